@@ -154,7 +154,7 @@ class DataManager:
             self.pusher,
             metrics,
             observations,
-            self.rounds.truths,
+            self.rounds.input_gate,
             tell,
         )
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
@@ -177,7 +177,7 @@ class DataManager:
             self.watch.run(),
             recheck_unreadable(self.unreadable),
             *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
-            *self.rounds.parts(),
+            *self.rounds.loops(),
         ]
 
     async def retain(self) -> None:

@@ -55,7 +55,7 @@ async def saying(world: World) -> AsyncIterator[ParticipationPublisher]:
     voters = Voters(world.store, PeerRecords(world.store))
     rounds: Mirror[Round] = Mirror(Records(world.store, keys.all_rounds(), Round))
     parts = ParticipationPublisher(NODE, world.own, voters, RoundIndex(rounds))
-    runs = (voters.heard.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
+    runs = (voters.peer_records.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
     failed: list[None] = []
     async with background(*runs, on_failure=lambda: failed.append(None)):
         yield parts

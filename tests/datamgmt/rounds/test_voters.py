@@ -16,6 +16,7 @@ from mao_datamgmt.rounds.peer_records import eligible_voters
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import Identity, Part, Round, Run, round_id
+from mao_shared.reconcile import Backoff
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -147,7 +148,7 @@ async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
         return await tells(agreement, dataset)
 
     monkeypatch.setattr(DatasetSharing, "is_shared", sometimes)
-    monkeypatch.setattr(announcer, "UNREADABLE_PAUSE", 0.05)
+    monkeypatch.setattr(announcer, "FAILING", Backoff(0.05, 0.05))
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         assert sorted((await fed.rounds())[0].commits) == NODES
@@ -231,7 +232,7 @@ async def test_a_second_node_takes_part_and_withdraws(tmp_path: Path) -> None:
 async def _counted(fed: Federation, count: int) -> None:
     def told() -> bool:
         managers = [node.manager for node in fed.nodes]
-        return all(len(each.rounds.voters.seen("data") or ()) == count for each in managers if each)
+        return all(len(each.rounds.voters.cached("data") or ()) == count for each in managers if each)
 
     await eventually(told)
 
@@ -289,9 +290,9 @@ async def test_a_round_that_is_open_when_the_others_leave_comes_to_nothing(tmp_p
         await _open(fed, 1)
         await fed.without("b", "c")
         done = await fed.ended(1)
-        assert (done.phase, done.reason) == ("undecided", "nobody else is left to vote")
+        assert (done.phase, done.reason) == ("undecided", "no other node is left to vote")
         assert git(fed.master, "rev-parse", "ground-truth") == voted
-        assert not [each for each in await fed["a"].alarms() if "what is not so" in each.detail]
+        assert not [each for each in await fed["a"].alarms() if "false records" in each.detail]
 
 
 async def test_a_node_that_has_run_nothing_yet_knows_that_others_have_voted(tmp_path: Path) -> None:
@@ -339,7 +340,7 @@ async def test_ticks_while_a_node_was_alone_have_no_rounds_when_others_come_agai
         manager = await fed.without("b")
         await fed["a"].collect(1, writes(a="1"))
         await fed["b"].start()
-        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a", "node-b"])
+        await eventually(lambda: manager.rounds.voters.cached("data") == ["node-a", "node-b"])
         await fed.collect(2, [writes(a="2")] * 2)
         assert (await fed.ended(2)).phase == "decided"
         assert await fed.round(1) is None
