@@ -16,7 +16,6 @@ from mao_datamgmt.rounds.peer_records import eligible_voters
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import Identity, Part, Round, Run, round_id
-from mao_shared.reconcile import Backoff
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -148,7 +147,7 @@ async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
         return await tells(agreement, dataset)
 
     monkeypatch.setattr(DatasetSharing, "is_shared", sometimes)
-    monkeypatch.setattr(announcer, "FAILING", Backoff(0.05, 0.05))
+    monkeypatch.setattr(announcer, "UNREADABLE_PAUSE", 0.05)
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         assert sorted((await fed.rounds())[0].commits) == NODES

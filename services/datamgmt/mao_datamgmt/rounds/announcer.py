@@ -40,7 +40,6 @@ AWAY_PAUSE = 1.0  # seconds between two tries while a store is away
 UNREADABLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
 PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has been pushed
 HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to be pushed
-FAILING = Backoff(1.0, 300.0)  # between two looks at a run that fails
 ALL_RUNS_QUEUED = ""  # key after all runs that there were at the start
 
 
@@ -82,7 +81,6 @@ class Announcer:
             workers=1,
             list_keys=self._list_runs,
             resync=None,
-            backoff=FAILING,
             conditions=conditions,
         )
         self._controller.watches(runs, lambda run_id: run_id)
@@ -181,11 +179,14 @@ class Announcer:
             return None
         try:
             await self._collect(run_id)
+            self._guard.worked(run_id)
         except Unavailable:
             return AWAY_PAUSE
         except RecordUnreadable as error:  # a condition of its own
             log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
             return UNREADABLE_PAUSE
+        except Exception as error:  # noqa: BLE001 (back-off must not delay the next change)
+            return max(UNREADABLE_PAUSE, self._guard.failed(run_id, error))
         return None
 
     async def _collect(self, run_id: str) -> None:
