@@ -13,7 +13,7 @@ from mao_datamgmt.manager import DataManager, build
 from mao_git import ObjectBroken
 from mao_shared import keys
 from mao_shared.metrics import Metrics
-from mao_shared.models import Alarm, Series, Shared, Webhook
+from mao_shared.models import Alarm, Series, SharedDataset, Webhook
 from mao_shared.models.common import Record
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -216,7 +216,7 @@ async def test_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
     tmp_path: Path, kind: str
 ) -> None:
     store = MemoryStore()
-    noted = dump(Shared(dataset="data"))
+    noted = dump(SharedDataset(dataset="data"))
     bad = spoilt(noted, kind, key_field=None)
     async with working(tmp_path, store) as world:
         await store.create(keys.shared_prefix(NODE) + "data", bad)

@@ -164,26 +164,26 @@ class Attestation(Record):
     attested_at: Timestamp
 
 
-class Passage(Record):
-    """The latest tick of rounds that have ended, and the latest end of one."""
+class Watermark(Record):
+    """Up to which `tick` all rounds of a pipeline's step have ended, and when the last of them did."""
 
     tick: Timestamp
     ended_at: Timestamp
 
 
-class Shared(Record):
+class SharedDataset(Record):
     """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
 
     Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet. None:
     the node has run nothing for it since others take part.
-    `apart`: nobody else takes part any more, say after the node has left; its operator has not said yet that
-    it may decide alone. `passed`: by pipeline/step, until where all was said here and the rounds have ended.
+    `apart`: nobody else takes part any more, say after the node has left; its operator has not allowed yet
+    that it decides alone. `passed`: pipeline/step → up to where all is announced and the rounds have ended.
     """
 
     dataset: Name
     since: Timestamp | None = None
     apart: bool = False
-    passed: dict[str, Passage] = Field(default_factory=dict)
+    passed: dict[str, Watermark] = Field(default_factory=dict)
 
 
 class Round(Record):

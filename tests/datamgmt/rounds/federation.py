@@ -25,7 +25,7 @@ from mao_shared.models import (
     Exit,
     Failure,
     Identity,
-    Part,
+    Participation,
     ResolvedStep,
     Round,
     Run,
@@ -353,7 +353,7 @@ async def federation(
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
     for name in nodes:
         await admit(store, name)
-        await store.create(keys.part(name, "data"), dump(Part(dataset="data", since=tick(0))))
+        await store.create(keys.part(name, "data"), dump(Participation(dataset="data", since=tick(0))))
     ours = [
         Node(
             name,

@@ -15,7 +15,7 @@ from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.rounds.peer_records import eligible_voters
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
-from mao_shared.models import Identity, Part, Round, Run, round_id
+from mao_shared.models import Identity, Participation, Round, Run, round_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -156,7 +156,9 @@ async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
 async def test_parts_of_those_who_are_no_members_do_not_count(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         for ghost in ("x", "y", "z", "u"):
-            await fed.store.create(keys.part(ghost, "data"), dump(Part(dataset="data", since=tick(0))))
+            await fed.store.create(
+                keys.part(ghost, "data"), dump(Participation(dataset="data", since=tick(0)))
+            )
         await begun(fed)
         assert (await fed.rounds())[0].nodes == NODES
 
@@ -186,7 +188,9 @@ async def test_a_removed_member_is_waited_for_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [b"{garbage", dump(Part(dataset="other", since=tick(0)))], ids=["garbage", "of another dataset"]
+    "part",
+    [b"{garbage", dump(Participation(dataset="other", since=tick(0)))],
+    ids=["garbage", "of another dataset"],
 )
 async def test_a_part_that_cannot_be_believed_is_none(tmp_path: Path, part: bytes) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:

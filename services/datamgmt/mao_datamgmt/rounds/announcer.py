@@ -21,7 +21,16 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, round_id, tick_run_id
+from mao_shared.models import (
+    Announcement,
+    Enrolment,
+    ResolvedStep,
+    Round,
+    Run,
+    SharedDataset,
+    round_id,
+    tick_run_id,
+)
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Backoff, Controller, Guard, Mirror, every, until_done
 from mao_shared.runs.listing import past_runs_since
@@ -67,7 +76,7 @@ class Announcer:
         self._guard = Guard("announcer", conditions)
         self._run_records = RunRecords(own, context.node, unreadable)
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
-        self._shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
+        self._shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
         prefix = f"{keys.peer_root(context.node)}announcements/"
         self._records = Records(peers.mirror.records.store, prefix, Announcement, unreadable)
         self._shared_since: dict[str, datetime] = {}  # dataset → from which tick on it has rounds
@@ -231,9 +240,9 @@ class Announcer:
             await self._shared.update(dataset, lambda shared: shared.model_copy(update={"apart": True}))
             return False
 
-        def note(shared: Shared | None) -> Shared | None:
+        def note(shared: SharedDataset | None) -> SharedDataset | None:
             if shared is None:
-                return Shared(dataset=dataset, since=since)
+                return SharedDataset(dataset=dataset, since=since)
             if shared.apart or shared.since is None:
                 return shared.model_copy(update={"apart": False, "since": since})
             return None

@@ -14,7 +14,7 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import Dataset, Enrolment, Part, Shared, VoteDefinition
+from mao_shared.models import Dataset, Enrolment, Participation, SharedDataset, VoteDefinition
 from mao_shared.reconcile import Backoff, Mirror, every
 from mao_shared.store import Records, Store, Unreadable
 from mao_shared.store.unreadable import CONDITION
@@ -61,7 +61,7 @@ class DatasetSharing:
     """
 
     def __init__(
-        self, node: str, datasets: Records[Dataset], voters: Voters, shared: Records[Shared]
+        self, node: str, datasets: Records[Dataset], voters: Voters, shared: Records[SharedDataset]
     ) -> None:
         self._node = node
         self._datasets = datasets
@@ -191,11 +191,11 @@ class ParticipationPublisher:
         self._node = node
         self._voters, self._peers, self._index = voters, voters.peer_records, index
         self._conditions = conditions
-        self._shared = Records(own, keys.shared_prefix(node), Shared)
+        self._shared = Records(own, keys.shared_prefix(node), SharedDataset)
         self._recorded_as_shared: set[str] = set()
         enrolments = Records(own, keys.enrolments_prefix(node), Enrolment, unreadable)
         self.enrolments = Mirror(enrolments, conditions=conditions)
-        self._records = Records(self._peers.mirror.records.store, keys.parts_prefix(node), Part)
+        self._records = Records(self._peers.mirror.records.store, keys.parts_prefix(node), Participation)
         self._wake = asyncio.Event()
         index.on_first(self._changed)
         self.enrolments.subscribe(self._changed)
@@ -240,14 +240,14 @@ class ParticipationPublisher:
             if not others:
                 self._recorded_as_shared.discard(dataset)
             elif dataset not in self._recorded_as_shared and self._index.of(dataset):
-                await self._shared.create(dataset, Shared(dataset=dataset))
+                await self._shared.create(dataset, SharedDataset(dataset=dataset))
                 self._recorded_as_shared.add(dataset)
 
-    def _wanted(self) -> dict[str, Part]:
-        wanted: dict[str, Part] = {}
+    def _wanted(self) -> dict[str, Participation]:
+        wanted: dict[str, Participation] = {}
         for _, stored in self.enrolments.items():
             since = stored.record.enrolled_at
             for name in {step.output.name for step in stored.record.steps}:
                 if name not in wanted or since < wanted[name].since:
-                    wanted[name] = Part(dataset=name, since=since)
+                    wanted[name] = Participation(dataset=name, since=since)
         return wanted

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import RecordUnreadable
-from mao_shared.models import Announcement, Attestation, Identity, Part, Record, Round, round_id
+from mao_shared.models import Announcement, Attestation, Identity, Participation, Record, Round, round_id
 from mao_shared.models.common import STORED
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored, Unreadable
@@ -79,10 +79,10 @@ class PeerRecordStore(Records[Record]):
         self.unreadable.note(self.store, again, RecordUnreadable.of(entry.key, why, way_out(entry.key)))
 
 
-def parse_participation(entry: Entry) -> Part | None:
+def parse_participation(entry: Entry) -> Participation | None:
     """None for one that cannot be read or names another dataset than its key: that node takes no part."""
     try:
-        part = Part.model_validate_json(entry.value, context=STORED)
+        part = Participation.model_validate_json(entry.value, context=STORED)
     except Exception:  # noqa: BLE001 (written by a member, so it may be anything)
         return None
     return part if part.dataset == keys.last_part(entry.key) else None
@@ -96,7 +96,7 @@ def _has_matching_round(record: Announcement | Attestation) -> bool:
 
 
 def is_about_rounds(record: Record) -> bool:
-    return isinstance(record, (Announcement, Attestation, UnreadablePeerRecord, Part))
+    return isinstance(record, (Announcement, Attestation, UnreadablePeerRecord, Participation))
 
 
 def round_named_by(name: str) -> tuple[str, str] | None:

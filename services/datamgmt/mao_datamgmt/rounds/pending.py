@@ -21,12 +21,12 @@ from mao_shared.conditions import Conditions
 from mao_shared.models import (
     Abstention,
     Announcement,
-    Passage,
     ResolvedStep,
     Round,
     Run,
-    Shared,
+    SharedDataset,
     StepRun,
+    Watermark,
     round_id,
 )
 from mao_shared.reconcile import Backoff, Guard, every
@@ -138,8 +138,8 @@ class Watermarks:
         self._pending = pending
         self._conditions = conditions
         self._guard = Guard("rounds-passed", conditions)
-        self._records = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        self._watermarks: dict[str, dict[str, Passage]] = {}  # dataset → pipeline/step
+        self._records = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
+        self._watermarks: dict[str, dict[str, Watermark]] = {}  # dataset → pipeline/step
         self._tracked: set[tuple[str, str]] = set()  # dataset and pipeline/step
         self._changed: set[str] = set()  # datasets whose watermarks are to be written
         self._wake = asyncio.Event()
@@ -197,8 +197,8 @@ class Watermarks:
         if not has_matching_id(round_) or max(round_.tick, ended) > now:
             return
         watermarks = self._watermarks.setdefault(round_.dataset, {})
-        known = watermarks.get(series) or Passage(tick=round_.tick, ended_at=ended)
-        new = Passage(tick=max(known.tick, round_.tick), ended_at=max(known.ended_at, ended))
+        known = watermarks.get(series) or Watermark(tick=round_.tick, ended_at=ended)
+        new = Watermark(tick=max(known.tick, round_.tick), ended_at=max(known.ended_at, ended))
         if new == watermarks.get(series) or self._is_pending(round_):
             return
         watermarks[series] = new
