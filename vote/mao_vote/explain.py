@@ -188,7 +188,7 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
     Raises NotFound for a file, record or field that the result does not have and nobody had.
 
     Args:
-        key: the record's key, of several columns joined by commas or as a JSON list; the record's number where
+        key: the record's key, of several columns joined by commas or as a JSON list; its number where
             records are matched by position; empty, as `field`, for a file that was voted as a whole.
     """
     asked = _Question(clone, decided, file, key_readings(key), field)

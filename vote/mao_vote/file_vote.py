@@ -47,7 +47,7 @@ from .versions import (
 
 
 class DisputedCells(Sequence[Cell]):
-    """The cells in which nodes differ, first those about columns, then by record and field. Made as asked for."""
+    """The cells in which nodes differ, first those about columns, then by record and field; made lazily."""
 
     def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
