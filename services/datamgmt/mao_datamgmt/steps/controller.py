@@ -116,10 +116,10 @@ class StagingController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
-        verdict, wrote_input = await self._truths.of(run, index), has_written_input(run, index)
-        if verdict.says == "wait":
+        verdict, wrote_input = await self._truths.check(run, index), has_written_input(run, index)
+        if verdict.state == "wait":
             return await self._wait_for_truth(stored, index, verdict)
-        if verdict.says == "late":
+        if verdict.state == "late":
             if step.spec.on_late_truth == "skip":
                 return await self._skip(stored, index, verdict.reason)
             stored, wrote_input = with_own_input(stored, index), False
