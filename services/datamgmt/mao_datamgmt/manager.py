@@ -63,8 +63,10 @@ from .executor import GitExecutor, P, Piece, T
 from .external.ingest import ExternalKeys, Ingest
 from .external.insights import ToolDataset
 from .monitoring.alarms import Alarms
+from .monitoring.analysis import RunAnalysis
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
+from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing
 from .rounds.peer_records import PeerRecords, Voters
 from .rounds.service import RoundService
@@ -131,7 +133,16 @@ class DataManager:
             context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.troubles
         )
         tell = self.alarms.raise_
-        observations = SeriesRecorder(context, self._works, self.series, tell)
+        self.analysis = RunAnalysis(
+            runs,
+            self.mirror,
+            SeriesRecorder(context, self._works, self.series, tell),
+            tell,
+            lambda run, step: skipped_alarm(run, step, step.waiting or "", context.clock.now()),
+            context.clock,
+            unreadable,
+            conditions,
+        )
         self.rounds = RoundService(
             settings,
             context,
@@ -152,9 +163,8 @@ class DataManager:
             agreement,
             self.pusher,
             metrics,
-            observations,
             self.rounds.truths,
-            tell,
+            self.analysis.requests,
         )
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
@@ -172,6 +182,7 @@ class DataManager:
             self.retain(),
             self.listener.run(),
             self.signers.keep_announced(),
+            *self.analysis.parts(),
             self.webhooks.run(),
             self.watch.run(),
             recheck_unreadable(self.unreadable),
