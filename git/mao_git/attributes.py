@@ -12,7 +12,6 @@ mark, as in trees of the version before and of people who use git-lfs.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,8 +23,8 @@ from . import lfs
 from .errors import LfsConflict
 from .lfs import ATTRIBUTES, MARK
 from .objects import top_tree
-from .repository import Clone
-from .tree_writer import Content, tree_with
+from .repository import Repository
+from .tree_writer import Content, write_tree
 
 LONGEST_LINE = 2047  # bytes; git passes longer ones over
 
@@ -79,31 +78,31 @@ Texts = dict[str, bytes | None]
 """Path → what a file is to hold; None where it is to go."""
 
 
-def pointer_paths(clone: Clone, tree: str) -> dict[str, lfs.LfsPointer]:
+def lfs_pointers(repo: Repository, tree: str) -> dict[str, lfs.LfsPointer]:
     """The files of a tree (or commit) that look like pointers; looks at the size of every file."""
-    return dict(_pointers(clone, top_tree(clone, tree), ""))
+    return dict(_pointers(repo, top_tree(repo, tree), ""))
 
 
-def _pointers(clone: Clone, tree: pygit2.Tree, inside: str) -> Iterator[tuple[str, lfs.LfsPointer]]:
+def _pointers(repo: Repository, tree: pygit2.Tree, inside: str) -> Iterator[tuple[str, lfs.LfsPointer]]:
     for entry in tree:
         if isinstance(entry, pygit2.Tree):
-            yield from _pointers(clone, entry, f"{inside}{entry.name}/")
+            yield from _pointers(repo, entry, f"{inside}{entry.name}/")
         elif isinstance(entry, pygit2.Blob) and entry.filemode != FileMode.LINK:
-            size = int(clone.git.odb.read_header(entry.id)[1])
-            pointer = lfs.parse(entry.data) if lfs.may_be_pointer(size) else None
+            size = int(repo.git.odb.read_header(entry.id)[1])
+            pointer = lfs.parse_pointer(entry.data) if lfs.may_be_pointer(size) else None
             if pointer is not None:
                 yield f"{inside}{entry.name}", pointer
 
 
-def attributes_for(
-    clone: Clone, tree: str, add: Collection[str], drop: Collection[str] = (), *, whole: bool
+def lfs_attributes(
+    repo: Repository, tree: str, add: Collection[str], drop: Collection[str] = (), *, whole: bool
 ) -> Texts:
     """The attributes files that have to change so that git takes `add`, and not `drop`, for pointers.
 
     `whole`: `add` are all pointers there are. Files in folders are changed where they lie, since they
     outweigh the one at the top. Raises NotDeclared.
     """
-    top, texts = top_tree(clone, tree), Texts()
+    top, texts = top_tree(repo, tree), Texts()
     for folder in ["", *sorted(_folders({*add, *drop}))]:
         path = f"{folder}{ATTRIBUTES}"
         found = _find(top, path)
@@ -156,11 +155,11 @@ def check_line(path: str) -> None:
         raise LfsConflict(path, "has too long a path for a large file: git reads no such line of attributes")
 
 
-def mark_for(clone: Clone, tree: str, *, wanted: bool) -> Texts:
+def lfs_mark(repo: Repository, tree: str, *, wanted: bool) -> Texts:
     """The mark as it has to change in a tree. Raises NotDeclared."""
-    found = _find(top_tree(clone, tree), MARK)
+    found = _find(top_tree(repo, tree), MARK)
     if wanted:
-        folder = _find(top_tree(clone, tree), MARK.partition("/")[0])
+        folder = _find(top_tree(repo, tree), MARK.partition("/")[0])
         if folder is not None and not isinstance(folder, pygit2.Tree):
             raise LfsConflict(folder.name or "", "has to be a folder: MAO keeps there what it needs to know")
         right = isinstance(found, pygit2.Blob) and found.data == MARK_TEXT
@@ -168,35 +167,31 @@ def mark_for(clone: Clone, tree: str, *, wanted: bool) -> Texts:
     return {} if found is None else {MARK: None}
 
 
-def with_texts(clone: Clone, tree: str, texts: Mapping[str, bytes | None]) -> str:
+def write_texts(repo: Repository, tree: str, texts: Mapping[str, bytes | None]) -> str:
     """The tree with these files."""
-    changes = {path: None if text is None else content_of_text(text) for path, text in texts.items()}
-    return tree_with(clone, tree, changes) if changes else tree
+    changes = {path: None if text is None else Content.of(text) for path, text in texts.items()}
+    return write_tree(repo, tree, changes) if changes else tree
 
 
-def content_of_text(text: bytes) -> Content:
-    return Content(lambda: io.BytesIO(text), len(text))
-
-
-def settled(clone: Clone, tree: str, sources: Collection[str]) -> str:
+def settle_lfs(repo: Repository, tree: str, sources: Collection[str]) -> str:
     """A tree that was made of `sources` (trees or commits), with what tells of the pointers in it.
 
     It gets the mark when a source has it. The same tree on every node. What is in the way of a line or the
     mark stays as it is; of the two, the other is written all the same.
     """
-    top, tops = top_tree(clone, tree), [top_tree(clone, each) for each in sources]
+    top, tops = top_tree(repo, tree), [top_tree(repo, each) for each in sources]
     if not any(lfs.uses_lfs(each) for each in tops):
         return tree
     texts, some = Texts(), lfs.uses_lfs(top)
     if len({_id(each, ATTRIBUTES) for each in (top, *tops)}) > 1:
-        pointers = pointer_paths(clone, tree)
+        pointers = lfs_pointers(repo, tree)
         some = bool(pointers)
         with suppress(LfsConflict):
-            texts |= attributes_for(clone, tree, pointers, whole=True)
+            texts |= lfs_attributes(repo, tree, pointers, whole=True)
     if some and any(_find(each, MARK) is not None for each in tops):
         with suppress(LfsConflict):
-            texts |= mark_for(clone, tree, wanted=True)
-    return with_texts(clone, tree, texts)
+            texts |= lfs_mark(repo, tree, wanted=True)
+    return write_texts(repo, tree, texts)
 
 
 def _id(top: pygit2.Tree, path: str) -> str | None:

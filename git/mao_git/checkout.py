@@ -21,7 +21,7 @@ from .diff import differing
 from .lfs import MARK, uses_lfs
 from .objects import open_content, top_tree
 from .paths import MAX_DEPTH, is_git_name, unsafe_name
-from .repository import Clone
+from .repository import Repository
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # A name too long, twice in one folder, or of characters that the file system does not take.
@@ -40,21 +40,23 @@ class CheckoutOptions:
         return writable if executable else writable & ~0o111
 
 
-def lay_tree(clone: Clone, tree: str, folder: Path, manner: CheckoutOptions) -> dict[str, os.stat_result]:
+def checkout_tree(
+    repo: Repository, tree: str, folder: Path, manner: CheckoutOptions
+) -> dict[str, os.stat_result]:
     """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
     Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
     hold, and lfs.ContentMissing for a large file whose content is not here.
     """
     laid: dict[str, os.stat_result] = {}
-    top = top_tree(clone, tree)
-    _lay(_Checkout(clone, manner, uses_lfs(top)), top, folder, "", laid)
+    top = top_tree(repo, tree)
+    _lay(_Checkout(repo, manner, uses_lfs(top)), top, folder, "", laid)
     return laid
 
 
 @dataclass(frozen=True, slots=True)
 class _Checkout:
-    clone: Clone
+    repo: Repository
     manner: CheckoutOptions
     with_lfs: bool
 
@@ -87,12 +89,12 @@ def _is_ours(entry: pygit2.Object, path: str) -> bool:
     return path == MARK
 
 
-def differences(clone: Clone, old: str, new: str) -> set[str]:
+def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
     """Paths of the files that two trees (or commits) do not have alike, in either of them.
 
-    Raises InvalidInput (`dataset-unsafe`) as `lay_tree` does, for the names in which `new` differs.
+    Raises InvalidInput (`dataset-unsafe`) as `checkout_tree` does, for the names in which `new` differs.
     """
-    found = differing(top_tree(clone, old), top_tree(clone, new), _checked_place)
+    found = differing(top_tree(repo, old), top_tree(repo, new), _checked_place)
     return {each.path for each in found if any(isinstance(e, pygit2.Blob) for e in (each.old, each.new))}
 
 
@@ -102,12 +104,12 @@ def _checked_place(entry: pygit2.Object, inside: str) -> str:
     return _checked_name(entry, inside)
 
 
-def lay_paths(
-    clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: CheckoutOptions
+def checkout_paths(
+    repo: Repository, tree: str, folder: Path, paths: Iterable[str], manner: CheckoutOptions
 ) -> dict[str, os.stat_result]:
     """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
-    top, laid = top_tree(clone, tree), {}
-    layer = _Checkout(clone, manner, uses_lfs(top))
+    top, laid = top_tree(repo, tree), {}
+    layer = _Checkout(repo, manner, uses_lfs(top))
     for path in sorted(paths):
         entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
         if isinstance(entry, pygit2.Blob) and path != MARK:
@@ -142,7 +144,7 @@ def _write(layer: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
     mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
     descriptor = os.open(path, _CREATE, mode)
     try:
-        for piece in open_content(layer.clone, blob.id, with_lfs=layer.with_lfs).pieces:
+        for piece in open_content(layer.repo, blob.id, with_lfs=layer.with_lfs).pieces:
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]

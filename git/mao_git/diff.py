@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pygit2
 
 from .objects import top_tree
-from .repository import Clone
+from .repository import Repository
 from .trees import TreeEntry, entry_of
 
 
@@ -25,11 +25,11 @@ class ChangedFiles:
     removed: list[str] = field(default_factory=list)
 
 
-def changed_files(clone: Clone, before: str | None, after: str) -> ChangedFiles:
+def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFiles:
     """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
     changed = ChangedFiles()
-    old = None if before is None else top_tree(clone, before)
-    for each in differing(old, top_tree(clone, after)):
+    old = None if before is None else top_tree(repo, before)
+    for each in differing(old, top_tree(repo, after)):
         if each.new is None:
             changed.removed.append(each.path)
         else:
@@ -97,9 +97,9 @@ class FileChange:
     new: str | None
 
 
-def list_deltas(clone: Clone, before: str, after: str, path: str = "") -> list[FileChange]:
+def file_changes(repo: Repository, before: str, after: str, path: str = "") -> list[FileChange]:
     """Files (at or below `path`) that differ between two commits, by path."""
-    old, new = (top_tree(clone, commit) for commit in (before, after))
+    old, new = (top_tree(repo, commit) for commit in (before, after))
     inside = path.strip("/")
     deltas = (_file_change(each) for each in differing(old, new))
     return sorted((each for each in deltas if _is_below(each.path, inside)), key=lambda each: each.path)
@@ -162,17 +162,17 @@ class _Versions:
     found: dict[str, dict[str, TreeEntry | None]] = field(default_factory=dict)
 
 
-def gather_ballots(clone: Clone, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
+def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
     """Where any of the commits (voter → id) differs from `base` (None: the empty tree), by path.
 
-    Folders that a commit has like the base are not looked into. Raises KeyError, OSError or pygit2.GitError
-    for objects that are not here or broken.
+    Folders that a commit has like the base are not looked into. Raises RepositoryError for
+    objects that are not here or broken.
     """
-    root = None if base is None else top_tree(clone, base)
+    root = None if base is None else top_tree(repo, base)
     gathered, refused = _Versions(), {}
     for voter, commit in sorted(commits.items()):
         try:
-            changes = list(_limited_changes(root, top_tree(clone, commit)))
+            changes = list(_limited_changes(root, top_tree(repo, commit)))
         except TooManyEntries as error:
             refused[voter] = str(error)
             continue

@@ -19,8 +19,8 @@ import pygit2
 
 from mao_shared.errors import MaoError, NotFound
 
-from .errors import ContentMissing
-from .repository import Clone
+from .errors import ContentMissing, ObjectBroken, git_errors
+from .repository import Repository
 
 PIECE = 1 << 20
 POINTER_MIN, POINTER_MAX = 120, 200  # bytes; ours have about 130
@@ -44,7 +44,7 @@ class LfsPointer:
         )
 
 
-def parse(data: bytes) -> LfsPointer | None:
+def parse_pointer(data: bytes) -> LfsPointer | None:
     """The pointer that a blob is; None for any other content."""
     match = _POINTER.fullmatch(data) if len(data) <= POINTER_MAX else None
     return None if match is None else LfsPointer(match[1].decode(), int(match[2]))
@@ -63,41 +63,43 @@ def uses_lfs(tree: pygit2.Tree) -> bool:
     return isinstance(attributes, pygit2.Blob) and b"filter=lfs" in attributes.data
 
 
-def content_path(clone: Clone, oid: str) -> Path:
-    return clone.path / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+def content_path(repo: Repository, oid: str) -> Path:
+    return repo.path / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
 
 
-def holds_content(clone: Clone) -> bool:
+def has_any_lfs_content(repo: Repository) -> bool:
     """Whether the clone has any content."""
-    return (clone.path / "lfs" / "objects").is_dir()
+    return (repo.path / "lfs" / "objects").is_dir()
 
 
-def is_here(clone: Clone, pointer: LfsPointer) -> bool:
+def has_lfs_content(repo: Repository, pointer: LfsPointer) -> bool:
     """Whether the clone has content of that name and size."""
     try:
-        return content_path(clone, pointer.oid).stat().st_size == pointer.size
+        return content_path(repo, pointer.oid).stat().st_size == pointer.size
     except FileNotFoundError:
         return False
 
 
-def content_pieces(clone: Clone, pointer: LfsPointer) -> Iterator[bytes]:
-    """The content; raises ContentMissing when it is not here, OSError at its end when it is another."""
+def content_pieces(repo: Repository, pointer: LfsPointer) -> Iterator[bytes]:
+    """The content; raises ContentMissing when it is not here, ObjectBroken at its end when it is another."""
     digest = hashlib.sha256()
     try:
-        file = content_path(clone, pointer.oid).open("rb")
+        file = content_path(repo, pointer.oid).open("rb")
     except FileNotFoundError:
         raise ContentMissing(pointer.oid) from None
-    with file:
+    with git_errors(), file:
         while piece := file.read(PIECE):
             digest.update(piece)
             yield piece
     if digest.hexdigest() != pointer.oid:
-        raise OSError(f"the copy here of the large file {pointer.oid[:12]} is broken: its digest is another")
+        raise ObjectBroken(
+            f"the copy here of the large file {pointer.oid[:12]} is broken: its digest is another"
+        )
 
 
-def store(clone: Clone, stream: BufferedIOBase) -> LfsPointer:
+def store(repo: Repository, stream: BufferedIOBase) -> LfsPointer:
     """Takes content in, to be pushed with the next push; it is on the disk when this returns."""
-    folder = clone.path / "lfs"
+    folder = repo.path / "lfs"
     for name in ("tmp", "waiting"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     temporary, digest, size = folder / "tmp" / f"mao-{secrets.token_hex(8)}", hashlib.sha256(), 0
@@ -109,7 +111,7 @@ def store(clone: Clone, stream: BufferedIOBase) -> LfsPointer:
             file.flush()
             os.fsync(file.fileno())
         pointer = LfsPointer(digest.hexdigest(), size)
-        target = content_path(clone, pointer.oid)
+        target = content_path(repo, pointer.oid)
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / "waiting" / pointer.oid).touch()
         temporary.rename(target)
@@ -128,10 +130,10 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def content_missing(clone: Clone, missing: ContentMissing) -> MaoError:
+def content_missing(repo: Repository, missing: ContentMissing) -> MaoError:
     return NotFound(
-        f"The content {str(missing)[:12]}… of a large file of dataset {clone.path.stem!r} is neither here "
-        f"nor at the remote {clone.url}.",
+        f"The content {str(missing)[:12]}… of a large file of dataset {repo.path.stem!r} is neither here "
+        f"nor at the remote {repo.url}.",
         code="lfs-content-missing",
         next="Push it from where it is: git lfs push --all origin; then try again.",
     )

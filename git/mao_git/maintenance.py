@@ -24,7 +24,7 @@ from pathlib import Path
 import pygit2
 
 from .objects import _ID_BYTES, ids_of, is_large, is_whole
-from .repository import Clone
+from .repository import Repository
 
 _UNSYNCED = "mao-unsynced"
 
@@ -67,13 +67,13 @@ def lock_age(path: Path, reference: str) -> float | None:
 
 
 @contextmanager
-def unsynced(clone: Clone) -> Iterator[None]:
+def unsynced(repo: Repository) -> Iterator[None]:
     """Objects are written in the block without a sync for each; one sync ends it.
 
     A power cut in between may leave objects with a name and without their content, which a second try would
     take for written. The mark makes the next start look at them.
     """
-    mark = clone.path / _UNSYNCED
+    mark = repo.path / _UNSYNCED
     if not mark.exists():  # one that is there is of a try that failed: what it wrote is still to be looked at
         with mark.open("w") as file:
             os.fsync(file.fileno())
@@ -83,12 +83,12 @@ def unsynced(clone: Clone) -> Iterator[None]:
 
 
 @contextmanager
-def pushing(clone: Clone, remote: Path, moves: Mapping[str, str]) -> Iterator[None]:
+def pushing(repo: Repository, remote: Path, moves: Mapping[str, str]) -> Iterator[None]:
     """References of a repository on this machine are moved in the block, by name to a commit each.
 
     The mark tells the next start which locks there are ours, should we be killed meanwhile.
     """
-    mark = clone.path / _PUSHING
+    mark = repo.path / _PUSHING
     mark.write_text(json.dumps({str(remote / f"{name}.lock"): new for name, new in moves.items()}))
     try:
         yield
@@ -162,28 +162,28 @@ SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
 _FAN_OUT = re.compile(r"[0-9a-f]{2}")
 
 
-def needs_packing(clone: Clone) -> bool:
+def needs_packing(repo: Repository) -> bool:
     """Whether the clone has many loose objects (estimated from a part of them) or many small packs."""
-    sample = clone.path / "objects" / "17"
+    sample = repo.path / "objects" / "17"
     few = len(list(sample.iterdir())) if sample.is_dir() else 0
-    return few * 256 >= LOOSE or len(_small_packs(clone)) >= PACKS
+    return few * 256 >= LOOSE or len(_small_packs(repo)) >= PACKS
 
 
-def pack_objects(clone: Clone) -> int:
+def pack(repo: Repository) -> int:
     """Packs what is loose or in small packs; how many objects. Nobody else may write meanwhile."""
-    loose = {oid: path for path, oid in _loose(clone)}
-    small = _small_packs(clone)
+    loose = {oid: path for path, oid in _loose(repo)}
+    small = _small_packs(repo)
     packed = {oid for pack in small for oid in ids_of(pack)}
     wanted = loose.keys() | packed
     if not wanted or (not loose and len(small) < 2):
         return 0
-    builder = pygit2.PackBuilder(clone.git)
+    builder = pygit2.PackBuilder(repo.git)
     builder.set_threads(1)
     for oid in sorted(wanted):
         builder.add(pygit2.Oid(hex=oid))
     builder.write()
-    _sync(clone.path / "objects" / "pack")
-    made = next((pack for pack in _packs(clone) if wanted <= ids_of(pack)), None)
+    _sync(repo.path / "objects" / "pack")
+    made = next((pack for pack in _packs(repo) if wanted <= ids_of(pack)), None)
     if made is None:
         return 0  # what is there stays
     for pack in small:
@@ -195,24 +195,24 @@ def pack_objects(clone: Clone) -> int:
     return len(wanted)
 
 
-def _loose(clone: Clone) -> Iterator[tuple[Path, str]]:
-    for folder in (clone.path / "objects").iterdir():
+def _loose(repo: Repository) -> Iterator[tuple[Path, str]]:
+    for folder in (repo.path / "objects").iterdir():
         if _FAN_OUT.fullmatch(folder.name):
             for path in folder.iterdir():
                 if len(path.name) == 2 * _ID_BYTES - 2 and not is_large(path):
                     yield path, folder.name + path.name
 
 
-def _packs(clone: Clone) -> list[Path]:
-    return [path for path in (clone.path / "objects" / "pack").glob("pack-*.pack") if _is_whole(path)]
+def _packs(repo: Repository) -> list[Path]:
+    return [path for path in (repo.path / "objects" / "pack").glob("pack-*.pack") if _is_whole(path)]
 
 
 def _is_whole(pack: Path) -> bool:
     return pack.with_suffix(".idx").exists() and not pack.with_suffix(".keep").exists()
 
 
-def _small_packs(clone: Clone) -> list[Path]:
-    return [path for path in _packs(clone) if path.stat().st_size <= SMALL_PACK]
+def _small_packs(repo: Repository) -> list[Path]:
+    return [path for path in _packs(repo) if path.stat().st_size <= SMALL_PACK]
 
 
 def _sync(folder: Path) -> None:

@@ -26,8 +26,9 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType
 
-from . import errors, lfs
-from .repository import Clone
+from . import lfs
+from .errors import ContentMissing, ObjectBroken, git_errors
+from .repository import Repository
 
 _HASH_SIZE = 1 << 20
 
@@ -50,7 +51,7 @@ def is_whole(loose: Path) -> bool:
 
 
 def loose_content(repository: Path, oid: str) -> bytes | None:
-    """Content of a loose object, without the head; None when it is packed or absent. Raises OSError."""
+    """Content of a loose object, without the head; None when it is packed or absent. Raises ObjectBroken."""
     path = loose_path(repository, oid)
     unpack = zlib.decompressobj()
     try:
@@ -64,13 +65,13 @@ def loose_content(repository: Path, oid: str) -> bytes | None:
     return whole.partition(b"\0")[2]  # "blob <size>" comes first
 
 
-def _broken(loose: Path) -> OSError:
-    return OSError(f"the object {loose} is broken or cut short")
+def _broken(loose: Path) -> ObjectBroken:
+    return ObjectBroken(f"the object {loose} is broken or cut short")
 
 
-def require_whole(clone: Clone, oid: str) -> None:
-    """Raises OSError for a loose object that is broken or cut short; one that is packed passes."""
-    loose = loose_path(clone.path, oid)
+def check_object(repo: Repository, oid: str) -> None:
+    """Raises ObjectBroken for a loose object that is broken or cut short; one that is packed passes."""
+    loose = loose_path(repo.path, oid)
     try:
         whole = is_whole(loose)
     except FileNotFoundError:
@@ -79,12 +80,12 @@ def require_whole(clone: Clone, oid: str) -> None:
         raise _broken(loose)
 
 
-def top_tree(clone: Clone, oid: str) -> pygit2.Tree:
-    """The tree of a commit, or the tree of that id. Raises KeyError for none, OSError for a broken one."""
-    require_whole(clone, oid)
-    found = clone.git[oid]
+def top_tree(repo: Repository, oid: str) -> pygit2.Tree:
+    """The tree of a commit, or the tree of that id. Raises ObjectBroken, and KeyError for none."""
+    check_object(repo, oid)
+    found = repo.git[oid]
     if found.type == ObjectType.COMMIT:
-        require_whole(clone, str(found.peel(pygit2.Commit).tree_id))
+        check_object(repo, str(found.peel(pygit2.Commit).tree_id))
     return found.peel(pygit2.Tree)
 
 
@@ -103,35 +104,35 @@ class ContentStream:
     pieces: Iterator[bytes | memoryview]
 
 
-def open_content(clone: Clone, oid: pygit2.Oid, *, with_lfs: bool) -> ContentStream:
+def open_content(repo: Repository, oid: pygit2.Oid, *, with_lfs: bool) -> ContentStream:
     """The content of a blob; of a pointer what it stands for.
 
     `with_lfs`: whatever looks like a pointer is one. Without it one is where its content is here: a tree may
     have lost what told so.
 
-    Raises lfs.ContentMissing when content is not here, OSError for a blob that is broken, KeyError for none.
+    Raises ContentMissing when content is not here, ObjectBroken, and KeyError for none.
     """
-    plain = open_blob(clone, oid)
+    plain = open_raw_blob(repo, oid)
     if not lfs.may_be_pointer(plain.size):
         return plain
     whole = b"".join(plain.pieces)
-    pointer = lfs.parse(whole)
-    if pointer is None or not (with_lfs or lfs.is_here(clone, pointer)):
+    pointer = lfs.parse_pointer(whole)
+    if pointer is None or not (with_lfs or lfs.has_lfs_content(repo, pointer)):
         return ContentStream(len(whole), iter((whole,)))
-    if not lfs.content_path(clone, pointer.oid).exists():
-        raise errors.ContentMissing(pointer.oid)
-    return ContentStream(pointer.size, lfs.content_pieces(clone, pointer))
+    if not lfs.content_path(repo, pointer.oid).exists():
+        raise ContentMissing(pointer.oid)
+    return ContentStream(pointer.size, lfs.content_pieces(repo, pointer))
 
 
-def open_blob(clone: Clone, oid: pygit2.Oid) -> ContentStream:
+def open_raw_blob(repo: Repository, oid: pygit2.Oid) -> ContentStream:
     """What git holds. Loose objects never go through libgit2, see `objects`."""
-    loose = large_loose(clone.path, oid)
+    loose = large_loose(repo.path, oid)
     if loose is not None:
         return ContentStream(_declared_size(loose), _inflated(loose))
-    content = loose_content(clone.path, str(oid))
+    content = loose_content(repo.path, str(oid))
     if content is not None:
         return ContentStream(len(content), iter((content,)))
-    blob = clone.git[oid].peel(pygit2.Blob)
+    blob = repo.git[oid].peel(pygit2.Blob)
     return ContentStream(blob.size, iter((memoryview(blob),)))
 
 
@@ -141,7 +142,7 @@ def _declared_size(path: Path) -> int:
     try:
         return int(zlib.decompressobj().decompress(packed, 64).partition(b"\0")[0].split()[1])
     except (zlib.error, ValueError, IndexError) as error:
-        raise OSError(f"{path} is broken: {error}") from error
+        raise ObjectBroken(f"{path} is broken: {error}") from error
 
 
 def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
@@ -160,10 +161,10 @@ def is_large(loose: Path) -> bool:
 
 
 def _inflated(path: Path) -> Iterator[bytes]:
-    """Raises zlib.error (as OSError) for a file that is broken or cut short."""
+    """Raises ObjectBroken for a file that is broken or cut short."""
     stream = zlib.decompressobj()
     head = True
-    with path.open("rb") as file:
+    with git_errors(), path.open("rb") as file:
         try:
             while piece := stream.unconsumed_tail or file.read(READ_SIZE):
                 data = stream.decompress(piece, READ_SIZE)
@@ -171,9 +172,9 @@ def _inflated(path: Path) -> Iterator[bytes]:
                     data, head = data.partition(b"\0")[2], False  # "blob <size>" comes first
                 yield data
         except zlib.error as error:
-            raise OSError(f"{path} is broken: {error}") from error
+            raise ObjectBroken(f"{path} is broken: {error}") from error
     if not stream.eof:
-        raise OSError(f"{path} is cut short")
+        raise ObjectBroken(f"{path} is cut short")
 
 
 Place = Callable[[], AbstractContextManager[None]]

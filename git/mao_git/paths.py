@@ -23,7 +23,7 @@ from pygit2 import Oid
 from mao_shared.errors import InvalidInput
 
 from .objects import loose_content, top_tree
-from .repository import Clone
+from .repository import Repository
 
 MAX_DEPTH = 100  # folders in folders
 
@@ -244,36 +244,35 @@ _FOLLOWS = _Place(None)
 _without_links: OrderedDict[bytes, bool] = OrderedDict()
 
 
-def links_of(clone: Clone, tree: str) -> dict[str, str]:
+def links_of(repo: Repository, tree: str) -> dict[str, str]:
     """Path → target of all links in a tree (or commit), in git's order.
 
     Folders without links below are remembered by their id, so that after the first look only what has changed
-    is looked through. Raises InvalidInput (`dataset-unsafe`) for more links than any dataset has, and what
-    repository.TROUBLE lists.
+    is looked through. Raises InvalidInput (`dataset-unsafe`) for more links than any dataset has.
     """
     found: dict[str, str] = {}
-    _collect(clone, bytes(top_tree(clone, tree).id.raw), "", 0, found)
+    _collect(repo, bytes(top_tree(repo, tree).id.raw), "", 0, found)
     return found
 
 
-def _collect(clone: Clone, tree: bytes, inside: str, depth: int, found: dict[str, str]) -> bool:
+def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict[str, str]) -> bool:
     """Whether there are links in a folder or below."""
     if depth > MAX_DEPTH + 1 or tree in _without_links:
         return False  # what lies deeper is refused or left out for that
-    raw = _raw(clone, tree)
+    raw = _raw(repo, tree)
     links = False
     for mode, name, oid in _entries(raw) if b"120000 " in raw or b"40000 " in raw else ():
         path = inside + name.decode(errors="surrogateescape")
         if mode == b"120000":
             links = True
-            found[path] = _target(clone, oid)
+            found[path] = _target(repo, oid)
             if len(found) > MAX_LINKS:
                 raise InvalidInput(
                     f"The dataset has more than {MAX_LINKS} links.",
                     code="dataset-unsafe",
                     next="Look who pushed them: git log --all -- , and remove them from the branch.",
                 )
-        elif _collect(clone, oid, path + "/", depth + 1, found):
+        elif _collect(repo, oid, path + "/", depth + 1, found):
             links = True
     if not links:
         _without_links[tree] = True
@@ -286,23 +285,23 @@ def _entries(raw: bytes) -> list[tuple[bytes, bytes, bytes]]:
     return [(m[1], m[2], m[3]) for m in _ENTRY.finditer(raw) if m[1] in (b"120000", b"40000", b"040000")]
 
 
-def _raw(clone: Clone, oid: bytes) -> bytes:
-    loose = loose_content(clone.path, oid.hex())
-    return loose if loose is not None else bytes(clone.git[Oid(raw=oid)].read_raw())
+def _raw(repo: Repository, oid: bytes) -> bytes:
+    loose = loose_content(repo.path, oid.hex())
+    return loose if loose is not None else bytes(repo.git[Oid(raw=oid)].read_raw())
 
 
-def _target(clone: Clone, oid: bytes) -> str:
-    if int(clone.git.odb.read_header(Oid(raw=oid))[1]) >= PATH_MAX:
+def _target(repo: Repository, oid: bytes) -> str:
+    if int(repo.git.odb.read_header(Oid(raw=oid))[1]) >= PATH_MAX:
         return "\0"  # no path is so long: unreadable
-    return _raw(clone, oid).decode(errors="surrogateescape")
+    return _raw(repo, oid).decode(errors="surrogateescape")
 
 
-def newly_leading_out(clone: Clone, tree: str, before: Sequence[str]) -> dict[str, str]:
+def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> dict[str, str]:
     """The links of a tree that lead out and did not do so in the trees that it was made of, and why."""
-    links = links_of(clone, tree)
+    links = links_of(repo, tree)
     wrong = escaping_links(links) if links else {}
     for each in before if wrong else ():
-        had = links_of(clone, each)
+        had = links_of(repo, each)
         for path in escaping_links(had):
             if links.get(path) == had[path]:
                 wrong.pop(path, None)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 
 import pygit2
 from pygit2.enums import FileMode
 
 from . import lfs
+from .errors import InvalidPath
 from .maintenance import unsynced
 from .objects import top_tree
 from .paths import escaping_links, links_of
-from .repository import Clone
+from .repository import Repository
 from .trees import TreeEntry, tree_of
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
@@ -40,22 +41,26 @@ class Content:
     lfs: bool = False  # git gets a pointer, and LFS the content
     existing: tuple[str, int] | None = None
 
+    @classmethod
+    def of(cls, data: bytes) -> Content:
+        return cls(lambda: BytesIO(data), len(data))
 
-def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) -> str:
+
+def write_tree(repo: Repository, base: str, changes: Mapping[str, Content | None]) -> str:
     """The tree `base` with files replaced or added, or (None) removed; only touched folders are rewritten.
 
-    Raises pygit2's errors as ValueError for a name that git cannot hold.
+    Raises InvalidPath for a name that git cannot hold.
     """
     nested: _Changes = {}
     for path, content in changes.items():
         _nest(nested, path, content)
     if len(changes) >= BULK:
-        with unsynced(clone):
-            git = _without_fsync(clone)
-            tree = _rewrite(_Writer(clone, git), git[base].peel(pygit2.Tree), nested)
+        with unsynced(repo):
+            git = _without_fsync(repo)
+            tree = _rewrite(_Writer(repo, git), git[base].peel(pygit2.Tree), nested)
     else:
-        tree = _rewrite(_Writer(clone, clone.git), top_tree(clone, base), nested)
-    return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
+        tree = _rewrite(_Writer(repo, repo.git), top_tree(repo, base), nested)
+    return base if tree is None and not nested else str(tree or repo.git.TreeBuilder().write())
 
 
 def _nest(nested: _Changes, path: str, content: Content | None) -> None:
@@ -67,7 +72,7 @@ def _nest(nested: _Changes, path: str, content: Content | None) -> None:
         if isinstance(inner, Content):
             if content is None:
                 return  # it went with its folder, in whose place a file is now
-            raise ValueError(f"{path} lies below a file")
+            raise InvalidPath(f"{path} lies below a file")
         if inner is None:
             inner = level[folder] = {}
         level = inner
@@ -75,13 +80,13 @@ def _nest(nested: _Changes, path: str, content: Content | None) -> None:
         level[name] = content
 
 
-def _without_fsync(clone: Clone) -> pygit2.Repository:
+def _without_fsync(repo: Repository) -> pygit2.Repository:
     """The clone opened so that many objects are written fast; the caller syncs once at the end."""
-    objects = str(clone.path / "objects")
+    objects = str(repo.path / "objects")
     odb = pygit2.Odb()
     odb.add_backend(pygit2.OdbBackendLoose(objects, -1, False), 2)
     odb.add_backend(pygit2.OdbBackendPack(objects), 1)
-    git = pygit2.Repository(str(clone.path))
+    git = pygit2.Repository(str(repo.path))
     git.set_odb(odb)
     return git
 
@@ -90,7 +95,7 @@ def _without_fsync(clone: Clone) -> pygit2.Repository:
 class _Writer:
     """`git`: the clone as it is opened for these writes."""
 
-    clone: Clone
+    repo: Repository
     git: pygit2.Repository
 
 
@@ -117,7 +122,7 @@ def _put(
         try:
             builder.insert(name, *new)
         except (pygit2.GitError, UnicodeEncodeError) as error:
-            raise ValueError(f"git cannot hold the name {name!r}") from error
+            raise InvalidPath(f"git cannot hold the name {name!r}") from error
     elif there:
         builder.remove(name)
 
@@ -132,7 +137,7 @@ def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[
         raise ValueError("a content is a file or a link")
     with content.open() as stream:
         if content.lfs:
-            blob = git.create_blob(lfs.store(to.clone, stream).text())
+            blob = git.create_blob(lfs.store(to.repo, stream).text())
         elif content.size > READ_AT_ONCE:
             blob = git.create_blob_fromiobase(stream)
         else:
@@ -142,12 +147,12 @@ def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[
     return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
 
 
-def store_content(clone: Clone, content: bytes) -> str:
+def write_blob(repo: Repository, content: bytes) -> str:
     """The id of a blob, which is written unless it is here."""
-    return str(clone.git.create_blob(content))
+    return str(repo.git.create_blob(content))
 
 
-def tree_placing(clone: Clone, base: str | None, placed: Mapping[str, TreeEntry | None]) -> str:
+def place_entries(repo: Repository, base: str | None, placed: Mapping[str, TreeEntry | None]) -> str:
     """The tree `base` with these entries in it, or (None) without them. The entries must fit each other."""
     there = {path for path, entry in placed.items() if entry is not None}
     folders = {parent for path in there for parent in _parents(path)}
@@ -156,11 +161,11 @@ def tree_placing(clone: Clone, base: str | None, placed: Mapping[str, TreeEntry 
         for path, entry in placed.items()
         if entry is not None or (path not in folders and there.isdisjoint(_parents(path)))
     }
-    start = tree_of(clone, base)
-    return tree_with(clone, start, changes) if changes else start
+    start = tree_of(repo, base)
+    return write_tree(repo, start, changes) if changes else start
 
 
-def without_links_out(clone: Clone, tree: str) -> tuple[str, dict[str, str]]:
+def without_escaping_links(repo: Repository, tree: str) -> tuple[str, dict[str, str]]:
     """A tree without the links that lead out of it, and why each was left out; the same on every node.
 
     Nodes' links may be harmless each and lead out together, so that the whole is judged. When links are gone,
@@ -168,14 +173,14 @@ def without_links_out(clone: Clone, tree: str) -> tuple[str, dict[str, str]]:
     """
     gone: dict[str, str] = {}
     for last in (False, False, True):
-        links = links_of(clone, tree)
+        links = links_of(repo, tree)
         wrong = escaping_links(links)
         if not wrong:
             break
         if last:
             wrong = {path: wrong.get(path, "is a link among others that lead out") for path in links}
         gone |= wrong
-        tree = tree_with(clone, tree, dict.fromkeys(wrong))
+        tree = write_tree(repo, tree, dict.fromkeys(wrong))
     return tree, gone
 
 

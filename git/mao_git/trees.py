@@ -16,9 +16,9 @@ from pygit2.enums import FileMode
 from mao_shared.errors import InvalidInput, NotFound
 
 from . import lfs
-from .objects import ContentStream, open_blob, open_content, require_whole, top_tree
+from .objects import ContentStream, check_object, open_content, open_raw_blob, top_tree
 from .paths import escaping_links, links_of, path_fault, unsafe_name
-from .repository import Clone
+from .repository import Repository
 
 _ENTRY_KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
 
@@ -34,37 +34,37 @@ class FileEntry:
     executable: bool
 
 
-def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
+def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
     """The entries of a folder in git's order; raises NotFound."""
-    found = _require_at(clone, commit, path)
+    found = _require_at(repo, commit, path)
     if not isinstance(found, pygit2.Tree):
         raise InvalidInput(
             f"{path!r} is a file.",
             code="path-not-a-folder",
-            next=f"Read it: maoctl dataset cat {clone.path.stem} {shlex.quote(path)}",
+            next=f"Read it: maoctl dataset cat {repo.path.stem} {shlex.quote(path)}",
         )
-    with_lfs = lfs.uses_lfs(top_tree(clone, commit))
-    return [_file_entry(clone, entry, with_lfs) for entry in found]
+    with_lfs = lfs.uses_lfs(top_tree(repo, commit))
+    return [_file_entry(repo, entry, with_lfs) for entry in found]
 
 
-def _file_entry(clone: Clone, entry: pygit2.Object, with_lfs: bool) -> FileEntry:
+def _file_entry(repo: Repository, entry: pygit2.Object, with_lfs: bool) -> FileEntry:
     mode = FileMode(entry.filemode)
     size = entry.size if isinstance(entry, pygit2.Blob) else None
     if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
-        pointer = lfs.parse(entry.data)
-        if pointer is not None and (with_lfs or lfs.is_here(clone, pointer)):
+        pointer = lfs.parse_pointer(entry.data)
+        if pointer is not None and (with_lfs or lfs.has_lfs_content(repo, pointer)):
             size = pointer.size
     kind = _ENTRY_KINDS.get(mode, "file")
     return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
 
 
-def list_paths(clone: Clone, commit: str) -> list[str]:
+def list_paths(repo: Repository, commit: str) -> list[str]:
     """Paths of all files and links in a commit."""
     paths: list[str] = []
-    folders = [("", top_tree(clone, commit))]
+    folders = [("", top_tree(repo, commit))]
     while folders:
         inside, tree = folders.pop()
-        require_whole(clone, str(tree.id))
+        check_object(repo, str(tree.id))
         for entry in tree:
             path = f"{inside}{entry.name}"
             if isinstance(entry, pygit2.Tree):
@@ -74,56 +74,56 @@ def list_paths(clone: Clone, commit: str) -> list[str]:
     return paths
 
 
-def read_file(clone: Clone, commit: str, path: str) -> bytes:
+def read_file(repo: Repository, commit: str, path: str) -> bytes:
     """Content of a file (of a link: its target), whole; see `open_file`."""
-    return b"".join(open_file(clone, commit, path).pieces)
+    return b"".join(open_file(repo, commit, path).pieces)
 
 
-def open_file(clone: Clone, commit: str, path: str) -> ContentStream:
+def open_file(repo: Repository, commit: str, path: str) -> ContentStream:
     """A file (of a link: its target) to be read in pieces, also where git has only an LFS pointer.
 
     Raises NotFound, InvalidInput, and lfs.ContentMissing when the content must be fetched first.
     """
-    found = _require_at(clone, commit, path)
+    found = _require_at(repo, commit, path)
     if not isinstance(found, pygit2.Blob):
         raise InvalidInput(
             f"{path!r} is a folder.",
             code="path-not-a-file",
-            next=f"List it: maoctl dataset files {clone.path.stem} --path {shlex.quote(path)}",
+            next=f"List it: maoctl dataset files {repo.path.stem} --path {shlex.quote(path)}",
         )
-    return open_content(clone, found.id, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
+    return open_content(repo, found.id, with_lfs=lfs.uses_lfs(top_tree(repo, commit)))
 
 
-def content_id(clone: Clone, commit: str, path: str) -> str:
+def blob_id(repo: Repository, commit: str, path: str) -> str:
     """The id that a commit has for a file or link; raises NotFound."""
-    return str(_require_at(clone, commit, path).id)
+    return str(_require_at(repo, commit, path).id)
 
 
-def tree_uses_lfs(clone: Clone, tree: str) -> bool:
+def tree_uses_lfs(repo: Repository, tree: str) -> bool:
     """Whether pointers in a tree (or commit) stand for other content."""
-    return lfs.uses_lfs(top_tree(clone, tree))
+    return lfs.uses_lfs(top_tree(repo, tree))
 
 
-def text_at(clone: Clone, tree: str, name: str) -> str:
+def top_text(repo: Repository, tree: str, name: str) -> str:
     """A file at the top of a tree (or commit) as text; empty when there is none."""
-    top = top_tree(clone, tree)
+    top = top_tree(repo, tree)
     found = top[name] if name in top else None  # noqa: SIM401 (a tree has no 'get')
     return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
 
 
-def _require_at(clone: Clone, commit: str, path: str) -> pygit2.Object:
+def _require_at(repo: Repository, commit: str, path: str) -> pygit2.Object:
     """Walks the tree by name only; '..' and the like are names that no tree has."""
-    found: pygit2.Object = top_tree(clone, commit)
+    found: pygit2.Object = top_tree(repo, commit)
     for name in filter(None, path.split("/")):
         if not isinstance(found, pygit2.Tree) or name not in found:
             raise NotFound(
                 f"There is no {path!r} in commit {commit[:10]}.",
                 code="path-not-found",
-                next=f"List what is there: maoctl dataset files {clone.path.stem}",
+                next=f"List what is there: maoctl dataset files {repo.path.stem}",
             )
         found = found[name]
         if isinstance(found, pygit2.Tree):
-            require_whole(clone, str(found.id))
+            check_object(repo, str(found.id))
     return found
 
 
@@ -146,9 +146,9 @@ def entry_of(found: pygit2.Object | None) -> TreeEntry | None:
     return None if found is None else TreeEntry(str(found.id), int(found.filemode))
 
 
-def entry_at(clone: Clone, commit: str, path: str) -> TreeEntry | None:
+def entry_at(repo: Repository, commit: str, path: str) -> TreeEntry | None:
     """The file, link or submodule that a commit has at a path."""
-    found: pygit2.Object = top_tree(clone, commit)
+    found: pygit2.Object = top_tree(repo, commit)
     for name in path.split("/"):
         if not isinstance(found, pygit2.Tree) or name not in found:
             return None
@@ -156,9 +156,9 @@ def entry_at(clone: Clone, commit: str, path: str) -> TreeEntry | None:
     return None if isinstance(found, pygit2.Tree) else entry_of(found)
 
 
-def names_in(clone: Clone, commit: str, path: str) -> list[str]:
+def names_in(repo: Repository, commit: str, path: str) -> list[str]:
     """Names of what is in a folder, in git's order; none where there is no such folder."""
-    found: pygit2.Object = top_tree(clone, commit)
+    found: pygit2.Object = top_tree(repo, commit)
     for name in path.split("/"):
         if not isinstance(found, pygit2.Tree) or name not in found:
             return []
@@ -166,26 +166,26 @@ def names_in(clone: Clone, commit: str, path: str) -> list[str]:
     return [entry.name or "" for entry in found] if isinstance(found, pygit2.Tree) else []
 
 
-def content_of(clone: Clone, content: str) -> bytes:
-    """The bytes of a blob as git has it, of a large file its pointer; raises OSError, KeyError."""
-    return b"".join(open_blob(clone, pygit2.Oid(hex=content)).pieces)
+def read_blob(repo: Repository, content: str) -> bytes:
+    """The bytes of a blob as git has it, of a large file its pointer; raises RepositoryError."""
+    return b"".join(open_raw_blob(repo, pygit2.Oid(hex=content)).pieces)
 
 
-def size_of(clone: Clone, content: str) -> int:
+def blob_size(repo: Repository, content: str) -> int:
     """Bytes of a blob, without reading it."""
-    return int(clone.git.odb.read_header(pygit2.Oid(hex=content))[1])
+    return int(repo.git.odb.read_header(pygit2.Oid(hex=content))[1])
 
 
-def content_ids(clone: Clone, commit: str, paths: Iterable[str]) -> dict[str, str]:
+def blob_ids(repo: Repository, commit: str, paths: Iterable[str]) -> dict[str, str]:
     """The id of the content at each path that a commit has a file or link at."""
-    tree = top_tree(clone, commit)
+    tree = top_tree(repo, commit)
     found = ((path, _object_at(tree, path)) for path in paths)
     return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
 
 
-def head_of(clone: Clone, content: str, most: int = 200) -> bytes:
+def small_blob(repo: Repository, content: str, most: int = 200) -> bytes:
     """The beginning of a small content; empty for a larger one, which is not loaded."""
-    blob = clone.git[content]
+    blob = repo.git[content]
     return blob.data if isinstance(blob, pygit2.Blob) and blob.size <= most else b""
 
 
@@ -198,7 +198,7 @@ def _object_at(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """A file or link below a path; `size` in bytes of what `open_id` gives.
+    """A file or link below a path; `size` in bytes of what `open_raw_blob` gives.
 
     `link`: whether it is to be a link where it is unpacked. One that would lead out of the tree is a file
     with its target as text, as it is where tools read a dataset.
@@ -211,9 +211,9 @@ class ArchiveEntry:
     link: bool
 
 
-def kind_at(clone: Clone, commit: str, path: str) -> str | None:
+def kind_at(repo: Repository, commit: str, path: str) -> str | None:
     """`file`, `folder` or None for what a commit has at a path; links are files, submodules nothing."""
-    found: pygit2.Object = top_tree(clone, commit)
+    found: pygit2.Object = top_tree(repo, commit)
     for name in filter(None, path.split("/")):
         if not isinstance(found, pygit2.Tree) or name not in found:
             return None
@@ -223,28 +223,28 @@ def kind_at(clone: Clone, commit: str, path: str) -> str | None:
     return "file" if isinstance(found, pygit2.Blob) else None
 
 
-def open_id(clone: Clone, commit: str, content: str) -> ContentStream:
+def open_blob(repo: Repository, commit: str, content: str) -> ContentStream:
     """The content that a commit has under an id, to be read in pieces; raises lfs.ContentMissing."""
     oid = pygit2.Oid(hex=content)
-    return open_content(clone, oid, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
+    return open_content(repo, oid, with_lfs=lfs.uses_lfs(top_tree(repo, commit)))
 
 
-def list_members(clone: Clone, commit: str, path: str) -> list[ArchiveEntry]:
+def archive_entries(repo: Repository, commit: str, path: str) -> list[ArchiveEntry]:
     """All files and links below a folder.
 
     Raises InvalidInput (`dataset-unsafe`) for a name that no archive can hold or that leads out of it,
     and lfs.ContentMissing when the content of a file must be fetched first.
     """
-    top = top_tree(clone, commit)
+    top = top_tree(repo, commit)
     with_lfs = lfs.uses_lfs(top)
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     start = top[inside.rstrip("/")] if inside else top
-    outward = escaping_links(links_of(clone, str(top.id)))
-    found = _members(clone, start.peel(pygit2.Tree), inside, with_lfs)
+    outward = escaping_links(links_of(repo, str(top.id)))
+    found = _members(repo, start.peel(pygit2.Tree), inside, with_lfs)
     return [replace(each, link=False) if each.path in outward else each for each in found]
 
 
-def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[ArchiveEntry]:
+def _members(repo: Repository, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[ArchiveEntry]:
     seen: set[str] = set()
     for entry in tree:
         name = entry.name or ""
@@ -254,27 +254,27 @@ def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> It
             raise unsafe_name(f"{inside}{name}", "is there twice")
         seen.add(name)
         if isinstance(entry, pygit2.Tree):
-            yield from _members(clone, entry, f"{inside}{name}/", with_lfs)
+            yield from _members(repo, entry, f"{inside}{name}/", with_lfs)
         elif isinstance(entry, pygit2.Blob):
-            yield _member(clone, entry, f"{inside}{name}", with_lfs)
+            yield _member(repo, entry, f"{inside}{name}", with_lfs)
 
 
-def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> ArchiveEntry:
+def _member(repo: Repository, blob: pygit2.Blob, path: str, with_lfs: bool) -> ArchiveEntry:
     mode = blob.filemode
-    size = int(clone.git.odb.read_header(blob.id)[1])
+    size = int(repo.git.odb.read_header(blob.id)[1])
     if lfs.may_be_pointer(size):
-        size = open_content(clone, blob.id, with_lfs=with_lfs).size
+        size = open_content(repo, blob.id, with_lfs=with_lfs).size
     return ArchiveEntry(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
 
 
-def has(clone: Clone, object_id: str) -> bool:
-    """Whether an object is in the clone. Raises OSError for one that is broken: libgit2 reads it to tell."""
-    require_whole(clone, object_id)
-    return object_id in clone.git
+def has_object(repo: Repository, object_id: str) -> bool:
+    """Whether an object is in the clone. Raises ObjectBroken: libgit2 would read it to tell."""
+    check_object(repo, object_id)
+    return object_id in repo.git
 
 
-def tree_of(clone: Clone, commit: str | None) -> str:
+def tree_of(repo: Repository, commit: str | None) -> str:
     """Tree of a commit; the empty tree for None."""
     if commit is None:
-        return str(clone.git.TreeBuilder().write())
-    return str(top_tree(clone, commit).id)
+        return str(repo.git.TreeBuilder().write())
+    return str(top_tree(repo, commit).id)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_git import CheckoutOptions, Clone
 from mao_shared.errors import InvalidInput
@@ -41,7 +40,7 @@ def context(tmp_path: Path) -> Context:
 def clone(tmp_path: Path, context: Context) -> Clone:
     bare = bare_repository(tmp_path / "bare.git")
     git(bare, "remote", "add", "origin", str(bare))
-    return mao_git.open_clone(bare)
+    return Clone.open(bare)
 
 
 UNSAFE = [b"..", b".", b".git", b".GIT", b"a/b", b"../x", b"git~1", b".git. ", b".git::$INDEX_ALLOCATION"]
@@ -56,7 +55,7 @@ def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> 
     for mode in ("100644", "40000"):
         inner = blob if mode == "100644" else tree(clone.path, ("100644", b"f", blob))
         with pytest.raises(InvalidInput) as caught:
-            mao_git.lay_tree(clone, tree(clone.path, (mode, name, inner)), folder, CheckoutOptions())
+            clone.checkout_tree(tree(clone.path, (mode, name, inner)), folder, CheckoutOptions())
         assert caught.value.code == "dataset-unsafe"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.git", "node", "out"]
 
@@ -71,7 +70,7 @@ def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, c
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput, match="exists"):
-        mao_git.lay_tree(clone, hostile, folder, CheckoutOptions())
+        clone.checkout_tree(hostile, folder, CheckoutOptions())
     assert list(outside.iterdir()) == []
     assert not (folder / "d").is_symlink()
 
@@ -83,7 +82,7 @@ def test_too_deep_a_tree_is_refused(tmp_path: Path, clone: Clone) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput, match="folders deep"):
-        mao_git.lay_tree(clone, hostile, folder, CheckoutOptions())
+        clone.checkout_tree(hostile, folder, CheckoutOptions())
 
 
 def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clone) -> None:
@@ -91,6 +90,6 @@ def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clo
     base = tree(clone.path, ("100644", b"f", blob), ("160000", b"sub", "1" * 40))
     folder = tmp_path / "out"
     folder.mkdir()
-    assert list(mao_git.lay_tree(clone, base, folder, CheckoutOptions())) == ["f"]
-    changed = mao_git.tree_with(clone, base, {"f": None})
+    assert list(clone.checkout_tree(base, folder, CheckoutOptions())) == ["f"]
+    changed = clone.write_tree(base, {"f": None})
     assert git(clone.path, "ls-tree", changed).split()[:2] == ["160000", "commit"]

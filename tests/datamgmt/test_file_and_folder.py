@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import mao_git
 from mao_datamgmt.browse.archive import open_archive, write_archive
 from mao_datamgmt.browse.diff import difference
 from mao_shared.host.data_dir import Workspace
@@ -126,5 +125,5 @@ def test_merge_brings_a_change_elsewhere_together(tmp_path: Path, number: int) -
     before, after = SHAPES[number - 1 : number + 1]
     base = commit(clone, before)
     ours = commit(clone, {**before, "elsewhere": "1"}, base)
-    merged = mao_git.merge_trees(clone, base, ours, commit(clone, after, base))
-    assert sorted(mao_git.list_paths(clone, merged)) == sorted([*after, "elsewhere"])
+    merged = clone.merge_trees(base, ours, commit(clone, after, base))
+    assert sorted(clone.list_paths(merged)) == sorted([*after, "elsewhere"])

@@ -10,7 +10,7 @@ import pytest
 
 from mao_datamgmt.browse import datasets
 from mao_datamgmt.context import Context
-from mao_git import with_paths
+from mao_git.attributes import with_paths
 from mao_shared.errors import MaoError
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.browse.archive import open_archive, write_archive
 from mao_datamgmt.evidence.export import gather
 from mao_datamgmt.evidence.export import pack as pack_crate
 from mao_datamgmt.settings import About
 from mao_datamgmt.steps.output import check_links
-from mao_git import MergeConflict, escaping_links
+from mao_git import MergeConflict
+from mao_git.paths import escaping_links
 from mao_shared.errors import InvalidInput
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, StepRun
@@ -306,8 +306,8 @@ def test_ground_truth_leaves_links_out_that_lead_out_together(tmp_path: Path) ->
     clone = new_repository(tmp_path / "r.git")
     one, two = {"l": "link:."}, {"x": "link:l/l/../../etc/hostname"}
     voted = vote(clone, {"n1": {"f": "1", **one}, "n2": {"f": "1", **one, **two}, "n3": {"f": "1", **two}})
-    assert escaping_links(mao_git.links_of(clone, voted.commit)) == {}
-    assert mao_git.links_of(clone, voted.commit) == {"l": "."}
+    assert escaping_links(clone.links(voted.commit)) == {}
+    assert clone.links(voted.commit) == {"l": "."}
     assert any(note.startswith("left out: x is a link to l/l/") for note in voted.evidence.notes)
     again = vote(clone, {"n3": {"f": "1", **two}, "n2": {"f": "1", **one, **two}, "n1": {"f": "1", **one}})
     assert again.commit == voted.commit
@@ -318,7 +318,7 @@ def test_ground_truth_is_rid_of_links_that_led_out_before(tmp_path: Path) -> Non
     base = commit(clone, {"f": "1", "abs": "link:/etc/passwd", "git": "link:.git/config"})
     kept = {"f": "2", "abs": "link:/etc/passwd", "git": "link:.git/config"}
     voted = vote(clone, {"n1": kept, "n2": kept}, base)
-    assert mao_git.links_of(clone, voted.commit) == {}
+    assert clone.links(voted.commit) == {}
 
 
 def test_merge_does_not_bring_links_together_that_lead_out(tmp_path: Path) -> None:
@@ -327,18 +327,18 @@ def test_merge_does_not_bring_links_together_that_lead_out(tmp_path: Path) -> No
     ours = commit(clone, {"f": "1", "l": "link:."}, base)
     theirs = commit(clone, {"f": "1", "x": "link:l/l/../../etc/hostname"}, base)
     with pytest.raises(MergeConflict) as caught:
-        mao_git.merge_trees(clone, base, ours, theirs)
+        clone.merge_trees(base, ours, theirs)
     assert caught.value.paths == ["x"]
     harmless = commit(clone, {"f": "1", "x": "link:l/f"}, base)
-    assert set(mao_git.links_of(clone, mao_git.merge_trees(clone, base, ours, harmless))) == {"l", "x"}
+    assert set(clone.links(clone.merge_trees(base, ours, harmless))) == {"l", "x"}
 
 
 def test_links_are_looked_for_only_where_something_changed(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     files = {f"d{n}/f{m}": "x" for n in range(20) for m in range(20)}
     plain = commit(clone, files)
-    assert mao_git.links_of(clone, plain) == {}
+    assert clone.links(plain) == {}
     for loose in (clone.path / "objects").glob("??/*"):
         if git(clone.path, "cat-file", "-t", loose.parent.name + loose.name) == "blob":
             loose.unlink()  # contents are not read, of links only
-    assert mao_git.links_of(clone, commit(clone, {**files, "d3/l": "link:f1"})) == {"d3/l": "f1"}
+    assert clone.links(commit(clone, {**files, "d3/l": "link:f1"})) == {"d3/l": "f1"}

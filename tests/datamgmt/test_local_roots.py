@@ -143,13 +143,13 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
     path.rename(allowed / "away")
     path.symlink_to(secret)
     before = git(secret, "for-each-ref")
-    tip = mao_git.find_branch(clone, NODE)
+    tip = clone.tip(NODE)
     assert tip is not None
     uses: list[Callable[[], object]] = [
-        lambda: mao_git.fetch(clone, context.access),
-        lambda: mao_git.push(clone, {NODE: tip}, context.access),
-        lambda: mao_git.default_branch(clone, context.access),
-        lambda: mao_git.bring_content(clone, tip, context.access),
+        lambda: clone.fetch(context.access),
+        lambda: clone.push({NODE: tip}, context.access),
+        lambda: clone.default_branch(context.access),
+        lambda: clone.fetch_lfs(tip, context.access),
     ]
     for use in uses:
         with pytest.raises(Forbidden) as caught:
@@ -180,13 +180,13 @@ def test_what_lies_inside_is_used(tmp_path: Path, allowed: Path, how: str) -> No
         (path / "objects/info/alternates").write_text(f"{bare_repository(other / 'o.git')}/objects\n")
     roots = os.pathsep.join(map(str, (other, tmp_path / "root" if how == "root by a link" else allowed)))
     clone = ensure_clone(context_for(tmp_path, local_remotes=roots), "data", urls.get(how, str(path)))
-    assert git(path, "rev-parse", NODE) == mao_git.find_branch(clone, NODE)
+    assert git(path, "rev-parse", NODE) == clone.tip(NODE)
 
 
 def test_repositories_of_the_node_itself_need_no_setting(tmp_path: Path) -> None:
     context = context_for(tmp_path, local_remotes="")
     path = context.data.bare("own")
-    mao_git.create_bare(path)
+    mao_git.init_bare(path)
     ensure_clone(context, "data", str(path))
     assert git(path, "rev-parse", NODE)
 

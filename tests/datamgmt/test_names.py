@@ -117,9 +117,9 @@ def test_archive_names_what_it_cannot_hold(tmp_path: Path, path: str, above: str
     if above:
         made = tree(clone.path, ("40000", above.encode(), made))
     with pytest.raises(InvalidInput) as caught:
-        mao_git.list_members(clone, made, "")
+        clone.archive_entries(made, "")
     assert caught.value.code == "dataset-unsafe"
-    assert repr(mao_git.printable(f"{above}/{path}".lstrip("/"))) in caught.value.detail
+    assert repr(mao_git.paths.printable(f"{above}/{path}".lstrip("/"))) in caught.value.detail
     caught.value.detail.encode()
 
 
@@ -135,8 +135,8 @@ def test_merge_takes_odd_names_along(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = commit(clone, {"f": "1"})
     ours, theirs = commit(clone, {"f": "1", **expected()}, base), commit(clone, {"f": "2"}, base)
-    merged = mao_git.merge_trees(clone, base, ours, theirs)
-    assert set(mao_git.list_paths(clone, merged)) == {"f", *NAMES}
+    merged = clone.merge_trees(base, ours, theirs)
+    assert set(clone.list_paths(merged)) == {"f", *NAMES}
 
 
 def test_odd_names_are_asked_for_over_http(api: Api, tmp_path: Path) -> None:

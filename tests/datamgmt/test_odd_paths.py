@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import check_remote, init_bare
 from mao_datamgmt.datasets.delivery import push_branches
+from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.git_urls import normalized_url
 from mao_shared.models import Dataset
@@ -66,10 +66,10 @@ def test_a_repository_of_the_node_itself(tmp_path: Path, name: str, form: str) -
     check_remote(context, url)
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     assert clone.url == url
     assert push_branches(context, clone, promote=True).pushed
-    mao_git.fetch(clone, context.access)
+    clone.fetch(context.access)
     assert git(Path(master), "log", "-1", "--format=%s", NODE) == "a"
 
 
@@ -84,7 +84,7 @@ def test_a_coded_name_in_an_ssh_url_means_what_it_means_to_git(
     check_remote(context, url)
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    assert push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True).pushed
+    assert push_branches(context, Clone.open(context.data.clone("data")), promote=True).pushed
     assert git(remote, "log", "-1", "--format=%s", NODE) == "a"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pygit2
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.delivery import push_branches
+from mao_git import Clone
 from mao_git.errors import RemoteMoved
 from mao_git.remotes.errors import refusal_of, to_error
 from mao_shared.errors import Forbidden
@@ -68,7 +68,7 @@ def test_hook_over_ssh_refuses_and_keeps_the_commit_here(tmp_path: Path) -> None
         hook.write_text("#!/bin/sh\necho 'quota exceeded' >&2\nexit 1\n")
         hook.chmod(0o755)
         commit(context, "a")
-        clone = mao_git.open_clone(context.data.clone("data"))
+        clone = Clone.open(context.data.clone("data"))
         failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "push-refused"

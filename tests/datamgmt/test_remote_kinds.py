@@ -15,7 +15,7 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import check_remote
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_datamgmt.datasets.push import PushFailure
-from mao_git import open_clone
+from mao_git import Clone
 from mao_git.remotes.unsupported import unsupported_error
 from mao_shared.errors import MaoError
 from tests.support.git import ENV, bare_repository, git
@@ -204,7 +204,7 @@ def test_other_forms_are_used_as_they_are(
     check_remote(context, url)
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    assert push_branches(context, open_clone(context.data.clone("data")), promote=True).pushed
+    assert push_branches(context, Clone.open(context.data.clone("data")), promote=True).pushed
     assert git(work if "HEAD" not in how else place, "ls-tree", "--name-only", NODE).split() == [
         "a",
         "data.csv",

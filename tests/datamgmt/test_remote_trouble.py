@@ -13,10 +13,9 @@ from pathlib import Path
 import pygit2
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets.clones import ensure_clone
 from mao_datamgmt.datasets.delivery import push_branches
-from mao_git.errors import stable
+from mao_git.errors import stable_text
 from mao_git.remotes.errors import at_remote, from_remote, to_error
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.node import Condition
@@ -224,11 +223,11 @@ def test_no_permission_at_the_remote_is_told_as_such(
     try:
         context = context_for(root, local_remotes=str(root))
         clone = ensure_clone(context, "data", str(master))
-        tip = mao_git.find_branch(clone, NODE)
+        tip = clone.tip(NODE)
         assert tip is not None
-        tree = mao_git.tree_of(clone, tip)
-        new = mao_git.commit_tree(clone, tree, [tip], "more\n", context.author())
-        assert mao_git.move_branch(clone, NODE, new, tip)
+        tree = clone.tree(tip)
+        new = clone.commit(tree, [tip], "more\n", context.author())
+        assert clone.move_branch(NODE, new, tip)
         os.seteuid(0)
         for folder in (master / "objects").iterdir():
             os.chown(folder, 0, 0)
@@ -313,4 +312,4 @@ def test_reasons_do_not_differ_from_try_to_try() -> None:
     said = "failed to create '/r.git/objects/{}': Read-only file system"
     one, two = (said.format(name) for name in ("tmp_object_git2_4f03a886", "tmp_object_git2_a3b41bd0"))
     assert one != two
-    assert stable(one) == stable(two)
+    assert stable_text(one) == stable_text(two)

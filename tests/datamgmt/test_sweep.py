@@ -15,6 +15,7 @@ import mao_git
 from mao_datamgmt import manager
 from mao_datamgmt.datasets.clones import sweep_old_locks
 from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
+from mao_git import Clone
 from mao_git.errors import disk_full, is_full
 from mao_git.maintenance import pushing, unsynced
 from mao_shared.host.data_dir import DataDir
@@ -41,11 +42,15 @@ def test_locks_and_half_written_files_go(tmp_path: Path) -> None:
     assert before - {each for each in path.rglob("*") if each.is_file()} == {path / name for name in left}
 
 
+def new_clone(path: Path, url: str) -> None:
+    with Clone.create(path, url):
+        pass
+
+
 def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
-    made = mao_git.create_clone(path, "/nowhere")
-    mao_git.finish_clone(made, path)
-    clone = mao_git.open_clone(path)
+    new_clone(path, "/nowhere")
+    clone = Clone.open(path)
     power_goes = unsynced(clone)
     power_goes.__enter__()
     whole, torn, empty = (str(clone.git.create_blob(text)) for text in (b"whole", b"torn", b"empty"))
@@ -79,7 +84,7 @@ def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
 
 def test_locks_of_a_repository_that_is_being_made_are_its_makers(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
-    for name in ("x", f"{mao_git.UNFINISHED}1-x"):
+    for name in ("x", ".new-1-x"):
         (data.bare(name) / "refs").mkdir(parents=True)
         (data.bare(name) / "refs/a.lock").write_text("")
         os.utime(data.bare(name) / "refs/a.lock", (0, 0))
@@ -132,10 +137,10 @@ async def test_a_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
 
 def test_of_a_remotes_locks_only_those_we_held_go(tmp_path: Path) -> None:
     path, remote = tmp_path / "x.git", tmp_path / "remote.git"
-    mao_git.create_bare(remote)
-    mao_git.finish_clone(mao_git.create_clone(path, str(remote)), path)
+    mao_git.init_bare(remote)
+    new_clone(path, str(remote))
     moves = {"refs/heads/ours": "a" * 40, "refs/heads/empty": "b" * 40, "refs/heads/theirs": "c" * 40}
-    dies = pushing(mao_git.open_clone(path), remote, moves)
+    dies = pushing(Clone.open(path), remote, moves)
     dies.__enter__()
     for name, text in (("ours", "a" * 40 + "\n"), ("empty", ""), ("theirs", "d" * 40), ("other", "")):
         (remote / f"refs/heads/{name}.lock").write_text(text)
@@ -146,7 +151,7 @@ def test_of_a_remotes_locks_only_those_we_held_go(tmp_path: Path) -> None:
 async def test_only_old_locks_of_local_remotes_go(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         bare = world.manager.context.data.bare("shared")
-        mao_git.create_bare(bare)
+        mao_git.init_bare(bare)
     old, young = bare / "packed-refs.lock", bare / "refs/heads/node-2.lock"
     for lock in (old, young):
         lock.write_text("")
@@ -187,8 +192,8 @@ def test_shortage_and_what_is_low_before_it(room: DiskSpace, short: str | None, 
 
 def test_git_agrees_that_nothing_is_torn(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
-    mao_git.finish_clone(mao_git.create_clone(path, "/nowhere"), path)
-    clone = mao_git.open_clone(path)
+    new_clone(path, "/nowhere")
+    clone = Clone.open(path)
     with unsynced(clone):
         clone.git.create_blob(b"kept")
     assert mao_git.sweep(path) == []

@@ -11,7 +11,7 @@ import pytest
 
 import mao_git
 from mao_datamgmt.upkeep import tidy
-from mao_git import maintenance
+from mao_git import Clone, maintenance
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
@@ -35,13 +35,13 @@ async def test_packing_leaves_nothing_loose_and_nothing_out(tmp_path: Path) -> N
     async with working(tmp_path) as world:
         await some_runs(world, 3)
         path = world.manager.context.data.clone("data")
-        clone = mao_git.open_clone(path)
-        (large,) = [mao_git.tree_with(clone, mao_git.tree_of(clone, None), {"x": _large()})]
+        clone = Clone.open(path)
+        (large,) = [clone.write_tree(clone.tree(None), {"x": _large()})]
         before = set(git(path, "cat-file", "--batch-all-objects", "--batch-check").splitlines())
-        assert mao_git.pack_objects(clone) > 10
+        assert clone.pack() > 10
         assert set(git(path, "cat-file", "--batch-all-objects", "--batch-check").splitlines()) == before
         assert (counts(path)["count"], counts(path)["packs"]) == (1, 1)  # the large one
-        assert mao_git.has(mao_git.open_clone(path), large)
+        assert Clone.open(path).has_object(large)
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
         await some_runs_more(world)
         assert git(world.master, "fsck", "--full", "--strict") == ""
@@ -55,7 +55,7 @@ def _large() -> mao_git.Content:
 async def some_runs_more(world: World) -> None:
     done = await world.whole(run_of("run-9", step("collect", "data", world.master), after=9), writes(z="z"))
     assert done.phase is StepPhase.SUCCEEDED, done.error
-    mao_git.pack_objects(mao_git.open_clone(world.manager.context.data.clone("data")))
+    Clone.open(world.manager.context.data.clone("data")).pack()
     assert runs_on(world.master)[0] == "run-9"
 
 
@@ -72,10 +72,10 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
         with monkeypatch.context() as patch:
             patch.setattr(maintenance, "_sync", killed)
             with pytest.raises(KeyboardInterrupt):
-                mao_git.pack_objects(mao_git.open_clone(path))
+                Clone.open(path).pack()
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
-        mao_git.pack_objects(mao_git.open_clone(path))
-        mao_git.pack_objects(mao_git.open_clone(path))
+        Clone.open(path).pack()
+        Clone.open(path).pack()
         assert counts(path)["count"] == 0
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
 

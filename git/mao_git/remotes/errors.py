@@ -19,7 +19,7 @@ from shlex import quote
 
 import pygit2
 
-from mao_git.errors import NEARLY_FULL, TROUBLE, RemoteMoved, disk_full, errno_of, is_full, stable
+from mao_git.errors import NEARLY_FULL, RAW_ERRORS, RemoteMoved, disk_full, errno_of, is_full, stable_text
 from mao_git.repository import HEADS
 from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.git_urls import local_path
@@ -73,7 +73,7 @@ def refusal_of(url: str, branch: str, reason: str, said: str = "") -> Refusal:
     not want it. `said`: what it wrote beside that, as a sentence.
     """
     if other := _NAME_TAKEN.search(reason + said):
-        return name_taken(url, branch, [other["other"]])
+        return branch_name_taken(url, branch, [other["other"]])
     if MOVED.search(reason) and not _HOOK.search(reason):
         return RemoteMoved(f"{reason}{said}".rstrip("."))
     return push_refused(url, branch, reason, said)
@@ -123,7 +123,7 @@ def branch_checked_out(url: str, branch: str) -> Forbidden:
     return push_refused(url, branch, "it is checked out in the folder of that repository")
 
 
-def name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
+def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
     """A branch cannot be made beside others: for git, `x/y` lies in a folder `x`, which is then no branch."""
     shown, one = ", ".join(others[:5]), others[0]
     kept = one.replace("/", "-")
@@ -181,7 +181,7 @@ def at_remote(url: str, path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except TROUBLE as error:
+    except RAW_ERRORS as error:
         raise remote_trouble(error, url, path) from error
 
 
@@ -194,7 +194,7 @@ def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
     """
     try:
         yield
-    except TROUBLE as error:
+    except RAW_ERRORS as error:
         if _is_ours(error, path, own):
             if is_full(error):
                 raise disk_full(f"there was no room while fetching from {url}") from error
@@ -219,7 +219,7 @@ def _tells(error: BaseException) -> bool:
 
 def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
     """The exception for a remote on this machine that failed."""
-    number, message = errno_of(error), stable(str(error).strip().rstrip("."))
+    number, message = errno_of(error), stable_text(str(error).strip().rstrip("."))
     if kind := unsupported_error(message, url, path):
         return kind
     place = quote(str(path))

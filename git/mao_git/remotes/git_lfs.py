@@ -13,7 +13,7 @@ import pygit2
 
 from mao_git import repository
 from mao_git.lfs import content_path
-from mao_git.repository import Clone
+from mao_git.repository import Repository
 from mao_shared.errors import MaoError, NotFound, RemoteUnavailable, Unavailable
 
 from . import host_keys
@@ -31,25 +31,25 @@ _REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b"
 _ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
 
-def push_content(clone: Clone, access: RemoteAccess) -> None:
+def push_content(repo: Repository, access: RemoteAccess) -> None:
     """Gives the remote the content that it has not got yet; raises MaoError."""
-    waiting = clone.path / "lfs" / "waiting"
+    waiting = repo.path / "lfs" / "waiting"
     names = sorted(path.name for path in waiting.iterdir()) if waiting.is_dir() else []
-    here = [name for name in names if content_path(clone, name).exists()]
+    here = [name for name in names if content_path(repo, name).exists()]
     for begin in range(0, len(here), _AT_ONCE):
-        _run(clone, access, ["push", "--object-id", "origin", *here[begin : begin + _AT_ONCE]])
+        _run(repo, access, ["push", "--object-id", "origin", *here[begin : begin + _AT_ONCE]])
     for name in names:
         (waiting / name).unlink(missing_ok=True)
 
 
-def bring_content(clone: Clone, commit: str, access: RemoteAccess) -> None:
+def fetch_lfs(repo: Repository, commit: str, access: RemoteAccess) -> None:
     """Fetches the content of all pointers in a commit that is not here; raises MaoError."""
-    _run(clone, access, ["fetch", "origin", commit])
+    _run(repo, access, ["fetch", "origin", commit])
 
 
-def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
-    argv = ["git", "-C", str(clone.path), *_options(clone.url, access), "lfs", *words]
-    if (site := host_keys.ssh_host_of(clone.url)) is not None:  # it may be spoken to before git itself is
+def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
+    argv = ["git", "-C", str(repo.path), *_options(repo.url, access), "lfs", *words]
+    if (site := host_keys.ssh_host_of(repo.url)) is not None:  # it may be spoken to before git itself is
         host_keys.admit(pygit2.settings.homedir or "/", site)
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
@@ -59,10 +59,10 @@ def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
         raise _no_program() from None
     except subprocess.TimeoutExpired:
         raise RemoteUnavailable(
-            f"Git LFS did not end in {_LONGEST} s at {clone.url}.", remote=clone.url
+            f"Git LFS did not end in {_LONGEST} s at {repo.url}.", remote=repo.url
         ) from None
     if done.returncode != 0:
-        _fail(clone, done.stderr.strip() or done.stdout.strip())
+        _fail(repo, done.stderr.strip() or done.stdout.strip())
 
 
 def _options(url: str, access: RemoteAccess) -> list[str]:
@@ -113,24 +113,24 @@ def _environment(access: RemoteAccess) -> dict[str, str]:
     }
 
 
-def _fail(clone: Clone, said: str) -> NoReturn:
+def _fail(repo: Repository, said: str) -> NoReturn:
     line = " ".join(said.split())[-500:]
     if "is not a git command" in said or "lfs' is not" in said:
         raise _no_program()
     if _REFUSED.search(said):
-        raise auth_failed(clone.url, f"Git LFS: {line}")
+        raise auth_failed(repo.url, f"Git LFS: {line}")
     if _ABSENT.search(said):
         raise NotFound(
-            f"Git LFS has no such content at {clone.url}: {line}",
+            f"Git LFS has no such content at {repo.url}: {line}",
             code="lfs-content-missing",
             next="See that the remote serves Git LFS, and push what is missing: git lfs push --all origin.",
-            remote=clone.url,
+            remote=repo.url,
         )
     raise RemoteUnavailable(
-        f"Git LFS failed at {clone.url}: {line}",
+        f"Git LFS failed at {repo.url}: {line}",
         code="lfs-failed",
         next="The content is kept on this node and is pushed later. Check that the remote serves Git LFS.",
-        remote=clone.url,
+        remote=repo.url,
     )
 
 

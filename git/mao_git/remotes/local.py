@@ -16,26 +16,26 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag, SortMode
 
-from mao_git.branches import compare_and_set, in_the_way
+from mao_git.branches import compare_and_set, conflicting_branches
 from mao_git.errors import RemoteMoved
 from mao_git.maintenance import lock_age, pushing
-from mao_git.objects import copy_blob, require_whole
-from mao_git.repository import HEADS, Clone
+from mao_git.objects import check_object, copy_blob
+from mao_git.repository import HEADS, Repository
 from mao_shared.errors import MaoError, RemoteUnavailable
 
-from .errors import Refusal, at_remote, branch_checked_out, name_taken
+from .errors import Refusal, at_remote, branch_checked_out, branch_name_taken
 from .unsupported import SHALLOW
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
 
-def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
+def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
     """See `remote.push`; `path`: where the remote really is. What was refused: at most one, and all after it
     was not tried.
 
     What fails at the remote is raised as such, see `errors.at_remote`; what fails in our clone as it is.
     """
-    at = partial(at_remote, clone.url, path)
+    at = partial(at_remote, repo.url, path)
     with at():
         remote = open_local(path)
         tips = {name: _tip(remote, name) for name in branches}
@@ -46,16 +46,16 @@ def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> dict[str, 
     wanted: dict[str, str] = {}
     for name, new in branches.items():
         if HEADS + name == checked_out:
-            refused[name] = branch_checked_out(clone.url, name)
-        elif refusal := _why_not(clone, name, new, tips[name], names):
+            refused[name] = branch_checked_out(repo.url, name)
+        elif refusal := _why_not(repo, name, new, tips[name], names):
             refused[name] = refusal
         if refused:
             break
         wanted[name] = new
-    for commit in _missing_commits(clone, there, list(wanted.values())):
-        _copy_commit(_Copy(clone, remote, at), commit)
+    for commit in _missing_commits(repo, there, list(wanted.values())):
+        _copy_commit(_Copy(repo, remote, at), commit)
     moves = {HEADS + name: new for name, new in wanted.items() if tips[name] != new}
-    with pushing(clone, Path(remote.path), moves):
+    with pushing(repo, Path(remote.path), moves):
         for reference, new in moves.items():
             name = reference.removeprefix(HEADS)
             try:
@@ -111,12 +111,12 @@ def _tip(remote: pygit2.Repository, name: str) -> str | None:
     return None if reference is None else str(reference.target)
 
 
-def _why_not(clone: Clone, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
+def _why_not(repo: Repository, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
     """Why a branch cannot be moved from `old` to `new` beside the others; None when it can."""
     if old is None:
-        others = in_the_way(name, names)
-        return name_taken(clone.url, name, others) if others else None
-    if old != new and (old not in clone.git or not clone.git.descendant_of(new, old)):
+        others = conflicting_branches(name, names)
+        return branch_name_taken(repo.url, name, others) if others else None
+    if old != new and (old not in repo.git or not repo.git.descendant_of(new, old)):
         return RemoteMoved(f"{name} has commits that are not here")
     return None
 
@@ -127,13 +127,13 @@ def _all_tips(remote: pygit2.Repository) -> list[pygit2.Oid]:
     return [target for target in targets if isinstance(target, pygit2.Oid)]
 
 
-def _missing_commits(clone: Clone, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
+def _missing_commits(repo: Repository, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
     """Commits that no reference of the remote leads to, parents first."""
-    walker = clone.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
+    walker = repo.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
     for tip in tips:
         walker.push(tip)
     for target in there:
-        if target in clone.git:
+        if target in repo.git:
             walker.hide(target)
     yield from walker
 
@@ -142,7 +142,7 @@ def _missing_commits(clone: Clone, there: list[pygit2.Oid], tips: list[str]) -> 
 class _Copy:
     """From a clone of ours to a remote; `at`: for blocks that use the remote only."""
 
-    clone: Clone
+    repo: Repository
     target: pygit2.Repository
     at: Callable[[], AbstractContextManager[None]]
 
@@ -153,7 +153,7 @@ class _Copy:
 
 def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
     """The commit after all that it holds; what its first parent has as well is there already."""
-    require_whole(copy.clone, str(commit.tree_id))
+    check_object(copy.repo, str(commit.tree_id))
     parent = commit.parents[0].tree if commit.parents else None
     _copy_tree(copy, commit.tree, parent)
     copy.write(ObjectType.COMMIT, commit.read_raw())
@@ -168,8 +168,8 @@ def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> Non
         if before is not None and before.id == entry.id:
             continue
         if isinstance(entry, pygit2.Tree):
-            require_whole(copy.clone, str(entry.id))
+            check_object(copy.repo, str(entry.id))
             _copy_tree(copy, entry, before if isinstance(before, pygit2.Tree) else None)
         elif entry.filemode != FileMode.COMMIT:
-            copy_blob(copy.clone.git, copy.target, entry.id, copy.at)
+            copy_blob(copy.repo.git, copy.target, entry.id, copy.at)
     copy.write(ObjectType.TREE, tree.read_raw())

@@ -11,16 +11,16 @@ import pygit2
 from pygit2.enums import CredentialType, FetchPrune
 
 from mao_git.branches import (
-    begin_known,
+    conflicting_branches,
     forget_remote,
-    in_the_way,
+    init_upstream_base,
     list_branches,
-    note_known,
     note_pushed,
     note_seen,
+    set_upstream_base,
 )
 from mao_git.errors import RemoteMoved
-from mao_git.repository import FETCH_SPEC, HEADS, Clone
+from mao_git.repository import FETCH_SPEC, HEADS, Repository
 from mao_shared.errors import Forbidden, InvalidInput, MaoError
 from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
 
@@ -124,71 +124,71 @@ def check_url(url: str) -> None:
         )
 
 
-def _remote(clone: Clone, url: str) -> pygit2.Remote:
-    return clone.git.remotes.create_anonymous(normalized_url(url))
+def _remote(repo: Repository, url: str) -> pygit2.Remote:
+    return repo.git.remotes.create_anonymous(normalized_url(url))
 
 
-def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
+def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
     """Brings all branches of the remote up to date; raises what `errors.to_error` names.
 
     `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
     machine always gives all.
     """
-    check_url(clone.url)
-    for branch in list_branches(clone):
-        begin_known(clone, branch)
-    path = access.local(clone.url)
+    check_url(repo.url)
+    for branch in list_branches(repo):
+        init_upstream_base(repo, branch)
+    path = access.local(repo.url)
     if path is not None:
-        _fetch_local(clone, path)
+        _fetch_local(repo, path)
     else:
-        _fetch_remote(clone, access, depth)
-    for branch, tip in list_branches(clone, remote=True).items():
-        note_seen(clone, branch, tip)
+        _fetch_remote(repo, access, depth)
+    for branch, tip in list_branches(repo, remote=True).items():
+        note_seen(repo, branch, tip)
 
 
-def _fetch_remote(clone: Clone, access: RemoteAccess, depth: int) -> None:
+def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
     try:
-        _fetch_over_network(clone, access, depth)
+        _fetch_over_network(repo, access, depth)
     except pygit2.GitError as error:
         if not _BESIDE.search(str(error)):
-            raise to_error(error, clone.url) from error
-        forget_remote(clone, look_at(clone, clone.url, access))
-        with translated(clone.url):
-            _fetch_over_network(clone, access, depth)
+            raise to_error(error, repo.url) from error
+        forget_remote(repo, ls_remote(repo, repo.url, access))
+        with translated(repo.url):
+            _fetch_over_network(repo, access, depth)
 
 
-def _fetch_over_network(clone: Clone, access: RemoteAccess, depth: int) -> None:
-    talk = _RemoteCallbacks(clone.url, access)
-    _remote(clone, clone.url).fetch([FETCH_SPEC], callbacks=talk, prune=FetchPrune.PRUNE, depth=depth)
+def _fetch_over_network(repo: Repository, access: RemoteAccess, depth: int) -> None:
+    talk = _RemoteCallbacks(repo.url, access)
+    _remote(repo, repo.url).fetch([FETCH_SPEC], callbacks=talk, prune=FetchPrune.PRUNE, depth=depth)
 
 
-def _fetch_local(clone: Clone, path: Path) -> None:
+def _fetch_local(repo: Repository, path: Path) -> None:
     """From where the remote really is, whatever its URL leads to by now."""
-    with at_remote(clone.url, path):
+    with at_remote(repo.url, path):
         there = local_branches(path)
-    seen = list_branches(clone, remote=True)
+    seen = list_branches(repo, remote=True)
     if there == seen:
         return
-    if any(in_the_way(name, seen) for name in there.keys() - seen.keys()):
-        forget_remote(clone, there)
-    with from_remote(clone.url, path, clone.path):
-        clone.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
+    if any(conflicting_branches(name, seen) for name in there.keys() - seen.keys()):
+        forget_remote(repo, there)
+    with from_remote(repo.url, path, repo.path):
+        repo.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
 
 
-def require_usable_if_empty(clone: Clone, access: RemoteAccess) -> None:
+def check_pushable(repo: Repository, access: RemoteAccess) -> None:
     """Raises InvalidInput (`remote-unsupported`) for an empty repository that could not be pushed to, such as
     one with SHA-256: only a push shows that, so one of nothing is begun. Whether we may push does not count.
     """
-    if access.local(clone.url) is not None or look_at(clone, clone.url, access):
+    if access.local(repo.url) is not None or ls_remote(repo, repo.url, access):
         return
     try:
-        _remote(clone, clone.url).push([_NOTHING], callbacks=_RemoteCallbacks(clone.url, access))
+        _remote(repo, repo.url).push([_NOTHING], callbacks=_RemoteCallbacks(repo.url, access))
     except pygit2.GitError as error:
-        if kind := unsupported_error(str(error), clone.url):
+        if kind := unsupported_error(str(error), repo.url):
             raise kind from error
 
 
-def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
+def ls_remote(repo: Repository, url: str, access: RemoteAccess) -> dict[str, str]:
     """Names and tips of the branches at another remote; raises what `errors.to_error` names."""
     check_url(url)
     path = access.local(url)
@@ -196,20 +196,20 @@ def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
         with at_remote(url, path):
             return local_branches(path)
     with translated(url):
-        remote = _remote(clone, url)
+        remote = _remote(repo, url)
         heads = remote.list_heads(callbacks=_RemoteCallbacks(url, access))
     return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
 
 
-def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
+def default_branch(repo: Repository, access: RemoteAccess) -> str | None:
     """The branch that the remote's HEAD names, if that branch exists."""
-    check_url(clone.url)
-    path = access.local(clone.url)
+    check_url(repo.url)
+    path = access.local(repo.url)
     if path is not None:
-        with at_remote(clone.url, path):
+        with at_remote(repo.url, path):
             return local_default(path)
-    with translated(clone.url):
-        heads = _remote(clone, clone.url).list_heads(callbacks=_RemoteCallbacks(clone.url, access))
+    with translated(repo.url):
+        heads = _remote(repo, repo.url).list_heads(callbacks=_RemoteCallbacks(repo.url, access))
     known = {head.name: str(head.oid) for head in heads}
     named = next((head.symref_target for head in heads if head.name == "HEAD"), None)
     if named is None and "HEAD" in known:  # an old server does not say which branch HEAD is
@@ -217,7 +217,7 @@ def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
     return named.removeprefix(HEADS) if named in known and named is not None else None
 
 
-def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
+def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> None:
     """Moves branches of the remote to commits of ours, which must be there under the branches' names.
 
     A branch that is refused holds none back that comes before it: those that got through are noted. Those
@@ -225,47 +225,49 @@ def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
     contain, Forbidden (`push-refused`) when it does not want one, Conflict (`branch-name-taken`), and what
     `errors.to_error` names.
     """
-    check_url(clone.url)
-    push_content(clone, access)
-    path = access.local(clone.url)
+    check_url(repo.url)
+    push_content(repo, access)
+    path = access.local(repo.url)
     if path is not None:
-        refused = push_local(clone, path, branches)
+        refused = push_local(repo, path, branches)
     else:
-        refused = _push_over_network(clone, branches, access)
+        refused = _push_over_network(repo, branches, access)
     for name, tip in branches.items():
         if name in refused:
             raise refused[name]
-        note_pushed(clone, name, tip)
-        note_known(clone, name, tip)
-        note_seen(clone, name, tip)
+        note_pushed(repo, name, tip)
+        set_upstream_base(repo, name, tip)
+        note_seen(repo, name, tip)
 
 
-def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
+def _push_over_network(
+    repo: Repository, branches: dict[str, str], access: RemoteAccess
+) -> dict[str, Refusal]:
     """What was refused, by branch. Those of one push may all be refused for one among them (a pre-receive
     hook), so that they are tried one by one then."""
-    refused = _push_once(clone, branches, access)
+    refused = _push_once(repo, branches, access)
     some_got_through = len(refused) < len(branches)
     if len(branches) == 1 or some_got_through or all(isinstance(e, RemoteMoved) for e in refused.values()):
         return refused
     for name, tip in branches.items():
-        if refused := _push_once(clone, {name: tip}, access):
+        if refused := _push_once(repo, {name: tip}, access):
             break
     return refused
 
 
-def _push_once(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
-    talk = _RemoteCallbacks(clone.url, access)
+def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
+    talk = _RemoteCallbacks(repo.url, access)
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
     try:
-        with translated(clone.url, writes_there=True):
-            _remote(clone, clone.url).push(specs, callbacks=talk)
+        with translated(repo.url, writes_there=True):
+            _remote(repo, repo.url).push(specs, callbacks=talk)
     except MaoError as error:
         if error.code not in NOT_TAKEN:
             raise
         error.detail += talk.words()
         return dict.fromkeys(branches, error)
     return {
-        name: refusal_of(clone.url, name, talk.refused[HEADS + name], talk.words())
+        name: refusal_of(repo.url, name, talk.refused[HEADS + name], talk.words())
         for name in branches
         if HEADS + name in talk.refused
     }

@@ -46,7 +46,7 @@ def shallow_ids(repository: Path) -> set[str]:
     return set(path.read_text(errors="replace").split()) if path.is_file() else set()
 
 
-def fault_of(repository: Path, branch: str) -> str | None:
+def fsck(repository: Path, branch: str) -> str | None:
     """What is broken in a clone that is there; None when it is in order.
 
     All references, all commits, and all that the branches hold now or that was not pushed are looked at, so

@@ -16,11 +16,11 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType
 
-from mao_git.branches import KNOWN, RESCUED, contains, find_branch
+from mao_git.branches import KNOWN, RESCUED, contains, find_tip
 from mao_git.commits import Sign, merge_trees, write_commit
-from mao_git.errors import MergeConflict
+from mao_git.errors import MergeConflict, ObjectBroken
 from mao_git.objects import ObjectUnreadable, RawCommit, RawObjects, is_large, is_whole, loose_path
-from mao_git.repository import HEADS, Clone
+from mao_git.repository import HEADS, Repository
 from mao_git.trees import tree_of
 
 from .fsck import read_references
@@ -36,13 +36,13 @@ class Salvaged:
     lost: dict[str, str] = field(default_factory=dict)
 
 
-def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
-    """Gives `clone` the commits of our branch that only the repository `broken` has.
+def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
+    """Gives `repo` the commits of our branch that only the repository `broken` has.
 
     `key_of`: from a commit's message what it holds, the same for a copy of it; None for one that is not made
-    by this node for its branch. Raises what repository.TROUBLE lists when `clone` cannot be written to.
+    by this node for its branch. Raises RepositoryError when `repo` cannot be written to.
     """
-    work = _Salvage(RawObjects(broken), clone, branch, key_of, sign)
+    work = _Salvage(RawObjects(broken), repo, branch, key_of, sign)
     references = read_references(broken)
     work.bring(
         references.get(HEADS + branch), unsure=HEADS + branch not in references or None in references.values()
@@ -50,19 +50,19 @@ def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign |
     for name, oid in references.items():
         if oid is not None and (name.startswith(RESCUED) or name == KNOWN + branch):
             work.keep_reference(name, oid)
-    theirs = find_branch(clone, branch, remote=True)
-    if theirs is not None and find_branch(clone, branch) is None:
-        clone.git.references.create(HEADS + branch, theirs)  # a step on its way builds upon it
-    _bring_large(broken, clone, work.done)
+    theirs = find_tip(repo, branch, remote=True)
+    if theirs is not None and find_tip(repo, branch) is None:
+        repo.git.references.create(HEADS + branch, theirs)  # a step on its way builds upon it
+    _bring_large(broken, repo, work.done)
     return work.done
 
 
 class _Salvage:
     def __init__(
-        self, objects: RawObjects, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None
+        self, objects: RawObjects, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None
     ) -> None:
         self.done = Salvaged()
-        self._objects, self._clone, self._branch = objects, clone, branch
+        self._objects, self._repo, self._branch = objects, repo, branch
         self._key_of, self._sign = key_of, sign
         self._there: set[str] = set()  # objects that are in the clone by now
 
@@ -73,8 +73,8 @@ class _Salvage:
         chain, whole = self._chain(tip)
         if unsure or not whole:
             chain = self._with_others(chain)
-        theirs = find_branch(self._clone, self._branch, remote=True)
-        held = self._held(find_branch(self._clone, self._branch) or theirs)
+        theirs = find_tip(self._repo, self._branch, remote=True)
+        held = self._held(find_tip(self._repo, self._branch) or theirs)
         wanted = [each for each in chain if self._key_of(each.message) not in held]
         if whole and not unsure and len(wanted) == len(chain):
             self._take_over(wanted)
@@ -84,7 +84,7 @@ class _Salvage:
     def _chain(self, tip: str | None) -> tuple[list[RawCommit], bool]:
         """Commits from `tip` down to what the clone has, oldest first; whether all could be read."""
         chain: list[RawCommit] = []
-        while tip is not None and tip not in self._clone.git:
+        while tip is not None and tip not in self._repo.git:
             try:
                 commit = self._objects.commit(tip)
             except ObjectUnreadable as error:
@@ -100,7 +100,7 @@ class _Salvage:
         ours = {
             each.id: each
             for each in self._objects.all_commits()
-            if each.id not in known and each.id not in self._clone.git and self._key_of(each.message)
+            if each.id not in known and each.id not in self._repo.git and self._key_of(each.message)
         }
         ordered: dict[str, RawCommit] = {}
         for commit in sorted(ours.values(), key=_time):
@@ -114,7 +114,7 @@ class _Salvage:
         """What the clone's branch holds by now; reads all of it."""
         if tip is None:
             return set()
-        return {self._key_of(commit.message) for commit in self._clone.git.walk(tip)} - {None}
+        return {self._key_of(commit.message) for commit in self._repo.git.walk(tip)} - {None}
 
     # putting them there
 
@@ -143,36 +143,36 @@ class _Salvage:
         self._copy_tree(commit.tree)
         before = self._readable_tree_before(commit)
         tip = self._tip()
-        theirs = tree_of(self._clone, tip)
-        tree = commit.tree if theirs == before else merge_trees(self._clone, before, theirs, commit.tree)
+        theirs = tree_of(self._repo, tip)
+        tree = commit.tree if theirs == before else merge_trees(self._repo, before, theirs, commit.tree)
         if tree == theirs and tip is not None and self._key_of(commit.message) is None:
             return  # a merge or the branch's beginning, which add nothing
         parents = [] if tip is None else [tip]
         if parents == commit.parents and tree == commit.tree:
-            self._move(str(self._clone.git.write(ObjectType.COMMIT, commit.raw)))
+            self._move(str(self._repo.git.write(ObjectType.COMMIT, commit.raw)))
             return
         people = (_person(commit, b"author"), _person(commit, b"committer"))
-        self._move(write_commit(self._clone.git, people, commit.message, tree, parents, self._sign))
+        self._move(write_commit(self._repo.git, people, commit.message, tree, parents, self._sign))
 
     def _readable_tree_before(self, commit: RawCommit) -> str:
         """That of the nearest ancestor that is whole; where the line is torn, what the branch has by now."""
         at = commit
         with suppress(ObjectUnreadable):
             while at.parents:
-                if at.parents[0] in self._clone.git:
-                    return tree_of(self._clone, at.parents[0])
+                if at.parents[0] in self._repo.git:
+                    return tree_of(self._repo, at.parents[0])
                 at = self._objects.commit(at.parents[0])
                 with suppress(ObjectUnreadable):
                     self._copy_tree(at.tree)
                     return at.tree
-        return tree_of(self._clone, self._tip())
+        return tree_of(self._repo, self._tip())
 
     def _tip(self) -> str | None:
-        ours = find_branch(self._clone, self._branch)
-        return ours or find_branch(self._clone, self._branch, remote=True)
+        ours = find_tip(self._repo, self._branch)
+        return ours or find_tip(self._repo, self._branch, remote=True)
 
     def _move(self, commit: str) -> None:
-        self._clone.git.references.create(HEADS + self._branch, commit, force=True)
+        self._repo.git.references.create(HEADS + self._branch, commit, force=True)
         self.done.kept.append(commit)
 
     def _lose(self, commit: RawCommit, why: str) -> None:
@@ -181,24 +181,24 @@ class _Salvage:
 
     def _copy(self, commit: RawCommit) -> None:
         self._copy_tree(commit.tree)
-        self._clone.git.write(ObjectType.COMMIT, commit.raw)
+        self._repo.git.write(ObjectType.COMMIT, commit.raw)
 
     def _copy_tree(self, tree: str) -> None:
         """All of it, and in the end the tree itself: what is in the clone is whole. Raises Unreadable."""
-        if tree in self._clone.git:
+        if tree in self._repo.git:
             return
         for oid, is_blob in self._objects.below(tree, set(self._there)):
-            if oid in self._clone.git:
+            if oid in self._repo.git:
                 self._there.add(oid)
             elif is_blob and _is_large(self._objects.repository, oid):
                 self._copy_large(oid)
             else:
-                self._clone.git.write(*self._objects.read(oid))
+                self._repo.git.write(*self._objects.read(oid))
             self._there.add(oid)
 
     def _copy_large(self, oid: str) -> None:
         self._objects.check(oid)
-        target = loose_path(self._clone.path, oid)
+        target = loose_path(self._repo.path, oid)
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f"tmp_obj_{oid[:16]}")
         shutil.copyfile(loose_path(self._objects.repository, oid), temporary)
@@ -210,7 +210,7 @@ class _Salvage:
 
     def keep_reference(self, name: str, oid: str) -> None:
         """Keeps what a reference of ours led to, if it can be read; that it cannot be is told."""
-        if name in self._clone.git.references:
+        if name in self._repo.git.references:
             return
         try:
             chain, whole = self._chain(oid)
@@ -221,15 +221,15 @@ class _Salvage:
         except ObjectUnreadable as error:
             self.done.lost[oid] = f"{error} ({name})"
             return
-        theirs = find_branch(self._clone, self._branch, remote=True)
-        ours = find_branch(self._clone, self._branch)
+        theirs = find_tip(self._repo, self._branch, remote=True)
+        ours = find_tip(self._repo, self._branch)
         if name.startswith(KNOWN) and (
             ours is None
-            or not contains(self._clone, ours, oid)
-            or (theirs is not None and contains(self._clone, theirs, oid))
+            or not contains(self._repo, ours, oid)
+            or (theirs is not None and contains(self._repo, theirs, oid))
         ):
             return  # it is learned from the remote again
-        self._clone.git.references.create(name, oid, force=False)
+        self._repo.git.references.create(name, oid, force=False)
 
 
 def is_whole_as(path: Path, oid: str) -> bool:
@@ -251,7 +251,7 @@ def _is_large(repository: Path, oid: str) -> bool:
         return is_large(loose_path(repository, oid))
     except FileNotFoundError:
         return False
-    except OSError as error:
+    except (OSError, ObjectBroken) as error:
         raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
 
 
@@ -269,20 +269,20 @@ def _person(commit: RawCommit, role: bytes) -> pygit2.Signature:
     return pygit2.Signature(name, email, int(match[3]), -offset if match[4] == b"-" else offset)
 
 
-def _bring_large(broken: Path, clone: Clone, done: Salvaged) -> None:
+def _bring_large(broken: Path, repo: Repository, done: Salvaged) -> None:
     """The content of Git LFS that the remote was not given yet."""
     waiting = broken / "lfs" / "waiting"
     for mark in sorted(waiting.iterdir()) if waiting.is_dir() else ():
         inside = Path("lfs", "objects", mark.name[:2], mark.name[2:4], mark.name)
-        target = clone.path / inside
+        target = repo.path / inside
         if target.exists():
             continue
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            (clone.path / "lfs" / "waiting").mkdir(parents=True, exist_ok=True)
+            (repo.path / "lfs" / "waiting").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(broken / inside, target.with_suffix(".new"))
         except OSError as error:
             done.lost[mark.name] = f"the large file {mark.name} cannot be read ({error.strerror})"
             continue
-        (clone.path / "lfs" / "waiting" / mark.name).touch()
+        (repo.path / "lfs" / "waiting" / mark.name).touch()
         target.with_suffix(".new").rename(target)

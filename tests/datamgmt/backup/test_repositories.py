@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.backup.collect import Copy, SourceChanged, copy_repository
+from mao_git import Clone
 from tests.support.git import bare_repository, git
 
 
@@ -59,7 +59,7 @@ def test_objects_that_are_packed_meanwhile_are_found_where_they_went(tmp_path: P
         nonlocal packed
         if "/objects/" in name and not packed:  # all loose ones go at once, behind the listing's back
             packed = True
-            assert mao_git.pack_objects(mao_git.open_clone(path)) > 0
+            assert Clone.open(path).pack() > 0
         return copy(name, source)
 
     copy_repository(path, "c.git", packing)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import mao_git
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import MaoError
 from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.federation.resolver import FederationFiles
@@ -212,8 +212,8 @@ def read_tips(data: Path, node: str) -> dict[str, str | None]:
         if path.name.startswith("."):
             continue
         try:
-            tips[path.stem] = mao_git.find_branch(mao_git.open_clone(path), node)
-        except (MaoError, *mao_git.TROUBLE):  # a broken clone is copied as it is
+            tips[path.stem] = Clone.open(path).tip(node)
+        except (MaoError, RepositoryError):  # a broken clone is copied as it is
             tips[path.stem] = None
     return tips
 

@@ -10,11 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
 from mao_datamgmt.executor import GitExecutor
-from mao_git import TROUBLE
+from mao_git import Clone, RepositoryError
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, NotFound
@@ -90,7 +89,7 @@ class Reconciler:
             return await self._works.change([dataset], steps_of, self._context, dataset, tip)
         except NotFound:  # the clone was set aside since
             return [], None
-        except (MaoError, *TROUBLE) as error:
+        except (MaoError, RepositoryError, OSError) as error:
             return [], error
 
     def _tell(self, dataset: str, restored: Restored, error: Exception) -> None:
@@ -139,6 +138,6 @@ class Reconciler:
 
 def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[StepCommit], MaoError | None]:
     """Fetches; the steps that came after `tip`, and why the remote could not be asked. Blocking."""
-    clone = mao_git.open_clone(context.data.clone(dataset))
+    clone = Clone.open(context.data.clone(dataset))
     brought = sync_clone(context, dataset, clone.url)
     return commits_since(context, dataset, tip), brought.stale

@@ -22,7 +22,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry
@@ -126,9 +125,9 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepC
 
     Blocking; raises NotFound, CloneBroken.
     """
-    clone = mao_git.open_clone(context.data.clone(dataset))
-    ours = mao_git.find_branch(clone, context.node)
-    theirs = mao_git.find_branch(clone, context.node, remote=True)
+    clone = Clone.open(context.data.clone(dataset))
+    ours = clone.tip(context.node)
+    theirs = clone.tip(context.node, remote=True)
     pushed = {} if theirs is None else _steps(clone, theirs, tip)
     here = {} if ours is None else _steps(clone, ours, tip)
     truth = _first_line(clone, tip)
@@ -144,7 +143,7 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepC
 
 def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     found: Commits = {}
-    for entry in mao_git.log_since(clone, start, known, MOST):
+    for entry in clone.log_since(start, known, MOST):
         names = provenance.trailers(entry.message)
         record = provenance.read_step_record(entry.message)
         if len(names) == 2 and record is not None:
@@ -154,8 +153,8 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
 
 def _first_line(clone: Clone, known: str | None) -> set[str]:
     """Ground truth's own commits since `known`."""
-    tip = mao_git.settle(clone, GROUND_TRUTH)
-    line = iter(()) if tip is None else islice(mao_git.walk_line(clone, tip), MOST)
+    tip = clone.latest_tip(GROUND_TRUTH)
+    line = iter(()) if tip is None else islice(clone.first_parents(tip), MOST)
     return {each.commit for each in takewhile(lambda each: each.commit != known, line)}
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_git import ArchiveEntry, Clone
@@ -39,7 +38,7 @@ class ArchiveSource:
     def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
         """Raises OSError when the content is not as long as was said."""
         left = member.size
-        for piece in mao_git.open_id(self.clone, self.commit, member.id).pieces:
+        for piece in self.clone.open_blob(self.commit, member.id).pieces:
             left -= len(piece)
             yield piece
         if left:
@@ -51,18 +50,16 @@ class ArchiveSource:
 
 def open_archive(context: Context, name: str, ref: str | None, path: str) -> ArchiveSource:
     """Raises NotFound, and InvalidInput when `path` is a file."""
-    clone = mao_git.open_clone(context.data.clone(name))
-    commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
+    clone = Clone.open(context.data.clone(name))
+    commit = clone.resolve(ref or GROUND_TRUTH)
     _check_folder(clone, commit, name, path)
-    members = clones.with_lfs_content(
-        context, clone, commit, lambda: mao_git.list_members(clone, commit, path)
-    )
-    time = mao_git.list_log(clone, commit, 1)[0][0].time
+    members = clones.with_lfs_content(context, clone, commit, lambda: clone.archive_entries(commit, path))
+    time = clone.log(commit, 1)[0][0].time
     return ArchiveSource(clone, commit, members, f"{name}-{commit[:10]}", time)
 
 
 def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
-    kind = mao_git.kind_at(clone, commit, path)
+    kind = clone.kind(commit, path)
     if kind is None:
         raise NotFound(
             f"There is no {path!r} in commit {commit[:10]}.",

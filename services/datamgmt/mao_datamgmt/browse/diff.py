@@ -51,13 +51,13 @@ def difference(
 
     Raises NotFound for a path that neither side has, InvalidInput for `rows` of what holds no records.
     """
-    clone = mao_git.open_clone(context.data.clone(name))
-    old = mao_git.resolve(clone, before or GROUND_TRUTH)
-    new = mao_git.resolve(clone, after or context.node)
-    kinds = {mao_git.kind_at(clone, commit, path) for commit in (old, new)}
+    clone = Clone.open(context.data.clone(name))
+    old = clone.resolve(before or GROUND_TRUTH)
+    new = clone.resolve(after or context.node)
+    kinds = {clone.kind(commit, path) for commit in (old, new)}
     if kinds == {None}:
         raise _no_path(name, path, old, new)
-    deltas = mao_git.list_deltas(clone, old, new, path)
+    deltas = clone.file_changes(old, new, path)
     page = [each for each in deltas if cursor is None or each.path > cursor]
     answer = DatasetDiff(before=old, after=new, files=[_file(each) for each in page[:limit]])
     answer.cursor = page[limit - 1].path if len(page) > limit else None
@@ -77,7 +77,7 @@ def _no_path(name: str, path: str, old: str, new: str) -> NotFound:
 def _file(delta: FileChange) -> FileDifference:
     return FileDifference.model_validate(
         {
-            "path": mao_git.printable(delta.path),
+            "path": mao_git.paths.printable(delta.path),
             "change": delta.change,
             "before": delta.old,
             "after": delta.new,
@@ -121,7 +121,7 @@ def _side(context: Context, clone: Clone, commit: str, content: str | None, most
     """A side's bytes, none where the file is not there; None when it is larger than `most`."""
     if content is None:
         return b""
-    opened = clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_id(clone, commit, content))
+    opened = clones.with_lfs_content(context, clone, commit, lambda: clone.open_blob(commit, content))
     return b"".join(opened.pieces) if opened.size <= most else None
 
 

@@ -108,7 +108,7 @@ def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> 
     tree = None
     if step.commit is not None:
         clone = open_dataset(context, step.dataset)
-        tree = mao_git.tree_of(clone, step.commit)
+        tree = clone.tree(step.commit)
         paths = written_paths(clone, step) if data else []
         outputs = _items(context, clone, step.commit, paths, f"{folder}/output")
     return StepFiles(
@@ -124,16 +124,16 @@ def _inputs(context: Context, step: StepEvidence, folder: str) -> list[CrateItem
     if step.input is None:
         return []
     clone = open_dataset(context, step.input[0])
-    commit = mao_git.resolve(clone, step.input[1])
-    return _items(context, clone, commit, sorted(mao_git.list_paths(clone, commit)), folder)
+    commit = clone.resolve(step.input[1])
+    return _items(context, clone, commit, sorted(clone.list_paths(commit)), folder)
 
 
 def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[CrateItem]:
     # A clone stays in the thread that opened it, and a stream's pieces are read by several.
     name = clone.path.stem
     for path in paths:
-        if fault := mao_git.path_fault(path):
-            raise mao_git.unsafe_name(path, f"cannot go into a crate: {fault}")
+        if fault := mao_git.paths.path_fault(path):
+            raise mao_git.paths.unsafe_name(path, f"cannot go into a crate: {fault}")
     return [CrateItem(f"{folder}/{path}", partial(_open, context, name, commit, path)) for path in paths]
 
 

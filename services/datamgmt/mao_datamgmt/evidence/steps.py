@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.provenance import WrittenFiles
-from mao_git import Clone, ContentStream
+from mao_git import Clone, ContentStream, RepositoryError
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
@@ -159,7 +158,7 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in dataset_names(context.data):
         clone = open_dataset(context, name)
-        branches = {**mao_git.list_branches(clone, remote=True), **mao_git.list_branches(clone)}
+        branches = {**clone.list_branches(remote=True), **clone.list_branches()}
         for tip in set(branches.values()):
             for commit in _commits_of(clone, tip, run_id):
                 record = provenance.read_step_record(message_of(clone, commit))
@@ -190,11 +189,11 @@ def _exited(record: dict[str, Any]) -> str:
 def _commits_of(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
     start: str | None = tip
     while start is not None:
-        found = mao_git.find_commit(clone, start, None, lambda text: _is_of(text, run_id), limit=sys.maxsize)
+        found = clone.find_commit(start, None, lambda text: _is_of(text, run_id), limit=sys.maxsize)
         if found is None:
             return
         yield found
-        start = mao_git.parent_of(clone, found)
+        start = clone.parent(found)
 
 
 def _is_of(message: str, run_id: str) -> bool:
@@ -210,25 +209,25 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 def message_of(clone: Clone, commit: str) -> str:
     """Raises NotFound when the clone does not have the commit, MaoError (`commit-broken`)."""
     try:
-        mao_git.require_whole(clone, commit)
-    except OSError as error:
+        clone.check_object(commit)
+    except RepositoryError as error:
         raise MaoError(
             f"The commit {commit[:10]} cannot be read: {error}.",
             code="commit-broken",
             next=f"Save what only this node has, then see what else is broken: git -C {clone.path} fsck",
         ) from error
-    entries, _ = mao_git.list_log(clone, mao_git.resolve(clone, commit), 1)
+    entries, _ = clone.log(clone.resolve(commit), 1)
     return entries[0].message
 
 
 def open_dataset(context: Context, name: str) -> Clone:
     """Raises NotFound."""
-    return mao_git.open_clone(context.data.clone(name))
+    return Clone.open(context.data.clone(name))
 
 
 def open_content(context: Context, clone: Clone, commit: str, path: str) -> ContentStream:
     """A file of a commit to be read in pieces, also of Git LFS."""
-    return clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))
+    return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))
 
 
 def open_plain(path: Path) -> ContentStream:
@@ -248,10 +247,10 @@ def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
         return []
     if "outputs" in step.record:
         return sorted(step.record["outputs"])
-    before = mao_git.parent_of(clone, step.commit)
+    before = clone.parent(step.commit)
     if before is None:
-        return sorted(mao_git.list_paths(clone, step.commit))
-    deltas = mao_git.list_deltas(clone, before, step.commit)
+        return sorted(clone.list_paths(step.commit))
+    deltas = clone.file_changes(before, step.commit)
     return [each.path for each in deltas if each.change != "removed"]
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.provenance import manifest
-from mao_git import TROUBLE, Clone, LfsPointer
+from mao_git import Clone, LfsPointer, RepositoryError
 from mao_shared.errors import MaoError
 from mao_shared.models import OutputFile, Run
 
@@ -81,7 +80,7 @@ def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Tota
         clone = open_dataset(context, step.dataset)
         try:
             yield from _snapshot_faults(context, clone, step, step.commit, count)
-        except TROUBLE as error:
+        except (RepositoryError, OSError) as error:
             yield Mismatch(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
     yield from _log_faults(context, run_id, step, count)
 
@@ -112,7 +111,7 @@ def _snapshot_faults(
     outputs: dict[str, dict[str, object]] = step.record.get("outputs") or {}
     written = set(written_paths(clone, step))
     found: dict[str, OutputFile] = {}
-    paths = sorted(mao_git.list_paths(clone, commit))
+    paths = sorted(clone.list_paths(commit))
     for path in paths:
         measured = _measured(context, clone, commit, path)
         if isinstance(measured, str):
@@ -146,7 +145,7 @@ def _measured(context: Context, clone: Clone, commit: str, path: str) -> Content
     try:
         opened = open_content(context, clone, commit, path)
         return digest_of(opened.size, opened.pieces)
-    except (MaoError, *TROUBLE) as error:
+    except (MaoError, RepositoryError, OSError) as error:
         return f"It cannot be read: {error}"
 
 
@@ -158,7 +157,7 @@ def _differs(
             f"It has {measured.size} bytes with SHA-256 {measured.sha256}; recorded are "
             f"{recorded.get('size')} with {recorded.get('sha256')}."
         )
-    named = mao_git.content_id(clone, commit, path)
+    named = clone.blob_id(commit, path)
     pointer = LfsPointer(measured.sha256, measured.size).text()
     digest = git_hash(len(pointer))
     digest.update(pointer)

@@ -66,12 +66,12 @@ def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepare
 def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
     """The clone as it is here when it has the commit; otherwise after a fetch."""
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset.name))
+        clone = Clone.open(context.data.clone(dataset.name))
     except NotFound:
         clone = sync_clone(context, dataset.name, dataset.master).clone
-    if not mao_git.has_commit(clone, commit):
+    if not clone.has_commit(commit):
         clone = sync_clone(context, dataset.name, dataset.master).clone
-    if not mao_git.has_commit(clone, commit):
+    if not clone.has_commit(commit):
         raise _missing(dataset.name, commit)
     return clone
 
@@ -91,7 +91,7 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     """
     if run.reproduces is None:
         raise ValueError(f"run {run.id} reproduces nothing")
-    clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
+    clone = Clone.open(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
     limits = publish.output_limits(context, step.spec.output)
     before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
@@ -101,7 +101,7 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     base = step.base_commit or ""
     output.check_links(*_links(clone, base, changes, read))
     left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
-    as_before = mao_git.content_ids(clone, base, left_alone)
+    as_before = clone.blob_ids(base, left_alone)
     ours: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
     pointers = _pointers(clone, {*as_before.values()})
     ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
@@ -118,8 +118,8 @@ def _links(
 
     One that was laid as a file with its target as text and still is that file stays a link.
     """
-    before = mao_git.links_of(clone, base)
-    ids = mao_git.content_ids(clone, base, before)
+    before = clone.links(base)
+    ids = clone.blob_ids(base, before)
     now = {path: target for path, target in before.items() if path not in changes.removed}
     for each in changes.written:
         if each.link is not None:
@@ -131,11 +131,11 @@ def _links(
 
 def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:
     """The original's commit; under its new id where it was replayed on top of others' since."""
-    if mao_git.has_commit(clone, original.snapshot):
+    if clone.has_commit(original.snapshot):
         return original.snapshot
     matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
-    tip = mao_git.find_branch(clone, context.node)
-    again = None if tip is None else mao_git.find_commit(clone, tip, None, matches)
+    tip = clone.tip(context.node)
+    again = None if tip is None else clone.find_commit(tip, None, matches)
     if again is None:
         raise _missing(output.name, original.snapshot)
     return again
@@ -143,13 +143,13 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
 
 def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
     """Both sides on every path that either touched; a path that one left alone is there as it was before."""
-    changed = mao_git.changed_files(clone, mao_git.parent_of(clone, original), original)
+    changed = clone.changed_files(clone.parent(original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
     for path in [path for path in theirs.keys() - ours.keys() if is_attributes(path)]:
         del theirs[path]  # written by us for LFS, and by no tool
-    theirs.pop(mao_git.MARK, None)
+    theirs.pop(mao_git.lfs.MARK, None)
     paths = ours.keys() | theirs.keys()
-    before = mao_git.content_ids(clone, base, paths)
+    before = clone.blob_ids(base, paths)
     ours = {path: ours[path] if path in ours else _as_before(clone, before.get(path)) for path in paths}
     theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
     for path in filter(is_attributes, paths):
@@ -162,26 +162,26 @@ def _as_before(clone: Clone, content: str | None) -> FileDigest | None:
     """With the SHA-256 of what looks like a pointer: publishing may have moved it to LFS."""
     if content is None:
         return None
-    return FileDigest(content, hashlib.sha256(mao_git.head_of(clone, content)).hexdigest())
+    return FileDigest(content, hashlib.sha256(clone.small_blob(content)).hexdigest())
 
 
 def is_attributes(path: str) -> bool:
     """Whether it is a file of git's attributes, in which a line may be ours."""
-    return path.rpartition("/")[2] == mao_git.ATTRIBUTES
+    return path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES
 
 
 def _without_lines(clone: Clone, content: str | None) -> str | None:
     """The id that an attributes file has without our lines."""
     if content is None:
         return None
-    data = mao_git.without_lines(mao_git.content_of(clone, content))
+    data = mao_git.attributes.without_lines(clone.read_blob(content))
     return _blob_id(data) if data else None
 
 
 def _own_words(folder: Path, found: FoundFile) -> FileDigest | None:
     """The same of one that the tool left."""
     with output.open_file(folder, found) as stream:
-        data = mao_git.without_lines(stream.read())
+        data = mao_git.attributes.without_lines(stream.read())
     return FileDigest(_blob_id(data)) if data else None
 
 
@@ -190,7 +190,7 @@ def _blob_id(data: bytes) -> str:
 
 
 def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
-    pointers = ((each, mao_git.parse_pointer(mao_git.head_of(clone, each))) for each in ids)
+    pointers = ((each, mao_git.lfs.parse_pointer(clone.small_blob(each))) for each in ids)
     return {each: pointer.oid for each, pointer in pointers if pointer is not None}
 
 
