@@ -20,6 +20,7 @@ import httpx
 from mao_node.preflight import socket_dir
 from mao_node.processes import ETCD_CLIENT
 
+from .folders import MEMORY
 from .ports import free_ports
 
 PORTS_OF_A_NODE = 9  # the gateway's, and two for the federation's etcd seven further on
@@ -49,7 +50,8 @@ class NativeNode:
             "MAO_NODE": name,
             "MAO_DATA_DIR": str(self.data_dir),
             "MAO_GATEWAY_PORT": str(self.port),
-            "MAO_LOCAL_REMOTES": f"{root}:{tempfile.gettempdir()}",  # tests make remotes where they like
+            # Tests make remotes wherever they have folders (tests/support/folders.py).
+            "MAO_LOCAL_REMOTES": f"{root}:{tempfile.gettempdir()}:{MEMORY}",
             **(env or {}),
         }
         self.log: list[str] = []
