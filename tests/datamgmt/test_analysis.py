@@ -13,8 +13,11 @@ import pytest
 
 from mao_datamgmt.monitoring import series as series_module
 from mao_datamgmt.monitoring.extract import read_metrics
+from mao_datamgmt.rounds.input_gate import InputGate
+from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared import keys
 from mao_shared.models import ControlMetric, Run
+from mao_shared.reconcile import background
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Check, Delete, Write
@@ -200,3 +203,26 @@ async def test_killed_at_each_write_it_is_done_once(tmp_path: Path, moment: str,
         assert await alarms_of(world) == ["missing"]
         assert (await world.get("run-0")).record.steps[0].metrics == {"files": 1.0}
         assert runs_on(world.master) == ["run-0"]
+
+
+async def test_a_node_that_shares_nothing_never_asks_about_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the rounds were asked")
+
+    async with working(tmp_path) as world:
+        rounds = world.manager.rounds
+        async with background(*rounds.parts(), on_failure=lambda: None):
+            await eventually(lambda: world.manager.sharing.is_solo("data"))
+            for name in ("obstacle", "remark", "is_shared", "apart", "declared"):
+                monkeypatch.setattr(DatasetSharing, name, asked)
+            monkeypatch.setattr(InputGate, "of", asked)
+            first = step("collect", "data", world.master)
+            reads = step("sum", "data", world.master, ("data", str(world.master), "ground-truth"))
+            for number, one in enumerate((first, reads)):
+                run = run_of(f"run-{number}", one, after=number)
+                ticked = run.model_copy(update={"scheduled_for": run.created_at})
+                done = await world.whole(ticked, writes(a=str(number)))
+                assert (done.phase, done.error) == (StepPhase.SUCCEEDED, None)
+                assert done.ground_truth == done.snapshot

@@ -104,7 +104,7 @@ class DataManager:
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
         voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
         shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        agreement = self._agreement = DatasetSharing(context.node, datasets, voters, shared)
+        agreement = self.sharing = DatasetSharing(context.node, datasets, voters, shared, conditions)
         runs = RunRecords(own, context.node, unreadable)
         late = LatePushes(context, self._works, runs)
         self.mender = CloneRepair(
@@ -279,14 +279,14 @@ class DataManager:
     async def go_alone(self, name: str) -> datasets.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
         await self.status(name)  # raises NotFound without a clone
-        await self._agreement.go_alone(name)
+        await self.sharing.go_alone(name)
         self.rounds.announcer.forget(name)
         log.info("dataset.alone", dataset=name)
         return await self.push_now(name)
 
     async def resolve(self, name: str, how: Strategy) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
-        promote = await self._agreement.obstacle(name) is None
+        promote = await self.sharing.obstacle(name) is None
         done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
         if failure is None:
             self.pusher.settled(name)
@@ -302,7 +302,7 @@ class DataManager:
         uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
         active = [(run, stored.record) for run, stored in self.mirror.items()]
         uses += [f"run {run}" for run, each in active if _uses([step.spec for step in each.steps], name)]
-        declared = await self._agreement.declared(name)
+        declared = await self.sharing.declared(name)
         if declared is not None and declared.master == remote:
             uses.append(f"dataset {name}, which is registered with the clone's remote {remote}")
         if uses:

@@ -64,15 +64,28 @@ async def consented_dataset(
 
 
 class DatasetSharing:
-    """`shared`: the datasets that were seen to be shared, in the node's own store."""
+    """`shared`: the datasets that were seen to be shared, in the node's own store. `marks` has to run."""
 
     def __init__(
-        self, node: str, datasets: Records[Dataset], voters: Voters, shared: Records[Shared]
+        self,
+        node: str,
+        datasets: Records[Dataset],
+        voters: Voters,
+        shared: Records[Shared],
+        conditions: Conditions | None = None,
     ) -> None:
         self._node = node
         self._datasets = datasets
         self._voters = voters
         self._shared = shared
+        self.marks = Mirror(shared, conditions=conditions)
+
+    def is_solo(self, dataset: str) -> bool:
+        """Whether nobody else has a say in it, nor ever had; from memory, False while that is not known."""
+        seen = self._voters.seen(dataset)
+        if seen is None or not self.marks.synced.is_set() or vote_needed(self._node, seen) is not None:
+            return False
+        return self.marks.get(dataset) is None and dataset not in self.marks.unreadable
 
     async def declared(self, dataset: str) -> Dataset | None:
         """The dataset's record; None when there is none that can be read: any member may write it.

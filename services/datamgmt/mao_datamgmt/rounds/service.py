@@ -62,7 +62,7 @@ class RoundService:
             conditions=conditions,
         )
         self.by_dataset = RoundIndex(self.mirror)
-        self.heard, self.voters = voters.heard, voters
+        self.heard, self.voters, self._sharing = voters.heard, voters, agreement
         self._parts = ParticipationPublisher(
             context.node, own, voters, self.by_dataset, unreadable, conditions
         )
@@ -113,6 +113,7 @@ class RoundService:
             self.mirror.run(),
             self.heard.mirror.run(),
             self.voters.members.run(),
+            self._sharing.marks.run(),
             self._parts.enrolments.run(),
             self._parts.run(),
             self.steady.run(),

@@ -15,7 +15,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import met_full_disk, require_room
 from mao_datamgmt.executor import GitExecutor
-from mao_datamgmt.rounds.input_gate import InputGate, InputReadiness
+from mao_datamgmt.rounds.input_gate import GO, InputGate, InputReadiness
 from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.telemetry import DataMetrics
 from mao_git import RepositoryError, sweep_half_written
@@ -117,7 +117,7 @@ class StagingController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
-        verdict, wrote_input = await self._truths.of(run, index), has_written_input(run, index)
+        verdict, wrote_input = await self._input_readiness(run, index), has_written_input(run, index)
         if verdict.says == "wait":
             return await self._wait_for_truth(stored, index, verdict)
         if verdict.says == "late":
@@ -142,6 +142,13 @@ class StagingController:
             return await self._lay_out(stored, index, wrote_input=wrote_input)
         finally:
             self._granted.pop(step.spec.output.name, None)
+
+    async def _input_readiness(self, run: Run, index: int) -> InputReadiness:
+        """Rounds are asked about a dataset that other nodes have a say in, and about no other."""
+        source = run.steps[index].spec.input
+        if source is None or self._agreement.is_solo(source.name):
+            return GO
+        return await self._truths.of(run, index)
 
     async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: InputReadiness) -> float | None:
         run, source = stored.record, stored.record.steps[index].spec.input
@@ -252,7 +259,8 @@ class StagingController:
             commit = await self._change(stored, [dataset], commit_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
-            obstacle = await self._agreement.obstacle(dataset)
+            solo = self._agreement.is_solo(dataset)
+            obstacle = None if solo else await self._agreement.obstacle(dataset)
             published: Published = await self._change(
                 stored, [dataset], push_output, self._context, run, step, commit, promote=obstacle is None
             )
@@ -264,7 +272,8 @@ class StagingController:
         except (RepositoryError, OSError) as error:
             await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
             raise await self._disk_trouble(stored, index, error) from error
-        remark = await self._agreement.remark(dataset, has_tick=run.scheduled_for is not None)
+        has_tick = run.scheduled_for is not None
+        remark = None if solo else await self._agreement.remark(dataset, has_tick=has_tick)
         return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
