@@ -25,18 +25,18 @@ from .world import BEGIN, NODE, PATIENCE, run_of, runs_on, step
 
 pytestmark = pytest.mark.etcd
 LIVES = [
-    "open_clone before",
-    "tree_with before",
-    "tree_with after",
-    "commit_tree before",
-    "commit_tree after",
-    "move_branch before",
-    "move_branch after",
-    "promote before",
-    "promote after",
-    "push before",
-    "push after",
-    "find_commit after",
+    "mao_git:Clone.open before",
+    "mao_git:Clone.write_tree before",
+    "mao_git:Clone.write_tree after",
+    "mao_git:Clone.commit before",
+    "mao_git:Clone.commit after",
+    "mao_git:Clone.move_branch before",
+    "mao_git:Clone.move_branch after",
+    "mao_git:Clone.promote before",
+    "mao_git:Clone.promote after",
+    "mao_git:Clone.push before",
+    "mao_git:Clone.push after",
+    "mao_git:Clone.find_commit after",
 ]
 SEED = 20261124
 KILLS = 50
@@ -106,7 +106,7 @@ class Lab:
         return [point.run for point in stored.record.points]
 
     async def check(self, run_ids: list[str]) -> None:
-        """All snapshots are at the remote and in the series, in order and once; nothing half-made is anywhere."""
+        """All snapshots are at the remote and in the series, in order, once; nothing half-made is left."""
         newest_first = run_ids[::-1]
         await eventually(lambda: runs_on(self.master) == newest_first, PATIENCE)
         await eventually(lambda: _tip(self.master, "ground-truth") == _tip(self.master, NODE), PATIENCE)
