@@ -38,7 +38,7 @@ from .errors import (
 )
 from .lfs import ATTRIBUTES, MARK, LfsPointer, may_be_pointer, parse_pointer
 from .maintenance import sweep, sweep_half_written, sweep_locks
-from .objects import ContentStream
+from .objects import ContentStream, blob_hash
 from .paths import (
     MAX_DEPTH,
     PATH_MAX,
@@ -95,6 +95,7 @@ __all__ = [
     "Texts",
     "TreeEntry",
     "Unpushed",
+    "blob_hash",
     "branch_busy",
     "branch_name_taken",
     "case_variants",

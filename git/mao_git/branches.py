@@ -1,14 +1,10 @@
-"""Branches: ours, the remote's as last seen, how the two relate, and tips kept without a branch.
+"""Branches: ours, the remote's as last seen, how the two relate, and tips that are kept without a branch.
 
-Branches of a clone: its own, those last seen at the remote, and how the two relate.
+References of ours besides branches, so that nothing they lead to is lost to packing or a clean-up by git:
 
-What the remote was known to have of a branch, and tips that are kept though no branch leads to them.
-
-`known`: of our own branches, what ours was built upon. `seen`: of every branch the furthest tip, kept
-here when the remote loses it. `rescued`: what a person's decision left behind. All are references, so that
-nothing they lead to can be lost to packing or a later clean-up by git.
-
-Any repository of a person's on this machine, as far as voting on it needs.
+    refs/mao/known/<branch>         the tip of the remote's branch that ours was last built upon
+    refs/mao/seen/<branch>          the furthest tip of a branch of the remote, kept when the remote loses it
+    refs/mao/rescued/<branch>/<at>  what a person's decision left behind
 """
 
 from __future__ import annotations
@@ -28,13 +24,17 @@ from .objects import check_object
 from .repository import HEADS, REMOTE, TRACKED, Repository
 
 _LOCKED = "failed to lock"  # which pygit2 raises as an OSError without a number
+KNOWN = "refs/mao/known/"
+SEEN = "refs/mao/seen/"
+RESCUED = "refs/mao/rescued/"
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 class Relation(StrEnum):
     """How a branch of ours stands to the remote's."""
 
     SAME = "same"
-    AHEAD = "ahead"  # we have commits that it lacks
+    AHEAD = "ahead"  # ours has commits that it lacks
     BEHIND = "behind"
     DIVERGED = "diverged"
 
@@ -62,12 +62,12 @@ def list_branches(repo: Repository, *, remote: bool = False) -> dict[str, str]:
 
 
 def move_branch(repo: Repository, name: str, new: str, old: str | None) -> bool:
-    """Moves a branch of ours from `old` (None: it is not there) to `new`; False when it is elsewhere."""
+    """Moves a branch of ours from `old` (None: there is none) to `new`; False when it is elsewhere by now."""
     return compare_and_set(repo.git, HEADS + name, new, old)
 
 
 def reset_to_remote(repo: Repository, name: str) -> None:
-    """Makes a branch of ours what the remote's is, or removes it where the remote has none."""
+    """Sets a branch of ours to the remote's tip, or removes it where the remote has none."""
     theirs = find_tip(repo, name, remote=True)
     if theirs is not None:
         repo.git.references.create(HEADS + name, theirs, force=True)
@@ -95,7 +95,7 @@ def unpushed(repo: Repository, name: str) -> Unpushed:
 
 
 def note_pushed(repo: Repository, name: str, tip: str) -> None:
-    """Remembers that the remote has `tip`, and so no branch any more that cannot be there beside it."""
+    """Records that the remote has `tip`, and so no longer a branch that cannot be there beside it."""
     for other in conflicting_branches(name, list_branches(repo, remote=True)):
         repo.git.references.delete(TRACKED + other)
     repo.git.references.create(TRACKED + name, tip, force=True)
@@ -109,17 +109,17 @@ def forget_remote(repo: Repository, kept: Container[str]) -> None:
 
 
 def conflicting_branches(name: str, others: Iterable[str]) -> list[str]:
-    """Branches beside which `name` cannot be made, since one would be the other's folder: pure."""
+    """Branches beside which `name` cannot be created, since one would be the other's folder: pure."""
     return sorted(each for each in others if each.startswith(f"{name}/") or name.startswith(f"{each}/"))
 
 
 def case_variants(name: str, others: Iterable[str]) -> list[str]:
-    """Branches that a server which takes no notice of case has in place of `name`: pure."""
+    """Branches that differ from `name` in case only, which some servers take for the same: pure."""
     return sorted(each for each in others if each != name and each.casefold() == name.casefold())
 
 
 def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str | None) -> bool:
-    """Sets a reference if it still is what it was; False when it is not, or somebody is just writing it."""
+    """Sets a reference if it is still at `old`; False when it is not, or somebody else is writing it."""
     try:
         if old is None:
             git.references.create(reference, new, force=False)
@@ -148,20 +148,11 @@ def relation(repo: Repository, ours: str, theirs: str) -> Relation:
 
 
 def latest_tip(repo: Repository, name: str) -> str | None:
-    """The tip to read a branch from: ours, or the remote's where that is further or ours is not there."""
+    """The tip to read a branch from: ours, or the remote's where that is further or ours does not exist."""
     ours, theirs = find_tip(repo, name), find_tip(repo, name, remote=True)
     if ours is None or theirs is None:
         return ours or theirs
     return theirs if relation(repo, ours, theirs) is Relation.BEHIND else ours
-
-
-KNOWN = "refs/mao/known/"
-
-SEEN = "refs/mao/seen/"
-
-RESCUED = "refs/mao/rescued/"
-
-_STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 def upstream_base(repo: Repository, branch: str) -> str | None:
@@ -171,27 +162,27 @@ def upstream_base(repo: Repository, branch: str) -> str | None:
 
 
 def set_upstream_base(repo: Repository, branch: str, tip: str) -> None:
-    """Remembers that the remote has `tip`, and that ours has it too."""
+    """Records that the remote has `tip`, and that ours contains it."""
     if upstream_base(repo, branch) != tip:
         repo.git.references.create(KNOWN + branch, tip, force=True)
 
 
 @dataclass(frozen=True, slots=True)
 class RewoundBranch:
-    """A branch of the remote that lacks what it had. `tip`: what it is at now; None: it is not there."""
+    """A branch of the remote that lacks commits that it had. `tip`: where it is now; None: it is gone."""
 
     branch: str
     seen: str
     tip: str | None
     lost: int  # commits up to `seen` that it lacks
-    is_earlier: bool  # what it has is a part of what it had, as after a backup was put back
+    is_earlier: bool  # it is at an earlier state of its own, as after a backup of the server was restored
     kept_as: str  # reference in our clone
 
 
 def note_seen(repo: Repository, branch: str, tip: str) -> None:
-    """Remembers how far a branch of the remote was seen; one that went back does not change that.
+    """Records how far a branch of the remote was seen; a rewound branch does not change that.
 
-    Branches with a '/' are none of a node, and could not all be kept beside each other.
+    Branches with a '/' belong to no node, and could not all be kept beside each other.
     """
     if "/" in branch:
         return
@@ -202,7 +193,7 @@ def note_seen(repo: Repository, branch: str, tip: str) -> None:
 
 
 def rewound_branches(repo: Repository) -> list[RewoundBranch]:
-    """The branches of the remote that lack, as last fetched, what they had before."""
+    """The branches of the remote that lack, as last fetched, commits that they had before."""
     found = []
     for name in [each for each in repo.git.references if each.startswith(SEEN)]:
         branch, seen = name.removeprefix(SEEN), str(repo.git.references[name].target)
@@ -217,7 +208,7 @@ def rewound_branches(repo: Repository) -> list[RewoundBranch]:
 
 
 def accept_rewound(repo: Repository, back: RewoundBranch, now: datetime) -> str:
-    """Takes a branch that went back as it is from now on; the reference here that keeps what it had."""
+    """Accepts a rewound branch as it is now; the reference here that keeps what it had."""
     kept = rescue(repo, back.branch, back.seen, now)
     if back.tip is None:
         repo.git.references.delete(back.kept_as)
@@ -227,7 +218,7 @@ def accept_rewound(repo: Repository, back: RewoundBranch, now: datetime) -> str:
 
 
 def init_upstream_base(repo: Repository, branch: str) -> None:
-    """For a clone made before this was kept: what the remote was last seen to have, if ours contains it."""
+    """For clones of earlier versions: records what the remote was last seen to have, if ours contains it."""
     if upstream_base(repo, branch) is not None:
         return
     ours, seen = find_tip(repo, branch), find_tip(repo, branch, remote=True)
@@ -236,7 +227,7 @@ def init_upstream_base(repo: Repository, branch: str) -> None:
 
 
 def set_remote(repo: Repository, url: str) -> None:
-    """Makes `url` the clone's remote, of which nothing is known yet."""
+    """Makes `url` the remote, of which nothing is known yet."""
     git = repo.git
     git.remotes.set_url(REMOTE, url)
     for name in list(git.references):
@@ -256,7 +247,7 @@ def is_rewritten(repo: Repository, branch: str) -> bool:
 
 
 def rescue(repo: Repository, branch: str, tip: str, now: datetime) -> str:
-    """Keeps `tip` under a name of its own; that name. A tip that is kept already is not kept twice."""
+    """Keeps `tip` under a reference of its own; its name. A tip is not kept twice."""
     prefix = f"{RESCUED}{branch}/"
     for name in repo.git.references:
         if name.startswith(prefix) and str(repo.git.references[name].target) == tip:
@@ -275,6 +266,6 @@ def check_branch_name(name: str) -> None:
 
 
 def is_checked_out(repo: Repository, name: str) -> bool:
-    """Whether somebody works on a local branch: the folder of the repository or of a worktree of it."""
+    """Whether a local branch is checked out, in the repository's folder or a worktree."""
     branch = repo.git.branches.local.get(name)
     return branch is not None and not repo.git.is_bare and branch.is_checked_out()

@@ -1,7 +1,7 @@
 """Git LFS on this node: pointers in git, and the content that they stand for beside it.
 
-Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote was not yet
-given is marked in `lfs/waiting`, before the commit that points to it exists, and pushed before any branch is.
+Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote does not have
+yet is marked in `lfs/waiting` before the commit that points to it exists, and is pushed before any branch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 import pygit2
 
 from mao_shared.errors import MaoError, NotFound
+from mao_shared.host.files import sync_folder
 
 from .errors import ContentMissing, ObjectBroken, git_errors
-from .repository import Repository
+from .repository import Repository, tree_entry
 
-PIECE = 1 << 20
+READ_SIZE = 1 << 20  # bytes
 POINTER_MIN, POINTER_MAX = 120, 200  # bytes; ours have about 130
 ATTRIBUTES = ".gitattributes"
-MARK = ".mao/lfs"  # see lfs_declared
+MARK = ".mao/lfs"  # see `attributes`
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,18})\n"
 )
@@ -51,7 +52,7 @@ def parse_pointer(data: bytes) -> LfsPointer | None:
 
 
 def may_be_pointer(size: int) -> bool:
-    """Whether a file of `size` bytes is worth looking into."""
+    """Whether a file of `size` bytes can be a pointer."""
     return POINTER_MIN <= size <= POINTER_MAX
 
 
@@ -59,7 +60,7 @@ def uses_lfs(tree: pygit2.Tree) -> bool:
     """Whether every blob in this tree that looks like a pointer stands for other content."""
     if MARK in tree:
         return True
-    attributes = tree[ATTRIBUTES] if ATTRIBUTES in tree else None  # noqa: SIM401 (a tree has no 'get')
+    attributes = tree_entry(tree, ATTRIBUTES)
     return isinstance(attributes, pygit2.Blob) and b"filter=lfs" in attributes.data
 
 
@@ -68,12 +69,12 @@ def content_path(repo: Repository, oid: str) -> Path:
 
 
 def has_any_lfs_content(repo: Repository) -> bool:
-    """Whether the clone has any content."""
+    """Whether any content is here."""
     return (repo.path / "lfs" / "objects").is_dir()
 
 
 def has_lfs_content(repo: Repository, pointer: LfsPointer) -> bool:
-    """Whether the clone has content of that name and size."""
+    """Whether the content of a pointer is here, by its name and size."""
     try:
         return content_path(repo, pointer.oid).stat().st_size == pointer.size
     except FileNotFoundError:
@@ -81,31 +82,31 @@ def has_lfs_content(repo: Repository, pointer: LfsPointer) -> bool:
 
 
 def content_pieces(repo: Repository, pointer: LfsPointer) -> Iterator[bytes]:
-    """The content; raises ContentMissing when it is not here, ObjectBroken at its end when it is another."""
+    """The content. Raises ContentMissing when it is not here, ObjectBroken at its end when its digest is
+    wrong.
+    """
     digest = hashlib.sha256()
     try:
         file = content_path(repo, pointer.oid).open("rb")
     except FileNotFoundError:
         raise ContentMissing(pointer.oid) from None
     with git_errors(), file:
-        while piece := file.read(PIECE):
+        while piece := file.read(READ_SIZE):
             digest.update(piece)
             yield piece
     if digest.hexdigest() != pointer.oid:
-        raise ObjectBroken(
-            f"the copy here of the large file {pointer.oid[:12]} is broken: its digest is another"
-        )
+        raise ObjectBroken(f"the copy of the large file {pointer.oid[:12]} is broken: its digest is wrong")
 
 
 def store(repo: Repository, stream: BufferedIOBase) -> LfsPointer:
-    """Takes content in, to be pushed with the next push; it is on the disk when this returns."""
+    """Stores content, to be pushed with the next push; it is on the disk when this returns."""
     folder = repo.path / "lfs"
     for name in ("tmp", "waiting"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     temporary, digest, size = folder / "tmp" / f"mao-{secrets.token_hex(8)}", hashlib.sha256(), 0
     try:
         with temporary.open("xb") as file:
-            while piece := stream.read(PIECE):
+            while piece := stream.read(READ_SIZE):
                 digest.update(piece)
                 size += file.write(piece)
             file.flush()
@@ -118,19 +119,12 @@ def store(repo: Repository, stream: BufferedIOBase) -> LfsPointer:
     finally:
         temporary.unlink(missing_ok=True)
     for parent in (folder / "waiting", *list(target.parents)[:3]):
-        _sync_folder(parent)
+        sync_folder(parent)
     return pointer
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def content_missing(repo: Repository, missing: ContentMissing) -> MaoError:
+    """The exception for a person: the content is not at the remote either."""
     return NotFound(
         f"The content {str(missing)[:12]}… of a large file of dataset {repo.path.stem!r} is neither here "
         f"nor at the remote {repo.url}.",

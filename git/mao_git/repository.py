@@ -149,6 +149,14 @@ def init_bare(path: Path) -> None:
             ) from error
 
 
+def tree_entry(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
+    """What a tree has at a path, which may lead through folders; None for nothing."""
+    try:
+        return tree[path]
+    except KeyError:
+        return None
+
+
 def is_unfinished(name: str) -> bool:
     """Whether a folder of this name is a repository that a killed process has not finished."""
     return name.startswith(_UNFINISHED)

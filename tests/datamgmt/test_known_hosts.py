@@ -120,22 +120,22 @@ NOT_TRUSTED: dict[str, tuple[Lines, str, str]] = {
     "another key": (
         lambda port, _, other: f"[127.0.0.1]:{port} {other['ed25519']}\n",
         "host-key-changed",
-        "in between",
+        "intercept",
     ),
     "another key by a pattern, CRLF": (
         lambda _, __, other: f"[127.*]:* {other['ed25519']}\r\n",
         "host-key-changed",
-        "in between",
+        "intercept",
     ),
     "its own line before the host's": (
         lambda port, key, other: f"127.0.0.1 {key}\n[127.0.0.1]:{port} {other['ed25519']}\n",
         "host-key-changed",
-        "in between",
+        "intercept",
     ),
     "a key of another kind": (
         lambda port, _, other: f"[127.0.0.1]:{port} {other['rsa']}\n",
         "host-key-unknown",
-        "another kind",
+        "another algorithm",
     ),
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import provenance
-from mao_datamgmt.steps.reproduce import LISTED, FileDigest, OutputComparison, judge
+from mao_datamgmt.steps.reproduce import MAX_LISTED, FileDigest, OutputComparison, judge
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
@@ -125,11 +125,11 @@ async def test_commit_that_is_nowhere_fails_with_the_way_out(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["different", "missing", "extra"])
 def test_long_lists_are_cut_and_counted(kind: str) -> None:
-    paths = [f"f{number:05}" for number in range(LISTED + 5)]
+    paths = [f"f{number:05}" for number in range(MAX_LISTED + 5)]
     ours = {path: None if kind == "missing" else FileDigest("1") for path in paths}
     theirs = dict.fromkeys(paths, None if kind == "extra" else "2")
     found = judge(OutputComparison(ours, theirs))
-    assert len(getattr(found, kind)) == LISTED
+    assert len(getattr(found, kind)) == MAX_LISTED
     assert found.unlisted == 5
     assert not found.same
 

@@ -99,7 +99,7 @@ def test_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_h
     Path(f"{known_hosts}.old").unlink()
     site = host_keys.ssh_host_of(url)
     assert site is not None
-    assert host_keys.listed_keys(known_hosts.read_text(), site) == [server.fingerprint()]
+    assert host_keys.known_keys(known_hosts.read_text(), site).fingerprints == [server.fingerprint()]
     clones.ensure_clone(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)
     assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
 

@@ -77,12 +77,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "public": (lambda key: shutil.copy(f"{key}.pub", key), "public key", "without .pub"),
     "folder": (as_folder, "is a folder", "mount"),
-    "dead link": (as_dead_link, "leads nowhere", "itself"),
+    "dead link": (as_dead_link, "broken symbolic link", "itself"),
     "empty": (replaced(lambda _: b""), "is empty", "Put the key there"),
     "cut off": (replaced(lambda text: text[:200]), "cut off", "Copy it again"),
     "cut within": (
         replaced(lambda text: b"\n".join([*text.splitlines()[:3], *text.splitlines()[-1:], b""])),
-        "spoilt",
+        "damaged",
         "ssh-keygen -y",
     ),
     "mark before": (

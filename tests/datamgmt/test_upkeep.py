@@ -70,7 +70,7 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(maintenance, "_sync", killed)
+            patch.setattr(maintenance, "sync_folder", killed)
             with pytest.raises(KeyboardInterrupt):
                 Clone.open(path).pack()
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""

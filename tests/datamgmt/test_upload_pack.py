@@ -13,7 +13,7 @@ import pytest
 
 from mao_datamgmt.browse import git_http
 from mao_datamgmt.browse.git_http import (
-    REQUEST_MAX,
+    MAX_REQUEST,
     UploadPack,
     check_git_service,
     decompress_request,
@@ -149,7 +149,7 @@ async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)
-    begun = [await served.advertise(path, None) for _ in range(git_http.AT_ONCE)]
+    begun = [await served.advertise(path, None) for _ in range(git_http.MAX_PROCESSES)]
     with pytest.raises(Unavailable) as caught:
         await served.advertise(path, None)
     assert (caught.value.code, bool(caught.value.next)) == ("git-busy", True)
@@ -162,7 +162,7 @@ async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
 def test_a_packed_request_is_read() -> None:
     assert decompress_request(b"0000", None) == b"0000"
     assert decompress_request(gzip.compress(b"0032want", mtime=0), "gzip") == b"0032want"
-    assert decompress_request(gzip.compress(b"x" * REQUEST_MAX, mtime=0), "x-gzip") == b"x" * REQUEST_MAX
+    assert decompress_request(gzip.compress(b"x" * MAX_REQUEST, mtime=0), "x-gzip") == b"x" * MAX_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_packed_request_is_read() -> None:
     [
         (b"no gzip", "gzip"),
         (gzip.compress(b"0032want", mtime=0)[:-12], "gzip"),
-        (gzip.compress(b"x" * (REQUEST_MAX + 1)), "gzip"),
+        (gzip.compress(b"x" * (MAX_REQUEST + 1)), "gzip"),
         (zlib.compress(b"0032want"), "deflate"),
     ],
 )

@@ -1,8 +1,8 @@
 """A remote on this machine: its branches, and a push by compare-and-set.
 
-libgit2's own local transport sets the remote's branch without looking whether it has moved since it was
-read, so that two pushes at once lose one. Here the objects are copied first, then each branch is moved under
-its lock.
+libgit2's own local transport sets the remote's branch without checking whether it has moved since it was
+read, so that of two pushes at once one is lost. Here the objects are copied first, then each branch is moved
+under its lock.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
 
 def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
-    """See `remote.push`; `path`: where the remote really is. What was refused: at most one, and all after it
-    was not tried.
-
-    What fails at the remote is raised as such, see `errors.at_remote`; what fails in our clone as it is.
+    """See `sync.push`. `path`: where the remote really is. Returns the refused branch, if any; those after it
+    are not tried. What fails at the remote is raised as `errors.at_remote` says; what fails in our clone as
+    it is.
     """
     at = partial(at_remote, repo.url, path)
     with at():
         remote = open_local(path)
-        tips = {name: _tip(remote, name) for name in branches}
+        known = {name: remote.references.get(HEADS + name) for name in branches}
+        tips = {name: None if each is None else str(each.target) for name, each in known.items()}
         there = _all_tips(remote)
         names = list(remote.branches.local)
         checked_out = None if remote.is_bare else remote.references["HEAD"].target
@@ -47,7 +47,7 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
     for name, new in branches.items():
         if HEADS + name == checked_out:
             refused[name] = branch_checked_out(repo.url, name)
-        elif refusal := _why_not(repo, name, new, tips[name], names):
+        elif refusal := _refusal(repo, name, new, tips[name], names):
             refused[name] = refusal
         if refused:
             break
@@ -61,30 +61,30 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
             try:
                 with at():
                     moved = compare_and_set(remote, reference, new, tips[name])
-            except MaoError as error:  # of this branch, say its folder is closed to us
+            except MaoError as error:  # of this branch only, say for the rights of its folder
                 return {name: error}
             if not moved:
-                left = _lock_left(Path(remote.path), name)
-                return {name: left or RemoteMoved(f"{name} was moved meanwhile, or is locked")}
+                stale = _stale_lock(Path(remote.path), name)
+                return {name: stale or RemoteMoved(f"{name} was moved meanwhile, or is locked")}
     return refused
 
 
-def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
-    """What to raise when a branch stays locked by somebody who is gone; None when it was just in use."""
+def _stale_lock(path: Path, name: str) -> RemoteUnavailable | None:
+    """What to raise when a killed process left a branch locked; None when it is just in use."""
     age = lock_age(path, HEADS + name)
     if age is None or age < STALE_LOCK:
         return None
     lock = path / f"{HEADS}{name}.lock"
     return RemoteUnavailable(
-        f"The branch {name} of {path} is locked: a killed writer left {lock}.",
+        f"The branch {name} of {path} is locked: a killed process left {lock}.",
         code="remote-locked",
-        next=f"See that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
+        next=f"Check that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
         remote=str(path),
     )
 
 
 def open_local(path: Path) -> pygit2.Repository:
-    """A remote on this machine; raises pygit2.GitError, also for a shallow one, which has not all commits."""
+    """A remote on this machine. Raises pygit2.GitError, also for a shallow one, which lacks commits."""
     git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
     if git.is_shallow:
         raise pygit2.GitError(SHALLOW)
@@ -101,17 +101,12 @@ def local_default(path: Path) -> str | None:
     """The branch that HEAD names, if it exists; raises pygit2.GitError."""
     git = open_local(path)
     named = git.references["HEAD"].target
-    if not isinstance(named, str):  # no branch is checked out: any that is there
+    if not isinstance(named, str):  # HEAD is detached: any branch at that commit
         return next((name for name in git.branches.local if git.branches.local[name].target == named), None)
     return named.removeprefix(HEADS) if named in git.references else None
 
 
-def _tip(remote: pygit2.Repository, name: str) -> str | None:
-    reference = remote.references.get(HEADS + name)
-    return None if reference is None else str(reference.target)
-
-
-def _why_not(repo: Repository, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
+def _refusal(repo: Repository, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
     """Why a branch cannot be moved from `old` to `new` beside the others; None when it can."""
     if old is None:
         others = conflicting_branches(name, names)
@@ -140,7 +135,7 @@ def _missing_commits(repo: Repository, there: list[pygit2.Oid], tips: list[str])
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """From a clone of ours to a remote; `at`: for blocks that use the remote only."""
+    """From our clone to a remote. `at`: see `objects.Target`."""
 
     repo: Repository
     target: pygit2.Repository
@@ -152,7 +147,7 @@ class _Copy:
 
 
 def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
-    """The commit after all that it holds; what its first parent has as well is there already."""
+    """Copies a commit after all that it holds; what its first parent has is at the remote already."""
     check_object(copy.repo, str(commit.tree_id))
     parent = commit.parents[0].tree if commit.parents else None
     _copy_tree(copy, commit.tree, parent)

@@ -41,14 +41,14 @@ from .git_lfs import push_content
 from .local import local_branches, local_default, push_local
 from .unsupported import unsupported_error
 
-# A branch took the place of another's folder, or the other way round: `x/y` and `x` are not there together.
-_BESIDE = re.compile(
+# A branch replaced another's folder, or the other way round: `x/y` and `x` cannot exist together.
+_NAME_CONFLICT = re.compile(
     r"parent is not directory|could not remove directory|exists; cannot create|path to reference .* collides"
     r"|there are (?:still refs under|refs beneath)|is a directory|not a directory",
     re.IGNORECASE,
 )
-_NOTHING = "refs/heads/mao-none:refs/heads/mao-none"
-_MOST_WORDS = 2000  # characters of what a server says that are kept
+_NO_BRANCH = "refs/heads/mao-none:refs/heads/mao-none"
+_MAX_OUTPUT = 2000  # characters that are kept of a server's messages
 _PROGRESS = re.compile(
     r"(?:Resolving deltas|Unpacking objects|Checking connectivity|Processing)\b", re.IGNORECASE
 )
@@ -56,20 +56,20 @@ _PROGRESS = re.compile(
 
 @dataclass(eq=False)
 class _RemoteCallbacks(pygit2.RemoteCallbacks):
-    """One conversation: offers each key once, trusts only what the library found in order."""
+    """For one conversation: offers each key once, and trusts only hosts that libssh2 found in known_hosts."""
 
     url: str
     access: RemoteAccess
     refused: dict[str, str] = field(default_factory=dict)
-    said: str = ""
+    output: str = ""
 
     def __post_init__(self) -> None:
         super().__init__()
         self._keys: Iterator[Path] = iter(self.access.private_keys())
         self._offered: list[str] = []
-        site = host_keys.ssh_host_of(self.url)
-        if site is not None:
-            host_keys.admit(pygit2.settings.homedir or "/", site)
+        host = host_keys.ssh_host_of(self.url)
+        if host is not None:
+            host_keys.trust_listed(pygit2.settings.homedir or "/", host)
 
     def credentials(
         self, _url: str, username_from_url: str | None, allowed_types: CredentialType
@@ -80,15 +80,15 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
             if key is not None:
                 self._offered.append(key.name)
                 return pygit2.Keypair(user, None, str(key), "")
-            raise self._no_key_was_taken()
+            raise self._keys_refused()
         if allowed_types & CredentialType.USERNAME:
             return pygit2.Username(user)
         raise auth_failed(self.url, "it asks for a password, and MAO has none")
 
-    def _no_key_was_taken(self) -> Forbidden:
+    def _keys_refused(self) -> Forbidden:
         folder = self.access.key_dir
         if not self._offered:
-            return no_key(self.url, access.why_no_key(folder), access.what_to_do(folder))
+            return no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
         others = [
             each.words
             for each in access.key_faults(folder)
@@ -101,15 +101,15 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
         return valid  # for SSH: libssh2 found this very key in known_hosts
 
     def sideband_progress(self, string: str) -> None:
-        self.said = (self.said + string)[-_MOST_WORDS:]
+        self.output = (self.output + string)[-_MAX_OUTPUT:]
 
-    def words(self) -> str:
-        """What the server's hooks and git said, for a person; `` when nothing."""
+    def message(self) -> str:
+        """What the server's hooks and git wrote, as a sentence; `` when nothing."""
         lines = (
-            re.sub(r"[^ -~\u00a1-\uffff]+", "", each).strip() for each in re.split(r"[\r\n]+", self.said)
+            re.sub(r"[^ -~\u00a1-\uffff]+", "", each).strip() for each in re.split(r"[\r\n]+", self.output)
         )
-        told = "; ".join(each for each in lines if each and not _PROGRESS.match(each))
-        return f" It says: {told}." if told else ""
+        text = "; ".join(each for each in lines if each and not _PROGRESS.match(each))
+        return f" It says: {text}." if text else ""
 
     def push_update_reference(self, refname: str, message: str | None) -> None:
         if message is not None:
@@ -117,7 +117,7 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
 
 
 def check_url(url: str) -> None:
-    """Raises InvalidInput for a URL that git must not be let loose on; the registry checks it as well."""
+    """Raises InvalidInput for a URL that git must not be given; the registry checks it as well."""
     if fault := remote_url_fault(url):
         raise InvalidInput(
             f"The remote {url!r} is refused: {fault}.", code="dataset-url-refused", next=f"Give {ALLOWED}."
@@ -129,7 +129,7 @@ def _remote(repo: Repository, url: str) -> pygit2.Remote:
 
 
 def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
-    """Brings all branches of the remote up to date; raises what `errors.to_error` names.
+    """Fetches all branches of the remote. Raises what `errors.to_error` returns.
 
     `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
     machine always gives all.
@@ -150,7 +150,7 @@ def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
     try:
         _fetch_over_network(repo, access, depth)
     except pygit2.GitError as error:
-        if not _BESIDE.search(str(error)):
+        if not _NAME_CONFLICT.search(str(error)):
             raise to_error(error, repo.url) from error
         forget_remote(repo, ls_remote(repo, repo.url, access))
         with translated(repo.url):
@@ -158,12 +158,12 @@ def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
 
 
 def _fetch_over_network(repo: Repository, access: RemoteAccess, depth: int) -> None:
-    talk = _RemoteCallbacks(repo.url, access)
-    _remote(repo, repo.url).fetch([FETCH_SPEC], callbacks=talk, prune=FetchPrune.PRUNE, depth=depth)
+    callbacks = _RemoteCallbacks(repo.url, access)
+    _remote(repo, repo.url).fetch([FETCH_SPEC], callbacks=callbacks, prune=FetchPrune.PRUNE, depth=depth)
 
 
 def _fetch_local(repo: Repository, path: Path) -> None:
-    """From where the remote really is, whatever its URL leads to by now."""
+    """`path`: where the remote really is, whatever its URL leads to by now."""
     with at_remote(repo.url, path):
         there = local_branches(path)
     seen = list_branches(repo, remote=True)
@@ -176,20 +176,21 @@ def _fetch_local(repo: Repository, path: Path) -> None:
 
 
 def check_pushable(repo: Repository, access: RemoteAccess) -> None:
-    """Raises InvalidInput (`remote-unsupported`) for an empty repository that could not be pushed to, such as
-    one with SHA-256: only a push shows that, so one of nothing is begun. Whether we may push does not count.
+    """Raises InvalidInput (`remote-unsupported`) for an empty remote that could not be pushed to, such as one
+    with SHA-256. Only a push shows that, so an empty one is tried; whether we have the right to push does not
+    matter.
     """
     if access.local(repo.url) is not None or ls_remote(repo, repo.url, access):
         return
     try:
-        _remote(repo, repo.url).push([_NOTHING], callbacks=_RemoteCallbacks(repo.url, access))
+        _remote(repo, repo.url).push([_NO_BRANCH], callbacks=_RemoteCallbacks(repo.url, access))
     except pygit2.GitError as error:
         if kind := unsupported_error(str(error), repo.url):
             raise kind from error
 
 
 def ls_remote(repo: Repository, url: str, access: RemoteAccess) -> dict[str, str]:
-    """Names and tips of the branches at another remote; raises what `errors.to_error` names."""
+    """Names and tips of the branches at any remote. Raises what `errors.to_error` returns."""
     check_url(url)
     path = access.local(url)
     if path is not None:
@@ -218,12 +219,11 @@ def default_branch(repo: Repository, access: RemoteAccess) -> str | None:
 
 
 def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> None:
-    """Moves branches of the remote to commits of ours, which must be there under the branches' names.
+    """Moves branches of the remote to our branches of the same names. `branches`: name → tip.
 
-    A branch that is refused holds none back that comes before it: those that got through are noted. Those
-    after it may be built upon it, and wait. Raises RemoteMoved when the remote has commits that one does not
-    contain, Forbidden (`push-refused`) when it does not want one, Conflict (`branch-name-taken`), and what
-    `errors.to_error` names.
+    Of several, those before a refused one are pushed and recorded; those after it may be built upon it, and
+    wait. Raises RemoteMoved when the remote has commits that ours lacks, Forbidden (`push-refused`), Conflict
+    (`branch-name-taken`), and what `errors.to_error` returns.
     """
     check_url(repo.url)
     push_content(repo, access)
@@ -243,11 +243,12 @@ def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> No
 def _push_over_network(
     repo: Repository, branches: dict[str, str], access: RemoteAccess
 ) -> dict[str, Refusal]:
-    """What was refused, by branch. Those of one push may all be refused for one among them (a pre-receive
-    hook), so that they are tried one by one then."""
+    """Branch → why it was refused. A pre-receive hook refuses all for one of them: then they are tried one by
+    one.
+    """
     refused = _push_once(repo, branches, access)
-    some_got_through = len(refused) < len(branches)
-    if len(branches) == 1 or some_got_through or all(isinstance(e, RemoteMoved) for e in refused.values()):
+    partly = len(refused) < len(branches)
+    if len(branches) == 1 or partly or all(isinstance(e, RemoteMoved) for e in refused.values()):
         return refused
     for name, tip in branches.items():
         if refused := _push_once(repo, {name: tip}, access):
@@ -256,18 +257,18 @@ def _push_over_network(
 
 
 def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
-    talk = _RemoteCallbacks(repo.url, access)
+    callbacks = _RemoteCallbacks(repo.url, access)
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
     try:
         with translated(repo.url, writes_there=True):
-            _remote(repo, repo.url).push(specs, callbacks=talk)
+            _remote(repo, repo.url).push(specs, callbacks=callbacks)
     except MaoError as error:
         if error.code not in NOT_TAKEN:
             raise
-        error.detail += talk.words()
+        error.detail += callbacks.message()
         return dict.fromkeys(branches, error)
     return {
-        name: refusal_of(repo.url, name, talk.refused[HEADS + name], talk.words())
+        name: refusal_of(repo.url, name, callbacks.refused[HEADS + name], callbacks.message())
         for name in branches
-        if HEADS + name in talk.refused
+        if HEADS + name in callbacks.refused
     }

@@ -57,7 +57,7 @@ async def reconciled(root: Path, store: Store, conditions: Conditions | None = N
     works = GitExecutor(2)
     try:
         runs = RunRecords(store, NODE)
-        return await Reconciler(context_for(root), works, store, runs, conditions or Conditions()).look()
+        return await Reconciler(context_for(root), works, store, runs, conditions or Conditions()).reconcile()
     finally:
         works.close()
 

@@ -30,7 +30,7 @@ from .take import folder_missing, take_backup, write_to_stream
 
 
 def main() -> int:
-    """Exit codes as maoctl's; 2 for settings or words that cannot be used as well."""
+    """Exit codes as maoctl's; 2 also for invalid settings."""
     parser = argparse.ArgumentParser(prog="python -m mao_datamgmt.backup", description="A node's backup.")
     commands = parser.add_subparsers(dest="command", required=True)
     taking = commands.add_parser("take", help="back the node up")
@@ -71,7 +71,9 @@ async def _take(settings: DataSettings, target: str) -> None:
         if target == "-":
             if sys.stdout.isatty():
                 raise InvalidInput(
-                    "A backup is no text for a terminal.", code="stdout-is-a-terminal", next="Add '> FILE'."
+                    "The standard output is a terminal; a backup is not text.",
+                    code="stdout-is-a-terminal",
+                    next="Add '> FILE'.",
                 )
             taken = await write_to_stream(settings.node, store, places, sys.stdout.buffer, os.environ)
         else:
@@ -80,7 +82,9 @@ async def _take(settings: DataSettings, target: str) -> None:
     known = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
     sys.stderr.write(f"node {settings.node} backed up {where}: {known}.\n")
     by_shell = " Your shell has made its file: chmod 600." if taken.path is None else ""
-    sys.stderr.write(f"It holds the node's keys and secrets: keep it where nobody else reads it.{by_shell}\n")
+    sys.stderr.write(
+        f"It holds the node's keys and secrets: keep it where nobody else can read it.{by_shell}\n"
+    )
 
 
 async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
@@ -103,7 +107,7 @@ def _told(done: RestoreResult) -> str:
     lines = [
         f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys."
     ]
-    lines += [f"What was there is in {folder}; it is yours to keep or remove." for folder in done.aside]
+    lines += [f"What was there before is in {folder}; keep it or remove it." for folder in done.aside]
     lines.append("Start the node: it looks up in its datasets what was run after the backup.")
     return "\n".join(lines) + "\n"
 

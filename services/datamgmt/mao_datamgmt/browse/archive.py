@@ -17,7 +17,6 @@ from mao_git import ArchiveEntry, Clone
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import GROUND_TRUTH
 
-Packing = Literal["tar.gz", "zip"]
 MEDIA_TYPES: dict[Packing, str] = {"tar.gz": "application/gzip", "zip": "application/zip"}
 _GZIP = 31  # zlib's number for gzip with the largest window
 _LEVEL = 6
@@ -25,9 +24,12 @@ _RECORD = tarfile.BLOCKSIZE
 _OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
 
 
+Packing = Literal["tar.gz", "zip"]
+
+
 @dataclass(frozen=True)
 class ArchiveSource:
-    """What goes in: everything below `path` of a commit, under the folder `root`."""
+    """What goes into the archive, under the folder `root`."""
 
     clone: Clone
     commit: str
@@ -36,7 +38,7 @@ class ArchiveSource:
     time: datetime
 
     def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
-        """Raises OSError when the content is not as long as was said."""
+        """Raises OSError when the content is not as long as expected."""
         left = member.size
         for piece in self.clone.open_blob(self.commit, member.id).pieces:
             left -= len(piece)
@@ -113,7 +115,7 @@ def _target(source: ArchiveSource, member: ArchiveEntry) -> str:
 
 
 class ZipSink(io.RawIOBase):
-    """Takes what zipfile writes until it is asked for; cannot seek, so zipfile writes front to back."""
+    """Buffers what zipfile writes; it cannot seek, so that zipfile writes front to back."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Answers to questions about datasets: status, log, listings, files. Blocking."""
+"""Answers about datasets: status, history, folders, files. Blocking."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DatasetStatus(BaseModel):
 
 
 def dataset_status(context: Context, name: str, trouble: PushFailure | None = None) -> DatasetStatus:
-    """Raises NotFound when the dataset has no clone here, and none that waits to be made anew."""
+    """Raises NotFound when the dataset has no clone here, and none that waits to be rebuilt."""
     broken = broken_clones(context, name)
     try:
         clone = Clone.open(context.data.clone(name))
@@ -93,7 +93,7 @@ def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder; what goes while we look does not count."""
+    """Bytes of all files below a folder; files that are removed meanwhile do not count."""
     total = 0
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -120,7 +120,7 @@ def _status_or_fault(context: Context, name: str, trouble: PushFailure | None) -
         return dataset_status(context, name, trouble)
     except (MaoError, RepositoryError, OSError) as error:
         said = f"The clone of dataset {name} cannot be read: {error}"
-        next_step = f"It is looked after: maoctl dataset get {name}."
+        next_step = f"It is repaired by itself; see: maoctl dataset get {name}."
         outbox = Outbox(state="waiting", code="clone-broken", detail=said, next=next_step)
         return DatasetStatus(
             name=name, master="", branches=[], unpushed=0, failure=said, outbox=outbox, size=0
@@ -189,7 +189,7 @@ def _file(inside: str, entry: FileEntry) -> FileInfo:
 
 
 def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.ContentStream:
-    """A file to be read in pieces, for large ones; of a link its target."""
+    """A file to be read in pieces; of a link its target."""
     clone = Clone.open(context.data.clone(name))
     commit = clone.resolve(ref or GROUND_TRUTH)
     return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))

@@ -1,4 +1,4 @@
-"""Answers to "what differs?": between two commits of a dataset, by file, row and field. Blocking."""
+"""What differs between two commits of a dataset, by file, row and field. Blocking."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ RECORDS_MAX = {
 """Bytes of a side that are read as records; JSON takes many times its size in memory."""
 LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
 TEXT_MAX = 2000  # characters of a value or line that are shown
+
+
 DiffFormat = Literal["auto", "rows", "lines"]
 
 
@@ -101,14 +103,14 @@ def _fill(
         _side(context, clone, answer.after, delta.new, most),
     )
     if sides[0] is None or sides[1] is None:
-        answer.note = f"It is larger than {most >> 20} MiB: download both sides and compare them there."
+        answer.note = f"It is larger than {most >> 20} MiB: download both sides and compare them locally."
         return
     contents = sides[0], sides[1]
     if manner != "lines":
         try:
             answer.rows = _rows(contents, how, key, limit)
             if _says_nothing(answer.rows):
-                answer.note = "The records are the same, and written otherwise: compare it as lines."
+                answer.note = "The records are the same and only spelt differently: compare it as lines."
             return
         except NotRecords as reason:
             answer.note = _refused_or_note(
@@ -118,7 +120,7 @@ def _fill(
 
 
 def _side(context: Context, clone: Clone, commit: str, content: str | None, most: int) -> bytes | None:
-    """A side's bytes, none where the file is not there; None when it is larger than `most`."""
+    """A side's bytes, empty when there is no file; None when it is larger than `most`."""
     if content is None:
         return b""
     opened = clones.with_lfs_content(context, clone, commit, lambda: clone.open_blob(commit, content))

@@ -34,7 +34,7 @@ DOCUMENT = "run.json"
 
 @dataclass(frozen=True)
 class CrateItem:
-    """A file that goes into the crate at `path`; in git it has an id that is a SWHID as well."""
+    """A file of the crate. `in_git`: it has an id there, which is its SWHID as well."""
 
     path: str
     open: Callable[[], ContentStream]
@@ -43,7 +43,7 @@ class CrateItem:
 
 @dataclass(frozen=True)
 class StepFiles:
-    """All of a step that goes in."""
+    """The files of a step that go into the crate."""
 
     step: StepEvidence
     tree: str | None
@@ -73,7 +73,7 @@ class Export:
 
 
 def gather(context: Context, run_id: str, run: Run | None, about: About, *, data: bool = True) -> Export:
-    """What goes in; without `data` only records and logs. Raises what `find_steps` raises."""
+    """What goes into the crate; without `data` only records and logs. Raises what `find_steps` raises."""
     steps = find_steps(context, run_id, run)
     first = steps[0].record
     return Export(
@@ -88,7 +88,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
 
 
 def document_of(run: Run) -> bytes:
-    """The run's document for other eyes: what looks like a secret is masked."""
+    """The run's document with what looks like a secret masked."""
     document = run.model_dump(mode="json", exclude_none=True)
     for step, dumped in zip(run.steps, document["steps"], strict=True):
         dumped["spec"]["env"] = mask_env(step.spec.env)

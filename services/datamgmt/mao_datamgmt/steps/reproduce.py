@@ -1,4 +1,4 @@
-"""A step run again on its original commits: laid as it was, and compared instead of published. Blocking."""
+"""A step run again on its original commits, and compared instead of published. Blocking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
-from mao_git import CheckoutOptions, Clone
+from mao_git import CheckoutOptions, Clone, blob_hash
 from mao_shared.errors import NotFound
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
@@ -21,13 +21,13 @@ from . import output, publish, workspaces
 from .output import Baseline, FoundFile, OutputChanges, Stamp, changes_of, stamp_of
 from .prepare import PreparedStep, checkout_whole
 
-LISTED = 1000  # paths of one kind in a run's document
-_PIECE = 1 << 20  # bytes
+MAX_LISTED = 1000  # paths of one kind in a run's document
+_READ_SIZE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """What a file holds: its id as git names it, its SHA-256 as Git LFS does."""
+    """A file's content by its id in git and, as Git LFS has it, its SHA-256."""
 
     id: str
     sha256: str = ""
@@ -43,7 +43,7 @@ class OutputComparison:
 
 
 def prepare_again(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
-    """Lays the commits out that the original step was given; fetches only what is not here.
+    """Checks out the commits that the original step was given; fetches only what is not here.
 
     Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
     """
@@ -142,7 +142,7 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
 
 
 def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
-    """Both sides on every path that either touched; a path that one left alone is there as it was before."""
+    """Both sides at every path that either touched; what one did not touch is as it was before."""
     changed = clone.changed_files(clone.parent(original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
     for path in [path for path in theirs.keys() - ours.keys() if is_attributes(path)]:
@@ -166,7 +166,7 @@ def _as_before(clone: Clone, content: str | None) -> FileDigest | None:
 
 
 def is_attributes(path: str) -> bool:
-    """Whether it is a file of git's attributes, in which a line may be ours."""
+    """Whether it is a `.gitattributes` file, which may have lines of ours."""
     return path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES
 
 
@@ -179,14 +179,16 @@ def _without_lines(clone: Clone, content: str | None) -> str | None:
 
 
 def _own_words(folder: Path, found: FoundFile) -> FileDigest | None:
-    """The same of one that the tool left."""
+    """The same for a file that the tool left."""
     with output.open_file(folder, found) as stream:
         data = mao_git.attributes.without_lines(stream.read())
     return FileDigest(_blob_id(data)) if data else None
 
 
 def _blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    digest = blob_hash(len(data))
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
@@ -207,12 +209,12 @@ def judge(compared: OutputComparison) -> Reproduced:
             extra.append(path)
         else:
             different.append(path)
-    unlisted = sum(max(0, len(each) - LISTED) for each in (different, missing, extra))
+    unlisted = sum(max(0, len(each) - MAX_LISTED) for each in (different, missing, extra))
     return Reproduced(
         identical=identical,
-        different=different[:LISTED],
-        missing=missing[:LISTED],
-        extra=extra[:LISTED],
+        different=different[:MAX_LISTED],
+        missing=missing[:MAX_LISTED],
+        extra=extra[:MAX_LISTED],
         unlisted=unlisted,
     )
 
@@ -226,10 +228,10 @@ def _same(ours: FileDigest | None, theirs: str | None, lfs: Mapping[str, str]) -
 def _content(folder: Path, found: FoundFile) -> FileDigest:
     if found.link is not None:
         return FileDigest(_blob_id(found.link.encode()))
-    git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
+    git = blob_hash(found.size)
     plain = hashlib.sha256()
     with output.open_file(folder, found) as stream:
-        while piece := stream.read(_PIECE):
+        while piece := stream.read(_READ_SIZE):
             git.update(piece)
             plain.update(piece)
     return FileDigest(git.hexdigest(), plain.hexdigest())
