@@ -22,10 +22,10 @@ from mao_shared.errors import InvalidInput
 from mao_shared.host.data_dir import Workspace
 from mao_shared.states import RunPhase, StepPhase
 from tests.support.git import git
+from tests.vote.repo import commit, data_of, new_repository, vote
 
 from .conftest import Api
 from .test_checkout import raw_object, tree
-from .voting.repo import commit, data_of, new_repository, vote
 from .world import NODE, run_of, step, working
 
 NAMES = [

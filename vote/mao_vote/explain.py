@@ -1,29 +1,28 @@
-"""How one value of the ground truth was decided, in words and with every node's value.
-
-A value that the nodes do not differ in, read from the result itself.
-
-How one value of the ground truth came about, in words and with what every node said.
-"""
+"""How one value of the ground truth was decided, in words and with every node's value."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-from pydantic import BaseModel, Field
 
 from mao_git import Clone
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.json_text import parse_json, render_json, unmarked
+from mao_shared.models.evidence import (
+    CellPage,
+    ContestedCell,
+    DecidedRound,
+    Evidence,
+    Explanation,
+    FileEvidence,
+)
 from mao_shared.store.protocol import cursor_invalid
 
 from . import records
 from .audit import find_unattested
 from .election import WHOLE
-from .evidence import Evidence, FileEvidence, cells_in, cells_path
+from .evidence import cells_in, cells_path
 from .records import Key, NotRecords, RecordFormat
-from .round_history import DecidedRound
 from .tree_vote import RECORDS_MAX
 
 
@@ -108,37 +107,7 @@ _REASONS = {
 }
 
 
-class Explanation(BaseModel):
-    """`values`: node → what it says (none: its record has no such field); `silent`: node → why nothing.
-
-    Of the newest round, where commits that no round made follow it: `tip`, the value there, and `fault`, when
-    it is another than was voted.
-    """
-
-    round: str
-    commit: str
-    file: str
-    key: list[str]
-    field: str
-    values: dict[str, str | None]
-    chosen: str | None
-    why: str
-    contested: bool
-    words: str
-    silent: dict[str, str] = Field(default_factory=dict)
-    tip: str | None = None
-    at_tip: str | None = None
-    fault: str | None = None
-
-
-class CellPage(BaseModel):
-    """Cells over which nodes differ, as they were written down."""
-
-    items: list[dict[str, Any]]
-    cursor: str | None = None
-
-
-def cells_of(clone: Clone, decided: DecidedRound) -> Iterator[dict[str, Any]]:
+def cells_of(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCell]:
     """The cells of a round over which nodes differ; none where nobody differed."""
     try:
         content = clone.read_file(decided.commit, cells_path(decided.evidence.round))
@@ -154,7 +123,7 @@ def page_of_cells(
     if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
         raise cursor_invalid()
     begin = int(cursor or 0)
-    wanted = (each for each in cells_of(clone, decided) if file is None or each["file"] == file)
+    wanted = (each for each in cells_of(clone, decided) if file is None or each.file == file)
     items = [each for place, each in enumerate(wanted) if begin <= place <= begin + limit]
     more = len(items) > limit
     return CellPage(items=items[:limit], cursor=str(begin + limit) if more else None)
@@ -171,7 +140,7 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
     whole = decided.evidence.definition.rule_for(file).atomic == "record"
     fields = (field, WHOLE) if whole and field else (field,)
     for cell in cells_of(clone, decided) if described is not None else ():
-        if cell["file"] == file and cell["field"] in fields and _is_key(cell["key"], parts):
+        if cell.file == file and cell.field in fields and _is_key(cell.key, parts):
             return _contested(decided, described, cell)
     return _agreed(clone, decided, described, file, parts, field)
 
@@ -242,27 +211,27 @@ def _silent(evidence: Evidence, described: FileEvidence | None) -> dict[str, str
     return silent
 
 
-def _contested(decided: DecidedRound, described: FileEvidence | None, cell: dict[str, Any]) -> Explanation:
+def _contested(decided: DecidedRound, described: FileEvidence | None, cell: ContestedCell) -> Explanation:
     silent = _silent(decided.evidence, described)
-    nobody = (each for each in decided.evidence.votes if each not in cell["values"])
+    nobody = (each for each in decided.evidence.votes if each not in cell.values)
     return Explanation(
         round=decided.evidence.round,
         commit=decided.commit,
-        file=cell["file"],
-        key=cell["key"],
-        field=cell["field"],
-        values=cell["values"],
-        chosen=cell["chosen"],
-        why=cell["why"],
-        contested=cell["contested"],
-        words=_left_out(described, cell) or _REASONS.get(cell["why"], cell["why"]),
+        file=cell.file,
+        key=cell.key,
+        field=cell.field,
+        values=cell.values,
+        chosen=cell.chosen,
+        why=cell.why,
+        contested=cell.contested,
+        words=_left_out(described, cell) or _REASONS.get(cell.why, cell.why),
         silent={**dict.fromkeys(nobody, "has no such record"), **silent},
     )
 
 
-def _left_out(described: FileEvidence | None, cell: dict[str, Any]) -> str | None:
+def _left_out(described: FileEvidence | None, cell: ContestedCell) -> str | None:
     """Why a file that was voted whole is not in the result."""
-    whole = not cell["key"] and not cell["field"] and cell["chosen"] is None
+    whole = not cell.key and not cell.field and cell.chosen is None
     return "; ".join(described.notes) if whole and described is not None else None
 
 

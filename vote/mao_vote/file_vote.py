@@ -16,9 +16,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
-from .election import WHOLE, Cell, FileDecision, Tally, Why, elect
+from .election import WHOLE, Cell, FileDecision, Why, elect
 from .records import (
     RECORD,
     Aligned,

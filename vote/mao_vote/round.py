@@ -10,13 +10,13 @@ from datetime import datetime
 
 from mao_git import Author, Clone, Content
 from mao_shared.errors import Conflict, InvalidInput
+from mao_shared.models.evidence import Evidence, LedgerChange
 from mao_shared.models.round import Abstention, VoteDefinition
 
 from .evidence import (
-    MARK,
     ROUNDS_FOLDER,
-    Evidence,
-    LedgerChange,
+    RULES,
+    TRAILER,
     cells_path,
     dump_evidence,
     evidence_path,
@@ -82,6 +82,7 @@ def vote_round(
     full = clone.settle_lfs(full, [commits[voter] for voter in voters])
     history = updated_ledger(kept, definition, count)
     evidence = Evidence(
+        rules=RULES,
         round=round_id,
         tick=tick,
         nodes=sorted(nodes),
@@ -178,7 +179,7 @@ def message_of(evidence: Evidence) -> str:
     return (
         f"Ground truth of {len(evidence.votes)} of {len(evidence.nodes)} nodes: {files} files changed, "
         f"{evidence.cells} cells differ, {evidence.conflicts} undecided\n\n"
-        f"{MARK}: {evidence.round}\n"
+        f"{TRAILER}: {evidence.round}\n"
         f"MAO-Tick: {evidence.tick:%Y-%m-%dT%H:%M:%SZ}\n"
         f"MAO-Voters: {' '.join(sorted(evidence.votes))}\n"
     )

@@ -36,8 +36,6 @@ from .records import (
 )
 
 Shape = Literal["records", "document"]
-
-
 """A JSON file holds a list of records, or a document that is voted leaf by leaf."""
 
 
@@ -103,7 +101,6 @@ def _rank(reading: ParsedVersion) -> tuple[int, int, bytes]:
 
 
 Columns = Callable[[], list[str] | None]
-
 Manner = Callable[[], Hashable | None]
 
 

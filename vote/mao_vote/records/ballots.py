@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 IncumbentTexts = Callable[["Series"], "Series"]
-
-
 """From cells to the texts that the ground truth has there so far; null where it has none."""
-
 CANDIDATE = ("cell", "number", "word")
 
 
@@ -183,8 +180,6 @@ class Verdict:
 
 
 Judge = Callable[[Sequence[CellBallot]], Verdict | None]
-
-
 """Decides a cell; None leaves it to the vote. What it is given is in no order that it may count on."""
 
 

@@ -23,21 +23,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 SEPARATORS = (",", ";", "\t", "|")
-
 SAMPLE = 1000  # records that are looked at
-
 _OTHERS = (":", "~", "^", "\x1f", "\x01")  # that a single column may be meant to be cut at
-
 _BLANKS = " \t"  # a line of these is none
-
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
-
 _DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
-
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
-
 LONE_RETURN = re.compile(r"\r(?!\n)")
-
 RETURNS = "some of its lines end with a carriage return alone"
 
 
@@ -242,7 +234,6 @@ class Rows:
 
 
 ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
-
 COMMENTS = "it has comment lines, which CSV does not know"
 
 

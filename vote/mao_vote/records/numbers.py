@@ -31,18 +31,13 @@ if TYPE_CHECKING:
     from polars import DataFrame, Expr, Series
 
 _DIGITS_THAT_FIT = 15  # longer whole numbers would be rounded, so they are compared as texts
-
 _GAP = " '\u00a0\u2009\u202f\u2019"
-
 _POWER = "(?:[eE][+-]?[0-9]+)?"
-
 _COMMA = rf"^[+-]?(?:[0-9]+|[0-9]{{1,3}}(?:[.{_GAP}][0-9]{{3}})+),[0-9]+{_POWER}$"
-
 _GROUPS = (
     rf"^[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}}){{2,}}|(?:\.[0-9]{{3}}){{2,}}|(?:[{_GAP}][0-9]{{3}})+)$"
     rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+\.[0-9]+{_POWER}$"
 )
-
 _MAYBE = rf"^[+-]?[0-9]+[,.{_GAP}]"
 
 
@@ -93,9 +88,7 @@ def number_of(text: str) -> float:
 
 
 MANY = 7  # votes from which the ends of the spread say more of the middle than the middle value does
-
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
-
 _SIGMAS = 5.0  # what is further off is no end of the spread
 
 

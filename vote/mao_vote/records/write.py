@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _SAMPLE = 200  # lines by which the manner of spacing is told
-
 Dump = Callable[[Any], str]
 
 

@@ -26,7 +26,6 @@ from math import fsum, sqrt
 from mao_shared.models.round import Collation, Exclusion
 
 _LARGE = 1e150  # from here on sums and squares of several values may leave the range of floats
-
 _SMALL = 1e-150  # and from here on squares do so at the other end
 
 

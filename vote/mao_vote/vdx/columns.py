@@ -89,7 +89,6 @@ def _named(outcome: Outcome[T], nodes: Sequence[str]) -> CellOutcome[T]:
 
 
 Value = TypeVar("Value")
-
 OBSERVED = "vdx"
 
 

@@ -70,7 +70,6 @@ def _shares(texts: Mapping[int, str]) -> list[float]:
 
 
 T = TypeVar("T", float, str)
-
 Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
 
 

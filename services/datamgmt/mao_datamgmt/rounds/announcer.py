@@ -38,7 +38,6 @@ from .validation import PEER_RECORDS_KEPT, is_attested, is_tick_over
 from .view import RoundIndex
 
 log = get_logger(__name__)
-
 AWAY_PAUSE = 1.0  # seconds between two tries while the federation's store is away
 UNREADABLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
 PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has got through

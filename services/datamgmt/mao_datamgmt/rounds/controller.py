@@ -27,7 +27,6 @@ from .reporting import RoundAlarms
 from .view import FirstSeenTimes, RoundIndex, RoundView
 
 PING_PERIOD = 5.0  # seconds
-
 SETTLE_TIME = timedelta(seconds=10)
 
 
@@ -68,15 +67,10 @@ class StoreHealth:
 
 
 log = get_logger(__name__)
-
 WORKERS = 4
-
 RESYNC = 60.0  # seconds after which every dataset is looked at again, against lost hints
-
 VOTERS_RETRY = 1.0  # seconds to look again while it is not heard yet who votes
-
 STORE_RETRY = 2.0  # seconds to look again while the store is away
-
 BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds
 
 

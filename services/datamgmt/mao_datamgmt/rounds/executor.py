@@ -44,7 +44,6 @@ from .validation import is_attested, is_attested_by_voters, reset
 from .view import Action, AttestRound, CloseRound, OpenRound, RecheckRound, RoundView, UpdateRound
 
 log = get_logger(__name__)
-
 UNATTESTED_COMMIT = "named {commit} as agreed, which no quorum has attested"
 DELIVERY_RETRY = 5.0  # seconds to look again when another node has to deliver
 

@@ -174,7 +174,6 @@ def vote_needed(node: str, nodes: Sequence[str]) -> str | None:
 
 
 log = get_logger(__name__)
-
 RETRY_PAUSE, MAX_RETRY_PAUSE = (
     1.0,
     10.0,

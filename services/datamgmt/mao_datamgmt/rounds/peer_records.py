@@ -26,16 +26,12 @@ from mao_shared.store import Entry, Records, Store, Stored, Unreadable
 from mao_shared.store.unreadable import way_out, why_unreadable
 
 R = TypeVar("R", Announcement, Attestation)
-
 MAX_REMEMBERED_COMMITS = 8  # commits that are remembered of one node and round: two are too many already
-
 AnnouncementsByNode = Mapping[str, Stored[Announcement]]  # node → its announcement
-
 _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
     "attestations": Attestation,
 }
-
 _PARTS = "parts"
 
 

@@ -126,11 +126,8 @@ def _announcement(
 
 
 log = get_logger(__name__)
-
 WATERMARK_PERIOD = 600.0  # seconds between two looks at what has ended
-
 PAUSE = 1.0  # seconds between two tries while the node's own store is away
-
 SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # before that nothing of a round has gone
 
 

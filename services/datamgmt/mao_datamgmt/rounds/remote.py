@@ -29,11 +29,8 @@ from .peer_records import AnnouncementsByNode
 EXCLUDE_FROM_ATTEMPT = (
     3  # attempt from which on a node that changes its word is left out, so that it cannot go on for ever
 )
-
 MAX_COMMITS_SEARCHED = 10_000  # commits of ground truth that are looked through for one that a round has made
-
 HeardCommits = Mapping[str, set[str]]  # node → the commits that it was heard to announce for a round
-
 _TRAILER = re.compile(r"^MAO-Round: (\S+)$", re.MULTILINE)
 
 
@@ -208,7 +205,6 @@ def omitted_nodes(round_: Round, revision: int, right: Pins, said: Announcements
 
 
 PUSH_ATTEMPTS = 3
-
 PUSH_PAUSE = 0.05  # seconds
 
 

@@ -31,7 +31,6 @@ from .validation import RoundRecords
 from .view import RoundIndex
 
 log = get_logger(__name__)
-
 CONCURRENT_VOTES = 1  # votes of one node that are computed at the same time
 RETENTION_PERIOD = 600.0  # seconds
 

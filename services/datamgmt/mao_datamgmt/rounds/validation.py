@@ -32,7 +32,6 @@ from mao_shared.store.unreadable import Misplaced
 from .view import RoundView
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)  # by which the clocks of two nodes may differ
-
 PROPAGATION_TIME = timedelta(seconds=5)  # of a round's beginning, and a tenth of its time, it is heard of
 
 
@@ -133,9 +132,7 @@ def is_attested_by_voters(round_: Round, supporters: set[str], voters: set[str])
 PEER_RECORDS_KEPT = timedelta(
     days=1
 )  # after a round has ended; attestations that come late are still compared
-
 Series = tuple[str, str]  # pipeline and step
-
 AttestationsOf = Callable[[Round], Mapping[str, Attestation]]
 
 
