@@ -207,7 +207,7 @@ class StagingController:
         except (RepositoryError, OSError) as error:
             raise await self._disk_trouble(stored, index, error) from error
         for dataset, stale in prepared.looked_at.items():
-            self._pusher.heard(dataset, stale)
+            self._pusher.note_fetch(dataset, stale)
             if stale is not None:
                 log.warning("prepare.remote_away", dataset=dataset, code=stale.code, error=stale.detail)
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
@@ -297,9 +297,9 @@ class StagingController:
             if published.failure is not None:
                 what = TRUTH_WAITS if published.pushed else "not pushed yet"
                 facts["waiting"] = f"{what}: {published.failure.detail}"
-                self._pusher.want(dataset, published.failure)
+                self._pusher.push_later(dataset, published.failure)
             else:
-                self._pusher.settled(dataset)
+                self._pusher.note_pushed(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
             workspace = self._workspace(stored.record, index)
             await self._works.change([dataset], retain, self._context.data, dataset, workspace)
