@@ -107,21 +107,15 @@ def checkout_paths(
         entry = tree_entry(top, path)
         if isinstance(entry, pygit2.Blob) and path != MARK:
             try:
-                _make_parents(folder, path, options.owner)
+                for parent in reversed((folder / path).relative_to(folder).parents[:-1]):
+                    if not (folder / parent).is_dir():
+                        make_folder(folder / parent, options.owner)
                 written[path] = _write(to, folder / path, entry)
             except OSError as error:
                 if error.errno in _NAME_ERRORS:
                     raise unsafe_name(path, f"cannot be written ({error.strerror})") from error
                 raise
     return written
-
-
-def _make_parents(folder: Path, path: str, owner: int | None) -> None:
-    parents = path.split("/")[:-1]
-    for depth in range(1, len(parents) + 1):
-        parent = folder.joinpath(*parents[:depth])
-        if not parent.is_dir():
-            make_folder(parent, owner)
 
 
 def make_folder(path: Path, owner: int | None) -> None:

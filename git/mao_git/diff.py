@@ -43,17 +43,13 @@ def differing(
         pairs = [(name_of(entry, inside), entry) for entry in after or ()]
         found = [(name, left.pop(name, None), entry) for name, entry in pairs]
         for name, ours, theirs in [*found, *((name, entry, None) for name, entry in left.items())]:
-            if ours is not None and theirs is not None and _is_same(ours, theirs):
+            if ours and theirs and (ours.id, ours.filemode) == (theirs.id, theirs.filemode):
                 continue
             path = inside + name
             if _file(ours) is not None or _file(theirs) is not None:
                 yield TreeDifference(path, _file(ours), _file(theirs))
             if _folder(ours) is not None or _folder(theirs) is not None:
                 todo.append((f"{path}/", _folder(ours), _folder(theirs)))
-
-
-def _is_same(one: pygit2.Object, two: pygit2.Object) -> bool:
-    return one.id == two.id and one.filemode == two.filemode
 
 
 def _folder(entry: pygit2.Object | None) -> pygit2.Tree | None:

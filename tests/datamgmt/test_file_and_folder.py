@@ -72,7 +72,7 @@ def archived(world: World) -> Files:
     ],
     ids=["plain", "shallow, laid afresh", "lfs", "lfs and shallow, laid afresh"],
 )
-async def test_shapes_change_at_every_run(
+async def test_publish_files_and_folders_in_turn(
     tmp_path: Path, above: int | None, settings: Mapping[str, Any], afresh: bool
 ) -> None:
     seen: list[Files] = []
@@ -109,7 +109,7 @@ async def test_shapes_change_at_every_run(
 
 
 @pytest.mark.parametrize("number", range(1, len(SHAPES)))
-def test_ground_truth_follows_the_nodes(tmp_path: Path, number: int) -> None:
+def test_round_follows_files_and_folders_in_turn(tmp_path: Path, number: int) -> None:
     clone = new_repository(tmp_path / "r.git")
     before, after = SHAPES[number - 1 : number + 1]
     base = commit(clone, before)
@@ -120,7 +120,7 @@ def test_ground_truth_follows_the_nodes(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, len(SHAPES)))
-def test_merge_brings_a_change_elsewhere_together(tmp_path: Path, number: int) -> None:
+def test_merge_trees_with_files_and_folders_in_turn(tmp_path: Path, number: int) -> None:
     clone = new_repository(tmp_path / "r.git")
     before, after = SHAPES[number - 1 : number + 1]
     base = commit(clone, before)

@@ -50,7 +50,7 @@ VOTES: dict[str, tuple[list[tuple[str, bool, str]], str]] = {
 
 
 @pytest.mark.parametrize("case", VOTES)
-def test_ground_truth_tells_git_of_just_the_pointers_it_has(tmp_path: Path, case: str) -> None:
+def test_settle_lfs_lists_the_pointers_of_ground_truth(tmp_path: Path, case: str) -> None:
     clone = new_repository(tmp_path / "r.git")
     nodes, expected = VOTES[case]
     commits = {
@@ -76,7 +76,7 @@ def test_ground_truth_tells_git_of_just_the_pointers_it_has(tmp_path: Path, case
     assert decided(["n3", "n1", "n2"]) == made
 
 
-def test_merge_of_both_sides_pointers_is_no_conflict(tmp_path: Path) -> None:
+def test_merge_trees_unites_the_pointers_of_both_sides(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = tree_of(clone, "* x\n", "m")
     ours, theirs = tree_of(clone, "* x\n", "a", "m"), tree_of(clone, "* y\n", "m", "z")
@@ -89,7 +89,7 @@ def test_merge_of_both_sides_pointers_is_no_conflict(tmp_path: Path) -> None:
     assert caught.value.paths == [".gitattributes"]
 
 
-def test_tree_in_which_git_cannot_be_told_is_told_to_mao_all_the_same(tmp_path: Path) -> None:
+def test_settle_lfs_marks_a_tree_without_attributes(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     node = tree_of(clone, "", "a")
     for path in (".gitattributes/x", ".gitattributes"):  # a folder; a file of which git reads nothing
@@ -103,7 +103,7 @@ def test_tree_in_which_git_cannot_be_told_is_told_to_mao_all_the_same(tmp_path: 
 @pytest.mark.parametrize(
     "name", ["a b", "a\tb", "a\u00a0b", "a\u2003b", "a\x0bb", "a\x85b", "a\r", "[x]*?\\"]
 )
-def test_lines_match_what_git_takes_for_a_blank(tmp_path: Path, name: str) -> None:
+def test_attributes_line_matches_blanks_as_git_does(tmp_path: Path, name: str) -> None:
     git(tmp_path, "init", "-q")
     text = with_paths("# mine\n\n*.txt text", {name}, set())
     (tmp_path / ".gitattributes").write_bytes(text.encode())

@@ -211,7 +211,9 @@ def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
     elif number in (errno.EACCES, errno.EPERM):
         code, why = "remote-no-permission", f"user {os.geteuid()} has no permission ({message})"
         next_step = f"Give the node's user access to all of {place}: chown, chmod."
-    elif _is_absent(error, number, path):
+    elif (number in (errno.ENOENT, errno.ENOTDIR) and not path.exists()) or (
+        number is None and _ABSENT.search(str(error)) and not isinstance(error, KeyError)
+    ):
         return unreachable(url, message)
     else:
         code, why = "remote-unavailable", message
@@ -222,12 +224,6 @@ def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
         next=f"{next_step} What is not pushed is kept on this node and tried again.",
         remote=url,
     )
-
-
-def _is_absent(error: Exception, number: int | None, path: Path) -> bool:
-    if number is None:
-        return _ABSENT.search(str(error)) is not None and not isinstance(error, KeyError)
-    return number in (errno.ENOENT, errno.ENOTDIR) and not path.exists()
 
 
 def _is_nearly_full(path: Path) -> bool:

@@ -39,7 +39,8 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
         remote = open_local(path)
         known = {name: remote.references.get(HEADS + name) for name in branches}
         tips = {name: None if each is None else str(each.target) for name, each in known.items()}
-        there = _all_tips(remote)
+        references = [remote.references[name].resolve() for name in remote.references if name != "HEAD"]
+        there = [each.target for each in references if isinstance(each.target, pygit2.Oid)]
         names = list(remote.branches.local)
         checked_out = None if remote.is_bare else remote.references["HEAD"].target
     refused: dict[str, Refusal] = {}
@@ -53,7 +54,11 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
             break
         wanted[name] = new
     for commit in _missing_commits(repo, there, list(wanted.values())):
-        _copy_commit(_Copy(repo, remote, at), commit)
+        check_object(repo, str(commit.tree_id))
+        parent = commit.parents[0].tree if commit.parents else None  # what it has is at the remote already
+        copy = _Copy(repo, remote, at)
+        _copy_tree(copy, commit.tree, parent)
+        copy.write(ObjectType.COMMIT, commit.read_raw())
     moves = {HEADS + name: new for name, new in wanted.items() if tips[name] != new}
     with pushing(repo, Path(remote.path), moves):
         for reference, new in moves.items():
@@ -116,12 +121,6 @@ def _refusal(repo: Repository, name: str, new: str, old: str | None, names: list
     return None
 
 
-def _all_tips(remote: pygit2.Repository) -> list[pygit2.Oid]:
-    names = [name for name in remote.references if name != "HEAD"]
-    targets = (remote.references[name].resolve().target for name in names)
-    return [target for target in targets if isinstance(target, pygit2.Oid)]
-
-
 def _missing_commits(repo: Repository, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
     """Commits that no reference of the remote leads to, parents first."""
     walker = repo.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
@@ -144,14 +143,6 @@ class _Copy:
     def write(self, kind: ObjectType, data: bytes) -> None:
         with self.at():
             self.target.write(kind, data)
-
-
-def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
-    """Copies a commit after all that it holds; what its first parent has is at the remote already."""
-    check_object(copy.repo, str(commit.tree_id))
-    parent = commit.parents[0].tree if commit.parents else None
-    _copy_tree(copy, commit.tree, parent)
-    copy.write(ObjectType.COMMIT, commit.read_raw())
 
 
 def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> None:

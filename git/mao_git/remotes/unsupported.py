@@ -109,7 +109,8 @@ def unsupported_error(message: str, url: str, path: Path | None = None) -> Inval
         if match := kind.said.search(said):
             words = [each for each in match.groupdict().values() if each]
             return _error(url, path, kind.what.replace("{word}", words[0] if words else "another"), kind.next)
-    if path is not None and _lacks_an_object(said) and _is_partial(path):
+    lacks_object = any(words in said for words in ("object not found", "no match for id", "missing"))
+    if path is not None and lacks_object and _is_partial(path):
         return _error(url, path, *_PARTIAL)
     return None
 
@@ -128,10 +129,6 @@ def _path_of(url: str) -> str:
     """The folder on the server, as far as the URL names one."""
     _, scheme, rest = url.partition("://")
     return "/" + rest.partition("/")[2] if scheme else url.partition(":")[2] or url
-
-
-def _lacks_an_object(message: str) -> bool:
-    return any(words in message for words in ("object not found", "no match for id", "missing"))
 
 
 def _is_partial(path: Path) -> bool:

@@ -57,15 +57,19 @@ def fsck(repository: Path, branch: str) -> str | None:
         if not (repository / name).is_dir():
             return f"its folder {name} is missing"
     try:
-        fault = _fault_of_files(repository) or _fault_of_references(repository, branch)
+        if fault := _fault_of_files(repository):
+            return fault
+        references = read_references(repository)
     except OSError as error:
         return f"it cannot be read ({error})"
-    if fault is not None:
-        return fault
-    references = {name: oid for name, oid in read_references(repository).items() if oid is not None}
-    theirs = {oid for name, oid in references.items() if name.startswith(TRACKED)}
+    if damaged := [name for name, oid in references.items() if oid is None]:
+        return f"the file {damaged[0]} is empty or damaged"
+    if KNOWN + branch in references and HEADS + branch not in references:
+        return f"its branch {branch} is missing"
+    tips = {oid for oid in references.values() if oid is not None}
+    theirs = {oid for name, oid in references.items() if oid is not None and name.startswith(TRACKED)}
     try:
-        _check_all(RawObjects(repository), set(references.values()), theirs, shallow_ids(repository))
+        _check_all(RawObjects(repository), tips, theirs, shallow_ids(repository))
     except ObjectUnreadable as error:
         return f"the object {error}"
     return None
@@ -85,16 +89,6 @@ def _fault_of_files(repository: Path) -> str | None:
         return "its file config names no remote"
     except (pygit2.GitError, ValueError) as error:
         return f"it cannot be opened ({error})"
-
-
-def _fault_of_references(repository: Path, branch: str) -> str | None:
-    references = read_references(repository)
-    for name, oid in references.items():
-        if oid is None:
-            return f"the file {name} is empty or damaged"
-    if KNOWN + branch in references and HEADS + branch not in references:
-        return f"its branch {branch} is missing"
-    return None
 
 
 def _check_all(objects: RawObjects, tips: set[str], theirs: set[str], shallow: set[str]) -> None:

@@ -44,7 +44,8 @@ def main() -> int:
         set_private_umask()
         configure_logs("backup", settings.log_level, settings.log_format)
         if asked.command == "take":
-            _refuse_missing_folder(asked.target)
+            if asked.target.endswith("/") and not os.path.lexists(asked.target):
+                raise folder_missing(Path(asked.target))  # a path does not keep the slash
             asyncio.run(_take(settings, asked.target))
         else:
             asyncio.run(_restore(settings, asked.file, replace=asked.replace))
@@ -57,12 +58,6 @@ def main() -> int:
             sys.stderr.write(f"  next: {error.next}\n")
         return EXIT_CODES.get(error.status, 1)
     return 0
-
-
-def _refuse_missing_folder(target: str) -> None:
-    """`DIR/` that is not there is no file of that name; a path does not keep the slash."""
-    if target.endswith("/") and not os.path.lexists(target):
-        raise folder_missing(Path(target))
 
 
 async def _take(settings: DataSettings, target: str) -> None:

@@ -330,7 +330,7 @@ def _check_places(files: Iterable[str], links: Iterable[str]) -> None:
         if not check_name(name).startswith("data/workspaces/"):
             raise backup_invalid(f"the link {name!a} is not in a tool's output")
     for name in (known & linked) | ((known | linked) & folders):
-        raise backup_invalid(f"{name!a} is a file, a link or a folder at once")
+        raise backup_invalid(f"{name!a} is listed as more than one of file, link and folder")
 
 
 def _parents(name: str) -> Iterator[str]:

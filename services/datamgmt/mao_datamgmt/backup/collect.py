@@ -54,6 +54,9 @@ class NodePaths:
     agreements: Path
     federation: Path
 
+    def folders(self) -> set[Path]:
+        return {self.data, self.agreements, self.federation}
+
     def folder(self, name: str) -> Path:
         """Of one of `archive.FOLDERS`."""
         return {"data": self.data, "agreements": self.agreements, "federation": self.federation}[name]

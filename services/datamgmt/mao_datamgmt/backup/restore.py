@@ -96,12 +96,19 @@ async def restore_backup(
             if not places.may_hold(name):
                 raise backup_invalid(f"a file in it is called {name[:200]!a}, which no backup has")
         if header.node != settings.node:
-            raise _other_node(header.node, settings.node)
+            raise Conflict(
+                f"The backup is of the node {header.node!r}, and this one is called {settings.node!r}.",
+                code="other-node",
+                next=f"Set MAO_NODE={header.node} and restore again: its branches and keys have that name.",
+            )
         refuse_running(settings)
         await asyncio.to_thread(_require_room, places, manifest)
         with ExitStack() as held:
             for service in ("runner", "datamgmt"):
-                held.enter_context(_not_running(places.data, service))
+                try:
+                    held.enter_context(process_lock(places.data, service))
+                except Conflict as error:
+                    raise _running(f"its {service} holds {places.data}/{service}.lock") from error
             return await _restore(settings.node, store, places, archive, header, manifest, replace)
     except OSError as error:
         raise _failed(error) from error
@@ -145,7 +152,8 @@ async def _restore(
     await asyncio.to_thread(shutil.rmtree, staged)
     (places.data / RESTORING).unlink()
     sync_folder(places.data)
-    return RestoreResult(header, files, written, _asides(places, progress.aside))
+    replaced = [each / REPLACED / progress.aside for each in places.folders()] if progress.aside else []
+    return RestoreResult(header, files, written, sorted(each for each in replaced if each.is_dir()))
 
 
 def _note(places: NodePaths, progress: RestoreProgress) -> None:
@@ -187,15 +195,6 @@ def _is_served(path: str) -> bool:
         caller.connect(path)
         return True
     return False
-
-
-def _not_running(data: Path, service: str) -> ExitStack:
-    held = ExitStack()
-    try:
-        held.enter_context(process_lock(data, service))
-    except Conflict as error:
-        raise _running(f"its {service} holds {data}/{service}.lock") from error
-    return held
 
 
 def _running(why: str) -> Conflict:
@@ -270,13 +269,6 @@ async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | No
 async def _clear(store: Store, prefix: str) -> None:
     while found := (await store.list(prefix, limit=100)).entries:
         await store.transact([], [Delete(entry.key) for entry in found])
-
-
-def _asides(places: NodePaths, aside: str | None) -> list[Path]:
-    if aside is None:
-        return []
-    folders = {each / REPLACED / aside for each in (places.data, places.agreements, places.federation)}
-    return sorted(each for each in folders if each.is_dir())
 
 
 def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Path) -> int:
@@ -374,14 +366,6 @@ def _as_restored(node: str, put: Put, backup_at: datetime, restored_at: datetime
         return put
     changed = after_restore(run, backup_at, restored_at)
     return put if changed is run else Put(put.key, dump(changed))
-
-
-def _other_node(theirs: str, ours: str) -> Conflict:
-    return Conflict(
-        f"The backup is of the node {theirs!r}, and this one is called {ours!r}.",
-        code="other-node",
-        next=f"Set MAO_NODE={theirs} and restore again: its branches, keys and certificates have that name.",
-    )
 
 
 def _not_empty(there: list[str]) -> Conflict:

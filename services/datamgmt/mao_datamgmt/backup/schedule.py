@@ -93,7 +93,8 @@ class BackupSchedule:
     async def look(self) -> None:
         """Reports when the last one is twice as old as it should be, whatever prevents the next one."""
         since = self._latest or self._began_at
-        if self._clock.now() - since > 2 * self._every and not self._is_told():
+        reported = any(each.name == CONDITION for each in self._conditions.current())
+        if self._clock.now() - since > 2 * self._every and not reported:
             self._report(f"The last backup is of {_time(since)}.", "See the data manager's log.")
 
     def _newest(self, found: list[tuple[datetime, Path]]) -> datetime | None:
@@ -132,9 +133,6 @@ class BackupSchedule:
 
     def _clear(self) -> None:
         self._conditions.clear(CONDITION, str(self._folder))
-
-    def _is_told(self) -> bool:
-        return any(each.name == CONDITION for each in self._conditions.current())
 
 
 def _step_for(folder: Path) -> str | None:

@@ -78,12 +78,12 @@ def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
 
 def write_archive(source: ArchiveSource, packing: Packing) -> Iterator[bytes]:
     """The archive in pieces."""
-    return _zip(source) if packing == "zip" else _compressed(_tar(source))
+    return _zip(source) if packing == "zip" else _tar_gz(source)
 
 
-def _compressed(pieces: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+def _tar_gz(source: ArchiveSource) -> Iterator[bytes]:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    for piece in pieces:
+    for piece in _tar(source):
         if packed := packer.compress(piece):
             yield packed
     yield packer.flush()
@@ -136,16 +136,12 @@ def _zip(source: ArchiveSource) -> Iterator[bytes]:
     sink = ZipSink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in source.members:
-            with archive.open(_zip_info(source, member), "w", force_zip64=True) as file:
+            info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
+            mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
+            info.external_attr = mode << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as file:
                 for piece in source.pieces(member):
                     file.write(piece)
                     yield sink.take()
     yield sink.take()
-
-
-def _zip_info(source: ArchiveSource, member: ArchiveEntry) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
-    mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
-    info.external_attr = mode << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info

@@ -158,23 +158,17 @@ def list_files(
     """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
     clone = Clone.open(context.data.clone(name))
     entries = clone.list_files(clone.resolve(ref or GROUND_TRUTH), path)
-    begin = _place_after(entries, cursor)
+    names = [mao_git.paths.printable(each.name) for each in entries]
+    if cursor is not None and cursor not in names:
+        raise cursor_invalid()
+    begin = 0 if cursor is None else names.index(cursor) + 1
     page = entries[begin : begin + limit]
     more = len(entries) > begin + limit
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     return Listing(
         items=[_file(inside, entry) for entry in page],
-        cursor=mao_git.paths.printable(page[-1].name) if more and page else None,
+        cursor=names[begin + limit - 1] if more and page else None,
     )
-
-
-def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    for place, entry in enumerate(entries):
-        if mao_git.paths.printable(entry.name) == cursor:
-            return place + 1
-    raise cursor_invalid()
 
 
 def _file(inside: str, entry: FileEntry) -> FileInfo:

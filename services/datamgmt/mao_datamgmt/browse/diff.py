@@ -21,7 +21,7 @@ from mao_shared.models.dataset import (
     RowsDifference,
 )
 from mao_vote import records
-from mao_vote.records import NotRecords, RecordFormat, TableDiff
+from mao_vote.records import NotRecords, RecordFormat
 
 RECORDS_MAX = {
     RecordFormat.CSV: 32 << 20,
@@ -58,7 +58,11 @@ def difference(
     new = clone.resolve(after or context.node)
     kinds = {clone.kind(commit, path) for commit in (old, new)}
     if kinds == {None}:
-        raise _no_path(name, path, old, new)
+        raise NotFound(
+            f"There is no {path!r} in commit {old[:10]} nor in {new[:10]}.",
+            code="path-not-found",
+            next=f"List what differs: maoctl dataset diff {name} {old[:10]} {new[:10]}",
+        )
     deltas = clone.file_changes(old, new, path)
     page = [each for each in deltas if cursor is None or each.path > cursor]
     answer = DatasetDiff(before=old, after=new, files=[_file(each) for each in page[:limit]])
@@ -66,14 +70,6 @@ def difference(
     if "folder" not in kinds and deltas:
         _fill(context, clone, answer, deltas[0], manner, key, limit)
     return answer
-
-
-def _no_path(name: str, path: str, old: str, new: str) -> NotFound:
-    return NotFound(
-        f"There is no {path!r} in commit {old[:10]} nor in {new[:10]}.",
-        code="path-not-found",
-        next=f"List what differs: maoctl dataset diff {name} {old[:10]} {new[:10]}",
-    )
 
 
 def _file(delta: FileChange) -> FileDifference:
@@ -109,13 +105,18 @@ def _fill(
     if manner != "lines":
         try:
             answer.rows = _rows(contents, how, key, limit)
-            if _says_nothing(answer.rows):
+            rows = answer.rows
+            if not (rows.added or rows.removed or rows.changed or rows.columns_added or rows.columns_removed):
                 answer.note = "The records are the same and only spelt differently: compare it as lines."
             return
         except NotRecords as reason:
-            answer.note = _refused_or_note(
-                delta.path, reason, wanted=manner == "rows" or bool(key), known=how
-            )
+            if manner == "rows" or key:
+                raise InvalidInput(
+                    f"{delta.path!r} cannot be compared as records: {reason}.",
+                    code="not-records",
+                    next="Name other key columns, or leave 'rows' and 'key' out to compare lines.",
+                ) from reason
+            answer.note = f"Not compared as records: {reason}." if how else None
     _fill_lines(answer, contents, delta.path, limit)
 
 
@@ -133,10 +134,7 @@ def _rows(
     if how is None:
         raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
     before, after = (records.load(each, how) for each in sides)
-    return _rows_answer(records.compare(before, after, records.choose_key([before, after], key), limit))
-
-
-def _rows_answer(found: TableDiff) -> RowsDifference:
+    found = records.compare(before, after, records.choose_key([before, after], key), limit)
     return RowsDifference(
         key=list(found.key.columns),
         key_source=found.key.source,
@@ -151,10 +149,6 @@ def _rows_answer(found: TableDiff) -> RowsDifference:
     )
 
 
-def _says_nothing(found: RowsDifference) -> bool:
-    return not (found.added or found.removed or found.changed or found.columns_added or found.columns_removed)
-
-
 def _row(change: records.RowChange) -> RowDifference:
     fields = {
         name: FieldDifference(before=_cut(old), after=_cut(new)) for name, (old, new) in change.fields.items()
@@ -166,18 +160,6 @@ def _row(change: records.RowChange) -> RowDifference:
 
 def _cut(text: str | None) -> str | None:
     return text if text is None or len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
-
-
-def _refused_or_note(
-    path: str, reason: NotRecords, *, wanted: bool, known: records.RecordFormat | None
-) -> str | None:
-    if wanted:
-        raise InvalidInput(
-            f"{path!r} cannot be compared as records: {reason}.",
-            code="not-records",
-            next="Name other key columns, or leave 'rows' and 'key' out to compare lines.",
-        )
-    return f"Not compared as records: {reason}." if known else None
 
 
 def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limit: int) -> None:

@@ -1,7 +1,7 @@
 """Conditions of the node's data that a person should know of: full disks, old outboxes, rewound branches.
 
-A branch at a remote that lost commits, say after a restored backup of the git server, is noticed for ground truth
-and other nodes' branches: the clone keeps what it has seen. This node's own branch stops at its push.
+A branch that lost commits at its remote, say when the git server was restored from a backup, is noticed for
+ground truth and other nodes' branches: the clone keeps what it has seen. This node's own stops at its push.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
     """What goes into the crate; without `data` only records and logs. Raises what `find_steps` raises."""
     steps = find_steps(context, run_id, run)
     first = steps[0].record
+    document = b"" if run is None else document_of(run)
     return Export(
         run_id,
         first["pipeline"],
@@ -83,7 +84,9 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
         format_time(context.clock.now()),
         about,
         [_gathered(context, run_id, step, data) for step in steps],
-        None if run is None else CrateItem(DOCUMENT, partial(_in_memory, document_of(run)), in_git=False),
+        None
+        if run is None
+        else CrateItem(DOCUMENT, lambda: ContentStream(len(document), iter((document,))), in_git=False),
     )
 
 
@@ -97,15 +100,16 @@ def document_of(run: Run) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _in_memory(data: bytes) -> ContentStream:
-    return ContentStream(len(data), iter((data,)))
-
-
 def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> StepFiles:
     folder = f"{step.index}-{step.name}"
     log = log_path(context, run_id, step)
+    inputs: list[CrateItem] = []
     outputs: list[CrateItem] = []
     tree = None
+    if step.input is not None and data:
+        clone = open_dataset(context, step.input[0])
+        commit = clone.resolve(step.input[1])
+        inputs = _items(context, clone, commit, sorted(clone.list_paths(commit)), f"{folder}/input")
     if step.commit is not None:
         clone = open_dataset(context, step.dataset)
         tree = clone.tree(step.commit)
@@ -114,18 +118,10 @@ def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> 
     return StepFiles(
         step,
         tree,
-        _inputs(context, step, f"{folder}/input") if data else [],
+        inputs,
         outputs,
         None if log is None else CrateItem(f"{folder}/log.txt", partial(open_plain, log), in_git=False),
     )
-
-
-def _inputs(context: Context, step: StepEvidence, folder: str) -> list[CrateItem]:
-    if step.input is None:
-        return []
-    clone = open_dataset(context, step.input[0])
-    commit = clone.resolve(step.input[1])
-    return _items(context, clone, commit, sorted(clone.list_paths(commit)), folder)
 
 
 def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[CrateItem]:

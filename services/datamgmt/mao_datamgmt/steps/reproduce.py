@@ -107,7 +107,9 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
     for each in changes.written:
         if is_attributes(each.path) and each.path in ours and each.link is None:
-            ours[each.path] = _own_words(workspace.data, each)
+            with output.open_file(workspace.data, each) as stream:
+                own = _id_without_lines(stream.read())
+            ours[each.path] = None if own is None else FileDigest(own)
     return judge(_compared(clone, base, original, ours))
 
 
@@ -150,19 +152,20 @@ def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest
     theirs.pop(mao_git.lfs.MARK, None)
     paths = ours.keys() | theirs.keys()
     before = clone.blob_ids(base, paths)
-    ours = {path: ours[path] if path in ours else _as_before(clone, before.get(path)) for path in paths}
+    for path in (
+        paths - ours.keys()
+    ):  # with the digest of what looks like a pointer: publishing may move it to LFS
+        ours[path] = (
+            FileDigest(blob, hashlib.sha256(clone.small_blob(blob)).hexdigest())
+            if (blob := before.get(path))
+            else None
+        )
     theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
     for path in filter(is_attributes, paths):
-        theirs[path] = _without_lines(clone, theirs[path])
+        found = theirs[path]
+        theirs[path] = None if found is None else _id_without_lines(clone.read_blob(found))
     unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
     return OutputComparison(ours, theirs, _pointers(clone, unequal - {""}))
-
-
-def _as_before(clone: Clone, content: str | None) -> FileDigest | None:
-    """With the SHA-256 of what looks like a pointer: publishing may have moved it to LFS."""
-    if content is None:
-        return None
-    return FileDigest(content, hashlib.sha256(clone.small_blob(content)).hexdigest())
 
 
 def is_attributes(path: str) -> bool:
@@ -170,19 +173,10 @@ def is_attributes(path: str) -> bool:
     return path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES
 
 
-def _without_lines(clone: Clone, content: str | None) -> str | None:
-    """The id that an attributes file has without our lines."""
-    if content is None:
-        return None
-    data = mao_git.attributes.without_lines(clone.read_blob(content))
+def _id_without_lines(attributes: bytes) -> str | None:
+    """The id that an attributes file has without our lines; None if nothing is left."""
+    data = mao_git.attributes.without_lines(attributes)
     return _blob_id(data) if data else None
-
-
-def _own_words(folder: Path, found: FoundFile) -> FileDigest | None:
-    """The same for a file that the tool left."""
-    with output.open_file(folder, found) as stream:
-        data = mao_git.attributes.without_lines(stream.read())
-    return FileDigest(_blob_id(data)) if data else None
 
 
 def _blob_id(data: bytes) -> str:
