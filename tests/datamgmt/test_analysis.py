@@ -22,7 +22,7 @@ from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Check, Delete, Write
 from mao_shared.store.memory import MemoryStore
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, PATIENCE, World, run_of, runs_on, step, working, writes
 
@@ -213,11 +213,11 @@ async def test_a_node_that_shares_nothing_never_asks_about_rounds(
 
     async with working(tmp_path) as world:
         rounds = world.manager.rounds
-        async with background(*rounds.parts(), on_failure=lambda: None):
-            await eventually(lambda: world.manager.sharing.is_solo("data"))
-            for name in ("obstacle", "remark", "is_shared", "apart", "declared"):
+        async with background(*rounds.loops(), on_failure=lambda: None):
+            await eventually_answers(lambda: world.manager.sharing.is_solo("data"))
+            for name in ("obstacle", "remark", "is_shared", "solo_refusal", "declared"):
                 monkeypatch.setattr(DatasetSharing, name, asked)
-            monkeypatch.setattr(InputGate, "of", asked)
+            monkeypatch.setattr(InputGate, "check", asked)
             first = step("collect", "data", world.master)
             reads = step("sum", "data", world.master, ("data", str(world.master), "ground-truth"))
             for number, one in enumerate((first, reads)):

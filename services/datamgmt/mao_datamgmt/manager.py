@@ -26,7 +26,7 @@ from mao_shared.models import (
     ResolvedStep,
     Run,
     Series,
-    Shared,
+    SharedDataset,
     Signer,
 )
 from mao_shared.models import dataset as models_dataset
@@ -103,8 +103,8 @@ class DataManager:
         unreadable = self.unreadable = Unreadable(conditions)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
         voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
-        shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        agreement = self.sharing = DatasetSharing(context.node, datasets, voters, shared, conditions)
+        shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
+        agreement = self.sharing = DatasetSharing(context.node, datasets, voters, shared)
         runs = RunRecords(own, context.node, unreadable)
         late = LatePushes(context, self._works, runs)
         self.mender = CloneRepair(
@@ -166,7 +166,7 @@ class DataManager:
             agreement,
             self.pusher,
             metrics,
-            self.rounds.truths,
+            self.rounds.input_gate,
             self.analysis.requests,
         )
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
@@ -190,7 +190,7 @@ class DataManager:
             self.health.run(),
             recheck_unreadable(self.unreadable),
             *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
-            *self.rounds.parts(),
+            *self.rounds.loops(),
         ]
 
     async def retain(self) -> None:
@@ -280,7 +280,7 @@ class DataManager:
 
     async def _promotes(self, name: str) -> bool:
         """Whether this node's snapshot of a dataset becomes ground truth at once."""
-        return self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
+        return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> datasets.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""

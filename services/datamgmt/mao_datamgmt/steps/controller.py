@@ -118,9 +118,9 @@ class StagingController:
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
         verdict, wrote_input = await self._input_readiness(run, index), has_written_input(run, index)
-        if verdict.says == "wait":
+        if verdict.state == "wait":
             return await self._wait_for_truth(stored, index, verdict)
-        if verdict.says == "late":
+        if verdict.state == "late":
             if step.spec.on_late_truth == "skip":
                 return await self._skip(stored, index, verdict.reason)
             stored, wrote_input = with_own_input(stored, index), False
@@ -146,9 +146,9 @@ class StagingController:
     async def _input_readiness(self, run: Run, index: int) -> InputReadiness:
         """Rounds are asked about a dataset that other nodes have a say in, and about no other."""
         source = run.steps[index].spec.input
-        if source is None or self._agreement.is_solo(source.name):
+        if source is None or await self._agreement.is_solo(source.name):
             return GO
-        return await self._truths.of(run, index)
+        return await self._truths.check(run, index)
 
     async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: InputReadiness) -> float | None:
         run, source = stored.record, stored.record.steps[index].spec.input
@@ -259,7 +259,7 @@ class StagingController:
             commit = await self._change(stored, [dataset], commit_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
-            solo = self._agreement.is_solo(dataset)
+            solo = await self._agreement.is_solo(dataset)
             obstacle = None if solo else await self._agreement.obstacle(dataset)
             published: Published = await self._change(
                 stored, [dataset], push_output, self._context, run, step, commit, promote=obstacle is None
