@@ -1,11 +1,4 @@
-"""Which columns identify records; records found and tables compared by them.
-
-Which columns tell records apart.
-
-One record of a table, found by its key.
-
-Two tables matched by key, compared field by field.
-"""
+"""Which columns identify records; records found, and tables compared, by them."""
 
 from __future__ import annotations
 

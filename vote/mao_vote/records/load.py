@@ -1,9 +1,4 @@
-"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back.
-
-Files to tables of text.
-
-JSON documents that are no list of records: their leaves as a table, and back.
-"""
+"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back."""
 
 from __future__ import annotations
 
