@@ -220,14 +220,14 @@ def _model(
     if best is None:
         best, _ = elect(votes, incumbent=was(), weights=weights)
     fitting = [each for each in readings if manners[each.content] == best] or readings
-    return min(fitting, key=lambda each: _distance(each, result, how))
 
+    def distance(reading: ParsedVersion) -> tuple[bool, bool]:
+        table = reading.version.table
+        if reading.shape == "document":
+            return set(table["path"]) != set(result["path"]), False
+        return how.tabular and table.columns != result.columns, not table.height
 
-def _distance(reading: ParsedVersion, result: Table, how: RecordFormat) -> tuple[bool, bool]:
-    table = reading.version.table
-    if reading.shape == "document":
-        return set(table["path"]) != set(result["path"]), False
-    return how.tabular and table.columns != result.columns, not table.height
+    return min(fitting, key=distance)
 
 
 def _same(result: Table, table: Table, how: RecordFormat) -> bool:

@@ -43,7 +43,9 @@ def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = Non
         _check(tables, declared)
         return Key(tuple(declared), "declared")
     filled = [table for table in tables if table.height]
-    for columns in _candidates(_common(filled)):
+    names = filled[0].columns if filled else []
+    common = [name for name in names if all(name in each.columns for each in filled)]
+    for columns in _candidates(common):
         if all(_unique(table, columns) for table in filled):
             return Key(columns, "inferred")
     return Key((), "position")
@@ -141,12 +143,6 @@ def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], column
         found = sample.join(other, on=list(columns), how="semi")[_SAMPLE_PLACE]
         behind = behind.scatter(found, behind.gather(found) + vote)
     return int((2 * behind > total).sum()) >= _MEETING * sample.height
-
-
-def _common(tables: Sequence[DataFrame]) -> list[str]:
-    if not tables:
-        return []
-    return [name for name in tables[0].columns if all(name in each.columns for each in tables)]
 
 
 def _candidates(common: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -182,8 +182,7 @@ def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
         return
     below = value.items() if isinstance(value, dict) else enumerate(value)
     for name, inner in below:
-        step = str(name).replace("~", "~0").replace("/", "~1")
-        yield from _leaves(f"{path}/{step}", inner, depth + 1)
+        yield from _leaves(f"{path}/{_escape_step(str(name))}", inner, depth + 1)
 
 
 def _text(value: Any) -> str:

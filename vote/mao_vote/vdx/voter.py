@@ -99,7 +99,9 @@ class Voter:
         before = self._standings(len(values), history)
         if len(numbers) < self.definition.needed(len(values)):
             return Outcome(None, (0.0,) * len(values), before, "quorum")
-        out = self._excluded(numbers)
+        limits = self.definition.exclusion, self.definition.exclusion_threshold
+        places = list(numbers)
+        out = frozenset(places[each] for each in excluded(list(numbers.values()), *limits))
         heard = {at: each for at, each in numbers.items() if at not in out}
         weights = self._weights(heard, before)
         votes = [WeightedValue(each, weights[at]) for at, each in heard.items()]
@@ -141,11 +143,6 @@ class Voter:
         if self.shares and len(self.shares) != voters:
             raise ValueError(f"{voters} values and the shares of {len(self.shares)} voters")
         return history or (NEW,) * voters
-
-    def _excluded(self, numbers: Mapping[int, float]) -> frozenset[int]:
-        places = list(numbers)
-        out = excluded(list(numbers.values()), self.definition.exclusion, self.definition.exclusion_threshold)
-        return frozenset(places[each] for each in out)
 
     def _weights(self, heard: Mapping[int, float], before: History) -> dict[int, float]:
         standings = [before[at] for at in heard]
