@@ -32,6 +32,8 @@ from .records import (
 
 Shape = Literal["records", "document"]
 """A JSON file holds a list of records, or a document that is voted leaf by leaf."""
+Columns = Callable[[], list[str] | None]
+Manner = Callable[[], Hashable | None]
 
 
 class TooFewReadable(Exception):
@@ -89,10 +91,6 @@ def parse_versions(
             abstained |= dict.fromkeys(holders, str(why))
     readings.sort(key=lambda each: (-each.version.votes, -each.version.weight, each.content))
     return readings, abstained
-
-
-Columns = Callable[[], list[str] | None]
-Manner = Callable[[], Hashable | None]
 
 
 @dataclass(slots=True)

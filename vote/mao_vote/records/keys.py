@@ -22,6 +22,8 @@ _SAMPLED = 1000  # records of a table that are looked up in the others
 _MEETING = 0.5  # the share of them that must be there
 _SAMPLE_PLACE = "\0place"  # `load` lets no NUL through
 _TRIED = 10_000  # records that rule a column out before all are looked at
+_KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
+_AFTER = "\0new:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +197,6 @@ def same_text(observed: str, wanted: str) -> bool:
 
 def _json_quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-_KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
-_AFTER = "\0new:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ from .collation import (
 )
 from .standing import NEW, History, advanced, base_weights, hybrid_weights, is_first, reweighed, weighed
 
+T = TypeVar("T", float, str)
+Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
+
 
 def text_weights(texts: Mapping[int, str], before: History, rule: HistoryRule) -> dict[int, float]:
     """What agreement is to numbers is here the part of the others who say the same."""
@@ -62,10 +65,6 @@ def _alike(texts: Mapping[int, str]) -> list[int]:
 
 def _shares(texts: Mapping[int, str]) -> list[float]:
     return [each / (len(texts) - 1) for each in _alike(texts)] if len(texts) > 1 else [1.0]
-
-
-T = TypeVar("T", float, str)
-Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ NO_OTHER_VOTER = "no other node is left to vote"
 RECHECKED_FOR = PEER_RECORDS_KEPT - timedelta(hours=1)  # nodes remove peer records by clocks of their own
 INCOMPLETE_CLOSE = "was closed without exactly one entry for each of its nodes"
 EARLY_CLOSE = "was closed before its deadline, without nodes that still had time"
+NOT_ANNOUNCED = Abstention(reason="late", detail="it had said nothing when the round was closed")
 
 
 def decide(view: RoundView) -> RoundDecision:
@@ -249,9 +250,6 @@ def _reachable_snapshots(view: RoundView, earlier: Round, later: Round) -> int:
         announced[node].record.commit is not None if node in announced else node not in after
         for node in earlier.nodes
     )
-
-
-NOT_ANNOUNCED = Abstention(reason="late", detail="it had said nothing when the round was closed")
 
 
 def abstentions(round_: Round, announced: Mapping[str, Stored[Announcement]]) -> dict[str, Abstention]:
