@@ -1,7 +1,7 @@
-"""Put the project's own packages into the virtual environment that runs this script: for the container images.
+"""Put the project's own packages into the virtual environment that runs this script: for container images.
 
-A path file and small start scripts, so that an image needs no build backend. Metadata is written too, so that
-`importlib.metadata.version()` answers. In a checkout `scripts/machine.sh venv` installs them with pip, editable.
+A path file and small start scripts, so that an image needs no build backend. Metadata is written too, so
+that `importlib.metadata.version()` answers. In a checkout `scripts/machine.sh venv` has pip install them.
 """
 
 import sys
