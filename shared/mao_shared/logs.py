@@ -1,13 +1,7 @@
-"""Structured logs, the one rule for masking secrets, and imports without heavy optional packages.
+"""Structured logs, one line an event, in which secrets are masked; imports without heavy optional packages.
 
-One rule for what is never shown: secrets by their name, by their shape, and in URLs. Pure.
-
-Imports a library without what it takes along just because that is installed.
-
-structlog and httpx each load rich, which the services never use: 4 MB in each of a node's processes when
-maoctl shares their environment (measured as private memory; in the service images rich is not installed).
-
-Structured logs: one line an event, with service, run and request ids; secrets are masked.
+What is masked (the rule is pure): values of secret names, values that look like keys or tokens, and passwords
+in URLs.
 """
 
 from __future__ import annotations
@@ -24,13 +18,10 @@ from datetime import datetime
 from typing import Any
 
 MASK = "•••"
-
 _NAME = re.compile(
     r"token|secret|passw|authorization|credential|private[_-]?key|api[_-]?key|access[_-]?key", re.IGNORECASE
 )
-
 _URL = re.compile(r"(https?://)[^/@\s]+(?=@)|(://)[^/@\s]*:[^/@\s]+(?=@)", re.IGNORECASE)
-
 _SHAPE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20}|\bgithub_pat_\w{20}|\bglpat-[\w-]{16}"
     r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]{10}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"
@@ -38,7 +29,7 @@ _SHAPE = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what bears this name is to stay unsaid."""
+    """Whether the value of something of this name is secret."""
     return _NAME.search(name) is not None
 
 
@@ -89,15 +80,10 @@ with blocked_imports("rich"):
     import structlog
 
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
-
 _LEVELS = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
-
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
-
-
-"""Libraries that say at `info` what our own lines say already."""
-
-AGAIN_AFTER = 60.0  # seconds of an outage after which the log is told once more
+"""Libraries whose `info` lines repeat our own."""
+AGAIN_AFTER = 60.0  # seconds of an outage after which it is logged once more
 
 
 class Outage:
@@ -202,7 +188,7 @@ def get_logger(name: str) -> Any:
 
 
 def bind(**facts: Any) -> Any:
-    """Context manager: facts that every log line of the block (and tasks begun in it) carries."""
+    """Context manager: facts that every log line of the block (and of tasks started in it) carries."""
     return structlog.contextvars.bound_contextvars(**facts)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.manager import DataManager, build
-from mao_git import TROUBLE
+from mao_git import ObjectBroken
 from mao_shared import keys
 from mao_shared.metrics import Metrics
 from mao_shared.models import Alarm, Series, Shared, Webhook
@@ -138,7 +138,7 @@ async def test_retention_one_dataset_that_raises_keeps_no_other(
 
     def tidy(_: Any, dataset: str, __: Any) -> None:
         if dataset == "bad":
-            raise TROUBLE[0]("spoilt")
+            raise ObjectBroken("spoilt")
         tidied.append(dataset)
 
     monkeypatch.setattr("mao_datamgmt.manager.tidy", tidy)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-import mao_git
 from mao_git import Clone
 from mao_shared.errors import NotFound
 
@@ -48,7 +47,7 @@ def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
     newest: str | None = None
     since: list[str] = []  # commits since the last round that was met, on the way back
     after, between, faulty = 0, 0, list[str]()
-    for entry in mao_git.walk_line(clone, tip):
+    for entry in clone.first_parents(tip):
         found = made_by(clone, entry)
         if found is None:
             since.append(entry.commit)
@@ -116,8 +115,8 @@ def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
         base=evidence.base,
         definition=evidence.definition,
     )
-    tree = mao_git.tree_of(clone, decided.commit)
-    deltas = [] if again.tree == tree else mao_git.list_deltas(clone, tree, again.tree)
+    tree = clone.tree(decided.commit)
+    deltas = [] if again.tree == tree else clone.file_changes(tree, again.tree)
     differing = [each.path for each in deltas]
     data = [path for path in differing if path.partition("/")[0] != OWN_FOLDER]
     found = Audit(
@@ -138,7 +137,7 @@ def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
 
 def _require(clone: Clone, evidence: Evidence) -> None:
     pinned = {**evidence.commits, **({"ground-truth": evidence.base} if evidence.base else {})}
-    missing = {node: each for node, each in pinned.items() if not mao_git.has_commit(clone, each)}
+    missing = {node: each for node, each in pinned.items() if not clone.has_commit(each)}
     if missing:
         listed = ", ".join(f"{each[:10]} of {node}" for node, each in sorted(missing.items())[:10])
         raise NotFound(
@@ -151,7 +150,7 @@ def _require(clone: Clone, evidence: Evidence) -> None:
 
 def _faults(clone: Clone, decided: DecidedRound, found: Audit, data: list[str]) -> list[str]:
     faults = []
-    if mao_git.parent_of(clone, decided.commit) != decided.evidence.base:
+    if clone.parent(decided.commit) != decided.evidence.base:
         faults.append("the commit does not build upon the ground truth that its evidence names")
     if decided.evidence.rules != RULES:
         faults.append(
@@ -170,7 +169,7 @@ def _notes(clone: Clone, evidence: Evidence) -> list[str]:
     """Nodes whose branch, as this clone knows it, does not have the commit any more."""
     notes = []
     for node, commit in evidence.commits.items():
-        tip = mao_git.known_tip(clone, node)
-        if tip is not None and not mao_git.contains(clone, tip, commit):
+        tip = clone.tip(node, remote=True) or clone.tip(node)
+        if tip is not None and not clone.contains(tip, commit):
             notes.append(f"the branch of {node} does not contain {commit[:10]} any more")
     return notes

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-import mao_git
 from mao_git import Clone
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.json_text import parse_json, render_json, unmarked
@@ -40,7 +39,7 @@ def value_in_result(
 
     Raises NotFound where there is none, InvalidInput where the file is not one of records.
     """
-    entry = mao_git.entry_at(clone, decided.commit, file)
+    entry = clone.entry(decided.commit, file)
     if entry is None:
         raise _nothing(decided, f"ground truth has no file {file!r}, and no node brought one")
     how = records.format_of(file)
@@ -65,14 +64,14 @@ def _record(
     meant: Sequence[Sequence[str]],
 ) -> tuple[Key, dict[str, str | None] | None]:
     """The record, by the key by which the file was voted or would have been."""
-    if mao_git.size_of(clone, content) > RECORDS_MAX[how]:
+    if clone.blob_size(content) > RECORDS_MAX[how]:
         raise InvalidInput(
             f"{file!r} is too large to look into. Nodes agree on all cells that are not listed.",
             code="file-too-large",
             next=f"Read it: git show {decided.commit[:10]}:{file}",
         )
     try:
-        table = records.load(mao_git.content_of(clone, content), how)
+        table = records.load(clone.read_blob(content), how)
         voted_by = None if described is None else described.key
         declared = voted_by or decided.evidence.definition.rule_for(file).key
         by_position = voted_by is not None and not voted_by
@@ -142,7 +141,7 @@ class CellPage(BaseModel):
 def cells_of(clone: Clone, decided: DecidedRound) -> Iterator[dict[str, Any]]:
     """The cells of a round over which nodes differ; none where nobody differed."""
     try:
-        content = mao_git.read_file(clone, decided.commit, cells_path(decided.evidence.round))
+        content = clone.read_file(decided.commit, cells_path(decided.evidence.round))
     except NotFound:
         return iter(())
     return cells_in(content)
@@ -202,7 +201,7 @@ def _value_at(clone: Clone, commit: str, decided: DecidedRound, told: Explanatio
     except NotFound:
         return None
     except InvalidInput:
-        entry = mao_git.entry_at(clone, commit, told.file)
+        entry = clone.entry(commit, told.file)
         return None if entry is None else entry.id
 
 

@@ -20,7 +20,6 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import mao_git
 from mao_git import Clone
 from mao_shared.models.round import VoteDefinition
 
@@ -156,11 +155,11 @@ class LedgerState:
 
 def read_ledger(clone: Clone, base: str | None) -> LedgerState:
     """What the base has; a ledger that cannot be read is begun anew, the same on every node."""
-    entry = None if base is None else mao_git.entry_at(clone, base, LEDGER_PATH)
+    entry = None if base is None else clone.entry(base, LEDGER_PATH)
     if entry is None or not entry.is_file:
         return LedgerState(Ledger())
     try:
-        return LedgerState(load_ledger(mao_git.content_of(clone, entry.id)), entry.id)
+        return LedgerState(load_ledger(clone.read_blob(entry.id)), entry.id)
     except BrokenLedger as error:
         return LedgerState(Ledger(), entry.id, f"history begins anew: {error}")
 

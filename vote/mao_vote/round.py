@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import mao_git
 from mao_git import Author, Clone, Content
 from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.models.round import Abstention, VoteDefinition
@@ -70,7 +69,7 @@ def vote_round(
     """
     _check_id(round_id)
     _check_voters(round_id, commits, nodes)
-    ballots = mao_git.gather_ballots(clone, base, commits)
+    ballots = clone.compare_commits(base, commits)
     silent = {**abstained, **{node: _unreadable(why) for node, why in ballots.refused.items()}}
     voters = sorted(node for node in commits if node not in silent)
     _check_quorum(definition, len(voters), nodes)
@@ -78,9 +77,9 @@ def vote_round(
     weigh, known = _weigh(kept, voters, definition), _known(kept, voters)
     election = Election(clone, voters, definition, weigh, known, base is not None)
     count = total_votes(decide_all(election, ballots.paths), voters)
-    placed = mao_git.tree_placing(clone, base, count.changes)
-    full, outward = mao_git.without_links_out(clone, placed)
-    full = mao_git.settled(clone, full, [commits[voter] for voter in voters])
+    placed = clone.place_entries(base, count.changes)
+    full, outward = clone.without_escaping_links(placed)
+    full = clone.settle_lfs(full, [commits[voter] for voter in voters])
     history = updated_ledger(kept, definition, count)
     evidence = Evidence(
         round=round_id,
@@ -90,7 +89,7 @@ def vote_round(
         abstained=dict(sorted(silent.items())),
         base=base,
         definition=definition,
-        tree=mao_git.tree_placing(clone, full, {OWN_FOLDER: None}),
+        tree=clone.place_entries(full, {OWN_FOLDER: None}),
         ledger=LedgerChange(before=kept.id, after=_id_of(clone, history, kept.id)),
         notes=[*([] if kept.fault is None else [kept.fault]), *_left_out(outward)],
         **count.as_fields(),
@@ -101,7 +100,7 @@ def vote_round(
 def _committed(clone: Clone, tree: str, evidence: Evidence) -> Voted:
     parents = [] if evidence.base is None else [evidence.base]
     author = Author(NAME, EMAIL, evidence.tick)
-    return Voted(tree, mao_git.commit_tree(clone, tree, parents, message_of(evidence), author), evidence)
+    return Voted(tree, clone.commit(tree, parents, message_of(evidence), author), evidence)
 
 
 def _weigh(kept: LedgerState, voters: Sequence[str], definition: VoteDefinition) -> WeightsOf:
@@ -119,7 +118,7 @@ def _left_out(outward: Mapping[str, str]) -> list[str]:
 
 
 def _id_of(clone: Clone, history: bytes | None, before: str | None) -> str | None:
-    return before if history is None else mao_git.store_content(clone, history)
+    return before if history is None else clone.write_blob(history)
 
 
 def _unreadable(why: str) -> Abstention:
@@ -157,9 +156,9 @@ def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, hi
         LEDGER_PATH: history,
     }
     changes: dict[str, Content | None] = {path: _content(each) for path, each in files.items() if each}
-    for name in _outdated(mao_git.names_in(clone, tree, ROUNDS_FOLDER), evidence.round):
+    for name in _outdated(clone.names_in(tree, ROUNDS_FOLDER), evidence.round):
         changes[f"{ROUNDS_FOLDER}/{name}"] = None
-    return mao_git.tree_with(clone, tree, changes)
+    return clone.write_tree(tree, changes)
 
 
 def _content(data: bytes) -> Content:

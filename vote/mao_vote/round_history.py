@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-import mao_git
 from mao_git import Clone, LogEntry
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import Timestamp
@@ -60,7 +59,7 @@ class RoundPage(BaseModel):
 
 def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
     """Ids and commits of the rounds that led to `tip`, the newest first."""
-    for entry in mao_git.walk_line(clone, tip):
+    for entry in clone.first_parents(tip):
         if round_id := made_by(clone, entry):
             yield round_id, entry.commit
 
@@ -70,13 +69,13 @@ def made_by(clone: Clone, entry: LogEntry) -> str | None:
     round_id = mark_of(entry)
     if round_id is None:
         return None
-    evidence = mao_git.entry_at(clone, entry.commit, evidence_path(round_id))
+    evidence = clone.entry(entry.commit, evidence_path(round_id))
     if evidence is None:
         return None
     parent = entry.parents[0] if entry.parents else None
-    if parent is None or not mao_git.has_commit(clone, parent):  # the clone is shallow
+    if parent is None or not clone.has_commit(parent):  # the clone is shallow
         return round_id
-    before = mao_git.entry_at(clone, parent, evidence_path(round_id))
+    before = clone.entry(parent, evidence_path(round_id))
     return None if before is not None and before.id == evidence.id else round_id
 
 
@@ -89,7 +88,7 @@ def mark_of(entry: LogEntry) -> str | None:
 def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
     """Raises InvalidInput where the commit has no evidence of that round that can be read."""
     try:
-        content = mao_git.read_file(clone, commit, evidence_path(round_id))
+        content = clone.read_file(commit, evidence_path(round_id))
         return DecidedRound(commit=commit, evidence=load_evidence(content))
     except (NotFound, ValueError) as error:
         why = "it is absent" if isinstance(error, NotFound) else str(error).splitlines()[0]
@@ -102,7 +101,7 @@ def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
 
 def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> RoundPage:
     """A page of rounds. `cursor`: the commit of the first round of the page."""
-    if cursor is not None and not mao_git.is_commit(clone, cursor):
+    if cursor is not None and not clone.is_commit(cursor):
         raise cursor_invalid()
     items: list[RoundSummary] = []
     for round_id, commit in walk_rounds(clone, cursor or tip):

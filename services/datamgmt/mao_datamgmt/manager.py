@@ -11,6 +11,7 @@ from typing import Any, Concatenate
 from fastapi import Request
 
 import mao_git
+from mao_git import RepositoryError
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
@@ -237,7 +238,7 @@ class DataManager:
         show = partial(datasets.dataset_status, self.context, name)
         try:
             return await self._works.show(show, self.pusher.troubles.get(name))
-        except (mao_git.CloneBroken, *mao_git.TROUBLE) as error:
+        except (mao_git.CloneBroken, RepositoryError, OSError) as error:
             if await self._works.look_after(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))

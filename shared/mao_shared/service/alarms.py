@@ -1,8 +1,8 @@
-"""Writing an alarm together with what is due at the webhooks; and the alarms about a service's conditions.
+"""Alarms about a service's conditions, and writing an alarm together with its due deliveries to webhooks.
 
-A condition that lasts becomes one alarm, whichever services notice it, however often each of them starts
-anew; it is raised again when the condition was over in between. While the store is away, or takes no writes,
-alarms wait in memory and are written later.
+A condition that lasts becomes one alarm, whichever services notice it and however often each of them
+restarts; it is raised again when the condition was over in between. While the store is away, or takes no
+writes, alarms wait in memory and are written later.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
-from mao_shared.logs import Outage, get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, is_name
 from mao_shared.models.node import Condition, OpenCondition
-from mao_shared.store import Check, Delete, Put, Records, Store, Stored
-from mao_shared.store.records import dump
+from mao_shared.reconcile import Backoff, every
+from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump
 
 log = get_logger(__name__)
-
 SETTLE = 10.0  # seconds that a condition has to last before it is an alarm
 CALM = 30.0  # seconds that it has to hold again before the alarm is over
 INHERITED = (
@@ -70,10 +69,6 @@ def alarm_of(condition: Condition, node: str, service: str) -> Alarm:
     )
 
 
-def _worse(now: Condition, before: Condition) -> bool:
-    return now.state == "failed" and before.state == "degraded"
-
-
 @dataclass(slots=True)
 class _Episode:
     """A condition from its report to its end; `due`: the loop's time of the next stage, None: it stays."""
@@ -111,6 +106,7 @@ class ConditionAlarms:
         self._episodes: dict[tuple[str, str], _Episode] = {}
         self._writes: deque[_AlarmWrite] = deque(maxlen=MOST_WAITING)
         self._wake = asyncio.Event()
+        self._has_inherited = False
         for condition in conditions.current():
             self._note(condition)
         conditions.subscribe(self._note)
@@ -122,8 +118,11 @@ class ConditionAlarms:
         if condition.state != "ok":
             if episode is None:
                 self._episodes[key] = _Episode(condition, "settling", now + self._settle)
-            elif episode.stage != "settling" and _worse(condition, episode.condition):
-                since = self._clock.now()  # who was told of the milder state is told of this one as well
+            elif episode.stage != "settling" and (episode.condition.state, condition.state) == (
+                "degraded",
+                "failed",
+            ):
+                since = self._clock.now()  # an alarm of its own for the worse state
                 self._writes.append(_AlarmWrite(episode.condition, since))
                 worse = condition.model_copy(update={"since": since})
                 self._writes.append(_AlarmWrite(worse))
@@ -134,7 +133,7 @@ class ConditionAlarms:
                     episode.stage, episode.due, episode.over = "open", None, None
         elif episode is not None and episode.stage == "settling":
             del self._episodes[key]
-            if episode.due is not None and episode.due <= now:  # it has lasted, and nobody has looked since
+            if episode.due is not None and episode.due <= now:  # it has lasted, unnoticed by a step so far
                 self._writes.append(_AlarmWrite(episode.condition))
                 self._writes.append(_AlarmWrite(episode.condition, condition.since))
         elif episode is not None and episode.stage == "open":
@@ -142,41 +141,19 @@ class ConditionAlarms:
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever; idle while nothing changes."""
-        inherited, pause, outage = False, RETRY, Outage()
-        while True:
-            self._wake.clear()
-            try:
-                if not inherited:
-                    await self._inherit()
-                    inherited = True
-                self._advance()
-                await self._write_waiting()
-                pause = RETRY
-                outage.over()
-                await self._sleep(None)
-            except Unavailable as error:
-                if outage.is_news():
-                    log.warning("alarms.wait_for_store", code=error.code, waiting=len(self._writes))
-                await self._sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
-            except Exception:  # an odd answer: once more
-                log.exception("alarms.not_written")
-                await self._sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
+        """Runs until cancelled; idle while nothing changes."""
+        backoff = Backoff(RETRY, LONGEST_RETRY)
+        await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
 
-    async def _sleep(self, longest: float | None) -> None:
-        """Until something is due or reported; while the store is away, `longest` and no less."""
-        if longest is not None:
-            await asyncio.sleep(longest)
-            return
+    async def _step(self) -> float | None:
+        """Writes what is due; seconds until something else is, None when nothing will be."""
+        if not self._has_inherited:
+            await self._inherit()
+            self._has_inherited = True
+        self._advance()
+        await self._write_waiting()
         due = [each.due for each in self._episodes.values() if each.due is not None]
-        left = max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
-        try:
-            async with asyncio.timeout(left):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
 
     async def _inherit(self) -> None:
         """Takes up what an earlier process of this service has reported and was not over when it ended."""
@@ -282,7 +259,7 @@ class ConditionAlarms:
             return None
 
     async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
-        """The record and its revision; one that cannot be read is written over."""
+        """The record and its revision; one that cannot be read is overwritten."""
         entry = await self._store.get(key)
         if entry is None:
             return None, 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
+from mao_git import Clone
 from mao_shared import keys
 from mao_shared.models import Shared
 from mao_shared.store import Records, open_store
@@ -66,9 +66,9 @@ async def check(fed: Federation) -> None:
     commits = git(fed.master, "rev-list", "--count", "ground-truth")
     assert commits == str(TICKS)
     context = fed["a"].manager.context  # type: ignore[union-attr]
-    clone = mao_git.open_clone(context.data.clone("data"))
-    mao_git.fetch(clone, context.access)
-    tip = mao_git.resolve(clone, "ground-truth")
+    clone = Clone.open(context.data.clone("data"))
+    clone.fetch(context.access)
+    tip = clone.resolve("ground-truth")
     for each in rounds:
         decided = find_round(clone, tip, each.id)
         assert decided.commit == each.commit

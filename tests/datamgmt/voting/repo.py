@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import mao_git
 from mao_git import Author, Clone, Content
 from mao_shared.models.round import VoteDefinition
 from mao_vote import Voted, vote_round
@@ -18,16 +17,16 @@ Files = Mapping[str, "bytes | str"]
 
 
 def new_repository(path: Path) -> Clone:
-    return mao_git.open_repository(bare_repository(path))
+    return Clone.discover(bare_repository(path))
 
 
 def commit(clone: Clone, files: Files, parent: str | None = None, branch: str | None = None) -> str:
     """A commit with just these files; `link:` before a text makes it a link."""
-    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, None), {p: _content(f) for p, f in files.items()})
+    tree = clone.write_tree(clone.tree(None), {p: _content(f) for p, f in files.items()})
     parents = [parent] if parent else []
-    made = mao_git.commit_tree(clone, tree, parents, "data\n", Author("n", "n@example.org", TICK))
+    made = clone.commit(tree, parents, "data\n", Author("n", "n@example.org", TICK))
     if branch is not None:
-        mao_git.move_branch(clone, branch, made, mao_git.find_branch(clone, branch))
+        clone.move_branch(branch, made, clone.tip(branch))
     return made
 
 
@@ -62,5 +61,5 @@ def vote(
 
 def data_of(clone: Clone, voted: Voted) -> dict[str, str]:
     """The files of the result, without those of the rounds."""
-    paths = mao_git.list_paths(clone, voted.evidence.tree)
-    return {path: mao_git.read_file(clone, voted.evidence.tree, path).decode() for path in paths}
+    paths = clone.list_paths(voted.evidence.tree)
+    return {path: clone.read_file(voted.evidence.tree, path).decode() for path in paths}

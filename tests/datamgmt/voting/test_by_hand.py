@@ -37,7 +37,7 @@ def asked(**changes: object) -> LocalVote:
 def test_a_branch_is_written_and_repeating_changes_nothing(clone: Clone) -> None:
     made = vote_locally(clone, asked())
     assert made.moved
-    assert mao_git.branch_tip(clone, "truth") == made.decided.commit
+    assert clone.tip("truth") == made.decided.commit
     again = vote_locally(clone, asked())
     assert (again.known, again.moved, again.decided.commit) == (True, False, made.decided.commit)
 
@@ -68,7 +68,7 @@ def test_nothing_but_objects_is_written_without_a_branch(clone: Clone) -> None:
 
 
 def data_of_commit(clone: Clone, tip: str) -> dict[str, str]:
-    return {p: mao_git.read_file(clone, tip, p).decode() for p in mao_git.list_paths(clone, tip)}
+    return {p: clone.read_file(tip, p).decode() for p in clone.list_paths(tip)}
 
 
 def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "side" / "deeper").mkdir()
     linked = open_local(tmp_path / "side" / "deeper")
     assert vote_locally(linked, asked(branches=["main", "side"])).moved
-    assert git(folder, "rev-parse", "truth") == mao_git.branch_tip(linked, "truth")
+    assert git(folder, "rev-parse", "truth") == linked.tip("truth")
     with pytest.raises(Conflict, match="is checked out"):
         vote_locally(linked, asked(branches=["other"], write="main"))
 
@@ -153,13 +153,12 @@ def test_an_audit_of_an_honest_round(clone: Clone) -> None:
 
 def test_an_audit_of_a_forged_round(clone: Clone) -> None:
     decided = vote_locally(clone, asked()).decided
-    tree = mao_git.tree_placing(
-        clone,
+    tree = clone.place_entries(
         decided.commit,
-        {"d.csv": mao_git.entry_at(clone, mao_git.find_revision(clone, "c"), "d.csv")},
+        {"d.csv": clone.entry(clone.rev_parse("c"), "d.csv")},
     )
     author = mao_git.Author("MAO federation", "mao@federation", decided.evidence.tick)
-    forged = mao_git.commit_tree(clone, tree, [], f"x\n\nMAO-Round: {decided.evidence.round}\n", author)
+    forged = clone.commit(tree, [], f"x\n\nMAO-Round: {decided.evidence.round}\n", author)
     found = audit_round(clone, find_round(clone, forged, None))
     assert not found.ok
     assert not found.data_is_same
@@ -180,4 +179,4 @@ def test_an_audit_tells_of_a_rewritten_branch_and_of_missing_commits(clone: Clon
 
 def test_data_are_as_most_nodes_have_them(clone: Clone) -> None:
     made = vote_locally(clone, asked(branches=["c", "b", "a"]))
-    assert made.decided.evidence.tree == mao_git.tree_of(clone, mao_git.find_revision(clone, "a"))
+    assert made.decided.evidence.tree == clone.tree(clone.rev_parse("a"))

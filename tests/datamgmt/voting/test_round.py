@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_git import Clone
 from mao_shared.errors import InvalidInput
 from mao_shared.models.round import Abstention, VoteDefinition
@@ -29,7 +28,7 @@ def clone(tmp_path: Path) -> Clone:
 def test_unanimous_input_is_returned_unchanged(clone: Clone) -> None:
     files = {"a.bin": "1", "b/c.csv": "id,v\n1,2\n", "l": "link:a.bin"}
     voted = vote(clone, {"n1": files, "n2": files, "n3": files})
-    assert voted.evidence.tree == mao_git.tree_of(clone, commit(clone, files))
+    assert voted.evidence.tree == clone.tree(commit(clone, files))
     assert voted.evidence.decided == {"unanimous": 3}
     assert not voted.evidence.files
 
@@ -72,7 +71,7 @@ def test_a_file_where_others_have_a_folder(clone: Clone) -> None:
 
 def test_links_and_modes(clone: Clone) -> None:
     voted = vote(clone, {"n1": {"x": "link:a"}, "n2": {"x": "link:a"}, "n3": {"x": "a"}})
-    entry = mao_git.entry_at(clone, voted.tree, "x")
+    entry = clone.entry(voted.tree, "x")
     assert entry is not None
     assert entry.mode == 0o120000
 
@@ -82,8 +81,8 @@ def test_what_nodes_put_under_mao_has_no_say(clone: Clone) -> None:
     lie = {"a": "2", ".mao/rounds/r1.json": "lie", ".mao/other": "junk"}
     second = vote(clone, {"n1": lie, "n2": lie}, first.commit, round_id="r2")
     assert data_of(clone, second) == {"a": "2"}
-    assert load_evidence(mao_git.read_file(clone, second.commit, evidence_path("r1"))).round == "r1"
-    assert mao_git.names_in(clone, second.commit, ".mao") == ["rounds"]
+    assert load_evidence(clone.read_file(second.commit, evidence_path("r1"))).round == "r1"
+    assert clone.names_in(second.commit, ".mao") == ["rounds"]
 
 
 def test_the_commit_says_what_it_is_and_git_accepts_it(clone: Clone) -> None:
@@ -93,13 +92,13 @@ def test_the_commit_says_what_it_is_and_git_accepts_it(clone: Clone) -> None:
     shown = git(clone.path, "show", "-s", "--format=%an %ae %at %P%n%B", voted.commit).splitlines()
     assert shown[0] == f"MAO federation mao@federation {int(TICK.timestamp())} {base}"
     assert "MAO-Round: 20260131T120000Z-p-s" in shown
-    cells = mao_git.read_file(clone, voted.commit, cells_path("20260131T120000Z-p-s")).splitlines()
+    cells = clone.read_file(voted.commit, cells_path("20260131T120000Z-p-s")).splitlines()
     assert json.loads(cells[0])["why"] == "majority"
 
 
 def test_evidence_reads_back(clone: Clone) -> None:
     voted = vote(clone, {"n1": {"a": "1"}, "n2": {"a": "1"}}, definition=VoteDefinition(weights={"n1": 2}))
-    read = load_evidence(mao_git.read_file(clone, voted.commit, evidence_path(voted.evidence.round)))
+    read = load_evidence(clone.read_file(voted.commit, evidence_path(voted.evidence.round)))
     assert read == voted.evidence
 
 
@@ -141,18 +140,18 @@ def test_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None
     )
     assert data_of(clone, voted) == {"good": "x"}
     assert [each.how for each in voted.evidence.files] == ["refused"]
-    load_evidence(mao_git.read_file(clone, voted.commit, evidence_path("r")))
+    load_evidence(clone.read_file(voted.commit, evidence_path("r")))
 
 
 def test_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = mao_git.content_of
+    real = Clone.read_blob
 
-    def content_of(clone: Clone, oid: str) -> bytes:
+    def read_blob(clone: Clone, oid: str) -> bytes:
         read.append(oid)
         return real(clone, oid)
 
-    monkeypatch.setattr(mao_git, "content_of", content_of)
+    monkeypatch.setattr(Clone, "read_blob", read_blob)
     same = {"big.csv": "id,v\n1,2\n", "a.csv": "id,v\n1,1\n"}
     base = commit(clone, same)
     vote(
@@ -172,12 +171,12 @@ def test_history_is_kept_where_the_definition_asks_for_it(clone: Clone) -> None:
     assert vote(clone, plain).evidence.ledger.after is None
     asked = VoteDefinition(history="STANDARD")
     first = vote(clone, plain, definition=asked, round_id="r1")
-    ledger = json.loads(mao_git.read_file(clone, first.commit, ".mao/history.json"))["files"]["d.csv"]
+    ledger = json.loads(clone.read_file(first.commit, ".mao/history.json"))["files"]["d.csv"]
     assert ledger["n1"] == {"successes": 1.0, "rounds": 1}
     assert ledger["n3"]["successes"] < 1
     second = vote(clone, plain | {"n1": {}, "n2": {}}, first.commit, asked, "r2")
     assert second.evidence.ledger.before == first.evidence.ledger.after
-    assert json.loads(mao_git.read_file(clone, second.commit, ".mao/history.json"))["files"] == {}
+    assert json.loads(clone.read_file(second.commit, ".mao/history.json"))["files"] == {}
 
 
 def test_a_ledger_that_cannot_be_read_is_begun_anew(clone: Clone) -> None:
@@ -200,7 +199,7 @@ def test_record_files_are_voted_by_field(clone: Clone) -> None:
     [file] = voted.evidence.files
     assert (file.how, file.key, file.key_source, file.cells) == ("records", ["id"], "inferred", 2)
     assert {node: each.differing for node, each in file.votes.items()} == {"n1": 0, "n2": 1, "n3": 1}
-    lines = mao_git.read_file(clone, voted.commit, cells_path(voted.evidence.round)).splitlines()
+    lines = clone.read_file(voted.commit, cells_path(voted.evidence.round)).splitlines()
     assert json.loads(lines[0]) == {
         "file": "d.csv",
         "key": ["x"],

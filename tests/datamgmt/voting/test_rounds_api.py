@@ -36,10 +36,10 @@ def dataset(api: Api, tmp_path: Path) -> Clone:
     """The dataset `data` of the node with two rounds on ground truth."""
     master = bare_repository(tmp_path / "master.git")
     assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
-    clone = mao_git.open_clone(tmp_path / "node" / "datasets" / "data.git")
+    clone = Clone.open(tmp_path / "node" / "datasets" / "data.git")
     first = vote(clone, versions(5), round_id="20260131T120000Z-p-s")
     second = vote(clone, versions(6), first.commit, round_id="20260131T130000Z-p-s")
-    mao_git.move_branch(clone, GROUND_TRUTH, second.commit, mao_git.find_branch(clone, GROUND_TRUTH))
+    clone.move_branch(GROUND_TRUTH, second.commit, clone.tip(GROUND_TRUTH))
     return clone
 
 
@@ -53,7 +53,7 @@ def test_rounds_are_listed_in_pages(api: Api, dataset: Clone) -> None:
 
 def test_a_round_its_cells_and_its_audit(api: Api, dataset: Clone) -> None:
     shown = api.get("/datasets/data/rounds/latest").json()
-    assert shown["commit"] == mao_git.find_branch(dataset, GROUND_TRUTH)
+    assert shown["commit"] == dataset.tip(GROUND_TRUTH)
     path = "/datasets/data/rounds/20260131T12"
     assert api.get(path).json()["evidence"]["votes"]["n3"]["differing"] == 5
     page = api.get(f"{path}/cells", params={"limit": 2, "file": "d.csv"}).json()
@@ -86,19 +86,19 @@ def test_bad_questions(api: Api, dataset: Clone, path: str, status: int, code: s
 
 def add(clone: Clone, tree: str, message: str) -> str:
     """Somebody's own commit on ground truth."""
-    tip = mao_git.find_branch(clone, GROUND_TRUTH)
+    tip = clone.tip(GROUND_TRUTH)
     assert tip is not None
     author = mao_git.Author("x", "x@example.org", TICK)
-    made = mao_git.commit_tree(clone, tree, [tip], message, author)
-    assert mao_git.move_branch(clone, GROUND_TRUTH, made, tip)
+    made = clone.commit(tree, [tip], message, author)
+    assert clone.move_branch(GROUND_TRUTH, made, tip)
     return made
 
 
 def changed(clone: Clone, **files: str) -> str:
     """Ground truth's tree with other content in some files."""
     contents = {name: Content(partial(io.BytesIO, text.encode())) for name, text in files.items()}
-    tip = mao_git.find_branch(clone, GROUND_TRUTH)
-    return mao_git.tree_with(clone, mao_git.tree_of(clone, tip), contents)
+    tip = clone.tip(GROUND_TRUTH)
+    return clone.write_tree(clone.tree(tip), contents)
 
 
 def test_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
@@ -137,7 +137,7 @@ def test_commits_between_rounds_and_before_the_first_are_told_apart(tmp_path: Pa
     alone = commit(clone, {"d.csv": "id,v\n"})
     first = vote(clone, versions(5), alone, round_id="1")
     own = mao_git.Author("x", "x@example.org", TICK)
-    between = mao_git.commit_tree(clone, mao_git.tree_of(clone, first.commit), [first.commit], "m", own)
+    between = clone.commit(clone.tree(first.commit), [first.commit], "m", own)
     second = vote(clone, versions(6), between, round_id="2")
     found = find_unattested(clone, second.commit)
     assert found is not None
@@ -174,7 +174,7 @@ def test_a_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
 
 def bomb(clone: Clone, folders: int, depth: int) -> str:
     """A commit of a few objects whose trees stand for `folders` to the `depth` of them."""
-    made = mao_git.tree_of(clone, None)
+    made = clone.tree(None)
     for _ in range(depth):
         entries = "".join(f"040000 tree {made}\t{number}\n" for number in range(folders))
         made = git(clone.path, "mktree", feed=entries)

@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TypeVar
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.executor import GitExecutor
+from mao_git import Clone, RepositoryError
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
@@ -357,8 +357,8 @@ def _at(due: PendingAnnouncement, moment: datetime) -> Announcement:
 def is_at_remote(context: Context, dataset: str, commit: str) -> bool:
     """Whether the remote was seen to have a commit on this node's branch. Blocking."""
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset))
-        tip = mao_git.find_branch(clone, context.node, remote=True)
-        return tip is not None and mao_git.contains(clone, tip, commit)
-    except (MaoError, *mao_git.TROUBLE):
+        clone = Clone.open(context.data.clone(dataset))
+        tip = clone.tip(context.node, remote=True)
+        return tip is not None and clone.contains(tip, commit)
+    except (MaoError, RepositoryError):
         return False

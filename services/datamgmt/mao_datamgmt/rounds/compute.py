@@ -17,8 +17,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-import mao_git
-from mao_git import TROUBLE
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.models import Abstention, Record, Timestamp, VoteDefinition
 from mao_shared.models.round import Oid
@@ -100,7 +99,7 @@ def _vote_failed(task: VoteTask, why: str) -> Unavailable:
 def compute(task: VoteTask) -> VoteResult:
     """Blocking; writes objects to the clone and moves no branch."""
     try:
-        clone = mao_git.open_clone(task.repository)
+        clone = Clone.open(task.repository)
         voted = vote_round(
             clone,
             round_id=task.round,
@@ -113,7 +112,7 @@ def compute(task: VoteTask) -> VoteResult:
         )
     except NoQuorum as error:
         return VoteResult(none="quorum", detail=error.detail[:2000])
-    except (MaoError, *TROUBLE) as error:
+    except (MaoError, RepositoryError) as error:
         return VoteResult(none="trouble", detail=str(error)[:2000])
     return VoteResult(commit=voted.commit, tree=voted.tree)
 

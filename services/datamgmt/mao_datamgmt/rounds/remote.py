@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
 from mao_datamgmt.datasets.delivery import push_lost
-from mao_git import TROUBLE, Clone, RemoteMoved
+from mao_git import Clone, RemoteMoved, RepositoryError
 from mao_shared.errors import MaoError
 from mao_shared.models import GROUND_TRUTH, Abstention, Announcement, Dataset, Round
 from mao_shared.store import Stored
@@ -82,9 +81,9 @@ def inspect_remote(
     if brought.stale is not None:
         raise brought.stale
     clone = brought.clone
-    tip = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
+    tip = clone.tip(GROUND_TRUTH, remote=True)
     made = _made_by(clone, round_, tip, last)
-    parent = None if made is None else mao_git.parent_of(clone, made)
+    parent = None if made is None else clone.parent(made)
     return PinnedState(choose_pins(clone, round_, said, last, heard), tip, made, parent)
 
 
@@ -92,8 +91,8 @@ def _made_by(clone: Clone, round_: Round, tip: str | None, last: Round | None) -
     if tip is None:
         return None
     since = None if last is None or last.tick > round_.tick else last.commit
-    return mao_git.find_commit(
-        clone, tip, since, lambda message: round_.id in _TRAILER.findall(message), MAX_COMMITS_SEARCHED
+    return clone.find_commit(
+        tip, since, lambda message: round_.id in _TRAILER.findall(message), MAX_COMMITS_SEARCHED
     )
 
 
@@ -117,7 +116,7 @@ def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | Non
     try:
         kept = _branch_has(clone, node, commit)
         outdated = kept and _overtaken(clone, commit, node, last)
-    except (MaoError, *TROUBLE) as error:
+    except (MaoError, RepositoryError) as error:
         pins.abstained[node] = Abstention(reason="unavailable", detail=f"{commit[:10]}: {error}"[:2000])
         return
     if not kept:
@@ -132,17 +131,17 @@ def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | Non
 
 
 def _branch_has(clone: Clone, node: str, commit: str) -> bool:
-    tip = mao_git.find_branch(clone, node, remote=True)
-    if tip is None or not mao_git.has_commit(clone, commit):
+    tip = clone.tip(node, remote=True)
+    if tip is None or not clone.has_commit(commit):
         return False
-    return mao_git.contains(clone, tip, commit)
+    return clone.contains(tip, commit)
 
 
 def _overtaken(clone: Clone, commit: str, node: str, last: Round | None) -> bool:
     known = None if last is None else last.commits.get(node)
-    if known is None or known == commit or not mao_git.has_commit(clone, known):
+    if known is None or known == commit or not clone.has_commit(known):
         return False
-    return mao_git.contains(clone, known, commit)
+    return clone.contains(known, commit)
 
 
 @dataclass(frozen=True)
@@ -229,13 +228,13 @@ def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: 
         if brought.stale is not None:
             raise brought.stale
         clone = brought.clone
-        tip = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
-        if tip is not None and mao_git.has_commit(clone, commit) and mao_git.contains(clone, tip, commit):
+        tip = clone.tip(GROUND_TRUTH, remote=True)
+        if tip is not None and clone.has_commit(commit) and clone.contains(tip, commit):
             _take_over(clone, tip)
             return DeliveryResult.THERE
         if tip != base:
             return DeliveryResult.ELSEWHERE
-        if not mao_git.has_commit(clone, commit):
+        if not clone.has_commit(commit):
             return DeliveryResult.NOT_MADE
         lost = _push(context, clone, commit)
         if lost is None:
@@ -246,18 +245,18 @@ def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: 
 
 def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
     """Why it was not moved. Whatever happens, our branch says what the remote has."""
-    ours = mao_git.find_branch(clone, GROUND_TRUTH)
-    if ours != commit and not mao_git.move_branch(clone, GROUND_TRUTH, commit, ours):
+    ours = clone.tip(GROUND_TRUTH)
+    if ours != commit and not clone.move_branch(GROUND_TRUTH, commit, ours):
         return RemoteMoved("the branch here was moved by another process")
     try:
-        mao_git.push(clone, {GROUND_TRUTH: commit}, context.access)
+        clone.push({GROUND_TRUTH: commit}, context.access)
     except RemoteMoved as moved:
         return moved
     finally:
-        mao_git.take_over_remote(clone, GROUND_TRUTH)
+        clone.reset_to_remote(GROUND_TRUTH)
     return None
 
 
 def _take_over(clone: Clone, tip: str) -> None:
-    if mao_git.find_branch(clone, GROUND_TRUTH) != tip:
-        mao_git.take_over_remote(clone, GROUND_TRUTH)
+    if clone.tip(GROUND_TRUTH) != tip:
+        clone.reset_to_remote(GROUND_TRUTH)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.monitoring.spikes import Spikes, find_spikes
 from mao_git import Clone
@@ -43,8 +42,8 @@ class RoundsAndStrays(RoundPage):
 
 
 def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
-    clone = mao_git.open_clone(context.data.clone(name))
-    return clone, mao_git.settle(clone, GROUND_TRUTH)
+    clone = Clone.open(context.data.clone(name))
+    return clone, clone.latest_tip(GROUND_TRUTH)
 
 
 def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
