@@ -71,7 +71,9 @@ def state_of(run: dict[str, Any]) -> str:
 
 
 async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) -> None:
-    with native_node(tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA), **quick_alarms(tmp_path / "alarms")}) as node:
+    with native_node(
+        tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA), **quick_alarms(tmp_path / "alarms")}
+    ) as node:
         endpoints = node.etcd
         assert node.http.get("/readyz").status_code == 200
         run = start_gated(node, tmp_path, gated_tool_image)
@@ -151,7 +153,9 @@ async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_pub
     tmp_path: Path,
 ) -> None:
     free = shutil.disk_usage(tmp_path).free
-    with native_node(tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7)), **quick_alarms(tmp_path / "alarms")}) as node:
+    with native_node(
+        tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7)), **quick_alarms(tmp_path / "alarms")}
+    ) as node:
         disk = await told_everywhere(node, "disk", failed=False)
         assert disk["services"] == ["datamgmt"]
         await alarmed(node, "disk")

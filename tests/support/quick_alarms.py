@@ -1,4 +1,4 @@
-"""Nodes whose conditions become alarms after a second, and whose alarms are over after five: tests wait for both."""
+"""Nodes whose conditions become alarms after a second, which are over after five: tests wait for both."""
 
 from __future__ import annotations
 
