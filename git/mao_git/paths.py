@@ -287,8 +287,8 @@ def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> di
     """The links of a tree that lead out and did not in the trees that it was merged from, and why."""
     links = links_of(repo, tree)
     wrong = escaping_links(links) if links else {}
-    for each in before if wrong else ():
-        had = links_of(repo, each)
+    for source in before if wrong else ():
+        had = links_of(repo, source)
         for path in escaping_links(had):
             if links.get(path) == had[path]:
                 wrong.pop(path, None)

@@ -18,9 +18,9 @@ import pytest
 
 from mao_git import Clone
 from mao_shared.models import GROUND_TRUTH
-from tests.datamgmt.voting.repo import vote
 from tests.support.git import bare_repository
 from tests.support.memory_node import NODE, MemoryNode, memory_node
+from tests.vote.repo import vote
 
 ROUND = "20260131T120000Z-p-s"
 NAMES = {"name": "data", "pipeline": "p", "node": NODE, "round": "latest"}

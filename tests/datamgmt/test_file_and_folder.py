@@ -17,8 +17,8 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
 from tests.support.git import git
+from tests.vote.repo import commit, data_of, new_repository, vote
 
-from .voting.repo import commit, data_of, new_repository, vote
 from .world import NODE, World, run_of, step, working
 
 Files = dict[str, str]

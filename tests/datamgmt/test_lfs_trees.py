@@ -14,8 +14,7 @@ from mao_git.attributes import with_paths
 from mao_shared.models.round import VoteDefinition
 from mao_vote import vote_round
 from tests.support.git import git
-
-from .voting.repo import TICK, new_repository
+from tests.vote.repo import TICK, new_repository
 
 
 def pointer_to(name: str) -> bytes:

@@ -24,8 +24,8 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, StepRun
 from mao_shared.states import RunPhase, StepPhase
 from tests.support.git import git
+from tests.vote.repo import commit, new_repository, vote
 
-from .voting.repo import commit, new_repository, vote
 from .world import NODE, Tool, World, run_of, step, working, writes
 
 OUT = "outside the folder"

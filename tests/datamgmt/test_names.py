@@ -23,9 +23,9 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.states import RunPhase, StepPhase
 from tests.git.test_checkout import raw_object, tree
 from tests.support.git import git
+from tests.vote.repo import commit, data_of, new_repository, vote
 
 from .conftest import Api
-from .voting.repo import commit, data_of, new_repository, vote
 from .world import NODE, run_of, step, working
 
 NAMES = [

@@ -19,8 +19,8 @@ from mao_git import Clone
 from mao_shared.models.dataset import RowsDifference
 from tests.support.git import bare_repository, git
 from tests.support.made_up import NUMBERS, STRINGS
+from tests.vote.repo import commit, vote
 
-from .voting.repo import commit, vote
 from .world import context_for
 
 NAMES = ("a", "a b", "ü;x", "#1", "x,y", "-n", "v=1.10", "don't")

@@ -1,45 +1,18 @@
-"""Recomputing a round from its pinned commits, and finding ground-truth commits that no round made.
-
-Commits on ground truth that no round made: somebody's own, which no vote stands behind.
-
-Computing a round again from the commits that it pinned, and comparing.
-"""
+"""Recomputing a round from its pinned commits, and finding ground-truth commits that no round made."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
-
 from mao_git import Clone
 from mao_shared.errors import NotFound
+from mao_shared.models.evidence import Audit, DecidedRound, Evidence, UnattestedCommits
 
-from .evidence import RULES, Evidence
+from .evidence import RULES
 from .round import vote_round
-from .round_history import DecidedRound, made_by
+from .round_history import made_by
 from .tree_vote import OWN_FOLDER
 
-_COMMITS_SHOWN = 100  # commits
-
-
-class UnattestedCommits(BaseModel):
-    """`after` the newest round, `between` rounds; `before` the first round a node alone made them, which is
-    no fault. `commits`: the newest of those that are a fault, at most 100."""
-
-    tip: str
-    newest_round: str
-    after: int
-    between: int
-    before: int
-    commits: list[str] = Field(default_factory=list)
-
-    @property
-    def fault(self) -> str | None:
-        """In words; None when each commit since the first round was made by one."""
-        many = self.after + self.between
-        if not many:
-            return None
-        commits = "1 commit on ground-truth was" if many == 1 else f"{many} commits on ground-truth were"
-        where = f"newest round is {self.newest_round}, tip is {self.tip[:10]}"
-        return f"{commits} made by no round; {where}"
+_COMMITS_SHOWN = 100
+_PATHS_SHOWN = 100
 
 
 def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
@@ -63,30 +36,6 @@ def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
     return UnattestedCommits(
         tip=tip, newest_round=newest, after=after, between=between, before=len(since), commits=faulty
     )
-
-
-_PATHS_SHOWN = 100  # paths
-
-
-class Audit(BaseModel):
-    """`ok`: the same commit came out, and ground truth has no commits since the first round that no round
-    made. `differing`: paths (at most 100) at which the trees are not the same.
-
-    `faults` says in words what is not as it should be, `notes` what is worth knowing besides.
-    """
-
-    round: str
-    ok: bool
-    commit: str
-    tree: str
-    recomputed_commit: str
-    recomputed_tree: str
-    data_is_same: bool
-    commits: dict[str, str]
-    differing: list[str] = Field(default_factory=list)
-    faults: list[str] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list)
-    strays: UnattestedCommits | None = None
 
 
 def audit_ground_truth(clone: Clone, tip: str, decided: DecidedRound) -> Audit:

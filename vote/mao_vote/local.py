@@ -14,10 +14,11 @@ import mao_git
 from mao_git import Clone, RepositoryError
 from mao_shared.errors import Conflict, InvalidInput, MaoError
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.evidence import DecidedRound
 from mao_shared.models.round import VoteDefinition
 
 from .round import vote_round
-from .round_history import DecidedRound, find_round, walk_rounds
+from .round_history import find_round, walk_rounds
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,56 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pydantic import BaseModel
-
 from mao_git import Clone, LogEntry
 from mao_shared.errors import InvalidInput, NotFound
-from mao_shared.models import Timestamp
+from mao_shared.models.evidence import DecidedRound, RoundPage, RoundSummary
 from mao_shared.store.protocol import cursor_invalid
 
-from .evidence import MARK, Evidence, evidence_path, load_evidence
+from .evidence import TRAILER, evidence_path, load_evidence
 
-_MARKED = re.compile(rf"^{MARK}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
-
-
-class RoundSummary(BaseModel):
-    """A decided round in a line. `files`: how many differ from the round before."""
-
-    round: str
-    tick: Timestamp
-    commit: str
-    nodes: int
-    voters: int
-    files: int
-    cells: int
-    conflicts: int
-
-
-class DecidedRound(BaseModel):
-    """A round and the ground-truth commit that it made."""
-
-    commit: str
-    evidence: Evidence
-
-    def summary(self) -> RoundSummary:
-        found = self.evidence
-        return RoundSummary(
-            round=found.round,
-            tick=found.tick,
-            commit=self.commit,
-            nodes=len(found.nodes),
-            voters=len(found.votes),
-            files=sum(found.decided.values()),
-            cells=found.cells,
-            conflicts=found.conflicts,
-        )
-
-
-class RoundPage(BaseModel):
-    """The newest first; `cursor`: where the next page begins."""
-
-    items: list[RoundSummary]
-    cursor: str | None = None
+_MARKED = re.compile(rf"^{TRAILER}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
 
 
 def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:

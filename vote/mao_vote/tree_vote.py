@@ -8,10 +8,11 @@ from typing import Literal
 
 import mao_git
 from mao_git import Clone, PathVersions, TreeEntry
+from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from . import records
-from .election import Cell, Tally, elect
+from .election import Cell, elect
 from .file_vote import decide_file
 from .records import Key, RecordFormat
 from .vdx import Standing
@@ -25,13 +26,11 @@ RECORDS_MAX = {
     RecordFormat.JSON_LINES: 64 << 20,
 }
 """Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
-
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 WeightsOf = Callable[[str], Mapping[str, float]]
 StandingsOf = Callable[[str], Mapping[str, Standing]]
-EntryShape = tuple[
-    str, str
-]  # file, link or submodule; of the latter two with the id, since they are voted whole
+EntryShape = tuple[str, str]
+"""File, link or submodule; of the latter two with the id, since they are voted whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def unsupported_error(message: str, url: str, path: Path | None = None) -> Inval
     said = message.replace(str(path or _path_of(url)), "")  # a folder may be called anything
     for kind in _KINDS:
         if match := kind.said.search(said):
-            words = [each for each in match.groupdict().values() if each]
+            words = [word for word in match.groupdict().values() if word]
             return _error(url, path, kind.what.replace("{word}", words[0] if words else "another"), kind.next)
     lacks_object = any(words in said for words in ("object not found", "no match for id", "missing"))
     if path is not None and lacks_object and _is_partial(path):

@@ -80,7 +80,7 @@ def describe(run: CrateRun) -> Entity:
     """The whole of `ro-crate-metadata.json`."""
     people = _agents(run.about, run.node)
     agent = people[0]["@id"]
-    entities: dict[str, Entity] = {each["@id"]: each for each in people}
+    entities: dict[str, Entity] = {person["@id"]: person for person in people}
     actions = []
     for index, step in enumerate(run.steps):
         for entity in _step_entities(run, index, step, agent):
@@ -89,10 +89,10 @@ def describe(run: CrateRun) -> Entity:
     if run.document is not None:
         entity = _file(run.document, "The run's document, as MAO Orchestrator keeps it")
         entities[entity["@id"]] = entity
-    files = [_ref(each["@id"]) for each in entities.values() if each["@type"] == "File"]
+    files = [_ref(entity["@id"]) for entity in entities.values() if entity["@type"] == "File"]
     licence = _licence(run.about.licence)
     head = [_descriptor(), _root(run, files, actions, licence["@id"], people), _profile(), licence]
-    return {"@context": CONTEXTS, "@graph": [_compact(each) for each in (*head, *entities.values())]}
+    return {"@context": CONTEXTS, "@graph": [_compact(entity) for entity in (*head, *entities.values())]}
 
 
 def _compact(entity: Entity) -> Entity:
@@ -176,8 +176,8 @@ def _action_id(index: int) -> str:
 
 def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> list[Entity]:
     record = step.record
-    files = [_file(each, f"Input of the step {record['step']}") for each in step.inputs]
-    files += [_file(each, f"Written by the step {record['step']}") for each in step.outputs]
+    files = [_file(file, f"Input of the step {record['step']}") for file in step.inputs]
+    files += [_file(file, f"Written by the step {record['step']}") for file in step.outputs]
     if step.log is not None:
         files.append(_file(step.log, f"Log of the step {record['step']}", "text/plain"))
     variables = [_variable(index, name, value) for name, value in sorted(record.get("env", {}).items())]
@@ -186,7 +186,7 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
     action["instrument"] = _ref(tool["@id"])
     action["containerImage"] = _ref(image["@id"])
     if variables:
-        action["environment"] = [_ref(each["@id"]) for each in variables]
+        action["environment"] = [_ref(variable["@id"]) for variable in variables]
     return [action, tool, image, *variables, *files]
 
 
@@ -202,8 +202,8 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
         "startTime": _time(_started(step)),
         "endTime": _time(step.ended_at),
         "actionStatus": _STATUS[step.succeeded],
-        "object": [_ref(_id(each.path)) for each in step.inputs],
-        "result": [_ref(_id(each.path)) for each in results],
+        "object": [_ref(_id(file.path)) for file in step.inputs],
+        "result": [_ref(_id(file.path)) for file in results],
     }
     if step.error is not None and not step.succeeded:
         action["error"] = step.error

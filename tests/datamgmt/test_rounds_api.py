@@ -17,8 +17,7 @@ from mao_vote.audit import find_unattested
 from mao_vote.outliers import rank_nodes
 from tests.datamgmt.conftest import Api
 from tests.support.git import bare_repository, git
-
-from .repo import TICK, commit, new_repository, vote
+from tests.vote.repo import TICK, commit, new_repository, vote
 
 
 def versions(bad: int) -> dict[str, dict[str, str]]:

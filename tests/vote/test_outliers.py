@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mao_datamgmt.monitoring.spikes import spikes
-from mao_vote.outliers import NodeTotals, binomial_tail, rank_by_disagreement, sum_tallies, wilson_interval
+from mao_shared.models.evidence import Tally
+from mao_vote.outliers import binomial_tail, rank_by_disagreement, sum_tallies, wilson_interval
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
-TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(NodeTotals, st.just(n), st.integers(0, n)))
+TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(Tally, st.just(n), st.integers(0, n)))
 
 
 def test_a_node_that_corrupts_five_percent_leads() -> None:
-    rounds = [{"a": NodeTotals(1000, 2), "b": NodeTotals(1000, 50), "c": NodeTotals(1000, 0)}] * 10
+    rounds = [{"a": Tally(1000, 2), "b": Tally(1000, 50), "c": Tally(1000, 0)}] * 10
     first, *others = rank_by_disagreement(sum_tallies(rounds))
     assert (first.node, first.cells, first.differing, first.strange) == ("b", 10_000, 500, True)
     assert first.chance < 1e-12
@@ -25,9 +26,7 @@ def test_a_node_that_corrupts_five_percent_leads() -> None:
 
 
 def test_a_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
-    ranked = rank_by_disagreement(
-        {"few": NodeTotals(2, 1), "many": NodeTotals(1000, 200), "good": NodeTotals(1000, 1)}
-    )
+    ranked = rank_by_disagreement({"few": Tally(2, 1), "many": Tally(1000, 200), "good": Tally(1000, 1)})
     assert [each.node for each in ranked] == ["many", "few", "good"]
     assert not ranked[1].strange
 
@@ -36,20 +35,20 @@ def test_a_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
     "tallies",
     [
         {},
-        {"a": NodeTotals(100, 100)},
-        {"a": NodeTotals(0, 0), "b": NodeTotals(10, 5)},
-        {"a": NodeTotals(1000, 300), "b": NodeTotals(1000, 310), "c": NodeTotals(1000, 290)},
-        {"a": NodeTotals(100, 1), "b": NodeTotals(100, 0), "c": NodeTotals(100, 0)},
+        {"a": Tally(100, 100)},
+        {"a": Tally(0, 0), "b": Tally(10, 5)},
+        {"a": Tally(1000, 300), "b": Tally(1000, 310), "c": Tally(1000, 290)},
+        {"a": Tally(100, 1), "b": Tally(100, 0), "c": Tally(100, 0)},
     ],
 )
-def test_nobody_is_strange(tallies: dict[str, NodeTotals]) -> None:
+def test_nobody_is_strange(tallies: dict[str, Tally]) -> None:
     assert not any(each.strange for each in rank_by_disagreement(tallies))
     assert {each.node for each in rank_by_disagreement(tallies)} == set(tallies)
 
 
 @unhurried
 @given(st.dictionaries(st.sampled_from("abcdef"), TALLIES, max_size=6))
-def test_a_ranking_of_anything(tallies: dict[str, NodeTotals]) -> None:
+def test_a_ranking_of_anything(tallies: dict[str, Tally]) -> None:
     ranked = rank_by_disagreement(tallies)
     assert ranked == rank_by_disagreement(dict(reversed(tallies.items())))
     assert all(0 <= each.chance <= 1 and -1 <= each.excess <= 1 for each in ranked)
@@ -79,7 +78,7 @@ def test_the_interval_holds_the_rate_and_narrows(trials: int, share: float) -> N
 
 def test_millions_of_cells_take_no_time() -> None:
     ranked = rank_by_disagreement(
-        {"a": NodeTotals(10**9, 10**8), "b": NodeTotals(10**9, 10**8 + 10**6), "c": NodeTotals(10**9, 10**8)}
+        {"a": Tally(10**9, 10**8), "b": Tally(10**9, 10**8 + 10**6), "c": Tally(10**9, 10**8)}
     )
     assert ranked[0].node == "b"
     assert ranked[0].strange

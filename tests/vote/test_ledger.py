@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 from mao_vote.ledger import BrokenLedger, Ledger, dump_ledger, load_ledger
 from mao_vote.vdx import Standing
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
-
-
-@dataclass(frozen=True)
-class Tally:
-    cells: int
-    differing: int
 
 
 NAMES = st.text(min_size=1, max_size=8)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mao_datamgmt.monitoring.spikes import find_spikes
 from mao_shared.models import ControlMetric
-
-from .repo import TICK, new_repository, vote
+from tests.vote.repo import TICK, new_repository, vote
 
 CALM = 40
 

@@ -24,8 +24,7 @@ from mao_vote.records.csv_text import (
     without_blank_lines,
 )
 from mao_vote.records.load import separator_in
-
-from .test_series import opened
+from tests.datamgmt.test_series import opened
 
 DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
 
