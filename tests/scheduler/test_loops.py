@@ -24,7 +24,7 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
     "marks": lambda made: (made.timer._marks, "save", made.timer.run, made.timer._marks.changed.set),
     "retention": lambda made: (made.retention, "sweep", made.retention.run, lambda: None),
     "publishing": lambda made: (made.publisher, "publish", made.publisher.run, made.publisher._hint.set),
-    "stuck": lambda made: (made.stuck, "_look", made.stuck.run, lambda: None),
+    "stuck": lambda made: (made.stuck, "_check", made.stuck.run, lambda: None),
     "unreadable-records": lambda made: (
         made.unreadable,
         "look",

@@ -48,7 +48,7 @@ RETRY_DELAY = 5.0  # seconds until a schedule that failed is tried again, double
 class Timer:
     """The scheduler's clockwork for one node. `run` works until cancelled; `settle` does one round.
 
-    `quiet` is cleared while ticks are being written, for others to stand back.
+    `no_tick_due` is cleared while ticks are being written, for others to stand back.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Timer:
         marks: TickMarks,
         clock: Clock,
         metrics: SchedulerMetrics,
-        quiet: asyncio.Event,
+        no_tick_due: asyncio.Event,
         forgotten: Records[Forgotten],
         records: RunRecords,
         conditions: Conditions | None = None,
@@ -73,7 +73,7 @@ class Timer:
         self._marks = marks
         self._clock = clock
         self._metrics = metrics
-        self._quiet = quiet
+        self._no_tick_due = no_tick_due
         self._schedules = schedules
         self._forgotten = forgotten
         self._conditions = conditions
@@ -110,18 +110,18 @@ class Timer:
         self._restored = await self._restores.read()
         await self._marks.load()
         pipelines = {name: stored.record.pipeline for name, stored in self._schedules.items()}
-        await self._marks.work_out(self._records, self._forgotten, pipelines)
+        await self._marks.derive_unreadable(self._records, self._forgotten, pipelines)
 
     async def settle(self) -> None:
         """Gives every tick that is due its record. Raises Unavailable: then call again."""
         self._plans.take_changes()
         now = self._clock.now()
         while due := self._plans.take_due(now, ENTRIES_PER_BATCH):
-            self._quiet.clear()
+            self._no_tick_due.clear()
             try:
                 await self._settle(due, now)
             finally:
-                self._quiet.set()
+                self._no_tick_due.set()
                 for plan in due:  # what could not be written is due again
                     self._put_back(plan)
 
