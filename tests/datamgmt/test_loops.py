@@ -51,12 +51,12 @@ async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
 # loop → the part and its method that raises once, what runs it, what wakes it
 LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], object]]]] = {
     "retention": lambda m: (m, "retain_once", m.retain, lambda: None),
-    "disk": lambda m: (m.watch, "look_at_disk", m.watch.run, lambda: None),
-    "outboxes": lambda m: (m.watch, "look_at_outboxes", m.watch.run, lambda: None),
+    "disk": lambda m: (m.health, "check_disk", m.health.run, lambda: None),
+    "outboxes": lambda m: (m.health, "check_outboxes", m.health.run, lambda: None),
     "clones": lambda m: (m.mender, "refresh", m.mender.run, lambda: None),
     "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
     "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
-    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
+    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.push_soon("data")),
     "federation-answers": lambda m: (m.rounds.health, "check", m.rounds.health.run, lambda: None),
     "parts": lambda m: (m.rounds.participation, "_publish", m.rounds.participation.run, lambda: None),
     "rounds-retention": lambda m: (m.rounds.retention, "once", m.rounds.retention.run, lambda: None),
