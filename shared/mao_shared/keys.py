@@ -53,7 +53,6 @@ core, cores_prefix = _keys("/core/{node}")  # written by core nodes alone
 certificate_request, certificate_requests_prefix = _keys("/requests/{node}")
 all_rounds = _key("/rounds/")  # of all datasets
 round, rounds_prefix = _keys("/rounds/{dataset}/{round_id}")  # noqa: A001 (DESIGN's word)
-
 all_peers = _key("/peers/")  # what nodes say of themselves
 peer_root = _key("/peers/{node}/")  # what only that node may write
 announcement = _key("/peers/{node}/announcements/{dataset}/{round_id}")
@@ -87,6 +86,8 @@ turn, turns_prefix = _keys("/nodes/{node}/turns/{pipeline}")
 node_references = _key("/nodes/{node}/references")  # guard: every new schedule rewrites it
 series_prefix = _key("/nodes/{node}/series/")
 series = _key("/nodes/{node}/series/{pipeline}/{step}/{metric}")
+analyses_prefix = _key("/nodes/{node}/analyses/")  # what of finished runs is still to be analysed
+analysis = _key("/nodes/{node}/analyses/{run_id}~{step}")
 alarm, alarms_prefix = _keys("/nodes/{node}/alarms/{alarm_id}")
 condition_alarm, condition_alarms_prefix = _keys("/nodes/{node}/condition-alarms/{alarm_id}")
 open_conditions_prefix = _key("/nodes/{node}/open-conditions/")

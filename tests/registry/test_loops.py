@@ -258,20 +258,20 @@ async def test_known_copy_goes_on_after_what_was_raised(
     await shared.close()
 
 
-@pytest.mark.parametrize("part", ["follow", "_probe"])
+@pytest.mark.parametrize("part", ["_start", "_probe"])
 async def test_federation_store_goes_on_after_what_was_raised(
     memory: MemoryStore, tmp_path: Any, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
-    owner: Any = shared._homes if part == "follow" else shared
+    owner: Any = shared._resolver if part == "_start" else shared
     calls, plain = 0, getattr(owner, part)
 
-    async def stumbles() -> None:
+    async def stumbles() -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise ZeroDivisionError
-        await plain()
+        return await plain()
 
     setattr(owner, part, stumbles)
     task = asyncio.create_task(shared.run())

@@ -168,7 +168,7 @@ async def test_engine_unavailable(served_without_engine: Served) -> None:
 async def test_app_second_runner_on_same_data_is_refused(served: Served) -> None:
     bench = served.bench
     second = make_app(bench.settings, store=bench.store, driver=PromptDriver())
-    with pytest.raises(Conflict, match="Another runner works on the data directory"):
+    with pytest.raises(Conflict, match="Another runner is already running"):
         await second.router.lifespan_context(second).__aenter__()
 
 

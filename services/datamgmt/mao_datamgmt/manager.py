@@ -11,6 +11,7 @@ from typing import Any, Concatenate
 from fastapi import Request
 
 import mao_git
+from mao_git import RepositoryError
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
@@ -25,7 +26,7 @@ from mao_shared.models import (
     ResolvedStep,
     Run,
     Series,
-    Shared,
+    SharedDataset,
     Signer,
 )
 from mao_shared.models import dataset as models_dataset
@@ -63,8 +64,10 @@ from .executor import GitExecutor, P, Piece, T
 from .external.ingest import ExternalKeys, Ingest
 from .external.insights import ToolDataset
 from .monitoring.alarms import Alarms
+from .monitoring.analysis import RunAnalysis
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
+from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing
 from .rounds.peer_records import PeerRecords, Voters
 from .rounds.service import RoundService
@@ -100,8 +103,8 @@ class DataManager:
         unreadable = self.unreadable = Unreadable(conditions)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
         voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
-        shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        agreement = self._agreement = DatasetSharing(context.node, datasets, voters, shared)
+        shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
+        agreement = self.sharing = DatasetSharing(context.node, datasets, voters, shared)
         runs = RunRecords(own, context.node, unreadable)
         late = LatePushes(context, self._works, runs)
         self.mender = CloneRepair(
@@ -119,7 +122,9 @@ class DataManager:
             context.node, own, context.clock, self.alarms, sealed, client, unreadable, conditions
         )
         self._runs, self.about = runs, settings.about()
-        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
+        self.pusher = Pusher(
+            context, self._works, self._promotes, late, settings.push_retry, metrics, conditions
+        )
         self.upload_pack = UploadPack(context, self._works, agreement)
         self.listener = Ingest(
             context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
@@ -127,11 +132,20 @@ class DataManager:
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED, conditions=conditions)
-        self.watch = HealthChecks(
-            context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.troubles
+        self.health = HealthChecks(
+            context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.failures
         )
         tell = self.alarms.raise_
-        observations = SeriesRecorder(context, self._works, self.series, tell)
+        self.analysis = RunAnalysis(
+            runs,
+            self.mirror,
+            SeriesRecorder(context, self._works, self.series, tell),
+            tell,
+            lambda run, step: skipped_alarm(run, step, step.waiting or "", context.clock.now()),
+            context.clock,
+            unreadable,
+            conditions,
+        )
         self.rounds = RoundService(
             settings,
             context,
@@ -152,9 +166,8 @@ class DataManager:
             agreement,
             self.pusher,
             metrics,
-            observations,
-            self.rounds.truths,
-            tell,
+            self.rounds.input_gate,
+            self.analysis.requests,
         )
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
@@ -172,11 +185,12 @@ class DataManager:
             self.retain(),
             self.listener.run(),
             self.signers.keep_announced(),
+            *self.analysis.parts(),
             self.webhooks.run(),
-            self.watch.run(),
+            self.health.run(),
             recheck_unreadable(self.unreadable),
             *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
-            *self.rounds.parts(),
+            *self.rounds.loops(),
         ]
 
     async def retain(self) -> None:
@@ -236,16 +250,16 @@ class DataManager:
         """Raises NotFound; a clone that cannot be read is looked after first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
-            return await self._works.show(show, self.pusher.troubles.get(name))
-        except (mao_git.CloneBroken, *mao_git.TROUBLE) as error:
+            return await self._works.show(show, self.pusher.failures.get(name))
+        except (mao_git.CloneBroken, RepositoryError, OSError) as error:
             if await self._works.look_after(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))
-        return await self._works.show(show, self.pusher.troubles.get(name))
+        return await self._works.show(show, self.pusher.failures.get(name))
 
     async def acknowledge(self, name: str) -> datasets.DatasetStatus:
         """See `mending.acknowledge` and `Backwards.acknowledge`."""
-        await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
+        await self.health.rewound.acknowledge(name, self.mender.acknowledge)
         return await self.status(name)
 
     async def _master_of(self, name: str) -> str | None:
@@ -261,25 +275,29 @@ class DataManager:
 
     async def push_now(self, name: str) -> datasets.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
-        await self.pusher.push(name)
+        await self.pusher.push_now(name)
         return await self.status(name)
+
+    async def _promotes(self, name: str) -> bool:
+        """Whether this node's snapshot of a dataset becomes ground truth at once."""
+        return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> datasets.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
         await self.status(name)  # raises NotFound without a clone
-        await self._agreement.go_alone(name)
+        await self.sharing.go_alone(name)
         self.rounds.announcer.forget(name)
         log.info("dataset.alone", dataset=name)
         return await self.push_now(name)
 
     async def resolve(self, name: str, how: Strategy) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
-        promote = await self._agreement.obstacle(name) is None
+        promote = await self._promotes(name)
         done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
         if failure is None:
-            self.pusher.settled(name)
+            self.pusher.note_pushed(name)
         else:
-            self.pusher.want(name, failure)
+            self.pusher.push_later(name, failure)
         log.info("branch.resolved", dataset=name, how=how, commit=done.commit, pushed=done.pushed)
         return done
 
@@ -290,7 +308,7 @@ class DataManager:
         uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
         active = [(run, stored.record) for run, stored in self.mirror.items()]
         uses += [f"run {run}" for run, each in active if _uses([step.spec for step in each.steps], name)]
-        declared = await self._agreement.declared(name)
+        declared = await self.sharing.declared(name)
         if declared is not None and declared.master == remote:
             uses.append(f"dataset {name}, which is registered with the clone's remote {remote}")
         if uses:
@@ -300,12 +318,12 @@ class DataManager:
                 next="Withdraw, or wait for the run; of a dataset that is registered: maoctl dataset remove.",
             )
         done = await self._works.change([name], set_aside, self.context, name)
-        self.pusher.settled(name)
+        self.pusher.note_pushed(name)
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
         return await self._works.show(
-            datasets.list_statuses, self.context, self.pusher.troubles, limit, cursor
+            datasets.list_statuses, self.context, self.pusher.failures, limit, cursor
         )
 
     async def commits(

@@ -67,7 +67,7 @@ class Lifecycle:
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
-            left = await LeaveCommand(self.site, self.federation.copies).leave(force=force)
+            left = await LeaveCommand(self.site, self.federation.replica).leave(force=force)
             self.versions.look_alone()
             return left
 
