@@ -55,15 +55,9 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         name=name,
         master=clone.url,
         branches=branches,
-<<<<<<< HEAD
         unpushed=sum(branch.unpushed for branch in branches),
-        failure=None if trouble is None else trouble.failure.detail,
-        outbox=outbox_of(clone, context.node, trouble),
-=======
-        unpushed=sum(each.unpushed for each in branches),
         failure=None if failed is None else failed.failure.detail,
         outbox=outbox_of(clone, context.node, failed),
->>>>>>> wt-D
         size=_size(clone.path),
         broken_clones=broken,
     )
