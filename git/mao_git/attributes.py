@@ -98,13 +98,13 @@ def lfs_attributes(
         if folder and not isinstance(found, pygit2.Blob):
             continue
         inner, outer = (
-            [each.removeprefix(folder) for each in paths if each.startswith(folder)] for paths in (add, drop)
+            [name.removeprefix(folder) for name in paths if name.startswith(folder)] for paths in (add, drop)
         )
         before = _text(found, path, needed=bool(inner))
         if before is None:
             continue
         after = (
-            with_lines(before, {line_for(each) for each in inner})
+            with_lines(before, {line_for(name) for name in inner})
             if whole
             else with_paths(before, inner, outer)
         )
@@ -161,17 +161,17 @@ def settle_lfs(repo: Repository, tree: str, sources: Collection[str]) -> str:
     It gets the mark when a source has it. The result is the same on every node. What is in the way of a line
     or of the mark stays as it is; the other of the two is written nevertheless.
     """
-    top, tops = top_tree(repo, tree), [top_tree(repo, each) for each in sources]
-    if not any(lfs.uses_lfs(each) for each in tops):
+    top, tops = top_tree(repo, tree), [top_tree(repo, source) for source in sources]
+    if not any(lfs.uses_lfs(root) for root in tops):
         return tree
     texts, has_pointers = Texts(), lfs.uses_lfs(top)
-    attributes = (tree_entry(each, ATTRIBUTES) for each in (top, *tops))
+    attributes = (tree_entry(root, ATTRIBUTES) for root in (top, *tops))
     if len({None if found is None else found.id for found in attributes}) > 1:
         pointers = lfs_pointers(repo, tree)
         has_pointers = bool(pointers)
         with suppress(LfsConflict):
             texts |= lfs_attributes(repo, tree, pointers, whole=True)
-    if has_pointers and any(tree_entry(each, MARK) is not None for each in tops):
+    if has_pointers and any(tree_entry(root, MARK) is not None for root in tops):
         with suppress(LfsConflict):
             texts |= lfs_mark(repo, tree, wanted=True)
     return write_texts(repo, tree, texts)

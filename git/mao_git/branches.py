@@ -103,19 +103,19 @@ def note_pushed(repo: Repository, name: str, tip: str) -> None:
 
 def forget_remote(repo: Repository, kept: Container[str]) -> None:
     """Forgets the remote's branches that are not among `kept`."""
-    for name in [each for each in repo.git.references if each.startswith(TRACKED)]:
+    for name in [reference for reference in repo.git.references if reference.startswith(TRACKED)]:
         if name.removeprefix(TRACKED) not in kept:
             repo.git.references.delete(name)
 
 
 def conflicting_branches(name: str, others: Iterable[str]) -> list[str]:
     """Branches beside which `name` cannot be created, since one would be the other's folder: pure."""
-    return sorted(each for each in others if each.startswith(f"{name}/") or name.startswith(f"{each}/"))
+    return sorted(other for other in others if other.startswith(f"{name}/") or name.startswith(f"{other}/"))
 
 
 def case_variants(name: str, others: Iterable[str]) -> list[str]:
     """Branches that differ from `name` in case only, which some servers take for the same: pure."""
-    return sorted(each for each in others if each != name and each.casefold() == name.casefold())
+    return sorted(other for other in others if other != name and other.casefold() == name.casefold())
 
 
 def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str | None) -> bool:
@@ -195,7 +195,7 @@ def note_seen(repo: Repository, branch: str, tip: str) -> None:
 def rewound_branches(repo: Repository) -> list[RewoundBranch]:
     """The branches of the remote that lack, as last fetched, commits that they had before."""
     found = []
-    for name in [each for each in repo.git.references if each.startswith(SEEN)]:
+    for name in [reference for reference in repo.git.references if reference.startswith(SEEN)]:
         branch, seen = name.removeprefix(SEEN), str(repo.git.references[name].target)
         tip = find_tip(repo, branch, remote=True)
         if seen not in repo.git or (tip is not None and contains(repo, tip, seen)):

@@ -84,7 +84,7 @@ def _is_ours(entry: pygit2.Object, path: str) -> bool:
     """Whether this is MAO's mark of LFS, or a folder with nothing else in it: no tool is given it."""
     folder, _, name = MARK.partition("/")
     if path == folder and isinstance(entry, pygit2.Tree):
-        return [each.name for each in entry] == [name]
+        return [child.name for child in entry] == [name]
     return path == MARK
 
 
@@ -94,7 +94,9 @@ def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
     Raises InvalidInput (`dataset-unsafe`) as `checkout_tree` does, for the names in which `new` differs.
     """
     found = differing(top_tree(repo, old), top_tree(repo, new), _checked_name)
-    return {each.path for each in found if any(isinstance(e, pygit2.Blob) for e in (each.old, each.new))}
+    return {
+        change.path for change in found if any(isinstance(e, pygit2.Blob) for e in (change.old, change.new))
+    }
 
 
 def checkout_paths(

@@ -212,7 +212,7 @@ def merge_trees(repo: Repository, base: str, ours: str, theirs: str) -> str:
 
     Links that lead out of the tree only together, ours with theirs, are a conflict as well.
     """
-    ancestor, one, two = (top_tree(repo, each) for each in (base, ours, theirs))
+    ancestor, one, two = (top_tree(repo, oid) for oid in (base, ours, theirs))
     index = repo.git.merge_trees(ancestor, one, two)
     if index.conflicts is not None and (real := _conflicts(repo, index, uses_lfs(one) or uses_lfs(two))):
         raise MergeConflict(sorted(real))
@@ -234,7 +234,7 @@ def _conflicts(repo: Repository, index: pygit2.Index, with_lfs: bool) -> set[str
             real.add(path)
             continue
         base, ours, theirs = (
-            b"" if each is None else without_lines(repo.git[each.id].read_raw()) for each in versions
+            b"" if version is None else without_lines(repo.git[version.id].read_raw()) for version in versions
         )
         if ours != theirs and base not in (ours, theirs):
             real.add(path)

@@ -75,11 +75,11 @@ def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFi
     """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
     changed = ChangedFiles()
     old = None if before is None else top_tree(repo, before)
-    for each in differing(old, top_tree(repo, after)):
-        if each.new is None:
-            changed.removed.append(each.path)
+    for change in differing(old, top_tree(repo, after)):
+        if change.new is None:
+            changed.removed.append(change.path)
         else:
-            changed.files[each.path] = str(each.new.id)
+            changed.files[change.path] = str(change.new.id)
     return changed
 
 
@@ -102,7 +102,7 @@ def file_changes(repo: Repository, before: str, after: str, path: str = "") -> l
             change = "added" if found.old is None else "removed" if found.new is None else "changed"
             old, new = (None if entry is None else str(entry.id) for entry in (found.old, found.new))
             changes.append(FileChange(found.path, change, old, new))
-    return sorted(changes, key=lambda each: each.path)
+    return sorted(changes, key=lambda change: change.path)
 
 
 def diff_lines(before: bytes, after: bytes, path: str) -> Iterator[str] | None:
@@ -159,10 +159,10 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
         except _TooManyEntries:
             refused[node] = f"its trees have more than {MAX_ENTRIES // 1_000_000} million entries"
             continue
-        for each in differences:
-            bases[each.path] = entry_of(each.old)
-            changed.setdefault(each.path, {})[node] = entry_of(each.new)
-    nodes = [each for each in commits if each not in refused]
+        for change in differences:
+            bases[change.path] = entry_of(change.old)
+            changed.setdefault(change.path, {})[node] = entry_of(change.new)
+    nodes = [node for node in commits if node not in refused]
     paths = []
     for path in sorted(changed):
         found = ((node, changed[path].get(node, bases[path])) for node in nodes)

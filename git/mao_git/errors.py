@@ -41,8 +41,8 @@ RAW_ERRORS = (OSError, pygit2.GitError, KeyError, ValueError)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_WORDS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _NUMBERS = {
-    os.strerror(each): each
-    for each in (
+    os.strerror(number): number
+    for number in (
         errno.ENOSPC,
         errno.EDQUOT,
         errno.EROFS,

@@ -45,7 +45,7 @@ def sweep(path: Path) -> list[Path]:
 def sweep_half_written(path: Path) -> list[Path]:
     """Removes files that were never finished, and pack indexes without their pack; what was removed."""
     indexes = _found(path, ["objects/pack/*.idx"])
-    orphans = (each for each in indexes if not each.with_suffix(".pack").exists())
+    orphans = (index for index in indexes if not index.with_suffix(".pack").exists())
     return _remove(chain(_found(path, _HALF_WRITTEN), orphans))
 
 
@@ -118,8 +118,8 @@ def _sweep_torn(path: Path) -> list[Path]:
     if not mark.exists():
         return []
     since = mark.stat().st_mtime
-    loose = (each for each in path.glob("objects/??/*") if each.stat().st_mtime >= since)
-    torn = _remove(each for each in list(loose) if not is_whole(each))
+    loose = (file for file in path.glob("objects/??/*") if file.stat().st_mtime >= since)
+    torn = _remove(file for file in list(loose) if not is_whole(file))
     os.sync()
     mark.unlink()
     return torn
@@ -184,7 +184,7 @@ def pack(repo: Repository) -> int:
 def _packs(repo: Repository) -> list[Path]:
     packs = (repo.path / "objects" / "pack").glob("pack-*.pack")
     return [
-        each for each in packs if each.with_suffix(".idx").exists() and not each.with_suffix(".keep").exists()
+        path for path in packs if path.with_suffix(".idx").exists() and not path.with_suffix(".keep").exists()
     ]
 
 

@@ -39,13 +39,12 @@ def leads_out(path: str) -> bool:
     readings.
     """
     return any(name in ("", ".", "..") or is_git_name(name) for name in path.split("/")) or (
-        "\\" in path and any(_is_up_on_windows(name) for name in path.replace("\\", "/").split("/"))
+        "\\" in path  # Windows ignores trailing dots and blanks
+        and any(
+            (name.startswith("..") and not name.rstrip(". ")) or is_git_name(name)
+            for name in path.replace("\\", "/").split("/")
+        )
     )
-
-
-def _is_up_on_windows(name: str) -> bool:
-    """Whether a name means the folder above, or git's own. Windows ignores trailing dots and blanks."""
-    return (name.startswith("..") and not name.rstrip(". ")) or is_git_name(name)
 
 
 def path_fault(path: str) -> str | None:
@@ -287,8 +286,8 @@ def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> di
     """The links of a tree that lead out and did not in the trees that it was merged from, and why."""
     links = links_of(repo, tree)
     wrong = escaping_links(links) if links else {}
-    for each in before if wrong else ():
-        had = links_of(repo, each)
+    for source in before if wrong else ():
+        had = links_of(repo, source)
         for path in escaping_links(had):
             if links.get(path) == had[path]:
                 wrong.pop(path, None)

@@ -244,7 +244,7 @@ def archive_entries(repo: Repository, commit: str, path: str) -> list[ArchiveEnt
     start = top[inside] if inside else top
     outward = escaping_links(links_of(repo, str(top.id)))
     found = _entries_below(repo, start.peel(pygit2.Tree), inside and f"{inside}/", lfs.uses_lfs(top))
-    return [replace(each, link=False) if each.path in outward else each for each in found]
+    return [replace(entry, link=False) if entry.path in outward else entry for entry in found]
 
 
 def _entries_below(

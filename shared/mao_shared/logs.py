@@ -65,7 +65,10 @@ def mask_command(words: Iterable[str]) -> list[str]:
 
 @contextmanager
 def blocked_imports(*packages: str) -> Iterator[None]:
-    """Within the block, packages that are not loaded yet cannot be imported."""
+    """Within the block, packages that are not loaded yet cannot be imported.
+
+    structlog and httpx load rich where maoctl has it installed; services never use it (docs/decisions/0006).
+    """
     hidden = [name for name in packages if name not in sys.modules]
     # None makes the import system raise ModuleNotFoundError.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
@@ -163,10 +166,6 @@ def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    _to_stderr(level, fmt, shared)
-
-
-def _to_stderr(level: str, fmt: str, shared: list[Any]) -> None:
     renderer: Any = structlog.processors.JSONRenderer(default=str) if fmt == "json" else render_text
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

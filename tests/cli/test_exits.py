@@ -53,7 +53,7 @@ def test_error_lists_invalid_fields_without_a_call(maoctl: Maoctl, gateway: Reme
 
     assert result.code == 2
     assert "  name: " in result.err
-    assert "  limits.memory: a size is a number of bytes or like '512m' or '2g'" in result.err
+    assert "  limits.memory: invalid size; write bytes or for example '512m' or '2g'" in result.err
     assert "  network: " in result.err
     assert gateway.calls == []
 

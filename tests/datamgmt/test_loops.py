@@ -13,7 +13,7 @@ from mao_datamgmt.manager import DataManager, build
 from mao_git import ObjectBroken
 from mao_shared import keys
 from mao_shared.metrics import Metrics
-from mao_shared.models import Alarm, Series, Shared, Webhook
+from mao_shared.models import Alarm, Series, SharedDataset, Webhook
 from mao_shared.models.common import Record
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -36,9 +36,9 @@ async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
         for each in (
             made.mirror,
             made.rounds.mirror,
-            made.rounds.heard.mirror,
+            made.rounds.peer_records.mirror,
             made.rounds.voters.members,
-            made.rounds._parts.enrolments,
+            made.rounds.participation.enrolments,
         )
     ]
     yield made
@@ -50,39 +50,39 @@ async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
 
 # loop → the part and its method that raises once, what runs it, what wakes it
 LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], object]]]] = {
-    "retention": lambda m: (m, "retain_once", m.retain, lambda: None),
-    "disk": lambda m: (m.watch, "look_at_disk", m.watch.run, lambda: None),
-    "outboxes": lambda m: (m.watch, "look_at_outboxes", m.watch.run, lambda: None),
-    "clones": lambda m: (m.mender, "refresh", m.mender.run, lambda: None),
-    "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
-    "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
-    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
-    "federation-answers": lambda m: (m.rounds.steady, "look", m.rounds.steady.run, lambda: None),
-    "parts": lambda m: (m.rounds._parts, "_keep", m.rounds._parts.run, lambda: None),
-    "rounds-retention": lambda m: (m.rounds._retention, "once", m.rounds._retain, lambda: None),
+    "retention": lambda m: (m.upkeep, "run_once", m.upkeep.run, lambda: None),
+    "disk": lambda m: (m.health, "check_disk", m.health.run, lambda: None),
+    "outboxes": lambda m: (m.health, "check_outboxes", m.health.run, lambda: None),
+    "clones": lambda m: (m.repair, "refresh", m.repair.run, lambda: None),
+    "signers": lambda m: (m.signers, "announce", m.signers.run, lambda: None),
+    "inbox": lambda m: (m.ingest, "commit_all", m.ingest.run, lambda: None),
+    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.push_soon("data")),
+    "federation-answers": lambda m: (m.rounds.health, "check", m.rounds.health.run, lambda: None),
+    "parts": lambda m: (m.rounds.participation, "_publish", m.rounds.participation.run, lambda: None),
+    "rounds-retention": lambda m: (m.rounds.retention, "once", m.rounds.retention.run, lambda: None),
     "rounds/data": lambda m: (
         m.rounds.controller,
         "reconcile",
         m.rounds.controller.run,
-        lambda: m.rounds.controller._queue.add("data"),
+        lambda: m.rounds.controller._controller.add("data"),
     ),
     "announcer/run-1": lambda m: (
         m.rounds.announcer,
-        "_look",
+        "_collect",
         m.rounds.announcer.run,
-        lambda: m.rounds.announcer._queue.add("run-1"),
+        lambda: m.rounds.announcer._controller.add("run-1"),
     ),
     "announcer": lambda m: (
         m.rounds.announcer,
-        "_say_all",
+        "_announce_all",
         m.rounds.announcer.run,
-        m.rounds.announcer._some.set,
+        m.rounds.announcer._wake.set,
     ),
     "rounds-passed": lambda m: (
-        m.rounds.announcer._passed,
-        "_write_down",
-        m.rounds.announcer._passed.run,
-        m.rounds.announcer._passed._some.set,
+        m.rounds.announcer._watermarks,
+        "_update",
+        m.rounds.announcer._watermarks.run,
+        m.rounds.announcer._watermarks._wake.set,
     ),
 }
 
@@ -91,8 +91,6 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
 async def test_loop_goes_on_after_what_an_item_raised(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    for name in ("PAUSE", "TROUBLE_PAUSE"):
-        monkeypatch.setattr(f"mao_datamgmt.rounds.announcer.{name}", 0.05)
     part, method, run, poke = LOOPS[loop](manager)
     assert loop in await survives(part, method, run, manager.conditions, poke=poke)
 
@@ -141,13 +139,13 @@ async def test_retention_one_dataset_that_raises_keeps_no_other(
             raise ObjectBroken("spoilt")
         tidied.append(dataset)
 
-    monkeypatch.setattr("mao_datamgmt.manager.tidy", tidy)
-    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a", "bad", "z"])
-    await manager.retain_once()
+    monkeypatch.setattr("mao_datamgmt.upkeep.tidy", tidy)
+    monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a", "bad", "z"])
+    await manager.upkeep.run_once()
     assert tidied == ["a", "z"]
     assert [each.subject for each in manager.conditions.current()] == ["retention/bad"]
-    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a"])
-    await manager.retain_once()
+    monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a"])
+    await manager.upkeep.run_once()
     assert manager.conditions.current() == []  # it has gone, and its trouble with it
 
 
@@ -207,7 +205,7 @@ async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_p
         await world.whole(run_of("good", step("collect", "data", world.master)), writes(a="1"))
         assert await world.manager.sources() == []
         assert await world.manager.metrics_of("data") == []
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         shown = [each.subject for each in world.manager.conditions.current()]
         assert keys.run(NODE, "bad") in shown
         assert not [each for each in shown if each.startswith("runs/")]
@@ -218,7 +216,7 @@ async def test_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
     tmp_path: Path, kind: str
 ) -> None:
     store = MemoryStore()
-    noted = dump(Shared(dataset="data"))
+    noted = dump(SharedDataset(dataset="data"))
     bad = spoilt(noted, kind, key_field=None)
     async with working(tmp_path, store) as world:
         await store.create(keys.shared_prefix(NODE) + "data", bad)

@@ -25,6 +25,8 @@ Why = Literal[
 ]
 WHOLE = "*"
 """In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
+Thing = TypeVar("Thing", bound=Hashable)
+_SCALE = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class FileDecision:
-    """`content` None: the file is absent from the result. `cells`: where the nodes differ, in the file's order.
+    """`content` None: no such file in the result. `cells`: where the nodes differ, in the file's order.
 
     `conflicts`: how many cells stayed undecided. `abstained`: node → why its version did not vote.
     """
@@ -62,10 +64,6 @@ class FileDecision:
     abstained: dict[str, str] = field(default_factory=dict)
 
 
-Thing = TypeVar("Thing", bound=Hashable)
-_SCALE = 10**6
-
-
 def fixed(weight: float) -> int:
     """A weight as a whole number: sums of those are equal in whatever order they are added up."""
     return round(weight * _SCALE)
@@ -74,7 +72,7 @@ def fixed(weight: float) -> int:
 def elect(
     ballots: Mapping[str, Thing], *, incumbent: Thing | None, weights: Mapping[str, float]
 ) -> tuple[Thing | None, Why]:
-    """The thing that most nodes name: by majority or plurality, else the incumbent or the heaviest of the tied.
+    """What most nodes name: by majority or plurality; of those tied the incumbent, else the heaviest.
 
     None and "undecided" where that leaves a tie. A node without a weight has weight 1.
     """

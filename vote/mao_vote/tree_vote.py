@@ -29,9 +29,8 @@ RECORDS_MAX = {
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 WeightsOf = Callable[[str], Mapping[str, float]]
 StandingsOf = Callable[[str], Mapping[str, Standing]]
-EntryShape = tuple[
-    str, str
-]  # file, link or submodule; of the latter two with the id, since they are voted whole
+EntryShape = tuple[str, str]
+"""File, link or submodule; of the latter two with the id, since they are voted whole."""
 
 
 @dataclass(frozen=True, slots=True)

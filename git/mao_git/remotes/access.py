@@ -65,7 +65,7 @@ def key_faults(folder: Path | None) -> list[KeyFault]:
     if fault := _folder_fault(folder):
         return [fault]
     found = [key_fault(folder / name) for name in KEY_NAMES if _is_there(folder / name)]
-    return [each for each in (*found, _known_hosts_fault(folder / "known_hosts")) if each is not None]
+    return [fault for fault in (*found, _known_hosts_fault(folder / "known_hosts")) if fault is not None]
 
 
 def _is_there(path: Path) -> bool:
@@ -85,8 +85,8 @@ def why_no_key(folder: Path | None) -> str:
     """Why no key can be offered, for a person."""
     if folder is None:
         return "there is none: MAO_SSH_DIR is not set"
-    if wrong := [each for each in key_faults(folder) if not each.usable and each.name != "known_hosts"]:
-        return "; ".join(each.words for each in wrong)
+    if wrong := [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]:
+        return "; ".join(fault.words for fault in wrong)
     others = sorted(
         p.name for p in folder.iterdir() if p.suffix != ".pub" and not p.name.startswith("known_hosts")
     )
@@ -96,7 +96,7 @@ def why_no_key(folder: Path | None) -> str:
 
 def key_advice(folder: Path | None) -> str | None:
     """The next step for the first key that cannot be used; None when there is none."""
-    wrong = [each for each in key_faults(folder) if not each.usable and each.name != "known_hosts"]
+    wrong = [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]
     return wrong[0].next if wrong else None
 
 
@@ -286,7 +286,7 @@ class RemoteAccess:
         shown = "" if str(real) == url else f", which is {real},"
         folders = dict.fromkeys(map(str, (*self.roots, real.parent)))
         setting = os.pathsep.join(
-            each for each in folders if os.pathsep not in each
+            folder for folder in folders if os.pathsep not in folder
         )  # such a path cannot be in a list
         raise Forbidden(
             f"The remote {url}{shown} lies in no folder whose repositories this node may open "
@@ -315,8 +315,8 @@ def _parts(repository: Path) -> Iterator[Path]:
         yield Path(os.path.realpath(folder))
         names = ("HEAD", "config", "packed-refs", "refs", "objects")
         yield from _linked(folder / name for name in names)
-        for each in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
-            yield from _linked(_entries(folder / each))
+        for name in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
+            yield from _linked(_entries(folder / name))
         yield from _alternates(folder / "objects")
 
 

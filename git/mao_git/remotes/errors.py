@@ -183,7 +183,7 @@ def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
 
 def _is_ours(error: Exception, path: Path, own: Path) -> bool:
     named = f"{error} {getattr(error, 'filename', '')}"
-    places = [(len(str(each)), each is own) for each in (path, own) if f"{each}/" in f"{named}/"]
+    places = [(len(str(place)), place is own) for place in (path, own) if f"{place}/" in f"{named}/"]
     if places:
         return max(places)[1]
     if errno_of(error) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -172,9 +172,9 @@ def trust_listed(home: str | Path, host: SshHost) -> None:
         hosts.add(host)
         text = read_known_hosts(home)
         wanted = "".join(
-            f"{each.listed_as} {algorithm} {key}\n"
-            for each in sorted(hosts, key=lambda one: one.listed_as)
-            for algorithm, key in known_keys(text, each).keys
+            f"{entry.listed_as} {algorithm} {key}\n"
+            for entry in sorted(hosts, key=lambda one: one.listed_as)
+            for algorithm, key in known_keys(text, entry).keys
             if algorithm in _ALGORITHMS
         )
         path = Path(home) / TRUSTED / "known_hosts"
@@ -251,7 +251,7 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
             **facts,
         )
     listed = ", ".join(
-        f"{kind} {each}" for (kind, _), each in zip(found.keys, found.fingerprints, strict=True)
+        f"{kind} {digest}" for (kind, _), digest in zip(found.keys, found.fingerprints, strict=True)
     )
     if shown and _algorithm_of(shown) not in {algorithm for algorithm, _ in found.keys}:
         return Forbidden(

@@ -38,9 +38,11 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
     with at():
         remote = open_local(path)
         known = {name: remote.references.get(HEADS + name) for name in branches}
-        tips = {name: None if each is None else str(each.target) for name, each in known.items()}
+        tips = {
+            name: None if reference is None else str(reference.target) for name, reference in known.items()
+        }
         references = [remote.references[name].resolve() for name in remote.references if name != "HEAD"]
-        there = [each.target for each in references if isinstance(each.target, pygit2.Oid)]
+        there = [reference.target for reference in references if isinstance(reference.target, pygit2.Oid)]
         names = list(remote.branches.local)
         checked_out = None if remote.is_bare else remote.references["HEAD"].target
     refused: dict[str, Refusal] = {}

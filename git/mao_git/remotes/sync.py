@@ -90,9 +90,9 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
         if not self._offered:
             return no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
         others = [
-            each.words
-            for each in access.key_faults(folder)
-            if each.name in access.KEY_NAMES and not each.usable
+            fault.words
+            for fault in access.key_faults(folder)
+            if fault.name in access.KEY_NAMES and not fault.usable
         ]
         unused = f"; not offered: {'; '.join(others)}" if others else ""
         return auth_failed(self.url, f"it did not take this node's keys ({', '.join(self._offered)}){unused}")
@@ -106,9 +106,9 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
     def message(self) -> str:
         """What the server's hooks and git wrote, as a sentence; `` when nothing."""
         lines = (
-            re.sub(r"[^ -~\u00a1-\uffff]+", "", each).strip() for each in re.split(r"[\r\n]+", self.output)
+            re.sub(r"[^ -~\u00a1-\uffff]+", "", line).strip() for line in re.split(r"[\r\n]+", self.output)
         )
-        text = "; ".join(each for each in lines if each and not _PROGRESS.match(each))
+        text = "; ".join(line for line in lines if line and not _PROGRESS.match(line))
         return f" It says: {text}." if text else ""
 
     def push_update_reference(self, refname: str, message: str | None) -> None:

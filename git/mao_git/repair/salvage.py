@@ -75,7 +75,7 @@ class _Salvage:
             chain = self._with_others(chain)
         theirs = find_tip(self._repo, self._branch, remote=True)
         held = self._held(find_tip(self._repo, self._branch) or theirs)
-        wanted = [each for each in chain if self._key_of(each.message) not in held]
+        wanted = [commit for commit in chain if self._key_of(commit.message) not in held]
         if whole and not unsure and len(wanted) == len(chain):
             self._copy_all(wanted)
         else:
@@ -96,18 +96,18 @@ class _Salvage:
 
     def _with_others(self, chain: list[RawCommit]) -> list[RawCommit]:
         """With commits of ours that no reference leads to any more: parents first, else by their times."""
-        known = {each.id for each in chain}
+        known = {commit.id for commit in chain}
         ours = {
-            each.id: each
-            for each in self._objects.all_commits()
-            if each.id not in known and each.id not in self._repo.git and self._key_of(each.message)
+            commit.id: commit
+            for commit in self._objects.all_commits()
+            if commit.id not in known and commit.id not in self._repo.git and self._key_of(commit.message)
         }
         ordered: dict[str, RawCommit] = {}
-        for commit in sorted(ours.values(), key=lambda each: _person(each, b"committer").time):
+        for commit in sorted(ours.values(), key=lambda commit: _person(commit, b"committer").time):
             line = [commit]
             while line[-1].parents and line[-1].parents[0] in ours and line[-1].parents[0] not in ordered:
                 line.append(ours[line[-1].parents[0]])
-            ordered |= {each.id: each for each in reversed(line)}
+            ordered |= {ancestor.id: ancestor for ancestor in reversed(line)}
         return [*ordered.values(), *chain]
 
     def _held(self, tip: str | None) -> set[str | None]:

@@ -180,7 +180,7 @@ class Replicator:
     async def _copy_prefix(self, prefix: str) -> tuple[int, set[str]]:
         there: set[str] = set()
         revision = 0
-        async for page in pages(lambda cursor: self._store.list_there(prefix, limit=PAGE, cursor=cursor)):
+        async for page in pages(lambda cursor: self._store.list_live(prefix, limit=PAGE, cursor=cursor)):
             revision = page.revision
             entries = [entry for entry in page.entries if is_replicated(entry.key)]
             there.update(entry.key for entry in entries)

@@ -1,5 +1,4 @@
-"""Which store is the federation's, as the node's link says, followed as it changes; its files on this
-node."""
+"""Which store is the federation's, as the node's link says; its files on this node."""
 
 from __future__ import annotations
 
@@ -124,37 +123,37 @@ class BindingOpener:
 class BindingResolver:
     """The binding in force, and the retired ones whose last calls are under way.
 
-    `moved` is called with the binding before and the new one.
+    `on_change` is called with the binding before and the new one.
     """
 
     def __init__(
         self,
         own: Store,
         node: str,
-        opening: BindingOpener,
-        moved: Callable[[StoreBinding, StoreBinding], None],
+        opener: BindingOpener,
+        on_change: Callable[[StoreBinding, StoreBinding], None],
     ) -> None:
         self.now: StoreBinding | None = None
         self._own = own
         self._node = node
-        self._opening = opening
-        self._moved = moved
-        self._looking = asyncio.Lock()
+        self._opener = opener
+        self._on_change = on_change
+        self._opening_lock = asyncio.Lock()
         self._retired: list[StoreBinding] = []
 
     async def current(self) -> StoreBinding:
         """The binding in force; the first call reads the link. Raises the own store's outage."""
         if self.now is None:
-            async with self._looking:
+            async with self._opening_lock:
                 link, _ = await self._read_link()
                 if self.now is None:  # `follow` may have been faster
-                    self.now = self._opening.open(link)
+                    self.now = self._opener.open(link)
         return self.now
 
     def reopen(self, binding: StoreBinding) -> None:
         """Tries once more to open what could not be opened."""
         if binding is self.now and not binding.is_open:
-            self.now = self._opening.open(binding.link)
+            self.now = self._opener.open(binding.link)
 
     async def close(self) -> None:
         """Closes what was opened; calls that are still under way end first."""
@@ -204,11 +203,11 @@ class BindingResolver:
         before = self.now
         if before is not None and before.link == link:
             return
-        self.now = self._opening.open(link)
+        self.now = self._opener.open(link)
         if before is None:
             return
         before.retire()
         self._retired = [each for each in [*self._retired, before] if not each.is_closed]
         if before.name != self.now.name:
             log.info("federation.switched", to=link.federation if link else "own store")
-        self._moved(before, self.now)
+        self._on_change(before, self.now)

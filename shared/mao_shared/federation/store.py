@@ -88,7 +88,7 @@ class FederationStore:
         self.away_since: datetime | None = None
         self._fault: FederationUnavailable | None = None  # why it is away
         self._resolver = BindingResolver(
-            own, node, BindingOpener(own, files, fixed, endpoints, opener), self._moved
+            own, node, BindingOpener(own, files, fixed, endpoints, opener), self._binding_changed
         )
         self._clock = clock
         self._away = asyncio.Event()
@@ -145,7 +145,7 @@ class FederationStore:
         """`is_own`, once that is known; raises the own store's outage."""
         return (await self._resolver.current()).is_own
 
-    async def list_there(
+    async def list_live(
         self,
         prefix: str,
         *,
@@ -169,7 +169,7 @@ class FederationStore:
         try:
             return await self._read(lambda store: store.get(key), copied=is_replicated(key))
         except FederationUnavailable as error:
-            await self._allow_copies(key, error)
+            await self._replica_revision(key, error)
             return await self.replica.get(key)
 
     async def list(
@@ -177,7 +177,7 @@ class FederationStore:
     ) -> Page:
         outage = self._refusal()
         try:
-            return await self.list_there(
+            return await self.list_live(
                 prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_replicated(prefix)
             )
         except FederationUnavailable as error:
@@ -185,7 +185,7 @@ class FederationStore:
         except StoreSwitched:  # the cursor may be one that the copies gave
             if self.reachable:
                 raise
-        revision = await self._allow_copies(prefix, outage)
+        revision = await self._replica_revision(prefix, outage)
         inner = read_cursor(cursor, REPLICA_CURSOR)
         page = await self.replica.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
         return Page(page.entries, revision, write_cursor(page.cursor, REPLICA_CURSOR))
@@ -203,17 +203,17 @@ class FederationStore:
 
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
         binding = await self._resolver.current()
-        if checks and self._read_elsewhere(binding):
+        if checks and self._read_from_another(binding):
             return None
         return await self._ask(binding, lambda store: store.transact(checks, writes))
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         """Ends with StoreSwitched as well, and with FederationUnavailable where this node is not let in."""
         binding = await self._resolver.current()
-        if self._read_elsewhere(binding):
+        if self._read_from_another(binding):
             raise StoreSwitched
         while True:
-            with self._noticing(binding), binding.used() as store:
+            with self._noting_outage(binding), binding.used() as store:
                 watch = until_ended(store.watch(prefix, after=after), binding.ended)
                 async with contextlib.aclosing(watch):
                     async for batch in watch:
@@ -253,10 +253,10 @@ class FederationStore:
                 return await self._ask(binding, call)
         except TimeoutError:
             late = federation_unreachable(f"no answer within {PATIENCE:g} s.")
-            self._lost(binding, late)
+            self._mark_away(binding, late)
             raise (self._refusal() if self.removed else late) from None
 
-    def _read_elsewhere(self, binding: StoreBinding) -> bool:
+    def _read_from_another(self, binding: StoreBinding) -> bool:
         """Whether this task has last read from another store; true once, since it reads again then."""
         task = asyncio.current_task()
         known = binding.name if task is None else self._readers.pop(task, binding.name)
@@ -272,13 +272,13 @@ class FederationStore:
         return await self._try(binding, call)
 
     async def _try(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
-        with self._noticing(binding), binding.used() as store:
+        with self._noting_outage(binding), binding.used() as store:
             answer = await call(store)
-        self._answered(binding)
+        self._mark_reachable(binding)
         return answer
 
     @contextlib.contextmanager
-    def _noticing(self, binding: StoreBinding) -> Iterator[None]:
+    def _noting_outage(self, binding: StoreBinding) -> Iterator[None]:
         """Takes the block's outage, or a refusal to let this node in, as the federation's being away."""
         try:
             yield
@@ -286,12 +286,12 @@ class FederationStore:
             if binding.is_own or error.code in _ANSWERS:
                 raise
             fault = _fault_of(binding, error)
-            self._lost(binding, fault)
+            self._mark_away(binding, fault)
             if isinstance(error, StoreUnknown | FederationUnavailable):
                 raise
             raise fault from error
 
-    async def _allow_copies(self, key: str, error: FederationUnavailable) -> int:
+    async def _replica_revision(self, key: str, error: FederationUnavailable) -> int:
         """The federation's revision that the copies stand for; raises `error` where there is none to read."""
         contact = await self.replica.contact(self.name) if is_replicated(key) else None
         if contact is None or contact.as_of is None:
@@ -301,7 +301,7 @@ class FederationStore:
         )
         return contact.revision
 
-    def _lost(self, binding: StoreBinding, fault: FederationUnavailable) -> None:
+    def _mark_away(self, binding: StoreBinding, fault: FederationUnavailable) -> None:
         if binding is not self._resolver.now:
             return
         was_removed = self.removed
@@ -321,16 +321,16 @@ class FederationStore:
         fault = self._fault or federation_unreachable("")
         return type(fault)(fault.detail, next=fault.next)
 
-    def _answered(self, binding: StoreBinding) -> None:
+    def _mark_reachable(self, binding: StoreBinding) -> None:
         if binding is not self._resolver.now:
             return
         self.as_of = self._clock.now()
         if self._away.is_set():
-            self._back()
+            self._clear_fault()
             log.info("federation.back")
             _call_all(self._on_contact)
 
-    def _back(self) -> None:
+    def _clear_fault(self) -> None:
         self._away.clear()
         self.away_since, self._fault = None, None
 
@@ -342,9 +342,9 @@ class FederationStore:
             group.create_task(self._resolver.follow())
             group.create_task(every(0.0, self._probe, name="federation-probe"))
 
-    def _moved(self, before: StoreBinding, binding: StoreBinding) -> None:
+    def _binding_changed(self, before: StoreBinding, binding: StoreBinding) -> None:
         """Another binding is in force."""
-        self._back()
+        self._clear_fault()
         if before.name != binding.name:
             self.as_of = None
             _call_all(self._on_switch)

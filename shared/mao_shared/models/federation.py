@@ -268,14 +268,14 @@ class Endorsement(Record):
     endorsed_at: Timestamp
 
 
-class Part(Record):
-    """Stored under `keys.part(node, dataset)`: the node writes to the dataset and has a say in its truth.
+class Participation(Record):
+    """Stored under `keys.part(node, dataset)`: the node writes to the dataset and votes on it.
 
     Only the node itself can write there, so that nobody else can remove it or invent nodes.
     """
 
     dataset: Name
-    since: Timestamp  # when the enrolment was made by which it does
+    since: Timestamp  # of the enrolment
 
 
 class LogAsk(Record):

@@ -64,7 +64,7 @@ class ConditionList(Record):
 
 
 class EngineInfo(Record):
-    """The container engine and what it may use. `memory` in bytes, `running`: steps that hold a slot."""
+    """The container engine and its resources. `memory` in bytes; `running`: steps that hold a slot."""
 
     version: str
     slots: int
@@ -74,9 +74,9 @@ class EngineInfo(Record):
 
 
 class Disk(Record):
-    """Bytes on the file system of the data directory, and whether it takes any.
+    """The file system of the data directory, in bytes.
 
-    `reserve`: what is to stay free (MAO_MIN_FREE); `shortage`: why runs wait for room, None when they do not.
+    `reserve`: what has to stay free (MAO_MIN_FREE); `shortage`: why runs wait for space, None when they do not.
     """
 
     free: int
@@ -95,7 +95,7 @@ class CommitIdentity(Record):
 
 
 class Storage(Record):
-    """The room where the node writes, and who signs its commits."""
+    """The disk that the node writes to, and the author of its commits."""
 
     disk: Disk
     git: CommitIdentity

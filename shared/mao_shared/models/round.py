@@ -152,14 +152,14 @@ class Attestation(Record):
     attested_at: Timestamp
 
 
-class Passage(Record):
-    """The latest tick of rounds that have ended, and the latest end of one."""
+class Watermark(Record):
+    """Up to which `tick` all rounds of a pipeline's step have ended, and when the last of them did."""
 
     tick: Timestamp
     ended_at: Timestamp
 
 
-class Shared(Record):
+class SharedDataset(Record):
     """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
 
     Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet. None:
@@ -171,7 +171,7 @@ class Shared(Record):
     dataset: Name
     since: Timestamp | None = None
     apart: bool = False
-    passed: dict[str, Passage] = Field(default_factory=dict)
+    passed: dict[str, Watermark] = Field(default_factory=dict)
 
 
 class Round(Record):
@@ -230,8 +230,9 @@ def round_id(tick: datetime, pipeline: str, step: str) -> str:
 
 
 class LiveRound(Round):
-    """A round and what each node has announced and attested. `needed_nodes`: so many must bring a snapshot
-    and attest the same.
+    """A round and what each node has announced and attested.
+
+    `needed_nodes`: so many must bring a snapshot and attest the same.
 
     `announced` and `computed` hold commits by node, null where a node abstains or could not compute.
     `silent`: nodes that have announced nothing. `missing`: what nodes lack that could not compute.

@@ -234,7 +234,7 @@ class ReproduceBody(Record):
 
 
 class Mismatch(Record):
-    """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
+    """Something that is not as recorded. `what`: output, snapshot, log or record; `path`: of a file."""
 
     step: str
     what: str = Field(examples=["output"])
@@ -281,8 +281,9 @@ def tool_env(run: Run, step: StepRun) -> dict[str, str]:
 
 
 def run_env(run: Run, step: StepRun) -> dict[str, str]:
-    """What a tool may know of its run. A reproduction gets what the original got. A run without a tick is for
-    the time at which it was requested.
+    """What a tool may know of its run; a reproduction gets what the original got.
+
+    A run without a tick is for the time at which it was requested.
     """
     original = run.reproduces
     env = {

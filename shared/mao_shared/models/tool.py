@@ -27,14 +27,14 @@ def is_image_reference(text: str) -> bool:
 
 def _check_image(text: str) -> str:
     if not is_image_reference(text):
-        raise ValueError("not an image reference; write it like 'busybox:1.36' or 'lab/crawler:1.4'")
+        raise ValueError("invalid image reference; write for example 'busybox:1.36' or 'lab/crawler:1.4'")
     return text
 
 
 def _check_user(text: str) -> str:
     if not re.fullmatch(r"root(?::root)?|[0-9]{1,9}(?::[0-9]{1,9})?", text):
         raise ValueError(
-            "a user is 'root' or numbers like 1000:1000; what a name means is the image's matter"
+            "invalid user; write 'root' or numbers such as 1000:1000 (names depend on the image)"
         )
     return text
 
@@ -159,7 +159,7 @@ FindingName = Annotated[
 
 
 class CheckFinding(Record):
-    """One thing that was looked at, in words; `advice` when it is not as it should be, or could be better."""
+    """The result of one check; `advice` if it failed or could be better."""
 
     name: FindingName
     ok: bool
@@ -168,8 +168,8 @@ class CheckFinding(Record):
 
 
 class CheckReport(Record):
-    """What a check has found. `written`: files under /usr/src/app/data; `tried`: paths elsewhere that it
-    could not write to as the user it ran as, seen in a second trial that was allowed to."""
+    """The result of checking an image. `written`: files under /usr/src/app/data; `tried`: other paths that it
+    tried to write without permission, as seen in a second trial that had it."""
 
     image: str
     compliant: bool

@@ -115,8 +115,16 @@ class Mirror(Generic[R]):
             if revision < self._seen:
                 self._forget("mirror.store_set_back")
             for entry in page.entries:
-                names.add(self._name(entry.key))
-                self._take_listed(entry, revision)
+                name = self._name(entry.key)
+                names.add(name)
+                known = self._kept.get(name)
+                if self._is_ahead(name, revision) or (known and known.revision == entry.revision):
+                    continue
+                stored = self._parse(entry)
+                if stored is None:
+                    self._set_aside(name)
+                elif known or self.keep(stored.record):
+                    self._put(name, stored)
         for name in (self._kept.keys() | self.unreadable) - names:
             if not self._is_ahead(name, revision):
                 self._drop(name)
@@ -133,17 +141,6 @@ class Mirror(Generic[R]):
         self._ahead.clear()
         for name in self._kept.keys() | self.unreadable:
             self._drop(name)
-
-    def _take_listed(self, entry: Entry, revision: int) -> None:
-        name = self._name(entry.key)
-        known = self._kept.get(name)
-        if self._is_ahead(name, revision) or (known is not None and known.revision == entry.revision):
-            return
-        stored = self._parse(entry)
-        if stored is not None and (known is not None or self.keep(stored.record)):
-            self._put(name, stored)
-        elif stored is None:
-            self._set_aside(name)
 
     def _take(self, batch: Batch) -> None:
         for event in batch:

@@ -175,7 +175,11 @@ class RunRecords(Records[Run]):
         """
         live = [Check(self.prefix + name, 0) for name in names]
         first, last = min(names), max(names)
-        if first == last or not _are_near(first, last):
+        since, until = time_in_id(first), time_in_id(last)
+        near = (
+            since is not None and until is not None and until - since <= NEAR
+        )  # etcd looks at all in between
+        if first == last or not near:
             return live + [Check(keys.past_run(self.node, name), 0) for name in names]
         return [*live, Check(keys.past_run(self.node, last), 0, until=keys.past_run(self.node, first) + "\0")]
 
@@ -258,12 +262,6 @@ class RunRecords(Records[Run]):
         for check in checks if done else ():
             self.gone(check.key)
         return done
-
-
-def _are_near(first: str, last: str) -> bool:
-    """Whether so little of the history lies between two ids that etcd may well look at all of it."""
-    since, until = time_in_id(first), time_in_id(last)
-    return since is not None and until is not None and until - since <= NEAR
 
 
 def _past(run: Run) -> PastRun:

@@ -19,12 +19,12 @@ from pydantic import ValidationError
 from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, is_name
 from mao_shared.models.node import Condition, OpenCondition
 from mao_shared.reconcile import Backoff, every
-from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump
+from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
 log = get_logger(__name__)
 SETTLE = 10.0  # seconds that a condition has to last before it is an alarm
@@ -34,7 +34,6 @@ INHERITED = (
 )
 RETRY, LONGEST_RETRY = 2.0, 30.0  # seconds between tries to write, doubled
 MOST_WAITING = 1000  # writes that wait for the store; beyond, the oldest are dropped
-ATTEMPTS = 5
 
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
@@ -193,7 +192,9 @@ class ConditionAlarms:
                     await self._end(write.condition, write.over)
             except Unavailable:
                 raise
-            except Exception:  # whatever is wrong with one alarm: the others are raised
+            except Exception as error:  # whatever is wrong with one alarm: the others are raised
+                if isinstance(error, Conflict) and error.code == "busy":
+                    raise Unavailable(error.detail) from error  # it is written later
                 log.exception("alarm.dropped", condition=write.condition.name)
             if self._writes and self._writes[0] is write:
                 self._writes.popleft()
@@ -201,52 +202,57 @@ class ConditionAlarms:
     async def _raise(self, condition: Condition) -> None:
         """Writes the alarm, or adds this service to those that report the same."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
-        for _ in range(ATTEMPTS):
+        alarm = alarm_of(condition, self._node, self._service)
+
+        async def attempt() -> bool | None:
             known, revision = await self._read(key)
             if known is not None and self._service in known.services:
-                return
+                return False
             if known is not None:
-                joined = known.model_copy(update={"services": [*known.services, self._service]})
-                if await self._store.transact([Check(key, revision)], [Put(key, dump(joined))]) is not None:
-                    return
-                continue
-            alarm = alarm_of(condition, self._node, self._service)
-            opened = OpenCondition(
-                alarm=alarm.id,
-                name=condition.name,
-                subject=condition.subject,
-                state=condition.state,
-                services=[self._service],
-            )
-            place = keys.condition_alarm(self._node, alarm.id)
-            writes = await alarm_writes(self._store, self._node, place, alarm, self._clock.now())
-            checks = [Check(key, revision)]
-            if await self._store.transact(checks, [Put(key, dump(opened)), *writes]) is not None:
-                log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
-                return
-        raise _busy(condition)
+                reported = known.model_copy(update={"services": [*known.services, self._service]})
+                writes = [Put(key, dump(reported))]
+            else:
+                reported = OpenCondition(
+                    alarm=alarm.id,
+                    name=condition.name,
+                    subject=condition.subject,
+                    state=condition.state,
+                    services=[self._service],
+                )
+                place = keys.condition_alarm(self._node, alarm.id)
+                due = await alarm_writes(self._store, self._node, place, alarm, self._clock.now())
+                writes = [Put(key, dump(reported)), *due]
+            if await self._store.transact([Check(key, revision)], writes) is None:
+                return None
+            return known is None
+
+        if await retry_lost(attempt, f"the alarm {alarm.id}"):
+            log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
 
     async def _end(self, condition: Condition, over: datetime) -> None:
-        """Takes this service off those that report it; the last one writes down that it is over."""
+        """Takes this service off those that report it; the last one writes that it is over."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
-        for _ in range(ATTEMPTS):
+        alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
+
+        async def attempt() -> bool | None:
             known, revision = await self._read(key)
             if known is None or self._service not in known.services:
-                return
+                return True
             left = [each for each in known.services if each != self._service]
             checks: list[Check] = [Check(key, revision)]
             writes: list[Put | Delete] = [Put(key, dump(known.model_copy(update={"services": left})))]
             if not left:
                 writes = [Delete(key)]
-                alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
                 if (stored := await self._alarm(alarms, known.alarm)) is not None:
                     ended = stored.record.model_copy(update={"over": over})
                     checks.append(Check(alarms.prefix + known.alarm, stored.revision))
                     writes.append(Put(alarms.prefix + known.alarm, dump(ended)))
-            if await self._store.transact(checks, writes) is not None:
-                log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
-                return
-        raise _busy(condition)
+            if await self._store.transact(checks, writes) is None:
+                return None
+            log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
+            return True
+
+        await retry_lost(attempt, f"the alarm about {condition.name} {condition.subject}")
 
     async def _alarm(self, alarms: Records[Alarm], alarm_id: str) -> Stored[Alarm] | None:
         """None for one that has gone, and for one that cannot be read: it stays as it is."""
@@ -267,9 +273,3 @@ class ConditionAlarms:
             return OpenCondition.model_validate_json(entry.value), entry.revision
         except ValidationError:
             return None, entry.revision
-
-
-def _busy(condition: Condition) -> Unavailable:
-    return Unavailable(
-        f"The alarm about {condition.name} {condition.subject} was changed by others meanwhile."
-    )

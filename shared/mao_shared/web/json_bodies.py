@@ -79,7 +79,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
         return made
     seen: set[str] = set()
     twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-    return {twice: _Wrong("is there twice")}
+    return {twice: _Wrong("occurs twice")}
 
 
 def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
@@ -161,7 +161,9 @@ class StrictJson:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_json(Headers(scope=scope).get("content-type", "")):
+        declared = Headers(scope=scope).get("content-type", "") if scope["type"] == "http" else ""
+        kind = declared.partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
             await self.app(scope, receive, send)
             return
         try:
@@ -185,11 +187,6 @@ class StrictJson:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, again, send)
-
-
-def _is_json(content_type: str) -> bool:
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
 
 
 async def _whole(receive: Receive) -> bytes:

@@ -86,9 +86,9 @@ EXAMPLES: dict[type[Record], dict[str, Any]] = {
     models.Trust: {"node": "n", "since": NOW},
     models.Alarm: {"id": "a", "kind": "spike", "node": "n", "raised_at": NOW, "detail": "d"},
     models.Delivery: {"alarm": "a", "webhook": "w", "created_at": NOW},
-    models.Part: {"dataset": "d", "since": NOW},
+    models.Participation: {"dataset": "d", "since": NOW},
     models.PeerNode: {"version": "1", "seen_at": NOW},
-    models.Shared: {"dataset": "d", "passed": {"p/s": {"tick": NOW, "ended_at": NOW}}},
+    models.SharedDataset: {"dataset": "d", "passed": {"p/s": {"tick": NOW, "ended_at": NOW}}},
 }
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),

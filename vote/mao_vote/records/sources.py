@@ -1,8 +1,8 @@
-"""Whose bytes serve for which record, so that what nobody disputes comes out of a vote as it was observed.
+"""Which version's bytes serve for which record, so that undisputed data comes out of a vote as observed.
 
-A record that a version has just as it was decided is taken over from that version's bytes; of another one
-only the cells that were decided otherwise are replaced in the bytes of the model, the version whose manner
-most share. What no version has so is left to be written in the model's manner.
+A record that a version has exactly as decided is taken from that version's bytes; of any other record the
+cells that were decided otherwise are replaced in the bytes of the model, the version written as most are.
+What no version has is written in the model's manner.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _ROW = "\0row"  # `load` lets no NUL through
+Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
+"""`(text, place, others)`: the model's text of a record with other cells, None where that cannot be.
+
+`place`: of the record in the result. `others`: of each cell that was decided otherwise a record's text that
+has it so, None where nobody's has.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,6 @@ def _unlike(result: DataFrame, table: DataFrame, rows: Series) -> dict[str, Seri
         name: there.get_column(name, default=nothing).ne_missing(result.get_column(name, default=nothing))
         for name in dict.fromkeys([*result.columns, *table.columns])
     }
-
-
-Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
-"""`(text, place, others)`: the model's text of a record with other cells, None where that cannot be.
-
-`place`: of the record in the result. `others`: of each cell that was decided otherwise a record's text that
-has it so, None where nobody's has.
-"""
 
 
 def take_over(

@@ -98,7 +98,7 @@ class NodePaths:
             self.agreements: self._is_plain,
             self.data: self.is_kept,
         }
-        folder = next(each for each in kept if each in path.parents)
+        folder = next(parent for parent in kept if parent in path.parents)
         return kept[folder](path.relative_to(folder).parts[0])
 
     @staticmethod
@@ -122,7 +122,7 @@ def node_paths(settings: ServiceSettings) -> NodePaths:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(each.name for each in folder.iterdir())
+        return sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         return []
 
@@ -145,17 +145,17 @@ def copy_repository(path: Path, name: str, copy: Copy) -> None:
     packed ones, since git packs them in that order. Raises SourceChanged when the repository was replaced.
     """
     before = _identity(path)
-    rest = {each for each in _files(path) if not each.startswith("objects/")}
+    rest = {file for file in _files(path) if not file.startswith("objects/")}
     rest.add("packed-refs")  # which git may create when it packs a reference
-    for each in sorted(rest, key=lambda each: (each.startswith("lfs/"), each == "packed-refs", each)):
-        copy(f"{name}/{each}", path / each)
+    for file in sorted(rest, key=lambda file: (file.startswith("lfs/"), file == "packed-refs", file)):
+        copy(f"{name}/{file}", path / file)
     copied: set[str] = set()
     for _ in range(_PASSES):
-        listed = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
-        for each in sorted(listed - copied):
-            if copy(f"{name}/{each}", path / each):
-                copied.add(each)
-        again = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
+        listed = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
+        for file in sorted(listed - copied):
+            if copy(f"{name}/{file}", path / file):
+                copied.add(file)
+        again = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
         if listed <= again and listed <= copied:  # nothing was moved to where we have been already
             break
     else:
@@ -256,18 +256,18 @@ def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
     """
     if not folder.is_dir():
         return
-    for each in sorted(folder.iterdir()):
-        if each.name.startswith(".new-") or each.name == LOST_AND_FOUND:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".new-") or path.name == LOST_AND_FOUND:
             continue
-        inside = f"{name}/{each.name}"
-        if (each / "objects").is_dir() and (each / "HEAD").is_file():
-            copy_repository(each.resolve(), inside, writer.add_file)
-        elif each.is_symlink():
+        inside = f"{name}/{path.name}"
+        if (path / "objects").is_dir() and (path / "HEAD").is_file():
+            copy_repository(path.resolve(), inside, writer.add_file)
+        elif path.is_symlink():
             continue
-        elif each.is_dir():
-            _add_repositories(writer, each, inside)
+        elif path.is_dir():
+            _add_repositories(writer, path, inside)
         else:
-            writer.add_file(inside, each)
+            writer.add_file(inside, path)
 
 
 def _add_output(writer: ArchiveWriter, data: Path, root: Path) -> None:

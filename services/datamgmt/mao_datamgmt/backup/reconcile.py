@@ -71,8 +71,8 @@ class Reconciler:
         left: list[str] = []
         for dataset in restored.open:
             steps, failure = await self._steps_of(dataset, restored)
-            for each in steps:
-                found[each.run].append(each)
+            for step in steps:
+                found[step.run].append(step)
             if failure is None:
                 self._conditions.clear(CONDITION, dataset)
             else:
@@ -125,7 +125,7 @@ class Reconciler:
 
     def _report_twin(self, found: Sequence[StepCommit], restored: Restored) -> None:
         """Whoever pushed to this node's branch after the restore, and not from here, is another machine."""
-        latest = max(each.at for each in found)
+        latest = max(commit.at for commit in found)
         if latest > restored.restored_at + CLOCK_SKEW:
             node = self._context.node
             self._conditions.report(

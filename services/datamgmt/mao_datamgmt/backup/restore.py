@@ -152,8 +152,8 @@ async def _restore(
     await asyncio.to_thread(shutil.rmtree, staged)
     (places.data / RESTORING).unlink()
     sync_folder(places.data)
-    replaced = [each / REPLACED / progress.aside for each in places.folders()] if progress.aside else []
-    return RestoreResult(header, files, written, sorted(each for each in replaced if each.is_dir()))
+    replaced = [folder / REPLACED / progress.aside for folder in places.folders()] if progress.aside else []
+    return RestoreResult(header, files, written, sorted(folder for folder in replaced if folder.is_dir()))
 
 
 def _note(places: NodePaths, progress: RestoreProgress) -> None:
@@ -286,8 +286,8 @@ def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Pat
             if digest != manifest.files[member.name][0]:
                 raise OSError(f"the backup changed while it was read: {member.name}")
             if target.name == "HEAD":
-                for each in ("refs/heads", "objects/info", "objects/pack"):  # git needs them, even empty
-                    _make_folders(target.parent / each, folders)
+                for inner in ("refs/heads", "objects/info", "objects/pack"):  # git needs them, even empty
+                    _make_folders(target.parent / inner, folders)
             count += 1
     for name, text in manifest.links.items():  # last, so that nothing is written through one
         target = places.target(name)

@@ -128,7 +128,7 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepC
         )
         if record.get("node") == context.node:
             found.append(commit)
-    return sorted(found, key=lambda each: each.at)
+    return sorted(found, key=lambda commit: commit.at)
 
 
 def _steps(clone: Clone, start: str, known: str | None) -> Commits:
@@ -145,7 +145,7 @@ def _first_line(clone: Clone, known: str | None) -> set[str]:
     """Ground truth's own commits since `known`."""
     tip = clone.latest_tip(GROUND_TRUTH)
     line = iter(()) if tip is None else islice(clone.first_parents(tip), MAX_COMMITS)
-    return {each.commit for each in takewhile(lambda each: each.commit != known, line)}
+    return {entry.commit for entry in takewhile(lambda entry: entry.commit != known, line)}
 
 
 def reconstruct_run(
@@ -157,13 +157,13 @@ def reconstruct_run(
     """
     if known is not None and not _is_guess(known, restored):
         return None
-    succeeded = [step for each in found if (step := _step_of(each, known, enrolment)) is not None]
+    succeeded = [step for commit in found if (step := _step_of(commit, known, enrolment)) is not None]
     run = known if known is not None else _run_of(found[0])
     if run is None or not succeeded:
         return None
     backup_at = restored.backup_at
     steps = _in_order(run.steps, succeeded, enrolment, backup_at)
-    ended_at = max(each.times[StepPhase.SUCCEEDED] for each in succeeded)
+    ended_at = max(step.times[StepPhase.SUCCEEDED] for step in succeeded)
     whole = all(step.phase in _PASSED for step in steps)
     error = None if whole else restored_failure(backup_at)
     changed = run.model_copy(

@@ -93,7 +93,7 @@ class BackupSchedule:
     async def look(self) -> None:
         """Reports when the last one is twice as old as it should be, whatever prevents the next one."""
         since = self._latest or self._began_at
-        reported = any(each.name == CONDITION for each in self._conditions.current())
+        reported = any(condition.name == CONDITION for condition in self._conditions.current())
         if self._clock.now() - since > 2 * self._every and not reported:
             self._report(f"The last backup is of {_time(since)}.", "See the data manager's log.")
 

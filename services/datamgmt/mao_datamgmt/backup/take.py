@@ -112,7 +112,7 @@ def _path_for(target: Path, name: str, places: NodePaths) -> Path:
     if os.path.lexists(path):
         raise _exists(path)
     folders = (places.data, places.agreements, places.federation)
-    if any(path.resolve().is_relative_to(each) for each in folders):
+    if any(path.resolve().is_relative_to(place) for place in folders):
         raise InvalidInput(
             f"{path} is inside of what is backed up: it would be lost with it, and be in the next one.",
             code="backup-inside",

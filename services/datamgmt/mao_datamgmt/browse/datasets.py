@@ -20,7 +20,7 @@ from mao_shared.models.dataset import BranchStatus, BrokenClone, CommitInfo, Dat
 from mao_shared.store.protocol import cursor_invalid
 
 
-def dataset_status(context: Context, name: str, trouble: PushFailure | None = None) -> DatasetStatus:
+def dataset_status(context: Context, name: str, failed: PushFailure | None = None) -> DatasetStatus:
     """Raises NotFound when the dataset has no clone here, and none that waits to be rebuilt."""
     broken = broken_clones(context, name)
     try:
@@ -31,14 +31,14 @@ def dataset_status(context: Context, name: str, trouble: PushFailure | None = No
         return _without_clone(broken)
     ours = clone.list_branches()
     names = sorted(clone.list_branches(remote=True).keys() | ours.keys())
-    branches = [_branch(clone, each, ours) for each in names]
+    branches = [_branch(clone, branch, ours) for branch in names]
     return DatasetStatus(
         name=name,
         master=clone.url,
         branches=branches,
-        unpushed=sum(each.unpushed for each in branches),
-        failure=None if trouble is None else trouble.failure.detail,
-        outbox=outbox_of(clone, context.node, trouble),
+        unpushed=sum(branch.unpushed for branch in branches),
+        failure=None if failed is None else failed.failure.detail,
+        outbox=outbox_of(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
     )
@@ -86,19 +86,19 @@ def _size(folder: Path) -> int:
 
 
 def list_statuses(
-    context: Context, troubles: Mapping[str, PushFailure], limit: int, cursor: str | None
+    context: Context, failures: Mapping[str, PushFailure], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
     """The datasets that have a clone here, by name."""
-    known = {*dataset_names(context.data), *(each.dataset for each in broken_clones(context))}
+    known = {*dataset_names(context.data), *(clone.dataset for clone in broken_clones(context))}
     names = [name for name in sorted(known) if cursor is None or name > cursor]
-    items = [_status_or_fault(context, name, troubles.get(name)) for name in names[:limit]]
+    items = [_status_or_fault(context, name, failures.get(name)) for name in names[:limit]]
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
 
 
-def _status_or_fault(context: Context, name: str, trouble: PushFailure | None) -> DatasetStatus:
+def _status_or_fault(context: Context, name: str, failed: PushFailure | None) -> DatasetStatus:
     """One clone that cannot be read must not hide the others."""
     try:
-        return dataset_status(context, name, trouble)
+        return dataset_status(context, name, failed)
     except (MaoError, RepositoryError, OSError) as error:
         said = f"The clone of dataset {name} cannot be read: {error}"
         next_step = f"It is repaired by itself; see: maoctl dataset get {name}."
@@ -139,7 +139,7 @@ def list_files(
     """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
     clone = Clone.open(context.data.clone(name))
     entries = clone.list_files(clone.resolve(ref or GROUND_TRUTH), path)
-    names = [mao_git.paths.printable(each.name) for each in entries]
+    names = [mao_git.paths.printable(entry.name) for entry in entries]
     if cursor is not None and cursor not in names:
         raise cursor_invalid()
     begin = 0 if cursor is None else names.index(cursor) + 1

@@ -64,8 +64,8 @@ def difference(
             next=f"List what differs: maoctl dataset diff {name} {old[:10]} {new[:10]}",
         )
     deltas = clone.file_changes(old, new, path)
-    page = [each for each in deltas if cursor is None or each.path > cursor]
-    answer = DatasetDiff(before=old, after=new, files=[_file(each) for each in page[:limit]])
+    page = [delta for delta in deltas if cursor is None or delta.path > cursor]
+    answer = DatasetDiff(before=old, after=new, files=[_file(delta) for delta in page[:limit]])
     answer.cursor = page[limit - 1].path if len(page) > limit else None
     if "folder" not in kinds and deltas:
         _fill(context, clone, answer, deltas[0], manner, key, limit)
@@ -133,7 +133,7 @@ def _rows(
 ) -> RowsDifference:
     if how is None:
         raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
-    before, after = (records.load(each, how) for each in sides)
+    before, after = (records.load(side, how) for side in sides)
     found = records.compare(before, after, records.choose_key([before, after], key), limit)
     return RowsDifference(
         key=list(found.key.columns),
@@ -144,7 +144,7 @@ def _rows(
         removed=found.removed,
         changed=found.changed,
         same=found.same,
-        rows=[_row(each) for each in found.rows],
+        rows=[_row(row) for row in found.rows],
         truncated=len(found.rows) < found.added + found.removed + found.changed,
     )
 
@@ -170,5 +170,5 @@ def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limi
     if lines is None:
         answer.note = "Binary files: only their ids tell that they differ."
         return
-    shown = [_cut(each) or "" for each in islice(lines, limit + 1)]
+    shown = [_cut(line) or "" for line in islice(lines, limit + 1)]
     answer.lines = LinesDifference(lines=shown[:limit], truncated=len(shown) > limit)

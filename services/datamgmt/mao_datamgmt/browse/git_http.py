@@ -258,7 +258,10 @@ def answer_batch(batch: BatchRequest, repository: Path, base: str) -> dict[str, 
     """
     if batch.operation != "download":
         raise ReadOnly("Nothing is uploaded to datasets through the node.", next="Let a tool write it.")
-    return {"transfer": "basic", "objects": [_batch_answer(each, repository, base) for each in batch.objects]}
+    return {
+        "transfer": "basic",
+        "objects": [_batch_answer(wanted, repository, base) for wanted in batch.objects],
+    }
 
 
 def _batch_answer(asked: BatchObject, repository: Path, base: str) -> dict[str, Any]:

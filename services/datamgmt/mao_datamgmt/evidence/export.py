@@ -175,7 +175,7 @@ def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
         node=export.node,
         published=export.made_at,
         about=export.about,
-        steps=[_crate_step(each, made) for each in export.steps],
+        steps=[_crate_step(step, made) for step in export.steps],
         document=None if export.document is None else made[export.document.path],
     )
 

@@ -156,7 +156,7 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
                 if record is not None and _is_sound(record, name):
                     found.setdefault(str(record["step"]), (commit, _plain(record)))
     oldest_first = reversed(found.values())  # decides where times are equal
-    ordered = sorted(oldest_first, key=lambda each: _exited(each[1]))
+    ordered = sorted(oldest_first, key=lambda found: _exited(found[1]))
     return [
         StepEvidence(index, record, True, _exited(record), commit=commit)
         for index, (commit, record) in enumerate(ordered)
@@ -169,7 +169,7 @@ def _is_sound(record: dict[str, Any], dataset: str) -> bool:
     names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
     output = record.get("output")
     fits = isinstance(output, dict) and output.get("dataset") == dataset
-    return fits and all(isinstance(each, str) and is_name(each) for each in names)
+    return fits and all(isinstance(name, str) and is_name(name) for name in names)
 
 
 def _exited(record: dict[str, Any]) -> str:
@@ -240,7 +240,7 @@ def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
     if before is None:
         return sorted(clone.list_paths(step.commit))
     deltas = clone.file_changes(before, step.commit)
-    return [each.path for each in deltas if each.change != "removed"]
+    return [delta.path for delta in deltas if delta.change != "removed"]
 
 
 def log_path(context: Context, run_id: str, step: StepEvidence) -> Path | None:

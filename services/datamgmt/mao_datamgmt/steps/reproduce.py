@@ -97,19 +97,21 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
     seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
-    read = {each.path: _content(workspace.data, each) for each in changes.written}
+    read = {found.path: _content(workspace.data, found) for found in changes.written}
     base = step.base_commit or ""
     output.check_links(*_links(clone, base, changes, read))
-    left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
+    left_alone = {found.path for found in changes.written if before.files.get(found.path) == found.stamp}
     as_before = clone.blob_ids(base, left_alone)
     ours: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
     pointers = _pointers(clone, {*as_before.values()})
-    ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
-    for each in changes.written:
-        if is_attributes(each.path) and each.path in ours and each.link is None:
-            with output.open_file(workspace.data, each) as stream:
+    ours |= {
+        path: digest for path, digest in read.items() if not _same(digest, as_before.get(path), pointers)
+    }
+    for found in changes.written:
+        if is_attributes(found.path) and found.path in ours and found.link is None:
+            with output.open_file(workspace.data, found) as stream:
                 own = _id_without_lines(stream.read())
-            ours[each.path] = None if own is None else FileDigest(own)
+            ours[found.path] = None if own is None else FileDigest(own)
     return judge(_compared(clone, base, original, ours))
 
 
@@ -123,11 +125,11 @@ def _links(
     before = clone.links(base)
     ids = clone.blob_ids(base, before)
     now = {path: target for path, target in before.items() if path not in changes.removed}
-    for each in changes.written:
-        if each.link is not None:
-            now[each.path] = each.link
-        elif each.path in now and read[each.path].id != ids.get(each.path):
-            del now[each.path]
+    for found in changes.written:
+        if found.link is not None:
+            now[found.path] = found.link
+        elif found.path in now and read[found.path].id != ids.get(found.path):
+            del now[found.path]
     return now, before
 
 
@@ -186,8 +188,8 @@ def _blob_id(data: bytes) -> str:
 
 
 def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
-    pointers = ((each, mao_git.lfs.parse_pointer(clone.small_blob(each))) for each in ids)
-    return {each: pointer.oid for each, pointer in pointers if pointer is not None}
+    pointers = ((blob, mao_git.lfs.parse_pointer(clone.small_blob(blob))) for blob in ids)
+    return {blob: pointer.oid for blob, pointer in pointers if pointer is not None}
 
 
 def judge(compared: OutputComparison) -> Reproduced:
@@ -203,7 +205,7 @@ def judge(compared: OutputComparison) -> Reproduced:
             extra.append(path)
         else:
             different.append(path)
-    unlisted = sum(max(0, len(each) - MAX_LISTED) for each in (different, missing, extra))
+    unlisted = sum(max(0, len(paths) - MAX_LISTED) for paths in (different, missing, extra))
     return Reproduced(
         identical=identical,
         different=different[:MAX_LISTED],
