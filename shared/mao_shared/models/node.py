@@ -76,7 +76,7 @@ class EngineInfo(Record):
 class Disk(Record):
     """The file system of the data directory, in bytes.
 
-    `reserve`: what has to stay free (MAO_MIN_FREE); `shortage`: why runs wait for space, None when they do not.
+    `reserve`: what has to stay free (MAO_MIN_FREE); `shortage`: why runs wait for space, if they do.
     """
 
     free: int
