@@ -149,13 +149,13 @@ class GatewayHttp:
     def pages(self, path: str, model: type[M], params: Params = None) -> Iterator[M]:
         """All items of a list call, page by page as far as the caller reads."""
         query = {"limit": PAGE, **compact(params or {})}
-        while True:
+        more = True
+        while more:
             response = self.send("GET", path, params=query)
             document = json_of(response)
             yield from self._items(response, document, model)
-            if not document.get("cursor"):
-                return
-            query["cursor"] = document["cursor"]
+            if more := bool(document.get("cursor")):
+                query["cursor"] = document["cursor"]
 
     def items(self, path: str, model: type[M]) -> list[M]:
         """The items of a list that is never so long as to come in pages."""

@@ -69,10 +69,10 @@ class Outbox(Record):
 
 
 class BrokenClone(Record):
-    """A clone that was set aside by itself. `path`: where it is now; `fault`: what was wrong with it.
+    """A broken clone that the node set aside. `path`: where it is now; `fault`: what was wrong with it.
 
-    `state`: whether it was made anew. `kept`: commits that only it had and that are in the new one;
-    `lost`: those that could not be read, each with why and of what run.
+    `state`: whether it was replaced. `kept`: commits that only it had and that are in the new clone;
+    `lost`: those that could not be read, each with the reason and the run.
     """
 
     dataset: str
@@ -94,20 +94,20 @@ class BrokenClone(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def detail(self) -> str:
-        """For a person: what happened, and what came of it."""
+        """What happened, and with what result."""
         begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
         if self.state == "waiting":
-            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned anew."
+            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned again."
         put = "" if not self.kept else f", with {self.kept} commits on top that only this node had"
         if not self.lost:
-            return f"{begin}; it was cloned anew{put}. Nothing is lost."
+            return f"{begin}; it was cloned again{put}. Nothing is lost."
         lost = "; ".join(f"{commit[:10]}: {why}" for commit, why in self.lost.items())
-        return f"{begin}; it was cloned anew{put}. Not to be read, and not pushed before: {lost}."
+        return f"{begin}; it was cloned again{put}. Unreadable and never pushed: {lost}."
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def next(self) -> str:
-        """What a person is to do."""
+        """What a person has to do."""
         if self.state == "waiting":
             return f"See that the remote answers: git ls-remote {self.url or 'URL'}; it is tried by itself."
         return (
