@@ -253,7 +253,7 @@ async def test_known_copy_goes_on_after_what_was_raised(
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
     copy = Replicator(shared, every=0.05, conditions=conditions)
-    subject = {"_copy": "known/copies", "_tell": "known/contact"}[part]
+    subject = {"_copy": "replica/copies", "_tell": "replica/contact"}[part]
     assert subject in await survives(copy, part, copy.run, conditions)
     await shared.close()
 

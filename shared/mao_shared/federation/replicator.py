@@ -108,7 +108,7 @@ class Replicator:
                 every(
                     0.0,
                     self._copy,
-                    name="known/copies",
+                    name="replica/copies",
                     conditions=self._conditions,
                     away=Backoff(PAUSE, PAUSE),
                     outages=MaoError,
@@ -118,7 +118,7 @@ class Replicator:
                 every(
                     self._every,
                     self._tell,
-                    name="known/contact",
+                    name="replica/contact",
                     wake=self._news,
                     conditions=self._conditions,
                     outages=MaoError,
@@ -135,7 +135,7 @@ class Replicator:
                 after, self._copied_until = self._copied_until, None
                 await self._follow(after)
         except (Compacted, _Restart):
-            log.info("known.again", federation=self._store.name)
+            log.info("replica.restarted", federation=self._store.name)
             return PAUSE
         return 0.0
 
@@ -246,7 +246,7 @@ class Replicator:
                 yield change
                 continue
             if self._full.is_news():
-                log.warning("known.no_room", key=change.key, bytes=size_of(change))
+                log.warning("replica.no_room", key=change.key, bytes=size_of(change))
             yield Delete(change.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
@@ -260,7 +260,7 @@ class Replicator:
             elif self._budget.admit(change, now, at_once=at_once):
                 yield change
             elif not self._budget.held_revision(change.key) and self._paused.is_news():
-                log.warning("known.paused", key=change.key, bytes=size_of(change))
+                log.warning("replica.paused", key=change.key, bytes=size_of(change))
 
     def _keep(self, entry: Entry, here: int) -> None:
         self._drop(entry.key)
