@@ -23,6 +23,7 @@ from pydantic_core import PydanticKnownError
 from mao_shared.errors import RecordUnreadable
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 GROUND_TRUTH = "ground-truth"
 _RESERVED = frozenset({GROUND_TRUTH, "HEAD"})
 NAME_RULE = (
@@ -40,8 +41,8 @@ def name_fault(text: str) -> str | None:
         return f"it has {len(text)} characters"
     if ".." in text:
         return "'..' is in it"
-    if strange := re.search(r"[^A-Za-z0-9._-]", text):
-        return f"{strange[0]!a} is in it"
+    if foreign := _FOREIGN.search(text):
+        return f"{foreign[0]!a} is in it"
     if text.endswith(".lock"):
         return "it ends in '.lock'"
     return None if _NAME.fullmatch(text) else "it begins or ends with '.', '_' or '-'"
