@@ -104,13 +104,13 @@ def _tar_head(source: ArchiveSource, member: ArchiveEntry) -> bytes:
     info.mode = 0o755 if member.executable else 0o644
     if member.link:
         info.type = tarfile.SYMTYPE
-        info.linkname = _target(source, member)
+        info.linkname = _link_target(source, member)
     else:
         info.size = member.size
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def _target(source: ArchiveSource, member: ArchiveEntry) -> str:
+def _link_target(source: ArchiveSource, member: ArchiveEntry) -> str:
     return b"".join(source.pieces(member)).decode(errors="surrogateescape")
 
 
