@@ -223,7 +223,13 @@ def collect(
     writer.add_bytes(SETTINGS, json.dumps(dict(settings), indent=1, sort_keys=True).encode())
     data = DataDir(places.data)
     for run, index, attempt in waiting:
-        _add_output(writer, places.data, data.workspace(run, index, attempt).root)
+        # As a tool left it; what publishing refuses anyway (devices, sockets) is left out.
+        for path in _walk(data.workspace(run, index, attempt).root):
+            name = f"data/{path.relative_to(places.data).as_posix()}"
+            if path.is_symlink():
+                writer.add_link(name, os.readlink(path))  # noqa: PTH115 (as text, whatever it is)
+            else:
+                writer.add_file(name, path)
     for name in places.data_names():
         if name not in (*GIT, WORKSPACES):
             _add_tree(writer, places.data / name, f"data/{name}")
@@ -268,16 +274,6 @@ def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
             _add_repositories(writer, path, inside)
         else:
             writer.add_file(inside, path)
-
-
-def _add_output(writer: ArchiveWriter, data: Path, root: Path) -> None:
-    """A workspace as a tool left it; what publishing refuses anyway (devices, sockets) is left out."""
-    for path in _walk(root):
-        name = f"data/{path.relative_to(data).as_posix()}"
-        if path.is_symlink():
-            writer.add_link(name, os.readlink(path))  # noqa: PTH115 (as text, whatever it is)
-        else:
-            writer.add_file(name, path)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -134,7 +134,13 @@ async def _restore(
     if progress is None or progress.archive != digest:
         there = await _existing_items(node, store, places)
         if there and not replace:
-            raise _not_empty(there)
+            shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+            raise Conflict(
+                f"The node is not empty: {shown}.",
+                code="node-not-empty",
+                next="Restore into an empty data directory and store; or give --replace: what is there is "
+                f"set aside in folders named {REPLACED!r}, nothing is deleted.",
+            )
         now = datetime.now(UTC)
         aside = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" if there else None
         progress = RestoreProgress(archive=digest, restored_at=now, phase="aside", aside=aside)
@@ -366,16 +372,6 @@ def _restored_entry(node: str, put: Put, backup_at: datetime, restored_at: datet
         return put
     changed = after_restore(run, backup_at, restored_at)
     return put if changed is run else Put(put.key, dump(changed))
-
-
-def _not_empty(there: list[str]) -> Conflict:
-    shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
-    return Conflict(
-        f"The node is not empty: {shown}.",
-        code="node-not-empty",
-        next="Restore into an empty data directory and store; or give --replace: what is there is set aside "
-        f"in folders named {REPLACED!r}, nothing is deleted.",
-    )
 
 
 def _failed(error: OSError) -> MaoError:
