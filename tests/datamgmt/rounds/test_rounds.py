@@ -12,9 +12,7 @@ from mao_shared import keys
 from mao_shared.models import SharedDataset
 from mao_shared.store import Records, open_store
 from mao_shared.store.memory import MemoryStore
-from mao_vote.audit import audit_round
-from mao_vote.outliers import rank_nodes
-from mao_vote.round_history import find_round
+from mao_vote import audit_round, find_round, rank_nodes
 from tests.datamgmt.world import writes
 from tests.support.etcd import EtcdServer
 from tests.support.git import git
