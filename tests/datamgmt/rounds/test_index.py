@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 from .test_decide import ID, TICK, a_round
 
 
-async def test_rounds_of_a_dataset_follow_the_mirror() -> None:
+async def test_index_follows_mirror() -> None:
     mirror = Mirror(Records(MemoryStore(), keys.all_rounds(), Round))
     mirror.note("data/a", a_round(id="a"), 1)
     known, gone = RoundIndex(mirror), list[str]()
@@ -33,7 +33,7 @@ async def test_rounds_of_a_dataset_follow_the_mirror() -> None:
     assert (sorted(known.datasets()), gone) == (["data", "else"], [])
 
 
-async def test_what_goes_from_the_store_goes_from_what_is_known() -> None:
+async def test_index_removed_round() -> None:
     store = MemoryStore()
     mirror = Mirror(Records(store, keys.all_rounds(), Round))
     known, gone = RoundIndex(mirror), list[str]()
@@ -50,7 +50,7 @@ async def test_what_goes_from_the_store_goes_from_what_is_known() -> None:
         await task
 
 
-async def test_what_was_heard_is_found_by_its_dataset_and_forgotten_with_it() -> None:
+async def test_peer_records_by_dataset() -> None:
     store = MemoryStore()
     heard = PeerRecords(store)
     task = asyncio.create_task(heard.mirror.run())

@@ -29,7 +29,7 @@ def a_step(phase: StepPhase, **changes: Any) -> StepRun:
 DONE = a_step(StepPhase.SUCCEEDED, snapshot=X, base_commit=Y, pushed=True)
 
 
-def test_a_snapshot_is_announced_with_the_id_all_nodes_use() -> None:
+def test_pending_snapshot_has_common_round_id() -> None:
     [due] = pending_announcements(a_run(RunPhase.RUNNING, DONE), [], TICK)
     assert due.key == ("data", round_id(TICK, "crawl", "collect"))
     assert (due.announcement.commit, due.ready) == (X, True)
@@ -43,12 +43,12 @@ def test_a_snapshot_is_announced_with_the_id_all_nodes_use() -> None:
     ],
     ids=["not-pushed", "wrote-nothing"],
 )
-def test_commits(step: StepRun, commit: str, ready: bool) -> None:
+def test_pending_commit_and_readiness(step: StepRun, commit: str, ready: bool) -> None:
     [due] = pending_announcements(a_run(RunPhase.SUCCEEDED, step), [], TICK)
     assert (due.announcement.commit, due.ready) == (commit, ready)
 
 
-def test_a_failure_abstains_and_says_why_once_the_run_has_ended() -> None:
+def test_pending_failure_abstains_with_reason() -> None:
     error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
     failed = a_step(StepPhase.FAILED, error=error)
     assert pending_announcements(a_run(RunPhase.RUNNING, failed), [], TICK) == []  # it may be tried again
@@ -58,20 +58,20 @@ def test_a_failure_abstains_and_says_why_once_the_run_has_ended() -> None:
     assert due.announcement.abstains.detail == "the step ended as failed: exit code 3"
 
 
-def test_a_skipped_step_abstains_while_its_run_goes_on() -> None:
+def test_pending_skipped_step_abstains() -> None:
     [due] = pending_announcements(
         a_run(RunPhase.RUNNING, a_step(StepPhase.SKIPPED, waiting="no truth")), [], TICK
     )
     assert due.announcement.commit is None
 
 
-def test_a_missed_tick_abstains_for_every_step_of_its_enrolment() -> None:
+def test_pending_missed_tick_abstains_for_every_step() -> None:
     [due] = pending_announcements(a_run(RunPhase.MISSED, reason="Too late."), [SPEC], TICK)
     assert due.announcement.abstains is not None
     assert (due.announcement.abstains.reason, due.announcement.abstains.detail) == ("absent", "Too late.")
 
 
-def test_what_belongs_to_no_tick_says_nothing() -> None:
+def test_pending_nothing_without_tick() -> None:
     original = Original(run="run", step="collect", snapshot=X)
     assert pending_announcements(a_run(RunPhase.SUCCEEDED, DONE, scheduled_for=None), [], TICK) == []
     assert pending_announcements(a_run(RunPhase.SUCCEEDED, DONE, reproduces=original), [], TICK) == []

@@ -84,7 +84,7 @@ async def collected(fed: Federation, *numbers: int) -> list[Round]:
     return found
 
 
-def test_what_was_said_goes_a_day_after_the_round() -> None:
+def test_peer_records_expire_a_day_after_the_round() -> None:
     done = a_round(phase="decided", ended_at=TICK)
     assert not peer_records_expired(ID, a_round(), TICK + 100 * DAY)
     assert not peer_records_expired(ID, done, TICK + DAY)
@@ -94,7 +94,7 @@ def test_what_was_said_goes_a_day_after_the_round() -> None:
     assert peer_records_expired(ID, None, TICK - 2 * DAY)
 
 
-def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> None:
+def test_expired_rounds_by_age_and_number() -> None:
     rounds = [
         a_round(id=f"r{day}", tick=TICK + day * DAY, phase="decided" if day < 3 else "undecided")
         for day in range(6)
@@ -112,7 +112,7 @@ def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> N
 
 
 @pytest.mark.parametrize("ended", [TICK - 2 * DAY, datetime(2999, 12, 31, tzinfo=UTC)])
-def test_an_end_that_all_have_seen_or_that_cannot_be_holds_no_round(ended: datetime) -> None:
+def test_ended_recently(ended: datetime) -> None:
     assert ended_recently(a_round(phase="undecided", ended_at=TICK), TICK + 0.9 * DAY)
     assert not ended_recently(a_round(phase="undecided").changed(ended_at=ended), TICK)
 
@@ -128,7 +128,7 @@ def upheld(round_: Round) -> dict[str, Attestation]:
     return dict.fromkeys(round_.nodes[: 0 if round_.opened_by == "liar" else 2], vote)
 
 
-def test_the_last_decided_round_of_each_step_stays_for_as_long_as_it_proves_anything() -> None:
+def test_protected_rounds_latest_of_each_step() -> None:
     rounds = [decided(0, "other"), decided(1), decided(2), decided(9, opened_by="liar")]
     assert protected_rounds(rounds, upheld, TICK + 3 * DAY) == {rounds[0].id, rounds[2].id}
     assert protected_rounds(rounds, upheld, TICK + 99 * DAY) == {rounds[2].id}
@@ -143,7 +143,7 @@ def test_the_last_decided_round_of_each_step_stays_for_as_long_as_it_proves_anyt
     assert latest_decided([misnamed, decided(1)], upheld) == {("crawl", "collect"): decided(1)}
 
 
-async def test_a_node_clears_away_what_it_has_said_itself_but_of_the_last_decided_round(
+async def test_retention_removes_own_peer_records(
     tmp_path: Path,
 ) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
@@ -169,7 +169,7 @@ class Counting(MemoryStore):
         return await super().delete(key, revision)
 
 
-async def test_only_what_is_there_is_deleted(tmp_path: Path) -> None:
+async def test_retention_deletes_only_what_is_there(tmp_path: Path) -> None:
     store = Counting()
     async with federation(tmp_path, store) as fed:
         await collected(fed, 0, 1)
@@ -178,7 +178,7 @@ async def test_only_what_is_there_is_deleted(tmp_path: Path) -> None:
         assert all(key.startswith(keys.peer_root("node-a")) for key in store.deleted)
 
 
-async def test_ground_truth_that_is_moved_by_hand_is_noticed_however_long_the_last_round_is_ago(
+async def test_retention_keeps_what_shows_a_foreign_push(
     tmp_path: Path,
 ) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
@@ -190,7 +190,7 @@ async def test_ground_truth_that_is_moved_by_hand_is_noticed_however_long_the_la
         assert any("somebody has pushed to it" in each for each in alarms)
 
 
-async def test_a_round_stays_as_long_as_anybody_speaks_of_it(tmp_path: Path) -> None:
+async def test_retention_round_stays_while_peer_records_mention_it(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         _, second = await collected(fed, 0, 1)
         await later(fed, "ab", keep=1)
@@ -217,7 +217,7 @@ class NotForOthers(MemoryStore):
         return await super().delete(key, revision)
 
 
-async def test_what_a_node_has_said_that_was_removed_is_cleared_away_by_those_who_may(tmp_path: Path) -> None:
+async def test_retention_removes_peer_records_of_removed_node(tmp_path: Path) -> None:
     store = NotForOthers()
     async with federation(tmp_path, store) as fed:
         await collected(fed, 0, 1, 2)

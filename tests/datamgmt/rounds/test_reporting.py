@@ -39,7 +39,7 @@ def seen(api: Api, count: int, **asked: Any) -> list[dict[str, Any]]:
     return listed
 
 
-def test_a_round_tells_who_has_said_what(tmp_path: Path) -> None:
+def test_live_round_shows_announcements_and_attestations(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         api.run(store.create(keys.announcement("a", "data", ID), dump(said("a", X).record)))
@@ -54,7 +54,7 @@ def test_a_round_tells_who_has_said_what(tmp_path: Path) -> None:
         assert found["computed"] == {"a": X}
 
 
-def test_a_round_tells_what_it_waits_for(tmp_path: Path) -> None:
+def test_live_round_waits_for(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         later = TICK + timedelta(minutes=1)
@@ -71,7 +71,7 @@ def test_a_round_tells_what_it_waits_for(tmp_path: Path) -> None:
         assert shut["waits_for"] is None
 
 
-def test_pages_the_newest_first_and_filters(tmp_path: Path) -> None:
+def test_page_of_rounds_newest_first_with_filters(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         ticks = [TICK + timedelta(days=day) for day in range(4)]

@@ -18,7 +18,7 @@ class Clock:
         self.since = FirstSeenTimes(lambda: self.now, lambda: self.settled)
 
 
-def test_a_round_begins_with_the_first_that_is_heard_of_it() -> None:
+def test_first_seen_begins_with_first_mention() -> None:
     clock = Clock()
     clock.since.note_mention("data", ID)
     clock.now += MINUTE
@@ -27,7 +27,7 @@ def test_a_round_begins_with_the_first_that_is_heard_of_it() -> None:
     assert clock.since.begun("other") == {}
 
 
-def test_what_was_there_before_has_begun_nobody_knows_when() -> None:
+def test_first_seen_unknown_for_what_was_there_before() -> None:
     clock = Clock()
     clock.settled = False
     clock.since.note_record(a_round())
@@ -36,7 +36,7 @@ def test_what_was_there_before_has_begun_nobody_knows_when() -> None:
     assert clock.since.begun("data") == {}
 
 
-def test_one_that_begins_again_has_its_whole_time_a_few_times() -> None:
+def test_first_seen_reset_extends_a_few_times() -> None:
     clock = Clock()
     clock.since.note_record(a_round())
     for attempt in range(2, MAX_EXTENSIONS + 5):
@@ -45,7 +45,7 @@ def test_one_that_begins_again_has_its_whole_time_a_few_times() -> None:
     assert clock.since.begun("data") == {ID: TICK + MAX_EXTENSIONS * MINUTE}
 
 
-def test_closed_counts_from_when_it_was_seen_in_its_attempt() -> None:
+def test_first_seen_closed_counts_per_attempt() -> None:
     clock = Clock()
     for attempt in (1, 1, 2):
         clock.since.note_record(closed(attempt=attempt))

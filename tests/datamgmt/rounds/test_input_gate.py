@@ -49,7 +49,7 @@ def input_of(node: Node, run_id: str) -> str:
     return (node.manager.context.data.workspace(run_id, 1, 1).input / "a").read_text()
 
 
-async def test_reads_what_was_agreed_for_its_own_tick(tmp_path: Path) -> None:
+async def test_input_gate_reads_ground_truth_of_own_tick(tmp_path: Path) -> None:
     bare_repository(tmp_path / "sums.git")
     async with federation(tmp_path, MemoryStore()) as fed:
         liar = await both(fed["c"], 0, "lie")
@@ -68,7 +68,7 @@ async def _undecided(fed: Federation, **spec: Any) -> tuple[Node, str]:
     return node, await both(node, 1, "own", **spec)
 
 
-async def test_is_skipped_with_a_reason_and_an_alarm(tmp_path: Path) -> None:
+async def test_input_gate_skips_with_reason_and_alarm(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
         node, run_id = await _undecided(fed)
         run = await node.until(run_id, lambda run: run.steps[1].phase is StepPhase.SKIPPED)
@@ -85,7 +85,7 @@ LATE = [("own", "own", "node-a"), ("last", "old", "ground-truth")]
 
 
 @pytest.mark.parametrize(("says", "reads", "branch"), LATE)
-async def test_takes_what_the_pipeline_says(tmp_path: Path, says: str, reads: str, branch: str) -> None:
+async def test_input_gate_on_late_truth(tmp_path: Path, says: str, reads: str, branch: str) -> None:
     bare_repository(tmp_path / "sums.git")
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
         node, run_id = await _undecided(fed, on_late_truth=says)
@@ -96,7 +96,7 @@ async def test_takes_what_the_pipeline_says(tmp_path: Path, says: str, reads: st
         assert source.branch == branch
 
 
-async def test_does_not_wait_for_ever_for_a_federation_that_is_away(tmp_path: Path) -> None:
+async def test_input_gate_wait_ends_while_federation_is_away(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
         await fed.collect(0, [writes(a="old")] * 3)
         await fed.ended(0)
@@ -151,13 +151,13 @@ def of(phase: str, name: str = STEP, **changes: Any) -> Round:
         (run_at(minutes=5), [of("open")], 99, "late"),
     ],
 )
-def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: str) -> None:
+def test_input_readiness(run: Run, known: list[Round], after: int, says: str) -> None:
     assert input_readiness(run, 1, known, DEADLINE, GRACE, tick(after)).state == says
 
 
 @pytest.mark.parametrize("phase", ["open", "closed", "undecided"])
 @pytest.mark.parametrize("name", ["sum", "later"])
-def test_a_step_does_not_wait_for_a_round_that_waits_for_it(phase: str, name: str) -> None:
+def test_input_readiness_ignores_round_that_waits_for_the_step(phase: str, name: str) -> None:
     """It writes what it reads, and another node was quicker; the same of steps that come after it."""
     run = run_at()
     last = run.steps[1].model_copy(
@@ -190,7 +190,7 @@ def minute(number: int, phase: str, **changes: Any) -> Round:
         ([minute(-1, "open")], 21, "late"),
     ],
 )
-def test_a_round_is_not_late_while_earlier_ones_are_on_their_way(
+def test_input_readiness_not_late_while_earlier_rounds_are_live(
     earlier: list[Round], after: int, says: str
 ) -> None:
     """Many may be due at once, and go one after the other; not for longer than a round takes, though."""
@@ -209,18 +209,18 @@ END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
         of("closed").changed(closed_at=END, definition=VoteDefinition(deadline=30 * 86400)),
     ],
 )
-def test_nobody_holds_a_step_for_longer_than_a_round_takes(forged: Round) -> None:
+def test_input_readiness_false_times_do_not_hold_a_step(forged: Round) -> None:
     held = input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(20))
     assert (held.state, held.until) == ("wait", tick(20) + GRACE)
     assert input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(21)).state == "late"
 
 
-def test_only_a_round_that_lies_where_it_belongs_counts() -> None:
+def test_input_readiness_ignores_misplaced_round() -> None:
     elsewhere = [of("open").changed(id="zzz"), of("undecided").changed(id=round_id(tick(1), "x", STEP))]
     assert input_readiness(run_at(), 1, [of("decided"), *elsewhere], DEADLINE, GRACE, tick(0)) == GO
 
 
-def test_without_a_writer_in_the_run_only_a_known_round_is_waited_for() -> None:
+def test_input_readiness_without_writer_waits_for_known_rounds_only() -> None:
     run = run_at()
     alone = run.model_copy(update={"steps": run.steps[1:]})
     assert input_readiness(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
@@ -239,14 +239,14 @@ async def left_alone(fed: Federation) -> None:
     await fed.without("b")
 
 
-async def test_a_step_does_not_read_on_where_the_truth_it_helped_to_vote_stands_still(tmp_path: Path) -> None:
+async def test_input_gate_late_when_left_alone(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
         await left_alone(fed)
         found = await judged(fed, "a")
         assert (found.state, "maoctl dataset alone data" in found.reason) == ("late", True)
 
 
-async def test_who_only_reads_a_dataset_goes_by_what_it_says(tmp_path: Path) -> None:
+async def test_input_gate_reader_uses_dataset_record(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
         await left_alone(fed)
         await fed["a"].withdraw()
@@ -256,7 +256,7 @@ async def test_who_only_reads_a_dataset_goes_by_what_it_says(tmp_path: Path) -> 
         assert await judged(fed, "a") == GO
 
 
-async def test_a_dataset_that_was_shared_is_waited_for_while_nobody_knows_who_votes(
+async def test_input_gate_waits_for_shared_dataset_while_voters_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:

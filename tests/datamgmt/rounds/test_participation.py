@@ -71,7 +71,7 @@ async def node(tmp_path: Path) -> AsyncIterator[World]:
     await made.store.close()
 
 
-async def test_enrolments_and_withdrawals(tmp_path: Path) -> None:
+async def test_participation_follows_enrolments(tmp_path: Path) -> None:
     async with node(tmp_path) as world, saying(world):
         await enrol(world, "p", "data", "more", "data")
         await until_said(world.own, "data", "more")
@@ -82,7 +82,7 @@ async def test_enrolments_and_withdrawals(tmp_path: Path) -> None:
         await until_said(world.own)
 
 
-async def test_since_when_is_told_by_its_first_enrolment(tmp_path: Path) -> None:
+async def test_participation_since_first_enrolment(tmp_path: Path) -> None:
     async with node(tmp_path) as world:
         await enrol(world, "late", "data", at=2)
         await enrol(world, "early", "data", at=1)
@@ -95,7 +95,7 @@ async def test_since_when_is_told_by_its_first_enrolment(tmp_path: Path) -> None
             )
 
 
-async def test_what_changed_while_it_was_down(tmp_path: Path) -> None:
+async def test_participation_changes_while_down(tmp_path: Path) -> None:
     async with node(tmp_path) as world:
         await enrol(world, "p", "data")
         async with saying(world):
@@ -106,7 +106,7 @@ async def test_what_changed_while_it_was_down(tmp_path: Path) -> None:
             await until_said(world.own, "other")
 
 
-async def test_own_part_that_nobody_can_read_is_put_right(tmp_path: Path) -> None:
+async def test_participation_unreadable_is_rewritten(tmp_path: Path) -> None:
     async with node(tmp_path) as world:
         await world.own.create(DATA, b"{")
         await enrol(world, "p", "data")
@@ -114,7 +114,7 @@ async def test_own_part_that_nobody_can_read_is_put_right(tmp_path: Path) -> Non
             await _readable(world.own)
 
 
-async def test_part_that_somebody_removed_is_said_again(tmp_path: Path) -> None:
+async def test_participation_removed_is_republished(tmp_path: Path) -> None:
     async with node(tmp_path) as world, saying(world):
         await enrol(world, "p", "data")
         await until_said(world.own, "data")
@@ -122,7 +122,7 @@ async def test_part_that_somebody_removed_is_said_again(tmp_path: Path) -> None:
         await until_said(world.own, "data")
 
 
-async def test_joining_and_leaving_say_it_where_it_counts(tmp_path: Path) -> None:
+async def test_participation_on_join_and_leave(tmp_path: Path) -> None:
     async with node(tmp_path) as world, saying(world):
         await world.there.create(
             keys.part(NODE, "forgotten"), dump(Participation(dataset="forgotten", since=tick(0)))
@@ -142,7 +142,7 @@ async def test_joining_and_leaving_say_it_where_it_counts(tmp_path: Path) -> Non
         assert await world.there.get(other) is not None
 
 
-async def test_the_federation_is_away_and_comes_back(tmp_path: Path) -> None:
+async def test_participation_federation_away_and_back(tmp_path: Path) -> None:
     async with node(tmp_path) as world, saying(world) as parts:
         await world.join()
         await enrol(world, "p", "data")
@@ -155,7 +155,7 @@ async def test_the_federation_is_away_and_comes_back(tmp_path: Path) -> None:
         await until_said(world.there, "more")
 
 
-async def test_joined_while_the_federation_is_away(tmp_path: Path) -> None:
+async def test_participation_joined_while_federation_is_away(tmp_path: Path) -> None:
     async with node(tmp_path) as world, saying(world):
         await enrol(world, "p", "data")
         await until_said(world.own, "data")

@@ -22,7 +22,7 @@ from tests.support.waiting import eventually, eventually_answers
 from .federation import PIPELINE, Federation, Node, federation, tick
 from .test_decide import TICK, X, Y, a_round, attests, said
 from .test_outages import once
-from .test_retain import collected, later, spoken
+from .test_retention import collected, later, spoken
 
 OLD = -3 * 24 * 60  # number of a tick three days ago
 DAY = timedelta(days=1)
@@ -55,7 +55,7 @@ async def passed(node: Node) -> dict[str, datetime]:
     return {of: each.tick for of, each in stored.record.passed.items()}
 
 
-async def test_what_was_decided_and_has_gone_is_not_opened_again(tmp_path: Path) -> None:
+async def test_watermarks_decided_round_is_not_reopened_after_removal(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         *_, last = await collected(fed, *range(OLD, OLD + 4))
         await only(fed, last)
@@ -66,7 +66,7 @@ async def test_what_was_decided_and_has_gone_is_not_opened_again(tmp_path: Path)
         assert len(fed.truth()) == len(set(fed.truth())) == 5
 
 
-async def test_nor_is_what_was_not_decided(tmp_path: Path) -> None:
+async def test_watermarks_undecided_round_is_not_reopened(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         for number in (OLD, OLD + 1):
             await fed["a"].collect(number, writes(a=str(number)))
@@ -86,7 +86,7 @@ def days_ago(run: Run) -> Run:
     return run.with_step(0, step.model_copy(update={"times": times}))
 
 
-async def test_a_node_that_was_cut_off_does_not_reopen_what_others_have_decided(tmp_path: Path) -> None:
+async def test_watermarks_node_cut_off_does_not_reopen(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         (first,) = await collected(fed, OLD - 1)
         fed["c"].link.cut()
@@ -106,7 +106,7 @@ async def test_a_node_that_was_cut_off_does_not_reopen_what_others_have_decided(
         assert len(fed.truth()) == len(set(fed.truth())) == 5
 
 
-async def test_a_tick_that_is_made_up_for_later_has_its_round(tmp_path: Path) -> None:
+async def test_watermarks_backfilled_tick_gets_its_round(tmp_path: Path) -> None:
     """By a backfill, after rounds of later ticks were decided and have gone."""
     async with federation(tmp_path, MemoryStore()) as fed:
         *_, last = await collected(fed, OLD - 1, OLD + 1, OLD + 2)
@@ -119,7 +119,7 @@ async def test_a_tick_that_is_made_up_for_later_has_its_round(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("then", ["goes on", "is started again", "is started again with its runs history"])
-async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Path, then: str) -> None:
+async def test_watermarks_outage_of_days_is_announced_in_order(tmp_path: Path, then: str) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         *_, last = await collected(fed, OLD - 2, OLD - 1)
         await only(fed, last)
@@ -142,7 +142,7 @@ async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Pa
         assert fed.truth()[:4] == [each.id for each in reversed(rounds)]
 
 
-async def test_a_quorum_that_was_away_is_heard_though_others_have_gone_on(tmp_path: Path) -> None:
+async def test_watermarks_quorum_that_was_away_is_heard(tmp_path: Path) -> None:
     """Node a brought nothing to the first tick, and the second came to nothing without the others."""
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         (before,) = await collected(fed, OLD - 1)
@@ -161,7 +161,7 @@ async def test_a_quorum_that_was_away_is_heard_though_others_have_gone_on(tmp_pa
         once(fed, [before, *rounds])
 
 
-async def test_of_others_rounds_nothing_is_remembered(tmp_path: Path) -> None:
+async def test_watermarks_keep_nothing_of_other_rounds(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await collected(fed, OLD)
         forged = [
@@ -207,19 +207,19 @@ LATER = {"id": round_id(TICK + DAY, "crawl", "collect"), "tick": TICK + DAY, "co
         ({"dataset": "else"}, -2, False),
     ],
 )
-def test_what_proves_that_a_tick_is_over(known: dict[str, object], done: int, over: bool) -> None:
+def test_is_tick_over(known: dict[str, object], done: int, over: bool) -> None:
     later_one = a_round(**{**LATER, "phase": "decided", **known})
     assert is_tick_over(said("a", X).record, TICK + done * DAY, [later_one], votes) is over
 
 
-def test_a_liar_among_the_nodes_ends_no_tick_by_its_clock() -> None:
+def test_is_tick_over_false_time_proves_nothing() -> None:
     def lie(_: Round) -> dict[str, Attestation]:
         return {"a": attests(X).record, "liar": attests(X, attested_at=TICK + 99 * DAY).record}
 
     assert not is_tick_over(said("a", X).record, TICK, [a_round(**LATER, phase="decided")], lie)
 
 
-async def test_history_that_has_nothing_to_say_is_not_read_at_a_start(tmp_path: Path) -> None:
+async def test_announcer_does_not_read_announced_history_at_start(tmp_path: Path) -> None:
     """Of a node alone, and of one that has said everything."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await collected(fed, -3, -2, -1)
