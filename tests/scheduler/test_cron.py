@@ -180,7 +180,7 @@ REFUSED = [
     ("* * * * sun-l", "cron-invalid", "'day of week' of the cron string is wrong: 'sun-l'"),
     ("*/0 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '*/0': a step is 1-59"),
     ("*/90 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '*/90': a step is 1-59"),
-    ("5-1 * * * *", "cron-invalid", "'5-1': the range ends before it begins"),
+    ("5-1 * * * *", "cron-invalid", "'5-1': the range ends before it starts"),
     ("1,,2 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '': a number is missing"),
     ("*/ * * * *", "cron-invalid", "'*/': a number is missing"),
     ("-5 * * * *", "cron-invalid", "'minute'"),
