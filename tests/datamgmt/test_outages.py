@@ -327,9 +327,9 @@ async def test_what_cannot_be_removed_or_opened_stops_nobody(
         data.clone("broken").mkdir(parents=True)
         monkeypatch.setattr(workspaces, "remove_tree", refuse)
     async with working(tmp_path, keep_workspaces=0) as world:
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         monkeypatch.undo()
         done = await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         assert done.phase is StepPhase.SUCCEEDED
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         assert not data.run_workspaces("of-root").exists()

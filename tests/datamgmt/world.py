@@ -205,9 +205,9 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         manager.mirror.run(),
         manager.controller.run(),
         manager.pusher.run(),
-        manager.mender.run(),
-        manager.retain(),
-        *manager.analysis.parts(),
+        manager.repair.run(),
+        manager.upkeep.run(),
+        *manager.analysis.loops(),
         manager.webhooks.run(),
         manager.signers.announce(),
     )

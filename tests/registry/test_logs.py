@@ -60,7 +60,7 @@ async def world(shares: bool) -> AsyncIterator[World]:
         run = Run(id=RUN, pipeline="crawler", node="node-2", trigger="manual", created_at=NOW, steps=steps)
         await asked.shelf.runs.create(RUN, run)
 
-        async with asyncio.timeout(10), aclosing(shared.watch(keys.member("node-2"), after=0)) as batches:
+        async with asyncio.timeout(60), aclosing(shared.watch(keys.member("node-2"), after=0)) as batches:
             async for _ in batches:
                 break
         yield World(api, asked, peers)
@@ -153,7 +153,7 @@ async def test_an_ask_that_does_not_fit_is_not_answered(world: World, value: byt
     await world.shared.create(keys.ask("node-3", "good"), _ask(id="good"))
     await eventually(lambda: world.peers.asked_logs)
     written = world.shared.watch(keys.peer_root("node-2"), after=0)
-    async with asyncio.timeout(10), aclosing(written) as batches:
+    async with asyncio.timeout(60), aclosing(written) as batches:
         async for batch in batches:
             answers = [event.key for event in batch if "/answers/" in event.key]
             if answers:

@@ -28,7 +28,7 @@ MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetim
 async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
     """The member as soon as it has so many slots."""
     shelf = Repositories(name, store, store)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         after = (await store.list(keys.members_prefix())).revision
         stored = await shelf.members.get(name)
         if stored is None or stored.record.slots != slots:
@@ -100,7 +100,7 @@ async def test_a_lost_lease_and_a_lost_record_are_made_good(
 
 async def _created_again(store: MemoryStore, after: int) -> None:
     gone = False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for batch in store.watch(keys.member("n"), after=after):
             for event in batch:
                 if event.entry is not None and gone:

@@ -198,14 +198,14 @@ REFUSED = [
 
 @pytest.mark.parametrize(("cron", "code", "detail"), REFUSED)
 def test_cron_error_names_field_and_example(cron: str, code: str, detail: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InvalidInput) as caught:
         parse_cron(cron)
     assert caught.value.code == code
     assert detail in caught.value.detail
     assert caught.value.next
     assert "'" in caught.value.next  # an example
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_cron_error_five_fields_with_seconds() -> None:

@@ -173,7 +173,7 @@ async def test_shared_ticks_survive_kills_at_any_write(seed: int) -> None:
     plans = [plan.model_copy(update={"created_at": began}) for plan in _drawn(chance)]
     plans.append(named("alone", EVERY_MINUTE, "other", created_at=began))
     await put(store, enrolment(overlap="queue"), enrolment("other", overlap="queue"), *plans)
-    while clock.now() < began + timedelta(minutes=1000):
+    while clock.now() < began + timedelta(minutes=500):
         mortal = StoreThatDiesAfter(store, chance.randint(0, 40))
         async with scheduler(mortal, clock) as made:
             await knows(made, *plans)

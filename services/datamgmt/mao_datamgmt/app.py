@@ -27,7 +27,7 @@ def make_app(
         manager = build(settings, service.store, shared, service.metrics, service.conditions)
         service.app.state.manager = manager
         service.stack.callback(manager.close)
-        service.run(*manager.parts())
+        service.run(*manager.loops())
 
     return make_service(
         "datamgmt",

@@ -63,7 +63,7 @@ class RunAnalysis:
         self._controller.watches(self._mirror)
         active.subscribe(self._run_changed)
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run for as long as the app is up."""
         return [self._mirror.run(), self._controller.run()]
 
