@@ -21,7 +21,7 @@ import pytest
 from mao_gateway import callers
 from mao_gateway.app import make_app
 from mao_gateway.auth import load_or_create_token, new_token
-from mao_gateway.callers import LocalCallers, is_of_this_machine
+from mao_gateway.callers import LocalCallers, is_local_process
 from mao_gateway.settings import GatewaySettings
 from mao_shared.conditions import conditions_of
 from mao_shared.host.sockets import socket_of
@@ -231,13 +231,13 @@ async def test_who_calls_and_hangs_up_at_once_is_not_taken_for_root(
 ) -> None:
     """The kernel shows a connection that nobody holds any more as root's."""
     seen: list[bool] = []
-    ask = LocalCallers.let_in
+    ask = LocalCallers.admits
 
     async def noted(self: LocalCallers, scope: Any) -> bool:
         seen.append(await ask(self, scope))
         return seen[-1]
 
-    monkeypatch.setattr(LocalCallers, "let_in", noted)
+    monkeypatch.setattr(LocalCallers, "admits", noted)
     async with gateway() as url:
         host, _, port = url.removeprefix("http://").partition(":")
         for _ in range(20):
@@ -257,7 +257,7 @@ async def test_users_are_told_apart_over_either_protocol(bound: str) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             uid = int(scope["query_string"])
-            seen[uid] = await known.let_in(scope)
+            seen[uid] = await known.admits(scope)
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
@@ -277,7 +277,7 @@ async def test_a_caller_without_addresses_is_not_known() -> None:
         {"client": None, "server": None},
         {"client": ["1.2.3.4", 5], "server": ["/run/x", None]},
     ):
-        assert not await known.let_in(scope)
+        assert not await known.admits(scope)
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -339,5 +339,5 @@ async def test_a_socket_whose_holder_has_another_user_is_refused() -> None:
     ):
         found = socket_of(caller.getsockname(), server.getsockname())
         assert found is not None
-        assert is_of_this_machine(found)
-        assert not is_of_this_machine(replace(found, uid=found.uid + 1))
+        assert is_local_process(found)
+        assert not is_local_process(replace(found, uid=found.uid + 1))

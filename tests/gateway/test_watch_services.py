@@ -29,7 +29,7 @@ class Services:
 async def test_service_that_answers_oddly_hides_none_that_is_away(
     monkeypatch: pytest.MonkeyPatch, odd: Exception
 ) -> None:
-    monkeypatch.setattr(status, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(status, "WATCH_PERIOD", 0.01)
     services = Services(registry=odd, runner=PeerUnavailable("The runner does not answer."), datamgmt=None)
     conditions = Conditions()
 

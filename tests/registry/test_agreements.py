@@ -21,7 +21,7 @@ from mao_shared.store.records import dump
 from tests.support.waiting import eventually
 
 from .conftest import NODE, running
-from .doubles import DyingStore, Killed, WillingPeers, away_store
+from .doubles import DyingStore, Killed, WillingServices, away_store
 from .seed import INIT, TOOL, register
 
 KEY = keys.enrolment(NODE, "crawler")
@@ -35,12 +35,12 @@ class Site:
         self.store = MemoryStore()
         self.folder = root / "agreements"
         self.files = AgreementFiles(self.folder)
-        self.peers = WillingPeers()
+        self.services = WillingServices()
 
     @asynccontextmanager
     async def registry(self, store: Any = None) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
         used = cast(Store, store or self.store)
-        async with running(used, self.peers, agreements_dir=self.folder) as parts:
+        async with running(used, self.services, agreements_dir=self.folder) as parts:
             yield parts
 
     async def enrolment(self) -> Enrolment | None:
@@ -205,9 +205,9 @@ async def test_a_forged_enrolment_is_not_taken_over_for_trusted_nodes(site: Site
     async with site.registry() as (client, registry):
         await register(client)
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
-        await registry.trusting.trust(NODE)  # whose endorsement of all that is registered is there
+        await registry.trust.trust(NODE)  # whose endorsement of all that is registered is there
         await site.forge(command=["sh", "-c", "id"])
-        await registry.trusting.look()
+        await registry.trust.reconcile()
         assert not await site.runs()
 
 
@@ -219,11 +219,11 @@ async def test_trust_written_into_etcd_takes_nothing_over(site: Site) -> None:
         await registry.tools.update("crawler", Tool(**{**TOOL, "image": "evil:1"}), None)  # endorsed by NODE
         trust = dump(Trust(node=NODE, since=SystemClock().now()))
         assert await site.store.create(keys.trusted_prefix(NODE) + NODE, trust)
-        await registry.trusting.look()
+        await registry.trust.reconcile()
         assert await site.enrolment() == before
         assert (await client.get("/trusted")).json()["items"] == []
         assert (await client.put(f"/trusted/{NODE}")).status_code == 200, "as the operator says now"
-        await registry.trusting.look()
+        await registry.trust.reconcile()
         assert (await site.enrolment()) != before
         assert await site.runs()
         assert (await client.delete(f"/trusted/{NODE}")).status_code == 204
@@ -235,7 +235,7 @@ async def test_an_upgraded_node_goes_on_with_what_it_ran_and_trusted_once(site: 
     async with site.registry() as (client, registry):
         await register(client, **ROOT)
         assert (await client.post("/pipeline/init", json={**INIT, "agree": ["user root"]})).status_code == 201
-        await registry.trusting.trust("friend")
+        await registry.trust.trust("friend")
     for path in site.folder.iterdir():
         path.unlink()
     site.folder.rmdir()
@@ -324,7 +324,7 @@ async def test_a_folder_that_cannot_be_written_refuses_the_command_and_enrols_no
 
 async def test_a_file_of_trust_that_cannot_be_used_trusts_nobody_and_hides_no_node(site: Site) -> None:
     async with site.registry() as (client, registry):
-        await registry.trusting.trust("friend")
+        await registry.trust.trust("friend")
         (site.folder / ".trusted").write_text("{")
         assert (await client.get("/registry/nodes")).status_code == 200
         assert (await client.get("/trusted")).json()["items"] == []

@@ -37,7 +37,7 @@ BODIES: list[tuple[str, Any, int, str, str]] = [
         {**TOOL, "code_repo": "https://u:p@h/x"},
         U,
         "secret-in-record",
-        "without what stands before '@'",
+        "without the part before '@'",
     ),
     (TOOLS, [], U, "invalid-input", CORRECT),
     (TOOLS, TOOL, 409, "already-exists", "maoctl tool get crawler"),

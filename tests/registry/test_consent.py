@@ -21,7 +21,7 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 
 from .conftest import running, serving
-from .doubles import WillingPeers
+from .doubles import WillingServices
 from .seed import INIT, TOOL, register
 
 EVIL = {**TOOL, "image": "evil:1"}
@@ -31,13 +31,13 @@ NOW = "2026-01-01T00:00:00Z"
 
 
 class World:
-    """One node, its operator's calls, a second member of the federation, and what was asked of the peers."""
+    """A node, its operator's calls, a second member of the federation, and the calls to its services."""
 
     def __init__(
-        self, own: httpx.AsyncClient, registry: Registry, other: httpx.AsyncClient, peers: WillingPeers
+        self, own: httpx.AsyncClient, registry: Registry, other: httpx.AsyncClient, services: WillingServices
     ) -> None:
-        self.own, self.registry, self.other, self.peers = own, registry, other, peers
-        self.shared = registry.shelf.federation
+        self.own, self.registry, self.other, self.services = own, registry, other, services
+        self.shared = registry.repositories.federation
 
     async def write(self, kind: Any, record: Any) -> None:
         """Past every registry, as a member with a client of its own can."""
@@ -63,14 +63,14 @@ class World:
 async def world() -> AsyncIterator[World]:
     """`node-1` is enrolled in `crawler`; `node-2` is another member of the same federation."""
     async with AsyncExitStack() as stack:
-        shared, peers = MemoryStore(), WillingPeers()
-        here = running(MemoryStore(), peers, federation=shared)
+        shared, services = MemoryStore(), WillingServices()
+        here = running(MemoryStore(), services, federation=shared)
         own, registry = await stack.enter_async_context(here)
-        apart = serving(MemoryStore(), WillingPeers(), node="node-2", federation=shared)
+        apart = serving(MemoryStore(), WillingServices(), node="node-2", federation=shared)
         other = await stack.enter_async_context(apart)
         await register(own)
         assert (await own.post("/pipeline/init", json=INIT)).status_code == 201
-        yield World(own, registry, other, peers)
+        yield World(own, registry, other, services)
 
 
 async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
@@ -82,12 +82,12 @@ async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
 
 
 async def test_diff_tells_of_an_image_that_was_rebuilt_under_its_name(world: World) -> None:
-    world.peers.build = "b"
+    world.services.build = "b"
     found = await world.diff()
     assert (found["pending"], found["diff"]) == ([], "")
     pinned = f"{TOOL['image']}@sha256:{'a' * 64}"
     assert found["rebuilt"] == {TOOL["image"]: {"pinned": pinned, "here": pinned.replace("a" * 64, "b" * 64)}}
-    assert world.peers.images[-1] == (TOOL["image"], "never")
+    assert world.services.images[-1] == (TOOL["image"], "never")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_a_members_change_is_pending_and_what_runs_stays(
     assert found["pending"] == [word]
     assert [line for line in found["diff"].splitlines() if line.startswith("+") and line[1] != "+"]
     assert await world.runs() == before
-    assert world.peers.pinned() == ["busybox:1.36"]
+    assert world.services.pinned() == ["busybox:1.36"]
 
 
 async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None:
@@ -158,7 +158,7 @@ async def test_an_approval_keeps_the_pins_of_images_that_were_not_shown_to_chang
     await world.write("tools", Tool(**{**TOOL, "env": {"DEPTH": "3"}}))
     approved = await world.approve((await world.diff())["definition"])
     assert approved.json()["steps"][0]["env"] == {"DEPTH": "3"}
-    assert world.peers.pinned() == ["busybox:1.36"]  # at the enrolment, not again
+    assert world.services.pinned() == ["busybox:1.36"]  # at the enrolment, not again
 
 
 async def test_new_privileges_need_the_operators_words(world: World) -> None:
@@ -177,7 +177,7 @@ async def _changed_by_node_2(world: World, **changes: Any) -> None:
 
 
 async def _until_image(world: World, image: str) -> Enrolment:
-    records = world.registry.shelf.enrolments
+    records = world.registry.repositories.enrolments
     async with asyncio.timeout(30), aclosing(records.store.watch(records.prefix, after=0)) as batches:
         async for batch in batches:
             for entry in (event.entry for event in batch if event.entry):
@@ -209,14 +209,14 @@ async def test_a_pipeline_that_breaks_something_does_not_hold_up_the_others(
     await world.own.put("/trusted/node-2")
     steps = {"name": "another", "steps": [{"tool": "crawler", "dataset": "charts"}]}
     assert (await world.own.post("/pipeline/init", json=steps)).status_code == 201
-    take_over = world.registry.consent.take_over
+    take_over = world.registry.approvals.auto_approve
 
     async def breaks(name: str) -> Stored[Enrolment]:
         if name == "another":
             raise RuntimeError("of a kind that nobody thought of")
         return await take_over(name)
 
-    monkeypatch.setattr(world.registry.consent, "take_over", breaks)
+    monkeypatch.setattr(world.registry.approvals, "auto_approve", breaks)
     await _changed_by_node_2(world, image="crawler:2")
     assert (await _until_image(world, "crawler:2")).pipeline == "crawler"
 
@@ -226,7 +226,7 @@ async def test_trust_is_needed_in_everything_that_changed(world: World) -> None:
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
     await _changed_by_node_2(world, image="crawler:2")
-    await _stays(world, "No trusted node stands for what changed in 'crawler': datasets/charts.")
+    await _stays(world, "No trusted node endorses what changed in 'crawler': datasets/charts.")
 
 
 async def test_joining_a_dataset_stands_for_nothing(world: World) -> None:
@@ -307,14 +307,14 @@ async def test_an_endorsement_that_does_not_fit_counts_for_nothing(
     key, value = forge(record)
     await world.shared.create(key, value)
     await world.write("tools", record)
-    await _stays(world, "No trusted node stands for what changed in 'crawler': tools/crawler.")
+    await _stays(world, "No trusted node endorses what changed in 'crawler': tools/crawler.")
 
 
 async def _stays(world: World, why: str) -> None:
     """The registry looks, says why it takes nothing over, and what runs is as it was."""
     before = await world.runs()
-    await world.registry.trusting.look()
-    assert why in world.registry.trusting._told["crawler"]
+    await world.registry.trust.reconcile()
+    assert why in world.registry.trust._logged["crawler"]
     assert await world.runs() == before
 
 
@@ -330,7 +330,7 @@ async def test_records_of_hostile_size_are_compared_and_cut(world: World) -> Non
 async def test_a_tool_that_is_gone_is_said_and_breaks_no_list(world: World) -> None:
     await world.shared.delete(keys.registry("tools", "crawler"))
     [state] = (await world.own.get("/pipeline")).json()["items"]
-    assert state["pending"] == ["There is no tool 'crawler', to which the pipeline refers."]
+    assert state["pending"] == ["There is no tool 'crawler', which the pipeline refers to."]
     assert (await world.own.get("/pipeline/crawler/diff")).json()["code"] == "unknown-tool"
 
 
@@ -347,12 +347,12 @@ async def test_a_pipeline_can_be_looked_at_before_the_node_enrols(world: World) 
 async def test_an_enrolment_of_an_earlier_version_needs_all_endorsed(world: World) -> None:
     """It does not say what it was made of, so everything counts as changed."""
     await world.own.put("/trusted/node-2")
-    stored = await world.registry.shelf.enrolments.get("crawler")
+    stored = await world.registry.repositories.enrolments.get("crawler")
     assert stored is not None
     old = json.loads(dump(stored.record))
     del old["records"], old["approved_by"]
     key = keys.enrolment("node-1", "crawler")
-    assert await world.registry.shelf.own.replace(key, json.dumps(old).encode(), stored.revision)
+    assert await world.registry.repositories.own.replace(key, json.dumps(old).encode(), stored.revision)
     await _changed_by_node_2(world, image="crawler:2")
     await _stays(world, "datasets/charts, pipelines/crawler")
 

@@ -34,7 +34,7 @@ from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
 from .conftest import NODE, running
-from .doubles import RememberedFiles, WillingPeers
+from .doubles import RememberedFiles, WillingServices
 from .seed import enrol
 
 NOW = "2026-01-01T00:00:00Z"
@@ -46,7 +46,7 @@ def conditions() -> Conditions:
 
 
 @pytest.fixture
-def shelf(memory: MemoryStore, conditions: Conditions) -> Repositories:
+def repositories(memory: MemoryStore, conditions: Conditions) -> Repositories:
     return Repositories(NODE, MemoryStore(), memory, Unreadable(conditions))
 
 
@@ -60,32 +60,40 @@ class Trusted:
         return self.nodes
 
 
-def _trusting(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = TrustController(shelf, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
-    return made, "look", made.run, made._hint.set
+def _trusting(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = TrustController(repositories, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
+    return made, "reconcile", made.run, made._wake.set
 
 
-def _sightings(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = LastSeenReporter(shelf, SystemClock(), conditions)
-    return made, "_leave", made.run, lambda: None
+def _sightings(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = LastSeenReporter(repositories, SystemClock(), conditions)
+    return made, "_report", made.run, lambda: None
 
 
-def _presence(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+def _presence(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
     member = Member.model_validate({"name": NODE, "version": "1", "started_at": NOW})
-    made = Presence(shelf, WillingPeers(), member, 10, conditions=conditions)
-    return made, "_learn_capacity", made.run, lambda: None
+    made = Presence(repositories, WillingServices(), member, 10, conditions=conditions)
+    return made, "_update_capacity", made.run, lambda: None
 
 
 def _log_answers(
-    shelf: Repositories, conditions: Conditions
+    repositories: Repositories, conditions: Conditions
 ) -> tuple[object, str, Any, Callable[[], object]]:
-    made = LogResponder(shelf, WillingPeers(), shared=True, conditions=conditions)
-    return made, "_follow", made.run, lambda: None
+    made = LogResponder(repositories, WillingServices(), shared=True, conditions=conditions)
+    return repositories.federation, "list", made.run, lambda: None
 
 
-def _upkeep(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = FederationController(object(), shelf.federation, object(), conditions)  # type: ignore[arg-type]
-    return made, "look", made.run, made._wake.set
+def _upkeep(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = FederationController(object(), repositories.federation, object(), conditions)  # type: ignore[arg-type]
+    return made, "reconcile", made.run, made._wake.set
 
 
 LOOPS = {
@@ -99,15 +107,15 @@ LOOPS = {
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_loop_goes_on_after_what_an_item_raised(
-    shelf: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
+    repositories: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    monkeypatch.setattr("mao_registry.consent.trust.SETTLE", 0.01)
-    part, method, run, poke = LOOPS[loop](shelf, conditions)
+    monkeypatch.setattr("mao_registry.consent.trust.SETTLE_TIME", 0.01)
+    part, method, run, poke = LOOPS[loop](repositories, conditions)
     assert loop in await survives(part, method, run, conditions, poke=poke)
 
 
 async def test_agreements_are_taken_over_after_what_was_raised_once(
-    shelf: Repositories, conditions: Conditions
+    repositories: Repositories, conditions: Conditions
 ) -> None:
     told: list[tuple[str, str]] = []
     conditions.subscribe(lambda each: told.append((each.subject, each.state)))
@@ -118,8 +126,8 @@ async def test_agreements_are_taken_over_after_what_was_raised_once(
         if len(calls) == 1:
             raise ZeroDivisionError("what nobody has thought of")
 
-    made = Agreements(RememberedFiles(), shelf, SystemClock(), conditions)
-    made._take_over = stumbles_once  # type: ignore[method-assign]
+    made = Agreements(RememberedFiles(), repositories, SystemClock(), conditions)
+    made._migrate = stumbles_once  # type: ignore[method-assign]
     await made.run()
     assert told == [("agreements", "degraded"), ("agreements", "ok")]
 
@@ -145,37 +153,37 @@ async def test_join_by_file_goes_on_after_what_an_attempt_raised(
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.01)
     looks: list[int] = []
 
-    class Site:
-        async def link(self) -> object:
+    class Context:
+        async def find_link(self) -> object:
             looks.append(1)
             if len(looks) == 1:
                 raise ZeroDivisionError("what nobody has thought of")
             return object()
 
     lifecycle = Lifecycle.__new__(Lifecycle)
-    lifecycle.site = Site()  # type: ignore[assignment]
+    lifecycle.context = Context()  # type: ignore[assignment]
     await lifecycle.join_by_file(tmp_path / "token")
     assert len(looks) == 2
 
 
 async def test_consent_one_pipeline_that_raises_keeps_no_other(
-    shelf: Repositories, conditions: Conditions
+    repositories: Repositories, conditions: Conditions
 ) -> None:
     looked: list[str] = []
 
     class Consent:
-        async def take_over(self, name: str) -> Any:
+        async def auto_approve(self, name: str) -> Any:
             looked.append(name)
             if name == "bad":
                 raise KeyError(name)
             raise Conflict("Nothing is to be taken over.", code="nothing-pending")
 
-    await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
+    await repositories.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
     for name in ("bad", "good"):
-        await enrol_by_hand(shelf, name)
-    await shelf.own.create(keys.enrolment(NODE, "broken"), b"")
-    trusting = TrustController(shelf, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
-    await trusting.look()
+        await enrol_by_hand(repositories, name)
+    await repositories.own.create(keys.enrolment(NODE, "broken"), b"")
+    trusting = TrustController(repositories, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    await trusting.reconcile()
     assert looked == ["bad", "good"]
     subjects = {each.subject for each in conditions.current()}
     assert subjects == {"consent/bad", keys.enrolment(NODE, "broken")}
@@ -183,29 +191,29 @@ async def test_consent_one_pipeline_that_raises_keeps_no_other(
 
 @pytest.mark.parametrize("end", ["nothing-pending", "withdrawn", "trusted no more"])
 async def test_consent_trouble_with_a_pipeline_ends(
-    shelf: Repositories, conditions: Conditions, end: str
+    repositories: Repositories, conditions: Conditions, end: str
 ) -> None:
     faults: list[Exception] = [KeyError("bad"), Conflict("Nothing is pending.", code="nothing-pending")]
 
     class Consent:
-        async def take_over(self, name: str) -> Any:
+        async def auto_approve(self, name: str) -> Any:
             raise faults.pop(0)
 
-    await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
-    await enrol_by_hand(shelf, "bad")
+    await repositories.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
+    await enrol_by_hand(repositories, "bad")
     trusted = Trusted("n2")
-    trusting = TrustController(shelf, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
-    await trusting.look()
+    trusting = TrustController(repositories, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    await trusting.reconcile()
     assert [each.subject for each in conditions.current()] == ["consent/bad"]
     if end == "withdrawn":
-        await shelf.own.delete(keys.enrolment(NODE, "bad"))
+        await repositories.own.delete(keys.enrolment(NODE, "bad"))
     elif end == "trusted no more":
         trusted.nodes.clear()
-    await trusting.look()
+    await trusting.reconcile()
     assert conditions.current() == []
 
 
-async def enrol_by_hand(shelf: Repositories, name: str) -> None:
+async def enrol_by_hand(repositories: Repositories, name: str) -> None:
     image = {"name": "i", "pinned": "i", "platform": "p"}
     output = {"name": "d", "master": "/d", "branch": NODE}
     document = {
@@ -215,14 +223,17 @@ async def enrol_by_hand(shelf: Repositories, name: str) -> None:
         "pipeline_revision": 1,
         "enrolled_at": NOW,
     }
-    await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
+    await repositories.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
 
 
 async def test_log_answers_one_ask_that_raises_keeps_no_other(
-    shelf: Repositories, conditions: Conditions
+    repositories: Repositories, conditions: Conditions
 ) -> None:
-    made, answered = LogResponder(shelf, WillingPeers(), shared=True, conditions=conditions), asyncio.Event()
-    plain = made._ask_in
+    made, answered = (
+        LogResponder(repositories, WillingServices(), shared=True, conditions=conditions),
+        asyncio.Event(),
+    )
+    plain = made._request_in
 
     def stumbles(event: Any) -> Any:
         if event.key.endswith("bad"):
@@ -230,11 +241,11 @@ async def test_log_answers_one_ask_that_raises_keeps_no_other(
         answered.set()
         return plain(event)
 
-    made._ask_in = stumbles  # type: ignore[method-assign]
+    made._request_in = stumbles  # type: ignore[method-assign]
     task = asyncio.create_task(made.run())
     for number in range(1000):
-        await shelf.federation.create(keys.ask("n2", f"{number}-bad"), b"{}")
-        await shelf.federation.create(keys.ask("n2", f"{number}-good"), b"\xff")
+        await repositories.federation.create(keys.ask("n2", f"{number}-bad"), b"{}")
+        await repositories.federation.create(keys.ask("n2", f"{number}-good"), b"\xff")
         await asyncio.sleep(0)
         if answered.is_set():
             break
@@ -309,9 +320,9 @@ async def spoil(store: MemoryStore, what: str, fault: str) -> bytes:
 @pytest.mark.parametrize("fault", KINDS)
 @pytest.mark.parametrize("what", PLACES)
 async def test_unreadable_record_is_listed_refused_and_removed(
-    memory: MemoryStore, peers: WillingPeers, what: str, fault: str
+    memory: MemoryStore, services: WillingServices, what: str, fault: str
 ) -> None:
-    async with running(memory, peers) as (api, registry):
+    async with running(memory, services) as (api, registry):
         await enrol(api)
         await spoil(memory, what, fault)
         await _check_others(api)
@@ -344,9 +355,9 @@ async def _check_others(api: httpx.AsyncClient) -> None:
 
 
 async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
-    memory: MemoryStore, peers: WillingPeers
+    memory: MemoryStore, services: WillingServices
 ) -> None:
-    async with running(memory, peers) as (api, _):
+    async with running(memory, services) as (api, _):
         await enrol(api)
         entry = await memory.get(keys.enrolment(NODE, "crawler"))
         assert entry is not None
@@ -357,9 +368,9 @@ async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
 
 
 async def test_tool_put_keeps_what_a_newer_version_has_stored(
-    memory: MemoryStore, peers: WillingPeers
+    memory: MemoryStore, services: WillingServices
 ) -> None:
-    async with running(memory, peers) as (api, _):
+    async with running(memory, services) as (api, _):
         await enrol(api)
         key = keys.registry("tools", "crawler")
         entry = await memory.get(key)
@@ -380,9 +391,9 @@ async def test_tool_put_keeps_what_a_newer_version_has_stored(
 
 
 async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
-    memory: MemoryStore, peers: WillingPeers
+    memory: MemoryStore, services: WillingServices
 ) -> None:
-    async with running(memory, peers) as (api, _):
+    async with running(memory, services) as (api, _):
         await enrol(api)
         await memory.create(keys.enrolment(NODE, "bad"), b"{")
         body = {"tool": "crawler", "dataset": "charts", "name": "second"}
@@ -395,9 +406,9 @@ async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
 
 @pytest.mark.parametrize("value", [b"{", b"", b'{"node": "other", "since": "2026-01-01T00:00:00Z"}'])
 async def test_trust_that_cannot_be_read_is_listed_and_taken_back(
-    memory: MemoryStore, peers: WillingPeers, value: bytes
+    memory: MemoryStore, services: WillingServices, value: bytes
 ) -> None:
-    async with running(memory, peers) as (api, _):
+    async with running(memory, services) as (api, _):
         assert (await api.put("/trusted/n2")).status_code == 200
         await memory.create(keys.trusted(NODE, "n9"), value)
         listed = (await api.get("/trusted")).json()

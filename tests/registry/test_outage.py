@@ -16,16 +16,16 @@ from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 
 from .conftest import serving
-from .doubles import RememberedAgreements, WillingPeers, away_store
+from .doubles import RememberedAgreements, WillingServices, away_store
 from .seed import INIT, TOOL, enrol
 
 FEDERATED = ["/registry/tools", "/registry/tools/crawler", "/registry/nodes", "/pipeline"]
 
 
 async def test_without_the_federation_the_enrolments_still_answer(memory: MemoryStore) -> None:
-    async with serving(memory, WillingPeers()) as api:
+    async with serving(memory, WillingServices()) as api:
         await enrol(api)
-    async with serving(memory, WillingPeers(), federation=away_store()) as api:
+    async with serving(memory, WillingServices(), federation=away_store()) as api:
         for path in FEDERATED:
             answer = await api.get(path)
             assert (answer.status_code, answer.json()["code"]) == (503, "federation-unavailable"), path
@@ -39,7 +39,7 @@ async def test_without_the_federation_the_enrolments_still_answer(memory: Memory
 
 
 async def test_with_etcd_down_all_is_unavailable() -> None:
-    async with serving(away_store(), WillingPeers()) as api:
+    async with serving(away_store(), WillingServices()) as api:
         for path in [*FEDERATED, "/enrolments", "/enrolments/crawler"]:
             assert (await api.get(path)).json()["code"] == "store-unavailable", path
         assert (await api.get("/livez")).status_code == 200
@@ -63,8 +63,8 @@ class ForgetfulStore:
 
 
 def _registry(store: Store) -> Registry:
-    shelf = Repositories("n", store, store)
-    return build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
+    repositories = Repositories("n", store, store)
+    return build(repositories, WillingServices(), SystemClock(), RememberedAgreements(repositories))
 
 
 async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> None:
@@ -73,7 +73,7 @@ async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> No
     made = await registry.tools.create(Tool.model_validate(TOOL))
     assert made.revision == memory.revision
     await registry.tools.delete("crawler", made.revision)
-    assert await registry.shelf.tools.get("crawler") is None
+    assert await registry.repositories.tools.get("crawler") is None
 
 
 async def test_a_write_that_was_not_made_stays_unknown(memory: MemoryStore) -> None:

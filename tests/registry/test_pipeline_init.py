@@ -17,7 +17,7 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 
 from .conftest import NODE, serving
-from .doubles import DyingStore, ImagelessPeers, Killed, RemotelessPeers, WillingPeers
+from .doubles import DyingStore, ImagelessServices, Killed, RemotelessServices, WillingServices
 from .seed import INIT, TOOL, enrol, register
 
 PRIVILEGED = {"privileges": {"user": "root", "capabilities": ["cap_net_raw"]}, "network": "host"}
@@ -32,7 +32,7 @@ async def _all(store: Store) -> list[Entry]:
 
 
 async def test_the_seeds_call_registers_enrols_and_lists_the_node(
-    api: httpx.AsyncClient, peers: WillingPeers
+    api: httpx.AsyncClient, services: WillingServices
 ) -> None:
     await register(api)
     made = await api.post("/pipeline/init", json=INIT)
@@ -50,7 +50,7 @@ async def test_the_seeds_call_registers_enrols_and_lists_the_node(
         "vote": None,
         "lfs_above": None,
     }
-    assert (peers.images, peers.datasets) == ([("busybox:1.36", "missing")], ["charts"])
+    assert (services.images, services.datasets) == ([("busybox:1.36", "missing")], ["charts"])
     [state] = (await api.get("/pipeline")).json()["items"]
     assert (state["name"], state["enrolled"], state["outdated"]) == ("crawler", True, False)
 
@@ -68,12 +68,13 @@ async def test_the_later_seed_clients_words_are_taken(api: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize(
-    ("peers", "code"), [(ImagelessPeers(), "image-not-found"), (RemotelessPeers(), "dataset-unreachable")]
+    ("services", "code"),
+    [(ImagelessServices(), "image-not-found"), (RemotelessServices(), "dataset-unreachable")],
 )
 async def test_a_peers_refusal_passes_through_and_nothing_is_written(
-    memory: MemoryStore, peers: NodeServices, code: str
+    memory: MemoryStore, services: NodeServices, code: str
 ) -> None:
-    async with serving(memory, peers) as api:
+    async with serving(memory, services) as api:
         await register(api)
         before = await _all(memory)
         refused = await api.post("/pipeline/init", json=INIT)
@@ -104,7 +105,7 @@ async def test_a_renewal_does_not_grant_what_the_tool_asks_for_anew(quick_api: h
 
 
 async def test_a_renewal_takes_the_pipeline_as_it_is_now(
-    quick_api: httpx.AsyncClient, peers: WillingPeers
+    quick_api: httpx.AsyncClient, services: WillingServices
 ) -> None:
     await enrol(quick_api)
     changed = {"name": "crawler", "steps": [{"tool": "crawler", "dataset": "charts", "command": ["new"]}]}
@@ -114,7 +115,7 @@ async def test_a_renewal_takes_the_pipeline_as_it_is_now(
 
     renewed = await quick_api.put("/enrolments/crawler", json={"pull": "always"})
     assert (renewed.status_code, renewed.json()["steps"][0]["command"]) == (200, ["new"])
-    assert peers.images[-1] == ("busybox:1.36", "always")
+    assert services.images[-1] == ("busybox:1.36", "always")
     [state] = (await quick_api.get("/pipeline")).json()["items"]
     assert state["outdated"] is False
 
@@ -127,9 +128,9 @@ async def test_a_stale_etag_does_not_renew(quick_api: httpx.AsyncClient) -> None
 
 
 async def test_another_node_joins_with_the_same_call(memory: MemoryStore) -> None:
-    async with serving(memory, WillingPeers()) as one:
+    async with serving(memory, WillingServices()) as one:
         await enrol(one)
-    async with serving(MemoryStore(), WillingPeers(), node="node-2", federation=memory) as two:
+    async with serving(MemoryStore(), WillingServices(), node="node-2", federation=memory) as two:
         assert (await two.post("/pipeline/init", json=INIT)).status_code == 201
         assert (await two.get("/registry/datasets/charts")).json()["nodes"] == [NODE, "node-2"]
         assert (await two.get("/enrolments/crawler")).json()["node"] == "node-2"
@@ -142,14 +143,14 @@ async def test_another_node_joins_with_the_same_call(memory: MemoryStore) -> Non
 async def test_a_repeat_completes_what_a_kill_left_undone(lives: int, two_stores: bool) -> None:
     federation = MemoryStore()
     own = MemoryStore() if two_stores else federation
-    async with serving(own, WillingPeers(), federation=federation) as api:
+    async with serving(own, WillingServices(), federation=federation) as api:
         await register(api)
     dying: Any = DyingStore(federation, lives)
-    async with serving(own if two_stores else dying, WillingPeers(), federation=dying) as api:
+    async with serving(own if two_stores else dying, WillingServices(), federation=dying) as api:
         with contextlib.suppress(Killed):
             await api.post("/pipeline/init", json=INIT)
 
-    async with serving(own, WillingPeers(), federation=federation) as api:
+    async with serving(own, WillingServices(), federation=federation) as api:
         again = await api.post("/pipeline/init", json=INIT)
         assert (again.status_code, again.json().get("code")) in ((201, None), (409, "already-exists"))
         assert (await api.get("/enrolments/crawler")).status_code == 200

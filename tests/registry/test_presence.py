@@ -8,40 +8,43 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mao_registry.node_services import EngineCapacity
 from mao_registry.peers import presence
 from mao_registry.peers.presence import Presence
 from mao_registry.records.repositories import Repositories
 from mao_registry.settings import RegistrySettings, parse_labels
 from mao_shared import keys
+from mao_shared.clients.services import EngineInfo
 from mao_shared.errors import PeerUnavailable
 from mao_shared.models import Member
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 
 from .conftest import NODE, serving
-from .doubles import WillingPeers
+from .doubles import WillingServices
 
 MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
     """The member as soon as it has so many slots."""
-    shelf = Repositories(name, store, store)
+    repositories = Repositories(name, store, store)
     async with asyncio.timeout(10):
         after = (await store.list(keys.members_prefix())).revision
-        stored = await shelf.members.get(name)
+        stored = await repositories.members.get(name)
         if stored is None or stored.record.slots != slots:
             async for batch in store.watch(keys.members_prefix(), after=after):
                 for event in batch:
-                    if event.entry and (member := shelf.members.parse(event.entry).record).slots == slots:
+                    if (
+                        event.entry
+                        and (member := repositories.members.parse(event.entry).record).slots == slots
+                    ):
                         return member
         assert stored is not None
         return stored.record
 
 
 async def test_the_node_is_listed_while_its_registry_runs(store: Store) -> None:
-    async with serving(store, WillingPeers()) as api:
+    async with serving(store, WillingServices()) as api:
         await _member(store, NODE)
         [member] = (await api.get("/registry/nodes")).json()["items"]
         assert (member["name"], member["slots"], member["cpus"], member["memory"]) == (NODE, 4, 2, 2**30)
@@ -54,25 +57,25 @@ async def test_the_node_is_listed_while_its_registry_runs(store: Store) -> None:
         assert await store.get(keys.member(NODE)) is None
 
 
-class LatePeers(WillingPeers):
+class LateServices(WillingServices):
     """The runner answers at the second look only."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looks = 0
 
-    async def capacity(self) -> EngineCapacity:
+    async def engine(self) -> EngineInfo:
         self.looks += 1
         if self.looks == 1:
             raise PeerUnavailable("The runner is not reachable.")
-        return await super().capacity()
+        return await super().engine()
 
 
 async def test_capacity_follows_when_the_runner_answers(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "CAPACITY_RETRY", 0.01)
-    task = asyncio.create_task(Presence(Repositories("n", memory, memory), LatePeers(), MEMBER, 15).run())
+    task = asyncio.create_task(Presence(Repositories("n", memory, memory), LateServices(), MEMBER, 15).run())
     assert (await _member(memory)).labels == {"zone": "ch"}
     task.cancel()
     await asyncio.wait([task])
@@ -83,7 +86,9 @@ async def test_a_lost_lease_and_a_lost_record_are_made_good(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "REFRESH_PERIOD", 0.01)
-    task = asyncio.create_task(Presence(Repositories("n", memory, memory), WillingPeers(), MEMBER, 1).run())
+    task = asyncio.create_task(
+        Presence(Repositories("n", memory, memory), WillingServices(), MEMBER, 1).run()
+    )
     await _member(memory)
 
     seen = memory.revision
@@ -109,10 +114,10 @@ async def _created_again(store: MemoryStore, after: int) -> None:
 
 
 async def test_a_record_of_an_earlier_process_is_taken_over(memory: MemoryStore) -> None:
-    shelf = Repositories("n", memory, memory)
-    await shelf.members.create("n", MEMBER.model_copy(update={"version": "0"}))
-    await Presence(shelf, WillingPeers(), MEMBER, 15).announce(await memory.grant(15))
-    stored = await shelf.members.get("n")
+    repositories = Repositories("n", memory, memory)
+    await repositories.members.create("n", MEMBER.model_copy(update={"version": "0"}))
+    await Presence(repositories, WillingServices(), MEMBER, 15).announce(await memory.grant(15))
+    stored = await repositories.members.get("n")
     assert stored is not None
     assert stored.record == MEMBER
 

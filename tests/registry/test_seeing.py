@@ -21,7 +21,7 @@ from mao_shared.store.records import dump
 from tests.support.services import serving
 
 from .conftest import running
-from .doubles import WillingPeers
+from .doubles import WillingServices
 from .seed import INIT, register
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
@@ -75,8 +75,8 @@ async def world() -> AsyncIterator[World]:
     """`node-1` is enrolled in `crawler`, whose dataset lists `node-2` as well."""
     async with AsyncExitStack() as stack:
         shared = MemoryStore()
-        api, _ = await stack.enter_async_context(running(MemoryStore(), WillingPeers(), federation=shared))
-        other = running(MemoryStore(), WillingPeers(), node="node-2", federation=shared)
+        api, _ = await stack.enter_async_context(running(MemoryStore(), WillingServices(), federation=shared))
+        other = running(MemoryStore(), WillingServices(), node="node-2", federation=shared)
         async with other as (theirs, _):
             await register(api)
             assert (await api.post("/pipeline/init", json=INIT)).status_code == 201
@@ -140,11 +140,11 @@ async def test_what_cannot_be_believed_is_said_and_hides_nobody(world: World, va
     one, two = await world.get("/federation/runs?pipeline=crawler")
     assert one["problem"] is None
     assert (two["node"], two["runs"]) == ("node-2", [])
-    assert two["problem"] == "it has said nothing of its runs that can be read"
+    assert two["problem"] == "it has published no runs that can be read"
 
 
 async def test_a_node_alone_sees_its_own_runs(memory: MemoryStore) -> None:
-    async with running(memory, WillingPeers()) as (api, _):
+    async with running(memory, WillingServices()) as (api, _):
         await register(api)
         await api.post("/pipeline/init", json=INIT)
         [row] = (await api.get("/federation/runs?pipeline=crawler")).json()["items"]
@@ -168,7 +168,7 @@ async def test_a_node_alone_tells_its_next_tick(
     async with AsyncExitStack() as stack:
         scheduler = scheduler_app(SchedulerSettings(node="node-1"), store=memory)
         url = await stack.enter_async_context(serving(scheduler))
-        api, _ = await stack.enter_async_context(running(memory, WillingPeers(), scheduler_url=url))
+        api, _ = await stack.enter_async_context(running(memory, WillingServices(), scheduler_url=url))
         await register(api)
         await api.post("/pipeline/init", json=INIT)
         jobs = await stack.enter_async_context(httpx.AsyncClient(base_url=url))

@@ -56,7 +56,7 @@ async def opened(etcd: EtcdServer) -> AsyncIterator[Store]:
 async def fault(store: Store, file: Path) -> str:
     """What a registry that has just started says of the store; empty when all is well."""
     conditions = Conditions()
-    well = await identity(store, file, conditions).look()
+    well = await identity(store, file, conditions).check()
     told = conditions.current()
     assert well == (not told)
     assert all((each.name, each.state) == ("store-reset", "failed") for each in told)
@@ -70,8 +70,8 @@ async def fault(store: Store, file: Path) -> str:
         (None, ObservedIdentity("w", 1), None),
         (SavedIdentity("w", 5), ObservedIdentity("w", 5), None),
         (SavedIdentity("w", 5), ObservedIdentity("w", 9), None),
-        (SavedIdentity("w", 5), ObservedIdentity(None, 9), "gone"),
-        (SavedIdentity("w", 5), ObservedIdentity("v", 9), "another"),
+        (SavedIdentity("w", 5), ObservedIdentity(None, 9), "are gone"),
+        (SavedIdentity("w", 5), ObservedIdentity("v", 9), "Another"),
         (SavedIdentity("w", 5), ObservedIdentity("w", 4), "set back"),
         (SavedIdentity("w", 5, "n"), ObservedIdentity("w", 9), None),
         (SavedIdentity("w", 5, "lab"), ObservedIdentity(None, 9), "that of the node 'lab'"),
@@ -112,7 +112,7 @@ async def test_lost_data_of_etcd_stay_told_over_restarts_until_they_are_accepted
         assert await store.get(keys.store_identity(NODE)) is None  # it is not adopted on the quiet
         conditions = Conditions()
         accepting = identity(store, file, conditions)
-        await accepting.look()
+        await accepting.check()
         await accepting.accept()
         assert conditions.current() == []
         assert await fault(store, file) == ""
@@ -124,7 +124,7 @@ async def test_etcd_that_was_set_back_is_told_at_once_and_after_a_restart(
     async with opened(etcd) as store:
         conditions = Conditions()
         watching = identity(store, file, conditions)
-        assert await watching.look()
+        assert await watching.check()
     etcd.kill()
     etcd.keep_data()
     etcd.start()
@@ -144,17 +144,17 @@ async def test_etcd_that_was_set_back_is_told_at_once_and_after_a_restart(
 async def test_a_setback_between_two_looks_is_told_though_the_file_knows_less(file: Path) -> None:
     store, conditions = MemoryStore(), Conditions()
     watching = identity(store, file, conditions)
-    assert await watching.look()
+    assert await watching.check()
     noted = read(file)
     for number in range(20):
         await store.create(f"/mao/x/{number}", b"x")
-    assert await watching.look()
+    assert await watching.check()
     assert read(file) == noted  # too soon to write it again
     store.revision -= 5
-    assert not await watching.look()
+    assert not await watching.check()
     assert "set back" in conditions.current()[0].detail
     await watching.accept()
-    assert await watching.look()
+    assert await watching.check()
 
 
 async def test_another_store_in_its_place_is_told(file: Path) -> None:
@@ -168,7 +168,7 @@ async def test_a_store_that_is_put_back_is_well_without_a_word(file: Path) -> No
     store, conditions = MemoryStore(), Conditions()
     assert await fault(store, file) == ""
     assert "gone" in await fault(MemoryStore(), file)
-    assert await identity(store, file, conditions).look()
+    assert await identity(store, file, conditions).check()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"word": "w"}', '{"word": "w", "revision": "x"}'])
@@ -185,5 +185,5 @@ async def test_a_store_that_is_away_says_nothing_of_its_data(file: Path) -> None
     write(file, SavedIdentity("w", 1))
     store.away = True
     with pytest.raises(StoreUnavailable):
-        await identity(store, file, conditions).look()
+        await identity(store, file, conditions).check()
     assert conditions.current() == []

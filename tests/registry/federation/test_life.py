@@ -13,7 +13,6 @@ import pytest
 from mao_registry.federation import controller, pki
 from mao_registry.federation.context import FederationContext, FederationRecords
 from mao_registry.federation.cores import sign_request
-from mao_registry.records.writes import update_record
 from mao_shared import keys
 from mao_shared.errors import (
     Conflict,
@@ -117,7 +116,7 @@ async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is
     async with running(tmp_path, "a") as (a,):
         await a.lifecycle.create("lab")
         await a.until_switched()
-        with pytest.raises(InvalidInput, match=r"1 characters too many") as refused:
+        with pytest.raises(InvalidInput, match=r"1 characters too long") as refused:
             await a.lifecycle.invite("n" * 58, 3600)
         assert refused.value.code == "node-name-too-long"
         assert "at most 57 characters" in (refused.value.next or "")
@@ -134,11 +133,11 @@ async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) ->
         before = await a.identity("a")
         requests = FederationRecords(b.federation).requests
         request = pki.make_request(pki.make_key(), "a@1")
-        forged = CertificateRequest(node="a", request=request, requested_at=b.site.now)
+        forged = CertificateRequest(node="a", request=request, requested_at=b.context.now)
         for lie in (forged, forged.model_copy(update={"node": "c", "leaving": True})):
             there = await requests.get("b")
             await requests.replace("b", lie, there.revision if there else 0)
-            await a.lifecycle.upkeep.look()
+            await a.lifecycle.controller.reconcile()
         assert await a.identity("a") == before
         left = await a.identity("c")
         assert left is not None
@@ -171,11 +170,11 @@ async def test_a_request_that_cannot_be_served_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def sign_all_but_b(
-        site: FederationContext, store: Store, admin: Any, identity: Any, request: Any
+        context: FederationContext, store: Store, admin: Any, identity: Any, request: Any
     ) -> None:
         if identity.record.node == "b":
             raise RuntimeError("of a kind that nobody thought of")
-        await sign_request(site, store, admin, identity, request)
+        await sign_request(context, store, admin, identity, request)
 
     monkeypatch.setattr(controller, "sign_request", sign_all_but_b)
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
@@ -184,13 +183,13 @@ async def test_a_request_that_cannot_be_served_holds_up_nobody(
         joining = asyncio.create_task(b.lifecycle.join(invitation.token))
         await join(a, c)
         monkeypatch.undo()
-        await a.lifecycle.upkeep.look()
+        await a.lifecycle.controller.reconcile()
         await joining
 
 
 async def _ask(node: Node, request: str) -> None:
-    asked = CertificateRequest(node=node.name, request=request, requested_at=node.site.now)
-    await update_record(FederationRecords(node.federation).requests, node.name, lambda _: asked)
+    asked = CertificateRequest(node=node.name, request=request, requested_at=node.context.now)
+    await FederationRecords(node.federation).requests.create_or_update(node.name, lambda _: asked)
 
 
 async def _is_gone(node: Node, asked_by: str) -> bool:
@@ -207,10 +206,10 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         await b.federation.create(keys.part("b", "data"), part)
         with pytest.raises(Forbidden):
             await b.federation.create(keys.part("a", "data"), part)
-        old = TlsFiles(ca=b.folder.ca, certificate=b.folder.identity, key=b.folder.identity)
+        old = TlsFiles(ca=b.files.ca, certificate=b.files.identity, key=b.files.identity)
         await a.lifecycle.remove("b")
         assert await a.federation.get(keys.part("b", "data")) is None
-        store = open_store(a.place.client, tls=old)
+        store = open_store(a.address.client, tls=old)
         with pytest.raises(Unauthorized):
             await store.get(keys.federation())
         await store.close()
@@ -256,13 +255,13 @@ async def test_a_core_node_that_was_restored_takes_a_new_seat(tmp_path: Path) ->
         for node in (b, c):
             await join(a, node)
             await a.lifecycle.promote(node.name)
-        async with c.site.admin(a.place.client) as admin:
+        async with c.context.connect_admin([a.address.client]) as admin:
             [before] = [each.id for each in await admin.members() if each.name == "c"]
             await c.stop()
             await a.until(lambda: a.add_tool_once("crawler"))
-            shutil.rmtree(c.folder.etcd_data)
-            c.folder.etcd_config.unlink()
-            again = Node("c", tmp_path, own=c.own, place=c.place)
+            shutil.rmtree(c.files.etcd_data)
+            c.files.etcd_config.unlink()
+            again = Node("c", tmp_path, own=c.own, address=c.address)
             try:
                 await again.start()
 
@@ -286,9 +285,9 @@ async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_k
         async with copying(a):
             pass
         await a.stop()
-        shutil.rmtree(a.folder.etcd_data)
-        a.folder.etcd_config.unlink()
-        again = Node("a", tmp_path, own=a.own, place=a.place)
+        shutil.rmtree(a.files.etcd_data)
+        a.files.etcd_config.unlink()
+        again = Node("a", tmp_path, own=a.own, address=a.address)
         try:
             await again.start()
             assert await again.tools() == ["crawler"]  # as last known
@@ -338,7 +337,7 @@ async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
         await b.until_alone()
         assert await b.tools() == ["crawler"]
         assert await b.nodes_of("data") == ["b"]
-        assert not b.folder.identity.exists()
+        assert not b.files.identity.exists()
 
         async def struck() -> bool:
             identity = await a.identity("b")
@@ -348,7 +347,7 @@ async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
         assert await a.nodes_of("data") == []
         await a.lifecycle.leave(force=False)  # the last one takes the federation with it
         await a.until_alone()
-        assert not a.folder.etcd_data.exists()
+        assert not a.files.etcd_data.exists()
 
 
 async def test_a_node_leaves_a_dead_federation_only_when_told_to(tmp_path: Path) -> None:
@@ -372,18 +371,18 @@ async def test_a_certificate_is_renewed_while_the_node_works(
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await join(a, b)
-        before = b.folder.identity.read_text()
+        before = b.files.identity.read_text()
         monkeypatch.setattr(
             "mao_registry.federation.controller.needs_renewal", lambda there, *_: there == before
         )
-        await b.lifecycle.upkeep.look()
+        await b.lifecycle.controller.reconcile()
 
         async def renewed() -> bool:
-            await b.lifecycle.upkeep.look()
-            return b.folder.identity.read_text() != before
+            await b.lifecycle.controller.reconcile()
+            return b.files.identity.read_text() != before
 
         await b.until(renewed)
-        link = await b.site.linked()
+        link = await b.context.link()
         assert link.generation == 2
         assert await b.tools() == []
 

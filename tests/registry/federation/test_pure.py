@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_registry.federation.context import EtcdAddress
-from mao_registry.federation.own_member import TlsIdentity, etcd_config
+from mao_registry.federation.own_member import etcd_config
 from mao_registry.federation.registry_merge import (
     RegistryContents,
     find_clashes,
@@ -19,6 +19,7 @@ from mao_registry.federation.registry_merge import (
 )
 from mao_shared.errors import Conflict
 from mao_shared.models import Dataset, Pipeline, Schedule, Step, Tool
+from mao_shared.store.endpoints import TlsFiles
 
 
 def tool(name: str, image: str = "lab/x:1") -> Tool:
@@ -95,16 +96,16 @@ def test_what_a_node_brings_in() -> None:
 
 
 def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
-    place = EtcdAddress("10.0.0.1", 2391, 2392)
+    address = EtcdAddress("10.0.0.1", 2391, 2392)
     text = etcd_config(
         "n1",
-        place,
+        address,
         data_dir=Path("/data/etcd"),
         token="f-1",
-        cluster={"n2": "https://10.0.0.2:2392", "n1": place.peer_url},
+        cluster={"n2": "https://10.0.0.2:2392", "n1": address.peer_url},
         existing=True,
-        server=TlsIdentity(Path("ca"), Path("server.crt"), Path("server.key")),
-        peer=TlsIdentity(Path("peers-ca"), Path("peer.crt"), Path("peer.key")),
+        server=TlsFiles(Path("ca"), Path("server.crt"), Path("server.key")),
+        peer=TlsFiles(Path("peers-ca"), Path("peer.crt"), Path("peer.key")),
     )
     settings = json.loads(text)
     assert settings["advertise-client-urls"] == "https://10.0.0.1:2391"
@@ -128,4 +129,4 @@ def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
     ],
 )
 def test_what_etcd_binds(address: str, bind: str | None, listens: str) -> None:
-    assert EtcdAddress(address, 1, 2, bind).listens_on() == listens
+    assert EtcdAddress(address, 1, 2, bind).listen_host() == listens

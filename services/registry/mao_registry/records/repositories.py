@@ -13,7 +13,7 @@ from mao_shared.store import Records, Store, Unreadable
 
 @dataclass(frozen=True)
 class Repositories:
-    """`federation` holds what nodes share, `own` what only this `node` needs; both may be one store."""
+    """`federation` is the store of all nodes, `own` that of this `node`; both may be the same."""
 
     node: str
     federation: Store
@@ -22,7 +22,7 @@ class Repositories:
 
     @property
     def one_store(self) -> bool:
-        """Whether one transaction can reach the records of both."""
+        """Whether one transaction can span the records of both."""
         shared = self.federation
         return shared.is_own if isinstance(shared, FederationStore) else shared is self.own
 

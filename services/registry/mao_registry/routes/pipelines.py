@@ -1,11 +1,4 @@
-"""`/pipeline`, `/enrolments`, `/trusted`: what this node takes part in, changes, approval.
-
-`/pipeline`: register and enrol in one call, and what this node takes part in.
-
-`/enrolments`: this node takes part, renews, withdraws; reading needs the node's own store only.
-
-What is pending on this node: the difference, the approval, and whose changes need none.
-"""
+"""`/pipeline`, `/enrolments`, `/trusted`: what this node takes part in, pending changes, their approval."""
 
 from __future__ import annotations
 
@@ -39,18 +32,18 @@ pipelines_router = APIRouter(prefix="/pipeline", tags=["pipelines"])
 @pipelines_router.get(
     "",
     name="pipelines.states",
-    summary="List pipelines with this node's part in each",
+    summary="List pipelines with this node's enrolment in each",
     response_model=Listing[PipelineState],
 )
 async def list_states(
     registry: TheRegistry, query: Paging, original: AsksOriginal
 ) -> Listing[PipelineState] | Response:
-    """The original's clients get those that this node takes part in, all of them."""
+    """The original's clients get all that this node is enrolled in, unpaged."""
     if original:
-        own = {stored.record.pipeline for stored in await registry.shelf.enrolments.all()}
-        known = [stored.record for stored in await registry.shelf.pipelines.all()]
-        return original_answer([original_pipeline(each) for each in known if each.name in own])
-    return await registry.consent.states(query.limit, query.cursor)
+        enrolled = {stored.record.pipeline for stored in await registry.repositories.enrolments.all()}
+        pipelines = [stored.record for stored in await registry.repositories.pipelines.all()]
+        return original_answer([original_pipeline(known) for known in pipelines if known.name in enrolled])
+    return await registry.approvals.states(query.limit, query.cursor)
 
 
 @pipelines_router.post(
@@ -68,7 +61,7 @@ async def init(
     original: AsksOriginal,
     idempotency_key: IdempotencyKey = None,
 ) -> Pipeline | Response:
-    """Checks everything, pins the images, makes the node's branches; then writes.
+    """Checks everything, pins the images, creates the node's branches; then writes.
 
     A pipeline that is registered as wanted, but not enrolled on this node, is enrolled.
     """
@@ -77,12 +70,12 @@ async def init(
         return await registry.enrolments.init(wanted, mine=attempt.mine)
 
     async def taken() -> bool:
-        return await registry.enrolments.taken(wanted.pipeline().name)
+        return await registry.enrolments.exists(wanted.pipeline().name)
 
     try:
         stored = await once(
-            registry.shelf.own,
-            registry.shelf.node,
+            registry.repositories.own,
+            registry.repositories.node,
             "pipelines.init",
             idempotency_key,
             wanted,
@@ -124,7 +117,7 @@ async def put_enrolment(
     if_match: IfMatch,
     request: EnrolmentRequest | None = None,
 ) -> Enrolment:
-    """Takes pipeline and tools as they are now and pins the images; 201 when new, 200 when renewed."""
+    """Uses pipeline and tools as they are now and pins the images; 201 if new, 200 if renewed."""
     stored, is_new = await registry.enrolments.renew(name, request or EnrolmentRequest(), if_match)
     response.status_code = 201 if is_new else 200
     return answer(response, stored, f"/enrolments/{name}" if is_new else None)
@@ -139,7 +132,6 @@ async def delete_enrolment(registry: TheRegistry, name: PipelineName, if_match: 
 
 
 consent_router = APIRouter(tags=["consent"])
-
 PathNode = Annotated[NodeName, Path(description="Name of the node")]
 
 
@@ -147,38 +139,38 @@ PathNode = Annotated[NodeName, Path(description="Name of the node")]
     f"/pipeline/{{name:{TITLE}}}/diff", name="pipelines.diff", summary="What would change on this node"
 )
 async def diff(registry: TheRegistry, name: PipelineName) -> PipelineDiff:
-    """What runs here against what is registered; `definition` goes into the approval."""
-    return await registry.consent.diff(name)
+    """Compares what runs here with what is registered; `definition` goes into the approval."""
+    return await registry.approvals.diff(name)
 
 
 @consent_router.post(
     f"/pipeline/{{name:{TITLE}}}/approve",
     name="pipelines.approve",
-    summary="Take over what was shown",
+    summary="Approve what was shown",
     responses=ETAG_HEADER,
 )
 async def approve(
     registry: TheRegistry, response: Response, name: PipelineName, approval: Approval
 ) -> Enrolment:
-    """Refused (412) when something else is registered by now than what `definition` names."""
-    return answer(response, await registry.consent.approve(name, approval))
+    """Refused (412) if what is registered is no longer what `definition` names."""
+    return answer(response, await registry.approvals.approve(name, approval))
 
 
 @consent_router.get(
-    "/trusted", name="trusted.list", summary="Nodes whose operators' changes are taken over unasked"
+    "/trusted", name="trusted.list", summary="Nodes whose endorsed changes are approved automatically"
 )
 async def list_trusted(registry: TheRegistry) -> Listing[Trust]:
-    return listing(await registry.trusting.page())
+    return listing(await registry.trust.page())
 
 
 @consent_router.put("/trusted/{node}", name="trusted.put", summary="Trust a node's operator")
 async def trust(registry: TheRegistry, node: PathNode) -> Trust:
-    """Privileges and agreements that a tool has not yet are asked for nevertheless."""
-    return await registry.trusting.trust(node)
+    """Changes that ask for new privileges still need an approval."""
+    return await registry.trust.trust(node)
 
 
 @consent_router.delete(
-    "/trusted/{node}", name="trusted.delete", summary="Trust it no longer", status_code=204
+    "/trusted/{node}", name="trusted.delete", summary="Stop trusting a node's operator", status_code=204
 )
 async def untrust(registry: TheRegistry, node: PathNode) -> None:
-    await registry.trusting.untrust(node)
+    await registry.trust.untrust(node)
