@@ -1,4 +1,4 @@
-"""The composition root: settings in, a FastAPI app out."""
+"""The gateway's composition root."""
 
 from __future__ import annotations
 
@@ -67,26 +67,18 @@ def make_app(
         callers: in place of asking the kernel, for tests without a connection.
     """
     policy = policy_from(settings)
-    everybody = policy.users is None and not policy.tokens
+    open_to_all = policy.users is None and not policy.tokens
 
     async def start(service: Service) -> None:
         proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
         service.stack.push_async_callback(proxy.close)
         openapi = CombinedOpenApi(proxy, SERVICES)
         service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi)
-        if everybody:
-            conditions.report("open-to-local-users", detail=OPEN_DETAIL, next_step=OPEN_STEP)
-        looks = [
-            *condition_loops("gateway", settings, node_store, conditions),
-            watch_services(proxy, SERVICES, conditions),
-        ]
-        try:
-            async with background(*looks):
-                yield
-        finally:
-            await proxy.close()
-            if store is None:
-                await node_store.close()
+        if open_to_all:
+            service.conditions.report("open-to-local-users", detail=OPEN_DETAIL, next_step=OPEN_STEP)
+        for name in SERVICES:
+            service.needs(name, readiness_probe(proxy, name, service.conditions))
+        service.run(watch_services(proxy, SERVICES, service.conditions))
 
     return make_service(
         "gateway",

@@ -36,9 +36,11 @@ HOP_BY_HOP = frozenset(
 _CHECKED_BY_AUTH = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
 """To a service the gateway is the caller."""
 _NOT_FORWARDED = (
-    HOP_BY_HOP | _CHECKED_BY_AUTH | {"content-length", "x-forwarded-host", request_id.HEADER.lower()}
+    HOP_BY_HOP
+    | _CHECKED_BY_AUTH
+    | {"content-length", "x-forwarded-host", request_context.REQUEST_ID_HEADER.lower()}
 )
-_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
+_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_context.REQUEST_ID_HEADER.lower()}
 _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
@@ -62,7 +64,7 @@ class Proxy:
         self._urls = dict(urls)
         # Idle connections expire before the services close them (5 s), or a request may meet a closing one.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3)
-        connections = {name: reach(url, limits) for name, url in self._urls.items()}
+        connections = {name: transport_for(url, limits) for name, url in self._urls.items()}
         self._clients = {
             name: httpx.AsyncClient(
                 base_url=base, transport=(transports or {}).get(name) or transport, trust_env=False

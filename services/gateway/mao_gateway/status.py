@@ -219,8 +219,7 @@ async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Condition
             except PeerUnavailable as error:
                 _report_unreachable(own, service, error)
 
-    await asyncio.sleep(WATCH_PERIOD)  # they start at the same time as the gateway
-    await for_ever("services", check_services, period=WATCH_PERIOD, conditions=own)
+    await every(WATCH_PERIOD, check_services, name="services", initial_delay=WATCH_PERIOD, conditions=own)
 
 
 def parse_readyz(status: int, document: Any) -> ServiceStatus:
