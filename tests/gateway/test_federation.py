@@ -15,11 +15,11 @@ LINK = Link(federation="lab", id="f-1", node="n", user="n@1", endpoints=["h:1"],
 AWAY = Contact(federation="f-1", away_since=NOW, reason="No answer.", as_of=NOW)
 
 
-async def test_a_node_alone_says_nothing_of_a_federation() -> None:
+async def test_federation_status_none_without_federation() -> None:
     assert await federation_status(MemoryStore(), "n", 1) is None
 
 
-async def test_since_when_and_why_it_is_away() -> None:
+async def test_federation_status_since_and_reason() -> None:
     store = MemoryStore()
     await store.create(keys.link("n"), dump(LINK))
     await store.create(keys.contact("n"), dump(AWAY))
@@ -28,13 +28,13 @@ async def test_since_when_and_why_it_is_away() -> None:
     assert (status.name, status.reachable, status.since, status.reason) == ("lab", False, NOW, "No answer.")
 
 
-def test_it_is_away_since_it_last_answered_as_reads_from_copies_say_too() -> None:
+def test_federation_status_since_last_answer() -> None:
     status = describe_federation(LINK, AWAY.model_copy(update={"away_since": NOW + timedelta(seconds=27)}))
     assert status is not None
     assert status.since == NOW
 
 
-def test_what_to_do_is_told_and_leaves_the_node_ready() -> None:
+def test_federation_status_next_step_keeps_ready() -> None:
     told = describe_federation(LINK, AWAY.model_copy(update={"next": "Start node-2."}))
     assert federation_step(told) == ["The federation lab does not answer. Start node-2."]
     removed = AWAY.model_copy(update={"removed": True, "reason": "Removed from 'lab'.", "next": "Leave."})
@@ -42,19 +42,19 @@ def test_what_to_do_is_told_and_leaves_the_node_ready() -> None:
     assert federation_step(describe_federation(LINK, AWAY.model_copy(update={"reachable": True}))) == []
 
 
-async def test_a_record_that_cannot_be_read_is_as_none() -> None:
+async def test_federation_status_ignores_unreadable_record() -> None:
     store = MemoryStore()
     await store.create(keys.contact("n"), b"{}")
     assert await federation_status(store, "n", 1) is None
 
 
-def test_a_contact_with_another_federation_tells_nothing_of_this_one() -> None:
+def test_federation_status_ignores_other_federation() -> None:
     status = describe_federation(LINK, AWAY.model_copy(update={"federation": "f-0"}))
     assert status is not None
     assert (status.name, status.reachable) == ("lab", None)
 
 
-def test_a_federation_at_a_plain_address_is_called_by_it() -> None:
+def test_federation_status_plain_address() -> None:
     status = describe_federation(None, AWAY.model_copy(update={"federation": "h:1", "reachable": True}))
     assert status is not None
     assert (status.name, status.reachable) == ("h:1", True)

@@ -79,7 +79,7 @@ def status_with(*conditions: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_every_condition_is_in_the_first_table_as_text(tmp_path: Path) -> None:
+def test_page_conditions_table(tmp_path: Path) -> None:
     told = {"subject": HOSTILE, "state": "failed", "since": "2026-01-31T12:00:00Z", "services": ["runner"]}
     conditions = [{**told, "name": name, "detail": f"{name} is so.", "next": "Do this."} for name in NAMES]
     with serving(status_with(*conditions)) as url:
@@ -93,7 +93,7 @@ def test_every_condition_is_in_the_first_table_as_text(tmp_path: Path) -> None:
     assert "<img" not in page
 
 
-def test_a_node_that_is_well_shows_no_such_table(tmp_path: Path) -> None:
+def test_page_healthy_has_no_conditions_table(tmp_path: Path) -> None:
     with serving(status_with()) as url:
         page = document_of(url, tmp_path)
     assert "ready, version 1" in page

@@ -12,7 +12,7 @@ from mao_shared.store import Entry, Event
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"", b"{", b"[]", b"null", b"[" * 50_000])
-def test_events_unreadable_run_is_told_as_such(value: bytes) -> None:
+def test_events_unreadable_run(value: bytes) -> None:
     names = {"a": b'{"id":"a"}', "bad": value, "z": b'{"id":"z"}'}
     batch = [
         Event(keys.run("n", name), at, Entry(keys.run("n", name), content, at))

@@ -26,7 +26,7 @@ class Services:
 
 
 @pytest.mark.parametrize("odd", [KeyError("status"), ValueError("no JSON"), RecursionError()])
-async def test_service_that_answers_oddly_hides_none_that_is_away(
+async def test_watch_services_isolates_unexpected_answer(
     monkeypatch: pytest.MonkeyPatch, odd: Exception
 ) -> None:
     monkeypatch.setattr(status, "WATCH_PERIOD", 0.01)

@@ -106,7 +106,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_loop_goes_on_after_what_an_item_raised(
+async def test_loop_continues_after_exception(
     repositories: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     monkeypatch.setattr("mao_registry.consent.trust.SETTLE_TIME", 0.01)
@@ -114,7 +114,7 @@ async def test_loop_goes_on_after_what_an_item_raised(
     assert loop in await survives(part, method, run, conditions, poke=poke)
 
 
-async def test_agreements_are_taken_over_after_what_was_raised_once(
+async def test_migration_is_retried_after_exception(
     repositories: Repositories, conditions: Conditions
 ) -> None:
     told: list[tuple[str, str]] = []
@@ -132,7 +132,7 @@ async def test_agreements_are_taken_over_after_what_was_raised_once(
     assert told == [("agreements", "degraded"), ("agreements", "ok")]
 
 
-async def test_quorum_watch_goes_on_after_what_a_look_raised(conditions: Conditions) -> None:
+async def test_quorum_watch_continues_after_exception(conditions: Conditions) -> None:
     class Federation:
         away_since = None
 
@@ -147,7 +147,7 @@ async def test_quorum_watch_goes_on_after_what_a_look_raised(conditions: Conditi
     assert "quorum-watch" in await survives(federation, "alone", run, conditions)
 
 
-async def test_join_by_file_goes_on_after_what_an_attempt_raised(
+async def test_join_by_file_continues_after_exception(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.01)
@@ -166,9 +166,7 @@ async def test_join_by_file_goes_on_after_what_an_attempt_raised(
     assert len(looks) == 2
 
 
-async def test_consent_one_pipeline_that_raises_keeps_no_other(
-    repositories: Repositories, conditions: Conditions
-) -> None:
+async def test_trust_isolates_failing_pipeline(repositories: Repositories, conditions: Conditions) -> None:
     looked: list[str] = []
 
     class Consent:
@@ -190,9 +188,7 @@ async def test_consent_one_pipeline_that_raises_keeps_no_other(
 
 
 @pytest.mark.parametrize("end", ["nothing-pending", "withdrawn", "trusted no more"])
-async def test_consent_trouble_with_a_pipeline_ends(
-    repositories: Repositories, conditions: Conditions, end: str
-) -> None:
+async def test_trust_clears_condition(repositories: Repositories, conditions: Conditions, end: str) -> None:
     faults: list[Exception] = [KeyError("bad"), Conflict("Nothing is pending.", code="nothing-pending")]
 
     class Consent:
@@ -226,7 +222,7 @@ async def enrol_by_hand(repositories: Repositories, name: str) -> None:
     await repositories.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
 
 
-async def test_log_answers_one_ask_that_raises_keeps_no_other(
+async def test_log_responder_isolates_failing_request(
     repositories: Repositories, conditions: Conditions
 ) -> None:
     made, answered = (
@@ -259,7 +255,7 @@ async def test_log_answers_one_ask_that_raises_keeps_no_other(
 
 
 @pytest.mark.parametrize("part", ["_copy", "_tell"])
-async def test_known_copy_goes_on_after_what_was_raised(
+async def test_replica_continues_after_exception(
     conditions: Conditions, memory: MemoryStore, tmp_path: Any, part: str
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
@@ -270,7 +266,7 @@ async def test_known_copy_goes_on_after_what_was_raised(
 
 
 @pytest.mark.parametrize("part", ["follow", "_probe"])
-async def test_federation_store_goes_on_after_what_was_raised(
+async def test_federation_store_continues_after_exception(
     memory: MemoryStore, tmp_path: Any, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
@@ -319,7 +315,7 @@ async def spoil(store: MemoryStore, what: str, fault: str) -> bytes:
 
 @pytest.mark.parametrize("fault", KINDS)
 @pytest.mark.parametrize("what", PLACES)
-async def test_unreadable_record_is_listed_refused_and_removed(
+async def test_unreadable_record_is_listed_and_removable(
     memory: MemoryStore, services: WillingServices, what: str, fault: str
 ) -> None:
     async with running(memory, services) as (api, registry):
@@ -354,9 +350,7 @@ async def _check_others(api: httpx.AsyncClient) -> None:
     assert again.status_code == 200, again.text
 
 
-async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
-    memory: MemoryStore, services: WillingServices
-) -> None:
+async def test_states_list_unreadable_enrolment(memory: MemoryStore, services: WillingServices) -> None:
     async with running(memory, services) as (api, _):
         await enrol(api)
         entry = await memory.get(keys.enrolment(NODE, "crawler"))
@@ -367,9 +361,7 @@ async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
         assert [each["key"] for each in listed["unreadable"]] == [entry.key]
 
 
-async def test_tool_put_keeps_what_a_newer_version_has_stored(
-    memory: MemoryStore, services: WillingServices
-) -> None:
+async def test_tool_put_keeps_unknown_fields(memory: MemoryStore, services: WillingServices) -> None:
     async with running(memory, services) as (api, _):
         await enrol(api)
         key = keys.registry("tools", "crawler")
@@ -390,9 +382,7 @@ async def test_tool_put_keeps_what_a_newer_version_has_stored(
         assert (kept["newer"], kept["format"], kept["author"]) == ([None], 3, "another lab")
 
 
-async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
-    memory: MemoryStore, services: WillingServices
-) -> None:
+async def test_unreadable_enrolment_blocks_no_other(memory: MemoryStore, services: WillingServices) -> None:
     async with running(memory, services) as (api, _):
         await enrol(api)
         await memory.create(keys.enrolment(NODE, "bad"), b"{")
@@ -405,7 +395,7 @@ async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
 
 
 @pytest.mark.parametrize("value", [b"{", b"", b'{"node": "other", "since": "2026-01-01T00:00:00Z"}'])
-async def test_trust_that_cannot_be_read_is_listed_and_taken_back(
+async def test_unreadable_trust_is_listed_and_removable(
     memory: MemoryStore, services: WillingServices, value: bytes
 ) -> None:
     async with running(memory, services) as (api, _):

@@ -22,7 +22,7 @@ from .seed import INIT, TOOL, enrol
 FEDERATED = ["/registry/tools", "/registry/tools/crawler", "/registry/nodes", "/pipeline"]
 
 
-async def test_without_the_federation_the_enrolments_still_answer(memory: MemoryStore) -> None:
+async def test_enrolments_answer_without_federation(memory: MemoryStore) -> None:
     async with serving(memory, WillingServices()) as api:
         await enrol(api)
     async with serving(memory, WillingServices(), federation=away_store()) as api:
@@ -38,7 +38,7 @@ async def test_without_the_federation_the_enrolments_still_answer(memory: Memory
         assert (ready.status_code, ready.json()["checks"]["store"]) == (200, "ok")
 
 
-async def test_with_etcd_down_all_is_unavailable() -> None:
+async def test_all_calls_unavailable_without_etcd() -> None:
     async with serving(away_store(), WillingServices()) as api:
         for path in [*FEDERATED, "/enrolments", "/enrolments/crawler"]:
             assert (await api.get(path)).json()["code"] == "store-unavailable", path
@@ -67,7 +67,7 @@ def _registry(store: Store) -> Registry:
     return build(repositories, WillingServices(), SystemClock(), RememberedAgreements(repositories))
 
 
-async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> None:
+async def test_unknown_write_is_read_back(memory: MemoryStore) -> None:
     forgetful = cast(Store, ForgetfulStore(memory, applied=True))
     registry = _registry(forgetful)
     made = await registry.tools.create(Tool.model_validate(TOOL))
@@ -76,7 +76,7 @@ async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> No
     assert await registry.repositories.tools.get("crawler") is None
 
 
-async def test_a_write_that_was_not_made_stays_unknown(memory: MemoryStore) -> None:
+async def test_unknown_write_not_made_stays_unknown(memory: MemoryStore) -> None:
     forgetful = cast(Store, ForgetfulStore(memory, applied=False))
     registry = _registry(forgetful)
     with pytest.raises(StoreUnknown):

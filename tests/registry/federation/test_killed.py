@@ -109,7 +109,7 @@ async def lives_of(command: Callable[[], Awaitable[Any]]) -> int:
     raise AssertionError("it never comes through")
 
 
-async def test_creating(tmp_path: Path) -> None:
+async def test_create_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a") as (a,):
         await a.add_tool("crawler")
         await a.add_dataset("data", "a")
@@ -127,7 +127,7 @@ async def test_creating(tmp_path: Path) -> None:
         assert not a.files.draft.exists()
 
 
-async def test_joining(tmp_path: Path) -> None:
+async def test_join_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await b.add_tool("scanner")
@@ -144,7 +144,7 @@ async def test_joining(tmp_path: Path) -> None:
         assert await a.nodes_of("data") == ["b"]
 
 
-async def test_leaving(tmp_path: Path) -> None:
+async def test_leave_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await b.add_dataset("data", "b")
@@ -157,7 +157,7 @@ async def test_leaving(tmp_path: Path) -> None:
         await a.until(lambda: has_state(a, "b", "removed"))
 
 
-async def test_removing(tmp_path: Path) -> None:
+async def test_remove_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await b.add_dataset("data", "b")
         await a.lifecycle.create("lab")
@@ -169,7 +169,7 @@ async def test_removing(tmp_path: Path) -> None:
         assert await a.nodes_of("data") == []
 
 
-async def test_taking_a_seat_and_seeing_others_in(tmp_path: Path) -> None:
+async def test_controller_killed_at_any_step_completes(tmp_path: Path) -> None:
     """Every look of both controllers ends with its first write."""
     a, b = Node("a", tmp_path), Node("b", tmp_path)
     await a.start(controller=False)

@@ -19,11 +19,10 @@ from mao_shared.models.federation import MAX_LOG_ANSWER
 from mao_shared.store import Event, Put
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
+from tests.registry.conftest import running
+from tests.registry.doubles import WillingServices
+from tests.registry.seed import INIT, register
 from tests.support.waiting import eventually
-
-from .conftest import running
-from .doubles import WillingServices
-from .seed import INIT, register
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = "20260101T000000Z-crawler-1"
@@ -66,7 +65,7 @@ async def world(shares: bool) -> AsyncIterator[World]:
         yield World(api, asked, services)
 
 
-async def test_the_end_of_a_log_is_read_and_nothing_stays_behind(world: World) -> None:
+async def test_log_request_reads_tail_and_cleans_up(world: World) -> None:
     answer = await world.log()
     assert answer.status_code == 200, answer.text
     document = answer.json()
@@ -83,7 +82,7 @@ async def test_the_end_of_a_log_is_read_and_nothing_stays_behind(world: World) -
     assert asks == []
 
 
-async def test_a_run_that_the_node_does_not_have(world: World) -> None:
+async def test_log_request_unknown_run(world: World) -> None:
     answer = await world.log(run="nothing")
     assert (answer.status_code, answer.json()["code"]) == (404, "log-not-found")
     assert world.services.asked_logs == []
@@ -92,7 +91,7 @@ async def test_a_run_that_the_node_does_not_have(world: World) -> None:
 
 
 @pytest.mark.parametrize("shares", [False], indirect=True)
-async def test_a_node_that_does_not_share_is_not_read(world: World) -> None:
+async def test_log_request_refused_when_not_shared(world: World) -> None:
     answer = await world.log()
     assert (answer.status_code, answer.json()["code"]) == (403, "logs-not-shared")
     assert "MAO_SHARE_LOGS" in answer.json()["next"]
@@ -107,13 +106,13 @@ async def test_a_node_that_does_not_share_is_not_read(world: World) -> None:
     assert world.services.asked_logs == []
 
 
-async def test_own_logs_need_no_leave(memory: MemoryStore) -> None:
+async def test_log_request_of_own_node(memory: MemoryStore) -> None:
     async with running(memory, WillingServices()) as (api, _):
         answer = await api.get("/federation/logs", params={"node": "node-1", "run": RUN})
         assert (answer.status_code, answer.json()["code"]) == (404, "log-not-found")
 
 
-async def test_a_node_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_log_request_times_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "ANSWER_TIMEOUT", 0.05)
     await world.shared.create(
         keys.member("node-3"), dump(Member(name="node-3", version="1", logs_shared=True, started_at=NOW))
@@ -129,7 +128,7 @@ def _ask(**changes: str) -> bytes:
     return dump(LogAsk.model_validate(fields))
 
 
-async def test_an_ask_that_breaks_something_keeps_no_other_from_being_heard(
+async def test_log_responder_continues_after_failing_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hear = world.asked.log_responder._request_in
@@ -148,7 +147,7 @@ async def test_an_ask_that_breaks_something_keeps_no_other_from_being_heard(
 @pytest.mark.parametrize(
     "value", [_ask(node="node-1"), _ask(id="y"), _ask(of="node-1"), b"{", _ask() + b" " * 10_000]
 )
-async def test_an_ask_that_does_not_fit_is_not_answered(world: World, value: bytes) -> None:
+async def test_log_responder_ignores_invalid_request(world: World, value: bytes) -> None:
     await world.shared.create(keys.ask("node-3", "x"), value)
     await world.shared.create(keys.ask("node-3", "good"), _ask(id="good"))
     await eventually(lambda: world.services.asked_logs)
@@ -162,14 +161,14 @@ async def test_an_ask_that_does_not_fit_is_not_answered(world: World, value: byt
     assert len(world.services.asked_logs) == 1
 
 
-async def test_a_flood_of_asks_keeps_nobody_else_out(world: World) -> None:
+async def test_log_responder_limits_requests_per_node(world: World) -> None:
     asks = [Put(keys.ask("node-3", f"a{number}"), _ask(id=f"a{number}")) for number in range(100)]
     await world.shared.transact([], asks)  # all in one batch of the watch
     assert (await world.log()).status_code == 200
     assert len(world.services.asked_logs) <= MAX_WAITING_PER_NODE + 1
 
 
-def test_only_the_end_travels() -> None:
+def test_last_lines_truncates() -> None:
     text, cut = last_lines(b"x" * (MAX_LOG_ANSWER + 1), 10)
     assert (len(text), cut) == (MAX_LOG_ANSWER, True)
     hostile = LogAnswer(id="x", status="ok", text="\x1b" * MAX_LOG_ANSWER)
@@ -178,7 +177,7 @@ def test_only_the_end_travels() -> None:
     assert fitted.cut
 
 
-async def test_of_a_step_that_is_not_there_the_steps_are_listed(world: World) -> None:
+async def test_log_request_unknown_step_lists_steps(world: World) -> None:
     answer = await world.log(step="nosuch")
     assert answer.status_code == 404
     assert "no step 'nosuch'; its steps: crawler" in answer.json()["detail"]

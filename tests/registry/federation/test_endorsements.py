@@ -38,7 +38,7 @@ def forged() -> bytes:
     return dump(Endorsement(digest=digest_of(EVIL), endorsed_at=datetime(2026, 1, 1, tzinfo=UTC)))
 
 
-async def test_only_the_node_itself_stands_for_a_record() -> None:
+async def test_endorsement_needs_own_node() -> None:
     with federation_etcd() as federation:
         async with (
             member(federation, "node-1") as shared,

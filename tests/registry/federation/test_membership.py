@@ -34,7 +34,7 @@ from .nodes import Node, copying, join, running
 pytestmark = pytest.mark.etcd
 
 
-async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: Path) -> None:
+async def test_join_publishes_records_and_switches_stores(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await a.add_dataset("data", "a")
@@ -52,7 +52,7 @@ async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: 
         assert listed == {"a": ("joined", "voter", True), "b": ("joined", None, None)}
 
 
-async def test_clashes_are_listed_before_anything_is_written(tmp_path: Path) -> None:
+async def test_join_with_name_clashes_writes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await b.add_tool("crawler", "lab/other:2")
@@ -74,7 +74,7 @@ async def _requests(node: Node) -> list[str]:
     return [each.record.node for each in await FederationRecords(node.federation).requests.all()]
 
 
-async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> None:
+async def test_invitation_is_for_one_node_once(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         invitation = await a.lifecycle.invite("b", 3600)
@@ -95,7 +95,7 @@ async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> Non
         assert refused.value.code == "node-joined"
 
 
-async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path) -> None:
+async def test_client_has_no_core_rights(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -110,7 +110,7 @@ async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path)
             assert caught.value.code in ("not-core", "node-is-this-one")
 
 
-async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is_written(
+async def test_invite_rejects_too_long_name(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, "a") as (a,):
@@ -124,7 +124,7 @@ async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is
         assert (await a.lifecycle.invite("n" * 57, 3600)).token
 
 
-async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) -> None:
+async def test_certificate_request_for_other_node_is_dropped(tmp_path: Path) -> None:
     """Neither for that of a core node, which may read the authority's key, nor for another's removal."""
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
@@ -144,7 +144,7 @@ async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) ->
         assert left.state == "joined"
 
 
-async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: Path) -> None:
+async def test_controller_skips_unreadable_records(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -156,7 +156,7 @@ async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: P
         assert [each.node for each in await a.lifecycle.nodes()] == ["a", "c"]
 
 
-async def test_a_crafted_certificate_request_holds_up_nobody(tmp_path: Path) -> None:
+async def test_controller_drops_crafted_request(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -166,7 +166,7 @@ async def test_a_crafted_certificate_request_holds_up_nobody(tmp_path: Path) -> 
         await join(a, c)
 
 
-async def test_a_request_that_cannot_be_served_holds_up_nobody(
+async def test_controller_continues_after_failing_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def sign_all_but_b(
@@ -196,7 +196,7 @@ async def _is_gone(node: Node, asked_by: str) -> bool:
     return await FederationRecords(node.federation).requests.get(asked_by) is None
 
 
-async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_path: Path) -> None:
+async def test_remove_revokes_access_and_participation(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_dataset("data", "a")
         await b.add_dataset("data", "b")
@@ -227,7 +227,7 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         assert (await a.identity("b")).user == "b@3"  # type: ignore[union-attr]
 
 
-async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
+async def test_promoted_cores_survive_creator(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         for node in (b, c):
@@ -248,7 +248,7 @@ async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
         assert last.value.code == "last-core"
 
 
-async def test_a_core_node_that_was_restored_takes_a_new_seat(tmp_path: Path) -> None:
+async def test_restored_core_joins_etcd_anew(tmp_path: Path) -> None:
     """A backup has its certificates and not its etcd; under its old id it would forget what it has voted."""
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
@@ -277,7 +277,7 @@ async def test_a_core_node_that_was_restored_takes_a_new_seat(tmp_path: Path) ->
                 await again.stop()
 
 
-async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_knew(tmp_path: Path) -> None:
+async def test_restored_only_core_keeps_known_records(tmp_path: Path) -> None:
     async with running(tmp_path, "a") as (a,):
         await a.add_tool("crawler")
         await a.lifecycle.create("lab")
@@ -301,7 +301,7 @@ async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_k
             await again.stop()
 
 
-async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answer(tmp_path: Path) -> None:
+async def test_no_majority_names_silent_cores(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         for node in (b, c):
@@ -326,7 +326,7 @@ async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answe
                 assert "leave --force" in str(told.value.next)
 
 
-async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
+async def test_leave_copies_records(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await b.add_dataset("data", "b")
@@ -350,7 +350,7 @@ async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
         assert not a.files.etcd_data.exists()
 
 
-async def test_a_node_leaves_a_dead_federation_only_when_told_to(tmp_path: Path) -> None:
+async def test_leave_unreachable_federation_needs_force(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await b.add_tool("scanner")
         await a.lifecycle.create("lab")
@@ -365,9 +365,7 @@ async def test_a_node_leaves_a_dead_federation_only_when_told_to(tmp_path: Path)
         assert await b.tools() == ["scanner"]
 
 
-async def test_a_certificate_is_renewed_while_the_node_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_certificate_renewal_while_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -387,7 +385,7 @@ async def test_a_certificate_is_renewed_while_the_node_works(
         assert await b.tools() == []
 
 
-async def test_joining_by_a_file_waits_for_it_and_is_done_once(
+async def test_join_by_file_waits_for_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
@@ -399,7 +397,7 @@ async def test_joining_by_a_file_waits_for_it_and_is_done_once(
 
         async def warned() -> bool:
             told.append(capsys.readouterr().err)
-            return "federation.no_token" in told[-1]
+            return "join-by-file" in told[-1]
 
         await b.until(warned)
         assert "maoctl federation invite b" in told[-1]

@@ -18,9 +18,8 @@ from mao_shared.errors import PeerUnavailable
 from mao_shared.models import Member
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-
-from .conftest import NODE, serving
-from .doubles import WillingServices
+from tests.registry.conftest import NODE, serving
+from tests.registry.doubles import WillingServices
 
 MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -43,7 +42,7 @@ async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
         return stored.record
 
 
-async def test_the_node_is_listed_while_its_registry_runs(store: Store) -> None:
+async def test_presence_while_running(store: Store) -> None:
     async with serving(store, WillingServices()) as api:
         await _member(store, NODE)
         [member] = (await api.get("/registry/nodes")).json()["items"]
@@ -71,7 +70,7 @@ class LateServices(WillingServices):
         return await super().engine()
 
 
-async def test_capacity_follows_when_the_runner_answers(
+async def test_presence_capacity_after_runner_answers(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "CAPACITY_RETRY", 0.01)
@@ -82,7 +81,7 @@ async def test_capacity_follows_when_the_runner_answers(
     assert await memory.get(keys.member("n")) is None
 
 
-async def test_a_lost_lease_and_a_lost_record_are_made_good(
+async def test_presence_restored_after_lost_lease_or_record(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "REFRESH_PERIOD", 0.01)
@@ -113,7 +112,7 @@ async def _created_again(store: MemoryStore, after: int) -> None:
                 gone = gone or event.entry is None
 
 
-async def test_a_record_of_an_earlier_process_is_taken_over(memory: MemoryStore) -> None:
+async def test_presence_replaces_record_of_earlier_process(memory: MemoryStore) -> None:
     repositories = Repositories("n", memory, memory)
     await repositories.members.create("n", MEMBER.model_copy(update={"version": "0"}))
     await Presence(repositories, WillingServices(), MEMBER, 15).announce(await memory.grant(15))
@@ -122,18 +121,18 @@ async def test_a_record_of_an_earlier_process_is_taken_over(memory: MemoryStore)
     assert stored.record == MEMBER
 
 
-def test_labels_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAO_LABELS", "zone=ch, disk=ssd,")
     assert RegistrySettings(node="n").labels == {"zone": "ch", "disk": "ssd"}
 
 
 @pytest.mark.parametrize("text", ["zone", "=ch"])
-def test_labels_need_a_name(text: str) -> None:
+def test_labels_without_name_are_invalid(text: str) -> None:
     with pytest.raises(ValueError, match="MAO_LABELS"):
         parse_labels(text)
 
 
-async def test_a_gone_node_is_taken_off_every_dataset(quick_api: httpx.AsyncClient) -> None:
+async def test_node_removal_updates_datasets(quick_api: httpx.AsyncClient) -> None:
     for name in ("a", "b"):
         body = {"name": name, "master": f"/{name}.git", "nodes": ["far", "near"]}
         await quick_api.post("/registry/datasets", json=body)

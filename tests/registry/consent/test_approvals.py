@@ -19,10 +19,9 @@ from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, T
 from mao_shared.store import Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-
-from .conftest import running, serving
-from .doubles import WillingServices
-from .seed import INIT, TOOL, register
+from tests.registry.conftest import running, serving
+from tests.registry.doubles import WillingServices
+from tests.registry.seed import INIT, TOOL, register
 
 EVIL = {**TOOL, "image": "evil:1"}
 CHARTS = {"name": "charts", "master": "/srv/git/evil.git"}
@@ -73,7 +72,7 @@ async def world() -> AsyncIterator[World]:
         yield World(own, registry, other, services)
 
 
-async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
+async def test_diff_of_unchanged_pipeline_is_empty(world: World) -> None:
     found = await world.diff()
     assert (found["pending"], found["diff"], found["endorsed"]) == ([], "", {})
     [state] = (await world.own.get("/pipeline")).json()["items"]
@@ -81,7 +80,7 @@ async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
     assert state["enrolment"]["approved_by"] == "operator"
 
 
-async def test_diff_tells_of_an_image_that_was_rebuilt_under_its_name(world: World) -> None:
+async def test_diff_reports_rebuilt_image(world: World) -> None:
     world.services.build = "b"
     found = await world.diff()
     assert (found["pending"], found["diff"]) == ([], "")
@@ -123,7 +122,7 @@ async def test_diff_tells_of_an_image_that_was_rebuilt_under_its_name(world: Wor
         ),
     ],
 )
-async def test_a_members_change_is_pending_and_what_runs_stays(
+async def test_enrolment_unchanged_while_change_is_pending(
     world: World, kind: str, record: Any, word: str
 ) -> None:
     before = await world.runs()
@@ -138,7 +137,7 @@ async def test_a_members_change_is_pending_and_what_runs_stays(
     assert world.services.pinned() == ["busybox:1.36"]
 
 
-async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None:
+async def test_approve_rejects_changed_definition(world: World) -> None:
     await world.write("tools", Tool(**{**TOOL, "image": "crawler:2"}))
     shown = await world.diff()
     await world.write("tools", Tool(**EVIL))
@@ -154,14 +153,14 @@ async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None
     assert (await world.diff())["pending"] == []
 
 
-async def test_an_approval_keeps_the_pins_of_images_that_were_not_shown_to_change(world: World) -> None:
+async def test_approve_keeps_pins_of_unchanged_images(world: World) -> None:
     await world.write("tools", Tool(**{**TOOL, "env": {"DEPTH": "3"}}))
     approved = await world.approve((await world.diff())["definition"])
     assert approved.json()["steps"][0]["env"] == {"DEPTH": "3"}
     assert world.services.pinned() == ["busybox:1.36"]  # at the enrolment, not again
 
 
-async def test_new_privileges_need_the_operators_words(world: World) -> None:
+async def test_approve_requires_agreement_to_new_privileges(world: World) -> None:
     await world.write("tools", Tool(**{**TOOL, "privileges": {"user": "root"}}))
     shown = await world.diff()
     assert shown["agree"] == ["user root"]
@@ -187,7 +186,7 @@ async def _until_image(world: World, image: str) -> Enrolment:
     raise AssertionError("a watch has no end")
 
 
-async def test_a_trusted_nodes_change_is_taken_over_and_said_so(world: World) -> None:
+async def test_trust_auto_approves_endorsed_change(world: World) -> None:
     await _changed_by_node_2(world, image="crawler:2")
     assert (await world.diff())["endorsed"] == {"tools/crawler": []}
     assert (await world.own.put("/trusted/node-2")).status_code == 200
@@ -203,9 +202,7 @@ async def test_a_trusted_nodes_change_is_taken_over_and_said_so(world: World) ->
     assert (await world.own.delete("/trusted/node-2")).json()["code"] == "not-trusted"
 
 
-async def test_a_pipeline_that_breaks_something_does_not_hold_up_the_others(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_trust_continues_after_failing_pipeline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.own.put("/trusted/node-2")
     steps = {"name": "another", "steps": [{"tool": "crawler", "dataset": "charts"}]}
     assert (await world.own.post("/pipeline/init", json=steps)).status_code == 201
@@ -221,7 +218,7 @@ async def test_a_pipeline_that_breaks_something_does_not_hold_up_the_others(
     assert (await _until_image(world, "crawler:2")).pipeline == "crawler"
 
 
-async def test_trust_is_needed_in_everything_that_changed(world: World) -> None:
+async def test_trust_requires_endorsement_of_every_change(world: World) -> None:
     """A stranger moves the dataset while a trusted node changes the tool."""
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
@@ -229,7 +226,7 @@ async def test_trust_is_needed_in_everything_that_changed(world: World) -> None:
     await _stays(world, "No trusted node endorses what changed in 'crawler': datasets/charts.")
 
 
-async def test_joining_a_dataset_stands_for_nothing(world: World) -> None:
+async def test_endorsement_ignores_dataset_nodes(world: World) -> None:
     """A trusted node that enrols puts itself on a dataset that a stranger has moved."""
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
@@ -246,9 +243,7 @@ async def test_joining_a_dataset_stands_for_nothing(world: World) -> None:
         ({"privileges": {"new_privileges": True}}, "tool crawler asks for new privileges"),
     ],
 )
-async def test_a_trusted_node_is_not_trusted_with_privileges(
-    world: World, changes: dict[str, Any], why: str
-) -> None:
+async def test_trust_excludes_new_privileges(world: World, changes: dict[str, Any], why: str) -> None:
     await world.own.put("/trusted/node-2")
     await _changed_by_node_2(world, **changes)
     await _stays(world, why)
@@ -256,9 +251,7 @@ async def test_a_trusted_node_is_not_trusted_with_privileges(
 
 @pytest.mark.parametrize("by_tool", [True, False])
 @pytest.mark.parametrize("change", ["image", "command", "env", "step"])
-async def test_a_trusted_node_changes_nothing_that_is_root_on_the_host(
-    world: World, change: str, by_tool: bool
-) -> None:
+async def test_trust_excludes_docker_socket_changes(world: World, change: str, by_tool: bool) -> None:
     """The tool has the engine's socket by the operator's word, and something else would run with it."""
     tool = {**TOOL, "privileges": {"docker_socket": True}} if by_tool else TOOL
     steps: list[dict[str, Any]] = [{"tool": "crawler", "dataset": "charts", "docker_socket": not by_tool}]
@@ -298,7 +291,7 @@ def _endorsement(digest: str) -> bytes:
 
 
 @pytest.mark.parametrize("forge", [_under_its_own_name, _of_another_record, _garbage])
-async def test_an_endorsement_that_does_not_fit_counts_for_nothing(
+async def test_endorsement_of_other_content_is_ignored(
     world: World, forge: Callable[[Tool], tuple[str, bytes]]
 ) -> None:
     """That nobody writes under another's prefix is kept by etcd's roles; what it holds is checked here."""
@@ -318,7 +311,7 @@ async def _stays(world: World, why: str) -> None:
     assert await world.runs() == before
 
 
-async def test_records_of_hostile_size_are_compared_and_cut(world: World) -> None:
+async def test_diff_truncates_huge_records(world: World) -> None:
     command = [f"--option-{number}" for number in range(1000)]
     await world.write("tools", Tool(**{**TOOL, "command": [*command[:-1], "\x1b]0;evil\x07" * 3000]}))
     found = await world.diff()
@@ -327,14 +320,14 @@ async def test_records_of_hostile_size_are_compared_and_cut(world: World) -> Non
     assert all(len(word) < 500 for word in found["pending"])
 
 
-async def test_a_tool_that_is_gone_is_said_and_breaks_no_list(world: World) -> None:
+async def test_states_report_deleted_tool(world: World) -> None:
     await world.shared.delete(keys.registry("tools", "crawler"))
     [state] = (await world.own.get("/pipeline")).json()["items"]
     assert state["pending"] == ["There is no tool 'crawler', which the pipeline refers to."]
     assert (await world.own.get("/pipeline/crawler/diff")).json()["code"] == "unknown-tool"
 
 
-async def test_a_pipeline_can_be_looked_at_before_the_node_enrols(world: World) -> None:
+async def test_diff_before_enrolment(world: World) -> None:
     found = (await world.other.get("/pipeline/crawler/diff")).json()
     assert (found["enrolled"], found["pending"]) == (False, [])
     assert "+    image: busybox:1.36" in found["diff"].splitlines()
@@ -344,7 +337,7 @@ async def test_a_pipeline_can_be_looked_at_before_the_node_enrols(world: World) 
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
 
 
-async def test_an_enrolment_of_an_earlier_version_needs_all_endorsed(world: World) -> None:
+async def test_trust_of_older_enrolment_requires_all_endorsed(world: World) -> None:
     """It does not say what it was made of, so everything counts as changed."""
     await world.own.put("/trusted/node-2")
     stored = await world.registry.repositories.enrolments.get("crawler")
@@ -357,7 +350,7 @@ async def test_an_enrolment_of_an_earlier_version_needs_all_endorsed(world: Worl
     await _stays(world, "datasets/charts, pipelines/crawler")
 
 
-def test_consent_says_what_a_network_reaches() -> None:
+def test_diff_describes_network_reach() -> None:
     def document(network: str) -> Document:
         return {"overlap": "skip", "steps": {"t": {"image": "lab/x:1", "network": network}}}
 

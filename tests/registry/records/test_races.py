@@ -17,8 +17,7 @@ from mao_shared.models import Dataset, EnrolmentRequest, Member, Pipeline, Pipel
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-
-from .doubles import PausingStore, RememberedAgreements, WillingServices, interleave
+from tests.registry.doubles import PausingStore, RememberedAgreements, WillingServices, interleave
 
 TURNS = list(itertools.product((0, 1), repeat=9))
 RANDOM = random.Random(7)
@@ -50,7 +49,7 @@ async def _prepared(*, two_stores: bool = False) -> tuple[Registry, Registry]:
 
 
 @pytest.mark.parametrize("kind", ["tools", "datasets"])
-async def test_deleting_a_record_against_creating_the_pipeline_that_uses_it(kind: str) -> None:
+async def test_race_delete_record_and_create_pipeline(kind: str) -> None:
     winners = set()
     for turns in TURNS:
         plain, pausing = await _prepared()
@@ -71,7 +70,7 @@ async def test_deleting_a_record_against_creating_the_pipeline_that_uses_it(kind
 
 
 @pytest.mark.parametrize("two_stores", [False, True])
-async def test_deleting_a_pipeline_against_enrolling_in_it(two_stores: bool) -> None:
+async def test_race_delete_pipeline_and_enrol(two_stores: bool) -> None:
     winners = set()
     for turns in LONG_TURNS:
         plain, pausing = await _prepared(two_stores=two_stores)
@@ -89,7 +88,7 @@ async def test_deleting_a_pipeline_against_enrolling_in_it(two_stores: bool) -> 
     assert winners == {True, False}
 
 
-async def test_two_inits_at_once_make_one_pipeline_and_one_enrolment() -> None:
+async def test_race_two_inits() -> None:
     for turns in LONG_TURNS[:150]:
         plain, one = await _prepared()
         paused = cast(Store, PausingStore(plain.repositories.own))
@@ -114,7 +113,7 @@ async def _make_schedule(repositories: Repositories) -> bool:
     return await repositories.own.transact(checks, writes) is not None
 
 
-async def test_withdrawing_against_scheduling() -> None:
+async def test_race_withdraw_and_schedule() -> None:
     winners = set()
     for turns in LONG_TURNS:
         plain, pausing = await _prepared()
@@ -132,7 +131,7 @@ async def test_withdrawing_against_scheduling() -> None:
     assert winners == {True, False}
 
 
-async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
+async def test_race_two_updates() -> None:
     for turns in TURNS:
         plain, pausing = await _prepared()
         revision = (await plain.tools.read("t")).revision
@@ -142,7 +141,7 @@ async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
         assert sum(isinstance(answer, MaoError) for answer in answers) == 1
 
 
-async def test_taking_a_gone_node_off_a_dataset_against_its_coming_back() -> None:
+async def test_race_remove_node_and_return() -> None:
     winners = set()
     for turns in TURNS:
         plain, pausing = await _prepared()

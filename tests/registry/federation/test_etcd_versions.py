@@ -33,7 +33,7 @@ def condition(node: Node) -> Condition | None:
     return next((each for each in node.conditions.current() if each.name == CONDITION), None)
 
 
-async def test_create_is_refused_before_anything_starts_and_the_override_works(tmp_path: Path) -> None:
+async def test_create_refuses_unsafe_etcd_unless_overridden(tmp_path: Path) -> None:
     program = unsafe_etcd()
     version = version_of(program)
     async with running(tmp_path, "a", "b", etcd=program) as (a, b):
@@ -73,7 +73,7 @@ async def _says(node: Node, words: str) -> bool:
     return found is not None and words in found.detail
 
 
-async def test_create_is_taken_back_when_another_etcd_runs_than_was_told(tmp_path: Path) -> None:
+async def test_create_rolls_back_when_running_etcd_is_unsafe(tmp_path: Path) -> None:
     """Also where nobody has told a version, as under compose while the other container starts."""
     program = unsafe_etcd()
     async with running(tmp_path, "a", etcd=program) as (a,):
@@ -88,7 +88,7 @@ async def test_create_is_taken_back_when_another_etcd_runs_than_was_told(tmp_pat
             assert await a.context.find_link() is None
 
 
-async def test_good_etcd_is_taken_and_every_member_says_which_it_would_run(tmp_path: Path) -> None:
+async def test_join_safe_etcd_and_version_labels(tmp_path: Path) -> None:
     version = version_of("etcd")
     async with running(tmp_path, "a", "b") as (a, b):
         assert condition(a) is None
@@ -110,7 +110,7 @@ async def _listed(node: Node, words: str) -> bool:
 
 
 @pytest.mark.parametrize("told", ["etcd Version: 3.5.27\n", "etcd Version: 3.4.41\n", "nonsense", ""])
-async def test_promote_is_refused_by_what_the_candidate_would_run(tmp_path: Path, told: str) -> None:
+async def test_promote_refuses_unsafe_candidate(tmp_path: Path, told: str) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         (b.files.directory / OUTPUT_FILE).write_text(told)
         await a.lifecycle.create("lab")
@@ -127,7 +127,7 @@ def core(node: str, client: str) -> CoreMember:
     return CoreMember(node=node, member_id="1", client=client, peer="127.0.0.1:1")
 
 
-async def test_look_counts_the_worst_member_and_remembers_one_that_is_away(tmp_path: Path) -> None:
+async def test_update_condition_by_worst_member(tmp_path: Path) -> None:
     told = {"a:1": "3.6.16", "b:1": "3.4.23", "c:1": "3.5.30"}
     node = Node("a", tmp_path)
     versions = VersionsTold(node, told)
@@ -167,7 +167,7 @@ class VersionsTold(EtcdVersions):
 
 
 @pytest.mark.parametrize("versions", [["3.5.33", "3.4.41"], ["3.6.8"], [""], []])
-def test_check_refuses_by_the_worst_and_names_the_override(versions: list[str]) -> None:
+def test_check_versions_refuses_by_worst(versions: list[str]) -> None:
     with pytest.raises(Conflict) as refused:
         check_versions("It is old", versions, "Mend it", allow_unsafe=False)
     assert str(refused.value.next).endswith("--allow-unsafe-etcd-that-ignores-key-rights.")
@@ -175,11 +175,11 @@ def test_check_refuses_by_the_worst_and_names_the_override(versions: list[str]) 
 
 
 @pytest.mark.parametrize("versions", [["3.4.42"], ["3.5.28", "3.6.9"], ["3.7.0"], ["4.0.0"]])
-def test_check_lets_pass_what_is_only_warned_of(versions: list[str]) -> None:
+def test_check_versions_allows_warning_only(versions: list[str]) -> None:
     check_versions("It is old", versions, "Mend it", allow_unsafe=False)
 
 
-def test_candidate_of_an_older_mao_is_no_candidate(tmp_path: Path) -> None:
+def test_check_candidate_of_older_version(tmp_path: Path) -> None:
     versions = EtcdVersions(Node("a", tmp_path).context, Conditions())
     member = Member(
         name="b", version="0.8", labels={"zone": "ch"}, started_at=Node("a", tmp_path).context.now
@@ -189,7 +189,7 @@ def test_candidate_of_an_older_mao_is_no_candidate(tmp_path: Path) -> None:
     versions.check_candidate(member, allow_unsafe=True)
 
 
-def test_listed_groups_nodes_by_version() -> None:
+def test_listed_groups_by_version() -> None:
     assert (
         nodes_by_version({"c": "3.5.30", "a": "3.5.30", "b": "3.4.23"}) == "3.4.23 (on b), 3.5.30 (on a, c)"
     )
