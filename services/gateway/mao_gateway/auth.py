@@ -131,14 +131,16 @@ def _tokens_invalid(detail: str) -> InvalidInput:
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Args:
-    tokens: name → digest, of which every caller needs one; empty on a gateway reached by loopback.
-    port: that the gateway listens on.
-    users: uids that need no token on loopback; None: all of them.
-    sees_processes: whether the gateway sees the processes of the machine.
-    supervisor: see `LocalCallers`.
-    token_file: see `load_or_create_token`.
-    token_shown: a command that prints the token in that file.
+    """Who needs which token, and by which host names the gateway may be called.
+
+    Args:
+        tokens: name → digest, of which every caller needs one; empty on a gateway reached by loopback.
+        port: that the gateway listens on.
+        users: uids that need no token on loopback; None: all of them.
+        sees_processes: whether the gateway sees the processes of the machine.
+        supervisor: see `LocalCallers`.
+        token_file: see `load_or_create_token`.
+        token_shown: a command that prints the token in that file.
     """
 
     hosts: frozenset[str] = frozenset()

@@ -108,9 +108,9 @@ def _pids() -> Iterator[str]:
 def _holds(pid: str, name: str) -> bool:
     """Whether the process has this open; False if we may not see it, or it is gone."""
     with suppress(OSError), os.scandir(PROC / pid / "fd") as descriptors:
-        for each in descriptors:
+        for descriptor in descriptors:
             with suppress(OSError):
-                if os.readlink(each.path) == name:  # noqa: PTH115 (a Path for each takes its time)
+                if os.readlink(descriptor.path) == name:  # noqa: PTH115 (a Path for each takes its time)
                     return True
     return False
 

@@ -78,9 +78,7 @@ def find_mismatch(saved: SavedIdentity | None, observed: ObservedIdentity, node:
 
 
 class StoreIdentity:
-    """Args:
-    file: written by the registry alone.
-    """
+    """Compares the store with `file`, which only the registry writes."""
 
     def __init__(self, node: str, store: Store, file: Path, conditions: Conditions) -> None:
         self._node = node

@@ -356,7 +356,7 @@ async def test_leave_unreachable_federation_needs_force(tmp_path: Path) -> None:
         await a.lifecycle.create("lab")
         await join(a, b)
         await a.stop()
-        with pytest.raises(MaoError, match="cannot be told") as caught:
+        with pytest.raises(MaoError, match="cannot be reached") as caught:
             await b.lifecycle.leave(force=False)
         assert "--force" in (caught.value.next or "")
         left = await b.lifecycle.leave(force=True)

@@ -143,11 +143,11 @@ class Enrolments:
     async def page(self, limit: int, cursor: str | None) -> StoredPage[Enrolment]:
         return await self.records.page(limit, cursor)
 
-    async def init(self, wanted: PipelineInit, *, mine: bool = False) -> Stored[Pipeline]:
+    async def init(self, wanted: PipelineInit, *, name_was_free: bool = False) -> Stored[Pipeline]:
         """Registers the pipeline if it is new and enrols this node; checks all before it writes anything.
 
         A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
-        joins, and how an interrupted command is completed. `mine`: this node was not enrolled when the
+        joins, and how an interrupted command is completed. `name_was_free`: this node was not enrolled when the
         command first came, so an existing enrolment is the command's own. Raises AlreadyExists, InvalidInput
         (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or of a service, such as `image-not-found`).
         """
@@ -162,7 +162,7 @@ class Enrolments:
                 await read_references(pipeline, self.repositories)  # whose error is the better answer
                 raise _name_taken(pipeline.name)
             if await self.records.get(pipeline.name):
-                if mine and stored is not None:
+                if name_was_free and stored is not None:
                     return stored
                 raise _already_enrolled(pipeline.name)
             enrolled = await self._enrol(stored or Stored(pipeline, 0), None, terms)

@@ -65,11 +65,13 @@ class EtcdAddress:
 
 @dataclass(frozen=True)
 class FederationContext:
-    """Args:
-    own: the node's own store.
-    address: where other nodes reach this node's etcd; without it the node never becomes a core node.
-    notify_supervisor: makes the supervisor read etcd's configuration again.
-    pinned: the settings name the federation's etcd by a plain address, so there is nothing to join.
+    """This node, as the commands of a federation see it.
+
+    Args:
+        own: the node's own store.
+        address: where other nodes reach this node's etcd; without it the node never becomes a core node.
+        notify_supervisor: makes the supervisor read etcd's configuration again.
+        pinned: the settings name the federation's etcd by a plain address, so there is nothing to join.
     """
 
     node: str

@@ -53,22 +53,22 @@ class LeaveCommand:
         if stored is None:
             return self._drop_unfinished()
         link = stored.record
-        struck = known = True
+        removed = known = True
         try:
             await self._leave_connected(link)
         except (Unavailable, Unauthorized, Forbidden) as error:
-            struck = error.code == REMOVED
-            if not force and not struck:
+            removed = error.code == REMOVED
+            if not force and not removed:
                 raise self._unreachable(error) from error
             known = await self._copy_replica(link)
         await delete_key(self.context.own, keys.link(self.context.node))
         self._remove_files()
-        log.info("federation.left", federation=link.federation, struck=struck)
-        return Departure(federation=link.federation, known=known, struck=struck)
+        log.info("federation.left", federation=link.federation, removed=removed)
+        return Departure(federation=link.federation, known=known, struck=removed)
 
     def _unreachable(self, error: MaoError) -> MaoError:
         return type(error)(
-            f"The federation cannot be told: {error.detail}",
+            f"The federation cannot be reached: {error.detail}",
             code=error.code,
             next="Try again when it answers, or leave without: maoctl federation leave --force; then run on a"
             f" core node: maoctl federation remove {self.context.node}.",

@@ -202,7 +202,7 @@ async def add_registry(own: Store, federation: Store, node: str, name: str, cloc
 
 async def _add(catalogue: Catalogue[R], record: R, federation: str) -> None:
     try:
-        await catalogue.create(record, mine=True)
+        await catalogue.create(record, name_was_free=True)
     except AlreadyExists:
         _refuse_new_clash(kind_of(record), record.name, federation)
 
@@ -210,7 +210,7 @@ async def _add(catalogue: Catalogue[R], record: R, federation: str) -> None:
 async def _add_dataset(catalogue: Catalogue[Dataset], dataset: Dataset, node: str, federation: str) -> None:
     dataset = dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []})
     try:
-        await catalogue.create(dataset, mine=True)
+        await catalogue.create(dataset, name_was_free=True)
     except AlreadyExists:
         registered = (await catalogue.read(dataset.name)).record
         if registered.model_copy(update={"nodes": dataset.nodes}) != dataset:

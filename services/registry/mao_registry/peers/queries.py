@@ -143,13 +143,13 @@ class PeerQueries:
     async def runs(self, pipeline: str | None) -> list[NodeRuns]:
         """Each node's runs of a pipeline, or of all that are registered. Raises NotFound."""
         if pipeline is None:
-            stored = (await self.repositories.pipelines.page(100)).items
-        elif (found := await self.repositories.pipelines.get(pipeline)) is not None:
-            stored = [found]
+            pipelines = (await self.repositories.pipelines.page(100)).items
+        elif (stored := await self.repositories.pipelines.get(pipeline)) is not None:
+            pipelines = [stored]
         else:
             raise not_found("pipeline", pipeline)
         members = await self._members()
-        return [row for each in stored for row in await self._runs_of(each.record, members)]
+        return [row for stored in pipelines for row in await self._runs_of(stored.record, members)]
 
     async def _runs_of(self, pipeline: Pipeline, members: dict[str, Member]) -> list[NodeRuns]:
         datasets = [await self.repositories.datasets.find(name) for name in sorted(outputs_of(pipeline))]

@@ -47,16 +47,16 @@ class Catalogue(Generic[R]):
         self.rules = rules
         self.endorser = endorser
 
-    async def create(self, record: R, *, mine: bool = False) -> Stored[R]:
+    async def create(self, record: R, *, name_was_free: bool = False) -> Stored[R]:
         """Raises AlreadyExists if the name is taken, InvalidInput by the kind's rules.
 
-        `mine`: the name was free when this command first came, so an equal record is its own.
+        `name_was_free`: the name was free when this command first came, so an equal record is its own.
         """
         self.rules.check(record)
 
         async def attempt() -> Stored[R] | None:
             if stored := await self.records.get(record.name):
-                if mine and stored.record == record:
+                if name_was_free and stored.record == record:
                     return stored
                 raise title_clash(record, stored.record) or self._already_exists(record.name)
             return await self._write(record, 0)

@@ -167,7 +167,7 @@ def _add_create(
         registry: TheRegistry, response: Response, record: R, idempotency_key: IdempotencyKey = None
     ) -> R:
         async def make(attempt: Attempt) -> Stored[R]:
-            return await pick(registry).create(record, mine=attempt.mine)
+            return await pick(registry).create(record, name_was_free=attempt.mine)
 
         async def taken() -> bool:
             return await pick(registry).exists(record.name)
