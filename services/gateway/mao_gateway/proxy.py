@@ -107,7 +107,9 @@ class Proxy:
         request.scope[PASSED_ON] = service
         upstream = await self._until_left(request, self._send(service, outgoing))
         answer = StreamingResponse(_body(upstream), upstream.status_code)
-        answer.raw_headers = _returned(upstream.headers.raw)
+        answer.raw_headers = [
+            (name.lower(), value) for name, value in _without(upstream.headers.raw, _NOT_RETURNED)
+        ]
         return answer
 
     async def _send(self, service: str, outgoing: httpx.Request) -> httpx.Response:
@@ -128,7 +130,12 @@ class Proxy:
     async def _until_left(request: Request, sending: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         """Waits for the answer to start, but no longer than the caller does."""
         answer = asyncio.create_task(sending)
-        leaving = asyncio.create_task(_left(request))
+
+        async def left() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        leaving = asyncio.create_task(left())
         try:
             await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
@@ -150,11 +157,6 @@ def _target(request: Request, path: str | None) -> bytes:
         raise NotFound("invalid path: it contains '.' or '..'.", code="no-such-route", next=_SEE_DOCS)
     query = request.scope.get("query_string", b"")
     return bytes(raw + b"?" + query if query else raw)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _body(upstream: httpx.Response) -> AsyncIterator[bytes]:
@@ -188,7 +190,3 @@ def _forwarded(headers: RawHeaders) -> RawHeaders:
     if b"host" in names:
         own.append((b"x-forwarded-host", names.get(b"x-forwarded-host", names[b"host"])))
     return _without(headers, _NOT_FORWARDED) + own
-
-
-def _returned(headers: RawHeaders) -> RawHeaders:
-    return [(name.lower(), value) for name, value in _without(headers, _NOT_RETURNED)]

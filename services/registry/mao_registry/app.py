@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 
 from fastapi import FastAPI
 
@@ -54,8 +53,11 @@ def make_app(
         conditions = service.conditions
         shared = service.federation(given=federation if federation is not None else store)
         repositories = Repositories(settings.node, shared, service.store, Unreadable(conditions))
-        services = clients or await _connect(settings, service.stack)
-        scheduler = await service.stack.enter_async_context(SchedulerClient(settings.scheduler_url))
+        enter = service.stack.enter_async_context
+        services = clients or HttpNodeServices(
+            await enter(RunnerClient(settings.runner_url)), await enter(DataClient(settings.datamgmt_url))
+        )
+        scheduler = await enter(SchedulerClient(settings.scheduler_url))
         context = _federation_context(settings, repositories.own, clock, repositories.unreadable)
         lifecycle = service.app.state.lifecycle = Lifecycle(context, shared, conditions)
         identity_file = settings.federation_files().resolve() / "store.json"
@@ -115,9 +117,3 @@ def _federation_context(
         pinned=settings.federation_endpoints is not None,
         unreadable=unreadable,
     )
-
-
-async def _connect(settings: RegistrySettings, stack: AsyncExitStack) -> NodeServices:
-    runner = await stack.enter_async_context(RunnerClient(settings.runner_url))
-    data = await stack.enter_async_context(DataClient(settings.datamgmt_url))
-    return HttpNodeServices(runner, data)

@@ -154,12 +154,14 @@ def digests_of(records: Sequence[Named]) -> dict[str, str]:
 
 def document_of(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
     """All that decides what runs, without the pins: a tag that moved is no change of a record."""
-    return {"overlap": overlap, "steps": {step.name: _step_document(step) for step in steps}}
-
-
-def _step_document(step: ResolvedStep) -> Document:
-    document = step.model_dump(mode="json", exclude_none=True, exclude={"name"})
-    return {**document, "image": step.image.name}
+    documents = {
+        step.name: {
+            **step.model_dump(mode="json", exclude_none=True, exclude={"name"}),
+            "image": step.image.name,
+        }
+        for step in steps
+    }
+    return {"overlap": overlap, "steps": documents}
 
 
 def _readable(document: Document) -> Document:

@@ -147,9 +147,9 @@ class Enrolments:
         """Registers the pipeline if it is new and enrols this node; checks all before it writes anything.
 
         A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
-        joins, and how an interrupted command is completed. `name_was_free`: this node was not enrolled when the
-        command first came, so an existing enrolment is the command's own. Raises AlreadyExists, InvalidInput
-        (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or of a service, such as `image-not-found`).
+        joins, and how an interrupted command is completed. `name_was_free`: this node was not enrolled when
+        the command first came, so an existing enrolment is the command's own. Raises AlreadyExists,
+        InvalidInput (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or of a service, such as `image-not-found`).
         """
         pipeline = wanted.pipeline()
         terms = Terms(agree=wanted.agree, pull=wanted.pull)
@@ -160,11 +160,19 @@ class Enrolments:
                 raise clash
             if stored is not None and not same_definition(stored.record, pipeline):
                 await read_references(pipeline, self.repositories)  # whose error is the better answer
-                raise _name_taken(pipeline.name)
+                raise AlreadyExists(
+                    f"The pipeline {pipeline.name!r} already exists, with other steps.",
+                    next=f"See it with 'maoctl pipeline get {pipeline.name}'; take part in it with"
+                    f" 'maoctl pipeline enrol {pipeline.name}', or choose another name.",
+                )
             if await self.records.get(pipeline.name):
                 if name_was_free and stored is not None:
                     return stored
-                raise _already_enrolled(pipeline.name)
+                raise AlreadyExists(
+                    f"The pipeline {pipeline.name!r} is already registered, and this node is enrolled in it.",
+                    next=f"Run it with 'maoctl pipeline run {pipeline.name}'; update its images with"
+                    f" 'maoctl pipeline enrol {pipeline.name}'.",
+                )
             enrolled = await self._enrol(stored or Stored(pipeline, 0), None, terms)
             return enrolled and enrolled[0]
 
@@ -214,8 +222,8 @@ class Enrolments:
                     lambda: self._check(name, if_match),
                 )
             except StillReferenced:  # a schedule was made meanwhile
-                if enrolment is not None:
-                    await self._join_datasets(enrolment.record)
+                for dataset in sorted(enrolment.record.outputs) if enrolment else ():
+                    await self._change_dataset(dataset, with_node)
                 raise
             await self.agreements.withdraw(name)
             self.records.gone(check.key)
@@ -350,10 +358,6 @@ class Enrolments:
         for name in sorted(enrolment.outputs.difference(*kept)):
             await self._change_dataset(name, without_node)
 
-    async def _join_datasets(self, enrolment: Enrolment) -> None:
-        for name in sorted(enrolment.outputs):
-            await self._change_dataset(name, with_node)
-
     async def _change_dataset(self, name: str, change: Callable[[Dataset, str], Dataset]) -> None:
         with suppress(RecordUnreadable):  # what a member has made unreadable holds up nobody
             await self.repositories.datasets.update(
@@ -364,19 +368,3 @@ class Enrolments:
 def same_definition(pipeline: Pipeline, other: Pipeline) -> bool:
     """Whether two pipelines differ at most in their description."""
     return pipeline.steps == other.steps and pipeline.overlap == other.overlap
-
-
-def _name_taken(name: str) -> AlreadyExists:
-    return AlreadyExists(
-        f"The pipeline {name!r} already exists, with other steps.",
-        next=f"See it with 'maoctl pipeline get {name}'; take part in it with"
-        f" 'maoctl pipeline enrol {name}', or choose another name.",
-    )
-
-
-def _already_enrolled(name: str) -> AlreadyExists:
-    return AlreadyExists(
-        f"The pipeline {name!r} is already registered, and this node is enrolled in it.",
-        next=f"Run it with 'maoctl pipeline run {name}'; update its images with"
-        f" 'maoctl pipeline enrol {name}'.",
-    )

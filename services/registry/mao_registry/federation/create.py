@@ -73,7 +73,9 @@ class CreateCommand:
             await self._write_records(store, draft, address, user)
             copied = await self._copy_registry(store)
             link = await self._write_link(draft, address, user)
-            await self._copy_late_writes(store, copied)
+            for entry in await registry_entries(self.context.own):  # written just before the link
+                if copied.get(entry.key) != entry.revision:
+                    await put_value(store, entry.key, entry.value)
         self.context.files.remove_drafts()
         log.info("federation.created", federation=name, id=draft.id, endpoint=address.client)
         return link
@@ -210,12 +212,6 @@ class CreateCommand:
                 break
         await renumber_enrolments(own, store, own, node)
         return copied
-
-    async def _copy_late_writes(self, store: Store, copied: dict[str, int]) -> None:
-        """What was written to the own registry just before the link."""
-        for entry in await registry_entries(self.context.own):
-            if copied.get(entry.key) != entry.revision:
-                await put_value(store, entry.key, entry.value)
 
     async def _write_link(self, draft: FederationDraft, address: EtcdAddress, user: str) -> Link:
         link = Link(

@@ -157,7 +157,8 @@ async def at_leader(context: FederationContext, members: list[ObservedMember]) -
 async def remove_etcd_member(context: FederationContext, store: Store, admin: Admin, node: str) -> None:
     """Removes the node's member from etcd; does nothing when it has none.
 
-    A refusal is retried: another core node may be doing the same, and etcd removes nobody in the first
+    A leader hands over first: removed while it leads, it might be gone before the others know of it. A
+    refusal is retried: another core node may be doing the same, and etcd removes nobody in the first
     seconds after it has added a member. Raises the last refusal.
     """
     attempts = stamina.retry_context(
@@ -170,19 +171,13 @@ async def remove_etcd_member(context: FederationContext, store: Store, admin: Ad
     )
     async for attempt in attempts:
         with attempt:
-            await _remove_once(context, store, admin, node)
-
-
-async def _remove_once(context: FederationContext, store: Store, admin: Admin, node: str) -> None:
-    """A leader hands over first: removed while it leads, it might be gone before the others know of it."""
-    members = await observe_members(store, admin)
-    leaving = next((member for member in members if member.node == node), None)
-    if leaving is None:
-        return
-    heir = next(
-        (member for member in members if member is not leaving and member.votes and member.healthy), None
-    )
-    if leaving.leads and heir is not None:
-        async with at_leader(context, members) as leader:
-            await leader.move_leader(heir.id)
-    await admin.remove(leaving.id)
+            members = await observe_members(store, admin)
+            leaving = next((member for member in members if member.node == node), None)
+            if leaving is None:
+                return
+            others = (member for member in members if member is not leaving)
+            heir = next((member for member in others if member.votes and member.healthy), None)
+            if leaving.leads and heir is not None:
+                async with at_leader(context, members) as leader:
+                    await leader.move_leader(heir.id)
+            await admin.remove(leaving.id)

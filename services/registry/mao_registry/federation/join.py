@@ -63,7 +63,12 @@ class JoinCommand:
         self._check_node(token)
         if stored := await self.context.find_link():
             return self._check_same(stored.record, token)
-        self._check_no_draft()
+        if draft := self.context.files.read_draft():
+            raise Conflict(
+                f"This node has started to create the federation {draft.name!r} and has not finished.",
+                code="founding-unfinished",
+                next="Drop it with 'maoctl federation leave --force', then join.",
+            )
         invitation = self.context.files.invitation()
         invitation.write_identity(ca=token.ca, certificate=token.certificate, key=token.key)
         try:
@@ -107,14 +112,6 @@ class JoinCommand:
             )
         self.context.files.remove_drafts()
         return link
-
-    def _check_no_draft(self) -> None:
-        if draft := self.context.files.read_draft():
-            raise Conflict(
-                f"This node has started to create the federation {draft.name!r} and has not finished.",
-                code="founding-unfinished",
-                next="Drop it with 'maoctl federation leave --force', then join.",
-            )
 
     async def _check_federation(self, store: Store, token: InvitationToken) -> FederationInfo:
         """Raises Conflict (`federation-differs`) for the store of another federation than the token's."""

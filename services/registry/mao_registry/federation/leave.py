@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from mao_registry.records.writes import delete_key, replace_prefix
 from mao_shared import keys
-from mao_shared.errors import Forbidden, MaoError, Unauthorized, Unavailable
+from mao_shared.errors import Forbidden, Unauthorized, Unavailable
 from mao_shared.federation.replica import Replica
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Link
@@ -59,20 +59,19 @@ class LeaveCommand:
         except (Unavailable, Unauthorized, Forbidden) as error:
             removed = error.code == REMOVED
             if not force and not removed:
-                raise self._unreachable(error) from error
-            known = await self._copy_replica(link)
+                raise type(error)(
+                    f"The federation cannot be reached: {error.detail}",
+                    code=error.code,
+                    next="Try again when it answers, or leave without: maoctl federation leave --force; then"
+                    f" run on a core node: maoctl federation remove {self.context.node}.",
+                ) from error
+            known = await self.replica.contact(link.id) is not None
+            if known:
+                await self._copy_registry(self.replica)
         await delete_key(self.context.own, keys.link(self.context.node))
         self._remove_files()
         log.info("federation.left", federation=link.federation, removed=removed)
         return Departure(federation=link.federation, known=known, struck=removed)
-
-    def _unreachable(self, error: MaoError) -> MaoError:
-        return type(error)(
-            f"The federation cannot be reached: {error.detail}",
-            code=error.code,
-            next="Try again when it answers, or leave without: maoctl federation leave --force; then run on a"
-            f" core node: maoctl federation remove {self.context.node}.",
-        )
 
     async def _leave_connected(self, link: Link) -> None:
         async with self.context.connect_both(link.endpoints) as (store, admin):
@@ -107,13 +106,6 @@ class LeaveCommand:
             return CertificateRequest(node=node, request="", requested_at=self.context.now, leaving=True)
 
         await FederationRecords(store).requests.create_or_update(node, leaving)
-
-    async def _copy_replica(self, link: Link) -> bool:
-        """Returns whether there is a whole copy of this federation's records."""
-        if await self.replica.contact(link.id) is None:
-            return False
-        await self._copy_registry(self.replica)
-        return True
 
     async def _copy_registry(self, source: Store | Replica) -> None:
         """Makes the federation's registry this node's own, with this node alone in its datasets."""

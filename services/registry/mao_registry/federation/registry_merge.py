@@ -67,19 +67,15 @@ def find_clashes(own: RegistryContents, federation: RegistryContents) -> list[Na
 
 
 def _different(kind: RegistryKind, own: Sequence[Named], federation: Sequence[Named]) -> list[NameClash]:
-    known = {record.name: record for record in federation}
-    return [
-        NameClash(
-            kind, record.name, f"the federation has another one (they differ in {_fields(record, other)})"
-        )
-        for record in _sorted(own)
-        if (other := known.get(record.name)) is not None and other != record
-    ]
-
-
-def _fields(record: Named, other: Named) -> str:
-    values, others = record.model_dump(), other.model_dump()
-    return ", ".join(field for field in values if values[field] != others.get(field))
+    known = {record.name: record.model_dump() for record in federation}
+    clashes = []
+    for record in _sorted(own):
+        values, others = record.model_dump(), known.get(record.name)
+        if others is not None and others != values:
+            fields = ", ".join(field for field in values if values[field] != others.get(field))
+            why = f"the federation has another one (they differ in {fields})"
+            clashes.append(NameClash(kind, record.name, why))
+    return clashes
 
 
 def _without_nodes(datasets: Sequence[Dataset]) -> list[Dataset]:

@@ -66,7 +66,11 @@ class LogResponder:
                 for event in batch:
                     with self._guard.item(event.key):  # a failure holds up no other request
                         request = self._request_in(event)
-                        if request is not None and self._has_room(request.node):
+                        if (
+                            request is not None
+                            and self._waiting[request.node] < MAX_WAITING_PER_NODE
+                            and self._waiting.total() < MAX_WAITING
+                        ):
                             self._waiting[request.node] += 1
                             group.create_task(self._serve(request))
 
@@ -78,9 +82,6 @@ class LogResponder:
                 conditions=self._conditions,
                 away=Backoff(RETRY, RETRY),
             )
-
-    def _has_room(self, node: str) -> bool:
-        return self._waiting[node] < MAX_WAITING_PER_NODE and self._waiting.total() < MAX_WAITING
 
     def _request_in(self, event: Event) -> LogAsk | None:
         """A request of another node to this one; None for everything else."""

@@ -156,19 +156,16 @@ class Members:
         if not listed and not parts:
             raise _not_present(node)
         for part in parts:
-            await self._end_participation(part.key, node)
+            try:
+                await self.repositories.federation.delete(part.key)
+            except Forbidden as error:
+                raise Forbidden(
+                    f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
+                    code="not-core",
+                    next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
+                ) from error
         for dataset in listed:
             await self._remove_from_dataset(dataset, node)
-
-    async def _end_participation(self, key: str, node: str) -> None:
-        try:
-            await self.repositories.federation.delete(key)
-        except Forbidden as error:
-            raise Forbidden(
-                f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
-                code="not-core",
-                next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
-            ) from error
 
     async def _check_absent(self, node: str) -> None:
         if await self.repositories.members.get(node):

@@ -99,7 +99,13 @@ class PeerQueries:
         members = await self._members()
         datasets = await self._datasets_by_node()
         trusted = await self.agreements.trusted()
-        names = sorted({*members, *datasets, *await self._joined()})[:MAX_NODES]
+        identities = Records(self.repositories.federation, keys.identities_prefix(), Identity)
+        joined = [
+            stored.record.node
+            for stored in (await identities.page(MAX_NODES)).items
+            if stored.record.state == "joined"
+        ]
+        names = sorted({*members, *datasets, *joined})[:MAX_NODES]
         last_seen = await _read_each(names, lambda node: self._read(keys.peer_node(node), PeerNode))
         return [
             self._node(name, members.get(name), last_seen[name]).model_copy(
@@ -134,11 +140,6 @@ class PeerQueries:
             for node in stored.record.nodes:
                 datasets[node].add(stored.record.name)
         return datasets
-
-    async def _joined(self) -> list[str]:
-        identities = Records(self.repositories.federation, keys.identities_prefix(), Identity)
-        page = await identities.page(MAX_NODES)
-        return [stored.record.node for stored in page.items if stored.record.state == "joined"]
 
     async def runs(self, pipeline: str | None) -> list[NodeRuns]:
         """Each node's runs of a pipeline, or of all that are registered. Raises NotFound."""

@@ -58,7 +58,11 @@ class Catalogue(Generic[R]):
             if stored := await self.records.get(record.name):
                 if name_was_free and stored.record == record:
                     return stored
-                raise title_clash(record, stored.record) or self._already_exists(record.name)
+                noun = self.rules.noun
+                raise title_clash(record, stored.record) or AlreadyExists(
+                    f"The {noun} {record.name!r} already exists.",
+                    next=f"See it with 'maoctl {noun} get {record.name}', or choose another name.",
+                )
             return await self._write(record, 0)
 
         return await retry_lost(attempt, self._subject(record.name), unknown_is_lost=False)
@@ -128,10 +132,3 @@ class Catalogue(Generic[R]):
 
     def _subject(self, name: str) -> str:
         return f"{self.rules.noun} {name!r}"
-
-    def _already_exists(self, name: str) -> AlreadyExists:
-        noun = self.rules.noun
-        return AlreadyExists(
-            f"The {noun} {name!r} already exists.",
-            next=f"See it with 'maoctl {noun} get {name}', or choose another name.",
-        )
