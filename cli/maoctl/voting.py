@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mao_git import Clone
-    from mao_vote.round_history import DecidedRound
+    from mao_shared.models.evidence import DecidedRound
 
 try:
     from mao_shared.models.round import VoteDefinition
@@ -61,7 +61,8 @@ class LocalRounds:
     ) -> list[dict[str, Any]]:
         with local.repository_errors(self.path):
             clone, _, decided = self._find(round_id)
-            return page_of_cells(clone, decided, file, limit, None).items
+            page = page_of_cells(clone, decided, file, limit, None)
+        return [_plain(each) for each in page.items]
 
     def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
         with local.repository_errors(self.path):

@@ -1,18 +1,13 @@
-"""What tells git and MAO which files of a tree are LFS pointers: `.gitattributes` and the mark
+"""What tells git and MAO which files of a tree are LFS pointers: `.gitattributes` and the mark `.mao/lfs`.
 
-The lines of `.gitattributes` that tell git which paths are LFS pointers. Pure.
-
-What tells readers of a tree that it has LFS pointers: a mark for MAO, `.gitattributes` for git.
-
-The mark `.mao/lfs` says that every blob which looks like a pointer is one. It is MAO's alone: no tool is
-given it, and what a tool puts there is not taken over. `.gitattributes` is the tool's as well. Our lines are
-put back at its end with every commit, for those who use git. MAO itself looks there only where there is no
-mark, as in trees of the version before and of people who use git-lfs.
+The mark says that every blob which looks like a pointer is one. It is MAO's alone: no tool is given it, and
+what a tool puts there is ignored. `.gitattributes` belongs to the tool as well; with every commit our lines
+are put back at its end, for those who use git. MAO itself reads them only where there is no mark, as in trees
+of earlier versions and of people who use git-lfs.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,20 +19,17 @@ from . import lfs
 from .errors import LfsConflict
 from .lfs import ATTRIBUTES, MARK
 from .objects import top_tree
-from .repository import Clone
-from .tree_writer import Content, tree_with
+from .repository import Repository, tree_entry
+from .tree_writer import Content, write_tree
 
-LONGEST_LINE = 2047  # bytes; git passes longer ones over
-
+LONGEST_LINE = 2047  # bytes; git ignores longer ones
 _MARK = " filter=lfs diff=lfs merge=lfs -text"
-
 _SPECIAL = re.compile(r"[\\*?\[\]]")
-
-_BLANK = re.compile(r"[ \t\r\n]")  # what git parts words and lines by; other blanks are letters to it
-
+_BLANK = re.compile(r"[ \t\r\n]")  # what git separates words and lines by; other blanks are letters to it
 _EXACT = re.compile(
     r"/(?:[^ \t\r\n\\*?\[\]]|\\[\\*?\[\]]|\[\[:space:\]\])+ filter=lfs diff=lfs merge=lfs -text"
 )
+MARK_TEXT = b"Every file here that looks like a Git LFS pointer is one. Written by MAO, for MAO.\n"
 
 
 def line_for(path: str) -> str:
@@ -46,12 +38,12 @@ def line_for(path: str) -> str:
 
 
 def exact_lines(text: str) -> set[str]:
-    """The lines that name one path each, as MAO writes them."""
+    """The lines that MAO wrote: each names one path."""
     return {line for line in text.split("\n") if _EXACT.fullmatch(line)}
 
 
 def with_lines(text: str, lines: Collection[str]) -> str:
-    """The file with these lines at its end, where nothing overrides them, and no other exact ones.
+    """The file with these lines at its end, where nothing overrides them, and no others of MAO's.
 
     What others wrote stays as it is.
     """
@@ -67,56 +59,52 @@ def with_paths(text: str, add: Collection[str], drop: Collection[str]) -> str:
 
 
 def without_lines(data: bytes) -> bytes:
-    """The file as it is without what MAO adds to it."""
+    """The file without what MAO added to it."""
     return with_lines(data.decode(errors="surrogateescape"), ()).encode(errors="surrogateescape")
 
 
-MARK_TEXT = b"Every file here that looks like a Git LFS pointer is one. Written by MAO, for MAO.\n"
-
 Texts = dict[str, bytes | None]
+"""Path → new content of a file; None where it is to be removed."""
 
 
-"""Path → what a file is to hold; None where it is to go."""
-
-
-def pointer_paths(clone: Clone, tree: str) -> dict[str, lfs.LfsPointer]:
+def lfs_pointers(repo: Repository, tree: str) -> dict[str, lfs.LfsPointer]:
     """The files of a tree (or commit) that look like pointers; looks at the size of every file."""
-    return dict(_pointers(clone, top_tree(clone, tree), ""))
+    return dict(_pointers(repo, top_tree(repo, tree), ""))
 
 
-def _pointers(clone: Clone, tree: pygit2.Tree, inside: str) -> Iterator[tuple[str, lfs.LfsPointer]]:
+def _pointers(repo: Repository, tree: pygit2.Tree, inside: str) -> Iterator[tuple[str, lfs.LfsPointer]]:
     for entry in tree:
         if isinstance(entry, pygit2.Tree):
-            yield from _pointers(clone, entry, f"{inside}{entry.name}/")
+            yield from _pointers(repo, entry, f"{inside}{entry.name}/")
         elif isinstance(entry, pygit2.Blob) and entry.filemode != FileMode.LINK:
-            size = int(clone.git.odb.read_header(entry.id)[1])
-            pointer = lfs.parse(entry.data) if lfs.may_be_pointer(size) else None
+            size = int(repo.git.odb.read_header(entry.id)[1])
+            pointer = lfs.parse_pointer(entry.data) if lfs.may_be_pointer(size) else None
             if pointer is not None:
                 yield f"{inside}{entry.name}", pointer
 
 
-def attributes_for(
-    clone: Clone, tree: str, add: Collection[str], drop: Collection[str] = (), *, whole: bool
+def lfs_attributes(
+    repo: Repository, tree: str, add: Collection[str], drop: Collection[str] = (), *, whole: bool
 ) -> Texts:
-    """The attributes files that have to change so that git takes `add`, and not `drop`, for pointers.
+    """The attributes files that have to change so that git takes `add` for pointers, and `drop` no longer.
 
     `whole`: `add` are all pointers there are. Files in folders are changed where they lie, since they
-    outweigh the one at the top. Raises NotDeclared.
+    override the one at the top. Raises LfsConflict.
     """
-    top, texts = top_tree(clone, tree), Texts()
+    top, texts = top_tree(repo, tree), Texts()
     for folder in ["", *sorted(_folders({*add, *drop}))]:
         path = f"{folder}{ATTRIBUTES}"
-        found = _find(top, path)
+        found = tree_entry(top, path)
         if folder and not isinstance(found, pygit2.Blob):
             continue
         inner, outer = (
-            [each.removeprefix(folder) for each in paths if each.startswith(folder)] for paths in (add, drop)
+            [name.removeprefix(folder) for name in paths if name.startswith(folder)] for paths in (add, drop)
         )
         before = _text(found, path, needed=bool(inner))
         if before is None:
             continue
         after = (
-            with_lines(before, {line_for(each) for each in inner})
+            with_lines(before, {line_for(name) for name in inner})
             if whole
             else with_paths(before, inner, outer)
         )
@@ -130,15 +118,8 @@ def _folders(paths: Iterable[str]) -> set[str]:
     return {path[: at + 1] for path in paths for at, letter in enumerate(path) if letter == "/"}
 
 
-def _find(top: pygit2.Tree, path: str) -> pygit2.Object | None:
-    try:
-        return top[path]
-    except KeyError:
-        return None
-
-
 def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None:
-    """None for what git does not read as attributes and need not."""
+    """An attributes file as text; None for what git does not read as one and need not."""
     if found is None:
         return ""
     if isinstance(found, pygit2.Blob) and found.filemode != FileMode.LINK:
@@ -151,54 +132,46 @@ def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None
 
 
 def check_line(path: str) -> None:
-    """Raises NotDeclared for a path of which git cannot be told that it is a pointer."""
+    """Raises LfsConflict for a path that no line of attributes can name."""
     if len(line_for(path).encode()) > LONGEST_LINE:
         raise LfsConflict(path, "has too long a path for a large file: git reads no such line of attributes")
 
 
-def mark_for(clone: Clone, tree: str, *, wanted: bool) -> Texts:
-    """The mark as it has to change in a tree. Raises NotDeclared."""
-    found = _find(top_tree(clone, tree), MARK)
+def lfs_mark(repo: Repository, tree: str, *, wanted: bool) -> Texts:
+    """How the mark has to change in a tree. Raises LfsConflict."""
+    found = tree_entry(top_tree(repo, tree), MARK)
     if wanted:
-        folder = _find(top_tree(clone, tree), MARK.partition("/")[0])
+        folder = tree_entry(top_tree(repo, tree), MARK.partition("/")[0])
         if folder is not None and not isinstance(folder, pygit2.Tree):
-            raise LfsConflict(folder.name or "", "has to be a folder: MAO keeps there what it needs to know")
+            raise LfsConflict(folder.name or "", "has to be a folder: MAO keeps its own files there")
         right = isinstance(found, pygit2.Blob) and found.data == MARK_TEXT
         return {} if right else {MARK: MARK_TEXT}
     return {} if found is None else {MARK: None}
 
 
-def with_texts(clone: Clone, tree: str, texts: Mapping[str, bytes | None]) -> str:
+def write_texts(repo: Repository, tree: str, texts: Mapping[str, bytes | None]) -> str:
     """The tree with these files."""
-    changes = {path: None if text is None else content_of_text(text) for path, text in texts.items()}
-    return tree_with(clone, tree, changes) if changes else tree
+    changes = {path: None if text is None else Content.of(text) for path, text in texts.items()}
+    return write_tree(repo, tree, changes) if changes else tree
 
 
-def content_of_text(text: bytes) -> Content:
-    return Content(lambda: io.BytesIO(text), len(text))
+def settle_lfs(repo: Repository, tree: str, sources: Collection[str]) -> str:
+    """A tree that was merged from `sources` (trees or commits), with its LFS pointers declared.
 
-
-def settled(clone: Clone, tree: str, sources: Collection[str]) -> str:
-    """A tree that was made of `sources` (trees or commits), with what tells of the pointers in it.
-
-    It gets the mark when a source has it. The same tree on every node. What is in the way of a line or the
-    mark stays as it is; of the two, the other is written all the same.
+    It gets the mark when a source has it. The result is the same on every node. What is in the way of a line
+    or of the mark stays as it is; the other of the two is written nevertheless.
     """
-    top, tops = top_tree(clone, tree), [top_tree(clone, each) for each in sources]
-    if not any(lfs.uses_lfs(each) for each in tops):
+    top, tops = top_tree(repo, tree), [top_tree(repo, source) for source in sources]
+    if not any(lfs.uses_lfs(root) for root in tops):
         return tree
-    texts, some = Texts(), lfs.uses_lfs(top)
-    if len({_id(each, ATTRIBUTES) for each in (top, *tops)}) > 1:
-        pointers = pointer_paths(clone, tree)
-        some = bool(pointers)
+    texts, has_pointers = Texts(), lfs.uses_lfs(top)
+    attributes = (tree_entry(root, ATTRIBUTES) for root in (top, *tops))
+    if len({None if found is None else found.id for found in attributes}) > 1:
+        pointers = lfs_pointers(repo, tree)
+        has_pointers = bool(pointers)
         with suppress(LfsConflict):
-            texts |= attributes_for(clone, tree, pointers, whole=True)
-    if some and any(_find(each, MARK) is not None for each in tops):
+            texts |= lfs_attributes(repo, tree, pointers, whole=True)
+    if has_pointers and any(tree_entry(root, MARK) is not None for root in tops):
         with suppress(LfsConflict):
-            texts |= mark_for(clone, tree, wanted=True)
-    return with_texts(clone, tree, texts)
-
-
-def _id(top: pygit2.Tree, path: str) -> str | None:
-    found = _find(top, path)
-    return None if found is None else str(found.id)
+            texts |= lfs_mark(repo, tree, wanted=True)
+    return write_texts(repo, tree, texts)

@@ -1,14 +1,10 @@
-"""Branches: ours, the remote's as last seen, how the two relate, and tips kept without a branch.
+"""Branches: ours, the remote's as last seen, how the two relate, and tips that are kept without a branch.
 
-Branches of a clone: its own, those last seen at the remote, and how the two relate.
+References of ours besides branches, so that nothing they lead to is lost to packing or a clean-up by git:
 
-What the remote was known to have of a branch, and tips that are kept though no branch leads to them.
-
-`known`: of our own branches, what ours was built upon. `seen`: of every branch the furthest tip, kept
-here when the remote loses it. `rescued`: what a person's decision left behind. All are references, so that
-nothing they lead to can be lost to packing or a later clean-up by git.
-
-Any repository of a person's on this machine, as far as voting on it needs.
+    refs/mao/known/<branch>         the tip of the remote's branch that ours was last built upon
+    refs/mao/seen/<branch>          the furthest tip of a branch of the remote, kept when the remote loses it
+    refs/mao/rescued/<branch>/<at>  what a person's decision left behind
 """
 
 from __future__ import annotations
@@ -17,110 +13,113 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 import pygit2
 
 from mao_shared.errors import InvalidInput
 
 from .errors import is_full
-from .objects import require_whole
-from .repository import HEADS, REMOTE, TRACKED, Clone
+from .objects import check_object
+from .repository import HEADS, REMOTE, TRACKED, Repository
 
 _LOCKED = "failed to lock"  # which pygit2 raises as an OSError without a number
+KNOWN = "refs/mao/known/"
+SEEN = "refs/mao/seen/"
+RESCUED = "refs/mao/rescued/"
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 class Relation(StrEnum):
     """How a branch of ours stands to the remote's."""
 
     SAME = "same"
-    AHEAD = "ahead"  # we have commits that it lacks
+    AHEAD = "ahead"  # ours has commits that it lacks
     BEHIND = "behind"
     DIVERGED = "diverged"
 
 
-def find_branch(clone: Clone, name: str, *, remote: bool = False) -> str | None:
-    """Tip of a branch of ours (or of the remote's, as last seen); None when there is none.
+def find_tip(repo: Repository, name: str, *, remote: bool = False) -> str | None:
+    """Tip of a branch of ours (or of the remote's, as last seen); None when there is none of that name.
 
-    Raises OSError for a tip that is broken, before libgit2 is let at it (see `objects`).
+    Raises ObjectBroken for a tip that is broken, before libgit2 reads it (see `objects`).
     """
-    reference = clone.git.references.get((TRACKED if remote else HEADS) + name)
+    full_name = (TRACKED if remote else HEADS) + name
+    reference = repo.git.references.get(full_name) if pygit2.reference_is_valid_name(full_name) else None
     if reference is None:
         return None
     tip = str(reference.resolve().target)
-    require_whole(clone, tip)
+    check_object(repo, tip)
     return tip
 
 
-def list_branches(clone: Clone, *, remote: bool = False) -> dict[str, str]:
+def list_branches(repo: Repository, *, remote: bool = False) -> dict[str, str]:
     """Names and tips of our branches, or of the remote's as last seen."""
     prefix = TRACKED if remote else HEADS
-    names = [name.removeprefix(prefix) for name in clone.git.references if name.startswith(prefix)]
-    tips = {name: find_branch(clone, name, remote=remote) for name in sorted(names) if name != "HEAD"}
+    names = [name.removeprefix(prefix) for name in repo.git.references if name.startswith(prefix)]
+    tips = {name: find_tip(repo, name, remote=remote) for name in sorted(names) if name != "HEAD"}
     return {name: tip for name, tip in tips.items() if tip is not None}
 
 
-def move_branch(clone: Clone, name: str, new: str, old: str | None) -> bool:
-    """Moves a branch of ours from `old` (None: it is not there) to `new`; False when it is elsewhere."""
-    return compare_and_set(clone.git, HEADS + name, new, old)
+def move_branch(repo: Repository, name: str, new: str, old: str | None) -> bool:
+    """Moves a branch of ours from `old` (None: there is none) to `new`; False when it is elsewhere by now."""
+    return compare_and_set(repo.git, HEADS + name, new, old)
 
 
-def take_over_remote(clone: Clone, name: str) -> None:
-    """Makes a branch of ours what the remote's is, or removes it where the remote has none."""
-    theirs = find_branch(clone, name, remote=True)
+def reset_to_remote(repo: Repository, name: str) -> None:
+    """Sets a branch of ours to the remote's tip, or removes it where the remote has none."""
+    theirs = find_tip(repo, name, remote=True)
     if theirs is not None:
-        clone.git.references.create(HEADS + name, theirs, force=True)
-    elif HEADS + name in clone.git.references:
-        clone.git.references.delete(HEADS + name)
+        repo.git.references.create(HEADS + name, theirs, force=True)
+    elif HEADS + name in repo.git.references:
+        repo.git.references.delete(HEADS + name)
 
 
-def unpushed(clone: Clone, name: str) -> int:
-    """How many commits of a branch of ours the remote was not seen to have."""
-    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
+class Unpushed(NamedTuple):
+    """`commits`: how many the remote was not seen to have; `since`: when the oldest of them was made."""
+
+    commits: int
+    since: datetime | None
+
+
+def unpushed(repo: Repository, name: str) -> Unpushed:
+    """The commits of a branch of ours that the remote was not seen to have; proportional to their number."""
+    ours, theirs = find_tip(repo, name), find_tip(repo, name, remote=True)
     if ours is None or ours == theirs:
-        return 0
-    if theirs is not None:
-        return int(clone.git.ahead_behind(ours, theirs)[0])
-    return sum(1 for _ in clone.git.walk(ours))
-
-
-def waiting(clone: Clone, name: str) -> tuple[int, datetime | None]:
-    """How many commits of a branch of ours the remote was not seen to have, and when the oldest was made."""
-    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
-    if ours is None or ours == theirs:
-        return 0, None
-    walker = clone.git.walk(ours)
+        return Unpushed(0, None)
+    walker = repo.git.walk(ours)
     if theirs is not None:
         walker.hide(theirs)
     times = [commit.commit_time for commit in walker]
-    return len(times), datetime.fromtimestamp(min(times), UTC) if times else None
+    return Unpushed(len(times), datetime.fromtimestamp(min(times), UTC) if times else None)
 
 
-def note_pushed(clone: Clone, name: str, tip: str) -> None:
-    """Remembers that the remote has `tip`, and so no branch any more that cannot be there beside it."""
-    for other in in_the_way(name, list_branches(clone, remote=True)):
-        clone.git.references.delete(TRACKED + other)
-    clone.git.references.create(TRACKED + name, tip, force=True)
+def note_pushed(repo: Repository, name: str, tip: str) -> None:
+    """Records that the remote has `tip`, and so no longer a branch that cannot be there beside it."""
+    for other in conflicting_branches(name, list_branches(repo, remote=True)):
+        repo.git.references.delete(TRACKED + other)
+    repo.git.references.create(TRACKED + name, tip, force=True)
 
 
-def forget_remote(clone: Clone, kept: Container[str]) -> None:
+def forget_remote(repo: Repository, kept: Container[str]) -> None:
     """Forgets the remote's branches that are not among `kept`."""
-    for name in [each for each in clone.git.references if each.startswith(TRACKED)]:
+    for name in [reference for reference in repo.git.references if reference.startswith(TRACKED)]:
         if name.removeprefix(TRACKED) not in kept:
-            clone.git.references.delete(name)
+            repo.git.references.delete(name)
 
 
-def in_the_way(name: str, others: Iterable[str]) -> list[str]:
-    """Branches beside which `name` cannot be made, since one would be the other's folder: pure."""
-    return sorted(each for each in others if each.startswith(f"{name}/") or name.startswith(f"{each}/"))
+def conflicting_branches(name: str, others: Iterable[str]) -> list[str]:
+    """Branches beside which `name` cannot be created, since one would be the other's folder: pure."""
+    return sorted(other for other in others if other.startswith(f"{name}/") or name.startswith(f"{other}/"))
 
 
-def alike(name: str, others: Iterable[str]) -> list[str]:
-    """Branches that a server which takes no notice of case has in place of `name`: pure."""
-    return sorted(each for each in others if each != name and each.casefold() == name.casefold())
+def case_variants(name: str, others: Iterable[str]) -> list[str]:
+    """Branches that differ from `name` in case only, which some servers take for the same: pure."""
+    return sorted(other for other in others if other != name and other.casefold() == name.casefold())
 
 
 def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str | None) -> bool:
-    """Sets a reference if it still is what it was; False when it is not, or somebody is just writing it."""
+    """Sets a reference if it is still at `old`; False when it is not, or somebody else is writing it."""
     try:
         if old is None:
             git.references.create(reference, new, force=False)
@@ -138,161 +137,135 @@ def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str |
     return True
 
 
-def relation(clone: Clone, ours: str, theirs: str) -> Relation:
+def relation(repo: Repository, ours: str, theirs: str) -> Relation:
     """How commit `ours` stands to commit `theirs`."""
     if ours == theirs:
         return Relation.SAME
-    ahead, behind = clone.git.ahead_behind(ours, theirs)
+    ahead, behind = repo.git.ahead_behind(ours, theirs)
     if not behind:
         return Relation.AHEAD
     return Relation.DIVERGED if ahead else Relation.BEHIND
 
 
-def settle(clone: Clone, name: str) -> str | None:
-    """The tip to read a branch from: ours, or the remote's where that is further or ours is not there."""
-    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
+def latest_tip(repo: Repository, name: str) -> str | None:
+    """The tip to read a branch from: ours, or the remote's where that is further or ours does not exist."""
+    ours, theirs = find_tip(repo, name), find_tip(repo, name, remote=True)
     if ours is None or theirs is None:
         return ours or theirs
-    return theirs if relation(clone, ours, theirs) is Relation.BEHIND else ours
+    return theirs if relation(repo, ours, theirs) is Relation.BEHIND else ours
 
 
-KNOWN = "refs/mao/known/"
-
-SEEN = "refs/mao/seen/"
-
-RESCUED = "refs/mao/rescued/"
-
-_STAMP = "%Y%m%dT%H%M%S.%fZ"
-
-
-def find_known(clone: Clone, branch: str) -> str | None:
+def upstream_base(repo: Repository, branch: str) -> str | None:
     """The last tip of the remote's branch that ours was built upon; None when there was none yet."""
-    reference = clone.git.references.get(KNOWN + branch)
+    reference = repo.git.references.get(KNOWN + branch)
     return None if reference is None else str(reference.target)
 
 
-def note_known(clone: Clone, branch: str, tip: str) -> None:
-    """Remembers that the remote has `tip`, and that ours has it too."""
-    if find_known(clone, branch) != tip:
-        clone.git.references.create(KNOWN + branch, tip, force=True)
+def set_upstream_base(repo: Repository, branch: str, tip: str) -> None:
+    """Records that the remote has `tip`, and that ours contains it."""
+    if upstream_base(repo, branch) != tip:
+        repo.git.references.create(KNOWN + branch, tip, force=True)
 
 
 @dataclass(frozen=True, slots=True)
 class RewoundBranch:
-    """A branch of the remote that lacks what it had. `tip`: what it is at now; None: it is not there."""
+    """A branch of the remote that lacks commits that it had. `tip`: where it is now; None: it is gone."""
 
     branch: str
     seen: str
     tip: str | None
     lost: int  # commits up to `seen` that it lacks
-    is_earlier: bool  # what it has is a part of what it had, as after a backup was put back
+    is_earlier: bool  # it is at an earlier state of its own, as after a backup of the server was restored
     kept_as: str  # reference in our clone
 
 
-def note_seen(clone: Clone, branch: str, tip: str) -> None:
-    """Remembers how far a branch of the remote was seen; one that went back does not change that.
+def note_seen(repo: Repository, branch: str, tip: str) -> None:
+    """Records how far a branch of the remote was seen; a rewound branch does not change that.
 
-    Branches with a '/' are none of a node, and could not all be kept beside each other.
+    Branches with a '/' belong to no node, and could not all be kept beside each other.
     """
     if "/" in branch:
         return
-    reference = clone.git.references.get(SEEN + branch)
+    reference = repo.git.references.get(SEEN + branch)
     seen = None if reference is None else str(reference.target)
-    if seen is None or seen not in clone.git or (seen != tip and contains(clone, tip, seen)):
-        clone.git.references.create(SEEN + branch, tip, force=True)
+    if seen is None or seen not in repo.git or (seen != tip and contains(repo, tip, seen)):
+        repo.git.references.create(SEEN + branch, tip, force=True)
 
 
-def gone_back(clone: Clone) -> list[RewoundBranch]:
-    """The branches of the remote that lack, as last fetched, what they had before."""
+def rewound_branches(repo: Repository) -> list[RewoundBranch]:
+    """The branches of the remote that lack, as last fetched, commits that they had before."""
     found = []
-    for name in [each for each in clone.git.references if each.startswith(SEEN)]:
-        branch, seen = name.removeprefix(SEEN), str(clone.git.references[name].target)
-        tip = find_branch(clone, branch, remote=True)
-        if seen not in clone.git or (tip is not None and contains(clone, tip, seen)):
+    for name in [reference for reference in repo.git.references if reference.startswith(SEEN)]:
+        branch, seen = name.removeprefix(SEEN), str(repo.git.references[name].target)
+        tip = find_tip(repo, branch, remote=True)
+        if seen not in repo.git or (tip is not None and contains(repo, tip, seen)):
             continue
-        lost = sum(1 for _ in clone.git.walk(seen)) if tip is None else clone.git.ahead_behind(seen, tip)[0]
+        lost = sum(1 for _ in repo.git.walk(seen)) if tip is None else repo.git.ahead_behind(seen, tip)[0]
         found.append(
-            RewoundBranch(branch, seen, tip, int(lost), tip is None or contains(clone, seen, tip), name)
+            RewoundBranch(branch, seen, tip, int(lost), tip is None or contains(repo, seen, tip), name)
         )
     return found
 
 
-def accept_as_seen(clone: Clone, back: RewoundBranch, now: datetime) -> str:
-    """Takes a branch that went back as it is from now on; the reference here that keeps what it had."""
-    kept = rescue(clone, back.branch, back.seen, now)
+def accept_rewound(repo: Repository, back: RewoundBranch, now: datetime) -> str:
+    """Accepts a rewound branch as it is now; the reference here that keeps what it had."""
+    kept = rescue(repo, back.branch, back.seen, now)
     if back.tip is None:
-        clone.git.references.delete(back.kept_as)
+        repo.git.references.delete(back.kept_as)
     else:
-        clone.git.references.create(back.kept_as, back.tip, force=True)
+        repo.git.references.create(back.kept_as, back.tip, force=True)
     return kept
 
 
-def begin_known(clone: Clone, branch: str) -> None:
-    """For a clone made before this was kept: what the remote was last seen to have, if ours contains it."""
-    if find_known(clone, branch) is not None:
+def init_upstream_base(repo: Repository, branch: str) -> None:
+    """For clones of earlier versions: records what the remote was last seen to have, if ours contains it."""
+    if upstream_base(repo, branch) is not None:
         return
-    ours, seen = find_branch(clone, branch), find_branch(clone, branch, remote=True)
-    if ours is not None and seen is not None and contains(clone, ours, seen):
-        note_known(clone, branch, seen)
+    ours, seen = find_tip(repo, branch), find_tip(repo, branch, remote=True)
+    if ours is not None and seen is not None and contains(repo, ours, seen):
+        set_upstream_base(repo, branch, seen)
 
 
-def move_remote(clone: Clone, url: str) -> None:
-    """Makes `url` the clone's remote, of which nothing is known yet."""
-    git = clone.git
+def set_remote(repo: Repository, url: str) -> None:
+    """Makes `url` the remote, of which nothing is known yet."""
+    git = repo.git
     git.remotes.set_url(REMOTE, url)
     for name in list(git.references):
         if name.startswith((TRACKED, KNOWN, SEEN)):
             git.references.delete(name)
 
 
-def contains(clone: Clone, tip: str, commit: str) -> bool:
+def contains(repo: Repository, tip: str, commit: str) -> bool:
     """Whether the history of `tip` has `commit`."""
-    return tip == commit or bool(clone.git.descendant_of(tip, commit))
+    return tip == commit or bool(repo.git.descendant_of(tip, commit))
 
 
-def is_rewritten(clone: Clone, branch: str) -> bool:
+def is_rewritten(repo: Repository, branch: str) -> bool:
     """Whether the remote's branch, as last seen, lacks what it was known to have."""
-    known, theirs = find_known(clone, branch), find_branch(clone, branch, remote=True)
-    return known is not None and theirs is not None and not contains(clone, theirs, known)
+    known, theirs = upstream_base(repo, branch), find_tip(repo, branch, remote=True)
+    return known is not None and theirs is not None and not contains(repo, theirs, known)
 
 
-def rescue(clone: Clone, branch: str, tip: str, now: datetime) -> str:
-    """Keeps `tip` under a name of its own; that name. A tip that is kept already is not kept twice."""
+def rescue(repo: Repository, branch: str, tip: str, now: datetime) -> str:
+    """Keeps `tip` under a reference of its own; its name. A tip is not kept twice."""
     prefix = f"{RESCUED}{branch}/"
-    for name in clone.git.references:
-        if name.startswith(prefix) and str(clone.git.references[name].target) == tip:
+    for name in repo.git.references:
+        if name.startswith(prefix) and str(repo.git.references[name].target) == tip:
             return name
     name = f"{prefix}{now.astimezone(UTC).strftime(_STAMP)}-{tip[:10]}"
-    clone.git.references.create(name, tip, force=False)
+    repo.git.references.create(name, tip, force=False)
     return name
 
 
-def known_tip(clone: Clone, node: str) -> str | None:
-    """The tip of a node's branch in any repository: as last seen at the remote, else the local one."""
-    for prefix in (TRACKED, HEADS):
-        if pygit2.reference_is_valid_name(prefix + node) and (
-            found := clone.git.references.get(prefix + node)
-        ):
-            return str(found.resolve().target)
-    return None
-
-
-def branch_tip(clone: Clone, name: str) -> str | None:
-    """The commit of a local branch; None when there is none of that name. Raises InvalidInput for no name."""
+def check_branch_name(name: str) -> None:
+    """Raises InvalidInput for what cannot be a branch's name."""
     if not pygit2.reference_is_valid_name(HEADS + name):
         raise InvalidInput(
             f"{name!r} cannot be the name of a branch.", code="ref-invalid", next="Give another name."
         )
-    reference = clone.git.references.get(HEADS + name)
-    return None if reference is None else str(reference.resolve().target)
 
 
-def checked_out(clone: Clone, name: str) -> bool:
-    """Whether somebody works on a local branch: the folder of the repository or of a worktree of it."""
-    branch = clone.git.branches.local.get(name)
-    return branch is not None and not clone.git.is_bare and branch.is_checked_out()
-
-
-def set_branch(clone: Clone, name: str, new: str, old: str | None) -> bool:
-    """Moves a local branch from `old` (None: it is not there) to `new`; False when it is elsewhere."""
-    return compare_and_set(clone.git, HEADS + name, new, old)
+def is_checked_out(repo: Repository, name: str) -> bool:
+    """Whether a local branch is checked out, in the repository's folder or a worktree."""
+    branch = repo.git.branches.local.get(name)
+    return branch is not None and not repo.git.is_bare and branch.is_checked_out()

@@ -1,8 +1,7 @@
-"""Laying a tree out as plain files, whatever the tree says: it may come from anybody.
+"""Checking a tree out as plain files, whatever the tree says: it may come from anybody.
 
-Nothing but folders and regular files comes about, by creation only (never through what is there), so that no
-name and no link can lead out of the folder. A link becomes a file with its target as text; a submodule is
-left out.
+Only folders and regular files are made, by creation alone (never through what is there), so that no name and
+no link can lead out of the folder. A link becomes a file with its target as text; a submodule is left out.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from .diff import differing
 from .lfs import MARK, uses_lfs
 from .objects import open_content, top_tree
 from .paths import MAX_DEPTH, is_git_name, unsafe_name
-from .repository import Clone
+from .repository import Repository, tree_entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# A name too long, twice in one folder, or of characters that the file system does not take.
-_FAULTS_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL})
+# A name that is too long, twice in one folder, or has characters that the file system does not take.
+_NAME_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
 class CheckoutOptions:
-    """How files are laid: for reading only, and given to user id `owner` (None: they stay ours)."""
+    """How files are written: `read_only`, and given to the user id `owner` (None: they stay ours)."""
 
     read_only: bool = False
     owner: int | None = None
@@ -40,114 +39,106 @@ class CheckoutOptions:
         return writable if executable else writable & ~0o111
 
 
-def lay_tree(clone: Clone, tree: str, folder: Path, manner: CheckoutOptions) -> dict[str, os.stat_result]:
-    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
+def checkout_tree(
+    repo: Repository, tree: str, folder: Path, options: CheckoutOptions
+) -> dict[str, os.stat_result]:
+    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; path → their status.
 
-    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
-    hold, and lfs.ContentMissing for a large file whose content is not here.
+    Raises InvalidInput (`dataset-unsafe`) for a name that could lead out of the folder or that the file
+    system cannot hold, and ContentMissing for a large file whose content is not here.
     """
-    laid: dict[str, os.stat_result] = {}
-    top = top_tree(clone, tree)
-    _lay(_Checkout(clone, manner, uses_lfs(top)), top, folder, "", laid)
-    return laid
+    written: dict[str, os.stat_result] = {}
+    top = top_tree(repo, tree)
+    _write_tree(_Checkout(repo, options, uses_lfs(top)), top, folder, "", written)
+    return written
 
 
 @dataclass(frozen=True, slots=True)
 class _Checkout:
-    clone: Clone
-    manner: CheckoutOptions
+    repo: Repository
+    options: CheckoutOptions
     with_lfs: bool
 
 
-def _lay(
-    layer: _Checkout, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
+def _write_tree(
+    to: _Checkout, tree: pygit2.Tree, folder: Path, inside: str, written: dict[str, os.stat_result]
 ) -> None:
     for entry in tree:
-        name = _checked_place(entry, inside)
+        name = _checked_name(entry, inside)
         if _is_ours(entry, inside + name):
             continue
         try:
             if isinstance(entry, pygit2.Tree):
-                make_folder(folder / name, layer.manner.owner)
+                make_folder(folder / name, to.options.owner)
             elif isinstance(entry, pygit2.Blob):
-                laid[inside + name] = _write(layer, folder / name, entry)
+                written[inside + name] = _write(to, folder / name, entry)
         except OSError as error:
-            if error.errno in _FAULTS_OF_NAMES:
-                raise unsafe_name(inside + name, f"cannot be laid out ({error.strerror})") from error
+            if error.errno in _NAME_ERRORS:
+                raise unsafe_name(inside + name, f"cannot be written ({error.strerror})") from error
             raise
         if isinstance(entry, pygit2.Tree):
-            _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
+            _write_tree(to, entry, folder / name, f"{inside}{name}/", written)
 
 
 def _is_ours(entry: pygit2.Object, path: str) -> bool:
-    """Whether this is MAO's mark of LFS, or the folder that holds nothing else: no tool is given it."""
+    """Whether this is MAO's mark of LFS, or a folder with nothing else in it: no tool is given it."""
     folder, _, name = MARK.partition("/")
     if path == folder and isinstance(entry, pygit2.Tree):
-        return [each.name for each in entry] == [name]
+        return [child.name for child in entry] == [name]
     return path == MARK
 
 
-def differences(clone: Clone, old: str, new: str) -> set[str]:
-    """Paths of the files that two trees (or commits) do not have alike, in either of them.
+def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
+    """Paths of the files that differ between two trees (or commits).
 
-    Raises InvalidInput (`dataset-unsafe`) as `lay_tree` does, for the names in which `new` differs.
+    Raises InvalidInput (`dataset-unsafe`) as `checkout_tree` does, for the names in which `new` differs.
     """
-    found = differing(top_tree(clone, old), top_tree(clone, new), _checked_place)
-    return {each.path for each in found if any(isinstance(e, pygit2.Blob) for e in (each.old, each.new))}
+    found = differing(top_tree(repo, old), top_tree(repo, new), _checked_name)
+    return {
+        change.path for change in found if any(isinstance(e, pygit2.Blob) for e in (change.old, change.new))
+    }
 
 
-def _checked_place(entry: pygit2.Object, inside: str) -> str:
-    if inside.count("/") > MAX_DEPTH:
-        raise unsafe_name(inside, f"lies more than {MAX_DEPTH} folders deep")
-    return _checked_name(entry, inside)
-
-
-def lay_paths(
-    clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: CheckoutOptions
+def checkout_paths(
+    repo: Repository, tree: str, folder: Path, paths: Iterable[str], options: CheckoutOptions
 ) -> dict[str, os.stat_result]:
     """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
-    top, laid = top_tree(clone, tree), {}
-    layer = _Checkout(clone, manner, uses_lfs(top))
+    top, written = top_tree(repo, tree), {}
+    to = _Checkout(repo, options, uses_lfs(top))
     for path in sorted(paths):
-        entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
+        entry = tree_entry(top, path)
         if isinstance(entry, pygit2.Blob) and path != MARK:
             try:
-                _make_parents(folder, path, manner.owner)
-                laid[path] = _write(layer, folder / path, entry)
+                for parent in reversed((folder / path).relative_to(folder).parents[:-1]):
+                    if not (folder / parent).is_dir():
+                        make_folder(folder / parent, options.owner)
+                written[path] = _write(to, folder / path, entry)
             except OSError as error:
-                if error.errno in _FAULTS_OF_NAMES:
-                    raise unsafe_name(path, f"cannot be laid out ({error.strerror})") from error
+                if error.errno in _NAME_ERRORS:
+                    raise unsafe_name(path, f"cannot be written ({error.strerror})") from error
                 raise
-    return laid
-
-
-def _make_parents(folder: Path, path: str, owner: int | None) -> None:
-    parents = path.split("/")[:-1]
-    for depth in range(1, len(parents) + 1):
-        parent = folder.joinpath(*parents[:depth])
-        if not parent.is_dir():
-            make_folder(parent, owner)
+    return written
 
 
 def make_folder(path: Path, owner: int | None) -> None:
-    """A new folder that everybody may look into and its owner may write to."""
+    """A new folder that everybody may read and its owner may write to."""
     path.mkdir()
     if owner is not None:
         os.chown(path, owner, owner)
     path.chmod(0o755)  # whatever the umask
 
 
-def _write(layer: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
-    manner = layer.manner
-    mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
+def _write(to: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
+    options = to.options
+    mode = options.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
     descriptor = os.open(path, _CREATE, mode)
     try:
-        for piece in open_content(layer.clone, blob.id, with_lfs=layer.with_lfs).pieces:
+        for piece in open_content(to.repo, blob.id, with_lfs=to.with_lfs).pieces:
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-        if manner.owner is not None:
-            os.fchown(descriptor, manner.owner, manner.owner)
+        if options.owner is not None:
+            os.fchown(descriptor, options.owner, options.owner)
         status = os.fstat(descriptor)
         if stat.S_IMODE(status.st_mode) != mode:  # the umask took something away
             os.fchmod(descriptor, mode)
@@ -158,6 +149,8 @@ def _write(layer: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
 
 
 def _checked_name(entry: pygit2.Object, inside: str) -> str:
+    if inside.count("/") > MAX_DEPTH:
+        raise unsafe_name(inside, f"lies more than {MAX_DEPTH} folders deep")
     try:
         name = entry.name or ""
         name.encode()

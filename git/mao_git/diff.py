@@ -1,40 +1,17 @@
-"""What differs between trees: two of them by path and line, or several from a common base.
-
-What differs between two commits or trees, by path and id; and what an id stands for.
-
-What people compare and take away: differences between commits, and all files below a path.
-"""
+"""What differs between trees: two of them by path and line, or several from a common base."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pygit2
 
 from .objects import top_tree
-from .repository import Clone
+from .repository import Repository
 from .trees import TreeEntry, entry_of
 
-
-@dataclass(frozen=True, slots=True)
-class ChangedFiles:
-    """`files`: path → id of the content of files and links that are new or different; `removed`: paths."""
-
-    files: dict[str, str] = field(default_factory=dict)
-    removed: list[str] = field(default_factory=list)
-
-
-def changed_files(clone: Clone, before: str | None, after: str) -> ChangedFiles:
-    """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
-    changed = ChangedFiles()
-    old = None if before is None else top_tree(clone, before)
-    for each in differing(old, top_tree(clone, after)):
-        if each.new is None:
-            changed.removed.append(each.path)
-        else:
-            changed.files[each.path] = str(each.new.id)
-    return changed
+MAX_ENTRIES = 5_000_000  # of all trees of a commit that differ from the base; a small pack can stand for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +32,9 @@ def differing(
     new: pygit2.Tree | None,
     name_of: Callable[[pygit2.Object, str], str] = entry_name,
 ) -> Iterator[TreeDifference]:
-    """Where two trees differ; folders that both have alike are not looked into, as libgit2's diff does.
+    """Where two trees differ. Folders that both have alike are not read, as in libgit2's diff.
 
-    `name_of` gives the name of an entry of `new`, told the folder it is in; it may raise.
+    `name_of`: gives the name of an entry of `new`, from the entry and the folder that it is in; it may raise.
     """
     todo: list[tuple[str, pygit2.Tree | None, pygit2.Tree | None]] = [("", old, new)]
     while todo:
@@ -66,7 +43,7 @@ def differing(
         pairs = [(name_of(entry, inside), entry) for entry in after or ()]
         found = [(name, left.pop(name, None), entry) for name, entry in pairs]
         for name, ours, theirs in [*found, *((name, entry, None) for name, entry in left.items())]:
-            if ours is not None and theirs is not None and _is_same(ours, theirs):
+            if ours and theirs and (ours.id, ours.filemode) == (theirs.id, theirs.filemode):
                 continue
             path = inside + name
             if _file(ours) is not None or _file(theirs) is not None:
@@ -83,8 +60,27 @@ def _file(entry: pygit2.Object | None) -> pygit2.Object | None:
     return None if isinstance(entry, pygit2.Tree) else entry
 
 
-def _is_same(one: pygit2.Object, two: pygit2.Object) -> bool:
-    return one.id == two.id and one.filemode == two.filemode
+# between two commits
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFiles:
+    """`files`: path → id of the content of files and links that are new or different; `removed`: paths."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+
+
+def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFiles:
+    """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
+    changed = ChangedFiles()
+    old = None if before is None else top_tree(repo, before)
+    for change in differing(old, top_tree(repo, after)):
+        if change.new is None:
+            changed.removed.append(change.path)
+        else:
+            changed.files[change.path] = str(change.new.id)
+    return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +93,16 @@ class FileChange:
     new: str | None
 
 
-def list_deltas(clone: Clone, before: str, after: str, path: str = "") -> list[FileChange]:
+def file_changes(repo: Repository, before: str, after: str, path: str = "") -> list[FileChange]:
     """Files (at or below `path`) that differ between two commits, by path."""
-    old, new = (top_tree(clone, commit) for commit in (before, after))
     inside = path.strip("/")
-    deltas = (_file_change(each) for each in differing(old, new))
-    return sorted((each for each in deltas if _is_below(each.path, inside)), key=lambda each: each.path)
-
-
-def _file_change(found: TreeDifference) -> FileChange:
-    change = "added" if found.old is None else "removed" if found.new is None else "changed"
-    old, new = (None if entry is None else str(entry.id) for entry in (found.old, found.new))
-    return FileChange(found.path, change, old, new)
-
-
-def _is_below(path: str, inside: str) -> bool:
-    return not inside or path == inside or path.startswith(inside + "/")
+    changes = []
+    for found in differing(top_tree(repo, before), top_tree(repo, after)):
+        if not inside or found.path == inside or found.path.startswith(f"{inside}/"):
+            change = "added" if found.old is None else "removed" if found.new is None else "changed"
+            old, new = (None if entry is None else str(entry.id) for entry in (found.old, found.new))
+            changes.append(FileChange(found.path, change, old, new))
+    return sorted(changes, key=lambda change: change.path)
 
 
 def diff_lines(before: bytes, after: bytes, path: str) -> Iterator[str] | None:
@@ -130,18 +120,12 @@ def _lines(patch: pygit2.Patch) -> Iterator[str]:
             yield line.origin + line.raw_content.decode(errors="replace").rstrip("\n")
 
 
-MAX_ENTRIES = (
-    5_000_000  # of all trees of one commit that differ from the base; a small pack can stand for more
-)
-
-
-class TooManyEntries(Exception):
-    """A commit's trees stand for more entries than are looked at."""
+# between several commits and a base
 
 
 @dataclass(frozen=True, slots=True)
 class PathVersions:
-    """A path: who has what there (who has nothing is not in `entries`), and what the base has."""
+    """A path: what each node has there (none for a node that has nothing), and what the base has."""
 
     path: str
     entries: Mapping[str, TreeEntry]
@@ -150,55 +134,51 @@ class PathVersions:
 
 @dataclass(frozen=True, slots=True)
 class CommitComparison:
-    """`paths` in their order; `refused`: voters whose commit cannot be looked through, with the reason."""
+    """`paths` in their order; `refused`: nodes whose commit is too large to be read, with the reason."""
 
     paths: list[PathVersions]
     refused: dict[str, str]
 
 
-@dataclass(slots=True)
-class _Versions:
-    base: dict[str, TreeEntry | None] = field(default_factory=dict)
-    found: dict[str, dict[str, TreeEntry | None]] = field(default_factory=dict)
+class _TooManyEntries(Exception):
+    pass
 
 
-def gather_ballots(clone: Clone, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
-    """Where any of the commits (voter → id) differs from `base` (None: the empty tree), by path.
+def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
+    """Where any of the commits (node → id) differs from `base` (None: the empty tree), by path.
 
-    Folders that a commit has like the base are not looked into. Raises KeyError, OSError or pygit2.GitError
-    for objects that are not here or broken.
+    Folders that a commit has like the base are not read.
     """
-    root = None if base is None else top_tree(clone, base)
-    gathered, refused = _Versions(), {}
-    for voter, commit in sorted(commits.items()):
+    root = None if base is None else top_tree(repo, base)
+    bases: dict[str, TreeEntry | None] = {}
+    changed: dict[str, dict[str, TreeEntry | None]] = {}
+    refused: dict[str, str] = {}
+    for node, commit in sorted(commits.items()):
         try:
-            changes = list(_limited_changes(root, top_tree(clone, commit)))
-        except TooManyEntries as error:
-            refused[voter] = str(error)
+            differences = list(_limited(root, top_tree(repo, commit)))
+        except _TooManyEntries:
+            refused[node] = f"its trees have more than {MAX_ENTRIES // 1_000_000} million entries"
             continue
-        for each in changes:
-            gathered.base[each.path] = entry_of(each.old)
-            gathered.found.setdefault(each.path, {})[voter] = entry_of(each.new)
-    voters = [each for each in commits if each not in refused]
-    return CommitComparison(
-        [_versions_of(path, gathered, voters) for path in sorted(gathered.found)], refused
-    )
+        for change in differences:
+            bases[change.path] = entry_of(change.old)
+            changed.setdefault(change.path, {})[node] = entry_of(change.new)
+    nodes = [node for node in commits if node not in refused]
+    paths = []
+    for path in sorted(changed):
+        found = ((node, changed[path].get(node, bases[path])) for node in nodes)
+        entries = {node: entry for node, entry in found if entry is not None}
+        paths.append(PathVersions(path, entries, bases[path]))
+    return CommitComparison(paths, refused)
 
 
-def _limited_changes(old: pygit2.Tree | None, new: pygit2.Tree) -> Iterator[TreeDifference]:
+def _limited(old: pygit2.Tree | None, new: pygit2.Tree) -> Iterator[TreeDifference]:
     seen = 0
 
     def name_of(entry: pygit2.Object, inside: str) -> str:
         nonlocal seen
         seen += 1
         if seen > MAX_ENTRIES:
-            raise TooManyEntries(f"its trees have more than {MAX_ENTRIES // 1_000_000} million entries")
+            raise _TooManyEntries
         return entry_name(entry, inside)
 
     return differing(old, new, name_of)
-
-
-def _versions_of(path: str, gathered: _Versions, voters: Iterable[str]) -> PathVersions:
-    base, found = gathered.base[path], gathered.found[path]
-    entries = {voter: found.get(voter, base) for voter in voters}
-    return PathVersions(path, {voter: entry for voter, entry in entries.items() if entry is not None}, base)

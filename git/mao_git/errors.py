@@ -1,57 +1,48 @@
-"""What goes wrong in git on this node, as exceptions; telling a full disk from all other trouble.
+"""What goes wrong in git, as exceptions; and telling a full disk from all other trouble.
 
-Pure: telling a full disk from all other trouble, and what a person is told about it.
+    Exception
+    └── GitError                    for callers to decide on; never shown to a person as it is
+        ├── RepositoryError         a repository of this node cannot be read or written
+        │   ├── ObjectMissing       an object or reference is not there
+        │   ├── ObjectBroken        an object is broken, cut short, or of another kind than it should be
+        │   └── StorageError        the file system fails, is full, or gives no permission
+        ├── InvalidPath             git cannot hold a name
+        ├── MergeConflict           two sides changed the same files
+        ├── RemoteMoved             a push lost the race
+        ├── ContentMissing          an LFS pointer whose content is not here
+        └── LfsConflict             a file is in the way of declaring LFS pointers
+
+What a person can act on is a MaoError of `mao_shared.errors` (NotFound, Forbidden, RemoteUnavailable, …),
+each with a code and a next step; CloneBroken is the one that is git's alone.
 """
 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import pygit2
 
-from mao_shared.errors import (
-    Unavailable,
-)
+from mao_shared.errors import Unavailable
 
-_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C")
 
-_WORDS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-
-NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that a file system has no room; libgit2 gives the reason in words only."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _ERRNO
-    return _WORDS.search(str(error)) is not None
-
-
-def disk_full(why: str) -> Unavailable:
-    """To be tried again by whoever was at work: nothing is wrong but the room."""
-    return Unavailable(
-        f"The node's disk is full: {why}.",
-        code="disk-full",
-        next="Free space (or inodes) where the data directory lies, or lower MAO_MIN_FREE. "
-        "What a tool wrote is kept and is published then, without running the tool again.",
-    )
-
-
-def disk_trouble(why: str) -> Unavailable:
-    """The node's own disk does not do what it should: to be tried again."""
-    return Unavailable(
-        f"The node's disk fails: {why}.",
-        code="disk-trouble",
-        next="See that the data directory is mounted for writing and belongs to the node's user (dmesg may "
-        "tell), and that its datasets are in order: maoctl doctor, git fsck.",
-    )
-
-
+NEARLY_FULL = 16 << 20  # free bytes below which a failure without a reason counts as a full disk
+RAW_ERRORS = (OSError, pygit2.GitError, KeyError, ValueError)
+"""What libgit2 and the system raise; nobody outside of this package sees them."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_WORDS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _NUMBERS = {
-    os.strerror(each): each
-    for each in (
+    os.strerror(number): number
+    for number in (
         errno.ENOSPC,
         errno.EDQUOT,
         errno.EROFS,
@@ -65,16 +56,46 @@ _NUMBERS = {
         errno.ENOENT,
     )
 }
-
 _RANDOM = re.compile(
     r"_git2_[0-9a-f]+|tmp_obj_[0-9a-f]+|mao-[0-9a-f]{16}|\b[0-9a-f]{2}/[0-9a-f]{38}\b|\b[0-9a-f]{40}\b"
 )
 
-TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
+
+class GitError(Exception):
+    """Base of what this package raises that is not a MaoError."""
 
 
-class MergeConflict(Exception):
-    """Two sides changed the same files. `commit` is the one that could not be replayed, if it was one."""
+class RepositoryError(GitError):
+    """A repository of this node cannot be read or written. `errno`: the system's number, if there is one."""
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    @property
+    def strerror(self) -> str | None:
+        """The system's words for `errno`, without a path."""
+        return None if self.errno is None else os.strerror(self.errno)
+
+
+class ObjectMissing(RepositoryError):
+    """An object or reference is not in the repository."""
+
+
+class ObjectBroken(RepositoryError):
+    """An object is broken, cut short, or of another kind than it should be."""
+
+
+class StorageError(RepositoryError):
+    """The file system of a repository fails, is full, or gives no permission."""
+
+
+class InvalidPath(GitError):
+    """Git cannot hold a name."""
+
+
+class MergeConflict(GitError):
+    """Two sides changed the same files. `commit`: the one that could not be replayed, if it was one."""
 
     def __init__(self, paths: list[str], commit: str | None = None) -> None:
         super().__init__(", ".join(paths[:5]))
@@ -82,16 +103,116 @@ class MergeConflict(Exception):
         self.commit = commit
 
 
+class RemoteMoved(GitError):
+    """A push lost the race: the remote's branch has commits that ours does not contain."""
+
+
+class ContentMissing(GitError):
+    """An LFS pointer whose content is not here; see `fetch_lfs`. The message is the content's SHA-256."""
+
+
+class LfsConflict(GitError):
+    """`path` is in the way of declaring LFS pointers; the message says why."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(why)
+        self.path = path
+
+
+class CloneBroken(Unavailable):
+    """A clone that cannot be used. To be tried again: the clone is repaired meanwhile."""
+
+    default_code = "clone-broken"
+
+    @classmethod
+    def of(cls, dataset: str, why: str) -> CloneBroken:
+        return cls(
+            f"The clone of dataset {dataset!r} on this node is broken: {why}.",
+            next=f"It is set aside and cloned again by itself; see: maoctl dataset get {dataset}.",
+        )
+
+
+@contextmanager
+def git_errors() -> Iterator[None]:
+    """Raises RepositoryError in place of what libgit2 and the system raise in the block; all else passes."""
+    try:
+        yield
+    except KeyError as error:
+        raise ObjectMissing(f"there is no object or reference {error}") from error
+    except ValueError as error:
+        raise ObjectBroken(str(error) or type(error).__name__) from error
+    except OSError as error:
+        words = str(error) or type(error).__name__
+        if error.strerror is not None:
+            words = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+        raise StorageError(words, errno_of(error)) from error
+    except pygit2.GitError as error:
+        raise RepositoryError(str(error) or "git gives no reason", errno_of(error)) from error
+
+
+def raises_git_errors(cls: type[C]) -> type[C]:
+    """Makes the methods of a class raise what `git_errors` raises, generators also while they are read."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(cls, name, _translated(method))
+    return cls
+
+
+def _translated(method: Callable[P, T]) -> Callable[P, T]:
+    if inspect.isgeneratorfunction(method):
+
+        @wraps(method)
+        def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+            with git_errors():
+                yield from method(*args, **kwargs)
+
+        return cast("Callable[P, T]", generate)
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with git_errors():
+            return method(*args, **kwargs)
+
+    return call
+
+
 def errno_of(error: BaseException) -> int | None:
-    """The number of what the system said, also where libgit2 gives it in words only."""
-    if isinstance(error, OSError) and error.errno is not None:
+    """The system's number, also where libgit2 gives it in words only."""
+    if isinstance(error, (OSError, RepositoryError)) and error.errno is not None:
         return error.errno
     return next((number for words, number in _NUMBERS.items() if words in str(error)), None)
 
 
-def stable(text: str) -> str:
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a file system has no room; libgit2 gives the reason in words only."""
+    if isinstance(error, (OSError, RepositoryError)) and error.errno is not None:
+        return error.errno in _FULL
+    return _FULL_WORDS.search(str(error)) is not None
+
+
+def stable_text(text: str) -> str:
     """A message without what differs in each try: it is compared to see whether there is anything new."""
     return _RANDOM.sub("…", text)
+
+
+def disk_full(why: str) -> Unavailable:
+    """To be tried again by the caller: only room is missing."""
+    return Unavailable(
+        f"The node's disk is full: {why}.",
+        code="disk-full",
+        next="Free space (or inodes) where the data directory lies, or lower MAO_MIN_FREE. "
+        "What a tool wrote is kept and is published then, without running the tool again.",
+    )
+
+
+def disk_trouble(why: str) -> Unavailable:
+    """The node's own disk fails: to be tried again."""
+    return Unavailable(
+        f"The node's disk fails: {why}.",
+        code="disk-trouble",
+        next="See that the data directory is mounted for writing and belongs to the node's user (dmesg may "
+        "tell), and that its datasets are in order: maoctl doctor, git fsck.",
+    )
 
 
 def branch_busy(branch: str) -> Unavailable:
@@ -101,32 +222,3 @@ def branch_busy(branch: str) -> Unavailable:
         code="branch-busy",
         next="It is tried again. Only one data manager may run on a node.",
     )
-
-
-class CloneBroken(Unavailable):
-    """A clone that cannot be worked with; whoever meets it tries again, since it is made anew."""
-
-    default_code = "clone-broken"
-
-    @classmethod
-    def of(cls, dataset: str, why: str) -> CloneBroken:
-        return cls(
-            f"The clone of dataset {dataset!r} on this node is broken: {why}.",
-            next=f"It is set aside and cloned anew by itself; see: maoctl dataset get {dataset}.",
-        )
-
-
-class RemoteMoved(Exception):
-    """A push lost the race: the remote's branch has commits that we have not built upon."""
-
-
-class ContentMissing(Exception):
-    """The clone has a pointer whose content is not here; see `bring_content`."""
-
-
-class LfsConflict(Exception):
-    """`path` is in the way of telling git about pointers; the message says why."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(why)
-        self.path = path

@@ -1,7 +1,7 @@
 """Git LFS on this node: pointers in git, and the content that they stand for beside it.
 
-Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote was not yet
-given is marked in `lfs/waiting`, before the commit that points to it exists, and pushed before any branch is.
+Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote does not have
+yet is marked in `lfs/waiting` before the commit that points to it exists, and is pushed before any branch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 import pygit2
 
 from mao_shared.errors import MaoError, NotFound
+from mao_shared.host.files import sync_folder
 
-from .errors import ContentMissing
-from .repository import Clone
+from .errors import ContentMissing, ObjectBroken, git_errors
+from .repository import Repository, tree_entry
 
-PIECE = 1 << 20
+READ_SIZE = 1 << 20  # bytes
 POINTER_MIN, POINTER_MAX = 120, 200  # bytes; ours have about 130
 ATTRIBUTES = ".gitattributes"
-MARK = ".mao/lfs"  # see lfs_declared
+MARK = ".mao/lfs"  # see `attributes`
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,18})\n"
 )
@@ -44,14 +45,14 @@ class LfsPointer:
         )
 
 
-def parse(data: bytes) -> LfsPointer | None:
+def parse_pointer(data: bytes) -> LfsPointer | None:
     """The pointer that a blob is; None for any other content."""
     match = _POINTER.fullmatch(data) if len(data) <= POINTER_MAX else None
     return None if match is None else LfsPointer(match[1].decode(), int(match[2]))
 
 
 def may_be_pointer(size: int) -> bool:
-    """Whether a file of `size` bytes is worth looking into."""
+    """Whether a file of `size` bytes can be a pointer."""
     return POINTER_MIN <= size <= POINTER_MAX
 
 
@@ -59,79 +60,74 @@ def uses_lfs(tree: pygit2.Tree) -> bool:
     """Whether every blob in this tree that looks like a pointer stands for other content."""
     if MARK in tree:
         return True
-    attributes = tree[ATTRIBUTES] if ATTRIBUTES in tree else None  # noqa: SIM401 (a tree has no 'get')
+    attributes = tree_entry(tree, ATTRIBUTES)
     return isinstance(attributes, pygit2.Blob) and b"filter=lfs" in attributes.data
 
 
-def content_path(clone: Clone, oid: str) -> Path:
-    return clone.path / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+def content_path(repo: Repository, oid: str) -> Path:
+    return repo.path / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
 
 
-def holds_content(clone: Clone) -> bool:
-    """Whether the clone has any content."""
-    return (clone.path / "lfs" / "objects").is_dir()
+def has_any_lfs_content(repo: Repository) -> bool:
+    """Whether any content is here."""
+    return (repo.path / "lfs" / "objects").is_dir()
 
 
-def is_here(clone: Clone, pointer: LfsPointer) -> bool:
-    """Whether the clone has content of that name and size."""
+def has_lfs_content(repo: Repository, pointer: LfsPointer) -> bool:
+    """Whether the content of a pointer is here, by its name and size."""
     try:
-        return content_path(clone, pointer.oid).stat().st_size == pointer.size
+        return content_path(repo, pointer.oid).stat().st_size == pointer.size
     except FileNotFoundError:
         return False
 
 
-def content_pieces(clone: Clone, pointer: LfsPointer) -> Iterator[bytes]:
-    """The content; raises ContentMissing when it is not here, OSError at its end when it is another."""
+def content_pieces(repo: Repository, pointer: LfsPointer) -> Iterator[bytes]:
+    """The content. Raises ContentMissing when it is not here, ObjectBroken at its end when its digest is
+    wrong.
+    """
     digest = hashlib.sha256()
     try:
-        file = content_path(clone, pointer.oid).open("rb")
+        file = content_path(repo, pointer.oid).open("rb")
     except FileNotFoundError:
         raise ContentMissing(pointer.oid) from None
-    with file:
-        while piece := file.read(PIECE):
+    with git_errors(), file:
+        while piece := file.read(READ_SIZE):
             digest.update(piece)
             yield piece
     if digest.hexdigest() != pointer.oid:
-        raise OSError(f"the copy here of the large file {pointer.oid[:12]} is broken: its digest is another")
+        raise ObjectBroken(f"the copy of the large file {pointer.oid[:12]} is broken: its digest is wrong")
 
 
-def store(clone: Clone, stream: BufferedIOBase) -> LfsPointer:
-    """Takes content in, to be pushed with the next push; it is on the disk when this returns."""
-    folder = clone.path / "lfs"
+def store(repo: Repository, stream: BufferedIOBase) -> LfsPointer:
+    """Stores content, to be pushed with the next push; it is on the disk when this returns."""
+    folder = repo.path / "lfs"
     for name in ("tmp", "waiting"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     temporary, digest, size = folder / "tmp" / f"mao-{secrets.token_hex(8)}", hashlib.sha256(), 0
     try:
         with temporary.open("xb") as file:
-            while piece := stream.read(PIECE):
+            while piece := stream.read(READ_SIZE):
                 digest.update(piece)
                 size += file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         pointer = LfsPointer(digest.hexdigest(), size)
-        target = content_path(clone, pointer.oid)
+        target = content_path(repo, pointer.oid)
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / "waiting" / pointer.oid).touch()
         temporary.rename(target)
     finally:
         temporary.unlink(missing_ok=True)
     for parent in (folder / "waiting", *list(target.parents)[:3]):
-        _sync_folder(parent)
+        sync_folder(parent)
     return pointer
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def content_missing(clone: Clone, missing: ContentMissing) -> MaoError:
+def content_missing(repo: Repository, missing: ContentMissing) -> MaoError:
+    """The exception for a person: the content is not at the remote either."""
     return NotFound(
-        f"The content {str(missing)[:12]}… of a large file of dataset {clone.path.stem!r} is neither here "
-        f"nor at the remote {clone.url}.",
+        f"The content {str(missing)[:12]}… of a large file of dataset {repo.path.stem!r} is neither here "
+        f"nor at the remote {repo.url}.",
         code="lfs-content-missing",
         next="Push it from where it is: git lfs push --all origin; then try again.",
     )

@@ -1,20 +1,15 @@
 """Keeping a clone fast and clean: packing objects, and removing what a killed process left.
 
-What a killed process or a power cut leaves in a repository: locks, half-written files, torn objects.
+Only for repositories that nobody else writes to: our clones, while the lock of the data directory is ours.
 
-Only for repositories that nobody else writes: our clones, while the lock of the data directory is ours.
-
-Keeping a clone fast for years: loose objects and small packs are put into one pack.
-
-Nothing is removed before the pack that holds it is on the disk, so a kill at any point leaves at most two
-copies, which the next time takes together. Large objects stay loose, since only those are read in pieces.
+Packing removes nothing before the pack that holds it is on the disk, so that a kill leaves at most two
+copies, which the next time packs together. Large objects stay loose, since only those can be read in pieces.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,13 +18,13 @@ from pathlib import Path
 
 import pygit2
 
-from .objects import _ID_BYTES, ids_of, is_large, is_whole
-from .repository import Clone
+from mao_shared.host.files import sync_folder
+
+from .objects import ids_of, is_large, is_whole, loose_id, loose_objects
+from .repository import Repository
 
 _UNSYNCED = "mao-unsynced"
-
 _PUSHING = "mao-pushing"
-
 _HALF_WRITTEN = (
     "objects/*_git2_*",
     "objects/pack/*_git2_*",
@@ -37,44 +32,46 @@ _HALF_WRITTEN = (
     "objects/pack/tmp_*",
     "lfs/tmp/mao-*",
 )
-
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
+LOOSE, PACKS = 2000, 30  # loose objects, small packs from which on packing is worth it
+SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
 
 
 def sweep(path: Path) -> list[Path]:
-    """Removes all of it from a repository; what was removed. Blocks for as long as a walk of `refs` takes."""
+    """Removes what a killed process left in a repository; what was removed. Walks all of `refs`."""
     return [*sweep_locks(path), *sweep_half_written(path), *_sweep_torn(path), *_sweep_pushing(path)]
 
 
 def sweep_half_written(path: Path) -> list[Path]:
     """Removes files that were never finished, and pack indexes without their pack; what was removed."""
-    lonely = (each for each in _found(path, ["objects/pack/*.idx"]) if not each.with_suffix(".pack").exists())
-    return _remove(chain(_found(path, _HALF_WRITTEN), lonely))
+    indexes = _found(path, ["objects/pack/*.idx"])
+    orphans = (index for index in indexes if not index.with_suffix(".pack").exists())
+    return _remove(chain(_found(path, _HALF_WRITTEN), orphans))
 
 
 def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
-    """Removes the lock files of a killed writer, those of at least so many seconds; what was removed.
+    """Removes the lock files of a killed writer that are at least so many seconds old; what was removed.
 
-    Git holds such a lock for moments, so that in a repository which others push to, age tells a left one.
+    Git holds such a lock for moments only, so that in a repository which others push to, an old one is stale.
     """
     return _remove(lock for lock in _found(path, _LOCKS) if _age(lock) >= older_than)
 
 
 def lock_age(path: Path, reference: str) -> float | None:
-    """Seconds since somebody locked a reference; None when it is not locked."""
+    """Seconds since a reference was locked; None when it is not locked."""
     lock = path / f"{reference}.lock"
     return _age(lock) if lock.exists() else None
 
 
 @contextmanager
-def unsynced(clone: Clone) -> Iterator[None]:
-    """Objects are written in the block without a sync for each; one sync ends it.
+def unsynced(repo: Repository) -> Iterator[None]:
+    """In the block objects are written without a sync for each; one sync ends it.
 
-    A power cut in between may leave objects with a name and without their content, which a second try would
-    take for written. The mark makes the next start look at them.
+    A power cut before that may leave objects that have a name and no content, which a second try would take
+    for written. The marker makes the next start check them.
     """
-    mark = clone.path / _UNSYNCED
-    if not mark.exists():  # one that is there is of a try that failed: what it wrote is still to be looked at
+    mark = repo.path / _UNSYNCED
+    if not mark.exists():  # else it is of a try that failed, whose objects are still to be checked
         with mark.open("w") as file:
             os.fsync(file.fileno())
     yield
@@ -83,12 +80,12 @@ def unsynced(clone: Clone) -> Iterator[None]:
 
 
 @contextmanager
-def pushing(clone: Clone, remote: Path, moves: Mapping[str, str]) -> Iterator[None]:
-    """References of a repository on this machine are moved in the block, by name to a commit each.
+def pushing(repo: Repository, remote: Path, moves: Mapping[str, str]) -> Iterator[None]:
+    """In the block references of a repository on this machine are moved: name → commit.
 
-    The mark tells the next start which locks there are ours, should we be killed meanwhile.
+    The marker tells the next start which locks there are ours, should we be killed meanwhile.
     """
-    mark = clone.path / _PUSHING
+    mark = repo.path / _PUSHING
     mark.write_text(json.dumps({str(remote / f"{name}.lock"): new for name, new in moves.items()}))
     try:
         yield
@@ -97,7 +94,7 @@ def pushing(clone: Clone, remote: Path, moves: Mapping[str, str]) -> Iterator[No
 
 
 def _sweep_pushing(path: Path) -> list[Path]:
-    """Removes the locks that we held in a remote when we were killed: they hold what we were writing."""
+    """Removes the locks that we held in a remote when we were killed; they contain what we were writing."""
     mark = path / _PUSHING
     try:
         held: dict[str, str] = dict(json.loads(mark.read_text()))
@@ -105,19 +102,15 @@ def _sweep_pushing(path: Path) -> list[Path]:
         FileNotFoundError,
         ValueError,
         TypeError,
-    ):  # killed before the mark was whole, and so before any lock
+    ):  # killed before the marker was whole, so before any lock
         held = {}
-    ours = (Path(lock) for lock, new in held.items() if _holds(Path(lock), new))
-    gone = _remove(ours)
+    gone = []
+    for lock, commit in held.items():
+        with suppress(OSError, UnicodeDecodeError):
+            if Path(lock).read_text().strip() in ("", commit):
+                gone += _remove([Path(lock)])
     mark.unlink(missing_ok=True)
     return gone
-
-
-def _holds(lock: Path, commit: str) -> bool:
-    try:
-        return lock.read_text().strip() in ("", commit)
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def _sweep_torn(path: Path) -> list[Path]:
@@ -125,8 +118,8 @@ def _sweep_torn(path: Path) -> list[Path]:
     if not mark.exists():
         return []
     since = mark.stat().st_mtime
-    loose = (each for each in path.glob("objects/??/*") if each.stat().st_mtime >= since)
-    torn = _remove(each for each in list(loose) if not is_whole(each))
+    loose = (file for file in path.glob("objects/??/*") if file.stat().st_mtime >= since)
+    torn = _remove(file for file in list(loose) if not is_whole(file))
     os.sync()
     mark.unlink()
     return torn
@@ -140,52 +133,45 @@ def _age(path: Path) -> float:
 
 
 def _found(path: Path, patterns: Iterable[str]) -> Iterator[Path]:
-    """Folders may go meanwhile, as git removes empty ones: what is not found now is the next time."""
+    """Files by patterns. Git may remove empty folders meanwhile: the rest is found the next time."""
     for pattern in patterns:
         with suppress(FileNotFoundError):
             yield from path.glob(pattern)
 
 
-def _remove(paths: Iterator[Path]) -> list[Path]:
+def _remove(paths: Iterable[Path]) -> list[Path]:
     gone = list(paths)
     for path in gone:
         path.unlink(missing_ok=True)
     return gone
 
 
-LOOSE = 2000  # objects from which on it is worth it
-
-PACKS = 30
-
-SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
-
-_FAN_OUT = re.compile(r"[0-9a-f]{2}")
-
-
-def needs_packing(clone: Clone) -> bool:
-    """Whether the clone has many loose objects (estimated from a part of them) or many small packs."""
-    sample = clone.path / "objects" / "17"
-    few = len(list(sample.iterdir())) if sample.is_dir() else 0
-    return few * 256 >= LOOSE or len(_small_packs(clone)) >= PACKS
+def needs_packing(repo: Repository) -> bool:
+    """Whether there are many loose objects (estimated from one of 256 folders, as git does) or many small
+    packs.
+    """
+    sample = repo.path / "objects" / "17"
+    count = len(list(sample.iterdir())) if sample.is_dir() else 0
+    return count * 256 >= LOOSE or len(_small_packs(repo)) >= PACKS
 
 
-def pack_objects(clone: Clone) -> int:
+def pack(repo: Repository) -> int:
     """Packs what is loose or in small packs; how many objects. Nobody else may write meanwhile."""
-    loose = {oid: path for path, oid in _loose(clone)}
-    small = _small_packs(clone)
+    loose = {loose_id(path): path for path in loose_objects(repo.path) if not is_large(path)}
+    small = _small_packs(repo)
     packed = {oid for pack in small for oid in ids_of(pack)}
     wanted = loose.keys() | packed
     if not wanted or (not loose and len(small) < 2):
         return 0
-    builder = pygit2.PackBuilder(clone.git)
+    builder = pygit2.PackBuilder(repo.git)
     builder.set_threads(1)
     for oid in sorted(wanted):
         builder.add(pygit2.Oid(hex=oid))
     builder.write()
-    _sync(clone.path / "objects" / "pack")
-    made = next((pack for pack in _packs(clone) if wanted <= ids_of(pack)), None)
+    sync_folder(repo.path / "objects" / "pack")
+    made = next((pack for pack in _packs(repo) if wanted <= ids_of(pack)), None)
     if made is None:
-        return 0  # what is there stays
+        return 0  # everything stays
     for pack in small:
         if pack != made:
             pack.with_suffix(".idx").unlink()
@@ -195,29 +181,12 @@ def pack_objects(clone: Clone) -> int:
     return len(wanted)
 
 
-def _loose(clone: Clone) -> Iterator[tuple[Path, str]]:
-    for folder in (clone.path / "objects").iterdir():
-        if _FAN_OUT.fullmatch(folder.name):
-            for path in folder.iterdir():
-                if len(path.name) == 2 * _ID_BYTES - 2 and not is_large(path):
-                    yield path, folder.name + path.name
+def _packs(repo: Repository) -> list[Path]:
+    packs = (repo.path / "objects" / "pack").glob("pack-*.pack")
+    return [
+        path for path in packs if path.with_suffix(".idx").exists() and not path.with_suffix(".keep").exists()
+    ]
 
 
-def _packs(clone: Clone) -> list[Path]:
-    return [path for path in (clone.path / "objects" / "pack").glob("pack-*.pack") if _is_whole(path)]
-
-
-def _is_whole(pack: Path) -> bool:
-    return pack.with_suffix(".idx").exists() and not pack.with_suffix(".keep").exists()
-
-
-def _small_packs(clone: Clone) -> list[Path]:
-    return [path for path in _packs(clone) if path.stat().st_size <= SMALL_PACK]
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _small_packs(repo: Repository) -> list[Path]:
+    return [path for path in _packs(repo) if path.stat().st_size <= SMALL_PACK]

@@ -1,14 +1,10 @@
-"""Objects as they lie on the disk: whole or broken, small ones at once, large ones in pieces.
-
-Objects as they lie on the disk: whether a loose one is whole, and trees opened only when they are.
+"""Objects as they lie on the disk: whole or broken, small ones read at once, large ones in pieces.
 
 libgit2 (seen in 1.9.7) never returns from reading a loose object that was cut short, say by a faulty disk: it
-asks zlib for the rest for ever. So objects that people ask to see or to check are looked at before.
+asks zlib for the rest for ever. So loose objects are checked here before libgit2 reads them.
 
-Content of files in pieces, so that memory stays flat however large they are.
-
-libgit2 reads an object whole. Large objects of ours lie loose, one zlib stream a file (see `upkeep`), and are
-read from there.
+libgit2 reads an object whole. Large objects lie loose, one zlib stream a file (see `maintenance`), and are
+read in pieces, so that memory stays flat however large they are.
 """
 
 from __future__ import annotations
@@ -21,15 +17,33 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pygit2
 from pygit2.enums import ObjectType
 
-from . import errors, lfs
-from .repository import Clone
+from . import lfs
+from .errors import ContentMissing, ObjectBroken, git_errors
+from .repository import Repository
 
-_HASH_SIZE = 1 << 20
+READ_SIZE = 1 << 20  # bytes
+LARGE = 1 << 20  # bytes, packed or unpacked, above which a loose object is read in pieces
+_ZLIB_FACTOR = 1032  # the most that zlib can compress anything
+_INDEX_HEAD, _INDEX_TABLE, _ID_BYTES = 8, 256 * 4, 20  # bytes, of git's pack index version 2
+_FAN_OUT = re.compile(r"[0-9a-f]{2}")
+_RAW_ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
+_OBJECT_TYPES = {
+    b"commit": ObjectType.COMMIT,
+    b"tree": ObjectType.TREE,
+    b"blob": ObjectType.BLOB,
+    b"tag": ObjectType.TAG,
+}
+
+
+def blob_hash(size: int) -> hashlib._Hash:
+    """A hash that becomes a blob's id (and its SWHID) once `size` bytes of content were added."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def loose_path(repository: Path, oid: str) -> Path:
@@ -38,19 +52,19 @@ def loose_path(repository: Path, oid: str) -> Path:
 
 
 def is_whole(loose: Path) -> bool:
-    """Whether a loose object's content is what its name says. Raises FileNotFoundError."""
+    """Whether a loose object's content has the id that is its name. Raises FileNotFoundError."""
     digest, unpack = hashlib.sha1(usedforsecurity=False), zlib.decompressobj()
     try:
         with loose.open("rb") as file:
-            while piece := file.read(_HASH_SIZE):
+            while piece := file.read(READ_SIZE):
                 digest.update(unpack.decompress(piece))
     except zlib.error:
         return False
-    return unpack.eof and digest.hexdigest() == loose.parent.name + loose.name
+    return unpack.eof and digest.hexdigest() == loose_id(loose)
 
 
 def loose_content(repository: Path, oid: str) -> bytes | None:
-    """Content of a loose object, without the head; None when it is packed or absent. Raises OSError."""
+    """Content of a loose object, without the head; None when it is packed or absent. Raises ObjectBroken."""
     path = loose_path(repository, oid)
     unpack = zlib.decompressobj()
     try:
@@ -64,13 +78,13 @@ def loose_content(repository: Path, oid: str) -> bytes | None:
     return whole.partition(b"\0")[2]  # "blob <size>" comes first
 
 
-def _broken(loose: Path) -> OSError:
-    return OSError(f"the object {loose} is broken or cut short")
+def _broken(loose: Path) -> ObjectBroken:
+    return ObjectBroken(f"the object {loose} is broken or cut short")
 
 
-def require_whole(clone: Clone, oid: str) -> None:
-    """Raises OSError for a loose object that is broken or cut short; one that is packed passes."""
-    loose = loose_path(clone.path, oid)
+def check_object(repo: Repository, oid: str) -> None:
+    """Raises ObjectBroken for a loose object that is broken or cut short; one that is packed passes."""
+    loose = loose_path(repo.path, oid)
     try:
         whole = is_whole(loose)
     except FileNotFoundError:
@@ -79,59 +93,55 @@ def require_whole(clone: Clone, oid: str) -> None:
         raise _broken(loose)
 
 
-def top_tree(clone: Clone, oid: str) -> pygit2.Tree:
-    """The tree of a commit, or the tree of that id. Raises KeyError for none, OSError for a broken one."""
-    require_whole(clone, oid)
-    found = clone.git[oid]
+def top_tree(repo: Repository, oid: str) -> pygit2.Tree:
+    """The tree of a commit, or the tree of that id. Raises ObjectBroken, and KeyError for none."""
+    check_object(repo, oid)
+    found = repo.git[oid]
     if found.type == ObjectType.COMMIT:
-        require_whole(clone, str(found.peel(pygit2.Commit).tree_id))
+        check_object(repo, str(found.peel(pygit2.Commit).tree_id))
     return found.peel(pygit2.Tree)
-
-
-LARGE = 1 << 20  # bytes, packed or unpacked, from which on a loose object is read in pieces
-
-READ_SIZE = 1 << 20
-
-_MOST_PACKED = 1032  # times that zlib can make anything smaller
 
 
 @dataclass(frozen=True, slots=True)
 class ContentStream:
-    """A file's content: its size in bytes, and the bytes in pieces, once."""
+    """A file's content: its size in bytes, and the bytes in pieces, which can be read once.
+
+    Reading them raises RepositoryError, and ContentMissing.
+    """
 
     size: int
     pieces: Iterator[bytes | memoryview]
 
 
-def open_content(clone: Clone, oid: pygit2.Oid, *, with_lfs: bool) -> ContentStream:
+def open_content(repo: Repository, oid: pygit2.Oid, *, with_lfs: bool) -> ContentStream:
     """The content of a blob; of a pointer what it stands for.
 
-    `with_lfs`: whatever looks like a pointer is one. Without it one is where its content is here: a tree may
-    have lost what told so.
+    `with_lfs`: whatever looks like a pointer is one. Otherwise only a pointer whose content is here is one: a
+    tree may have lost its attributes.
 
-    Raises lfs.ContentMissing when content is not here, OSError for a blob that is broken, KeyError for none.
+    Raises ContentMissing when content is not here, ObjectBroken, and KeyError for none.
     """
-    plain = open_blob(clone, oid)
+    plain = open_raw_blob(repo, oid)
     if not lfs.may_be_pointer(plain.size):
         return plain
     whole = b"".join(plain.pieces)
-    pointer = lfs.parse(whole)
-    if pointer is None or not (with_lfs or lfs.is_here(clone, pointer)):
+    pointer = lfs.parse_pointer(whole)
+    if pointer is None or not (with_lfs or lfs.has_lfs_content(repo, pointer)):
         return ContentStream(len(whole), iter((whole,)))
-    if not lfs.content_path(clone, pointer.oid).exists():
-        raise errors.ContentMissing(pointer.oid)
-    return ContentStream(pointer.size, lfs.content_pieces(clone, pointer))
+    if not lfs.content_path(repo, pointer.oid).exists():
+        raise ContentMissing(pointer.oid)
+    return ContentStream(pointer.size, lfs.content_pieces(repo, pointer))
 
 
-def open_blob(clone: Clone, oid: pygit2.Oid) -> ContentStream:
-    """What git holds. Loose objects never go through libgit2, see `objects`."""
-    loose = large_loose(clone.path, oid)
+def open_raw_blob(repo: Repository, oid: pygit2.Oid) -> ContentStream:
+    """A blob as git has it; of a large file its pointer."""
+    loose = large_loose(repo.path, oid)
     if loose is not None:
         return ContentStream(_declared_size(loose), _inflated(loose))
-    content = loose_content(clone.path, str(oid))
+    content = loose_content(repo.path, str(oid))
     if content is not None:
         return ContentStream(len(content), iter((content,)))
-    blob = clone.git[oid].peel(pygit2.Blob)
+    blob = repo.git[oid].peel(pygit2.Blob)
     return ContentStream(blob.size, iter((memoryview(blob),)))
 
 
@@ -141,7 +151,7 @@ def _declared_size(path: Path) -> int:
     try:
         return int(zlib.decompressobj().decompress(packed, 64).partition(b"\0")[0].split()[1])
     except (zlib.error, ValueError, IndexError) as error:
-        raise OSError(f"{path} is broken: {error}") from error
+        raise ObjectBroken(f"{path} is broken: {error}") from error
 
 
 def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
@@ -156,14 +166,14 @@ def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
 def is_large(loose: Path) -> bool:
     """Whether a loose object is to be read in pieces, for its size on the disk or what it unpacks to."""
     stored = loose.stat().st_size
-    return stored > LARGE or (stored > LARGE // _MOST_PACKED and _declared_size(loose) > LARGE)
+    return stored > LARGE or (stored > LARGE // _ZLIB_FACTOR and _declared_size(loose) > LARGE)
 
 
 def _inflated(path: Path) -> Iterator[bytes]:
-    """Raises zlib.error (as OSError) for a file that is broken or cut short."""
+    """Raises ObjectBroken for a file that is broken or cut short."""
     stream = zlib.decompressobj()
     head = True
-    with path.open("rb") as file:
+    with git_errors(), path.open("rb") as file:
         try:
             while piece := stream.unconsumed_tail or file.read(READ_SIZE):
                 data = stream.decompress(piece, READ_SIZE)
@@ -171,19 +181,17 @@ def _inflated(path: Path) -> Iterator[bytes]:
                     data, head = data.partition(b"\0")[2], False  # "blob <size>" comes first
                 yield data
         except zlib.error as error:
-            raise OSError(f"{path} is broken: {error}") from error
+            raise ObjectBroken(f"{path} is broken: {error}") from error
     if not stream.eof:
-        raise OSError(f"{path} is cut short")
+        raise ObjectBroken(f"{path} is cut short")
 
 
-Place = Callable[[], AbstractContextManager[None]]
+Target = Callable[[], AbstractContextManager[None]]
+"""Makes a block in which only the target repository is used, so that its failures can be told from ours."""
 
 
-def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, at: Place) -> None:
-    """Puts a blob into another repository on this machine; it is whole there, or not there.
-
-    `at`: makes the block in which only the target is used, so that its failures can be told from ours.
-    """
+def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, at: Target) -> None:
+    """Copies a blob into another repository on this machine; it is whole there, or not there."""
     loose = large_loose(Path(source.path), oid)
     if loose is None:
         content = loose_content(Path(source.path), str(oid))
@@ -197,8 +205,8 @@ def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.
         _copy_file(loose, loose_path(Path(target.path), str(oid)), at)
 
 
-def _copy_file(source: Path, target: Path, at: Place) -> None:
-    temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git sweeps files of such names
+def _copy_file(source: Path, target: Path, at: Target) -> None:
+    temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git removes old files of such names
     with source.open("rb") as reading:
         try:
             with at():
@@ -217,11 +225,8 @@ def _copy_file(source: Path, target: Path, at: Place) -> None:
                 temporary.unlink()
 
 
-_INDEX_HEAD, _INDEX_TABLE, _ID_BYTES = 8, 256 * 4, 20  # bytes, of git's pack index version 2
-
-
 def ids_of(pack: Path) -> set[str]:
-    """Ids of the objects in a pack, from its index; empty for an index that is not of version 2."""
+    """Ids of the objects in a pack, from its index; empty for an index that is not version 2."""
     data = pack.with_suffix(".idx").read_bytes()
     if data[:_INDEX_HEAD] != b"\xfftOc\0\0\0\x02":
         return set()
@@ -231,20 +236,25 @@ def ids_of(pack: Path) -> set[str]:
     return {data[end - _ID_BYTES : end].hex() for end in ends}
 
 
-FAN_OUT = re.compile(r"[0-9a-f]{2}")
+def loose_objects(repository: Path) -> Iterator[Path]:
+    """The files of all loose objects."""
+    folder = repository / "objects"
+    for inner in folder.iterdir() if folder.is_dir() else ():
+        if _FAN_OUT.fullmatch(inner.name) and inner.is_dir():
+            yield from (path for path in inner.iterdir() if len(path.name) == 2 * _ID_BYTES - 2)
 
-_RAW_ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
 
-_OBJECT_TYPES = {
-    b"commit": ObjectType.COMMIT,
-    b"tree": ObjectType.TREE,
-    b"blob": ObjectType.BLOB,
-    b"tag": ObjectType.TAG,
-}
+def loose_id(path: Path) -> str:
+    return path.parent.name + path.name
+
+
+def raw_entries(tree: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Mode, name and id of each entry, from a tree object's content."""
+    return ((match[1], match[2], match[3]) for match in _RAW_ENTRY.finditer(tree))
 
 
 class ObjectUnreadable(Exception):
-    """An object that is missing or spoilt; the message says which and how."""
+    """An object that is missing or damaged; the message says which and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +277,12 @@ class RawObjects:
             self._packs.add_backend(pygit2.OdbBackendPack(str(folder)), 1)
 
     def read(self, oid: str) -> tuple[ObjectType, bytes]:
-        """Kind and content. Raises Unreadable."""
+        """Type and content. Raises ObjectUnreadable."""
         loose = loose_path(self.repository, oid)
         try:
             if loose.exists():
                 if not is_whole(loose):
-                    raise ObjectUnreadable(f"{oid} is spoilt")
+                    raise ObjectUnreadable(f"{oid} is damaged")
                 head, _, content = zlib.decompress(loose.read_bytes()).partition(b"\0")
                 return _OBJECT_TYPES[head.split()[0]], content
             kind, content = self._packs.read(pygit2.Oid(hex=oid))[:2]
@@ -283,18 +293,18 @@ class RawObjects:
             raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
 
     def check(self, oid: str) -> None:
-        """Raises Unreadable unless an object is whole; a loose one is read in pieces."""
+        """Raises ObjectUnreadable unless an object is whole; a loose one is read in pieces."""
         loose = loose_path(self.repository, oid)
         try:
             if not loose.exists():
                 self.read(oid)
             elif not is_whole(loose):
-                raise ObjectUnreadable(f"{oid} is spoilt")
+                raise ObjectUnreadable(f"{oid} is damaged")
         except OSError as error:
             raise ObjectUnreadable(f"{oid} cannot be read ({error.strerror})") from error
 
     def commit(self, oid: str) -> RawCommit:
-        """Raises Unreadable, also for what is no commit."""
+        """Raises ObjectUnreadable, also for what is no commit."""
         kind, raw = self.read(oid)
         if kind != ObjectType.COMMIT:
             raise ObjectUnreadable(f"{oid} is no commit")
@@ -306,16 +316,16 @@ class RawObjects:
         return RawCommit(oid, tree, parents, message.decode(errors="replace"), raw)
 
     def entries(self, tree: str) -> list[tuple[int, str]]:
-        """Mode and id of what is in a tree. Raises Unreadable."""
+        """Mode and id of a tree's entries. Raises ObjectUnreadable."""
         kind, raw = self.read(tree)
         if kind != ObjectType.TREE:
             raise ObjectUnreadable(f"{tree} is no tree")
-        return [(int(m[1], 8), m[3].hex()) for m in _RAW_ENTRY.finditer(raw)]
+        return [(int(mode, 8), oid.hex()) for mode, _, oid in raw_entries(raw)]
 
     def below(self, tree: str, known: set[str]) -> Iterator[tuple[str, bool]]:
-        """Ids of a tree and all below that are not `known`, the tree last; and whether each is a blob.
+        """Ids of a tree and all below it that are not `known`, the tree last; and whether each is a blob.
 
-        Adds them to `known`. Raises Unreadable for a tree; blobs are not read.
+        Adds them to `known`. Raises ObjectUnreadable for a tree; blobs are not read.
         """
         todo: list[tuple[str, bool]] = [(tree, False)]
         while todo:
@@ -333,18 +343,9 @@ class RawObjects:
                         yield inner, True
 
     def all_commits(self) -> Iterator[RawCommit]:
-        """All commits that can be read, whether anything leads to them or not."""
-        for oid in self._ids():
-            try:
+        """All commits that can be read, whether any reference leads to them or not."""
+        packs = (self.repository / "objects" / "pack").glob("pack-*.pack")
+        packed = (ids_of(pack) for pack in packs if pack.with_suffix(".idx").exists())
+        for oid in chain(map(loose_id, loose_objects(self.repository)), chain.from_iterable(packed)):
+            with suppress(ObjectUnreadable):
                 yield self.commit(oid)
-            except ObjectUnreadable:
-                continue
-
-    def _ids(self) -> Iterator[str]:
-        folder = self.repository / "objects"
-        for inner in folder.iterdir() if folder.is_dir() else ():
-            if FAN_OUT.fullmatch(inner.name) and inner.is_dir():
-                yield from (inner.name + each.name for each in inner.iterdir() if len(each.name) == 38)
-        for pack in (folder / "pack").glob("pack-*.pack"):
-            if pack.with_suffix(".idx").exists():
-                yield from ids_of(pack)

@@ -1,13 +1,9 @@
 r"""Which names and links a dataset may hold: one rule for what a tool writes and what a remote has.
 
-Which names a dataset may hold: one rule for what a tool writes and for what a remote has. Pure.
-
-Where the links of a tree lead: the one judgement for all trees that reach a node or leave it.
-
 A link is resolved as a kernel does it, name by name and through the other links of the same tree: `l -> .`
-makes `x -> l/l/../../etc/hostname` lead out, though its text does not. It is judged as well as it is
-written (for programs that shorten paths without looking) and as file systems of other machines take it,
-which tell no case apart, or for which `\` parts names.
+makes `x -> l/l/../../etc/hostname` lead out, though its text does not. It is judged also as it is written
+(for programs that normalise paths without looking) and as other file systems read it, which ignore case, or
+separate names by `\`.
 """
 
 from __future__ import annotations
@@ -22,24 +18,25 @@ from pygit2 import Oid
 
 from mao_shared.errors import InvalidInput
 
-from .objects import loose_content, top_tree
-from .repository import Clone
+from .objects import loose_content, raw_entries, top_tree
+from .repository import Repository
 
 MAX_DEPTH = 100  # folders in folders
-
 PATH_MAX = 4096  # bytes of a path on Linux, with the byte that ends it
-
 _GIT = frozenset({".git", "git~1"})
-
-# HFS+ takes a name with these characters for the same name without them.
+# HFS+ ignores these characters in names.
 IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+MAX_LINKS = 500_000  # in one tree; a small pack can stand for more
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CACHED = 1 << 15  # folders that are known to have no links below
+_SHOWN = 200  # characters of a path in a message
 
 
 def leads_out(path: str) -> bool:
     """Whether a path of a tree could lead out of the folder, or the archive, that it is put into.
 
-    A backslash is a character like any other here, and parts names on Windows: a path that has some must lead
-    nowhere in either reading.
+    A backslash is an ordinary character here, and separates names on Windows: a path must be safe in both
+    readings.
     """
     return any(name in ("", ".", "..") or is_git_name(name) for name in path.split("/")) or (
         "\\" in path and any(_is_up_on_windows(name) for name in path.replace("\\", "/").split("/"))
@@ -47,12 +44,12 @@ def leads_out(path: str) -> bool:
 
 
 def _is_up_on_windows(name: str) -> bool:
-    """Whether a name means the folder above, or git's own; Windows takes no dots and blanks at an end."""
+    """Whether a name means the folder above, or git's own. Windows ignores trailing dots and blanks."""
     return (name.startswith("..") and not name.rstrip(". ")) or is_git_name(name)
 
 
 def path_fault(path: str) -> str | None:
-    """Why a path of a tree cannot be handed on as it is; None when it can."""
+    """Why a path of a tree cannot be put into an archive or a crate; None when it can."""
     if leads_out(path):
         return "its name could lead out of a folder"
     if path.count("/") > MAX_DEPTH:
@@ -64,24 +61,16 @@ def path_fault(path: str) -> str | None:
 
 
 def printable(path: str) -> str:
-    """A path for people and for JSON: bytes that are no UTF-8 as escapes."""
+    """A path for people and for JSON: bytes that are not UTF-8 as escapes."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def is_git_name(name: str) -> bool:
-    """Whether the name is `.git` or what some file system takes for it."""
+    """Whether the name is `.git`, or some file system takes it for that."""
     if name.isascii() and name[:1] not in (".", "g", "G"):
         return False
     return name.lower().translate(IGNORED).partition(":")[0].rstrip(". ") in _GIT
 
-
-MAX_LINKS = 500_000  # in one tree: a small pack can stand for more
-
-_ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
-
-_DRIVE = re.compile(r"[A-Za-z]:")
-
-_REMEMBERED = 1 << 15  # folders of which is known whether links are below
 
 Names = Callable[[str], list[str]]
 
@@ -89,8 +78,8 @@ Names = Callable[[str], list[str]]
 def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
     """Pure: of a tree's links (path → target) those that lead out of it, or to git's own files, and why.
 
-    What is no link counts as a folder, also where there is nothing: it may be one tomorrow. A loop leads
-    nowhere and is none of them. Work is proportional to the length of all targets.
+    What is no link counts as a folder, even if there is nothing: it may be one tomorrow. A loop leads nowhere
+    and is allowed. Work is proportional to the length of all targets.
     """
     found = {path: why for path, target in links.items() if (why := _fault_of(target)) is not None}
     unsound = list(found)
@@ -130,13 +119,13 @@ def _exact(path: str) -> list[str]:
 
 
 def _elsewhere(path: str) -> list[str]:
-    """The names as Windows and macOS take them: without case, composed, and without what they strip."""
+    """The names as Windows and macOS read them: without case, composed, and without what they strip."""
     names = []
     for name in path.replace("\\", "/").split("/"):
         plain = unicodedata.normalize("NFC", name.translate(IGNORED)).casefold()
         kept = plain.partition(":")[0].rstrip(". ") or plain
         if kept.strip(". ") == "" and len(kept.strip(" ")) > 1:
-            kept = ".."  # '.. ' and '...' are taken for it here and there
+            kept = ".."  # as some systems read '.. ' and '...'
         if kept.strip(" ") not in ("", "."):
             names.append(kept)
     return names
@@ -169,7 +158,7 @@ class _Place:
 
 
 class _Tree:
-    """The links of a tree as one reading of names has them."""
+    """The links of a tree in one reading of names."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -177,9 +166,9 @@ class _Tree:
         self._links: dict[str, _Place] = {}
 
     def add(self, path: str, target: str, answer: str | None = None) -> None:
-        """Adds a link; of several with one name as this reading takes it, the first counts for the others.
+        """Adds a link; of several with one name in this reading, the first counts for all.
 
-        `answer`: why it leads out, where that is known.
+        `answer`: why it leads out, if that is known.
         """
         place = self._top
         for name in self._names(path):
@@ -212,7 +201,7 @@ class _Tree:
         rest: list[str],
         todo: list[tuple[_Place, _Place | None, list[str]]],
     ) -> _Place | str | None:
-        """Where a link leads; `_FOLLOWS` when another link on the way is to be followed before."""
+        """Where a link leads; `_FOLLOWS` when another link on the way has to be followed first."""
         while rest and here is not None:
             name = rest.pop()
             if is_git_name(name):
@@ -244,79 +233,73 @@ _FOLLOWS = _Place(None)
 _without_links: OrderedDict[bytes, bool] = OrderedDict()
 
 
-def links_of(clone: Clone, tree: str) -> dict[str, str]:
+def links_of(repo: Repository, tree: str) -> dict[str, str]:
     """Path → target of all links in a tree (or commit), in git's order.
 
-    Folders without links below are remembered by their id, so that after the first look only what has changed
-    is looked through. Raises InvalidInput (`dataset-unsafe`) for more links than any dataset has, and what
-    repository.TROUBLE lists.
+    Folders without links below are cached by their id, so that after the first time only what has changed is
+    read. Raises InvalidInput (`dataset-unsafe`) for more links than any dataset has.
     """
     found: dict[str, str] = {}
-    _collect(clone, bytes(top_tree(clone, tree).id.raw), "", 0, found)
+    _collect(repo, bytes(top_tree(repo, tree).id.raw), "", 0, found)
     return found
 
 
-def _collect(clone: Clone, tree: bytes, inside: str, depth: int, found: dict[str, str]) -> bool:
+def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict[str, str]) -> bool:
     """Whether there are links in a folder or below."""
     if depth > MAX_DEPTH + 1 or tree in _without_links:
-        return False  # what lies deeper is refused or left out for that
-    raw = _raw(clone, tree)
+        return False  # deeper folders are refused or left out for that
+    raw = _raw(repo, tree)
     links = False
-    for mode, name, oid in _entries(raw) if b"120000 " in raw or b"40000 " in raw else ():
+    for mode, name, oid in raw_entries(raw) if b"120000 " in raw or b"40000 " in raw else ():
+        if mode not in (b"120000", b"40000", b"040000"):
+            continue
         path = inside + name.decode(errors="surrogateescape")
         if mode == b"120000":
             links = True
-            found[path] = _target(clone, oid)
+            found[path] = _target(repo, oid)
             if len(found) > MAX_LINKS:
                 raise InvalidInput(
                     f"The dataset has more than {MAX_LINKS} links.",
                     code="dataset-unsafe",
-                    next="Look who pushed them: git log --all -- , and remove them from the branch.",
+                    next="See who pushed them: git log --all -- , and remove them from the branch.",
                 )
-        elif _collect(clone, oid, path + "/", depth + 1, found):
+        elif _collect(repo, oid, path + "/", depth + 1, found):
             links = True
     if not links:
         _without_links[tree] = True
-        while len(_without_links) > _REMEMBERED:
+        while len(_without_links) > _CACHED:
             _without_links.pop(next(iter(_without_links)), None)
     return links
 
 
-def _entries(raw: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    return [(m[1], m[2], m[3]) for m in _ENTRY.finditer(raw) if m[1] in (b"120000", b"40000", b"040000")]
+def _raw(repo: Repository, oid: bytes) -> bytes:
+    loose = loose_content(repo.path, oid.hex())
+    return loose if loose is not None else bytes(repo.git[Oid(raw=oid)].read_raw())
 
 
-def _raw(clone: Clone, oid: bytes) -> bytes:
-    loose = loose_content(clone.path, oid.hex())
-    return loose if loose is not None else bytes(clone.git[Oid(raw=oid)].read_raw())
-
-
-def _target(clone: Clone, oid: bytes) -> str:
-    if int(clone.git.odb.read_header(Oid(raw=oid))[1]) >= PATH_MAX:
+def _target(repo: Repository, oid: bytes) -> str:
+    if int(repo.git.odb.read_header(Oid(raw=oid))[1]) >= PATH_MAX:
         return "\0"  # no path is so long: unreadable
-    return _raw(clone, oid).decode(errors="surrogateescape")
+    return _raw(repo, oid).decode(errors="surrogateescape")
 
 
-def newly_leading_out(clone: Clone, tree: str, before: Sequence[str]) -> dict[str, str]:
-    """The links of a tree that lead out and did not do so in the trees that it was made of, and why."""
-    links = links_of(clone, tree)
+def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> dict[str, str]:
+    """The links of a tree that lead out and did not in the trees that it was merged from, and why."""
+    links = links_of(repo, tree)
     wrong = escaping_links(links) if links else {}
-    for each in before if wrong else ():
-        had = links_of(clone, each)
+    for source in before if wrong else ():
+        had = links_of(repo, source)
         for path in escaping_links(had):
             if links.get(path) == had[path]:
                 wrong.pop(path, None)
     return wrong
 
 
-_SHOWN = 200  # characters of a path in a message
-
-
 def unsafe_name(path: str, why: str) -> InvalidInput:
-    """A tree with a name that cannot be used; MAO publishes none such."""
+    """A tree has a name that cannot be used; MAO publishes no such tree."""
     name = printable(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
     return InvalidInput(
         f"The dataset holds the name {name!r}, which {why}.",
         code="dataset-unsafe",
-        next="Look who pushed it: git log --all -- , and remove it from the branch.",
+        next="See who pushed it: git log --all -- , and remove it from the branch.",
     )

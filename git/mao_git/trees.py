@@ -1,7 +1,4 @@
-"""Reading trees: folders, files, entries, and all that an archive of a folder holds.
-
-Reading a clone for people: log, listings, files.
-"""
+"""Reading trees: folders, files, entries, and all that an archive of a folder holds."""
 
 from __future__ import annotations
 
@@ -16,115 +13,11 @@ from pygit2.enums import FileMode
 from mao_shared.errors import InvalidInput, NotFound
 
 from . import lfs
-from .objects import ContentStream, open_blob, open_content, require_whole, top_tree
+from .objects import ContentStream, check_object, open_content, open_raw_blob, top_tree
 from .paths import escaping_links, links_of, path_fault, unsafe_name
-from .repository import Clone
+from .repository import Repository, tree_entry
 
-_ENTRY_KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """`kind`: file, folder, link or submodule; `size` in bytes, only for files and links."""
-
-    name: str
-    kind: str
-    id: str
-    size: int | None
-    executable: bool
-
-
-def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
-    """The entries of a folder in git's order; raises NotFound."""
-    found = _require_at(clone, commit, path)
-    if not isinstance(found, pygit2.Tree):
-        raise InvalidInput(
-            f"{path!r} is a file.",
-            code="path-not-a-folder",
-            next=f"Read it: maoctl dataset cat {clone.path.stem} {shlex.quote(path)}",
-        )
-    with_lfs = lfs.uses_lfs(top_tree(clone, commit))
-    return [_file_entry(clone, entry, with_lfs) for entry in found]
-
-
-def _file_entry(clone: Clone, entry: pygit2.Object, with_lfs: bool) -> FileEntry:
-    mode = FileMode(entry.filemode)
-    size = entry.size if isinstance(entry, pygit2.Blob) else None
-    if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
-        pointer = lfs.parse(entry.data)
-        if pointer is not None and (with_lfs or lfs.is_here(clone, pointer)):
-            size = pointer.size
-    kind = _ENTRY_KINDS.get(mode, "file")
-    return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
-
-
-def list_paths(clone: Clone, commit: str) -> list[str]:
-    """Paths of all files and links in a commit."""
-    paths: list[str] = []
-    folders = [("", top_tree(clone, commit))]
-    while folders:
-        inside, tree = folders.pop()
-        require_whole(clone, str(tree.id))
-        for entry in tree:
-            path = f"{inside}{entry.name}"
-            if isinstance(entry, pygit2.Tree):
-                folders.append((path + "/", entry))
-            elif isinstance(entry, pygit2.Blob):
-                paths.append(path)
-    return paths
-
-
-def read_file(clone: Clone, commit: str, path: str) -> bytes:
-    """Content of a file (of a link: its target), whole; see `open_file`."""
-    return b"".join(open_file(clone, commit, path).pieces)
-
-
-def open_file(clone: Clone, commit: str, path: str) -> ContentStream:
-    """A file (of a link: its target) to be read in pieces, also where git has only an LFS pointer.
-
-    Raises NotFound, InvalidInput, and lfs.ContentMissing when the content must be fetched first.
-    """
-    found = _require_at(clone, commit, path)
-    if not isinstance(found, pygit2.Blob):
-        raise InvalidInput(
-            f"{path!r} is a folder.",
-            code="path-not-a-file",
-            next=f"List it: maoctl dataset files {clone.path.stem} --path {shlex.quote(path)}",
-        )
-    return open_content(clone, found.id, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
-
-
-def content_id(clone: Clone, commit: str, path: str) -> str:
-    """The id that a commit has for a file or link; raises NotFound."""
-    return str(_require_at(clone, commit, path).id)
-
-
-def tree_uses_lfs(clone: Clone, tree: str) -> bool:
-    """Whether pointers in a tree (or commit) stand for other content."""
-    return lfs.uses_lfs(top_tree(clone, tree))
-
-
-def text_at(clone: Clone, tree: str, name: str) -> str:
-    """A file at the top of a tree (or commit) as text; empty when there is none."""
-    top = top_tree(clone, tree)
-    found = top[name] if name in top else None  # noqa: SIM401 (a tree has no 'get')
-    return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
-
-
-def _require_at(clone: Clone, commit: str, path: str) -> pygit2.Object:
-    """Walks the tree by name only; '..' and the like are names that no tree has."""
-    found: pygit2.Object = top_tree(clone, commit)
-    for name in filter(None, path.split("/")):
-        if not isinstance(found, pygit2.Tree) or name not in found:
-            raise NotFound(
-                f"There is no {path!r} in commit {commit[:10]}.",
-                code="path-not-found",
-                next=f"List what is there: maoctl dataset files {clone.path.stem}",
-            )
-        found = found[name]
-        if isinstance(found, pygit2.Tree):
-            require_whole(clone, str(found.id))
-    return found
+_KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
 
 
 class TreeEntry(NamedTuple):
@@ -142,66 +35,23 @@ class TreeEntry(NamedTuple):
         return self.mode == FileMode.BLOB_EXECUTABLE
 
 
-def entry_of(found: pygit2.Object | None) -> TreeEntry | None:
-    return None if found is None else TreeEntry(str(found.id), int(found.filemode))
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """`kind`: file, folder, link or submodule; `size` in bytes, only for files and links."""
 
-
-def entry_at(clone: Clone, commit: str, path: str) -> TreeEntry | None:
-    """The file, link or submodule that a commit has at a path."""
-    found: pygit2.Object = top_tree(clone, commit)
-    for name in path.split("/"):
-        if not isinstance(found, pygit2.Tree) or name not in found:
-            return None
-        found = found[name]
-    return None if isinstance(found, pygit2.Tree) else entry_of(found)
-
-
-def names_in(clone: Clone, commit: str, path: str) -> list[str]:
-    """Names of what is in a folder, in git's order; none where there is no such folder."""
-    found: pygit2.Object = top_tree(clone, commit)
-    for name in path.split("/"):
-        if not isinstance(found, pygit2.Tree) or name not in found:
-            return []
-        found = found[name]
-    return [entry.name or "" for entry in found] if isinstance(found, pygit2.Tree) else []
-
-
-def content_of(clone: Clone, content: str) -> bytes:
-    """The bytes of a blob as git has it, of a large file its pointer; raises OSError, KeyError."""
-    return b"".join(open_blob(clone, pygit2.Oid(hex=content)).pieces)
-
-
-def size_of(clone: Clone, content: str) -> int:
-    """Bytes of a blob, without reading it."""
-    return int(clone.git.odb.read_header(pygit2.Oid(hex=content))[1])
-
-
-def content_ids(clone: Clone, commit: str, paths: Iterable[str]) -> dict[str, str]:
-    """The id of the content at each path that a commit has a file or link at."""
-    tree = top_tree(clone, commit)
-    found = ((path, _object_at(tree, path)) for path in paths)
-    return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
-
-
-def head_of(clone: Clone, content: str, most: int = 200) -> bytes:
-    """The beginning of a small content; empty for a larger one, which is not loaded."""
-    blob = clone.git[content]
-    return blob.data if isinstance(blob, pygit2.Blob) and blob.size <= most else b""
-
-
-def _object_at(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
-    try:
-        return tree[path]
-    except KeyError:
-        return None
+    name: str
+    kind: str
+    id: str
+    size: int | None
+    executable: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """A file or link below a path; `size` in bytes of what `open_id` gives.
+    """A file or link below a path; `size` in bytes of what `open_blob` gives.
 
-    `link`: whether it is to be a link where it is unpacked. One that would lead out of the tree is a file
-    with its target as text, as it is where tools read a dataset.
+    `link`: whether it is unpacked as a link. One that leads out of the tree is unpacked as a file with its
+    target as text, as tools see it in their data folder.
     """
 
     path: str
@@ -211,70 +61,208 @@ class ArchiveEntry:
     link: bool
 
 
-def kind_at(clone: Clone, commit: str, path: str) -> str | None:
+# objects by id
+
+
+def has_object(repo: Repository, object_id: str) -> bool:
+    """Whether an object is in the repository. Raises ObjectBroken, since libgit2 would read it to tell."""
+    check_object(repo, object_id)
+    return object_id in repo.git
+
+
+def read_blob(repo: Repository, blob: str) -> bytes:
+    """The bytes of a blob as git has it; of a large file its pointer."""
+    return b"".join(open_raw_blob(repo, pygit2.Oid(hex=blob)).pieces)
+
+
+def small_blob(repo: Repository, blob: str, most: int = 200) -> bytes:
+    """A blob of at most so many bytes; empty for a larger one, which is not read."""
+    found = repo.git[blob]
+    return found.data if isinstance(found, pygit2.Blob) and found.size <= most else b""
+
+
+def blob_size(repo: Repository, blob: str) -> int:
+    """Bytes of a blob, without reading it."""
+    return int(repo.git.odb.read_header(pygit2.Oid(hex=blob))[1])
+
+
+def open_blob(repo: Repository, commit: str, blob: str) -> ContentStream:
+    """The content that a commit has under an id, to be read in pieces. Raises ContentMissing."""
+    return open_content(repo, pygit2.Oid(hex=blob), with_lfs=tree_uses_lfs(repo, commit))
+
+
+# entries by path
+
+
+def tree_of(repo: Repository, commit: str | None) -> str:
+    """The tree of a commit; the empty tree for None."""
+    if commit is None:
+        return str(repo.git.TreeBuilder().write())
+    return str(top_tree(repo, commit).id)
+
+
+def tree_uses_lfs(repo: Repository, tree: str) -> bool:
+    """Whether pointers in a tree (or commit) stand for other content."""
+    return lfs.uses_lfs(top_tree(repo, tree))
+
+
+def entry_of(found: pygit2.Object | None) -> TreeEntry | None:
+    return None if found is None else TreeEntry(str(found.id), int(found.filemode))
+
+
+def entry_at(repo: Repository, commit: str, path: str) -> TreeEntry | None:
+    """The file, link or submodule that a commit has at a path; None for nothing or a folder."""
+    found = tree_entry(top_tree(repo, commit), path)
+    return None if isinstance(found, pygit2.Tree) else entry_of(found)
+
+
+def names_in(repo: Repository, commit: str, folder: str) -> list[str]:
+    """Names of what is in a folder, in git's order; none where there is no such folder."""
+    found = tree_entry(top_tree(repo, commit), folder)
+    return [entry.name or "" for entry in found] if isinstance(found, pygit2.Tree) else []
+
+
+def kind_at(repo: Repository, commit: str, path: str) -> str | None:
     """`file`, `folder` or None for what a commit has at a path; links are files, submodules nothing."""
-    found: pygit2.Object = top_tree(clone, commit)
+    top, inside = top_tree(repo, commit), _normal(path)
+    found = tree_entry(top, inside) if inside else top
+    return "folder" if isinstance(found, pygit2.Tree) else "file" if isinstance(found, pygit2.Blob) else None
+
+
+def blob_id(repo: Repository, commit: str, path: str) -> str:
+    """The id that a commit has for a file or link. Raises NotFound."""
+    return str(_require_at(repo, commit, path).id)
+
+
+def blob_ids(repo: Repository, commit: str, paths: Iterable[str]) -> dict[str, str]:
+    """The id of the content at each of the paths that a commit has a file or link at."""
+    tree = top_tree(repo, commit)
+    found = ((path, tree_entry(tree, path)) for path in paths)
+    return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
+
+
+def top_text(repo: Repository, tree: str, name: str) -> str:
+    """A file at the top of a tree (or commit) as text; empty when there is none."""
+    found = tree_entry(top_tree(repo, tree), name)
+    return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
+
+
+def _normal(path: str) -> str:
+    return "/".join(filter(None, path.split("/")))
+
+
+def _require_at(repo: Repository, commit: str, path: str) -> pygit2.Object:
+    """What a commit has at a path, with each folder on the way checked. Raises NotFound, ObjectBroken.
+
+    The tree is walked by names only; '..' and the like are names that no tree has.
+    """
+    found: pygit2.Object = top_tree(repo, commit)
     for name in filter(None, path.split("/")):
         if not isinstance(found, pygit2.Tree) or name not in found:
-            return None
+            raise NotFound(
+                f"There is no {path!r} in commit {commit[:10]}.",
+                code="path-not-found",
+                next=f"List what is there: maoctl dataset files {repo.path.stem}",
+            )
         found = found[name]
-    if isinstance(found, pygit2.Tree):
-        return "folder"
-    return "file" if isinstance(found, pygit2.Blob) else None
+        if isinstance(found, pygit2.Tree):
+            check_object(repo, str(found.id))
+    return found
 
 
-def open_id(clone: Clone, commit: str, content: str) -> ContentStream:
-    """The content that a commit has under an id, to be read in pieces; raises lfs.ContentMissing."""
-    oid = pygit2.Oid(hex=content)
-    return open_content(clone, oid, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
+# files and folders
 
 
-def list_members(clone: Clone, commit: str, path: str) -> list[ArchiveEntry]:
+def read_file(repo: Repository, commit: str, path: str) -> bytes:
+    """Content of a file (of a link: its target), whole; see `open_file`."""
+    return b"".join(open_file(repo, commit, path).pieces)
+
+
+def open_file(repo: Repository, commit: str, path: str) -> ContentStream:
+    """A file (of a link: its target) to be read in pieces, also where git has only an LFS pointer.
+
+    Raises NotFound, InvalidInput, and ContentMissing when the content must be fetched first.
+    """
+    found = _require_at(repo, commit, path)
+    if not isinstance(found, pygit2.Blob):
+        raise InvalidInput(
+            f"{path!r} is a folder.",
+            code="path-not-a-file",
+            next=f"List it: maoctl dataset files {repo.path.stem} --path {shlex.quote(path)}",
+        )
+    return open_content(repo, found.id, with_lfs=tree_uses_lfs(repo, commit))
+
+
+def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
+    """The entries of a folder in git's order. Raises NotFound, InvalidInput."""
+    found = _require_at(repo, commit, path)
+    if not isinstance(found, pygit2.Tree):
+        raise InvalidInput(
+            f"{path!r} is a file.",
+            code="path-not-a-folder",
+            next=f"Read it: maoctl dataset cat {repo.path.stem} {shlex.quote(path)}",
+        )
+    with_lfs = tree_uses_lfs(repo, commit)
+    return [_file_entry(repo, entry, with_lfs) for entry in found]
+
+
+def _file_entry(repo: Repository, entry: pygit2.Object, with_lfs: bool) -> FileEntry:
+    mode = FileMode(entry.filemode)
+    size = entry.size if isinstance(entry, pygit2.Blob) else None
+    if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
+        pointer = lfs.parse_pointer(entry.data)
+        if pointer is not None and (with_lfs or lfs.has_lfs_content(repo, pointer)):
+            size = pointer.size
+    kind = _KINDS.get(mode, "file")
+    return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
+
+
+def list_paths(repo: Repository, commit: str) -> list[str]:
+    """Paths of all files and links in a commit."""
+    paths: list[str] = []
+    folders = [("", top_tree(repo, commit))]
+    while folders:
+        inside, tree = folders.pop()
+        check_object(repo, str(tree.id))
+        for entry in tree:
+            path = f"{inside}{entry.name}"
+            if isinstance(entry, pygit2.Tree):
+                folders.append((path + "/", entry))
+            elif isinstance(entry, pygit2.Blob):
+                paths.append(path)
+    return paths
+
+
+def archive_entries(repo: Repository, commit: str, path: str) -> list[ArchiveEntry]:
     """All files and links below a folder.
 
-    Raises InvalidInput (`dataset-unsafe`) for a name that no archive can hold or that leads out of it,
-    and lfs.ContentMissing when the content of a file must be fetched first.
+    Raises InvalidInput (`dataset-unsafe`) for a name that no archive can hold or that leads out of it, and
+    ContentMissing when the content of a file must be fetched first.
     """
-    top = top_tree(clone, commit)
-    with_lfs = lfs.uses_lfs(top)
-    inside = "".join(f"{part}/" for part in path.split("/") if part)
-    start = top[inside.rstrip("/")] if inside else top
-    outward = escaping_links(links_of(clone, str(top.id)))
-    found = _members(clone, start.peel(pygit2.Tree), inside, with_lfs)
-    return [replace(each, link=False) if each.path in outward else each for each in found]
+    top = top_tree(repo, commit)
+    inside = _normal(path)
+    start = top[inside] if inside else top
+    outward = escaping_links(links_of(repo, str(top.id)))
+    found = _entries_below(repo, start.peel(pygit2.Tree), inside and f"{inside}/", lfs.uses_lfs(top))
+    return [replace(entry, link=False) if entry.path in outward else entry for entry in found]
 
 
-def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[ArchiveEntry]:
+def _entries_below(
+    repo: Repository, tree: pygit2.Tree, inside: str, with_lfs: bool
+) -> Iterator[ArchiveEntry]:
     seen: set[str] = set()
     for entry in tree:
-        name = entry.name or ""
-        if fault := path_fault(f"{inside}{name}"):
-            raise unsafe_name(f"{inside}{name}", f"cannot be handed on: {fault}")
-        if name in seen:  # a second one of a name would be written through the first
-            raise unsafe_name(f"{inside}{name}", "is there twice")
-        seen.add(name)
+        path = f"{inside}{entry.name or ''}"
+        if fault := path_fault(path):
+            raise unsafe_name(path, f"cannot be put into an archive: {fault}")
+        if path in seen:  # the second of a name would be written through the first
+            raise unsafe_name(path, "is there twice")
+        seen.add(path)
         if isinstance(entry, pygit2.Tree):
-            yield from _members(clone, entry, f"{inside}{name}/", with_lfs)
+            yield from _entries_below(repo, entry, f"{path}/", with_lfs)
         elif isinstance(entry, pygit2.Blob):
-            yield _member(clone, entry, f"{inside}{name}", with_lfs)
-
-
-def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> ArchiveEntry:
-    mode = blob.filemode
-    size = int(clone.git.odb.read_header(blob.id)[1])
-    if lfs.may_be_pointer(size):
-        size = open_content(clone, blob.id, with_lfs=with_lfs).size
-    return ArchiveEntry(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
-
-
-def has(clone: Clone, object_id: str) -> bool:
-    """Whether an object is in the clone. Raises OSError for one that is broken: libgit2 reads it to tell."""
-    require_whole(clone, object_id)
-    return object_id in clone.git
-
-
-def tree_of(clone: Clone, commit: str | None) -> str:
-    """Tree of a commit; the empty tree for None."""
-    if commit is None:
-        return str(clone.git.TreeBuilder().write())
-    return str(top_tree(clone, commit).id)
+            mode, size = entry.filemode, blob_size(repo, str(entry.id))
+            if lfs.may_be_pointer(size):
+                size = open_content(repo, entry.id, with_lfs=with_lfs).size
+            executable, link = mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK
+            yield ArchiveEntry(path, str(entry.id), size, executable, link)

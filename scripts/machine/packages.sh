@@ -19,11 +19,12 @@ ensure_sshd() {
     install_without_service ssh "sshd, for the tests of datasets over SSH," openssh-server
 }
 
-# The data manager runs git-lfs, which needs git.
+# The data manager runs git-lfs, which needs git, and ssh-keyscan.
 ensure_git_lfs() {
     local missing=()
     have git || missing+=(git)
     have git-lfs || missing+=(git-lfs)
+    have ssh-keyscan || missing+=(openssh-client)
     [ ${#missing[@]} -eq 0 ] || apt_install "git-lfs, for datasets with large files" "${missing[@]}"
 }
 

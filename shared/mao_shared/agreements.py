@@ -82,15 +82,15 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
     The same for every version of MAO that knows its fields: what is as it is by default is left out, so a
     default may not be changed without a new name of its field.
     """
-    said = step.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RUN)
-    text = json.dumps([node, pipeline, said], sort_keys=True, separators=(",", ":"))
+    fields = step.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RUN)
+    text = json.dumps([node, pipeline, fields], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
-    """Why the step may not run, in words; None when the operator agreed to it: pure."""
+    """Why the step may not run; None when the operator agreed to it. Pure."""
     if agreement is None:
-        return "the operator has agreed to nothing of this pipeline"
+        return "the operator has not agreed to this pipeline"
     if (agreement.node, agreement.pipeline) != (node, pipeline):
         return f"its agreement is of the pipeline {agreement.pipeline!r} on {agreement.node!r}"
     if agreement.withdrawn:
@@ -98,10 +98,10 @@ def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: 
     digest = step_digest(node, pipeline, step)
     found = next((each for each in agreement.steps if each.digest == digest), None)
     if found is None:
-        return "the operator has not agreed to this step as it is here"
+        return "the operator has not agreed to this step in this form"
     lacking = [word for word in step.asked() if (step.tool, word) not in agreement.granted]
     if lacking:
-        return f"the operator does not agree any more to {', '.join(lacking)}"
+        return f"the operator no longer agrees to {', '.join(lacking)}"
     return None
 
 
@@ -156,7 +156,7 @@ class AgreementFiles:
     def path(self, pipeline: str) -> Path:
         """Raises ValueError for what is no name of a pipeline."""
         if not is_name(pipeline):
-            raise ValueError(f"{pipeline!r} is no name of a pipeline")
+            raise ValueError(f"{pipeline!r} is not a pipeline name")
         return self.directory / f"{pipeline}.json"
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class AgreementFiles:
             raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
-        """Whether an enrolment without an agreement is one that nobody agreed to.
+        """Whether the files are complete: an enrolment without one is one that nobody agreed to.
 
         Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
         """
@@ -187,7 +187,7 @@ class AgreementFiles:
         return True
 
     def read(self, pipeline: str) -> Agreement | None:
-        """None when there is none; raises MaoError (`agreement-unusable`) for one that nobody can rely on."""
+        """None when there is none; raises MaoError (`agreement-unusable`) for one that cannot be trusted."""
         return _read_model(self.path(pipeline), Agreement)
 
     def agree(self, enrolment: Enrolment, now: datetime) -> None:
@@ -195,7 +195,7 @@ class AgreementFiles:
         try:
             before = self.read(enrolment.pipeline)
         except MaoError:
-            before = None  # what somebody else could have written is not kept
+            before = None  # a file that others could have written is not kept
         self._write(self.path(enrolment.pipeline), make_agreement(enrolment, now, before).model_dump_json())
 
     def withdraw(self, pipeline: str) -> bool:
@@ -238,8 +238,8 @@ class AgreementFiles:
             if not path.exists():
                 made = make_agreement(each, now, None, earlier.get(each.pipeline, ()))
                 self._write(path, made.model_dump_json())
-        said: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
-        self._write(self.directory / TAKEN_OVER, json.dumps(said))
+        marker: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
+        self._write(self.directory / TAKEN_OVER, json.dumps(marker))
 
     def _remove(self, path: Path) -> bool:
         try:
@@ -265,7 +265,7 @@ def _read_model(path: Path, model: type[M]) -> M | None:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        raise agreement_unusable(path, "it is damaged, or of a later version") from error
+        raise agreement_unusable(path, "it is damaged or of a later version") from error
 
 
 def _read_own(path: Path) -> bytes:
@@ -275,7 +275,7 @@ def _read_own(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise agreement_unusable(path, "it is no file")
+            raise agreement_unusable(path, "it is not a regular file")
         if why := writable_by_others(status):
             raise agreement_unusable(path, why)
         raw = file.read(LARGEST + 1)
@@ -286,8 +286,8 @@ def _read_own(path: Path) -> bytes:
 
 def agreement_unusable(path: Path, why: str) -> MaoError:
     return MaoError(
-        f"What the operator agreed to cannot be used: {path}: {why}.",
+        f"The operator's agreement {path} cannot be used: {why}.",
         code=UNUSABLE,
-        next="Let the folder and its files belong to the user whom the node runs as (modes 0700 and 0600). "
+        next="The folder and its files must belong to the user that the node runs as (modes 0700 and 0600). "
         "A damaged file: remove it, then agree again with 'maoctl pipeline approve NAME'.",
     )

@@ -1,8 +1,8 @@
-"""What does not hold on this service right now: reported where it is noticed, read by all who tell people.
+"""What does not hold on this service now: reported where it is noticed, read by everything that tells people.
 
 One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they cannot
-contradict each other. It lives in memory: whoever reports a condition looks again after a restart and reports
-it anew. What each name means, what goes on meanwhile and what mends it: docs/operations.md.
+contradict each other. It lives in memory: each reporter looks again after a restart and reports again. What
+each name means, what goes on meanwhile and how to fix it: docs/operations.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from .logs import get_logger
 from .models.node import Condition, ConditionState
 
 log = get_logger(__name__)
-
 NAMES: dict[str, str] = {
     "store": "the node's etcd takes reads and writes",
     "store-reset": "the node's etcd still holds what this node has written to it",
@@ -43,8 +42,7 @@ NAMES: dict[str, str] = {
     "service": "a service answers (subject: its name)",
 }
 """Every name that is reported, and what has to hold."""
-
-MOST = 200  # conditions of one name that are kept with their words; further ones are counted
+MOST = 200  # conditions of one name that are kept in full; further ones are counted
 MORE = "(more)"  # subject of the one that stands for those further ones
 
 
@@ -60,7 +58,7 @@ class Conditions:
     def report(
         self, name: str, subject: str = "", *, detail: str, next_step: str, state: ConditionState = "degraded"
     ) -> None:
-        """Notes what does not hold. `since` stays as it was when the same was reported before."""
+        """Records what does not hold. `since` stays as it was when the same was reported before."""
         subject = subject[:500]
         if (name, subject) not in self._current and self._count(name) >= MOST:
             self._beyond.setdefault(name, {})[subject] = state
@@ -69,7 +67,7 @@ class Conditions:
             self._set(name, subject, detail, next_step, state)
 
     def clear(self, name: str, subject: str = "") -> None:
-        """Notes that it holds again; nothing happens when it was not reported."""
+        """Records that it holds again; nothing happens when it was not reported."""
         subject = subject[:500]
         if self._beyond.get(name, {}).pop(subject, None) is not None:
             self._sum_up(name)
@@ -77,7 +75,8 @@ class Conditions:
             self._drop(name, subject)
 
     def clear_all_but(self, name: str, subjects: Iterable[str]) -> None:
-        """Notes that this holds for all subjects but these; for who looks at all of them at once."""
+        """Records that this holds for all subjects but these; for reporters that check all of them at
+        once."""
         kept = set(subjects)
         known = [subject for each, subject in self._current if each == name and subject != MORE]
         for subject in [*known, *self._beyond.get(name, {})]:
@@ -102,8 +101,8 @@ class Conditions:
             self._drop(name, MORE)
             return
         state: ConditionState = "failed" if "failed" in beyond.values() else "degraded"
-        words = f"and {len(beyond)} more of this kind; those shown first were noticed first"
-        self._set(name, MORE, words, "Mend those that are listed; the rest shows as they go.", state)
+        detail = f"and {len(beyond)} more of this kind; those shown were noticed first"
+        self._set(name, MORE, detail, "Fix those that are listed; the others are shown as these go.", state)
 
     def _set(self, name: str, subject: str, detail: str, next_step: str, state: ConditionState) -> None:
         before = self._current.get((name, subject))

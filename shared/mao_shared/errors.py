@@ -2,24 +2,24 @@
 
 MaoError
 ├── InvalidInput           422  what the caller sent cannot be used
-├── Unauthorized           401  no or no valid token
+├── Unauthorized           401  no token, or an invalid one
 │   └── UserUnknown             the federation's etcd knows no such user, or no longer
 ├── Forbidden              403  the caller may not do this
 ├── NotFound               404
-├── Conflict               409  it clashes with what is there
+├── Conflict               409  it conflicts with what exists
 │   ├── AlreadyExists
 │   └── StillReferenced
-├── RecordUnreadable       409  what lies in the store under this name cannot be read by this version
+├── RecordUnreadable       409  the stored record cannot be read by this version
 ├── PreconditionFailed     412  If-Match named another revision
 ├── Unavailable            503  something needed does not answer; try again
 │   ├── StoreUnavailable        etcd; nothing was written
 │   │   └── FederationUnavailable   the federation's etcd, which others run
-│   │       └── NodeRemoved             it has struck this node off: waiting does not help
+│   │       └── NodeRemoved             it has removed this node: waiting does not help
 │   ├── StoreUnknown            etcd; a write timed out: read again, then decide
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
 │   └── PeerUnavailable         another MAO service
-├── Gone                   410  a call that there is no more; `next` names the one in its place
+├── Gone                   410  a call that no longer exists; `next` names its replacement
 └── Compacted              410  a watch or a page starts below what etcd still has: list again
     └── StoreSwitched           the node has joined or left a federation: another store holds the records now
 """

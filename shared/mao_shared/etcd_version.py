@@ -18,7 +18,6 @@ from typing import Literal
 
 Standing = Literal["good", "warned", "unsafe"]
 Order = tuple[int, int, int, int, tuple[tuple[int, int, str], ...]]
-
 SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}  # minor line → its first patch release without CVE-2026-33343
 GOOD_FROM = {(3, 5): 33, (3, 6): 14, (3, 7): 1}  # and without CVE-2026-73499
 OUTPUT_FILE = (

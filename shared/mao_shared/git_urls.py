@@ -25,7 +25,6 @@ _SCP = re.compile(rf"{_USER}@{_HOST}:(?P<path>.+)")
 _SECRET = re.compile(r"https?://[^/@\s]+@|://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 _PORT = re.compile(r":[0-9]+$")
 _PORTS = {"https": "443", "ssh": "22"}
-
 ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/path or user@host:path"
 
 
@@ -37,7 +36,7 @@ def has_secret(text: str) -> bool:
 def local_path(url: str) -> Path | None:
     """The folder that a path or file:// URL means; None for a remote over the network.
 
-    Schemes are told without case, as git tells them: `FILE:///x` is on this machine as well.
+    Schemes are compared without case, as git does: `FILE:///x` is on this machine as well.
     """
     if url.startswith("/"):
         return Path(url)

@@ -16,7 +16,7 @@ from typing import Any
 
 _MARK = "n" + secrets.token_hex(16)  # a word for YAML as well
 MAX_DIGITS = 4300
-"""Of an integer. Who reads it with Python's json gets no longer one."""
+"""Of an integer; Python's json reads none that is longer."""
 _SPELT = re.compile(f'"{_MARK}([^"]*)"')
 
 
@@ -105,7 +105,6 @@ def same_json(raw: str, cell: str) -> bool:
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decode = json.JSONDecoder(parse_float=_keep, parse_int=_keep, parse_constant=_keep).raw_decode
-
 Span = tuple[int, int]
 
 
@@ -218,10 +217,10 @@ def _leaf_spans(text: str, at: int, path: str, spans: dict[str, Span]) -> int:
 
 
 def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
-    """The text with other words at these places, which must not overlap."""
+    """The text with these spans replaced; they must not overlap."""
     pieces, at = [], 0
-    for (begin, end), words in sorted(changes):
-        pieces += [text[at:begin], words]
+    for (begin, end), new in sorted(changes):
+        pieces += [text[at:begin], new]
         at = end
     return "".join([*pieces, text[at:]])
 

@@ -53,7 +53,6 @@ core, cores_prefix = _keys("/core/{node}")  # written by core nodes alone
 certificate_request, certificate_requests_prefix = _keys("/requests/{node}")
 all_rounds = _key("/rounds/")  # of all datasets
 round, rounds_prefix = _keys("/rounds/{dataset}/{round_id}")  # noqa: A001 (DESIGN's word)
-
 all_peers = _key("/peers/")  # what nodes say of themselves
 peer_root = _key("/peers/{node}/")  # what only that node may write
 announcement = _key("/peers/{node}/announcements/{dataset}/{round_id}")

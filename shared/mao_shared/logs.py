@@ -1,13 +1,7 @@
-"""Structured logs, the one rule for masking secrets, and imports without heavy optional packages.
+"""Structured logs, one line an event, in which secrets are masked; imports without heavy optional packages.
 
-One rule for what is never shown: secrets by their name, by their shape, and in URLs. Pure.
-
-Imports a library without what it takes along just because that is installed.
-
-structlog and httpx each load rich, which the services never use: 4 MB in each of a node's processes when
-maoctl shares their environment (measured as private memory; in the service images rich is not installed).
-
-Structured logs: one line an event, with service, run and request ids; secrets are masked.
+What is masked (the rule is pure): values of secret names, values that look like keys or tokens, and passwords
+in URLs.
 """
 
 from __future__ import annotations
@@ -24,13 +18,10 @@ from datetime import datetime
 from typing import Any
 
 MASK = "•••"
-
 _NAME = re.compile(
     r"token|secret|passw|authorization|credential|private[_-]?key|api[_-]?key|access[_-]?key", re.IGNORECASE
 )
-
 _URL = re.compile(r"(https?://)[^/@\s]+(?=@)|(://)[^/@\s]*:[^/@\s]+(?=@)", re.IGNORECASE)
-
 _SHAPE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20}|\bgithub_pat_\w{20}|\bglpat-[\w-]{16}"
     r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]{10}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"
@@ -38,7 +29,7 @@ _SHAPE = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what bears this name is to stay unsaid."""
+    """Whether the value of something of this name is secret."""
     return _NAME.search(name) is not None
 
 
@@ -74,7 +65,10 @@ def mask_command(words: Iterable[str]) -> list[str]:
 
 @contextmanager
 def blocked_imports(*packages: str) -> Iterator[None]:
-    """Within the block, packages that are not loaded yet cannot be imported."""
+    """Within the block, packages that are not loaded yet cannot be imported.
+
+    structlog and httpx load rich where maoctl has it installed; services never use it (docs/decisions/0006).
+    """
     hidden = [name for name in packages if name not in sys.modules]
     # None makes the import system raise ModuleNotFoundError.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
@@ -89,15 +83,10 @@ with blocked_imports("rich"):
     import structlog
 
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
-
 _LEVELS = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
-
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
-
-
-"""Libraries that say at `info` what our own lines say already."""
-
-AGAIN_AFTER = 60.0  # seconds of an outage after which the log is told once more
+"""Libraries whose `info` lines repeat our own."""
+AGAIN_AFTER = 60.0  # seconds of an outage after which it is logged once more
 
 
 class Outage:
@@ -177,10 +166,6 @@ def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    _to_stderr(level, fmt, shared)
-
-
-def _to_stderr(level: str, fmt: str, shared: list[Any]) -> None:
     renderer: Any = structlog.processors.JSONRenderer(default=str) if fmt == "json" else render_text
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -202,7 +187,7 @@ def get_logger(name: str) -> Any:
 
 
 def bind(**facts: Any) -> Any:
-    """Context manager: facts that every log line of the block (and tasks begun in it) carries."""
+    """Context manager: facts that every log line of the block (and of tasks started in it) carries."""
     return structlog.contextvars.bound_contextvars(**facts)
 
 

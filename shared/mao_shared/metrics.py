@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from .models.node import Condition
 
 __all__ = ["CONTENT_TYPE", "Counter", "Gauge", "Histogram", "Metrics", "metrics_of"]
-
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 """Buckets from a quick read to a long run of a tool."""

@@ -1,8 +1,7 @@
 """What follows a request through the services: its id, and how stale the data behind its answer is.
 
-The id that follows a request through logs, problem documents and calls to other services.
-
-How old an answer is: what was read from copies, because the federation's store did not answer.
+An answer is stale when it rests on the replica of the federation's records, since the federation does not
+answer.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 REQUEST_ID_HEADER = "X-Request-ID"
-
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
 _request_id: ContextVar[str | None] = ContextVar("mao_request_id", default=None)
 
 
@@ -34,14 +31,9 @@ def current_request_id() -> str | None:
 
 
 AS_OF_HEADER = "X-MAO-As-Of"
-
-
 """Of an answer that rests on copies: when they were true, ISO 8601 in UTC."""
-
 REMOVED_HEADER = "X-MAO-Removed-From"
-
-
-"""Beside it where waiting does not help: the federation that has struck this node off."""
+"""Beside it where waiting does not help: the federation that has removed this node."""
 
 
 class Staleness(list[datetime]):
@@ -55,7 +47,7 @@ _noted: ContextVar[Staleness | None] = ContextVar("mao_read_from_copies", defaul
 
 @contextmanager
 def track_staleness() -> Iterator[Staleness]:
-    """Within the block, `note` puts the ages into the list given."""
+    """Within the block, `note_stale` adds to the list that is returned."""
     moments = Staleness()
     token = _noted.set(moments)
     try:
@@ -65,7 +57,7 @@ def track_staleness() -> Iterator[Staleness]:
 
 
 def note_stale(as_of: datetime, *, removed_from: str = "") -> None:
-    """Says that something was read from a copy that was true then."""
+    """Records that something was read from a copy that was true then."""
     moments = _noted.get()
     if moments is not None:
         moments.append(as_of)
@@ -89,7 +81,8 @@ def parse_as_of(text: str | None) -> datetime | None:
 
 
 def staleness_headers(moments: Staleness, now: datetime) -> dict[str, str]:
-    """What an answer says that rests on copies of these ages (RFC 9111, 5.1 and 5.5); the oldest counts."""
+    """The headers of an answer that rests on copies of these times (RFC 9111, 5.1 and 5.5); the oldest
+    counts."""
     if not moments:
         return {}
     oldest = min(moments).astimezone(UTC)

@@ -11,8 +11,7 @@ step   pending ─► preparing ─► ready ─► starting ─► running ─�
        pending ─► skipped                                     (the run ended before it)
        preparing ─► skipped                                   (no ground truth to read in time)
 
-The owner of a phase is the only one that moves a step out of it, and so the one that answers to a
-cancellation that arrives meanwhile.
+Only the owner of a phase moves a step out of it, so it also handles a cancellation that arrives meanwhile.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class Owner(StrEnum):
 
 
 _R, _S = RunPhase, StepPhase
-
 RUN_TRANSITIONS: dict[RunPhase, frozenset[RunPhase]] = {
     _R.QUEUED: frozenset({_R.RUNNING, _R.CANCELLED, _R.MISSED}),
     _R.RUNNING: frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELLED, _R.LOST}),
@@ -62,7 +60,6 @@ RUN_TRANSITIONS: dict[RunPhase, frozenset[RunPhase]] = {
     _R.MISSED: frozenset({_R.QUEUED}),
     _R.LOST: frozenset(),
 }
-
 _STOPPED = frozenset({_S.FAILED, _S.CANCELLED})
 STEP_TRANSITIONS: dict[StepPhase, frozenset[StepPhase]] = {
     _S.PENDING: frozenset({_S.PREPARING, _S.SKIPPED}) | _STOPPED,
@@ -78,7 +75,6 @@ STEP_TRANSITIONS: dict[StepPhase, frozenset[StepPhase]] = {
     _S.SKIPPED: frozenset(),
     _S.LOST: frozenset({_S.PENDING}),
 }
-
 STEP_OWNER: dict[StepPhase, Owner] = {
     _S.PENDING: Owner.SCHEDULER,
     _S.PREPARING: Owner.DATAMGMT,
@@ -90,7 +86,6 @@ STEP_OWNER: dict[StepPhase, Owner] = {
     _S.FAILED: Owner.SCHEDULER,  # tries again or ends the run
     _S.LOST: Owner.SCHEDULER,
 }
-
 RUN_ENDED = frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELLED, _R.MISSED, _R.LOST})
 STEP_ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SKIPPED, _S.LOST})
 # From the checkout of its workspace to its commit a step holds its output dataset alone.

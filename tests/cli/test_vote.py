@@ -99,7 +99,7 @@ def test_definitions_that_cannot_be_used(
         (["--repo", "{repo}", "--branches", " ,"], 2, "No branch is named"),
         (["--repo", "{repo}", "--branches", "a", "--write", "main"], 5, "main is checked out"),
         (["--repo", "{repo}", "--branches", "a", "--write", "x..y"], 2, "cannot be the name of a branch"),
-        (["--repo", "{repo}", "--branches", "a", "--round", "../x"], 2, "cannot be the id of a round"),
+        (["--repo", "{repo}", "--branches", "a", "--round", "../x"], 2, "is not a valid round id"),
     ],
 )
 def test_what_cannot_be_voted_on(maoctl: Maoctl, repo: Path, args: list[str], code: int, why: str) -> None:

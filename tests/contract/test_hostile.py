@@ -16,11 +16,11 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-import mao_git
+from mao_git import Clone
 from mao_shared.models import GROUND_TRUTH
-from tests.datamgmt.voting.repo import vote
 from tests.support.git import bare_repository
 from tests.support.memory_node import NODE, MemoryNode, memory_node
+from tests.vote.repo import vote
 
 ROUND = "20260131T120000Z-p-s"
 NAMES = {"name": "data", "pipeline": "p", "node": NODE, "round": "latest"}
@@ -117,11 +117,11 @@ async def node(tmp_path: Path) -> AsyncIterator[MemoryNode]:
         ):
             answer = await node.client.request(method, path, json=body)
             assert answer.is_success, answer.text
-        clone = mao_git.open_clone(tmp_path / "node" / "datasets" / "data.git")
+        clone = Clone.open(tmp_path / "node" / "datasets" / "data.git")
         versions = {name: {"d.csv": f"id,v\n1,{v}\n2,{v}\n"} for name, v in (("n1", 1), ("n2", 1), ("n3", 2))}
         first = vote(clone, versions, round_id=ROUND)
         second = vote(clone, versions, first.commit, round_id=ROUND.replace("12", "13"))
-        mao_git.move_branch(clone, GROUND_TRUTH, second.commit, mao_git.find_branch(clone, GROUND_TRUTH))
+        clone.move_branch(GROUND_TRUTH, second.commit, clone.tip(GROUND_TRUTH))
         yield node
 
 

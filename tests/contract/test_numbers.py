@@ -23,7 +23,7 @@ from mao_shared.models.common import Bytes, Seconds
 from mao_shared.service.app import run_service
 from mao_shared.settings import ServiceSettings
 from mao_shared.web.dependencies import if_match
-from mao_vote.explain import _key_readings
+from mao_vote.explain import key_readings
 from mao_vote.records.load import NotRecords, RecordFormat, load
 from maoctl.commands.external import json_of_typed
 from maoctl.documents import DocumentInvalid, read_all
@@ -92,12 +92,12 @@ def test_record_in_a_commit_message(text: str) -> None:
 
 @pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])
 def test_key_of_a_cell(text: str) -> None:
-    assert _key_readings(text) == [[text]]
+    assert key_readings(text) == [[text]]
 
 
 @pytest.mark.parametrize("number", [LONG, "1.10", "1E5", "-0", "0.1000", "9007199254740993"])
 def test_key_of_a_cell_is_spelt_as_typed(number: str) -> None:
-    assert _key_readings(f'["a", {number}]')[-1] == ["a", number]
+    assert key_readings(f'["a", {number}]')[-1] == ["a", number]
 
 
 @pytest.mark.parametrize("number", [LONG, "9" * 10, "-1", "x", "1.0", ""])

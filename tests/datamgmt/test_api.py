@@ -158,7 +158,7 @@ def test_dataset_that_is_not_here(api: Api) -> None:
 def test_a_second_one_on_the_same_data_does_not_start(api: Api, tmp_path: Path) -> None:
     assert api.get("/readyz").status_code == 200
     second = make_app(settings_for(tmp_path), store=MemoryStore())
-    with pytest.raises(Conflict, match="Another datamgmt works on the data directory"):
+    with pytest.raises(Conflict, match="Another datamgmt is already running"):
         asyncio.run(second.router.lifespan_context(second).__aenter__())
 
 

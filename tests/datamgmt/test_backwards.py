@@ -14,7 +14,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones, health
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_datamgmt.datasets.resolve import resolve
-from mao_git import Content
+from mao_git import Clone, Content
 from mao_shared.errors import NotFound
 from mao_shared.models.dataset import Strategy
 from mao_shared.models.node import Condition
@@ -56,17 +56,17 @@ def context(tmp_path: Path, remote: Path, request: pytest.FixtureRequest) -> Con
 
 
 def clone_of(context: Context) -> mao_git.Clone:
-    return mao_git.open_clone(context.data.clone("data"))
+    return Clone.open(context.data.clone("data"))
 
 
 def change(context: Context, name: str) -> None:
     clone = clone_of(context)
-    tip = mao_git.find_branch(clone, NODE)
+    tip = clone.tip(NODE)
     assert tip is not None
     content = Content(lambda: io.BytesIO(b"changed"))
-    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), {name: content})
-    made = mao_git.commit_tree(clone, tree, [tip], f"change {name}\n", context.author())
-    assert mao_git.move_branch(clone, NODE, made, tip)
+    tree = clone.write_tree(clone.tree(tip), {name: content})
+    made = clone.commit(tree, [tip], f"change {name}\n", context.author())
+    assert clone.move_branch(NODE, made, tip)
 
 
 def set_back(remote: Path, branch: str, commits: int) -> str:
@@ -86,8 +86,8 @@ def test_lost_commits_are_brought_back_as_they_were(
         set_back(remote, branch, commits)
     if unpushed:
         change(context, "a")  # which is gone at the remote, and which nobody else had
-    ours = mao_git.find_branch(clone_of(context), NODE)
-    mao_git.fetch(clone_of(context), context.access)
+    ours = clone_of(context).tip(NODE)
+    clone_of(context).fetch(context.access)
     failure = push_branches(context, clone_of(context), promote=True).failure
     assert failure is not None
     assert failure.code == "branch-rewritten"
@@ -96,7 +96,7 @@ def test_lost_commits_are_brought_back_as_they_were(
     done, problem = resolve(context, "data", how, promote=True)
     assert (problem, done.pushed, done.rescued, done.commit) == (None, True, [], ours)
     assert git(remote, "rev-parse", NODE, "ground-truth").split() == [ours, ours]
-    assert mao_git.gone_back(clone_of(context)) == []
+    assert clone_of(context).rewound_branches() == []
 
 
 def begun_anew(remote: Path) -> None:
@@ -124,11 +124,11 @@ def test_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
     spoil(remote)
     theirs = git(remote, "rev-parse", NODE)
     clone = clone_of(context)
-    tip = mao_git.find_branch(clone, NODE)
+    tip = clone.tip(NODE)
     assert tip is not None
     tree = git(clone.path, "mktree", feed=git(clone.path, "ls-tree", tip).replace("\ta", "\tz"))
-    made = mao_git.commit_tree(clone, tree, [tip], "a is called z\n", context.author())
-    assert mao_git.move_branch(clone, NODE, made, tip)
+    made = clone.commit(tree, [tip], "a is called z\n", context.author())
+    assert clone.move_branch(NODE, made, tip)
     done, failure = resolve(context, "data", "replay", promote=True)
     assert (failure, done.pushed) == (None, True)
     git(remote, "merge-base", "--is-ancestor", theirs, NODE)
@@ -137,27 +137,27 @@ def test_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
 
 @pytest.mark.parametrize("how", ["branches removed", "made anew and empty"])
 def test_what_is_gone_as_a_whole_is_pushed_again(context: Context, remote: Path, how: str) -> None:
-    ours = mao_git.find_branch(clone_of(context), NODE)
+    ours = clone_of(context).tip(NODE)
     if how == "branches removed":
         for branch in ("ground-truth", NODE):
             git(remote, "update-ref", "-d", f"refs/heads/{branch}")
     else:
         shutil.rmtree(remote)
         bare_repository(remote)
-    mao_git.fetch(clone_of(context), context.access)
-    assert {back.branch: back.tip for back in mao_git.gone_back(clone_of(context))} == {
+    clone_of(context).fetch(context.access)
+    assert {back.branch: back.tip for back in clone_of(context).rewound_branches()} == {
         NODE: None,
         "ground-truth": None,
     }
     assert push_branches(context, clone_of(context), promote=True).pushed
     assert git(remote, "rev-parse", NODE, "ground-truth").split() == [ours, ours]
-    assert mao_git.gone_back(clone_of(context)) == []
+    assert clone_of(context).rewound_branches() == []
 
 
 def test_ground_truth_that_was_voted_is_put_back_by_replay(context: Context, remote: Path) -> None:
     """This node's own branch is as it was, and it does not decide alone."""
     lost = set_back(remote, "ground-truth", 2)
-    mao_git.fetch(clone_of(context), context.access)
+    clone_of(context).fetch(context.access)
     assert push_branches(context, clone_of(context), promote=False).pushed
     assert git(remote, "rev-parse", "ground-truth") != lost
     done, failure = resolve(context, "data", "replay", promote=False)
@@ -171,11 +171,11 @@ def test_a_branch_that_is_no_nodes_may_go_where_it_likes(
     git(remote, "update-ref", "refs/heads/main", f"{NODE}~1")
     first = git(remote, "commit-tree", git(remote, "mktree", feed=""), "-m", "first")
     git(remote, "update-ref", "refs/heads/main", first)
-    mao_git.fetch(clone_of(context), context.access)
+    clone_of(context).fetch(context.access)
     second = git(remote, "commit-tree", git(remote, "mktree", feed=""), "-m", "second")
     git(remote, "update-ref", "refs/heads/main", second)
-    mao_git.fetch(clone_of(context), context.access)
-    assert [back.branch for back in mao_git.gone_back(clone_of(context))] == ["main"]
+    clone_of(context).fetch(context.access)
+    assert [back.branch for back in clone_of(context).rewound_branches()] == ["main"]
     assert health.rewound_branches(context, "data") == []
 
 
@@ -187,8 +187,8 @@ def told(world: World) -> dict[str, Condition]:
 
 async def look(world: World) -> dict[str, Condition]:
     """Another look at the remote, by whoever looks at it next."""
-    clone = mao_git.open_clone(world.manager.context.data.clone("data"))
-    mao_git.fetch(clone, world.manager.context.access)
+    clone = Clone.open(world.manager.context.data.clone("data"))
+    clone.fetch(world.manager.context.access)
     await world.manager.watch.backwards.look("data")
     return told(world)
 

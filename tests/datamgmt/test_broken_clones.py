@@ -14,6 +14,7 @@ import pytest
 import mao_git
 from mao_datamgmt.datasets import broken
 from mao_datamgmt.datasets.clones import ensure_clone
+from mao_git import ObjectMissing
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models.node import Condition
@@ -358,7 +359,7 @@ def test_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
             path.unlink(missing_ok=True)
     elif how == "empty folders":
         (clone / "refs/tags/empty").mkdir(parents=True)
-    assert mao_git.fault_of(clone, NODE) is None
+    assert mao_git.fsck(clone, NODE) is None
     assert broken.set_broken_aside(context, "data") is None
     assert clone.is_dir()
 
@@ -375,9 +376,9 @@ def test_shallow_clone_is_in_order(tmp_path: Path) -> None:
     git(work, "push", "-q", "origin", f"HEAD:{NODE}")
     clone = tmp_path / "shallow.git"
     git(tmp_path, "clone", "-q", "--bare", "--depth=1", "-b", NODE, f"file://{master}", str(clone))
-    assert mao_git.fault_of(clone, NODE) is None
+    assert mao_git.fsck(clone, NODE) is None
     (clone / "shallow").unlink()
-    assert "missing" in str(mao_git.fault_of(clone, NODE))
+    assert "missing" in str(mao_git.fsck(clone, NODE))
 
 
 @pytest.mark.parametrize("number", [13, 28, 30, 122])
@@ -385,4 +386,4 @@ def test_closed_or_full_disk_is_no_broken_clone(number: int) -> None:
     assert not broken.may_be_broken(OSError(number, os.strerror(number)))
     assert not broken.may_be_broken(OSError(f"failed to open: {os.strerror(number)}"))
     assert broken.may_be_broken(OSError(5, os.strerror(5)))
-    assert broken.may_be_broken(KeyError("object not found"))
+    assert broken.may_be_broken(ObjectMissing("object not found"))

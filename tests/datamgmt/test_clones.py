@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names, remove_half_made
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_datamgmt.steps import workspaces
-from mao_git import Content
+from mao_git import Clone, Content
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound
 from mao_shared.host.data_dir import DataDir
@@ -80,7 +79,7 @@ def test_a_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) 
         if name == "mirror.git":
             git(tmp_path / "one.git", "push", "-q", "--mirror", str(new))
         clones.ensure_clone(context, "data", str(new))
-        assert mao_git.open_clone(context.data.clone("data")).url == str(new)
+        assert Clone.open(context.data.clone("data")).url == str(new)
         assert git(new, "rev-list", "--count", NODE) == "1"
 
 
@@ -94,7 +93,7 @@ def test_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Conflict) as caught:
         clones.ensure_clone(context, "data", str(stranger))
     assert caught.value.code == "dataset-master-changed"
-    assert mao_git.open_clone(context.data.clone("data")).url == str(one)
+    assert Clone.open(context.data.clone("data")).url == str(one)
 
 
 def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:
@@ -154,13 +153,13 @@ def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     for context, text in ((one, "1"), (two, "2")):
         clone = clones.ensure_clone(context, "data", str(remote))
-        tip = mao_git.find_branch(clone, NODE)
+        tip = clone.tip(NODE)
         assert tip is not None
         content = Content(partial(io.BytesIO, text.encode()))
-        tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), {"f": content})
-        made = mao_git.commit_tree(clone, tree, [tip], "m\n", context.author())
-        assert mao_git.move_branch(clone, NODE, made, tip)
-    push_branches(one, mao_git.open_clone(one.data.clone("data")), promote=False)
+        tree = clone.write_tree(clone.tree(tip), {"f": content})
+        made = clone.commit(tree, [tip], "m\n", context.author())
+        assert clone.move_branch(NODE, made, tip)
+    push_branches(one, Clone.open(one.data.clone("data")), promote=False)
     with pytest.raises(Conflict) as caught:
         clones.ensure_clone(two, "data", str(remote))
     assert caught.value.code == "branch-conflict"

@@ -145,7 +145,7 @@ async def test_crate_without_data_has_records_and_logs(tmp_path: Path) -> None:
     assert digests(metadata_of(crate)).keys() == {"run.json", "0-collect/log.txt"}
 
 
-async def test_run_that_left_the_store_is_found_by_its_commit(tmp_path: Path) -> None:
+async def test_find_steps_of_a_run_not_in_the_store(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await two_steps(world)
         assert check(world, None, run.id).ok
@@ -155,7 +155,7 @@ async def test_run_that_left_the_store_is_found_by_its_commit(tmp_path: Path) ->
             check(world, None, "no-such-run")
 
 
-async def test_run_under_way_is_not_exported(tmp_path: Path) -> None:
+async def test_crate_of_a_run_under_way_is_refused(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await world.begin(run_of("run-4", step("collect", "data", world.master)))
         with pytest.raises(Conflict, match="has not ended"):
@@ -172,7 +172,7 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
-async def test_every_flipped_byte_of_a_file_in_git_is_named(tmp_path: Path) -> None:
+async def test_verify_names_every_flipped_byte_in_git(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await succeeded(world, a="content of a", b="content of b")
         whole = check(world, run, run.id)
@@ -189,7 +189,7 @@ async def test_every_flipped_byte_of_a_file_in_git_is_named(tmp_path: Path) -> N
     assert (whole.ok, whole.files, whole.bytes) == (True, 3, 24 + len(LOG))
 
 
-async def test_flipped_byte_of_the_log_is_named(tmp_path: Path) -> None:
+async def test_verify_names_a_flipped_byte_of_the_log(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await succeeded(world)
         flip(world.manager.context.data.log(run.id, 0, 1), 3)
@@ -247,7 +247,7 @@ async def test_verify_size_of_the_log_in_the_document_against_the_commit(tmp_pat
     assert "size of the log" in found.faults[0].detail
 
 
-async def test_log_that_is_gone_is_said(tmp_path: Path) -> None:
+async def test_verify_lists_a_missing_log_as_unchecked(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await succeeded(world)
         world.manager.context.data.log(run.id, 0, 1).unlink()
@@ -256,7 +256,7 @@ async def test_log_that_is_gone_is_said(tmp_path: Path) -> None:
     assert found.unchecked == ["log of collect: it is no longer on the node"]
 
 
-async def test_flipped_byte_of_a_crate_is_named(tmp_path: Path) -> None:
+async def test_crate_check_names_a_flipped_byte(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await succeeded(world)
         crate = tmp_path / "crate.zip"
@@ -269,7 +269,7 @@ async def test_flipped_byte_of_a_crate_is_named(tmp_path: Path) -> None:
     assert fault.startswith("0-collect/output/a.csv: ")
 
 
-async def test_crate_that_was_made_up_does_not_fit_the_node(tmp_path: Path) -> None:
+async def test_crate_check_refuses_a_forged_crate(tmp_path: Path) -> None:
     """Digests and metadata agree with each other, and not with what the node has."""
     async with working(tmp_path) as world:
         run = await succeeded(world, a="true")
@@ -299,7 +299,7 @@ def cut_short(world: World, name: str, kept: float) -> str:
 
 @pytest.mark.parametrize("kept", [0.2, 0.9])
 @pytest.mark.parametrize(("name", "path"), [("{}:b", "b"), ("{}^{{tree}}", None)])
-async def test_object_that_was_cut_short_is_named_and_not_waited_for(
+async def test_verify_names_an_object_cut_short(
     tmp_path: Path, name: str, path: str | None, kept: float
 ) -> None:
     async with working(tmp_path) as world:
@@ -311,7 +311,7 @@ async def test_object_that_was_cut_short_is_named_and_not_waited_for(
     assert oid[2:] in found.faults[0].detail
 
 
-async def test_commit_that_was_cut_short_is_told(tmp_path: Path) -> None:
+async def test_verify_names_a_commit_cut_short(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await succeeded(world)
         cut_short(world, str(run.steps[0].snapshot), 0.5)

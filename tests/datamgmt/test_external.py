@@ -22,6 +22,7 @@ from mao_datamgmt.external import commit
 from mao_datamgmt.external.commit import appended, commit_entries, ids_in
 from mao_datamgmt.external.inbox import InboxEntry
 from mao_datamgmt.external.insights import parse_key
+from mao_git import Clone
 from mao_shared import keys
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Enrolment, ResolvedStep
@@ -62,12 +63,12 @@ def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path, file
     context = context_for(tmp_path)
     master = str(bare_repository(tmp_path / "master.git"))
     commit_entries(context, "data", master, [entry(1)])
-    clone = mao_git.open_clone(context.data.clone("data"))
-    blocked = mao_git.tree_with(clone, mao_git.tree_of(clone, None), {file: mao_git.Content(link="x")})
-    tip = mao_git.find_branch(clone, NODE)
+    clone = Clone.open(context.data.clone("data"))
+    blocked = clone.write_tree(clone.tree(None), {file: mao_git.Content(link="x")})
+    tip = clone.tip(NODE)
     assert tip is not None
-    commit = mao_git.commit_tree(clone, blocked, [tip], "by a tool\n", context.author())
-    assert mao_git.move_branch(clone, NODE, commit, tip)
+    commit = clone.commit(blocked, [tip], "by a tool\n", context.author())
+    assert clone.move_branch(NODE, commit, tip)
     with pytest.raises(InvalidInput, match="is a file"):
         commit_entries(context, "data", master, [replace(entry(2), key=key)])
 
@@ -96,14 +97,14 @@ async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -
         await declare(world.store, world.master, "data", KEY, "wind")
         await send(world, 0, "wind")
         await world.manager.listener.commit_all()
-        clone = mao_git.open_clone(world.manager.context.data.clone("data"))
-        tip = mao_git.find_branch(clone, NODE)
+        clone = Clone.open(world.manager.context.data.clone("data"))
+        tip = clone.tip(NODE)
         assert tip is not None
         in_the_way = {f"external/{KEY}": mao_git.Content(link="x")}
-        tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), in_the_way)
+        tree = clone.write_tree(clone.tree(tip), in_the_way)
         author = world.manager.context.author()
-        commit = mao_git.commit_tree(clone, tree, [tip], "by a tool\n", author)
-        assert mao_git.move_branch(clone, NODE, commit, tip)
+        commit = clone.commit(tree, [tip], "by a tool\n", author)
+        assert clone.move_branch(NODE, commit, tip)
         for number in range(1, 9):
             await send(world, number)
         for number in range(9, 12):

@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 
-import mao_git
 from mao_datamgmt.browse.archive import open_archive, write_archive
 from mao_datamgmt.browse.diff import difference
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
 from tests.support.git import git
+from tests.vote.repo import commit, data_of, new_repository, vote
 
-from .voting.repo import commit, data_of, new_repository, vote
 from .world import NODE, World, run_of, step, working
 
 Files = dict[str, str]
@@ -73,7 +72,7 @@ def archived(world: World) -> Files:
     ],
     ids=["plain", "shallow, laid afresh", "lfs", "lfs and shallow, laid afresh"],
 )
-async def test_shapes_change_at_every_run(
+async def test_publish_files_and_folders_in_turn(
     tmp_path: Path, above: int | None, settings: Mapping[str, Any], afresh: bool
 ) -> None:
     seen: list[Files] = []
@@ -110,7 +109,7 @@ async def test_shapes_change_at_every_run(
 
 
 @pytest.mark.parametrize("number", range(1, len(SHAPES)))
-def test_ground_truth_follows_the_nodes(tmp_path: Path, number: int) -> None:
+def test_round_follows_files_and_folders_in_turn(tmp_path: Path, number: int) -> None:
     clone = new_repository(tmp_path / "r.git")
     before, after = SHAPES[number - 1 : number + 1]
     base = commit(clone, before)
@@ -121,10 +120,10 @@ def test_ground_truth_follows_the_nodes(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, len(SHAPES)))
-def test_merge_brings_a_change_elsewhere_together(tmp_path: Path, number: int) -> None:
+def test_merge_trees_with_files_and_folders_in_turn(tmp_path: Path, number: int) -> None:
     clone = new_repository(tmp_path / "r.git")
     before, after = SHAPES[number - 1 : number + 1]
     base = commit(clone, before)
     ours = commit(clone, {**before, "elsewhere": "1"}, base)
-    merged = mao_git.merge_trees(clone, base, ours, commit(clone, after, base))
-    assert sorted(mao_git.list_paths(clone, merged)) == sorted([*after, "elsewhere"])
+    merged = clone.merge_trees(base, ours, commit(clone, after, base))
+    assert sorted(clone.list_paths(merged)) == sorted([*after, "elsewhere"])

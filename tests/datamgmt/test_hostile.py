@@ -11,7 +11,7 @@ import mao_git
 from mao_datamgmt.evidence.steps import find_steps
 from mao_datamgmt.external.commit import appended
 from mao_datamgmt.external.inbox import make_entry
-from mao_git import objects
+from mao_git import Clone, objects
 from mao_shared.errors import NotFound
 from mao_shared.keys import runs_prefix
 from mao_shared.models.external import ExternalWrite
@@ -82,7 +82,7 @@ def test_columns_behind_a_line_break_in_the_heading_are_refused() -> None:
 
 
 def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
-    mao_git.create_bare(tmp_path / "r.git")
+    mao_git.init_bare(tmp_path / "r.git")
     data = bytes(8 << 20)
     oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
     loose = tmp_path / "r.git" / "objects" / oid[:2] / oid[2:]
@@ -122,8 +122,8 @@ async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) 
         )
         git(world.master, "update-ref", "refs/heads/stranger", forged)
         push_as_stranger(tmp_path, world.master, "stranger", b="2")
-        clone = mao_git.open_clone(world.manager.context.data.clone("data"))
-        mao_git.fetch(clone, world.manager.context.access)
+        clone = Clone.open(world.manager.context.data.clone("data"))
+        clone.fetch(world.manager.context.access)
         with pytest.raises(NotFound):
             find_steps(world.manager.context, "run-9", None)
 
@@ -132,10 +132,10 @@ async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) 
     "path", ["../a", "a/../b", "a\\..\\b", "..\\a", "d/a\\.. \\b", ".git/config", "a//b", "./a"]
 )
 def test_paths_that_lead_out(path: str) -> None:
-    assert mao_git.leads_out(path)
+    assert mao_git.paths.leads_out(path)
 
 
 def test_paths_that_do_not() -> None:
     assert not any(
-        mao_git.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b", "a\\b", "...", "a\\..b")
+        mao_git.paths.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b", "a\\b", "...", "a\\..b")
     )

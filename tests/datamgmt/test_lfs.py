@@ -10,7 +10,7 @@ import pytest
 
 from mao_datamgmt.browse import datasets
 from mao_datamgmt.context import Context
-from mao_git import with_paths
+from mao_git.attributes import with_paths
 from mao_shared.errors import MaoError
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
@@ -52,7 +52,7 @@ def checkout(tmp_path: Path, master: Path) -> Path:
     return work
 
 
-async def test_large_files_are_pointers_in_git_and_content_everywhere_else(tmp_path: Path) -> None:
+async def test_lfs_files_are_pointers_in_git_only(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         done = await publish(world, 1, big_files)
         assert done.phase is StepPhase.SUCCEEDED, done.error
@@ -73,7 +73,7 @@ async def test_large_files_are_pointers_in_git_and_content_everywhere_else(tmp_p
         assert git(work, "lfs", "fsck") == "Git LFS fsck OK"
 
 
-async def test_next_step_finds_content_and_changes_are_followed(tmp_path: Path) -> None:
+async def test_lfs_next_step_gets_content(tmp_path: Path) -> None:
     def shrink(workspace: Workspace) -> None:
         assert (workspace.data / "bigger.bin").read_bytes() == BIGGER
         assert (workspace.data / "d/a b [1].bin").read_bytes() == BIG
@@ -89,7 +89,7 @@ async def test_next_step_finds_content_and_changes_are_followed(tmp_path: Path) 
         assert git(checkout(tmp_path, world.master), "status", "--porcelain") == ""
 
 
-async def test_another_node_fetches_the_content_it_needs(tmp_path: Path) -> None:
+async def test_lfs_other_node_fetches_content(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, big_files)
     seen: dict[str, bytes] = {}
@@ -108,7 +108,7 @@ async def test_another_node_fetches_the_content_it_needs(tmp_path: Path) -> None
         assert seen == {"data": BIGGER, "input": BIGGER}
 
 
-async def test_content_waits_while_the_remote_is_away_and_a_branch_never_precedes_it(tmp_path: Path) -> None:
+async def test_lfs_content_is_pushed_before_branches(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, writes(a="1"))
         away = tmp_path / "away.git"
@@ -120,7 +120,7 @@ async def test_content_waits_while_the_remote_is_away_and_a_branch_never_precede
         assert (checkout(tmp_path, world.master) / "bigger.bin").read_bytes() == BIGGER
 
 
-async def test_without_lfs_a_large_file_is_refused_with_the_way_out_and_kept(tmp_path: Path) -> None:
+async def test_large_file_without_lfs_is_refused(tmp_path: Path) -> None:
     async with working(tmp_path, max_file_size=10_000) as world:
         done = await publish(world, 1, big_files, None)
         assert done.phase is StepPhase.FAILED
@@ -133,9 +133,7 @@ async def test_without_lfs_a_large_file_is_refused_with_the_way_out_and_kept(tmp
         assert again.phase is StepPhase.SUCCEEDED, again.error
 
 
-async def test_no_program_is_said_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lfs_without_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     async with working(tmp_path) as world:
@@ -148,7 +146,7 @@ async def test_no_program_is_said_and_nothing_is_lost(
         await world.until("run-2", lambda run: run.steps[0].pushed)
 
 
-async def test_a_file_that_looks_like_a_pointer_stays_what_it_is(tmp_path: Path) -> None:
+async def test_lfs_lookalike_stays_as_it_is(tmp_path: Path) -> None:
     text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
 
     def tool(workspace: Workspace) -> None:
@@ -161,7 +159,7 @@ async def test_a_file_that_looks_like_a_pointer_stays_what_it_is(tmp_path: Path)
         assert content(world.manager.context, "data", None, "trick").decode() == text
 
 
-async def test_lost_content_is_named(tmp_path: Path) -> None:
+async def test_lfs_missing_content_is_named(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, big_files)
         for place in (world.master, world.manager.context.data.clone("data")):
@@ -173,7 +171,7 @@ async def test_lost_content_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "a*[x]?\\", "é.bin", "a\nb", '"q"', "#h", "!n", " lead", "dir/x"])
-def test_attributes_match_exactly_their_path(tmp_path: Path, name: str) -> None:
+def test_attributes_line_matches_its_path_only(tmp_path: Path, name: str) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitattributes").write_text(with_paths("*.txt text\n", {name}, set()))
     asked = git(tmp_path, "check-attr", "-z", "filter", "--", name, f"sub/{name}", f"{name}z").split("\0")

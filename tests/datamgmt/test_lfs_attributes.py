@@ -105,7 +105,7 @@ async def another_node_reads(tmp_path: Path, master: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("case", MEDDLING)
-async def test_untouched_large_files_stay_what_they_are(tmp_path: Path, case: str) -> None:
+async def test_lfs_untouched_files_stay_pointers(tmp_path: Path, case: str) -> None:
     left: dict[str, bytes] = {}
 
     def look(workspace: Workspace) -> None:
@@ -136,7 +136,7 @@ async def test_untouched_large_files_stay_what_they_are(tmp_path: Path, case: st
         assert git(work, "lfs", "fsck") == "Git LFS fsck OK"
 
 
-async def test_lfsconfig_of_a_tool_leads_content_nowhere_else(tmp_path: Path) -> None:
+async def test_lfs_ignores_the_lfsconfig_of_a_tool(tmp_path: Path) -> None:
     def late(workspace: Workspace) -> None:
         (workspace.data / "late.bin").write_bytes(DEEP[::-1])
 
@@ -155,7 +155,7 @@ async def test_lfsconfig_of_a_tool_leads_content_nowhere_else(tmp_path: Path) ->
         assert content(world.manager.context, "data", NODE, "big.bin") == BIG
 
 
-async def test_what_the_tool_wrote_in_it_stays(tmp_path: Path) -> None:
+async def test_attributes_of_a_tool_are_kept(tmp_path: Path) -> None:
     words = "# ours\n\n*.csv text\r\n\n*.png binary"
     async with working(tmp_path) as world:
         await publish(world, 1, large_files)
@@ -211,7 +211,7 @@ def wide_letters(workspace: Workspace) -> None:
     "tool",
     [folder_there, link_there, file_for_folder, name_too_long, below_the_mark, nul_byte, wide_letters],
 )
-async def test_what_git_could_not_be_told_is_refused(tmp_path: Path, tool: Tool) -> None:
+async def test_attributes_that_git_would_not_read_are_refused(tmp_path: Path, tool: Tool) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, large_files)
         failed = await publish(world, 2, tool)
@@ -221,7 +221,7 @@ async def test_what_git_could_not_be_told_is_refused(tmp_path: Path, tool: Tool)
         assert (await publish(world, 3, writes(a="1"))).phase is StepPhase.SUCCEEDED
 
 
-async def test_files_that_look_like_pointers_survive_the_first_large_file(tmp_path: Path) -> None:
+async def test_lfs_first_large_file_keeps_lookalikes(tmp_path: Path) -> None:
     def tricks(workspace: Workspace) -> None:
         (workspace.data / "d").mkdir()
         for name in ("trick", "d/trick"):
@@ -265,7 +265,7 @@ def without_attributes(world: World, *also: str) -> None:
 
 
 @pytest.mark.parametrize("also", [(), (".mao",)])
-async def test_dataset_that_was_damaged_is_read_and_mended(tmp_path: Path, also: tuple[str, ...]) -> None:
+async def test_attributes_lost_are_read_and_restored(tmp_path: Path, also: tuple[str, ...]) -> None:
     seen: dict[str, bytes] = {}
 
     def look(workspace: Workspace) -> None:
@@ -289,7 +289,7 @@ async def test_dataset_that_was_damaged_is_read_and_mended(tmp_path: Path, also:
         assert await another_node_reads(tmp_path, tmp_path / "master.git") == {"data": BIG, "input": DEEP}
 
 
-async def test_what_the_version_before_published_is_gone_on_with(tmp_path: Path) -> None:
+async def test_attributes_of_an_earlier_version_are_continued(tmp_path: Path) -> None:
     """It has no mark, only `.gitattributes`."""
     async with working(tmp_path) as world:
         await publish(world, 1, large_files)
@@ -321,7 +321,7 @@ REPRODUCED: dict[str, tuple[Tool, Tool, Reproduced]] = {
 
 
 @pytest.mark.parametrize("case", REPRODUCED)
-async def test_reproduction_compares_what_the_tool_wrote(tmp_path: Path, case: str) -> None:
+async def test_reproduce_compares_attributes_without_our_lines(tmp_path: Path, case: str) -> None:
     first, second, expected = REPRODUCED[case]
 
     def trick(workspace: Workspace) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import mao_git
-from mao_git import Author, Clone, Content, MergeConflict, with_paths
+from mao_git import Author, Clone, Content, MergeConflict
+from mao_git.attributes import with_paths
 from mao_shared.models.round import VoteDefinition
 from mao_vote import vote_round
 from tests.support.git import git
-
-from .voting.repo import TICK, new_repository
+from tests.vote.repo import TICK, new_repository
 
 
 def pointer_to(name: str) -> bytes:
@@ -28,8 +28,8 @@ def tree_of(clone: Clone, words: str, *large: str, mark: bool = True, lines: boo
     files |= {".gitattributes": with_paths(words, large if lines else (), ()).encode()}
     files |= {".mao/lfs": b"x"} if mark else {}
     contents = {path: _content(data) for path, data in files.items() if data}
-    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, None), contents)
-    return mao_git.commit_tree(clone, tree, [], "x\n", Author("n", "n@example.org", TICK))
+    tree = clone.write_tree(clone.tree(None), contents)
+    return clone.commit(tree, [], "x\n", Author("n", "n@example.org", TICK))
 
 
 def _content(data: bytes) -> Content:
@@ -37,7 +37,7 @@ def _content(data: bytes) -> Content:
 
 
 def attributes(clone: Clone, tree: str) -> str:
-    return mao_git.text_at(clone, tree, ".gitattributes")
+    return clone.top_text(tree, ".gitattributes")
 
 
 # What the three nodes have: the tool's own words, whether our lines are there still, and the large files.
@@ -50,7 +50,7 @@ VOTES: dict[str, tuple[list[tuple[str, bool, str]], str]] = {
 
 
 @pytest.mark.parametrize("case", VOTES)
-def test_ground_truth_tells_git_of_just_the_pointers_it_has(tmp_path: Path, case: str) -> None:
+def test_settle_lfs_lists_the_pointers_of_ground_truth(tmp_path: Path, case: str) -> None:
     clone = new_repository(tmp_path / "r.git")
     nodes, expected = VOTES[case]
     commits = {
@@ -72,40 +72,38 @@ def test_ground_truth_tells_git_of_just_the_pointers_it_has(tmp_path: Path, case
 
     made = decided(["n1", "n2", "n3"])
     assert attributes(clone, made) == with_paths("", set(expected), ())
-    assert mao_git.content_ids(clone, made, [".mao/lfs"])
+    assert clone.blob_ids(made, [".mao/lfs"])
     assert decided(["n3", "n1", "n2"]) == made
 
 
-def test_merge_of_both_sides_pointers_is_no_conflict(tmp_path: Path) -> None:
+def test_merge_trees_unites_the_pointers_of_both_sides(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = tree_of(clone, "* x\n", "m")
     ours, theirs = tree_of(clone, "* x\n", "a", "m"), tree_of(clone, "* y\n", "m", "z")
-    merged = mao_git.merge_trees(clone, base, ours, theirs)
+    merged = clone.merge_trees(base, ours, theirs)
     assert attributes(clone, merged) == with_paths("* y\n", {"a", "m", "z"}, ())
     removed = tree_of(clone, "", "m", "n", lines=False)
-    assert attributes(clone, mao_git.merge_trees(clone, base, ours, removed)) == with_paths(
-        "", {"a", "m", "n"}, ()
-    )
+    assert attributes(clone, clone.merge_trees(base, ours, removed)) == with_paths("", {"a", "m", "n"}, ())
     with pytest.raises(MergeConflict) as caught:
-        mao_git.merge_trees(clone, base, tree_of(clone, "* z\n", "a", "m"), theirs)
+        clone.merge_trees(base, tree_of(clone, "* z\n", "a", "m"), theirs)
     assert caught.value.paths == [".gitattributes"]
 
 
-def test_tree_in_which_git_cannot_be_told_is_told_to_mao_all_the_same(tmp_path: Path) -> None:
+def test_settle_lfs_marks_a_tree_without_attributes(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     node = tree_of(clone, "", "a")
     for path in (".gitattributes/x", ".gitattributes"):  # a folder; a file of which git reads nothing
         files = {"a": _content(pointer_to("a")), ".gitattributes": None, path: _content(b"\0")}
-        bare = mao_git.tree_with(clone, mao_git.tree_of(clone, None), files)
-        settled = mao_git.settled(clone, bare, [node])
-        assert mao_git.content_ids(clone, settled, [path]) == mao_git.content_ids(clone, bare, [path])
-        assert mao_git.content_ids(clone, settled, [".mao/lfs"])
+        bare = clone.write_tree(clone.tree(None), files)
+        settled = clone.settle_lfs(bare, [node])
+        assert clone.blob_ids(settled, [path]) == clone.blob_ids(bare, [path])
+        assert clone.blob_ids(settled, [".mao/lfs"])
 
 
 @pytest.mark.parametrize(
     "name", ["a b", "a\tb", "a\u00a0b", "a\u2003b", "a\x0bb", "a\x85b", "a\r", "[x]*?\\"]
 )
-def test_lines_match_what_git_takes_for_a_blank(tmp_path: Path, name: str) -> None:
+def test_attributes_line_matches_blanks_as_git_does(tmp_path: Path, name: str) -> None:
     git(tmp_path, "init", "-q")
     text = with_paths("# mine\n\n*.txt text", {name}, set())
     (tmp_path / ".gitattributes").write_bytes(text.encode())

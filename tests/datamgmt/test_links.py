@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.browse.archive import open_archive, write_archive
 from mao_datamgmt.evidence.export import gather
 from mao_datamgmt.evidence.export import pack as pack_crate
 from mao_datamgmt.settings import About
 from mao_datamgmt.steps.output import check_links
-from mao_git import MergeConflict, escaping_links
+from mao_git import MergeConflict
+from mao_git.paths import escaping_links
 from mao_shared.errors import InvalidInput
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, StepRun
 from mao_shared.states import RunPhase, StepPhase
 from tests.support.git import git
+from tests.vote.repo import commit, new_repository, vote
 
-from .voting.repo import commit, new_repository, vote
 from .world import NODE, Tool, World, run_of, step, working, writes
 
 OUT = "outside the folder"
@@ -84,7 +84,7 @@ STAYING: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("case", LEADING_OUT)
-def test_link_that_leads_out_is_found_and_named(case: str) -> None:
+def test_escaping_links_names_each(case: str) -> None:
     links, path, words = LEADING_OUT[case]
     assert words in escaping_links(links)[path]
     with pytest.raises(InvalidInput) as caught:
@@ -93,11 +93,11 @@ def test_link_that_leads_out_is_found_and_named(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", STAYING)
-def test_link_that_stays_is_left_alone(case: str) -> None:
+def test_escaping_links_spares_links_inside(case: str) -> None:
     assert escaping_links(STAYING[case]) == {}
 
 
-def test_refusal_says_where_the_link_leads() -> None:
+def test_escaping_links_reason() -> None:
     with pytest.raises(
         InvalidInput, match=r"'x' is a link to l/l/\.\./\.\./etc/hostname.*it leads to \.\./\.\./etc/hostname"
     ):
@@ -105,7 +105,7 @@ def test_refusal_says_where_the_link_leads() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_judgement_misses_nothing_that_the_kernel_would_follow(tmp_path: Path, seed: int) -> None:
+def test_escaping_links_agrees_with_the_kernel(tmp_path: Path, seed: int) -> None:
     """Random trees of links, laid out for real and resolved by the kernel's rules."""
     chance = random.Random(seed)
     root = tmp_path / "out" / "er" / "tree"
@@ -146,7 +146,7 @@ async def published(world: World, number: int, tool: Tool) -> StepRun:
     )
 
 
-async def test_link_of_an_earlier_step_makes_one_of_a_later_step_lead_out(tmp_path: Path) -> None:
+async def test_publish_refuses_links_that_escape_by_an_older_one(tmp_path: Path) -> None:
     """The earlier link lies in the folder as a file, and is a link in the tree all the same."""
     async with working(tmp_path) as world:
         assert (await published(world, 0, links(l="."))).phase is StepPhase.SUCCEEDED
@@ -159,7 +159,7 @@ async def test_link_of_an_earlier_step_makes_one_of_a_later_step_lead_out(tmp_pa
         assert (await published(world, 2, links(x="l/l/f"))).phase is StepPhase.SUCCEEDED
 
 
-async def test_link_replaced_by_a_folder_makes_an_older_one_lead_out(tmp_path: Path) -> None:
+async def test_publish_refuses_a_folder_that_makes_a_link_escape(tmp_path: Path) -> None:
     def folder_for_link(workspace: Workspace) -> None:
         (workspace.data / "j").unlink()
         (workspace.data / "j").mkdir()
@@ -173,7 +173,7 @@ async def test_link_replaced_by_a_folder_makes_an_older_one_lead_out(tmp_path: P
         assert "'x' is a link to e/k/../../z" in failed.error.detail
 
 
-async def test_file_and_folder_may_replace_each_other(tmp_path: Path) -> None:
+async def test_publish_replaces_files_by_folders(tmp_path: Path) -> None:
     def swap(workspace: Workspace) -> None:
         (workspace.data / "a").unlink()
         (workspace.data / "a").mkdir()
@@ -189,7 +189,7 @@ async def test_file_and_folder_may_replace_each_other(tmp_path: Path) -> None:
         assert git(world.master, "ls-tree", "-r", "--name-only", NODE).split() == ["a/f", "d"]
 
 
-async def test_what_an_earlier_version_published_does_not_stop_the_next_step(tmp_path: Path) -> None:
+async def test_publish_accepts_escaping_links_of_earlier_versions(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await published(world, 0, writes(a="1"))
         stranger(tmp_path, world, NODE, {"l": ".", "x": "l/l/../../etc/hostname"})
@@ -199,7 +199,7 @@ async def test_what_an_earlier_version_published_does_not_stop_the_next_step(tmp
         assert "'y'" in failed.error.detail
 
 
-async def test_reproduction_refuses_the_same_links(tmp_path: Path) -> None:
+async def test_reproduce_refuses_escaping_links(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await published(world, 0, links(l="."))
         run = run_of("run-1", step("collect", "data", world.master), after=1)
@@ -254,7 +254,7 @@ def unpack_zip(data: bytes, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("packing", "unpack"), [("tar.gz", unpack_tar), ("zip", unpack_zip)])
-async def test_archive_of_a_strangers_branch_leads_nowhere(
+async def test_archive_has_no_escaping_links(
     tmp_path: Path, packing: str, unpack: Callable[[bytes, Path], None]
 ) -> None:
     async with working(tmp_path) as world:
@@ -271,7 +271,7 @@ async def test_archive_of_a_strangers_branch_leads_nowhere(
     assert (root / "fine").read_text() == "inside"
 
 
-async def test_tools_input_from_a_strangers_branch_holds_no_links(tmp_path: Path) -> None:
+async def test_checkout_input_has_no_links(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await published(world, 0, writes(a="1"))
         stranger(tmp_path, world, "ground-truth", HOSTILE)
@@ -285,7 +285,7 @@ async def test_tools_input_from_a_strangers_branch_holds_no_links(tmp_path: Path
         assert (world.workspace("run-1").input / "abs").read_text() == "/etc/hostname"
 
 
-async def test_crate_of_a_step_that_reads_a_strangers_branch_holds_no_links(tmp_path: Path) -> None:
+async def test_crate_has_no_links(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await published(world, 0, writes(a="1"))
         stranger(tmp_path, world, "ground-truth", HOSTILE)
@@ -301,44 +301,44 @@ async def test_crate_of_a_step_that_reads_a_strangers_branch_holds_no_links(tmp_
         assert not any((info.external_attr >> 16) & 0o170000 == 0o120000 for info in packed.infolist())
 
 
-def test_ground_truth_leaves_links_out_that_lead_out_together(tmp_path: Path) -> None:
+def test_round_leaves_out_links_that_escape_together(tmp_path: Path) -> None:
     """No node's tree is harmful: two of three have `l`, two others have `x`."""
     clone = new_repository(tmp_path / "r.git")
     one, two = {"l": "link:."}, {"x": "link:l/l/../../etc/hostname"}
     voted = vote(clone, {"n1": {"f": "1", **one}, "n2": {"f": "1", **one, **two}, "n3": {"f": "1", **two}})
-    assert escaping_links(mao_git.links_of(clone, voted.commit)) == {}
-    assert mao_git.links_of(clone, voted.commit) == {"l": "."}
+    assert escaping_links(clone.links(voted.commit)) == {}
+    assert clone.links(voted.commit) == {"l": "."}
     assert any(note.startswith("left out: x is a link to l/l/") for note in voted.evidence.notes)
     again = vote(clone, {"n3": {"f": "1", **two}, "n2": {"f": "1", **one, **two}, "n1": {"f": "1", **one}})
     assert again.commit == voted.commit
 
 
-def test_ground_truth_is_rid_of_links_that_led_out_before(tmp_path: Path) -> None:
+def test_round_removes_escaping_links_of_the_base(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = commit(clone, {"f": "1", "abs": "link:/etc/passwd", "git": "link:.git/config"})
     kept = {"f": "2", "abs": "link:/etc/passwd", "git": "link:.git/config"}
     voted = vote(clone, {"n1": kept, "n2": kept}, base)
-    assert mao_git.links_of(clone, voted.commit) == {}
+    assert clone.links(voted.commit) == {}
 
 
-def test_merge_does_not_bring_links_together_that_lead_out(tmp_path: Path) -> None:
+def test_merge_trees_refuses_links_that_escape_together(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = commit(clone, {"f": "1"})
     ours = commit(clone, {"f": "1", "l": "link:."}, base)
     theirs = commit(clone, {"f": "1", "x": "link:l/l/../../etc/hostname"}, base)
     with pytest.raises(MergeConflict) as caught:
-        mao_git.merge_trees(clone, base, ours, theirs)
+        clone.merge_trees(base, ours, theirs)
     assert caught.value.paths == ["x"]
     harmless = commit(clone, {"f": "1", "x": "link:l/f"}, base)
-    assert set(mao_git.links_of(clone, mao_git.merge_trees(clone, base, ours, harmless))) == {"l", "x"}
+    assert set(clone.links(clone.merge_trees(base, ours, harmless))) == {"l", "x"}
 
 
-def test_links_are_looked_for_only_where_something_changed(tmp_path: Path) -> None:
+def test_links_reads_only_changed_folders(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     files = {f"d{n}/f{m}": "x" for n in range(20) for m in range(20)}
     plain = commit(clone, files)
-    assert mao_git.links_of(clone, plain) == {}
+    assert clone.links(plain) == {}
     for loose in (clone.path / "objects").glob("??/*"):
         if git(clone.path, "cat-file", "-t", loose.parent.name + loose.name) == "blob":
             loose.unlink()  # contents are not read, of links only
-    assert mao_git.links_of(clone, commit(clone, {**files, "d3/l": "link:f1"})) == {"d3/l": "f1"}
+    assert clone.links(commit(clone, {**files, "d3/l": "link:f1"})) == {"d3/l": "f1"}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.manager import DataManager, build
-from mao_git import TROUBLE
+from mao_git import ObjectBroken
 from mao_shared import keys
 from mao_shared.metrics import Metrics
-from mao_shared.models import Alarm, Series, Shared, Webhook
+from mao_shared.models import Alarm, Series, SharedDataset, Webhook
 from mao_shared.models.common import Record
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -36,9 +36,9 @@ async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
         for each in (
             made.mirror,
             made.rounds.mirror,
-            made.rounds.heard.mirror,
+            made.rounds.peer_records.mirror,
             made.rounds.voters.members,
-            made.rounds._parts.enrolments,
+            made.rounds.participation.enrolments,
         )
     ]
     yield made
@@ -57,32 +57,32 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
     "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
     "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
     "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
-    "federation-answers": lambda m: (m.rounds.steady, "look", m.rounds.steady.run, lambda: None),
-    "parts": lambda m: (m.rounds._parts, "_keep", m.rounds._parts.run, lambda: None),
-    "rounds-retention": lambda m: (m.rounds._retention, "once", m.rounds._retain, lambda: None),
+    "federation-answers": lambda m: (m.rounds.health, "check", m.rounds.health.run, lambda: None),
+    "parts": lambda m: (m.rounds.participation, "_publish", m.rounds.participation.run, lambda: None),
+    "rounds-retention": lambda m: (m.rounds.retention, "once", m.rounds.retention.run, lambda: None),
     "rounds/data": lambda m: (
         m.rounds.controller,
         "reconcile",
         m.rounds.controller.run,
-        lambda: m.rounds.controller._queue.add("data"),
+        lambda: m.rounds.controller._controller.add("data"),
     ),
     "announcer/run-1": lambda m: (
         m.rounds.announcer,
-        "_look",
+        "_collect",
         m.rounds.announcer.run,
-        lambda: m.rounds.announcer._queue.add("run-1"),
+        lambda: m.rounds.announcer._controller.add("run-1"),
     ),
     "announcer": lambda m: (
         m.rounds.announcer,
-        "_say_all",
+        "_announce_all",
         m.rounds.announcer.run,
-        m.rounds.announcer._some.set,
+        m.rounds.announcer._wake.set,
     ),
     "rounds-passed": lambda m: (
-        m.rounds.announcer._passed,
-        "_write_down",
-        m.rounds.announcer._passed.run,
-        m.rounds.announcer._passed._some.set,
+        m.rounds.announcer._watermarks,
+        "_update",
+        m.rounds.announcer._watermarks.run,
+        m.rounds.announcer._watermarks._wake.set,
     ),
 }
 
@@ -91,8 +91,6 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
 async def test_loop_goes_on_after_what_an_item_raised(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    for name in ("PAUSE", "TROUBLE_PAUSE"):
-        monkeypatch.setattr(f"mao_datamgmt.rounds.announcer.{name}", 0.05)
     part, method, run, poke = LOOPS[loop](manager)
     assert loop in await survives(part, method, run, manager.conditions, poke=poke)
 
@@ -138,7 +136,7 @@ async def test_retention_one_dataset_that_raises_keeps_no_other(
 
     def tidy(_: Any, dataset: str, __: Any) -> None:
         if dataset == "bad":
-            raise TROUBLE[0]("spoilt")
+            raise ObjectBroken("spoilt")
         tidied.append(dataset)
 
     monkeypatch.setattr("mao_datamgmt.manager.tidy", tidy)
@@ -218,7 +216,7 @@ async def test_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
     tmp_path: Path, kind: str
 ) -> None:
     store = MemoryStore()
-    noted = dump(Shared(dataset="data"))
+    noted = dump(SharedDataset(dataset="data"))
     bad = spoilt(noted, kind, key_field=None)
     async with working(tmp_path, store) as world:
         await store.create(keys.shared_prefix(NODE) + "data", bad)

@@ -21,11 +21,11 @@ from mao_datamgmt.settings import About
 from mao_shared.errors import InvalidInput
 from mao_shared.host.data_dir import Workspace
 from mao_shared.states import RunPhase, StepPhase
+from tests.git.test_checkout import raw_object, tree
 from tests.support.git import git
+from tests.vote.repo import commit, data_of, new_repository, vote
 
 from .conftest import Api
-from .test_checkout import raw_object, tree
-from .voting.repo import commit, data_of, new_repository, vote
 from .world import NODE, run_of, step, working
 
 NAMES = [
@@ -65,7 +65,7 @@ def in_zip(context: Context) -> dict[str, str]:
         return {each.filename.partition("/")[2]: packed.read(each).decode() for each in packed.infolist()}
 
 
-async def test_odd_names_come_out_everywhere(tmp_path: Path) -> None:
+async def test_names_odd_ones_are_kept_everywhere(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = run_of("run-0", step("collect", "data", world.master))
         done = await world.whole(run, tool)
@@ -97,7 +97,7 @@ async def test_odd_names_come_out_everywhere(tmp_path: Path) -> None:
             assert {name: (folder / name).read_bytes().decode() for name in NAMES} == expected()
 
 
-def test_odd_names_that_all_agree_on_are_in_ground_truth(tmp_path: Path) -> None:
+def test_names_odd_ones_reach_ground_truth(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     voted = vote(clone, dict.fromkeys(("n1", "n2", "n3"), expected()))
     assert data_of(clone, voted) == expected()
@@ -110,20 +110,20 @@ def test_odd_names_that_all_agree_on_are_in_ground_truth(tmp_path: Path) -> None
     "path", ["..", ".git", "..\\x", "a\\..\\..\\x", ".. \\x", "a\\.git\\config", "\udce9"]
 )
 @pytest.mark.parametrize("above", ["", "d"])
-def test_archive_names_what_it_cannot_hold(tmp_path: Path, path: str, above: str) -> None:
+def test_archive_refuses_names_it_cannot_hold(tmp_path: Path, path: str, above: str) -> None:
     clone = new_repository(tmp_path / "r.git")
     name = path.encode(errors="surrogateescape")
     made = tree(clone.path, ("100644", name, raw_object(clone.path, "blob", b"x")))
     if above:
         made = tree(clone.path, ("40000", above.encode(), made))
     with pytest.raises(InvalidInput) as caught:
-        mao_git.list_members(clone, made, "")
+        clone.archive_entries(made, "")
     assert caught.value.code == "dataset-unsafe"
-    assert repr(mao_git.printable(f"{above}/{path}".lstrip("/"))) in caught.value.detail
+    assert repr(mao_git.paths.printable(f"{above}/{path}".lstrip("/"))) in caught.value.detail
     caught.value.detail.encode()
 
 
-def test_ground_truth_says_what_it_leaves_out(tmp_path: Path) -> None:
+def test_round_lists_refused_names(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     voted = vote(clone, {node: {"..\\x": "1", "a\\b": "2"} for node in ("n1", "n2")})
     assert data_of(clone, voted) == {"a\\b": "2"}
@@ -131,15 +131,15 @@ def test_ground_truth_says_what_it_leaves_out(tmp_path: Path) -> None:
     assert left_out.notes == ["left out: its name could lead out of a folder"]
 
 
-def test_merge_takes_odd_names_along(tmp_path: Path) -> None:
+def test_merge_trees_keeps_odd_names(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = commit(clone, {"f": "1"})
     ours, theirs = commit(clone, {"f": "1", **expected()}, base), commit(clone, {"f": "2"}, base)
-    merged = mao_git.merge_trees(clone, base, ours, theirs)
-    assert set(mao_git.list_paths(clone, merged)) == {"f", *NAMES}
+    merged = clone.merge_trees(base, ours, theirs)
+    assert set(clone.list_paths(merged)) == {"f", *NAMES}
 
 
-def test_odd_names_are_asked_for_over_http(api: Api, tmp_path: Path) -> None:
+def test_names_odd_ones_over_http(api: Api, tmp_path: Path) -> None:
     master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
     odd = tree(
         master, *sorted(("100644", name.encode(), blob(master, name)) for name in NAMES if "/" not in name)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-import mao_git
 from mao_datamgmt.steps import workspaces
+from mao_git import Clone, ObjectMissing, repository
 from mao_shared.errors import StoreUnavailable, StoreUnknown
 from mao_shared.host.data_dir import Workspace
 from mao_shared.states import StepPhase
@@ -30,13 +30,14 @@ class Killed(Exception):
 
 
 class DiesAt:
-    """Calls a function of the repository package, and dies before or after it for ever."""
+    """Calls a method of a clone, and dies before or after it for ever."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None:
         self.reached = threading.Event()
-        self._call = getattr(mao_git, name)
+        owner = Clone if hasattr(Clone, name) else repository
+        self._call = getattr(owner, name)
         self._after = after
-        monkeypatch.setattr(mao_git, name, self)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: self(*args, **kwargs))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._after:
@@ -49,8 +50,8 @@ class DiesAt:
 
 
 KILL_POINTS = [
-    ("tree_with", True),  # blobs and trees are there, no commit
-    ("commit_tree", True),  # the commit is there, no branch leads to it
+    ("write_tree", True),  # blobs and trees are there, no commit
+    ("commit", True),  # the commit is there, no branch leads to it
     ("move_branch", True),  # the node's branch has it
     ("promote", True),  # before ground truth is moved
     ("push", False),  # all is here, nothing at the remote
@@ -80,7 +81,7 @@ async def test_killed_while_publishing(
         git(world.master, "fsck", "--strict", "--full")
 
 
-@pytest.mark.parametrize("name", ["fetch", "finish_clone", "lay_tree"])
+@pytest.mark.parametrize("name", ["fetch", "finish_clone", "checkout_tree"])
 async def test_killed_while_preparing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
@@ -300,12 +301,12 @@ async def test_broken_objects_are_shown_on_the_step_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: Any) -> str:
-        raise KeyError("1234abcd")
+        raise ObjectMissing("1234abcd")
 
     async with working(tmp_path) as world:
         await world.begin(run_of("run-0", step("collect", "data", world.master)))
         await world.phase("run-0", StepPhase.READY)
-        monkeypatch.setattr(mao_git, "tree_with", missing)
+        monkeypatch.setattr(Clone, "write_tree", missing)
         await world.run_tool("run-0", writes(a="0"))
         shown = await world.until("run-0", lambda run: run.steps[0].waiting is not None)
         assert shown.steps[0].phase is StepPhase.PUBLISHING

@@ -17,7 +17,7 @@ from mao_datamgmt.steps.output import Baseline, FoundFile, changes_of
 from mao_datamgmt.steps.queue import blocked_by, earlier_tick, earlier_tick_reason
 from mao_datamgmt.steps.workspaces import StoredWorkspace, expired
 from mao_git.remotes import host_keys
-from mao_git.remotes.host_keys import KnownHostKeys, SshHost, listed_keys, refusal, ssh_host_of
+from mao_git.remotes.host_keys import KnownHostKeys, SshHost, known_keys, ssh_host_of, untrusted
 from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
@@ -224,17 +224,17 @@ def test_site_of(url: str, site: SshHost | None) -> None:
 
 def test_known_hosts_lines() -> None:
     text = "# note\n@revoked h ssh-rsa AAAA\n[h]:2222,other ssh-ed25519 AAAA\n*.example.org ssh-rsa BBBB\n"
-    assert listed_keys(text, SshHost("h", 2222)) == [host_keys.fingerprint(b"\0\0\0")]
-    assert listed_keys(text, SshHost("h", 22)) == []
-    assert len(listed_keys(text, SshHost("git.example.org", 22))) == 1
+    assert known_keys(text, SshHost("h", 2222)).fingerprints == [host_keys.fingerprint(b"\0\0\0")]
+    assert known_keys(text, SshHost("h", 22)).fingerprints == []
+    assert len(known_keys(text, SshHost("git.example.org", 22)).fingerprints) == 1
 
 
 def test_refusals_say_what_to_do() -> None:
-    unknown = refusal(SshHost("h", 2222), KnownHostKeys(), b"\0\0\0\x07ssh-rsaX")
+    unknown = untrusted(SshHost("h", 2222), KnownHostKeys(), b"\0\0\0\x07ssh-rsaX")
     assert unknown.code == "host-key-unknown"
     assert "ssh-keyscan -p 2222 h >>" in (unknown.next or "")
     assert "ssh-rsa SHA256:" in unknown.detail
     key = "AAAAB3NzaC1yc2E="
-    changed = refusal(SshHost("h", 22), KnownHostKeys(keys=[("ssh-rsa", key)]), None)
+    changed = untrusted(SshHost("h", 22), KnownHostKeys(keys=[("ssh-rsa", key)]), None)
     assert changed.code == "host-key-changed"
     assert host_keys.fingerprint(base64.b64decode(key)) in changed.detail

@@ -13,7 +13,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.delivery import PushOutcome, push_branches, push_lost
 from mao_datamgmt.rounds import remote as rounds
-from mao_git import RemoteMoved, alike, in_the_way
+from mao_git import Clone, RemoteMoved
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import GROUND_TRUTH, Dataset
 from mao_shared.states import StepPhase
@@ -71,7 +71,7 @@ def make_branch(remote: Path, name: str) -> None:
 
 def push_one(context: Context, name: str = "a") -> PushOutcome:
     commit(context, name)
-    return push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True)
+    return push_branches(context, Clone.open(context.data.clone("data")), promote=True)
 
 
 PROTECTED: dict[str, Spoil] = {
@@ -144,7 +144,7 @@ def test_a_branch_below_the_nodes_is_named_with_the_way_out(
 
 def test_a_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
     """Anybody who may push to the remote chooses it, and a person is told to run it."""
-    advice = mao_git.name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
+    advice = mao_git.branch_name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
     assert words[-1] == f":refs/heads/{NODE}/x;$(reboot)'"
     assert words[:4] == [
@@ -165,9 +165,9 @@ def test_a_branch_that_became_a_folder_of_branches_or_back_is_fetched(
     clone = clones.ensure_clone(context, "data", url)
     git(remote, "update-ref", "-d", f"refs/heads/{before}")
     make_branch(remote, after)
-    clone = mao_git.open_clone(clone.path)
-    mao_git.fetch(clone, context.access)
-    assert set(mao_git.list_branches(clone, remote=True)) == {after, NODE}
+    clone = Clone.open(clone.path)
+    clone.fetch(context.access)
+    assert set(clone.list_branches(remote=True)) == {after, NODE}
     assert push_one(context).pushed
 
 
@@ -176,7 +176,7 @@ def test_a_round_names_what_is_in_the_way_of_ground_truth(at: tuple[Context, str
     context, url = at
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    tip = mao_git.find_branch(mao_git.open_clone(context.data.clone("data")), NODE)
+    tip = Clone.open(context.data.clone("data")).tip(NODE)
     assert tip is not None
     make_branch(remote, "ground-truth/x")
     with pytest.raises(MaoError) as caught:
@@ -257,11 +257,11 @@ def test_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(tmp_path: P
     ],
 )
 def test_in_the_way(name: str, others: list[str], found: list[str]) -> None:
-    assert in_the_way(name, others) == found
+    assert mao_git.conflicting_branches(name, others) == found
 
 
 def test_a_server_that_takes_no_notice_of_case_is_named(tmp_path: Path, remote: Path) -> None:
-    assert alike("node-1", ["Node-1", "node-1", "node-11"]) == ["Node-1"]
+    assert mao_git.case_variants("node-1", ["Node-1", "node-1", "node-11"]) == ["Node-1"]
     context = context_for(tmp_path)
     make_branch(remote, "Ground-Truth")
     clone = clones.ensure_clone(context, "data", str(remote))

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.delivery import PushOutcome, push_branches
-from mao_git import Content
+from mao_git import Clone, Content
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
 
@@ -21,20 +20,18 @@ from .world import NODE, context_for
 
 
 def commit(context: Context, name: str) -> None:
-    clone = mao_git.open_clone(context.data.clone("data"))
-    tip = mao_git.find_branch(clone, context.node)
+    clone = Clone.open(context.data.clone("data"))
+    tip = clone.tip(context.node)
     assert tip is not None
-    tree = mao_git.tree_with(
-        clone, mao_git.tree_of(clone, tip), {name: Content(lambda: io.BytesIO(name.encode()))}
-    )
-    made = mao_git.commit_tree(clone, tree, [tip], f"{name}\n", context.author())
-    assert mao_git.move_branch(clone, context.node, made, tip)
+    tree = clone.write_tree(clone.tree(tip), {name: Content(lambda: io.BytesIO(name.encode()))})
+    made = clone.commit(tree, [tip], f"{name}\n", context.author())
+    assert clone.move_branch(context.node, made, tip)
 
 
 def commit_and_push(context: Context, prefix: str, count: int, results: list[PushOutcome]) -> None:
     for number in range(count):
         commit(context, f"{prefix}{number}")
-        results.append(push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True))
+        results.append(push_branches(context, Clone.open(context.data.clone("data")), promote=True))
 
 
 @pytest.mark.parametrize("writers", [2, 6])
@@ -64,8 +61,8 @@ def race(tmp_path: Path, remote: Path, url: str, writers: int, count: int, **set
     for thread in threads:
         thread.join()
     for context in contexts:  # whoever was overtaken too often has it still here
-        mao_git.fetch(mao_git.open_clone(context.data.clone("data")), context.access)
-        assert push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True).pushed
+        Clone.open(context.data.clone("data")).fetch(context.access)
+        assert push_branches(context, Clone.open(context.data.clone("data")), promote=True).pushed
     subjects = git(remote, "log", "--format=%s", NODE).splitlines()
     expected = {f"{prefix}{number}" for prefix in prefixes for number in range(count)}
     assert sorted(subjects) == sorted([*expected, "Begin the dataset"])
@@ -105,8 +102,8 @@ def race_of_nodes(tmp_path: Path, remote: Path, url: str, count: int, **settings
     for thread in threads:
         thread.join()
     for node in nodes:  # whoever was overtaken too often has it still here
-        clone = mao_git.open_clone(node.data.clone("data"))
-        mao_git.fetch(clone, node.access)
+        clone = Clone.open(node.data.clone("data"))
+        clone.fetch(node.access)
         assert push_branches(node, clone, promote=True).pushed
     for name in names:  # each in order, none twice
         subjects = git(remote, "log", "--format=%s", "--reverse", "--first-parent", name).splitlines()

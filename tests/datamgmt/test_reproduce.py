@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import provenance
-from mao_datamgmt.steps.reproduce import LISTED, FileDigest, OutputComparison, judge
+from mao_datamgmt.steps.reproduce import MAX_LISTED, FileDigest, OutputComparison, judge
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
@@ -49,7 +49,7 @@ def summing(workspace: Workspace) -> None:
         file.write("x\n")
 
 
-async def test_deterministic_step_gives_the_same_files_on_its_old_base(tmp_path: Path) -> None:
+async def test_reproduce_deterministic_step(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run, done = await original(world, summing)
         await original(world, summing, "run-2")  # the branch has gone on
@@ -60,7 +60,7 @@ async def test_deterministic_step_gives_the_same_files_on_its_old_base(tmp_path:
         await eventually(lambda: not world.workspace("again").root.parent.exists())
 
 
-async def test_every_difference_is_named_and_its_files_are_kept(tmp_path: Path) -> None:
+async def test_reproduce_names_each_difference(tmp_path: Path) -> None:
     def other(workspace: Workspace) -> None:
         writes(same="1", value="3", new="x")(workspace)
 
@@ -71,7 +71,7 @@ async def test_every_difference_is_named_and_its_files_are_kept(tmp_path: Path) 
         assert (world.workspace("again").data / "value").read_text() == "3"
 
 
-async def test_removals_and_rewrites_of_what_was_there_count(tmp_path: Path) -> None:
+async def test_reproduce_counts_removals_and_rewrites(tmp_path: Path) -> None:
     def rewrites(workspace: Workspace) -> None:
         (workspace.data / "a").write_text("1")  # as it was
         (workspace.data / "b").unlink()
@@ -84,7 +84,7 @@ async def test_removals_and_rewrites_of_what_was_there_count(tmp_path: Path) -> 
         assert kept == Reproduced(extra=["b"])
 
 
-async def test_it_waits_for_nobody_and_nobody_waits_for_it(tmp_path: Path) -> None:
+async def test_reproduce_waits_for_no_other_run(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run, done = await original(world, summing)
         holds = run_of("holds", step("collect", "data", world.master), after=1)
@@ -98,7 +98,7 @@ async def test_it_waits_for_nobody_and_nobody_waits_for_it(tmp_path: Path) -> No
         await world.phase("next", StepPhase.READY)
 
 
-async def test_input_is_laid_as_it_was(tmp_path: Path) -> None:
+async def test_reproduce_uses_the_same_input(tmp_path: Path) -> None:
     def copies(workspace: Workspace) -> None:
         (workspace.data / "copy").write_text((workspace.input / "a").read_text())
 
@@ -112,7 +112,7 @@ async def test_input_is_laid_as_it_was(tmp_path: Path) -> None:
         assert await reproduced(world, again(run, done), copies) == Reproduced(identical=1)
 
 
-async def test_commit_that_is_nowhere_fails_with_the_way_out(tmp_path: Path) -> None:
+async def test_reproduce_without_the_commit_fails(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run, done = await original(world, summing)
         lost = done.model_copy(update={"base_commit": "0" * 40})
@@ -124,23 +124,23 @@ async def test_commit_that_is_nowhere_fails_with_the_way_out(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["different", "missing", "extra"])
-def test_long_lists_are_cut_and_counted(kind: str) -> None:
-    paths = [f"f{number:05}" for number in range(LISTED + 5)]
+def test_judge_limits_its_lists(kind: str) -> None:
+    paths = [f"f{number:05}" for number in range(MAX_LISTED + 5)]
     ours = {path: None if kind == "missing" else FileDigest("1") for path in paths}
     theirs = dict.fromkeys(paths, None if kind == "extra" else "2")
     found = judge(OutputComparison(ours, theirs))
-    assert len(getattr(found, kind)) == LISTED
+    assert len(getattr(found, kind)) == MAX_LISTED
     assert found.unlisted == 5
     assert not found.same
 
 
-def test_file_is_the_same_as_the_content_of_its_lfs_pointer() -> None:
+def test_judge_compares_lfs_content() -> None:
     ours = {"a": FileDigest("blob", "f" * 64), "b": FileDigest("blob", "e" * 64)}
     found = judge(OutputComparison(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
     assert found == Reproduced(identical=1, different=["b"])
 
 
-async def test_killed_while_it_compares_it_goes_on(tmp_path: Path) -> None:
+async def test_reproduce_killed_while_comparing_continues(tmp_path: Path) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
         run, done = await original(world, summing)

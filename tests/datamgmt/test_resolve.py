@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_datamgmt.datasets.resolve import resolve
+from mao_git import Clone
 from mao_shared.errors import Conflict
 from mao_shared.models.dataset import Strategy
 from mao_shared.states import StepPhase
@@ -41,7 +41,7 @@ def context(tmp_path: Path, remote: Path) -> Context:
     made = context_for(tmp_path)
     clones.ensure_clone(made, "data", str(remote))
     commit(made, "a")
-    clone = mao_git.open_clone(made.data.clone("data"))
+    clone = Clone.open(made.data.clone("data"))
     assert push_branches(made, clone, promote=True).pushed
     rewrite(remote, git(remote, "rev-parse", f"{NODE}~1"))
     commit(made, "b")
@@ -56,15 +56,15 @@ def rescued(context: Context) -> list[str]:
 
 def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: Path) -> None:
     before = git(remote, "rev-parse", NODE)
-    clone = mao_git.open_clone(context.data.clone("data"))
-    known, ours = mao_git.find_known(clone, NODE), mao_git.find_branch(clone, NODE)
+    clone = Clone.open(context.data.clone("data"))
+    known, ours = clone.upstream_base(NODE), clone.tip(NODE)
     for _ in range(2):
         failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "branch-rewritten"
         assert "maoctl dataset resolve data" in (failure.next or "")
     assert git(remote, "rev-parse", NODE) == before
-    assert mao_git.find_branch(clone, NODE) == ours
+    assert clone.tip(NODE) == ours
     assert rescued(context) == [known]
     git(remote, "update-ref", f"refs/heads/{NODE}", str(known))  # whoever did it puts it right again
     assert push_branches(context, clone, promote=True).pushed
@@ -82,8 +82,8 @@ def test_resolve(
     context: Context, remote: Path, how: Strategy, files: list[str], subjects: list[str]
 ) -> None:
     theirs = git(remote, "rev-parse", NODE)
-    clone = mao_git.open_clone(context.data.clone("data"))
-    ours = mao_git.find_branch(clone, NODE)
+    clone = Clone.open(context.data.clone("data"))
+    ours = clone.tip(NODE)
     done, failure = resolve(context, "data", how, promote=True)
     assert failure is None
     assert done.pushed
@@ -96,7 +96,7 @@ def test_resolve(
     if how != "merge":
         assert ours in rescued(context)
     commit(context, "c")
-    assert push_branches(context, mao_git.open_clone(clone.path), promote=True).pushed
+    assert push_branches(context, Clone.open(clone.path), promote=True).pushed
     with pytest.raises(Conflict) as caught:
         resolve(context, "data", how, promote=True)
     assert caught.value.code == "nothing-to-resolve"
@@ -108,7 +108,7 @@ def test_resolve_may_be_repeated_after_a_kill(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mao_git, "note_known", killed)
+    monkeypatch.setattr(Clone, "set_upstream_base", killed)
     with pytest.raises(KeyboardInterrupt):
         resolve(context, "data", "replay", promote=True)
     monkeypatch.undo()

@@ -22,8 +22,8 @@ from mao_shared.models import Alarm, ControlMetric, Run, Series
 from mao_shared.models.alarm import Aggregate
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
+from tests.vote.test_detector import hub, played, real
 
-from .test_detector import hub, played, real
 from .world import BEGIN, NODE, World, run_of, step, working, writes
 
 METRICS = [

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import mao_git
 from mao_datamgmt.browse.archive import Packing, open_archive, write_archive
 from mao_datamgmt.browse.diff import difference
 from mao_datamgmt.context import Context
+from mao_git import Clone
 from mao_shared.models.dataset import RowsDifference
 from tests.support.git import bare_repository, git
 from tests.support.made_up import NUMBERS, STRINGS
+from tests.vote.repo import commit, vote
 
-from .voting.repo import commit, vote
 from .world import context_for
 
 NAMES = ("a", "a b", "ü;x", "#1", "x,y", "-n", "v=1.10", "don't")
@@ -84,10 +84,10 @@ quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCh
 def test_a_round_keeps_what_nobody_disputes(context: Context, file: tuple[str, Rows, int, bytes]) -> None:
     path, rows, between, mark = file
     ending = path.rpartition(".")[2]
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     versions = {f"n{n}": {path: written(ending, spoilt(rows, n, n % 2), between, mark)} for n in range(3)}
     voted = vote(clone, versions)
-    assert mao_git.read_file(clone, voted.tree, path) == written(ending, rows, between, mark)
+    assert clone.read_file(voted.tree, path) == written(ending, rows, between, mark)
 
 
 @quick
@@ -97,7 +97,7 @@ def test_a_diff_shows_values_as_they_are_written(
 ) -> None:
     path, rows, between, mark = file
     ending = path.rpartition(".")[2]
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     before = commit(clone, {path: written(ending, rows, between, mark)})
     after = commit(clone, {path: written(ending, spoilt(rows, place, column), between, mark)})
     found = difference(context, "data", before, after, path).rows
@@ -127,7 +127,7 @@ def _same_letters(shown: str | None, raw: str) -> bool:
     ],
 )
 def test_a_diff_tells_spellings_apart(context: Context, ending: str, one: str, other: str) -> None:
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     commits = [commit(clone, {f"a.{ending}": written(ending, [[each, "1"]], 0)}) for each in (one, other)]
     found = difference(context, "data", commits[0], commits[1], f"a.{ending}").rows
     assert found is not None
@@ -146,7 +146,7 @@ def test_a_diff_tells_spellings_apart(context: Context, ending: str, one: str, o
 def test_a_diff_says_when_only_the_writing_differs(
     context: Context, path: str, one: bytes, other: bytes
 ) -> None:
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     commits = [commit(clone, {path: each}) for each in (one, other)]
     found = difference(context, "data", commits[0], commits[1], path)
     assert found.rows is not None
@@ -160,7 +160,7 @@ def test_an_archive_holds_what_was_written(context: Context, made: list[Any], pa
     contents = {
         path: written(path.rpartition(".")[2], rows, between, mark) for path, rows, between, mark in made
     }
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     packed = b"".join(write_archive(open_archive(context, "data", commit(clone, contents), ""), packing))
     assert {name.partition("/")[2]: data for name, data in unpacked(packed, packing).items()} == contents
 
@@ -176,7 +176,7 @@ def unpacked(packed: bytes, packing: Packing) -> dict[str, bytes]:
 
 def test_the_files_of_a_made_up_round_are_decided_by_record(context: Context) -> None:
     """What the tests above count on: with noise in every version no file is taken whole."""
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     rows = [["1.10", "1e500"], ["-0", "1E5"], ["0.1e+1", "12345678901234567890123"]]
     versions = {
         f"n{n}": {f"a.{ending}": written(ending, spoilt(rows, n, n % 2), 1) for ending in ENDINGS}

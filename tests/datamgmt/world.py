@@ -17,15 +17,7 @@ from mao_git import configure
 from mao_shared import keys
 from mao_shared.host.data_dir import Workspace
 from mao_shared.metrics import Metrics
-from mao_shared.models import (
-    DatasetRef,
-    Exit,
-    Part,
-    ResolvedImage,
-    ResolvedStep,
-    Run,
-    StepRun,
-)
+from mao_shared.models import DatasetRef, Exit, Participation, ResolvedImage, ResolvedStep, Run, StepRun
 from mao_shared.reconcile import background
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, Stored
@@ -180,7 +172,7 @@ class World:
         return await self.phase(run.id, StepPhase.SUCCEEDED, StepPhase.FAILED)
 
     async def takes_part(self, node: str, dataset: str) -> None:
-        await self.store.create(keys.part(node, dataset), dump(Part(dataset=dataset, since=BEGIN)))
+        await self.store.create(keys.part(node, dataset), dump(Participation(dataset=dataset, since=BEGIN)))
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ from mao_gateway.status import merge_conditions, next_steps, parse_readyz
 from mao_shared.conditions import NAMES, Conditions, conditions_of
 from mao_shared.models.node import ConditionState
 from mao_shared.store.memory import MemoryStore
-from tests.shared.test_service import answers, store_is_away
-from tests.shared.test_service import make_app as make_service_app
+from tests.shared.service.test_app import answers, store_is_away
+from tests.shared.service.test_app import make_app as make_service_app
 
 from .conftest import Open
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from mao_gateway.openapi import merge
-from tests.shared.test_service import make_app
+from tests.shared.service.test_app import make_app
 
 from .conftest import Open
 

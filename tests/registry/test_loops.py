@@ -265,20 +265,20 @@ async def test_replica_continues_after_exception(
     await shared.close()
 
 
-@pytest.mark.parametrize("part", ["follow", "_probe"])
+@pytest.mark.parametrize("part", ["_start", "_probe"])
 async def test_federation_store_continues_after_exception(
     memory: MemoryStore, tmp_path: Any, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
-    owner: Any = shared._homes if part == "follow" else shared
+    owner: Any = shared._resolver if part == "_start" else shared
     calls, plain = 0, getattr(owner, part)
 
-    async def stumbles() -> None:
+    async def stumbles() -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise ZeroDivisionError
-        await plain()
+        return await plain()
 
     setattr(owner, part, stumbles)
     task = asyncio.create_task(shared.run())

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from mao_runner.drivers import Capacity, Container, ContainerSpec, EngineRefused, HostCommand
 from mao_runner.drivers.fake import FakeDriver, FakeLogStream
+from mao_runner.drivers.protocol import Capacity, Container, ContainerSpec, EngineRefused, HostCommand
 from mao_shared.errors import EngineUnavailable
 from mao_shared.store.memory import MemoryStore
 
@@ -37,9 +37,9 @@ class BrokenStream(FakeLogStream):
     def __iter__(self) -> Iterator[bytes]:
         for number, piece in enumerate(self._stream):
             if number == self._pieces:
-                raise EngineUnavailable("The engine broke the output off: connection reset")
+                raise EngineUnavailable("The engine broke off the output: connection reset")
             yield piece
-        raise EngineUnavailable("The engine broke the output off: connection reset")
+        raise EngineUnavailable("The engine broke off the output: connection reset")
 
     def close(self) -> None:
         self._stream.close()

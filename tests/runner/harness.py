@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mao_runner.drivers import Driver
+from mao_runner.drivers.protocol import Driver
 from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_runner.settings import RunnerSettings

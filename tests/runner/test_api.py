@@ -91,7 +91,7 @@ async def test_logs_as_text_and_as_events(served: Served) -> None:
         ("/runs/waits/logs", 404, "log-not-found"),
     ],
 )
-async def test_logs_that_are_not_there(served: Served, path: str, status: int, code: str) -> None:
+async def test_logs_not_found(served: Served, path: str, status: int, code: str) -> None:
     await served.bench.submit(ready_run("r"))
     await served.bench.left("r")
     waits = ready_run("waits")
@@ -101,7 +101,7 @@ async def test_logs_that_are_not_there(served: Served, path: str, status: int, c
 
 
 @pytest.mark.parametrize("path", ["/runs/r/logs", "/runs/r/logs?follow=true", "/runs/r/logs?step=t&end=5"])
-async def test_a_log_that_was_removed_says_so(served: Served, path: str) -> None:
+async def test_logs_removed_by_retention(served: Served, path: str) -> None:
     await served.bench.submit(ready_run("r"))
     await served.bench.left("r")
     assert (await served.client.get(path)).status_code == 200
@@ -111,7 +111,7 @@ async def test_a_log_that_was_removed_says_so(served: Served, path: str) -> None
     assert "5 bytes" in answer.json()["detail"]
 
 
-async def test_the_log_of_a_run_that_is_history(served: Served) -> None:
+async def test_logs_of_run_in_history(served: Served) -> None:
     await served.bench.submit(ready_run("r"))
     await served.bench.left("r")
     records = RunRecords(served.bench.store, NODE)
@@ -125,13 +125,13 @@ async def test_the_log_of_a_run_that_is_history(served: Served) -> None:
     assert "event: end" in followed.text
 
 
-async def test_a_wrong_last_event_id(served: Served) -> None:
+async def test_logs_invalid_last_event_id(served: Served) -> None:
     await served.bench.submit(ready_run("r"))
     headers = {"Last-Event-ID": "yesterday"}
     assert await served.problem("GET", "/runs/r/logs?follow=true", headers=headers) == (422, "offset-invalid")
 
 
-async def test_images_are_pinned(served: Served) -> None:
+async def test_resolve_image_pins_by_digest(served: Served) -> None:
     answer = await served.client.post("/images/resolve", json={"image": "busybox:1"})
     assert answer.json()["pinned"].startswith("busybox:1@sha256:")
     body = {"image": "nope:1", "pull": "never"}
@@ -139,7 +139,7 @@ async def test_images_are_pinned(served: Served) -> None:
     assert await served.problem("POST", "/images/resolve", json={"image": "a b"}) == (422, "invalid-input")
 
 
-async def test_the_engine_and_readiness(served: Served) -> None:
+async def test_engine_and_readiness(served: Served) -> None:
     engine = (await served.client.get("/engine")).json()
     assert engine == {
         "version": "fake",
@@ -155,7 +155,7 @@ async def test_the_engine_and_readiness(served: Served) -> None:
     assert 'mao_runner_outcomes_total{code="",phase="exited"} 1.0' in metrics
 
 
-async def test_without_an_engine(served_without_engine: Served) -> None:
+async def test_engine_unavailable(served_without_engine: Served) -> None:
     served = served_without_engine
     assert await served.problem("GET", "/engine") == (503, "engine-unavailable")
     body = {"image": "busybox:1"}
@@ -165,14 +165,14 @@ async def test_without_an_engine(served_without_engine: Served) -> None:
     assert ready.json()["checks"]["store"] == "ok"
 
 
-async def test_a_second_one_on_the_same_data_does_not_start(served: Served) -> None:
+async def test_app_second_runner_on_same_data_is_refused(served: Served) -> None:
     bench = served.bench
     second = make_app(bench.settings, store=bench.store, driver=PromptDriver())
-    with pytest.raises(Conflict, match="Another runner works on the data directory"):
+    with pytest.raises(Conflict, match="Another runner is already running"):
         await second.router.lifespan_context(second).__aenter__()
 
 
-async def test_operation_ids(served: Served) -> None:
+async def test_api_operation_ids(served: Served) -> None:
     paths = (await served.client.get("/openapi.json")).json()["paths"]
     ids = {operation["operationId"] for path in paths.values() for operation in path.values()}
     assert ids >= {"runs.logs", "images.resolve", "tools.check", "engine.get"}

@@ -42,7 +42,7 @@ async def left(bench: Bench) -> StepRun:
         return await bench.left("r")
 
 
-async def test_a_run_goes_through_its_phases_and_leaves_no_container(tmp_path: Path) -> None:
+async def test_controller_run_goes_through_phases_and_leaves_no_container(tmp_path: Path) -> None:
     driver = PromptDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -74,7 +74,7 @@ async def test_a_run_goes_through_its_phases_and_leaves_no_container(tmp_path: P
         (RefusingDriver(), StepPhase.FAILED, "tool-cannot-start", "tool"),
     ],
 )
-async def test_failures_are_told_apart(
+async def test_controller_distinguishes_failures(
     tmp_path: Path, driver: FakeDriver, phase: StepPhase, code: str, fault: str
 ) -> None:
     step = await left(Bench(tmp_path, driver))
@@ -83,7 +83,7 @@ async def test_failures_are_told_apart(
     assert step.error.next
 
 
-async def test_a_container_that_was_only_created_is_removed_when_it_cannot_start(tmp_path: Path) -> None:
+async def test_controller_removes_container_that_cannot_start(tmp_path: Path) -> None:
     driver = RefusingDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -92,7 +92,7 @@ async def test_a_container_that_was_only_created_is_removed_when_it_cannot_start
         await eventually(lambda: not driver.containers)
 
 
-async def test_a_vanished_container_is_lost(tmp_path: Path) -> None:
+async def test_controller_vanished_container_is_lost(tmp_path: Path) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -103,7 +103,7 @@ async def test_a_vanished_container_is_lost(tmp_path: Path) -> None:
     assert step.phase is StepPhase.LOST
 
 
-async def test_a_container_killed_from_outside_is_the_engines_fault(tmp_path: Path) -> None:
+async def test_controller_container_killed_from_outside_blames_engine(tmp_path: Path) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -116,7 +116,7 @@ async def test_a_container_killed_from_outside_is_the_engines_fault(tmp_path: Pa
     assert (step.phase, step.error.fault) == (StepPhase.LOST, "engine")
 
 
-async def test_time_is_counted_from_the_document_across_restarts(tmp_path: Path) -> None:
+async def test_controller_time_limit_counts_across_restarts(tmp_path: Path) -> None:
     driver = StubbornDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r", limits=Limits(time=3600, grace=0)))
@@ -134,7 +134,7 @@ async def test_time_is_counted_from_the_document_across_restarts(tmp_path: Path)
     ]
 
 
-async def test_a_clock_that_is_set_ends_no_tool(tmp_path: Path) -> None:
+async def test_controller_clock_jump_stops_no_tool(tmp_path: Path) -> None:
     """Neither one that is set ahead by a day nor one that is set back."""
     driver, clock = FakeDriver(), SetClock()
     bench = Bench(tmp_path, driver)
@@ -152,7 +152,7 @@ async def test_a_clock_that_is_set_ends_no_tool(tmp_path: Path) -> None:
         assert (await bench.left("r")).phase is StepPhase.EXITED
 
 
-async def test_events_that_the_engine_drops(tmp_path: Path) -> None:
+async def test_mirror_recovers_dropped_events(tmp_path: Path) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -163,14 +163,12 @@ async def test_events_that_the_engine_drops(tmp_path: Path) -> None:
         with driver.dropping_events():
             driver.exit(f"id-{NAME}", 0)
             driver.vanish("id-mao-node-1-gone-0-1")
-        await runner.containers.ask()
+        await runner.containers.resync()
         assert (await bench.left("r")).phase is StepPhase.EXITED
         assert (await bench.left("gone")).phase is StepPhase.LOST
 
 
-async def test_an_engine_that_refuses_at_first_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_mirror_list_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "HOST_DIR_RETRY", 0.01)
     driver = LateDriver()
     bench = Bench(tmp_path, driver)
@@ -181,7 +179,7 @@ async def test_an_engine_that_refuses_at_first_is_asked_again(
 
 
 @pytest.mark.parametrize("until", [StepPhase.READY, StepPhase.RUNNING])
-async def test_cancelling(tmp_path: Path, until: StepPhase) -> None:
+async def test_controller_cancel(tmp_path: Path, until: StepPhase) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -196,7 +194,9 @@ async def test_cancelling(tmp_path: Path, until: StepPhase) -> None:
     assert step.phase is StepPhase.CANCELLED
 
 
-async def test_waiting_for_a_slot_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_controller_waiting_for_slot_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(controller, "WAITING_SHOWN_AFTER", 0.05)
     driver = FakeDriver()
     bench = Bench(tmp_path, driver, slots=1)
@@ -206,7 +206,7 @@ async def test_waiting_for_a_slot_is_said_once(tmp_path: Path, monkeypatch: pyte
         await bench.submit(ready_run("b"))
         await bench.submit(ready_run("c"))
         step = await bench.until("c", lambda step: step.waiting is not None)
-        assert step.waiting == "waits for a free slot (1 before it)"
+        assert step.waiting == "waits for a free slot (1 ahead of it)"
         driver.exit("id-mao-node-1-a-0-1", 0)
         step = await bench.phase("b", StepPhase.RUNNING)
         assert step.waiting is None
@@ -214,10 +214,10 @@ async def test_waiting_for_a_slot_is_said_once(tmp_path: Path, monkeypatch: pyte
         driver.exit("id-mao-node-1-b-0-1", 0)
         step = await bench.phase("c", StepPhase.STARTING, StepPhase.RUNNING)
         assert before is not None
-        assert before.record.steps[0].waiting == "waits for a free slot (1 before it)"
+        assert before.record.steps[0].waiting == "waits for a free slot (1 ahead of it)"
 
 
-async def test_an_engine_that_comes_late_finds_the_runs(tmp_path: Path) -> None:
+async def test_controller_engine_that_comes_late_finds_runs(tmp_path: Path) -> None:
     driver = AbsentDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -228,7 +228,7 @@ async def test_an_engine_that_comes_late_finds_the_runs(tmp_path: Path) -> None:
         await bench.phase("r", StepPhase.RUNNING)
 
 
-async def test_events_missed_while_the_stream_was_broken(tmp_path: Path) -> None:
+async def test_mirror_recovers_events_of_broken_stream(tmp_path: Path) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -247,7 +247,7 @@ CALLS = [(n, after) for n in (1, 2, 3) for after in (False, True)]
 
 
 @pytest.mark.parametrize(("at", "after"), WRITES)
-async def test_killed_at_any_write_the_run_ends_once(tmp_path: Path, at: int, after: bool) -> None:
+async def test_controller_killed_at_any_write_ends_run_once(tmp_path: Path, at: int, after: bool) -> None:
     driver, store = PromptDriver(), MemoryStore()
     await Bench(tmp_path, driver, store).submit(ready_run("r"))
     death = Death(at, after=after)
@@ -257,7 +257,7 @@ async def test_killed_at_any_write_the_run_ends_once(tmp_path: Path, at: int, af
 
 
 @pytest.mark.parametrize(("at", "after"), CALLS)
-async def test_killed_at_any_call_of_the_engine_the_run_ends_once(
+async def test_controller_killed_at_any_engine_call_ends_run_once(
     tmp_path: Path, at: int, after: bool
 ) -> None:
     driver, store = PromptDriver(), MemoryStore()
@@ -279,7 +279,7 @@ async def _ends_once(root: Path, driver: PromptDriver, store: MemoryStore) -> No
     assert bench.log("r") == "said\n"
 
 
-async def test_another_runner_of_the_same_node_runs_nothing_twice(tmp_path: Path) -> None:
+async def test_controller_two_runners_of_one_node_run_nothing_twice(tmp_path: Path) -> None:
     driver = PromptDriver()
     bench = Bench(tmp_path, driver)
     async with bench.runner(), bench.runner():
@@ -290,7 +290,7 @@ async def test_another_runner_of_the_same_node_runs_nothing_twice(tmp_path: Path
     assert driver.runs == 10
 
 
-async def test_a_step_of_another_service_is_left_alone(tmp_path: Path) -> None:
+async def test_controller_ignores_step_of_another_service(tmp_path: Path) -> None:
     driver = PromptDriver()
     bench = Bench(tmp_path, driver)
     run = ready_run("r")
@@ -318,7 +318,7 @@ async def test_a_step_of_another_service_is_left_alone(tmp_path: Path) -> None:
     ],
 )
 @needs_root
-async def test_under_compose_no_tool_on_the_hosts_network_runs_as_the_operator(
+async def test_controller_compose_refuses_host_network_as_operator(
     tmp_path: Path, user: str, new_privileges: bool, settings: dict[str, Any], code: str | None
 ) -> None:
     owned = tmp_path / "compose.yaml"
@@ -337,7 +337,7 @@ async def test_under_compose_no_tool_on_the_hosts_network_runs_as_the_operator(
 
 
 @pytest.mark.parametrize("network", ["none", "bridge"])
-async def test_under_compose_a_tool_of_its_own_network_may_be_root(tmp_path: Path, network: str) -> None:
+async def test_controller_compose_allows_root_on_isolated_network(tmp_path: Path, network: str) -> None:
     owned = tmp_path / "compose.yaml"
     owned.touch()
     bench = Bench(tmp_path / "data", PromptDriver(), owner_of=owned)

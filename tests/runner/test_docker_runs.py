@@ -52,7 +52,7 @@ async def outcome(bench: Bench, run: Run) -> StepRun:
         return await bench.left(run.id)
 
 
-async def test_a_tool_that_writes_ends_as_exited(bench: Bench, image: ResolvedImage, engine: Engine) -> None:
+async def test_docker_tool_ends_as_exited(bench: Bench, image: ResolvedImage, engine: Engine) -> None:
     run = shell(image, "echo out; echo err >&2; echo 42 > /usr/src/app/data/value")
     await bench.submit(run)
     async with bench.runner():
@@ -75,7 +75,7 @@ async def test_a_tool_that_writes_ends_as_exited(bench: Bench, image: ResolvedIm
         ("dd if=/dev/zero of=/dev/null bs=200M count=1", "tool-out-of-memory", 137),
     ],
 )
-async def test_a_tool_that_fails_says_why(
+async def test_docker_failed_tool_has_reason(
     bench: Bench, image: ResolvedImage, script: str, code: str, exit_code: int
 ) -> None:
     step = await outcome(bench, shell(image, script))
@@ -87,14 +87,14 @@ async def test_a_tool_that_fails_says_why(
     assert ("broken pipe" in step.error.detail) == (exit_code == 3)
 
 
-async def test_a_command_that_is_no_program_cannot_start(bench: Bench, image: ResolvedImage) -> None:
+async def test_docker_command_not_found(bench: Bench, image: ResolvedImage) -> None:
     run = ready_run(f"run-{uuid.uuid4().hex[:12]}", image=image, command=["/nope"])
     step = await outcome(bench, run)
     assert step.error is not None
     assert step.error.code == "tool-cannot-start"
 
 
-async def test_an_image_that_was_removed_is_the_infrastructures_fault(bench: Bench) -> None:
+async def test_docker_removed_image_blames_infrastructure(bench: Bench) -> None:
     gone = ResolvedImage(name="gone:1", pinned="sha256:" + "1" * 64, platform="linux/amd64")
     step = await outcome(bench, shell(gone, "true"))
     assert step.phase is StepPhase.FAILED
@@ -102,9 +102,7 @@ async def test_an_image_that_was_removed_is_the_infrastructures_fault(bench: Ben
     assert (step.error.code, step.error.fault) == ("image-not-found", "infrastructure")
 
 
-async def test_a_missing_workspace_is_an_error_and_makes_no_folder(
-    bench: Bench, image: ResolvedImage
-) -> None:
+async def test_docker_missing_workspace_is_an_error(bench: Bench, image: ResolvedImage) -> None:
     run = shell(image, "true")
     bench.agree(run)
     assert await bench.runs.create(run.id, run)
@@ -115,7 +113,7 @@ async def test_a_missing_workspace_is_an_error_and_makes_no_folder(
     assert not bench.data.run_workspaces(run.id).exists()
 
 
-async def test_a_tool_that_hangs_is_stopped_at_its_time_limit(bench: Bench, image: ResolvedImage) -> None:
+async def test_docker_hanging_tool_is_stopped_at_time_limit(bench: Bench, image: ResolvedImage) -> None:
     limits = Limits(memory=64 * 1024**2, time=0.5, grace=0.5)
     step = await outcome(bench, shell(image, "trap '' TERM; while true; do sleep 1; done", limits=limits))
     assert step.phase is StepPhase.FAILED
@@ -124,7 +122,7 @@ async def test_a_tool_that_hangs_is_stopped_at_its_time_limit(bench: Bench, imag
     assert (step.error.code, step.exit.timed_out) == ("tool-timed-out", True)
 
 
-async def test_cancelling_stops_the_container_in_order(
+async def test_docker_cancel_stops_container_gracefully(
     bench: Bench, image: ResolvedImage, engine: Engine
 ) -> None:
     run = shell(image, "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done")
@@ -139,7 +137,7 @@ async def test_cancelling_stops_the_container_in_order(
         await eventually(lambda: not engine.containers(mao_run=run.id))
 
 
-async def test_a_running_container_is_adopted_by_the_next_runner(
+async def test_docker_running_container_is_adopted(
     bench: Bench, image: ResolvedImage, engine: Engine
 ) -> None:
     run = shell(image, "echo one; until [ -e /usr/src/app/data/gate ]; do sleep 0.05; done; echo two")
@@ -158,7 +156,7 @@ async def test_a_running_container_is_adopted_by_the_next_runner(
         await eventually(lambda: not engine.containers(mao_run=run.id))
 
 
-async def test_a_container_that_ended_meanwhile_is_recorded(
+async def test_docker_container_that_ended_meanwhile_is_recorded(
     bench: Bench, image: ResolvedImage, engine: Engine
 ) -> None:
     run = shell(image, "until [ -e /usr/src/app/data/gate ]; do sleep 0.05; done; echo done; exit 4")
@@ -177,7 +175,7 @@ async def test_a_container_that_ended_meanwhile_is_recorded(
 
 
 @pytest.mark.parametrize("started", [False, True])
-async def test_a_runner_killed_while_starting_makes_no_second_container(
+async def test_docker_runner_killed_while_starting_creates_one_container(
     bench: Bench, image: ResolvedImage, started: bool
 ) -> None:
     run = shell(image, "echo ran >> /usr/src/app/data/count")
@@ -204,7 +202,7 @@ async def test_a_runner_killed_while_starting_makes_no_second_container(
         assert (data / "count").read_text() == "ran\n"
 
 
-async def test_a_container_that_vanished_is_lost(bench: Bench, image: ResolvedImage, engine: Engine) -> None:
+async def test_docker_vanished_container_is_lost(bench: Bench, image: ResolvedImage, engine: Engine) -> None:
     run = shell(image, "sleep 60")
     await bench.submit(run)
     async with bench.runner():
@@ -216,7 +214,7 @@ async def test_a_container_that_vanished_is_lost(bench: Bench, image: ResolvedIm
     assert step.error.fault == "engine"
 
 
-async def test_a_tool_has_no_more_than_it_needs(bench: Bench, image: ResolvedImage) -> None:
+async def test_docker_tool_has_minimal_rights(bench: Bench, image: ResolvedImage) -> None:
     looks = "id -u; grep -E 'CapEff|NoNewPrivs' /proc/self/status; touch /usr/src/app/input/x; true"
     run = shell(image, looks, input=DatasetRef(name="i", master="/i", branch="ground-truth"))
     step = await outcome(bench, run)
@@ -231,14 +229,14 @@ async def test_a_tool_has_no_more_than_it_needs(bench: Bench, image: ResolvedIma
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can lay a workspace that root owns")
-async def test_root_only_where_it_was_agreed_to(bench: Bench, image: ResolvedImage) -> None:
+async def test_docker_root_only_where_agreed(bench: Bench, image: ResolvedImage) -> None:
     run = shell(image, "id -u; echo x > /usr/src/app/data/x", privileges=Privileges(user="root"))
     step = await outcome(bench, run)
     assert step.phase is StepPhase.EXITED, step.error
     assert bench.log(run.id) == "0\n"
 
 
-async def test_a_log_is_cut_at_its_limit(bench: Bench, image: ResolvedImage) -> None:
+async def test_docker_log_is_cut_at_limit(bench: Bench, image: ResolvedImage) -> None:
     bench.settings.log_max = 1000
     run = shell(image, "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done; exit 1")
     step = await outcome(bench, run)
@@ -248,7 +246,7 @@ async def test_a_log_is_cut_at_its_limit(bench: Bench, image: ResolvedImage) -> 
     assert log.endswith("(MAO_LOG_MAX)\n")
 
 
-async def test_leftovers_of_runs_that_are_over_go_and_others_stay(
+async def test_docker_cleanup_removes_containers_of_ended_runs(
     bench: Bench, image: ResolvedImage, engine: Engine
 ) -> None:
     run = shell(image, "sleep 60")
@@ -271,7 +269,7 @@ async def test_leftovers_of_runs_that_are_over_go_and_others_stay(
 
 
 @pytest.mark.parametrize("value", [b"{", b"", b'{"id": "of a newer version", "format": 2}', None])
-async def test_leftovers_tool_whose_run_nobody_can_read_goes_on_running(
+async def test_docker_cleanup_keeps_tool_of_unreadable_run(
     bench: Bench, image: ResolvedImage, engine: Engine, value: bytes | None
 ) -> None:
     kept, over = shell(image, "sleep 60"), shell(image, "sleep 60", name="over")
@@ -301,7 +299,7 @@ async def test_leftovers_tool_whose_run_nobody_can_read_goes_on_running(
     assert there.status == "running"
 
 
-async def test_no_more_run_at_a_time_than_there_are_slots(bench: Bench, image: ResolvedImage) -> None:
+async def test_docker_slots_limit_concurrency(bench: Bench, image: ResolvedImage) -> None:
     bench.settings.slots = 2
     runs = [shell(image, "sleep 0.2", name=f"t{i}") for i in range(5)]
     for run in runs:
@@ -314,5 +312,5 @@ async def test_no_more_run_at_a_time_than_there_are_slots(bench: Bench, image: R
         assert sum(start <= begin < end for start, end in spans) <= 2
 
 
-def test_the_harness_step_is_small() -> None:
+def test_harness_step_is_small() -> None:
     assert step_spec().limits.memory == 64 * 1024**2

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mao_runner.containers.data_dir import find_engine_socket
-from mao_runner.drivers import EngineRefused
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
+from mao_runner.drivers.protocol import EngineRefused
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
 from tests.support.docker import Engine
@@ -59,7 +59,7 @@ async def inspected(bench: Bench, engine: Engine, run: Run) -> dict[str, Any]:
     return found
 
 
-async def test_the_default_is_as_little_as_can_be(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_hardening_default(bench: Bench, engine: Engine, tool_image: str) -> None:
     run = shell(tool_image, GATE, input=DatasetRef(name="i", master="/i", branch="ground-truth"))
     found = await inspected(bench, engine, run)
     host, workspace = found["HostConfig"], bench.data.workspace(run.id, 0, 1)
@@ -85,7 +85,7 @@ async def test_the_default_is_as_little_as_can_be(bench: Bench, engine: Engine, 
     }
 
 
-async def test_what_was_agreed_to_and_nothing_else(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_hardening_grants_agreed_privileges_only(bench: Bench, engine: Engine, tool_image: str) -> None:
     agreed = Privileges(user="1234", capabilities=["NET_RAW"], new_privileges=True)
     run = shell(tool_image, GATE, privileges=agreed, network="bridge", limits=Limits(cpu=0.5))
     found = await inspected(bench, engine, run)
@@ -98,7 +98,7 @@ async def test_what_was_agreed_to_and_nothing_else(bench: Bench, engine: Engine,
     assert (host["CpuQuota"], host["CpuPeriod"]) == (50_000, 100_000)
 
 
-async def test_the_pinned_image_runs_although_its_tag_has_moved(bench: Bench, engine: Engine) -> None:
+async def test_hardening_pinned_image_runs_after_tag_moved(bench: Bench, engine: Engine) -> None:
     old = engine.build("echo old; echo x > /usr/src/app/data/x")
     new = engine.build("echo new; echo x > /usr/src/app/data/x")
     pinned = await bench.driver.resolve(old)
@@ -113,7 +113,7 @@ async def test_the_pinned_image_runs_although_its_tag_has_moved(bench: Bench, en
     assert bench.log(run.id) == "old\n"
 
 
-async def test_other_runs_cannot_be_seen(bench: Bench, tool_image: str) -> None:
+async def test_hardening_other_runs_are_not_visible(bench: Bench, tool_image: str) -> None:
     other = bench.data.workspace("other", 0, 1).data
     other.mkdir(parents=True)
     (other / "secret").touch()
@@ -135,7 +135,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_a_hostile_tool_is_ended_and_nothing_of_it_stays(
+async def test_hardening_hostile_tool_is_contained(
     bench: Bench, engine: Engine, tool_image: str, what: str
 ) -> None:
     bench.settings.log_max = 100_000
@@ -159,7 +159,7 @@ WITH_SOCKET = (
 
 @pytest.mark.parametrize("privileges", [{}, {"user": "1234"}, {"user": "root"}])
 @pytest.mark.parametrize("granted", [True, False])
-async def test_the_engines_socket_only_where_it_was_granted(
+async def test_engine_socket_only_where_granted(
     bench: Bench, engine: Engine, tool_image: str, granted: bool, privileges: dict[str, str]
 ) -> None:
     run = shell(tool_image, WITH_SOCKET, privileges=Privileges(docker_socket=granted, **privileges))
@@ -172,12 +172,12 @@ async def test_the_engines_socket_only_where_it_was_granted(
     assert (found["HostConfig"]["GroupAdd"] or []) == ([gid] if granted else [])
 
 
-@pytest.mark.parametrize("where", ["tcp://127.0.0.1:2375", "unix:///nowhere/docker.sock"])
-async def test_an_engine_without_a_socket_here_gives_none(
-    where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", where)
-    assert await find_engine_socket(FakeDriver(), Privileges()) is None
-    with pytest.raises(EngineRefused, match=re.escape(where.removeprefix("unix://"))) as caught:
-        await find_engine_socket(FakeDriver(), Privileges(docker_socket=True))
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:2375", "unix:///nowhere/docker.sock"])
+async def test_engine_socket_missing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    driver = FakeDriver()
+    driver.address = DockerDriver().address
+    assert await find_engine_socket(driver, Privileges()) is None
+    with pytest.raises(EngineRefused, match=re.escape(address.removeprefix("unix://"))) as caught:
+        await find_engine_socket(driver, Privileges(docker_socket=True))
     assert caught.value.code == "docker-socket-missing"

@@ -71,7 +71,7 @@ async def waits(bench: Bench, run_id: str) -> StepRun:
 
 
 @pytest.mark.parametrize("bad", ["broken", "refused", "silent"])
-async def test_store_engine_that_does_not_give_the_log(
+async def test_stored_log_engine_returns_no_log(
     tmp_path: Path, bad: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "DRAIN_TIMEOUT", 0.05)
@@ -89,7 +89,7 @@ async def test_store_engine_that_does_not_give_the_log(
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize("at", ["open", "write", "sync", "read"])
-async def test_store_disk_that_refuses(
+async def test_stored_log_unwritable_disk(
     tmp_path: Path, code: int, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = True
@@ -124,7 +124,7 @@ async def test_store_disk_that_refuses(
         is_whole(bench, await bench.left("r"), SAID)
 
 
-async def test_store_waiting_steps_leave_their_slots_to_others(tmp_path: Path) -> None:
+async def test_stored_log_waiting_step_frees_its_slot(tmp_path: Path) -> None:
     bench = Bench(tmp_path, PromptDriver(), slots=1)
     bench.data.run_logs("a").parent.mkdir(parents=True)
     bench.data.run_logs("a").write_text("not a folder")
@@ -138,7 +138,7 @@ async def test_store_waiting_steps_leave_their_slots_to_others(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_store_waiting_step_goes_on_after_a_restart(tmp_path: Path, cancelled: bool) -> None:
+async def test_stored_log_waiting_step_continues_after_restart(tmp_path: Path, cancelled: bool) -> None:
     driver = BadLogDriver("refused")
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -155,7 +155,7 @@ async def test_store_waiting_step_goes_on_after_a_restart(tmp_path: Path, cancel
     assert (step.log_bytes, step.log_sha256) == (len(SAID), hashlib.sha256(SAID).hexdigest())
 
 
-async def test_store_a_step_is_given_up_by_removing_its_container(tmp_path: Path) -> None:
+async def test_stored_log_step_is_given_up_by_removing_container(tmp_path: Path) -> None:
     driver = BadLogDriver("refused")
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -164,12 +164,12 @@ async def test_store_a_step_is_given_up_by_removing_its_container(tmp_path: Path
         driver.vanish(f"id-{container_name(NODE, bench.key('r'))}")
         step = await bench.left("r")
         assert (step.phase, step.log_bytes) == (StepPhase.LOST, None)
-        assert runner.logs._pumps == {}
+        assert runner.logs._copiers == {}
         assert bench.condition("log") is None
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_store_runner_killed_between_log_and_document(tmp_path: Path, after: bool) -> None:
+async def test_stored_log_runner_killed_before_document(tmp_path: Path, after: bool) -> None:
     driver, inner = BadLogDriver(""), MemoryStore()
     death = Death(3, after=after)  # starting, running, exited
     bench = Bench(tmp_path, driver, MortalStore(inner, death))
@@ -217,7 +217,7 @@ def open_gate(bench: Bench, run: Run) -> None:
 @pytest.mark.docker
 @pytest.mark.parametrize("leave", [0, 4096, 8192])
 @pytest.mark.parametrize("exit_code", [0, 3])
-async def test_store_full_disk_as_the_tool_ends(
+async def test_stored_log_disk_full_at_end(
     bench: Bench, disk: Path, image: ResolvedImage, engine: Engine, leave: int, exit_code: int
 ) -> None:
     lines = 3000
@@ -241,9 +241,7 @@ async def test_store_full_disk_as_the_tool_ends(
 
 
 @pytest.mark.docker
-async def test_store_disk_full_while_the_tool_runs_and_free_at_its_end(
-    bench: Bench, disk: Path, image: ResolvedImage
-) -> None:
+async def test_stored_log_disk_full_during_run(bench: Bench, disk: Path, image: ResolvedImage) -> None:
     run = shell(image, f"echo first; {GATE}; rm /usr/src/app/data/gate; seq 2000; {GATE}; echo last")
     await bench.submit(run)
     async with bench.runner() as runner:
@@ -251,7 +249,7 @@ async def test_store_disk_full_while_the_tool_runs_and_free_at_its_end(
         await eventually(lambda: bench.log(run.id) == "first\n")
         open_gate(bench, run)
         filler = fill(disk, leave=0)
-        following = runner.logs._pumps[bench.key(run.id)]
+        following = runner.logs._copiers[bench.key(run.id)]
         await eventually(lambda: following.ended.is_set())
         filler.unlink()
         open_gate(bench, run)
@@ -260,7 +258,7 @@ async def test_store_disk_full_while_the_tool_runs_and_free_at_its_end(
 
 
 @pytest.mark.docker
-async def test_store_disk_full_then_read_only(bench: Bench, disk: Path, image: ResolvedImage) -> None:
+async def test_stored_log_disk_full_then_read_only(bench: Bench, disk: Path, image: ResolvedImage) -> None:
     run = shell(image, f"{GATE}; echo said")
     await bench.submit(run)
     async with bench.runner():
@@ -313,7 +311,7 @@ def overwrite(path: Path) -> None:
 
 @pytest.mark.docker
 @pytest.mark.parametrize("harm", [truncate, cut_short, append, replace, remove_folder, overwrite])
-async def test_store_log_that_others_touch_while_the_tool_runs(
+async def test_stored_log_changed_by_others(
     bench: Bench, image: ResolvedImage, harm: Callable[[Path], None]
 ) -> None:
     run = shell(image, f"echo first; {GATE}; echo last")
@@ -327,7 +325,7 @@ async def test_store_log_that_others_touch_while_the_tool_runs(
 
 
 @pytest.mark.docker
-async def test_store_log_folder_replaced_by_a_file(bench: Bench, image: ResolvedImage) -> None:
+async def test_stored_log_folder_replaced_by_file(bench: Bench, image: ResolvedImage) -> None:
     run = shell(image, f"echo first; {GATE}; echo last")
     await bench.submit(run)
     folder = bench.data.run_logs(run.id)
@@ -337,15 +335,13 @@ async def test_store_log_folder_replaced_by_a_file(bench: Bench, image: Resolved
         shutil.rmtree(folder)
         folder.write_text("in the way")
         open_gate(bench, run)
-        assert "cannot be kept" in str((await waits(bench, run.id)).waiting)
+        assert "cannot be written" in str((await waits(bench, run.id)).waiting)
         folder.unlink()
         is_whole(bench, await bench.left(run.id), b"first\nlast\n")
 
 
 @pytest.mark.docker
-async def test_store_engine_that_does_not_keep_the_output(
-    bench: Bench, image: ResolvedImage, engine: Engine
-) -> None:
+async def test_stored_log_engine_drops_output(bench: Bench, image: ResolvedImage, engine: Engine) -> None:
     """A container with the log driver `none`: its output is nowhere, and nothing is told of it."""
     run = shell(image, "echo said")
     await bench.submit(run)
@@ -377,7 +373,7 @@ async def test_store_engine_that_does_not_keep_the_output(
 
 
 @pytest.mark.docker
-async def test_store_log_bigger_than_the_limit(bench: Bench, image: ResolvedImage) -> None:
+async def test_stored_log_beyond_limit(bench: Bench, image: ResolvedImage) -> None:
     bench.settings.log_max = 1000
     run = shell(image, "seq 100000")
     await bench.submit(run)
@@ -390,7 +386,7 @@ async def test_store_log_bigger_than_the_limit(bench: Bench, image: ResolvedImag
 
 
 @pytest.mark.docker
-async def test_store_stream_that_breaks_is_no_end(
+async def test_stored_log_broken_stream_is_no_end(
     tmp_path: Path, engine: Engine, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socket = CuttableSocket(tmp_path / "engine.sock", Path("/var/run/docker.sock")).join()
@@ -409,7 +405,7 @@ async def test_store_stream_that_breaks_is_no_end(
         reading = asyncio.create_task(asyncio.to_thread(read))
         await eventually(lambda: pieces == [b"said\n"])
         socket.cut()
-        with pytest.raises(EngineUnavailable, match="broke the output off"):
+        with pytest.raises(EngineUnavailable, match="broke off the output"):
             await asyncio.wait_for(reading, 30)
     finally:
         await driver.close()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver, FakeLogs
+from mao_runner.drivers.protocol import Container
 from mao_runner.labels import StepAttempt
 from mao_runner.logs.reader import LogChunk, LogReader, RunNotifier, read_offset, step_index
 from mao_runner.logs.writer import LogUnavailable, LogWriter, StoredLog
@@ -41,7 +41,7 @@ def make_logs(driver: FakeDriver, root: Path, cap: int = 1000) -> LogWriter:
     return LogWriter(driver, DataDir(root), cap, lambda run: None)
 
 
-async def test_a_log_is_complete_when_finish_returns(driver: FakeDriver, tmp_path: Path) -> None:
+async def test_writer_finish_returns_complete_log(driver: FakeDriver, tmp_path: Path) -> None:
     logs = make_logs(driver, tmp_path)
     logs.ensure(KEY, "c")
     driver.output["c"].write(b"one\n")
@@ -53,7 +53,7 @@ async def test_a_log_is_complete_when_finish_returns(driver: FakeDriver, tmp_pat
 
 
 @pytest.mark.parametrize("had", [b"", b"on", b"one\n", b"one\ntw", b"one\ntwo\n"])
-async def test_a_log_is_continued_where_it_ended(driver: FakeDriver, tmp_path: Path, had: bytes) -> None:
+async def test_writer_continues_log(driver: FakeDriver, tmp_path: Path, had: bytes) -> None:
     logs = make_logs(driver, tmp_path)
     logs.path(KEY).parent.mkdir(parents=True)
     logs.path(KEY).write_bytes(had)
@@ -64,7 +64,7 @@ async def test_a_log_is_continued_where_it_ended(driver: FakeDriver, tmp_path: P
     assert logs.path(KEY).read_bytes() == b"one\ntwo\n"
 
 
-async def test_a_log_is_cut_once_however_often_it_is_continued(driver: FakeDriver, tmp_path: Path) -> None:
+async def test_writer_cuts_log_once(driver: FakeDriver, tmp_path: Path) -> None:
     logs = make_logs(driver, tmp_path, cap=10)
     driver.output["c"].write(b"0123456789abc")
     await logs.finish(KEY, "c")
@@ -77,9 +77,7 @@ async def test_a_log_is_cut_once_however_often_it_is_continued(driver: FakeDrive
 @pytest.mark.parametrize(
     "had", [b"ONE\n", b"two\n", b"one\ntwo\nthree\n", b"\0" * 8, b"one\nTWO\n", b"x" * 5000]
 )
-async def test_a_file_that_is_not_what_the_engine_has_is_written_anew(
-    driver: FakeDriver, tmp_path: Path, had: bytes
-) -> None:
+async def test_writer_rewrites_file_that_differs(driver: FakeDriver, tmp_path: Path, had: bytes) -> None:
     logs = make_logs(driver, tmp_path)
     logs.path(KEY).parent.mkdir(parents=True)
     logs.path(KEY).write_bytes(had)
@@ -92,14 +90,14 @@ async def test_a_file_that_is_not_what_the_engine_has_is_written_anew(
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 @pytest.mark.parametrize("cap", [1000, 8, 4])
-async def test_a_log_whose_beginning_the_engine_has_dropped_stays_whole(
+async def test_writer_keeps_log_whose_beginning_engine_dropped(
     driver: FakeDriver, tmp_path: Path, kept: int, cap: int
 ) -> None:
     logs = make_logs(driver, tmp_path, cap=cap)
     logs.ensure(KEY, "c")
     for line in (b"one\n", b"two\n", b"six\n"):
         driver.output["c"].write(line)
-    following = logs._pumps[KEY]
+    following = logs._copiers[KEY]
     driver.output["c"].end()
     await following.ended.wait()
     seen = logs.path(KEY).read_bytes()
@@ -113,14 +111,14 @@ async def test_a_log_whose_beginning_the_engine_has_dropped_stays_whole(
     assert (end.size, end.sha256) == (len(seen), hashlib.sha256(seen).hexdigest())
 
 
-async def test_a_stream_that_ended_early_is_read_on(driver: FakeDriver, tmp_path: Path) -> None:
+async def test_writer_reads_on_after_early_end(driver: FakeDriver, tmp_path: Path) -> None:
     logs = make_logs(driver, tmp_path)
     logs.ensure(KEY, "c")
     driver.output["c"].write(b"one\n")
-    following = logs._pumps[KEY]
+    following = logs._copiers[KEY]
     driver.output["c"].end()
     await following.ended.wait()
-    assert following.end is not None
+    assert following.stored is not None
     driver.output["c"] = FakeLogs()
     driver.output["c"].write(b"one\ntwo\n")
     driver.output["c"].end()
@@ -128,9 +126,7 @@ async def test_a_stream_that_ended_early_is_read_on(driver: FakeDriver, tmp_path
 
 
 @pytest.mark.parametrize("size", [9, 10, 11, 35])
-async def test_a_log_that_is_as_long_as_its_limit_is_whole(
-    driver: FakeDriver, tmp_path: Path, size: int
-) -> None:
+async def test_writer_log_of_exact_limit_is_whole(driver: FakeDriver, tmp_path: Path, size: int) -> None:
     logs = make_logs(driver, tmp_path, cap=10)
     for _ in range(size):
         driver.output["c"].write(b"x")
@@ -142,7 +138,7 @@ async def test_a_log_that_is_as_long_as_its_limit_is_whole(
     assert (end.size, end.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
 
 
-async def test_a_log_that_cannot_be_written_is_never_told_of(driver: FakeDriver, tmp_path: Path) -> None:
+async def test_writer_reports_no_log_that_was_not_written(driver: FakeDriver, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("not a folder")
     driver.output["c"].write(b"one\n")
     driver.output["c"].end()
@@ -192,7 +188,7 @@ async def followed(tmp_path: Path) -> Followed:
     return followed
 
 
-async def test_a_log_is_followed_from_before_its_first_byte_to_its_end(followed: Followed) -> None:
+async def test_reader_follows_log_to_its_end(followed: Followed) -> None:
     task = asyncio.create_task(followed.follow())
     followed.say(b"one\n")
     await eventually(lambda: followed.text == "one\n")
@@ -207,7 +203,7 @@ async def test_a_log_is_followed_from_before_its_first_byte_to_its_end(followed:
     assert [piece.last for piece in followed.pieces].count(True) == 1
 
 
-async def test_following_goes_on_behind_the_last_event(followed: Followed) -> None:
+async def test_reader_follow_continues_after_last_event(followed: Followed) -> None:
     followed.say(b"one\ntwo\n")
     await followed.end()
     await followed.follow(read_offset("4"))
@@ -216,12 +212,12 @@ async def test_following_goes_on_behind_the_last_event(followed: Followed) -> No
 
 
 @pytest.mark.parametrize("bad", ["x", "-1", "1.5", "9" * 30])
-def test_a_wrong_offset_is_refused(bad: str) -> None:
+def test_reader_invalid_offset(bad: str) -> None:
     with pytest.raises(InvalidInput):
         read_offset(bad)
 
 
-def test_events_keep_every_kind_of_line_break() -> None:
+def test_encode_chunk_keeps_line_breaks() -> None:
     event = encode_chunk(LogChunk("a\r\nb\rc\n\u2028", 9)).decode()
     (data,) = [line for line in event.split("\n") if line.startswith("data:")]
     assert json.loads(data[5:]) == "a\r\nb\rc\n\u2028"
@@ -229,7 +225,7 @@ def test_events_keep_every_kind_of_line_break() -> None:
     assert "\r" not in event
 
 
-def test_a_step_is_found_by_name_or_number() -> None:
+def test_reader_finds_step_by_name_or_number() -> None:
     run = ready_run("r")
     assert step_index(run, "t") == step_index(run, "0") == step_index(run, None) == 0
     for missing in ("1", "nobody"):

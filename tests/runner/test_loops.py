@@ -48,8 +48,8 @@ def _store_watch(runner: Runner) -> Loop:
 
 LOOPS: dict[str, Callable[[Runner], Loop]] = {
     "engine-events": lambda runner: (runner.containers, "_follow", runner.containers.run),
-    "engine-asks": lambda runner: (runner.containers, "ask", runner.containers.ask_for_ever),
-    "engine-watch": lambda runner: (runner.engine_watch, "look", runner.engine_watch.run),
+    "engine-asks": lambda runner: (runner.containers, "resync", runner.containers.run_resync),
+    "engine-watch": lambda runner: (runner.engine_monitor, "check", runner.engine_monitor.run),
     "leftovers": _leftovers,
     "old-logs": _old_logs,
     "store-watch": _store_watch,
@@ -57,13 +57,12 @@ LOOPS: dict[str, Callable[[Runner], Loop]] = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_loop_goes_on_after_what_an_item_raised(
+async def test_loops_continue_after_failed_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     for module, names in (
-        (engine, ("ASK_EVERY", "LIST_AGAIN")),
-        (engine, ("EVERY",)),
-        (cleanup, ("SWEEP_EVERY", "LOGS_EVERY")),
+        (engine, ("RESYNC_PERIOD", "LIST_RETRY", "CHECK_PERIOD")),
+        (cleanup, ("SWEEP_PERIOD", "LOG_SWEEP_PERIOD")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, 0.01)

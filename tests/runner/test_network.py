@@ -10,9 +10,9 @@ import pytest
 
 from mao_runner.containers import network
 from mao_runner.containers.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, Observed, decide
-from mao_runner.drivers import Container, EngineRefused
 from mao_runner.drivers.docker_network import network_differences
 from mao_runner.drivers.docker_responses import launch_error
+from mao_runner.drivers.protocol import Container, EngineRefused
 from mao_runner.settings import RunnerSettings
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import StepRun
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 from .doubles import OpenHostDriver, PromptDriver
 from .harness import Bench, ready_run, step_spec
 
-SHUT = "waits until the tools' network is shut off"
+SHUT = "waits until the tools' network is isolated"
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def network_of(driver: PromptDriver, run: str) -> str:
 
 
 @pytest.mark.parametrize(("asked", "given"), [("bridge", "mao-tools"), ("none", "none"), ("host", "host")])
-async def test_network_of_a_container(tmp_path: Path, asked: str, given: str) -> None:
+async def test_network_of_container(tmp_path: Path, asked: str, given: str) -> None:
     driver = PromptDriver()
     bench = bench_of(tmp_path, driver)
     await bench.submit(ready_run("r", network=asked))
@@ -79,7 +79,7 @@ class RaisingDriver(OpenHostDriver):
 
 
 @pytest.mark.parametrize("kind", [OpenHostDriver, BrokenEngineDriver, OtherNetworkDriver, RaisingDriver])
-async def test_network_that_is_not_shut_off_is_waited_for(tmp_path: Path, kind: type[OpenHostDriver]) -> None:
+async def test_network_not_isolated_is_waited_for(tmp_path: Path, kind: type[OpenHostDriver]) -> None:
     driver = kind("no iptables (here)")
     bench = bench_of(tmp_path, driver, slots=1)
     await bench.submit(ready_run("default", network="bridge"))
@@ -96,14 +96,14 @@ async def test_network_that_is_not_shut_off_is_waited_for(tmp_path: Path, kind: 
             await bench.submit(ready_run(other, network=other))
             assert (await bench.left(other)).phase is StepPhase.EXITED
         with pytest.raises(Exception, match="no iptables"):
-            await runner.network.until_usable(0)
+            await runner.network.wait_usable(0)
         assert not [name for name in driver.calls if name.startswith("create mao-node-1-default")]
         driver.refusal = ""
         assert (await bench.left("default")).phase is StepPhase.EXITED
         assert bench.condition("tool-network") is None
 
 
-async def test_network_left_open_on_purpose_is_said(tmp_path: Path) -> None:
+async def test_network_bridge_setting_is_reported(tmp_path: Path) -> None:
     driver = OpenHostDriver()
     bench = bench_of(tmp_path, driver, tool_network="bridge")
     await bench.submit(ready_run("r", network="bridge"))
@@ -115,7 +115,7 @@ async def test_network_left_open_on_purpose_is_said(tmp_path: Path) -> None:
     assert (network_of(driver, "r"), driver.networks, driver.on_host) == ("bridge", {}, [])
 
 
-async def test_network_is_looked_at_once_for_many_steps(tmp_path: Path) -> None:
+async def test_network_is_checked_once_for_many_steps(tmp_path: Path) -> None:
     driver = PromptDriver()
     bench = bench_of(tmp_path, driver)
     async with bench.runner():
@@ -126,22 +126,22 @@ async def test_network_is_looked_at_once_for_many_steps(tmp_path: Path) -> None:
     assert len(driver.on_host) == 1
 
 
-async def test_network_is_looked_at_again_when_the_engine_is_back(tmp_path: Path) -> None:
+async def test_network_is_checked_when_engine_is_back(tmp_path: Path) -> None:
     driver = OpenHostDriver("")
     bench = bench_of(tmp_path, driver)
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         looked = len(driver.on_host)
         driver.refusal = "flushed"
         driver.break_events()
-        await eventually(lambda: len(driver.on_host) > looked and not runner.network.usable("bridge"))
+        await eventually(lambda: len(driver.on_host) > looked and not runner.network.is_usable("bridge"))
         await bench.submit(ready_run("r", network="bridge"))
         assert SHUT in str((await bench.until("r", lambda step: step.waiting is not None)).waiting)
         driver.refusal = ""
         assert (await bench.left("r")).phase is StepPhase.EXITED
 
 
-async def test_network_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_network_is_checked_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "CHECK_PERIOD", 0.02)
     driver = PromptDriver()
     async with bench_of(tmp_path, driver).runner():
@@ -160,7 +160,7 @@ class ForgetfulDriver(PromptDriver):
         await super().start(container_id)
 
 
-async def test_network_that_was_removed_fails_no_step(tmp_path: Path) -> None:
+async def test_network_removed_fails_no_step(tmp_path: Path) -> None:
     driver = ForgetfulDriver()
     bench = bench_of(tmp_path, driver)
     await bench.submit(ready_run("r", network="bridge"))
@@ -183,7 +183,7 @@ class VanishingDriver(OpenHostDriver):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-async def test_network_lost_while_starting_holds_no_slot(tmp_path: Path, slots: int) -> None:
+async def test_network_lost_while_starting_frees_slot(tmp_path: Path, slots: int) -> None:
     driver = VanishingDriver("")
     bench = bench_of(tmp_path, driver, slots=slots)
     defaults = [f"default-{number}" for number in range(slots)]
@@ -208,14 +208,14 @@ def starting(cancelled: bool, container: Container | None) -> Observed:
     return Observed(step, cancelled=cancelled, container=container, now=now, network=False)
 
 
-def test_network_lost_while_starting_is_waited_for_or_cancelled() -> None:
+def test_network_lost_while_starting_waits_or_is_cancelled() -> None:
     created = Container("c", "c", {}, "created")
     assert decide(starting(False, None)) == AwaitNetwork()
     assert decide(starting(False, created)) == AwaitNetwork()
     assert decide(starting(True, created)) == Cancel(created)
 
 
-def test_step_that_gave_its_slot_up_starts_once_it_has_another() -> None:
+def test_network_parked_step_starts_with_next_slot() -> None:
     back = replace(starting(False, None), network=True, parked=True, ahead=2)
     assert decide(back) == AwaitSlot(2)
     assert decide(replace(back, granted=True)) == Launch()
@@ -244,19 +244,19 @@ RIGHT = {
         {"Options": {**RIGHT["Options"], "com.docker.network.bridge.name": "br-1"}},  # type: ignore[dict-item]
     ],
 )
-def test_network_of_others_under_the_name_is_refused(change: dict[str, Any]) -> None:
+def test_network_differences_are_refused(change: dict[str, Any]) -> None:
     assert network_differences(RIGHT, "mao-tools0") == []
     assert network_differences(RIGHT | change, "mao-tools0")
 
 
 @pytest.mark.parametrize("name", ["", "x", "Tools", "-tools", "tools-", "a" * 15, "a b", "a;b", "0tools"])
-def test_network_name_that_no_bridge_can_bear(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_invalid_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAO_TOOL_NETWORK_NAME")
     with pytest.raises(ValueError, match="tool_network_name"):
         RunnerSettings(tool_network_name=name)
 
 
-def test_network_words_say_what_is_reached() -> None:
+def test_network_words_describe_reach() -> None:
     assert "not this host" in network_words("bridge")
     assert "MAO_TOOL_NETWORK=bridge" in network_words("bridge")
     assert network_words("host").startswith("host (")

@@ -25,8 +25,9 @@ from mao_runner.checks.report import CheckRequest
 from mao_runner.containers import network
 from mao_runner.containers.data_dir import assign_owner
 from mao_runner.containers.spec import step_container
-from mao_runner.drivers import EngineRefused, HostCommand, docker_network
+from mao_runner.drivers import docker_network
 from mao_runner.drivers.docker import DockerDriver
+from mao_runner.drivers.protocol import EngineRefused, HostCommand
 from mao_runner.labels import installation_id
 from mao_shared.models import ResolvedImage
 from mao_shared.states import StepPhase
@@ -200,10 +201,10 @@ LISTENS = "exec nc -ll -p 7000 -e true"
 
 async def made_network(bench: Bench) -> None:
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
 
 
-async def test_reach_the_world_and_nothing_here(
+async def test_reach_internet_but_not_host(
     bench: Bench, engine: Engine, tool_image: str, ground: Ground
 ) -> None:
     await made_network(bench)
@@ -244,9 +245,7 @@ async def test_reach_the_world_and_nothing_here(
         other_net.remove()
 
 
-async def test_reach_of_a_check_is_the_same(
-    bench: Bench, engine: Engine, tool_image: str, ground: Ground
-) -> None:
+async def test_reach_of_check(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
     with (
         host_listener() as host,
         serving(*ground.site.enter, sys.executable, "-c", LISTENER, ground.site.address, "8000"),
@@ -259,7 +258,7 @@ async def test_reach_of_a_check_is_the_same(
     assert opened(report.log) == {"outside": True, "host": False}
 
 
-async def test_reach_by_ipv6_is_none(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_reach_no_ipv6(bench: Bench, engine: Engine, tool_image: str) -> None:
     """Also for one that switches IPv6 on inside."""
     await made_network(bench)
     ours = bench.settings.tool_network_name
@@ -290,7 +289,7 @@ def link_local(interface: str) -> str | None:
     return rest.split("/")[0] if found and "tentative" not in rest else None
 
 
-async def test_names_are_resolved(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
+async def test_reach_dns(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
     """By the engine's resolver, which asks a name server outside."""
     await made_network(bench)
     ours = bench.settings.tool_network_name
@@ -309,7 +308,7 @@ async def test_names_are_resolved(bench: Bench, engine: Engine, tool_image: str,
     assert ANSWER in said
 
 
-async def test_name_server_on_the_host_is_reached_and_nothing_else_there(
+async def test_reach_dns_server_on_host_only(
     bench: Bench, engine: Engine, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await made_network(bench)
@@ -338,32 +337,32 @@ async def test_name_server_on_the_host_is_reached_and_nothing_else_there(
     assert "tcp shut" in said
 
 
-async def test_rules_that_were_flushed_come_back(
+async def test_rules_flushed_are_restored(
     bench: Bench, engine: Engine, tool_image: str, ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with host_listener() as host:
         targets = {"host": f"{ground.here} {host}"}
         monkeypatch.setattr(network, "CHECK_PERIOD", 0.2)
         async with bench.runner() as runner:
-            await runner.network.until_usable(30)
+            await runner.network.wait_usable(30)
             before = rules()
             flush(bench)
             await eventually(lambda: rules() == before, 30)
         assert opened(await said_by_tool(bench, tool_image, probe(targets))) == {"host": False}
 
 
-async def test_network_that_was_removed_is_made_anew(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_network_removed_is_recreated(bench: Bench, engine: Engine, tool_image: str) -> None:
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
     run = ready_run(f"run-{uuid.uuid4().hex[:12]}", image=pinned, command=["true"], network="bridge")
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         engine.client.api.remove_network(bench.settings.tool_network_name)
         await bench.submit(run)
         step = await bench.left(run.id)
     assert (step.phase, step.error) == (StepPhase.EXITED, None)
 
 
-async def test_network_of_others_is_not_used(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_network_with_other_options_is_not_used(bench: Bench, engine: Engine, tool_image: str) -> None:
     name = bench.settings.tool_network_name
     theirs = engine.client.networks.create(name, driver="bridge", labels={"mao.test": engine.session})
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
@@ -379,7 +378,7 @@ async def test_network_of_others_is_not_used(bench: Bench, engine: Engine, tool_
         assert (await bench.left(run.id)).phase is StepPhase.EXITED
 
 
-async def test_helper_has_no_more_than_it_needs(bench: Bench, engine: Engine) -> None:
+async def test_helper_has_minimal_rights(bench: Bench, engine: Engine) -> None:
     await made_network(bench)
     script = "grep CapEff /proc/self/status; touch /usr/mao-test /mao-test; ls /; ls /root /var /home; true"
     command = HostCommand(f"mao-network-{engine.session}", script, [], {"mao.test": engine.session})
@@ -391,20 +390,20 @@ async def test_helper_has_no_more_than_it_needs(bench: Bench, engine: Engine) ->
     assert not engine.containers(mao_test=engine.session)
 
 
-async def test_host_that_lays_its_programs_out_otherwise(
+async def test_helper_on_host_with_other_layout(
     bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the container of a runner that was killed while it looked is in the way."""
     monkeypatch.setattr(docker_network, "PROGRAMS", ("/no-such/lib", *docker_network.PROGRAMS, "/nowhere"))
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         name = f"mao-network-{installation_id(bench.root)}"
         engine.client.api.create_container("mao/empty:1", ["true"], name=name)
         await runner.network.establish()
         assert not engine.client.containers.list(all=True, filters={"name": name})
 
 
-async def test_host_without_iptables_holds_up_only_who_needs_it(
+async def test_host_without_iptables_blocks_isolated_steps_only(
     bench: Bench, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "MAX_RETRY_DELAY", 0.5)
@@ -433,10 +432,10 @@ async def test_two_runners_share_a_network(tmp_path: Path, bench: Bench) -> None
     name = bench.settings.tool_network_name
     second = Bench(tmp_path / "second", bench.driver, tool_network_name=name)
     async with bench.runner() as one, second.runner() as other:
-        await asyncio.gather(one.network.until_usable(30), other.network.until_usable(30))
+        await asyncio.gather(one.network.wait_usable(30), other.network.wait_usable(30))
 
 
-async def test_container_made_for_the_old_network_does_not_start_there(
+async def test_container_created_for_old_network_is_recreated(
     bench: Bench, engine: Engine, tool_image: str
 ) -> None:
     """A runner of the version before was killed between creating and starting."""
@@ -451,7 +450,7 @@ async def test_container_made_for_the_old_network_does_not_start_there(
     assert list(found["NetworkSettings"]["Networks"]) == [bench.settings.tool_network_name]
 
 
-async def test_container_that_runs_on_the_old_network_is_adopted(
+async def test_container_running_on_old_network_is_adopted(
     bench: Bench, engine: Engine, tool_image: str
 ) -> None:
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
@@ -486,7 +485,7 @@ def spec_of(bench: Bench, run: Any, network_name: str) -> Any:
 
 async def test_removal_waits_for_tools(bench: Bench, engine: Engine, tool_image: str) -> None:
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         ours = bench.settings.tool_network_name
         started(engine, bench, tool_image, ours, "sleep 600")
         with pytest.raises(EngineRefused, match="cannot be removed"):

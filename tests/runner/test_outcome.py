@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mao_runner.containers.outcome import ContainerEnd, mark_ended, plain_text
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
 
@@ -47,7 +47,7 @@ def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -
         (end(127), StepPhase.FAILED, "tool-cannot-start"),
     ],
 )
-def test_the_outcome(given: ContainerEnd, phase: StepPhase, code: str | None) -> None:
+def test_mark_ended_outcomes(given: ContainerEnd, phase: StepPhase, code: str | None) -> None:
     step = mark_ended(STEP, given)
     assert (step.phase, step.error and step.error.code) == (phase, code)
     assert step.exit is not None
@@ -55,14 +55,14 @@ def test_the_outcome(given: ContainerEnd, phase: StepPhase, code: str | None) ->
     assert step.error is None or step.error.next
 
 
-def test_a_step_that_was_never_seen_running_has_run() -> None:
+def test_mark_ended_step_never_seen_running() -> None:
     starting = StepRun(spec=SPEC, phase=StepPhase.STARTING)
     step = mark_ended(starting, end(0))
     assert step.phase is StepPhase.EXITED
     assert StepPhase.RUNNING in step.times
 
 
-def test_the_last_lines_are_shown_without_control_characters() -> None:
+def test_mark_ended_shows_last_lines_as_plain_text() -> None:
     tail = "\n".join(f"line {i}" for i in range(30)) + "\r\n\x1b[31mred\x1b[0m \x07bell\n"
     step = mark_ended(STEP, end(1, tail=tail))
     assert step.error is not None
@@ -70,10 +70,10 @@ def test_the_last_lines_are_shown_without_control_characters() -> None:
     assert "line 20\n" not in step.error.detail
 
 
-def test_a_failed_tool_names_the_command_that_shows_its_log() -> None:
+def test_mark_ended_names_log_command() -> None:
     step = mark_ended(STEP, end(3, container={"labels": {"mao.run": "20260101T120000Z-x-0a1b2c3d"}}))
     assert step.error is not None
-    assert step.error.next == "All that it said: maoctl run logs 20260101T120000Z-x-0a1b2c3d"
+    assert step.error.next == "See its log: maoctl run logs 20260101T120000Z-x-0a1b2c3d"
 
 
 def test_plain_text_keeps_lines_and_tabs() -> None:

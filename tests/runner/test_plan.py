@@ -28,7 +28,7 @@ from mao_runner.containers.plan import (
     waiting_reason,
 )
 from mao_runner.containers.slots import SlotClaim, assign_slots
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
 
@@ -91,28 +91,28 @@ def claim(run: str, minute: int, *, holds: bool = False) -> SlotClaim:
     return SlotClaim(run, run[0], holds, NOW + timedelta(minutes=minute))
 
 
-def test_slots_go_round_the_pipelines_oldest_first() -> None:
+def test_assign_slots_round_robin_oldest_first() -> None:
     claims = [claim("a1", 0), claim("a2", 1), claim("a3", 2), claim("b1", 3), claim("c1", 4)]
     granted, line = assign_slots(claims, 2)
     assert granted == {"a1", "b1"}
     assert line == ["c1", "a2", "a3"]
 
 
-def test_who_holds_a_slot_has_had_a_turn() -> None:
+def test_assign_slots_counts_held_slots() -> None:
     granted, line = assign_slots([claim("a1", 0, holds=True), claim("a2", 1), claim("b1", 5)], 2)
     assert granted == {"b1"}
     assert line == ["a2"]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_no_more_than_the_slots_are_given(slots: int) -> None:
+def test_assign_slots_never_exceeds_slots(slots: int) -> None:
     claims = [claim(f"{p}{i}", i, holds=i == 0) for p in "abc" for i in range(4)]
     granted, line = assign_slots(claims, slots)
     assert len(granted) == max(0, slots - 3)
     assert len(granted) + len(line) == 9
 
 
-def test_a_reason_is_not_written_again_for_another_number() -> None:
+def test_is_same_reason_ignores_numbers() -> None:
     assert is_same_reason(waiting_reason("slot", "3"), waiting_reason("slot", "2"))
     assert not is_same_reason(waiting_reason("engine"), waiting_reason("slot", "2"))
     assert not is_same_reason(None, waiting_reason("engine"))

@@ -89,7 +89,7 @@ def gated_run(image: str) -> Run:
 
 
 @pytest.mark.parametrize("at", [StepPhase.STARTING, StepPhase.RUNNING])
-async def test_killed_in_mid_run_the_run_ends_once(
+async def test_process_killed_in_mid_run_ends_run_once(
     bench: Bench, etcd_server: EtcdServer, engine: Engine, tool_image: str, at: StepPhase
 ) -> None:
     process = RunnerProcess(bench.root, etcd_server)
@@ -107,7 +107,7 @@ async def test_killed_in_mid_run_the_run_ends_once(
     assert bench.log(run.id) == "done\n"
 
 
-async def test_stopping_leaves_the_container_running_and_ends_followers(
+async def test_process_stop_leaves_container_running(
     bench: Bench, etcd_server: EtcdServer, engine: Engine, tool_image: str
 ) -> None:
     process = RunnerProcess(bench.root, etcd_server)

@@ -11,8 +11,8 @@ import pytest
 
 from mao_runner.containers import cleanup
 from mao_runner.containers.cleanup import is_over
-from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver
+from mao_runner.drivers.protocol import Container
 from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_shared.models import Run
@@ -68,9 +68,7 @@ async def spoil(bench: Bench, run_id: str, kind: str | None) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])
-async def test_leftovers_running_tool_of_a_run_that_nobody_can_read_lives(
-    tmp_path: Path, kind: str | None
-) -> None:
+async def test_cleanup_keeps_running_tool_of_unreadable_run(tmp_path: Path, kind: str | None) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await running(bench, driver, "bad", "over")
@@ -90,9 +88,7 @@ async def test_leftovers_running_tool_of_a_run_that_nobody_can_read_lives(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_runner_tool_lives_while_its_record_cannot_be_read_and_is_tended_after_that(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_runner_tool_survives_unreadable_record(tmp_path: Path, kind: str) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("bad"))
@@ -119,7 +115,7 @@ async def test_runner_tool_lives_while_its_record_cannot_be_read_and_is_tended_a
         assert subjects(runner, "record-unreadable") == []
 
 
-async def test_leftovers_store_that_lost_everything_kills_nothing(tmp_path: Path) -> None:
+async def test_cleanup_empty_store_kills_nothing(tmp_path: Path) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await running(bench, driver, "a", "b", "c")
@@ -131,7 +127,7 @@ async def test_leftovers_store_that_lost_everything_kills_nothing(tmp_path: Path
     assert driver.containers[f"id-{name('a')}"].state == "running"
 
 
-async def test_leftovers_orphan_that_has_ended_goes_after_a_grace_and_leaves_its_log(
+async def test_cleanup_removes_ended_orphan_and_keeps_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = FakeDriver()
@@ -146,7 +142,7 @@ async def test_leftovers_orphan_that_has_ended_goes_after_a_grace_and_leaves_its
     assert bench.log("gone") == "its last words\n"
 
 
-async def test_leftovers_one_that_cannot_be_removed_keeps_no_other(tmp_path: Path) -> None:
+async def test_cleanup_failed_removal_does_not_stop_others(tmp_path: Path) -> None:
     class Sticky(FakeDriver):
         async def remove(self, container_id: str) -> None:
             if container_id == f"id-{name('sticky')}":
@@ -163,7 +159,7 @@ async def test_leftovers_one_that_cannot_be_removed_keeps_no_other(tmp_path: Pat
         await eventually(lambda: subjects(runner, "item-failing") == [f"leftovers/{name('sticky')}"])
 
 
-async def test_leftovers_one_that_cannot_be_judged_is_shown_for_as_long_as_it_is_there(
+async def test_cleanup_undecidable_container_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, looks = FakeDriver(), 0
@@ -194,7 +190,7 @@ async def test_leftovers_one_that_cannot_be_judged_is_shown_for_as_long_as_it_is
 
 
 @pytest.mark.parametrize("where", ["event", "list"])
-async def test_containers_one_that_raises_keeps_no_other_from_its_run(tmp_path: Path, where: str) -> None:
+async def test_mirror_failing_container_does_not_stop_others(tmp_path: Path, where: str) -> None:
     class Odd(PromptDriver):
         lists = 0
 
@@ -220,7 +216,7 @@ async def test_containers_one_that_raises_keeps_no_other_from_its_run(tmp_path: 
             assert [each for each in subjects(runner, "item-failing") if each.startswith("container-news/")]
 
 
-async def test_steps_one_that_cannot_be_begun_keeps_no_other_from_its_run(tmp_path: Path) -> None:
+async def test_controller_failing_step_does_not_stop_others(tmp_path: Path) -> None:
     class Stumbling(PromptDriver):
         async def create(self, spec):  # type: ignore[no-untyped-def]
             if "-bad-" in spec.name:
@@ -255,7 +251,7 @@ def test_is_over(phase: StepPhase, attempt: int, step: int, over: bool) -> None:
     assert is_over(run.model_copy(update={"phase": RunPhase.FAILED}), StepAttempt("r", step, attempt))
 
 
-async def test_runner_keeps_the_fields_of_a_newer_version_in_all_that_it_writes(tmp_path: Path) -> None:
+async def test_runner_keeps_unknown_fields_in_all_writes(tmp_path: Path) -> None:
     bench = Bench(tmp_path, PromptDriver())
     run = await bench.submit(ready_run("r"))
     document = json.loads(dump(run))

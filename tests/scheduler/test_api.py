@@ -57,9 +57,7 @@ async def post(http: httpx.AsyncClient, path: str, body: Any = None, status: int
     return answer.json()
 
 
-async def test_running_a_pipeline_by_hand(
-    http: httpx.AsyncClient, memory: MemoryStore, clock: ManualClock
-) -> None:
+async def test_run_pipeline_by_hand(http: httpx.AsyncClient, memory: MemoryStore, clock: ManualClock) -> None:
     answer = await http.post("/pipeline/run", json={"name": "crawler"}, headers={"X-Request-ID": "abc"})
     assert answer.status_code == 201
     started = answer.json()
@@ -72,7 +70,7 @@ async def test_running_a_pipeline_by_hand(
     assert shown.json()["phase"] == "succeeded"
 
 
-async def test_a_command_sent_twice_with_a_key_is_done_once(http: httpx.AsyncClient) -> None:
+async def test_run_pipeline_twice_with_one_idempotency_key_creates_one_run(http: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "k1"}
     first = await post(http, "/pipeline/run", {"name": "crawler"}, 201, headers=headers)
     second = await post(http, "/pipeline/run", {"name": "crawler"}, 201, headers=headers)
@@ -80,7 +78,7 @@ async def test_a_command_sent_twice_with_a_key_is_done_once(http: httpx.AsyncCli
     assert first["id"] == second["id"] != third["id"]
 
 
-async def test_scheduling_twice_gives_the_same_job(http: httpx.AsyncClient) -> None:
+async def test_add_job_twice_returns_the_same_job(http: httpx.AsyncClient) -> None:
     body = {"name": "crawler", "cron": "30 2 * * *", "timezone": "Europe/Zurich"}
     first = await post(http, "/pipeline/run", body, 201)
     assert (await post(http, "/pipeline/run", body, 200))["id"] == first["id"]
@@ -118,7 +116,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), REFUSED)
-async def test_bad_requests_say_what_is_wrong_and_what_next(
+async def test_run_pipeline_invalid_request_explains_error_and_next_step(
     http: httpx.AsyncClient, memory: MemoryStore, body: Any, status: int, code: str | None
 ) -> None:
     shared = Pipeline(name="shared-only", steps=[Step(tool="t", dataset="d")])
@@ -132,11 +130,11 @@ async def test_bad_requests_say_what_is_wrong_and_what_next(
     assert problem["next"]
 
 
-async def test_an_empty_cron_is_no_schedule(http: httpx.AsyncClient) -> None:
+async def test_run_pipeline_empty_cron_is_refused(http: httpx.AsyncClient) -> None:
     assert (await post(http, "/pipeline/run", {"name": "crawler", "cron": None}, 201))["trigger"] == "manual"
 
 
-async def test_pause_resume_and_next(http: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_job_pause_resume_and_next_times(http: httpx.AsyncClient, clock: ManualClock) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "*/10 * * * *"}, 201)
     paused = await post(http, f"/jobs/{job['id']}/pause")
     assert (paused["paused"], paused["next"]) == (True, None)
@@ -149,7 +147,7 @@ async def test_pause_resume_and_next(http: httpx.AsyncClient, clock: ManualClock
     assert await post(http, f"/jobs/{job['id']}/resume") == resumed
 
 
-async def test_a_job_shows_how_its_last_tick_came_out(
+async def test_job_shows_outcome_of_last_tick(
     http: httpx.AsyncClient, memory: MemoryStore, clock: ManualClock
 ) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "* * * * *"}, 201)
@@ -166,7 +164,7 @@ async def test_a_job_shows_how_its_last_tick_came_out(
     }
 
 
-async def test_removing_a_job(http: httpx.AsyncClient) -> None:
+async def test_remove_job(http: httpx.AsyncClient) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "@daily"}, 201)
     path = f"/jobs/{job['id']}"
     stale = await http.delete(path, headers={"If-Match": '"1"'})
@@ -180,7 +178,7 @@ async def test_removing_a_job(http: httpx.AsyncClient) -> None:
     assert again["id"] == job["id"]
 
 
-async def test_backfill_queues_what_was_missed_and_makes_what_was_never_due(
+async def test_backfill_queues_missed_and_absent_ticks(
     http: httpx.AsyncClient, memory: MemoryStore, clock: ManualClock
 ) -> None:
     clock.turn(minutes=30)
@@ -206,7 +204,7 @@ async def test_backfill_queues_what_was_missed_and_makes_what_was_never_due(
     assert (await post(http, path, {"since": ticks[0].isoformat()}))["queued"] == []
 
 
-async def test_backfill_stops_at_the_cap_and_says_where_to_go_on(http: httpx.AsyncClient) -> None:
+async def test_backfill_stops_at_max_catch_up_and_returns_next_tick(http: httpx.AsyncClient) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "* * * * *", "max_catch_up": 3}, 201)
     path = f"/jobs/{job['id']}/backfill"
     span = {"since": "2026-11-24T06:00:00Z", "until": "2026-11-24T06:04:00Z"}
@@ -217,7 +215,7 @@ async def test_backfill_stops_at_the_cap_and_says_where_to_go_on(http: httpx.Asy
     assert (len(second["queued"]), second["more_since"]) == (2, None)
 
 
-async def test_backfill_runs_nothing_of_which_the_records_are_gone(
+async def test_backfill_refuses_range_removed_by_retention(
     http: httpx.AsyncClient, memory: MemoryStore
 ) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "@hourly"}, 201)
@@ -231,9 +229,7 @@ async def test_backfill_runs_nothing_of_which_the_records_are_gone(
     assert len((await post(http, path, later))["queued"]) == 3
 
 
-async def test_after_a_clock_was_set_back_a_job_shows_when_it_goes_on(
-    memory: MemoryStore, clock: ManualClock
-) -> None:
+async def test_job_next_times_after_clock_was_set_back(memory: MemoryStore, clock: ManualClock) -> None:
     """Its ticks of a year to come have their outcome already: it does not claim to run in an hour."""
     job_id = schedule_id("crawler", ScheduleSpec(cron="@hourly"))
     mark = TickMark(decided_until=START + timedelta(days=365))
@@ -257,14 +253,12 @@ async def test_after_a_clock_was_set_back_a_job_shows_when_it_goes_on(
         {"since": "yesterday"},
     ],
 )
-async def test_backfill_refuses_spans_that_make_no_sense(
-    http: httpx.AsyncClient, span: dict[str, str]
-) -> None:
+async def test_backfill_refuses_invalid_range(http: httpx.AsyncClient, span: dict[str, str]) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "@daily"}, 201)
     assert (await post(http, f"/jobs/{job['id']}/backfill", span, 422))["next"]
 
 
-async def test_preview(http: httpx.AsyncClient) -> None:
+async def test_cron_preview(http: httpx.AsyncClient) -> None:
     body = {"cron": "30 2 * * *", "timezone": "Europe/Zurich", "count": 2}
     found = await post(http, "/cron/preview", body)
     assert found == {"times": ["2026-11-25T01:30:00Z", "2026-11-26T01:30:00Z"]}
@@ -272,7 +266,9 @@ async def test_preview(http: httpx.AsyncClient) -> None:
     assert (refused["code"], refused["field"], refused["value"]) == ("cron-invalid", "hour", "25")
 
 
-async def test_runs_newest_first_with_filters_and_pages(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_list_runs_newest_first_with_filters_and_pages(
+    http: httpx.AsyncClient, memory: MemoryStore
+) -> None:
     for number in range(30):
         made = run(
             f"r{number:02}",
@@ -312,7 +308,7 @@ async def _all(http: httpx.AsyncClient, **params: Any) -> list[str]:
         params["cursor"] = page["cursor"]
 
 
-async def test_cancel_and_retry(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_run_cancel_and_retry(http: httpx.AsyncClient, memory: MemoryStore) -> None:
     first = await post(http, "/pipeline/run", {"name": "crawler"}, 201)
     await wait_phase(memory, first["id"], RunPhase.RUNNING)
     second = await post(http, "/pipeline/run", {"name": "crawler"}, 201)
@@ -329,15 +325,13 @@ async def test_cancel_and_retry(http: httpx.AsyncClient, memory: MemoryStore) ->
     assert (await post(http, "/runs/none/cancel", status=404))["code"] == "unknown-run"
 
 
-async def test_an_ended_run_cannot_be_cancelled(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_cancel_refuses_ended_run(http: httpx.AsyncClient, memory: MemoryStore) -> None:
     await memory.create(keys.run(NODE, "r1"), dump(run("r1", phase="failed")))
     refused = await post(http, "/runs/r1/cancel", status=409)
     assert refused["code"] == "run-ended"
 
 
-async def test_following_a_run_to_its_end(
-    http: httpx.AsyncClient, memory: MemoryStore, clock: ManualClock
-) -> None:
+async def test_run_events_until_end(http: httpx.AsyncClient, memory: MemoryStore, clock: ManualClock) -> None:
     started = await post(http, "/pipeline/run", {"name": "crawler"}, 201)
     await wait_phase(memory, started["id"], RunPhase.RUNNING)
     following = asyncio.create_task(http.get(f"/runs/{started['id']}/events"))
@@ -356,7 +350,7 @@ def _field(block: str, name: str) -> str:
     return next(line.removeprefix(f"{name}: ") for line in block.splitlines() if line.startswith(name))
 
 
-async def test_health_metrics_and_api_page(http: httpx.AsyncClient) -> None:
+async def test_service_health_metrics_and_api_page(http: httpx.AsyncClient) -> None:
     await post(http, "/pipeline/run", {"name": "crawler"}, 201)
     assert (await http.get("/readyz")).status_code == 200
     metrics = (await http.get("/metrics")).text

@@ -24,7 +24,7 @@ async def create(store: Store, *runs: Run) -> None:
         await store.create(keys.run(NODE, each.id), dump(each))
 
 
-async def test_a_run_goes_through_its_steps(store: Store, clock: ManualClock) -> None:
+async def test_controller_moves_run_through_its_steps(store: Store, clock: ManualClock) -> None:
     await create(store, run(steps=2))
     async with scheduler(store, clock, leads=True):
         await wait_phase(store, "r1", RunPhase.RUNNING)
@@ -41,7 +41,7 @@ async def _get(store: Store, run_id: str) -> Run:
     return stored.record
 
 
-async def test_queued_runs_start_in_order_one_after_the_other(store: Store, clock: ManualClock) -> None:
+async def test_controller_starts_queued_runs_in_order(store: Store, clock: ManualClock) -> None:
     names = ["r1", "r2", "r3"]
     await create(store, *(run(name) for name in reversed(names)))
     async with scheduler(store, clock, leads=True):
@@ -58,7 +58,7 @@ async def test_queued_runs_start_in_order_one_after_the_other(store: Store, cloc
             await wait_phase(store, name, RunPhase.SUCCEEDED)
 
 
-async def test_other_pipelines_do_not_wait(store: Store, clock: ManualClock) -> None:
+async def test_controller_pipelines_do_not_wait_for_each_other(store: Store, clock: ManualClock) -> None:
     await create(store, run("r1"), run("r2", pipeline="other"))
     async with scheduler(store, clock, leads=True):
         await wait_phase(store, "r1", RunPhase.RUNNING)
@@ -69,7 +69,9 @@ async def test_other_pipelines_do_not_wait(store: Store, clock: ManualClock) -> 
     ("overlap", "phase"),
     [("skip", RunPhase.MISSED), ("queue", RunPhase.RUNNING), ("replace", RunPhase.RUNNING)],
 )
-async def test_overlap(store: Store, clock: ManualClock, overlap: Overlap, phase: RunPhase) -> None:
+async def test_controller_overlap_policies(
+    store: Store, clock: ManualClock, overlap: Overlap, phase: RunPhase
+) -> None:
     await create(store, run("r1"))
     async with scheduler(store, clock, leads=True):
         await wait_phase(store, "r1", RunPhase.RUNNING)
@@ -93,7 +95,7 @@ async def _answer_cancel(store: Store, run_id: str, clock: ManualClock) -> None:
     assert await run_records(store).replace(run_id, stored.record.with_step(0, moved), stored.revision)
 
 
-async def test_two_controllers_never_run_two_of_a_pipeline_at_once(store: Store, clock: ManualClock) -> None:
+async def test_controller_two_instances_start_one_run_at_a_time(store: Store, clock: ManualClock) -> None:
     """The store's history is looked at in order: a second run starts only after the first has ended."""
     names = [f"r{n}" for n in range(8)]
     records = run_records(store)
@@ -119,7 +121,9 @@ async def test_two_controllers_never_run_two_of_a_pipeline_at_once(store: Store,
 
 
 @pytest.mark.parametrize("applies", [True, False])
-async def test_a_start_of_unknown_fate_is_looked_at_again(clock: ManualClock, applies: bool) -> None:
+async def test_controller_start_with_unknown_outcome_is_checked_again(
+    clock: ManualClock, applies: bool
+) -> None:
     store = UnsureStore(applies=applies)
     await create(store, run())
     store.unsure = 1
@@ -128,7 +132,7 @@ async def test_a_start_of_unknown_fate_is_looked_at_again(clock: ManualClock, ap
     assert started.steps[0].phase == "preparing"
 
 
-async def test_a_cancelled_run_in_the_queue_ends(clock: ManualClock) -> None:
+async def test_controller_cancelled_queued_run_ends(clock: ManualClock) -> None:
     store = MemoryStore()
     await put(store, enrolment())
     await create(store, run("r1"), run("r2"))

@@ -96,11 +96,11 @@ DAYS_OF_CHANGE = [
 
 
 @pytest.mark.parametrize(("cron", "day", "expected"), DAYS_OF_CHANGE)
-def test_days_of_change_in_zurich(cron: str, day: str, expected: list[str]) -> None:
+def test_cron_dst_changes_in_zurich(cron: str, day: str, expected: list[str]) -> None:
     assert times(cron, *local_day(day)) == expected
 
 
-def test_a_declared_seconds_field_keeps_the_same_rules() -> None:
+def test_cron_seconds_field_follows_dst_rules() -> None:
     assert times("20 30 2 * * *", *local_day("2026-03-29"), seconds=True) == ["2026-03-29T01:00"]
     assert times("20 30 2 * * *", *local_day("2026-10-25"), seconds=True) == ["2026-10-25T00:30:20"]
 
@@ -108,12 +108,12 @@ def test_a_declared_seconds_field_keeps_the_same_rules() -> None:
 @pytest.mark.parametrize(
     "after", ["2026-10-25T00:30", "2026-10-25T01:00", "2026-10-25T01:15", "2026-10-25T01:59"]
 )
-def test_a_repeated_job_is_not_run_again_whenever_one_asks(after: str) -> None:
+def test_cron_repeated_hour_runs_fixed_job_once(after: str) -> None:
     assert parse_cron("30 2 * * *", ZURICH).next(utc(after)) == utc("2026-10-26T01:30")
 
 
 @pytest.mark.parametrize("after", ["2026-03-29T01:00", "2026-03-29T01:00:01", "2026-03-29T02:00"])
-def test_a_skipped_job_is_made_up_for_once(after: str) -> None:
+def test_cron_skipped_hour_runs_fixed_job_once(after: str) -> None:
     assert parse_cron("30 2 * * *", ZURICH).next(utc(after)) == utc("2026-03-30T00:30")
 
 
@@ -132,7 +132,7 @@ def test_a_skipped_job_is_made_up_for_once(after: str) -> None:
         ("Pacific/Apia", "0 12 * * *", "2011-12-29T23:00", "2011-12-31T00:00", ["22:00"]),
     ],
 )  # fmt: skip
-def test_unusual_zones(zone: str, cron: str, since: str, until: str, expected: list[str]) -> None:
+def test_cron_unusual_zones(zone: str, cron: str, since: str, until: str, expected: list[str]) -> None:
     assert [moment[11:] for moment in times(cron, since, until, zone)] == expected
 
 
@@ -157,11 +157,11 @@ def test_unusual_zones(zone: str, cron: str, since: str, until: str, expected: l
         ("10/20 * * * *", "2026-11-24T07:30"),
     ],
 )
-def test_next_times_in_utc(cron: str, first: str) -> None:
+def test_cron_next_times_in_utc(cron: str, first: str) -> None:
     assert parse_cron(cron).next(utc("2026-11-24T07:17:04.5")) == utc(first)
 
 
-def test_weekday_0_and_7_are_both_sunday() -> None:
+def test_cron_weekday_0_and_7_are_sunday() -> None:
     spans = [times(f"0 6 * * {day}", "2026-11-01", "2026-12-01") for day in ("0", "7", "0,7")]
     assert spans[0] == spans[1] == spans[2]
     assert all(utc(moment).isoweekday() == 7 for moment in spans[0])
@@ -197,7 +197,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("cron", "code", "detail"), REFUSED)
-def test_refused_with_the_field_and_an_example(cron: str, code: str, detail: str) -> None:
+def test_cron_error_names_field_and_example(cron: str, code: str, detail: str) -> None:
     started = time.monotonic()
     with pytest.raises(InvalidInput) as caught:
         parse_cron(cron)
@@ -208,7 +208,7 @@ def test_refused_with_the_field_and_an_example(cron: str, code: str, detail: str
     assert time.monotonic() - started < 1
 
 
-def test_seconds_declared_but_five_fields() -> None:
+def test_cron_error_five_fields_with_seconds() -> None:
     with pytest.raises(InvalidInput, match="5 fields instead of 6"):
         parse_cron("*/5 * * * *", seconds=True)
 
@@ -218,7 +218,7 @@ def test_seconds_declared_but_five_fields() -> None:
     [("Europe/Zürich", "Europe/Zurich"), ("europe/zurich", "Europe/Zurich"), ("Zurich", "Europe/Zurich"),
      ("America/NewYork", "America/New_York")],
 )  # fmt: skip
-def test_an_unknown_zone_is_refused_with_suggestions(zone: str, suggestion: str) -> None:
+def test_cron_unknown_zone_error_suggests_names(zone: str, suggestion: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_cron("@daily", zone)
     assert caught.value.code == "timezone-unknown"
@@ -226,7 +226,7 @@ def test_an_unknown_zone_is_refused_with_suggestions(zone: str, suggestion: str)
 
 
 @pytest.mark.parametrize("zone", ["../etc/passwd", "/etc/localtime", "", "qwxz" * 20])
-def test_a_zone_is_never_a_path(zone: str) -> None:
+def test_cron_zone_is_never_a_path(zone: str) -> None:
     with pytest.raises(InvalidInput, match="no time zone"):
         parse_cron("@daily", zone)
 
@@ -286,7 +286,7 @@ def matches(cron: str, wall: datetime) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(CRONS, ZONES, MOMENTS)
-def test_increasing_without_doubles_counted_and_cut_the_same(cron: str, zone: str, since: datetime) -> None:
+def test_cron_times_increase_and_agree_with_count_and_newest(cron: str, zone: str, since: datetime) -> None:
     until = since + timedelta(days=3)
     parsed = parse_cron(cron, zone)
     found = list(parsed.times(since, until))
@@ -300,7 +300,7 @@ def test_increasing_without_doubles_counted_and_cut_the_same(cron: str, zone: st
 
 @settings(max_examples=40, deadline=None)
 @given(CRONS, ZONES, MOMENTS)
-def test_each_time_matches_the_fields_and_none_is_left_out(cron: str, zone: str, since: datetime) -> None:
+def test_cron_times_match_fields_and_are_complete(cron: str, zone: str, since: datetime) -> None:
     start = since.replace(second=0, microsecond=0)
     minutes = [start + timedelta(minutes=n) for n in range(1, 26 * 60)]
     walls = {moment: moment.astimezone(ZoneInfo(zone)) for moment in minutes}
@@ -316,6 +316,6 @@ def test_each_time_matches_the_fields_and_none_is_left_out(cron: str, zone: str,
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40), st.booleans())
-def test_any_text_is_parsed_or_refused(text: str, seconds: bool) -> None:
+def test_cron_any_text_is_parsed_or_refused(text: str, seconds: bool) -> None:
     with contextlib.suppress(InvalidInput):
         assert parse_cron(text, seconds=seconds).next(utc("2026-01-01")) is not None

@@ -76,7 +76,7 @@ def _sign(tick: Tick) -> str:
         ),
     ],
 )
-def test_outcomes(
+def test_due_outcome_of_each_tick(
     settings: dict[str, Any], now: float, decided_until: float | None, expected: list[str]
 ) -> None:
     mark = None if decided_until is None else minutes(decided_until)
@@ -85,14 +85,14 @@ def test_outcomes(
     assert found.summary is None
 
 
-def test_a_miss_says_why() -> None:
+def test_due_missed_tick_has_reason() -> None:
     (late,) = due(schedule(catch_up="none"), minutes(1 + 90 / 60)).ticks[:1]
     assert late.reason == "Too late by 90 s, and the start deadline is 60 s."
     (coalesced,) = due(schedule(), minutes(2 + 90 / 60)).ticks[:1]
     assert coalesced.reason == "Too late by 150 s; coalesced into the tick of 2026-11-24T07:03:00Z."
 
 
-def test_a_long_backlog_is_recorded_newest_first_and_the_rest_as_one() -> None:
+def test_due_long_backlog_keeps_newest_and_summarises_rest() -> None:
     found = due(schedule(max_catch_up=3, catch_up="all"), minutes(10.9))
     assert outcomes(found) == ["~8", "~9", "+10"]
     assert found.summary is not None
@@ -103,7 +103,7 @@ def test_a_long_backlog_is_recorded_newest_first_and_the_rest_as_one() -> None:
     assert "7 ticks from 2026-11-24T07:01:00Z to 2026-11-24T07:07:00Z" in found.summary.reason
 
 
-def test_a_pause_of_a_year_of_minutes_makes_a_hundred_records_and_a_summary() -> None:
+def test_due_year_long_pause_makes_records_and_summary() -> None:
     resumed = START + timedelta(days=365)
     found = due(schedule(paused_at=START, resumed_at=resumed), resumed)
     assert [tick.missed for tick in found.ticks] == ["paused"] * 100
@@ -119,7 +119,7 @@ def test_a_pause_of_a_year_of_minutes_makes_a_hundred_records_and_a_summary() ->
     st.integers(1, 20),
     st.lists(st.integers(1, 40_000), min_size=1, max_size=5),
 )
-def test_every_tick_gets_one_outcome_however_often_one_looks(
+def test_due_each_tick_has_one_outcome_at_any_polling(
     cron: str, catch_up: str, max_catch_up: int, gaps: list[int]
 ) -> None:
     plan = schedule(cron, timezone="Europe/Zurich", catch_up=catch_up, max_catch_up=max_catch_up)
@@ -146,13 +146,13 @@ def after_restore(plan: Schedule, now: float, until: float, decided_until: float
 
 
 @pytest.mark.parametrize("catch_up", ["none", "latest", "all"])
-def test_ticks_up_to_a_restore_are_missed_whatever_is_caught_up(catch_up: str) -> None:
+def test_due_ticks_before_restore_are_missed(catch_up: str) -> None:
     found = after_restore(schedule(catch_up=catch_up), 3.5, until=3)
     assert outcomes(found) == ["late 1", "late 2", "late 3"]
     assert all("backup of 2026-11-24T07:00:00Z" in (tick.reason or "") for tick in found.ticks)
 
 
-def test_ticks_after_a_restore_are_caught_up_as_ever() -> None:
+def test_due_ticks_after_restore_are_caught_up() -> None:
     assert outcomes(after_restore(schedule(catch_up="all"), 5.5, until=2.5)) == [
         "late 1",
         "late 2",
@@ -164,11 +164,11 @@ def test_ticks_after_a_restore_are_caught_up_as_ever() -> None:
     assert outcomes(latest) == ["late 1", "late 2", "coalesced 3", "coalesced 4", "~5"]
 
 
-def test_a_tick_that_is_on_time_but_before_the_restore_is_not_run() -> None:
+def test_due_punctual_tick_before_restore_is_missed() -> None:
     assert outcomes(after_restore(schedule(), 1.2, until=1.1)) == ["late 1"]
 
 
-def test_a_long_time_before_a_restore_is_one_record_that_says_why() -> None:
+def test_due_backlog_before_restore_is_summarised_with_reason() -> None:
     found = after_restore(schedule(max_catch_up=2), 10.5, until=10)
     assert outcomes(found) == ["late 9", "late 10"]
     assert found.summary is not None
@@ -176,6 +176,6 @@ def test_a_long_time_before_a_restore_is_one_record_that_says_why() -> None:
     assert "restored from the backup" in found.summary.reason
 
 
-def test_a_pause_before_a_restore_stays_one() -> None:
+def test_due_pause_before_restore_stays_paused() -> None:
     paused = schedule(paused_at=minutes(0.5), resumed_at=minutes(2.5))
     assert outcomes(after_restore(paused, 4.5, until=3.5)) == ["paused 1", "paused 2", "late 3", "+4"]

@@ -66,9 +66,7 @@ async def everything(store: Store) -> list[Run]:
     return [stored.record for stored in found.items]
 
 
-async def test_what_has_settled_becomes_history_and_nothing_else_does(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_history_takes_settled_runs_only(store: Store, clock: ManualClock) -> None:
     await put(store, schedule())
     await decided(store, tick(50))
     gone = [ended(number, phase) for number, phase in enumerate(SETTLED)]
@@ -89,9 +87,7 @@ async def test_what_has_settled_becomes_history_and_nothing_else_does(
 
 
 @pytest.mark.parametrize("count", [MOVED_AT_ONCE, 3 * MOVED_AT_ONCE + 1])
-async def test_a_store_full_of_runs_of_an_older_version_is_moved(
-    store: Store, clock: ManualClock, count: int
-) -> None:
+async def test_history_moves_runs_of_older_version(store: Store, clock: ManualClock, count: int) -> None:
     runs = [ended(number) for number in range(count)]
     await store_all(store, *runs)
     await store.create(keys.run(NODE, "odd"), b'{"id": "odd"')
@@ -104,7 +100,7 @@ async def test_a_store_full_of_runs_of_an_older_version_is_moved(
 
 
 @pytest.mark.parametrize("writes", range(5))
-async def test_killed_after_any_write_every_run_is_there_once(
+async def test_history_killed_after_any_write_keeps_each_run_once(
     store: Store, clock: ManualClock, writes: int
 ) -> None:
     runs = [ended(number) for number in range(2 * MOVED_AT_ONCE)]
@@ -119,7 +115,7 @@ async def test_killed_after_any_write_every_run_is_there_once(
 
 
 @pytest.mark.parametrize("applies", [True, False])
-async def test_a_move_of_unknown_fate_is_looked_at_again(clock: ManualClock, applies: bool) -> None:
+async def test_history_move_with_unknown_outcome_is_checked_again(clock: ManualClock, applies: bool) -> None:
     store = UnsureStore(applies=applies)
     runs = [ended(number) for number in range(3)]
     await store_all(store, *runs)
@@ -133,9 +129,7 @@ async def test_a_move_of_unknown_fate_is_looked_at_again(clock: ManualClock, app
     assert await everything(store) == runs[::-1]
 
 
-async def test_what_is_history_of_a_tick_keeps_the_other_pipelines_from_nothing(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_history_of_one_tick_does_not_block_other_pipelines(store: Store, clock: ManualClock) -> None:
     """As another scheduler leaves it that wrote some of a tick's runs, and whose marks were not saved."""
     names = [f"p{number}" for number in range(4)]
     for name in names:
@@ -170,9 +164,7 @@ async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -
 
 
 @pytest.mark.parametrize("catch_up", ["latest", "all"])
-async def test_a_tick_of_the_history_is_not_run_again(
-    store: Store, clock: ManualClock, catch_up: str
-) -> None:
+async def test_history_tick_is_not_run_again(store: Store, clock: ManualClock, catch_up: str) -> None:
     """Not after the clock was set back, nor by a scheduler that has lost its marks."""
     plan = schedule(catch_up=catch_up)
     await put(store, enrolment(overlap="queue"), plan)
@@ -190,7 +182,7 @@ async def test_a_tick_of_the_history_is_not_run_again(
     assert await everything(store) == before
 
 
-async def test_a_summary_of_the_history_is_not_made_again(store: Store, clock: ManualClock) -> None:
+async def test_history_summary_is_not_made_again(store: Store, clock: ManualClock) -> None:
     plan = schedule(max_catch_up=2, start_deadline=30)
     await put(store, enrolment(), plan)
     async with scheduler(store, clock) as made:
@@ -204,9 +196,7 @@ async def test_a_summary_of_the_history_is_not_made_again(store: Store, clock: M
     assert [each.covers.count for each in await everything(store) if each.covers] == [8]
 
 
-async def test_a_backfill_queues_the_missed_ones_of_the_history_alone(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_history_backfill_queues_missed_runs_only(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(overlap="queue"), schedule(start_deadline=30))
     async with scheduler(store, clock) as made:
         await settled_scheduler(store, clock, made)
@@ -225,9 +215,7 @@ async def test_a_backfill_queues_the_missed_ones_of_the_history_alone(
     assert len(found[tick(8)].steps) == 1
 
 
-async def test_an_older_version_takes_what_was_moved_for_removed_and_this_one_does_not(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_history_older_version_sees_moved_runs_as_removed(store: Store, clock: ManualClock) -> None:
     """It queues no tick up to `Forgotten`, and none up to the mark."""
     await store_all(store, *(ended(number) for number in range(10)))
     clock.turn(hours=1)
@@ -239,7 +227,7 @@ async def test_an_older_version_takes_what_was_moved_for_removed_and_this_one_do
 
 
 @pytest.mark.parametrize("trigger", ["manual", "retry", "reproduce"])
-async def test_what_somebody_ran_for_a_time_to_come_says_nothing_of_ticks(
+async def test_history_manual_run_for_future_time_is_no_tick(
     store: Store, clock: ManualClock, trigger: str
 ) -> None:
     """Else a mark that cannot be read would be taken to be as far, and all ticks before would be lost."""
@@ -261,7 +249,7 @@ async def test_what_somebody_ran_for_a_time_to_come_says_nothing_of_ticks(
     assert found == {tick(number) for number in range(9, 61)}
 
 
-async def test_what_is_removed_from_the_history_is_forgotten(store: Store, clock: ManualClock) -> None:
+async def test_history_removed_runs_are_forgotten(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(overlap="queue"), schedule())
     await decided(store, tick(20))
     await store_all(store, *(ended(number) for number in range(1, 16)))
@@ -284,7 +272,7 @@ async def test_what_is_removed_from_the_history_is_forgotten(store: Store, clock
         (7, 9, 9),  # such a version was back for a while and has removed runs
     ],
 )
-async def test_whose_word_it_is_what_is_forgotten(
+async def test_forgotten_until_by_version(
     store: Store, moved: int | None, said: int | None, gone: int | None
 ) -> None:
     memory, forgotten = memory_of(store), Records(store, keys.forgotten_prefix(NODE), Forgotten)
@@ -307,7 +295,7 @@ async def test_whose_word_it_is_what_is_forgotten(
     assert await memory.forgotten("crawler") == tick(20)
 
 
-async def test_lists_by_job_trigger_and_time_find_history(store: Store, clock: ManualClock) -> None:
+async def test_list_runs_filters_find_history(store: Store, clock: ManualClock) -> None:
     """A tick in which two jobs meet bears the name of one, and is the other's all the same."""
     hourly = schedule("0 * * * *", id="crawler-2")
     await put(store, enrolment(), schedule(), hourly)

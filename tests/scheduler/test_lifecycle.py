@@ -68,7 +68,7 @@ def phases(found: Run | None) -> list[str]:
         (running(P.SUCCEEDED, cancel=CANCEL), ["succeeded", "succeeded"]),
     ],
 )
-def test_next_document(before: Run, expected: list[str]) -> None:
+def test_decide_next_document(before: Run, expected: list[str]) -> None:
     after = decide(before, [], NOW).run
     assert phases(after) == expected
     assert after is not None
@@ -81,29 +81,29 @@ def test_next_document(before: Run, expected: list[str]) -> None:
     ids=lambda phase: phase.value,
 )
 @pytest.mark.parametrize("cancel", [None, CANCEL])
-def test_what_others_own_is_left_alone(phase: StepPhase, cancel: CancelRequest | None) -> None:
+def test_decide_ignores_phases_of_other_services(phase: StepPhase, cancel: CancelRequest | None) -> None:
     assert decide(running(phase, P.PENDING, cancel=cancel), [], NOW) == NOTHING
 
 
 @pytest.mark.parametrize("phase", ["succeeded", "failed", "cancelled", "missed", "lost"])
-def test_an_ended_run_stays_ended(phase: str) -> None:
+def test_decide_ended_run_stays_ended(phase: str) -> None:
     assert decide(run(phase=phase), [], NOW) == NOTHING
 
 
-def test_the_error_of_the_step_becomes_the_runs() -> None:
+def test_decide_step_error_becomes_run_error() -> None:
     after = decide(failing(P.FAILED, "tool"), [], NOW).run
     assert after is not None
     assert after.error == after.steps[0].error
 
 
-def test_a_step_that_is_lost_without_a_word_is_the_engines_fault() -> None:
+def test_decide_lost_step_without_error_blames_engine() -> None:
     after = decide(running(P.LOST), [], NOW).run
     assert after is not None
     assert after.error is not None
     assert (after.error.code, after.error.fault) == ("step-lost", "engine")
 
 
-def test_a_retry_clears_the_attempt_and_waits() -> None:
+def test_decide_retry_clears_attempt_and_waits() -> None:
     retry = Retry(attempts=3, backoff=30)
     found = decide(failing(P.FAILED, "tool", retry=retry), [], NOW)
     assert phases(found.run) == ["running", "pending", "pending"]
@@ -124,7 +124,7 @@ def test_a_retry_clears_the_attempt_and_waits() -> None:
 
 
 @pytest.mark.parametrize(("attempt", "seconds"), [(1, 30), (2, 60), (3, 120), (19, 86400)])
-def test_the_back_off_doubles_up_to_a_day(attempt: int, seconds: float) -> None:
+def test_backoff_doubles_up_to_a_day(attempt: int, seconds: float) -> None:
     retry = Retry(attempts=20, backoff=30)
     assert backoff(failing(P.FAILED, "tool", attempt=attempt, retry=retry).steps[0]) == seconds
 
@@ -140,7 +140,7 @@ def test_the_back_off_doubles_up_to_a_day(attempt: int, seconds: float) -> None:
         (P.FAILED, "tool", ["tool"], 2, False),
     ],
 )
-def test_only_the_faults_named_are_tried_again_and_so_often(
+def test_decide_retries_configured_faults_only(
     phase: StepPhase, fault: Fault, on: list[Fault], attempt: int, again: bool
 ) -> None:
     before = failing(phase, fault, attempt=attempt, retry=Retry(attempts=2, on=on))
@@ -153,7 +153,7 @@ OTHER = run("r0", phase=RunPhase.RUNNING)
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
-def test_a_run_by_hand_waits_whatever_the_policy(overlap: Overlap) -> None:
+def test_decide_manual_run_waits_under_any_policy(overlap: Overlap) -> None:
     found = decide(run(overlap=overlap), [OTHER], NOW)
     assert phases(found.run) == ["queued", "pending"]
     assert found.replaced == []
@@ -166,20 +166,20 @@ def test_a_run_by_hand_waits_whatever_the_policy(overlap: Overlap) -> None:
     assert started.reason is None
 
 
-def test_skip_records_the_run_in_the_way() -> None:
+def test_decide_skip_names_blocking_run() -> None:
     after = decide(run(trigger="schedule", overlap="skip"), [OTHER], NOW).run
     assert after is not None
     assert (after.phase, after.missed, after.steps) == (RunPhase.MISSED, "overlap", [])
     assert after.reason == "Skipped: the run r0 of the same pipeline was still running."
 
 
-def test_queue_waits() -> None:
+def test_decide_queue_waits() -> None:
     found = decide(run(trigger="schedule", overlap="queue"), [OTHER], NOW)
     assert phases(found.run) == ["queued", "pending"]
     assert found.replaced == []
 
 
-def test_replace_cancels_once_and_waits() -> None:
+def test_decide_replace_cancels_once_and_waits() -> None:
     cancelling = run("r00", phase=RunPhase.RUNNING, cancel=CANCEL)
     by_hand = run("r000")
     found = decide(run(trigger="schedule", overlap="replace"), [cancelling, OTHER, by_hand], NOW)

@@ -35,7 +35,7 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_loop_goes_on_after_what_an_item_raised(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+async def test_loops_continue_after_failed_item(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
     monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
     monkeypatch.setattr(publishing, "BATCH_DELAY", 0.01)
     monkeypatch.setattr(stuck, "CHECK_PERIOD", 0.01)

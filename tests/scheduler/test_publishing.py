@@ -45,7 +45,7 @@ async def seen(federation: Store, pipeline: str = "crawler") -> PeerRuns | None:
     return None if stored is None else stored.record
 
 
-async def test_runs_and_the_next_tick_are_published(clock: ManualClock) -> None:
+async def test_publisher_writes_runs_and_next_tick(clock: ManualClock) -> None:
     own, federation = MemoryStore(), MemoryStore()
     await put(own, enrolment(), schedule("0 * * * *"))
     ended = run("20261124T060000Z-crawler-1", phase=RunPhase.SUCCEEDED)
@@ -59,7 +59,7 @@ async def test_runs_and_the_next_tick_are_published(clock: ManualClock) -> None:
         assert found.next_tick == START + timedelta(hours=1)
 
 
-async def test_a_run_that_ended_while_nobody_published_is_made_up_for(clock: ManualClock) -> None:
+async def test_publisher_catches_up_on_runs_that_ended_meanwhile(clock: ManualClock) -> None:
     own, federation = MemoryStore(), MemoryStore()
     await put(own, enrolment())
     active = run("20261124T070000Z-crawler-1", phase=RunPhase.RUNNING)
@@ -75,7 +75,7 @@ async def test_a_run_that_ended_while_nobody_published_is_made_up_for(clock: Man
         assert [brief.phase for brief in found.runs] == ["failed"]
 
 
-async def test_only_the_newest_runs_are_kept(clock: ManualClock) -> None:
+async def test_publisher_keeps_newest_runs_only(clock: ManualClock) -> None:
     own, federation = MemoryStore(), MemoryStore()
     await put(own, enrolment())
     names = [f"20261124T07{number:04}Z-crawler-1" for number in range(KEPT_BRIEFS + 5)]
@@ -88,7 +88,7 @@ async def test_only_the_newest_runs_are_kept(clock: ManualClock) -> None:
         assert [brief.id for brief in found.runs] == names[: -KEPT_BRIEFS - 1 : -1]
 
 
-async def test_a_pipeline_that_the_node_left_is_taken_back(clock: ManualClock) -> None:
+async def test_publisher_removes_record_of_left_pipeline(clock: ManualClock) -> None:
     own, federation = MemoryStore(), MemoryStore()
     left = PeerRuns(node=NODE, pipeline="left", updated_at=START)
     await Records(federation, f"{keys.peer_root(NODE)}runs/", PeerRuns).create("left", left)
@@ -97,7 +97,7 @@ async def test_a_pipeline_that_the_node_left_is_taken_back(clock: ManualClock) -
         assert await seen(federation, "left") is None
 
 
-async def test_a_node_alone_writes_nothing(clock: ManualClock) -> None:
+async def test_publisher_solo_node_writes_nothing(clock: ManualClock) -> None:
     own = MemoryStore()
     await put(own, enrolment())
     async with publishing_scheduler(own, own, clock) as made:
@@ -120,7 +120,7 @@ class CountingStore(MemoryStore):
         return await super().transact(checks, writes)
 
 
-async def test_many_changes_are_one_write_and_an_outage_only_delays(
+async def test_publisher_batches_changes_and_survives_outage(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "BATCH_DELAY", 0.1)

@@ -47,7 +47,7 @@ async def http(memory: MemoryStore, clock: ManualClock) -> AsyncIterator[httpx.A
         yield client
 
 
-async def test_it_repeats_one_step_on_its_commits(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_reproduce_repeats_step_on_its_commits(http: httpx.AsyncClient, memory: MemoryStore) -> None:
     made = Run.model_validate(await post(http, "/runs/old/reproduce", status=201))
     old = published()
     assert (made.trigger, made.pipeline, made.scheduled_for) == ("reproduce", old.pipeline, START)
@@ -64,7 +64,7 @@ async def test_it_repeats_one_step_on_its_commits(http: httpx.AsyncClient, memor
     await wait_phase(memory, made.id, RunPhase.RUNNING)
 
 
-async def test_the_same_key_makes_it_once(http: httpx.AsyncClient) -> None:
+async def test_reproduce_same_idempotency_key_creates_one_run(http: httpx.AsyncClient) -> None:
     first, second = [
         await post(http, "/runs/two/reproduce", {"step": "step-1"}, 201, headers={"Idempotency-Key": "k"})
         for _ in range(2)
@@ -73,7 +73,7 @@ async def test_the_same_key_makes_it_once(http: httpx.AsyncClient) -> None:
     assert first["reproduces"]["step"] == "step-1"
 
 
-async def test_what_cannot_be_reproduced_is_refused(http: httpx.AsyncClient) -> None:
+async def test_reproduce_refuses_unpublished_steps(http: httpx.AsyncClient) -> None:
     answers = {
         ("none", None): (404, "unknown-run"),
         ("two", None): (422, "step-needed"),
@@ -87,7 +87,7 @@ async def test_what_cannot_be_reproduced_is_refused(http: httpx.AsyncClient) -> 
         assert refused["next"]
 
 
-async def test_it_neither_waits_nor_is_waited_for(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_reproduce_takes_no_turn(http: httpx.AsyncClient, memory: MemoryStore) -> None:
     running = await post(http, "/pipeline/run", {"name": "crawler"}, 201)
     await wait_phase(memory, running["id"], RunPhase.RUNNING)
     made = await post(http, "/runs/old/reproduce", status=201)
@@ -102,7 +102,7 @@ async def test_it_neither_waits_nor_is_waited_for(http: httpx.AsyncClient, memor
     await asyncio.wait_for(wait_phase(memory, after["id"], RunPhase.RUNNING), 10)
 
 
-async def test_a_reproduction_is_not_retried(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_retry_refuses_reproduction(http: httpx.AsyncClient, memory: MemoryStore) -> None:
     made = Run.model_validate(await post(http, "/runs/old/reproduce", status=201))
     ended = made.model_copy(update={"id": "ended", "phase": RunPhase.FAILED})
     await run_records(memory).create("ended", ended)
@@ -110,7 +110,7 @@ async def test_a_reproduction_is_not_retried(http: httpx.AsyncClient, memory: Me
     assert (await post(http, "/runs/ended/reproduce", status=409))["code"] == "nothing-to-reproduce"
 
 
-async def test_privileges_have_to_be_agreed_to_still(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+async def test_reproduce_requires_current_agreement(http: httpx.AsyncClient, memory: MemoryStore) -> None:
     old = published("root")
     spec = old.steps[0].spec.model_copy(update={"privileges": Privileges(user="root")})
     old = old.with_step(0, old.steps[0].model_copy(update={"spec": spec}))

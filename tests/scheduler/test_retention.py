@@ -51,19 +51,19 @@ def chosen(runs: list[EndedRun], policy: RetentionPolicy, undecided: datetime | 
     return {each.name for each in expired_runs(runs, since, policy, NOW)}
 
 
-def test_by_count_a_pipeline_newest_kept_and_missed_ones_apart() -> None:
+def test_expired_runs_by_count_with_missed_counted_apart() -> None:
     runs = [ended(f"r{n}", n) for n in range(5)]
     runs += [ended(f"m{n}", n, missed=True) for n in range(3)]
     runs += [ended(f"o{n}", n, pipeline="other") for n in range(2)]
     assert chosen(runs, RetentionPolicy(2, timedelta(days=90))) == {"r2", "r3", "r4", "m2"}
 
 
-def test_by_age() -> None:
+def test_expired_runs_by_age() -> None:
     runs = [ended("young", 89), ended("old", 91)]
     assert chosen(runs, RetentionPolicy(100, timedelta(days=90))) == {"old"}
 
 
-def test_a_ticks_record_stays_while_the_tick_may_be_decided() -> None:
+def test_expired_runs_keep_records_of_undecided_ticks() -> None:
     runs = [ended("before", 95, tick=START), ended("after", 95, tick=START + timedelta(minutes=2))]
     runs.append(ended("elsewhere", 95, tick=START + timedelta(minutes=2), pipeline="other"))
     policy = RetentionPolicy(100, timedelta(days=90))
@@ -71,7 +71,7 @@ def test_a_ticks_record_stays_while_the_tick_may_be_decided() -> None:
     assert chosen(runs, policy) == {"before", "after", "elsewhere"}
 
 
-def test_undecided_are_the_ticks_of_any_schedule_that_lags() -> None:
+def test_undecided_since_considers_lagging_schedules() -> None:
     hour, now = timedelta(hours=1), START + timedelta(hours=10)
     hourly, daily = schedule("0 * * * *", id="hourly"), schedule("@daily", id="daily")
     decided = {"hourly": now}
@@ -116,7 +116,7 @@ def run_of(name: str, tick: datetime, phase: RunPhase) -> Run:
     return run(name, trigger="schedule", **fields)
 
 
-async def test_a_sweep_removes_ended_runs_only(store: Store, clock: ManualClock) -> None:
+async def test_retention_removes_ended_runs_only(store: Store, clock: ManualClock) -> None:
     records = Records(store, keys.runs_prefix(NODE), Run)
     for number in range(150):
         name, tick = f"r{number:03}", START + timedelta(minutes=number)
@@ -133,7 +133,7 @@ async def test_a_sweep_removes_ended_runs_only(store: Store, clock: ManualClock)
     assert await retention.sweep() == 0
 
 
-async def test_what_was_run_and_is_removed_is_noted_first(store: Store, clock: ManualClock) -> None:
+async def test_retention_records_removed_ticks_first(store: Store, clock: ManualClock) -> None:
     records = Records(store, keys.runs_prefix(NODE), Run)
     forgotten = Records(store, keys.forgotten_prefix(NODE), Forgotten)
     for number in range(12):

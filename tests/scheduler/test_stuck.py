@@ -45,12 +45,12 @@ def found(runs: list[Run], now: datetime) -> list[str]:
         StepPhase.PUBLISHING,
     ],
 )
-def test_a_step_is_stuck_in_any_phase_that_takes_longer_than_patience(phase: StepPhase) -> None:
+def test_stuck_step_in_any_phase_beyond_patience(phase: StepPhase) -> None:
     assert found([at_work(phase)], START + PATIENCE) == []
     assert found([at_work(phase)], LATE) == ["r1/step-0"]
 
 
-def test_a_tool_has_its_own_time_limit() -> None:
+def test_stuck_respects_time_limit_of_tool() -> None:
     running = at_work(StepPhase.RUNNING)
     limits = running.steps[0].spec.limits
     ends = START + timedelta(seconds=limits.time + limits.grace)
@@ -59,13 +59,13 @@ def test_a_tool_has_its_own_time_limit() -> None:
 
 
 @pytest.mark.parametrize("phase", [StepPhase.PREPARING, StepPhase.READY])
-def test_who_waits_its_turn_behind_a_tool_is_not_stuck_before_that_can_have_ended(phase: StepPhase) -> None:
+def test_stuck_waiting_step_allows_for_running_tool(phase: StepPhase) -> None:
     other = at_work(StepPhase.RUNNING, "r0")
     assert found([at_work(phase), other], LATE) == []
     assert "r1/step-0" in found([at_work(phase), other], LATE + HOUR)
 
 
-def test_a_line_that_moves_explains_the_wait_of_all_in_it() -> None:
+def test_stuck_moving_queue_is_not_stuck() -> None:
     """Many steps are due at once when rounds that waited for a node are decided."""
     moved = LATE - timedelta(minutes=1)
     busy = at_work(StepPhase.RUNNING, "r0", times={StepPhase.RUNNING: moved})
@@ -81,7 +81,7 @@ def test_a_line_that_moves_explains_the_wait_of_all_in_it() -> None:
     assert found([other, waiting[0]], START + PATIENCE + limit + timedelta(seconds=1)) == ["w0/step-0"]
 
 
-def test_a_wait_with_an_end_is_not_stuck_before_it() -> None:
+def test_stuck_wait_with_known_end_is_not_stuck() -> None:
     until = START + 2 * HOUR
     waiting = f"waits for round x of its input, until {format_time(until)} at most"
     for step in (
@@ -92,7 +92,7 @@ def test_a_wait_with_an_end_is_not_stuck_before_it() -> None:
         assert found([step], until + PATIENCE + timedelta(seconds=1)) == ["r1/step-0"]
 
 
-def test_who_is_queued_or_has_ended_is_never_stuck() -> None:
+def test_stuck_ignores_queued_and_ended_runs() -> None:
     ended = run("r2", phase=RunPhase.SUCCEEDED)
     assert found([run("r1"), ended], START + 1000 * HOUR) == []
 
@@ -105,7 +105,7 @@ async def watch_of(*runs: Run) -> tuple[StuckStepMonitor, Conditions, ManualCloc
     return StuckStepMonitor(mirror, conditions, clock, PATIENCE.total_seconds()), conditions, clock, mirror
 
 
-async def test_a_stuck_step_is_a_condition_with_its_reason_until_it_moves_on() -> None:
+async def test_stuck_step_is_reported_until_it_moves() -> None:
     failure = Failure(code="disk-trouble", detail="The remote is read-only.", fault="infrastructure")
     held = at_work(StepPhase.PUBLISHING, error=failure)
     watch, conditions, clock, mirror = await watch_of(held)
@@ -124,7 +124,7 @@ async def test_a_stuck_step_is_a_condition_with_its_reason_until_it_moves_on() -
 
 
 @pytest.mark.parametrize("odd", ["until 2026-13-40T00:00:00Z at most", "until 2026-01-31T99:00:00Z"])
-async def test_a_step_that_cannot_be_judged_hides_no_other_that_is_stuck(odd: str) -> None:
+async def test_stuck_unreadable_step_does_not_hide_others(odd: str) -> None:
     held = at_work(StepPhase.PUBLISHING, "r2")
     watch, conditions, clock, mirror = await watch_of(at_work(StepPhase.PREPARING, waiting=odd), held)
     clock.turn(minutes=16)
@@ -137,7 +137,7 @@ async def test_a_step_that_cannot_be_judged_hides_no_other_that_is_stuck(odd: st
 
 
 @pytest.mark.parametrize(("jump", "way"), [(3600, "ahead by 3600 s"), (-120, "back by 120 s")])
-async def test_a_clock_that_was_set_is_told_until_it_has_been_steady(
+async def test_clock_jump_is_reported_until_clock_is_stable(
     monkeypatch: pytest.MonkeyPatch, jump: float, way: str
 ) -> None:
     steady = 1000.0

@@ -35,9 +35,7 @@ def ticks(runs: list[Run]) -> list[float]:
     return [((run.scheduled_for or START) - START).total_seconds() / 60 for run in runs]
 
 
-async def test_a_tick_becomes_a_queued_run_with_the_enrolments_steps(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_timer_tick_becomes_queued_run(store: Store, clock: ManualClock) -> None:
     plan = schedule()
     await put(store, enrolment(steps=2, overlap="queue"), plan)
     async with scheduler(store, clock) as made:
@@ -55,7 +53,7 @@ async def test_a_tick_becomes_a_queued_run_with_the_enrolments_steps(
     assert stored.decided_until == START + timedelta(minutes=1)
 
 
-async def test_the_schedules_own_overlap_policy_goes_first(store: Store, clock: ManualClock) -> None:
+async def test_timer_overlap_of_schedule_takes_precedence(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(overlap="queue"), schedule(overlap="replace"))
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
@@ -63,7 +61,7 @@ async def test_the_schedules_own_overlap_policy_goes_first(store: Store, clock: 
     assert [run.overlap for run in await all_runs(store)] == ["replace"]
 
 
-async def test_without_an_enrolment_the_tick_is_missed_and_says_so(store: Store, clock: ManualClock) -> None:
+async def test_timer_tick_without_enrolment_is_missed(store: Store, clock: ManualClock) -> None:
     await put(store, schedule())
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
@@ -73,7 +71,7 @@ async def test_without_an_enrolment_the_tick_is_missed_and_says_so(store: Store,
     assert run.reason == "The pipeline 'crawler' is no longer enrolled on this node."
 
 
-async def test_changes_of_schedules_are_taken_up(store: Store, clock: ManualClock) -> None:
+async def test_timer_follows_schedule_changes(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment())
     async with scheduler(store, clock) as made:
         await made.timer.settle()
@@ -97,7 +95,7 @@ async def test_changes_of_schedules_are_taken_up(store: Store, clock: ManualCloc
     assert ticks(await all_runs(store)) == [2]
 
 
-async def test_a_pause_is_recorded_when_it_ends(store: Store, clock: ManualClock) -> None:
+async def test_timer_records_pause_when_it_ends(store: Store, clock: ManualClock) -> None:
     plan = schedule(max_catch_up=3, catch_up="all")
     await put(store, enrolment(), plan)
     async with scheduler(store, clock) as made:
@@ -124,7 +122,7 @@ async def test_a_pause_is_recorded_when_it_ends(store: Store, clock: ManualClock
         ("all", [None, None, None, None, None]),
     ],
 )
-async def test_a_scheduler_that_was_down_follows_the_policy(
+async def test_timer_downtime_follows_catch_up_policy(
     store: Store, clock: ManualClock, catch_up: str, expected: list[str | None]
 ) -> None:
     await put(store, enrolment(), schedule(catch_up=catch_up, start_deadline=30))
@@ -141,7 +139,7 @@ async def test_a_scheduler_that_was_down_follows_the_policy(
     assert set(caught_up) <= {"queue"}  # else the first would make the others skip
 
 
-async def test_a_clock_that_jumps_ahead_and_back_runs_nothing_twice(store: Store, clock: ManualClock) -> None:
+async def test_timer_clock_jumps_run_nothing_twice(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(), schedule(start_deadline=30))
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
@@ -157,7 +155,7 @@ async def test_a_clock_that_jumps_ahead_and_back_runs_nothing_twice(store: Store
     assert Counter(run.phase for run in runs) == {"queued": 11, "missed": 59}
 
 
-async def test_a_clock_that_jumps_back_over_a_restart_runs_nothing_twice(
+async def test_timer_clock_set_back_across_restart_runs_nothing_twice(
     store: Store, clock: ManualClock
 ) -> None:
     await put(store, enrolment(), schedule())
@@ -170,7 +168,7 @@ async def test_a_clock_that_jumps_back_over_a_restart_runs_nothing_twice(
     assert [run.phase for run in runs] == ["missed", "queued", "queued", "queued"]
 
 
-async def test_two_schedulers_make_each_tick_once(store: Store, clock: ManualClock) -> None:
+async def test_timer_two_schedulers_create_each_run_once(store: Store, clock: ManualClock) -> None:
     """200 ticks of 20 schedules, both schedulers settling them at the same time."""
     plans = [schedule(pipeline=f"p{n}") for n in range(20)]
     await put(store, *(enrolment(f"p{n}") for n in range(20)), *plans)
@@ -189,7 +187,7 @@ async def test_two_schedulers_make_each_tick_once(store: Store, clock: ManualClo
         assert stored.decided_until == START + timedelta(minutes=10)
 
 
-async def test_two_schedulers_summarise_a_backlog_once(store: Store, clock: ManualClock) -> None:
+async def test_timer_two_schedulers_summarise_backlog_once(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(), schedule(max_catch_up=5))
     async with scheduler(store, clock) as one, scheduler(store, clock) as other:
         clock.turn(hours=3)
@@ -202,7 +200,7 @@ async def test_two_schedulers_summarise_a_backlog_once(store: Store, clock: Manu
 
 
 @pytest.mark.parametrize("writes", range(6))
-async def test_killed_after_any_write_nothing_is_lost_or_doubled(
+async def test_timer_killed_after_any_write_loses_and_doubles_nothing(
     store: Store, clock: ManualClock, writes: int
 ) -> None:
     """The first scheduler dies after so many writes of summary, records and marks; the next one goes on."""
@@ -231,9 +229,7 @@ async def _work(made: Scheduler, clock: ManualClock) -> None:
         clock.turn(minutes=1)
 
 
-async def test_a_lagging_mark_is_no_reason_to_summarise_what_was_run(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_timer_lagging_mark_does_not_summarise_recorded_ticks(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(), schedule(max_catch_up=2, start_deadline=30))
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
@@ -251,7 +247,7 @@ async def test_a_lagging_mark_is_no_reason_to_summarise_what_was_run(
 
 
 @pytest.mark.parametrize("applies", [True, False])
-async def test_a_write_of_unknown_fate_is_settled_again(clock: ManualClock, applies: bool) -> None:
+async def test_timer_write_with_unknown_outcome_is_repeated(clock: ManualClock, applies: bool) -> None:
     store = UnsureStore(applies=applies)
     await put(store, enrolment(), schedule())
     async with scheduler(store, clock) as made:
@@ -265,7 +261,7 @@ async def test_a_write_of_unknown_fate_is_settled_again(clock: ManualClock, appl
     assert ticks(await all_runs(store)) == [1, 2]
 
 
-async def test_ticks_during_an_outage_are_handled_when_the_store_is_back(clock: ManualClock) -> None:
+async def test_timer_handles_ticks_of_store_outage(clock: ManualClock) -> None:
     store = AwayStore()
     await put(store, enrolment(), schedule())
     async with scheduler(store, clock) as made:
@@ -281,9 +277,7 @@ async def test_ticks_during_an_outage_are_handled_when_the_store_is_back(clock: 
     assert [run.missed for run in runs] == ["coalesced", "coalesced", None, None]
 
 
-async def test_a_batch_with_a_record_that_is_there_already_is_written_one_by_one(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_creator_batch_with_existing_record_is_written_singly(store: Store, clock: ManualClock) -> None:
     pipelines = [f"p{n}" for n in range(5)]
     await put(store, *map(enrolment, pipelines), *(schedule(pipeline=each) for each in pipelines))
     tick = START + timedelta(minutes=1)
@@ -298,7 +292,7 @@ async def test_a_batch_with_a_record_that_is_there_already_is_written_one_by_one
     assert (await run_records(store).get(tick_run_id("p3", NODE, tick))) is not None
 
 
-async def test_a_prepared_document_is_what_would_be_written_now(clock: ManualClock) -> None:
+async def test_prepared_document_equals_fresh_one(clock: ManualClock) -> None:
     plan, tick, now = schedule(), START + timedelta(minutes=1), START + timedelta(minutes=1, milliseconds=3)
     cron = parse_cron(plan.cron)
     made = prepare_tick(plan, cron, Stored(enrolment(), 5), tick, NODE)
@@ -308,7 +302,7 @@ async def test_a_prepared_document_is_what_would_be_written_now(clock: ManualClo
     assert made.following == START + timedelta(minutes=2)
 
 
-async def test_ticks_prepared_ahead_are_the_same_and_follow_a_changed_enrolment(clock: ManualClock) -> None:
+async def test_timer_prepared_ticks_follow_changed_enrolment(clock: ManualClock) -> None:
     store = MemoryStore()
     plan = schedule("*/2 * * * * *", seconds=True)
     await put(store, enrolment(), plan)
@@ -335,7 +329,7 @@ async def test_ticks_prepared_ahead_are_the_same_and_follow_a_changed_enrolment(
     assert [run.created_at for run in runs[:4]] == [START + timedelta(seconds=n) for n in (2, 4, 6, 8)]
 
 
-async def test_the_timer_sleeps_until_the_next_tick_and_wakes_for_changes() -> None:
+async def test_timer_sleeps_until_next_tick_or_change() -> None:
     """In real time: a schedule that is added later ticks at its second, not at the timer's leisure."""
     store = MemoryStore()
     await put(store, enrolment())
@@ -352,9 +346,7 @@ async def test_the_timer_sleeps_until_the_next_tick_and_wakes_for_changes() -> N
     assert max(lateness) < 0.5
 
 
-async def test_after_a_restore_only_ticks_that_nobody_could_have_run_are_run(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_timer_after_restore_runs_later_ticks_only(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(overlap="queue"), schedule(catch_up="all"))
     known = Run(
         id=tick_run_id("crawler", NODE, START + timedelta(minutes=2)),
@@ -377,7 +369,9 @@ async def test_after_a_restore_only_ticks_that_nobody_could_have_run_are_run(
         assert phases == {1: "missed", 2: "succeeded", 3: "missed", 4: "queued", 5: "queued"}
 
 
-async def test_a_backfill_waits_until_the_datasets_were_asked(store: Store, clock: ManualClock) -> None:
+async def test_backfill_refused_until_datasets_are_checked_after_restore(
+    store: Store, clock: ManualClock
+) -> None:
     plan = schedule()
     await put(store, enrolment(overlap="queue"), plan)
     restored = Restored(backup_at=START, restored_at=START + timedelta(minutes=3), open=["artefacts"])

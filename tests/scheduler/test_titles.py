@@ -20,9 +20,7 @@ TITLED = ["Packages only", "Größe/Breite", "🚀"]
 
 
 @pytest.mark.parametrize("title", TITLED)
-async def test_a_pipeline_is_run_and_scheduled_by_its_title(
-    http: httpx.AsyncClient, memory: MemoryStore, title: str
-) -> None:
+async def test_run_pipeline_by_title(http: httpx.AsyncClient, memory: MemoryStore, title: str) -> None:
     name, path = name_from_title(title), quote(title, safe="")
     await put(memory, enrolment(name).model_copy(update={"title": title}))
     for cron in (None, "", " ", False):
@@ -45,7 +43,7 @@ async def test_a_pipeline_is_run_and_scheduled_by_its_title(
     assert (await http.delete(f"/jobs/{path}")).json()["removed"] == job["id"]
 
 
-async def test_the_originals_clients_get_a_map_of_the_jobs(http: httpx.AsyncClient) -> None:
+async def test_list_jobs_for_clients_of_the_original(http: httpx.AsyncClient) -> None:
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "@daily"}, 201)
     paused = await post(http, "/pipeline/run", {"name": "crawler", "cron": "@weekly"}, 201)
     await post(http, f"/jobs/{paused['id']}/pause")

@@ -77,7 +77,7 @@ async def phase_of(store: Store, run_id: str) -> RunPhase:
 
 
 @pytest.mark.parametrize("overlap", POLICIES)
-async def test_runs_begin_beside_those_that_wait_and_all_end(
+async def test_turns_runs_start_beside_waiting_ones(
     store: Store, clock: ManualClock, overlap: Overlap
 ) -> None:
     names = [f"r{n}" for n in range(6)]
@@ -92,7 +92,9 @@ async def test_runs_begin_beside_those_that_wait_and_all_end(
 
 
 @pytest.mark.parametrize("overlap", POLICIES)
-async def test_who_has_waited_takes_no_turn_again(store: Store, clock: ManualClock, overlap: Overlap) -> None:
+async def test_turns_yielded_run_takes_no_second_turn(
+    store: Store, clock: ManualClock, overlap: Overlap
+) -> None:
     """Its second step is at work when the next tick is due: that one is neither dropped nor put off."""
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0"))
@@ -111,9 +113,7 @@ async def turn_is(store: Store, wanted: str | None) -> bool:
 
 
 @pytest.mark.parametrize("phase", [StepPhase.READY, StepPhase.RUNNING, StepPhase.PUBLISHING])
-async def test_a_step_that_did_not_have_to_wait_is_work(
-    store: Store, clock: ManualClock, phase: StepPhase
-) -> None:
+async def test_turns_step_without_wait_keeps_turn(store: Store, clock: ManualClock, phase: StepPhase) -> None:
     """As on a node alone: the policy is about work."""
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0"))
@@ -126,7 +126,7 @@ async def test_a_step_that_did_not_have_to_wait_is_work(
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_no_tick_is_dropped_before_it_is_known_whether_the_step_has_to_wait(
+async def test_turns_no_tick_is_skipped_while_wait_is_undecided(
     store: Store, clock: ManualClock, *, waits: bool
 ) -> None:
     async with scheduler(store, clock, leads=True) as made:
@@ -148,7 +148,7 @@ async def knows(mirror: Any, name: str) -> bool:
 
 
 @pytest.mark.parametrize("branch", ["node-1", "other"])
-async def test_a_step_that_reads_no_ground_truth_holds_its_turn(
+async def test_turns_step_without_ground_truth_keeps_turn(
     store: Store, clock: ManualClock, branch: str
 ) -> None:
     async with scheduler(store, clock, leads=True):
@@ -158,7 +158,7 @@ async def test_a_step_that_reads_no_ground_truth_holds_its_turn(
         await wait_phase(store, "r1", RunPhase.MISSED)
 
 
-async def test_a_step_that_is_to_be_tried_again_holds_its_turn(store: Store, clock: ManualClock) -> None:
+async def test_turns_step_in_backoff_keeps_turn(store: Store, clock: ManualClock) -> None:
     """It is the tick's own work, and how long it may take is what its operator has said."""
     retry = Retry(attempts=3, backoff=3600)
     async with scheduler(store, clock, leads=True):
@@ -171,9 +171,7 @@ async def test_a_step_that_is_to_be_tried_again_holds_its_turn(store: Store, clo
         await wait_phase(store, "r1", RunPhase.MISSED)
 
 
-async def test_who_has_waited_and_fails_is_tried_again_without_a_turn(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_turns_yielded_run_retries_without_turn(store: Store, clock: ManualClock) -> None:
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0", retry=Retry(attempts=3, backoff=3600)))
         await wait_for_round(store, "r0", clock)
@@ -185,7 +183,7 @@ async def test_who_has_waited_and_fails_is_tried_again_without_a_turn(
         await wait_phase(store, "r1", RunPhase.RUNNING)
 
 
-async def test_a_run_that_waits_can_be_cancelled(store: Store, clock: ManualClock) -> None:
+async def test_turns_waiting_run_can_be_cancelled(store: Store, clock: ManualClock) -> None:
     async with scheduler(store, clock, leads=True) as made:
         await create(store, two_steps("r0"))
         await wait_for_round(store, "r0", clock)
@@ -198,7 +196,7 @@ async def test_a_run_that_waits_can_be_cancelled(store: Store, clock: ManualCloc
         assert await turn(store) == "r1"
 
 
-async def test_another_scheduler_has_given_the_turn_back(store: Store, clock: ManualClock) -> None:
+async def test_turns_given_back_by_another_scheduler(store: Store, clock: ManualClock) -> None:
     """What this one remembers of the turn is no reason to drop a tick, nor to cancel a run."""
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0"))
@@ -220,9 +218,7 @@ def put_turn(name: str) -> Put:
 
 
 @pytest.mark.parametrize("there", [None, b"{", b"[]"])
-async def test_a_turn_that_tells_nothing_is_that_of_the_run_that_started_last(
-    clock: ManualClock, there: bytes | None
-) -> None:
+async def test_turns_missing_record_names_last_started_run(clock: ManualClock, there: bytes | None) -> None:
     store = MemoryStore()
     first = lifecycle.start_run(two_steps("r0"), clock.now())
     await create(store, first)
@@ -237,9 +233,7 @@ async def test_a_turn_that_tells_nothing_is_that_of_the_run_that_started_last(
 
 
 @pytest.mark.parametrize("writes", range(3))
-async def test_killed_at_any_write_no_tick_is_lost_and_none_begins_twice(
-    clock: ManualClock, writes: int
-) -> None:
+async def test_turns_killed_at_any_write_loses_and_doubles_nothing(clock: ManualClock, writes: int) -> None:
     """The writes: the turn is given back; the next run takes it."""
     store = MemoryStore()
     await create(store, two_steps("r0"))
@@ -258,7 +252,7 @@ async def test_killed_at_any_write_no_tick_is_lost_and_none_begins_twice(
 
 @pytest.mark.parametrize("overlap", POLICIES)
 @pytest.mark.parametrize("applies", [True, False])
-async def test_giving_back_of_unknown_fate_is_looked_at_again(
+async def test_turns_give_back_with_unknown_outcome_is_checked_again(
     clock: ManualClock, overlap: Overlap, *, applies: bool
 ) -> None:
     store = UnsureStore(applies=applies)
@@ -272,7 +266,7 @@ async def test_giving_back_of_unknown_fate_is_looked_at_again(
         await wait_phase(store, "r1", RunPhase.RUNNING)
 
 
-async def test_who_waits_in_line_begins_when_another_scheduler_that_died_had_given_the_turn_back(
+async def test_turns_queued_run_starts_after_dead_scheduler_gave_back(
     clock: ManualClock,
 ) -> None:
     store = MemoryStore()
@@ -304,7 +298,9 @@ async def begun_after(store: Store, revision: int) -> dict[str, int]:
     raise AssertionError("unreachable")
 
 
-async def test_so_many_may_wait_and_no_more(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_turns_number_of_yielded_runs_is_limited(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lifecycle, "MAX_YIELDED", 2)
     store = MemoryStore()
     async with scheduler(store, clock, leads=True):
@@ -336,11 +332,11 @@ def waiting_run(**changes: Any) -> Run:
         ({"phase": StepPhase.SUCCEEDED}, False),
     ],
 )
-def test_which_runs_make_way(changes: dict[str, Any], *, whether: bool) -> None:
+def test_must_yield(changes: dict[str, Any], *, whether: bool) -> None:
     assert lifecycle.must_yield(waiting_run(**changes)) is whether
 
 
-def test_a_run_that_is_to_end_is_waited_for() -> None:
+def test_decide_replaced_run_is_waited_for() -> None:
     wish = CancelRequest(requested_at=ManualClock().now())
     ending = waiting_run(waiting=None).model_copy(update={"cancel": wish})
     found = lifecycle.decide(two_steps("r1", 1), [ending], ManualClock().now())

@@ -73,7 +73,7 @@ async def start(store: MemoryStore, *plans: Schedule) -> None:
 
 
 @pytest.mark.parametrize("kind", [each for each in KINDS if each != "another-name"])
-async def test_mark_unreadable_schedule_goes_on_from_its_runs(clock: ManualClock, kind: str) -> None:
+async def test_marks_unreadable_mark_is_derived_from_runs(clock: ManualClock, kind: str) -> None:
     store = MemoryStore()
     await start(store, GOOD, BAD)
     async with scheduler(store, clock) as made:
@@ -112,7 +112,7 @@ async def test_mark_unreadable_schedule_goes_on_from_its_runs(clock: ManualClock
 
 
 @pytest.mark.parametrize("forgotten", [True, False])
-async def test_mark_unreadable_and_old_runs_removed_runs_nothing_twice(
+async def test_marks_unreadable_mark_after_retention_runs_nothing_twice(
     clock: ManualClock, forgotten: bool
 ) -> None:
     store = MemoryStore()
@@ -140,7 +140,7 @@ async def test_mark_unreadable_and_old_runs_removed_runs_nothing_twice(
     assert len(await all_runs(store)) == len(runs) - len(gone) + 1
 
 
-async def test_mark_keeps_the_fields_of_a_newer_version(clock: ManualClock) -> None:
+async def test_marks_keep_unknown_fields(clock: ManualClock) -> None:
     store = MemoryStore()
     await start(store, GOOD)
     newer = (
@@ -159,7 +159,7 @@ async def test_mark_keeps_the_fields_of_a_newer_version(clock: ManualClock) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["schedule", "enrolment"])
-async def test_unreadable_record_of_one_pipeline_stops_no_other(
+async def test_scheduler_unreadable_record_does_not_stop_other_pipelines(
     clock: ManualClock, what: str, kind: str
 ) -> None:
     store = MemoryStore()
@@ -187,7 +187,7 @@ async def test_unreadable_record_of_one_pipeline_stops_no_other(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_run_unreadable_lists_answer_and_others_go_on(clock: ManualClock, kind: str) -> None:
+async def test_run_unreadable_is_listed_and_others_go_on(clock: ManualClock, kind: str) -> None:
     store = MemoryStore()
     await start(store, GOOD, BAD)
     async with scheduler(store, clock, leads=True) as made:
@@ -238,7 +238,7 @@ async def test_job_unreadable_is_listed_refused_and_removed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_turn_unreadable_keeps_no_run_from_starting(clock: ManualClock, kind: str) -> None:
+async def test_turns_unreadable_turn_does_not_block_runs(clock: ManualClock, kind: str) -> None:
     store = MemoryStore()
     await start(store, BAD)
     await spoil(store, keys.turn(NODE, "bad"), kind, Turn(run="r"))
@@ -253,7 +253,7 @@ async def test_turn_unreadable_keeps_no_run_from_starting(clock: ManualClock, ki
 @pytest.mark.parametrize(
     ("phase", "starts"), [("succeeded", True), ("running", False), ("unheard-of", False)]
 )
-async def test_turn_of_an_unreadable_run_is_free_only_if_that_is_surely_over(
+async def test_turns_unreadable_run_holds_turn_unless_ended(
     clock: ManualClock, phase: str, starts: bool
 ) -> None:
     store = MemoryStore()
@@ -274,7 +274,7 @@ async def test_turn_of_an_unreadable_run_is_free_only_if_that_is_surely_over(
         await wait_phase(store, run.id, RunPhase.RUNNING)
 
 
-async def test_retention_keeps_what_an_unreadable_mark_or_schedule_may_still_need(clock: ManualClock) -> None:
+async def test_retention_keeps_runs_of_unreadable_mark_or_schedule(clock: ManualClock) -> None:
     store = MemoryStore()
     await start(store, GOOD, BAD)
     async with scheduler(store, clock) as made:
@@ -302,7 +302,7 @@ async def _sweep(store: MemoryStore, clock: ManualClock) -> None:
         await made.retention.sweep()
 
 
-async def test_retention_goes_on_past_an_unreadable_note_of_one_pipeline(clock: ManualClock) -> None:
+async def test_retention_unreadable_record_does_not_stop_other_pipelines(clock: ManualClock) -> None:
     store = MemoryStore()
     await start(store, GOOD, BAD)
     async with scheduler(store, clock) as made:
@@ -325,7 +325,7 @@ async def test_retention_goes_on_past_an_unreadable_note_of_one_pipeline(clock: 
     assert await Records(store, keys.forgotten_prefix(NODE), Forgotten).get("good") is not None
 
 
-async def test_scheduler_keeps_the_fields_of_a_newer_version_in_all_that_it_writes(
+async def test_scheduler_keeps_unknown_fields_in_all_writes(
     clock: ManualClock,
 ) -> None:
     store = MemoryStore()

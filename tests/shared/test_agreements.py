@@ -72,23 +72,23 @@ def agreed(*in_turn: ResolvedStep) -> Agreement:
         {"allow_empty": True},
     ],
 )
-def test_whatever_of_a_step_differs_is_not_agreed(changes: dict[str, Any]) -> None:
+def test_agreements_whatever_of_a_step_differs_is_not_agreed(changes: dict[str, Any]) -> None:
     assert refusal_reason(agreed(step()), "n", "p", step()) is None
     assert refusal_reason(agreed(step()), "n", "p", step(**changes)) is not None
 
 
-def test_what_was_agreed_is_so_when_it_has_been_written_and_read() -> None:
+def test_agreements_what_was_agreed_is_so_when_it_has_been_written_and_read() -> None:
     wide = step(privileges=Privileges(user="root", capabilities=["NET_RAW"]), network="host", input=INPUT)
     again = ResolvedStep.model_validate_json(wide.model_dump_json(exclude_none=True))
     assert refusal_reason(agreed(wide), "n", "p", again) is None
 
 
-def test_how_often_a_step_is_tried_and_the_order_of_variables_do_not_count() -> None:
+def test_agreements_how_often_a_step_is_tried_and_the_order_of_variables_do_not_count() -> None:
     known = agreed(step(env={"A": "1", "B": "2"}, retry=Retry(attempts=5)))
     assert refusal_reason(known, "n", "p", step(env={"B": "2", "A": "1"})) is None
 
 
-def test_a_step_counts_for_its_own_pipeline_and_node_alone() -> None:
+def test_agreements_step_counts_for_its_own_pipeline_and_node_alone() -> None:
     known = agreed(step())
     assert refusal_reason(known, "n", "q", step())
     assert refusal_reason(known, "other", "p", step())
@@ -96,14 +96,14 @@ def test_a_step_counts_for_its_own_pipeline_and_node_alone() -> None:
     assert refusal_reason(renamed, "n", "q", step())
 
 
-def test_the_digest_stays_the_same_from_version_to_version() -> None:
+def test_agreements_digest_stays_the_same_from_version_to_version() -> None:
     """Should this fail, every enrolment of every node would have to be agreed to again."""
     wide = step(command=["a"], env={"X": "1"}, input=INPUT, privileges=Privileges(user="root"))
     assert step_digest("n", "p", step()) == "48351d0d2d3c2101d77ffdc0c994dede19ebc87f462fa7115a9b18174317dbd6"
     assert step_digest("n", "p", wide) == "e00567213cf21487a7d64c51696d0320acd97da94d0f28607aeb8bf1006be966"
 
 
-def test_earlier_steps_count_without_what_is_no_longer_granted() -> None:
+def test_agreements_earlier_steps_count_without_what_is_no_longer_granted() -> None:
     old, new = step(command=["old"]), step(command=["new"])
     assert refusal_reason(agreed(old, new), "n", "p", old) is None
     root = step(privileges=Privileges(user="root"))
@@ -115,7 +115,7 @@ def test_earlier_steps_count_without_what_is_no_longer_granted() -> None:
     assert refusal_reason(agreed(root, other_tool), "n", "p", root), "granted to another tool"
 
 
-def test_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -> None:
+def test_agreements_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -> None:
     gone = agreed(step(), step(command=["new"])).model_copy(update={"withdrawn": True})
     assert refusal_reason(gone, "n", "p", step(command=["new"]))
     assert gone.granted == set()
@@ -123,7 +123,7 @@ def test_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -> None:
     assert refusal_reason(back, "n", "p", step()) is None, "for 'run reproduce'"
 
 
-def test_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to_as_well() -> None:
+def test_agreements_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to_as_well() -> None:
     declared = step(input=INPUT, on_late_truth="own")
     own = declared.model_copy(update={"input": INPUT.model_copy(update={"branch": "n"})})
     assert refusal_reason(agreed(declared), "n", "p", own) is None
@@ -132,7 +132,7 @@ def test_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to_as_well() 
     assert refusal_reason(agreed(declared), "n", "p", elsewhere)
 
 
-def test_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreements_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreements, "MOST_STEPS", 3)
     steps = [step(command=[str(number)]) for number in range(5)]
     known = agreed(*steps)
@@ -145,7 +145,7 @@ def test_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_renewing_the_same_adds_nothing() -> None:
+def test_agreements_renewing_the_same_adds_nothing() -> None:
     assert len(agreed(step(), step(), step()).steps) == 1
 
 
@@ -159,7 +159,7 @@ def files(tmp_path: Path) -> AgreementFiles:
     return kept
 
 
-def test_files_are_the_nodes_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_agreements_files_are_the_nodes_alone_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         kept = AgreementFiles(tmp_path / "agreements")
@@ -232,7 +232,9 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_a_file_that_cannot_be_relied_on_is_refused_with_words(files: AgreementFiles, spoil: Any) -> None:
+def test_agreements_file_that_cannot_be_relied_on_is_refused_with_words(
+    files: AgreementFiles, spoil: Any
+) -> None:
     files.agree(enrolment(step(), pipeline="q"), NOW)
     spoil(files.path("p"))
     with pytest.raises(MaoError) as refused:
@@ -244,7 +246,9 @@ def test_a_file_that_cannot_be_relied_on_is_refused_with_words(files: AgreementF
 
 
 @pytest.mark.parametrize("spoil", [_torn, _others_may_write, _a_link, _a_pipe])
-def test_agreeing_again_mends_a_file_and_believes_nothing_of_it(files: AgreementFiles, spoil: Any) -> None:
+def test_agreements_agreeing_again_mends_a_file_and_believes_nothing_of_it(
+    files: AgreementFiles, spoil: Any
+) -> None:
     spoil(files.path("p"))
     files.agree(enrolment(step(command=["new"])), NOW)
     found = files.read("p")
@@ -252,7 +256,7 @@ def test_agreeing_again_mends_a_file_and_believes_nothing_of_it(files: Agreement
     assert [each.digest for each in found.steps] == [step_digest("n", "p", step(command=["new"]))]
 
 
-def test_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> None:
+def test_agreements_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> None:
     path = files.path("p")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"comment": "from 2031"}))
     found = files.read("p")
@@ -260,13 +264,13 @@ def test_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> Non
     assert refusal_reason(found, "n", "p", step()) is None
 
 
-def test_only_names_of_pipelines_name_files(files: AgreementFiles) -> None:
+def test_agreements_only_names_of_pipelines_name_files(files: AgreementFiles) -> None:
     for name in ("../p", ".trusted", "a/b", ""):
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not a pipeline name"):
             files.path(name)
 
 
-def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -> None:
+def test_agreements_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -> None:
     assert not files.is_taken_over()
     old = [enrolment(step(command=["old"])), enrolment(step(), pipeline="q")]
     files.take_over(old, {"q": [step(command=["older"])]}, ["m"], NOW)
@@ -280,7 +284,7 @@ def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -
     assert refusal_reason(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
 
 
-def test_closing_takes_rights_off_what_others_could_only_read(files: AgreementFiles) -> None:
+def test_agreements_closing_takes_rights_off_what_others_could_only_read(files: AgreementFiles) -> None:
     files.agree(enrolment(step(), pipeline="q"), NOW)
     files.path("p").chmod(0o644)
     files.path("q").chmod(0o666)
@@ -292,7 +296,7 @@ def test_closing_takes_rights_off_what_others_could_only_read(files: AgreementFi
         files.read("q")
 
 
-def test_withdrawing_says_whether_there_was_something(files: AgreementFiles) -> None:
+def test_agreements_withdrawing_says_whether_there_was_something(files: AgreementFiles) -> None:
     assert files.withdraw("p")
     assert not files.withdraw("p")
     assert not files.withdraw("never")

@@ -21,7 +21,7 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.web.health import with_checks
 from tests.support.waiting import eventually_answers
 
-from .test_service import answers, client_of, make_app
+from .service.test_app import answers, client_of, make_app
 
 REPO = Path(__file__).parents[2]
 
@@ -69,7 +69,7 @@ def test_clear_tells_ok_once() -> None:
     assert conditions.current() == []
 
 
-def test_further_ones_of_a_name_are_counted_and_never_vanish() -> None:
+def test_conditions_further_ones_of_a_name_are_counted_and_never_vanish() -> None:
     conditions = Conditions()
     told: list[Condition] = []
     conditions.subscribe(told.append)
@@ -91,7 +91,7 @@ def test_further_ones_of_a_name_are_counted_and_never_vanish() -> None:
     assert told[-1].state == "ok"
 
 
-def test_a_long_subject_is_cut_and_found_again() -> None:
+def test_conditions_long_subject_is_cut_and_found_again() -> None:
     conditions = Conditions()
     conditions.report("record-unreadable", "/k" * 400, detail="odd", next_step="Look.")
     assert len(conditions.current()[0].subject) == 500
@@ -99,7 +99,7 @@ def test_a_long_subject_is_cut_and_found_again() -> None:
     assert conditions.current() == []
 
 
-def test_a_listener_that_fails_keeps_nobody_from_reporting() -> None:
+def test_conditions_listener_that_fails_keeps_nobody_from_reporting() -> None:
     told: list[str] = []
 
     def fails(_: Condition) -> None:
@@ -142,7 +142,7 @@ def reported_names() -> dict[str, set[str]]:
     return found
 
 
-def test_every_reported_name_is_in_the_list_and_on_the_page() -> None:
+def test_conditions_every_reported_name_is_in_the_list_and_on_the_page() -> None:
     found = reported_names()
     assert {"store", "disk", "engine", "service", "store-reset", "step-stuck"} <= found.keys()
     assert found.keys() <= NAMES.keys(), found
@@ -153,7 +153,7 @@ def test_every_reported_name_is_in_the_list_and_on_the_page() -> None:
 
 @pytest.mark.parametrize("state", ["failed", "degraded"])
 @pytest.mark.parametrize("name", sorted(NAMES))
-async def test_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
+async def test_conditions_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
     name: str, state: ConditionState
 ) -> None:
     """The page and doctor are fed by `/readyz`: tests/gateway/test_app.py, tests/cli/test_doctor.py."""
@@ -196,7 +196,7 @@ async def test_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
         ("store", ("disk", "failed"), [("store", ""), ("disk", "")]),
     ],
 )
-def test_what_a_probe_finds_is_told_though_nobody_has_reported_it_yet(
+def test_conditions_what_a_probe_finds_is_told_though_nobody_has_reported_it_yet(
     probe: str, reported: tuple[str, ConditionState] | None, wanted: list[tuple[str, str]]
 ) -> None:
     conditions = Conditions()

@@ -53,7 +53,7 @@ def test_judge_what_is_no_version(version: str | None) -> None:
     assert judge(version) == "unsafe"
 
 
-def test_parse_orders_numbers_as_numbers_and_releases_behind_their_candidates() -> None:
+def test_version_parse_orders_numbers_as_numbers_and_releases_behind_their_candidates() -> None:
     ordered = ["3.4.9", "3.4.23", "3.5.0-alpha.0", "3.5.0-rc.2", "3.5.0-rc.10", "3.5.0", "3.5.2", "3.10.0"]
     assert sorted(sorted(ordered), key=lambda text: parse(text) or ()) == ordered
     assert parse("3.5.16+dfsg") == parse("3.5.16")
@@ -70,7 +70,7 @@ def test_parse_orders_numbers_as_numbers_and_releases_behind_their_candidates() 
         (["3.4.23", "nonsense"], "nonsense"),
     ],
 )
-def test_worst_of_a_mixed_cluster(versions: list[str], expected: str | None) -> None:
+def test_version_worst_of_a_mixed_cluster(versions: list[str], expected: str | None) -> None:
     assert worst(versions) == expected
 
 
@@ -84,7 +84,7 @@ def test_worst_of_a_mixed_cluster(versions: list[str], expected: str | None) -> 
         ("error: no such flag\n3.5.33\n", ""),
     ],
 )
-def test_read_output_of_the_program(output: str, expected: str) -> None:
+def test_version_read_output_of_the_program(output: str, expected: str) -> None:
     assert read_output(output) == expected
 
 
@@ -92,7 +92,7 @@ def test_read_output_of_the_program(output: str, expected: str) -> None:
     ("there", "expected"),
     [("3.4.42", False), ("3.5.29", False), ("3.5.30", True), ("3.6.9", True), ("3.6.8", False), ("x", False)],
 )
-def test_is_enough_beside_the_one_that_would_be_brought(there: str, expected: bool) -> None:
+def test_version_is_enough_beside_the_one_that_would_be_brought(there: str, expected: bool) -> None:
     assert is_enough(there, "3.5.30") is expected
 
 
@@ -100,6 +100,6 @@ def test_is_enough_beside_the_one_that_would_be_brought(there: str, expected: bo
     ("words", "code"),
     [(["3.4.23"], 1), (["3.5.28"], 0), (["3.5.28", "3.5.30"], 1), (["3.5.33", "3.5.30"], 0)],
 )
-def test_main_answers_scripts_without_the_projects_packages(words: list[str], code: int) -> None:
+def test_version_main_answers_scripts_without_the_projects_packages(words: list[str], code: int) -> None:
     done = subprocess.run([sys.executable, "-I", "-S", str(Path(etcd_version.__file__)), *words], check=False)
     assert done.returncode == code

@@ -37,7 +37,7 @@ from mao_shared.git_urls import canonical_url, has_secret, local_path, remote_ur
         "ssh://git@host/my%20data/x.git",
     ],
 )
-def test_allowed(url: str) -> None:
+def test_git_urls_allowed(url: str) -> None:
     assert remote_url_fault(url) is None
 
 
@@ -94,7 +94,7 @@ def test_allowed(url: str) -> None:
         ("", "neither"),
     ],
 )
-def test_refused(url: str, because: str) -> None:
+def test_git_urls_refused(url: str, because: str) -> None:
     fault = remote_url_fault(url)
     assert fault is not None
     assert because in fault
@@ -113,7 +113,7 @@ def test_refused(url: str, because: str) -> None:
         ("", False),
     ],
 )
-def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
+def test_git_urls_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
     assert has_secret(text) is carries
 
 
@@ -143,7 +143,7 @@ def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
         ("https://host/a", "https://other/a", False),
     ],
 )
-def test_two_ways_to_write_one_repository(one: str, other: str, same: bool) -> None:
+def test_git_urls_two_ways_to_write_one_repository(one: str, other: str, same: bool) -> None:
     assert (canonical_url(one) == canonical_url(other)) is same
 
 
@@ -164,7 +164,7 @@ SEEN: dict[str, tuple[Callable[[Path], str], bool]] = {
 
 
 @pytest.mark.parametrize("case", SEEN)
-def test_folders_of_this_machine_are_compared_where_they_are(tmp_path: Path, case: str) -> None:
+def test_git_urls_folders_of_this_machine_are_compared_where_they_are(tmp_path: Path, case: str) -> None:
     for name in ("a.git", "b.git", "work"):
         (tmp_path / name).mkdir()
     (tmp_path / "work/.git").symlink_to(tmp_path / "a.git")
@@ -176,7 +176,7 @@ def test_folders_of_this_machine_are_compared_where_they_are(tmp_path: Path, cas
     assert same_remote(url(tmp_path), f"{tmp_path}/a.git") is same
 
 
-def test_two_folders_that_differ_in_git_only_are_two(tmp_path: Path) -> None:
+def test_git_urls_two_folders_that_differ_in_git_only_are_two(tmp_path: Path) -> None:
     for name in ("a", "a.git"):
         (tmp_path / name).mkdir()
     assert not same_remote(f"{tmp_path}/a", f"{tmp_path}/a.git")
@@ -192,5 +192,5 @@ def test_two_folders_that_differ_in_git_only_are_two(tmp_path: Path) -> None:
         ("git@host:/a", None),
     ],
 )
-def test_what_is_on_this_machine(url: str, path: str | None) -> None:
+def test_git_urls_what_is_on_this_machine(url: str, path: str | None) -> None:
     assert local_path(url) == (None if path is None else Path(path))

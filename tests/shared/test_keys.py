@@ -28,12 +28,12 @@ def build(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_the_page_names_every_builder(name: str) -> None:
+def test_keys_page_names_every_builder(name: str) -> None:
     assert f"`{name}`" in DOC
 
 
 @pytest.mark.parametrize("name", sorted(BUILDERS.keys() - PARSERS))
-def test_the_page_shows_where_every_key_lies(name: str) -> None:
+def test_keys_page_shows_where_every_key_lies(name: str) -> None:
     key = re.sub("<kind>", "tools", build(name)).removesuffix("/")
     prefix = re.match(r"/mao(?:-authority)?/(?:nodes/<node>/)?[a-z]+(?:/[a-z]+)?", key)
     assert prefix is not None
@@ -41,18 +41,18 @@ def test_the_page_shows_where_every_key_lies(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDERS if f"{name}s_prefix" in BUILDERS])
-def test_a_key_lies_under_its_prefix_and_ends_in_its_name(name: str) -> None:
+def test_keys_key_lies_under_its_prefix_and_ends_in_its_name(name: str) -> None:
     key, prefix = build(name), build(f"{name}s_prefix")
     assert key.startswith(prefix)
     assert prefix + keys.last_part(key) == key
 
 
-def test_no_prefix_holds_the_keys_of_another() -> None:
+def test_keys_no_prefix_holds_the_keys_of_another() -> None:
     prefixes = [build(name) for name in BUILDERS if name.endswith("prefix")]
     assert not [(a, b) for a in prefixes for b in prefixes if a != b and a.startswith(b)]
 
 
-def test_an_idempotency_key_from_outside_stays_one_part() -> None:
+def test_keys_idempotency_key_from_outside_stays_one_part() -> None:
     key = keys.idempotency("node-1", "runs", "../../x/\n")
     assert re.fullmatch(r"/mao/nodes/node-1/idempotency/[0-9a-f]{64}", key)
 

@@ -26,21 +26,21 @@ def text(**event: object) -> str:
     return line.partition(" ")[2]  # the time is in the machine's zone
 
 
-def test_a_line_for_a_person() -> None:
+def test_logs_line_for_a_person() -> None:
     assert (
         text(event="run.started", level="info", run="r-1", step=0) == "runner     run.started run=r-1 step=0"
     )
     assert text(event="run.lost", level="warning") == "runner     WARN run.lost"
 
 
-def test_a_value_cannot_forge_a_line() -> None:
+def test_logs_value_cannot_forge_a_line() -> None:
     line = text(event="x", name="a b\n12:00:00 runner run.ok", other="\x1b[31m")
     assert "\n" not in line
     assert "\x1b" not in line
     assert line.startswith('runner     x name="a b\\n12:00:00')
 
 
-def test_json_lines_with_bound_facts_and_masked_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_json_lines_with_bound_facts_and_masked_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("registry", "info", "json")
     with bind(request_id="r-1"):
         get_logger("mao_test_json").info("x", token="t0ps3cret", url="https://me:pw@host/x")
@@ -64,7 +64,7 @@ def test_json_lines_with_bound_facts_and_masked_secrets(capsys: pytest.CaptureFi
         ("https://host/a@b", "https://host/a@b"),
     ],
 )
-def test_what_stands_before_a_host_is_masked(
+def test_logs_what_stands_before_a_host_is_masked(
     url: str, logged: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logs("registry", "info", "json")
@@ -72,14 +72,14 @@ def test_what_stands_before_a_host_is_masked(
     assert json.loads(capsys.readouterr().err)["url"] == logged
 
 
-def test_other_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_other_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("registry", "info", "text")
     logging.getLogger("some.library").warning("took %d s", 3)
     logging.getLogger("httpx").info("HTTP Request: GET …")
     assert capsys.readouterr().err.partition(" ")[2] == "registry   WARN took 3 s\n"
 
 
-def test_a_traceback_follows_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_traceback_follows_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("registry", "info", "text")
     try:
         raise ValueError("why")
@@ -90,7 +90,7 @@ def test_a_traceback_follows_its_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[-1] == "ValueError: why"
 
 
-def test_an_outage_is_told_at_its_beginning_and_every_minute() -> None:
+def test_logs_outage_is_told_at_its_beginning_and_every_minute() -> None:
     now = 0.0
     outage = Outage(lambda: now)
     told = []

@@ -7,7 +7,7 @@ import pytest
 from mao_shared.logs import MASK, mask_command, mask_env
 
 
-def test_environment_keeps_names_and_plain_values() -> None:
+def test_mask_environment_keeps_names_and_plain_values() -> None:
     env = {"API_KEY": "x", "YEARS": "2024", "DB": "postgres://me:geheim@db/x", "AUTHOR": "A. Scientist"}
     assert mask_env(env) == {
         "API_KEY": MASK,
@@ -28,5 +28,5 @@ def test_environment_keeps_names_and_plain_values() -> None:
         (["crawl", "https://me:geheim@example.org/x"], ["crawl", f"https://{MASK}@example.org/x"]),
     ],
 )
-def test_command_without_its_secrets(words: list[str], masked: list[str]) -> None:
+def test_mask_command_without_its_secrets(words: list[str], masked: list[str]) -> None:
     assert mask_command(words) == masked

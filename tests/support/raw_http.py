@@ -118,8 +118,8 @@ class Client:
 class Site:
     """A running server of a toolbox."""
 
-    def __init__(self, toolbox: Toolbox, places: Any, port: int) -> None:
-        self.toolbox, self.places, self.port = toolbox, places, port
+    def __init__(self, toolbox: Toolbox, slots: Any, port: int) -> None:
+        self.toolbox, self.slots, self.port = toolbox, slots, port
         self.clients: list[Client] = []
 
     async def connect(self) -> Client:
@@ -142,7 +142,7 @@ async def serve(**limits: Any) -> AsyncIterator[Site]:
     await eventually(lambda: running.started)
     protocol = running.config.http_protocol_class
     assert issubclass(protocol, LimitedProtocol)
-    site = Site(toolbox, protocol.places, running.servers[0].sockets[0].getsockname()[1])
+    site = Site(toolbox, protocol.slots, running.servers[0].sockets[0].getsockname()[1])
     try:
         yield site
     finally:

@@ -18,7 +18,13 @@ CLEARING = 120.0  # seconds that a worker may take
 # Whole folders for one worker: the first has labs that mostly wait, one after the other beside the work of
 # the other workers; the second has a node that all its modules share.
 TOGETHER = ("tests/federation/", "tests/e2e/")
-LONG = (*TOGETHER, "tests/faults/", "tests/registry/federation/", "tests/datamgmt/")  # these go first
+LONG = (
+    *TOGETHER,
+    "tests/faults/",
+    "tests/registry/federation/",
+    "tests/datamgmt/",
+    "tests/git/",
+)  # these go first
 
 
 class Controller:

@@ -1,7 +1,8 @@
 """Voting one ground truth out of several nodes' observations; usable as a library on any git repository."""
 
-from .election import Cell, FileDecision, NumberDecision, Tally, decide_numbers, decide_rounds
-from .evidence import Evidence
+from mao_shared.models.evidence import Evidence, Tally
+
+from .election import Cell, FileDecision, NumberDecision, decide_numbers, decide_rounds
 from .file_vote import decide_file
 from .round import NoQuorum, Voted, vote_round
 

@@ -1,46 +1,18 @@
-"""Recomputing a round from its pinned commits, and finding ground-truth commits that no round made.
-
-Commits on ground truth that no round made: somebody's own, which no vote stands behind.
-
-Computing a round again from the commits that it pinned, and comparing.
-"""
+"""Recomputing a round from its pinned commits, and finding ground-truth commits that no round made."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
-
-import mao_git
 from mao_git import Clone
 from mao_shared.errors import NotFound
+from mao_shared.models.evidence import Audit, DecidedRound, Evidence, UnattestedCommits
 
-from .evidence import RULES, Evidence
+from .evidence import RULES
 from .round import vote_round
-from .round_history import DecidedRound, made_by
+from .round_history import made_by
 from .tree_vote import OWN_FOLDER
 
-_COMMITS_SHOWN = 100  # commits
-
-
-class UnattestedCommits(BaseModel):
-    """`after` the newest round, `between` rounds; `before` the first round a node alone made them, which is
-    no fault. `commits`: the newest of those that are a fault, at most 100."""
-
-    tip: str
-    newest_round: str
-    after: int
-    between: int
-    before: int
-    commits: list[str] = Field(default_factory=list)
-
-    @property
-    def fault(self) -> str | None:
-        """In words; None when each commit since the first round was made by one."""
-        many = self.after + self.between
-        if not many:
-            return None
-        commits = "1 commit on ground-truth was" if many == 1 else f"{many} commits on ground-truth were"
-        where = f"newest round is {self.newest_round}, tip is {self.tip[:10]}"
-        return f"{commits} made by no round; {where}"
+_COMMITS_SHOWN = 100
+_PATHS_SHOWN = 100
 
 
 def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
@@ -48,7 +20,7 @@ def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
     newest: str | None = None
     since: list[str] = []  # commits since the last round that was met, on the way back
     after, between, faulty = 0, 0, list[str]()
-    for entry in mao_git.walk_line(clone, tip):
+    for entry in clone.first_parents(tip):
         found = made_by(clone, entry)
         if found is None:
             since.append(entry.commit)
@@ -64,30 +36,6 @@ def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
     return UnattestedCommits(
         tip=tip, newest_round=newest, after=after, between=between, before=len(since), commits=faulty
     )
-
-
-_PATHS_SHOWN = 100  # paths
-
-
-class Audit(BaseModel):
-    """`ok`: the same commit came out, and ground truth has no commits since the first round that no round
-    made. `differing`: paths (at most 100) at which the trees are not the same.
-
-    `faults` says in words what is not as it should be, `notes` what is worth knowing besides.
-    """
-
-    round: str
-    ok: bool
-    commit: str
-    tree: str
-    recomputed_commit: str
-    recomputed_tree: str
-    data_is_same: bool
-    commits: dict[str, str]
-    differing: list[str] = Field(default_factory=list)
-    faults: list[str] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list)
-    strays: UnattestedCommits | None = None
 
 
 def audit_ground_truth(clone: Clone, tip: str, decided: DecidedRound) -> Audit:
@@ -116,8 +64,8 @@ def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
         base=evidence.base,
         definition=evidence.definition,
     )
-    tree = mao_git.tree_of(clone, decided.commit)
-    deltas = [] if again.tree == tree else mao_git.list_deltas(clone, tree, again.tree)
+    tree = clone.tree(decided.commit)
+    deltas = [] if again.tree == tree else clone.file_changes(tree, again.tree)
     differing = [each.path for each in deltas]
     data = [path for path in differing if path.partition("/")[0] != OWN_FOLDER]
     found = Audit(
@@ -138,7 +86,7 @@ def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
 
 def _require(clone: Clone, evidence: Evidence) -> None:
     pinned = {**evidence.commits, **({"ground-truth": evidence.base} if evidence.base else {})}
-    missing = {node: each for node, each in pinned.items() if not mao_git.has_commit(clone, each)}
+    missing = {node: each for node, each in pinned.items() if not clone.has_commit(each)}
     if missing:
         listed = ", ".join(f"{each[:10]} of {node}" for node, each in sorted(missing.items())[:10])
         raise NotFound(
@@ -151,7 +99,7 @@ def _require(clone: Clone, evidence: Evidence) -> None:
 
 def _faults(clone: Clone, decided: DecidedRound, found: Audit, data: list[str]) -> list[str]:
     faults = []
-    if mao_git.parent_of(clone, decided.commit) != decided.evidence.base:
+    if clone.parent(decided.commit) != decided.evidence.base:
         faults.append("the commit does not build upon the ground truth that its evidence names")
     if decided.evidence.rules != RULES:
         faults.append(
@@ -170,7 +118,7 @@ def _notes(clone: Clone, evidence: Evidence) -> list[str]:
     """Nodes whose branch, as this clone knows it, does not have the commit any more."""
     notes = []
     for node, commit in evidence.commits.items():
-        tip = mao_git.known_tip(clone, node)
-        if tip is not None and not mao_git.contains(clone, tip, commit):
+        tip = clone.tip(node, remote=True) or clone.tip(node)
+        if tip is not None and not clone.contains(tip, commit):
             notes.append(f"the branch of {node} does not contain {commit[:10]} any more")
     return notes

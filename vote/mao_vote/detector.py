@@ -25,7 +25,6 @@ TAIL = 1.5  # times the 95th percentile of residuals that were accepted before
 SHIFT = 3  # flagged values in a row that agree with one another make a new level
 MAGNITUDE = 10  # times expected value and band: flagged values beyond are on another scale than those known
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
-
 Verdict = Literal["accepted", "spike", "repeated", "level-shift"]
 
 

@@ -1,11 +1,4 @@
-"""What a vote yields for cells and files; the election of one thing, and the default vote on plain
-
-What a vote yields, for a cell and for a file.
-
-One thing out of several that nodes name.
-
-The default vote on plain numbers, for one round or many.
-"""
+"""What a vote yields for cells and files; electing one thing, and the default vote on plain numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, cast
+
+from mao_shared.models.evidence import Tally
 
 from .records import Key, vote_numbers
 
@@ -28,10 +23,7 @@ Why = Literal[
     "vdx",
     "computed",
 ]
-
 WHOLE = "*"
-
-
 """In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
 
 
@@ -54,23 +46,10 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Of one node in one file: in how many cells it had a say, and in how many its value lost.
-
-    A number agrees when it is within the tolerance of what was chosen, or where that is computed, of what
-    most nodes say. Ignored and volatile fields do not count; an undecided cell counts as a say and against
-    nobody.
-    """
-
-    cells: int = 0
-    differing: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class FileDecision:
-    """`content` None: the file is absent in the result. `cells`: where the nodes differ, in the file's order.
+    """`content` None: no such file in the result. `cells`: where the nodes differ, in the file's order.
 
-    `conflicts` counts what stayed undecided. `abstained`: node → why its version had no say.
+    `conflicts`: how many cells stayed undecided. `abstained`: node → why its version did not vote.
     """
 
     content: bytes | None
@@ -84,7 +63,6 @@ class FileDecision:
 
 
 Thing = TypeVar("Thing", bound=Hashable)
-
 _SCALE = 10**6
 
 
@@ -96,9 +74,9 @@ def fixed(weight: float) -> int:
 def elect(
     ballots: Mapping[str, Thing], *, incumbent: Thing | None, weights: Mapping[str, float]
 ) -> tuple[Thing | None, Why]:
-    """The thing that most nodes name: majority, plurality, else incumbent or weight among the tied.
+    """What most nodes name: by majority or plurality; of those tied the incumbent, else the heaviest.
 
-    None with "undecided" where all of that leaves a tie. A node without a weight has 1.
+    None and "undecided" where that leaves a tie. A node without a weight has weight 1.
     """
     votes: dict[Thing, int] = defaultdict(int)
     heavy: dict[Thing, int] = defaultdict(int)

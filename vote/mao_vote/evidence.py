@@ -1,11 +1,7 @@
-"""What a round leaves in the dataset, so that anybody can see and recompute how values were decided.
-
-What a round leaves in the dataset, so that anybody can see and recompute how every value was decided.
+"""What a round leaves in the dataset, so that anybody can see and recompute how every value was decided.
 
 `.mao/rounds/<id>.json` (Evidence), `.mao/rounds/<id>.cells.jsonl` (a contested cell a line, with every node's
-value) and `.mao/history.json` (how often nodes were in agreement, see `ledger`).
-
-Adding up what was decided file by file, within bounds. Pure.
+value) and `.mao/history.json` (how often nodes agreed with the result, see ledger.py).
 """
 
 from __future__ import annotations
@@ -16,99 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from mao_git import TreeEntry
-from mao_shared.models import Timestamp
-from mao_shared.models.round import Abstention, VoteDefinition
+from mao_shared.models.common import STORED
+from mao_shared.models.evidence import ContestedCell, Evidence, FileEvidence, Tally
 
-from .election import Cell, Tally
+from .election import Cell
 from .records import format_of
 from .tree_vote import OWN_FOLDER, FileVote
 
 RULES = 3
-
-
-"""Grows whenever the same inputs would be decided or written down otherwise."""
-
+"""Version of the voting rules: raised whenever the same inputs would be decided or written down otherwise."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
-
-MARK = "MAO-Round"  # trailer of the commits that rounds make
-
+TRAILER = "MAO-Round"  # of the commits that rounds make
 MAX_FILES = 10_000  # files that are described one by one
-
 MAX_CELLS = 100_000
-
 MAX_CELL_BYTES = 64 << 20  # of all cells together
-
 MAX_VALUE = 4096  # characters of a value that are shown
-
-
-class NodeVotes(BaseModel):
-    """Of a node: how many cells it had a say in, and in how many of them it differs from the result."""
-
-    cells: int = 0
-    differing: int = 0
-
-    def plus(self, cells: int, differing: int) -> NodeVotes:
-        return NodeVotes(cells=self.cells + cells, differing=self.differing + differing)
-
-
-class FileEvidence(BaseModel):
-    """A file over which the nodes differ. `contents`: git's ids, of the nodes that have it.
-
-    `result`: git's id of what was decided. `conflicts`: how many cells stayed undecided; `cells`: how many
-    differ, see the file of cells.
-    """
-
-    path: str
-    how: str
-    why: str
-    result: str | None
-    contents: dict[str, str]
-    key: list[str] | None = None
-    key_source: str | None = None
-    votes: dict[str, NodeVotes]
-    conflicts: int = 0
-    cells: int = 0
-    notes: list[str] = Field(default_factory=list)
-    abstained: dict[str, str] = Field(default_factory=dict)
-
-
-class LedgerChange(BaseModel):
-    """Git's ids of `.mao/history.json` before and after."""
-
-    before: str | None = None
-    after: str | None = None
-
-
-class Evidence(BaseModel):
-    """All that went into a round and what came out; `tree` is the data without `.mao`.
-
-    `decided` counts the files that differ from the base by how they were decided; `files` describes the first
-    MAX_FILES over which nodes differ. `cells` counts what differs, of which `cells_listed` are in the file
-    beside this one. `votes` sums over all files.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-
-    rules: int = RULES
-    round: str
-    tick: Timestamp
-    nodes: list[str]
-    commits: dict[str, str]
-    abstained: dict[str, Abstention]
-    base: str | None
-    definition: VoteDefinition
-    tree: str
-    decided: dict[str, int]
-    conflicts: int
-    cells: int
-    cells_listed: int
-    votes: dict[str, NodeVotes]
-    ledger: LedgerChange
-    notes: list[str] = Field(default_factory=list)
-    files: list[FileEvidence]
 
 
 def evidence_path(round_id: str) -> str:
@@ -133,7 +52,7 @@ def dump_evidence(evidence: Evidence) -> bytes:
 
 def load_evidence(content: bytes) -> Evidence:
     """Raises ValueError (as pydantic does) for what is no evidence."""
-    return Evidence.model_validate_json(content)
+    return Evidence.model_validate_json(content, context=STORED)
 
 
 def shown_path(path: str) -> str:
@@ -151,10 +70,7 @@ def describe(vote: FileVote) -> FileEvidence:
         contents={node: entry.id for node, entry in sorted(vote.entries.items())},
         key=None if vote.key is None else list(vote.key.columns),
         key_source=None if vote.key is None else vote.key.source,
-        votes={
-            node: NodeVotes(cells=tally.cells, differing=tally.differing)
-            for node, tally in sorted(vote.votes.items())
-        },
+        votes=dict(sorted(vote.votes.items())),
         conflicts=vote.conflicts,
         cells=vote.differing_cells,
         notes=vote.notes,
@@ -196,9 +112,10 @@ def _json_line(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
-def cells_in(content: bytes) -> Iterator[dict[str, Any]]:
-    """Cells as they were written."""
-    return (json.loads(line) for line in content.splitlines() if line)
+def cells_in(content: bytes) -> Iterator[ContestedCell]:
+    """Cells as they were written. Raises ValueError."""
+    lines = (line for line in content.splitlines() if line)
+    return (ContestedCell.model_validate_json(line, context=STORED) for line in lines)
 
 
 def _cut(value: str | None) -> str | None:
@@ -212,7 +129,7 @@ class EvidenceTotals(TypedDict):
     conflicts: int
     cells: int
     cells_listed: int
-    votes: dict[str, NodeVotes]
+    votes: dict[str, Tally]
     files: list[FileEvidence]
 
 
@@ -228,7 +145,7 @@ class RoundTotals:
     tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     decided: Counter[str] = field(default_factory=Counter)
-    votes: dict[str, NodeVotes] = field(default_factory=dict)
+    votes: dict[str, Tally] = field(default_factory=dict)
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
     cells: int = 0
@@ -247,7 +164,7 @@ class RoundTotals:
 
 def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:
     """Goes through the votes once, and keeps of each file no more than goes into the evidence."""
-    count, lines = RoundTotals(votes={voter: NodeVotes() for voter in sorted(voters)}), bytearray()
+    count, lines = RoundTotals(votes={voter: Tally() for voter in sorted(voters)}), bytearray()
     for vote in votes:
         count.changes[vote.path] = vote.placed
         count.decided[vote.how] += 1

@@ -1,13 +1,4 @@
-"""Deciding the content of one file from several nodes' versions of it: by records, or as a whole. Pure.
-
-The cells in which nodes differ, made one by one as they are asked for.
-
-A record file: its versions read, brought together by key, voted, and written as it was observed.
-
-A file that is voted as a whole.
-
-Deciding the content of one file from several nodes' versions of it. Pure.
-"""
+"""Deciding the content of one file from several nodes' versions of it: by records, or as a whole. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +7,15 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
-from .election import WHOLE, Cell, FileDecision, Tally, Why, elect
+from .election import WHOLE, Cell, FileDecision, elect
 from .records import (
     RECORD,
     Aligned,
     Differences,
     Incumbent,
-    Judge,
     Key,
     NotRecords,
     RecordFormat,
@@ -56,7 +47,7 @@ from .versions import (
 
 
 class DisputedCells(Sequence[Cell]):
-    """First those about columns, then by record and field. Holds the tables, not the cells."""
+    """The cells in which nodes differ, first those about columns, then by record and field; made lazily."""
 
     def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
@@ -98,7 +89,7 @@ class DisputedCells(Sequence[Cell]):
 
 @dataclass(frozen=True, slots=True)
 class RecordVote:
-    """What `decide_file` was asked, of a record file."""
+    """What `decide_file` was asked about a record file."""
 
     how: RecordFormat
     rule: FileRule
@@ -109,18 +100,23 @@ class RecordVote:
     definition: VoteDefinition
     standings: Mapping[str, Standing]
 
+    @property
+    def blank(self) -> str:
+        """What an undecided cell says."""
+        return "" if self.how.tabular else "null"
+
 
 def decide_records(ask: RecordVote) -> FileDecision:
     """Raises TooFewReadable."""
     readings, abstained = parse_versions(ask.versions, ask.how, ask.rule, ask.weights)
-    _enough(abstained, ask)
+    _check_majority(abstained, ask)
     readings = _of_one_shape(readings, abstained, ask)
     readings, key = _keyed(readings, abstained, ask)
-    _enough(abstained, ask)
+    _check_majority(abstained, ask)
     return _decided(readings, key, abstained, ask)
 
 
-def _enough(abstained: Mapping[str, str], ask: RecordVote) -> None:
+def _check_majority(abstained: Mapping[str, str], ask: RecordVote) -> None:
     if 2 * len(abstained) > len(ask.versions):
         raise TooFewReadable("; ".join(f"{node}: {why}" for node, why in sorted(abstained.items())))
 
@@ -151,7 +147,7 @@ def _keyed(
     if readings and readings[0].shape == "document":
         return readings, Key(("path",), "inferred")
     tables, votes = [each.version.table for each in readings], [each.version.votes for each in readings]
-    if not ask.rule.key:  # what is expected to differ, or does not count, tells no records apart
+    if not ask.rule.key:  # what is expected to differ, or does not count, cannot identify records
         tables = [each.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for each in tables]
     try:
         key, bad = vote_key(tables, votes, ask.rule.key)
@@ -171,7 +167,7 @@ def _parse(content: bytes, ask: RecordVote) -> ParsedVersion | None:
 
 @dataclass(slots=True)
 class PreviousTruth:
-    """The ground truth so far, read once it is asked for and only if it has the key."""
+    """The ground truth so far, parsed when it is first asked for, and only used if it has the key."""
 
     ask: RecordVote
     key: Key
@@ -210,15 +206,7 @@ def _decided(
     vote = _vote_whole if ask.rule.atomic == "record" and readings[0].shape == "records" else _vote_fields
     table, votes, aligned = vote(readings, key, made, before, ask)
     result = _with_columns(table, made, ask.how, document=readings[0].shape == "document")
-    content = write_result(
-        result,
-        readings,
-        ask.how,
-        ask.rule,
-        key,
-        before.manner,
-        ask.weights,
-    )
+    content = write_result(result, readings, ask.how, ask.rule, key, before.manner, ask.weights)
     return FileDecision(
         content,
         "records",
@@ -241,19 +229,19 @@ def _vote_fields(
 def _vote_whole(
     readings: Sequence[ParsedVersion], key: Key, made: ColumnPlan, before: PreviousTruth, ask: RecordVote
 ) -> tuple[Table, TableTally, Aligned]:
-    """Each record as one value; what is volatile is taken over beside it."""
+    """Each record as one value; volatile fields are decided beside it."""
     names = [each.name for each in made.fields if not each.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
     aligned = align(versions, key)
 
-    def bound() -> Table | None:
+    def packed() -> Table | None:
         table = before.read()
         return None if table is None else pack_records(table, names)
 
     record = VotedField(RECORD, tuple(range(len(versions))))
     fields = [record, *(each for each in made.fields if each.volatile)]
-    table, votes = _vote(aligned, fields, Incumbent(bound, aligned, key), readings, ask)
-    return unpack_records(table, versions, key, names, _blank(ask)), votes, aligned
+    table, votes = _vote(aligned, fields, Incumbent(packed, aligned, key), readings, ask)
+    return unpack_records(table, versions, key, names, ask.blank), votes, aligned
 
 
 def _vote(
@@ -263,22 +251,13 @@ def _vote(
     readings: Sequence[ParsedVersion],
     ask: RecordVote,
 ) -> tuple[Table, TableTally]:
-    judge = _cell_judge(readings, ask)
-    return vote_table(aligned, fields, truth, error=ask.error, blank=_blank(ask), judge=judge)
-
-
-def _blank(ask: RecordVote) -> str:
-    return "" if ask.how.tabular else "null"
-
-
-def _cell_judge(readings: Sequence[ParsedVersion], ask: RecordVote) -> Judge | None:
-    if not uses_vdx(ask.definition):
-        return None
-    return vdx_judge(ask.definition, [each.version.nodes for each in readings], ask.standings, ask.error)
+    nodes = [each.version.nodes for each in readings]
+    judge = vdx_judge(ask.definition, nodes, ask.standings, ask.error) if uses_vdx(ask.definition) else None
+    return vote_table(aligned, fields, truth, error=ask.error, blank=ask.blank, judge=judge)
 
 
 def _with_columns(table: Table, made: ColumnPlan, how: RecordFormat, *, document: bool) -> Table:
-    """In the order of the heading; without fields that no record has."""
+    """The columns in the order of the heading; of JSON without fields that no record has."""
     if how.tabular or document or not table.height:
         return table.select(made.columns)
     filled = [name for name in made.columns if table[name].null_count() < table.height]
@@ -306,7 +285,7 @@ def _notes(key: Key, ask: RecordVote) -> list[str]:
 def decide_opaque(
     versions: Mapping[str, bytes], *, incumbent: bytes | None, weights: Mapping[str, float]
 ) -> FileDecision:
-    """Elects one of the versions as it is; in the evidence each stands as its SHA-256."""
+    """Elects one of the versions as it is; the evidence has their SHA-256."""
     chosen, why = elect(versions, incumbent=incumbent, weights=weights)
     votes = {
         node: Tally(1, int(chosen is not None and content != chosen)) for node, content in versions.items()
@@ -324,9 +303,6 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-__all__ = ["Cell", "FileDecision", "Tally", "Why", "decide_file"]
-
-
 def decide_file(
     path: str,
     versions: Mapping[str, bytes],
@@ -336,13 +312,15 @@ def decide_file(
     weights: Mapping[str, float],
     standings: Mapping[str, Standing] | None = None,
 ) -> FileDecision:
-    """What the file says in ground truth, and how that was decided.
+    """The file's content in ground truth, and how it was decided. The order of the nodes does not matter.
 
-    `versions`: node → content, of the nodes that have the file; at least one. `incumbent`: what ground truth
-    says so far, which settles ties. `weights` settle those that are left; a node without one has 1.
-    `standings`: the nodes' history with this file, for definitions that ask for more than a plain vote.
-    The order of the nodes plays no part. A record file of which most versions cannot be read as records is
-    decided as a whole, like any other file.
+    A record file of which most versions cannot be read as records is decided as a whole, like any other file.
+
+    Args:
+        versions: node → content, of the nodes that have the file; at least one.
+        incumbent: the content in ground truth so far, which settles ties.
+        weights: settle the ties that are left; a node without one has weight 1.
+        standings: the nodes' history with this file, for definitions that use VDX.
     """
     rule, how = definition.rule_for(path), format_of(path)
     if how is None or rule.opaque:

@@ -1,14 +1,8 @@
 """The history of the nodes' votes by file, kept in the dataset: what VDX's history rules weigh them by.
 
-The history of the nodes' votes, by file: what VDX's history rules weigh them by.
-
-It lies in the dataset itself, beside the ground truth it was voted into, so that whoever recomputes a round
-starts from the same history. A round of a file counts once for a node, as a success by the part of the cells
-in which it agreed with the result.
-
-The ledger of a dataset in the hands of a round: read from the base, used as weights, written on.
-
-It is kept as long as the vote's definition asks for history, and carried on untouched otherwise.
+It lies beside the ground truth it was voted into, so that whoever recomputes a round starts from the same
+history. A round of a file counts once for a node, as a success by the share of the cells in which it agreed
+with the result. It is written while the vote's definition asks for history, and kept as it is otherwise.
 """
 
 from __future__ import annotations
@@ -16,28 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import mao_git
 from mao_git import Clone
+from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 
 from .evidence import RoundTotals
 from .vdx.standing import NEW, Standing, base_weights
 
 LEDGER_PATH = ".mao/history.json"
-
-
-class Tallied(Protocol):
-    """In how many cells a node's version of a file was judged, and in how many it differed."""
-
-    @property
-    def cells(self) -> int: ...
-
-    @property
-    def differing(self) -> int: ...
 
 
 class BrokenLedger(ValueError):
@@ -68,7 +52,7 @@ class Ledger:
             for node, weight in zip(standings, counted, strict=True)
         }
 
-    def updated(self, path: str, tallies: Mapping[str, Tallied]) -> Ledger:
+    def updated(self, path: str, tallies: Mapping[str, Tally]) -> Ledger:
         """With one more round of this file; nodes without any cell in it did not vote."""
         voted = {node: each for node, each in tallies.items() if each.cells > 0}
         if not voted:
@@ -77,7 +61,7 @@ class Ledger:
         after = {node: before[node].after(1 - each.differing / each.cells) for node, each in voted.items()}
         return Ledger({**self.files, path: {**self.files.get(path, {}), **after}})
 
-    def updated_all(self, tallies: Mapping[str, Mapping[str, Tallied]]) -> Ledger:
+    def updated_all(self, tallies: Mapping[str, Mapping[str, Tally]]) -> Ledger:
         """With one more round of each of these files."""
         changed = {
             path: Ledger({path: self.files.get(path, {})}).updated(path, each).files[path]
@@ -156,11 +140,11 @@ class LedgerState:
 
 def read_ledger(clone: Clone, base: str | None) -> LedgerState:
     """What the base has; a ledger that cannot be read is begun anew, the same on every node."""
-    entry = None if base is None else mao_git.entry_at(clone, base, LEDGER_PATH)
+    entry = None if base is None else clone.entry(base, LEDGER_PATH)
     if entry is None or not entry.is_file:
         return LedgerState(Ledger())
     try:
-        return LedgerState(load_ledger(mao_git.content_of(clone, entry.id)), entry.id)
+        return LedgerState(load_ledger(clone.read_blob(entry.id)), entry.id)
     except BrokenLedger as error:
         return LedgerState(Ledger(), entry.id, f"history begins anew: {error}")
 

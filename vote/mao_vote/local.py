@@ -11,13 +11,14 @@ from itertools import count
 from pathlib import Path
 
 import mao_git
-from mao_git import TROUBLE, Clone
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import Conflict, InvalidInput, MaoError
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.evidence import DecidedRound
 from mao_shared.models.round import VoteDefinition
 
 from .round import vote_round
-from .round_history import DecidedRound, find_round, walk_rounds
+from .round_history import find_round, walk_rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class LocalResult:
 
 def open_local(path: Path) -> Clone:
     """The repository to vote on; raises NotFound."""
-    return mao_git.open_repository(path)
+    return Clone.discover(path)
 
 
 def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
@@ -64,10 +65,10 @@ def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
         )
     commits = _commits(clone, asked.branches)
     old = None if asked.write is None else _branch_to_write(clone, asked.write)
-    base = old if asked.base is None else mao_git.find_revision(clone, asked.base)
+    base = old if asked.base is None else clone.rev_parse(asked.base)
     if base is not None and (known := _same(clone, base, commits, asked)):
         return LocalResult(known, moved=False, known=True)
-    tick = asked.tick or max(mao_git.time_of(clone, each) for each in commits.values())
+    tick = asked.tick or max(clone.commit_time(each) for each in commits.values())
     voted = vote_round(
         clone,
         round_id=asked.round_id or _free_id(clone, base, tick),
@@ -78,7 +79,7 @@ def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
         base=base,
         definition=asked.definition,
     )
-    if asked.write is not None and not mao_git.set_branch(clone, asked.write, voted.commit, old):
+    if asked.write is not None and not clone.move_branch(asked.write, voted.commit, old):
         raise Conflict(
             f"The branch {asked.write} was moved by somebody else while this was decided.",
             code="branch-busy",
@@ -97,13 +98,14 @@ def _commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
             code="branches-invalid",
             next="Name each node's branch once: --branches a,b,c",
         )
-    return {each: mao_git.find_revision(clone, each) for each in branches}
+    return {each: clone.rev_parse(each) for each in branches}
 
 
 def _branch_to_write(clone: Clone, name: str) -> str | None:
     """Its tip, None for a new one. Raises Conflict for one that somebody works on."""
-    tip = mao_git.branch_tip(clone, name)
-    if tip is not None and mao_git.checked_out(clone, name):
+    mao_git.check_branch_name(name)
+    tip = clone.tip(name)
+    if tip is not None and clone.is_checked_out(name):
         raise Conflict(
             f"The branch {name} is checked out, and moving it would leave its files behind.",
             code="branch-checked-out",
@@ -133,8 +135,8 @@ def _free_id(clone: Clone, base: str | None, tick: datetime) -> str:
 
 def ground_truth_tip(clone: Clone, branch: str) -> str:
     """The tip of the branch that rounds are looked up on; of a clone of a remote also the remote's."""
-    local = mao_git.branch_tip(clone, branch)
-    return local or mao_git.known_tip(clone, branch) or mao_git.find_revision(clone, branch)
+    mao_git.check_branch_name(branch)
+    return clone.tip(branch) or clone.tip(branch, remote=True) or clone.rev_parse(branch)
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def repository_errors(path: Path) -> Iterator[None]:
         yield
     except MaoError:
         raise
-    except TROUBLE as error:
+    except (RepositoryError, OSError) as error:
         raise InvalidInput(
             f"The repository {path} cannot be used: {str(error) or type(error).__name__}.",
             code="repository-broken",

@@ -1,99 +1,59 @@
 """Which nodes disagree with ground truth significantly more often than the others.
 
-Which nodes disagree with ground truth unusually often.
-
 A share alone misleads: one cell out of two is nothing, fifty out of a thousand may be much, and where all
-differ a lot nobody is strange. So a node is compared with all the others together, and ranked by how much
-more often than they it differs at the least, given how few or many cells that is known from. Pure.
-
-Which nodes disagree unusually often, from the evidence of the last rounds.
+differ a lot nobody stands out. So a node is compared with all the others together, and ranked by how much
+more often than they it differs at least, given how many cells that is known from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import erfc, exp, fsum, lgamma, log, log1p, sqrt
 
-from pydantic import BaseModel
-
 from mao_git import Clone
-from mao_shared.models import Timestamp
+from mao_shared.models.evidence import OutlierScore, RankedNode, Ranking, Tally
 
-from .ledger import Tallied
 from .round_history import latest_rounds
 
-SIGNIFICANT = 0.01  # the chance at which a node counts as strange, over all nodes together
-
+SIGNIFICANT = 0.01  # p-value below which a node is an outlier, over all nodes together
 _Z = 2.5758  # two-sided 99 % of a normal distribution: the width of the interval
-
 _EXACT = 20_000  # disagreements up to which the binomial tail is added up term by term
 
 
-@dataclass(frozen=True, slots=True)
-class OutlierScore:
-    """One node. `differing` of `cells`; `others`: the rate of all other nodes together (None without any).
-
-    `excess`: by how much its rate exceeds theirs at the least (99 %); 0 or less when it may be chance.
-    `chance`: how probable so many disagreements are if it were like the others (p-value, one-sided).
-    """
-
-    node: str
-    cells: int
-    differing: int
-    others: float | None
-    excess: float
-    chance: float
-    strange: bool
-
-    @property
-    def rate(self) -> float:
-        """The part of its cells in which it differs; 0 without any."""
-        return self.differing / self.cells if self.cells else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class NodeTotals:
-    """In how many cells a node was judged, and in how many it differed."""
-
-    cells: int = 0
-    differing: int = 0
-
-
-def sum_tallies(rounds: Iterable[Mapping[str, Tallied]]) -> dict[str, NodeTotals]:
+def sum_tallies(rounds: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
     """Several rounds' (or files') tallies by node, added up."""
-    sums: dict[str, NodeTotals] = {}
+    sums: dict[str, Tally] = {}
     for tallies in rounds:
         for node, each in tallies.items():
-            before = sums.get(node, NodeTotals())
-            sums[node] = NodeTotals(before.cells + each.cells, before.differing + each.differing)
+            sums[node] = sums.get(node, Tally()).plus(each.cells, each.differing)
     return sums
 
 
-def rank_by_disagreement(tallies: Mapping[str, Tallied]) -> list[OutlierScore]:
-    """All nodes, the strangest first; by name where nothing else tells them apart.
-
-    A node is called strange when even among so many nodes chance would hardly bring forth one like it.
-    """
-    nodes = [_judge(node, tallies) for node in tallies]
-    return sorted(nodes, key=lambda each: (-each.excess, each.chance, each.node))
+def rank_by_disagreement(tallies: Mapping[str, Tally]) -> list[OutlierScore]:
+    """All nodes, the most deviating first, ties by name. Pure."""
+    scores = [_score(node, tallies) for node in tallies]
+    return sorted(scores, key=lambda each: (-each.excess, each.chance, each.node))
 
 
-def _judge(node: str, tallies: Mapping[str, Tallied]) -> OutlierScore:
+def _score(node: str, tallies: Mapping[str, Tally]) -> OutlierScore:
     own = tallies[node]
     cells = sum(each.cells for other, each in tallies.items() if other != node)
     differing = sum(each.differing for other, each in tallies.items() if other != node)
-    others = differing / cells if cells else None
-    if others is None or not own.cells:
-        return OutlierScore(node, own.cells, own.differing, others, 0.0, 1.0, strange=False)
-    # half a disagreement is added, so that the rate of others who never differed is small but not zero
-    expected = (differing + 0.5) / (cells + 1)
-    chance = binomial_tail(own.differing, own.cells, expected)
-    low, _ = wilson_interval(own.differing, own.cells)
-    _, high = wilson_interval(differing, cells)
-    excess = low - high
-    strange = excess > 0 and chance * len(tallies) < SIGNIFICANT
-    return OutlierScore(node, own.cells, own.differing, others, excess, chance, strange)
+    chance, excess = 1.0, 0.0
+    if cells and own.cells:
+        # half a disagreement is added, so that the rate of others who never differed is small but not zero
+        chance = binomial_tail(own.differing, own.cells, (differing + 0.5) / (cells + 1))
+        excess = wilson_interval(own.differing, own.cells)[0] - wilson_interval(differing, cells)[1]
+    return OutlierScore(
+        node=node,
+        cells=own.cells,
+        differing=own.differing,
+        rate=own.differing / own.cells if own.cells else 0.0,
+        others=differing / cells if cells else None,
+        excess=excess,
+        chance=chance,
+        strange=excess > 0 and chance * len(tallies) < SIGNIFICANT,
+    )
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -131,60 +91,20 @@ def _normal_tail(successes: int, trials: int, rate: float) -> float:
     return erfc(deviation / sqrt(2)) / 2
 
 
-class RankedNode(BaseModel):
-    """A node. `rate`: the part of its cells that differ; `others`: the same of all other nodes together.
-
-    `excess`: by how much its rate exceeds theirs at the least (99 %); `chance`: how probable that is if it
-    were like the others. `strange`: even among so many nodes chance would hardly bring forth one like it.
-    """
-
-    node: str
-    cells: int
-    differing: int
-    rate: float
-    others: float | None
-    excess: float
-    chance: float
-    strange: bool
-    voted: int  # rounds
-    abstained: int
-
-
-class Ranking(BaseModel):
-    """The strangest first. `rounds`: how many were looked at; `since`, `until`: their first and last tick."""
-
-    rounds: int
-    since: Timestamp | None = None
-    until: Timestamp | None = None
-    items: list[RankedNode]
-
-
 def rank_nodes(clone: Clone, tip: str, most: int) -> Ranking:
     """Over the last `most` rounds that led to `tip`."""
     rounds = [each.evidence for each in latest_rounds(clone, tip, most)]
     voted = [each.votes for each in rounds]
     silent = [each.abstained for each in rounds]
-    found = rank_by_disagreement(sum_tallies(voted))
     items = [
-        _ranked(each, sum(each.node in one for one in voted), sum(each.node in one for one in silent))
-        for each in found
+        RankedNode(
+            **dict(score),
+            voted=sum(score.node in one for one in voted),
+            abstained=sum(score.node in one for one in silent),
+        )
+        for score in rank_by_disagreement(sum_tallies(voted))
     ]
     ticks = sorted(each.tick for each in rounds)
     return Ranking(
         rounds=len(rounds), since=ticks[0] if ticks else None, until=ticks[-1] if ticks else None, items=items
-    )
-
-
-def _ranked(found: OutlierScore, voted: int, abstained: int) -> RankedNode:
-    return RankedNode(
-        node=found.node,
-        cells=found.cells,
-        differing=found.differing,
-        rate=found.rate,
-        others=found.others,
-        excess=found.excess,
-        chance=found.chance,
-        strange=found.strange,
-        voted=voted,
-        abstained=abstained,
     )

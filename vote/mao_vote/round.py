@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import mao_git
 from mao_git import Author, Clone, Content
 from mao_shared.errors import Conflict, InvalidInput
+from mao_shared.models.evidence import Evidence, LedgerChange
 from mao_shared.models.round import Abstention, VoteDefinition
 
 from .evidence import (
-    MARK,
     ROUNDS_FOLDER,
-    Evidence,
-    LedgerChange,
+    RULES,
+    TRAILER,
     cells_path,
     dump_evidence,
     evidence_path,
     round_of_file,
     total_votes,
 )
-from .ledger import LEDGER_PATH, LedgerState, read_ledger, updated_ledger
-from .tree_vote import OWN_FOLDER, Election, StandingsOf, WeightsOf, decide_all
+from .ledger import LEDGER_PATH, read_ledger, updated_ledger
+from .tree_vote import OWN_FOLDER, Election, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
@@ -34,14 +32,14 @@ _ROUND_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class NoQuorum(Conflict):
-    """Fewer nodes have a voice than the vote's definition asks for."""
+    """Fewer nodes vote than the definition asks for."""
 
     default_code = "vote-no-quorum"
 
 
 @dataclass(frozen=True, slots=True)
 class Voted:
-    """Ids of the ground-truth commit that was made (no branch leads to it yet) and of its tree."""
+    """Ids of the ground-truth commit that was made, to which no branch leads yet, and of its tree."""
 
     tree: str
     commit: str
@@ -61,28 +59,41 @@ def vote_round(
 ) -> Voted:
     """Decides a round; the same arguments give the same commit id on every node and at any time.
 
-    Args:
-        nodes: who has a say; `commits`: their snapshots; `abstained`: why those without one have none.
-        base: the ground-truth commit to build upon (None: the first one).
+    Writes objects to the clone and moves no branch.
 
-    Writes objects to the clone and moves no branch. Raises NoQuorum, InvalidInput for a round's id that is no
-    name, and what repository.TROUBLE lists when objects are missing or broken here.
+    Args:
+        nodes: who may vote; `commits`: their snapshots; `abstained`: why those without one have none.
+        base: the ground-truth commit to build on (None: this is the first one).
+
+    Raises:
+        NoQuorum; InvalidInput for a round id that is not a name, or a voter that is not among the nodes;
+        RepositoryError when objects are missing or broken here.
     """
-    _check_id(round_id)
-    _check_voters(round_id, commits, nodes)
-    ballots = mao_git.gather_ballots(clone, base, commits)
-    silent = {**abstained, **{node: _unreadable(why) for node, why in ballots.refused.items()}}
+    _check_arguments(round_id, commits, nodes)
+    compared = clone.compare_commits(base, commits)
+    refused = {node: Abstention(reason="unreadable", detail=why) for node, why in compared.refused.items()}
+    silent = {**abstained, **refused}
     voters = sorted(node for node in commits if node not in silent)
-    _check_quorum(definition, len(voters), nodes)
-    kept = read_ledger(clone, base)
-    weigh, known = _weigh(kept, voters, definition), _known(kept, voters)
-    election = Election(clone, voters, definition, weigh, known, base is not None)
-    count = total_votes(decide_all(election, ballots.paths), voters)
-    placed = mao_git.tree_placing(clone, base, count.changes)
-    full, outward = mao_git.without_links_out(clone, placed)
-    full = mao_git.settled(clone, full, [commits[voter] for voter in voters])
-    history = updated_ledger(kept, definition, count)
+    if len(voters) < (needed := definition.needed(len(nodes))):
+        raise NoQuorum(
+            f"Only {len(voters)} of {len(nodes)} nodes have a voice, and the vote needs {needed}.",
+            next="Wait for the other nodes, or give the vote's definition another quorum.",
+        )
+    before = read_ledger(clone, base)
+    election = Election(
+        clone,
+        voters,
+        definition,
+        lambda path: before.ledger.weights_of(path, voters, definition),
+        lambda path: before.ledger.standings(path, voters),
+        base is not None,
+    )
+    totals = total_votes(decide_all(election, compared.paths), voters)
+    tree, escaping = clone.without_escaping_links(clone.place_entries(base, totals.changes))
+    tree = clone.settle_lfs(tree, [commits[voter] for voter in voters])
+    ledger = updated_ledger(before, definition, totals)
     evidence = Evidence(
+        rules=RULES,
         round=round_id,
         tick=tick,
         nodes=sorted(nodes),
@@ -90,96 +101,63 @@ def vote_round(
         abstained=dict(sorted(silent.items())),
         base=base,
         definition=definition,
-        tree=mao_git.tree_placing(clone, full, {OWN_FOLDER: None}),
-        ledger=LedgerChange(before=kept.id, after=_id_of(clone, history, kept.id)),
-        notes=[*([] if kept.fault is None else [kept.fault]), *_left_out(outward)],
-        **count.as_fields(),
+        tree=clone.place_entries(tree, {OWN_FOLDER: None}),
+        ledger=LedgerChange(
+            before=before.id, after=before.id if ledger is None else clone.write_blob(ledger)
+        ),
+        notes=[*([] if before.fault is None else [before.fault]), *_link_notes(escaping)],
+        **totals.as_fields(),
     )
-    return _committed(clone, _with_evidence(clone, full, evidence, count.lines, history), evidence)
+    full = _with_evidence(clone, tree, evidence, totals.lines, ledger)
+    parents = [] if base is None else [base]
+    commit = clone.commit(full, parents, message_of(evidence), Author(NAME, EMAIL, evidence.tick))
+    return Voted(full, commit, evidence)
 
 
-def _committed(clone: Clone, tree: str, evidence: Evidence) -> Voted:
-    parents = [] if evidence.base is None else [evidence.base]
-    author = Author(NAME, EMAIL, evidence.tick)
-    return Voted(tree, mao_git.commit_tree(clone, tree, parents, message_of(evidence), author), evidence)
-
-
-def _weigh(kept: LedgerState, voters: Sequence[str], definition: VoteDefinition) -> WeightsOf:
-    return lambda path: kept.ledger.weights_of(path, voters, definition)
-
-
-def _known(kept: LedgerState, voters: Sequence[str]) -> StandingsOf:
-    return lambda path: kept.ledger.standings(path, voters)
-
-
-def _left_out(outward: Mapping[str, str]) -> list[str]:
-    shown = [f"left out: {path} {why}" for path, why in list(outward.items())[:NOTED_LINKS]]
-    more = len(outward) - len(shown)
-    return [*shown, f"left out: {more} more links that lead out"] if more > 0 else shown
-
-
-def _id_of(clone: Clone, history: bytes | None, before: str | None) -> str | None:
-    return before if history is None else mao_git.store_content(clone, history)
-
-
-def _unreadable(why: str) -> Abstention:
-    return Abstention(reason="unreadable", detail=why)
-
-
-def _check_voters(round_id: str, commits: Iterable[str], nodes: Sequence[str]) -> None:
-    if strangers := set(commits) - set(nodes):
-        raise InvalidInput(f"{', '.join(sorted(strangers))} have no say in round {round_id}.")
-
-
-def _check_id(round_id: str) -> None:
+def _check_arguments(round_id: str, commits: Iterable[str], nodes: Sequence[str]) -> None:
     if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
         raise InvalidInput(
-            f"{round_id!r} cannot be the id of a round.",
+            f"{round_id!r} is not a valid round id.",
             code="round-id-invalid",
             next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
         )
+    if strangers := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(strangers))} may not vote in round {round_id}.")
 
 
-def _check_quorum(definition: VoteDefinition, voters: int, nodes: Sequence[str]) -> None:
-    needed = definition.needed(len(nodes))
-    if voters < needed:
-        raise NoQuorum(
-            f"Only {voters} of {len(nodes)} nodes have a voice, and the vote needs {needed}.",
-            next="Wait for the other nodes, or give the vote's definition another quorum.",
-        )
+def _link_notes(escaping: Mapping[str, str]) -> list[str]:
+    shown = [f"left out: {path} {why}" for path, why in list(escaping.items())[:NOTED_LINKS]]
+    more = len(escaping) - len(shown)
+    return [*shown, f"left out: {more} more links that lead out"] if more > 0 else shown
 
 
-def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, history: bytes | None) -> str:
+def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, ledger: bytes | None) -> str:
     """The tree with what this round leaves, and without the oldest rounds where there are too many."""
     files = {
         evidence_path(evidence.round): dump_evidence(evidence),
         cells_path(evidence.round): lines,
-        LEDGER_PATH: history,
+        LEDGER_PATH: ledger,
     }
-    changes: dict[str, Content | None] = {path: _content(each) for path, each in files.items() if each}
-    for name in _outdated(mao_git.names_in(clone, tree, ROUNDS_FOLDER), evidence.round):
+    changes: dict[str, Content | None] = {path: Content.of(data) for path, data in files.items() if data}
+    for name in outdated_files(clone.names_in(tree, ROUNDS_FOLDER), evidence.round):
         changes[f"{ROUNDS_FOLDER}/{name}"] = None
-    return mao_git.tree_with(clone, tree, changes)
+    return clone.write_tree(tree, changes)
 
 
-def _content(data: bytes) -> Content:
-    return Content(lambda: io.BytesIO(data), len(data))
-
-
-def _outdated(names: Sequence[str], round_id: str) -> list[str]:
-    """Names of files of rounds beyond the newest KEPT_ROUNDS; their ids begin with the tick. Pure."""
+def outdated_files(names: Sequence[str], round_id: str) -> list[str]:
+    """Those of rounds beyond the newest KEPT_ROUNDS; round ids begin with the tick. Pure."""
     ids = sorted({round_of_file(name) for name in names} | {round_id})
     old = set(ids[:-KEPT_ROUNDS])
     return [name for name in names if round_of_file(name) in old]
 
 
 def message_of(evidence: Evidence) -> str:
-    """The commit's message: what was decided in a line, and marks to find it by."""
+    """The commit's message: what was decided in a line, and trailers to find it by."""
     files = sum(evidence.decided.values())
     return (
         f"Ground truth of {len(evidence.votes)} of {len(evidence.nodes)} nodes: {files} files changed, "
         f"{evidence.cells} cells differ, {evidence.conflicts} undecided\n\n"
-        f"{MARK}: {evidence.round}\n"
+        f"{TRAILER}: {evidence.round}\n"
         f"MAO-Tick: {evidence.tick:%Y-%m-%dT%H:%M:%SZ}\n"
         f"MAO-Voters: {' '.join(sorted(evidence.votes))}\n"
     )

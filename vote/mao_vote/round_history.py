@@ -5,62 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pydantic import BaseModel
-
-import mao_git
 from mao_git import Clone, LogEntry
 from mao_shared.errors import InvalidInput, NotFound
-from mao_shared.models import Timestamp
+from mao_shared.models.evidence import DecidedRound, RoundPage, RoundSummary
 from mao_shared.store.protocol import cursor_invalid
 
-from .evidence import MARK, Evidence, evidence_path, load_evidence
+from .evidence import TRAILER, evidence_path, load_evidence
 
-_MARKED = re.compile(rf"^{MARK}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
-
-
-class RoundSummary(BaseModel):
-    """A decided round in a line. `files`: how many differ from the round before."""
-
-    round: str
-    tick: Timestamp
-    commit: str
-    nodes: int
-    voters: int
-    files: int
-    cells: int
-    conflicts: int
-
-
-class DecidedRound(BaseModel):
-    """A round and the ground-truth commit that it made."""
-
-    commit: str
-    evidence: Evidence
-
-    def summary(self) -> RoundSummary:
-        found = self.evidence
-        return RoundSummary(
-            round=found.round,
-            tick=found.tick,
-            commit=self.commit,
-            nodes=len(found.nodes),
-            voters=len(found.votes),
-            files=sum(found.decided.values()),
-            cells=found.cells,
-            conflicts=found.conflicts,
-        )
-
-
-class RoundPage(BaseModel):
-    """The newest first; `cursor`: where the next page begins."""
-
-    items: list[RoundSummary]
-    cursor: str | None = None
+_MARKED = re.compile(rf"^{TRAILER}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
 
 
 def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
     """Ids and commits of the rounds that led to `tip`, the newest first."""
-    for entry in mao_git.walk_line(clone, tip):
+    for entry in clone.first_parents(tip):
         if round_id := made_by(clone, entry):
             yield round_id, entry.commit
 
@@ -70,13 +27,13 @@ def made_by(clone: Clone, entry: LogEntry) -> str | None:
     round_id = mark_of(entry)
     if round_id is None:
         return None
-    evidence = mao_git.entry_at(clone, entry.commit, evidence_path(round_id))
+    evidence = clone.entry(entry.commit, evidence_path(round_id))
     if evidence is None:
         return None
     parent = entry.parents[0] if entry.parents else None
-    if parent is None or not mao_git.has_commit(clone, parent):  # the clone is shallow
+    if parent is None or not clone.has_commit(parent):  # the clone is shallow
         return round_id
-    before = mao_git.entry_at(clone, parent, evidence_path(round_id))
+    before = clone.entry(parent, evidence_path(round_id))
     return None if before is not None and before.id == evidence.id else round_id
 
 
@@ -89,7 +46,7 @@ def mark_of(entry: LogEntry) -> str | None:
 def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
     """Raises InvalidInput where the commit has no evidence of that round that can be read."""
     try:
-        content = mao_git.read_file(clone, commit, evidence_path(round_id))
+        content = clone.read_file(commit, evidence_path(round_id))
         return DecidedRound(commit=commit, evidence=load_evidence(content))
     except (NotFound, ValueError) as error:
         why = "it is absent" if isinstance(error, NotFound) else str(error).splitlines()[0]
@@ -102,7 +59,7 @@ def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
 
 def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> RoundPage:
     """A page of rounds. `cursor`: the commit of the first round of the page."""
-    if cursor is not None and not mao_git.is_commit(clone, cursor):
+    if cursor is not None and not clone.is_commit(cursor):
         raise cursor_invalid()
     items: list[RoundSummary] = []
     for round_id, commit in walk_rounds(clone, cursor or tip):

@@ -8,10 +8,11 @@ from typing import Literal
 
 import mao_git
 from mao_git import Clone, PathVersions, TreeEntry
+from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from . import records
-from .election import Cell, Tally, elect
+from .election import Cell, elect
 from .file_vote import decide_file
 from .records import Key, RecordFormat
 from .vdx import Standing
@@ -25,13 +26,11 @@ RECORDS_MAX = {
     RecordFormat.JSON_LINES: 64 << 20,
 }
 """Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
-
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 WeightsOf = Callable[[str], Mapping[str, float]]
 StandingsOf = Callable[[str], Mapping[str, Standing]]
-EntryShape = tuple[
-    str, str
-]  # file, link or submodule; of the latter two with the id, since they are voted whole
+EntryShape = tuple[str, str]
+"""File, link or submodule; of the latter two with the id, since they are voted whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def is_own(path: str) -> bool:
 
 def decide_path(election: Election, ballot: PathVersions) -> FileVote:
     """Decides one path. Only contents that differ are read, and only of record files."""
-    if fault := mao_git.path_fault(ballot.path):
+    if fault := mao_git.paths.path_fault(ballot.path):
         return FileVote(ballot.path, None, "refused", fault, ballot.entries, notes=[f"left out: {fault}"])
     rule = election.definition.rule_for(ballot.path)
     entries = set(ballot.entries.values())
@@ -173,10 +172,10 @@ def _decide_content(
 
 def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
     """Why a version is not read as records."""
-    size = mao_git.size_of(clone, content)
+    size = clone.blob_size(content)
     if size > RECORDS_MAX[how]:
         return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
-    if mao_git.may_be_pointer(size) and mao_git.parse_pointer(mao_git.head_of(clone, content)):
+    if mao_git.lfs.may_be_pointer(size) and mao_git.lfs.parse_pointer(clone.small_blob(content)):
         return "it is kept in Git LFS"
     return None
 
@@ -215,10 +214,10 @@ def _decide_records(
     election: Election, ballot: PathVersions, how: RecordFormat, weights: Mapping[str, float]
 ) -> FileVote:
     clone = election.clone
-    contents = {each: mao_git.content_of(clone, each) for each in {e.id for e in ballot.entries.values()}}
+    contents = {each: clone.read_blob(each) for each in {e.id for e in ballot.entries.values()}}
     incumbent = None
     if ballot.base is not None and _obstacle(clone, ballot.base.id, how) is None:
-        incumbent = contents.get(ballot.base.id) or mao_git.content_of(clone, ballot.base.id)
+        incumbent = contents.get(ballot.base.id) or clone.read_blob(ballot.base.id)
     found = decide_file(
         ballot.path,
         {voter: contents[entry.id] for voter, entry in ballot.entries.items()},
@@ -229,7 +228,7 @@ def _decide_records(
     )
     placed = None
     if found.content is not None:
-        placed = TreeEntry(mao_git.store_content(clone, found.content), _mode(ballot, weights))
+        placed = TreeEntry(clone.write_blob(found.content), _mode(ballot, weights))
     by_records = found.kind == "records"
     return FileVote(
         ballot.path,

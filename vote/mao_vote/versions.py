@@ -1,9 +1,4 @@
-"""A record file's versions read from bytes, and the result written as most of them are.
-
-The nodes' versions of a record file, read; equal ones once.
-
-Which columns the result has, in what order, and the result as a file.
-"""
+"""A record file's versions read from bytes, equal ones once, and the result written as most of them are."""
 
 from __future__ import annotations
 
@@ -36,8 +31,6 @@ from .records import (
 )
 
 Shape = Literal["records", "document"]
-
-
 """A JSON file holds a list of records, or a document that is voted leaf by leaf."""
 
 
@@ -82,7 +75,7 @@ def _document(content: bytes) -> Any:
 def parse_versions(
     versions: Mapping[str, bytes], how: RecordFormat, rule: FileRule, weights: Mapping[str, float]
 ) -> tuple[list[ParsedVersion], dict[str, str]]:
-    """The readings, those of most nodes first, and which nodes' versions are none, and why."""
+    """The versions, those of most nodes first; and node → why its version cannot be read."""
     nodes: dict[bytes, list[str]] = defaultdict(list)
     for node in sorted(versions):
         nodes[versions[node]].append(node)
@@ -94,22 +87,17 @@ def parse_versions(
             readings.append(parse_version(content, how, rule, tuple(holders), weight))
         except NotRecords as why:
             abstained |= dict.fromkeys(holders, str(why))
-    return sorted(readings, key=_rank), abstained
-
-
-def _rank(reading: ParsedVersion) -> tuple[int, int, bytes]:
-    version = reading.version
-    return -version.votes, -version.weight, reading.content
+    readings.sort(key=lambda each: (-each.version.votes, -each.version.weight, each.content))
+    return readings, abstained
 
 
 Columns = Callable[[], list[str] | None]
-
 Manner = Callable[[], Hashable | None]
 
 
 @dataclass(slots=True)
 class ColumnPlan:
-    """`columns`: the result's, in order. `cells`, `lost`, `conflicts`: what is said of CSV columns."""
+    """`columns`: the result's, in order. `cells`, `lost`, `conflicts`: of the vote on CSV columns."""
 
     columns: list[str]
     fields: list[VotedField]
@@ -142,14 +130,9 @@ def plan_columns(
             continue
         made.columns.append(name)
         if name not in key.columns:
-            made.fields.append(
-                VotedField(name, having, name in rule.volatile or _is_volatile(name, readings))
-            )
+            is_volatile = readings[0].shape == "document" and name == "volatile"
+            made.fields.append(VotedField(name, having, is_volatile or name in rule.volatile))
     return made
-
-
-def _is_volatile(name: str, readings: Sequence[ParsedVersion]) -> bool:
-    return readings[0].shape == "document" and name == "volatile"
 
 
 def _in_order(

@@ -1,11 +1,7 @@
 """What remotes are opened with: private keys, and which folders of this machine may be one.
 
-The key directory (MAO_SSH_DIR): which private keys can be used, and what is wrong with the others.
-
-Looked at before libssh2 does: it has one word for all of it, and ends the conversation with the first key
-that it cannot read, though the next may do.
-
-With what a remote is opened, and which folders of this machine may be one.
+The key directory (MAO_SSH_DIR) is checked before libssh2 reads it, which has one message for all faults, and
+ends the connection with the first key that it cannot read, though the next may do.
 """
 
 from __future__ import annotations
@@ -27,27 +23,22 @@ from .errors import at_remote
 from .host_keys import NO_TEXT
 
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
-
-_MOST = 64 << 10  # bytes of a file that may be a key
-
-_THERE = "In the folder of MAO_SSH_DIR (under compose: on the host)"
-
+_MAX_KEY = 64 << 10  # bytes of a file that may be a key
+_IN_FOLDER = "In the folder of MAO_SSH_DIR (under compose: on the host)"
 _OWN_LINES = re.compile(
     rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s*\n.*^-----END [A-Z0-9 ]*PRIVATE KEY-----", re.M | re.S
 )
-
 _MAGIC = b"openssh-key-v1\0"
-
 _PUBLIC = re.compile(
     rb"\s*(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+) |---- BEGIN SSH2 PUBLIC|-----BEGIN PUBLIC"
 )
-
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----(.*?)-----END \1PRIVATE KEY-----", re.DOTALL)
+_MAX_ALTERNATES = 100  # of a repository and of those, together
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFault:
-    """What is wrong with a file of the key directory, and the way out. `usable`: it is used all the same."""
+    """What is wrong with a file of the key directory, and how to fix it. `usable`: it is used anyway."""
 
     name: str
     why: str
@@ -68,23 +59,23 @@ def usable_keys(folder: Path | None) -> list[Path]:
 
 
 def key_faults(folder: Path | None) -> list[KeyFault]:
-    """What is wrong in a key directory; nothing when none is set, or it is empty. Blocks."""
+    """What is wrong in a key directory; nothing when none is set or it is empty. Blocks."""
     if folder is None:
         return []
     if fault := _folder_fault(folder):
         return [fault]
     found = [key_fault(folder / name) for name in KEY_NAMES if _is_there(folder / name)]
-    return [each for each in (*found, _known_hosts_fault(folder / "known_hosts")) if each is not None]
+    return [fault for fault in (*found, _known_hosts_fault(folder / "known_hosts")) if fault is not None]
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file, or a link that was meant to lead to one, has this name.
+    """Whether there is a file of this name, or a link that was meant to lead to one.
 
-    Under compose each name is a link into the host's folder, so that a key is found there when it comes.
+    Under compose each name is a link into the host's folder, so that a key is found once it is put there.
     """
     try:
         target = path.parent / path.readlink()
-    except OSError:  # no link, or nothing that may be looked at
+    except OSError:  # no link, or one that cannot be read
         return os.path.lexists(path)
     comes_later = target.name == path.name and target.parent.is_dir() and not os.path.lexists(target)
     return not comes_later
@@ -94,8 +85,8 @@ def why_no_key(folder: Path | None) -> str:
     """Why no key can be offered, for a person."""
     if folder is None:
         return "there is none: MAO_SSH_DIR is not set"
-    if wrong := [each for each in key_faults(folder) if not each.usable and each.name != "known_hosts"]:
-        return "; ".join(each.words for each in wrong)
+    if wrong := [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]:
+        return "; ".join(fault.words for fault in wrong)
     others = sorted(
         p.name for p in folder.iterdir() if p.suffix != ".pub" and not p.name.startswith("known_hosts")
     )
@@ -103,9 +94,9 @@ def why_no_key(folder: Path | None) -> str:
     return f"no file in the key directory is called {', '.join(KEY_NAMES[:-1])} or {KEY_NAMES[-1]}{there}"
 
 
-def what_to_do(folder: Path | None) -> str | None:
-    """The next step for the first key that cannot be used; None when none is wrong."""
-    wrong = [each for each in key_faults(folder) if not each.usable and each.name != "known_hosts"]
+def key_advice(folder: Path | None) -> str | None:
+    """The next step for the first key that cannot be used; None when there is none."""
+    wrong = [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]
     return wrong[0].next if wrong else None
 
 
@@ -141,7 +132,7 @@ def _unreadable(path: Path, name: str) -> KeyFault:
     return KeyFault(
         name,
         f"user {me}, as whom the node runs, may not read it{facts}",
-        f"{_THERE}: chown {me} {target} && chmod {mode} {target}",
+        f"{_IN_FOLDER}: chown {me} {target} && chmod {mode} {target}",
     )
 
 
@@ -157,13 +148,13 @@ def key_fault(path: Path) -> KeyFault | None:
                 "Put the key itself there. (A container's mount of a file that is not there makes a folder.)",
             )
         if not stat.S_ISREG(status.st_mode):
-            return KeyFault(name, "it is no file", "Put the key itself there.")
+            return KeyFault(name, "it is not a regular file", "Put the key itself there.")
         with path.open("rb") as file:
-            content = file.read(_MOST)
+            content = file.read(_MAX_KEY)
     except FileNotFoundError:
         return KeyFault(
             name,
-            "it is a link that leads nowhere",
+            "it is a broken symbolic link",
             "Put the key itself there: a container sees no other folder.",
         )
     except PermissionError:
@@ -176,14 +167,14 @@ def key_fault(path: Path) -> KeyFault | None:
         return KeyFault(
             name,
             f"all users of this machine may read it (mode {stat.S_IMODE(status.st_mode):04o})",
-            f"{_THERE}: chown {os.geteuid()} {name} && chmod 600 {name}",
+            f"{_IN_FOLDER}: chown {os.geteuid()} {name} && chmod 600 {name}",
             usable=True,
         )
     return None
 
 
 def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
-    """What is wrong with the content of a private key, and the way out: pure."""
+    """What is wrong with the content of a private key, and how to fix it: pure."""
     if not content.strip():
         return "it is empty", "Put the key there, or remove the file."
     if _PUBLIC.match(content):
@@ -202,8 +193,8 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
         )
     if block[1] == b"ENCRYPTED " or b"ENCRYPTED" in block[2] or _openssh_cipher(block) not in (None, b"none"):
         return (
-            "it has a passphrase, which nobody is there to type",
-            f"Take it off a copy for the node: ssh-keygen -p -N '' -f {name} ; or make one for it alone: "
+            "it has a passphrase, and nobody is there to type it",
+            f"Remove it from a copy for the node: ssh-keygen -p -N '' -f {name} ; or make one for it alone: "
             f"ssh-keygen -t ed25519 -N '' -f {name}",
         )
     if not _OWN_LINES.search(content):
@@ -215,14 +206,14 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
         )
     if block[1] == b"OPENSSH " and _openssh_cipher(block) is None:
         return (
-            "it is spoilt",
+            "it is damaged",
             f"Copy it again, whole; ssh-keygen -y -f {name} must print its public key.",
         )
     return None
 
 
 def _openssh_cipher(block: re.Match[bytes]) -> bytes | None:
-    """With what a key in OpenSSH's own format is encrypted, `none` for nothing; None when it is no such."""
+    """The cipher of a key in OpenSSH's own format, `none` without encryption; None for another format."""
     try:
         body = base64.b64decode(b"".join(block[2].split()), validate=True)
     except (binascii.Error, ValueError):
@@ -242,11 +233,11 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
     name = path.name
     try:
         if b"\0" in path.read_bytes():
-            return KeyFault(name, NO_TEXT, f"Write it anew: ssh-keyscan HOST | iconv -t utf-8 > {name}")
+            return KeyFault(name, NO_TEXT, f"Write it again: ssh-keyscan HOST | iconv -t utf-8 > {name}")
     except FileNotFoundError:
         if not path.is_symlink() or not _is_there(path):
-            return None  # said with the first server that is not in it
-        return KeyFault(name, "it is a link that leads nowhere", "Put the file itself there.")
+            return None  # reported with the first host that is not in it
+        return KeyFault(name, "it is a broken symbolic link", "Put the file itself there.")
     except IsADirectoryError:
         return KeyFault(name, "it is a folder", f"Remove it; then: ssh-keyscan HOST >> {name}")
     except PermissionError:
@@ -256,12 +247,9 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
     return None
 
 
-_MOST_LINES = 100  # alternates of a repository, and how many of theirs are followed
-
-
 @dataclass(frozen=True, slots=True)
 class RemoteAccess:
-    """With what this node opens remotes: the private keys in `key_dir`, no agent and no passwords.
+    """What this node opens remotes with: the private keys in `key_dir`; no agent, no passwords.
 
     `roots`: folders below which repositories of this machine may be opened, see `local`.
     """
@@ -276,8 +264,8 @@ class RemoteAccess:
     def local(self, url: str) -> Path | None:
         """Where a repository of this machine really is; None for a remote over the network.
 
-        Asked each time that one is opened, since a link may have come in between: this process has rights
-        that whoever registered the dataset has not. Raises Forbidden (`remote-not-allowed`) when the
+        Checked each time that one is opened, since a link may have been put there meanwhile: this process has
+        rights that whoever registered the dataset may lack. Raises Forbidden (`remote-not-allowed`) when the
         repository, or a part of it that its own files name, lies outside of `roots`, and what `at_remote`
         raises.
         """
@@ -297,7 +285,9 @@ class RemoteAccess:
             return
         shown = "" if str(real) == url else f", which is {real},"
         folders = dict.fromkeys(map(str, (*self.roots, real.parent)))
-        setting = os.pathsep.join(each for each in folders if os.pathsep not in each)  # none can be named
+        setting = os.pathsep.join(
+            folder for folder in folders if os.pathsep not in folder
+        )  # such a path cannot be in a list
         raise Forbidden(
             f"The remote {url}{shown} lies in no folder whose repositories this node may open "
             f"({', '.join(map(str, self.roots)) or 'there is none'}).",
@@ -311,7 +301,7 @@ class RemoteAccess:
 
 
 def _parts(repository: Path) -> Iterator[Path]:
-    """Where a repository's parts really are that may lie elsewhere: by links, `gitdir:`, or alternates."""
+    """Real paths of a repository's parts that may lie elsewhere: by links, `gitdir:`, or alternates."""
     inside = repository / ".git"
     named = _first_line(inside) if inside.is_file() else ""
     if named.startswith("gitdir:"):
@@ -325,14 +315,14 @@ def _parts(repository: Path) -> Iterator[Path]:
         yield Path(os.path.realpath(folder))
         names = ("HEAD", "config", "packed-refs", "refs", "objects")
         yield from _linked(folder / name for name in names)
-        for each in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
-            yield from _linked(_entries(folder / each))
+        for name in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
+            yield from _linked(_entries(folder / name))
         yield from _alternates(folder / "objects")
 
 
 def _alternates(first: Path) -> Iterator[Path]:
     todo, seen = [first], 0
-    while todo and seen < _MOST_LINES:
+    while todo and seen < _MAX_ALTERNATES:
         objects = todo.pop()
         for line in _file_lines(objects / "info" / "alternates"):
             seen += 1
@@ -356,5 +346,5 @@ def _first_line(path: Path) -> str:
 def _file_lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    lines = path.read_text(errors="replace").splitlines()[:_MOST_LINES]
+    lines = path.read_text(errors="replace").splitlines()[:_MAX_ALTERNATES]
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -1,9 +1,4 @@
-"""What a remote that fails or refuses means, and what to do about it.
-
-What a remote that answers does not take of a push: each kind in words, with what to do about it.
-
-What libgit2 reports, as the exceptions of MAO.
-"""
+"""What a remote that fails or refuses means, as exceptions that say what to do about it."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from shlex import quote
 
 import pygit2
 
-from mao_git.errors import NEARLY_FULL, TROUBLE, RemoteMoved, disk_full, errno_of, is_full, stable
+from mao_git.errors import NEARLY_FULL, RAW_ERRORS, RemoteMoved, disk_full, errno_of, is_full, stable_text
 from mao_git.repository import HEADS
 from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.git_urls import local_path
@@ -27,26 +22,17 @@ from mao_shared.git_urls import local_path
 from . import host_keys
 from .unsupported import unsupported_error, what_is_there
 
-Refusal = MaoError | RemoteMoved
-
 NOT_STORED = "remote-not-stored"
-
 NOT_TAKEN = frozenset({"push-refused", NOT_STORED})
-
-
-"""Codes of what a remote says of a whole push that another one, with less in it, may not meet."""
-
+"""Codes of refusals of a whole push, which another one with less in it may not meet."""
 MOVED = re.compile(
     r"non-?fast-?forward|not a simple fast-forward|not present locally|fetch first|stale info|needs force"
     r"|cannot lock ref|failed to lock|failed to update ref|reference already exists|is at \S+ but expected",
     re.IGNORECASE,
 )
-
-# What a hook says is anybody's words, so that these are looked for first.
+# A hook may write anything, so these words take precedence.
 _HOOK = re.compile(r"hook|declined|quota|protected", re.IGNORECASE)
-
 _NAME_TAKEN = re.compile(r"'refs/heads/(?P<other>[^']+)' exists; cannot create", re.IGNORECASE)
-
 _ADVICE = (
     (
         re.compile(r"checked out"),
@@ -62,26 +48,40 @@ _ADVICE = (
         "maoctl dataset update NAME --master URL.",
     ),
 )
-
 _WRITE_REFUSED = re.compile(r"read-?only|archived|quota|size limit|too large|protected", re.IGNORECASE)
-
 _ALLOW = "Allow this node to push its own branch and ground-truth there (branch protection, hooks)."
+_ABSENT = re.compile(
+    r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
+    r"|not found|status code:? 404|failed to resolve path|does not exist",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set"
+    r"|permission to \S+ denied|write access|not granted",
+    re.IGNORECASE,
+)
+# What libssh2 says when the server has no host key of a kind that known_hosts lists.
+_NO_COMMON_KEY = re.compile(r"unable to exchange encryption keys", re.IGNORECASE)
+_KEY_UNREAD = re.compile(r"unable to (?:extract public key from|open|read) private key", re.IGNORECASE)
+Refusal = MaoError | RemoteMoved
 
 
-def refusal_of(url: str, branch: str, reason: str, said: str = "") -> Refusal:
-    """What a server's word on one branch of a push means: a lost race, a name that is taken, or that it does
-    not want it. `said`: what it wrote beside that, as a sentence.
+def refusal_of(url: str, branch: str, reason: str, message: str = "") -> Refusal:
+    """What a server's reason for refusing a branch means: a lost race, a name that is taken, or a refusal
+    proper.
+
+    `message`: what it wrote besides, as a sentence.
     """
-    if other := _NAME_TAKEN.search(reason + said):
-        return name_taken(url, branch, [other["other"]])
+    if other := _NAME_TAKEN.search(reason + message):
+        return branch_name_taken(url, branch, [other["other"]])
     if MOVED.search(reason) and not _HOOK.search(reason):
-        return RemoteMoved(f"{reason}{said}".rstrip("."))
-    return push_refused(url, branch, reason, said)
+        return RemoteMoved(f"{reason}{message}".rstrip("."))
+    return push_refused(url, branch, reason, message)
 
 
-def push_refused(url: str, branch: str, reason: str, said: str = "") -> Forbidden:
-    """The server does not want a branch, for whatever reason it gives."""
-    words = f"{reason}.{said}"
+def push_refused(url: str, branch: str, reason: str, message: str = "") -> Forbidden:
+    """The server does not take a branch."""
+    words = f"{reason}.{message}"
     return Forbidden(
         f"The remote {url} refused the push to {branch}: {words}",
         code="push-refused",
@@ -91,12 +91,12 @@ def push_refused(url: str, branch: str, reason: str, said: str = "") -> Forbidde
 
 
 def not_stored(url: str, message: str) -> RemoteUnavailable:
-    """The server took the connection and could not, or would not, store what was sent."""
+    """The server accepted the connection and could not, or would not, store what was sent."""
     return RemoteUnavailable(
         f"The remote {url} did not store what was pushed: {message}.",
         code=NOT_STORED,
-        next="See on the server what keeps it: room, quota, a size limit (receive.maxInputSize), rights in "
-        "its folder. What is not pushed is kept on this node and tried again.",
+        next="Check on the server: free space, quota, a size limit (receive.maxInputSize), rights in its "
+        "folder. What is not pushed is kept on this node and tried again.",
         remote=url,
     )
 
@@ -112,7 +112,7 @@ def no_room_there(url: str, message: str) -> RemoteUnavailable:
 
 
 def refusal_of_all(url: str, message: str) -> MaoError | None:
-    """What a server said in place of an answer to a push, when that is that it takes none."""
+    """What a server's error in place of an answer to a push means, if it is that it takes none."""
     if "unpacking the sent packfile failed" in message:
         return not_stored(url, message)
     return push_refused(url, "any branch", message) if _WRITE_REFUSED.search(message) else None
@@ -123,78 +123,57 @@ def branch_checked_out(url: str, branch: str) -> Forbidden:
     return push_refused(url, branch, "it is checked out in the folder of that repository")
 
 
-def name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
-    """A branch cannot be made beside others: for git, `x/y` lies in a folder `x`, which is then no branch."""
+def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
+    """A branch cannot exist beside others: `x/y` lies in a folder `x`, which then can be no branch."""
     shown, one = ", ".join(others[:5]), others[0]
     kept = one.replace("/", "-")
     moved = shlex.join(["git", "push", "origin", f"origin/{one}:{HEADS}kept-{kept}", f":{HEADS}{one}"])
     return Conflict(
-        f"The branch {branch} cannot be made at {url}: it has {shown}, and git cannot keep both names.",
+        f"The branch {branch} cannot be created at {url}: it has {shown}, and git cannot keep both names.",
         code="branch-name-taken",
         next=f"Rename {one} there, in a clone of it: {moved} . What waits is then pushed by itself.",
         remote=url,
     )
 
 
-_ABSENT = re.compile(
-    r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
-    r"|not found|status code:? 404|failed to resolve path|does not exist",
-    re.IGNORECASE,
-)
-
-_REFUSED = re.compile(
-    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set"
-    r"|permission to \S+ denied|write access|not granted",
-    re.IGNORECASE,
-)
-
-# What libssh2 says when the server has no host key of a kind that known_hosts lists.
-_NO_COMMON_KEY = re.compile(r"unable to exchange encryption keys", re.IGNORECASE)
-
-_KEY_UNREAD = re.compile(r"unable to (?:extract public key from|open|read) private key", re.IGNORECASE)
-
-
-"""What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
-(for which pygit2 raises KeyError and ValueError)."""
-
-
 @contextmanager
 def translated(url: str, *, writes_there: bool = False) -> Iterator[None]:
-    """Turns what a network operation on `url` raises into ours; RemoteMoved and MaoError pass.
+    """Raises `to_error` in place of pygit2's errors of a network operation on `url`; RemoteMoved and MaoError
+    pass.
 
-    `writes_there`: it is the remote that writes in the block, as in a push, so that a full disk is not ours.
+    `writes_there`: the remote writes in the block, as in a push, so that a full disk is the remote's.
     """
     try:
         yield
     except pygit2.GitError as error:
         found = to_error(error, url, writes_there=writes_there)
-        if isinstance(found, RemoteMoved) and not writes_there:  # no race that was lost there: a lock of ours
+        if isinstance(found, RemoteMoved) and not writes_there:  # not a lost race: a lock of ours
             found = away(url, str(found))
         raise found from error
 
 
 @contextmanager
 def at_remote(url: str, path: Path) -> Iterator[None]:
-    """In the block only a remote on this machine is used, at `path`: whatever fails, failed there.
+    """In the block only a remote on this machine is used, at `path`: whatever fails, fails there.
 
-    Raises RemoteUnavailable and InvalidInput (`dataset-unreachable`), never what our disk is blamed for.
+    Raises RemoteUnavailable and InvalidInput (`dataset-unreachable`).
     """
     try:
         yield
-    except TROUBLE as error:
+    except RAW_ERRORS as error:
         raise remote_trouble(error, url, path) from error
 
 
 @contextmanager
 def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
-    """In the block a remote at `path` of this machine is read, and written to our clone at `own`.
+    """In the block a remote at `path` of this machine is read, and our clone at `own` is written to.
 
-    The two are told apart by the path that the error names, and where it names none by what failed: only we
-    were written to. What failed here passes as it is, or as `disk-full`.
+    Which of the two failed is told by the path in the error, or by the kind of failure: only ours is written
+    to. What failed here passes as it is, or as `disk-full`.
     """
     try:
         yield
-    except TROUBLE as error:
+    except RAW_ERRORS as error:
         if _is_ours(error, path, own):
             if is_full(error):
                 raise disk_full(f"there was no room while fetching from {url}") from error
@@ -204,26 +183,26 @@ def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
 
 def _is_ours(error: Exception, path: Path, own: Path) -> bool:
     named = f"{error} {getattr(error, 'filename', '')}"
-    places = [(len(str(each)), each is own) for each in (path, own) if f"{each}/" in f"{named}/"]
+    places = [(len(str(place)), place is own) for place in (path, own) if f"{place}/" in f"{named}/"]
     if places:
         return max(places)[1]
     if errno_of(error) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
-    return not _tells(error) and shutil.disk_usage(own).free < NEARLY_FULL
+    return not _has_words(error) and shutil.disk_usage(own).free < NEARLY_FULL
 
 
-def _tells(error: BaseException) -> bool:
-    """Whether an error has any words of its own; libgit2 has none when a write ends early."""
+def _has_words(error: BaseException) -> bool:
+    """Whether an error says anything; libgit2's do not when a write ends early."""
     return str(error) not in ("", "no error")
 
 
 def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
     """The exception for a remote on this machine that failed."""
-    number, message = errno_of(error), stable(str(error).strip().rstrip("."))
+    number, message = errno_of(error), stable_text(str(error).strip().rstrip("."))
     if kind := unsupported_error(message, url, path):
         return kind
     place = quote(str(path))
-    if is_full(error) or (not _tells(error) and _is_nearly_full(path)):
+    if is_full(error) or (not _has_words(error) and _is_nearly_full(path)):
         code, why = "remote-full", "there is no room on its file system, or its quota is used up"
         next_step = f"Make room there: df -h {place}; quota."
     elif number == errno.EROFS:
@@ -232,23 +211,19 @@ def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
     elif number in (errno.EACCES, errno.EPERM):
         code, why = "remote-no-permission", f"user {os.geteuid()} has no permission ({message})"
         next_step = f"Give the node's user access to all of {place}: chown, chmod."
-    elif _is_absent(error, number, path):
+    elif (number in (errno.ENOENT, errno.ENOTDIR) and not path.exists()) or (
+        number is None and _ABSENT.search(str(error)) and not isinstance(error, KeyError)
+    ):
         return unreachable(url, message)
     else:
         code, why = "remote-unavailable", message
-        next_step = f"See that it is in order: ls {place}; git -C {place} fsck."
+        next_step = f"Check it: ls {place}; git -C {place} fsck."
     return RemoteUnavailable(
         f"The remote {url} cannot be used: {why}.",
         code=code,
         next=f"{next_step} What is not pushed is kept on this node and tried again.",
         remote=url,
     )
-
-
-def _is_absent(error: Exception, number: int | None, path: Path) -> bool:
-    if number is None:
-        return _ABSENT.search(str(error)) is not None and not isinstance(error, KeyError)
-    return number in (errno.ENOENT, errno.ENOTDIR) and not path.exists()
 
 
 def _is_nearly_full(path: Path) -> bool:
@@ -266,13 +241,13 @@ def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) ->
         return (
             no_room_there(url, message)
             if writes_there
-            else disk_full(f"no room was left while talking with {url}")
+            else disk_full(f"no room was left while talking to {url}")
         )
     if isinstance(error, pygit2.CertificateError) or _NO_COMMON_KEY.search(message):
         return _certificate(url, message)
     if kind := unsupported_error(message, url):
         return kind
-    if _KEY_UNREAD.search(message):  # though it looked well, see `ssh_keys`
+    if _KEY_UNREAD.search(message):  # though it looked usable, see `access.key_fault`
         return no_key(
             url,
             f"the SSH library does not read it ({message})",
@@ -290,7 +265,7 @@ def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) ->
 
 
 def away(url: str, why: str) -> RemoteUnavailable:
-    """The remote does not answer, or not as git does, for a reason that may pass."""
+    """The remote does not answer, or not as git does, for a reason that may be temporary."""
     return RemoteUnavailable(
         f"The remote {url} does not answer: {why}.",
         next="Check the network and the server; the node goes on with what it has and tries again.",
@@ -299,7 +274,9 @@ def away(url: str, why: str) -> RemoteUnavailable:
 
 
 def unreachable(url: str, why: str) -> InvalidInput:
-    """There is no repository at `url`. What libgit2 says of a path is of its transports, not of the path."""
+    """There is no repository at `url`. For a path libgit2's own words are about its transports, so ours are
+    used.
+    """
     path = local_path(url)
     what, advice = (why, "") if path is None else what_is_there(path)
     because = f": {what}" if what else ""
@@ -313,7 +290,7 @@ def unreachable(url: str, why: str) -> InvalidInput:
 
 
 def auth_failed(url: str, why: str) -> Forbidden:
-    """The remote did not let us in."""
+    """The remote refused our credentials."""
     return Forbidden(
         f"The remote {url} refused this node: {why}.",
         code="remote-auth-failed",
@@ -324,20 +301,20 @@ def auth_failed(url: str, why: str) -> Forbidden:
 
 
 def no_key(url: str, why: str, advice: str | None) -> Forbidden:
-    """This node has no key that it could show; the remote was not even asked."""
+    """This node has no usable key, so the remote was not even asked."""
     return Forbidden(
         f"The remote {url} asks for an SSH key, and this node has none that it can use: {why}.",
         code="ssh-key-unusable" if advice else "remote-auth-failed",
         next=advice
         or "Put a private key without passphrase into the key directory (MAO_SSH_DIR) as id_ed25519, and "
-        "have its public part added at the remote, with the right to write.",
+        "have its public part added at the remote, with write access.",
         remote=url,
     )
 
 
 def _certificate(url: str, message: str) -> MaoError:
-    site = host_keys.ssh_host_of(url)
-    if site is None:
+    host = host_keys.ssh_host_of(url)
+    if host is None:
         return Forbidden(
             f"The certificate of {url} is not trusted: {message}.",
             code="remote-certificate-refused",
@@ -345,5 +322,5 @@ def _certificate(url: str, message: str) -> MaoError:
             remote=url,
         )
     home = pygit2.settings.homedir or "/"
-    found = host_keys.known_keys(host_keys.read_known_hosts(home), site)
-    return host_keys.refusal(site, found, host_keys.scan(site), host_keys.file_fault(home))
+    found = host_keys.known_keys(host_keys.read_known_hosts(home), host)
+    return host_keys.untrusted(host, found, host_keys.scan_host_key(host), host_keys.known_hosts_fault(home))

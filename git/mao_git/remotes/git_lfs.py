@@ -13,61 +13,58 @@ import pygit2
 
 from mao_git import repository
 from mao_git.lfs import content_path
-from mao_git.repository import Clone
+from mao_git.repository import Repository
 from mao_shared.errors import MaoError, NotFound, RemoteUnavailable, Unavailable
 
 from . import host_keys
 from .access import RemoteAccess
 from .errors import auth_failed
 
-_AT_ONCE = 100  # objects a call
-
-_SILENCE = 60  # seconds without any progress
-
-_LONGEST = 12 * 3600  # seconds for one call, however large the files
-
+_BATCH = 100  # objects a call
+_INACTIVITY = 60  # seconds without any progress
+_TIMEOUT = 12 * 3600  # seconds for one call, however large the files
 _REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
-
 _ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
 
-def push_content(clone: Clone, access: RemoteAccess) -> None:
-    """Gives the remote the content that it has not got yet; raises MaoError."""
-    waiting = clone.path / "lfs" / "waiting"
+def push_content(repo: Repository, access: RemoteAccess) -> None:
+    """Pushes the content that the remote does not have yet. Raises MaoError."""
+    waiting = repo.path / "lfs" / "waiting"
     names = sorted(path.name for path in waiting.iterdir()) if waiting.is_dir() else []
-    here = [name for name in names if content_path(clone, name).exists()]
-    for begin in range(0, len(here), _AT_ONCE):
-        _run(clone, access, ["push", "--object-id", "origin", *here[begin : begin + _AT_ONCE]])
+    here = [name for name in names if content_path(repo, name).exists()]
+    for begin in range(0, len(here), _BATCH):
+        _run(repo, access, ["push", "--object-id", "origin", *here[begin : begin + _BATCH]])
     for name in names:
         (waiting / name).unlink(missing_ok=True)
 
 
-def bring_content(clone: Clone, commit: str, access: RemoteAccess) -> None:
-    """Fetches the content of all pointers in a commit that is not here; raises MaoError."""
-    _run(clone, access, ["fetch", "origin", commit])
+def fetch_lfs(repo: Repository, commit: str, access: RemoteAccess) -> None:
+    """Fetches the content of all pointers in a commit that is not here. Raises MaoError."""
+    _run(repo, access, ["fetch", "origin", commit])
 
 
-def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
-    argv = ["git", "-C", str(clone.path), *_options(clone.url, access), "lfs", *words]
-    if (site := host_keys.ssh_host_of(clone.url)) is not None:  # it may be spoken to before git itself is
-        host_keys.admit(pygit2.settings.homedir or "/", site)
+def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
+    argv = ["git", "-C", str(repo.path), *_options(repo.url, access), "lfs", *words]
+    if (host := host_keys.ssh_host_of(repo.url)) is not None:  # git-lfs may connect before git itself does
+        host_keys.trust_listed(pygit2.settings.homedir or "/", host)
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
-            argv, env=_environment(access), capture_output=True, text=True, timeout=_LONGEST, check=False
+            argv, env=_environment(access), capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
     except FileNotFoundError:
         raise _no_program() from None
     except subprocess.TimeoutExpired:
         raise RemoteUnavailable(
-            f"Git LFS did not end in {_LONGEST} s at {clone.url}.", remote=clone.url
+            f"Git LFS did not end in {_TIMEOUT} s at {repo.url}.", remote=repo.url
         ) from None
     if done.returncode != 0:
-        _fail(clone, done.stderr.strip() or done.stdout.strip())
+        _fail(repo, done.stderr.strip() or done.stdout.strip())
 
 
 def _options(url: str, access: RemoteAccess) -> list[str]:
-    """Where content goes and comes from, and that none is left out, is our own choice: no `.lfsconfig` of a
-    dataset can say otherwise."""
+    """Settings that override any `.lfsconfig` of the dataset: where content goes to and comes from, and that
+    none is left out.
+    """
     endpoint = _endpoint(url, access)
     settings = {
         "lfs.url": endpoint,
@@ -79,7 +76,7 @@ def _options(url: str, access: RemoteAccess) -> list[str]:
         "lfs.locksverify": "false",
         "lfs.dialtimeout": "15",
         "lfs.tlstimeout": "15",
-        "lfs.activitytimeout": str(_SILENCE),
+        "lfs.activitytimeout": str(_INACTIVITY),
         "credential.helper": "",
         "safe.directory": "*",
     }
@@ -97,7 +94,7 @@ def _endpoint(url: str, access: RemoteAccess) -> str:
 
 
 def _environment(access: RemoteAccess) -> dict[str, str]:
-    """ssh is given the keys by the link to their folder, whose own path may mean something to it."""
+    """ssh gets the keys by the link to their folder, whose own path may have a meaning to ssh."""
     home = str(pygit2.settings.homedir)
     ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
     ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
@@ -113,24 +110,24 @@ def _environment(access: RemoteAccess) -> dict[str, str]:
     }
 
 
-def _fail(clone: Clone, said: str) -> NoReturn:
-    line = " ".join(said.split())[-500:]
-    if "is not a git command" in said or "lfs' is not" in said:
+def _fail(repo: Repository, output: str) -> NoReturn:
+    line = " ".join(output.split())[-500:]
+    if "is not a git command" in output or "lfs' is not" in output:
         raise _no_program()
-    if _REFUSED.search(said):
-        raise auth_failed(clone.url, f"Git LFS: {line}")
-    if _ABSENT.search(said):
+    if _REFUSED.search(output):
+        raise auth_failed(repo.url, f"Git LFS: {line}")
+    if _ABSENT.search(output):
         raise NotFound(
-            f"Git LFS has no such content at {clone.url}: {line}",
+            f"Git LFS has no such content at {repo.url}: {line}",
             code="lfs-content-missing",
-            next="See that the remote serves Git LFS, and push what is missing: git lfs push --all origin.",
-            remote=clone.url,
+            next="Check that the remote serves Git LFS, and push what is missing: git lfs push --all origin.",
+            remote=repo.url,
         )
     raise RemoteUnavailable(
-        f"Git LFS failed at {clone.url}: {line}",
+        f"Git LFS failed at {repo.url}: {line}",
         code="lfs-failed",
         next="The content is kept on this node and is pushed later. Check that the remote serves Git LFS.",
-        remote=clone.url,
+        remote=repo.url,
     )
 
 

@@ -1,8 +1,8 @@
 """A remote on this machine: its branches, and a push by compare-and-set.
 
-libgit2's own local transport sets the remote's branch without looking whether it has moved since it was
-read, so that two pushes at once lose one. Here the objects are copied first, then each branch is moved under
-its lock.
+libgit2's own local transport sets the remote's branch without checking whether it has moved since it was
+read, so that of two pushes at once one is lost. Here the objects are copied first, then each branch is moved
+under its lock.
 """
 
 from __future__ import annotations
@@ -16,75 +16,82 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag, SortMode
 
-from mao_git.branches import compare_and_set, in_the_way
+from mao_git.branches import compare_and_set, conflicting_branches
 from mao_git.errors import RemoteMoved
 from mao_git.maintenance import lock_age, pushing
-from mao_git.objects import copy_blob, require_whole
-from mao_git.repository import HEADS, Clone
+from mao_git.objects import check_object, copy_blob
+from mao_git.repository import HEADS, Repository
 from mao_shared.errors import MaoError, RemoteUnavailable
 
-from .errors import Refusal, at_remote, branch_checked_out, name_taken
+from .errors import Refusal, at_remote, branch_checked_out, branch_name_taken
 from .unsupported import SHALLOW
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
 
-def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
-    """See `remote.push`; `path`: where the remote really is. What was refused: at most one, and all after it
-    was not tried.
-
-    What fails at the remote is raised as such, see `errors.at_remote`; what fails in our clone as it is.
+def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
+    """See `sync.push`. `path`: where the remote really is. Returns the refused branch, if any; those after it
+    are not tried. What fails at the remote is raised as `errors.at_remote` says; what fails in our clone as
+    it is.
     """
-    at = partial(at_remote, clone.url, path)
+    at = partial(at_remote, repo.url, path)
     with at():
         remote = open_local(path)
-        tips = {name: _tip(remote, name) for name in branches}
-        there = _all_tips(remote)
+        known = {name: remote.references.get(HEADS + name) for name in branches}
+        tips = {
+            name: None if reference is None else str(reference.target) for name, reference in known.items()
+        }
+        references = [remote.references[name].resolve() for name in remote.references if name != "HEAD"]
+        there = [reference.target for reference in references if isinstance(reference.target, pygit2.Oid)]
         names = list(remote.branches.local)
         checked_out = None if remote.is_bare else remote.references["HEAD"].target
     refused: dict[str, Refusal] = {}
     wanted: dict[str, str] = {}
     for name, new in branches.items():
         if HEADS + name == checked_out:
-            refused[name] = branch_checked_out(clone.url, name)
-        elif refusal := _why_not(clone, name, new, tips[name], names):
+            refused[name] = branch_checked_out(repo.url, name)
+        elif refusal := _refusal(repo, name, new, tips[name], names):
             refused[name] = refusal
         if refused:
             break
         wanted[name] = new
-    for commit in _missing_commits(clone, there, list(wanted.values())):
-        _copy_commit(_Copy(clone, remote, at), commit)
+    for commit in _missing_commits(repo, there, list(wanted.values())):
+        check_object(repo, str(commit.tree_id))
+        parent = commit.parents[0].tree if commit.parents else None  # what it has is at the remote already
+        copy = _Copy(repo, remote, at)
+        _copy_tree(copy, commit.tree, parent)
+        copy.write(ObjectType.COMMIT, commit.read_raw())
     moves = {HEADS + name: new for name, new in wanted.items() if tips[name] != new}
-    with pushing(clone, Path(remote.path), moves):
+    with pushing(repo, Path(remote.path), moves):
         for reference, new in moves.items():
             name = reference.removeprefix(HEADS)
             try:
                 with at():
                     moved = compare_and_set(remote, reference, new, tips[name])
-            except MaoError as error:  # of this branch, say its folder is closed to us
+            except MaoError as error:  # of this branch only, say for the rights of its folder
                 return {name: error}
             if not moved:
-                left = _lock_left(Path(remote.path), name)
-                return {name: left or RemoteMoved(f"{name} was moved meanwhile, or is locked")}
+                stale = _stale_lock(Path(remote.path), name)
+                return {name: stale or RemoteMoved(f"{name} was moved meanwhile, or is locked")}
     return refused
 
 
-def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
-    """What to raise when a branch stays locked by somebody who is gone; None when it was just in use."""
+def _stale_lock(path: Path, name: str) -> RemoteUnavailable | None:
+    """What to raise when a killed process left a branch locked; None when it is just in use."""
     age = lock_age(path, HEADS + name)
     if age is None or age < STALE_LOCK:
         return None
     lock = path / f"{HEADS}{name}.lock"
     return RemoteUnavailable(
-        f"The branch {name} of {path} is locked: a killed writer left {lock}.",
+        f"The branch {name} of {path} is locked: a killed process left {lock}.",
         code="remote-locked",
-        next=f"See that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
+        next=f"Check that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
         remote=str(path),
     )
 
 
 def open_local(path: Path) -> pygit2.Repository:
-    """A remote on this machine; raises pygit2.GitError, also for a shallow one, which has not all commits."""
+    """A remote on this machine. Raises pygit2.GitError, also for a shallow one, which lacks commits."""
     git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
     if git.is_shallow:
         raise pygit2.GitError(SHALLOW)
@@ -101,62 +108,43 @@ def local_default(path: Path) -> str | None:
     """The branch that HEAD names, if it exists; raises pygit2.GitError."""
     git = open_local(path)
     named = git.references["HEAD"].target
-    if not isinstance(named, str):  # no branch is checked out: any that is there
+    if not isinstance(named, str):  # HEAD is detached: any branch at that commit
         return next((name for name in git.branches.local if git.branches.local[name].target == named), None)
     return named.removeprefix(HEADS) if named in git.references else None
 
 
-def _tip(remote: pygit2.Repository, name: str) -> str | None:
-    reference = remote.references.get(HEADS + name)
-    return None if reference is None else str(reference.target)
-
-
-def _why_not(clone: Clone, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
+def _refusal(repo: Repository, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
     """Why a branch cannot be moved from `old` to `new` beside the others; None when it can."""
     if old is None:
-        others = in_the_way(name, names)
-        return name_taken(clone.url, name, others) if others else None
-    if old != new and (old not in clone.git or not clone.git.descendant_of(new, old)):
+        others = conflicting_branches(name, names)
+        return branch_name_taken(repo.url, name, others) if others else None
+    if old != new and (old not in repo.git or not repo.git.descendant_of(new, old)):
         return RemoteMoved(f"{name} has commits that are not here")
     return None
 
 
-def _all_tips(remote: pygit2.Repository) -> list[pygit2.Oid]:
-    names = [name for name in remote.references if name != "HEAD"]
-    targets = (remote.references[name].resolve().target for name in names)
-    return [target for target in targets if isinstance(target, pygit2.Oid)]
-
-
-def _missing_commits(clone: Clone, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
+def _missing_commits(repo: Repository, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
     """Commits that no reference of the remote leads to, parents first."""
-    walker = clone.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
+    walker = repo.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
     for tip in tips:
         walker.push(tip)
     for target in there:
-        if target in clone.git:
+        if target in repo.git:
             walker.hide(target)
     yield from walker
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """From a clone of ours to a remote; `at`: for blocks that use the remote only."""
+    """From our clone to a remote. `at`: see `objects.Target`."""
 
-    clone: Clone
+    repo: Repository
     target: pygit2.Repository
     at: Callable[[], AbstractContextManager[None]]
 
     def write(self, kind: ObjectType, data: bytes) -> None:
         with self.at():
             self.target.write(kind, data)
-
-
-def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
-    """The commit after all that it holds; what its first parent has as well is there already."""
-    require_whole(copy.clone, str(commit.tree_id))
-    parent = commit.parents[0].tree if commit.parents else None
-    _copy_tree(copy, commit.tree, parent)
-    copy.write(ObjectType.COMMIT, commit.read_raw())
 
 
 def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> None:
@@ -168,8 +156,8 @@ def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> Non
         if before is not None and before.id == entry.id:
             continue
         if isinstance(entry, pygit2.Tree):
-            require_whole(copy.clone, str(entry.id))
+            check_object(copy.repo, str(entry.id))
             _copy_tree(copy, entry, before if isinstance(before, pygit2.Tree) else None)
         elif entry.filemode != FileMode.COMMIT:
-            copy_blob(copy.clone.git, copy.target, entry.id, copy.at)
+            copy_blob(copy.repo.git, copy.target, entry.id, copy.at)
     copy.write(ObjectType.TREE, tree.read_raw())

@@ -11,16 +11,16 @@ import pygit2
 from pygit2.enums import CredentialType, FetchPrune
 
 from mao_git.branches import (
-    begin_known,
+    conflicting_branches,
     forget_remote,
-    in_the_way,
+    init_upstream_base,
     list_branches,
-    note_known,
     note_pushed,
     note_seen,
+    set_upstream_base,
 )
 from mao_git.errors import RemoteMoved
-from mao_git.repository import FETCH_SPEC, HEADS, Clone
+from mao_git.repository import FETCH_SPEC, HEADS, Repository
 from mao_shared.errors import Forbidden, InvalidInput, MaoError
 from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
 
@@ -41,14 +41,14 @@ from .git_lfs import push_content
 from .local import local_branches, local_default, push_local
 from .unsupported import unsupported_error
 
-# A branch took the place of another's folder, or the other way round: `x/y` and `x` are not there together.
-_BESIDE = re.compile(
+# A branch replaced another's folder, or the other way round: `x/y` and `x` cannot exist together.
+_NAME_CONFLICT = re.compile(
     r"parent is not directory|could not remove directory|exists; cannot create|path to reference .* collides"
     r"|there are (?:still refs under|refs beneath)|is a directory|not a directory",
     re.IGNORECASE,
 )
-_NOTHING = "refs/heads/mao-none:refs/heads/mao-none"
-_MOST_WORDS = 2000  # characters of what a server says that are kept
+_NO_BRANCH = "refs/heads/mao-none:refs/heads/mao-none"
+_MAX_OUTPUT = 2000  # characters that are kept of a server's messages
 _PROGRESS = re.compile(
     r"(?:Resolving deltas|Unpacking objects|Checking connectivity|Processing)\b", re.IGNORECASE
 )
@@ -56,20 +56,20 @@ _PROGRESS = re.compile(
 
 @dataclass(eq=False)
 class _RemoteCallbacks(pygit2.RemoteCallbacks):
-    """One conversation: offers each key once, trusts only what the library found in order."""
+    """For one conversation: offers each key once, and trusts only hosts that libssh2 found in known_hosts."""
 
     url: str
     access: RemoteAccess
     refused: dict[str, str] = field(default_factory=dict)
-    said: str = ""
+    output: str = ""
 
     def __post_init__(self) -> None:
         super().__init__()
         self._keys: Iterator[Path] = iter(self.access.private_keys())
         self._offered: list[str] = []
-        site = host_keys.ssh_host_of(self.url)
-        if site is not None:
-            host_keys.admit(pygit2.settings.homedir or "/", site)
+        host = host_keys.ssh_host_of(self.url)
+        if host is not None:
+            host_keys.trust_listed(pygit2.settings.homedir or "/", host)
 
     def credentials(
         self, _url: str, username_from_url: str | None, allowed_types: CredentialType
@@ -80,19 +80,19 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
             if key is not None:
                 self._offered.append(key.name)
                 return pygit2.Keypair(user, None, str(key), "")
-            raise self._no_key_was_taken()
+            raise self._keys_refused()
         if allowed_types & CredentialType.USERNAME:
             return pygit2.Username(user)
         raise auth_failed(self.url, "it asks for a password, and MAO has none")
 
-    def _no_key_was_taken(self) -> Forbidden:
+    def _keys_refused(self) -> Forbidden:
         folder = self.access.key_dir
         if not self._offered:
-            return no_key(self.url, access.why_no_key(folder), access.what_to_do(folder))
+            return no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
         others = [
-            each.words
-            for each in access.key_faults(folder)
-            if each.name in access.KEY_NAMES and not each.usable
+            fault.words
+            for fault in access.key_faults(folder)
+            if fault.name in access.KEY_NAMES and not fault.usable
         ]
         unused = f"; not offered: {'; '.join(others)}" if others else ""
         return auth_failed(self.url, f"it did not take this node's keys ({', '.join(self._offered)}){unused}")
@@ -101,15 +101,15 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
         return valid  # for SSH: libssh2 found this very key in known_hosts
 
     def sideband_progress(self, string: str) -> None:
-        self.said = (self.said + string)[-_MOST_WORDS:]
+        self.output = (self.output + string)[-_MAX_OUTPUT:]
 
-    def words(self) -> str:
-        """What the server's hooks and git said, for a person; `` when nothing."""
+    def message(self) -> str:
+        """What the server's hooks and git wrote, as a sentence; `` when nothing."""
         lines = (
-            re.sub(r"[^ -~\u00a1-\uffff]+", "", each).strip() for each in re.split(r"[\r\n]+", self.said)
+            re.sub(r"[^ -~\u00a1-\uffff]+", "", line).strip() for line in re.split(r"[\r\n]+", self.output)
         )
-        told = "; ".join(each for each in lines if each and not _PROGRESS.match(each))
-        return f" It says: {told}." if told else ""
+        text = "; ".join(line for line in lines if line and not _PROGRESS.match(line))
+        return f" It says: {text}." if text else ""
 
     def push_update_reference(self, refname: str, message: str | None) -> None:
         if message is not None:
@@ -117,99 +117,100 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
 
 
 def check_url(url: str) -> None:
-    """Raises InvalidInput for a URL that git must not be let loose on; the registry checks it as well."""
+    """Raises InvalidInput for a URL that git must not be given; the registry checks it as well."""
     if fault := remote_url_fault(url):
         raise InvalidInput(
             f"The remote {url!r} is refused: {fault}.", code="dataset-url-refused", next=f"Give {ALLOWED}."
         )
 
 
-def _remote(clone: Clone, url: str) -> pygit2.Remote:
-    return clone.git.remotes.create_anonymous(normalized_url(url))
+def _remote(repo: Repository, url: str) -> pygit2.Remote:
+    return repo.git.remotes.create_anonymous(normalized_url(url))
 
 
-def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
-    """Brings all branches of the remote up to date; raises what `errors.to_error` names.
+def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
+    """Fetches all branches of the remote. Raises what `errors.to_error` returns.
 
     `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
     machine always gives all.
     """
-    check_url(clone.url)
-    for branch in list_branches(clone):
-        begin_known(clone, branch)
-    path = access.local(clone.url)
+    check_url(repo.url)
+    for branch in list_branches(repo):
+        init_upstream_base(repo, branch)
+    path = access.local(repo.url)
     if path is not None:
-        _fetch_local(clone, path)
+        _fetch_local(repo, path)
     else:
-        _fetch_remote(clone, access, depth)
-    for branch, tip in list_branches(clone, remote=True).items():
-        note_seen(clone, branch, tip)
+        _fetch_remote(repo, access, depth)
+    for branch, tip in list_branches(repo, remote=True).items():
+        note_seen(repo, branch, tip)
 
 
-def _fetch_remote(clone: Clone, access: RemoteAccess, depth: int) -> None:
+def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
     try:
-        _fetch_over_network(clone, access, depth)
+        _fetch_over_network(repo, access, depth)
     except pygit2.GitError as error:
-        if not _BESIDE.search(str(error)):
-            raise to_error(error, clone.url) from error
-        forget_remote(clone, look_at(clone, clone.url, access))
-        with translated(clone.url):
-            _fetch_over_network(clone, access, depth)
+        if not _NAME_CONFLICT.search(str(error)):
+            raise to_error(error, repo.url) from error
+        forget_remote(repo, ls_remote(repo, repo.url, access))
+        with translated(repo.url):
+            _fetch_over_network(repo, access, depth)
 
 
-def _fetch_over_network(clone: Clone, access: RemoteAccess, depth: int) -> None:
-    talk = _RemoteCallbacks(clone.url, access)
-    _remote(clone, clone.url).fetch([FETCH_SPEC], callbacks=talk, prune=FetchPrune.PRUNE, depth=depth)
+def _fetch_over_network(repo: Repository, access: RemoteAccess, depth: int) -> None:
+    callbacks = _RemoteCallbacks(repo.url, access)
+    _remote(repo, repo.url).fetch([FETCH_SPEC], callbacks=callbacks, prune=FetchPrune.PRUNE, depth=depth)
 
 
-def _fetch_local(clone: Clone, path: Path) -> None:
-    """From where the remote really is, whatever its URL leads to by now."""
-    with at_remote(clone.url, path):
+def _fetch_local(repo: Repository, path: Path) -> None:
+    """`path`: where the remote really is, whatever its URL leads to by now."""
+    with at_remote(repo.url, path):
         there = local_branches(path)
-    seen = list_branches(clone, remote=True)
+    seen = list_branches(repo, remote=True)
     if there == seen:
         return
-    if any(in_the_way(name, seen) for name in there.keys() - seen.keys()):
-        forget_remote(clone, there)
-    with from_remote(clone.url, path, clone.path):
-        clone.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
+    if any(conflicting_branches(name, seen) for name in there.keys() - seen.keys()):
+        forget_remote(repo, there)
+    with from_remote(repo.url, path, repo.path):
+        repo.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
 
 
-def require_usable_if_empty(clone: Clone, access: RemoteAccess) -> None:
-    """Raises InvalidInput (`remote-unsupported`) for an empty repository that could not be pushed to, such as
-    one with SHA-256: only a push shows that, so one of nothing is begun. Whether we may push does not count.
+def check_pushable(repo: Repository, access: RemoteAccess) -> None:
+    """Raises InvalidInput (`remote-unsupported`) for an empty remote that could not be pushed to, such as one
+    with SHA-256. Only a push shows that, so an empty one is tried; whether we have the right to push does not
+    matter.
     """
-    if access.local(clone.url) is not None or look_at(clone, clone.url, access):
+    if access.local(repo.url) is not None or ls_remote(repo, repo.url, access):
         return
     try:
-        _remote(clone, clone.url).push([_NOTHING], callbacks=_RemoteCallbacks(clone.url, access))
+        _remote(repo, repo.url).push([_NO_BRANCH], callbacks=_RemoteCallbacks(repo.url, access))
     except pygit2.GitError as error:
-        if kind := unsupported_error(str(error), clone.url):
+        if kind := unsupported_error(str(error), repo.url):
             raise kind from error
 
 
-def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
-    """Names and tips of the branches at another remote; raises what `errors.to_error` names."""
+def ls_remote(repo: Repository, url: str, access: RemoteAccess) -> dict[str, str]:
+    """Names and tips of the branches at any remote. Raises what `errors.to_error` returns."""
     check_url(url)
     path = access.local(url)
     if path is not None:
         with at_remote(url, path):
             return local_branches(path)
     with translated(url):
-        remote = _remote(clone, url)
+        remote = _remote(repo, url)
         heads = remote.list_heads(callbacks=_RemoteCallbacks(url, access))
     return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
 
 
-def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
+def default_branch(repo: Repository, access: RemoteAccess) -> str | None:
     """The branch that the remote's HEAD names, if that branch exists."""
-    check_url(clone.url)
-    path = access.local(clone.url)
+    check_url(repo.url)
+    path = access.local(repo.url)
     if path is not None:
-        with at_remote(clone.url, path):
+        with at_remote(repo.url, path):
             return local_default(path)
-    with translated(clone.url):
-        heads = _remote(clone, clone.url).list_heads(callbacks=_RemoteCallbacks(clone.url, access))
+    with translated(repo.url):
+        heads = _remote(repo, repo.url).list_heads(callbacks=_RemoteCallbacks(repo.url, access))
     known = {head.name: str(head.oid) for head in heads}
     named = next((head.symref_target for head in heads if head.name == "HEAD"), None)
     if named is None and "HEAD" in known:  # an old server does not say which branch HEAD is
@@ -217,55 +218,57 @@ def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
     return named.removeprefix(HEADS) if named in known and named is not None else None
 
 
-def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
-    """Moves branches of the remote to commits of ours, which must be there under the branches' names.
+def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> None:
+    """Moves branches of the remote to our branches of the same names. `branches`: name → tip.
 
-    A branch that is refused holds none back that comes before it: those that got through are noted. Those
-    after it may be built upon it, and wait. Raises RemoteMoved when the remote has commits that one does not
-    contain, Forbidden (`push-refused`) when it does not want one, Conflict (`branch-name-taken`), and what
-    `errors.to_error` names.
+    Of several, those before a refused one are pushed and recorded; those after it may be built upon it, and
+    wait. Raises RemoteMoved when the remote has commits that ours lacks, Forbidden (`push-refused`), Conflict
+    (`branch-name-taken`), and what `errors.to_error` returns.
     """
-    check_url(clone.url)
-    push_content(clone, access)
-    path = access.local(clone.url)
+    check_url(repo.url)
+    push_content(repo, access)
+    path = access.local(repo.url)
     if path is not None:
-        refused = push_local(clone, path, branches)
+        refused = push_local(repo, path, branches)
     else:
-        refused = _push_over_network(clone, branches, access)
+        refused = _push_over_network(repo, branches, access)
     for name, tip in branches.items():
         if name in refused:
             raise refused[name]
-        note_pushed(clone, name, tip)
-        note_known(clone, name, tip)
-        note_seen(clone, name, tip)
+        note_pushed(repo, name, tip)
+        set_upstream_base(repo, name, tip)
+        note_seen(repo, name, tip)
 
 
-def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
-    """What was refused, by branch. Those of one push may all be refused for one among them (a pre-receive
-    hook), so that they are tried one by one then."""
-    refused = _push_once(clone, branches, access)
-    some_got_through = len(refused) < len(branches)
-    if len(branches) == 1 or some_got_through or all(isinstance(e, RemoteMoved) for e in refused.values()):
+def _push_over_network(
+    repo: Repository, branches: dict[str, str], access: RemoteAccess
+) -> dict[str, Refusal]:
+    """Branch → why it was refused. A pre-receive hook refuses all for one of them: then they are tried one by
+    one.
+    """
+    refused = _push_once(repo, branches, access)
+    partly = len(refused) < len(branches)
+    if len(branches) == 1 or partly or all(isinstance(e, RemoteMoved) for e in refused.values()):
         return refused
     for name, tip in branches.items():
-        if refused := _push_once(clone, {name: tip}, access):
+        if refused := _push_once(repo, {name: tip}, access):
             break
     return refused
 
 
-def _push_once(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
-    talk = _RemoteCallbacks(clone.url, access)
+def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
+    callbacks = _RemoteCallbacks(repo.url, access)
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
     try:
-        with translated(clone.url, writes_there=True):
-            _remote(clone, clone.url).push(specs, callbacks=talk)
+        with translated(repo.url, writes_there=True):
+            _remote(repo, repo.url).push(specs, callbacks=callbacks)
     except MaoError as error:
         if error.code not in NOT_TAKEN:
             raise
-        error.detail += talk.words()
+        error.detail += callbacks.message()
         return dict.fromkeys(branches, error)
     return {
-        name: refusal_of(clone.url, name, talk.refused[HEADS + name], talk.words())
+        name: refusal_of(repo.url, name, callbacks.refused[HEADS + name], callbacks.message())
         for name in branches
-        if HEADS + name in talk.refused
+        if HEADS + name in callbacks.refused
     }

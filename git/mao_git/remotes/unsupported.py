@@ -19,6 +19,11 @@ _CONVERT = (
     "Give it to MAO in git's usual form. With the git that made it: git clone --mirror {url} other, then "
     "push its branches to a new repository (git init --bare --ref-format=files), and name that one."
 )
+_PROMISOR = re.compile(r"promisor\s*=\s*true|partialclone", re.IGNORECASE)
+_PARTIAL = (
+    "is a partial clone (made with --filter) that lacks some of its content",
+    "Complete it: git -C {place} fetch --refetch --no-filter. Or name the one that it was cloned from.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,6 @@ _KINDS = (
 )
 
 
-_PROMISOR = re.compile(r"promisor\s*=\s*true|partialclone", re.IGNORECASE)
-
-
 def unsupported_error(message: str, url: str, path: Path | None = None) -> InvalidInput | None:
     """What to say of a repository that fails with these words for what it is; None for any other failure.
 
@@ -105,9 +107,10 @@ def unsupported_error(message: str, url: str, path: Path | None = None) -> Inval
     said = message.replace(str(path or _path_of(url)), "")  # a folder may be called anything
     for kind in _KINDS:
         if match := kind.said.search(said):
-            words = [each for each in match.groupdict().values() if each]
+            words = [word for word in match.groupdict().values() if word]
             return _error(url, path, kind.what.replace("{word}", words[0] if words else "another"), kind.next)
-    if path is not None and _lacks_an_object(said) and _is_partial(path):
+    lacks_object = any(words in said for words in ("object not found", "no match for id", "missing"))
+    if path is not None and lacks_object and _is_partial(path):
         return _error(url, path, *_PARTIAL)
     return None
 
@@ -126,16 +129,6 @@ def _path_of(url: str) -> str:
     """The folder on the server, as far as the URL names one."""
     _, scheme, rest = url.partition("://")
     return "/" + rest.partition("/")[2] if scheme else url.partition(":")[2] or url
-
-
-def _lacks_an_object(message: str) -> bool:
-    return any(words in message for words in ("object not found", "no match for id", "missing"))
-
-
-_PARTIAL = (
-    "is a partial clone (made with --filter) that lacks some of its content",
-    "Complete it: git -C {place} fetch --refetch --no-filter. Or name the one that it was cloned from.",
-)
 
 
 def _is_partial(path: Path) -> bool:

@@ -21,7 +21,7 @@ _HEAD = re.compile(r"ref: refs/\S+|[0-9a-f]{40}")
 
 
 def read_references(repository: Path) -> dict[str, str | None]:
-    """Name → id of all references; None for one whose file says none. Symbolic ones are left out."""
+    """Name → id of all references; None for one whose file has none. Symbolic ones are left out."""
     found: dict[str, str | None] = {}
     packed = repository / "packed-refs"
     if packed.exists():
@@ -41,31 +41,35 @@ def read_references(repository: Path) -> dict[str, str | None]:
 
 
 def shallow_ids(repository: Path) -> set[str]:
-    """Commits whose parents the clone need not have."""
+    """Commits whose parents a shallow clone need not have."""
     path = repository / "shallow"
     return set(path.read_text(errors="replace").split()) if path.is_file() else set()
 
 
-def fault_of(repository: Path, branch: str) -> str | None:
-    """What is broken in a clone that is there; None when it is in order.
+def fsck(repository: Path, branch: str) -> str | None:
+    """What is broken in a clone; None when it is in order.
 
-    All references, all commits, and all that the branches hold now or that was not pushed are looked at, so
-    that it takes as long as reading the dataset. `branch`: this node's, which is there once the remote was
+    Reads all references, all commits, and all content of the branches' tips and of what was not pushed, so
+    that it takes as long as reading the dataset. `branch`: this node's, which must exist once the remote was
     seen to have it.
     """
     for name in ("objects", "refs"):
         if not (repository / name).is_dir():
             return f"its folder {name} is missing"
     try:
-        fault = _fault_of_files(repository) or _fault_of_references(repository, branch)
+        if fault := _fault_of_files(repository):
+            return fault
+        references = read_references(repository)
     except OSError as error:
         return f"it cannot be read ({error})"
-    if fault is not None:
-        return fault
-    references = {name: oid for name, oid in read_references(repository).items() if oid is not None}
-    theirs = {oid for name, oid in references.items() if name.startswith(TRACKED)}
+    if damaged := [name for name, oid in references.items() if oid is None]:
+        return f"the file {damaged[0]} is empty or damaged"
+    if KNOWN + branch in references and HEADS + branch not in references:
+        return f"its branch {branch} is missing"
+    tips = {oid for oid in references.values() if oid is not None}
+    theirs = {oid for name, oid in references.items() if oid is not None and name.startswith(TRACKED)}
     try:
-        _check_all(RawObjects(repository), set(references.values()), theirs, shallow_ids(repository))
+        _check_all(RawObjects(repository), tips, theirs, shallow_ids(repository))
     except ObjectUnreadable as error:
         return f"the object {error}"
     return None
@@ -77,7 +81,7 @@ def _fault_of_files(repository: Path) -> str | None:
     except FileNotFoundError:
         return "its file HEAD is missing"
     if not _HEAD.fullmatch(head):
-        return "its file HEAD is spoilt"
+        return "its file HEAD is damaged"
     try:
         flags = RepositoryOpenFlag.BARE | RepositoryOpenFlag.NO_SEARCH
         return None if pygit2.Repository(str(repository), flags).remotes[REMOTE].url else "it has no remote"
@@ -87,18 +91,8 @@ def _fault_of_files(repository: Path) -> str | None:
         return f"it cannot be opened ({error})"
 
 
-def _fault_of_references(repository: Path, branch: str) -> str | None:
-    references = read_references(repository)
-    for name, oid in references.items():
-        if oid is None:
-            return f"the file {name} is emptied or spoilt"
-    if KNOWN + branch in references and HEADS + branch not in references:
-        return f"its branch {branch} is missing"
-    return None
-
-
 def _check_all(objects: RawObjects, tips: set[str], theirs: set[str], shallow: set[str]) -> None:
-    """`theirs`: tips that the remote has; of commits that only we have the content is looked at as well."""
+    """`theirs`: tips that the remote has. Of commits that only we have, all content is read as well."""
     seen: set[str] = set()
     content: set[str] = set()
     for some, ours in ((theirs, False), (tips - theirs, True)):
@@ -110,11 +104,6 @@ def _check_all(objects: RawObjects, tips: set[str], theirs: set[str], shallow: s
             seen.add(oid)
             commit = objects.commit(oid)
             todo += [] if oid in shallow else commit.parents
-            if ours or oid in tips:
-                _check_content(objects, commit.tree, content)
-
-
-def _check_content(objects: RawObjects, tree: str, seen: set[str]) -> None:
-    for oid, is_blob in objects.below(tree, seen):
-        if is_blob:
-            objects.check(oid)
+            for inner, is_blob in objects.below(commit.tree, content) if ours or oid in tips else ():
+                if is_blob:
+                    objects.check(inner)

@@ -1,7 +1,7 @@
-"""Putting on top of a new clone what a broken one had and the remote has not.
+"""Putting commits on top of a new clone that the broken one had and the remote has not.
 
-May be done again: what is there already, under its id or as the same step of the same run, is not put there
-twice. What can be read stays under its id; where a commit in between is spoilt, those above are made anew.
+May be repeated: what is there already, under its id or as the same step of the same run, is not put there
+twice. What can be read keeps its id; above a damaged commit the others are made again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType
 
-from mao_git.branches import KNOWN, RESCUED, contains, find_branch
+from mao_git.branches import KNOWN, RESCUED, contains, find_tip
 from mao_git.commits import Sign, merge_trees, write_commit
-from mao_git.errors import MergeConflict
+from mao_git.errors import MergeConflict, ObjectBroken
 from mao_git.objects import ObjectUnreadable, RawCommit, RawObjects, is_large, is_whole, loose_path
-from mao_git.repository import HEADS, Clone
+from mao_git.repository import HEADS, Repository
 from mao_git.trees import tree_of
 
 from .fsck import read_references
@@ -30,61 +30,61 @@ KeyOf = Callable[[str], str | None]
 
 @dataclass(slots=True)
 class Salvaged:
-    """`kept`: commits of ours that were put on top; `lost`: commit → why it could not be, and what it was."""
+    """`kept`: commits of ours that were put on top; `lost`: commit → why not, and what it held."""
 
     kept: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
 
 
-def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
-    """Gives `clone` the commits of our branch that only the repository `broken` has.
+def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
+    """Puts the commits of our branch that only the repository `broken` has on top of `repo`.
 
-    `key_of`: from a commit's message what it holds, the same for a copy of it; None for one that is not made
-    by this node for its branch. Raises what repository.TROUBLE lists when `clone` cannot be written to.
+    `key_of`: what a commit holds, by its message, the same for a copy of it; None for one that this node did
+    not make for its branch. Raises RepositoryError when `repo` cannot be written to.
     """
-    work = _Salvage(RawObjects(broken), clone, branch, key_of, sign)
+    work = _Salvage(RawObjects(broken), repo, branch, key_of, sign)
     references = read_references(broken)
-    work.bring(
+    work.salvage(
         references.get(HEADS + branch), unsure=HEADS + branch not in references or None in references.values()
     )
     for name, oid in references.items():
         if oid is not None and (name.startswith(RESCUED) or name == KNOWN + branch):
             work.keep_reference(name, oid)
-    theirs = find_branch(clone, branch, remote=True)
-    if theirs is not None and find_branch(clone, branch) is None:
-        clone.git.references.create(HEADS + branch, theirs)  # a step on its way builds upon it
-    _bring_large(broken, clone, work.done)
+    theirs = find_tip(repo, branch, remote=True)
+    if theirs is not None and find_tip(repo, branch) is None:
+        repo.git.references.create(HEADS + branch, theirs)  # a step under way builds upon it
+    _copy_lfs(broken, repo, work.done)
     return work.done
 
 
 class _Salvage:
     def __init__(
-        self, objects: RawObjects, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None
+        self, objects: RawObjects, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None
     ) -> None:
         self.done = Salvaged()
-        self._objects, self._clone, self._branch = objects, clone, branch
+        self._objects, self._repo, self._branch = objects, repo, branch
         self._key_of, self._sign = key_of, sign
         self._there: set[str] = set()  # objects that are in the clone by now
 
     # which commits
 
-    def bring(self, tip: str | None, *, unsure: bool) -> None:
-        """`unsure`: the branch's own file may say too little, so that all commits are looked through."""
+    def salvage(self, tip: str | None, *, unsure: bool) -> None:
+        """`unsure`: the branch's file may be out of date or missing, so that all commits are searched."""
         chain, whole = self._chain(tip)
         if unsure or not whole:
             chain = self._with_others(chain)
-        theirs = find_branch(self._clone, self._branch, remote=True)
-        held = self._held(find_branch(self._clone, self._branch) or theirs)
-        wanted = [each for each in chain if self._key_of(each.message) not in held]
+        theirs = find_tip(self._repo, self._branch, remote=True)
+        held = self._held(find_tip(self._repo, self._branch) or theirs)
+        wanted = [commit for commit in chain if self._key_of(commit.message) not in held]
         if whole and not unsure and len(wanted) == len(chain):
-            self._take_over(wanted)
+            self._copy_all(wanted)
         else:
-            self._make_anew(wanted)
+            self._rebuild(wanted)
 
     def _chain(self, tip: str | None) -> tuple[list[RawCommit], bool]:
         """Commits from `tip` down to what the clone has, oldest first; whether all could be read."""
         chain: list[RawCommit] = []
-        while tip is not None and tip not in self._clone.git:
+        while tip is not None and tip not in self._repo.git:
             try:
                 commit = self._objects.commit(tip)
             except ObjectUnreadable as error:
@@ -95,84 +95,84 @@ class _Salvage:
         return chain[::-1], True
 
     def _with_others(self, chain: list[RawCommit]) -> list[RawCommit]:
-        """With commits of ours that nothing leads to any more: parents first, else by their times."""
-        known = {each.id for each in chain}
+        """With commits of ours that no reference leads to any more: parents first, else by their times."""
+        known = {commit.id for commit in chain}
         ours = {
-            each.id: each
-            for each in self._objects.all_commits()
-            if each.id not in known and each.id not in self._clone.git and self._key_of(each.message)
+            commit.id: commit
+            for commit in self._objects.all_commits()
+            if commit.id not in known and commit.id not in self._repo.git and self._key_of(commit.message)
         }
         ordered: dict[str, RawCommit] = {}
-        for commit in sorted(ours.values(), key=_time):
+        for commit in sorted(ours.values(), key=lambda commit: _person(commit, b"committer").time):
             line = [commit]
             while line[-1].parents and line[-1].parents[0] in ours and line[-1].parents[0] not in ordered:
                 line.append(ours[line[-1].parents[0]])
-            ordered |= {each.id: each for each in reversed(line)}
+            ordered |= {ancestor.id: ancestor for ancestor in reversed(line)}
         return [*ordered.values(), *chain]
 
     def _held(self, tip: str | None) -> set[str | None]:
-        """What the clone's branch holds by now; reads all of it."""
+        """What the commits of the new clone's branch hold; reads all of them."""
         if tip is None:
             return set()
-        return {self._key_of(commit.message) for commit in self._clone.git.walk(tip)} - {None}
+        return {self._key_of(commit.message) for commit in self._repo.git.walk(tip)} - {None}
 
     # putting them there
 
-    def _take_over(self, chain: list[RawCommit]) -> None:
-        """As they are. The first that lacks something is lost, and those above are made anew."""
+    def _copy_all(self, chain: list[RawCommit]) -> None:
+        """Copies them as they are. The first that cannot be read is lost; those above are made again."""
         for place, commit in enumerate(chain):
             try:
                 self._copy(commit)
             except ObjectUnreadable as error:
                 self._lose(commit, str(error))
-                self._make_anew(chain[place + 1 :])
+                self._rebuild(chain[place + 1 :])
                 return
             self._move(commit.id)
 
-    def _make_anew(self, commits: list[RawCommit]) -> None:
+    def _rebuild(self, commits: list[RawCommit]) -> None:
         for commit in commits:
             try:
                 self._make(commit)
             except ObjectUnreadable as error:
                 self._lose(commit, str(error))
             except MergeConflict as conflict:
-                self._lose(commit, f"it does not fit what the branch has now in {conflict}")
+                self._lose(commit, f"it conflicts with what the branch has now in {conflict}")
 
     def _make(self, commit: RawCommit) -> None:
         """A copy on top of the branch, with what it changed against its parent."""
         self._copy_tree(commit.tree)
         before = self._readable_tree_before(commit)
         tip = self._tip()
-        theirs = tree_of(self._clone, tip)
-        tree = commit.tree if theirs == before else merge_trees(self._clone, before, theirs, commit.tree)
+        theirs = tree_of(self._repo, tip)
+        tree = commit.tree if theirs == before else merge_trees(self._repo, before, theirs, commit.tree)
         if tree == theirs and tip is not None and self._key_of(commit.message) is None:
-            return  # a merge or the branch's beginning, which add nothing
+            return  # a merge or the branch's first commit, which add nothing
         parents = [] if tip is None else [tip]
         if parents == commit.parents and tree == commit.tree:
-            self._move(str(self._clone.git.write(ObjectType.COMMIT, commit.raw)))
+            self._move(str(self._repo.git.write(ObjectType.COMMIT, commit.raw)))
             return
         people = (_person(commit, b"author"), _person(commit, b"committer"))
-        self._move(write_commit(self._clone.git, people, commit.message, tree, parents, self._sign))
+        self._move(write_commit(self._repo.git, people, commit.message, tree, parents, self._sign))
 
     def _readable_tree_before(self, commit: RawCommit) -> str:
-        """That of the nearest ancestor that is whole; where the line is torn, what the branch has by now."""
+        """The tree of the nearest ancestor that is whole; without one, what the branch has by now."""
         at = commit
         with suppress(ObjectUnreadable):
             while at.parents:
-                if at.parents[0] in self._clone.git:
-                    return tree_of(self._clone, at.parents[0])
+                if at.parents[0] in self._repo.git:
+                    return tree_of(self._repo, at.parents[0])
                 at = self._objects.commit(at.parents[0])
                 with suppress(ObjectUnreadable):
                     self._copy_tree(at.tree)
                     return at.tree
-        return tree_of(self._clone, self._tip())
+        return tree_of(self._repo, self._tip())
 
     def _tip(self) -> str | None:
-        ours = find_branch(self._clone, self._branch)
-        return ours or find_branch(self._clone, self._branch, remote=True)
+        ours = find_tip(self._repo, self._branch)
+        return ours or find_tip(self._repo, self._branch, remote=True)
 
     def _move(self, commit: str) -> None:
-        self._clone.git.references.create(HEADS + self._branch, commit, force=True)
+        self._repo.git.references.create(HEADS + self._branch, commit, force=True)
         self.done.kept.append(commit)
 
     def _lose(self, commit: RawCommit, why: str) -> None:
@@ -181,36 +181,38 @@ class _Salvage:
 
     def _copy(self, commit: RawCommit) -> None:
         self._copy_tree(commit.tree)
-        self._clone.git.write(ObjectType.COMMIT, commit.raw)
+        self._repo.git.write(ObjectType.COMMIT, commit.raw)
 
     def _copy_tree(self, tree: str) -> None:
-        """All of it, and in the end the tree itself: what is in the clone is whole. Raises Unreadable."""
-        if tree in self._clone.git:
+        """All objects below, and the tree itself last, so that it is whole once it is there. Raises
+        ObjectUnreadable.
+        """
+        if tree in self._repo.git:
             return
         for oid, is_blob in self._objects.below(tree, set(self._there)):
-            if oid in self._clone.git:
+            if oid in self._repo.git:
                 self._there.add(oid)
             elif is_blob and _is_large(self._objects.repository, oid):
                 self._copy_large(oid)
             else:
-                self._clone.git.write(*self._objects.read(oid))
+                self._repo.git.write(*self._objects.read(oid))
             self._there.add(oid)
 
     def _copy_large(self, oid: str) -> None:
         self._objects.check(oid)
-        target = loose_path(self._clone.path, oid)
+        target = loose_path(self._repo.path, oid)
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f"tmp_obj_{oid[:16]}")
         shutil.copyfile(loose_path(self._objects.repository, oid), temporary)
         if not is_whole_as(temporary, oid):
             temporary.unlink()
-            raise ObjectUnreadable(f"{oid} is spoilt")
+            raise ObjectUnreadable(f"{oid} is damaged")
         temporary.chmod(0o444)
         temporary.rename(target)
 
     def keep_reference(self, name: str, oid: str) -> None:
-        """Keeps what a reference of ours led to, if it can be read; that it cannot be is told."""
-        if name in self._clone.git.references:
+        """Keeps what a reference of ours leads to, if it can be read; else it is listed as lost."""
+        if name in self._repo.git.references:
             return
         try:
             chain, whole = self._chain(oid)
@@ -221,19 +223,19 @@ class _Salvage:
         except ObjectUnreadable as error:
             self.done.lost[oid] = f"{error} ({name})"
             return
-        theirs = find_branch(self._clone, self._branch, remote=True)
-        ours = find_branch(self._clone, self._branch)
+        theirs = find_tip(self._repo, self._branch, remote=True)
+        ours = find_tip(self._repo, self._branch)
         if name.startswith(KNOWN) and (
             ours is None
-            or not contains(self._clone, ours, oid)
-            or (theirs is not None and contains(self._clone, theirs, oid))
+            or not contains(self._repo, ours, oid)
+            or (theirs is not None and contains(self._repo, theirs, oid))
         ):
-            return  # it is learned from the remote again
-        self._clone.git.references.create(name, oid, force=False)
+            return  # it is recorded again with the next fetch
+        self._repo.git.references.create(name, oid, force=False)
 
 
 def is_whole_as(path: Path, oid: str) -> bool:
-    """Whether a copy has the content that the id names."""
+    """Whether a copy has the content of that id."""
     folder = path.parent / f"check-{oid[:16]}" / oid[:2]
     folder.mkdir(parents=True)
     linked = folder / oid[2:]
@@ -251,38 +253,34 @@ def _is_large(repository: Path, oid: str) -> bool:
         return is_large(loose_path(repository, oid))
     except FileNotFoundError:
         return False
-    except OSError as error:
+    except (OSError, ObjectBroken) as error:
         raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
 
 
-def _time(commit: RawCommit) -> int:
-    return _person(commit, b"committer").time
-
-
 def _person(commit: RawCommit, role: bytes) -> pygit2.Signature:
-    """Raises Unreadable for a commit without."""
+    """Author or committer of a commit. Raises ObjectUnreadable when it has none."""
     match = re.search(rb"^%s (.*) <(.*)> (\d+) ([+-])(\d\d)(\d\d)$" % role, commit.raw, re.MULTILINE)
     if match is None:
-        raise ObjectUnreadable(f"{commit.id} says not who made it")
+        raise ObjectUnreadable(f"{commit.id} has no {role.decode()}")
     offset = int(match[5]) * 60 + int(match[6])
     name, email = match[1].decode(errors="replace"), match[2].decode(errors="replace")
     return pygit2.Signature(name, email, int(match[3]), -offset if match[4] == b"-" else offset)
 
 
-def _bring_large(broken: Path, clone: Clone, done: Salvaged) -> None:
-    """The content of Git LFS that the remote was not given yet."""
+def _copy_lfs(broken: Path, repo: Repository, done: Salvaged) -> None:
+    """The LFS content that the remote does not have yet."""
     waiting = broken / "lfs" / "waiting"
     for mark in sorted(waiting.iterdir()) if waiting.is_dir() else ():
         inside = Path("lfs", "objects", mark.name[:2], mark.name[2:4], mark.name)
-        target = clone.path / inside
+        target = repo.path / inside
         if target.exists():
             continue
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            (clone.path / "lfs" / "waiting").mkdir(parents=True, exist_ok=True)
+            (repo.path / "lfs" / "waiting").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(broken / inside, target.with_suffix(".new"))
         except OSError as error:
             done.lost[mark.name] = f"the large file {mark.name} cannot be read ({error.strerror})"
             continue
-        (clone.path / "lfs" / "waiting" / mark.name).touch()
+        (repo.path / "lfs" / "waiting" / mark.name).touch()
         target.with_suffix(".new").rename(target)

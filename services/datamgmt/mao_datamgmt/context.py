@@ -7,12 +7,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mao_git import (
-    PATH_MAX,
-    Author,
-    RemoteAccess,
-    Sign,
-)
+from mao_git import Author, RemoteAccess, Sign
+from mao_git.paths import PATH_MAX
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.host.data_dir import DataDir
 

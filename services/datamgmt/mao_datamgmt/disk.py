@@ -11,8 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from mao_git import errno_of
-from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, is_full
+from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, errno_of, is_full
 
 from .context import Context
 

@@ -11,6 +11,7 @@ from typing import Any, Concatenate
 from fastapi import Request
 
 import mao_git
+from mao_git import RepositoryError
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
@@ -25,7 +26,7 @@ from mao_shared.models import (
     ResolvedStep,
     Run,
     Series,
-    Shared,
+    SharedDataset,
     Signer,
 )
 from mao_shared.models import dataset as models_dataset
@@ -100,7 +101,7 @@ class DataManager:
         unreadable = self.unreadable = Unreadable(conditions)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
         voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
-        shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
+        shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
         agreement = self._agreement = DatasetSharing(context.node, datasets, voters, shared)
         runs = RunRecords(own, context.node, unreadable)
         late = LatePushes(context, self._works, runs)
@@ -153,7 +154,7 @@ class DataManager:
             self.pusher,
             metrics,
             observations,
-            self.rounds.truths,
+            self.rounds.input_gate,
             tell,
         )
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
@@ -176,7 +177,7 @@ class DataManager:
             self.watch.run(),
             recheck_unreadable(self.unreadable),
             *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
-            *self.rounds.parts(),
+            *self.rounds.loops(),
         ]
 
     async def retain(self) -> None:
@@ -237,7 +238,7 @@ class DataManager:
         show = partial(datasets.dataset_status, self.context, name)
         try:
             return await self._works.show(show, self.pusher.troubles.get(name))
-        except (mao_git.CloneBroken, *mao_git.TROUBLE) as error:
+        except (mao_git.CloneBroken, RepositoryError, OSError) as error:
             if await self._works.look_after(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))

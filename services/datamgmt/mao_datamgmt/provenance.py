@@ -1,17 +1,15 @@
-"""The record of a step in its commit's message, readable by people and DataLad, and the digests in it.
-
-SHA-256 of what a step wrote, taken while its files are read into git, so that nothing is read twice.
-
-The message of a snapshot's commit: how it came about, for people, for DataLad's `rerun` and for us.
+"""The message of a snapshot's commit: how it came about, for people, for DataLad's `rerun` and for MAO.
 
 [DATALAD RUNCMD] <pipeline>: <step> on <node>
 
 === Do not change lines below ===
-{ DataLad's run record, with ours under "mao" }
+{ DataLad's run record, with MAO's under "mao" }
 ^^^ Do not change lines above ^^^
 
 MAO-Run: <run id>
 MAO-Step: <step name>
+
+The digests in the record are taken while the files are read into git, so that nothing is read twice.
 """
 
 from __future__ import annotations
@@ -34,6 +32,10 @@ from mao_shared.models import OutputFile, Run, StepRun, format_time
 from mao_shared.models.run import tool_env
 
 MAX_LISTED_FILES = 500  # files up to which the record of a step lists each
+SCHEMA = 1  # of the record under "mao"
+_BEGIN = "=== Do not change lines below ==="
+_END = "^^^ Do not change lines above ^^^"
+_TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
 class HashingReader(io.BufferedIOBase):
@@ -71,7 +73,7 @@ class WrittenFiles:
     removed: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """Every file where they are few, and always the manifest."""
+        """Always the manifest, and every file if they are few."""
         facts: dict[str, Any] = {"manifest": manifest(self.files)}
         if len(self.files) <= MAX_LISTED_FILES:
             facts["outputs"] = {path: file.model_dump() for path, file in sorted(self.files.items())}
@@ -90,7 +92,7 @@ class Digests:
         self._links: dict[str, OutputFile] = {}  # and what else is known without reading
 
     def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
-        """The same contents by path; whoever reads one leaves its digest here."""
+        """The same contents by path; reading one records its digest here."""
         return {path: content and self._watched(path, content) for path, content in contents.items()}
 
     def _watched(self, path: str, content: Content) -> Content:
@@ -107,14 +109,15 @@ class Digests:
         return reader
 
     def note(self, path: str, text: bytes | None) -> None:
-        """Takes in what a file holds that was not read through this."""
+        """Records the content of a file that was not read through this."""
         self._readers.pop(path, None)
         self._links.pop(path, None)
         if text is not None:
             self._links[path] = OutputFile(size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
     def written(self, touched: Set[str], changed: ChangedFiles) -> WrittenFiles:
-        """For the record: all that the tool wrote where it is little, otherwise what differs from before.
+        """For the record: all files that the tool wrote if they are few, otherwise those that differ from
+        before.
 
         `touched`: paths of files that the tool wrote, also those that have the same content again.
         """
@@ -140,15 +143,6 @@ def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
     return {"files": len(files), "bytes": size, "sha256": digest.hexdigest()}
 
 
-SCHEMA = 1  # of the record under "mao"
-
-_BEGIN = "=== Do not change lines below ==="
-
-_END = "^^^ Do not change lines above ^^^"
-
-_TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
-
-
 def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:
     """The whole message of the commit that holds a step's output. `versions`: of programs that made it."""
     subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
@@ -157,12 +151,12 @@ def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Map
 
 
 def enclose(subject: str, record: Mapping[str, Any]) -> str:
-    """A message with a record that `read_record` finds again."""
+    """A message with a record that `read_step_record` finds again."""
     return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
 
 
 def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
-    """DataLad's keys (chain … pwd), and under `mao` all that is known of the step."""
+    """DataLad's keys (chain … pwd), and under `mao` everything that is known of the step."""
     own = {"schema": SCHEMA, **_run_facts(run), **_tool_facts(step), **_step_facts(step), **written.record()}
     own["versions"] = {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})}
     return {
@@ -224,7 +218,7 @@ def _step_facts(step: StepRun) -> dict[str, Any]:
 
 
 def rerun_command(run: Run, step: StepRun) -> str:
-    """What repeats the step in a checkout of its dataset, as a shell's line; DataLad fills {pwd} in.
+    """A shell command that repeats the step in a checkout of its dataset; DataLad fills in {pwd}.
 
     It runs as whoever calls it. An input dataset has to be checked out beside it, as `../input` at the commit
     of the record; a masked variable is taken from the caller's environment.
@@ -241,12 +235,12 @@ def rerun_command(run: Run, step: StepRun) -> str:
 
 
 def _literal(word: str) -> str:
-    """Quoted for a shell; braces are DataLad's placeholders, doubled they stand for themselves."""
+    """Quoted for a shell, with braces doubled: single ones are DataLad's placeholders."""
     return shlex.quote(word).replace("{", "{{").replace("}", "}}")
 
 
 def read_step_record(message: str) -> dict[str, Any] | None:
-    """What a commit message says under `mao`; None when it is not one of ours."""
+    """What a commit message has under `mao`; None when it is none of ours."""
     _, begin, rest = message.partition(f"\n{_BEGIN}\n")
     text, end, _ = rest.rpartition(f"\n{_END}\n")
     if not (begin and end):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import mao_git
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 
@@ -20,12 +20,12 @@ def tidy(context: Context, dataset: str, age: timedelta) -> None:
     Nothing else may change the dataset meanwhile. A failure is logged: it costs speed, not data.
     """
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset))
-        if mao_git.needs_packing(clone):
-            log.info("clone.packed", dataset=dataset, objects=mao_git.pack_objects(clone))
+        clone = Clone.open(context.data.clone(dataset))
+        if clone.needs_packing():
+            log.info("clone.packed", dataset=dataset, objects=clone.pack())
         kept = context.data.worktree(dataset)
         if kept.is_dir() and context.clock.now() - datetime.fromtimestamp(kept.stat().st_mtime, UTC) > age:
             workspaces.remove_tree(kept)
             log.info("worktree.expired", dataset=dataset)
-    except (MaoError, *mao_git.TROUBLE) as error:
+    except (MaoError, RepositoryError, OSError) as error:
         log.warning("dataset.not_tidied", dataset=dataset, error=str(error))

@@ -1,6 +1,6 @@
 """`python -m mao_runner`: serves the runner with settings from the environment.
 
-`python -m mao_runner --remove-tool-network` takes the tools' network and its rules in the firewall away.
+`python -m mao_runner --remove-tool-network` removes the tools' network and its firewall rules.
 """
 
 import asyncio
@@ -12,16 +12,19 @@ from mao_shared.service.app import run_service
 
 from .app import make_app
 from .containers.network import ToolNetwork
-from .drivers.docker import DockerDriver
+from .drivers import open_driver
 from .settings import RunnerSettings
 
 
 async def remove_tool_network() -> str | None:
-    """Why it could not be done, and what to do; None when it is gone."""
-    name = RunnerSettings().tool_network_name
-    driver = DockerDriver()
+    """None once it is removed, else why it cannot be and what to do."""
+    settings = RunnerSettings()
+    driver = open_driver(settings.engine, settings.engine_timeout)
     try:
-        await ToolNetwork(driver, Conditions(), name=name, shut_off=True, installation="removal").remove()
+        network = ToolNetwork(
+            driver, Conditions(), name=settings.tool_network_name, isolated=True, installation="removal"
+        )
+        await network.remove()
     except MaoError as error:
         return f"{error.detail}\n  next: {error.next}\n"
     finally:

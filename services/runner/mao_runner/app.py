@@ -10,8 +10,8 @@ from mao_shared.host.data_dir import process_lock
 from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
-from .drivers import Driver
-from .drivers.docker import DockerDriver
+from .drivers import open_driver
+from .drivers.protocol import Driver
 from .routes import router
 from .runner import Runner
 from .settings import RunnerSettings
@@ -22,14 +22,14 @@ DESCRIPTION = "Runs the steps of runs as containers on this node's engine, and k
 def make_app(
     settings: RunnerSettings, *, store: Store | None = None, driver: Driver | None = None
 ) -> FastAPI:
-    """The app; `store` and `driver` replace etcd and Docker in tests, and stay the caller's to close.
+    """The app; `store` and `driver` replace etcd and the engine in tests; the caller closes them.
 
     Raises InvalidInput for settings that cannot be used.
     """
     settings.operators()  # wrong settings end the process before it serves
 
     async def start(service: Service) -> None:
-        used_driver = driver or DockerDriver(timeout=settings.engine_timeout)
+        used_driver = driver or open_driver(settings.engine, settings.engine_timeout)
         if driver is None:
             service.stack.push_async_callback(used_driver.close)
         runner = service.app.state.runner = await asyncio.to_thread(

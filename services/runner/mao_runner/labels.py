@@ -1,11 +1,7 @@
 """Names and labels by which an installation finds its containers again, and the installation's id.
 
-How a container is named and labelled, and so found again: pure.
-
-Two nodes on one machine share its engine: `mao.installation` tells their containers apart even where
-both bear the same name.
-
-The id that tells this installation's containers from those of others on the same engine.
+Two nodes on one machine share its engine: `mao.installation` tells their containers apart even if both
+nodes have the same name.
 """
 
 from __future__ import annotations
@@ -23,23 +19,14 @@ from mao_shared.logs import get_logger
 from mao_shared.models import Run
 
 INSTALLATION = "mao.installation"
-
 NODE = "mao.node"
-
 RUN = "mao.run"
-
 STEP = "mao.step"
-
 ATTEMPT = "mao.attempt"
-
 PIPELINE = "mao.pipeline"
-
 TOOL = "mao.tool"
-
 CHECK = "mao.check"
-
-HELPER = "mao.helper"  # a container that the runner itself makes use of, and the network of tools
-
+HELPER = "mao.helper"  # a helper container of the runner, and the tools' network
 USER = "mao.user"  # uid:gid, for the run's record
 
 
@@ -53,12 +40,12 @@ class StepAttempt:
 
 
 def installation_labels(installation: str) -> dict[str, str]:
-    """What all containers of this installation bear."""
+    """The labels of all containers of this installation."""
     return {INSTALLATION: installation}
 
 
 def container_name(node: str, key: StepAttempt) -> str:
-    """Unique on the node; names and ids hold only what Docker's names may."""
+    """Unique on the node; node names and run ids contain only characters that Docker allows."""
     return f"mao-{node}-{key.run}-{key.step}-{key.attempt}"
 
 
@@ -76,7 +63,7 @@ def container_labels(installation: str, run: Run, key: StepAttempt) -> dict[str,
 
 
 def attempt_of(labels: Mapping[str, str]) -> StepAttempt | None:
-    """None when the labels are not those of a step's container."""
+    """None for labels that are not those of a step's container."""
     run, step, attempt = (labels.get(name, "") for name in (RUN, STEP, ATTEMPT))
     if not (run and all(each.isdecimal() and len(each) < 10 for each in (step, attempt))):
         return None
@@ -86,16 +73,14 @@ def attempt_of(labels: Mapping[str, str]) -> StepAttempt | None:
 log = get_logger(__name__)
 
 INSTALLATION_FILE = "installation"
-
 _INSTALLATION_ID = re.compile(rb"[0-9a-f]{16}\n?")
 
 
 def installation_id(data_dir: Path) -> str:
-    """Read from the data directory, where the first start has put it. Blocks.
+    """The id in the data directory, created at the first start. Blocks.
 
-    A file that holds none (torn by a power cut) is kept under another name, and a new id is made: the power
-    cut has ended the containers that bear the old one. Raises MaoError (`data-dir-unusable`) when the
-    directory cannot be written.
+    A file without a valid id (torn by a power cut) is renamed and a new id created: the power cut has ended
+    the containers with the old one. Raises MaoError (`data-dir-unusable`) if the directory cannot be written.
     """
     path = data_dir / INSTALLATION_FILE
     try:
@@ -112,12 +97,12 @@ def installation_id(data_dir: Path) -> str:
         raise MaoError(
             f"The data directory {data_dir} cannot be used: {error.strerror}.",
             code="data-dir-unusable",
-            next="Give MAO_DATA_DIR a folder that the node's user may write.",
+            next="Set MAO_DATA_DIR to a folder that the node's user can write.",
         ) from error
 
 
 def _create_id(path: Path) -> None:
-    """Whole or not at all, and once, whoever else tries at the same time."""
+    """Atomic, and done once even if several processes try."""
     draft = path.with_name(f".{INSTALLATION_FILE}-{secrets.token_hex(4)}")
     with draft.open("w") as file:
         file.write(secrets.token_hex(8) + "\n")

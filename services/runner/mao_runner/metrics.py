@@ -1,4 +1,4 @@
-"""What the runner counts."""
+"""Metrics of the runner."""
 
 from __future__ import annotations
 

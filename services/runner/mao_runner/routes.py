@@ -31,7 +31,7 @@ class ImageRequest(Record):
 
 
 class Engine(Record):
-    """The container engine and what it may use. `memory` in bytes, `running`: steps that hold a slot."""
+    """The container engine and its resources. `memory` in bytes; `running`: steps that hold a slot."""
 
     version: str
     slots: int
@@ -41,7 +41,7 @@ class Engine(Record):
 
 
 def runner_of(request: Request) -> Runner:
-    """The app's runner, which its lifespan has made."""
+    """The runner of the app."""
     runner = request.app.state.runner
     if not isinstance(runner, Runner):
         raise TypeError("the app was not made by make_app")
@@ -52,7 +52,7 @@ def runner_of(request: Request) -> Runner:
     "/runs/{id}/logs",
     name="runs.logs",
     tags=["runs"],
-    summary="What a step's container has written",
+    summary="The log of a step",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}, "text/event-stream": {}}}},
 )
@@ -64,13 +64,13 @@ async def logs(
     ] = None,
     attempt: Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")] = None,
     follow: Annotated[bool, Query(description="Server-sent events until the step has ended")] = False,
-    end: Annotated[int | None, Query(ge=1, le=2**40, description="Only so many bytes, the last")] = None,
+    end: Annotated[int | None, Query(ge=1, le=2**40, description="Only this many bytes at its end")] = None,
     last_event_id: Annotated[
-        str | None, Header(max_length=100, description="With `follow`: go on behind this event")
+        str | None, Header(max_length=100, description="With `follow`: continue after this event")
     ] = None,
 ) -> Response:
-    """As plain text; or, with `follow`, as events whose data is a JSON string (a piece of the log, cut
-    anywhere) and whose id is the offset in bytes behind it. An event named `end` is the last one."""
+    """Plain text; or, with `follow`, events whose data is a JSON string (a part of the log, cut anywhere)
+    and whose id is the byte offset after it. The last event is named `end`."""
     reader = runner_of(request).reader
     key = await reader.find(run_id, step, attempt)
     if follow:
@@ -83,17 +83,23 @@ async def logs(
 
 
 @router.post(
-    "/images/resolve", name="images.resolve", tags=["images"], summary="Pin an image by content, pulling it"
+    "/images/resolve",
+    name="images.resolve",
+    tags=["images"],
+    summary="Pin an image by digest, pulling it if necessary",
 )
 async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
     return await runner_of(request).driver.resolve(body.image, body.pull)
 
 
 @router.post(
-    "/tools/check", name="tools.check", tags=["tools"], summary="Try whether an image complies with the rules"
+    "/tools/check",
+    name="tools.check",
+    tags=["tools"],
+    summary="Check whether an image complies with the rules for tools",
 )
 async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
-    """Runs the image once on a scratch workspace, hardened as in a pipeline, and reports what it did."""
+    """Runs the image on a scratch workspace, hardened as in a pipeline, and reports what it did."""
     return await runner_of(request).checker.check(body)
 
 
@@ -118,15 +124,15 @@ def _stream_headers(key: StepAttempt) -> dict[str, str]:
     return {**_attempt_headers(key), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _events(pieces: AsyncIterator[LogChunk]) -> AsyncIterator[bytes]:
-    async for piece in pieces:
-        yield encode_chunk(piece)
+async def _events(chunks: AsyncIterator[LogChunk]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield encode_chunk(chunk)
 
 
-def encode_chunk(piece: LogChunk) -> bytes:
-    """A piece as one event, or a comment when nothing happened; JSON keeps every kind of line break."""
-    if not piece.text and not piece.last:
+def encode_chunk(chunk: LogChunk) -> bytes:
+    """A chunk as one event, or a comment if nothing happened. JSON keeps every kind of line break."""
+    if not chunk.text and not chunk.last:
         return KEEPALIVE_COMMENT
-    text = _JSON_TEXT.dump_json(piece.text).decode()
-    data = format_sse_event(data_str=text, id=str(piece.offset)) if piece.text else b""
-    return data + (format_sse_event(data_str='""', event="end", id=str(piece.offset)) if piece.last else b"")
+    text = _JSON_TEXT.dump_json(chunk.text).decode()
+    data = format_sse_event(data_str=text, id=str(chunk.offset)) if chunk.text else b""
+    return data + (format_sse_event(data_str='""', event="end", id=str(chunk.offset)) if chunk.last else b"")

@@ -1,4 +1,4 @@
-"""All parts of the runner put together, and the order in which they begin."""
+"""The components of the runner, how they are connected, and the order in which they start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mao_shared.keys import enrolments_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Enrolment
-from mao_shared.reconcile import Mirror, recheck_unreadable
+from mao_shared.reconcile import Backoff, Mirror, recheck_unreadable, until_done
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
@@ -26,7 +26,7 @@ from .containers.data_dir import HostPaths, find_host_paths
 from .containers.engine import DATA_SUBJECT, ContainerMirror, EngineMonitor
 from .containers.network import ToolNetwork
 from .containers.plan import runner_step
-from .drivers import Driver
+from .drivers.protocol import Driver
 from .labels import StepAttempt, installation_id, installation_labels
 from .logs.reader import LogReader, RunNotifier
 from .logs.writer import LogWriter
@@ -36,13 +36,13 @@ from .settings import RunnerSettings
 log = get_logger(__name__)
 
 ENGINE_RETRY = 1.0  # seconds between attempts to reach the engine at start
-HOST_DIR_RETRY = 10.0  # seconds until a data directory that the engine does not see is looked for again
+HOST_DIR_RETRY = 10.0  # seconds until the data directory is looked for on the engine's host again
 
 
 class Runner:
-    """The runner of one node. What has to ask the engine first begins in `run`.
+    """The runner of one node. What needs an answer of the engine first starts in `run`.
 
-    Raises MaoError (`data-dir-unusable`) when the data directory cannot be used. Blocks a little.
+    Blocks briefly. Raises MaoError (`data-dir-unusable`).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Runner:
         self._metrics = RunnerMetrics(metrics)
         self._data_dir = settings.data_dir.absolute()
         self._installation = installation_id(self._data_dir)
-        self._changes = RunNotifier()
+        self._notifier = RunNotifier()
         self._unreadable = Unreadable(self.conditions)
         self._enrolments = Records(store, enrolments_prefix(settings.node), Enrolment)
         self.mirror = Mirror(
@@ -69,21 +69,21 @@ class Runner:
             lambda run: runner_step(run) is not None,
             conditions=self.conditions,
         )
-        self.mirror.subscribe(self._changes.moved)
+        self.mirror.subscribe(self._notifier.moved)
         self.containers = ContainerMirror(driver, installation_labels(self._installation), self.conditions)
-        self.logs = LogWriter(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
+        self.logs = LogWriter(driver, DataDir(self._data_dir), settings.log_max, self._notifier.grew)
         self.network = ToolNetwork(
             driver,
             self.conditions,
             name=settings.tool_network_name,
-            shut_off=settings.tool_network == "isolated",
+            isolated=settings.tool_network == "isolated",
             installation=self._installation,
         )
         self.containers.subscribe(self._engine_back)
-        self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
-        self.engine_watch = EngineMonitor(self.conditions, driver.ping, self.check_hostdir)
+        self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._notifier)
+        self.engine_monitor = EngineMonitor(self.conditions, driver.ping, self.check_hostdir)
         files = AgreementFiles(settings.agreement_files())
-        self.agreed = Admission(files, settings.node, self.conditions, self._clock)
+        self.admission = Admission(files, settings.node, self.conditions, self._clock)
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
@@ -92,55 +92,61 @@ class Runner:
 
     @property
     def checker(self) -> Checker:
-        """Raises what keeps the runner from starting containers."""
+        """Raises the reason why the runner cannot start containers yet."""
         if self._checker is None:
             raise self._not_ready
         return self._checker
 
     @property
     def running(self) -> int:
-        """Steps that hold a slot."""
+        """Number of steps that hold a slot."""
         return self.steps.slots.holding() if self.steps is not None else 0
 
     async def check_hostdir(self) -> None:
-        """For readiness: raises while the data directory has not been found on the engine's host."""
+        """For readiness: raises until the data directory was found on the engine's host."""
         if self.steps is None:
             raise self._not_ready
 
     async def run(self) -> None:
-        """Works until cancelled. No step starts before the engine's host has been seen to have the data."""
+        """Runs until cancelled. No step starts before the engine was seen to have the data directory."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.mirror.run())
             group.create_task(recheck_unreadable(self._unreadable))
             group.create_task(self.containers.run())
-            group.create_task(self.containers.ask_for_ever())
+            group.create_task(self.containers.run_resync())
             group.create_task(self.network.run())
-            group.create_task(self.engine_watch.run())
+            group.create_task(self.engine_monitor.run())
             self._begin(await self._host_paths(), group)
 
     async def close(self) -> None:
-        """Lets go of everything; containers go on running and are adopted at the next start."""
+        """Stops; containers continue and are adopted at the next start."""
         if self.steps is not None:
             await self.steps.close()
         await self.logs.close()
 
     def _engine_back(self, changed: object) -> None:
-        """A restarted engine makes its networks and rules anew."""
+        """A restarted engine recreates its networks and rules, so they are checked again."""
         if changed is None:
-            self.network.doubt(EngineUnavailable("the engine has just come back", next="maoctl doctor"))
+            self.network.invalidate(EngineUnavailable("the engine has just restarted", next="maoctl doctor"))
 
     async def _host_paths(self) -> HostPaths:
-        """Asks until they are right: an engine that is just starting answers with all kinds of errors."""
-        while True:
-            try:
-                return await find_host_paths(self.driver, self._data_dir, self.settings.hostdir)
-            except Exception as error:  # noqa: BLE001 (whatever the engine says: it is asked again)
-                before = str(self._not_ready)
-                self._not_ready = error if isinstance(error, MaoError) else MaoError(str(error))
-                away = isinstance(error, Unavailable)
-                if not away and str(error) != before:
-                    log.critical("hostdir.wrong", error=str(error), next=self._not_ready.next)
-                await asyncio.sleep(ENGINE_RETRY if away else HOST_DIR_RETRY)
+        """Retries until they are valid: an engine that is starting answers with all kinds of errors."""
+        return await until_done(
+            self._find_host_paths,
+            name="data-directory",
+            away=Backoff(ENGINE_RETRY, ENGINE_RETRY),
+            failing=Backoff(HOST_DIR_RETRY, HOST_DIR_RETRY),
+        )
+
+    async def _find_host_paths(self) -> HostPaths:
+        try:
+            return await find_host_paths(self.driver, self._data_dir, self.settings.hostdir)
+        except Exception as error:
+            before = str(self._not_ready)
+            self._not_ready = error if isinstance(error, MaoError) else MaoError(str(error))
+            if not isinstance(error, Unavailable) and str(error) != before:
+                log.critical("hostdir.wrong", error=str(error), next=self._not_ready.next)
+            raise
 
     def _begin(self, paths: HostPaths, group: asyncio.TaskGroup) -> None:
         settings = self.settings
@@ -152,7 +158,7 @@ class Runner:
             self.mirror,
             self.containers,
             self.logs,
-            self.agreed,
+            self.admission,
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
@@ -161,7 +167,7 @@ class Runner:
             conditions=self.conditions,
             metrics=self._metrics,
             clock=self._clock,
-            engine=self.engine_watch,
+            engine=self.engine_monitor,
         )
         active_checks = self._checker.active
         leftovers = ContainerCleanup(
@@ -177,13 +183,13 @@ class Runner:
         age = timedelta(seconds=settings.log_retention)
         retention = LogRetentionPolicy(age, settings.log_keep, settings.log_space)
         old_logs = LogRetention(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
-        self.conditions.clear("engine", DATA_SUBJECT)  # at once, not at the next look
+        self.conditions.clear("engine", DATA_SUBJECT)  # at once, not at the next check
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
-        for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
+        for each in (self.steps.run(), self.admission.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)
 
     async def _pins(self, image: str) -> dict[str, str]:
-        """This node's pipelines that use an image by this name, and how each has it pinned."""
+        """This node's pipelines that use an image of this name → the digest each has pinned."""
         return {
             stored.record.pipeline: step.image.pinned
             for stored in await self._enrolments.all()
@@ -192,6 +198,6 @@ class Runner:
         }
 
     async def _keep_log(self, key: StepAttempt, container_id: str) -> None:
-        """The output of a container that nobody has tended to its end is kept before the container goes."""
+        """Stores the output of an unclaimed container before it is removed."""
         await self.logs.finish(key, container_id)
         self.logs.forget(key)

@@ -6,20 +6,28 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from mao_shared.host.sockets import allowed_users
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.models.tool import ToolNetworkKind
 from mao_shared.settings import ServiceSettings
 
-FEWEST_SLOTS = 4
+from .drivers import ENGINES
+
+MIN_SLOTS = 4
 ToolNetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,12}[a-z0-9]$")]  # bridges: 15 characters
 
 
+def _known_engine(name: str) -> str:
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    return name
+
+
 def default_slots() -> int:
-    """A core each, but at least four: most tools wait for a network, and their limits bound the rest."""
-    return max(FEWEST_SLOTS, os.cpu_count() or 1)
+    """One per core, but at least MIN_SLOTS: most tools wait for a network, and limits bound the rest."""
+    return max(MIN_SLOTS, os.cpu_count() or 1)
 
 
 class RunnerSettings(ServiceSettings):
@@ -28,20 +36,23 @@ class RunnerSettings(ServiceSettings):
     port: int = 8083
     slots: int = Field(default_factory=default_slots, ge=1)  # steps that run at the same time
     hostdir: str | None = Field(default=None, validation_alias=AliasChoices("MAO_HOSTDIR", "hostdir"))
-    engine_timeout: int = Field(default=60, ge=1)  # seconds of one call to the engine, pulls excepted
+    engine: Annotated[str, AfterValidator(_known_engine)] = "docker"
+    engine_timeout: int = Field(
+        default=60, ge=1
+    )  # seconds that one call to the engine may take, except pulls
     log_max: Bytes = 64 * 1024**2  # of one step's log; the rest is cut
-    log_retention: Seconds = 400 * 86400  # after which the logs of an ended run are removed
-    log_keep: int = Field(default=50_000, ge=1)  # logs of so many runs at most
-    log_space: Bytes = 20 * 1024**3  # and of so many bytes
+    log_retention: Seconds = 400 * 86400  # age at which the logs of an ended run are removed
+    log_keep: int = Field(default=50_000, ge=1)  # logs of at most so many runs
+    log_space: Bytes = 20 * 1024**3  # and of at most so many bytes
     leftover_grace: Seconds = 10  # before a container that no run claims is removed
     tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
     tool_network: ToolNetworkKind = "isolated"  # or the engine's default network as it is: bridge
     tool_network_name: ToolNetworkName = "mao-tools"  # of the isolated one, with a 0 its bridge on the host
-    tokens_file: Path | None = None  # the gateway's; present: it lets nobody in by the uid alone
-    checks: int = Field(default=2, ge=1)  # compliance checks at the same time
+    tokens_file: Path | None = None  # the gateway's; if set, it lets nobody in by uid alone
+    checks: int = Field(default=2, ge=1)  # compliance checks that run at the same time
 
     def operators(self) -> frozenset[int]:
-        """Uids that the gateway lets in where it cannot tell containers from others, that is, under compose.
+        """Uids that the gateway lets in although it cannot tell containers from other processes (compose).
 
         Raises InvalidInput (`local-users-invalid`).
         """

@@ -1,8 +1,8 @@
 """Defragments etcd's file when most of it is free and no tick is near.
 
-That matters after much has left at once, as when the runs of years become history. Meanwhile etcd answers
-nobody, for about a second a hundred megabytes in use. So it is done where it gains something and is over
-soon, while no tick comes.
+etcd reuses freed space but never shrinks its file. That matters after much was removed at once, as when the
+runs of years become history. etcd answers nobody while it defragments, about a second per hundred megabytes
+in use.
 """
 
 from __future__ import annotations

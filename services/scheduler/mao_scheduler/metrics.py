@@ -1,4 +1,4 @@
-"""What the scheduler measures of itself."""
+"""Metrics of the scheduler."""
 
 from __future__ import annotations
 

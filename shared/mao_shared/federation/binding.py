@@ -1,9 +1,5 @@
-"""A binding to the store that holds the federation's records for a time, and its end.
-
-Cursors of listings that tell which store has given them, so that no other takes them for its own.
-
-A store that holds the federation's records for a time, and its end.
-"""
+"""A binding to the store that holds the federation's records for a time, and its end; cursors that name
+it."""
 
 from __future__ import annotations
 
@@ -46,11 +42,11 @@ UNREACHABLE = "The federation does not answer: "
 
 
 class StoreBinding:
-    """`name` tells which records lie here: two homes of one name are one etcd, reached in different ways.
+    """`name` tells which records lie here: two bindings of one name reach the same etcd in different ways.
 
     Args:
         store: None when it could not be opened, for the reason `fault`.
-        opened: this object has to close the store, when it is retired and nobody uses it any more.
+        opened: this object has to close the store, once it is retired and no longer in use.
     """
 
     def __init__(
@@ -65,7 +61,7 @@ class StoreBinding:
         self.name = name
         self.link = link
         self.fault = fault
-        self.switched = asyncio.Event()
+        self.ended = asyncio.Event()
         self._store = store
         self._opened = opened
         self._users = 0
@@ -94,20 +90,20 @@ class StoreBinding:
 
     def retire(self) -> None:
         """Ends the watches; the store is closed when its last call has ended."""
-        self.switched.set()
+        self.ended.set()
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if self._opened and self._store and self.switched.is_set() and not self._users and not self._closing:
+        if self._opened and self._store and self.ended.is_set() and not self._users and not self._closing:
             self._closing = asyncio.create_task(self._store.close())
 
     @property
     def is_closed(self) -> bool:
-        """Whether a retired home needs no looking after any more."""
+        """Whether a retired binding needs no more attention."""
         return not self._opened or self._store is None or (self._closing is not None and self._closing.done())
 
     async def closed(self) -> None:
-        """Returns when a retired home's store is closed, or still in use."""
+        """Returns when a retired binding's store is closed, or still in use."""
         if self._closing is not None:
             await self._closing
 
@@ -118,7 +114,7 @@ def federation_unreachable(reason: str, next_step: str | None = None) -> Federat
 
 
 def node_removed(federation: str) -> NodeRemoved:
-    """The same where it has struck this node off, which no waiting mends."""
+    """The same where the federation has removed this node: waiting does not help."""
     return NodeRemoved(
         f"This node was removed from {federation!r}.",
         next="maoctl federation leave, then join with a new token.",
@@ -145,8 +141,8 @@ async def until_ended(watch: AsyncGenerator[Batch, None], end: asyncio.Event) ->
 async def with_idle_batches(
     watch: AsyncGenerator[Batch, None], patience: Callable[[], float | None]
 ) -> AsyncGenerator[Batch, None]:
-    """The batches of a watch, and an empty one whenever there was none for so many seconds as `patience` says
-    (None: for ever); close it with `aclosing`.
+    """The batches of a watch, and an empty one whenever there was none for `patience()` seconds (None: no
+    limit); close it with `aclosing`.
     """
     async with contextlib.aclosing(watch):
         while True:
@@ -164,7 +160,7 @@ async def _end(step: asyncio.Task[Batch]) -> None:
         step.cancel()
         await asyncio.wait([step])
     elif not step.cancelled():
-        step.exception()  # nobody is left to be told
+        step.exception()  # retrieved, so that asyncio does not log it
 
 
 async def _first(

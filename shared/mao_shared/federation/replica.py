@@ -1,22 +1,19 @@
 """The replica of the federation's records in the node's own store, and the budget for its writes.
 
-The copies of the federation's records in the node's own store, as all services read them.
+The registry keeps the replica in step (`replicator.py`). A copy's value is the revision that the record had
+in the federation's store, a line break, and the record: a guard that was read here holds there.
 
-The registry keeps them in step (`known.py`). A copy's value is the revision that the record had in the
-federation's store, a line break, and the record: a guard that was read here holds there.
+The budget is pure (times are given); it keeps others' writes from filling this node's store. etcd keeps every
+version of a copy for an hour or two, so a limit on the size of the copies is not enough: a node that rewrites
+one record without end would fill the store. Therefore a key is copied `BURST` times and then once in `GAP`;
+its changes meanwhile are held, and the latest is written when that is over, or as soon as the federation is
+away, since then the copies count. What is written in an `HOUR` under one prefix may not be more than
+`REWRITES` times what may lie there; then nothing more is taken there until the hour is over, and all is
+listed again. Deletions are not held: there is at most one for each copy that was written. One member can so
+make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
 
-When what others have written is copied, so that it cannot fill this node's store. Pure: times are given.
-
-etcd keeps every version of a copy for an hour or two, so a bound on what the copies take is not enough:
-whoever rewrites one record without end would fill the store. Therefore a key is copied `BURST` times and then
-once in `GAP`; its changes meanwhile are held, and the latest is written when that is over, or as soon as the
-federation is away, since then the copies count. And what is written in an `HOUR` under one prefix may not be
-more than `REWRITES` times what may lie there; then nothing is taken there until the hour is over, and all is
-listed anew. Deletions are not held: there is at most one for each copy that was written.
-One member can so make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
-
-So copies may be older than what was heard. `lacking` says since when, and `Contact` vouches for no more: its
-moment and revision are those up to which *all* copies are true, since who reads them goes on from there.
+So copies may be older than what was received. `lacking` says since when, and `Contact` promises no more:
+its time and revision are those up to which *all* copies are true, since readers go on from there.
 """
 
 from __future__ import annotations
@@ -40,7 +37,6 @@ PREFIXES = (  # of keys that are all copied
     keys.identities_prefix(),
     keys.signers_prefix(),
 )
-
 _PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|parts/|node$)")
 
 
@@ -66,13 +62,13 @@ class Replica:
         self.prefix = keys.known_prefix(node)
 
     async def read_contact(self) -> tuple[Contact | None, int]:
-        """When and how the federation was last heard of, and the revision of that record (0: none)."""
+        """When and how the federation last answered, and the revision of that record (0: none)."""
         entry = await self._own.get(keys.contact(self._node))
         if entry is None:
             return None, 0
         try:
             return Contact.model_validate_json(entry.value, context=STORED), entry.revision
-        except ValidationError:  # another version's; the registry writes it anew
+        except ValidationError:  # another version's; the registry rewrites it
             return None, entry.revision
 
     async def contact(self, name: str) -> Contact | None:
@@ -98,28 +94,19 @@ class Replica:
         """The federation's entry in that of a copy."""
         revision, _, value = entry.value.partition(b"\n")
         ours = revision.isdigit() and len(revision) < 19
-        known = int(revision) if ours else 0  # somebody else's write: older than all
+        known = int(revision) if ours else 0  # not written by us: older than all
         return Entry(entry.key.removeprefix(self.prefix), value, known)
 
 
 BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
-
 GAP = 30.0  # seconds between two copies of one key after that
-
 HOUR = 3600.0  # seconds
-
 LARGEST = 1_000_000  # bytes of a record of the registry that is copied
-
-LARGEST_SAID = 256 << 10  # bytes of what a node says of itself; nobody reads more of it
-
+LARGEST_OF_PEERS = 256 << 10  # bytes of a record that a node writes of itself
 MOST = 64_000_000  # bytes of all copies under one of LISTED
-
-MOST_OF_ONE = 16_000_000  # the same for what one node says of itself
-
+MOST_OF_ONE = 16_000_000  # the same for what one node writes of itself
 REWRITES = 4  # how often all of that may be written in an hour
-
 OVERHEAD = 300  # bytes that a store needs for a record beside key and value
-
 UNKNOWN = -math.inf  # when something was changed that was found by a listing
 
 
@@ -129,7 +116,7 @@ def size_of(entry: Entry) -> int:
 
 
 def is_too_large(entry: Entry) -> bool:
-    most = LARGEST if entry.key.startswith(keys.registry_root()) else LARGEST_SAID
+    most = LARGEST if entry.key.startswith(keys.registry_root()) else LARGEST_OF_PEERS
     return size_of(entry) > most
 
 
@@ -142,7 +129,7 @@ def accounts_of(key: str) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """A change that the copies do not have yet: when it was heard of, and its revision."""
+    """A change that the copies do not have yet: when it was received, and its revision."""
 
     since: float
     revision: int
@@ -174,7 +161,7 @@ class ReplicationBudget:
         self._hours: dict[str, _Hour] = {}
 
     def admit(self, entry: Entry, now: float, *, at_once: bool = False) -> bool:
-        """Whether it is to be written now. Else it is held until `due` gives it, or left out.
+        """Whether to write it now. Else it is held until `due` returns it, or left out.
 
         `at_once`: it is not held, since it was found by a listing, and so is lacking for an unknown time, or
         since it has been held and nothing new can come.
@@ -193,7 +180,7 @@ class ReplicationBudget:
         return True
 
     def due(self, now: float, *, at_once: bool = False) -> list[Entry]:
-        """What was held and may be written now; it is to be given to `admit` again."""
+        """What was held and may be written now; pass it to `admit` again."""
         return [each.entry for key, each in self._held.items() if at_once or not self._is_early(key, now)]
 
     def drop(self, key: str) -> None:
@@ -222,7 +209,7 @@ class ReplicationBudget:
         return now >= self._list_at
 
     def begin_listing(self) -> None:
-        """All is going to be given to `admit` anew."""
+        """Everything is going to be passed to `admit` again."""
         for key in list(self._held):
             self.drop(key)
         self._left, self._list_at = None, math.inf

@@ -2,11 +2,11 @@
 
     list every prefix from the federation ─► write what differs ─► watch from the first listing's revision on
          ▲                                                                  │
-         └── a gap, a switch, an outage of either store, somebody else's write to a copy ◄──┘
+         └── a gap, a switch, an outage of either store, another writer of a copy ◄──┘
 
 What comes twice that way is dropped by its revision. `Contact` says up to when the copies are true. What
 others write must not fill this node's store: what is too large, or more than may lie under a prefix, has no
-copy, and `budget.py` says when the rest is written.
+copy, and the budget says when the rest is written.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
-from mao_shared.reconcile import Guard
-from mao_shared.store import Batch, Check, Delete, Entry, Put
-from mao_shared.store.records import dump
+from mao_shared.reconcile import Backoff, every
+from mao_shared.store import Batch, Check, Delete, Entry, Put, dump, pages
 
 from .binding import with_idle_batches
 from .replica import (
@@ -43,7 +42,6 @@ from .replica import (
 from .store import FederationStore
 
 log = get_logger(__name__)
-
 PAGE = 500
 BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger
@@ -63,11 +61,11 @@ class _Copied:
 
 
 class _Restart(Exception):
-    """Somebody else has written a copy, or there is room for what was left out: all is to be listed anew."""
+    """Another process has written a copy, or there is room for what was left out: list all again."""
 
 
 class Replicator:
-    """`run` goes on for as long as the service does; a node that is its own federation needs no copies.
+    """`run` goes on for as long as the service does; a node that is its own federation needs no replica.
 
     Args:
         every: seconds between two looks whether the federation still answers.
@@ -83,10 +81,10 @@ class Replicator:
         seconds: Callable[[], float] = time.monotonic,
         conditions: Conditions | None = None,
     ) -> None:
-        self._guard = Guard("known", conditions)
+        self._conditions = conditions
         self._store = store
         self._own = store.own
-        self._copies = store.copies
+        self._replica = store.replica
         self._every = every
         self._clock = clock
         self._seconds = seconds
@@ -95,6 +93,7 @@ class Replicator:
         self._full, self._paused = Outage(), Outage()
         self._bytes: Counter[str] = Counter()  # account → of the copies that count there
         self._following: str | None = None  # the federation whose changes are being taken in
+        self._copied_until: int | None = None  # revision of the listing that is to be followed
         self._revision = 0  # of its store, up to which they are
         self._switched = asyncio.Event()
         self._news = asyncio.Event()
@@ -105,61 +104,68 @@ class Replicator:
     async def run(self) -> None:
         """For ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._copy_for_ever())
-            group.create_task(self._tell_for_ever())
+            group.create_task(
+                every(
+                    0.0,
+                    self._copy,
+                    name="known/copies",
+                    conditions=self._conditions,
+                    away=Backoff(PAUSE, PAUSE),
+                    outages=MaoError,
+                )
+            )
+            group.create_task(
+                every(
+                    self._every,
+                    self._tell,
+                    name="known/contact",
+                    wake=self._news,
+                    conditions=self._conditions,
+                    outages=MaoError,
+                )
+            )
 
-    async def _copy_for_ever(self) -> None:
-        outage = Outage()
-        while True:
-            self._switched.clear()
-            try:
-                await self._copy()
-                outage.over()
-                self._guard.worked("copies")
-                continue
-            except (Compacted, _Restart):
-                log.info("known.again", federation=self._store.name)
-            except MaoError as error:
-                if outage.is_news():
-                    log.warning("known.not_copied", error=error.detail)
-            except Exception as error:  # noqa: BLE001 (whatever others wrote: it copies anew)
-                self._guard.failed("copies", error)
-            await asyncio.sleep(PAUSE)
+    async def _copy(self) -> float:
+        """Copies all, and at the next call follows the changes, for as long as there is no gap."""
+        self._switched.clear()
+        try:
+            if self._copied_until is None:
+                await self._copy_or_wait()
+            else:
+                after, self._copied_until = self._copied_until, None
+                await self._follow(after)
+        except (Compacted, _Restart):
+            log.info("known.again", federation=self._store.name)
+            return PAUSE
+        return 0.0
 
-    async def _copy(self) -> None:
-        """Copies all and follows the changes. A node that is its own federation waits until it is not."""
+    async def _copy_or_wait(self) -> None:
+        """A node that is its own federation waits until it is not."""
         await self._load()
         if await self._store.alone():
             await self._forget()
             await self._switched.wait()
             return
         name = self._store.name
-        contact, _ = await self._copies.read_contact()
+        contact, _ = await self._replica.read_contact()
         if contact is None or contact.federation != name:
             await self._forget()
-        after = await self._copy_all()
-        try:
-            self._following, self._revision = name, after
-            self._news.set()
-            await self._follow(after)
-        finally:
-            self._following = None
+        self._copied_until = await self._copy_all()
+        self._following, self._revision = name, self._copied_until
+        self._news.set()
 
     async def _load(self) -> None:
         self._kept.clear()
         self._bytes.clear()
-        cursor = None
-        while True:
-            page = await self._own.list(self._copies.prefix, limit=PAGE, cursor=cursor)
+        async for page in pages(
+            lambda cursor: self._own.list(self._replica.prefix, limit=PAGE, cursor=cursor)
+        ):
             for entry in page.entries:
-                copied = self._copies.unpack(entry)
+                copied = self._replica.unpack(entry)
                 self._keep(copied, entry.revision)
-            cursor = page.cursor
-            if cursor is None:
-                return
 
     async def _copy_all(self) -> int:
-        """The revision from which on the changes are to be followed."""
+        """The revision from which to follow the changes."""
         self._budget.begin_listing()
         first = 0
         for prefix in LISTED:
@@ -173,27 +179,28 @@ class Replicator:
 
     async def _copy_prefix(self, prefix: str) -> tuple[int, set[str]]:
         there: set[str] = set()
-        cursor = None
-        while True:
-            page = await self._store.list_there(prefix, limit=PAGE, cursor=cursor)
+        revision = 0
+        async for page in pages(lambda cursor: self._store.list_live(prefix, limit=PAGE, cursor=cursor)):
+            revision = page.revision
             entries = [entry for entry in page.entries if is_replicated(entry.key)]
             there.update(entry.key for entry in entries)
             news = [entry for entry in entries if self._is_news(entry.key, entry.revision)]
             await self._write(news, at_once=True)
-            cursor = page.cursor
-            if cursor is None:
-                return page.revision, there
+        return revision, there
 
     async def _follow(self, after: int) -> None:
         watch = self._store.watch(f"{keys.ROOT}/", after=after)
         turns = with_idle_batches(watch, lambda: LOOK if self._budget.is_waiting else None)
-        async with contextlib.aclosing(turns):
-            async for batch in turns:
-                await self._take(batch)
-                away = not self._store.reachable
-                await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
-                if self._budget.wants_listing(self._seconds()):
-                    raise _Restart
+        try:
+            async with contextlib.aclosing(turns):
+                async for batch in turns:
+                    await self._take(batch)
+                    away = not self._store.reachable
+                    await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
+                    if self._budget.wants_listing(self._seconds()):
+                        raise _Restart
+        finally:
+            self._following = None
 
     async def _take(self, batch: Batch) -> None:
         for event in batch:
@@ -207,10 +214,13 @@ class Replicator:
         return max(known.there if known else 0, self._budget.held_revision(key)) < revision
 
     async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
-        """Makes copies or removes them, a few in one transaction, in so far as it is time; raises _Again."""
+        """Makes copies or removes them, a few a transaction, as far as it is time; raises _Restart."""
         for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
-            checks = [Check(self._key(each.key), self._revision_here(each.key)) for each in some]
-            writes = [self._copy_of(each) for each in some]
+            checks, writes = [], []
+            for each in some:
+                key, known = self._replica.prefix + each.key, self._kept.get(each.key)
+                checks.append(Check(key, known.here if known else 0))
+                writes.append(Delete(key) if isinstance(each, Delete) else Put(key, pack_copy(each)))
             written = await self._own.transact(checks, writes)
             if written is None:
                 raise _Restart
@@ -240,7 +250,7 @@ class Replicator:
             yield Delete(each.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
-        """What is to be written now; the rest is held, or left for the next listing."""
+        """What may be written now; the rest is held, or left for the next listing."""
         now = self._seconds()
         for each in changes:
             if isinstance(each, Delete):
@@ -262,17 +272,6 @@ class Replicator:
         if before:
             self._bytes.subtract({name: before.size for name, _ in accounts_of(key)})
 
-    def _revision_here(self, key: str) -> int:
-        kept = self._kept.get(key)
-        return kept.here if kept else 0
-
-    def _key(self, key: str) -> str:
-        return self._copies.prefix + key
-
-    def _copy_of(self, change: Entry | Delete) -> Put | Delete:
-        key = self._key(change.key)
-        return Delete(key) if isinstance(change, Delete) else Put(key, pack_copy(change))
-
     async def _forget(self) -> None:
         """The copies are of a federation that was left. The contact vouches for them, so it goes first."""
         await self._own.delete(keys.contact(self._store.node))
@@ -281,29 +280,16 @@ class Replicator:
 
     # The contact
 
-    async def _tell_for_ever(self) -> None:
-        """Looks now and then whether the federation answers, and writes down what became of that."""
-        while True:
-            self._news.clear()
-            try:
-                if not await self._store.alone():
-                    await self._tell()
-                self._guard.worked("contact")
-            except MaoError as error:
-                log.debug("known.contact_not_written", error=error.detail)
-            except Exception as error:  # noqa: BLE001 (it is told anew)
-                self._guard.failed("contact", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._news.wait()
-
     async def _tell(self) -> None:
+        """Asks whether the federation answers, and writes the result as `Contact`."""
         store = self._store
+        if await store.alone():
+            return
         name, asked, now = store.name, self._clock.now(), self._seconds()
         with contextlib.suppress(Unavailable):
             await store.ping()
-        before, revision = await self._copies.read_contact()
-        told = Contact(
+        before, revision = await self._replica.read_contact()
+        contact = Contact(
             federation=name,
             reachable=store.reachable,
             away_since=store.away_since,
@@ -315,12 +301,12 @@ class Replicator:
         if self._following == name and store.reachable and (lacking is None or lacking.since != UNKNOWN):
             ago = max(0.0, now - lacking.since) if lacking else 0.0
             upto = min(self._revision, lacking.revision - 1) if lacking else self._revision
-            told = told.model_copy(update={"as_of": asked - timedelta(seconds=ago), "revision": upto})
+            contact = contact.model_copy(update={"as_of": asked - timedelta(seconds=ago), "revision": upto})
         elif before is not None and before.federation == name:
-            told = told.model_copy(update={"as_of": before.as_of, "revision": before.revision})
+            contact = contact.model_copy(update={"as_of": before.as_of, "revision": before.revision})
         if store.name == name:  # else it has switched meanwhile, and this is called again
             key = keys.contact(store.node)
-            await self._own.transact([Check(key, revision)], [Put(key, dump(told))])
+            await self._own.transact([Check(key, revision)], [Put(key, dump(contact))])
 
 
 def _batches(changes: Sequence[Entry | Delete]) -> Iterator[list[Entry | Delete]]:

@@ -1,14 +1,9 @@
-"""Which store is the federation's, as the node's link says; followed as it changes.
-
-The federation's certificates on this node's disk: who the node is, and whom it trusts.
-
-Which store is the federation's: what the node's link says, followed.
-"""
+"""Which store is the federation's, as the node's link says, followed as it changes; its files on this
+node."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +11,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mao_shared import keys
-from mao_shared.errors import Compacted, StoreUnavailable, Unavailable
+from mao_shared.errors import StoreUnavailable
 from mao_shared.host.files import replace_file
 from mao_shared.logs import get_logger
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import Link
-from mao_shared.store import Entry, Store
+from mao_shared.reconcile import Backoff, follow
+from mao_shared.store import Batch, Entry, Store
 from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.unreadable import fault
 
@@ -85,17 +81,14 @@ class FederationFiles:
 
 
 log = get_logger(__name__)
-
 Opener = Callable[..., Store]
-
 DEADLINE = 3.0  # seconds that one call to the federation's etcd may take
-
 FOLLOW_PAUSE = 0.5  # seconds between attempts to read the link while the node's own store is away
 
 
 @dataclass(frozen=True)
 class BindingOpener:
-    """How the home of a link is opened; see FederationStore."""
+    """Opens the binding of a link; see FederationStore."""
 
     own: Store
     files: FederationFiles
@@ -104,9 +97,13 @@ class BindingOpener:
     opener: Opener
 
     def open(self, link: Link | None) -> StoreBinding:
-        """The home of a link; one with a `fault` where it cannot be opened."""
+        """The binding of a link; one with a `fault` where it cannot be opened."""
         if link is None:
-            return self._open_unlinked()
+            if self.fixed is not None and self.fixed is not self.own:
+                return StoreBinding("fixed", self.fixed)
+            if self.endpoints is not None:
+                return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
+            return StoreBinding("", self.own)
         missing = self.files.missing()
         if missing:
             return StoreBinding(
@@ -114,13 +111,6 @@ class BindingOpener:
             )
         endpoints = ",".join(link.endpoints)
         return self._opened(link.id, endpoints, link, deadline=DEADLINE, tls=self.files.tls())
-
-    def _open_unlinked(self) -> StoreBinding:
-        if self.fixed is not None and self.fixed is not self.own:
-            return StoreBinding("fixed", self.fixed)
-        if self.endpoints is not None:
-            return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
-        return StoreBinding("", self.own)
 
     def _opened(self, name: str, endpoints: str, link: Link | None, **how: object) -> StoreBinding:
         try:
@@ -132,68 +122,63 @@ class BindingOpener:
 
 
 class BindingResolver:
-    """The home in force, and those retired whose last calls are under way.
+    """The binding in force, and the retired ones whose last calls are under way.
 
-    `moved` is called with the home before and the new one.
+    `on_change` is called with the binding before and the new one.
     """
 
     def __init__(
         self,
         own: Store,
         node: str,
-        opening: BindingOpener,
-        moved: Callable[[StoreBinding, StoreBinding], None],
+        opener: BindingOpener,
+        on_change: Callable[[StoreBinding, StoreBinding], None],
     ) -> None:
         self.now: StoreBinding | None = None
         self._own = own
         self._node = node
-        self._opening = opening
-        self._moved = moved
-        self._looking = asyncio.Lock()
+        self._opener = opener
+        self._on_change = on_change
+        self._opening_lock = asyncio.Lock()
         self._retired: list[StoreBinding] = []
 
     async def current(self) -> StoreBinding:
-        """The home in force; the first call reads the link. Raises the own store's outage."""
+        """The binding in force; the first call reads the link. Raises the own store's outage."""
         if self.now is None:
-            async with self._looking:
+            async with self._opening_lock:
                 link, _ = await self._read_link()
                 if self.now is None:  # `follow` may have been faster
-                    self.now = self._opening.open(link)
+                    self.now = self._opener.open(link)
         return self.now
 
-    def reopen(self, home: StoreBinding) -> None:
+    def reopen(self, binding: StoreBinding) -> None:
         """Tries once more to open what could not be opened."""
-        if home is self.now and not home.is_open:
-            self.now = self._opening.open(home.link)
+        if binding is self.now and not binding.is_open:
+            self.now = self._opener.open(binding.link)
 
     async def close(self) -> None:
         """Closes what was opened; calls that are still under way end first."""
         if self.now is not None:
             self.now.retire()
             self._retired.append(self.now)
-        for home in self._retired:
-            await home.closed()
+        for binding in self._retired:
+            await binding.closed()
 
     async def follow(self) -> None:
-        """Moves to the home of each link as it is written, for ever."""
-        while True:
-            try:
-                link, revision = await self._read_link()
-                self._move(link)
-                await self._watch_link(revision)
-            except Compacted:
-                continue
-            except Unavailable as error:
-                log.debug("federation.link_unknown", error=error.detail)
-                await asyncio.sleep(FOLLOW_PAUSE)
-
-    async def _watch_link(self, revision: int) -> None:
+        """Moves to the binding of each link as it is written, until cancelled."""
+        backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
         key = keys.link(self._node)
-        async with contextlib.aclosing(self._own.watch(key, after=revision)) as watch:
-            async for batch in watch:
-                for event in batch:
-                    if event.key == key:
-                        self._move(self._parse(event.entry))
+        await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)
+
+    async def _start(self) -> int:
+        link, revision = await self._read_link()
+        self._move(link)
+        return revision
+
+    def _take(self, batch: Batch) -> None:
+        for event in batch:
+            if event.key == keys.link(self._node):
+                self._move(self._parse(event.entry))
 
     async def _read_link(self) -> tuple[Link | None, int]:
         """The link, and the own store's revision at which it was read."""
@@ -219,11 +204,11 @@ class BindingResolver:
         before = self.now
         if before is not None and before.link == link:
             return
-        self.now = self._opening.open(link)
+        self.now = self._opener.open(link)
         if before is None:
             return
         before.retire()
         self._retired = [each for each in [*self._retired, before] if not each.is_closed]
         if before.name != self.now.name:
             log.info("federation.switched", to=link.federation if link else "own store")
-        self._moved(before, self.now)
+        self._on_change(before, self.now)

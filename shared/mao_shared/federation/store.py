@@ -5,10 +5,9 @@ own store ──(a link appears: joined)──► the federation's etcd ──(t
 A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors list again. Revisions of one
 store mean nothing in another: a guarded write of a task that has last read in the other one is a lost race.
 
-While the federation's etcd does not answer, reads of what `copies.py` keeps are answered from there and noted
-in `mao_shared.request_context`; everything else raises `FederationUnavailable` at once, until a
-probe has found it again.
-It raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
+While the federation's etcd does not answer, reads of what is replicated are answered from the replica and
+noted as stale; everything else raises `FederationUnavailable` at once, until a probe has found it again. It
+raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
 silence proves nothing of the kind.
 """
 
@@ -36,7 +35,7 @@ from mao_shared.errors import (
 )
 from mao_shared.logs import get_logger
 from mao_shared.models.federation import Link
-from mao_shared.reconcile import every
+from mao_shared.reconcile import Backoff, every
 from mao_shared.settings import ServiceSettings
 from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
 
@@ -54,7 +53,6 @@ from .resolver import BindingOpener, BindingResolver, FederationFiles, Opener
 
 log = get_logger(__name__)
 T = TypeVar("T")
-
 PROBE_PAUSE = 0.1  # seconds between probes of a federation that is away; doubled up to PROBE_MAX_PAUSE
 PROBE_MAX_PAUSE = 2.0
 PATIENCE = 1.0  # seconds that a read waits for the federation where copies can answer as well
@@ -85,15 +83,16 @@ class FederationStore:
         self.node = node
         self.files = files
         self.fixed = fixed
-        self.copies = Replica(own, node)
+        self.replica = Replica(own, node)
         self.as_of: datetime | None = None
         self.away_since: datetime | None = None
         self._fault: FederationUnavailable | None = None  # why it is away
-        self._homes = BindingResolver(
-            own, node, BindingOpener(own, files, fixed, endpoints, opener), self._moved
+        self._resolver = BindingResolver(
+            own, node, BindingOpener(own, files, fixed, endpoints, opener), self._binding_changed
         )
         self._clock = clock
         self._away = asyncio.Event()
+        self._probes = 0  # in a row that were not answered
         self._on_switch: list[Callable[[], None]] = []
         self._on_contact: list[Callable[[], None]] = []
         self._readers: WeakKeyDictionary[asyncio.Task[object], str] = WeakKeyDictionary()
@@ -103,21 +102,21 @@ class FederationStore:
     @property
     def is_own(self) -> bool:
         """Whether one transaction reaches the node's records as well. Known from the first call on."""
-        return self._homes.now is not None and self._homes.now.is_own
+        return self._resolver.now is not None and self._resolver.now.is_own
 
     @property
     def link(self) -> Link | None:
         """The federation that this node has joined; None as well before the first call."""
-        return None if self._homes.now is None else self._homes.now.link
+        return None if self._resolver.now is None else self._resolver.now.link
 
     @property
     def name(self) -> str:
         """Which federation: `Link.id`, the plain address that is set, or `` for the own store."""
-        return "" if self._homes.now is None else self._homes.now.name
+        return "" if self._resolver.now is None else self._resolver.now.name
 
     @property
     def reachable(self) -> bool:
-        """Whether the last call was answered; `away_since`, `reason` and `next` tell of one that was not."""
+        """Whether the last call was answered; `away_since`, `reason` and `next` describe one that was not."""
         return not self._away.is_set()
 
     @property
@@ -131,7 +130,7 @@ class FederationStore:
 
     @property
     def removed(self) -> bool:
-        """Whether the federation's etcd has said that this node belongs to it no more."""
+        """Whether the federation's etcd has said that this node no longer belongs to it."""
         return isinstance(self._fault, NodeRemoved)
 
     def on_switch(self, callback: Callable[[], None]) -> None:
@@ -144,9 +143,9 @@ class FederationStore:
 
     async def alone(self) -> bool:
         """`is_own`, once that is known; raises the own store's outage."""
-        return (await self._homes.current()).is_own
+        return (await self._resolver.current()).is_own
 
-    async def list_there(
+    async def list_live(
         self,
         prefix: str,
         *,
@@ -156,13 +155,13 @@ class FederationStore:
         copied: bool = False,
     ) -> Page:
         """As `list`, but never from copies; `copied`: these can answer, so it is not waited for long."""
-        home = await self._homes.current()
-        inner = read_cursor(cursor, home.name)
+        binding = await self._resolver.current()
+        inner = read_cursor(cursor, binding.name)
         page = await self._read(
             lambda store: store.list(prefix, limit=limit, cursor=inner, newest_first=newest_first),
             copied=copied,
         )
-        return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
+        return Page(page.entries, page.revision, write_cursor(page.cursor, binding.name))
 
     # The store's contract
 
@@ -170,15 +169,15 @@ class FederationStore:
         try:
             return await self._read(lambda store: store.get(key), copied=is_replicated(key))
         except FederationUnavailable as error:
-            await self._allow_copies(key, error)
-            return await self.copies.get(key)
+            await self._replica_revision(key, error)
+            return await self.replica.get(key)
 
     async def list(
         self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
     ) -> Page:
         outage = self._refusal()
         try:
-            return await self.list_there(
+            return await self.list_live(
                 prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_replicated(prefix)
             )
         except FederationUnavailable as error:
@@ -186,9 +185,9 @@ class FederationStore:
         except StoreSwitched:  # the cursor may be one that the copies gave
             if self.reachable:
                 raise
-        revision = await self._allow_copies(prefix, outage)
+        revision = await self._replica_revision(prefix, outage)
         inner = read_cursor(cursor, REPLICA_CURSOR)
-        page = await self.copies.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
+        page = await self.replica.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
         return Page(page.entries, revision, write_cursor(page.cursor, REPLICA_CURSOR))
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
@@ -200,101 +199,101 @@ class FederationStore:
     async def delete(self, key: str, revision: int | None = None) -> bool:
         if revision is not None:
             return revision > 0 and await self.transact([Check(key, revision)], [Delete(key)]) is not None
-        return await self._ask(await self._homes.current(), lambda store: store.delete(key))
+        return await self._ask(await self._resolver.current(), lambda store: store.delete(key))
 
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
-        home = await self._homes.current()
-        if checks and self._read_elsewhere(home):
+        binding = await self._resolver.current()
+        if checks and self._read_from_another(binding):
             return None
-        return await self._ask(home, lambda store: store.transact(checks, writes))
+        return await self._ask(binding, lambda store: store.transact(checks, writes))
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         """Ends with StoreSwitched as well, and with FederationUnavailable where this node is not let in."""
-        home = await self._homes.current()
-        if self._read_elsewhere(home):
+        binding = await self._resolver.current()
+        if self._read_from_another(binding):
             raise StoreSwitched
         while True:
-            with self._noticing(home), home.used() as store:
-                watch = until_ended(store.watch(prefix, after=after), home.switched)
+            with self._noting_outage(binding), binding.used() as store:
+                watch = until_ended(store.watch(prefix, after=after), binding.ended)
                 async with contextlib.aclosing(watch):
                     async for batch in watch:
                         after = batch[-1].revision
                         yield batch
-            before, home = home, await self._homes.current()
-            if home.name != before.name:
+            before, binding = binding, await self._resolver.current()
+            if binding.name != before.name:
                 raise StoreSwitched
 
     async def grant(self, ttl: int) -> int:
-        return await self._ask(await self._homes.current(), lambda store: store.grant(ttl))
+        return await self._ask(await self._resolver.current(), lambda store: store.grant(ttl))
 
     async def keep_alive(self, lease: int) -> bool:
-        return await self._ask(await self._homes.current(), lambda store: store.keep_alive(lease))
+        return await self._ask(await self._resolver.current(), lambda store: store.keep_alive(lease))
 
     async def revoke(self, lease: int) -> None:
-        await self._ask(await self._homes.current(), lambda store: store.revoke(lease))
+        await self._ask(await self._resolver.current(), lambda store: store.revoke(lease))
 
     async def ping(self) -> None:
-        await self._ask(await self._homes.current(), lambda store: store.ping())
+        await self._ask(await self._resolver.current(), lambda store: store.ping())
 
     async def close(self) -> None:
         """Closes what this object has opened; calls that are still under way end first."""
-        await self._homes.close()
+        await self._resolver.close()
 
     # Calls
 
     async def _read(self, call: Callable[[Store], Awaitable[T]], *, copied: bool) -> T:
-        home = await self._homes.current()
+        binding = await self._resolver.current()
         task = asyncio.current_task()
         if task is not None:
-            self._readers[task] = home.name
-        if home.is_own or not copied:
-            return await self._ask(home, call)
+            self._readers[task] = binding.name
+        if binding.is_own or not copied:
+            return await self._ask(binding, call)
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._ask(home, call)
+                return await self._ask(binding, call)
         except TimeoutError:
             late = federation_unreachable(f"no answer within {PATIENCE:g} s.")
-            self._lost(home, late)
+            self._mark_away(binding, late)
             raise (self._refusal() if self.removed else late) from None
 
-    def _read_elsewhere(self, home: StoreBinding) -> bool:
-        """Whether this task has last read where other records lie; told once, since it is to read again."""
+    def _read_from_another(self, binding: StoreBinding) -> bool:
+        """Whether this task has last read from another store; true once, since it reads again then."""
         task = asyncio.current_task()
-        known = home.name if task is None else self._readers.pop(task, home.name)
-        return known != home.name
+        known = binding.name if task is None else self._readers.pop(task, binding.name)
+        return known != binding.name
 
-    async def _ask(self, home: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
+    async def _ask(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
         """Makes a call, or refuses it at once while the federation is known to be away."""
-        if home.is_own:
-            with home.used() as store:
+        if binding.is_own:
+            with binding.used() as store:
                 return await call(store)
         if self._away.is_set():
             raise self._refusal()
-        return await self._try(home, call)
+        return await self._try(binding, call)
 
-    async def _try(self, home: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
-        with self._noticing(home), home.used() as store:
+    async def _try(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
+        with self._noting_outage(binding), binding.used() as store:
             answer = await call(store)
-        self._answered(home)
+        self._mark_reachable(binding)
         return answer
 
     @contextlib.contextmanager
-    def _noticing(self, home: StoreBinding) -> Iterator[None]:
+    def _noting_outage(self, binding: StoreBinding) -> Iterator[None]:
         """Takes the block's outage, or a refusal to let this node in, as the federation's being away."""
         try:
             yield
         except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
-            if home.is_own or error.code in _ANSWERS:
+            if binding.is_own or error.code in _ANSWERS:
                 raise
-            fault = _fault_of(home, error)
-            self._lost(home, fault)
+            fault = _fault_of(binding, error)
+            self._mark_away(binding, fault)
             if isinstance(error, StoreUnknown | FederationUnavailable):
                 raise
             raise fault from error
 
-    async def _allow_copies(self, key: str, error: FederationUnavailable) -> int:
+    async def _replica_revision(self, key: str, error: FederationUnavailable) -> int:
         """The federation's revision that the copies stand for; raises `error` where there is none to read."""
-        contact = await self.copies.contact(self.name) if is_replicated(key) else None
+        contact = await self.replica.contact(self.name) if is_replicated(key) else None
         if contact is None or contact.as_of is None:
             raise error
         request_context.note_stale(
@@ -302,8 +301,8 @@ class FederationStore:
         )
         return contact.revision
 
-    def _lost(self, home: StoreBinding, fault: FederationUnavailable) -> None:
-        if home is not self._homes.now:
+    def _mark_away(self, binding: StoreBinding, fault: FederationUnavailable) -> None:
+        if binding is not self._resolver.now:
             return
         was_removed = self.removed
         if not was_removed or isinstance(fault, NodeRemoved):
@@ -322,52 +321,46 @@ class FederationStore:
         fault = self._fault or federation_unreachable("")
         return type(fault)(fault.detail, next=fault.next)
 
-    def _answered(self, home: StoreBinding) -> None:
-        if home is not self._homes.now:
+    def _mark_reachable(self, binding: StoreBinding) -> None:
+        if binding is not self._resolver.now:
             return
         self.as_of = self._clock.now()
         if self._away.is_set():
-            self._back()
+            self._clear_fault()
             log.info("federation.back")
             _call_all(self._on_contact)
 
-    def _back(self) -> None:
+    def _clear_fault(self) -> None:
         self._away.clear()
         self.away_since, self._fault = None, None
 
     # Beside the calls
 
     async def run(self) -> None:
-        """Follows the link and looks for a federation that is away, for ever."""
+        """Follows the link and probes a federation that is away, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for name, step in (("federation-link", self._homes.follow), ("federation-probe", self._probe)):
-                group.create_task(every(0.0, step, name=name))
+            group.create_task(self._resolver.follow())
+            group.create_task(every(0.0, self._probe, name="federation-probe"))
 
-    def _moved(self, before: StoreBinding, home: StoreBinding) -> None:
-        """Another home is in force."""
-        self._back()
-        if before.name != home.name:
+    def _binding_changed(self, before: StoreBinding, binding: StoreBinding) -> None:
+        """Another binding is in force."""
+        self._clear_fault()
+        if before.name != binding.name:
             self.as_of = None
             _call_all(self._on_switch)
 
-    async def _probe(self) -> None:
-        """Asks a federation that is away until it answers."""
+    async def _probe(self) -> float:
+        """Asks a federation that is away; seconds until the next attempt."""
         await self._away.wait()
-        pause = PROBE_PAUSE
-        while self._away.is_set():
-            if not await self._answers():
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, PROBE_MAX_PAUSE)
-
-    async def _answers(self) -> bool:
-        home = await self._homes.current()
-        self._homes.reopen(home)
+        self._resolver.reopen(await self._resolver.current())
         try:
-            await self._try(await self._homes.current(), lambda store: store.ping())
+            await self._try(await self._resolver.current(), lambda store: store.ping())
         except Unavailable as error:
             log.debug("federation.still_away", error=error.detail)
-            return False
-        return True
+            self._probes += 1
+            return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes)
+        self._probes = 0
+        return 0.0
 
 
 REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there
@@ -375,12 +368,12 @@ _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
 
 
-def _fault_of(home: StoreBinding, error: MaoError) -> FederationUnavailable:
+def _fault_of(binding: StoreBinding, error: MaoError) -> FederationUnavailable:
     """What an outage or a refusal to let this node in means for who wanted something."""
     if isinstance(error, FederationUnavailable):
         return error
     if isinstance(error, UserUnknown):
-        return node_removed(home.link.federation if home.link else home.name)
+        return node_removed(binding.link.federation if binding.link else binding.name)
     return federation_unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
 
 
@@ -388,7 +381,7 @@ def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
     for callback in callbacks:
         try:
             callback()
-        except Exception:  # the others have to be told as well
+        except Exception:  # the others are called as well
             log.exception("federation.callback_failed")
 
 

@@ -1,0 +1,1 @@
+"""This machine: the data directory, private files, sockets and local users."""

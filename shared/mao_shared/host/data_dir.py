@@ -13,15 +13,13 @@
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
 ├── replaced/<time>/                  what was there before `maoctl node restore --replace`
 ├── restore.json                      a restore was begun and has not ended
-├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
+├── runner.lock  datamgmt.lock        held by the one process of each (`process_lock`)
 └── etcd/                             the native node's own store
 
-Steps count from 0, attempts from 1. All of it is the node's alone (`keep_private`).
+Steps count from 0, attempts from 1. All of it is the node's alone (`make_data_dir_private`).
 
-One process of a service at a time on a data directory, by a lock that ends with the process.
-
-What is in etcd is guarded write by write and needs no lock. Folders and containers have no revisions: a
-second process that is a little behind could lay a workspace anew under a tool, or run one again.
+One process of a service at a time works on a data directory, by a lock that ends with the process: folders
+and containers have no revisions to guard a write, as etcd has.
 """
 
 from __future__ import annotations
@@ -38,24 +36,18 @@ from mao_shared.errors import Conflict
 from .files import make_private
 
 TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
-
 AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
-
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
-
 _FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
-
 RESTORING = "restore.json"
-
 TOOL_DATA = "/usr/src/app/data"
-
 TOOL_INPUT = "/usr/src/app/input"
 
 
 def make_data_dir_private(data_dir: Path) -> None:
-    """Makes the data directory, or closes one that is there to others; raises OSError. Blocks.
+    """Makes the data directory, or removes others' access to one that is there; raises OSError. Blocks.
 
-    Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
+    Tools reach their folders through mounts that the engine makes, so nobody else needs access.
     """
     make_private(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
 
@@ -64,9 +56,9 @@ def check_restore_finished(data_dir: Path) -> None:
     """Raises Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
     if (data_dir / RESTORING).exists():
         raise Conflict(
-            f"A restore into {data_dir} was begun and has not ended.",
+            f"A restore into {data_dir} was started and has not finished.",
             code="restore-unfinished",
-            next="Finish it with the same file, it goes on: maoctl node restore FILE.",
+            next="Resume it with the same file: maoctl node restore FILE.",
         )
 
 
@@ -87,7 +79,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """Builds every path under the data directory; names and ids are validated before they get here."""
+    """Builds every path under the data directory from names and ids that are validated already."""
 
     root: Path
 
@@ -130,7 +122,7 @@ def process_lock(data_dir: Path, service: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Conflict(
-                f"Another {service} works on the data directory {data_dir}, so this one does not start.",
+                f"Another {service} is already running on the data directory {data_dir}.",
                 code="already-running",
                 next=f"Stop one of the two (who has it: fuser {path}), or give one its own MAO_DATA_DIR and "
                 "MAO_NODE.",

@@ -1,4 +1,4 @@
-"""Files and folders that are the node's alone: nobody else on the machine reads or changes them."""
+"""Private files and folders: nobody else on the machine reads or changes them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROOT = 0
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replaces one file as a whole, mode 0600, on disk when this returns; raises OSError. Blocks.
+    """Replaces one file atomically and durably, with mode 0600; raises OSError. Blocks.
 
-    Its folder is made where there is none, with mode 0700.
+    A missing folder is made, with mode 0700.
     """
     path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # mkstemp's mode is 0600
@@ -33,7 +33,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed into the folder survives a power cut from here on; raises OSError. Blocks."""
+    """Makes renames in the folder durable; raises OSError. Blocks."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -42,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def writable_by_others(status: os.stat_result) -> str | None:
-    """Why somebody else could have written it, in words; None when only this user and root could."""
+    """Why others could have written it; None when only this user and root could."""
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"it belongs to the uid {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:
@@ -51,15 +51,15 @@ def writable_by_others(status: os.stat_result) -> str | None:
 
 
 def set_private_umask() -> None:
-    """What this process and its children make from here on is nobody else's, unless it is given a mode."""
+    """Files that this process and its children make are private from now on, unless a mode is given."""
     os.umask(0o077)
 
 
 def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] = ()) -> None:
-    """Makes the folder, or takes others' rights off one that is there; raises OSError. Blocks.
+    """Makes the folder, or removes others' access to one that is there; raises OSError. Blocks.
 
-    So it does off what `names` and `shallow` name in it, and off all that lies in a folder of `names` that is
-    open: once, then. A folder that users share by its sticky bit (/tmp) stays as it is.
+    The same for the entries `names` and `shallow` in it, and for everything inside an entry of `names` that
+    is accessible to others. A folder that users share by its sticky bit (/tmp) stays as it is.
     """
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     for name in shallow:
@@ -85,12 +85,12 @@ def is_accessible_to_others(path: Path) -> bool:
 
 
 def remove_access(path: Path) -> None:
-    """Takes the rights of group and others off what `open_to_others` is."""
+    """Removes group's and others' rights where `is_accessible_to_others` holds."""
     try:
         if is_accessible_to_others(path):
             path.chmod(path.lstat().st_mode & FOLDER_MODE)
     except FileNotFoundError:
-        return  # somebody has just removed it
+        return  # it has just been removed
     except OSError as error:  # of a file system without rights; no reason not to start
         from mao_shared.logs import get_logger  # a node's supervisor does without it
 

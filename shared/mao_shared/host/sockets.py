@@ -1,13 +1,8 @@
-"""Listening sockets, the owner of the other end of a loopback connection, and which local users count.
+"""Listening sockets, the user behind a loopback connection, and which local users are let in.
 
-The sockets on which a service listens.
-
-What the kernel knows of the other end of a TCP connection within this machine: whose socket it is.
-
-Asked by sock_diag(7), with the exact addresses and ports of one connection; where that is not to be had, read
-from /proc/net/tcp and tcp6. Both answer for the network namespace of the process that asks.
-
-Which users of this machine steer the node without a token; the gateway lets in no others on loopback.
+The owner of a socket is asked for by sock_diag(7), with the exact addresses and ports of one connection;
+where that is not available, read from /proc/net/tcp and tcp6. Both answer for the network namespace of the
+process that asks.
 """
 
 from __future__ import annotations
@@ -27,16 +22,14 @@ from pathlib import Path
 from mao_shared.errors import Conflict, InvalidInput
 
 LOOPBACK = ("127.0.0.1", "::1")
-
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a machine without IPv6
 
 
 def loopback_listeners(port: int) -> list[socket.socket]:
     """Listens at a port of loopback, by both protocols where there are both.
 
-    `localhost` may mean either. Another user's program at the one that was left free would be taken for this
-    one; and a page that it hands out is, to a browser, of the same origin as ours. Raises Conflict
-    (`port-taken`).
+    `localhost` may mean either. Another user's program on the address left free would be taken for this one;
+    and to a browser its pages would have the same origin as ours. Raises Conflict (`port-taken`).
     """
     made: list[socket.socket] = []
     for host in LOOPBACK:
@@ -49,7 +42,7 @@ def loopback_listeners(port: int) -> list[socket.socket]:
             for each in made:
                 each.close()
             raise Conflict(
-                f"Port {port} on {host} cannot be listened at: {error.strerror}.",
+                f"Cannot listen on port {port} of {host}: {error.strerror}.",
                 code="port-taken",
                 next=f"See who has it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT, say to 8180.",
             ) from error
@@ -57,7 +50,7 @@ def loopback_listeners(port: int) -> list[socket.socket]:
 
 
 def unix_listener(path: Path) -> socket.socket:
-    """A socket at `path` that only our own user and root may connect to; one that a killed process left goes.
+    """A socket at `path` that only our own user and root may connect to; replaces one of a killed process.
 
     Raises OSError, say for a folder that is not there.
     """
@@ -73,31 +66,18 @@ def unix_listener(path: Path) -> socket.socket:
 
 
 Address = tuple[str, int]
-
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 _NETLINK_SOCK_DIAG = 4
-
 _SOCK_DIAG_BY_FAMILY = 20
-
 _NLM_F_REQUEST = 1
-
 _NLMSG_ERROR = 2
-
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-
 _REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, pad, states; then the id
-
 _ID = struct.Struct("!HH16s16s")  # ports and addresses of the socket's own end and of the other one
-
 _ANSWER = struct.Struct("=BBBB")  # family, state, timer, retransmits; then the id
-
 _REST = struct.Struct("=IIIII")  # expires, read queue, write queue, uid, inode
-
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
-
 _ALL_STATES = 0xFFFFFFFF
-
 _LISTEN = 0x0A
 
 
@@ -127,7 +107,7 @@ def socket_of(own: Address, other: Address) -> TcpSocket | None:
 
 @functools.cache
 def _kernel_answers() -> bool:
-    """Whether sock_diag knows a connection that surely is there; it says "none" where it lacks TCP's part."""
+    """Whether sock_diag finds a connection that exists; without its TCP part it answers "none"."""
     if not hasattr(socket, "AF_NETLINK"):  # another system than Linux: there all need a token
         return False
     with (
@@ -239,9 +219,9 @@ def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
         runs_it = os.geteuid() if owner_of is None else owner_of.stat().st_uid
     except OSError as error:
         raise InvalidInput(
-            f"MAO_OWNER_OF is {owner_of}, which cannot be looked at: {error.strerror}.",
+            f"MAO_OWNER_OF is {owner_of}, which cannot be examined: {error.strerror}.",
             code="local-users-invalid",
-            next="Let it name a file of the user who runs the node.",
+            next="Set it to a file of the user who runs the node.",
         ) from error
     named = (part.strip() for part in names.split(","))
     return frozenset({ROOT, runs_it, *(_uid(name) for name in named if name)})
@@ -254,7 +234,7 @@ def _uid(name: str) -> int:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
         raise InvalidInput(
-            f"MAO_LOCAL_USERS names {name!r}, which is no user here.",
+            f"MAO_LOCAL_USERS names {name!r}, which is not a user of this machine.",
             code="local-users-invalid",
             next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
         ) from None

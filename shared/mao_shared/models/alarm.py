@@ -1,9 +1,4 @@
-"""Control metrics and their series, alarms, webhooks and the deliveries that are due.
-
-Control metrics: a number of each run of a step, its series, and the alarms about it.
-
-Webhook: an address that every alarm is sent to, and the deliveries that are still due.
-"""
+"""Control metrics (a number of each run of a step) and their series, alarms, webhooks and due deliveries."""
 
 from __future__ import annotations
 
@@ -15,9 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from .common import Name, NodeName, Record, Timestamp
 
 Measured = Literal["files", "bytes", "rows"]
-
 Aggregate = Literal["last", "first", "sum", "mean", "min", "max", "count"]
-
 MAX_METRICS = 50
 
 
@@ -46,7 +39,7 @@ class ControlMetric(Record):
 
 
 class Point(Record):
-    """One value of a series. The detector allowed `expected` ± `band`; None where it could not tell."""
+    """One value of a series. The detector allowed `expected` ± `band`; None where it had no estimate."""
 
     run: str
     time: Timestamp
@@ -76,17 +69,15 @@ class Acknowledgement(Record):
 
 
 AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
-
-
-"""Of what tools and nodes have brought; an alarm about the node itself has its condition's name as kind."""
+"""Of what tools and nodes have produced; an alarm about the node itself has its condition's name as kind."""
 
 
 class Alarm(Record):
     """Something a person should look at; stored under `keys.alarm(node, id)`.
 
     Those about a condition of the node lie under `keys.condition_alarm(node, id)`, where versions that do not
-    know them do not look: `service` noticed it, `subject` is what of it, `next` what mends it, and `over`
-    when it held again.
+    know them do not look: `service` noticed it, `subject` says what of it, `next` what fixes it, and `over`
+    is when it held again.
     """
 
     key_field = "id"
@@ -146,7 +137,8 @@ class Webhook(Record):
 
 
 class WebhookState(Record):
-    """What `GET /webhooks` tells. `waiting`: alarms to be delivered still; `given_up`: those that never were.
+    """What `GET /webhooks` answers. `waiting`: alarms still to be delivered; `given_up`: those that never
+    were.
 
     `secret` is there in the answer to the creation only.
     """

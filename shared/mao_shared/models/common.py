@@ -1,11 +1,4 @@
-"""Record, the base of all models; names, times and quantities; unknown fields; lists.
-
-Types that several records share: names, times, quantities.
-
-The fields of stored records that this version does not know: taken over, or left out.
-
-What a list call answers.
-"""
+"""The base of all models; names, times, quantities and commands; unknown fields; lists."""
 
 from __future__ import annotations
 
@@ -30,24 +23,20 @@ from pydantic_core import PydanticKnownError
 from mao_shared.errors import RecordUnreadable
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-
 GROUND_TRUTH = "ground-truth"
-
 _RESERVED = frozenset({GROUND_TRUTH, "HEAD"})
-
 NAME_RULE = (
     "1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit, "
     "without '..' and not ending in '.lock'"
 )
-
-_MAX_NAME = 63
+MAX_NAME = 63
 
 
 def name_fault(text: str) -> str | None:
     """What is wrong with `text` as a name; None when nothing is."""
     if not text:
         return "it is empty"
-    if len(text) > _MAX_NAME:
+    if len(text) > MAX_NAME:
         return f"it has {len(text)} characters"
     if ".." in text:
         return "'..' is in it"
@@ -76,12 +65,8 @@ def _check_node_name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
-
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
-
 STORED = {"stored": True}
-
-
 """Context of reading what lies in a store: older versions refused less, newer ones write more fields."""
 
 
@@ -94,7 +79,6 @@ def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
 
 
 NodeNames = Annotated[list[NodeName], AfterValidator(_each_once), Field(max_length=1000)]
-
 FIRST_YEAR, LAST_YEAR = 1900, 3000
 
 
@@ -116,15 +100,10 @@ Timestamp = Annotated[
     AfterValidator(_to_utc),
     PlainSerializer(format_time, return_type=str, when_used="json"),
 ]
-
 _MAX_BYTES = 2**60
-
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-
 _SIZE_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
 _DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(s|m|h|d)?")
-
 _DURATION_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -146,27 +125,20 @@ def _parse_duration(value: Any) -> Any:
     return float(match[1]) * _DURATION_SECONDS[match[2]]
 
 
-def _parse_command(value: Any) -> Any:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
 def _check_no_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("a NUL character cannot be passed to a program")
+        raise ValueError("a program cannot be given a NUL character")
     return text
 
 
 Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=0, le=_MAX_BYTES, examples=["512m"])]
-
 Seconds = Annotated[
     float, BeforeValidator(_parse_duration), Field(ge=0, allow_inf_nan=False, examples=["30m"])
 ]
-
 Argument = Annotated[str, Field(max_length=100_000), AfterValidator(_check_no_nul)]
-
 Command = Annotated[
     list[Argument],
-    BeforeValidator(_parse_command),
+    BeforeValidator(lambda value: shlex.split(value) if isinstance(value, str) else value),
     Field(min_length=1, max_length=1000, examples=[["python", "collect.py"]]),
 ]
 
@@ -177,33 +149,23 @@ def _empty_is_none(value: Any) -> Any:
 
 
 OptionalCommand = Annotated[Command | None, BeforeValidator(_empty_is_none)]
-
-
 """None where none is given: then the tool's counts, or else the image's own."""
-
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
 MAX_ENV = 1000
 
 
 def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     if len(env) > MAX_ENV and info.context != STORED:
-        raise ValueError(f"there are {len(env)} variables; {MAX_ENV} are taken")
+        raise ValueError(f"there are {len(env)} variables; at most {MAX_ENV} are accepted")
     for name in env:
         if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
-            raise ValueError(
-                f"{name[:80]!r} cannot be set: letters, digits and '_' only, and MAO_… is the node's own"
-            )
+            raise ValueError(f"{name[:80]!r} cannot be set: use letters, digits and '_'; MAO_… is reserved")
     return env
-
-
-def _none_is_empty(value: Any) -> Any:
-    return {} if value in (None, "", []) else value
 
 
 Env = Annotated[
     dict[str, Argument],
-    BeforeValidator(_none_is_empty),
+    BeforeValidator(lambda value: {} if value in (None, "", []) else value),
     AfterValidator(_check_env),
     Field(json_schema_extra={"maxProperties": MAX_ENV}),
 ]

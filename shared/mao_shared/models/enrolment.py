@@ -1,9 +1,4 @@
-"""Enrolments: a node's consent to take part in a pipeline, as a self-contained copy of all it needs.
-
-Enrolment: a node's decision to take part in a pipeline, a self-contained copy of all it needs.
-
-Consent: what the operator is shown of a changed pipeline, approves, and whom the operator trusts.
-"""
+"""Enrolments: a node's consent to take part in a pipeline, as a self-contained copy of all it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ from .tool import Limits, Network, Privileges, asked
 
 
 class ResolvedImage(Record):
-    """An image pinned by content: what runs is `pinned`, whatever the tag says later."""
+    """An image pinned by content: `pinned` is what runs, wherever the tag points later."""
 
     name: str  # as the tool's record has it
     pinned: str  # repository@sha256:… or, for an image built on this node, its id sha256:…
@@ -27,7 +22,7 @@ class ResolvedImage(Record):
 class DatasetRef(Record):
     """A dataset as it was known at enrolment. `vote` and `lfs_above`: of one that is written.
 
-    This node votes by no other definition, and keeps to this limit, whatever the dataset's record says later.
+    This node votes by this definition and keeps to this limit, even if the dataset's record changes.
     """
 
     name: Name
@@ -68,7 +63,7 @@ class ResolvedStep(Record):
 class Enrolment(Record):
     """Stored on the node; the pipeline runs from this copy when the federation is unreachable.
 
-    `records`: `kind/name` of what it was resolved from → digest, so that a change can be told. `approved_by`:
+    `records`: `kind/name` of what it was resolved from → digest, so that a change is noticed. `approved_by`:
     `operator`, or `trusted:<nodes>` for a change that was taken over since these nodes stand for it.
     """
 
@@ -100,8 +95,8 @@ class EnrolmentRequest(Record):
 class PipelineState(Pipeline):
     """A pipeline and this node's part in it, as `GET /pipeline` lists it.
 
-    `outdated`: what is registered differs from what runs here; `pending` says in words how. It goes on as
-    it was until `POST /pipeline/{name}/approve`.
+    `outdated`: what is registered differs from what runs here; `pending` lists how. The old definition runs
+    until `POST /pipeline/{name}/approve`.
     """
 
     enrolled: bool = False
@@ -109,16 +104,6 @@ class PipelineState(Pipeline):
     pending: list[str] = Field(default_factory=list)
     enrolment: Enrolment | None = None
 
-
-__all__ = [
-    "GROUND_TRUTH",
-    "DatasetRef",
-    "Enrolment",
-    "EnrolmentRequest",
-    "PipelineState",
-    "ResolvedImage",
-    "ResolvedStep",
-]
 
 DEFINITION = r"^[0-9a-f]{32}$"
 
@@ -134,9 +119,9 @@ class PipelineDiff(Record):
     """What this node runs of a pipeline against what is registered now.
 
     `definition` names what is registered: the pipeline and all that it refers to, as it would run here. An
-    approval bears it, so that nothing is approved that was not shown. `agree`: words that the operator would
-    have to grant; `endorsed`: for each record that changed, the trusted nodes that stand for it; `rebuilt`:
-    images that this node has by now in another build than the one its runs use, by name.
+    approval bears it, so that nothing is approved that was not shown. `agree`: what the operator would have
+    to grant; `endorsed`: for each record that changed, the trusted nodes that stand for it; `rebuilt`: images
+    of which this node has another build by now than its runs use, by name.
     """
 
     pipeline: Name

@@ -1,11 +1,7 @@
 """The federation: its members and core nodes, how this node reaches it, and what nodes show each other.
 
-Federation: who belongs to it, and how this node reaches it.
-
-What nodes let each other see: their runs of shared pipelines, and logs on request.
-
-Nodes need not reach each other's gateways: they ask and answer through the federation's store, each under
-its own prefix, on leases that end by themselves.
+Nodes need not reach each other's gateways: they ask and answer through the federation's store, each under its
+own prefix, on leases that end by themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ from .common import Name, NodeName, Record, Seconds, Timestamp
 from .run import Run
 
 Role = Literal["core", "client"]
-
 Endpoint = str  # host:port of an etcd member for clients
 
 
@@ -90,7 +85,7 @@ class Identity(Record):
 class CertificateRequest(Record):
     """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation.
 
-    `leaving`: the node asks to be struck off instead.
+    `leaving`: the node asks to be removed instead.
     """
 
     node: NodeName
@@ -110,10 +105,10 @@ class CoreMember(Record):
 
 
 class FederationState(Record):
-    """A federation as one of its nodes sees it. `advice`: what its operators had better do; `warnings`: what
+    """A federation as one of its nodes sees it. `advice`: what its operators should do; `warnings`: what
     is wrong with its etcd.
 
-    `role` is `removed` on a node that the federation has struck off.
+    `role` is `removed` on a node that the federation has removed.
     """
 
     name: Name
@@ -200,7 +195,7 @@ class Demotion(Record):
 class Departure(Record):
     """What leaving came to.
 
-    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's
+    `struck`: nothing is left to do there. `known`: the node goes on with the federation's
     records, else with those it had before it joined.
     """
 
@@ -210,11 +205,8 @@ class Departure(Record):
 
 
 KEPT_BRIEFS = 30
-
 Commit = Annotated[str, Field(max_length=64)]
-
 LONGEST_REASON = 500
-
 MAX_LOG_ANSWER = 256 << 10  # bytes of a log that travel through the store
 
 
@@ -276,14 +268,14 @@ class Endorsement(Record):
     endorsed_at: Timestamp
 
 
-class Part(Record):
-    """Stored under `keys.part(node, dataset)`: the node writes to the dataset and has a say in its truth.
+class Participation(Record):
+    """Stored under `keys.part(node, dataset)`: the node writes to the dataset and votes on it.
 
-    Only the node itself can write there, so that nobody can take it off, or name nodes that there are not.
+    Only the node itself can write there, so that nobody else can remove it or invent nodes.
     """
 
     dataset: Name
-    since: Timestamp  # when the enrolment was made by which it does
+    since: Timestamp  # of the enrolment
 
 
 class LogAsk(Record):
@@ -329,7 +321,7 @@ class NodePart(Record):
 
 
 class NodeRuns(Record):
-    """A node's runs of a pipeline as another one sees them; `late` says in words why it counts as late.
+    """A node's runs of a pipeline as another one sees them; `late`: why it counts as late.
 
     `problem`: why nothing is known of its runs.
     """

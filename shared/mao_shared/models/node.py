@@ -1,13 +1,4 @@
-"""A node: its membership, signing key, conditions, and whether its store was restored from a backup.
-
-Member: the leased presence of a node.
-
-Signer: a node whose commits are signed.
-
-Whether a thing holds that a node needs: one type for readiness, doctor, dashboard, metrics and alarms.
-
-Restored: that a node's store came from a backup, and what of the time since is still to be found out.
-"""
+"""A node: its membership, signing key, conditions, and whether its store was restored from a backup."""
 
 from __future__ import annotations
 
@@ -47,7 +38,7 @@ class Condition(Record):
     """One thing that has to hold, or what it is about when it does not.
 
     `degraded`: a person should look, the service goes on with everything else. `failed`: the service cannot
-    do its work, so it is not ready. `next` is the command or step that mends it.
+    do its work, so it is not ready. `next` is the command or step that fixes it.
     """
 
     name: str = Field(max_length=63, examples=["disk", "record-unreadable"])
@@ -59,7 +50,7 @@ class Condition(Record):
 
 
 class NodeCondition(Condition):
-    """A condition as the whole node tells it: `services` are those that report it."""
+    """A condition of the whole node: `services` are those that report it."""
 
     services: list[str] = Field(default_factory=list)
 
@@ -81,16 +72,14 @@ class OpenCondition(Record):
 
 
 RESTORED = "restored"
-
-
-"""Code of the failure of a run that was under way in the backup: nobody knows how it went on."""
+"""Code of the failure of a run that was under way in the backup: how it went on is unknown."""
 
 
 class Restored(Record):
     """Stored under `keys.restored(node)`, with the store's other records.
 
-    `tips`: dataset → the tip of the node's branch when the backup was begun, None where there was none: what
-    came after it is looked for. `open`: the datasets of which that is still to be done.
+    `tips`: dataset → the tip of the node's branch when the backup was started, None where there was none:
+    later commits are looked for. `open`: the datasets for which that is still to be done.
     """
 
     backup_at: Timestamp
@@ -100,8 +89,8 @@ class Restored(Record):
 
 
 def unknown_since(backup_at: datetime) -> str:
-    """Why something is not run by itself after a restore, in words."""
+    """Why something is not run automatically after a restore."""
     return (
-        f"The node was restored from the backup of {backup_at:%Y-%m-%dT%H:%M:%SZ}, and nobody knows whether "
+        f"The node was restored from the backup of {backup_at:%Y-%m-%dT%H:%M:%SZ}, so it is unknown whether "
         "this was run after that"
     )

@@ -1,11 +1,8 @@
 """Pipelines: ordered steps, each a tool and its datasets; titles and the names derived from them.
 
-Titles: what the original let people call a pipeline or a step, and the name that is derived from it.
-
-A title is any line of text. The name is what branches, labels and paths are made of, and is a function of
-the title alone: whoever knows the title knows the name, on every node and without asking.
-
-Pipeline: ordered steps; a step = tool + output dataset (+ input dataset, command, env, limits).
+A title is what the original let people call a pipeline or a step: any line of text. Branches, labels and
+paths are made of the name, which is a function of the title alone: every node that knows the title knows the
+name.
 """
 
 from __future__ import annotations
@@ -18,15 +15,22 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from .alarm import MAX_METRICS, ControlMetric
-from .common import GROUND_TRUTH, STORED, Env, Name, Named, OptionalCommand, Record, Seconds, is_name
+from .common import (
+    GROUND_TRUTH,
+    MAX_NAME,
+    STORED,
+    Env,
+    Name,
+    Named,
+    OptionalCommand,
+    Record,
+    Seconds,
+    is_name,
+)
 from .tool import DockerSocket, Limits
 
 LONGEST_TITLE = 500
-
-_MAX_NAME = 63
-
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not tell titles apart
-
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
 )
@@ -66,8 +70,8 @@ def name_from_title(title: str) -> str:
     digits = hashlib.sha256(title.encode()).hexdigest()[:_HASH]
     if not name:
         return f"title-{digits}"
-    if len(name) > _MAX_NAME:
-        return f"{name[: _MAX_NAME - _HASH - 1].rstrip('._-')}-{digits}"
+    if len(name) > MAX_NAME:
+        return f"{name[: MAX_NAME - _HASH - 1].rstrip('._-')}-{digits}"
     return name
 
 
@@ -89,7 +93,7 @@ def check_title(name: str, title: str | None) -> None:
     """Raises ValueError for a title that goes with another name."""
     if title is not None and name_from_title(title) != name:
         raise ValueError(
-            f"the name of what bears the title {title!r} is {name_from_title(title)!r}: "
+            f"the title {title!r} belongs to the name {name_from_title(title)!r}: "
             "leave 'name' out, or 'title'"
         )
 
@@ -99,7 +103,7 @@ def _check_form(title: str, info: ValidationInfo) -> str:
 
 
 def name_from_text(text: str) -> str:
-    """The name that a person means by a name or a title; raises ValueError for what can be neither."""
+    """The name that a person means by a name or a title; raises ValueError for text that can be neither."""
     return text if is_name(text) else name_from_title(normalize_title(text))
 
 
@@ -111,28 +115,19 @@ Title = Annotated[
 
 # Left out where there is none: such records are, byte for byte, what earlier versions wrote and hashed.
 OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
-
 NameOrTitle = Annotated[
     str,
     Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
     AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
-
-
-"""What a caller may write for a pipeline; `name_of_either` gives the name."""
+"""What a caller may write for a pipeline; `name_from_text` gives the name."""
 
 Fault = Literal["tool", "engine", "infrastructure"]
-
 MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
-
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
-
 Overlap = Literal["skip", "queue", "replace"]
-
 Pull = Literal["missing", "always", "never"]
-
 LateTruth = Literal["skip", "own", "last"]
-
 Agreement = Annotated[
     list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
 ]
@@ -151,7 +146,7 @@ class Step(Record):
 
     `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
     this node's own branch, or the last ground truth there is. `engine_socket`: the tool gets the socket of
-    Docker in this step, if the operator agrees. The later seed client's words are taken as well:
+    Docker in this step, if the operator agrees. The later seed client's field names are accepted as well:
     `output_dataset`, `cmd` and `docker_socket`, and a name that is none is the step's title.
     """
 
@@ -187,10 +182,7 @@ class Step(Record):
 
 
 _SEED_WORDS = {"output_dataset": "dataset", "cmd": "command", "docker_socket": "engine_socket"}
-
 _MAY_BE_EMPTY = ("input_dataset", "docker_socket")
-
-
 """What the seed's clients send empty, or as null, where there is none."""
 
 

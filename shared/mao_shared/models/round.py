@@ -1,18 +1,14 @@
 """Rounds: how a dataset's ground truth is voted, and one vote over the nodes' snapshots for one tick.
 
-How a dataset's ground truth is voted: VDX's words, and ours for files, keys and fields.
-
-VDX is the voting definition specification of the literature (EcePanos/vdx); its words and defaults are kept.
-What VDX does not have (files, record keys, exact values) has fields of its own here.
-
-Round: one vote over the nodes' snapshots of one dataset for one tick.
-
 open ──(all have announced, or the deadline)──► closed ──(a quorum attests the same commit)──► decided
   └─(too few snapshots at the deadline)─► undecided ◄─(no quorum attests within the deadline)─┘
 
 What a node says of a round lies under its own prefix, where nobody else can write (Announcement,
-Attestation). The Round itself is shared: whoever sees that it can move, moves it by compare-and-swap, and
-everybody checks what it pins against what the nodes themselves have announced.
+Attestation). The Round itself is shared: whichever node sees that it can move moves it by compare-and-swap,
+and all check what it pins against what the nodes have announced.
+
+VDX is the voting definition specification of the literature (EcePanos/vdx); its words and defaults are kept.
+What it does not have (files, record keys, exact values) has fields of its own.
 """
 
 from __future__ import annotations
@@ -26,21 +22,15 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringCon
 from .common import Name, NodeName, NodeNames, Record, Seconds, Timestamp
 
 Quorum = Literal["UNTIL", "ALL_BUT"]
-
 Exclusion = Literal["NONE", "FURTHEST", "OUTSIDE_SIGMA"]
-
 HistoryRule = Literal["NONE", "STANDARD", "MODULE_ELIMINATION", "HYBRID"]
-
 Collation = Literal["AGREEMENT", "MEAN", "MEAN_NEAREST_NEIGHBOR"]
-
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
-def _upper(value: Any) -> Any:
-    return value.upper().replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
-
-
-Upper = BeforeValidator(_upper)
+Upper = BeforeValidator(
+    lambda value: value.upper().replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
+)
 
 
 class VoteParams(Record):
@@ -119,23 +109,21 @@ class VoteDefinition(Record):
 
 
 RoundPhase = Literal["open", "closed", "decided", "undecided"]
-
 ROUND_ENDED: frozenset[RoundPhase] = frozenset({"decided", "undecided"})
-
 Oid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$|^[0-9a-f]{64}$")]
-
 AbstainedWhy = Literal["late", "absent", "unavailable", "rewritten", "unreadable", "failed", "left"]
 
 
 class Abstention(Record):
-    """Why a node has no voice in a round. `unavailable`: its commit could not be had."""
+    """Why a node abstains from a round. `unavailable`: its commit could not be had."""
 
     reason: AbstainedWhy
     detail: str = Field(default="", max_length=2000)
 
 
 class Announcement(Record):
-    """Under the node's own prefix: what it brings to a round; without `commit` it abstains, and says why."""
+    """Under the node's own prefix: what it brings to a round; without `commit` it abstains, with the
+    reason."""
 
     dataset: Name
     round: str = Field(max_length=200)
@@ -151,8 +139,8 @@ class Announcement(Record):
 class Attestation(Record):
     """Under the node's own prefix: what it has computed for the closed round of this attempt.
 
-    `commit` is the ground-truth commit it would make: all of it is derived from what the round pins, so
-    that all who agree make the same. None: it could not compute, `missing` says for the lack of what.
+    `commit` is the ground-truth commit it would make: all of it is derived from what the round pins, so that
+    all that agree make the same. None: it could not compute, for lack of `missing`.
     """
 
     dataset: Name
@@ -164,26 +152,26 @@ class Attestation(Record):
     attested_at: Timestamp
 
 
-class Passage(Record):
-    """The latest tick of rounds that have ended, and the latest end of one."""
+class Watermark(Record):
+    """Up to which `tick` all rounds of a pipeline's step have ended, and when the last of them did."""
 
     tick: Timestamp
     ended_at: Timestamp
 
 
-class Shared(Record):
+class SharedDataset(Record):
     """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
 
     Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet. None:
-    the node has run nothing for it since others take part.
-    `apart`: nobody else takes part any more, say after the node has left; its operator has not said yet that
-    it may decide alone. `passed`: by pipeline/step, until where all was said here and the rounds have ended.
+    the node has run nothing for it since others take part. `apart`: nobody else takes part any more, say
+    after the node has left; its operator has not confirmed yet that it may decide alone. `passed`: by
+    pipeline/step, up to which tick this node has announced everything and the rounds have ended.
     """
 
     dataset: Name
     since: Timestamp | None = None
     apart: bool = False
-    passed: dict[str, Passage] = Field(default_factory=dict)
+    passed: dict[str, Watermark] = Field(default_factory=dict)
 
 
 class Round(Record):
@@ -201,7 +189,7 @@ class Round(Record):
     opened_at: Timestamp
     deadline: Timestamp
     # closed
-    attempt: int = Field(default=1, ge=1)  # grows when ground truth had moved and all is computed anew
+    attempt: int = Field(default=1, ge=1)  # grows when ground truth has moved and all is computed again
     closed_by: NodeName | None = None
     closed_at: Timestamp | None = None
     base: Oid | None = None  # the ground-truth commit it builds upon
@@ -212,7 +200,9 @@ class Round(Record):
     commit: Oid | None = None
     tree: Oid | None = None
     attested: list[NodeName] = Field(default_factory=list)
-    flagged: dict[NodeName, str] = Field(default_factory=dict, max_length=1000)  # who was said to do what
+    flagged: dict[NodeName, str] = Field(
+        default_factory=dict, max_length=1000
+    )  # node → what it was accused of
     reason: str | None = Field(default=None, max_length=2000)
 
     @property
@@ -222,7 +212,7 @@ class Round(Record):
 
     @property
     def to_attest(self) -> int:
-        """How many nodes must attest: never fewer than most of them, whatever the definition says."""
+        """How many nodes must attest: never fewer than a majority, whatever the definition has."""
         return max(self.needed, most_of(len(self.nodes)))
 
     def changed(self, **changes: Any) -> Round:
@@ -240,7 +230,8 @@ def round_id(tick: datetime, pipeline: str, step: str) -> str:
 
 
 class LiveRound(Round):
-    """A round and who has said what. `needed_nodes`: so many must bring a snapshot and attest the same.
+    """A round and what each node has announced and attested. `needed_nodes`: so many must bring a snapshot
+    and attest the same.
 
     `announced` and `computed` hold commits by node, null where a node abstains or could not compute.
     `silent`: nodes that have announced nothing. `missing`: what nodes lack that could not compute.

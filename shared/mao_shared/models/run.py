@@ -1,4 +1,4 @@
-"""Run: one execution of a pipeline on one node; one document that all services reconcile."""
+"""Runs: one execution of a pipeline on one node, as one document that all services reconcile."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .enrolment import ResolvedStep
 from .pipeline import Fault, NameOrTitle, Overlap
 
 RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""It names folders and containers, so one that is none leaves a record unreadable for all services."""
+"""It names folders and containers, so an invalid one makes a record unreadable for all services."""
 TOOL_HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 _ID_TIME = "%Y%m%dT%H%M%SZ"
 Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
-
-
-TRUTH_WAITS = "ground-truth is not pushed yet"  # how a step says that only its own commit is at the remote
+TRUTH_WAITS = (
+    "ground-truth is not pushed yet"  # `waiting` of a step of which only its own commit is at the remote
+)
 
 
 class Failure(Record):
     """Why a step or run did not succeed: `code` is stable, `next` is the next command or step.
 
-    `fault` tells the tool's fault from the engine's and from the infrastructure's (git, disk, store).
+    `fault`: whose it is, the tool's, the engine's or the infrastructure's (git, disk, store).
     """
 
     code: str
@@ -47,7 +47,7 @@ class Exit(Record):
 
 
 class CancelRequest(Record):
-    """The wish to end a run; the owner of the current phase answers to it."""
+    """The request to end a run; the owner of the current phase carries it out."""
 
     requested_at: Timestamp
     reason: str = Field(default="", max_length=1000)
@@ -88,7 +88,7 @@ class Original(Record):
     run: str
     step: Name
     snapshot: str
-    attempt: int = 1  # of the original step, which its tool was told
+    attempt: int = 1  # of the original step, as its tool saw it
 
 
 class StepRun(Record):
@@ -150,7 +150,7 @@ class Run(Record):
     finished_at: Timestamp | None = None
     overlap: Overlap = "skip"
     steps: list[StepRun] = Field(default_factory=list)
-    reason: str | None = None  # why it waits, was missed or skipped, in words
+    reason: str | None = None  # why it waits, was missed or skipped, for people
     missed: MissedWhy | None = None  # the same for programs, when the phase is missed
     covers: CoveredTicks | None = None
     error: Failure | None = None
@@ -243,12 +243,12 @@ def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
 
 
 def manual_run_id(pipeline: str, now: datetime, token: str | None = None) -> str:
-    """The id of a run that no tick asked for; fresh unless `token` (8 hexadecimal digits) is given."""
+    """The id of a run without a tick; fresh unless `token` (8 hexadecimal digits) is given."""
     return f"{now:{_ID_TIME}}-{pipeline}-{token or secrets.token_hex(4)}"
 
 
 def time_in_id(run_id: str) -> datetime | None:
-    """The tick, or the time at which somebody asked for the run; None for an id that was not made here."""
+    """The tick, or the time at which the run was requested; None for an id that was not made here."""
     try:
         return datetime.strptime(run_id.partition("-")[0], _ID_TIME).replace(tzinfo=UTC)
     except ValueError:
@@ -261,9 +261,8 @@ def tool_env(run: Run, step: StepRun) -> dict[str, str]:
 
 
 def run_env(run: Run, step: StepRun) -> dict[str, str]:
-    """What a tool may know of its run. A reproduction says what the original said.
-
-    A run that no tick asked for is for the moment at which it was asked for.
+    """What a tool may know of its run. A reproduction gets what the original got. A run without a tick is for
+    the time at which it was requested.
     """
     original = run.reproduces
     env = {

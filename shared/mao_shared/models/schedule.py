@@ -1,4 +1,5 @@
-"""Schedule (job): when an enrolled pipeline runs on this node, and how far its ticks are dealt with."""
+"""Schedules (jobs): when an enrolled pipeline runs on this node, and which of its ticks have been dealt
+with."""
 
 from __future__ import annotations
 
@@ -99,7 +100,7 @@ class TickMark(Record):
 
 
 class Forgotten(Record):
-    """Up to `until` it can no longer be told which ticks of the pipeline were run: their records are gone."""
+    """Up to `until` it is no longer known which ticks of the pipeline were run: their records are gone."""
 
     until: Timestamp
 
@@ -108,8 +109,8 @@ class Remembered(Record):
     """Stored under `keys.remembered(node, pipeline)`: how far back its runs are known.
 
     Versions without a history of runs take those that were moved there for removed, so `Forgotten` is written
-    for them when runs are moved; `moved_until` tells this version that it was. Ticks up to `forgotten_until`
-    are those of which the records are really gone.
+    for them when runs are moved; `moved_until` shows this version that they were moved. Ticks up to
+    `forgotten_until` are those of which the records are really gone.
     """
 
     moved_until: Timestamp

@@ -12,7 +12,6 @@ from .common import Bytes, Env, Named, OptionalCommand, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
 ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
-
 _DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
 _PATH = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
@@ -40,10 +39,6 @@ def _check_user(text: str) -> str:
     return text
 
 
-def _normal_capability(value: Any) -> Any:
-    return value.upper().removeprefix("CAP_") if isinstance(value, str) else value
-
-
 Image = Annotated[
     str,
     Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"]),
@@ -51,7 +46,9 @@ Image = Annotated[
 ]
 User = Annotated[str, Field(max_length=64, examples=["root", "1000:1000"]), AfterValidator(_check_user)]
 Capability = Annotated[
-    str, BeforeValidator(_normal_capability), Field(pattern="^[A-Z_]{2,40}$", examples=["NET_RAW"])
+    str,
+    BeforeValidator(lambda name: name.upper().removeprefix("CAP_") if isinstance(name, str) else name),
+    Field(pattern="^[A-Z_]{2,40}$", examples=["NET_RAW"]),
 ]
 
 
@@ -68,7 +65,7 @@ class Limits(Record):
 DOCKER_SOCKET = "docker socket"
 # Not written where it is off: a version that does not know it writes and hashes the same document.
 DockerSocket = Annotated[bool, Field(exclude_if=lambda on: not on)]
-RISKS = {DOCKER_SOCKET: "root on this host: whoever has it can start any container, and so change everything"}
+RISKS = {DOCKER_SOCKET: "root on this host: it can start any container, and so change everything"}
 """What a privilege amounts to where its word does not say it."""
 
 

@@ -76,7 +76,7 @@ class WorkQueue:
             self.add(key)
 
     def close(self) -> None:
-        """Forgets everything; nobody may be at work any more."""
+        """Forgets everything; no work may be under way."""
         for timer in self._timers.values():
             timer.cancel()
         for keys in (self._timers, self._ready, self._waiting, self._working, self._again):

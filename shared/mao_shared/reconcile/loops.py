@@ -1,16 +1,10 @@
 """Loops that go on whatever happens to one of their items, their back-off, and the tasks they run in.
 
-How long to wait before the next try: stamina's schedule, for loops that stamina does not run itself.
-
-Controllers that run beside an app: the process does not live on half-dead when one fails.
-
-Loops that go on whatever happens to one of their items: what every loop of every service is built of.
-
 `every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
 step until it returns. A `Guard` stands around the work on one item of a loop. An item that raises is set
 aside: its condition `item-failing` (subject `<loop>/<item>`) says so until it works again, and it is tried
-again after a pause that grows. An `Unavailable` says that something else is away, not that the item is at
-fault, so it is passed on to the loop.
+again after a pause that grows. `Unavailable` says that something else is away, which is not the item's fault,
+so it is passed on to the loop.
 """
 
 from __future__ import annotations
@@ -56,7 +50,7 @@ log = get_logger(__name__)
 
 
 def end_process() -> None:
-    """Asks this process to stop in order, so that its supervisor starts it afresh."""
+    """Stops this process in order, so that its supervisor starts it again."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -87,27 +81,17 @@ async def background(
 
 
 T = TypeVar("T")
-
 R = TypeVar("R")
-
 Exceptions = type[Exception] | tuple[type[Exception], ...]
-
 ITEM_FAILING = "item-failing"
-
 AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
-
 FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
-
+_RETRIED = "It is tried again automatically, and everything else goes on."
 NEXT_STEP = (
-    "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
-    "fault of MAO, report it with the lines of the service's log that name it."
+    f"{_RETRIED} Fix what 'detail' names; if it looks like a fault of MAO, report it with the lines of the "
+    "service's log that name it."
 )
-
-DISK_STEP = (
-    "It is tried again by itself, and everything else goes on. See that the node's disk has room and takes "
-    "writes: maoctl doctor."
-)
-
+DISK_STEP = f"{_RETRIED} Check that the node's disk has room and takes writes: maoctl doctor."
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
@@ -115,7 +99,7 @@ class Guard:
     """The items of one loop that fail, with their pauses. For the event loop's thread.
 
     Args:
-        loop: the loop's name as people are to read it.
+        loop: the loop's name, for people.
         conditions: where failing items are shown; None shows them in the log only.
         backoff: of an item that fails.
     """
@@ -143,11 +127,11 @@ class Guard:
         return self._until.get(item, 0.0) > self._seconds()
 
     def item(self, item: str) -> _GuardedItem:
-        """Around the work on one item: what it raises ends the block and no more, but for Unavailable."""
+        """Around the work on one item: what it raises ends the block and no more, except Unavailable."""
         return _GuardedItem(self, item)
 
     def failed(self, item: str, error: Exception) -> float:
-        """Sets the item aside; seconds until it is to be tried again."""
+        """Sets the item aside; seconds until its next try."""
         tries = self._tries[item] = self._tries.get(item, 0) + 1
         pause = self._backoff.pause(tries)
         self._until[item] = self._seconds() + pause
@@ -166,7 +150,7 @@ class Guard:
         return pause
 
     def worked(self, item: str) -> None:
-        """Takes the item back; also for one that is gone."""
+        """Clears the item's failure; also for one that is gone."""
         if self._tries.pop(item, None) is not None:
             self._until.pop(item, None)
             if self._conditions is not None:
@@ -182,6 +166,8 @@ class Guard:
 
 
 class _GuardedItem:
+    """A class, since type checkers take it that a context manager made by contextlib swallows nothing."""
+
     def __init__(self, guard: Guard, name: str) -> None:
         self._guard = guard
         self._name = name
@@ -298,7 +284,7 @@ async def follow(
 
     `start` takes in what there is and answers the revision up to which it has; from there on `take` gets the
     changes in order, each batch once. Without it `take` gets an empty batch first, which says that anything
-    may have changed. `on_gap` is told why it starts again when the store has dropped its history (Compacted)
+    may have changed. `on_gap` is called with the reason when the store has dropped its history (Compacted)
     or is another one (StoreSwitched). Exceptions as in `every`; `take` must not block.
     """
     attempts = _Attempts(name, conditions, away, failing, outages)
@@ -354,10 +340,10 @@ async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
 async def in_halves(
     batch: Sequence[T], write: Callable[[Sequence[T]], Awaitable[R]]
 ) -> tuple[list[R], list[tuple[T, Exception]]]:
-    """Writes a batch; what `write` said, and the items that cannot be written, each with the reason.
+    """Writes a batch; the answers of `write`, and the items that cannot be written, each with the reason.
 
     A batch that fails for the fault of one item is halved until that item stands alone, so that the others go
-    through. Raises Unavailable, which is nobody's fault: some may have been written.
+    through. Raises Unavailable, which is no item's fault: some may have been written.
     """
     try:
         return [await write(batch)], []

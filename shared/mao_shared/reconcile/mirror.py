@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from mao_shared.errors import MaoError, RecordUnreadable, StoreSwitched
 from mao_shared.logs import get_logger
 from mao_shared.models.common import Record
-from mao_shared.store import Batch, Entry, Event, Records, Stored, Unreadable, pages
+from mao_shared.store import Batch, Entry, Records, Stored, Unreadable, pages
 
 from .loops import Backoff, Guard, every, follow
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
-
 LIST_PAGE = 500
 RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
 MAX_RELIST_DELAY = 30.0  # seconds, when it is something else that goes wrong
@@ -33,7 +32,8 @@ class Mirror(Generic[R]):
     is a state of the store: not before the first listing, nor while another store is first listed.
 
     `unreadable`: the names of records that cannot be read now. What was known of them is kept, unless
-    `drop_unreadable` says that it is worth nothing. A subscriber that raises keeps nobody from being told.
+    `drop_unreadable` says that it is worth nothing. A subscriber that raises does not keep the others from
+    being called.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class Mirror(Generic[R]):
             self._put(name, Stored(record, revision))
 
     async def run(self) -> None:
-        """Keeps the mirror in step for ever; lists again after every gap."""
+        """Keeps the mirror in step until cancelled; lists again after every gap."""
         await follow(
             self.records.store,
             self.records.prefix,
-            self._take_batch,
+            self._take,
             start=self._list,
             on_gap=self._gap,
             name=self._name_of_loop,
@@ -105,10 +105,6 @@ class Mirror(Generic[R]):
         else:
             log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
 
-    def _take_batch(self, batch: Batch) -> None:
-        for event in batch:
-            self._take(event)
-
     async def _list(self) -> int:
         names: set[str] = set()
         store, revision = self.records.store, 0
@@ -119,8 +115,16 @@ class Mirror(Generic[R]):
             if revision < self._seen:
                 self._forget("mirror.store_set_back")
             for entry in page.entries:
-                names.add(self._name(entry.key))
-                self._take_listed(entry, revision)
+                name = self._name(entry.key)
+                names.add(name)
+                known = self._kept.get(name)
+                if self._is_ahead(name, revision) or (known and known.revision == entry.revision):
+                    continue
+                stored = self._parse(entry)
+                if stored is None:
+                    self._set_aside(name)
+                elif known or self.keep(stored.record):
+                    self._put(name, stored)
         for name in (self._kept.keys() | self.unreadable) - names:
             if not self._is_ahead(name, revision):
                 self._drop(name)
@@ -138,29 +142,19 @@ class Mirror(Generic[R]):
         for name in self._kept.keys() | self.unreadable:
             self._drop(name)
 
-    def _take_listed(self, entry: Entry, revision: int) -> None:
-        name = self._name(entry.key)
-        known = self._kept.get(name)
-        if self._is_ahead(name, revision) or (known is not None and known.revision == entry.revision):
-            return
-        stored = self._parse(entry)
-        if stored is not None and (known is not None or self.keep(stored.record)):
-            self._put(name, stored)
-        elif stored is None:
-            self._set_aside(name)
-
-    def _take(self, event: Event) -> None:
-        self._seen = max(self._seen, event.revision)
-        name = self._name(event.key)
-        if self._is_ahead(name, event.revision):
-            return
-        stored = None if event.entry is None else self._parse(event.entry)
-        if stored is not None:
-            self._put(name, stored)
-        elif event.entry is None:
-            self._drop(name)
-        else:
-            self._set_aside(name)
+    def _take(self, batch: Batch) -> None:
+        for event in batch:
+            self._seen = max(self._seen, event.revision)
+            name = self._name(event.key)
+            if self._is_ahead(name, event.revision):
+                continue
+            stored = None if event.entry is None else self._parse(event.entry)
+            if stored is not None:
+                self._put(name, stored)
+            elif event.entry is None:
+                self._drop(name)
+            else:
+                self._set_aside(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
         """Whether an own write of the record is what was read at `revision`, or newer."""
@@ -185,7 +179,7 @@ class Mirror(Generic[R]):
         self._tell(name)
 
     def _set_aside(self, name: str) -> None:
-        """Nobody is told while what is known stays: there is nothing to be done about it."""
+        """Subscribers are not called while what is known stays: there is nothing to do."""
         self.unreadable.add(name)
         if self._drop_unreadable and self._kept.pop(name, None) is not None:
             self._tell(name)

@@ -1,7 +1,7 @@
 """A lease that is held for as long as its owner lives, and a signal for when it is not.
 
 granted ─► held ─► (no renewal within ttl) lost ─► still there: held again
-             └─► (the store says it has ended) lost ─► granted anew
+             └─► (the store says it has ended) lost ─► granted again
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
+from .loops import Backoff, every
+
 log = get_logger(__name__)
 OnLease = Callable[[int], Awaitable[None]]
-
-
-async def _nothing_to_make(_: int) -> None:
-    return None
 
 
 class Session:
@@ -46,7 +44,7 @@ class Session:
         self._wake = asyncio.Event()
         self._store = store
         self._ttl = ttl
-        self._on_lease = on_lease or _nothing_to_make
+        self._on_lease = on_lease
         self._established = False  # the owner's keys hang on the lease
         self._interval = ttl / 3 if interval is None else interval
         self._expiry: asyncio.TimerHandle | None = None
@@ -68,17 +66,14 @@ class Session:
                 await self._store.revoke(self.lease)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                await self._step()
-            except Unavailable as error:
-                log.warning("session.store_away", lease=self.lease, error=error.detail)
-            except Exception:  # the owner's; its next attempt may work
-                log.exception("session.owner_failed", lease=self.lease)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):  # wait_for may swallow a cancellation (3.11)
-                    await self._wake.wait()
-            self._wake.clear()
+        pace = Backoff(self._interval, self._interval)
+        await every(self._interval, self._renew, name="session", wake=self._wake, failing=pace)
+
+    async def _renew(self) -> None:
+        try:
+            await self._step()
+        except Unavailable as error:  # no back-off, which `begin_again` would not cut short
+            log.warning("session.store_away", lease=self.lease, error=error.detail)
 
     def begin_again(self) -> None:
         """The store has become another one: takes a lease there at once; the old one ends by itself."""
@@ -102,7 +97,8 @@ class Session:
                 return
             self.lease, self._established = granted, False
         if not self._established:
-            await self._on_lease(self.lease)
+            if self._on_lease is not None:
+                await self._on_lease(self.lease)
             self._established = True
         self._hold_until(asked + self._ttl)
 

@@ -1,0 +1,1 @@
+"""The run records of a node, and lists of them."""

@@ -1,21 +1,14 @@
-"""The runs of a node: the active ones, and the history of those that are settled, packed.
-
-Documents of runs in little room: a tenth to a quarter of their JSON.
-
-The first byte tells the format, so that there can be others: `{` is plain JSON, 1 is deflated with the
-dictionary below. A dictionary that was used once stays as it is for as long as there are stores with it.
-
-The runs of a node: those that are active or ended a moment ago, and the history of those that are settled.
+"""The runs of a node: those that are active or ended a moment ago, and the history of those that are settled.
 
     runs/<id>                                  what services mirror, watch and write
-    runs-history/<id, newest first>            the same document, packed
+    runs-history/<id, newest first>            the same document, packed: a tenth to a quarter of its JSON
     runs-index/<phase>/<pipeline>/<id, …>      what filters and retention ask of it, without the document
 
 A run is settled when it has ended and nothing is left to be written down of it. The scheduler moves it then,
 document and index in one transaction, guarded by the revision that it read. So what a service lists at its
-start, and what it hears of, is in proportion to the work and not to the years. A run is there under one of
-its two keys at any time; who asks by name finds it wherever it is. One that is written again (a missed tick
-that a backfill queues) comes back in one transaction as well.
+start is in proportion to the work and not to the years. A run lies under one of its two keys at any time; a
+reader by name finds it under either. One that is written again (a missed tick that a backfill queues) comes
+back in one transaction as well.
 """
 
 from __future__ import annotations
@@ -30,16 +23,12 @@ from mao_shared.errors import RecordUnreadable
 from mao_shared.models.common import STORED
 from mao_shared.models.run import CoveredTicks, PastRun, Run, Trigger, time_in_id
 from mao_shared.states import RUN_ENDED, RunPhase
-from mao_shared.store import Check, Delete, Entry, Put, Records, Store, Stored, Unreadable, Write
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Delete, Entry, Put, Records, Store, Stored, Unreadable, Write, dump
 from mao_shared.store.unreadable import Misplaced
 
 MAX_UNPACKED = 16_000_000  # bytes of a document; etcd takes a tenth of it
-
 _DEFLATED = b"\x01"
-
 _RAW = -zlib.MAX_WBITS  # without header and checksum, which etcd has of its own
-
 _DICTIONARY = (
     b'"covers":{"since":","until":","count":"reproduces":{"run":","step":","snapshot":","attempt":1}'
     b'"retry_of":"cancel":{"requested_at":","reason":","missed":"late","overlap","coalesced","paused"'
@@ -65,32 +54,34 @@ _DICTIONARY = (
 
 
 def pack_run(document: bytes) -> bytes:
-    """What `unpack` makes the same document of, byte for byte."""
+    """The packed form, which `unpack_run` turns into the same document byte for byte.
+
+    The first byte tells the format: `{` is plain JSON, 1 is deflated with the dictionary above. A dictionary
+    that was used once stays as it is for as long as there are stores with it.
+    """
     deflate = zlib.compressobj(6, zlib.DEFLATED, _RAW, zdict=_DICTIONARY)
     packed = _DEFLATED + deflate.compress(document) + deflate.flush()
     return packed if len(packed) < len(document) or document[:1] != b"{" else document
 
 
 def unpack_run(packed: bytes) -> bytes:
-    """Raises ValueError for what `pack` has not made, or another version's."""
+    """Raises ValueError for what `pack_run` has not made, or for another version's format."""
     if packed[:1] == b"{":
         return packed
     if packed[:1] != _DEFLATED:
-        raise ValueError("it is packed in a way that this version does not know")
+        raise ValueError("it is packed in a format that this version does not know")
     inflate = zlib.decompressobj(_RAW, zdict=_DICTIONARY)
     try:
         document = inflate.decompress(packed[1:], MAX_UNPACKED)
     except zlib.error:
-        raise ValueError("it is damaged: it cannot be unpacked") from None
+        raise ValueError("it is damaged and cannot be unpacked") from None
     if not inflate.eof or inflate.unused_data:
         raise ValueError("it is damaged: a part is missing or too much")
     return document
 
 
 MOVED_AT_ONCE = 32  # runs; three writes each, and etcd takes 128
-
 REMOVED_AT_ONCE = 64  # two each
-
 NEAR = timedelta(minutes=1)
 
 
@@ -130,7 +121,7 @@ def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
 class RunRecords(Records[Run]):
     """By name (`get`, `find`, `create`, `replace`) a run is found wherever it is.
 
-    `page`, `all` and a mirror see only what is not history; `run_listing.py` lists both.
+    `page`, `all` and a mirror see only what is not history; `listing.py` lists both.
     """
 
     def __init__(self, store: Store, node: str, unreadable: Unreadable | None = None) -> None:
@@ -141,7 +132,7 @@ class RunRecords(Records[Run]):
     # reading
 
     async def entry(self, name: str) -> Entry | None:
-        """As it is stored. It may come back from the history while it is looked for there."""
+        """The stored entry; the run may come back from the history while it is looked for there."""
         live = self.prefix + name
         for key in (live, keys.past_run(self.node, name), live):
             if (found := await self.store.get(key)) is not None:
@@ -180,12 +171,15 @@ class RunRecords(Records[Run]):
     def absent(self, *names: str) -> list[Check]:
         """The conditions under which there are no such runs.
 
-        For several whose ids are of about the same time it is also one that no other of that time is history:
-        one condition in place of one a run.
+        For several whose ids are of about the same time one condition covers the history of that time.
         """
         live = [Check(self.prefix + name, 0) for name in names]
         first, last = min(names), max(names)
-        if first == last or not _are_near(first, last):
+        since, until = time_in_id(first), time_in_id(last)
+        near = (
+            since is not None and until is not None and until - since <= NEAR
+        )  # etcd looks at all in between
+        if first == last or not near:
             return live + [Check(keys.past_run(self.node, name), 0) for name in names]
         return [*live, Check(keys.past_run(self.node, last), 0, until=keys.past_run(self.node, first) + "\0")]
 
@@ -223,12 +217,13 @@ class RunRecords(Records[Run]):
         """Makes history of up to MOVED_AT_ONCE runs; how many. One that has changed meanwhile stays."""
         if await self._move(runs):
             return len(runs)
-        return sum([await self._move_alone(each) for each in runs])
-
-    async def _move_alone(self, run: LiveRun) -> bool:
-        """Where it is history as well, an older version that knows none has made it again: that is newer."""
-        past = await self.store.get(keys.past_run(self.node, run.run.id))
-        return await self._move([run], past)
+        moved = 0
+        for (
+            each
+        ) in runs:  # one that is history as well was made again by a version without one: that is newer
+            past = await self.store.get(keys.past_run(self.node, each.run.id))
+            moved += await self._move([each], past)
+        return moved
 
     async def _move(self, runs: Sequence[LiveRun], past: Entry | None = None) -> bool:
         """`past`: what lies in the history for the one run that is to go there."""
@@ -269,12 +264,6 @@ class RunRecords(Records[Run]):
         return done
 
 
-def _are_near(first: str, last: str) -> bool:
-    """Whether so little of the history lies between two ids that etcd may well look at all of it."""
-    since, until = time_in_id(first), time_in_id(last)
-    return since is not None and until is not None and until - since <= NEAR
-
-
 def _past(run: Run) -> PastRun:
     return PastRun(
         trigger=run.trigger,
@@ -286,7 +275,7 @@ def _past(run: Run) -> PastRun:
 
 
 def read_index(entry: Entry) -> IndexedRun | None:
-    """None for what this version cannot read: then only its document tells of the run."""
+    """None for what this version cannot read: then only the document describes the run."""
     try:
         phase, pipeline, run_id = keys.split_run_index(entry.key)
         past = PastRun.model_validate_json(entry.value, context=STORED)

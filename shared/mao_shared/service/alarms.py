@@ -1,8 +1,8 @@
-"""Writing an alarm together with what is due at the webhooks; and the alarms about a service's conditions.
+"""Alarms about a service's conditions, and writing an alarm together with its due deliveries to webhooks.
 
-A condition that lasts becomes one alarm, whichever services notice it, however often each of them starts
-anew; it is raised again when the condition was over in between. While the store is away, or takes no writes,
-alarms wait in memory and are written later.
+A condition that lasts becomes one alarm, whichever services notice it and however often each of them
+restarts; it is raised again when the condition was over in between. While the store is away, or takes no
+writes, alarms wait in memory and are written later.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from pydantic import ValidationError
 from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError, Unavailable
-from mao_shared.logs import Outage, get_logger
+from mao_shared.errors import Conflict, MaoError, Unavailable
+from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, is_name
 from mao_shared.models.node import Condition, OpenCondition
-from mao_shared.store import Check, Delete, Put, Records, Store, Stored
-from mao_shared.store.records import dump
+from mao_shared.reconcile import Backoff, every
+from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
 log = get_logger(__name__)
-
 SETTLE = 10.0  # seconds that a condition has to last before it is an alarm
 CALM = 30.0  # seconds that it has to hold again before the alarm is over
 INHERITED = (
@@ -35,7 +34,6 @@ INHERITED = (
 )
 RETRY, LONGEST_RETRY = 2.0, 30.0  # seconds between tries to write, doubled
 MOST_WAITING = 1000  # writes that wait for the store; beyond, the oldest are dropped
-ATTEMPTS = 5
 
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
@@ -68,10 +66,6 @@ def alarm_of(condition: Condition, node: str, service: str) -> Alarm:
         subject=condition.subject or None,
         next=condition.next or None,
     )
-
-
-def _worse(now: Condition, before: Condition) -> bool:
-    return now.state == "failed" and before.state == "degraded"
 
 
 @dataclass(slots=True)
@@ -111,6 +105,7 @@ class ConditionAlarms:
         self._episodes: dict[tuple[str, str], _Episode] = {}
         self._writes: deque[_AlarmWrite] = deque(maxlen=MOST_WAITING)
         self._wake = asyncio.Event()
+        self._has_inherited = False
         for condition in conditions.current():
             self._note(condition)
         conditions.subscribe(self._note)
@@ -122,8 +117,11 @@ class ConditionAlarms:
         if condition.state != "ok":
             if episode is None:
                 self._episodes[key] = _Episode(condition, "settling", now + self._settle)
-            elif episode.stage != "settling" and _worse(condition, episode.condition):
-                since = self._clock.now()  # who was told of the milder state is told of this one as well
+            elif episode.stage != "settling" and (episode.condition.state, condition.state) == (
+                "degraded",
+                "failed",
+            ):
+                since = self._clock.now()  # an alarm of its own for the worse state
                 self._writes.append(_AlarmWrite(episode.condition, since))
                 worse = condition.model_copy(update={"since": since})
                 self._writes.append(_AlarmWrite(worse))
@@ -134,7 +132,7 @@ class ConditionAlarms:
                     episode.stage, episode.due, episode.over = "open", None, None
         elif episode is not None and episode.stage == "settling":
             del self._episodes[key]
-            if episode.due is not None and episode.due <= now:  # it has lasted, and nobody has looked since
+            if episode.due is not None and episode.due <= now:  # it has lasted, unnoticed by a step so far
                 self._writes.append(_AlarmWrite(episode.condition))
                 self._writes.append(_AlarmWrite(episode.condition, condition.since))
         elif episode is not None and episode.stage == "open":
@@ -142,41 +140,19 @@ class ConditionAlarms:
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever; idle while nothing changes."""
-        inherited, pause, outage = False, RETRY, Outage()
-        while True:
-            self._wake.clear()
-            try:
-                if not inherited:
-                    await self._inherit()
-                    inherited = True
-                self._advance()
-                await self._write_waiting()
-                pause = RETRY
-                outage.over()
-                await self._sleep(None)
-            except Unavailable as error:
-                if outage.is_news():
-                    log.warning("alarms.wait_for_store", code=error.code, waiting=len(self._writes))
-                await self._sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
-            except Exception:  # an odd answer: once more
-                log.exception("alarms.not_written")
-                await self._sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
+        """Runs until cancelled; idle while nothing changes."""
+        backoff = Backoff(RETRY, LONGEST_RETRY)
+        await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
 
-    async def _sleep(self, longest: float | None) -> None:
-        """Until something is due or reported; while the store is away, `longest` and no less."""
-        if longest is not None:
-            await asyncio.sleep(longest)
-            return
+    async def _step(self) -> float | None:
+        """Writes what is due; seconds until something else is, None when nothing will be."""
+        if not self._has_inherited:
+            await self._inherit()
+            self._has_inherited = True
+        self._advance()
+        await self._write_waiting()
         due = [each.due for each in self._episodes.values() if each.due is not None]
-        left = max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
-        try:
-            async with asyncio.timeout(left):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
 
     async def _inherit(self) -> None:
         """Takes up what an earlier process of this service has reported and was not over when it ended."""
@@ -216,7 +192,9 @@ class ConditionAlarms:
                     await self._end(write.condition, write.over)
             except Unavailable:
                 raise
-            except Exception:  # whatever is wrong with one alarm: the others are raised
+            except Exception as error:  # whatever is wrong with one alarm: the others are raised
+                if isinstance(error, Conflict) and error.code == "busy":
+                    raise Unavailable(error.detail) from error  # it is written later
                 log.exception("alarm.dropped", condition=write.condition.name)
             if self._writes and self._writes[0] is write:
                 self._writes.popleft()
@@ -224,52 +202,57 @@ class ConditionAlarms:
     async def _raise(self, condition: Condition) -> None:
         """Writes the alarm, or adds this service to those that report the same."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
-        for _ in range(ATTEMPTS):
+        alarm = alarm_of(condition, self._node, self._service)
+
+        async def attempt() -> bool | None:
             known, revision = await self._read(key)
             if known is not None and self._service in known.services:
-                return
+                return False
             if known is not None:
-                joined = known.model_copy(update={"services": [*known.services, self._service]})
-                if await self._store.transact([Check(key, revision)], [Put(key, dump(joined))]) is not None:
-                    return
-                continue
-            alarm = alarm_of(condition, self._node, self._service)
-            opened = OpenCondition(
-                alarm=alarm.id,
-                name=condition.name,
-                subject=condition.subject,
-                state=condition.state,
-                services=[self._service],
-            )
-            place = keys.condition_alarm(self._node, alarm.id)
-            writes = await alarm_writes(self._store, self._node, place, alarm, self._clock.now())
-            checks = [Check(key, revision)]
-            if await self._store.transact(checks, [Put(key, dump(opened)), *writes]) is not None:
-                log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
-                return
-        raise _busy(condition)
+                reported = known.model_copy(update={"services": [*known.services, self._service]})
+                writes = [Put(key, dump(reported))]
+            else:
+                reported = OpenCondition(
+                    alarm=alarm.id,
+                    name=condition.name,
+                    subject=condition.subject,
+                    state=condition.state,
+                    services=[self._service],
+                )
+                place = keys.condition_alarm(self._node, alarm.id)
+                due = await alarm_writes(self._store, self._node, place, alarm, self._clock.now())
+                writes = [Put(key, dump(reported)), *due]
+            if await self._store.transact([Check(key, revision)], writes) is None:
+                return None
+            return known is None
+
+        if await retry_lost(attempt, f"the alarm {alarm.id}"):
+            log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
 
     async def _end(self, condition: Condition, over: datetime) -> None:
-        """Takes this service off those that report it; the last one writes down that it is over."""
+        """Takes this service off those that report it; the last one writes that it is over."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
-        for _ in range(ATTEMPTS):
+        alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
+
+        async def attempt() -> bool | None:
             known, revision = await self._read(key)
             if known is None or self._service not in known.services:
-                return
+                return True
             left = [each for each in known.services if each != self._service]
             checks: list[Check] = [Check(key, revision)]
             writes: list[Put | Delete] = [Put(key, dump(known.model_copy(update={"services": left})))]
             if not left:
                 writes = [Delete(key)]
-                alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
                 if (stored := await self._alarm(alarms, known.alarm)) is not None:
                     ended = stored.record.model_copy(update={"over": over})
                     checks.append(Check(alarms.prefix + known.alarm, stored.revision))
                     writes.append(Put(alarms.prefix + known.alarm, dump(ended)))
-            if await self._store.transact(checks, writes) is not None:
-                log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
-                return
-        raise _busy(condition)
+            if await self._store.transact(checks, writes) is None:
+                return None
+            log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
+            return True
+
+        await retry_lost(attempt, f"the alarm about {condition.name} {condition.subject}")
 
     async def _alarm(self, alarms: Records[Alarm], alarm_id: str) -> Stored[Alarm] | None:
         """None for one that has gone, and for one that cannot be read: it stays as it is."""
@@ -282,7 +265,7 @@ class ConditionAlarms:
             return None
 
     async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
-        """The record and its revision; one that cannot be read is written over."""
+        """The record and its revision; one that cannot be read is overwritten."""
         entry = await self._store.get(key)
         if entry is None:
             return None, 0
@@ -290,9 +273,3 @@ class ConditionAlarms:
             return OpenCondition.model_validate_json(entry.value), entry.revision
         except ValidationError:
             return None, entry.revision
-
-
-def _busy(condition: Condition) -> Unavailable:
-    return Unavailable(
-        f"The alarm about {condition.name} {condition.subject} was changed by others meanwhile."
-    )

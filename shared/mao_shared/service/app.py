@@ -1,5 +1,4 @@
-"""The skeleton of every service: how it is composed, what its API has in common with the others, how it is
-served.
+"""The skeleton of every service: how it is composed, what its API shares with the others, how it is served.
 
 A service's `make_app` calls `make_service` with a function that makes its parts: settings in, a FastAPI app
 out.
@@ -45,9 +44,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
-
 Probe = Callable[[], Awaitable[None]]
-
 GUARDS = (Middleware(RefuseWebPages), Middleware(StrictJson))
 MAX_BODY = 1 << 20  # bytes
 STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once

@@ -1,4 +1,4 @@
-"""Looks now and then how the node's store is: whether it answers, takes writes, and has room left.
+"""Whether the node's store answers, takes writes and has room left: looked at now and then.
 
 A store that answers reads and refuses every write (etcd's NOSPACE) is no working store; etcd says so itself,
 so that nothing has to be written to find out.
@@ -68,14 +68,14 @@ class StoreHealthWatch:
         self._slow = 0  # looks in a row
 
     async def run(self) -> None:
-        """For ever."""
+        """Checks until cancelled."""
         await every(0.0, self._look_and_pause, name="store-watch", conditions=self._conditions)
 
     async def _look_and_pause(self) -> float:
         return EVERY if await self.look() else EVERY_BAD
 
     async def look(self) -> bool:
-        """One look; whether all is well."""
+        """One check; whether all is well."""
         began = time.monotonic()
         try:
             await self._store.ping()

@@ -20,7 +20,7 @@ from .protocol import (
     StoreHealth,
     Write,
 )
-from .records import Records, Stored, pages, retry_lost
+from .records import Records, Stored, StoredPage, dump, pages, retry_lost
 from .unreadable import Unreadable
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ __all__ = [
     "Store",
     "StoreHealth",
     "Stored",
+    "StoredPage",
     "TlsFiles",
     "Unreadable",
     "Write",
+    "dump",
     "load_etcd",
     "open_admin",
     "open_store",

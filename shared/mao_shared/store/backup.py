@@ -1,4 +1,4 @@
-"""A store as lines of text, all at one revision: what a backup has of it, whatever version of etcd.
+"""A store as lines of text, all at one revision: what a backup holds of it, whatever the version of etcd.
 
     {"revision": of the key's last change, "key": …, "text" or "base64": its value}
 
@@ -20,6 +20,7 @@ from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, StoreUnknown
 
 from .protocol import Check, Entry, Put, Store
+from .records import pages, retry_lost
 
 PAGE = 500  # keys read at once
 BATCH = 64  # keys written at once, or what was written in one transaction
@@ -33,30 +34,27 @@ async def dump_keys(
     """Writes all of a node's store, a line a key; the revision that it shows. `look` sees each of them.
 
     What hangs on a lease is left out, and what belongs to other nodes on the same etcd. Raises Compacted when
-    the store has moved on too far meanwhile: then once more.
+    the store has compacted that revision meanwhile: call it again.
     """
-    cursor, revision = None, 0
+    revision = 0
     own, others = keys.node_root(node), keys.all_nodes()
-    while True:
-        page = await store.list(keys.ROOT, limit=PAGE, cursor=cursor)
+    async for page in pages(lambda cursor: store.list(keys.ROOT, limit=PAGE, cursor=cursor)):
         revision = page.revision
         for entry in page.entries:
             foreign = entry.key.startswith(others) and not entry.key.startswith(own)
             if not entry.leased and not foreign:
                 write(_line(entry))
                 look(entry)
-        cursor = page.cursor
-        if cursor is None:
-            return revision
+    return revision
 
 
 def _line(entry: Entry) -> bytes:
-    said: dict[str, Any] = {"revision": entry.revision, "key": entry.key}
+    line: dict[str, Any] = {"revision": entry.revision, "key": entry.key}
     try:
-        said["text"] = entry.value.decode()
+        line["text"] = entry.value.decode()
     except UnicodeDecodeError:
-        said["base64"] = base64.b64encode(entry.value).decode()
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line["base64"] = base64.b64encode(entry.value).decode()
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True) -> Iterator[list[Put]]:
@@ -81,20 +79,20 @@ def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True)
 
 def _parse(line: bytes, number: int) -> tuple[int, Put]:
     try:
-        said = json.loads(line)
-        text = said.get("text")
-        value = base64.b64decode(said["base64"], validate=True) if text is None else text.encode()
-        key, revision = str(said["key"]), int(said["revision"])
+        fields = json.loads(line)
+        text = fields.get("text")
+        value = base64.b64decode(fields["base64"], validate=True) if text is None else text.encode()
+        key, revision = str(fields["key"]), int(fields["revision"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _invalid(number, "it is none of a store's") from error
+        raise _invalid(number, "it is not a line of a store's backup") from error
     if not key.startswith(f"{keys.ROOT}/"):
-        raise _invalid(number, f"it has the key {key!r}, which is none of MAO's")
+        raise _invalid(number, f"its key {key!r} is not one of MAO's")
     return revision, Put(key, value)
 
 
 def _invalid(line: int, why: str) -> InvalidInput:
     return InvalidInput(
-        f"Line {line} of the backup's store cannot be used: {why}.",
+        f"Line {line} of the backup's store is invalid: {why}.",
         code="backup-invalid",
         next="Take another backup.",
     )
@@ -148,19 +146,20 @@ async def _create(store: Store, puts: Sequence[Put]) -> bool:
 
 async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
     """What is absent of a group is written in one transaction still; how many keys."""
-    while True:
+
+    async def attempt() -> int | None:
         absent = [put for put in group if not await _is_there(store, node, put)]
-        if not absent or await _create(store, absent):
-            return len(absent)
+        return len(absent) if not absent or await _create(store, absent) else None
+
+    return await retry_lost(attempt, "the store")
 
 
 async def _is_there(store: Store, node: str, put: Put) -> bool:
     found = await store.get(put.key)
     if found is not None and found.value != put.value and put.key.startswith(keys.node_root(node)):
         raise Conflict(
-            f"The store has {put.key} already, and with another value than the backup.",
+            f"The store already has {put.key}, with another value than the backup.",
             code="store-not-empty",
-            next="Restore into an empty store, or set aside what is there: "
-            "maoctl node restore FILE --replace.",
+            next="Restore into an empty store, or replace what is there: maoctl node restore FILE --replace.",
         )
     return found is not None

@@ -1,9 +1,4 @@
-"""Where etcd listens, and the files with which a client proves who it is.
-
-Where etcd listens, as people write it.
-
-The files with which a store proves who it is, and what its certificate says of that.
-"""
+"""Where etcd listens, and the files with which a client proves who it is."""
 
 from __future__ import annotations
 
@@ -17,9 +12,7 @@ from pathlib import Path
 from mao_shared.errors import StoreUnavailable
 
 DEFAULT_PORT = 2379
-
 _UNIX = re.compile(r"unix:///[^\s,]+")
-
 _ENDPOINT = re.compile(r"(?:http://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
 
 
@@ -44,9 +37,7 @@ def _parse_endpoint(part: str) -> str:
 
 
 _COMMON_NAME = bytes.fromhex("0603550403")  # OID 2.5.4.3
-
 _UTC_TIME = 0x17  # two digits of the year, up to 2049
-
 _CONSTRUCTED_0 = 0xA0  # the optional version in front of everything else
 
 

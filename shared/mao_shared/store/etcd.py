@@ -1,11 +1,7 @@
 """The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
 
-Ends the watches of a user who was struck off: etcd asks for rights only when a watch begins.
-
-The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
-
-aetcd's own client is not used: its ranges have no revision and no limit together, and its watches end
-with the server (docs/decisions/0001-aetcd.md).
+aetcd's own client is not used: its ranges have no revision and no limit together, and its watches end with
+the server (docs/decisions/0001-aetcd.md).
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -64,7 +61,7 @@ class IdentityGuard:
             reading.cancel()
 
     async def check(self, prefix: str) -> None:
-        """Raises as `next_response` does; asks etcd only when nobody has for `CHECK_SECONDS`."""
+        """Raises as `next_response` does; asks etcd at most once in `CHECK_SECONDS`."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -80,20 +77,15 @@ class IdentityGuard:
             with contextlib.suppress(Unavailable):  # the watch itself notices
                 await read
         except Exception:
-            self._due = now  # the other watches are to hear it too
+            self._due = now  # the other watches ask as well
             raise
 
 
 log = get_logger(__name__)
-
 DEADLINE = 5.0  # seconds a call may take
-
 DEFRAGMENT_DEADLINE = 60.0
-
 WATCH_PAUSE = 0.1  # seconds before a broken watch connects again; doubled up to WATCH_MAX_PAUSE
-
 WATCH_MAX_PAUSE = 1.0
-
 _NEED_LEADER = (
     ("hasleader", "true"),
 )  # a member cut off from its cluster ends the watch, not just falls silent
@@ -167,13 +159,13 @@ class EtcdStore:
         """See the protocol. No progress notifications are asked for: they would only spare a relist
         when a prefix was idle, the connection broke and etcd compacted meanwhile.
         """
-        pause = WATCH_PAUSE
+        tries = 0  # in a row without a word of the server
         while True:
             endpoint = self._caller.current
             try:
                 async with contextlib.aclosing(self._watch_once(endpoint, prefix, after)) as responses:
                     async for batch in responses:
-                        pause = WATCH_PAUSE
+                        tries = 0
                         if batch:
                             after = batch[-1].revision
                             yield batch
@@ -181,14 +173,14 @@ class EtcdStore:
                 access = Access("read", prefix, prefix=True)
                 if refused := await self._caller.refusal(endpoint, str(broken), [access]):
                     raise refused from broken
-                if pause == WATCH_PAUSE:  # the first time, not at every attempt
+                if tries == 0:  # the first time, not at every attempt
                     log.warning("store.watch_broken", prefix=prefix, after=after, reason=str(broken))
             self._caller.leave(endpoint)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, WATCH_MAX_PAUSE)
+            tries += 1
+            await asyncio.sleep(min(WATCH_PAUSE * 2 ** min(tries - 1, 10), WATCH_MAX_PAUSE))
 
     async def _watch_once(self, endpoint: Endpoint, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches above `after` from one stream; empty ones tell that the server is there.
+        """Batches above `after` from one stream; empty ones show that the server answers.
 
         The server is asked from `after` itself on and what is known is dropped: many versions of etcd lose a
         deletion at exactly the compacted revision when a watch begins there (etcd issues 18089, 19179).
@@ -196,7 +188,9 @@ class EtcdStore:
         call = endpoint.watch.Watch(metadata=_NEED_LEADER)
         try:
             await call.write(rpc.WatchRequest(create_request=_watch_request(prefix, after)))
-            while (response := await self._next_response(call, prefix)) is not grpc.aio.EOF:
+            guard = self._guard
+            read = call.read if guard is None else partial(guard.next_response, call, prefix)
+            while (response := await read()) is not grpc.aio.EOF:
                 _check_watch(response, after)
                 events = (event for event in response.events if _is_text(event.kv.key))
                 yield [_event(event) for event in events if event.kv.mod_revision > after]
@@ -207,9 +201,6 @@ class EtcdStore:
         finally:
             call.cancel()
         raise _WatchBroken("end of stream")
-
-    async def _next_response(self, call: Any, prefix: str) -> Any:
-        return await (call.read() if self._guard is None else self._guard.next_response(call, prefix))
 
     async def grant(self, ttl: int) -> int:
         request = rpc.LeaseGrantRequest(TTL=ttl)
@@ -245,8 +236,8 @@ class EtcdStore:
     async def examine(self) -> StoreHealth:
         """As the member in use says; only a read (`ping`) tells whether it has a quorum."""
         status = await self._caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
-        said = " ".join(status.errors)
-        alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in said)
+        errors = " ".join(status.errors)
+        alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in errors)
         return StoreHealth(status.header.revision, status.dbSize, alarms, status.dbSizeInUse)
 
     async def defragment(self) -> None:
@@ -258,7 +249,7 @@ class EtcdStore:
 
 
 def _is_text(key: bytes) -> bool:
-    """Keys of ours are; any other is another member's mischief and left out of listings and watches."""
+    """MAO's keys are; others, written by another member, are left out of listings and watches."""
     try:
         key.decode()
     except UnicodeDecodeError:
@@ -271,7 +262,8 @@ class _WatchBroken(Exception):
 
 
 def _check_watch(response: Any, after: int) -> None:
-    """Raises Compacted for a gap (a store that was set back is one as well), _WatchBroken to begin anew."""
+    """Raises Compacted for a gap (a store that was set back is one as well), _WatchBroken to connect
+    again."""
     if response.compact_revision:
         raise Compacted(response.compact_revision)
     if response.canceled:

@@ -90,14 +90,15 @@ class Admin:
         await self._unless("role name not found", lambda e: e.auth.RoleDelete(request, **self._limit))
 
     async def ensure_user(self, user: str, roles: Collection[str]) -> None:
-        """The user exists, has no password (only a certificate names him) and has exactly these roles."""
+        """The user exists, has no password (only a certificate names it) and has exactly these roles."""
         options = rpc.UserAddOptions(no_password=True)
         request = rpc.AuthUserAddRequest(name=user, options=options)
         await self._unless("user name already exists", lambda e: e.auth.UserAdd(request, **self._limit))
         await self.set_roles(user, roles)
 
     async def set_roles(self, user: str, roles: Collection[str]) -> None:
-        """Gives before it takes, so that nobody loses what he keeps; Conflict when there is no such user."""
+        """Grants before it revokes, so that no right is lost in between; Conflict when there is no such
+        user."""
         held = set(await self.roles(user))
         for role in sorted(set(roles) - held):
             await self._give(user, role)
@@ -115,19 +116,19 @@ class Admin:
         return list(answer.roles)
 
     async def delete_user(self, user: str) -> None:
-        """The user is gone: his certificate opens no watch and makes no call any more.
+        """The user is gone: its certificate can open no watch and make no call.
 
-        His roles go first: etcd 3.5 takes a deleted user with the role `root` for what he was until somebody
-        changes users or roles again.
+        The roles go first: etcd 3.5 takes a deleted user with the role `root` for what it was until users or
+        roles change again.
         """
         request = rpc.AuthUserDeleteRequest(name=user)
         if (
             user not in await self.users()
-        ):  # asked first: etcd says "no such user" of a struck-off caller as well
+        ):  # asked first: etcd says "no such user" of a removed caller as well
             return
         try:
             await self.set_roles(user, ())
-        except Conflict:  # somebody else may have been faster
+        except Conflict:  # another core node may have been faster
             if user in await self.users():
                 raise
         await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
@@ -161,7 +162,11 @@ class Admin:
         """
         request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
         try:
-            await self._caller.write(lambda e: e.cluster.MemberPromote(request, **self._limit), gone=_votes)
+            # Nothing is left to promote where these words come last; more follow for a member that lags.
+            await self._caller.write(
+                lambda e: e.cluster.MemberPromote(request, **self._limit),
+                gone=lambda details: details.endswith("can only promote a learner member"),
+            )
         except NoLongerThere:
             return
         except Conflict as error:
@@ -231,14 +236,9 @@ class Admin:
         await self._unless("role is not granted", lambda e: e.auth.UserRevokeRole(request, **self._limit))
 
     async def _unless(self, done: str, call: Call) -> None:
-        """Makes a call, and is content when etcd says `done`: it was so already."""
+        """Makes a call; that etcd answers `done` (it was so already) is fine."""
         with contextlib.suppress(NoLongerThere):
             await self._caller.write(call, gone=lambda details: done in details)
-
-
-def _votes(details: str) -> bool:
-    """Whether a promotion failed since there is nothing to promote; more words follow for one who lags."""
-    return details.endswith("can only promote a learner member")
 
 
 def _member(member: Any) -> EtcdMember:

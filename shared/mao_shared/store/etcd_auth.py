@@ -1,7 +1,7 @@
 """What etcd's refusals mean when it knows its callers by certificate; no I/O.
 
 etcd 3.4 says "permission denied" alike to a user without the right and to a user that was deleted, and never
-says for which key. Who is told so asks what etcd thinks of him (his own user and roles, which he may read).
+says for which key. A caller that gets it reads its own user and roles, which it may.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ _NO_USER = "user name not found"
 _NOT_ACCEPTED = ("invalid auth token", "user name is empty", "authentication failed")
 _HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # how gRPC puts a TLS alert that comes after its handshake
 _OUTDATED = ("revision in header is old", "revision of auth store is old")
-
 Kind = Literal["read", "write", "readwrite"]
 
 

@@ -1,10 +1,6 @@
 """Connections to etcd's members, the rules for repeating a call, and what etcd's errors mean.
 
-What an error of the etcd client means for the caller of the store; no I/O.
-
 etcd tells conditions apart by message where one gRPC status stands for several.
-
-Connections to etcd's members and the rules by which a call is made, repeated and given up.
 """
 
 from __future__ import annotations
@@ -41,13 +37,10 @@ _NEVER_SENT = (
     "failed to connect to all addresses",
     "dns resolution failed",
     "name resolution",
-    "rpc not supported for learner",  # it was sent, but a learner passes nothing on
+    "rpc not supported for learner",  # it was sent, but a learner does not forward it
 )
-
 _UNHEALTHY = "etcdserver: unhealthy cluster"  # its guard against losing the quorum by a change of members
-
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-
 _REFUSALS = frozenset(
     {
         StatusCode.FAILED_PRECONDITION,
@@ -56,13 +49,9 @@ _REFUSALS = frozenset(
         StatusCode.INVALID_ARGUMENT,
     }
 )
-
 _LEASE_GONE = "requested lease not found"
-
 _TORN = {"Internal error from Core": "the connection broke off"}  # how gRPC says so at times
-
 _COMPACTED = "required revision has been compacted"
-
 _FUTURE = "required revision is a future revision"
 
 
@@ -72,7 +61,7 @@ def never_sent(code: StatusCode, details: str) -> bool:
 
 
 def is_outage(code: StatusCode, details: str) -> bool:
-    """Whether another endpoint may do better."""
+    """Whether another endpoint may answer."""
     return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED) or details in _TORN
 
 
@@ -104,7 +93,7 @@ def translate(
             f"What answers at {endpoint} has no certificate of the federation's authority for that address.",
             code="store-not-trusted",
             next="Compare the federation's endpoints with 'maoctl federation list'; another program may "
-            "listen there, or the federation was made anew.",
+            "listen there, or the federation was created again.",
         )
     if _UNHEALTHY in details:
         return StoreUnavailable(
@@ -162,9 +151,7 @@ def _reason(code: StatusCode, details: str) -> str:
 
 
 OUTDATED_TRIES = 20  # while users are being changed; each change can cost a call one try
-
 OUTDATED_PAUSE = 0.02  # seconds
-
 CHANNEL_OPTIONS = (
     # Recovery within a second of the server's, instead of gRPC's back-off of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -179,7 +166,6 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the default of 4 MB is less than a page of large records
     ("grpc.enable_http_proxy", 0),
 )
-
 KINDS: dict[int, Kind] = {0: "read", 1: "write", 2: "readwrite"}
 
 
@@ -231,7 +217,7 @@ class Caller:
         return self.endpoints[self._current]
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Lets the next call use another endpoint, unless somebody has seen to it already."""
+        """Lets the next call use another endpoint, unless that was done already."""
         if endpoint is self.current:
             self._current = (self._current + 1) % len(self.endpoints)
 

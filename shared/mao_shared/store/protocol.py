@@ -1,6 +1,4 @@
-"""The contract of a store: its types, limits and cursors; a small part of etcd's data model.
-
-The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
+"""The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
 
 * A key holds bytes and carries the revision of its last change. Revisions grow by one a transaction
   over the whole store.
@@ -16,12 +14,11 @@ The contract of a store: a small part of etcd's data model, so that a memory twi
   after the last revision it has seen. `Compacted` ends it: the caller lists again.
 * A store that knows its callers (a federation's) raises `Forbidden` (`store-forbidden`) from calls and
   watches for what this caller may not do, `Unauthorized` (`store-identity-refused`) when it does not accept
-  him at all: he was struck off, or his certificate is not good. Nothing was written; trying again soon is
-  of no use.
+  the caller at all: it was removed, or its certificate is not valid. Nothing was written; trying again soon
+  does not help.
 
-What both stores refuse, in the same words. The limits are etcd's own, checked before sending.
-
-Cursors of listings: the revision of the first page and the last name that was given out.
+The limits are etcd's own, checked before sending. A cursor holds the revision of the first page and the last
+name.
 """
 
 from __future__ import annotations
@@ -96,7 +93,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """`size`: bytes of its database, `in_use` of these. `alarms`: why it takes no writes, in etcd's words:
+    """`size`: bytes of its database, `in_use` of these. `alarms`: why it takes no writes, as etcd names it:
     NOSPACE, CORRUPT.
     """
 
@@ -115,7 +112,7 @@ class Examinable(Protocol):
         ...
 
     async def defragment(self) -> None:
-        """Makes the database as small as what is in use; meanwhile the member answers nobody.
+        """Makes the database as small as what is in use; meanwhile the member does not answer.
 
         Raises StoreUnavailable or StoreUnknown.
         """
@@ -123,7 +120,6 @@ class Examinable(Protocol):
 
 
 Write = Put | Delete
-
 Batch = list[Event]  # changes of one or more revisions, in order
 
 
@@ -168,9 +164,9 @@ class Store(Protocol):
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches of changes with revision > `after`, for ever; a batch holds whole revisions.
+        """Batches of changes with revision > `after`, without end; a batch holds whole revisions.
 
-        Raises Compacted when the changes right after `after` are gone: list again. Who is struck off
+        Raises Compacted when the changes right after `after` are gone: list again. A caller that is removed
         meanwhile gets Unauthorized within about ten seconds. Close it with `contextlib.aclosing`.
         """
         ...
@@ -195,7 +191,6 @@ class Store(Protocol):
 
 
 MAX_OPERATIONS = 128  # etcd --max-txn-ops
-
 MAX_BYTES = 1_500_000  # of keys and values; etcd --max-request-bytes is 1.5 MiB with its wrapping
 
 
@@ -226,9 +221,7 @@ def lease_ended() -> StoreUnavailable:
 
 
 ODD = "surrogateescape"  # how bytes that are no text go through a str
-
 _HEX = "\0"  # begins a name in hexadecimals
-
 _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 
 
@@ -253,13 +246,13 @@ def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
 
 
 def _is_odd(name: str) -> bool:
-    """Whether a name was written by nobody of ours: it is no text, or would be taken for our hexadecimals."""
+    """Whether a name cannot be MAO's own: it is not text, or would be taken for our hexadecimals."""
     return name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def cursor_invalid() -> InvalidInput:
     return InvalidInput(
-        "The cursor is not one that a list call gave.",
+        "The cursor was not returned by a list call.",
         code="cursor-invalid",
-        next="Leave 'cursor' out to begin with the first page.",
+        next="Leave 'cursor' out to start with the first page.",
     )

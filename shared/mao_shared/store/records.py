@@ -10,24 +10,10 @@ from mao_shared.errors import Conflict, RecordUnreadable, StoreUnknown
 from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
-from .unreadable import CONDITION as UNREADABLE
-from .unreadable import Misplaced, Unreadable, fault, way_out, why_unreadable
-
-__all__ = [
-    "UNREADABLE",
-    "Misplaced",
-    "Records",
-    "Stored",
-    "StoredPage",
-    "dump",
-    "fault",
-    "pages",
-    "retry_lost",
-]
+from .unreadable import Misplaced, Unreadable, way_out, why_unreadable
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-
 ATTEMPTS = 10  # of a write that others keep overtaking
 
 
@@ -58,8 +44,8 @@ async def retry_lost(
     """The first answer of `attempt` that is not None, which says that it has lost a race.
 
     An attempt reads, decides, and writes guarded by what it read. A write that timed out (StoreUnknown) may
-    have happened: the next attempt sees it. With `unknown_is_lost` False it is passed on, for who cannot tell
-    its own write from others'. Raises Conflict (`busy`) after ATTEMPTS.
+    have happened: the next attempt sees it. With `unknown_is_lost` False it is passed on, for callers that
+    cannot tell their own write from others'. Raises Conflict (`busy`) after ATTEMPTS.
     """
     unknown: StoreUnknown | None = None
     for _ in range(ATTEMPTS):
@@ -102,9 +88,9 @@ class StoredPage(Generic[R]):
 class Records(Generic[R]):
     """The records of one type under one prefix; names are the last part of their keys.
 
-    Lost races return None or False and outages raise, as the store's contract says. A record that another
-    version has written, or nobody sane, raises RecordUnreadable when it is asked for by name; lists go on
-    without it. `unreadable` is told of each.
+    Lost races return None or False and outages raise, as the store's contract says. A damaged record, or one
+    of a newer version, raises RecordUnreadable when it is read by name; lists leave it out. `unreadable`
+    collects them.
     """
 
     def __init__(
@@ -120,7 +106,7 @@ class Records(Generic[R]):
         try:
             record = self.model.model_validate_json(entry.value, context=STORED)
             self.check(entry, record)
-        except Exception as error:  # a validator may stumble over what it was not made for
+        except Exception as error:  # a validator may raise anything for unexpected data
             raise self.refuse(entry, error) from error
         self.unreadable.clear(entry.key)
         return Stored(record, entry.revision)
@@ -140,7 +126,7 @@ class Records(Generic[R]):
         return found
 
     def gone(self, key: str) -> None:
-        """Takes note that there is nothing under the key."""
+        """Notes that there is nothing under the key."""
         self.unreadable.clear(key)
 
     async def get(self, name: str) -> Stored[R] | None:
@@ -171,7 +157,7 @@ class Records(Generic[R]):
         return StoredPage(items, page.cursor, unreadable)
 
     async def each(self, limit: int = 500) -> AsyncGenerator[Stored[R], None]:
-        """All that can be read, fetched `limit` at a time so that nobody is kept waiting."""
+        """All that can be read, fetched `limit` at a time so that other calls get their turn."""
         async for page in pages(lambda cursor: self.page(limit, cursor)):
             for stored in page.items:
                 yield stored
@@ -182,7 +168,7 @@ class Records(Generic[R]):
 
     async def by_name(self) -> dict[str, R]:
         """All that can be read, by the names in their keys: where etcd's roles say who may write which key,
-        the key alone tells whose word a record is, whatever name it gives itself.
+        the key alone proves whose record it is.
         """
         found: dict[str, R] = {}
         for entry in (await self.store.list(self.prefix)).entries:
@@ -199,7 +185,7 @@ class Records(Generic[R]):
         return await self.store.replace(self.prefix + name, dump(record), revision)
 
     async def update(self, name: str, change: Callable[[R], R | None]) -> Stored[R] | None:
-        """Changes a record, whoever else writes; the record as it is then, None when there is none.
+        """Changes a record, though others write as well; the record as it is then, None when there is none.
 
         `change` gets the record and answers what it is to become; None or an equal one: nothing is written.
         It is called again after a lost race. Raises what it raises, RecordUnreadable, outages, and Conflict

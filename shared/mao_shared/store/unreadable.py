@@ -1,7 +1,7 @@
 """The stored records that this version cannot read: shown until they can be read or are gone.
 
-Whoever meets one notes it here and goes on without it. Since what is read only now and then would stay on the
-list for as long, the list looks again by itself.
+Every reader that meets one notes it here and goes on without it. Records that are seldom read would stay on
+the list for long, so the list is checked again by itself (`mao_shared.reconcile.recheck_unreadable`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ if TYPE_CHECKING:
     from mao_shared.conditions import Conditions  # brings FastAPI, which the command line does without
 
 log = get_logger(__name__)
-
 CONDITION = "record-unreadable"
 KNOWN_FORMAT = 1  # of stored documents; one without the field `format` is of format 1
 FORMAT = "format"
-
 Parse = Callable[[Entry], object]
 
 
 class Unreadable:
-    """The unreadable records of one service. `run` has to run beside what reads."""
+    """The unreadable records of one service."""
 
     def __init__(self, conditions: Conditions | None = None) -> None:
         self.conditions = conditions
@@ -56,6 +54,7 @@ class Unreadable:
             self.conditions.clear(CONDITION, key)
 
     async def look(self) -> None:
+        """Reads all of them again."""
         for key, (store, parse, _) in list(self._known.items()):
             try:
                 entry = await store.get(key)
@@ -71,19 +70,19 @@ class Unreadable:
 
 
 class Misplaced(ValueError):
-    """A record that does not belong where it lies; the message says why, without its values."""
+    """A record that does not belong under its key; the message says why, without its values."""
 
 
 def why_unreadable(error: Exception, value: bytes) -> str:
     """What is wrong with a record, without its values: there may be secrets among them."""
     if isinstance(error, ValidationError):
-        told = fault(error)
+        why = fault(error)
     else:
-        told = str(error) if isinstance(error, Misplaced) else type(error).__name__
+        why = str(error) if isinstance(error, Misplaced) else type(error).__name__
     declared = declared_format(value)
     if declared > KNOWN_FORMAT:
-        told += f"; it is of format {declared}, and this version knows formats up to {KNOWN_FORMAT}"
-    return told
+        why += f"; it is of format {declared}, and this version knows formats up to {KNOWN_FORMAT}"
+    return why
 
 
 def fault(error: ValidationError) -> str:
@@ -94,7 +93,7 @@ def fault(error: ValidationError) -> str:
 
 
 def declared_format(value: bytes) -> int:
-    """The format that a stored document says it has; 1 when it says nothing of the kind."""
+    """The format that a stored document declares; 1 without a declaration."""
     found = raw_field(value, FORMAT)
     return found if isinstance(found, int) and not isinstance(found, bool) else KNOWN_FORMAT
 

@@ -89,7 +89,7 @@ def web_page_refusal(method: str, path: str, headers: Headers) -> MaoError | Non
 
 
 class RefuseWebPages:
-    """ASGI middleware of the services behind the gateway; see `refuse_page`."""
+    """ASGI middleware of the services behind the gateway; see `web_page_refusal`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,17 +1,13 @@
 """What routes share: titles in paths, ETags and If-Match, paging, Idempotency-Key.
 
-Paths with a title in them: `{name:title}` takes slashes too, but not nothing.
+`{name:title}` in a path takes slashes too, but not nothing; `{id:job_title}` leaves the verbs of a job, such
+as `/jobs/x/pause`, to their own routes. Import this module where such a route is made: a converter has to be
+known then.
 
-To be imported where such a route is made: a converter has to be known by then. `{id:job_title}` leaves the
-verbs of a job, such as `/jobs/x/pause`, to their own routes.
-
-What routes share: ETags and If-Match, paging, the Idempotency-Key header.
-
-`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice.
-
-No lock is held while `make` runs. What it creates it names after `Attempt`, which is stored before
-`make` begins and is the same for every request with that key. A process that dies in between, or two
-requests at once, therefore end in the same record: the second creation is a lost race with itself.
+`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice. No lock is held while
+`make` runs. What it creates it names after `Attempt`, which is stored before `make` begins and is the same
+for every request with that key. A process that dies in between, or two requests at once, therefore end in the
+same record: the second creation is a lost race with itself.
 """
 
 from __future__ import annotations
@@ -31,13 +27,11 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import InvalidInput, PreconditionFailed, RecordUnreadable
 from mao_shared.keys import idempotency
 from mao_shared.models.common import STORED, Record, Timestamp
-from mao_shared.store import Entry, Store, Stored
+from mao_shared.store import Store, Stored, dump
 from mao_shared.store.protocol import cursor_invalid
-from mao_shared.store.records import dump
 from mao_shared.store.unreadable import why_unreadable
 
 TITLE: Final = "title"
-
 JOB_TITLE: Final = "job_title"
 
 
@@ -56,15 +50,10 @@ class _JobTitleConvertor(_TitleConvertor):
 
 
 register_url_convertor(TITLE, _TitleConvertor())
-
-
 register_url_convertor(JOB_TITLE, _JobTitleConvertor())
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
-
 ANY_REVISION: Final = -1
-
-
 """`If-Match: *`: any revision will do, but the record has to be there."""
 
 
@@ -126,7 +115,7 @@ def paging(
 ) -> PageQuery:
     """Dependency: the query parameters of every list call. Raises InvalidInput (`cursor-invalid`).
 
-    An empty cursor is refused: whoever pages on with it would begin anew for ever.
+    An empty cursor is refused: a client that pages on with it would start over without end.
     """
     if cursor == "":
         raise cursor_invalid()
@@ -134,7 +123,6 @@ def paging(
 
 
 Paging = Annotated[PageQuery, Depends(paging)]
-
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -143,9 +131,7 @@ IdempotencyKey = Annotated[
         description="The same key with the same body within 24 hours gives the same answer, done once",
     ),
 ]
-
 R = TypeVar("R", bound=Record)
-
 IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 
 
@@ -153,8 +139,8 @@ IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 class Attempt:
     """What stays the same when a command with an Idempotency-Key is repeated.
 
-    `mine`: nothing bore the name that the command wants when its key first came. What bears it by now and
-    is as wanted, `make` takes for its own.
+    `mine`: nothing had the name that the command wants when its key first came. What has it by now and is as
+    wanted, `make` takes for its own.
     """
 
     at: Timestamp
@@ -170,12 +156,8 @@ class _StoredAnswer(Record):
     token: str
     mine: bool
     lease: int
-    answer: str | None = None  # JSON of the record; None: begun, not known to have ended
+    answer: str | None = None  # JSON of the record; None: started, not known to have finished
     revision: int = 0
-
-
-async def _never() -> bool:
-    return False
 
 
 async def once(
@@ -188,14 +170,14 @@ async def once(
     make: Callable[[Attempt], Awaitable[Stored[R]]],
     clock: Clock | None = None,
     *,
-    taken: Callable[[], Awaitable[bool]] = _never,
+    taken: Callable[[], Awaitable[bool]] | None = None,
 ) -> Stored[R]:
     """The answer of `make`, or of the earlier request with the same key and body.
 
-    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` tells
-    whether something bears the command's name already; commands named after the attempt need none. Raises
-    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make`
-    raises, nothing is remembered as done, and a repeat tries again.
+    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` answers
+    whether something has the command's name already; commands named after the attempt need none. Raises
+    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make` raises,
+    nothing is remembered as done, and a repeat tries again.
     """
     now = (clock or SystemClock()).now()
     if key is None:
@@ -213,7 +195,9 @@ async def once(
         return Stored(_read(where, answer, kept.answer.encode()), kept.revision)
     made = await make(Attempt(kept.at, kept.token, kept.mine))
     done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
-    await _finish(store, where, done, revision)
+    await store.replace(
+        where, dump(done), revision, lease=done.lease
+    )  # who wins the race has stored the same
     return made
 
 
@@ -226,13 +210,13 @@ def _digest(body: Record) -> str:
 
 
 async def _begin(
-    store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]]
+    store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]] | None
 ) -> tuple[_StoredAnswer, int]:
     """What is kept under the key from now on, and its revision."""
     entry = await store.get(where)
     if entry is not None:
-        return _parse(entry), entry.revision
-    mine = not await taken()
+        return _read(where, _StoredAnswer, entry.value), entry.revision
+    mine = taken is None or not await taken()
     lease = await store.grant(IDEMPOTENCY_LEASE)
     fresh = _StoredAnswer(body=body, at=now, token=secrets.token_hex(4), mine=mine, lease=lease)
     revision = await store.create(where, dump(fresh), lease=lease)
@@ -242,17 +226,8 @@ async def _begin(
     return await _begin(store, where, body, now, taken)
 
 
-async def _finish(store: Store, where: str, done: _StoredAnswer, revision: int) -> None:
-    """Losing this race is fine: whoever won it has stored the same answer."""
-    await store.replace(where, dump(done), revision, lease=done.lease)
-
-
-def _parse(entry: Entry) -> _StoredAnswer:
-    return _read(entry.key, _StoredAnswer, entry.value)
-
-
 def _read(key: str, model: type[R], value: bytes) -> R:
-    """Raises RecordUnreadable: whether the command was carried out cannot be told, so it is not repeated."""
+    """Raises RecordUnreadable: whether the command was carried out is unknown, so it is not repeated."""
     try:
         return model.model_validate_json(value, context=STORED)
     except Exception as error:

@@ -1,9 +1,4 @@
-"""What wraps every request: its id, limits, metrics, log line, staleness; refusals before it is read.
-
-Requests that are not even looked at, and why: refusals, faults of headers, room for large bodies.
-
-What every request is wrapped in: id, limits, metrics, one log line, age, the last net for errors.
-"""
+"""What wraps every request: its id, limits, metrics, log line and staleness; refusals before it is read."""
 
 from __future__ import annotations
 
@@ -25,15 +20,13 @@ from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
 MAX_HEADER = 32 << 10  # bytes of a request's first line and headers
-
 MAX_HEADERS = 100
-
 MAX_TARGET = 16 << 10  # bytes of path and query
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that is not even looked at; the connection is closed behind it."""
+    """A request that is refused unread; the connection is closed after it."""
 
     status: int
     code: str
@@ -44,53 +37,42 @@ class Refusal:
         return make_problem(self.status, self.code, self.detail, self.next, request_id)
 
 
-_TALK_HTTP = "Send the request as HTTP/1.1 (RFC 9112) has it; maoctl, curl and browsers do."
-
-LATE = Refusal(408, "request-timeout", "The request did not come in time.", "Send it again, without pauses.")
-
+_TALK_HTTP = "Send valid HTTP/1.1 (RFC 9112), as maoctl, curl and browsers do."
+LATE = Refusal(
+    408, "request-timeout", "The request was not received in time.", "Send it again, without pauses."
+)
 TOO_MUCH = Refusal(
     413,
     "body-too-large",
-    "The body is larger than this service takes.",
+    "The request body is too large for this service.",
     "Send less at once, in larger chunks.",
 )
-
 CROWDED = Refusal(
     503, "too-many-connections", "Too many connections are open.", "Close some, or try again later."
 )
-
-MALFORMED = Refusal(400, "request-malformed", "This is no HTTP request that can be understood.", _TALK_HTTP)
-
+MALFORMED = Refusal(400, "request-malformed", "The request is malformed HTTP.", _TALK_HTTP)
 TOO_LONG = Refusal(
     431,
     "header-too-large",
     f"The request's header is larger than {MAX_HEADER} bytes or has more than {MAX_HEADERS} lines.",
     "Send fewer or shorter headers; a browser sends all cookies of this host, clear them.",
 )
-
-NO_CODING = Refusal(
-    501, "coding-not-supported", "Only 'Transfer-Encoding: chunked' is understood.", _TALK_HTTP
-)
-
+NO_CODING = Refusal(501, "coding-not-supported", "The only transfer coding supported is chunked.", _TALK_HTTP)
 TARGET_TOO_LONG = Refusal(
     414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
 )
-
 TWO_LENGTHS = Refusal(
     400, "length-ambiguous", "The request has both Content-Length and Transfer-Encoding.", _TALK_HTTP
 )
-
 OLD_CHUNKED = Refusal(400, "length-ambiguous", "HTTP/1.0 has no Transfer-Encoding.", _TALK_HTTP)
-
 STREAMS = Refusal(
     503,
     "too-many-streams",
-    "Too many event streams are open here.",
+    "Too many event streams are open.",
     "Close some (pages of the dashboard, 'logs -f'), or try again later.",
 )
-
 BODIES = Refusal(
-    503, "too-many-bodies", "Too many large bodies are on their way at the same time.", "Try again later."
+    503, "too-many-bodies", "Too many large request bodies are being received.", "Try again later."
 )
 
 
@@ -130,25 +112,17 @@ class BodyBudget:
 
 
 log = get_logger(__name__)
-
 PASSED_ON = "mao.passed_on"
-
-
 """Key in a request's scope: another service answers it and logs it."""
-
 CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
-
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
 _BODIES_AT_ONCE = 32 << 20  # bytes that the large bodies of all requests may take together
-
 _STREAMS_AT_ONCE = 128
 
 
 class CallerLeft(Exception):
-    """Raised by a route that has noticed it: there is nobody left to answer."""
+    """The client has disconnected: there is nobody left to answer."""
 
 
 class EventStreams:
@@ -241,7 +215,7 @@ class Exchange:
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
-                headers["Connection"] = "close"  # nobody reads what is still to come
+                headers["Connection"] = "close"  # the rest of the body is not read
             self.is_stream = is_stream
             if self.is_stream:
                 self._streams.add(self._task)
@@ -316,13 +290,10 @@ class Envelope:
         except Exception:
             log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
             if exchange.status is not None:
-                raise  # the answer has begun: only breaking the connection tells the client
-            await exchange.answer(self._internal(exchange.id))
-
-    def _internal(self, request: str) -> Problem:
-        detail = f"The {self.service} service failed at something it did not expect; its log says what."
-        where = f"Look for request_id={request} in the log of {self.service}, and report it."
-        return make_problem(500, "internal", detail, where, request)
+                raise  # the response has started: all that is left is to break the connection
+            detail = f"The {self.service} service failed unexpectedly; see its log."
+            where = f"Look for request_id={exchange.id} in the log of {self.service}, and report it."
+            await exchange.answer(make_problem(500, "internal", detail, where, exchange.id))
 
     def _record(self, exchange: Exchange) -> None:
         status = CLIENT_LEFT if exchange.left else exchange.status or CLIENT_LEFT

@@ -20,7 +20,6 @@ from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem,
 from .envelope import BODIES
 
 log = get_logger(__name__)
-
 SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
 _DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
 _SHOWN = 100  # wrong fields that an answer lists
@@ -63,7 +62,7 @@ async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
-    """A disk that takes nothing is the operator's to mend; any other OSError is a bug of ours."""
+    """A disk that takes no writes is for the operator to fix; any other OSError is a bug."""
     if not isinstance(error, OSError) or error.errno not in _DISK_TROUBLE:
         raise error
     log.warning("http.disk", error=error.strerror, path=error.filename)
@@ -84,9 +83,8 @@ async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
     fields = field_errors(error.errors()[:_SHOWN])
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     detail = f"{fields[0]['field']}: {fields[0]['message']}{more}"
-    next_step = (
-        f"Correct what 'errors' lists; /docs shows the fields of {request.method} {_template(request)}."
-    )
+    path = getattr(request.scope.get("route"), "path", request.url.path)
+    next_step = f"Correct what 'errors' lists; /docs shows the fields of {request.method} {path}."
     return _problem(422, "invalid-input", detail, next_step, errors=fields)
 
 
@@ -109,7 +107,7 @@ def _not_named_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
-        return f"The body came as {content_type or 'no named content type'}, not as JSON."
+        return f"The body's content type is {content_type or 'not given'}, not JSON."
     return None
 
 
@@ -122,7 +120,7 @@ async def http_error(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 405:
         return _wrong_method(request, call)
     if error.status_code == 413:
-        detail = "The body is larger than this service takes."
+        detail = "The request body is too large for this service."
         return _problem(413, "body-too-large", detail, "Send less at once; records are at most 1 MiB.")
     if error.status_code == BODIES.status and error.detail == BODIES.code:
         return ProblemResponse(BODIES.problem(request_context.current_request_id()), {"Retry-After": "2"})
@@ -147,11 +145,6 @@ def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
         return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
     return [method for method in _METHODS if takes(method)]
-
-
-def _template(request: Request) -> str:
-    path = getattr(request.scope.get("route"), "path", None)
-    return path if isinstance(path, str) else request.url.path
 
 
 def _problem(status: int, code: str, detail: str, next_step: str, **facts: Any) -> ProblemResponse:

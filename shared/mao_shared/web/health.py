@@ -20,18 +20,16 @@ from mao_shared.problems import make_problem
 from .error_handlers import ProblemResponse
 
 log = get_logger(__name__)
-
 Probe = Callable[[], Awaitable[None]]
 Readiness = Mapping[str, Probe]
 """Name of a thing that is needed → a probe that raises while it does not answer."""
-
 PROBE_TIMEOUT = 2.0  # seconds
 STRANGER = "mao.stranger"
-"""Key in a request's scope: who asks is not let in, and is told no more than whether the service is ready."""
+"""Key in a request's scope: the caller is not authorised, and learns only whether the service is ready."""
 
 
 async def check(probes: Readiness, timeout: float) -> dict[str, str]:
-    """Runs all probes at once; each name with `ok` or, in words, why not."""
+    """Runs all probes at once; each name with `ok` or the reason why not."""
 
     async def one(name: str, probe: Probe) -> str:
         try:
@@ -54,8 +52,8 @@ def failed_checks(checks: Mapping[str, str], conditions: Sequence[Condition]) ->
     """Pure: the checks with what the conditions say has failed, under the condition's name and subject."""
     merged = dict(checks)
     for condition in reversed(conditions):  # the first of several is the one that stays
-        told = merged.get(condition.subject, "ok") != "ok"  # a probe says the same of that service
-        if condition.state == "failed" and not told:
+        reported = merged.get(condition.subject, "ok") != "ok"  # a probe says the same of that service
+        if condition.state == "failed" and not reported:
             merged[f"{condition.name} {condition.subject}".rstrip()] = condition.detail
     return merged
 
@@ -118,10 +116,10 @@ def health_router(
             listed = [each.model_dump(mode="json") for each in conditions]
             facts |= {"checks": checks, "conditions": listed}
             if failed:
-                detail = f"The {name} service waits for: {', '.join(failed)} ({checks[failed[0]]})"
+                detail = f"The {name} service is waiting for: {', '.join(failed)} ({checks[failed[0]]})"
         if not failed:
             return {"status": "ok", **facts}
-        next_step = "Run 'maoctl doctor'; the log of the service says more."
+        next_step = "Run 'maoctl doctor'; see the log of the service."
         problem = make_problem(
             503, "not-ready", detail, next_step, request_context.current_request_id(), **facts
         )

@@ -1,18 +1,16 @@
-"""JSON bodies that two readers could understand differently are refused; some are kept verbatim.
-
-Bodies that two readers could understand differently, or that no record can hold, are refused by name.
+"""JSON bodies that two readers could understand differently, or that no record can hold, are refused.
 
 Python's reader takes the last of two equal keys, NaN, halves of letters and other encodings than UTF-8, and
 raises ValueError for a very long integer. Here every body that says it is JSON is looked at before a route
-sees it, so that a new route is covered by itself.
-
-Routes whose body has a value that is passed on as its sender spelt it.
+sees it, so that a new route is covered by itself. Routes of `VerbatimRoute` pass one value on as its sender
+spelt it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,22 +31,16 @@ from .envelope import CallerLeft
 from .error_handlers import SEND_JSON, ProblemResponse, http_error
 
 MAX_DEPTH = 100
-
 MAX_DIGITS = 400  # a number that a float can hold has at most 309 before its point
-
 VERBATIM_PATHS = frozenset({"/write"})
-
-
 """Paths whose bodies are kept as they are spelt, so that no number is too large for them."""
-
 _IN_THREAD = 64 << 10  # bytes from which on a body is not read on the event loop
-
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 
 @dataclass(frozen=True, slots=True)
 class JsonFault:
-    """`field` is empty where the body as a whole is no JSON."""
+    """Why a body is refused; `field` is empty where that is about the body as a whole."""
 
     field: str
     message: str
@@ -56,7 +48,7 @@ class JsonFault:
     def problem(self) -> Problem:
         request = request_context.current_request_id()
         if not self.field:
-            detail = f"The body is not JSON that is taken here: {self.message}."
+            detail = f"The body is not acceptable JSON: {self.message}."
             return make_problem(400, "body-not-json", detail, SEND_JSON, request)
         errors = [{"field": self.field, "message": self.message}]
         detail = f"{self.field}: {self.message}"
@@ -73,16 +65,12 @@ class _Wrong:
 
 def _integer(text: str, most: int = MAX_DIGITS) -> Any:
     digits = len(text.lstrip("-"))
-    return 0 if digits <= most else _Wrong(f"has {digits} digits; {most} are taken")
+    return 0 if digits <= most else _Wrong(f"has {digits} digits; at most {most} are accepted")
 
 
 def _fraction(text: str) -> Any:
     number = float(text)
-    return _Wrong("is larger than a number may be") if number in (float("inf"), float("-inf")) else number
-
-
-def _constant(text: str) -> Any:
-    return _Wrong(f"is {text}, which JSON does not have")
+    return _Wrong("is too large a number") if math.isinf(number) else number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -104,7 +92,7 @@ def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
             object_pairs_hook=_object,
             parse_int=partial(_integer, most=json_text.MAX_DIGITS) if verbatim else _integer,
             parse_float=str if verbatim else _fraction,
-            parse_constant=_constant,
+            parse_constant=lambda word: _Wrong(f"is {word}, which JSON does not have"),
         )
     except UnicodeDecodeError as error:
         return JsonFault("", f"it is not UTF-8 at byte {error.start}")
@@ -116,8 +104,6 @@ def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
 
 
 Place = tuple[Any, str | int] | None
-
-
 """A place in a document: the place around it, and the name or index in there."""
 
 
@@ -156,7 +142,7 @@ def _text_fault(text: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "has half a letter (a lone surrogate), which no text can hold"
+        return "has a lone surrogate, which no text can hold"
     return None
 
 
@@ -175,7 +161,9 @@ class StrictJson:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_json(Headers(scope=scope).get("content-type", "")):
+        declared = Headers(scope=scope).get("content-type", "") if scope["type"] == "http" else ""
+        kind = declared.partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
             await self.app(scope, receive, send)
             return
         try:
@@ -199,11 +187,6 @@ class StrictJson:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, again, send)
-
-
-def _is_json(content_type: str) -> bool:
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
 
 
 async def _whole(receive: Receive) -> bytes:
@@ -233,7 +216,7 @@ class _VerbatimRequest(Request):
 
 
 class VerbatimRoute(APIRoute):
-    """Its model's field `value` is RawJson; `strict_json.VERBATIM` has to list its path."""
+    """Its model's field `value` is RawJson; VERBATIM_PATHS has to list its path."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -1,16 +1,16 @@
-"""What a connection may take of a service: time, bytes and places; uvicorn's protocol with what it lacks.
+"""Limits of a connection in time and bytes, and of their number: uvicorn's protocol with what it lacks.
 
-uvicorn ends idle connections and h11 bounds an unfinished header. Missing, and here: deadlines for a header
-and a body that do not come, for an answer that nobody reads, and a bound of the connections in all and of
-one client. A refusal is a problem document; then the connection is closed, but what the client still sends
-is read and thrown away for a moment, since a reset would take the answer from it.
+uvicorn ends idle connections and h11 bounds an unfinished header. What it lacks is here: deadlines for a
+header and a body that do not come and for an answer that is not read, and a limit of the connections in all
+and of one client. A refusal is a problem document; then the connection is closed, but what the client still
+sends is read and discarded for a moment, since a reset would take the answer from it.
 
     connected ─► header ─► body ─► (answer) ─► idle ─► header …
                    │408     │408                 │
                    └────────┴──── closing ◄──────┘ keep-alive
 
-When all places are taken, the one that has owed bytes for longest, or has not read its answer, gives its
-place to the newcomer; only where all are at work is the newcomer refused.
+When all slots are taken, the connection that has owed bytes for longest, or has not read its answer, is
+closed for the new one; only where all are at work is the new one refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ConnectionLimits:
 
 
 class ConnectionSlots:
-    """The connections of one server: who is there, and of whom something is expected, for longest first."""
+    """The connections of one server, and those that owe bytes, longest first."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
@@ -62,7 +62,7 @@ class ConnectionSlots:
         self._warned: float | None = None
 
     def enter(self, one: LimitedProtocol, client: str | None) -> bool:
-        """Whether there is a place, perhaps that of another who has to go for it."""
+        """Whether there is a slot, perhaps after closing another connection for it."""
         known = client is not None and not _is_own(client)
         if known and self._of[str(client)] >= self.limits.of_client:
             return self._refuse(one, client)
@@ -85,7 +85,7 @@ class ConnectionSlots:
             self._of += Counter()  # drops those at zero
 
     def owes(self, one: LimitedProtocol) -> None:
-        """Bytes are expected of it from now on, or that it reads those which it was sent."""
+        """From now on it has to send bytes, or to read those that it was sent."""
         self._owing.pop(one, None)
         self._owing[one] = None
 
@@ -101,7 +101,7 @@ class ConnectionSlots:
 
 
 def _is_own(client: str) -> bool:
-    """Whether the address is this machine's: all local programs have it, so it tells nothing."""
+    """Whether the address is this machine's: all local programs have it, so it identifies nobody."""
     try:
         return ipaddress.ip_address(client).is_loopback
     except ValueError:
@@ -131,7 +131,7 @@ Phase = Literal["header", "body", "rest", "busy"]
 class LimitedProtocol(H11Protocol):
     """One connection. `rest`: it was answered before its body was complete."""
 
-    places: ClassVar[ConnectionSlots]
+    slots: ClassVar[ConnectionSlots]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.ending = False
@@ -142,7 +142,7 @@ class LimitedProtocol(H11Protocol):
         self._received = self._unread = 0
         super().connection_made(_GentleTransport(transport, self))  # type: ignore[arg-type]
         self._real = transport
-        if self.places.enter(self, self._address):
+        if self.slots.enter(self, self._address):
             self._begin("header")
         else:
             self.refuse(CROWDED)
@@ -155,9 +155,9 @@ class LimitedProtocol(H11Protocol):
         self._stop()
         self._watch_reader(False)
         self._unset_keepalive_if_required()  # uvicorn leaves it running when the connection was reset
-        self.places.leave(self, self._address)
+        self.slots.leave(self, self._address)
         if self.ending:
-            self.places.lingering -= 1
+            self.slots.lingering -= 1
         self.ending = True
         super().connection_lost(exc)
 
@@ -168,7 +168,7 @@ class LimitedProtocol(H11Protocol):
         self._last = self.loop.time()
         super().data_received(data)
         self._look()
-        if self._phase == "body" and self._received > self.places.limits.wire:
+        if self._phase == "body" and self._received > self.slots.limits.wire:
             self.refuse(TOO_MUCH)
 
     def on_response_complete(self) -> None:
@@ -195,7 +195,7 @@ class LimitedProtocol(H11Protocol):
                 self._begin("header")
         else:  # uvicorn's keep-alive runs
             self._begin("busy")
-            self.places.owes(self)
+            self.slots.owes(self)
 
     def _begin(self, phase: Phase) -> None:
         if phase == self._phase == "rest":
@@ -203,21 +203,21 @@ class LimitedProtocol(H11Protocol):
         self._stop()
         self._phase = phase
         self._began, self._received = self.loop.time(), 0
-        limits = self.places.limits
+        limits = self.slots.limits
         if phase != "busy" or self._stall is not None:
-            self.places.owes(self)
+            self.slots.owes(self)
         if phase != "busy":
             wait = {"header": limits.header, "body": limits.silence, "rest": limits.linger}[phase]
             self._timer = self.loop.call_later(wait, self._expire)
 
     def _stop(self) -> None:
-        self.places.done(self)
+        self.slots.done(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _expire(self) -> None:
-        limits, now = self.places.limits, self.loop.time()
+        limits, now = self.slots.limits, self.loop.time()
         if self._phase == "body":
             due = min(
                 self._last + limits.silence, self._began + limits.silence + self._received / limits.rate
@@ -240,7 +240,7 @@ class LimitedProtocol(H11Protocol):
         self.refuse({431: TOO_LONG, 501: NO_CODING}.get(hint, MALFORMED))
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answers instead of the service, where no answer has begun, and closes."""
+        """Answers in place of the service, unless a response has started, and closes."""
         log.debug("http.refused", code=refusal.code, client=self._address)
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # for the service the client has left
@@ -264,7 +264,7 @@ class LimitedProtocol(H11Protocol):
             self._real.write(self.conn.send(part) or b"")
 
     def make_room(self) -> None:
-        """Another needs the place more."""
+        """Gives the slot to a new connection."""
         if self._phase == "busy":
             self._drop()
         else:
@@ -281,7 +281,7 @@ class LimitedProtocol(H11Protocol):
             self._real.abort()  # what is still to be read would keep it open
 
     def end(self, *, refused: bool = False) -> None:
-        """Closes behind the last answer: at once where the client has sent all that it wanted to."""
+        """Closes after the last answer: at once where the client has sent all of its request."""
         if self.ending or self._real.is_closing():
             self._real.close()
             return
@@ -289,15 +289,15 @@ class LimitedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         idle = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0] and not refused
         complete = idle or self.conn.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
-        if complete or self.places.lingering >= self.places.limits.lingering:
+        if complete or self.slots.lingering >= self.slots.limits.lingering:
             self._real.close()
             return
         self.ending = True
-        self.places.lingering += 1
-        self.places.leave(self, self._address)
+        self.slots.lingering += 1
+        self.slots.leave(self, self._address)
         self._real.resume_reading()
         self._real.write_eof()
-        self._timer = self.loop.call_later(self.places.limits.linger, self._real.abort)
+        self._timer = self.loop.call_later(self.slots.limits.linger, self._real.abort)
 
     # answers that are not read
 
@@ -305,13 +305,13 @@ class LimitedProtocol(H11Protocol):
         super().pause_writing()
         self._watch_reader(True)
         if self._phase == "busy":
-            self.places.owes(self)
+            self.slots.owes(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._watch_reader(False)
         if self._phase == "busy":
-            self.places.done(self)
+            self.slots.done(self)
 
     def _watch_reader(self, on: bool) -> None:
         if self._stall is not None:
@@ -319,7 +319,7 @@ class LimitedProtocol(H11Protocol):
             self._stall = None
         if on:
             self._unread = self._real.get_write_buffer_size()
-            self._stall = self.loop.call_later(self.places.limits.stalled, self._stalled)
+            self._stall = self.loop.call_later(self.slots.limits.stalled, self._stalled)
 
     def _stalled(self) -> None:
         left = self._real.get_write_buffer_size()
@@ -332,4 +332,4 @@ class LimitedProtocol(H11Protocol):
 
 def limited(limits: ConnectionLimits | None = None) -> type[H11Protocol]:
     """The protocol of one server, for `uvicorn.Config(http=…)`."""
-    return type("_Limited", (LimitedProtocol,), {"places": ConnectionSlots(limits or ConnectionLimits())})
+    return type("_Limited", (LimitedProtocol,), {"slots": ConnectionSlots(limits or ConnectionLimits())})

@@ -82,7 +82,7 @@ def refused(path: Path) -> InvalidInput:
     return caught.value
 
 
-def test_what_is_written_is_read_with_modes_and_any_names(tmp_path: Path) -> None:
+def test_archive_keeps_modes_and_names(tmp_path: Path) -> None:
     odd = "data/workspaces/r/0.1/data/" + os.fsdecode(b"\xff odd\n\xc3\xa4")
     script = tmp_path / "script"
     script.write_bytes(b"#!/bin/sh\n")
@@ -106,7 +106,7 @@ def test_what_is_written_is_read_with_modes_and_any_names(tmp_path: Path) -> Non
     assert manifest.files.keys() == read.keys() - {MANIFEST}
 
 
-def test_tar_itself_can_unpack_it(tmp_path: Path) -> None:
+def test_archive_is_unpacked_by_tar(tmp_path: Path) -> None:
     path = write(tmp_path / "b", {DEEP: b"deep", SETTINGS: b"{}"})
     with tarfile.open(path) as tar:
         assert tar.extractfile(DEEP).read() == b"deep"  # type: ignore[union-attr]
@@ -126,7 +126,7 @@ def test_tar_itself_can_unpack_it(tmp_path: Path) -> None:
         "data/" + "x" * 5000,
     ],
 )
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_verify_backup_refuses_unsafe_names(tmp_path: Path, name: str) -> None:
     error = refused(forged(tmp_path / "b", (info(name), b"")))
     assert error.code == "backup-invalid"
     assert "Nothing was changed" in (error.next or "")
@@ -147,7 +147,7 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> No
         (tarfile.GNUTYPE_LONGLINK, {}),
     ],
 )
-def test_whatever_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes, more: dict[str, Any]) -> None:
+def test_verify_backup_refuses_special_files(tmp_path: Path, kind: bytes, more: dict[str, Any]) -> None:
     assert "no plain file" in refused(forged(tmp_path / "b", (info("data/x", kind, **more), b""))).detail
 
 
@@ -157,7 +157,7 @@ def test_whatever_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes, more:
     ids=["8 GiB", "2^63", "negative"],
 )
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_an_absurd_size_is_refused_without_taking_memory(tmp_path: Path, size: bytes, kind: bytes) -> None:
+def test_verify_backup_refuses_absurd_sizes(tmp_path: Path, size: bytes, kind: bytes) -> None:
     block = bytearray(info("data/x", kind).tobuf(tarfile.GNU_FORMAT))
     block[124:136] = size
     block[148:156] = b" " * 8
@@ -169,14 +169,14 @@ def test_an_absurd_size_is_refused_without_taking_memory(tmp_path: Path, size: b
     assert refused(path).code == "backup-invalid"
 
 
-def test_a_torn_file_is_refused_wherever_it_is_torn(tmp_path: Path) -> None:
+def test_verify_backup_refuses_a_torn_file(tmp_path: Path) -> None:
     whole = write(tmp_path / "b", {f"data/logs/{n}": os.urandom(2000) for n in range(5)}).read_bytes()
     for length in (0, 1, 5, 20, len(whole) // 3, len(whole) // 2, len(whole) - 200, len(whole) - 1):
         (tmp_path / "torn").write_bytes(whole[:length])
         assert refused(tmp_path / "torn").code == "backup-invalid", length
 
 
-def test_a_damaged_file_is_refused_wherever_it_is_damaged(tmp_path: Path) -> None:
+def test_verify_backup_refuses_a_damaged_file(tmp_path: Path) -> None:
     whole = write(tmp_path / "b", {f"data/logs/{n}": os.urandom(2000) for n in range(3)}).read_bytes()
     for at in range(12, len(whole) - 8, 97):
         (tmp_path / "bad").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
@@ -193,18 +193,18 @@ def test_a_damaged_file_is_refused_wherever_it_is_damaged(tmp_path: Path) -> Non
         gzip.compress(bytes(1024), mtime=0),
     ],
 )
-def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_verify_backup_refuses_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "b").write_bytes(content)
     assert refused(tmp_path / "b").code == "backup-invalid"
 
 
-def test_another_tar_is_refused_at_its_first_member(tmp_path: Path) -> None:
+def test_verify_backup_refuses_another_tar(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "b", "w:gz") as tar:
         add(tar, "data/x", b"")
     assert "begins with" in refused(tmp_path / "b").detail
 
 
-def test_a_later_format_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+def test_verify_backup_names_a_later_format(tmp_path: Path) -> None:
     error = refused(write(tmp_path / "b", {}, format=2))
     assert error.code == "backup-version"
     assert "later" in (error.next or "")
@@ -229,21 +229,21 @@ def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         (lambda m: m.pop("files"), "manifest cannot be read"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(
+def test_verify_backup_refuses_a_wrong_manifest(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], words: str
 ) -> None:
     assert words in refused(forged(tmp_path / "b", manifest=changed(change))).detail
 
 
-def test_nothing_can_be_written_through_a_link(tmp_path: Path) -> None:
+def test_verify_backup_refuses_names_listed_twice(tmp_path: Path) -> None:
     link = "data/workspaces/r/0.1/data/out"
     path = write(tmp_path / "b", {f"{link}/passwd": b"x"}, {link: "/etc"})
-    assert "two things at once" in refused(path).detail
+    assert "more than one of file, link and folder" in refused(path).detail
     path = write(tmp_path / "b", {link: b"x"}, {link: "/etc"})
-    assert "two things at once" in refused(path).detail
+    assert "more than one of file, link and folder" in refused(path).detail
 
 
-def test_a_member_twice_and_one_behind_the_manifest_are_refused(tmp_path: Path) -> None:
+def test_verify_backup_refuses_extra_files(tmp_path: Path) -> None:
     path = forged(tmp_path / "b", (info("data/x"), b""), (info("data/x"), b""))
     assert "twice" in refused(path).detail
     with tarfile.open(tmp_path / "c", "w:gz") as tar:
@@ -252,5 +252,5 @@ def test_a_member_twice_and_one_behind_the_manifest_are_refused(tmp_path: Path) 
     assert "behind its manifest" in refused(tmp_path / "c").detail
 
 
-def test_folders_are_those_that_places_knows() -> None:
+def test_node_paths_know_all_folders() -> None:
     assert FOLDERS == ("data", "agreements", "federation")

@@ -57,7 +57,7 @@ async def reconciled(root: Path, store: Store, conditions: Conditions | None = N
     works = GitExecutor(2)
     try:
         runs = RunRecords(store, NODE)
-        return await Reconciler(context_for(root), works, store, runs, conditions or Conditions()).look()
+        return await Reconciler(context_for(root), works, store, runs, conditions or Conditions()).reconcile()
     finally:
         works.close()
 
@@ -66,7 +66,7 @@ async def runs_in(store: Store) -> dict[str, Run]:
     return await Records(store, keys.runs_prefix(NODE), Run).by_name()
 
 
-async def test_runs_that_the_store_lacks_are_as_they_were(tmp_path: Path) -> None:
+async def test_reconcile_records_unknown_runs(tmp_path: Path) -> None:
     store, known = await saved_and_gone_on(tmp_path, ["run-2", "run-3"])
     before = await runs_in(store)
     assert set(before) == {"run-1"}
@@ -86,7 +86,7 @@ async def test_runs_that_the_store_lacks_are_as_they_were(tmp_path: Path) -> Non
     assert stored.record.open == []
 
 
-async def test_a_tick_taken_for_missed_is_the_run_that_it_was(tmp_path: Path) -> None:
+async def test_reconcile_corrects_a_missed_tick(tmp_path: Path) -> None:
     store, _ = await saved_and_gone_on(tmp_path, ["run-2"])
     runs = Records(store, keys.runs_prefix(NODE), Run)
     missed = run_of("run-2", step("one", "data", tmp_path / "master.git"), after=2).model_copy(
@@ -106,7 +106,7 @@ async def settle(store: Store) -> None:
     assert await records.move(live) == len(live)
 
 
-async def test_the_history_comes_back_is_corrected_and_can_be_removed(tmp_path: Path) -> None:
+async def test_reconcile_corrects_the_run_history(tmp_path: Path) -> None:
     """On an etcd that other nodes use as well, which still have what is shared."""
     old, new, shared = MemoryStore(), MemoryStore(), keys.registry("tools", "t")
     await old.create(shared, b"{}")
@@ -136,7 +136,7 @@ async def test_the_history_comes_back_is_corrected_and_can_be_removed(tmp_path: 
     assert await records.remove(indexed) == 2
 
 
-async def test_while_the_remote_is_away_that_is_told_and_nothing_is_guessed(tmp_path: Path) -> None:
+async def test_reconcile_waits_for_the_remote(tmp_path: Path) -> None:
     store, known = await saved_and_gone_on(tmp_path, ["run-2"])
     (tmp_path / "master.git").rename(tmp_path / "away.git")
     conditions = Conditions()
@@ -149,7 +149,7 @@ async def test_while_the_remote_is_away_that_is_told_and_nothing_is_guessed(tmp_
     assert set(await runs_in(store)) == {"run-1", *known}
 
 
-async def test_looking_again_changes_nothing(tmp_path: Path) -> None:
+async def test_reconcile_twice_changes_nothing(tmp_path: Path) -> None:
     store, _ = await saved_and_gone_on(tmp_path, ["run-2"])
     assert await reconciled(tmp_path, store)
     revision = store.revision
@@ -157,7 +157,7 @@ async def test_looking_again_changes_nothing(tmp_path: Path) -> None:
     assert store.revision == revision
 
 
-async def test_what_was_run_after_the_restore_is_left_to_its_services(tmp_path: Path) -> None:
+async def test_reconcile_leaves_later_runs_alone(tmp_path: Path) -> None:
     store, _ = await saved_and_gone_on(tmp_path, ["run-2"])
     async with working(tmp_path, store) as world:
         fresh = run_of("run-9", step("one", "data", world.master), step("two", "data", world.master))
@@ -174,7 +174,7 @@ async def test_what_was_run_after_the_restore_is_left_to_its_services(tmp_path: 
     assert runs_on(tmp_path / "master.git") == ["run-9", "run-2", "run-1"]
 
 
-async def test_a_commit_that_somebody_forged_is_no_run(tmp_path: Path) -> None:
+async def test_reconcile_ignores_forged_commits(tmp_path: Path) -> None:
     store, _ = await saved_and_gone_on(tmp_path, [])
     master = tmp_path / "master.git"
     tip, tree = (git(master, "rev-parse", f"{NODE}{suffix}") for suffix in ("", "^{tree}"))
@@ -231,19 +231,21 @@ def phases(run: Run | None) -> tuple[str, list[str]]:
         (["one"], ["other"], ("succeeded", ["succeeded"])),  # the pipeline is another since
     ],
 )
-def test_of_several_steps(known: list[str], names: list[str], expected: tuple[str, list[str]]) -> None:
+def test_reconcile_run_of_several_steps(
+    known: list[str], names: list[str], expected: tuple[str, list[str]]
+) -> None:
     run = reconstruct_run([found(name) for name in known], None, enrolment(*names), RESTORED)
     assert phases(run) == expected
 
 
-def test_without_an_enrolment_the_record_says_what_was_run() -> None:
+def test_reconcile_without_an_enrolment() -> None:
     run = reconstruct_run([found("one", env={"A": "b"}, command=["x"])], None, None, RESTORED)
     assert phases(run) == ("succeeded", ["succeeded"])
     assert run is not None
     assert (run.steps[0].spec.env, run.steps[0].spec.command) == ({"A": "b"}, ["x"])
 
 
-def test_datasets_that_answer_one_after_the_other_add_up() -> None:
+def test_reconcile_datasets_one_by_one() -> None:
     names = enrolment("one", "two")
     first = reconstruct_run([found("one")], None, names, RESTORED)
     assert phases(first) == ("lost", ["succeeded", "lost"])
@@ -260,13 +262,13 @@ def test_datasets_that_answer_one_after_the_other_add_up() -> None:
 
 
 @pytest.mark.parametrize("phase", [RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.CANCELLED, RunPhase.LOST])
-def test_what_the_backup_knew_as_ended_stays(phase: RunPhase) -> None:
+def test_reconcile_keeps_ended_runs(phase: RunPhase) -> None:
     run = run_of("r", step("one", "data", "/remote")).model_copy(update={"phase": phase})
     assert reconstruct_run([found("one")], run, None, RESTORED) is None
 
 
 @pytest.mark.parametrize("phase", [RunPhase.LOST, RunPhase.CANCELLED])
-def test_what_the_restore_ended_is_corrected(phase: RunPhase) -> None:
+def test_reconcile_corrects_runs_ended_by_the_restore(phase: RunPhase) -> None:
     lost: StepRun = step("one", "data", "/remote").model_copy(update={"phase": StepPhase.LOST})
     run = run_of("r", step("one", "data", "/remote"))
     run = run.model_copy(update={"phase": phase, "error": restored_failure(BEGIN), "steps": [lost]})

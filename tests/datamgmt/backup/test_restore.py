@@ -129,7 +129,7 @@ async def put_back(
     return await restore_backup(known, store, places(root), archive, replace=replace)
 
 
-async def test_everything_is_back_that_cannot_be_made_anew(tmp_path: Path) -> None:
+async def test_restore_brings_everything_back(tmp_path: Path) -> None:
     old, taken = await backed_up(tmp_path, tmp_path)
     before = files(tmp_path / "node")
     shutil.rmtree(tmp_path / "node")
@@ -154,7 +154,7 @@ async def test_everything_is_back_that_cannot_be_made_anew(tmp_path: Path) -> No
         assert path.is_symlink() or path.suffix == ".lock" or path.stat().st_mode & 0o077 == 0, path
 
 
-async def test_a_restored_node_pushes_what_was_not_and_publishes_what_was_left(tmp_path: Path) -> None:
+async def test_restore_then_push_and_publish(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     new = MemoryStore()
@@ -167,7 +167,7 @@ async def test_a_restored_node_pushes_what_was_not_and_publishes_what_was_left(t
 
 
 @pytest.mark.parametrize("done", [True, False])
-async def test_a_restore_that_is_killed_at_any_write_goes_on(tmp_path: Path, *, done: bool) -> None:
+async def test_restore_killed_at_any_write_continues(tmp_path: Path, *, done: bool) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     whole = MemoryStore()
@@ -193,9 +193,7 @@ async def test_a_restore_that_is_killed_at_any_write_goes_on(tmp_path: Path, *, 
     assert writes > 4
 
 
-async def test_a_restore_that_is_killed_at_any_file_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_restore_killed_at_any_file_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     await put_back(tmp_path, MemoryStore(), taken.path)
@@ -226,7 +224,7 @@ async def test_a_restore_that_is_killed_at_any_file_goes_on(
     assert killed > 15
 
 
-async def test_nothing_is_restored_over_what_is_there_but_with_replace(tmp_path: Path) -> None:
+async def test_restore_needs_replace_when_not_empty(tmp_path: Path) -> None:
     store, taken = await backed_up(tmp_path, tmp_path)
     before, known = files(tmp_path / "node"), await entries(store)
     with pytest.raises(Conflict) as caught:
@@ -245,7 +243,7 @@ async def test_nothing_is_restored_over_what_is_there_but_with_replace(tmp_path:
     assert await Records(store, keys.restored(NODE), Restored).get("") is not None
 
 
-async def test_a_store_that_is_not_empty_is_something_as_well(tmp_path: Path) -> None:
+async def test_restore_needs_replace_when_the_store_is_not_empty(tmp_path: Path) -> None:
     store, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     with pytest.raises(Conflict, match="the store's") as caught:
@@ -253,7 +251,7 @@ async def test_a_store_that_is_not_empty_is_something_as_well(tmp_path: Path) ->
     assert caught.value.code == "node-not-empty"
 
 
-async def test_another_nodes_backup_is_refused_with_the_name_to_set(tmp_path: Path) -> None:
+async def test_restore_refuses_another_node(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     with pytest.raises(Conflict) as caught:
@@ -263,7 +261,7 @@ async def test_another_nodes_backup_is_refused_with_the_name_to_set(tmp_path: Pa
     assert not (tmp_path / "node").exists()
 
 
-async def test_a_running_node_is_refused_by_its_lock_and_by_its_sockets(tmp_path: Path) -> None:
+async def test_restore_refuses_a_running_node(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     for service in ("runner", "datamgmt"):
@@ -279,7 +277,7 @@ async def test_a_running_node_is_refused_by_its_lock_and_by_its_sockets(tmp_path
     assert caught.value.code == "node-running"
 
 
-async def test_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
+async def test_restore_of_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     assert taken.path is not None
     shutil.rmtree(tmp_path / "node")
@@ -289,7 +287,7 @@ async def test_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "node").exists()
 
 
-async def test_half_of_another_backup_is_finished_first_or_set_aside(tmp_path: Path) -> None:
+async def test_restore_after_an_unfinished_one(tmp_path: Path) -> None:
     _, first = await backed_up(tmp_path, tmp_path / "first")
     second = await take_backup(NODE, MemoryStore(), places(tmp_path), tmp_path / "second", {})
     shutil.rmtree(tmp_path / "node")
@@ -304,7 +302,7 @@ async def test_half_of_another_backup_is_finished_first_or_set_aside(tmp_path: P
     check_restore_finished(tmp_path / "node")
 
 
-async def test_a_backup_replaces_no_file_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
+async def test_take_backup_replaces_no_file_and_is_private(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path / "b")
     assert taken.path is not None
     assert taken.path.stat().st_mode & 0o777 == 0o600
@@ -324,7 +322,7 @@ async def test_a_backup_replaces_no_file_and_is_nobody_elses_to_read(tmp_path: P
 
 
 @pytest.mark.parametrize("inside", ["node", "node/datasets", "node/agreements", "link"])
-async def test_a_backup_does_not_lie_in_what_is_backed_up(tmp_path: Path, inside: str) -> None:
+async def test_take_backup_refuses_a_folder_inside(tmp_path: Path, inside: str) -> None:
     for name in ("datasets", "agreements"):
         (tmp_path / "node" / name).mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "node")
@@ -333,7 +331,7 @@ async def test_a_backup_does_not_lie_in_what_is_backed_up(tmp_path: Path, inside
     assert caught.value.code == "backup-inside"
 
 
-async def test_a_folder_that_lies_elsewhere_and_odd_files_are_no_trouble(tmp_path: Path) -> None:
+async def test_take_backup_follows_links_of_folders(tmp_path: Path) -> None:
     node, elsewhere = tmp_path / "node", tmp_path / "elsewhere"
     node.mkdir()
     elsewhere.mkdir()
@@ -350,7 +348,7 @@ async def test_a_folder_that_lies_elsewhere_and_odd_files_are_no_trouble(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["logs/run-1", "datasets/data.git", "unheard-of/by"])
-async def test_what_cannot_be_read_is_told_and_not_left_out(
+async def test_take_backup_names_unreadable_files(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = tmp_path / "node" / name / "closed"
@@ -373,7 +371,7 @@ async def test_what_cannot_be_read_is_told_and_not_left_out(
     assert not (tmp_path / "b").exists()
 
 
-async def test_what_a_disk_of_its_own_brings_is_neither_kept_nor_in_the_way(tmp_path: Path) -> None:
+async def test_take_backup_ignores_lost_and_found(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     folders = [tmp_path / "node" / each for each in (".", "datasets", "logs", "agreements", "federation")]
@@ -390,7 +388,7 @@ async def test_what_a_disk_of_its_own_brings_is_neither_kept_nor_in_the_way(tmp_
     assert [name for name in verify_backup(again.path)[1].files if "lost+found" in name] == []
 
 
-async def test_a_clone_that_lies_elsewhere_is_in_the_backup(tmp_path: Path) -> None:
+async def test_take_backup_follows_links_of_clones(tmp_path: Path) -> None:
     _, before = await backed_up(tmp_path, tmp_path)
     (tmp_path / "node/datasets/data.git").rename(tmp_path / "roomy.git")
     (tmp_path / "node/datasets/data.git").symlink_to(tmp_path / "roomy.git")
@@ -407,9 +405,7 @@ async def test_a_clone_that_lies_elsewhere_is_in_the_backup(tmp_path: Path) -> N
     assert found == known != {}
 
 
-async def test_a_folder_where_the_backup_cannot_be_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_take_backup_names_an_unusable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(path: Any) -> Any:  # as for a user who may not enter the folder above
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -434,7 +430,7 @@ async def test_a_folder_where_the_backup_cannot_be_is_told(
         "agreements/.new-p.json",
     ],
 )
-async def test_a_forged_backup_reaches_nothing_that_the_node_works_with(tmp_path: Path, name: str) -> None:
+async def test_restore_of_a_forged_backup(tmp_path: Path, name: str) -> None:
     with (tmp_path / "b").open("wb") as file:
         writer = ArchiveWriter(file)
         header = Header(node=NODE, mao="1", taken_at=BEGIN, revision=1)
@@ -450,12 +446,12 @@ async def test_a_forged_backup_reaches_nothing_that_the_node_works_with(tmp_path
 @pytest.mark.parametrize(
     "name", ["data/agreements/p.json", "data/federation/ca.pem", "data/federation", "data/logs/r/etcd"]
 )
-def test_what_a_backup_of_another_place_has_may_be_put_back(tmp_path: Path, name: str) -> None:
+def test_restore_of_a_backup_with_other_paths(tmp_path: Path, name: str) -> None:
     assert places(tmp_path).may_hold(name)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
-async def test_a_backup_that_is_none_is_told_before_anything_is_made(tmp_path: Path, kind: str) -> None:
+async def test_restore_refuses_before_it_changes_anything(tmp_path: Path, kind: str) -> None:
     if kind == "folder":
         (tmp_path / "b").mkdir()
     with pytest.raises(MaoError) as caught:
@@ -464,7 +460,7 @@ async def test_a_backup_that_is_none_is_told_before_anything_is_made(tmp_path: P
     assert not (tmp_path / "node").exists()
 
 
-async def test_a_name_that_is_not_the_nodes_is_told(tmp_path: Path) -> None:
+async def test_take_backup_refuses_an_unknown_node(tmp_path: Path) -> None:
     store = MemoryStore()
     await store.create(keys.enrolment("other", "p"), b"{}")
     with pytest.raises(MaoError) as caught:
@@ -474,7 +470,7 @@ async def test_a_name_that_is_not_the_nodes_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_only_the_oldest_of_this_nodes_backups_go(tmp_path: Path) -> None:
+def test_prune_removes_the_oldest_of_this_node(tmp_path: Path) -> None:
     names = [backup_name(NODE, BEGIN + timedelta(days=day)) for day in range(4)]
     others = [backup_name("node-12", BEGIN), "notes.txt", f"mao-{NODE}-yesterday.tar.gz", f"x{names[0]}"]
     for name in (*names, *others):

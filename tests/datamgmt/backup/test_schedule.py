@@ -49,7 +49,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path, backup_keep=2)
 
 
-async def test_the_first_is_made_at_once_and_the_next_when_it_is_due(site: Site) -> None:
+async def test_schedule_first_at_once_then_periodically(site: Site) -> None:
     await site.backups.step()
     assert site.names() == [backup_name(NODE, BEGIN)]
     site.clock.turn(seconds=DAY - 30)
@@ -60,7 +60,7 @@ async def test_the_first_is_made_at_once_and_the_next_when_it_is_due(site: Site)
     assert site.names() == [backup_name(NODE, BEGIN), backup_name(NODE, BEGIN + timedelta(days=1))]
 
 
-async def test_only_the_newest_stay_and_what_is_not_ours_stays_as_well(site: Site) -> None:
+async def test_schedule_keeps_the_newest_and_other_files(site: Site) -> None:
     (site.folder / "mine.tar.gz").touch()
     for _ in range(4):
         await site.backups.step()
@@ -69,7 +69,7 @@ async def test_only_the_newest_stay_and_what_is_not_ours_stays_as_well(site: Sit
     assert (site.folder / "mine.tar.gz").exists()
 
 
-async def test_a_restart_makes_none_too_many(site: Site, tmp_path: Path) -> None:
+async def test_schedule_after_a_restart(site: Site, tmp_path: Path) -> None:
     await site.backups.step()
     again = Site(tmp_path, backup_keep=2)
     again.clock.turn(hours=1)
@@ -77,7 +77,7 @@ async def test_a_restart_makes_none_too_many(site: Site, tmp_path: Path) -> None
     assert len(again.names()) == 1
 
 
-async def test_a_clock_that_goes_back_stops_no_backups_and_makes_none_too_many(site: Site) -> None:
+async def test_schedule_with_a_clock_set_back(site: Site) -> None:
     await site.backups.step()
     ahead = backup_name(NODE, BEGIN)
     site.clock.turn(days=-5)
@@ -96,7 +96,7 @@ async def test_a_clock_that_goes_back_stops_no_backups_and_makes_none_too_many(s
         ("another's", f"sudo chown {os.geteuid()} "),
     ],
 )
-async def test_what_to_do_about_the_folder_is_told(
+async def test_schedule_says_what_to_do_about_the_folder(
     tmp_path: Path, trouble: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Site(tmp_path)
@@ -115,7 +115,7 @@ def refused(path: Any, *_: Any, **__: Any) -> int:
     raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
-async def test_a_folder_that_is_missing_is_told_until_it_is_there(tmp_path: Path) -> None:
+async def test_schedule_reports_a_missing_folder(tmp_path: Path) -> None:
     site = Site(tmp_path)
     assert await site.backups.step() == 300
     [said] = site.told()
@@ -126,7 +126,7 @@ async def test_a_folder_that_is_missing_is_told_until_it_is_there(tmp_path: Path
     assert site.told() == []
 
 
-async def test_a_store_that_is_away_is_told_and_the_old_backups_stay(tmp_path: Path) -> None:
+async def test_schedule_reports_a_store_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "backups").mkdir()
     store = AwayStore()
     site = Site(tmp_path, store, backup_keep=1)
@@ -142,7 +142,7 @@ async def test_a_store_that_is_away_is_told_and_the_old_backups_stay(tmp_path: P
     assert site.told() == []
 
 
-async def test_one_that_hangs_is_told_when_it_is_twice_as_old_as_it_should_be(site: Site) -> None:
+async def test_schedule_reports_an_old_backup(site: Site) -> None:
     await site.backups.step()
     site.clock.turn(seconds=2 * DAY)
     await site.backups.look()
@@ -154,7 +154,7 @@ async def test_one_that_hangs_is_told_when_it_is_twice_as_old_as_it_should_be(si
     assert site.told() == []
 
 
-def test_without_a_folder_nothing_is_made(tmp_path: Path) -> None:
+def test_schedule_without_a_folder(tmp_path: Path) -> None:
     store, conditions = MemoryStore(), Conditions()
     runs = Records(store, keys.runs_prefix(NODE), Run)
     works = GitExecutor(1)

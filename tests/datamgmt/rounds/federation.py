@@ -25,7 +25,7 @@ from mao_shared.models import (
     Exit,
     Failure,
     Identity,
-    Part,
+    Participation,
     ResolvedStep,
     Round,
     Run,
@@ -174,7 +174,7 @@ class Node:
         settings = settings_for(self.root, node=self.name, local_remotes=str(self.root.parent), **changes)
         self.manager = manager = build(settings, self.own, self.link, Metrics())
         if not self.processes:
-            manager.rounds.acts.vote = in_a_thread
+            manager.rounds.executor.compute = in_a_thread
         self._stack = AsyncExitStack()
         self._stack.callback(manager.close)
         await self._stack.enter_async_context(
@@ -308,7 +308,7 @@ class Federation:
         [left] = [node for node in self.nodes if node.manager is not None]
         manager = left.manager
         assert manager is not None
-        await eventually(lambda: manager.rounds.voters.seen("data") == [left.name])
+        await eventually(lambda: manager.rounds.voters.cached("data") == [left.name])
         return manager
 
     def truth(self) -> list[str]:
@@ -353,7 +353,7 @@ async def federation(
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
     for name in nodes:
         await admit(store, name)
-        await store.create(keys.part(name, "data"), dump(Part(dataset="data", since=tick(0))))
+        await store.create(keys.part(name, "data"), dump(Participation(dataset="data", since=tick(0))))
     ours = [
         Node(
             name,

@@ -18,7 +18,7 @@ from mao_shared.clock import SystemClock
 from mao_shared.errors import MaoError
 from mao_shared.host.data_dir import DataDir
 from mao_shared.metrics import Metrics
-from mao_shared.models import DatasetRef, Exit, Part, Run, StepRun, VoteDefinition, tick_run_id
+from mao_shared.models import DatasetRef, Exit, Participation, Run, StepRun, VoteDefinition, tick_run_id
 from mao_shared.models.pipeline import Overlap
 from mao_shared.reconcile import background
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
@@ -136,7 +136,9 @@ async def led_federation(
     async with federation(root, store, vote=vote, round_grace=3) as fed, AsyncExitStack() as stack:
         for node in fed.nodes:
             if into != "data":
-                await store.create(keys.part(node.name, into), dump(Part(dataset=into, since=tick(0))))
+                await store.create(
+                    keys.part(node.name, into), dump(Participation(dataset=into, since=tick(0)))
+                )
                 await _enrol(node, into, vote)
         await fed[absent].stop()
         there = [LedNode(node) for node in fed.nodes if node.manager is not None]

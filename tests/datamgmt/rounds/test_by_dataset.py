@@ -22,7 +22,7 @@ async def test_rounds_of_a_dataset_follow_the_mirror() -> None:
     mirror = Mirror(Records(MemoryStore(), keys.all_rounds(), Round))
     mirror.note("data/a", a_round(id="a"), 1)
     known, gone = RoundIndex(mirror), list[str]()
-    known.on_gone(lambda round_: gone.append(round_.id))
+    known.on_removed(lambda round_: gone.append(round_.id))
     seen: list[list[str]] = []
     mirror.subscribe(lambda _: seen.append(list(known.of("data"))))
     mirror.note("data/b", a_round(id="b"), 2)
@@ -37,7 +37,7 @@ async def test_what_goes_from_the_store_goes_from_what_is_known() -> None:
     store = MemoryStore()
     mirror = Mirror(Records(store, keys.all_rounds(), Round))
     known, gone = RoundIndex(mirror), list[str]()
-    known.on_gone(lambda round_: gone.append(round_.id))
+    known.on_removed(lambda round_: gone.append(round_.id))
     await store.create(keys.round("data", "a"), dump(a_round(id="a")))
     task = asyncio.create_task(mirror.run())
     await eventually(lambda: "a" in known.of("data"))
@@ -68,12 +68,16 @@ async def test_what_was_heard_is_found_by_its_dataset_and_forgotten_with_it() ->
             )
             await store.create(keys.announcement(node, dataset, ID), dump(said))
     await eventually(lambda: len(heard.announced("else", ID)) == 2)
-    assert (heard.rounds("data"), heard.datasets()) == ([ID], {"data", "else"})
+    assert (heard.round_ids("data"), heard.datasets()) == ([ID], {"data", "else"})
     for node in ("node-a", "node-b"):
-        assert heard.speaks_of(f"data/{ID}")
+        assert heard.mentions(f"data/{ID}")
         await store.delete(keys.announcement(node, "data", ID))
-    await eventually(lambda: not heard.speaks_of(f"data/{ID}"))
-    assert (heard.rounds("data"), heard.before("data", ID), heard.datasets()) == ([], {}, {"else"})
+    await eventually(lambda: not heard.mentions(f"data/{ID}"))
+    assert (heard.round_ids("data"), heard.announced_commits("data", ID), heard.datasets()) == (
+        [],
+        {},
+        {"else"},
+    )
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

@@ -65,11 +65,11 @@ def seen(
     **changes: Any,
 ) -> RoundView:
     fields: dict[str, Any] = {
-        "me": "a",
+        "node": "a",
         "now": TICK + timedelta(seconds=after),
-        "patient": TICK,
+        "grace_until": TICK,
         "dataset": Dataset(name="data", master="/x", nodes=NODES, vote=VoteDefinition(deadline=600)),
-        "agreed": [VoteDefinition(deadline=600)],
+        "definitions": [VoteDefinition(deadline=600)],
         "rounds": {each.id: Stored(each, 9) for each in rounds},
         "announced": {ID: announced or {}},
         "attested": {ID: attested or {}},
@@ -105,7 +105,7 @@ def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
     [
         seen(announced={"b": said("b", None)}),
         seen(announced={"stranger": said("stranger", X)}),
-        seen(announced={"b": said("b", X)}, me="stranger"),
+        seen(announced={"b": said("b", X)}, node="stranger"),
         seen(announced={"b": said("b", X)}, dataset=None),
         seen(announced={"b": said("b", X)}, after=MAX_TICK_AGE.total_seconds()),
         seen(announced={"a": said("a", X)}, dataset=Dataset(name="data", master="/x", nodes=["a"])),
@@ -133,7 +133,9 @@ def test_waits_for_the_deadline_while_somebody_is_silent() -> None:
 def test_a_deadline_that_passed_while_the_store_was_away_does_not_count_at_once() -> None:
     voices = {"a": said("a", X)}
     patient = TICK + timedelta(seconds=1030)
-    assert decide(seen(a_round(), announced=voices, after=1000, patient=patient)) == RoundDecision(again=30)
+    assert decide(seen(a_round(), announced=voices, after=1000, grace_until=patient)) == RoundDecision(
+        again=30
+    )
 
 
 def test_too_few_snapshots_at_the_deadline_are_undecided_guarded_by_the_silence_itself() -> None:
@@ -155,7 +157,7 @@ def test_an_earlier_round_goes_first_that_may_come_to_something(spoken: list[str
     now = {"a": said("a", X), "c": said("c", X), **({"b": said("b", X)} if "b" in spoken else {})}
     view = seen(first, a_round(), after=600 if "b" not in spoken else 0)
     view = replace(view, announced={first.id: before, ID: now})
-    actions = decide(replace(view, patient=TICK + timedelta(hours=1))).actions
+    actions = decide(replace(view, grace_until=TICK + timedelta(hours=1))).actions
     assert actions == []
     over = replace(view, rounds={**view.rounds, first.id: Stored(first.changed(phase="undecided"), 9)})
     assert isinstance(only(decide(over)), CloseRound)
@@ -208,9 +210,9 @@ def test_a_liar_is_named_after_the_decision_too() -> None:
 def test_who_differs_from_the_quorum_is_caught_by_everybody_whatever_the_record_says() -> None:
     votes = {"a": attests(X), "b": attests(X), "c": attests(Y)}
     noted = closed(commit=X, attested=["a", "b"], flagged={"c": "noted by others"})
-    [(_, caught)] = decide(seen(noted, attested=votes)).caught
+    [(_, caught)] = decide(seen(noted, attested=votes)).violations
     assert list(caught) == ["c"]
-    assert decide(seen(closed(flagged={"b": "it lied"}), attested={"a": attests(X)})).caught == []
+    assert decide(seen(closed(flagged={"b": "it lied"}), attested={"a": attests(X)})).violations == []
 
 
 def test_votes_of_strangers_and_of_earlier_attempts_do_not_count() -> None:
@@ -228,7 +230,7 @@ def test_no_quorum_of_attestations_in_time() -> None:
     votes = {"a": attests(X)}
     assert decide(seen(closed(), attested=votes, after=1)) == RoundDecision(again=599)
     late = decide(seen(closed(), attested=votes, after=600))
-    assert "without any: b, c" in ended(late)
+    assert "no attestation from: b, c" in ended(late)
     assert Check(keys.attestation("b", "data", ID), 0) in only(late).checks
 
 
@@ -244,11 +246,11 @@ def test_a_vote_without_quorum_is_undecided_when_enough_say_so() -> None:
 
 
 def test_a_round_that_never_holds_ends() -> None:
-    assert "never held" in ended(decide(seen(closed(attempt=MAX_ATTEMPTS + 1))))
+    assert "without an agreement" in ended(decide(seen(closed(attempt=MAX_ATTEMPTS + 1))))
 
 
 def test_a_node_without_a_say_keeps_out() -> None:
-    everything = seen(closed(), me="stranger", announced={"b": said("b", X)})
+    everything = seen(closed(), node="stranger", announced={"b": said("b", X)})
     assert decide(everything) == RoundDecision()
 
 
@@ -305,15 +307,15 @@ def test_nobody_is_late_before_its_time_by_this_nodes_own_clock() -> None:
     voices = {"a": said("a", X), "c": said("c", X)}
     heard = {ID: TICK + timedelta(seconds=2)}
     early = a_round(opened_at=TICK - timedelta(hours=1), deadline=TICK - timedelta(minutes=50))
-    assert decide(seen(early, announced=voices, since=heard, after=5)) == RoundDecision(again=597)
+    assert decide(seen(early, announced=voices, begun_at=heard, after=5)) == RoundDecision(again=597)
     shut = closed(abstained={"b": Abstention(reason="late")}).changed(commits={"a": X, "c": X})
     at = {ID: TICK + timedelta(seconds=100)}
-    action = only(decide(seen(shut, announced=voices, since=heard, closed=at, after=100)))
+    action = only(decide(seen(shut, announced=voices, begun_at=heard, closed_at=at, after=100)))
     assert isinstance(action, UpdateRound)
     assert (action.round.phase, action.round.attempt, action.round.commits) == ("open", 2, {})
-    assert "before its time" in action.doubt
+    assert "before its deadline" in action.fault
     in_time = {ID: TICK + timedelta(seconds=599)}
-    view = seen(shut, announced=voices, since=heard, closed=in_time, after=599)
+    view = seen(shut, announced=voices, begun_at=heard, closed_at=in_time, after=599)
     assert isinstance(only(decide(view)), AttestRound)
 
 
@@ -322,7 +324,7 @@ def test_no_time_is_up_since_the_record_says_so() -> None:
     view = seen(
         closed(opened_at=ago, deadline=ago).changed(closed_at=ago),
         attested={"a": attests(X)},
-        closed={ID: TICK},
+        closed_at={ID: TICK},
         after=1,
     )
     assert decide(view) == RoundDecision(again=599)
@@ -332,7 +334,7 @@ def test_most_nodes_have_to_say_that_there_is_no_quorum() -> None:
     loose = VoteDefinition(quorum="UNTIL", quorum_percentage=1, deadline=600)
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
     votes = {"a": attests(X), "c": attests(None, NO_QUORUM + "so I say")}
-    view = seen(closed(definition=loose), attested=votes, dataset=dataset, agreed=[loose])
+    view = seen(closed(definition=loose), attested=votes, dataset=dataset, definitions=[loose])
     assert decide(view).actions == []
 
 

@@ -31,7 +31,7 @@ DONE = a_step(StepPhase.SUCCEEDED, snapshot=X, base_commit=Y, pushed=True)
 
 def test_a_snapshot_is_announced_with_the_id_all_nodes_use() -> None:
     [due] = pending_announcements(a_run(RunPhase.RUNNING, DONE), [], TICK)
-    assert due.place == ("data", round_id(TICK, "crawl", "collect"))
+    assert due.key == ("data", round_id(TICK, "crawl", "collect"))
     assert (due.announcement.commit, due.ready) == (X, True)
 
 

@@ -151,7 +151,7 @@ async def test_one_that_closes_before_the_others_time_is_up(tmp_path: Path) -> N
         await until_round(fed, lambda round_: round_.phase == "open" and round_.attempt == 2)
         await fed["b"].collect(1, price(HONEST))
         assert sorted((await honest(fed)).commits) == NODES
-        assert await told(fed, "before its time")
+        assert await told(fed, "before its deadline")
 
 
 async def test_one_that_dates_the_closing_back(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
+from mao_git import Clone, StorageError
 from mao_shared import keys
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Round
@@ -82,7 +82,7 @@ async def test_every_node_dies_at_a_write(tmp_path: Path, what: str, when: str) 
 async def test_dies_at_the_push_of_ground_truth(
     tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push: Callable[..., None] = mao_git.push
+    push: Callable[..., None] = Clone.push
     left = [3]
 
     def last(*args: object, **kwargs: object) -> None:
@@ -92,9 +92,9 @@ async def test_dies_at_the_push_of_ground_truth(
             push(*args, **kwargs)
         if struck:
             left[0] -= 1
-            raise OSError("killed here")
+            raise StorageError("killed here")
 
-    monkeypatch.setattr(mao_git, "push", last)
+    monkeypatch.setattr(Clone, "push", last)
     async with federation(tmp_path, MemoryStore()) as fed:
         await decided_once(fed)
     assert left[0] < 3

@@ -101,7 +101,7 @@ async def test_does_not_wait_for_ever_for_a_federation_that_is_away(tmp_path: Pa
         fed["a"].link.cut()
         run_id = await both(fed["a"], 2, "own")
         run = await fed["a"].until(run_id, lambda run: run.steps[1].phase is StepPhase.SKIPPED)
-        assert "not opened yet" in str(run.steps[1].waiting)
+        assert "not open yet" in str(run.steps[1].waiting)
 
 
 # pure
@@ -148,7 +148,7 @@ def of(phase: str, name: str = STEP, **changes: Any) -> Round:
     ],
 )
 def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: str) -> None:
-    assert input_readiness(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
+    assert input_readiness(run, 1, known, DEADLINE, GRACE, tick(after)).state == says
 
 
 @pytest.mark.parametrize("phase", ["open", "closed", "undecided"])
@@ -190,7 +190,7 @@ def test_a_round_is_not_late_while_earlier_ones_are_on_their_way(
     earlier: list[Round], after: int, says: str
 ) -> None:
     """Many may be due at once, and go one after the other; not for longer than a round takes, though."""
-    assert input_readiness(run_at(), 1, [*earlier, of("open")], DEADLINE, GRACE, tick(after)).says == says
+    assert input_readiness(run_at(), 1, [*earlier, of("open")], DEADLINE, GRACE, tick(after)).state == says
 
 
 END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -207,8 +207,8 @@ END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
 )
 def test_nobody_holds_a_step_for_longer_than_a_round_takes(forged: Round) -> None:
     held = input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(20))
-    assert (held.says, held.until) == ("wait", tick(20) + GRACE)
-    assert input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(21)).says == "late"
+    assert (held.state, held.until) == ("wait", tick(20) + GRACE)
+    assert input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(21)).state == "late"
 
 
 def test_only_a_round_that_lies_where_it_belongs_counts() -> None:
@@ -220,13 +220,13 @@ def test_without_a_writer_in_the_run_only_a_known_round_is_waited_for() -> None:
     run = run_at()
     alone = run.model_copy(update={"steps": run.steps[1:]})
     assert input_readiness(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
-    assert input_readiness(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).says == "wait"
+    assert input_readiness(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).state == "wait"
 
 
 async def judged(fed: Federation, name: str) -> InputReadiness:
     manager = fed[name].manager
     assert manager is not None
-    return await manager.rounds.truths.of(run_at(), 1)
+    return await manager.rounds.input_gate.check(run_at(), 1)
 
 
 async def left_alone(fed: Federation) -> None:
@@ -239,7 +239,7 @@ async def test_a_step_does_not_read_on_where_the_truth_it_helped_to_vote_stands_
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
         await left_alone(fed)
         found = await judged(fed, "a")
-        assert (found.says, "maoctl dataset alone data" in found.reason) == ("late", True)
+        assert (found.state, "maoctl dataset alone data" in found.reason) == ("late", True)
 
 
 async def test_who_only_reads_a_dataset_goes_by_what_it_says(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_who_only_reads_a_dataset_goes_by_what_it_says(tmp_path: Path) -> 
         await fed["a"].withdraw()
         manager = fed["a"].manager
         assert manager is not None
-        await eventually(lambda: not manager.rounds.voters.seen("data"))
+        await eventually(lambda: not manager.rounds.voters.cached("data"))
         assert await judged(fed, "a") == GO
 
 
@@ -268,4 +268,4 @@ async def test_a_dataset_that_was_shared_is_waited_for_while_nobody_knows_who_vo
         run = run.model_copy(update={"steps": [written, *run.steps[1:]]})
         manager = fed["a"].manager
         assert manager is not None
-        assert (await manager.rounds.truths.of(run, 1)).says == "wait"
+        assert (await manager.rounds.input_gate.check(run, 1)).state == "wait"

@@ -104,7 +104,7 @@ async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> N
         assert sorted(done.commits) == ["node-a", "node-b"]
         assert not done.flagged  # etcd does not tell who wrote it: nobody is named for it
         told = [each.detail for node in fed.nodes for each in await node.alarms()]
-        assert any("some node writes what is not so" in each for each in told)
+        assert any("some node writes false records" in each for each in told)
 
 
 async def test_one_that_changes_its_announcement_after_the_closing(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def _corrupt(node: Node) -> None:
     async def vote(_: VoteTask) -> VoteResult:
         return VoteResult(commit="d" * 40, tree="e" * 40)
 
-    node.manager.rounds.acts.vote = vote
+    node.manager.rounds.executor.compute = vote
 
 
 async def _opened(fed: Federation, number: int) -> Round:

@@ -120,7 +120,7 @@ async def _said_by_all(fed: Federation, number: int) -> None:
     assert manager is not None
     found = await fed.round(number)
     assert found is not None
-    await eventually(lambda: len(manager.rounds.heard.announced("data", found.id)) == 3)
+    await eventually(lambda: len(manager.rounds.peer_records.announced("data", found.id)) == 3)
 
 
 async def test_ground_truth_that_the_remote_cannot_have_is_told_and_decided_once_it_can(

@@ -10,7 +10,7 @@ from mao_datamgmt.rounds.participation import ParticipationPublisher
 from mao_datamgmt.rounds.peer_records import PeerRecords, Voters
 from mao_datamgmt.rounds.view import RoundIndex
 from mao_shared import keys
-from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep, Round
+from mao_shared.models import DatasetRef, Enrolment, Participation, ResolvedStep, Round
 from mao_shared.reconcile import Mirror, background
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump
@@ -55,7 +55,7 @@ async def saying(world: World) -> AsyncIterator[ParticipationPublisher]:
     voters = Voters(world.store, PeerRecords(world.store))
     rounds: Mirror[Round] = Mirror(Records(world.store, keys.all_rounds(), Round))
     parts = ParticipationPublisher(NODE, world.own, voters, RoundIndex(rounds))
-    runs = (voters.heard.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
+    runs = (voters.peer_records.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
     failed: list[None] = []
     async with background(*runs, on_failure=lambda: failed.append(None)):
         yield parts
@@ -90,7 +90,9 @@ async def test_since_when_is_told_by_its_first_enrolment(tmp_path: Path) -> None
             await until_said(world.own, "data")
             entry = await world.own.get(DATA)
             assert entry is not None
-            assert Part.model_validate_json(entry.value) == Part(dataset="data", since=tick(1))
+            assert Participation.model_validate_json(entry.value) == Participation(
+                dataset="data", since=tick(1)
+            )
 
 
 async def test_what_changed_while_it_was_down(tmp_path: Path) -> None:
@@ -122,9 +124,11 @@ async def test_part_that_somebody_removed_is_said_again(tmp_path: Path) -> None:
 
 async def test_joining_and_leaving_say_it_where_it_counts(tmp_path: Path) -> None:
     async with node(tmp_path) as world, saying(world):
-        await world.there.create(keys.part(NODE, "forgotten"), dump(Part(dataset="forgotten", since=tick(0))))
+        await world.there.create(
+            keys.part(NODE, "forgotten"), dump(Participation(dataset="forgotten", since=tick(0)))
+        )
         other = keys.part("other", "data")
-        await world.there.create(other, dump(Part(dataset="data", since=tick(0))))
+        await world.there.create(other, dump(Participation(dataset="data", since=tick(0))))
         await enrol(world, "p", "data")
         await until_said(world.own, "data")
         await world.join()

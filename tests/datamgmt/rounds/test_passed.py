@@ -10,7 +10,7 @@ import pytest
 
 from mao_datamgmt.rounds.validation import is_tick_over
 from mao_shared import keys
-from mao_shared.models import Attestation, Enrolment, Round, Run, Shared, round_id, tick_run_id
+from mao_shared.models import Attestation, Enrolment, Round, Run, SharedDataset, round_id, tick_run_id
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Records
@@ -50,7 +50,7 @@ async def only(fed: Federation, *left: Round) -> None:
 
 
 async def passed(node: Node) -> dict[str, datetime]:
-    stored = await Records(node.own, keys.shared_prefix(node.name), Shared).get("data")
+    stored = await Records(node.own, keys.shared_prefix(node.name), SharedDataset).get("data")
     assert stored is not None
     return {of: each.tick for of, each in stored.record.passed.items()}
 

@@ -47,7 +47,7 @@ def retention(node: Node, after: timedelta, keep: int = 1000) -> RoundRetention:
     assert node.manager is not None
     of = node.manager.rounds
     context = replace(node.manager.context, clock=Later(after))
-    return RoundRetention(context, of.mirror, of.heard, timedelta(days=90), keep)
+    return RoundRetention(context, of.mirror, of.peer_records, timedelta(days=90), keep)
 
 
 async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY, keep: int = 1000) -> None:
@@ -63,7 +63,7 @@ async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY,
 async def _has_seen(store: Store, of: RoundService) -> bool:
     rounds = {name for name, each in of.mirror.items() if each.record.ended_at is not None}
     there = (await store.list(keys.all_rounds())).entries
-    known = {each for each, _ in of.heard.mirror.items()}
+    known = {each for each, _ in of.peer_records.mirror.items()}
     said = (await store.list(keys.all_peers())).entries
     names = {entry.key.removeprefix(keys.all_peers()) for entry in said}
     return known == names and rounds == {entry.key.removeprefix(keys.all_rounds()) for entry in there}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
+from mao_git import Clone
 from mao_shared import keys
-from mao_shared.models import Shared
+from mao_shared.models import SharedDataset
 from mao_shared.store import Records, open_store
 from mao_shared.store.memory import MemoryStore
 from mao_vote.audit import audit_round
@@ -66,9 +66,9 @@ async def check(fed: Federation) -> None:
     commits = git(fed.master, "rev-list", "--count", "ground-truth")
     assert commits == str(TICKS)
     context = fed["a"].manager.context  # type: ignore[union-attr]
-    clone = mao_git.open_clone(context.data.clone("data"))
-    mao_git.fetch(clone, context.access)
-    tip = mao_git.resolve(clone, "ground-truth")
+    clone = Clone.open(context.data.clone("data"))
+    clone.fetch(context.access)
+    tip = clone.resolve("ground-truth")
     for each in rounds:
         decided = find_round(clone, tip, each.id)
         assert decided.commit == each.commit
@@ -116,8 +116,8 @@ async def test_a_node_that_knew_of_no_rounds_for_a_tick_brings_its_snapshot_to_o
 ) -> None:
     """It has joined later than they have, and then ran what it had missed."""
     async with federation(tmp_path, MemoryStore()) as fed:
-        late = Records(fed["c"].own, keys.shared_prefix("node-c"), Shared)
-        await late.create("data", Shared(dataset="data", since=tick(5)))
+        late = Records(fed["c"].own, keys.shared_prefix("node-c"), SharedDataset)
+        await late.create("data", SharedDataset(dataset="data", since=tick(5)))
         await fed["c"].collect(0, writes(a="0"))
         await fed["a"].collect(0, writes(a="0"))
         await fed["b"].collect(0, writes(a="0"))

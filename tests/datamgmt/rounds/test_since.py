@@ -20,9 +20,9 @@ class Clock:
 
 def test_a_round_begins_with_the_first_that_is_heard_of_it() -> None:
     clock = Clock()
-    clock.since.hear("data", ID)
+    clock.since.note_mention("data", ID)
     clock.now += MINUTE
-    clock.since.see(a_round(opened_at=TICK - 99 * MINUTE))
+    clock.since.note_record(a_round(opened_at=TICK - 99 * MINUTE))
     assert clock.since.begun("data") == {ID: TICK}
     assert clock.since.begun("other") == {}
 
@@ -30,28 +30,28 @@ def test_a_round_begins_with_the_first_that_is_heard_of_it() -> None:
 def test_what_was_there_before_has_begun_nobody_knows_when() -> None:
     clock = Clock()
     clock.settled = False
-    clock.since.see(a_round())
+    clock.since.note_record(a_round())
     clock.settled = True
-    clock.since.see(a_round())
+    clock.since.note_record(a_round())
     assert clock.since.begun("data") == {}
 
 
 def test_one_that_begins_again_has_its_whole_time_a_few_times() -> None:
     clock = Clock()
-    clock.since.see(a_round())
+    clock.since.note_record(a_round())
     for attempt in range(2, MAX_EXTENSIONS + 5):
         clock.now += MINUTE
-        clock.since.see(a_round(attempt=attempt))
+        clock.since.note_record(a_round(attempt=attempt))
     assert clock.since.begun("data") == {ID: TICK + MAX_EXTENSIONS * MINUTE}
 
 
 def test_closed_counts_from_when_it_was_seen_in_its_attempt() -> None:
     clock = Clock()
     for attempt in (1, 1, 2):
-        clock.since.see(closed(attempt=attempt))
+        clock.since.note_record(closed(attempt=attempt))
         clock.now += MINUTE
     assert clock.since.closed("data") == {ID: TICK + 2 * MINUTE}
-    clock.since.see(a_round(attempt=3))
+    clock.since.note_record(a_round(attempt=3))
     assert clock.since.closed("data") == {}
-    clock.since.keep("data", [])
+    clock.since.retain("data", [])
     assert clock.since.begun("data") == {}

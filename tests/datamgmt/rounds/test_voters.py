@@ -15,7 +15,7 @@ from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.rounds.peer_records import eligible_voters
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
-from mao_shared.models import Identity, Part, Round, Run, round_id
+from mao_shared.models import Identity, Participation, Round, Run, round_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -156,7 +156,9 @@ async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
 async def test_parts_of_those_who_are_no_members_do_not_count(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         for ghost in ("x", "y", "z", "u"):
-            await fed.store.create(keys.part(ghost, "data"), dump(Part(dataset="data", since=tick(0))))
+            await fed.store.create(
+                keys.part(ghost, "data"), dump(Participation(dataset="data", since=tick(0)))
+            )
         await begun(fed)
         assert (await fed.rounds())[0].nodes == NODES
 
@@ -186,7 +188,9 @@ async def test_a_removed_member_is_waited_for_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [b"{garbage", dump(Part(dataset="other", since=tick(0)))], ids=["garbage", "of another dataset"]
+    "part",
+    [b"{garbage", dump(Participation(dataset="other", since=tick(0)))],
+    ids=["garbage", "of another dataset"],
 )
 async def test_a_part_that_cannot_be_believed_is_none(tmp_path: Path, part: bytes) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
@@ -231,7 +235,7 @@ async def test_a_second_node_takes_part_and_withdraws(tmp_path: Path) -> None:
 async def _counted(fed: Federation, count: int) -> None:
     def told() -> bool:
         managers = [node.manager for node in fed.nodes]
-        return all(len(each.rounds.voters.seen("data") or ()) == count for each in managers if each)
+        return all(len(each.rounds.voters.cached("data") or ()) == count for each in managers if each)
 
     await eventually(told)
 
@@ -289,9 +293,9 @@ async def test_a_round_that_is_open_when_the_others_leave_comes_to_nothing(tmp_p
         await _open(fed, 1)
         await fed.without("b", "c")
         done = await fed.ended(1)
-        assert (done.phase, done.reason) == ("undecided", "nobody else is left to vote")
+        assert (done.phase, done.reason) == ("undecided", "no other node is left to vote")
         assert git(fed.master, "rev-parse", "ground-truth") == voted
-        assert not [each for each in await fed["a"].alarms() if "what is not so" in each.detail]
+        assert not [each for each in await fed["a"].alarms() if "false records" in each.detail]
 
 
 async def test_a_node_that_has_run_nothing_yet_knows_that_others_have_voted(tmp_path: Path) -> None:
@@ -339,7 +343,7 @@ async def test_ticks_while_a_node_was_alone_have_no_rounds_when_others_come_agai
         manager = await fed.without("b")
         await fed["a"].collect(1, writes(a="1"))
         await fed["b"].start()
-        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a", "node-b"])
+        await eventually(lambda: manager.rounds.voters.cached("data") == ["node-a", "node-b"])
         await fed.collect(2, [writes(a="2")] * 2)
         assert (await fed.ended(2)).phase == "decided"
         assert await fed.round(1) is None

@@ -190,7 +190,7 @@ async def copying(node: Node) -> AsyncIterator[None]:
     async with background(Replicator(node.federation, every=0.2).run()):
 
         async def whole() -> bool:
-            return await node.federation.copies.contact(node.federation.name) is not None
+            return await node.federation.replica.contact(node.federation.name) is not None
 
         await node.until(whole)
         yield

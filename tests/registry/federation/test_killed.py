@@ -150,7 +150,7 @@ async def test_leave_killed_at_any_step_completes(tmp_path: Path) -> None:
         await b.add_dataset("data", "b")
         await a.lifecycle.create("lab")
         await join(a, b)
-        leaving = LeaveCommand(mortal(b), b.federation.copies)
+        leaving = LeaveCommand(mortal(b), b.federation.replica)
         assert await lives_of(lambda: leaving.leave(force=False)) > 3
         await b.until_alone()
         assert await b.tools() == ["crawler"]

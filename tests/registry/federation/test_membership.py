@@ -23,7 +23,7 @@ from mao_shared.errors import (
     NodeRemoved,
     Unauthorized,
 )
-from mao_shared.models import CertificateRequest, Part
+from mao_shared.models import CertificateRequest, Participation
 from mao_shared.store import Store, open_store
 from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.records import dump
@@ -202,7 +202,7 @@ async def test_remove_revokes_access_and_participation(tmp_path: Path) -> None:
         await b.add_dataset("data", "b")
         await a.lifecycle.create("lab")
         await join(a, b)
-        part = dump(Part(dataset="data", since=datetime.now(UTC)))
+        part = dump(Participation(dataset="data", since=datetime.now(UTC)))
         await b.federation.create(keys.part("b", "data"), part)
         with pytest.raises(Forbidden):
             await b.federation.create(keys.part("a", "data"), part)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from mao_shared import keys
-from mao_shared.models import Part
+from mao_shared.models import Participation
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -144,7 +144,7 @@ async def test_dataset_delete_refused_while_nodes_listed(api: httpx.AsyncClient)
 
 
 async def test_node_removal_ends_participation(api: httpx.AsyncClient, store: Store) -> None:
-    await store.create(keys.part("far", "d"), dump(Part(dataset="d", since=datetime.now(UTC))))
+    await store.create(keys.part("far", "d"), dump(Participation(dataset="d", since=datetime.now(UTC))))
     await store.create(keys.part("near", "d"), b"{}")
     assert (await api.delete("/registry/nodes/far")).status_code == 200
     left = (await store.list(keys.all_peers())).entries

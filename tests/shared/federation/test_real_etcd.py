@@ -23,7 +23,9 @@ pytestmark = pytest.mark.etcd
 A = keys.registry("tools", "a")
 
 
-async def test_a_member_of_a_federation_that_is_frozen_and_thawed(etcd_store: Store, tmp_path: Path) -> None:
+async def test_federation_member_of_a_federation_that_is_frozen_and_thawed(
+    etcd_store: Store, tmp_path: Path
+) -> None:
     with federation_etcd() as federation:
         tls = await federation.join("n")
         files = FederationFiles(tmp_path / "federation")
@@ -50,8 +52,8 @@ async def test_a_member_of_a_federation_that_is_frozen_and_thawed(etcd_store: St
             assert store.reachable, "a refusal is an answer"
 
             async def copied() -> bool:
-                contact = await store.copies.contact("1")
-                return contact is not None and await store.copies.get(A) is not None
+                contact = await store.replica.contact("1")
+                return contact is not None and await store.replica.get(A) is not None
 
             await eventually_answers(copied)
             there = await store.get(A)

@@ -74,8 +74,8 @@ async def copied(world: World, *names: str) -> None:
     wanted = {keys.registry("tools", name) for name in names}
 
     async def there() -> bool:
-        contact = await world.store.copies.contact(world.store.name)
-        page = await world.store.copies.list(TOOLS)
+        contact = await world.store.replica.contact(world.store.name)
+        page = await world.store.replica.list(TOOLS)
         return contact is not None and {entry.key for entry in page.entries} == wanted
 
     await eventually_answers(there)

@@ -38,6 +38,6 @@ def test_endpoints_are_host_and_port(text: str, addresses: list[str]) -> None:
         "unix:///a b",
     ],
 )
-def test_what_is_no_endpoint_is_refused(text: str) -> None:
+def test_endpoints_what_is_no_endpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         parse_endpoints(text)

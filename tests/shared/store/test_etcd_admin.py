@@ -32,7 +32,7 @@ async def admin(federation: FederationEtcd) -> AsyncIterator[Admin]:
     await admin.close()
 
 
-async def test_a_role_has_exactly_the_rights_asked_for_last(admin: Admin) -> None:
+async def test_admin_role_has_exactly_the_rights_asked_for_last(admin: Admin) -> None:
     first = [Grant("read", "/a/", prefix=True), Grant("read", "/b"), Grant("write", "/c")]
     then = [Grant("readwrite", "/b"), Grant("write", "/c")]
     for grants in (first, first, then, then):
@@ -43,7 +43,7 @@ async def test_a_role_has_exactly_the_rights_asked_for_last(admin: Admin) -> Non
     await admin.delete_role("some")
 
 
-async def test_a_user_has_exactly_the_roles_asked_for_last(admin: Admin) -> None:
+async def test_admin_user_has_exactly_the_roles_asked_for_last(admin: Admin) -> None:
     for role in ("one", "two"):
         await admin.ensure_role(role, [])
     for roles in ([], ["one"], ["one", "two"], ["two"], ["two"]):
@@ -57,12 +57,12 @@ async def test_a_user_has_exactly_the_roles_asked_for_last(admin: Admin) -> None
     assert refused.value.code == "etcd-refused"
 
 
-async def test_enabling_rights_again_changes_nothing(admin: Admin) -> None:
+async def test_admin_enabling_rights_again_changes_nothing(admin: Admin) -> None:
     await admin.enable_auth()
     assert set(await admin.roles("root")) == {"root"}
 
 
-async def test_rights_count_only_once_they_are_enabled() -> None:
+async def test_admin_rights_count_only_once_they_are_enabled() -> None:
     fresh = FederationEtcd()
     try:
         member = fresh.new_member()
@@ -81,7 +81,7 @@ async def test_rights_count_only_once_they_are_enabled() -> None:
         fresh.stop()
 
 
-async def test_a_member_node_administers_nothing(federation: FederationEtcd) -> None:
+async def test_admin_member_node_administers_nothing(federation: FederationEtcd) -> None:
     files = await federation.join("node-2")
     admin = open_admin(federation.endpoints, files)
     for call in (
@@ -99,7 +99,7 @@ async def test_a_member_node_administers_nothing(federation: FederationEtcd) -> 
     await admin.close()
 
 
-async def test_a_struck_off_administrator_is_told_so(federation: FederationEtcd, admin: Admin) -> None:
+async def test_admin_struck_off_administrator_is_told_so(federation: FederationEtcd, admin: Admin) -> None:
     """etcd's words are those for an unknown user that is to be deleted, which would be no error."""
     await admin.ensure_user("core-9@1", ["root"])
     former = open_admin(federation.endpoints, federation.files("core-9@1"))
@@ -116,7 +116,9 @@ async def test_a_struck_off_administrator_is_told_so(federation: FederationEtcd,
     await former.close()
 
 
-async def test_health_of_members_that_answer_and_do_not(federation: FederationEtcd, admin: Admin) -> None:
+async def test_admin_health_of_members_that_answer_and_do_not(
+    federation: FederationEtcd, admin: Admin
+) -> None:
     up = await admin.health(federation.endpoints)
     assert (up.reachable, up.leader, up.has_leader, up.learner) == (True, True, True, False)
     assert up.db_size
@@ -149,7 +151,9 @@ async def learner(federation: FederationEtcd, admin: Admin) -> tuple[TlsEtcd, Et
     return made, await insist(lambda: admin.add_learner(made.peer_url), "etcd-unhealthy")
 
 
-async def test_a_learner_becomes_a_voter_and_leaves_again(federation: FederationEtcd, admin: Admin) -> None:
+async def test_admin_learner_becomes_a_voter_and_leaves_again(
+    federation: FederationEtcd, admin: Admin
+) -> None:
     before = await admin.members()
     newcomer, added = await learner(federation, admin)
     assert (added.learner, added.name, added.peer_urls) == (True, "", [newcomer.peer_url])
@@ -170,7 +174,7 @@ async def test_a_learner_becomes_a_voter_and_leaves_again(federation: Federation
     assert [member.id for member in await admin.members()] == [member.id for member in before]
 
 
-async def test_a_learner_is_no_place_to_ask_but_the_others_are(
+async def test_admin_learner_is_no_place_to_ask_but_the_others_are(
     federation: FederationEtcd, admin: Admin
 ) -> None:
     newcomer, added = await learner(federation, admin)
@@ -197,7 +201,7 @@ async def _written(store: Store, key: str) -> bool:
         return False
 
 
-async def test_three_members_of_which_one_dies() -> None:
+async def test_admin_three_members_of_which_one_dies() -> None:
     with federation_etcd(3) as federation:
         files = await federation.join("node-2")
         store = open_store(federation.endpoints, tls=files)

@@ -168,7 +168,7 @@ async def test_nested_transactions_pass_on_an_etcd_that_is_refused(
 
 
 @pytest.mark.parametrize("who", ["invited", "member"])
-async def test_open_watch_shows_nothing_of_the_authority(brought: FederationEtcd, who: str) -> None:
+async def test_etcd_open_watch_shows_nothing_of_the_authority(brought: FederationEtcd, who: str) -> None:
     """Before 3.5.33 who may read one key may watch all behind it; the authority's lie before all of ours."""
     node = "node-9" if who == "invited" else "node-2"
     start = keys.certificate_request(node).encode()
@@ -190,7 +190,7 @@ async def test_open_watch_shows_nothing_of_the_authority(brought: FederationEtcd
     assert not [key for key in seen if key.startswith(b"/mao-authority")]
 
 
-async def test_members_replaced_one_by_one_keep_data_and_gain_rights() -> None:
+async def test_etcd_members_replaced_one_by_one_keep_data_and_gain_rights() -> None:
     """As docs/federation.md lets a core do it: the federation answers all the time, and at its end denies."""
     with federation_etcd(3, unsafe_etcd()) as federation:
         await fill(federation)

@@ -18,7 +18,7 @@ def _put(server: EtcdServer, key: bytes) -> None:
 
 
 @pytest.mark.etcd
-async def test_they_are_left_out_of_listings_and_watches(etcd_server: EtcdServer) -> None:
+async def test_odd_keys_they_are_left_out_of_listings_and_watches(etcd_server: EtcdServer) -> None:
     etcd_server.wipe()
     store = open_store(etcd_server.endpoints)
     before = await store.create(PREFIX + "a", b"")
@@ -50,7 +50,7 @@ async def test_they_are_left_out_of_listings_and_watches(etcd_server: EtcdServer
 
 
 @pytest.mark.parametrize("name", ["a", "a:b", "b\udcff", "\0d", "\0\0"])
-def test_a_cursor_names_any_key(name: str) -> None:
+def test_odd_keys_cursor_names_any_key(name: str) -> None:
     cursor = write_cursor(7, PREFIX, PREFIX + name)
     cursor.encode()
     assert read_cursor(cursor, PREFIX) == (7, PREFIX + name)

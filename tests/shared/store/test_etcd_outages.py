@@ -82,7 +82,7 @@ def elsewhere(server: EtcdServer) -> Iterator[None]:
             yield
 
 
-async def test_calls_fail_fast_while_etcd_is_dead_and_work_once_it_is_back(
+async def test_outage_calls_fail_fast_while_etcd_is_dead_and_work_once_it_is_back(
     store: Store, mortal_etcd: EtcdServer
 ) -> None:
     await store.create("/a/1", b"before")
@@ -103,7 +103,7 @@ async def test_calls_fail_fast_while_etcd_is_dead_and_work_once_it_is_back(
     assert await store.create("/a/2", b"") is not None
 
 
-async def test_a_watch_resumes_after_kills_with_nothing_lost_or_doubled(
+async def test_outage_watch_resumes_after_kills_with_nothing_lost_or_doubled(
     store: Store, mortal_etcd: EtcdServer
 ) -> None:
     start = (await store.list("/a/")).revision
@@ -123,7 +123,7 @@ async def test_a_watch_resumes_after_kills_with_nothing_lost_or_doubled(
     assert [event.key for event in events] == [*made, "/a/end"]
 
 
-async def test_a_write_to_a_frozen_etcd_is_unknown_and_reading_tells_later(
+async def test_outage_write_to_a_frozen_etcd_is_unknown_and_reading_tells_later(
     store: Store, mortal_etcd: EtcdServer
 ) -> None:
     await answered(store.ping)
@@ -143,7 +143,7 @@ async def test_a_write_to_a_frozen_etcd_is_unknown_and_reading_tells_later(
     assert before in (None, entry)
 
 
-async def test_a_write_cut_off_by_a_kill_is_unknown(store: Store, mortal_etcd: EtcdServer) -> None:
+async def test_outage_write_cut_off_by_a_kill_is_unknown(store: Store, mortal_etcd: EtcdServer) -> None:
     await answered(store.ping)
     mortal_etcd.freeze()
     writing = asyncio.create_task(store.create("/a/1", b"x"))
@@ -157,7 +157,7 @@ async def test_a_write_cut_off_by_a_kill_is_unknown(store: Store, mortal_etcd: E
     assert await answered(lambda: store.get("/a/1")) is None
 
 
-async def test_a_mirror_lists_again_after_a_compaction_during_the_outage(
+async def test_outage_mirror_lists_again_after_a_compaction_during_the_outage(
     store: Store, mortal_etcd: EtcdServer
 ) -> None:
     await make_notes(store, "stays", "goes")
@@ -176,7 +176,7 @@ async def test_a_mirror_lists_again_after_a_compaction_during_the_outage(
     running.cancel()
 
 
-async def test_a_second_endpoint_answers_when_the_first_is_dead(mortal_etcd: EtcdServer) -> None:
+async def test_outage_second_endpoint_answers_when_the_first_is_dead(mortal_etcd: EtcdServer) -> None:
     store = open_store(f"127.0.0.1:{free_port()}, {mortal_etcd.endpoints}", deadline=CALL_DEADLINE)
     assert await store.create("/b/1", b"") is not None
     start = (await store.list("/b/")).revision

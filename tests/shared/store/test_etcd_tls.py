@@ -33,7 +33,7 @@ async def store(federation: FederationEtcd) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def test_a_member_writes_under_its_own_prefix_and_shared_records(store: Store) -> None:
+async def test_tls_member_writes_under_its_own_prefix_and_shared_records(store: Store) -> None:
     await store.ping()
     for key in (
         "/mao/peers/node-2/runs/p",
@@ -58,7 +58,7 @@ async def test_a_member_writes_under_its_own_prefix_and_shared_records(store: St
         "/x",
     ],
 )
-async def test_a_write_elsewhere_names_user_and_key(store: Store, key: str) -> None:
+async def test_tls_write_elsewhere_names_user_and_key(store: Store, key: str) -> None:
     with pytest.raises(Forbidden) as refused:
         await store.transact(
             [Check("/mao/registry/tools/t", 0)], [Put("/mao/registry/tools/t", b""), Put(key, b"")]
@@ -70,14 +70,14 @@ async def test_a_write_elsewhere_names_user_and_key(store: Store, key: str) -> N
 
 
 @pytest.mark.parametrize("prefix", ["/", "/mao-authority/"])
-async def test_the_authority_is_for_core_nodes_alone(store: Store, prefix: str) -> None:
+async def test_tls_authority_is_for_core_nodes_alone(store: Store, prefix: str) -> None:
     with pytest.raises(Forbidden, match="'node-2@1' read"):
         await store.list(prefix)
     with pytest.raises(Forbidden, match="'node-2@1' read"):
         await anext(store.watch(prefix, after=1))
 
 
-async def test_a_deletion_elsewhere_and_a_foreign_lease_are_refused(
+async def test_tls_deletion_elsewhere_and_a_foreign_lease_are_refused(
     federation: FederationEtcd, store: Store
 ) -> None:
     core = open_store(federation.endpoints, tls=federation.files(ADMIN))
@@ -111,7 +111,7 @@ async def _keep(store: Store, lease: int) -> None:
         pass
 
 
-async def test_who_is_struck_off_can_do_nothing(
+async def test_tls_who_is_struck_off_can_do_nothing(
     federation: FederationEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what etcd itself would let go on: watches that are open, leases."""
@@ -152,7 +152,7 @@ async def test_who_is_struck_off_can_do_nothing(
         ("nobody@1", timedelta(days=1), False, "no user of it"),
     ],
 )
-async def test_a_certificate_that_is_not_good(
+async def test_tls_certificate_that_is_not_good(
     federation: FederationEtcd, user: str, lifetime: timedelta, foreign: bool, words: str
 ) -> None:
     authority = pki.make_authority("MAO federation test") if foreign else None
@@ -170,7 +170,7 @@ async def test_a_certificate_that_is_not_good(
     await store.close()
 
 
-async def test_another_etcd_at_the_address_is_not_believed(federation: FederationEtcd) -> None:
+async def test_tls_another_etcd_at_the_address_is_not_believed(federation: FederationEtcd) -> None:
     files = federation.files("node-2@1")
     files.ca.write_text(pki.make_authority("MAO federation test").certificate)
     store = open_store(federation.endpoints, tls=files)
@@ -180,7 +180,7 @@ async def test_another_etcd_at_the_address_is_not_believed(federation: Federatio
     await store.close()
 
 
-async def test_writes_go_on_while_users_come_and_go(federation: FederationEtcd, store: Store) -> None:
+async def test_tls_writes_go_on_while_users_come_and_go(federation: FederationEtcd, store: Store) -> None:
     """etcd fails a write whose user was checked before such a change; it is made again."""
     changing = asyncio.create_task(_change_users(federation, 30))
     number = 0
@@ -200,7 +200,7 @@ async def _change_users(federation: FederationEtcd, times: int) -> None:
 
 
 @pytest.mark.parametrize("missing", ["ca", "certificate", "key"])
-async def test_files_that_are_not_there(federation: FederationEtcd, missing: str) -> None:
+async def test_tls_files_that_are_not_there(federation: FederationEtcd, missing: str) -> None:
     files = federation.files("node-2@1")
     path: Path = getattr(files, missing)
     path.unlink()
@@ -212,14 +212,14 @@ async def test_files_that_are_not_there(federation: FederationEtcd, missing: str
 @pytest.mark.parametrize(
     "content", ["", "junk", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"]
 )
-async def test_files_that_hold_something_else(federation: FederationEtcd, content: str) -> None:
+async def test_tls_files_that_hold_something_else(federation: FederationEtcd, content: str) -> None:
     files = federation.files("node-2@1")
     files.certificate.write_text(content)
     with pytest.raises(StoreUnavailable, match="holds no certificate"):
         open_store(federation.endpoints, tls=files)
 
 
-def test_what_a_certificate_says_is_read_as_others_read_it(federation: FederationEtcd) -> None:
+def test_tls_what_a_certificate_says_is_read_as_others_read_it(federation: FederationEtcd) -> None:
     """Two forms of dates: up to 2049, and later."""
     for days in (1, 20_000):
         files = federation.files("node-2@1", lifetime=timedelta(days=days))

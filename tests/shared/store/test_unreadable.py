@@ -75,7 +75,7 @@ def test_way_out_names_the_command_that_restores_and_one_that_gives_the_record_u
     assert ("maoctl job remove j" if "schedules" in key else f"etcdctl del {key}") in told
 
 
-def test_listing_without_unreadable_ones_says_nothing_of_them() -> None:
+def test_unreadable_listing_without_unreadable_ones_says_nothing_of_them() -> None:
     assert Listing[Alarm](items=[]).model_dump() == {"items": [], "cursor": None}
 
 
@@ -99,7 +99,7 @@ async def test_unreadable_record_is_no_more_shown_when_it_is_well_or_gone(
     assert shown(conditions) == []
 
 
-async def test_delete_unreadable_leaves_what_can_be_read(records: Records[Alarm]) -> None:
+async def test_unreadable_delete_unreadable_leaves_what_can_be_read(records: Records[Alarm]) -> None:
     assert not await records.delete_unreadable("a")
     assert not await records.delete_unreadable("absent")
     assert set(await records.by_name()) == {"a", "z"}
@@ -119,7 +119,7 @@ async def test_unreadable_records_beyond_many_are_counted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_mirror_unreadable_record_is_set_aside_until_it_can_be_read(
+async def test_unreadable_mirror_unreadable_record_is_set_aside_until_it_can_be_read(
     records: Records[Alarm], conditions: Conditions, kind: str
 ) -> None:
     mirror = Mirror(records, conditions=conditions)
@@ -156,7 +156,7 @@ async def test_mirror_unreadable_record_is_set_aside_until_it_can_be_read(
 
 
 @pytest.mark.parametrize("drop", [True, False])
-async def test_mirror_tells_when_an_unreadable_record_is_gone(
+async def test_unreadable_mirror_tells_when_an_unreadable_record_is_gone(
     records: Records[Alarm], conditions: Conditions, drop: bool
 ) -> None:
     await records.store.create(PREFIX + "m", b"")
@@ -174,7 +174,7 @@ async def test_mirror_tells_when_an_unreadable_record_is_gone(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_mirror_subscriber_that_raises_keeps_nobody_from_being_told(
+async def test_unreadable_mirror_subscriber_that_raises_keeps_nobody_from_being_told(
     records: Records[Alarm], conditions: Conditions
 ) -> None:
     mirror, told = Mirror(records, conditions=conditions), set[str]()
@@ -196,7 +196,7 @@ async def test_mirror_subscriber_that_raises_keeps_nobody_from_being_told(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_controller_failing_record_is_shown_and_others_go_on(
+async def test_unreadable_controller_failing_record_is_shown_and_others_go_on(
     records: Records[Alarm], conditions: Conditions
 ) -> None:
     mirror, worked, well = Mirror(records), set[str](), asyncio.Event()

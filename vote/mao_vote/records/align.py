@@ -1,9 +1,4 @@
-"""Versions of a table aligned by key; which records are in the result, and in which order.
-
-Several versions of one table, brought to common places by key.
-
-Which records are in the result, and in what order.
-"""
+"""Versions of a table aligned by key; which records are in the result, and in which order."""
 
 from __future__ import annotations
 

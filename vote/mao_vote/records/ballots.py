@@ -1,20 +1,14 @@
 """The vote on all cells of a field at once, cells decided by another rule, and plain numbers.
 
-The vote on the cells of one field, all cells at once.
-
-Ballots are a long table: `cell` (any number that tells cells apart), `text` (null: no such field), `votes`,
-`weight`. Texts that are the same number, such as 1 and 1.0, are one candidate; `decide` says of each
+Ballots are a long table: `cell` (any number that identifies the cell), `text` (null: no such field), `votes`,
+`weight`. Texts that are the same number, such as 1 and 1.0, are one candidate; `decide_cells` says of each
 cell which candidate is chosen, and why:
 
     more than half of the votes                                   majority
-    numbers, where most votes are for numbers (`spread.py`)       tolerance, plurality, median …
+    numbers, where most votes are for numbers (numbers.py)        tolerance, plurality, median …
     most votes                                                    plurality
     tied: what the incumbent says, else the heaviest              incumbent, weight
     still tied                                                    undecided
-
-Cells decided by somebody else's rule, cell by cell, in place of the vote in `ballots.py`.
-
-The vote of `ballots.py` on plain numbers.
 """
 
 from __future__ import annotations
@@ -31,10 +25,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 IncumbentTexts = Callable[["Series"], "Series"]
-
-
 """From cells to the texts that the ground truth has there so far; null where it has none."""
-
 CANDIDATE = ("cell", "number", "word")
 
 
@@ -183,17 +174,15 @@ class Verdict:
 
 
 Judge = Callable[[Sequence[CellBallot]], Verdict | None]
-
-
 """Decides a cell; None leaves it to the vote. What it is given is in no order that it may count on."""
 
 
 def apply_judge(decided: DataFrame, ballots: DataFrame, judge: Judge) -> DataFrame:
-    """`decided` (of `ballots.decide`) with the judge's verdict on each cell that has several candidates."""
+    """`decided` (by `decide_cells`) with the judge's verdict on each cell that has several candidates."""
     import polars
 
     contested = ballots.join(decided.filter("several").select("cell"), on="cell").sort("cell", "version")
-    rows = [row for cell, said in _cells(contested) for row in _row(cell, said, judge(said))]
+    rows = list(_verdicts(contested, judge))
     if not rows:
         return decided
     kept = decided.select("cell", "total", "several")
@@ -203,17 +192,16 @@ def apply_judge(decided: DataFrame, ballots: DataFrame, judge: Judge) -> DataFra
     return polars.concat([decided.join(new, on="cell", how="anti"), new.select(decided.columns)])
 
 
-def _cells(ballots: DataFrame) -> Iterator[tuple[int, list[CellBallot]]]:
+def _verdicts(ballots: DataFrame, judge: Judge) -> Iterator[tuple[object, ...]]:
+    """A row a cell that the judge decides."""
     rows = ballots.select("cell", "version", "votes", "text", "number").iter_rows()
-    for cell, said in groupby(rows, key=itemgetter(0)):
-        yield cell, [CellBallot(*each[1:]) for each in said]
-
-
-def _row(cell: int, said: Sequence[CellBallot], verdict: Verdict | None) -> Iterator[tuple[object, ...]]:
-    if verdict is not None:
-        number, word = verdict.candidate
-        behind = sum(each.votes for each in said if each.candidate == verdict.candidate)
-        yield cell, verdict.text, number, word, verdict.why, behind
+    for cell, group in groupby(rows, key=itemgetter(0)):
+        votes = [CellBallot(*row[1:]) for row in group]
+        verdict = judge(votes)
+        if verdict is not None:
+            number, word = verdict.candidate
+            behind = sum(each.votes for each in votes if each.candidate == verdict.candidate)
+            yield cell, verdict.text, number, word, verdict.why, behind
 
 
 def vote_numbers(
@@ -237,9 +225,7 @@ def vote_numbers(
         votes=polars.lit(1, polars.Int64),
         weight=polars.lit(1, polars.Int64),
     )
-    decided = decide_cells(
-        ballots, error, lambda places: polars.repeat(None, places.len(), dtype=polars.String, eager=True)
-    )
+    decided = decide_cells(ballots, error, _no_incumbent)
     found: list[tuple[float | None, str, bool]] = [(None, "undecided", False)] * len(rounds)
     contested = 2 * polars.col("behind") <= polars.col("total")
     for cell, value, why, disputed in decided.select("cell", "number", "why", contested).iter_rows():
@@ -247,7 +233,7 @@ def vote_numbers(
     return found
 
 
-def _nothing(cells: Series) -> Series:
+def _no_incumbent(cells: Series) -> Series:
     import polars
 
     return polars.repeat(None, cells.len(), dtype=polars.String, eager=True)

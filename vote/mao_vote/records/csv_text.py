@@ -1,17 +1,12 @@
 """The text of CSV files: the separator, quotes, rows, and records as they are written.
 
-What separates the fields of a CSV file, told by whole records and not by its first line.
+A separator is right when all records have the same number of fields with it; quotes are respected, so that
+what stands inside them does not count. Where two are right, or none is, a file is not read as records: a
+wrong guess would cut its cells, and rows would vanish silently. (The idea is that of "consistency" in van den
+Burg et al., Wrangling messy CSV files by detecting row and type patterns, 2019, without its score of types.)
 
-A separator is right when all records have the same number of fields with it; quotes are read on the way, so
-that what stands inside them does not count. Where two are right, or none is, a file is not read as records:
-a wrong guess would cut its cells, and rows would vanish without a word.
-(The idea is that of "consistency" in van den Burg et al., Wrangling messy CSV files by detecting row and type
-patterns, 2019, without its score of cell types.)
-
-The text of CSV files: its rows, and its records as they are written. Blank lines are no records.
-
-Quotes hold a cell where they stand around it; in a file in which none begins a cell they are letters, as in
-5" disk. A file that has both is not read: readers differ about it.
+Quotes enclose a cell where they stand around it; in a file in which none begins a cell they are letters, as
+in 5" disk. A file that has both is not read, since readers differ about it. Blank lines are not records.
 """
 
 from __future__ import annotations
@@ -23,21 +18,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 SEPARATORS = (",", ";", "\t", "|")
-
 SAMPLE = 1000  # records that are looked at
-
 _OTHERS = (":", "~", "^", "\x1f", "\x01")  # that a single column may be meant to be cut at
-
 _BLANKS = " \t"  # a line of these is none
-
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
-
 _DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
-
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
-
 LONE_RETURN = re.compile(r"\r(?!\n)")
-
 RETURNS = "some of its lines end with a carriage return alone"
 
 
@@ -242,7 +229,6 @@ class Rows:
 
 
 ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
-
 COMMENTS = "it has comment lines, which CSV does not know"
 
 

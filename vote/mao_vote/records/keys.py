@@ -1,11 +1,4 @@
-"""Which columns identify records; records found and tables compared by them.
-
-Which columns tell records apart.
-
-One record of a table, found by its key.
-
-Two tables matched by key, compared field by field.
-"""
+"""Which columns identify records; records found, and tables compared, by them."""
 
 from __future__ import annotations
 
@@ -22,20 +15,12 @@ if TYPE_CHECKING:
     from polars import DataFrame, Expr
 
 POSITION = "#"
-
-
 """Name of the key column when records are matched by their place in the file."""
-
 _TELLING = ("id", "key", "name", "path", "uuid", "url", "uri")
-
 _MAX_PAIRED = 8  # columns from the left that are tried in pairs
-
 _SAMPLED = 1000  # records of a table that are looked up in the others
-
 _MEETING = 0.5  # the share of them that must be there
-
 _SAMPLE_PLACE = "\0place"  # `load` lets no NUL through
-
 _TRIED = 10_000  # records that rule a column out before all are looked at
 
 
@@ -217,7 +202,6 @@ def _json_quoted(text: str) -> str:
 
 
 _KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
-
 _AFTER = "\0new:"
 
 

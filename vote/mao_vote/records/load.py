@@ -1,9 +1,4 @@
-"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back.
-
-Files to tables of text.
-
-JSON documents that are no list of records: their leaves as a table, and back.
-"""
+"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back."""
 
 from __future__ import annotations
 
@@ -22,21 +17,13 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
 Table: TypeAlias = "DataFrame"
-
 MAX_COLUMNS = 2000
-
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
-
 MAX_LEAVES = 500_000
-
 MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
-
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
-
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
-
 BOM = b"\xef\xbb\xbf"
-
 _TOO_DEEP = "its JSON is nested too deeply"
 
 
@@ -246,7 +233,6 @@ def _check_cells(rows: int, columns: int) -> None:
 
 
 PATH, VALUE, VOLATILE = "path", "value", "volatile"
-
 Container = Literal["list", "dict"]
 
 

@@ -1,19 +1,15 @@
 """Numbers as tables spell them, and the vote on numbers without a majority.
 
-Numbers as tables have them: with a decimal point, a decimal comma, and thousands in groups.
+A number may have a decimal point or comma, and thousands in groups; anything else is a text:
 
     2.50  1e3  -0.5           as programs write them
     2,50  1.234,5  1 234,5    the last mark is a comma: it is the decimal one
     1,234.5  1,234,567        a comma before a point, and one that comes twice, groups thousands
     1.234.567  1'234.5
+    1,234                     taken for 1.234: nobody can tell, and several such numbers keep their order
 
-1,234 alone is taken for 1.234: nobody can tell, and of several such numbers the order is the same either way.
-What is no number in this sense is a text.
-
-Numbers without a majority: who agrees within a tolerance, and what the middle is.
-
-`candidates` is a long table, a row a different number of a cell: cell, number, votes, weight, incumbent
-(whether the ground truth says so), total (the votes on the cell), and what else is to be carried along.
+`candidates` of a vote is a long table, a row for each different number of a cell: cell, number, votes,
+weight, incumbent (whether the ground truth says so), total (votes on the cell), and further columns:
 
     tolerance   more than half of the votes lie so close that each agrees with each. Of the closest such
                 group, and of what agrees with its ends, what most say; tied: the incumbent, else
@@ -31,18 +27,13 @@ if TYPE_CHECKING:
     from polars import DataFrame, Expr, Series
 
 _DIGITS_THAT_FIT = 15  # longer whole numbers would be rounded, so they are compared as texts
-
 _GAP = " '\u00a0\u2009\u202f\u2019"
-
 _POWER = "(?:[eE][+-]?[0-9]+)?"
-
 _COMMA = rf"^[+-]?(?:[0-9]+|[0-9]{{1,3}}(?:[.{_GAP}][0-9]{{3}})+),[0-9]+{_POWER}$"
-
 _GROUPS = (
     rf"^[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}}){{2,}}|(?:\.[0-9]{{3}}){{2,}}|(?:[{_GAP}][0-9]{{3}})+)$"
     rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+\.[0-9]+{_POWER}$"
 )
-
 _MAYBE = rf"^[+-]?[0-9]+[,.{_GAP}]"
 
 
@@ -93,9 +84,7 @@ def number_of(text: str) -> float:
 
 
 MANY = 7  # votes from which the ends of the spread say more of the middle than the middle value does
-
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
-
 _SIGMAS = 5.0  # what is further off is no end of the spread
 
 

@@ -1,8 +1,8 @@
-"""Whose bytes serve for which record, so that what nobody disputes comes out of a vote as it was observed.
+"""Which version's bytes serve for which record, so that undisputed data comes out of a vote as observed.
 
-A record that a version has just as it was decided is taken over from that version's bytes; of another one
-only the cells that were decided otherwise are replaced in the bytes of the model, the version whose manner
-most share. What no version has so is left to be written in the model's manner.
+A record that a version has exactly as decided is taken from that version's bytes; of any other record the
+cells that were decided otherwise are replaced in the bytes of the model, the version written as most are.
+What no version has is written in the model's manner.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 """The vote on a whole table: field by field, or with each record as one value.
 
-Records that are voted as one value each: all their fields become one, and are taken apart again.
-
-The vote on a whole table: its records, then field by field what they say.
-
-Records and fields that are alike in all versions are told apart by comparing columns, and are never
-looked at one by one; only where versions differ are there ballots (`ballots.py`).
+Records and fields that are equal in all versions are found by comparing columns, never one by one; only where
+versions differ are there ballots (ballots.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Tables to files in the manner of an observed one and with its bytes: JSON and JSON lines; CSV:
-
-Tables to JSON and JSON lines, in the manner of an observed file and with its bytes where they serve.
-
-Tables back to files.
-"""
+"""Tables to files in the manner of an observed one and with its bytes: JSON, JSON lines (CSV: write_csv)."""
 
 from __future__ import annotations
 
@@ -37,7 +32,6 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _SAMPLE = 200  # lines by which the manner of spacing is told
-
 Dump = Callable[[Any], str]
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _NOWHERE = b"\x1e"  # a separator that cuts no line
 _SAMPLE = 200  # records by which the manner of quoting is told
-
 Quoting = Literal["necessary", "always", "non_numeric"]
 
 

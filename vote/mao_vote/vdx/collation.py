@@ -1,19 +1,7 @@
 """Numbers under VDX: means, agreement, exclusion, and how the remaining values become one.
 
-Means that neither depend on the order of the values nor overflow.
-
-Sums are exact until the last rounding (`fsum`), which is what makes them independent of the order.
-
-Whether two numbers agree, relative to the one of them that is taken as the reference.
-
-All of it holds alike for negative numbers, and tells numbers of different signs apart.
-
-Which values have no part in a vote, for being too far from the median.
-
-How the values that have a part in a vote become one: mean, the value nearest to it, or the most agreed on.
-
-Nothing here depends on the order of the voters. Ties go to the heavier, then to what is nearer to the median,
-then to what is nearer to zero, then to the lower value.
+Nothing here depends on the order of the voters: sums are exact until the last rounding (`fsum`), and ties go
+to the heavier, then to what is nearer to the median, then to zero, then to the lower value.
 """
 
 from __future__ import annotations
@@ -26,7 +14,6 @@ from math import fsum, sqrt
 from mao_shared.models.round import Collation, Exclusion
 
 _LARGE = 1e150  # from here on sums and squares of several values may leave the range of floats
-
 _SMALL = 1e-150  # and from here on squares do so at the other end
 
 

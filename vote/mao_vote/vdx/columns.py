@@ -1,14 +1,9 @@
 """A VDX definition applied to the columns and cells of record files.
 
-A VDX definition at work on a column of a record file.
-
 All cells of a file are one round: they are judged by the standings that the nodes had before it, whatever the
-order of the rows, and the round is counted once, by the ledger.
-
-The cells of a record file decided as a VDX definition asks: numbers and texts by its voter.
-
-Who differs only in spelling agrees; a number is written as most of those write it who gave it. Where VDX
-decides nothing (too few gave a number, texts of equal weight) the cell is left to the vote without it.
+order of the rows, and the ledger counts the round once. Values that differ only in spelling agree; a number
+is written as most of its voters write it. Where VDX decides nothing (too few gave a number, texts of equal
+weight) the cell is left to the plain vote.
 """
 
 from __future__ import annotations
@@ -89,7 +84,6 @@ def _named(outcome: Outcome[T], nodes: Sequence[str]) -> CellOutcome[T]:
 
 
 Value = TypeVar("Value")
-
 OBSERVED = "vdx"
 
 

@@ -1,9 +1,4 @@
-"""One vote of VDX: quorum, exclusion, weights by history, collation, and what it adds to the history.
-
-VDX's votes on texts, by place of the voter: plurality by weight, with the same history as numbers have.
-
-One vote of VDX: quorum, exclusion, weights by history, collation, and what it adds to the history.
-"""
+"""One vote of VDX: quorum, exclusion, weights by history, collation, and what it adds to the history."""
 
 from __future__ import annotations
 
@@ -70,7 +65,6 @@ def _shares(texts: Mapping[int, str]) -> list[float]:
 
 
 T = TypeVar("T", float, str)
-
 Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
 
 

@@ -30,7 +30,7 @@ from .take import folder_missing, take_backup, write_to_stream
 
 
 def main() -> int:
-    """Exit codes as maoctl's; 2 for settings or words that cannot be used as well."""
+    """Exit codes as maoctl's; 2 also for invalid settings."""
     parser = argparse.ArgumentParser(prog="python -m mao_datamgmt.backup", description="A node's backup.")
     commands = parser.add_subparsers(dest="command", required=True)
     taking = commands.add_parser("take", help="back the node up")
@@ -44,7 +44,8 @@ def main() -> int:
         set_private_umask()
         configure_logs("backup", settings.log_level, settings.log_format)
         if asked.command == "take":
-            _refuse_missing_folder(asked.target)
+            if asked.target.endswith("/") and not os.path.lexists(asked.target):
+                raise folder_missing(Path(asked.target))  # a path does not keep the slash
             asyncio.run(_take(settings, asked.target))
         else:
             asyncio.run(_restore(settings, asked.file, replace=asked.replace))
@@ -59,19 +60,15 @@ def main() -> int:
     return 0
 
 
-def _refuse_missing_folder(target: str) -> None:
-    """`DIR/` that is not there is no file of that name; a path does not keep the slash."""
-    if target.endswith("/") and not os.path.lexists(target):
-        raise folder_missing(Path(target))
-
-
 async def _take(settings: DataSettings, target: str) -> None:
     places = node_paths(settings)
     async with _store(settings) as store:
         if target == "-":
             if sys.stdout.isatty():
                 raise InvalidInput(
-                    "A backup is no text for a terminal.", code="stdout-is-a-terminal", next="Add '> FILE'."
+                    "The standard output is a terminal; a backup is not text.",
+                    code="stdout-is-a-terminal",
+                    next="Add '> FILE'.",
                 )
             taken = await write_to_stream(settings.node, store, places, sys.stdout.buffer, os.environ)
         else:
@@ -80,7 +77,9 @@ async def _take(settings: DataSettings, target: str) -> None:
     known = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
     sys.stderr.write(f"node {settings.node} backed up {where}: {known}.\n")
     by_shell = " Your shell has made its file: chmod 600." if taken.path is None else ""
-    sys.stderr.write(f"It holds the node's keys and secrets: keep it where nobody else reads it.{by_shell}\n")
+    sys.stderr.write(
+        f"It holds the node's keys and secrets: keep it where nobody else can read it.{by_shell}\n"
+    )
 
 
 async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
@@ -103,7 +102,7 @@ def _told(done: RestoreResult) -> str:
     lines = [
         f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys."
     ]
-    lines += [f"What was there is in {folder}; it is yours to keep or remove." for folder in done.aside]
+    lines += [f"What was there before is in {folder}; keep it or remove it." for folder in done.aside]
     lines.append("Start the node: it looks up in its datasets what was run after the backup.")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""The file that a backup is: a gzipped tar of plain files, with what each must be at its end. Blocking.
+"""The file of a backup: a gzipped tar of plain files, with a manifest at its end. Blocking.
 
     mao-backup.json     the format's version, the node, when, and the store's revision
     store.jsonl         the store's keys (mao_shared/store/backup.py)
@@ -9,8 +9,8 @@
     manifest.json       SHA-256 and size of each of the above, and the symbolic links among tools' output
 
 `tar -xzf` unpacks it, but restoring reads it by the rules here: only plain files with plain names below these
-folders, and no file is taken before all of them were seen to be what the manifest says. That tells a torn or
-damaged file, not one that somebody has forged: whoever can write the backup can write its manifest.
+folders, and nothing is restored before all files were compared with the manifest. That finds a torn or
+damaged file, not a forged one: whoever can write the backup can write its manifest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LARGEST_HEADER = 16 << 20  # bytes; it names the datasets' tips
 LARGEST_MANIFEST = 1 << 30  # bytes; a member takes about 150
 LONGEST_NAME = 4096  # bytes
 _BLOCK = tarfile.BLOCKSIZE
-_PIECE = 1 << 20  # bytes
+_READ_SIZE = 1 << 20  # bytes
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -69,7 +69,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """One file in the archive; `stream` is read before the next one is asked for."""
+    """A file in the archive. `stream` has to be read before the next file."""
 
     name: str
     size: int
@@ -96,7 +96,7 @@ class ArchiveWriter:
         self._add(name, stream, size, 0o600)
 
     def add_file(self, name: str, path: Path) -> bool:
-        """False when the file is gone, or is none. What is written behind its end meanwhile is left out."""
+        """False when it is gone or not a regular file. What is appended meanwhile is left out."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
@@ -119,7 +119,7 @@ class ArchiveWriter:
         info.size, info.mode = size, mode
         watched = _Watched(stream)
         try:
-            self._tar.addfile(info, watched)  # type: ignore[arg-type] # it has all that is called
+            self._tar.addfile(info, watched)  # type: ignore[arg-type] # it has all methods that are called
         except OSError as error:
             if "unexpected end of data" in str(error):
                 raise FileShrunk(f"{name} became shorter while it was copied") from error
@@ -181,7 +181,7 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
 
 
 def _end(zipped: Readable) -> None:
-    """Only padding is left, and gzip's own check sum is right."""
+    """Checks that only padding is left, and that gzip's own checksum is right."""
     try:
         rest = zipped.read(tarfile.RECORDSIZE + 1)
         more = zipped.read(1)
@@ -196,7 +196,7 @@ def _padded(size: int) -> int:
 
 
 def _exactly(stream: Readable, size: int) -> bytes:
-    """Raises InvalidInput where less is left or it cannot be unzipped; for small sizes."""
+    """So many bytes. Raises InvalidInput when fewer are left, or they cannot be unzipped."""
     try:
         data = stream.read(size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -220,12 +220,12 @@ class _Limited:
         return data
 
     def skip(self) -> None:
-        while self.read(_PIECE):
+        while self.read(_READ_SIZE):
             pass
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be that of a file in a backup; raises InvalidInput."""
+    """The name, if it can be that of a file in a backup. Raises InvalidInput."""
     parts = name.split("/")
     known = name in (HEADER, STORE, SETTINGS, MANIFEST) or (len(parts) > 1 and parts[0] in FOLDERS)
     plain = all(part not in ("", ".", "..") for part in parts) and "\0" not in name
@@ -235,7 +235,7 @@ def check_name(name: str) -> str:
 
 
 def verify_backup(path: Path) -> tuple[Header, Manifest]:
-    """What the archive says of itself, once every file in it was seen to be as its manifest says.
+    """Header and manifest, after every file was compared with the manifest.
 
     Raises InvalidInput (`backup-invalid`, `backup-version` for one of a later format, `backup-unreadable`),
     NotFound (`backup-missing`).
@@ -256,7 +256,7 @@ def verify_backup(path: Path) -> tuple[Header, Manifest]:
                 manifest = _parse(Manifest, _small_content(member, LARGEST_MANIFEST))
                 continue
             digest = hashlib.sha256()
-            while piece := member.stream.read(_PIECE):
+            while piece := member.stream.read(_READ_SIZE):
                 digest.update(piece)
             seen[member.name] = (digest.hexdigest(), member.size)
     if header is None or manifest is None:
@@ -291,7 +291,7 @@ def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header
         raise backup_invalid("its header is no JSON") from error
     if isinstance(version, int) and version > FORMAT:
         raise InvalidInput(
-            f"The backup has the format {version}, and this version of MAO reads up to {FORMAT}.",
+            f"The backup has format {version}; this version of MAO reads up to {FORMAT}.",
             code="backup-version",
             next="Restore it with the version of MAO that made it, or a later one.",
         )
@@ -301,7 +301,7 @@ def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header
 def _small_content(member: BackupFile, most: int) -> bytes:
     if member.size > most:
         raise backup_invalid(f"its {member.name} has {member.size} bytes")
-    return b"".join(iter(lambda: member.stream.read(_PIECE), b""))
+    return b"".join(iter(lambda: member.stream.read(_READ_SIZE), b""))
 
 
 def _parse(model: type[M], content: bytes) -> M:
@@ -323,14 +323,14 @@ def _compare(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
 
 
 def _check_places(files: Iterable[str], links: Iterable[str]) -> None:
-    """Nothing is two things at once, so that no file is written through a link."""
+    """No name is a file, a link and a folder at once, so that nothing is written through a link."""
     known, linked = set(files), set(links)
     folders = {parent for name in known | linked for parent in _parents(name)}
     for name in linked:
         if not check_name(name).startswith("data/workspaces/"):
             raise backup_invalid(f"the link {name!a} is not in a tool's output")
     for name in (known & linked) | ((known | linked) & folders):
-        raise backup_invalid(f"{name!a} is two things at once")
+        raise backup_invalid(f"{name!a} is listed as more than one of file, link and folder")
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -341,7 +341,7 @@ def _parents(name: str) -> Iterator[str]:
 
 def backup_invalid(why: str) -> InvalidInput:
     return InvalidInput(
-        f"This is no backup that can be restored: {why}.",
+        f"The backup cannot be restored: {why}.",
         code="backup-invalid",
         next="Nothing was changed. Take another backup, or copy this one again from where it was made.",
     )

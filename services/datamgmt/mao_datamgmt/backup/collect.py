@@ -1,17 +1,11 @@
-"""Which files a backup has, and reading them in an order that makes them one state of the node. Blocking.
-
-Where a node's files lie, and which of them a backup has.
-
-Copying a repository while it is in use: commits may be made, branches moved, objects packed meanwhile.
-
-What goes into a backup, read in an order that makes it one state of the node. Blocking.
+"""Which files a backup has, read in an order that makes them one state of the node. Blocking.
 
 Each later part knows at least what the earlier ones rely on:
 
     tips of the clones → store → workspaces whose output waits → everything else → clones → local remotes
 
 A node that is restored from that is like one that was killed at the store's moment, with commits, values and
-agreements that came a little later. Those it is used to: docs/decisions/0029-backups.md.
+agreements that came a little later, which it can cope with: docs/decisions/0029-backups.md.
 """
 
 from __future__ import annotations
@@ -25,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import mao_git
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import MaoError
 from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.federation.resolver import FederationFiles
@@ -36,24 +30,20 @@ from mao_shared.states import StepPhase
 
 from .archive import HEADER, SETTINGS, STORE, ArchiveWriter, Header
 
-REPLACED = "replaced"  # where `restore --replace` puts what was there
-
+REPLACED = "replaced"  # where `restore --replace` moves what was there
 STAGED = ".restore"  # in the data directory: parts of a restore's archive
-
 GIT = ("datasets", "aside", "bare")
-
-
 """Folders with repositories, in the order in which they are read: see `collect`."""
-
-DISKS_OWN = "lost+found"  # at the top of a file system, for root alone
-
-_NOT_BACKED_UP = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, DISKS_OWN)
-
+LOST_AND_FOUND = "lost+found"  # at the top of a file system, for root alone
+_NOT_BACKED_UP = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, LOST_AND_FOUND)
 _LOCK = ".lock"
-
-IDENTITY_FILE = "store.json"  # which etcd is the node's: a restored one is another
-
+IDENTITY_FILE = "store.json"  # which etcd is the node's; a restored one is another
 _UNFINISHED = ".new-"  # files and folders that are being written
+_UNFINISHED_SUFFIXES = (".lock", ".new")
+_OBJECT = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
+_PASSES = 20  # over the objects; a further one is needed when the clone is packed meanwhile
+WORKSPACES = "workspaces"
+_WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +54,32 @@ class NodePaths:
     agreements: Path
     federation: Path
 
+    def folders(self) -> set[Path]:
+        return {self.data, self.agreements, self.federation}
+
     def folder(self, name: str) -> Path:
         """Of one of `archive.FOLDERS`."""
         return {"data": self.data, "agreements": self.agreements, "federation": self.federation}[name]
 
     def target(self, name: str) -> Path:
-        """Where a file of an archive belongs; the name was checked before."""
+        """Where a file of an archive belongs. The name was checked before."""
         folder, _, rest = name.partition("/")
         return self.folder(folder) / rest
 
     def in_data(self) -> Iterator[str]:
-        """Names in the data directory that a backup has."""
+        """Names at the top of the data directory that a backup has."""
         apart = {self.agreements, self.federation}
         for name in _names(self.data):
             if self.is_kept(name) and self.data / name not in apart:
                 yield name
 
     def of_earlier_clones(self) -> list[str]:
-        """What can be made anew from the clones, but is not to meet others."""
+        """What is rebuilt from the clones, and must not meet other clones."""
         return [name for name in ("worktrees",) if (self.data / name).exists()]
 
     @staticmethod
     def is_kept(name: str) -> bool:
-        """Whether what has this name at the top of the data directory is more than can be made anew."""
+        """Whether a backup has what has this name at the top of the data directory; the rest is rebuilt."""
         return name not in _NOT_BACKED_UP and not name.endswith(_LOCK) and not name.startswith(_UNFINISHED)
 
     def in_agreements(self) -> Iterator[str]:
@@ -96,8 +89,8 @@ class NodePaths:
         yield from filter(self._is_federations, _names(self.federation))
 
     def may_hold(self, name: str) -> bool:
-        """Whether a file of this name may be put back: over nothing that the node makes anew or uses."""
-        if "/" not in name:  # what the archive says of itself
+        """Whether a file of this name may be restored: over nothing that the node rebuilds or uses."""
+        if "/" not in name:  # header, manifest and so on
             return True
         path = self.target(name)
         kept = {
@@ -105,15 +98,15 @@ class NodePaths:
             self.agreements: self._is_plain,
             self.data: self.is_kept,
         }
-        folder = next(each for each in kept if each in path.parents)
+        folder = next(parent for parent in kept if parent in path.parents)
         return kept[folder](path.relative_to(folder).parts[0])
 
     @staticmethod
     def _is_plain(name: str) -> bool:
-        return not name.startswith(_UNFINISHED) and name not in (REPLACED, DISKS_OWN)
+        return not name.startswith(_UNFINISHED) and name not in (REPLACED, LOST_AND_FOUND)
 
     def _is_federations(self, name: str) -> bool:
-        """Not the data of the federation's etcd: its other members would take what they said for unsaid."""
+        """Without the data of the federation's etcd: an old state of one member would take writes back."""
         files = FederationFiles(self.federation)
         left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
         return self._is_plain(name) and name not in left_out
@@ -129,16 +122,10 @@ def node_paths(settings: ServiceSettings) -> NodePaths:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(each.name for each in folder.iterdir())
+        return sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         return []
 
-
-_UNFINISHED_SUFFIXES = (".lock", ".new")
-
-_OBJECT = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
-
-_PASSES = 20  # over the objects; each ends what the packing of a clone began, which is seldom
 
 Copy = Callable[[str, Path], bool]
 
@@ -147,34 +134,34 @@ Copy = Callable[[str, Path], bool]
 
 
 class SourceChanged(OSError):
-    """What was to be copied was exchanged meanwhile: begin again."""
+    """What was to be copied was replaced meanwhile: begin again."""
 
 
 def copy_repository(path: Path, name: str, copy: Copy) -> None:
-    """Copies all of a repository at one moment or a little later, so that each branch has what it leads to.
+    """Copies a repository while it is in use, so that each branch has all that it leads to.
 
     References first and objects last: an object that a reference leads to then lies in some file from the
     first listing to the end, though not always in the same one. Of references the loose ones come before the
-    packed ones, since git packs them in that order. Raises Restless when the repository was exchanged.
+    packed ones, since git packs them in that order. Raises SourceChanged when the repository was replaced.
     """
     before = _identity(path)
-    rest = {each for each in _files(path) if not each.startswith("objects/")}
-    rest.add("packed-refs")  # which may come to be just when a reference goes
-    for each in sorted(rest, key=lambda each: (each.startswith("lfs/"), each == "packed-refs", each)):
-        copy(f"{name}/{each}", path / each)
+    rest = {file for file in _files(path) if not file.startswith("objects/")}
+    rest.add("packed-refs")  # which git may create when it packs a reference
+    for file in sorted(rest, key=lambda file: (file.startswith("lfs/"), file == "packed-refs", file)):
+        copy(f"{name}/{file}", path / file)
     copied: set[str] = set()
     for _ in range(_PASSES):
-        listed = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
-        for each in sorted(listed - copied):
-            if copy(f"{name}/{each}", path / each):
-                copied.add(each)
-        again = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
-        if listed <= again and listed <= copied:  # nothing that was there has moved to where we did not look
+        listed = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
+        for file in sorted(listed - copied):
+            if copy(f"{name}/{file}", path / file):
+                copied.add(file)
+        again = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
+        if listed <= again and listed <= copied:  # nothing was moved to where we have been already
             break
     else:
         raise SourceChanged(f"the objects of {path} are packed again and again")
     if _identity(path) != before:
-        raise SourceChanged(f"{path} was made anew while it was copied")
+        raise SourceChanged(f"{path} was replaced while it was copied")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -186,23 +173,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def refuse_unread(error: OSError) -> None:
-    """For `os.walk`, which passes over what it cannot read: a backup says so. What is gone is no trouble."""
+    """For `os.walk`, which skips what it cannot read: a backup must not. What is gone is fine."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Paths of what lies below, but for what is just being written."""
+    """Paths of the files below, without those that are being written."""
     for at, _, names in os.walk(folder, onerror=refuse_unread):
         inside = Path(at).relative_to(folder)
         for name in names:
             if not name.endswith(_UNFINISHED_SUFFIXES):
                 yield prefix + (inside / name).as_posix()
-
-
-WORKSPACES = "workspaces"
-
-_WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
 
 
 def read_tips(data: Path, node: str) -> dict[str, str | None]:
@@ -212,14 +194,14 @@ def read_tips(data: Path, node: str) -> dict[str, str | None]:
         if path.name.startswith("."):
             continue
         try:
-            tips[path.stem] = mao_git.find_branch(mao_git.open_clone(path), node)
-        except (MaoError, *mao_git.TROUBLE):  # a broken clone is copied as it is
+            tips[path.stem] = Clone.open(path).tip(node)
+        except (MaoError, RepositoryError):  # a broken clone is copied as it is
             tips[path.stem] = None
     return tips
 
 
 def waiting_outputs(run: Run) -> list[tuple[str, int, int]]:
-    """Run, step and attempt of what a tool has left and is not committed yet."""
+    """Run, step and attempt of outputs that are not committed yet."""
     steps = enumerate(run.steps)
     return [(run.id, index, step.attempt) for index, step in steps if step.phase in _WAITS]
 
@@ -232,9 +214,9 @@ def collect(
     waiting: list[tuple[str, int, int]],
     settings: Mapping[str, str],
 ) -> None:
-    """Writes all but the store's dump was read before this. `store`: the dump and its size.
+    """Writes everything; the tips and the store were read before. `store`: the dump and its size.
 
-    Raises OSError, among them `repositories.Restless`: then once more from the beginning.
+    Raises OSError, among them SourceChanged: then begin again.
     """
     writer.add_bytes(HEADER, header.model_dump_json().encode())
     writer.add_stream(STORE, *store)
@@ -256,7 +238,7 @@ def collect(
 def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
     """A file, or all files below a folder; links below it and what is being written are left out.
 
-    It may be a link itself, to where the operator has more room.
+    It may be a link itself, to where the operator has more space.
     """
     path = path.resolve()
     if not path.is_dir():
@@ -268,24 +250,24 @@ def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
 
 
 def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
-    """What is below a folder: repositories as such, wherever they lie (`aside` has them one level deeper).
+    """What is below a folder: repositories by `copy_repository`, at any depth (`aside` has them one deeper).
 
-    A repository may be a link, to where the operator has more room; other links are left out.
+    A repository may be a link, to where the operator has more space; other links are left out.
     """
     if not folder.is_dir():
         return
-    for each in sorted(folder.iterdir()):
-        if each.name.startswith(".new-") or each.name == DISKS_OWN:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".new-") or path.name == LOST_AND_FOUND:
             continue
-        inside = f"{name}/{each.name}"
-        if (each / "objects").is_dir() and (each / "HEAD").is_file():
-            copy_repository(each.resolve(), inside, writer.add_file)
-        elif each.is_symlink():
+        inside = f"{name}/{path.name}"
+        if (path / "objects").is_dir() and (path / "HEAD").is_file():
+            copy_repository(path.resolve(), inside, writer.add_file)
+        elif path.is_symlink():
             continue
-        elif each.is_dir():
-            _add_repositories(writer, each, inside)
+        elif path.is_dir():
+            _add_repositories(writer, path, inside)
         else:
-            writer.add_file(inside, each)
+            writer.add_file(inside, path)
 
 
 def _add_output(writer: ArchiveWriter, data: Path, root: Path) -> None:
@@ -302,7 +284,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     """Files and links below a folder; links to folders are links. Raises OSError for what cannot be read."""
     for at, folders, names in os.walk(folder, onerror=refuse_unread):
         linked = [name for name in folders if Path(at, name).is_symlink()]
-        folders[:] = sorted({*folders} - {*linked} - {DISKS_OWN if Path(at) == folder else ""})
+        folders[:] = sorted({*folders} - {*linked} - {LOST_AND_FOUND if Path(at) == folder else ""})
         for name in sorted([*names, *linked]):
             path = Path(at, name)
             try:

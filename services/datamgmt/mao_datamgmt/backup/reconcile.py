@@ -1,7 +1,7 @@
-"""After a restore: the runs of the time since the backup, told from the datasets' history.
+"""After a restore: the runs of the time since the backup, reconstructed from the datasets' history.
 
-For each dataset of the backup its remote is asked once what the node's branch has now; until it answers,
-the condition `restored` says so. What is found is recorded as ended; nothing is run.
+For each dataset of the backup its remote is asked once what the node's branch has now; until it answers, the
+condition `restored` says so. What is found is recorded as ended; nothing is run.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
 from mao_datamgmt.executor import GitExecutor
-from mao_git import TROUBLE
+from mao_git import Clone, RepositoryError
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, NotFound
@@ -26,15 +25,17 @@ from mao_shared.store import Records, Store
 
 from .runs import StepCommit, commits_since, reconstruct_run
 
-log = get_logger(__name__)
 CONDITION = "restored"
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries
+RETRY = Backoff(initial=2.0, maximum=300.0)
 DONE_PAUSE = 3600.0  # seconds; nothing is left to do then
-LATER = timedelta(minutes=1)  # clocks may differ a little
+CLOCK_SKEW = timedelta(minutes=1)
+
+
+log = get_logger(__name__)
 
 
 class Reconciler:
-    """`run` works until cancelled; `look` is one try."""
+    """`run` works until cancelled; `reconcile` is one try."""
 
     def __init__(
         self, context: Context, works: GitExecutor, own: Store, runs: Records[Run], conditions: Conditions
@@ -51,17 +52,17 @@ class Reconciler:
 
         async def step() -> float:
             nonlocal tries
-            if await self.look():
+            if await self.reconcile():
                 return DONE_PAUSE
             tries += 1
-            return float(min(FIRST_PAUSE * 2.0 ** min(tries, 10), LONGEST_PAUSE))
+            return RETRY.pause(tries)
 
-        await every(
-            0.0, step, name="restored", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
-        )
+        await every(0.0, step, name="restored", conditions=self._conditions, failing=RETRY)
 
-    async def look(self) -> bool:
-        """Looks at each dataset that is left; whether none is. Raises Unavailable while etcd is away."""
+    async def reconcile(self) -> bool:
+        """Goes through the datasets that are left; whether none is left then. Raises Unavailable without
+        etcd.
+        """
         stored = await self._records.get("")
         if stored is None or not stored.record.open:
             return True
@@ -69,14 +70,14 @@ class Reconciler:
         found: defaultdict[str, list[StepCommit]] = defaultdict(list)
         left: list[str] = []
         for dataset in restored.open:
-            steps, trouble = await self._steps_of(dataset, restored)
-            for each in steps:
-                found[each.run].append(each)
-            if trouble is None:
+            steps, failure = await self._steps_of(dataset, restored)
+            for step in steps:
+                found[step.run].append(step)
+            if failure is None:
                 self._conditions.clear(CONDITION, dataset)
             else:
                 left.append(dataset)
-                self._tell(dataset, restored, trouble)
+                self._report(dataset, restored, failure)
         for steps in found.values():
             await self._record(steps, restored)
         done = restored.model_copy(update={"open": left})
@@ -84,16 +85,16 @@ class Reconciler:
         return not left
 
     async def _steps_of(self, dataset: str, restored: Restored) -> tuple[list[StepCommit], Exception | None]:
-        """What is in the clone, also where the remote does not answer; and why it did not."""
+        """What is in the clone, and why the remote could not be asked, if so."""
         tip = restored.tips.get(dataset)
         try:
             return await self._works.change([dataset], steps_of, self._context, dataset, tip)
         except NotFound:  # the clone was set aside since
             return [], None
-        except (MaoError, *TROUBLE) as error:
+        except (MaoError, RepositoryError, OSError) as error:
             return [], error
 
-    def _tell(self, dataset: str, restored: Restored, error: Exception) -> None:
+    def _report(self, dataset: str, restored: Restored, error: Exception) -> None:
         at = f"{restored.backup_at:%Y-%m-%dT%H:%M:%SZ}"
         why = error.detail if isinstance(error, MaoError) else str(error)
         self._conditions.report(
@@ -105,28 +106,27 @@ class Reconciler:
         )
 
     async def _record(self, found: Sequence[StepCommit], restored: Restored) -> None:
-        """Writes one run as its commits tell it, again after a lost race."""
-        name = found[0].run
-        while True:
-            stored = await self._runs.get(name)
-            known = None if stored is None else stored.record
-            enrolment = await self._enrolments.find(str(found[0].record.get("pipeline")))
-            run = reconstruct_run(found, known, None if enrolment is None else enrolment.record, restored)
-            if run is None:
-                return
-            if stored is None:
-                self._look_for_another(found, restored)
-                revision = await self._runs.create(name, run)
-            else:
-                revision = await self._runs.replace(name, run, stored.revision)
-            if revision is not None:
-                log.info("restored.run", run=name, phase=run.phase)
-                return
+        """Writes one run as its commits have it."""
+        enrolment = await self._enrolments.find(str(found[0].record.get("pipeline")))
+        steps = None if enrolment is None else enrolment.record
+        run: Run | None = None
+        is_new = False
 
-    def _look_for_another(self, found: Sequence[StepCommit], restored: Restored) -> None:
+        def change(known: Run | None) -> Run | None:
+            nonlocal run, is_new
+            run, is_new = reconstruct_run(found, known, steps, restored), known is None
+            return run
+
+        await self._runs.create_or_update(found[0].run, change)
+        if run is not None:
+            log.info("restored.run", run=run.id, phase=run.phase)
+        if run is not None and is_new:
+            self._report_twin(found, restored)
+
+    def _report_twin(self, found: Sequence[StepCommit], restored: Restored) -> None:
         """Whoever pushed to this node's branch after the restore, and not from here, is another machine."""
-        latest = max(each.at for each in found)
-        if latest > restored.restored_at + LATER:
+        latest = max(commit.at for commit in found)
+        if latest > restored.restored_at + CLOCK_SKEW:
             node = self._context.node
             self._conditions.report(
                 CONDITION,
@@ -138,7 +138,7 @@ class Reconciler:
 
 
 def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[StepCommit], MaoError | None]:
-    """Fetches; the steps that came after `tip`, and why the remote could not be asked. Blocking."""
-    clone = mao_git.open_clone(context.data.clone(dataset))
-    brought = sync_clone(context, dataset, clone.url)
-    return commits_since(context, dataset, tip), brought.stale
+    """Fetches; the steps that came after `tip`, and why the remote could not be asked, if so. Blocking."""
+    clone = Clone.open(context.data.clone(dataset))
+    synced = sync_clone(context, dataset, clone.url)
+    return commits_since(context, dataset, tip), synced.stale

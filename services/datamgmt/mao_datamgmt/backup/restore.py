@@ -1,9 +1,9 @@
-"""Putting a backup back, into a node that is stopped and empty; after a kill at any point it is done again.
+"""Restoring a backup into a node that is stopped and empty; after a kill at any point it can be repeated.
 
     verified ─► [what is there set aside] ─► files ─► store ─► done
 
-`restore.json` in the data directory says how far it has come; while it is there no node starts on the
-directory. In the store, what makes a node run anything (enrolments, schedules) comes after all else.
+`restore.json` in the data directory records how far it has come; while it is there no node starts on the
+directory. In the store, what makes a node run anything (enrolments, schedules) comes last.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ from .archive import (
 from .collect import IDENTITY_FILE, REPLACED, STAGED, NodePaths
 from .runs import after_restore
 
-log = get_logger(__name__)
-_PIECE = 1 << 20  # bytes
+_READ_SIZE = 1 << 20  # bytes
 _SETTINGS_FILE = "restored-settings.json"
-Phase = Literal["aside", "files", "store"]
 T = TypeVar("T", bound=BaseModel)
+
+
+log = get_logger(__name__)
+Phase = Literal["aside", "files", "store"]
 
 
 class RestoreProgress(BaseModel):
@@ -82,7 +84,7 @@ class RestoreResult:
 async def restore_backup(
     settings: ServiceSettings, store: Store, places: NodePaths, archive: Path, *, replace: bool = False
 ) -> RestoreResult:
-    """Puts the backup back. See the module for what is checked first.
+    """Restores the backup.
 
     Raises NotFound and InvalidInput as `verify`, Conflict (`node-running`, `other-node`, `node-not-empty`,
     `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store raises), MaoError
@@ -94,12 +96,19 @@ async def restore_backup(
             if not places.may_hold(name):
                 raise backup_invalid(f"a file in it is called {name[:200]!a}, which no backup has")
         if header.node != settings.node:
-            raise _other_node(header.node, settings.node)
+            raise Conflict(
+                f"The backup is of the node {header.node!r}, and this one is called {settings.node!r}.",
+                code="other-node",
+                next=f"Set MAO_NODE={header.node} and restore again: its branches and keys have that name.",
+            )
         refuse_running(settings)
         await asyncio.to_thread(_require_room, places, manifest)
         with ExitStack() as held:
             for service in ("runner", "datamgmt"):
-                held.enter_context(_not_running(places.data, service))
+                try:
+                    held.enter_context(process_lock(places.data, service))
+                except Conflict as error:
+                    raise _running(f"its {service} holds {places.data}/{service}.lock") from error
             return await _restore(settings.node, store, places, archive, header, manifest, replace)
     except OSError as error:
         raise _failed(error) from error
@@ -120,7 +129,7 @@ async def _restore(
         raise Conflict(
             f"A restore of another backup into {places.data} was begun and has not ended.",
             code="restore-unfinished",
-            next="Finish it with that file, or give --replace: then what it has put there is set aside.",
+            next="Finish it with that file, or give --replace: then what that restored is set aside.",
         )
     if progress is None or progress.archive != digest:
         there = await _what_is_there(node, store, places)
@@ -143,7 +152,8 @@ async def _restore(
     await asyncio.to_thread(shutil.rmtree, staged)
     (places.data / RESTORING).unlink()
     sync_folder(places.data)
-    return RestoreResult(header, files, written, _asides(places, progress.aside))
+    replaced = [folder / REPLACED / progress.aside for folder in places.folders()] if progress.aside else []
+    return RestoreResult(header, files, written, sorted(folder for folder in replaced if folder.is_dir()))
 
 
 def _note(places: NodePaths, progress: RestoreProgress) -> None:
@@ -168,7 +178,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# what must hold
+# what is checked first
 
 
 def refuse_running(settings: ServiceSettings) -> None:
@@ -187,15 +197,6 @@ def _is_served(path: str) -> bool:
     return False
 
 
-def _not_running(data: Path, service: str) -> ExitStack:
-    held = ExitStack()
-    try:
-        held.enter_context(process_lock(data, service))
-    except Conflict as error:
-        raise _running(f"its {service} holds {data}/{service}.lock") from error
-    return held
-
-
 def _running(why: str) -> Conflict:
     return Conflict(
         f"The node runs: {why}.",
@@ -205,7 +206,7 @@ def _running(why: str) -> Conflict:
 
 
 async def _what_is_there(node: str, store: Store, places: NodePaths) -> list[str]:
-    """What a restore would have to be put over, in words."""
+    """What a restore would overwrite, in words."""
     found = [str(places.data / name) for name in places.in_data()]
     for folder, names in (
         (places.agreements, places.in_agreements()),
@@ -217,7 +218,7 @@ async def _what_is_there(node: str, store: Store, places: NodePaths) -> list[str
 
 
 def _require_room(places: NodePaths, manifest: Manifest) -> None:
-    """Raises Unavailable (`disk-full`) where what would be unpacked does not fit."""
+    """Raises Unavailable (`disk-full`) when the files do not fit."""
     needed = dict.fromkeys(FOLDERS, 0)
     for name, (_, size) in manifest.files.items():
         folder = name.partition("/")[0]
@@ -232,7 +233,7 @@ def _require_room(places: NodePaths, manifest: Manifest) -> None:
             raise disk_full(f"the backup has {size} bytes for {path}, and {free} are free")
 
 
-# what is done
+# the steps
 
 
 async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | None) -> None:
@@ -270,13 +271,6 @@ async def _clear(store: Store, prefix: str) -> None:
         await store.transact([], [Delete(entry.key) for entry in found])
 
 
-def _asides(places: NodePaths, aside: str | None) -> list[Path]:
-    if aside is None:
-        return []
-    folders = {each / REPLACED / aside for each in (places.data, places.agreements, places.federation)}
-    return sorted(each for each in folders if each.is_dir())
-
-
 def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Path) -> int:
     """Writes all files where they belong, and the store's dump where it is read from."""
     targets = {STORE: staged / STORE, SETTINGS: places.data / _SETTINGS_FILE}
@@ -292,8 +286,8 @@ def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Pat
             if digest != manifest.files[member.name][0]:
                 raise OSError(f"the backup changed while it was read: {member.name}")
             if target.name == "HEAD":
-                for each in ("refs/heads", "objects/info", "objects/pack"):  # git wants them, empty or not
-                    _make_folders(target.parent / each, folders)
+                for inner in ("refs/heads", "objects/info", "objects/pack"):  # git needs them, even empty
+                    _make_folders(target.parent / inner, folders)
             count += 1
     for name, text in manifest.links.items():  # last, so that nothing is written through one
         target = places.target(name)
@@ -306,12 +300,12 @@ def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Pat
 
 
 def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while piece := read(_PIECE):
+    while piece := read(_READ_SIZE):
         yield piece
 
 
 def _make_folders(folder: Path, known: set[Path]) -> None:
-    """With all above it; raises OSError for one that is a link, which nobody but a stranger made."""
+    """Makes a folder with its parents. Raises OSError for one that is a link, which is none of ours."""
     if folder in known:
         return
     if not folder.parent.exists():
@@ -323,7 +317,7 @@ def _make_folders(folder: Path, known: set[Path]) -> None:
 
 
 def _write(target: Path, pieces: Iterator[bytes], executable: bool) -> str:
-    """The file as a whole, replacing one of an earlier try; the SHA-256 of what was written."""
+    """Writes a file atomically, replacing one of an earlier try; its SHA-256."""
     temporary = target.with_name(f".new-{secrets.token_hex(4)}")
     digest = hashlib.sha256()
     try:
@@ -363,29 +357,21 @@ async def _put_store(node: str, store: Store, lines: Path, header: Header, resto
 
 
 def _as_restored(node: str, put: Put, backup_at: datetime, restored_at: datetime) -> Put:
-    """A key's value as it goes into the store: of a run that was under way, how it ends."""
+    """A key's value as it goes into the store: a run that was under way ends."""
     if not put.key.startswith(keys.runs_prefix(node)):
         return put
     try:
         run = Run.model_validate_json(put.value, context=STORED)
-    except ValidationError:  # shown as such by the node, as before
+    except ValidationError:  # the node reports it, as before
         return put
     changed = after_restore(run, backup_at, restored_at)
     return put if changed is run else Put(put.key, dump(changed))
 
 
-def _other_node(theirs: str, ours: str) -> Conflict:
-    return Conflict(
-        f"The backup is of the node {theirs!r}, and this one is called {ours!r}.",
-        code="other-node",
-        next=f"Set MAO_NODE={theirs} and restore again: its branches, keys and certificates bear that name.",
-    )
-
-
 def _not_empty(there: list[str]) -> Conflict:
     shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
     return Conflict(
-        f"There is something already: {shown}.",
+        f"The node is not empty: {shown}.",
         code="node-not-empty",
         next="Restore into an empty data directory and store; or give --replace: what is there is set aside "
         f"in folders named {REPLACED!r}, nothing is deleted.",
@@ -395,10 +381,10 @@ def _not_empty(there: list[str]) -> Conflict:
 def _failed(error: OSError) -> MaoError:
     if is_full(error):
         full = disk_full("the restore does not fit")
-        full.next = "Free space, and restore again with the same file: it goes on."
+        full.next = "Free space, and restore again with the same file: it continues."
         return full
     return MaoError(
         f"The restore failed: {error.filename or ''} {error.strerror or error}.",
         code="restore-failed",
-        next="Mend that, and restore again with the same file: it goes on.",
+        next="Fix that, and restore again with the same file: it continues.",
     )

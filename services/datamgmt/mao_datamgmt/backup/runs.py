@@ -1,12 +1,8 @@
-"""What becomes of a backup's unfinished runs, and what the datasets' history tells of them. Mostly pure.
+"""What becomes of a backup's unfinished runs, and what the datasets' history says of them. Mostly pure.
 
-What becomes of runs that were under way in a backup: pure.
-
-Nobody knows how they went on: their tool may have run to its end after the backup was taken, and its
-commit may be at the remote, or be lost with the machine. So no tool is started for them again, and no step
-is tried again. What the tool had already left is published; the datasets' history corrects the rest.
-
-What a dataset's history tells of runs that a restored store does not know, or knows as under way.
+Nobody knows how runs that were under way went on: their tool may have ended after the backup was taken, and
+its commit may be at the remote, or be lost with the machine. So no tool is started for them again, and no
+step is tried again. What a tool had already left is published.
 
 Every commit of a step carries its record (`provenance`). So a run whose commits are there has succeeded, as
 far as they go; of its other steps nobody knows.
@@ -22,7 +18,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry
@@ -30,9 +25,20 @@ from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Ru
 from mao_shared.models.node import RESTORED, Restored, unknown_since
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
-_DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
+MAX_COMMITS = 100_000  # of one dataset that are read
+_ENDED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
+_TO_PUBLISH = (StepPhase.EXITED, StepPhase.PUBLISHING)
+_PASSED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
+_PASSED_BY = "The datasets' history has nothing of it, and the steps behind it went well."
+_RUN_FACTS = ("pipeline", "node", "trigger", "retry_of", "schedule", "scheduled_for", "created_at")
+_STEP_FACTS = ("tool", "image", "command", "env", "limits", "network", "privileges")
 
-_LEFT = (StepPhase.EXITED, StepPhase.PUBLISHING)
+
+Commits = dict[tuple[str, str], tuple[LogEntry, dict[str, Any]]]
+"""Run and step → the commit, and what is under `mao` in its message."""
+
+
+# runs of the backup
 
 
 def restored_failure(backup_at: datetime) -> Failure:
@@ -53,7 +59,7 @@ def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
     steps = [_restored_step(step, backup_at, restored_at) for step in run.steps]
     changed = run.model_copy(update={"steps": steps})
     index = changed.current()
-    if index is None or steps[index].phase in (*_LEFT, StepPhase.CANCELLED):
+    if index is None or steps[index].phase in (*_TO_PUBLISH, StepPhase.CANCELLED):
         return changed  # goes on to its end, without any tool
     why = steps[index].error or restored_failure(backup_at)
     ended = RunPhase.LOST if steps[index].phase is StepPhase.LOST else RunPhase.FAILED
@@ -73,37 +79,20 @@ def _not_begun(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
 
 
 def _restored_step(step: StepRun, backup_at: datetime, restored_at: datetime) -> StepRun:
-    kept = _no_further_try(step)
-    if step.phase in (*_DONE, *_LEFT):
+    retry = step.spec.retry.model_copy(update={"attempts": min(step.attempt, step.spec.retry.attempts)})
+    kept = step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})  # no further try
+    if step.phase in (*_ENDED, *_TO_PUBLISH):
         return kept
     return _moved(kept, StepPhase.LOST, restored_at).model_copy(update={"error": restored_failure(backup_at)})
 
 
 def _moved(step: StepRun, phase: StepPhase, now: datetime) -> StepRun:
-    """In a phase that the diagram may not lead to: this is no move, but what the store begins with."""
+    """The step in a phase that the state table may not allow: the store begins with it."""
     times = {**step.times, phase: now}
     return step.model_copy(update={"phase": phase, "times": times, "waiting": None, "not_before": None})
 
 
-def _no_further_try(step: StepRun) -> StepRun:
-    retry = step.spec.retry.model_copy(update={"attempts": min(step.attempt, step.spec.retry.attempts)})
-    return step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})
-
-
-MOST = 100_000  # commits of one dataset that are looked through
-
-_PASSED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
-
-_PASSED_BY = "The datasets' history has nothing of it, and the steps behind it went well."
-
-_RUN_FACTS = ("pipeline", "node", "trigger", "retry_of", "schedule", "scheduled_for", "created_at")
-
-_STEP_FACTS = ("tool", "image", "command", "env", "limits", "network", "privileges")
-
-Commits = dict[tuple[str, str], tuple[LogEntry, dict[str, Any]]]
-
-
-"""Run and step → the commit, and what is under `mao` in its message."""
+# what the history says
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,34 +106,34 @@ class StepCommit:
     commit: str
     at: datetime
     pushed: bool
-    is_truth: bool  # its commit is ground truth as it is
+    is_truth: bool  # its commit is one of ground truth's own
     record: Mapping[str, Any]
 
 
 def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepCommit]:
-    """The steps of this node in the dataset, here or at its remote as last seen, that came after `tip`.
+    """This node's steps in the dataset, here or at its remote as last seen, that came after `tip`.
 
     Blocking; raises NotFound, CloneBroken.
     """
-    clone = mao_git.open_clone(context.data.clone(dataset))
-    ours = mao_git.find_branch(clone, context.node)
-    theirs = mao_git.find_branch(clone, context.node, remote=True)
+    clone = Clone.open(context.data.clone(dataset))
+    ours = clone.tip(context.node)
+    theirs = clone.tip(context.node, remote=True)
     pushed = {} if theirs is None else _steps(clone, theirs, tip)
     here = {} if ours is None else _steps(clone, ours, tip)
     truth = _first_line(clone, tip)
     found = []
-    for key, (entry, record) in {**here, **pushed}.items():  # as the remote has it, where both have it
-        said = StepCommit(
+    for key, (entry, record) in {**here, **pushed}.items():  # the remote's where both have it
+        commit = StepCommit(
             *key, dataset, clone.url, entry.commit, entry.time, key in pushed, entry.commit in truth, record
         )
         if record.get("node") == context.node:
-            found.append(said)
-    return sorted(found, key=lambda each: each.at)
+            found.append(commit)
+    return sorted(found, key=lambda commit: commit.at)
 
 
 def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     found: Commits = {}
-    for entry in mao_git.log_since(clone, start, known, MOST):
+    for entry in clone.log_since(start, known, MAX_COMMITS):
         names = provenance.trailers(entry.message)
         record = provenance.read_step_record(entry.message)
         if len(names) == 2 and record is not None:
@@ -154,27 +143,27 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
 
 def _first_line(clone: Clone, known: str | None) -> set[str]:
     """Ground truth's own commits since `known`."""
-    tip = mao_git.settle(clone, GROUND_TRUTH)
-    line = iter(()) if tip is None else islice(mao_git.walk_line(clone, tip), MOST)
-    return {each.commit for each in takewhile(lambda each: each.commit != known, line)}
+    tip = clone.latest_tip(GROUND_TRUTH)
+    line = iter(()) if tip is None else islice(clone.first_parents(tip), MAX_COMMITS)
+    return {entry.commit for entry in takewhile(lambda entry: entry.commit != known, line)}
 
 
 def reconstruct_run(
     found: Sequence[StepCommit], known: Run | None, enrolment: Enrolment | None, restored: Restored
 ) -> Run | None:
-    """The run as its commits tell it; None when that changes nothing, or none of them can be used: pure.
+    """The run as its commits have it; None when that changes nothing, or none of them can be used: pure.
 
     `known`: as the store has it. What ended before the backup, and what was begun here since, stays as it is.
     """
     if known is not None and not _is_guess(known, restored):
         return None
-    succeeded = [step for each in found if (step := _step_of(each, known, enrolment)) is not None]
+    succeeded = [step for commit in found if (step := _step_of(commit, known, enrolment)) is not None]
     run = known if known is not None else _run_of(found[0])
     if run is None or not succeeded:
         return None
     backup_at = restored.backup_at
     steps = _in_order(run.steps, succeeded, enrolment, backup_at)
-    ended_at = max(each.times[StepPhase.SUCCEEDED] for each in succeeded)
+    ended_at = max(step.times[StepPhase.SUCCEEDED] for step in succeeded)
     whole = all(step.phase in _PASSED for step in steps)
     error = None if whole else restored_failure(backup_at)
     changed = run.model_copy(
@@ -192,22 +181,22 @@ def reconstruct_run(
 
 
 def _is_guess(run: Run, restored: Restored) -> bool:
-    """Whether nobody here knows how the run went: it was under way in the backup, or missed."""
+    """Whether nobody here knows how the run ended: it was under way in the backup, or missed."""
     if run.phase in RUN_ENDED:
-        in_part = any(step.waiting == _PASSED_BY for step in run.steps)
-        ended_by_it = run.error is not None and run.error.code == RESTORED
-        return run.phase is RunPhase.MISSED or in_part or ended_by_it
+        reconstructed = any(step.waiting == _PASSED_BY for step in run.steps)
+        ended_by_restore = run.error is not None and run.error.code == RESTORED
+        return run.phase is RunPhase.MISSED or reconstructed or ended_by_restore
     return run.created_at <= restored.restored_at
 
 
 def _in_order(
     known: list[StepRun], succeeded: list[StepRun], enrolment: Enrolment | None, backup_at: datetime
 ) -> list[StepRun]:
-    """All steps of the run: found ones as found; one before them was passed, one after them is unknown."""
+    """All steps of the run: found ones as found; one before them has passed, one after them is unknown."""
     by_name = {step.spec.name: step for step in succeeded}
     planned = known or ([StepRun(spec=spec) for spec in enrolment.steps] if enrolment is not None else [])
     if not by_name.keys() <= {step.spec.name for step in planned}:
-        planned = succeeded  # the pipeline was another then
+        planned = succeeded  # the pipeline has changed since
     last = max(index for index, step in enumerate(planned) if step.spec.name in by_name)
     steps = []
     for index, step in enumerate(planned):
@@ -225,7 +214,7 @@ def _in_order(
 
 
 def _run_of(found: StepCommit) -> Run | None:
-    """A run that the store does not know; None for what somebody wrote by hand."""
+    """A run that the store does not know; None for a record that is not ours."""
     facts = {name: found.record[name] for name in _RUN_FACTS if found.record.get(name) is not None}
     try:
         return Run.model_validate({"id": found.run, "phase": RunPhase.RUNNING, **facts})
@@ -263,7 +252,7 @@ def _step_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) 
 
 
 def _spec_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> ResolvedStep:
-    """What was run: as the store knows it where that is the same tool, else as the record has it.
+    """What was run: as the store has it if that is the same image, else as the record has it.
 
     In a record, values that look like secrets are masked.
     """

@@ -1,4 +1,4 @@
-"""Backups by themselves: into a folder, every so often, the newest few kept; the condition `backup` when not.
+"""Periodic backups into a folder, with the newest few kept; the condition `backup` when they fail.
 
 When the last one was made is told by the names in the folder, so that a restart makes none too many, and a
 folder that was emptied, or is not mounted, is noticed.
@@ -29,10 +29,12 @@ from .collect import node_paths
 from .reconcile import Reconciler
 from .take import backups_in, prune, take_backup
 
-log = get_logger(__name__)
 CONDITION = "backup"
-NAP = 60.0  # seconds at most between two looks into the folder
-RETRY = 300.0  # seconds after one that failed, where they are not made more often
+MAX_PAUSE = 60.0  # seconds between two checks of the folder
+RETRY = 300.0  # seconds after a failure, unless the period is shorter
+
+
+log = get_logger(__name__)
 
 
 def backup_loops(
@@ -43,7 +45,7 @@ def backup_loops(
     runs: Records[Run],
     conditions: Conditions,
 ) -> list[Coroutine[Any, Any, None]]:
-    """What the data manager runs beside its own."""
+    """The loops of backups, for the data manager to run."""
     loops = [Reconciler(context, works, own, runs, conditions).run()]
     if settings.backup_dir is not None:
         backups = BackupSchedule(settings, settings.backup_dir, own, context.clock, conditions)
@@ -71,7 +73,7 @@ class BackupSchedule:
         await every(0.0, self.step, name="backups", conditions=self._conditions)
 
     async def watch(self) -> None:
-        await every(NAP, self.look, name="backups-age", conditions=self._conditions)
+        await every(MAX_PAUSE, self.look, name="backups-age", conditions=self._conditions)
 
     async def step(self) -> float:
         """Makes a backup when one is due; seconds until the next step."""
@@ -80,22 +82,23 @@ class BackupSchedule:
             self._latest = self._newest(found)
             if (left := self._due_in()) > 0:
                 self._clear()
-                return min(left, NAP)
+                return min(left, MAX_PAUSE)
             await self._take()
         except (MaoError, OSError) as error:
             await self._tell(error)
             return self._retry
         self._clear()
-        return min(self._settings.backup_every, NAP)
+        return min(self._settings.backup_every, MAX_PAUSE)
 
     async def look(self) -> None:
-        """Tells when the last one is twice as old as it should become, whatever keeps the next one."""
+        """Reports when the last one is twice as old as it should be, whatever prevents the next one."""
         since = self._latest or self._began_at
-        if self._clock.now() - since > 2 * self._every and not self._is_told():
+        reported = any(condition.name == CONDITION for condition in self._conditions.current())
+        if self._clock.now() - since > 2 * self._every and not reported:
             self._report(f"The last backup is of {_time(since)}.", "See the data manager's log.")
 
     def _newest(self, found: list[tuple[datetime, Path]]) -> datetime | None:
-        """A clock that was ahead and set back must neither keep backups from being made nor make many."""
+        """Backups of the future, from a clock that was ahead, do not count."""
         now = self._clock.now()
         return max((at for at, _ in found if at <= now), default=None)
 
@@ -131,19 +134,18 @@ class BackupSchedule:
     def _clear(self) -> None:
         self._conditions.clear(CONDITION, str(self._folder))
 
-    def _is_told(self) -> bool:
-        return any(each.name == CONDITION for each in self._conditions.current())
-
 
 def _step_for(folder: Path) -> str | None:
-    """What a person has to do about the folder, if anything. Blocking."""
+    """What the operator has to do about the folder, if anything. Blocking."""
     if not os.path.isdir(folder):  # noqa: PTH112 (it raises nothing)
         return f"Make it (mkdir -m 700 {folder}) or mount it, and let user {os.geteuid()} write there."
     with suppress(OSError):
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             return f"Mount {folder} for writing."
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return f"It has to be the node's user's: sudo chown {os.geteuid()} {folder}; sudo chmod 700 {folder}"
+        return (
+            f"It must belong to the node's user: sudo chown {os.geteuid()} {folder}; sudo chmod 700 {folder}"
+        )
     return None
 
 

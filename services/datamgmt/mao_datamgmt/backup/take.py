@@ -40,7 +40,7 @@ from .collect import NodePaths, SourceChanged, collect, read_tips, waiting_outpu
 TRIES = 3
 PARTIAL = ".mao-backup-partial-"
 _STAMP = "%Y%m%dT%H%M%SZ"
-_MAY_WAIT = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; most runs need not be parsed
+_MAY_WAIT = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; other runs are not parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
 
 
 def settings_now(environ: Mapping[str, str]) -> dict[str, str]:
-    """What this node is set to, by the environment."""
+    """This node's settings in the environment."""
     known = {*SEED_NAMES, SEED_PORT}
     return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in known}
 
@@ -112,9 +112,9 @@ def _path_for(target: Path, name: str, places: NodePaths) -> Path:
     if os.path.lexists(path):
         raise _exists(path)
     folders = (places.data, places.agreements, places.federation)
-    if any(path.resolve().is_relative_to(each) for each in folders):
+    if any(path.resolve().is_relative_to(place) for place in folders):
         raise InvalidInput(
-            f"{path} is among what is backed up: it would be lost with that, and the next one would hold it.",
+            f"{path} is inside of what is backed up: it would be lost with it, and be in the next one.",
             code="backup-inside",
             next="Give a folder outside of the node's data directory, best on another disk.",
         )
@@ -126,7 +126,7 @@ def _path_for(target: Path, name: str, places: NodePaths) -> Path:
 async def write_to_stream(
     node: str, store: Store, places: NodePaths, stream: IO[bytes], environ: Mapping[str, str]
 ) -> BackupResult:
-    """Backs a node up into a stream; what it raises, `take_backup` raises."""
+    """Backs a node up into a stream. Raises what `take_backup` raises."""
     try:
         now = SystemClock().now()
         write = functools.partial(_write, node, store, places, stream, environ, places.data, now)
@@ -138,7 +138,7 @@ async def write_to_stream(
 
 
 async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]) -> Header:
-    """Writes a backup to a stream, from its beginning again where the stream can and the node had moved on.
+    """Writes a backup to a stream; again from its beginning if the node has changed and the stream can seek.
 
     Raises Unavailable (`backup-restless`), OSError.
     """
@@ -194,9 +194,9 @@ async def _check_name(node: str, store: Store) -> None:
         return
     other = found[0].key.removeprefix(keys.all_nodes()).partition("/")[0]
     raise NotFound(
-        f"The store has nothing of a node {node!r}; it has a node {other!r}.",
+        f"The store has no node {node!r}; it has a node {other!r}.",
         code="node-unknown",
-        next=f"Set what the node itself is started with: MAO_NODE={other}, and its MAO_DATA_DIR.",
+        next=f"Use the node's own settings: MAO_NODE={other}, and its MAO_DATA_DIR.",
     )
 
 
@@ -207,7 +207,7 @@ def _sync(file: IO[bytes]) -> int:
 
 
 def _name(partial: Path, path: Path) -> None:
-    """Gives the whole backup its name unless there is something of that name."""
+    """Gives the complete backup its name, unless the name is taken."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -220,7 +220,7 @@ def _name(partial: Path, path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what backups that were killed have left; one that is being written is not a day old."""
+    """Removes what killed backups have left; one that is being written is not a day old."""
     for path in folder.glob(f"{PARTIAL}*-*"):
         with suppress(OSError):
             if datetime.now(UTC).timestamp() - path.stat().st_mtime > 86400:
@@ -230,7 +230,7 @@ def _sweep(folder: Path) -> None:
 def prune(folder: Path, node: str, keep: int, now: datetime) -> list[Path]:
     """Removes all but the newest `keep` backups of a node; which. Blocking; raises OSError.
 
-    Those of a clock that was ahead stay until their time has come, and do not push out the others.
+    Those of the future, from a clock that was ahead, stay until their time has come and do not count.
     """
     gone = [path for at, path in backups_in(folder, node) if at <= now][:-keep]
     for path in gone:
@@ -250,7 +250,7 @@ def _exists(path: Path) -> AlreadyExists:
     return AlreadyExists(
         f"There is {path} already, and a backup never replaces a file.",
         code="backup-exists",
-        next="Give another name, or a folder: then the name has node and time.",
+        next="Give another name, or a folder: then the name has the node and the time.",
     )
 
 
@@ -263,11 +263,11 @@ def _failed(path: Path, error: OSError) -> MaoError:
         )
         return full
     where = Path(error.filename or path)
-    step = "Try again; see the disk (dmesg)."
+    step = "Try again; check the disk (dmesg)."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        step = f"Let user {os.geteuid()}, as whom this works, read it."
+        step = f"Let user {os.geteuid()}, as whom this runs, read it."
         if where == path or where.parent == path.parent or where == path.parent:
-            step = f"Give a folder that user {os.geteuid()}, as whom this works, may write."
+            step = f"Give a folder that user {os.geteuid()}, as whom this runs, may write."
     return MaoError(
         f"The backup failed: {where}: {error.strerror or error}.", code="backup-failed", next=step
     )

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_git import ArchiveEntry, Clone
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import GROUND_TRUTH
 
-Packing = Literal["tar.gz", "zip"]
 MEDIA_TYPES: dict[Packing, str] = {"tar.gz": "application/gzip", "zip": "application/zip"}
 _GZIP = 31  # zlib's number for gzip with the largest window
 _LEVEL = 6
@@ -26,9 +24,12 @@ _RECORD = tarfile.BLOCKSIZE
 _OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
 
 
+Packing = Literal["tar.gz", "zip"]
+
+
 @dataclass(frozen=True)
 class ArchiveSource:
-    """What goes in: everything below `path` of a commit, under the folder `root`."""
+    """What goes into the archive, under the folder `root`."""
 
     clone: Clone
     commit: str
@@ -37,9 +38,9 @@ class ArchiveSource:
     time: datetime
 
     def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
-        """Raises OSError when the content is not as long as was said."""
+        """Raises OSError when the content is not as long as expected."""
         left = member.size
-        for piece in mao_git.open_id(self.clone, self.commit, member.id).pieces:
+        for piece in self.clone.open_blob(self.commit, member.id).pieces:
             left -= len(piece)
             yield piece
         if left:
@@ -51,18 +52,16 @@ class ArchiveSource:
 
 def open_archive(context: Context, name: str, ref: str | None, path: str) -> ArchiveSource:
     """Raises NotFound, and InvalidInput when `path` is a file."""
-    clone = mao_git.open_clone(context.data.clone(name))
-    commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
+    clone = Clone.open(context.data.clone(name))
+    commit = clone.resolve(ref or GROUND_TRUTH)
     _check_folder(clone, commit, name, path)
-    members = clones.with_lfs_content(
-        context, clone, commit, lambda: mao_git.list_members(clone, commit, path)
-    )
-    time = mao_git.list_log(clone, commit, 1)[0][0].time
+    members = clones.with_lfs_content(context, clone, commit, lambda: clone.archive_entries(commit, path))
+    time = clone.log(commit, 1)[0][0].time
     return ArchiveSource(clone, commit, members, f"{name}-{commit[:10]}", time)
 
 
 def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
-    kind = mao_git.kind_at(clone, commit, path)
+    kind = clone.kind(commit, path)
     if kind is None:
         raise NotFound(
             f"There is no {path!r} in commit {commit[:10]}.",
@@ -79,12 +78,12 @@ def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
 
 def write_archive(source: ArchiveSource, packing: Packing) -> Iterator[bytes]:
     """The archive in pieces."""
-    return _zip(source) if packing == "zip" else _compressed(_tar(source))
+    return _zip(source) if packing == "zip" else _tar_gz(source)
 
 
-def _compressed(pieces: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+def _tar_gz(source: ArchiveSource) -> Iterator[bytes]:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    for piece in pieces:
+    for piece in _tar(source):
         if packed := packer.compress(piece):
             yield packed
     yield packer.flush()
@@ -116,7 +115,7 @@ def _target(source: ArchiveSource, member: ArchiveEntry) -> str:
 
 
 class ZipSink(io.RawIOBase):
-    """Takes what zipfile writes until it is asked for; cannot seek, so zipfile writes front to back."""
+    """Buffers what zipfile writes; it cannot seek, so that zipfile writes front to back."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -137,16 +136,12 @@ def _zip(source: ArchiveSource) -> Iterator[bytes]:
     sink = ZipSink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in source.members:
-            with archive.open(_zip_info(source, member), "w", force_zip64=True) as file:
+            info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
+            mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
+            info.external_attr = mode << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as file:
                 for piece in source.pieces(member):
                     file.write(piece)
                     yield sink.take()
     yield sink.take()
-
-
-def _zip_info(source: ArchiveSource, member: ArchiveEntry) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
-    mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
-    info.external_attr = mode << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info

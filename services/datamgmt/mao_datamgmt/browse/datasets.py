@@ -1,4 +1,4 @@
-"""Answers to questions about datasets: status, log, listings, files. Blocking."""
+"""Answers about datasets: status, history, folders, files. Blocking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.broken import BrokenClone, broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.datasets.push import Outbox, PushFailure, outbox_of
-from mao_git import Clone, FileEntry, LogEntry
+from mao_git import Clone, FileEntry, LogEntry, RepositoryError
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
 from mao_shared.models.dataset import BranchStatus, CommitInfo, FileInfo
@@ -40,22 +40,22 @@ class DatasetStatus(BaseModel):
 
 
 def dataset_status(context: Context, name: str, trouble: PushFailure | None = None) -> DatasetStatus:
-    """Raises NotFound when the dataset has no clone here, and none that waits to be made anew."""
+    """Raises NotFound when the dataset has no clone here, and none that waits to be rebuilt."""
     broken = broken_clones(context, name)
     try:
-        clone = mao_git.open_clone(context.data.clone(name))
+        clone = Clone.open(context.data.clone(name))
     except NotFound:
         if not broken:
             raise
         return _without_clone(broken)
-    ours = mao_git.list_branches(clone)
-    names = sorted(mao_git.list_branches(clone, remote=True).keys() | ours.keys())
-    branches = [_branch(clone, each, ours) for each in names]
+    ours = clone.list_branches()
+    names = sorted(clone.list_branches(remote=True).keys() | ours.keys())
+    branches = [_branch(clone, branch, ours) for branch in names]
     return DatasetStatus(
         name=name,
         master=clone.url,
         branches=branches,
-        unpushed=sum(each.unpushed for each in branches),
+        unpushed=sum(branch.unpushed for branch in branches),
         failure=None if trouble is None else trouble.failure.detail,
         outbox=outbox_of(clone, context.node, trouble),
         size=_size(clone.path),
@@ -79,8 +79,8 @@ def _without_clone(broken: list[BrokenClone]) -> DatasetStatus:
 
 
 def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
-    tip = mao_git.resolve(clone, name)
-    entry = mao_git.list_log(clone, tip, 1)[0][0]
+    tip = clone.resolve(name)
+    entry = clone.log(tip, 1)[0][0]
     here = name in ours
     return BranchStatus(
         name=name,
@@ -88,12 +88,12 @@ def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
         time=entry.time,
         subject=provenance.subject_of(entry.message),
         here=here,
-        unpushed=mao_git.unpushed(clone, name) if here else 0,
+        unpushed=clone.unpushed(name).commits if here else 0,
     )
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder; what goes while we look does not count."""
+    """Bytes of all files below a folder; files that are removed meanwhile do not count."""
     total = 0
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -108,7 +108,7 @@ def list_statuses(
     context: Context, troubles: Mapping[str, PushFailure], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
     """The datasets that have a clone here, by name."""
-    known = {*dataset_names(context.data), *(each.dataset for each in broken_clones(context))}
+    known = {*dataset_names(context.data), *(clone.dataset for clone in broken_clones(context))}
     names = [name for name in sorted(known) if cursor is None or name > cursor]
     items = [_status_or_fault(context, name, troubles.get(name)) for name in names[:limit]]
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
@@ -118,9 +118,9 @@ def _status_or_fault(context: Context, name: str, trouble: PushFailure | None) -
     """One clone that cannot be read must not hide the others."""
     try:
         return dataset_status(context, name, trouble)
-    except (MaoError, *mao_git.TROUBLE) as error:
+    except (MaoError, RepositoryError, OSError) as error:
         said = f"The clone of dataset {name} cannot be read: {error}"
-        next_step = f"It is looked after: maoctl dataset get {name}."
+        next_step = f"It is repaired by itself; see: maoctl dataset get {name}."
         outbox = Outbox(state="waiting", code="clone-broken", detail=said, next=next_step)
         return DatasetStatus(
             name=name, master="", branches=[], unpushed=0, failure=said, outbox=outbox, size=0
@@ -131,9 +131,9 @@ def list_commits(
     context: Context, name: str, branch: str | None, limit: int, cursor: str | None
 ) -> Listing[CommitInfo]:
     """The history of a branch (this node's, unless named), newest first. `cursor`: a commit's id."""
-    clone = mao_git.open_clone(context.data.clone(name))
-    start = mao_git.resolve(clone, cursor or branch or context.node)
-    entries, following = mao_git.list_log(clone, start, limit)
+    clone = Clone.open(context.data.clone(name))
+    start = clone.resolve(cursor or branch or context.node)
+    entries, following = clone.log(start, limit)
     return Listing(items=[_commit(entry) for entry in entries], cursor=following)
 
 
@@ -156,31 +156,25 @@ def list_files(
     context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
 ) -> Listing[FileInfo]:
     """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
-    clone = mao_git.open_clone(context.data.clone(name))
-    entries = mao_git.list_files(clone, mao_git.resolve(clone, ref or GROUND_TRUTH), path)
-    begin = _place_after(entries, cursor)
+    clone = Clone.open(context.data.clone(name))
+    entries = clone.list_files(clone.resolve(ref or GROUND_TRUTH), path)
+    names = [mao_git.paths.printable(entry.name) for entry in entries]
+    if cursor is not None and cursor not in names:
+        raise cursor_invalid()
+    begin = 0 if cursor is None else names.index(cursor) + 1
     page = entries[begin : begin + limit]
     more = len(entries) > begin + limit
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     return Listing(
         items=[_file(inside, entry) for entry in page],
-        cursor=mao_git.printable(page[-1].name) if more and page else None,
+        cursor=names[begin + limit - 1] if more and page else None,
     )
-
-
-def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    for place, entry in enumerate(entries):
-        if mao_git.printable(entry.name) == cursor:
-            return place + 1
-    raise cursor_invalid()
 
 
 def _file(inside: str, entry: FileEntry) -> FileInfo:
     return FileInfo(
-        name=mao_git.printable(entry.name),
-        path=mao_git.printable(inside + entry.name),
+        name=mao_git.paths.printable(entry.name),
+        path=mao_git.paths.printable(inside + entry.name),
         kind=entry.kind,
         size=entry.size,
         id=entry.id,
@@ -189,7 +183,7 @@ def _file(inside: str, entry: FileEntry) -> FileInfo:
 
 
 def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.ContentStream:
-    """A file to be read in pieces, for large ones; of a link its target."""
-    clone = mao_git.open_clone(context.data.clone(name))
-    commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
-    return clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))
+    """A file to be read in pieces; of a link its target."""
+    clone = Clone.open(context.data.clone(name))
+    commit = clone.resolve(ref or GROUND_TRUTH)
+    return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))

@@ -1,4 +1,4 @@
-"""Answers to "what differs?": between two commits of a dataset, by file, row and field. Blocking."""
+"""What differs between two commits of a dataset, by file, row and field. Blocking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mao_shared.models.dataset import (
     RowsDifference,
 )
 from mao_vote import records
-from mao_vote.records import NotRecords, RecordFormat, TableDiff
+from mao_vote.records import NotRecords, RecordFormat
 
 RECORDS_MAX = {
     RecordFormat.CSV: 32 << 20,
@@ -32,6 +32,8 @@ RECORDS_MAX = {
 """Bytes of a side that are read as records; JSON takes many times its size in memory."""
 LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
 TEXT_MAX = 2000  # characters of a value or line that are shown
+
+
 DiffFormat = Literal["auto", "rows", "lines"]
 
 
@@ -51,33 +53,29 @@ def difference(
 
     Raises NotFound for a path that neither side has, InvalidInput for `rows` of what holds no records.
     """
-    clone = mao_git.open_clone(context.data.clone(name))
-    old = mao_git.resolve(clone, before or GROUND_TRUTH)
-    new = mao_git.resolve(clone, after or context.node)
-    kinds = {mao_git.kind_at(clone, commit, path) for commit in (old, new)}
+    clone = Clone.open(context.data.clone(name))
+    old = clone.resolve(before or GROUND_TRUTH)
+    new = clone.resolve(after or context.node)
+    kinds = {clone.kind(commit, path) for commit in (old, new)}
     if kinds == {None}:
-        raise _no_path(name, path, old, new)
-    deltas = mao_git.list_deltas(clone, old, new, path)
-    page = [each for each in deltas if cursor is None or each.path > cursor]
-    answer = DatasetDiff(before=old, after=new, files=[_file(each) for each in page[:limit]])
+        raise NotFound(
+            f"There is no {path!r} in commit {old[:10]} nor in {new[:10]}.",
+            code="path-not-found",
+            next=f"List what differs: maoctl dataset diff {name} {old[:10]} {new[:10]}",
+        )
+    deltas = clone.file_changes(old, new, path)
+    page = [delta for delta in deltas if cursor is None or delta.path > cursor]
+    answer = DatasetDiff(before=old, after=new, files=[_file(delta) for delta in page[:limit]])
     answer.cursor = page[limit - 1].path if len(page) > limit else None
     if "folder" not in kinds and deltas:
         _fill(context, clone, answer, deltas[0], manner, key, limit)
     return answer
 
 
-def _no_path(name: str, path: str, old: str, new: str) -> NotFound:
-    return NotFound(
-        f"There is no {path!r} in commit {old[:10]} nor in {new[:10]}.",
-        code="path-not-found",
-        next=f"List what differs: maoctl dataset diff {name} {old[:10]} {new[:10]}",
-    )
-
-
 def _file(delta: FileChange) -> FileDifference:
     return FileDifference.model_validate(
         {
-            "path": mao_git.printable(delta.path),
+            "path": mao_git.paths.printable(delta.path),
             "change": delta.change,
             "before": delta.old,
             "after": delta.new,
@@ -101,27 +99,32 @@ def _fill(
         _side(context, clone, answer.after, delta.new, most),
     )
     if sides[0] is None or sides[1] is None:
-        answer.note = f"It is larger than {most >> 20} MiB: download both sides and compare them there."
+        answer.note = f"It is larger than {most >> 20} MiB: download both sides and compare them locally."
         return
     contents = sides[0], sides[1]
     if manner != "lines":
         try:
             answer.rows = _rows(contents, how, key, limit)
-            if _says_nothing(answer.rows):
-                answer.note = "The records are the same, and written otherwise: compare it as lines."
+            rows = answer.rows
+            if not (rows.added or rows.removed or rows.changed or rows.columns_added or rows.columns_removed):
+                answer.note = "The records are the same and only spelt differently: compare it as lines."
             return
         except NotRecords as reason:
-            answer.note = _refused_or_note(
-                delta.path, reason, wanted=manner == "rows" or bool(key), known=how
-            )
+            if manner == "rows" or key:
+                raise InvalidInput(
+                    f"{delta.path!r} cannot be compared as records: {reason}.",
+                    code="not-records",
+                    next="Name other key columns, or leave 'rows' and 'key' out to compare lines.",
+                ) from reason
+            answer.note = f"Not compared as records: {reason}." if how else None
     _fill_lines(answer, contents, delta.path, limit)
 
 
 def _side(context: Context, clone: Clone, commit: str, content: str | None, most: int) -> bytes | None:
-    """A side's bytes, none where the file is not there; None when it is larger than `most`."""
+    """A side's bytes, empty when there is no file; None when it is larger than `most`."""
     if content is None:
         return b""
-    opened = clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_id(clone, commit, content))
+    opened = clones.with_lfs_content(context, clone, commit, lambda: clone.open_blob(commit, content))
     return b"".join(opened.pieces) if opened.size <= most else None
 
 
@@ -130,11 +133,8 @@ def _rows(
 ) -> RowsDifference:
     if how is None:
         raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
-    before, after = (records.load(each, how) for each in sides)
-    return _rows_answer(records.compare(before, after, records.choose_key([before, after], key), limit))
-
-
-def _rows_answer(found: TableDiff) -> RowsDifference:
+    before, after = (records.load(side, how) for side in sides)
+    found = records.compare(before, after, records.choose_key([before, after], key), limit)
     return RowsDifference(
         key=list(found.key.columns),
         key_source=found.key.source,
@@ -144,13 +144,9 @@ def _rows_answer(found: TableDiff) -> RowsDifference:
         removed=found.removed,
         changed=found.changed,
         same=found.same,
-        rows=[_row(each) for each in found.rows],
+        rows=[_row(row) for row in found.rows],
         truncated=len(found.rows) < found.added + found.removed + found.changed,
     )
-
-
-def _says_nothing(found: RowsDifference) -> bool:
-    return not (found.added or found.removed or found.changed or found.columns_added or found.columns_removed)
 
 
 def _row(change: records.RowChange) -> RowDifference:
@@ -166,18 +162,6 @@ def _cut(text: str | None) -> str | None:
     return text if text is None or len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
 
 
-def _refused_or_note(
-    path: str, reason: NotRecords, *, wanted: bool, known: records.RecordFormat | None
-) -> str | None:
-    if wanted:
-        raise InvalidInput(
-            f"{path!r} cannot be compared as records: {reason}.",
-            code="not-records",
-            next="Name other key columns, or leave 'rows' and 'key' out to compare lines.",
-        )
-    return f"Not compared as records: {reason}." if known else None
-
-
 def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limit: int) -> None:
     if max(map(len, sides)) > LINES_MAX:
         answer.note = f"{answer.note or ''} It is larger than {LINES_MAX >> 20} MiB.".strip()
@@ -186,5 +170,5 @@ def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limi
     if lines is None:
         answer.note = "Binary files: only their ids tell that they differ."
         return
-    shown = [_cut(each) or "" for each in islice(lines, limit + 1)]
+    shown = [_cut(line) or "" for line in islice(lines, limit + 1)]
     answer.lines = LinesDifference(lines=shown[:limit], truncated=len(shown) > limit)

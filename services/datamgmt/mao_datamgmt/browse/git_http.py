@@ -1,13 +1,10 @@
 """`git clone http://NODE/git/NAME.git`, with Git LFS: a remote on this node served for reading.
 
-`git clone http://NODE/git/NAME.git`: git's own upload-pack, on a remote that lies on this node.
+Under compose, or for another user, such a remote's folder cannot be reached from outside; the gateway can.
+git's own upload-pack answers. Pushes go by the node, or to the remote itself where it can be reached.
 
-Under compose, or for another user, such a remote's folder cannot be reached from outside; the gateway can. It
-is for reading only: pushes go by the node, or to the remote itself where it can be reached.
-
-Git LFS for those who clone a dataset from the node: which contents are here, and where they are fetched.
-
-The batch API of git-lfs, for downloads: https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
+LFS content is served by the batch API, for downloads only:
+https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
 """
 
 from __future__ import annotations
@@ -30,21 +27,17 @@ from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
 
-log = get_logger(__name__)
-
 SERVICE = "git-upload-pack"
-
-AT_ONCE = 4  # processes; others wait
-
-PATIENCE = 60.0  # seconds that a request waits for its turn: a client that reads slowly may have it for long
-
-REQUEST_MAX = 8 << 20  # bytes of a request once it is unpacked: what the client has and wants
-
+MAX_PROCESSES = 4  # further requests wait
+PATIENCE = 60.0  # seconds that a request waits for its turn; a slow reader may hold one for long
+MAX_REQUEST = 8 << 20  # bytes of a request, decompressed: what the client has and wants
 _CHUNK = 64 << 10
-
 _PROTOCOL = re.compile(r"version=[012]")
-
 _GZIP = 31  # zlib's number for gzip with the largest window
+MEDIA_TYPE = "application/vnd.git-lfs+json"
+
+
+log = get_logger(__name__)
 
 
 class ReadOnly(Forbidden):
@@ -54,47 +47,49 @@ class ReadOnly(Forbidden):
 
 
 def check_git_service(service: str | None) -> None:
-    """Raises ReadOnly for a push, and InvalidInput for a client of before 2010, which asks for files."""
+    """Raises ReadOnly for a push, and InvalidInput for the protocol of git before 1.6.6, which asks for
+    files.
+    """
     if service == SERVICE:
         return
     if service == "git-receive-pack":
         raise ReadOnly(
-            "This address is for reading: nothing is pushed to a dataset through the node.",
+            "This address is read-only: datasets are not pushed to through the node.",
             next="Let a tool write it, or push to the dataset's own remote: maoctl dataset show NAME.",
         )
-    raise InvalidInput("Only git's smart protocol is spoken here.", next="Use git 1.6.6 or later.")
+    raise InvalidInput("Only git's smart HTTP protocol is supported.", next="Use git 1.6.6 or later.")
 
 
 def decompress_request(body: bytes, encoding: str | None) -> bytes:
-    """A request as git means it: clients pack long ones. Raises InvalidInput for one that cannot be read."""
+    """A request decompressed; git compresses long ones. Raises InvalidInput."""
     if encoding is None:
         return body
     if encoding not in ("gzip", "x-gzip"):
-        raise InvalidInput(f"A body packed with {encoding} cannot be read.", next="Use git itself.")
+        raise InvalidInput(f"The content encoding {encoding} is not supported.", next="Use git itself.")
     unpack = zlib.decompressobj(_GZIP)
     try:
-        plain = unpack.decompress(body, REQUEST_MAX)
+        plain = unpack.decompress(body, MAX_REQUEST)
     except zlib.error as error:
         raise InvalidInput(f"The body is not gzip: {error}.", next="Use git itself.") from error
     if not unpack.eof:
-        raise InvalidInput("The body is cut short or too large.", next="Clone anew in place of fetching.")
+        raise InvalidInput("The body is cut short or too large.", next="Clone again instead of fetching.")
     return plain
 
 
 def protocol_of(header: str | None) -> str | None:
-    """The version of the protocol that a client asks for, if it is one that there is."""
+    """The protocol version that a client asks for; None for an unknown one."""
     return header if header is not None and _PROTOCOL.fullmatch(header) else None
 
 
 class UploadPack:
-    """Starts git; one for all requests, so that few run at the same time."""
+    """Runs `git upload-pack`. One object serves all requests, so that only a few run at the same time."""
 
     def __init__(
         self, context: Context, works: GitExecutor, agreement: DatasetSharing, git: str = "git"
     ) -> None:
         self._context, self._works, self._agreement = context, works, agreement
         self._git = git
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Semaphore(MAX_PROCESSES)
 
     async def repository(self, name: str) -> Path:
         """Where a dataset's remote lies on this node.
@@ -160,7 +155,9 @@ class UploadPack:
                 await self._room.acquire()
         except TimeoutError as error:
             raise Unavailable(
-                f"{AT_ONCE} others are being served by git.", code="git-busy", next="Try again in a minute."
+                f"{MAX_PROCESSES} other requests are being served by git.",
+                code="git-busy",
+                next="Try again in a minute.",
             ) from error
         try:
             yield
@@ -189,7 +186,7 @@ class UploadPack:
 
 
 async def _begun(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same, with git started: what fails before that is an answer of its own."""
+    """The same pieces once git has started, so that a failure to start becomes an HTTP error."""
     first = await anext(pieces)
 
     async def rest() -> AsyncGenerator[bytes]:
@@ -209,13 +206,13 @@ async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
         process.stdin.write(request)
         await process.stdin.drain()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it has ended, and its code tells
+        pass  # it has ended; its exit code is logged
     finally:
         process.stdin.close()
 
 
 def _environment(protocol: str | None) -> dict[str, str]:
-    """Nobody's settings count, and the owner of the folder does not matter: it was allowed as a remote."""
+    """No user's settings apply, and the folder's owner does not matter: it is allowed as a remote."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.devnull,
@@ -225,17 +222,15 @@ def _environment(protocol: str | None) -> dict[str, str]:
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": "*",
-        "GIT_NO_LAZY_FETCH": "1",  # what the repository's own settings name as its source is not run
+        "GIT_NO_LAZY_FETCH": "1",  # no promisor remote of the repository's own settings is contacted
         **({"GIT_PROTOCOL": protocol} if protocol else {}),
     }
 
 
 def _line(text: str) -> bytes:
-    """A line as git frames it: its length with the four digits that say it."""
+    """A pkt-line of git: its length in four hexadecimal digits, which count, and the text."""
     return f"{len(text) + 4:04x}{text}".encode()
 
-
-MEDIA_TYPE = "application/vnd.git-lfs+json"
 
 Oid = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content", examples=["ab" * 32])
@@ -243,27 +238,30 @@ Oid = Annotated[
 
 
 class BatchObject(BaseModel):
-    """A content that a client wants; `size` in bytes."""
+    """An object that a client wants; `size` in bytes."""
 
     oid: Oid
     size: int = Field(ge=0, examples=[1048576])
 
 
 class BatchRequest(BaseModel):
-    """Body of `POST /git/NAME.git/info/lfs/objects/batch`; what else git-lfs sends does not matter here."""
+    """Body of `POST /git/NAME.git/info/lfs/objects/batch`; other fields of git-lfs are ignored."""
 
     operation: str = Field(max_length=100, examples=["download"])
     objects: list[BatchObject] = Field(max_length=10_000, examples=[[{"oid": "ab" * 32, "size": 1048576}]])
 
 
 def answer_batch(batch: BatchRequest, repository: Path, base: str) -> dict[str, Any]:
-    """What git-lfs is told. `base`: the URL of the dataset's repository as the client has it.
+    """The answer to git-lfs. `base`: the URL of the dataset's repository as the client has it.
 
     Raises ReadOnly for uploads. Blocks for as long as looking at the files takes.
     """
     if batch.operation != "download":
-        raise ReadOnly("Nothing is uploaded to a dataset through the node.", next="Let a tool write it.")
-    return {"transfer": "basic", "objects": [_batch_answer(each, repository, base) for each in batch.objects]}
+        raise ReadOnly("Nothing is uploaded to datasets through the node.", next="Let a tool write it.")
+    return {
+        "transfer": "basic",
+        "objects": [_batch_answer(wanted, repository, base) for wanted in batch.objects],
+    }
 
 
 def _batch_answer(asked: BatchObject, repository: Path, base: str) -> dict[str, Any]:
@@ -276,7 +274,7 @@ def _batch_answer(asked: BatchObject, repository: Path, base: str) -> dict[str, 
 
 
 def lfs_file(repository: Path, oid: str) -> Path:
-    """The file of a content in a repository on this machine. Raises NotFound; a link out of it is none."""
+    """The file of LFS content in a repository on this machine. Raises NotFound, also for a link out of it."""
     path = repository / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
     if not path.is_file() or not path.resolve().is_relative_to(repository.resolve()):
         raise NotFound(

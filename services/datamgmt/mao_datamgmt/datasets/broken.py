@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError, computed_field
 import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_git import TROUBLE, Clone
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Timestamp
@@ -135,7 +135,7 @@ def may_be_broken(error: BaseException) -> bool:
     """Whether an error may come of a broken clone, and not of the disk being full or closed to us."""
     if isinstance(error, MaoError):
         return isinstance(error, mao_git.CloneBroken) or error.code == "dataset-not-here"
-    return isinstance(error, TROUBLE) and mao_git.errno_of(error) not in _OURS
+    return isinstance(error, (RepositoryError, OSError)) and mao_git.errors.errno_of(error) not in _OURS
 
 
 def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
@@ -146,7 +146,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     path = context.data.clone(dataset)
     if not os.path.lexists(path):
         return None
-    fault = mao_git.fault_of(path, context.node)
+    fault = mao_git.fsck(path, context.node)
     if fault is None:
         return None
     now = context.clock.now()
@@ -241,10 +241,10 @@ def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> b
     made = [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state != "waiting"]
     if not made or not unpushed:
         return bool(made)
-    clone = mao_git.open_clone(context.data.clone(dataset))
-    tip = mao_git.settle(clone, context.node)
+    clone = Clone.open(context.data.clone(dataset))
+    tip = clone.latest_tip(context.node)
     key = observation_key(context.node)
-    held = set() if tip is None else {key(each.message) for each in mao_git.walk_line(clone, tip)}
+    held = set() if tip is None else {key(each.message) for each in clone.first_parents(tip)}
     path, record = made[-1]
     gone = {commit: what for commit, what in unpushed.items() if what not in held}
     known = {

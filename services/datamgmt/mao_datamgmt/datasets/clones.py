@@ -52,7 +52,7 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
     changes by enrolment only, see `ensure`. Raises what `fetch` raises when there is none.
     """
     try:
-        clone = mao_git.open_clone(context.data.clone(name))
+        clone = Clone.open(context.data.clone(name))
     except NotFound:
         return SyncedClone(_make(context, name, url))
     if mending.awaiting_rebuild(
@@ -63,7 +63,7 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
     if clone.url != url:
         log.warning("clone.other_master", dataset=name, clone=clone.url, enrolment=url)
     try:
-        mao_git.fetch(clone, context.access)
+        clone.fetch(context.access)
     except MaoError as error:
         return SyncedClone(clone, error)
     return SyncedClone(clone)
@@ -75,16 +75,16 @@ def follow_new_master(context: Context, name: str, url: str) -> None:
     Raises Conflict (`dataset-master-changed`) when what is there is other data, and what `fetch` raises.
     """
     try:
-        clone = mao_git.open_clone(context.data.clone(name))
+        clone = Clone.open(context.data.clone(name))
     except NotFound:
         return
     if clone.url == url:
         return
     mao_git.check_url(url)
-    tips = mao_git.look_at(clone, url, context.access)
-    if tips and not any(mao_git.has_commit(clone, tip) for tip in tips.values()):
+    tips = clone.ls_remote(url, context.access)
+    if tips and not any(clone.has_commit(tip) for tip in tips.values()):
         raise _other_master(context, clone, name, url)
-    mao_git.move_remote(clone, url)
+    clone.set_remote(url)
     log.info("clone.moved", dataset=name, url=url)
 
 
@@ -105,19 +105,13 @@ def _make(context: Context, name: str, url: str) -> Clone:
 def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
     path = context.data.clone(name)
     mao_git.check_url(url)
-    temporary = mao_git.create_clone(path, url)
-    try:
-        clone = mao_git.open_clone(temporary)
-        mao_git.fetch(clone, context.access, depth=depth)
-        if not mao_git.list_branches(clone, remote=True):
-            mao_git.require_usable_if_empty(clone, context.access)
+    with Clone.create(path, url) as clone:
+        clone.fetch(context.access, depth=depth)
+        if not clone.list_branches(remote=True):
+            clone.check_pushable(context.access)
         mending.restore_commits(context, name, clone)
-    except BaseException:
-        mao_git.discard_clone(temporary)
-        raise
-    mao_git.finish_clone(temporary, path)
     mending.mark_rebuilt(context, name)
-    return mao_git.open_clone(path)
+    return Clone.open(path)
 
 
 def _other_master(context: Context, clone: Clone, name: str, url: str) -> Conflict:
@@ -143,19 +137,19 @@ def ensure_branch(context: Context, brought: SyncedClone) -> str:
     tip = follow_remote(context, clone)
     if tip is not None:
         return tip
-    begin = mao_git.settle(clone, GROUND_TRUTH) or _default_tip(context, brought)
+    begin = clone.latest_tip(GROUND_TRUTH) or _default_tip(context, brought)
     if begin is None:
-        tree = mao_git.tree_of(clone, None)
-        begin = mao_git.commit_tree(clone, tree, [], "Begin the dataset\n", context.author())
-    mao_git.move_branch(clone, context.node, begin, None)
+        tree = clone.tree(None)
+        begin = clone.commit(tree, [], "Begin the dataset\n", context.author())
+    clone.move_branch(context.node, begin, None)
     return begin
 
 
 def _default_tip(context: Context, brought: SyncedClone) -> str | None:
-    branches = mao_git.list_branches(brought.clone, remote=True)
+    branches = brought.clone.list_branches(remote=True)
     if not branches or brought.stale is not None:
         return None
-    name = mao_git.default_branch(brought.clone, context.access)
+    name = brought.clone.default_branch(context.access)
     return next((branches[each] for each in (name, "main", "master") if each in branches), None)
 
 
@@ -171,11 +165,11 @@ def ensure_clone(context: Context, name: str, url: str) -> Clone:
         tip = ensure_branch(context, brought)
     except MergeConflict as conflict:
         raise branch_conflict(brought.clone, conflict) from conflict
-    if mao_git.find_branch(brought.clone, context.node, remote=True) is None:
+    if brought.clone.tip(context.node, remote=True) is None:
         if brought.stale is not None:
             raise brought.stale
         try:
-            mao_git.push(brought.clone, {context.node: tip}, context.access)
+            brought.clone.push({context.node: tip}, context.access)
         except RemoteMoved as moved:
             raise push_lost(brought.clone, [context.node], moved, was_moved=False) from moved
     return brought.clone
@@ -197,7 +191,7 @@ def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository
     """
     path = data.bare(name)
     if not (mine and path.is_dir()):
-        mao_git.create_bare(path)
+        mao_git.init_bare(path)
     return BareRepository(name=name, master=str(path), path=str(path))
 
 
@@ -207,14 +201,13 @@ def dataset_names(data: DataDir) -> list[str]:
     if not folder.is_dir():
         return []
     names = (path.name.removesuffix(".git") for path in folder.iterdir() if path.name.endswith(".git"))
-    return sorted(name for name in names if not name.startswith(mao_git.UNFINISHED))
+    return sorted(name for name in names if not mao_git.is_unfinished(name))
 
 
 def remove_half_made(data: DataDir) -> None:
     """Removes what a killed process left half-made; only when no other call runs, that is, at the start."""
     for folder in (data.clone("x").parent, data.bare("x").parent):
-        for path in folder.glob(f"{mao_git.UNFINISHED}*"):
-            mao_git.discard_clone(path)
+        mao_git.remove_unfinished(folder)
 
 
 def sweep_clones(data: DataDir) -> list[Path]:
@@ -230,20 +223,20 @@ def sweep_clones(data: DataDir) -> list[Path]:
 def sweep_old_locks(data: DataDir) -> list[Path]:
     """Removes locks that a killed writer left in the local remotes; what was removed."""
     bare = data.bare("x").parent
-    whole = (each for each in bare.glob("*.git") if not each.name.startswith(mao_git.UNFINISHED))
+    whole = (each for each in bare.glob("*.git") if not mao_git.is_unfinished(each.name))
     return [lock for each in whole for lock in mao_git.sweep_locks(each, OLD_LOCK)]
 
 
 def remote_of(context: Context, name: str) -> str:
     """The remote of the clone that is here. Raises NotFound."""
-    return mao_git.open_clone(context.data.clone(name)).url
+    return Clone.open(context.data.clone(name)).url
 
 
 def set_aside(context: Context, name: str) -> SetAside:
     """Renames the clone, last, so that a kill in between leaves it where it was. Raises NotFound."""
     path = context.data.clone(name)
-    clone = mao_git.open_clone(path)
-    unpushed, _ = mao_git.waiting(clone, context.node)
+    clone = Clone.open(path)
+    unpushed, _ = clone.unpushed(context.node)
     folder = context.data.aside(name, context.clock.now())
     folder.mkdir(parents=True, mode=0o700)
     kept = context.data.worktree(name)
@@ -258,13 +251,9 @@ def check_remote(context: Context, master: str) -> RemoteState:
     """Asks the remote what it has. Raises InvalidInput (`dataset-url-refused`, `dataset-unreachable`),
     Forbidden and RemoteUnavailable as a clone would."""
     mao_git.check_url(master)
-    temporary = mao_git.create_clone(context.data.clone("check"), master)
-    try:
-        clone = mao_git.open_clone(temporary)
-        branch = mao_git.default_branch(clone, context.access)
-        mao_git.require_usable_if_empty(clone, context.access)
-    finally:
-        mao_git.discard_clone(temporary)
+    with Clone.scratch(context.data.clone("check").parent, master) as clone:
+        branch = clone.default_branch(context.access)
+        clone.check_pushable(context.access)
     return RemoteState(master=master, default_branch=branch)
 
 
@@ -280,8 +269,8 @@ def with_lfs_content(context: Context, clone: Clone, commit: str, call: Callable
         return call()
     except ContentMissing:
         with suppress(NotFound):
-            mao_git.bring_content(clone, commit, context.access)
+            clone.fetch_lfs(commit, context.access)
     try:
         return call()
     except ContentMissing as missing:
-        raise mao_git.content_missing(clone, missing) from missing
+        raise clone.content_missing(missing) from missing

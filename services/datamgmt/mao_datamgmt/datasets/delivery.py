@@ -56,7 +56,7 @@ def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutco
                 return PushOutcome(_tips(context, clone)[context.node], None, rewritten, observed=False)
             continue
         try:
-            mao_git.push(clone, _missing(clone, tips), context.access)
+            clone.push(_missing(clone, tips), context.access)
             failure = None
             break
         except RemoteMoved as moved:
@@ -77,11 +77,11 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
 
     `was_moved`: a look at the remote since has shown that somebody else moved a branch.
     """
-    theirs = mao_git.list_branches(clone, remote=True)
+    theirs = clone.list_branches(remote=True)
     for name in branches:
-        others = mao_git.in_the_way(name, theirs) or mao_git.alike(name, theirs)
+        others = mao_git.conflicting_branches(name, theirs) or mao_git.case_variants(name, theirs)
         if others and name not in theirs:
-            return mao_git.name_taken(clone.url, name, others)
+            return mao_git.branch_name_taken(clone.url, name, others)
     if was_moved:
         words = f"Others kept pushing to {clone.url}: {moved}."
     else:
@@ -96,26 +96,26 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
 
 def _seen(clone: Clone, branches: Iterable[str]) -> list[str | None]:
     """The tips that the remote was last seen to have."""
-    return [mao_git.find_branch(clone, name, remote=True) for name in branches]
+    return [clone.tip(name, remote=True) for name in branches]
 
 
 def _catch_up(context: Context, clone: Clone, attempt: int) -> MaoError | None:
     time.sleep(PAUSE * 2**attempt * random.random())  # noqa: S311 (jitter)
     try:
-        mao_git.fetch(clone, context.access)
+        clone.fetch(context.access)
     except MaoError as error:
         return error
     return None
 
 
 def _tips(context: Context, clone: Clone) -> dict[str, str]:
-    found = {name: mao_git.find_branch(clone, name) for name in (context.node, GROUND_TRUTH)}
+    found = {name: clone.tip(name) for name in (context.node, GROUND_TRUTH)}
     return {name: tip for name, tip in found.items() if tip is not None}
 
 
 def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
     """The branches that the remote was not seen to have as they are here."""
-    return {n: tip for n, tip in tips.items() if mao_git.find_branch(clone, n, remote=True) != tip}
+    return {n: tip for n, tip in tips.items() if clone.tip(n, remote=True) != tip}
 
 
 class BranchRewritten(Conflict):
@@ -126,8 +126,8 @@ class BranchRewritten(Conflict):
 
 def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
     """Keeps the tip that the remote had, and says so."""
-    kept = mao_git.rescue(clone, context.node, known, context.clock.now())
-    if mao_git.contains(clone, known, theirs):
+    kept = clone.rescue(context.node, known, context.clock.now())
+    if clone.contains(known, theirs):
         return BranchRewritten(
             f"The branch {context.node} at {clone.url} was set back to an earlier state: it is at "
             f"{theirs[:10]}, without {known[:10]} that it had. All is kept here; nothing is pushed.",
@@ -167,23 +167,23 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
     if tip is None:
         return {}
     if not promote:
-        if mao_git.find_branch(clone, GROUND_TRUTH, remote=True) is not None:
-            mao_git.take_over_remote(clone, GROUND_TRUTH)  # what the nodes agreed on, not what was here alone
+        if clone.tip(GROUND_TRUTH, remote=True) is not None:
+            clone.reset_to_remote(GROUND_TRUTH)  # what the nodes agreed on, not what was here alone
         return {context.node: tip}
-    old = mao_git.find_branch(clone, GROUND_TRUTH)
-    new = mao_git.promote(clone, _ground_truth_to_build_on(clone, old), tip, context.author())
-    if new != old and not mao_git.move_branch(clone, GROUND_TRUTH, new, old):
-        raise mao_git.branch_busy(GROUND_TRUTH)
+    old = clone.tip(GROUND_TRUTH)
+    new = clone.promote(_ground_truth_to_build_on(clone, old), tip, context.author())
+    if new != old and not clone.move_branch(GROUND_TRUTH, new, old):
+        raise mao_git.errors.branch_busy(GROUND_TRUTH)
     return {context.node: tip, GROUND_TRUTH: new}
 
 
 def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
     """The remote's where ours lacks something of it: what ours adds is derived from snapshots anyway."""
-    theirs = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
+    theirs = clone.tip(GROUND_TRUTH, remote=True)
     if ours is None or theirs is None:
         return ours or theirs
     keeps = (Relation.SAME, Relation.AHEAD)
-    return ours if mao_git.relation(clone, ours, theirs) in keeps else theirs
+    return ours if clone.relation(ours, theirs) in keeps else theirs
 
 
 def follow_remote(context: Context, clone: Clone) -> str | None:
@@ -193,22 +193,22 @@ def follow_remote(context: Context, clone: Clone) -> str | None:
     known to have; ours is then as it was.
     """
     branch = context.node
-    ours, theirs = mao_git.find_branch(clone, branch), mao_git.find_branch(clone, branch, remote=True)
-    known = mao_git.find_known(clone, branch)
+    ours, theirs = clone.tip(branch), clone.tip(branch, remote=True)
+    known = clone.upstream_base(branch)
     if ours is None and known is not None:  # it was here: what was not pushed must not be forgotten
         raise mao_git.CloneBroken.of(clone.path.stem, f"its branch {branch} is missing")
     if theirs is None:
         return ours
-    if known is not None and mao_git.is_rewritten(clone, branch):
+    if known is not None and clone.is_rewritten(branch):
         raise branch_rewritten(context, clone, known, theirs)
     new = _built_upon(clone, ours, theirs, context.sign)
-    if new != ours and not mao_git.move_branch(clone, branch, new, ours):
-        raise mao_git.branch_busy(branch)
-    mao_git.note_known(clone, branch, theirs)
+    if new != ours and not clone.move_branch(branch, new, ours):
+        raise mao_git.errors.branch_busy(branch)
+    clone.set_upstream_base(branch, theirs)
     return new
 
 
 def _built_upon(clone: Clone, ours: str | None, theirs: str, sign: Sign | None) -> str:
-    if ours is None or mao_git.contains(clone, theirs, ours):
+    if ours is None or clone.contains(theirs, ours):
         return theirs
-    return ours if mao_git.contains(clone, ours, theirs) else mao_git.replay(clone, ours, theirs, sign)
+    return ours if clone.contains(ours, theirs) else clone.replay(ours, theirs, sign)

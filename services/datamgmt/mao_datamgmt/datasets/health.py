@@ -14,12 +14,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
-import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.disk import MIB, DiskSpace, nearly_short, rooms, shortage
 from mao_datamgmt.executor import GitExecutor
-from mao_git import Clone, RewoundBranch
+from mao_git import Clone, RepositoryError, RewoundBranch
 from mao_git.remotes import access
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, NotFound, Unavailable
@@ -138,8 +137,8 @@ def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
     found = []
     for name in dataset_names(context.data):
         try:
-            count, since = mao_git.waiting(mao_git.open_clone(context.data.clone(name)), context.node)
-        except (MaoError, *mao_git.TROUBLE) as error:  # one broken clone must not hide the others
+            count, since = Clone.open(context.data.clone(name)).unpushed(context.node)
+        except (MaoError, RepositoryError) as error:  # one broken clone must not hide the others
             log.warning("watch.clone_unusable", dataset=name, error=str(error))
             continue
         if since is not None:
@@ -230,19 +229,19 @@ class RewoundBranches:
 def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch, str]]:
     """Branches of other nodes and ground truth that lack what they had, and that in words. Blocking."""
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset))
+        clone = Clone.open(context.data.clone(dataset))
     except NotFound:  # it was set aside meanwhile
         return []
     return [
         (back, _in_words(clone, dataset, back))
-        for back in mao_git.gone_back(clone)
+        for back in clone.rewound_branches()
         if back.branch == GROUND_TRUTH or (back.branch != context.node and _is_a_nodes(clone, back))
     ]
 
 
 def _is_a_nodes(clone: Clone, back: RewoundBranch) -> bool:
     """Whether runs have committed to it: of other branches people may do what they like."""
-    entries, _ = mao_git.list_log(clone, back.seen, SEARCHED)
+    entries, _ = clone.log(back.seen, SEARCHED)
     return any(provenance.trailers(entry.message) for entry in entries)
 
 
@@ -267,9 +266,9 @@ def _what_to_do(dataset: str, back: RewoundBranch) -> str:
 
 
 def _accept(context: Context, dataset: str) -> list[str]:
-    clone = mao_git.open_clone(context.data.clone(dataset))
+    clone = Clone.open(context.data.clone(dataset))
     return [
-        mao_git.accept_as_seen(clone, back, context.clock.now())
-        for back in mao_git.gone_back(clone)
+        clone.accept_rewound(back, context.clock.now())
+        for back in clone.rewound_branches()
         if back.branch != context.node
     ]

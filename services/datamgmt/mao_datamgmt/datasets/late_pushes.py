@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.executor import GitExecutor
+from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
@@ -126,10 +126,10 @@ def _pushed(step: StepRun, commit: str, ground_truth: str | None) -> StepRun:
 
 def pushed_commits(context: Context, dataset: str) -> PushedCommits:
     """What the remote was last seen to have. Blocking."""
-    clone = mao_git.open_clone(context.data.clone(dataset))
-    tip = mao_git.find_branch(clone, context.node, remote=True)
-    entries = [] if tip is None else mao_git.list_log(clone, tip, SEARCHED)[0]
+    clone = Clone.open(context.data.clone(dataset))
+    tip = clone.tip(context.node, remote=True)
+    entries = [] if tip is None else clone.log(tip, SEARCHED)[0]
     named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
     commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
-    truth = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
-    return PushedCommits(commits, truth, mao_git.unpushed(clone, GROUND_TRUTH) > 0)
+    truth = clone.tip(GROUND_TRUTH, remote=True)
+    return PushedCommits(commits, truth, clone.unpushed(GROUND_TRUTH).commits > 0)

@@ -18,13 +18,12 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.disk import met_full_disk
 from mao_datamgmt.executor import GitExecutor
 from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.telemetry import DataMetrics
-from mao_git import Clone, MergeConflict
+from mao_git import Clone, MergeConflict, ObjectBroken, RepositoryError, StorageError
 from mao_git.errors import disk_full, disk_trouble
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
@@ -91,7 +90,7 @@ class Outbox(BaseModel):
 
 def outbox_of(clone: Clone, branch: str, trouble: PushFailure | None) -> Outbox:
     """The outbox of a dataset. Blocking; proportional to what waits."""
-    waiting, since = mao_git.waiting(clone, branch)
+    waiting, since = clone.unpushed(branch)
     if trouble is None:
         return Outbox(state="waiting" if waiting else "in-sync", waiting=waiting, since=since)
     failure = trouble.failure
@@ -251,7 +250,7 @@ class Pusher:
 
     async def push(self, dataset: str) -> None:
         """One try now. Raises NotFound when the dataset has no clone here."""
-        await self._works.read(mao_git.open_clone, self._context.data.clone(dataset))
+        await self._works.read(Clone.open, self._context.data.clone(dataset))
         await self._push(dataset, look=True)
 
     async def _push(self, dataset: str, *, look: bool = False) -> None:
@@ -265,7 +264,11 @@ class Pusher:
                 await self._late.write_down(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
-        except OSError as error:  # the node's own disk; what is wrong at the remote comes as a MaoError
+        except (
+            StorageError,
+            ObjectBroken,
+            OSError,
+        ) as error:  # the node's own disk; what is wrong at the remote comes as a MaoError
             if await self._works.read(met_full_disk, self._context, error):
                 failure = disk_full("no room was left while pushing")  # which is told as `disk`
             else:
@@ -298,7 +301,7 @@ class Pusher:
         """Shows in the metrics what waits now."""
         try:
             found = await self._works.read(read_outbox, self._context, dataset, None)
-        except (MaoError, *mao_git.TROUBLE):
+        except (MaoError, RepositoryError):
             return  # the push has told
         since, clock = found.since, self._context.clock
         self._unpushed.labels(dataset).set(found.waiting)
@@ -309,7 +312,7 @@ class Pusher:
 
 def read_outbox(context: Context, dataset: str, trouble: PushFailure | None) -> Outbox:
     """See `outbox_of`. Raises NotFound. Blocking."""
-    return outbox_of(mao_git.open_clone(context.data.clone(dataset)), context.node, trouble)
+    return outbox_of(Clone.open(context.data.clone(dataset)), context.node, trouble)
 
 
 def unpushed_datasets(context: Context) -> list[str]:
@@ -319,25 +322,25 @@ def unpushed_datasets(context: Context) -> list[str]:
 
 def _is_behind(context: Context, name: str) -> bool:
     try:
-        clone = mao_git.open_clone(context.data.clone(name))
-        return any(mao_git.unpushed(clone, branch) for branch in (context.node, GROUND_TRUTH))
-    except (MaoError, *mao_git.TROUBLE) as error:  # one broken clone must not keep the others from working
+        clone = Clone.open(context.data.clone(name))
+        return any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH))
+    except (MaoError, RepositoryError) as error:  # one broken clone must not keep the others from working
         log.error("push.clone_unusable", dataset=name, error=str(error))
         return True  # the push looks after it
 
 
 def fetch_remote(context: Context, dataset: str) -> bool:
     """Brings in what the remote has; whether this node writes to the dataset. Raises MaoError. Blocking."""
-    clone = mao_git.open_clone(context.data.clone(dataset))
-    mao_git.fetch(clone, context.access)
-    return mao_git.find_branch(clone, context.node) is not None
+    clone = Clone.open(context.data.clone(dataset))
+    clone.fetch(context.access)
+    return clone.tip(context.node) is not None
 
 
 def push_again(context: Context, dataset: str, promote: bool, *, look: bool = False) -> PushOutcome:
     """One more delivery. `look`: with what the remote has now. Raises MaoError. Blocking."""
-    clone = mao_git.open_clone(context.data.clone(dataset))
+    clone = Clone.open(context.data.clone(dataset))
     if look:
-        mao_git.fetch(clone, context.access)
+        clone.fetch(context.access)
     try:
         return push_branches(context, clone, promote=promote)
     except MergeConflict as conflict:

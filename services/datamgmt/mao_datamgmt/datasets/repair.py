@@ -11,7 +11,7 @@ from functools import partial
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.executor import GitExecutor
-from mao_git import TROUBLE
+from mao_git import RepositoryError
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.git_urls import remote_url_fault
@@ -92,7 +92,7 @@ class CloneRepair:
                 found = await self._works.run(rebuild_clone, self._context, name, master)
             except MaoError as worse:
                 found = worse
-            except TROUBLE as worse:  # say, the disk is full
+            except (RepositoryError, OSError) as worse:  # say, the disk is full
                 log.warning("clone.not_looked_at", dataset=name, error=str(worse))
             if found is not None:
                 await self._account_for(name)
@@ -112,7 +112,7 @@ class CloneRepair:
         try:
             if await self._works.run(broken.record_losses, self._context, dataset, unpushed):
                 self._unaccounted.discard(dataset)
-        except (MaoError, *TROUBLE) as error:
+        except (MaoError, RepositoryError, OSError) as error:
             log.warning("clone.not_accounted_for", dataset=dataset, error=str(error))
 
     async def refresh(self) -> None:

@@ -22,25 +22,25 @@ def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[
     Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or
     `branch-conflict` when `replay` does not fit.
     """
-    clone = mao_git.open_clone(context.data.clone(name))
-    mao_git.fetch(clone, context.access)
+    clone = Clone.open(context.data.clone(name))
+    clone.fetch(context.access)
     if how == "replay" and (put_back := _put_truth_back(context, clone, name, how)):
         return put_back
     ours, theirs = _sides(context, clone, name)
     new = _joined(context, clone, how, ours, theirs)
     rescued = _rescued(context, clone, ours, new)
-    if not mao_git.move_branch(clone, context.node, new, ours):
-        raise mao_git.branch_busy(context.node)
+    if not clone.move_branch(context.node, new, ours):
+        raise mao_git.errors.branch_busy(context.node)
     if how == "take-theirs":  # ours may hold what the branch has just left
-        mao_git.take_over_remote(clone, GROUND_TRUTH)
-    mao_git.note_known(clone, context.node, theirs)
+        clone.reset_to_remote(GROUND_TRUTH)
+    clone.set_upstream_base(context.node, theirs)
     _accept(context, clone, new)
     failure = _pushed(context, clone, promote)
     done = Resolution(
         name=name,
         branch=context.node,
         how=how,
-        commit=mao_git.find_branch(clone, context.node) or new,
+        commit=clone.tip(context.node) or new,
         rescued=rescued,
         pushed=failure is None,
         failure=failure and failure.detail,
@@ -55,20 +55,20 @@ def _put_truth_back(
 
     What to answer when that was all there was to do; None when this node's branch does not fit either.
     """
-    back = next((each for each in mao_git.gone_back(clone) if each.branch == GROUND_TRUTH), None)
+    back = next((each for each in clone.rewound_branches() if each.branch == GROUND_TRUTH), None)
     if back is None or not back.is_earlier:
         return None
-    ours = mao_git.find_branch(clone, GROUND_TRUTH)
-    if ours != back.seen and not mao_git.move_branch(clone, GROUND_TRUTH, back.seen, ours):
-        raise mao_git.branch_busy(GROUND_TRUTH)
+    ours = clone.tip(GROUND_TRUTH)
+    if ours != back.seen and not clone.move_branch(GROUND_TRUTH, back.seen, ours):
+        raise mao_git.errors.branch_busy(GROUND_TRUTH)
     failure: MaoError | None = None
     try:
-        mao_git.push(clone, {GROUND_TRUTH: back.seen}, context.access)
+        clone.push({GROUND_TRUTH: back.seen}, context.access)
     except MaoError as error:
         failure = error
     except RemoteMoved as moved:
         failure = push_lost(clone, [GROUND_TRUTH], moved, was_moved=False)
-    if mao_git.is_rewritten(clone, context.node):
+    if clone.is_rewritten(context.node):
         return None
     words = failure and failure.detail
     done = Resolution(
@@ -84,12 +84,12 @@ def _put_truth_back(
 
 
 def _sides(context: Context, clone: Clone, name: str) -> tuple[str, str]:
-    ours = mao_git.find_branch(clone, context.node)
-    theirs = mao_git.find_branch(clone, context.node, remote=True)
+    ours = clone.tip(context.node)
+    theirs = clone.tip(context.node, remote=True)
     if ours is not None and theirs is not None:
-        if mao_git.is_rewritten(clone, context.node):
+        if clone.is_rewritten(context.node):
             return ours, theirs
-        if mao_git.relation(clone, ours, theirs) is mao_git.Relation.DIVERGED:
+        if clone.relation(ours, theirs) is mao_git.Relation.DIVERGED:
             return ours, theirs
     raise Conflict(
         f"The branch {context.node} of {name} fits the one at {clone.url}.",
@@ -101,36 +101,36 @@ def _sides(context: Context, clone: Clone, name: str) -> tuple[str, str]:
 def _joined(context: Context, clone: Clone, how: Strategy, ours: str, theirs: str) -> str:
     if how == "take-theirs":
         return theirs
-    if mao_git.contains(clone, ours, theirs):  # an earlier state of ours: pushing ours is all it takes
+    if clone.contains(ours, theirs):  # an earlier state of ours: pushing ours is all it takes
         return ours
     if how == "merge":
-        return mao_git.join(clone, ours, theirs, context.author())
-    since = mao_git.find_known(clone, context.node)
-    if mao_git.base_of(clone, ours, theirs) is None:  # begun anew there: nothing was taken out of ours
+        return clone.merge_keeping_ours(ours, theirs, context.author())
+    since = clone.upstream_base(context.node)
+    if clone.merge_base(ours, theirs) is None:  # begun anew there: nothing was taken out of ours
         since = None
     try:
-        return mao_git.replay(clone, ours, theirs, context.sign, since=since)
+        return clone.replay(ours, theirs, context.sign, since=since)
     except MergeConflict as conflict:
         if since is None:
             raise branch_conflict(clone, conflict) from conflict
     try:  # what was not pushed is built upon what the remote has lost, so that goes back there as well
-        return mao_git.replay(clone, ours, theirs, context.sign)
+        return clone.replay(ours, theirs, context.sign)
     except MergeConflict as conflict:
         raise branch_conflict(clone, conflict) from conflict
 
 
 def _rescued(context: Context, clone: Clone, ours: str, new: str) -> list[str]:
     """Keeps what the new tip does not contain: our old one, and the one that the remote had."""
-    known, now = mao_git.find_known(clone, context.node), context.clock.now()
-    left = [tip for tip in (known, ours) if tip is not None and not mao_git.contains(clone, new, tip)]
-    return list(dict.fromkeys(mao_git.rescue(clone, context.node, tip, now) for tip in left))
+    known, now = clone.upstream_base(context.node), context.clock.now()
+    left = [tip for tip in (known, ours) if tip is not None and not clone.contains(new, tip)]
+    return list(dict.fromkeys(clone.rescue(context.node, tip, now) for tip in left))
 
 
 def _accept(context: Context, clone: Clone, new: str) -> None:
     """What the new tip leaves out of what the remote's branch of this node had is decided by this."""
-    for back in mao_git.gone_back(clone):
-        if back.branch == context.node and not mao_git.contains(clone, new, back.seen):
-            mao_git.accept_as_seen(clone, back, context.clock.now())
+    for back in clone.rewound_branches():
+        if back.branch == context.node and not clone.contains(new, back.seen):
+            clone.accept_rewound(back, context.clock.now())
 
 
 def _pushed(context: Context, clone: Clone, promote: bool) -> MaoError | None:

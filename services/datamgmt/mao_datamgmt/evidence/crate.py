@@ -11,8 +11,6 @@ from urllib.parse import quote
 
 from mao_datamgmt.settings import About
 
-Entity = dict[str, Any]
-
 METADATA = "ro-crate-metadata.json"
 CONTEXTS = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
 _CRATE = "https://w3id.org/ro/crate/1.1"
@@ -22,11 +20,24 @@ _STATUS = {
     False: "http://schema.org/FailedActionStatus",
 }
 _MANAGER = "https://github.com/serviceprototypinglab/mao-orchestrator"
+_MEDIA = {
+    "csv": "text/csv",
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "html": "text/html",
+    "png": "image/png",
+    "pdf": "application/pdf",
+}
+
+
+Entity = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class CrateFile:
-    """A file in the crate: `path` in it, `size` in bytes, `swhid` of its content where git has it."""
+    """A file in the crate. `size` in bytes; `swhid`: of its content, where git has it."""
 
     path: str
     size: int
@@ -36,7 +47,7 @@ class CrateFile:
 
 @dataclass(frozen=True, slots=True)
 class CrateStep:
-    """One execution of a tool. `record`: what the commit says under `mao`, or would have said.
+    """One execution of a tool. `record`: what the commit has under `mao`, or would have had.
 
     `commit`, `tree`: of the snapshot; None for a step that published nothing.
     """
@@ -54,7 +65,7 @@ class CrateStep:
 
 @dataclass(frozen=True, slots=True)
 class CrateRun:
-    """The run that a crate is about; `published`: ISO time at which the crate was made."""
+    """The run that a crate describes. `published`: ISO time at which the crate was made."""
 
     id: str
     pipeline: str
@@ -69,7 +80,7 @@ def describe(run: CrateRun) -> Entity:
     """The whole of `ro-crate-metadata.json`."""
     people = _agents(run.about, run.node)
     agent = people[0]["@id"]
-    entities: dict[str, Entity] = {each["@id"]: each for each in people}
+    entities: dict[str, Entity] = {person["@id"]: person for person in people}
     actions = []
     for index, step in enumerate(run.steps):
         for entity in _step_entities(run, index, step, agent):
@@ -78,14 +89,14 @@ def describe(run: CrateRun) -> Entity:
     if run.document is not None:
         entity = _file(run.document, "The run's document, as MAO Orchestrator keeps it")
         entities[entity["@id"]] = entity
-    files = [_ref(each["@id"]) for each in entities.values() if each["@type"] == "File"]
+    files = [_ref(entity["@id"]) for entity in entities.values() if entity["@type"] == "File"]
     licence = _licence(run.about.licence)
     head = [_descriptor(), _root(run, files, actions, licence["@id"], people), _profile(), licence]
-    return {"@context": CONTEXTS, "@graph": [_compact(each) for each in (*head, *entities.values())]}
+    return {"@context": CONTEXTS, "@graph": [_compact(entity) for entity in (*head, *entities.values())]}
 
 
 def _compact(entity: Entity) -> Entity:
-    """Lists of one as that one and empty ones left out, as RO-Crate recommends."""
+    """Without empty lists, and with lists of one replaced by their item, as RO-Crate recommends."""
     alone = {
         key: value[0] if isinstance(value, list) and len(value) == 1 else value
         for key, value in entity.items()
@@ -130,12 +141,12 @@ def _root(
 
 
 def _agents(about: About, node: str) -> list[Entity]:
-    """The person and the organisation; one that is not named is called after the node."""
+    """The person and the organisation, which is named after the node unless it is given."""
     organisation: Entity = {
         "@id": about.ror or "#organisation",
         "@type": "Organization",
         "name": about.organisation or f"Operators of the node {node}",
-        # An address is asked for; without one the node's name is at least an identifier, and claims no site.
+        # The profile asks for an address; without one the node's name is at least an identifier.
         "url": about.ror or f"urn:mao:node:{quote(node)}",
     }
     person: Entity = {
@@ -165,8 +176,8 @@ def _action_id(index: int) -> str:
 
 def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> list[Entity]:
     record = step.record
-    files = [_file(each, f"Input of the step {record['step']}") for each in step.inputs]
-    files += [_file(each, f"Written by the step {record['step']}") for each in step.outputs]
+    files = [_file(file, f"Input of the step {record['step']}") for file in step.inputs]
+    files += [_file(file, f"Written by the step {record['step']}") for file in step.outputs]
     if step.log is not None:
         files.append(_file(step.log, f"Log of the step {record['step']}", "text/plain"))
     variables = [_variable(index, name, value) for name, value in sorted(record.get("env", {}).items())]
@@ -175,7 +186,7 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
     action["instrument"] = _ref(tool["@id"])
     action["containerImage"] = _ref(image["@id"])
     if variables:
-        action["environment"] = [_ref(each["@id"]) for each in variables]
+        action["environment"] = [_ref(variable["@id"]) for variable in variables]
     return [action, tool, image, *variables, *files]
 
 
@@ -191,8 +202,8 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
         "startTime": _time(_started(step)),
         "endTime": _time(step.ended_at),
         "actionStatus": _STATUS[step.succeeded],
-        "object": [_ref(_id(each.path)) for each in step.inputs],
-        "result": [_ref(_id(each.path)) for each in results],
+        "object": [_ref(_id(file.path)) for file in step.inputs],
+        "result": [_ref(_id(file.path)) for file in results],
     }
     if step.error is not None and not step.succeeded:
         action["error"] = step.error
@@ -202,7 +213,7 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
 
 
 def _what(step: CrateStep) -> str:
-    """In words, with the command as the record has it (secrets masked)."""
+    """A description, with the command as the record has it (secrets masked)."""
     record = step.record
     command = " ".join(record.get("command") or []) or "the image's own command"
     inputs = record.get("input") or {}
@@ -212,13 +223,13 @@ def _what(step: CrateStep) -> str:
 
 
 def _started(step: CrateStep) -> str:
-    """When the container was started; for a step that did not get so far, its first moment."""
+    """When the container was started; of a step without one, its first time."""
     times: dict[str, str] = step.record.get("times") or {}
     return times.get("running") or times.get("starting") or min(times.values(), default=step.ended_at)
 
 
 def _time(iso: str) -> str:
-    """With an offset in numbers, the one form that the profile's validator takes."""
+    """With a numeric offset, the only form that the profile's validator accepts."""
     moment = datetime.fromisoformat(iso)
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
 
@@ -283,18 +294,6 @@ def _file(file: CrateFile, description: str, media: str | None = None) -> Entity
         "encodingFormat": media or _media(file.path),
     }
     return entity | ({"identifier": file.swhid} if file.swhid else {})
-
-
-_MEDIA = {
-    "csv": "text/csv",
-    "json": "application/json",
-    "jsonl": "application/jsonl",
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "html": "text/html",
-    "png": "image/png",
-    "pdf": "application/pdf",
-}
 
 
 def _media(path: str) -> str:

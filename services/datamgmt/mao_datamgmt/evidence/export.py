@@ -34,7 +34,7 @@ DOCUMENT = "run.json"
 
 @dataclass(frozen=True)
 class CrateItem:
-    """A file that goes into the crate at `path`; in git it has an id that is a SWHID as well."""
+    """A file of the crate. `in_git`: it has an id there, which is its SWHID as well."""
 
     path: str
     open: Callable[[], ContentStream]
@@ -43,7 +43,7 @@ class CrateItem:
 
 @dataclass(frozen=True)
 class StepFiles:
-    """All of a step that goes in."""
+    """The files of a step that go into the crate."""
 
     step: StepEvidence
     tree: str | None
@@ -73,9 +73,10 @@ class Export:
 
 
 def gather(context: Context, run_id: str, run: Run | None, about: About, *, data: bool = True) -> Export:
-    """What goes in; without `data` only records and logs. Raises what `find_steps` raises."""
+    """What goes into the crate; without `data` only records and logs. Raises what `find_steps` raises."""
     steps = find_steps(context, run_id, run)
     first = steps[0].record
+    document = b"" if run is None else document_of(run)
     return Export(
         run_id,
         first["pipeline"],
@@ -83,12 +84,14 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
         format_time(context.clock.now()),
         about,
         [_gathered(context, run_id, step, data) for step in steps],
-        None if run is None else CrateItem(DOCUMENT, partial(_in_memory, document_of(run)), in_git=False),
+        None
+        if run is None
+        else CrateItem(DOCUMENT, lambda: ContentStream(len(document), iter((document,))), in_git=False),
     )
 
 
 def document_of(run: Run) -> bytes:
-    """The run's document for other eyes: what looks like a secret is masked."""
+    """The run's document with what looks like a secret masked."""
     document = run.model_dump(mode="json", exclude_none=True)
     for step, dumped in zip(run.steps, document["steps"], strict=True):
         dumped["spec"]["env"] = mask_env(step.spec.env)
@@ -97,43 +100,36 @@ def document_of(run: Run) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _in_memory(data: bytes) -> ContentStream:
-    return ContentStream(len(data), iter((data,)))
-
-
 def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> StepFiles:
     folder = f"{step.index}-{step.name}"
     log = log_path(context, run_id, step)
+    inputs: list[CrateItem] = []
     outputs: list[CrateItem] = []
     tree = None
+    if step.input is not None and data:
+        clone = open_dataset(context, step.input[0])
+        commit = clone.resolve(step.input[1])
+        inputs = _items(context, clone, commit, sorted(clone.list_paths(commit)), f"{folder}/input")
     if step.commit is not None:
         clone = open_dataset(context, step.dataset)
-        tree = mao_git.tree_of(clone, step.commit)
+        tree = clone.tree(step.commit)
         paths = written_paths(clone, step) if data else []
         outputs = _items(context, clone, step.commit, paths, f"{folder}/output")
     return StepFiles(
         step,
         tree,
-        _inputs(context, step, f"{folder}/input") if data else [],
+        inputs,
         outputs,
         None if log is None else CrateItem(f"{folder}/log.txt", partial(open_plain, log), in_git=False),
     )
-
-
-def _inputs(context: Context, step: StepEvidence, folder: str) -> list[CrateItem]:
-    if step.input is None:
-        return []
-    clone = open_dataset(context, step.input[0])
-    commit = mao_git.resolve(clone, step.input[1])
-    return _items(context, clone, commit, sorted(mao_git.list_paths(clone, commit)), folder)
 
 
 def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[CrateItem]:
     # A clone stays in the thread that opened it, and a stream's pieces are read by several.
     name = clone.path.stem
     for path in paths:
-        if fault := mao_git.path_fault(path):
-            raise mao_git.unsafe_name(path, f"cannot go into a crate: {fault}")
+        if fault := mao_git.paths.path_fault(path):
+            raise mao_git.paths.unsafe_name(path, f"cannot go into a crate: {fault}")
     return [CrateItem(f"{folder}/{path}", partial(_open, context, name, commit, path)) for path in paths]
 
 
@@ -179,7 +175,7 @@ def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
         node=export.node,
         published=export.made_at,
         about=export.about,
-        steps=[_crate_step(each, made) for each in export.steps],
+        steps=[_crate_step(step, made) for step in export.steps],
         document=None if export.document is None else made[export.document.path],
     )
 

@@ -1,9 +1,4 @@
-"""A run's steps found again: their records, commits and logs, and digests of content. Blocking.
-
-Sizes and digests of content while it is read once, in pieces.
-
-What there is to show of a run: its steps with their records, commits and logs. Blocking.
-"""
+"""A run's steps found again: their records, commits, files and logs; and digests of content. Blocking."""
 
 from __future__ import annotations
 
@@ -14,44 +9,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.provenance import WrittenFiles
-from mao_git import Clone, ContentStream
+from mao_git import Clone, ContentStream, RepositoryError, blob_hash
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
 
-
-def git_hash(size: int) -> hashlib._Hash:
-    """What becomes a blob's id (and its SWHID) once `size` bytes of content are put in."""
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+PIECE = 1 << 20  # bytes that are read at once
 
 
 class ContentDigest:
     """Passes content on; `size`, `sha256` and `blob` (its id in git) are those of what was read so far.
 
-    `declared`: how many bytes will come, which git's id begins with.
+    `declared`: how many bytes are expected.
     """
 
     def __init__(self, declared: int) -> None:
         self._declared = declared
         self._sha256 = hashlib.sha256()
-        self._git = git_hash(declared)
+        self._git = blob_hash(declared)
         self.size = 0
 
     def read(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """The pieces themselves. Raises OSError when they are more or fewer bytes than declared."""
+        """The pieces themselves. Raises OSError when they are not as many bytes as declared."""
         for piece in pieces:
             self.size += len(piece)
             self._sha256.update(piece)
             self._git.update(piece)
             yield piece
         if self.size != self._declared:
-            raise OSError(f"{self.size} bytes came where {self._declared} were expected")
+            raise OSError(f"it has {self.size} bytes; {self._declared} were expected")
 
     @property
     def sha256(self) -> str:
@@ -63,19 +54,16 @@ class ContentDigest:
 
 
 def digest_of(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
-    """Reads all of it."""
-    measured = ContentDigest(size)
-    for _ in measured.read(pieces):
+    """The digest of a whole content, which is read."""
+    digest = ContentDigest(size)
+    for _ in digest.read(pieces):
         pass
-    return measured
-
-
-PIECE = 1 << 20  # bytes that are read at once
+    return digest
 
 
 @dataclass(frozen=True)
 class StepEvidence:
-    """One execution of a step. `record`: what its commit says under `mao`, or would have said.
+    """One execution of a step. `record`: what its commit has under `mao`, or would have had.
 
     `commit`: of the snapshot, None when nothing was published; `step`: None for a run that left the store.
     """
@@ -98,15 +86,17 @@ class StepEvidence:
 
     @property
     def input(self) -> tuple[str, str] | None:
-        """Dataset and commit of what the step has read."""
+        """Dataset and commit that the step has read."""
         found = self.record.get("input") or {}
         return (found["dataset"], found["commit"]) if found.get("commit") else None
 
 
 def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvidence]:
-    """The steps of a run that were begun; of a run that left the store those that were published.
+    """The steps of a run that were started; of a run that is no longer in the store, those that were
+    published.
 
-    Raises NotFound when nothing is known of it, Conflict while it is under way or when no step was begun.
+    Raises NotFound when nothing is known of the run, Conflict while it is under way or when no step was
+    started.
     """
     found = _of_commits(context, run_id) if run is None else _of_run(context, run)
     if found:
@@ -118,7 +108,7 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
             next="See the runs with 'maoctl run list', the commits with 'maoctl dataset log'.",
         )
     raise Conflict(
-        f"No step of the run {run_id} was begun, so there is nothing to show: it is {run.phase}.",
+        f"No step of the run {run_id} was started, so there is nothing to show: it is {run.phase}.",
         code="run-without-steps",
         next=f"See why: maoctl run show {run_id}",
     )
@@ -159,14 +149,14 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in dataset_names(context.data):
         clone = open_dataset(context, name)
-        branches = {**mao_git.list_branches(clone, remote=True), **mao_git.list_branches(clone)}
+        branches = {**clone.list_branches(remote=True), **clone.list_branches()}
         for tip in set(branches.values()):
             for commit in _commits_of(clone, tip, run_id):
                 record = provenance.read_step_record(message_of(clone, commit))
                 if record is not None and _is_sound(record, name):
                     found.setdefault(str(record["step"]), (commit, _plain(record)))
     oldest_first = reversed(found.values())  # decides where times are equal
-    ordered = sorted(oldest_first, key=lambda each: _exited(each[1]))
+    ordered = sorted(oldest_first, key=lambda found: _exited(found[1]))
     return [
         StepEvidence(index, record, True, _exited(record), commit=commit)
         for index, (commit, record) in enumerate(ordered)
@@ -174,12 +164,12 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
 
 
 def _is_sound(record: dict[str, Any], dataset: str) -> bool:
-    """Whether the names in a record can be used: anybody who may push could have written it."""
+    """Whether the names in a record are valid: anybody who may push could have written it."""
     found = record.get("input")
     names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
     output = record.get("output")
     fits = isinstance(output, dict) and output.get("dataset") == dataset
-    return fits and all(isinstance(each, str) and is_name(each) for each in names)
+    return fits and all(isinstance(name, str) and is_name(name) for name in names)
 
 
 def _exited(record: dict[str, Any]) -> str:
@@ -190,19 +180,17 @@ def _exited(record: dict[str, Any]) -> str:
 def _commits_of(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
     start: str | None = tip
     while start is not None:
-        found = mao_git.find_commit(clone, start, None, lambda text: _is_of(text, run_id), limit=sys.maxsize)
+        found = clone.find_commit(
+            start, None, lambda text: provenance.trailers(text).get("MAO-Run") == run_id, limit=sys.maxsize
+        )
         if found is None:
             return
         yield found
-        start = mao_git.parent_of(clone, found)
-
-
-def _is_of(message: str, run_id: str) -> bool:
-    return provenance.trailers(message).get("MAO-Run") == run_id
+        start = clone.parent(found)
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as it is written now; older ones have only the names of variables."""
+    """The record as it is written today; older ones have only the names of variables."""
     env = record.get("env")
     return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
 
@@ -210,25 +198,25 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 def message_of(clone: Clone, commit: str) -> str:
     """Raises NotFound when the clone does not have the commit, MaoError (`commit-broken`)."""
     try:
-        mao_git.require_whole(clone, commit)
-    except OSError as error:
+        clone.check_object(commit)
+    except RepositoryError as error:
         raise MaoError(
             f"The commit {commit[:10]} cannot be read: {error}.",
             code="commit-broken",
-            next=f"Save what only this node has, then see what else is broken: git -C {clone.path} fsck",
+            next=f"Save what only this node has, then check what else is broken: git -C {clone.path} fsck",
         ) from error
-    entries, _ = mao_git.list_log(clone, mao_git.resolve(clone, commit), 1)
+    entries, _ = clone.log(clone.resolve(commit), 1)
     return entries[0].message
 
 
 def open_dataset(context: Context, name: str) -> Clone:
     """Raises NotFound."""
-    return mao_git.open_clone(context.data.clone(name))
+    return Clone.open(context.data.clone(name))
 
 
 def open_content(context: Context, clone: Clone, commit: str, path: str) -> ContentStream:
-    """A file of a commit to be read in pieces, also of Git LFS."""
-    return clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))
+    """A file of a commit, also of Git LFS, to be read in pieces."""
+    return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))
 
 
 def open_plain(path: Path) -> ContentStream:
@@ -243,21 +231,21 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
-    """Paths that the step wrote: as its record lists them, or what its commit changed."""
+    """Paths that the step wrote: those of its record, or else what its commit changed."""
     if step.commit is None:
         return []
     if "outputs" in step.record:
         return sorted(step.record["outputs"])
-    before = mao_git.parent_of(clone, step.commit)
+    before = clone.parent(step.commit)
     if before is None:
-        return sorted(mao_git.list_paths(clone, step.commit))
-    deltas = mao_git.list_deltas(clone, before, step.commit)
-    return [each.path for each in deltas if each.change != "removed"]
+        return sorted(clone.list_paths(step.commit))
+    deltas = clone.file_changes(before, step.commit)
+    return [delta.path for delta in deltas if delta.change != "removed"]
 
 
 def log_path(context: Context, run_id: str, step: StepEvidence) -> Path | None:
     """The step's log; None when it is no longer kept."""
-    attempt = step.record.get("attempt", 1)  # what a commit of anybody's says
+    attempt = step.record.get("attempt", 1)  # anybody may have written it
     if not isinstance(attempt, int) or not 0 < attempt < 1000:
         return None
     path = context.data.log(run_id, step.index, attempt)

@@ -1,4 +1,4 @@
-"""Every byte of a run against its record: the snapshot's files, the log, and what the run's document says."""
+"""Checks every byte of a run against its record: the snapshot's files, the log, and the run's document."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.provenance import manifest
-from mao_git import TROUBLE, Clone, LfsPointer
+from mao_git import Clone, LfsPointer, RepositoryError, blob_hash
 from mao_shared.errors import MaoError
 from mao_shared.models import OutputFile, Run
 
@@ -19,7 +18,6 @@ from .steps import (
     StepEvidence,
     digest_of,
     find_steps,
-    git_hash,
     log_path,
     open_content,
     open_dataset,
@@ -27,11 +25,11 @@ from .steps import (
     written_paths,
 )
 
-LISTED = 100  # differences that are told
+MAX_LISTED = 100  # mismatches
 
 
 class Mismatch(BaseModel):
-    """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
+    """Something that is not as recorded. `what`: output, snapshot, log or record; `path`: of a file."""
 
     step: str
     what: str = Field(examples=["output"])
@@ -58,12 +56,12 @@ class _Totals:
 
 
 def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verification:
-    """Raises what `find_steps` raises."""
+    """Verifies all steps of a run. Raises what `find_steps` raises."""
     count = _Totals()
     faults: list[Mismatch] = []
     for step in find_steps(context, run_id, run):
         for fault in _step_faults(context, run_id, step, count):
-            if len(faults) < LISTED:
+            if len(faults) < MAX_LISTED:
                 faults.append(fault)
     return Verification(
         run=run_id,
@@ -81,13 +79,13 @@ def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Tota
         clone = open_dataset(context, step.dataset)
         try:
             yield from _snapshot_faults(context, clone, step, step.commit, count)
-        except TROUBLE as error:
+        except (RepositoryError, OSError) as error:
             yield Mismatch(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
     yield from _log_faults(context, run_id, step, count)
 
 
 def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
-    """What the commit says against what the store says."""
+    """Compares what the commit and the store have."""
     pairs: list[tuple[str, object, object]] = [("run", step.record.get("run"), run_id)]
     if step.step is not None:
         found = step.step
@@ -112,7 +110,7 @@ def _snapshot_faults(
     outputs: dict[str, dict[str, object]] = step.record.get("outputs") or {}
     written = set(written_paths(clone, step))
     found: dict[str, OutputFile] = {}
-    paths = sorted(mao_git.list_paths(clone, commit))
+    paths = sorted(clone.list_paths(commit))
     for path in paths:
         measured = _measured(context, clone, commit, path)
         if isinstance(measured, str):
@@ -126,14 +124,14 @@ def _snapshot_faults(
             yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=why)
     for path in sorted(outputs.keys() - set(paths)):
         yield Mismatch(
-            step=step.name, what="output", path=path, detail="It is in the record, and not in the snapshot."
+            step=step.name, what="output", path=path, detail="It is in the record and not in the snapshot."
         )
     recorded = step.record.get("manifest")
     if recorded is not None and manifest(found) != recorded:
         yield Mismatch(
             step=step.name,
             what="record",
-            detail="The files together do not have the digest of the record's manifest.",
+            detail="The files do not have the digest of the record's manifest.",
         )
 
 
@@ -142,11 +140,11 @@ def _what(path: str, written: set[str]) -> str:
 
 
 def _measured(context: Context, clone: Clone, commit: str, path: str) -> ContentDigest | str:
-    """The content's digests, or why it cannot be read."""
+    """The digests of a content, or why it cannot be read."""
     try:
         opened = open_content(context, clone, commit, path)
         return digest_of(opened.size, opened.pieces)
-    except (MaoError, *TROUBLE) as error:
+    except (MaoError, RepositoryError, OSError) as error:
         return f"It cannot be read: {error}"
 
 
@@ -158,9 +156,9 @@ def _differs(
             f"It has {measured.size} bytes with SHA-256 {measured.sha256}; recorded are "
             f"{recorded.get('size')} with {recorded.get('sha256')}."
         )
-    named = mao_git.content_id(clone, commit, path)
+    named = clone.blob_id(commit, path)
     pointer = LfsPointer(measured.sha256, measured.size).text()
-    digest = git_hash(len(pointer))
+    digest = blob_hash(len(pointer))
     digest.update(pointer)
     if named in (measured.blob, digest.hexdigest()):
         return None

@@ -48,22 +48,22 @@ def commit_entries(
     """
     require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
     clone = _clone(context, dataset, master)
-    tip = mao_git.find_branch(clone, context.node) or ensure_branch(context, SyncedClone(clone))
+    tip = clone.tip(context.node) or ensure_branch(context, SyncedClone(clone))
     files = _files(clone, tip, entries)
     if not files:
         return None
     contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
-    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), contents)
+    tree = clone.write_tree(clone.tree(tip), contents)
     message = message_of(context.node, files)
-    commit = mao_git.commit_tree(clone, tree, [tip], message, context.author())
-    if not mao_git.move_branch(clone, context.node, commit, tip):
-        raise mao_git.branch_busy(context.node)
+    commit = clone.commit(tree, [tip], message, context.author())
+    if not clone.move_branch(context.node, commit, tip):
+        raise mao_git.errors.branch_busy(context.node)
     return commit
 
 
 def _clone(context: Context, dataset: str, master: str | None) -> Clone:
     try:
-        return mao_git.open_clone(context.data.clone(dataset))
+        return Clone.open(context.data.clone(dataset))
     except NotFound:
         if master is None:
             raise
@@ -91,7 +91,7 @@ def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
     """Raises InvalidInput for a file that is far larger than we make them."""
-    opened = mao_git.open_file(clone, tip, path)
+    opened = clone.open_file(tip, path)
     if opened.size > LARGEST_PART:
         raise InvalidInput(
             f"{path} has {opened.size} bytes; MAO does not add to a file of more than {LARGEST_PART}.",
@@ -105,7 +105,7 @@ def _names(clone: Clone, tip: str, folder: str) -> list[str]:
     """Names in a folder, none where it is not there; raises InvalidInput where a file is in its way."""
     try:
         for each in folders_to(folder):
-            entries = mao_git.list_files(clone, tip, each)
+            entries = clone.list_files(tip, each)
     except NotFound:
         return []
     return [entry.name for entry in entries]
@@ -180,6 +180,6 @@ def message_of(node: str, files: Files) -> str:
             path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             for path, (data, _) in files.items()
         },
-        "versions": {"mao": __version__, "libgit2": mao_git.version()},
+        "versions": {"mao": __version__, "libgit2": mao_git.libgit2_version()},
     }
     return provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})

@@ -15,7 +15,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import require_room
 from mao_datamgmt.executor import GitExecutor
-from mao_git import TROUBLE
+from mao_git import RepositoryError
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
@@ -201,7 +201,7 @@ class Ingest:
             for refusal in blocked.values():
                 raise refusal
         except Exception as error:  # noqa: BLE001 (whatever a stranger put into one dataset)
-            if not isinstance(error, (MaoError, *TROUBLE)):
+            if not isinstance(error, (MaoError, RepositoryError, OSError)):
                 self._guard.failed(dataset, error)
             failure = _failure(error)
             if self.failures.get(dataset) != failure:
@@ -209,7 +209,9 @@ class Ingest:
                     "external.not_committed", dataset=dataset, code=failure.code, error=failure.detail
                 )
             self.failures[dataset] = failure
-            stuck = isinstance(error, InvalidInput) or not isinstance(error, (MaoError, *TROUBLE))
+            stuck = isinstance(error, InvalidInput) or not isinstance(
+                error, (MaoError, RepositoryError, OSError)
+            )
             (self._stuck.add if stuck else self._stuck.discard)(dataset)
         else:
             self.failures.pop(dataset, None)

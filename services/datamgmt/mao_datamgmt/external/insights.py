@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_git import Clone
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound
@@ -79,7 +78,7 @@ def read(context: Context, sources: list[ToolDataset], branch: str | None, key: 
 def _find(context: Context, source: ToolDataset, branch: str) -> Insight | None:
     tool, dataset = source
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset))
+        clone = Clone.open(context.data.clone(dataset))
         return _at(clone, tool, dataset, branch, MAX_BYTES)
     except NotFound:
         return None
@@ -87,8 +86,8 @@ def _find(context: Context, source: ToolDataset, branch: str) -> Insight | None:
 
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
     """Raises NotFound. A file larger than `room` comes without its value, one past LARGEST is refused."""
-    commit = mao_git.resolve(clone, branch)
-    opened = mao_git.open_file(clone, commit, FILE)
+    commit = clone.resolve(branch)
+    opened = clone.open_file(commit, FILE)
     if room == MAX_BYTES and opened.size > room:
         raise InvalidInput(
             f"{FILE} of {tool} has {opened.size} bytes, the limit is {MAX_BYTES}.",
@@ -140,10 +139,10 @@ def _of_dataset(
     context: Context, tool: str, dataset: str, branch: str | None, room: int
 ) -> Iterable[Insight]:
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset))
+        clone = Clone.open(context.data.clone(dataset))
     except NotFound:
         return
-    ours, theirs = mao_git.list_branches(clone), mao_git.list_branches(clone, remote=True)
+    ours, theirs = clone.list_branches(), clone.list_branches(remote=True)
     for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
         try:
             each = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))

@@ -15,7 +15,7 @@ from typing import Any
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_git import Clone, ContentStream
+from mao_git import Clone, ContentStream, RepositoryError
 from mao_shared.errors import MaoError
 from mao_shared.models import ControlMetric
 from mao_shared.models.alarm import Aggregate, Measured
@@ -47,7 +47,7 @@ def read_metrics(
     context: Context, dataset: str, commit: str, metrics: Iterable[ControlMetric]
 ) -> list[MetricReading]:
     """The metrics of a step as its snapshot has them. Raises MaoError when the clone cannot be opened."""
-    clone = mao_git.open_clone(context.data.clone(dataset))
+    clone = Clone.open(context.data.clone(dataset))
     return [read_metric(clone, commit, metric) for metric in metrics]
 
 
@@ -56,7 +56,7 @@ def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> MetricReadi
         value = float(_value(clone, commit, metric))
     except (UnreadableMetric, MaoError) as error:
         return MetricReading(metric, problem=str(error))
-    except (UnclearDialect, OverflowError, mao_git.ContentMissing, *mao_git.TROUBLE) as error:
+    except (UnclearDialect, OverflowError, mao_git.ContentMissing, RepositoryError) as error:
         return MetricReading(metric, problem=f"{metric.file or metric.measure}: {error}")
     if not math.isfinite(value):
         return MetricReading(metric, problem=f"it is {value}, which is no finite number")
@@ -68,7 +68,7 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
         return measure(clone, commit, metric.measure)
     if metric.file is None:
         raise UnreadableMetric("the metric names no file")
-    opened = mao_git.open_file(clone, commit, metric.file)
+    opened = clone.open_file(commit, metric.file)
     if metric.pointer is not None:
         return json_number(opened, metric.pointer)
     _require_room(opened.size, MAX_TABLE)
@@ -82,20 +82,20 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
 def measure(clone: Clone, commit: str, measured: Measured) -> float:
     """Files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
     if measured == "bytes":
-        return sum(member.size for member in mao_git.list_members(clone, commit, ""))
-    paths = mao_git.list_paths(clone, commit)
+        return sum(member.size for member in clone.archive_entries(commit, ""))
+    paths = clone.list_paths(commit)
     if measured == "files":
         return len(paths)
     rows = total = 0
     for path in paths:
         if path.lower().endswith(ROW_FILES):
-            opened = mao_git.open_file(clone, commit, path)
+            opened = clone.open_file(commit, path)
             total += opened.size
             _require_room(total, MAX_TABLE)
             try:
                 rows += _rows(path, opened)
             except UnclearDialect:
-                rows += max(0, _lines(mao_git.open_file(clone, commit, path)) - 1)
+                rows += max(0, _lines(clone.open_file(commit, path)) - 1)
     return rows
 
 

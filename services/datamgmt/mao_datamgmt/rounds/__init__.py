@@ -1,34 +1,21 @@
 """Rounds: the nodes' snapshots of a dataset for a tick announced, pinned, voted, attested and decided.
 
+service        all of it in one object: composition and loops
 
-What nodes say, and when:
-parts      in which datasets this node takes part, said under its own prefix
-voters     who has a say in a dataset: nodes that take part and are members
-due        pure: what a run brings to rounds
-announce   what this node's runs bring to rounds, said under its own prefix
-past       pure: whether a tick without a round is over, or only has none yet
-passed     up to which tick this node has said all that it had to say
-said       what all nodes have said, by dataset, round and node
-steady     for how long the federation's store has answered: only then silence means anything
+announcer      announces what this node's runs bring to rounds
+pending        what a run has to announce; the watermark up to which all is announced
+participation  in which datasets this node takes part, and whether it decides alone
+peer_records   what all nodes have written about rounds, and who votes
 
-What is done about it:
-seen       what is known of a dataset's rounds, and what can be done about them
-since      when this node itself heard rounds begin, and saw them closed
-decide     pure: what is known of a dataset's rounds → what to do next
-founded    pure: what of a round's record is to be believed
-consented  in which datasets this node has a say, and by which definitions it votes
-by_dataset rounds in memory, found by their dataset
-controller one dataset at a time: has done what `decide` says
-acts       does it, each step by one guarded write
-look       what a round pins, worked out from announcements and the dataset's remote
-votes      the vote, computed in a process of its own, which is
-work       that process
-deliver    ground truth moved at the remote, forwards only
+controller     one dataset at a time: builds the view, decides, executes; the store's health
+view           what is known of a dataset's rounds, and the actions to choose from
+decide         pure: from the view to actions
+validation     pure: which parts of a round's record can be trusted
+executor       executes actions, each by one guarded write
+remote         the snapshots to pin, read from the dataset's remote; ground truth moved there
+compute        the vote, in a process of its own
 
-What others make of it:
-late_truth steps that read ground truth: whether they wait, go on or are skipped
-live       rounds as they stand, for people to look at
-tell       alarms
-retain     what goes from the federation's store with time
-rounds     all of it in one object
+input_gate     whether a step that reads ground truth starts, waits or is too late
+reporting      live rounds for people, and alarms
+retention      what is removed from the federation store with time
 """

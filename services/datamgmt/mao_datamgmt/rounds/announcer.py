@@ -1,31 +1,38 @@
 """Announces what this node's runs bring to rounds, each thing once, in the order of the ticks.
 
-What is to be said is worked out from the runs in the node's own store whenever this begins, so that neither a
-crash nor a federation that is away loses any of it. Whatever waits for the federation waits here, off the way
-from a tick to its commit.
+What is to be announced is derived from the runs in the node's own store at every start, so that neither a
+crash nor an outage of the federation loses any of it. Whatever waits for the federation waits here, off the
+path from a tick to its commit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import TypeVar
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.executor import GitExecutor
+from mao_git import Clone, RepositoryError
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
-from mao_shared.logs import Outage, get_logger
-from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, round_id, tick_run_id
+from mao_shared.logs import get_logger
+from mao_shared.models import (
+    Announcement,
+    Enrolment,
+    ResolvedStep,
+    Round,
+    Run,
+    SharedDataset,
+    round_id,
+    tick_run_id,
+)
 from mao_shared.models.round import ROUND_ENDED
-from mao_shared.reconcile import Backoff, Guard, Mirror, until_done
-from mao_shared.reconcile.controller import WorkQueue
+from mao_shared.reconcile import Backoff, Controller, Guard, Mirror, every, until_done
 from mao_shared.runs.listing import past_runs_since
 from mao_shared.runs.records import IndexedRun, RunRecords
 from mao_shared.store import Records, Store, Stored, Unreadable
@@ -38,327 +45,290 @@ from .validation import PEER_RECORDS_KEPT, is_attested, is_tick_over
 from .view import RoundIndex
 
 log = get_logger(__name__)
-
-AWAY_PAUSE = 1.0  # seconds between two tries while the federation's store is away
+AWAY_PAUSE = 1.0  # seconds between two tries while a store is away
 UNREADABLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
-PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has got through
-HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to get through
-PAGE = 500
-ALL_RUNS_QUEUED = ""  # after all runs that there were at the start
-T = TypeVar("T")
+PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has been pushed
+HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to be pushed
+ALL_RUNS_QUEUED = ""  # key after all runs that there were at the start
 
 
 class Announcer:
-    """`runs`: the mirror of those that are active; others are read when they change."""
+    """`runs`: the mirror of active runs; others are read when they change."""
 
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
-        agreement: DatasetSharing,
+        git: GitExecutor,
+        sharing: DatasetSharing,
         runs: Mirror[Run],
         own: Store,
-        heard: PeerRecords,
-        rounds: Mirror[Round],
-        by_dataset: RoundIndex,
+        peers: PeerRecords,
+        index: RoundIndex,
         unreadable: Unreadable | None = None,
         conditions: Conditions | None = None,
     ) -> None:
+        self._context = context
+        self._git = git
+        self._sharing = sharing
+        self._runs = runs
+        self._peers, self._index = peers, index
         self._conditions = conditions
         self._guard = Guard("announcer", conditions)
-        self._context = context
-        self._works = works
-        self._agreement = agreement
-        self._runs = runs
-        self._stored = RunRecords(own, context.node, unreadable)
-        self._heard, self._rounds = heard, rounds
+        self._run_records = RunRecords(own, context.node, unreadable)
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
-        self._shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
+        self._shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
         prefix = f"{keys.peer_root(context.node)}announcements/"
-        self._records = Records(heard.mirror.records.store, prefix, Announcement, unreadable)
-        self._queue = WorkQueue()
-        self._since: dict[str, datetime] = {}
-        self._alone: dict[str, bool] = {}  # active run → whether no other node has a say in what it writes
+        self._records = Records(peers.mirror.records.store, prefix, Announcement, unreadable)
+        self._shared_since: dict[str, datetime] = {}  # dataset → from which tick on it has rounds
+        self._is_solo: dict[str, bool] = {}  # active run → whether no other node votes on what it writes
         self._pending: dict[tuple[str, str], PendingAnnouncement] = {}
-        self._by_dataset = by_dataset
-        self._passed = Watermarks(context, own, by_dataset, self._pending, unreadable, conditions)
-        self._some = asyncio.Event()
-        runs.subscribe(self._queue.add)
-        rounds.subscribe(self._look_for_round)
+        self._watermarks = Watermarks(context, own, index, self._pending, unreadable, conditions)
+        self._wake = asyncio.Event()
+        self._controller = Controller(
+            "announcer",
+            self._reconcile,
+            workers=1,
+            list_keys=self._list_runs,
+            resync=None,
+            conditions=conditions,
+        )
+        self._controller.watches(runs, lambda run_id: run_id)
+        self._controller.watches(index.mirror, self._run_of_round)
+        self._controller.watches(peers.mirror, lambda _: None)
 
     @property
     def waiting(self) -> list[Announcement]:
-        """What is still to be said."""
-        return [each.announcement for each in self._pending.values()]
+        """What is still to be announced."""
+        return [due.announcement for due in self._pending.values()]
 
     @property
     def complete(self) -> bool:
         """Whether all runs that there were at the start have been looked at."""
-        return self._passed.begun
+        return self._watermarks.started
+
+    def forget(self, dataset: str) -> None:
+        """Forgets that it was shared; its operator has said so."""
+        self._shared_since.pop(dataset, None)
 
     async def run(self) -> None:
         """Works until cancelled."""
-        await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
-        await self._heard.mirror.synced.wait()
-        await until_done(
-            self._passed.load,
-            name="announcer",
-            conditions=self._conditions,
-            away=Backoff(AWAY_PAUSE, AWAY_PAUSE),
-        )
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._look_for_ever())
-                group.create_task(self._say_for_ever())
-                group.create_task(self._passed.run())
-                await until_done(
-                    self._look_at_all,
+        away = Backoff(AWAY_PAUSE, AWAY_PAUSE)
+        await until_done(self._watermarks.load, name="announcer", conditions=self._conditions, away=away)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._controller.run())
+            group.create_task(self._watermarks.run())
+            group.create_task(
+                every(
+                    None,
+                    self._announce_all,
                     name="announcer",
+                    wake=self._wake,
+                    initial_delay=None,
                     conditions=self._conditions,
-                    away=Backoff(AWAY_PAUSE, AWAY_PAUSE),
+                    away=away,
+                    outages=MaoError,
                 )
-        finally:
-            self._queue.close()
+            )
 
-    async def _look_at_all(self) -> None:
-        for run_id in reversed(await self._past()):
-            self._queue.add(run_id)
-        cursor = None
-        while True:
-            page = await self._stored.page(PAGE, cursor)
-            for live in page.items:
-                self._queue.add(live.record.id)
-            cursor = page.cursor
-            if cursor is None:
-                self._queue.add(ALL_RUNS_QUEUED)
-                return
+    # from runs to what is pending
 
-    async def _past(self) -> list[str]:
-        """The runs of the history that may have something to say still, newest first.
+    async def _list_runs(self) -> list[str]:
+        """All active runs and those of the history that may have something to announce, the oldest first."""
+        past = [run_id async for run_id in self._past_runs()]
+        active = [stored.record.id async for stored in self._run_records.each()]
+        return [*reversed(past), *active, ALL_RUNS_QUEUED]
 
-        The index alone rules out most, so that not all documents of a month are read at every start.
-        """
+    async def _past_runs(self) -> AsyncIterator[str]:
+        """The newest first. The index alone rules out most: the documents of a month are not read."""
         oldest = self._context.clock.now() - MAX_TICK_AGE
         steps: dict[str, Sequence[ResolvedStep] | None] = {}
-        found: list[str] = []
-        async with aclosing(past_runs_since(self._stored, oldest)) as indexed:
-            async for each in indexed:
-                if each.pipeline not in steps:
-                    steps[each.pipeline] = await self._steps_with_rounds(each.pipeline)
-                if each.scheduled_for is not None and not self._is_said(each, steps[each.pipeline]):
-                    found.append(each.id)
-        return found
+        async with aclosing(past_runs_since(self._run_records, oldest)) as indexed:
+            async for run in indexed:
+                if run.pipeline not in steps:
+                    steps[run.pipeline] = await self._steps_with_rounds(run.pipeline)
+                if run.scheduled_for is not None and not self._is_announced(run, steps[run.pipeline]):
+                    yield run.id
 
     async def _steps_with_rounds(self, pipeline: str) -> Sequence[ResolvedStep] | None:
-        """The steps of its enrolment, none where nobody shares what they write; None when that is unknown."""
+        """The enrolment's steps; none where nobody shares what they write, None while that is unknown."""
         stored = await self._enrolments.find(pipeline)
         if stored is None:
             return None
         try:
-            shared = [await self._agreement.is_shared(each) for each in stored.record.outputs]
+            shared = [await self._sharing.is_shared(dataset) for dataset in stored.record.outputs]
         except Unavailable:
             return None
         return stored.record.steps if any(shared) else []
 
-    def _is_said(self, run: IndexedRun, steps: Sequence[ResolvedStep] | None) -> bool:
-        """Whether all that such a run brings to rounds has been said, with its commits."""
+    def _is_announced(self, run: IndexedRun, steps: Sequence[ResolvedStep] | None) -> bool:
+        """Whether all that such a run brings to rounds has been announced, with its commits."""
         if steps is None or run.scheduled_for is None:
             return False
         for step in steps:
             name = round_id(run.scheduled_for, run.pipeline, step.name)
-            said = self._heard.announced(step.output.name, name).get(self._context.node)
-            if said is None or said.record.commit is None:
+            stored = self._peers.announced(step.output.name, name).get(self._context.node)
+            if stored is None or stored.record.commit is None:
                 return False
-            self._passed.is_ours(said.record)
+            self._watermarks.track(stored.record)
         return True
 
-    async def _look_for_ever(self) -> None:
-        while True:
-            run_id = await self._queue.take()
-            try:
-                if run_id == ALL_RUNS_QUEUED:
-                    self._passed.begin()
-                else:
-                    await self._look(run_id)
-                    self._guard.worked(run_id)
-            except Unavailable:
-                self._queue.add_later(run_id, AWAY_PAUSE)
-            except RecordUnreadable as error:  # shown as such
-                log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
-                self._queue.add_later(run_id, UNREADABLE_PAUSE)
-            except Exception as error:  # noqa: BLE001 (of one run)
-                self._queue.add_later(run_id, max(UNREADABLE_PAUSE, self._guard.failed(run_id, error)))
-            finally:
-                self._queue.done(run_id)
-
-    def _look_for_round(self, name: str) -> None:
-        """A round that others have opened, or that begins again: perhaps a run brings something to it."""
-        stored = self._rounds.get(name)
+    def _run_of_round(self, name: str) -> str | None:
+        """The run that may bring something to a round that others have opened, or that was reset."""
+        stored, node = self._index.mirror.get(name), self._context.node
         if stored is None or stored.record.phase in ROUND_ENDED:
-            return
-        round_, node = stored.record, self._context.node
-        if node not in self._heard.announced(round_.dataset, round_.id):
-            self._queue.add(tick_run_id(round_.pipeline, node, round_.tick))
+            return None
+        round_ = stored.record
+        if node in self._peers.announced(round_.dataset, round_.id):
+            return None
+        return tick_run_id(round_.pipeline, node, round_.tick)
 
-    async def _look(self, run_id: str) -> None:
-        """Takes in what a run has to say now."""
+    async def _reconcile(self, run_id: str) -> float | None:
+        if run_id == ALL_RUNS_QUEUED:
+            self._watermarks.start()
+            return None
+        try:
+            await self._collect(run_id)
+            self._guard.worked(run_id)
+        except Unavailable:
+            return AWAY_PAUSE
+        except RecordUnreadable as error:  # a condition of its own
+            log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
+            return UNREADABLE_PAUSE
+        except Exception as error:  # noqa: BLE001 (back-off must not delay the next change)
+            return max(UNREADABLE_PAUSE, self._guard.failed(run_id, error))
+        return None
+
+    async def _collect(self, run_id: str) -> None:
+        """Takes in what a run has to announce now."""
         active = self._runs.get(run_id)
-        if self._alone.get(run_id, False):
+        if self._is_solo.get(run_id, False):
             if active is None:
-                del self._alone[run_id]
+                del self._is_solo[run_id]
             return
-        stored = active or await self._stored.get(run_id)
+        stored = active or await self._run_records.get(run_id)
         now = self._context.clock.now()
         if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > MAX_TICK_AGE:
             return
         run = stored.record
-        steps = [step.spec for step in run.steps] or await self._enrolled(run)
-        if run_id not in self._alone or active is None:
+        steps = [step.spec for step in run.steps] or await self._enrolled_steps(run)
+        if run_id not in self._is_solo or active is None:
             datasets = {step.output.name for step in steps}
-            shared = [await self._notice(each, now if active is None else tick) for each in datasets]
-            self._alone[run_id] = not any(shared)
+            since = now if active is None else tick
+            shared = [await self._note_sharing(dataset, since) for dataset in datasets]
+            self._is_solo[run_id] = not any(shared)
         if active is None:
-            del self._alone[run_id]
+            del self._is_solo[run_id]
         for due in pending_announcements(run, steps, now):
-            self._passed.is_ours(due.announcement)
+            self._watermarks.track(due.announcement)
             if self._is_news(due):
-                known = self._pending.get(due.place)
-                begun = (
-                    due
-                    if known is None
-                    else replace(due, announcement=_at(due, known.announcement.announced_at))
-                )
-                self._pending[due.place] = begun
-                self._some.set()
+                known = self._pending.get(due.key)
+                first = due if known is None else _announced_at(due, known.announcement.announced_at)
+                self._pending[due.key] = first
+                self._wake.set()
 
-    async def _enrolled(self, run: Run) -> Sequence[ResolvedStep]:
+    async def _enrolled_steps(self, run: Run) -> Sequence[ResolvedStep]:
         stored = await self._enrolments.get(run.pipeline)
         return [] if stored is None else stored.record.steps
 
-    def forget(self, dataset: str) -> None:
-        """That it was shared: its operator has said so."""
-        self._since.pop(dataset, None)
-
-    async def _notice(self, dataset: str, since: datetime) -> bool:
-        """Remembers from which tick on a dataset has rounds, and when nobody else takes part any more."""
-        shared = await self._agreement.is_shared(dataset)
-        if shared and dataset in self._since:
+    async def _note_sharing(self, dataset: str, since: datetime) -> bool:
+        """Whether it is shared. Records from which tick on it has rounds, or that nobody shares it now."""
+        is_shared = await self._sharing.is_shared(dataset)
+        if is_shared and dataset in self._shared_since:
             return True
-        stored = await self._shared.get(dataset)
-        if not shared:
-            self._since.pop(dataset, None)
-            if stored is not None and not stored.record.apart:
-                apart = stored.record.model_copy(update={"apart": True})
-                await self._shared.replace(dataset, apart, stored.revision)
+        if not is_shared:
+            self._shared_since.pop(dataset, None)
+            await self._shared.update(dataset, lambda shared: shared.model_copy(update={"apart": True}))
             return False
-        if stored is None:
-            await self._shared.create(dataset, Shared(dataset=dataset, since=since))
-        elif stored.record.apart or stored.record.since is None:
-            again = stored.record.model_copy(update={"apart": False, "since": since})
-            await self._shared.replace(dataset, again, stored.revision)
-        stored = await self._shared.get(dataset)
-        self._since[dataset] = since if stored is None else stored.record.since or since
+
+        def note(shared: SharedDataset | None) -> SharedDataset | None:
+            if shared is None:
+                return SharedDataset(dataset=dataset, since=since)
+            if shared.apart or shared.since is None:
+                return shared.model_copy(update={"apart": False, "since": since})
+            return None
+
+        stored = await self._shared.create_or_update(dataset, note)
+        self._shared_since[dataset] = since if stored is None else stored.record.since or since
         return True
 
     def _is_news(self, due: PendingAnnouncement) -> bool:
-        dataset, round_id = due.place
-        stored = self._rounds.get(f"{dataset}/{round_id}")
-        if stored is None and due.announcement.tick < self._since.get(dataset, due.announcement.announced_at):
+        dataset, round_id = due.key
+        announcement = due.announcement
+        stored = self._index.mirror.get(f"{dataset}/{round_id}")
+        if stored is None and announcement.tick < self._shared_since.get(dataset, announcement.announced_at):
             return False
-        if stored is not None and stored.record.phase in ROUND_ENDED and not self._may_begin_again(stored):
+        if stored is not None and stored.record.phase in ROUND_ENDED and not self._may_be_reset(stored):
             return False
-        said = self._heard.announced(dataset, round_id).get(self._context.node)
-        if stored is None and said is None and self._is_past(due):
+        earlier = self._peers.announced(dataset, round_id).get(self._context.node)
+        if stored is None and earlier is None and self._is_over(due):
             return False
-        return said is None or (said.record.commit is None and due.announcement.commit is not None)
+        return earlier is None or (earlier.record.commit is None and announcement.commit is not None)
 
-    def _may_begin_again(self, stored: Stored[Round]) -> bool:
-        """Whether it is only said to be decided: to put that right takes what the nodes have to say."""
+    def _may_be_reset(self, stored: Stored[Round]) -> bool:
+        """Whether it is recorded as decided without being attested: a reset needs the announcements."""
         round_ = stored.record
         if round_.phase != "decided" or self._context.clock.now() - round_.tick > PEER_RECORDS_KEPT:
             return False
-        return not is_attested(round_, self._heard.votes(round_))
+        return not is_attested(round_, self._peers.attestations(round_))
 
-    def _is_past(self, due: PendingAnnouncement) -> bool:
-        """Of a tick without a round, of which this node has said nothing that is still there."""
-        if self._passed.covers(due):
+    def _is_over(self, due: PendingAnnouncement) -> bool:
+        """Of a tick without a round, for which no announcement of this node is there any more."""
+        if self._watermarks.covers(due):
             return True
-        rounds = reversed(self._by_dataset.of(due.announcement.dataset).values())
-        known = (each.record for each in rounds)
-        return is_tick_over(due.announcement, due.done_at, known, self._heard.votes)
+        newest_first = reversed(self._index.of(due.announcement.dataset).values())
+        rounds = (stored.record for stored in newest_first)
+        return is_tick_over(due.announcement, due.done_at, rounds, self._peers.attestations)
 
-    # saying
+    # from what is pending to announcements
 
-    async def _say_for_ever(self) -> None:
-        outage = Outage()
-        while True:
-            await self._some.wait()
-            self._some.clear()
-            try:
-                left = await self._say_all()
-                outage.over()
-            except MaoError as error:
-                if outage.is_news():
-                    log.warning("announce.postponed", waiting=len(self._pending), error=error.detail)
-                left, pause = True, AWAY_PAUSE
-            except Exception as error:  # noqa: BLE001 (what fails one by one is set aside by `_say_all`)
-                self._guard.failed("", error)
-                left, pause = True, AWAY_PAUSE
-            else:
-                self._guard.worked("")
-                pause = PUSH_PAUSE
-            if left:
-                asyncio.get_running_loop().call_later(pause, self._some.set)
-
-    async def _say_all(self) -> bool:
-        """Whether something has to wait."""
+    async def _announce_all(self) -> float | None:
+        """Seconds until what has to wait is looked at again."""
         ordered = sorted(self._pending.values(), key=_order)
         for dataset, group in groupby(ordered, key=lambda due: due.announcement.dataset):
             with self._guard.item(f"dataset {dataset}"):
-                await self._say(dataset, list(group))
-        return bool(self._pending)
+                await self._announce(dataset, list(group))
+        return PUSH_PAUSE if self._pending else None
 
-    async def _say(self, dataset: str, dues: Sequence[PendingAnnouncement]) -> None:
-        held: datetime | None = None
+    async def _announce(self, dataset: str, dues: Sequence[PendingAnnouncement]) -> None:
+        held_since: datetime | None = None
         for due in dues:
             if not self._is_news(due):
-                self._pending.pop(due.place, None)
+                self._pending.pop(due.key, None)
                 continue
-            at = due.announcement.announced_at
-            if not due.ready or not await self._is_out(dataset, due.announcement.commit):
-                held = held or at
-            elif held is None or self._context.clock.now() - at > HOLD_BACK:
+            pending_since = due.announcement.announced_at
+            if not due.ready or not await self._is_pushed(dataset, due.announcement.commit):
+                held_since = held_since or pending_since
+            elif held_since is None or self._context.clock.now() - pending_since > HOLD_BACK:
                 await self._write(due)
 
-    async def _is_out(self, dataset: str, commit: str | None) -> bool:
-        return commit is None or await self._works.read(is_at_remote, self._context, dataset, commit)
+    async def _is_pushed(self, dataset: str, commit: str | None) -> bool:
+        return commit is None or await self._git.read(is_at_remote, self._context, dataset, commit)
 
     async def _write(self, due: PendingAnnouncement) -> None:
-        record = due.announcement.model_copy(update={"announced_at": self._context.clock.now()})
-        name = f"{record.dataset}/{record.round}"
-        if await self._records.create(name, record) is None:
-            stored = await self._records.get(name)
-            better = stored is not None and stored.record.commit is None and record.commit is not None
-            if stored is not None and better:
-                await self._records.replace(name, record, stored.revision)
-        if self._pending.get(due.place) is due:
-            del self._pending[due.place]
-        log.info("announced", dataset=record.dataset, round=record.round, commit=record.commit)
+        new = _announced_at(due, self._context.clock.now()).announcement
+
+        def better(known: Announcement | None) -> Announcement | None:
+            return new if known is None or (known.commit is None and new.commit is not None) else None
+
+        await self._records.create_or_update(f"{new.dataset}/{new.round}", better)
+        if self._pending.get(due.key) is due:
+            del self._pending[due.key]
+        log.info("announced", dataset=new.dataset, round=new.round, commit=new.commit)
 
 
 def _order(due: PendingAnnouncement) -> tuple[str, datetime, str]:
     return due.announcement.dataset, due.announcement.tick, due.announcement.round
 
 
-def _at(due: PendingAnnouncement, moment: datetime) -> Announcement:
-    return due.announcement.model_copy(update={"announced_at": moment})
+def _announced_at(due: PendingAnnouncement, moment: datetime) -> PendingAnnouncement:
+    return replace(due, announcement=due.announcement.model_copy(update={"announced_at": moment}))
 
 
 def is_at_remote(context: Context, dataset: str, commit: str) -> bool:
     """Whether the remote was seen to have a commit on this node's branch. Blocking."""
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset))
-        tip = mao_git.find_branch(clone, context.node, remote=True)
-        return tip is not None and mao_git.contains(clone, tip, commit)
-    except (MaoError, *mao_git.TROUBLE):
+        clone = Clone.open(context.data.clone(dataset))
+        tip = clone.tip(context.node, remote=True)
+        return tip is not None and clone.contains(tip, commit)
+    except (MaoError, RepositoryError):
         return False

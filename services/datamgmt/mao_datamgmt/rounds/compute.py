@@ -1,8 +1,6 @@
 """Computing a round in a process of its own, which gives its memory back when it ends.
 
-Computing a round beside the loop, in a process of its own: what a vote takes in memory goes with it.
-
-The process that computes one round: a Task on stdin, a Result on stdout.
+Run as a module it is that process: a VoteTask as JSON on stdin, a VoteResult on stdout.
 """
 
 from __future__ import annotations
@@ -17,18 +15,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-import mao_git
-from mao_git import TROUBLE
+from mao_git import Clone, RepositoryError
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.models import Abstention, Record, Timestamp, VoteDefinition
 from mao_shared.models.round import Oid
-from mao_vote.round import NoQuorum, vote_round
+from mao_vote import NoQuorum, vote_round
 
 TIME_LIMIT = 3600.0  # seconds
 
 
 class VoteTask(Record):
-    """What `voting.vote_round` needs. `repository`: path of the dataset's clone."""
+    """Arguments of `mao_vote.vote_round`. `repository`: path of the dataset's clone."""
 
     repository: Path
     round: str
@@ -41,7 +38,7 @@ class VoteTask(Record):
 
 
 class VoteResult(Record):
-    """`none`: why there is no commit: too few voices (the same for everybody), or trouble here."""
+    """`none`: why there is no commit: too few voters (the same on every node), or trouble on this node."""
 
     commit: Oid | None = None
     tree: Oid | None = None
@@ -54,7 +51,7 @@ ComputeVote = Callable[[VoteTask], Awaitable[VoteResult]]
 
 @dataclass(frozen=True)
 class VoteProcesses:
-    """`at_once`: further ones wait their turn, since each may take much memory."""
+    """`turns`: how many may run at once, since each may take much memory."""
 
     turns: asyncio.Semaphore
 
@@ -81,26 +78,26 @@ async def _compute_in_process(task: VoteTask) -> VoteResult:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.communicate()  # its pipes are to be closed as well
+            await process.communicate()  # closes its pipes
     try:
         return VoteResult.model_validate_json(out)
     except ValidationError as error:
-        said = err.decode(errors="replace").strip()[-500:]
-        raise _vote_failed(task, said or f"it ended with code {process.returncode}") from error
+        output = err.decode(errors="replace").strip()[-500:]
+        raise _vote_failed(task, output or f"it ended with code {process.returncode}") from error
 
 
 def _vote_failed(task: VoteTask, why: str) -> Unavailable:
     return Unavailable(
         f"Round {task.round} could not be computed: {why}",
         code="vote-broken",
-        next="It is tried again. If it stays so: is there memory left? See maoctl doctor.",
+        next="It is tried again. If it keeps failing, check free memory: maoctl doctor.",
     )
 
 
 def compute(task: VoteTask) -> VoteResult:
     """Blocking; writes objects to the clone and moves no branch."""
     try:
-        clone = mao_git.open_clone(task.repository)
+        clone = Clone.open(task.repository)
         voted = vote_round(
             clone,
             round_id=task.round,
@@ -113,13 +110,13 @@ def compute(task: VoteTask) -> VoteResult:
         )
     except NoQuorum as error:
         return VoteResult(none="quorum", detail=error.detail[:2000])
-    except (MaoError, *TROUBLE) as error:
+    except (MaoError, RepositoryError) as error:
         return VoteResult(none="trouble", detail=str(error)[:2000])
     return VoteResult(commit=voted.commit, tree=voted.tree)
 
 
 def _prefer_oom_kill() -> None:
-    """Where files that others wrote need more memory than there is, the kernel ends this and no service."""
+    """When files need more memory than there is, the kernel kills this process and not a service."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -1,229 +1,185 @@
-"""Reconciles the rounds of each dataset: builds the view, decides, executes; and the store's health.
-
-For how long the federation's store has answered without a break: only then does silence mean anything.
-
-Leads the rounds of each dataset forward: sees, decides (decide.py), acts (acts.py).
-"""
+"""Reconciles the rounds of each dataset: builds the view, decides, executes; and the store's health."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
-from mao_shared.logs import bind, get_logger
-from mao_shared.models import Enrolment, Round
-from mao_shared.reconcile import Guard, Mirror, every
-from mao_shared.reconcile.controller import WorkQueue
+from mao_shared.logs import bind
+from mao_shared.models import Enrolment
+from mao_shared.reconcile import Backoff, Controller, every
 from mao_shared.store import Records, Store
 
 from .decide import decide, depends_on_voters, is_relevant
 from .executor import RoundExecutor
 from .participation import ConsentedDataset, DatasetSharing, consented_dataset
-from .peer_records import PeerRecords, Voters, dataset_named_by, round_named_by
+from .peer_records import Voters, dataset_named_by, round_named_by
 from .reporting import RoundAlarms
 from .view import FirstSeenTimes, RoundIndex, RoundView
 
+WORKERS = 4
+RESYNC = 60.0  # seconds after which every dataset is looked at again, against lost hints
+VOTERS_RETRY = 1.0  # seconds to look again while it is not known here yet who votes
+STORE_RETRY = 2.0  # seconds to look again while the store is away
 PING_PERIOD = 5.0  # seconds
-
 SETTLE_TIME = timedelta(seconds=10)
 
 
 class StoreHealth:
-    """`grace`: how long after a break no deadline counts, so that all can say what they could not."""
+    """Since when the federation store has answered without a break: only then does silence mean anything.
+
+    `grace`: how long after a break no deadline counts, so that all nodes can catch up.
+    """
 
     def __init__(
         self, store: Store, clock: Clock, grace: timedelta, conditions: Conditions | None = None
     ) -> None:
-        self._conditions = conditions
         self._store = store
         self._clock = clock
         self._grace = grace
-        self._since: datetime | None = None
+        self._conditions = conditions
+        self._healthy_since: datetime | None = None
 
     def now(self) -> datetime:
         return self._clock.now()
 
-    def patient(self) -> datetime | None:
+    def grace_until(self) -> datetime | None:
         """Until when no deadline counts; None while the store is away."""
-        return None if self._since is None else self._since + self._grace
+        return None if self._healthy_since is None else self._healthy_since + self._grace
 
-    def settled(self) -> bool:
-        """Whether what comes from the store is new, and no more what came while it was away."""
-        return self._since is not None and self.now() - self._since >= SETTLE_TIME
+    def is_settled(self) -> bool:
+        """Whether what arrives from the store has just happened, and not while it was away."""
+        return self._healthy_since is not None and self.now() - self._healthy_since >= SETTLE_TIME
 
     async def run(self) -> None:
-        """Asks now and then, for ever."""
-        await every(PING_PERIOD, self.look, name="federation-answers", conditions=self._conditions)
+        """Pings until cancelled."""
+        await every(PING_PERIOD, self.check, name="federation-answers", conditions=self._conditions)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         try:
             await self._store.ping()
         except MaoError:
-            self._since = None
+            self._healthy_since = None
         else:
-            self._since = self._since or self._clock.now()
-
-
-log = get_logger(__name__)
-
-WORKERS = 4
-
-RESYNC = 60.0  # seconds after which every dataset is looked at again, against lost hints
-
-VOTERS_RETRY = 1.0  # seconds to look again while it is not heard yet who votes
-
-STORE_RETRY = 2.0  # seconds to look again while the store is away
-
-BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds
+            self._healthy_since = self._healthy_since or self.now()
 
 
 class RoundController:
-    """`rounds` and `heard` are mirrors of the federation's store and run beside this."""
+    """The mirrors of rounds, peer records and members must run beside this."""
 
     def __init__(
         self,
         node: str,
-        agreement: DatasetSharing,
+        sharing: DatasetSharing,
         voters: Voters,
         enrolments: Records[Enrolment],
-        heard: PeerRecords,
-        rounds: Mirror[Round],
-        by_dataset: RoundIndex,
-        steady: StoreHealth,
-        acts: RoundExecutor,
-        tell: RoundAlarms,
+        index: RoundIndex,
+        health: StoreHealth,
+        executor: RoundExecutor,
+        alarms: RoundAlarms,
         conditions: Conditions | None = None,
     ) -> None:
-        self._guard = Guard("rounds", conditions)
         self._node = node
-        self._agreement, self._enrolments = agreement, enrolments
-        self._voters = voters
-        self._heard, self._rounds, self._by_dataset = heard, rounds, by_dataset
-        self._steady = steady
-        self._acts = acts
-        self._tell = tell
-        self._since = FirstSeenTimes(steady.now, steady.settled)
-        self._queue = WorkQueue()
-        self._failures: dict[str, int] = {}
-        rounds.subscribe(self._round_changed)
-        heard.mirror.subscribe(self._said)
-        voters.members.subscribe(lambda _: self._add_all())
-
-    def _round_changed(self, name: str) -> None:
-        stored = self._rounds.get(name)
-        if stored is not None:
-            self._since.see(stored.record)
-        self._queue.add(name.partition("/")[0])
-
-    def _said(self, name: str) -> None:
-        place = round_named_by(name)
-        if place is not None:
-            self._since.hear(*place)
-        about = dataset_named_by(name)
-        if about is not None:
-            self._queue.add(about)
+        self._sharing, self._enrolments = sharing, enrolments
+        self._voters, self._peers = voters, voters.peer_records
+        self._index = index
+        self._health = health
+        self._executor = executor
+        self._alarms = alarms
+        self._first_seen = FirstSeenTimes(health.now, health.is_settled)
+        self._controller = Controller(
+            "rounds",
+            self._reconcile,
+            workers=WORKERS,
+            list_keys=self._datasets,
+            resync=RESYNC,
+            backoff=Backoff(0.5, 60.0),
+            conditions=conditions,
+        )
+        self._controller.watches(index.mirror, self._round_changed)
+        self._controller.watches(self._peers.mirror, self._peer_record_changed)
+        self._controller.watches(voters.members, self._members_changed)
 
     async def run(self) -> None:
         """Works until cancelled."""
-        await self._rounds.synced.wait()
-        await self._voters.known()
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._resync_for_ever())
-                for _ in range(WORKERS):
-                    group.create_task(self._work())
-        finally:
-            self._queue.close()
+        await self._controller.run()
 
-    async def _resync_for_ever(self) -> None:
-        while True:
-            self._add_all()
-            await asyncio.sleep(RESYNC)
+    def _round_changed(self, name: str) -> str:
+        stored = self._index.mirror.get(name)
+        if stored is not None:
+            self._first_seen.note_record(stored.record)
+        return name.partition("/")[0]
 
-    def _add_all(self) -> None:
-        ours = set(self._by_dataset.datasets())
-        for dataset in ours | self._heard.datasets():
-            self._queue.add(dataset)
+    def _peer_record_changed(self, name: str) -> str | None:
+        if (named := round_named_by(name)) is not None:
+            self._first_seen.note_mention(*named)
+        return dataset_named_by(name)
 
-    async def _work(self) -> None:
-        while True:
-            dataset = await self._queue.take()
-            try:
-                with bind(dataset=dataset):
-                    again = await self._reconcile_safely(dataset)
-            finally:
-                self._queue.done(dataset)
-            if again is not None:
-                self._queue.add_later(dataset, again)
+    def _members_changed(self, _: str) -> None:
+        for dataset in self._known_datasets():
+            self._controller.add(dataset)
 
-    async def _reconcile_safely(self, dataset: str) -> float | None:
-        try:
-            again = await self.reconcile(dataset)
-        except Exception as error:  # noqa: BLE001 (of one dataset)
-            count = self._failures[dataset] = self._failures.get(dataset, 0) + 1
-            pause = min(BACKOFF * 2.0 ** min(count - 1, 16), MAX_BACKOFF)
-            if isinstance(error, Unavailable):  # that passes by itself, and is told where it is noticed
-                log.warning("rounds.failed", tries=count, pause=pause, error=str(error))
-            else:
-                self._guard.failed(dataset, error)
-            return pause
-        self._failures.pop(dataset, None)
-        self._guard.worked(dataset)
-        return again
+    def _known_datasets(self) -> set[str]:
+        return {*self._index.datasets(), *self._peers.datasets()}
+
+    async def _datasets(self) -> Iterable[str]:
+        return self._known_datasets()
+
+    async def _reconcile(self, dataset: str) -> float | None:
+        with bind(dataset=dataset):
+            return await self.reconcile(dataset)
 
     async def reconcile(self, dataset: str) -> float | None:
         """Does all that can be done for a dataset now; seconds until it is to be looked at again."""
-        patient = self._steady.patient()
-        if patient is None:
-            await self._steady.look()
+        grace_until, voters = self._health.grace_until(), self._voters.cached(dataset)
+        if grace_until is None:
+            await self._health.check()
             return STORE_RETRY
         try:
-            declared = await self._agreement.declared(dataset)
+            declared = await self._sharing.declared(dataset)
         except Unavailable:
             return STORE_RETRY
-        voters = self._voters.seen(dataset)
         if voters is None:
             return STORE_RETRY
-        ours = await consented_dataset(self._enrolments, dataset, declared, voters)
-        if ours is None:
+        consented = await consented_dataset(self._enrolments, dataset, declared, voters)
+        if consented is None:
             return None
-        seen = self._seen(ours, patient)
-        decision = decide(seen)
-        if any(map(depends_on_voters, decision.actions)) and not await self._is_agreed_who_votes(ours):
+        view = self._view(consented, grace_until)
+        decision = decide(view)
+        if any(map(depends_on_voters, decision.actions)) and not await self._are_voters_current(consented):
             return VOTERS_RETRY
-        again = [] if decision.again is None else [decision.again]
+        pauses = [decision.again]
         for action in decision.actions:
-            pause = await self._acts.do(action, ours.dataset, seen)
-            again += [] if pause is None else [pause]
-        for round_, others in decision.caught:
-            await self._tell.caught(round_, others)
-        for stored in filter(is_relevant(seen), seen.rounds.values()):
-            await self._tell.about(stored.record)
-        return min(again, default=None)
+            pauses.append(await self._executor.execute(action, consented.dataset, view))
+        for round_, nodes in decision.violations:
+            await self._alarms.violations(round_, nodes)
+        for stored in filter(is_relevant(view), view.rounds.values()):
+            await self._alarms.undecided(stored.record)
+        return min((pause for pause in pauses if pause is not None), default=None)
 
-    async def _is_agreed_who_votes(self, ours: ConsentedDataset) -> bool:
-        """Whether what was heard of who votes is what the store says now: else nodes would undo each other's
-        writes for as long as one hears later than another.
+    async def _are_voters_current(self, consented: ConsentedDataset) -> bool:
+        """Whether the store says the same of who votes: else nodes would undo each other's writes for as long
+        as one hears later than another.
         """
-        return await self._voters.ask(ours.dataset.name) == ours.dataset.nodes
+        return await self._voters.fetch(consented.dataset.name) == consented.dataset.nodes
 
-    def _seen(self, ours: ConsentedDataset, patient: datetime) -> RoundView:
-        heard, dataset = self._heard, ours.dataset.name
-        spoken, rounds, now = heard.rounds(dataset), self._by_dataset.of(dataset), self._steady.now()
-        self._since.keep(dataset, {*rounds, *spoken})
+    def _view(self, consented: ConsentedDataset, grace_until: datetime) -> RoundView:
+        peers, dataset = self._peers, consented.dataset.name
+        mentioned, rounds, now = peers.round_ids(dataset), self._index.of(dataset), self._health.now()
+        self._first_seen.retain(dataset, {*rounds, *mentioned})
         return RoundView(
-            me=self._node,
+            node=self._node,
             now=now,
-            patient=patient,
-            dataset=ours.dataset,
-            agreed=ours.definitions,
+            grace_until=grace_until,
+            dataset=consented.dataset,
+            definitions=consented.definitions,
             rounds=rounds,
-            announced={each: heard.announced(dataset, each) for each in spoken},
-            attested={each: heard.attested(dataset, each) for each in spoken},
-            garbled=heard.garbled(dataset),
-            since=self._since.begun(dataset),
-            closed=self._since.closed(dataset),
+            announced={each: peers.announced(dataset, each) for each in mentioned},
+            attested={each: peers.attested(dataset, each) for each in mentioned},
+            unreadable=peers.unreadable(dataset),
+            begun_at=self._first_seen.begun(dataset),
+            closed_at=self._first_seen.closed(dataset),
         )

@@ -1,6 +1,6 @@
 """Executes what `decide` says about a round; each action ends with one guarded write and can be repeated.
 
-A write that lost its race leaves everything to the next look: the watch brings what the other has written.
+A write that lost its race leaves everything to the next pass: the watch brings what the other node wrote.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from .decide import (
 )
 from .peer_records import FreshRead, PeerRecords, read_fresh
 from .remote import (
-    ClosingFaults,
     DeliveryResult,
     PinnedState,
     Pins,
@@ -44,29 +43,63 @@ from .validation import is_attested, is_attested_by_voters, reset
 from .view import Action, AttestRound, CloseRound, OpenRound, RecheckRound, RoundView, UpdateRound
 
 log = get_logger(__name__)
-
-UNATTESTED_COMMIT = "named {commit} as agreed, which no quorum has attested"
 DELIVERY_RETRY = 5.0  # seconds to look again when another node has to deliver
+NOT_AGREED = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
+
+
+@dataclass(frozen=True)
+class DecidedRounds:
+    """A dataset's other rounds that are decided and attested: the `last` by tick, and the `commits` of all,
+    since one of an earlier tick may have been decided later.
+    """
+
+    last: Round | None
+    commits: frozenset[str]
+
+
+def decided_before(view: RoundView, round_: Round) -> DecidedRounds:
+    """As far as it is still known. Pure."""
+    decided = [
+        each.record
+        for each in view.rounds.values()
+        if each.record.phase == "decided" and each.record.id != round_.id
+        if is_attested(each.record, view.attestations(each.record))
+    ]
+    commits = frozenset(each.commit for each in decided if each.commit is not None)
+    return DecidedRounds(max(decided, key=round_order, default=None), commits)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A round to be worked on, as it is stored."""
+
+    stored: Stored[Round]
+    dataset: Dataset
+    before: DecidedRounds
+
+    @property
+    def round(self) -> Round:
+        return self.stored.record
 
 
 class RoundExecutor:
-    """Of one node, on rounds of the federation."""
+    """Of one node, on rounds of the federation. `compute`: computes a vote; a test may replace it."""
 
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        git: GitExecutor,
         rounds: Mirror[Round],
-        heard: PeerRecords,
-        vote: ComputeVote,
-        tell: RoundAlarms,
+        peers: PeerRecords,
+        compute: ComputeVote,
+        alarms: RoundAlarms,
     ) -> None:
         self._context = context
-        self._works = works
+        self._git = git
         self._rounds = rounds
-        self._heard = heard
-        self.vote = vote
-        self._tell = tell
+        self._peers = peers
+        self.compute = compute
+        self._alarms = alarms
         self._store = rounds.records.store
         prefix = f"{keys.peer_root(context.node)}attestations/"
         self._attestations = Records(self._store, prefix, Attestation)
@@ -74,39 +107,42 @@ class RoundExecutor:
     def _now(self) -> datetime:
         return self._context.clock.now()
 
-    async def do(self, action: Action, dataset: Dataset, seen: RoundView) -> float | None:
-        """Seconds until the round is to be looked at again, where nothing else will say so."""
+    async def execute(self, action: Action, dataset: Dataset, view: RoundView) -> float | None:
+        """Seconds until the round is to be looked at again, where no change will say so."""
         if isinstance(action, OpenRound):
             await self._open(action.round)
             return None
         stored = action.stored
         if isinstance(action, UpdateRound):
-            if await self._write(stored, action.round, action.checks) and action.doubt:
-                await self._tell.unfounded(stored.record, action.doubt)
+            if await self._write(stored, action.round, action.checks) and action.fault:
+                await self._alarms.false_record(stored.record, action.fault)
             return None
         if isinstance(action, RecheckRound):
-            await self._doubt(stored, dataset, seen)
+            await self._recheck(stored, dataset, view)
             return None
-        done = decided_before(seen, stored.record)
+        job = _Job(stored, dataset, decided_before(view, stored.record))
         if isinstance(action, CloseRound):
-            await self._close(stored, stored.record, dataset, done)
+            await self._close(job, job.round)
+            return None
+        if isinstance(action, AttestRound) and action.agreed:
+            await self._attest(job)
             return None
         if isinstance(action, AttestRound):
-            await (self._attest(stored, dataset, done) if action.agreed else self._refuse(stored.record))
+            await self._publish(job.round, VoteResult(none="trouble", detail=NOT_AGREED))
             return None
-        return await self._deliver(stored, dataset, done, seen.voters)
+        return await self._deliver(job, view.voters)
 
-    # writes
+    # writing
 
     async def _open(self, round_: Round) -> None:
-        records = self._rounds.records
-        revision = await records.create(_name(round_), round_) or await self._open_over_garbage(round_)
+        revision = await self._rounds.records.create(_name(round_), round_)
+        revision = revision or await self._replace_unreadable(round_)
         if revision is not None:
             self._rounds.note(_name(round_), round_, revision)
             log.info("round.opened", round=round_.id, nodes=round_.nodes)
 
-    async def _open_over_garbage(self, round_: Round) -> int | None:
-        """What lies in the place of the round and cannot be one must not keep it from being opened."""
+    async def _replace_unreadable(self, round_: Round) -> int | None:
+        """An unreadable record in the round's place must not keep it from being opened."""
         entry = await self._store.get(keys.round(round_.dataset, round_.id))
         if entry is None:
             return None
@@ -117,6 +153,7 @@ class RoundExecutor:
         return None
 
     async def _write(self, stored: Stored[Round], round_: Round, checks: Sequence[Check] = ()) -> bool:
+        """False when the race was lost."""
         key = keys.round(round_.dataset, round_.id)
         guards = [Check(key, stored.revision), *checks]
         revision = await self._store.transact(guards, [Put(key, dump(round_))])
@@ -128,78 +165,93 @@ class RoundExecutor:
         log.info("round.moved", round=round_.id, phase=round_.phase, **facts)
         return True
 
-    async def _doubt(self, stored: Stored[Round], dataset: Dataset, seen: RoundView) -> None:
-        """Begins a round again that is not decided, whatever its record says."""
+    async def _recheck(self, stored: Stored[Round], dataset: Dataset, view: RoundView) -> None:
+        """Resets a round that is recorded as decided without being attested."""
         round_ = stored.record
-        names = sorted({*round_.nodes, *dataset.nodes})
-        said, votes = await self._announced(round_, names), await self._attested(round_, names)
-        anew = replace(seen, announced={round_.id: said.by}, attested={round_.id: votes.by})
-        if lacks_attestations(anew, round_) and await self._write(
-            stored, reset(round_, dataset, self._now())
-        ):
-            await self._tell.unfounded(round_, UNATTESTED_COMMIT.format(commit=(round_.commit or "")[:10]))
+        nodes = sorted({*round_.nodes, *dataset.nodes})
+        announced, attested = await self._announced(round_, nodes), await self._attested(round_, nodes)
+        fresh = replace(view, announced={round_.id: announced.by}, attested={round_.id: attested.by})
+        if not lacks_attestations(fresh, round_):
+            return
+        if await self._write(stored, reset(round_, dataset, self._now())):
+            await self._alarms.false_record(round_, _unattested(round_))
+
+    # reading afresh
+
+    async def _announced(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Announcement]:
+        keys_of = {node: keys.announcement(node, round_.dataset, round_.id) for node in nodes}
+        return await read_fresh(self._store, keys_of, Announcement)
+
+    async def _attested(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Attestation]:
+        keys_of = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
+        return await read_fresh(self._store, keys_of, Attestation)
+
+    async def _supporters(self, round_: Round) -> set[str]:
+        """The nodes that attest the round's commit."""
+        attested = (await self._attested(round_, round_.nodes)).by
+        wanted = (round_.commit, round_.attempt)
+        return {n for n, each in attested.items() if (each.record.commit, each.record.attempt) == wanted}
 
     # closing
 
-    async def _announced(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Announcement]:
-        """Read anew: what is said of nodes that are silent must be true."""
-        where = {node: keys.announcement(node, round_.dataset, round_.id) for node in nodes}
-        return await read_fresh(self._store, where, Announcement)
-
-    async def _attested(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Attestation]:
-        where = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
-        return await read_fresh(self._store, where, Attestation)
-
-    async def _look(
-        self, round_: Round, dataset: Dataset, said: FreshRead[Announcement], done: DecidedBefore
-    ) -> PinnedState:
-        heard = self._heard.before(round_.dataset, round_.id)
-        looked: PinnedState = await self._works.change(
-            [dataset.name], inspect_remote, self._context, dataset, round_, said.by, done.last, heard
+    async def _inspect(self, job: _Job, round_: Round, announced: FreshRead[Announcement]) -> PinnedState:
+        """What the round is to pin; raises alarms about nodes that broke the rules."""
+        state: PinnedState = await self._git.change(
+            [job.dataset.name],
+            inspect_remote,
+            self._context,
+            job.dataset,
+            round_,
+            announced.by,
+            job.before.last,
+            self._peers.announced_commits(round_.dataset, round_.id),
         )
-        await self._tell.caught(round_, looked.pins.flagged)
-        return looked
+        await self._alarms.violations(round_, state.pins.flagged)
+        return state
 
-    async def _close(
-        self, stored: Stored[Round], draft: Round, dataset: Dataset, done: DecidedBefore
-    ) -> None:
-        """Pins what there is; `draft`: the round as it is to be closed, but for that."""
-        said = await self._announced(draft, draft.nodes)
-        looked = await self._look(draft, dataset, said, done)
-        pins, now = looked.pins, self._now()
+    async def _close(self, job: _Job, draft: Round) -> None:
+        """Pins what there is. `draft`: the round as it is to be closed, apart from its pins."""
+        announced = await self._announced(draft, draft.nodes)
+        state = await self._inspect(job, draft, announced)
+        pins, now = state.pins, self._now()
+        checks = announcement_checks(draft, announced.by, announced.unreadable)
         flagged = {**pins.flagged, **draft.flagged}
-        checks = announcement_checks(draft, said.by, said.garbled)
         pinned = draft.changed(commits=pins.commits, abstained=pins.abstained, flagged=flagged)
         reason = quorum_missing(pinned, pins.commits, pins.abstained)
         if reason is not None:
-            await self._write(stored, ended_undecided(pinned, now, reason), checks)
+            await self._write(job.stored, ended_undecided(pinned, now, reason), checks)
             return
-        if done.last is not None and looked.made is None and looked.tip not in done.commits:
-            await self._tell.moved_by_others(pinned, done.last.commit, looked.tip)
-        base = await self._base(looked, pinned, pins)
-        fresh: dict[str, object] = {"commit": None, "tree": None, "attested": [], "base": base}
-        closed = pinned.changed(phase="closed", closed_by=self._context.node, closed_at=now, **fresh)
-        await self._write(stored, closed, checks)
+        last = job.before.last
+        if last is not None and state.made is None and state.tip not in job.before.commits:
+            await self._alarms.moved_by_others(pinned, last.commit, state.tip)
+        closed = pinned.changed(
+            phase="closed",
+            closed_by=self._context.node,
+            closed_at=now,
+            base=await self._base(state, pinned, pins),
+            commit=None,
+            tree=None,
+            attested=[],
+        )
+        await self._write(job.stored, closed, checks)
 
-    async def _base(self, looked: PinnedState, round_: Round, pins: Pins) -> str | None:
-        """The commit to build upon: not on what this very round has made already, if it has."""
-        if looked.made is None:
-            return looked.tip
-        result = await self._compute(round_.changed(base=looked.base), pins)
-        return looked.base if result.commit == looked.made else looked.tip
+    async def _base(self, state: PinnedState, round_: Round, pins: Pins) -> str | None:
+        """The commit to build on; not the one that this very round has made before, if it has."""
+        if state.made is None:
+            return state.tip
+        result = await self._compute(round_.changed(base=state.base), pins)
+        return state.base if result.commit == state.made else state.tip
 
-    async def _again(
-        self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore, flagged: dict[str, str]
-    ) -> None:
-        round_ = stored.record
+    async def _close_again(self, job: _Job, flagged: dict[str, str]) -> None:
+        round_ = job.round
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
         log.warning("round.again", round=round_.id, attempt=draft.attempt, flagged=flagged)
-        await self._close(stored, draft, dataset, done)
+        await self._close(job, draft)
 
     # attesting
 
     async def _compute(self, round_: Round, pins: Pins) -> VoteResult:
-        return await self.vote(
+        return await self.compute(
             VoteTask(
                 repository=self._context.data.clone(round_.dataset),
                 round=round_.id,
@@ -212,13 +264,13 @@ class RoundExecutor:
             )
         )
 
-    async def _attest(self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore) -> None:
-        round_ = stored.record
+    async def _attest(self, job: _Job) -> None:
+        round_ = job.round
         try:
-            caught = await self._unfit(stored, dataset, done)
-            if caught is not None:
-                await self._tell.caught(round_, caught)
-                await self._again(stored, dataset, done, caught)
+            violations = await self._closed_wrongly(job)
+            if violations is not None:
+                await self._alarms.violations(round_, violations)
+                await self._close_again(job, violations)
                 return
             result = await self._compute(round_, Pins(round_.commits, round_.abstained))
         except (StoreUnavailable, StoreUnknown):
@@ -226,34 +278,28 @@ class RoundExecutor:
         except MaoError as error:
             result = VoteResult(none="trouble", detail=error.detail[:2000])
         if result.none == "trouble":
-            broken = await self._works.look_after(dataset.name)
-            if broken is not None:  # the clone is made anew: it is computed again, and nothing said before
+            broken = await self._git.look_after(job.dataset.name)
+            if broken is not None:  # computed again once the clone is rebuilt; nothing is published before
                 raise broken
-        await self._say(round_, result)
+        await self._publish(round_, result)
 
-    async def _refuse(self, round_: Round) -> None:
-        detail = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
-        await self._say(round_, VoteResult(none="trouble", detail=detail))
+    async def _closed_wrongly(self, job: _Job) -> dict[str, str] | None:
+        """Violations (node → what, may be empty) for which a round must be closed again; None if in order."""
+        round_, revision = job.round, job.stored.revision
+        announced = await self._announced(round_, round_.nodes)
+        state = await self._inspect(job, round_, announced)
+        commits = self._peers.announced_commits(round_.dataset, round_.id)
+        found = closing_faults(round_, revision, state.pins, announced.by, commits)
+        if found.errors:
+            await self._alarms.false_record(round_, f"was closed with {'; '.join(found.errors)}")
+        if found or omitted_nodes(round_, revision, state.pins, announced.by):
+            return found.violations
+        return None if await self._base(state, round_, state.pins) == round_.base else {}
 
-    async def _unfit(
-        self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore
-    ) -> dict[str, str] | None:
-        """Why a closed round must be closed anew: who did what, if anybody did; None when it is in order."""
-        round_, revision = stored.record, stored.revision
-        said = await self._announced(round_, round_.nodes)
-        looked = await self._look(round_, dataset, said, done)
-        right, heard = looked.pins, self._heard.before(round_.dataset, round_.id)
-        found: ClosingFaults = closing_faults(round_, revision, right, said.by, heard)
-        if found.wrong:
-            await self._tell.unfounded(round_, f"was closed with {'; '.join(found.wrong)}")
-        if found or omitted_nodes(round_, revision, right, said.by):
-            return found.caught
-        return None if await self._base(looked, round_, right) == round_.base else {}
-
-    async def _say(self, round_: Round, result: VoteResult) -> None:
-        """Attests a result, or says for the lack of what there is none."""
-        words = NO_QUORUM + result.detail if result.none == "quorum" else result.detail
-        missing = "" if result.commit is not None else (words or "it could not be computed")[:2000]
+    async def _publish(self, round_: Round, result: VoteResult) -> None:
+        """Attests a result, or publishes why there is none."""
+        reason = NO_QUORUM + result.detail if result.none == "quorum" else result.detail
+        missing = "" if result.commit is not None else (reason or "it could not be computed")[:2000]
         attestation = Attestation(
             dataset=round_.dataset,
             round=round_.id,
@@ -264,69 +310,42 @@ class RoundExecutor:
             attested_at=self._now(),
         )
         name = _name(round_)
-        known = await self._attestations.get(name)
-        if known is None:
-            revision = await self._attestations.create(name, attestation)
-        else:
-            revision = await self._attestations.replace(name, attestation, known.revision)
-        if revision is not None:
-            self._heard.mirror.note(f"{self._context.node}/attestations/{name}", attestation, revision)
+        revision = await self._attestations.put(name, attestation)
+        self._peers.mirror.note(f"{self._context.node}/attestations/{name}", attestation, revision)
         log.info("round.attested", round=round_.id, commit=result.commit, missing=missing)
 
     # delivering
 
-    async def _deliver(
-        self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore, voters: set[str]
-    ) -> float | None:
-        round_ = stored.record
-        commit = round_.commit or ""
+    async def _deliver(self, job: _Job, voters: set[str]) -> float | None:
+        round_ = job.round
         supporters = await self._supporters(round_)
         if not is_attested_by_voters(round_, supporters, voters):
-            if len(supporters) < max(round_.to_attest, 2):  # else only who votes has changed meanwhile
-                await self._tell.unfounded(round_, UNATTESTED_COMMIT.format(commit=commit[:10]))
-            await self._write(stored, reset(round_, dataset, self._now()))
+            if len(supporters) < max(round_.to_attest, 2):  # else only the voters have changed meanwhile
+                await self._alarms.false_record(round_, _unattested(round_))
+            await self._write(job.stored, reset(round_, job.dataset, self._now()))
             return None
-        went = await self._works.change(
-            [dataset.name], deliver_ground_truth, self._context, dataset, commit, round_.base
+        delivery = await self._git.change(
+            [job.dataset.name],
+            deliver_ground_truth,
+            self._context,
+            job.dataset,
+            round_.commit or "",
+            round_.base,
         )
-        if went is DeliveryResult.THERE:
-            await self._write(stored, round_.changed(phase="decided", ended_at=self._now()))
+        if delivery is DeliveryResult.THERE:
+            await self._write(job.stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
-        if went is DeliveryResult.ELSEWHERE:
-            await self._again(stored, dataset, done, {})
+        if delivery is DeliveryResult.ELSEWHERE:
+            await self._close_again(job, {})
             return None
         if self._context.node in round_.attested:  # it was made here, and lost since
             await self._compute(round_, Pins(round_.commits, round_.abstained))
         return DELIVERY_RETRY
-
-    async def _supporters(self, round_: Round) -> set[str]:
-        """Nodes that attest what the round says is agreed; read anew."""
-        votes = (await self._attested(round_, round_.nodes)).by
-        agreed = (round_.commit, round_.attempt)
-        return {node for node, each in votes.items() if (each.record.commit, each.record.attempt) == agreed}
 
 
 def _name(round_: Round) -> str:
     return f"{round_.dataset}/{round_.id}"
 
 
-@dataclass(frozen=True)
-class DecidedBefore:
-    """`last`: the latest tick's round, other than the one at hand, that was decided and that nodes uphold.
-    `commits`: of all such rounds; one of a tick of the past may be decided after it.
-    """
-
-    last: Round | None
-    commits: frozenset[str]
-
-
-def decided_before(seen: RoundView, round_: Round) -> DecidedBefore:
-    """What had been decided of the dataset, as far as that is still known."""
-    decided = [
-        each.record
-        for each in seen.rounds.values()
-        if each.record.phase == "decided" and each.record.id != round_.id
-        if is_attested(each.record, seen.votes(each.record))
-    ]
-    commits = frozenset(each.commit for each in decided if each.commit is not None)
-    return DecidedBefore(max(decided, key=round_order, default=None), commits)
+def _unattested(round_: Round) -> str:
+    return f"named {(round_.commit or '')[:10]} as agreed, which no quorum has attested"

@@ -21,9 +21,9 @@ from .view import RoundIndex
 
 @dataclass(frozen=True, slots=True)
 class InputReadiness:
-    """`wait`: until `until` at most. `late`: what the step's `on_late_truth` says has to be done."""
+    """`wait`: until `until` at most. `late`: the step's `on_late_truth` applies."""
 
-    says: Literal["go", "wait", "late"]
+    state: Literal["go", "wait", "late"]
     reason: str = ""
     until: datetime | None = None
 
@@ -35,35 +35,35 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 class InputGate:
     """`grace`: how long after its deadline a round may take to be closed and noticed."""
 
-    def __init__(self, agreement: DatasetSharing, rounds: RoundIndex, clock: Clock, grace: timedelta) -> None:
-        self._agreement = agreement
-        self._rounds = rounds
+    def __init__(self, sharing: DatasetSharing, index: RoundIndex, clock: Clock, grace: timedelta) -> None:
+        self._sharing = sharing
+        self._index = index
         self._clock = clock
         self._grace = grace
 
-    async def of(self, run: Run, index: int) -> InputReadiness:
-        """About the input of a step that is about to be prepared."""
+    async def check(self, run: Run, index: int) -> InputReadiness:
+        """Whether the input of a step that is about to be prepared is ready."""
         source = run.steps[index].spec.input
         if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
             return GO
-        apart = await self._agreement.apart(source.name)
+        refusal = await self._sharing.solo_refusal(source.name)
         try:
-            if not await self._agreement.is_shared(source.name):
-                left = apart is not None and self._agreement.takes_part(source.name)
-                return InputReadiness("late", apart or "") if left else GO
+            if not await self._sharing.is_shared(source.name):
+                is_left_alone = refusal is not None and self._sharing.takes_part(source.name)
+                return InputReadiness("late", refusal or "") if is_left_alone else GO
         except Unavailable:
-            if apart is None:
-                return GO  # this node has never known it to be shared
+            if refusal is None:
+                return GO  # it was never shared, as far as this node knows
         deadline = await self._deadline(run, index, source.name)
-        known = [each.record for each in self._rounds.of(source.name).values()]
+        known = [each.record for each in self._index.of(source.name).values()]
         return input_readiness(run, index, known, deadline, self._grace, self._clock.now())
 
     async def _deadline(self, run: Run, index: int, dataset: str) -> timedelta:
-        """That of the run's own steps which write the dataset, else what its record says."""
+        """Of the run's own steps that write the dataset, else by the dataset's record."""
         votes = [step.spec.output.vote for step in run.steps[:index] if step.spec.output.name == dataset]
         if not votes:
             try:
-                declared = await self._agreement.declared(dataset)
+                declared = await self._sharing.declared(dataset)
             except Unavailable:
                 declared = None
             votes = [None if declared is None else declared.vote]
@@ -73,10 +73,10 @@ class InputGate:
 def input_readiness(
     run: Run, index: int, known: Sequence[Round], deadline: timedelta, grace: timedelta, now: datetime
 ) -> InputReadiness:
-    """Pure. `known`: rounds of the input's dataset. `deadline`: of one that nobody has opened yet.
+    """Pure. `known`: rounds of the input's dataset. `deadline`: of a round that is not opened yet.
 
-    A step that writes the dataset which it reads does not wait for its own round, which other nodes may have
-    opened: that waits for this step.
+    A step that writes the dataset that it reads does not wait for its own round, which other nodes may have
+    opened: that round waits for this step.
     """
     source, moment = run.steps[index].spec.input, run.scheduled_for
     if source is None or moment is None:
@@ -90,17 +90,17 @@ def input_readiness(
     rounds = {name: each for name, each in of_tick.items() if name not in to_come}
     unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
     latest = _latest(run, index, writers, deadline) + grace
-    verdicts = [_of_round(each, _begun(each, known, now), latest, grace, now) for each in rounds.values()]
+    results = [_of_round(each, _begun(each, known, now), latest, grace, now) for each in rounds.values()]
     unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
-    verdicts += [_of_unopened(name, step, deadline + grace, now) for name, step in unopened]
-    verdicts.sort(key=lambda each: ("wait", "late", "go").index(each.says))
-    return verdicts[0] if verdicts else GO
+    results += [_of_unopened(name, step, deadline + grace, now) for name, step in unopened]
+    results.sort(key=lambda each: ("wait", "late", "go").index(each.state))
+    return results[0] if results else GO
 
 
 def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelta) -> datetime:
     """By when a round that this run opens, or finds open, is attested if all goes well.
 
-    Worked out from this node's own times: any member can write any times into a round.
+    From this node's own times, since any member can write any time into a round.
     """
     reading = run.steps[index].times.get(StepPhase.PREPARING)
     own = [each.times.get(StepPhase.SUCCEEDED) for each in writers] or [reading]
@@ -109,10 +109,9 @@ def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelt
 
 
 def _begun(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
-    """Since when a round can have been on its way to its end: those of a dataset go one after the other.
+    """Since when a round can have made progress: those of a dataset are decided one after the other.
 
-    When many are due at once, after an outage or since a node is off, the last of them are closed late. Not
-    yet while earlier ones go on: said once, for as long as a round takes at most.
+    When many are due at once, after an outage or since a node is off, the last of them are closed late.
     """
     if round_.closed_at is not None:
         return round_.closed_at
@@ -136,22 +135,22 @@ def _of_round(
     if round_.closed_at is not None:
         patience += max(timedelta(seconds=round_.definition.deadline), MIN_ATTEST_TIME)
     until = begun + patience if begun < latest - patience else latest  # in this order nothing overflows
-    return _until(f"round {round_.id} of its input", until, now)
+    return _wait_or_late(f"round {round_.id} of its input", until, now)
 
 
 def _of_unopened(name: str, step: StepRun, patience: timedelta, now: datetime) -> InputReadiness:
     since = step.times.get(StepPhase.SUCCEEDED, now)
-    return _until(f"round {name} of its input, which is not opened yet", since + patience, now)
+    return _wait_or_late(f"round {name} of its input, which is not open yet", since + patience, now)
 
 
-def _until(what: str, until: datetime, now: datetime) -> InputReadiness:
+def _wait_or_late(what: str, until: datetime, now: datetime) -> InputReadiness:
     if now >= until:
-        return InputReadiness("late", f"{what} was not decided until {format_time(until)}")
-    return InputReadiness("wait", f"waits for {what}, until {format_time(until)} at most", until)
+        return InputReadiness("late", f"{what} was not decided by {format_time(until)}")
+    return InputReadiness("wait", f"waits for {what}, at most until {format_time(until)}", until)
 
 
 def skipped_alarm(run: Run, step: StepRun, reason: str, now: datetime) -> Alarm:
-    """That a step was left out for want of ground truth."""
+    """For a step that was skipped since its ground truth was late."""
     what = f"Step {step.spec.name} of run {run.id} was skipped: {reason}."
     return Alarm(
         id=f"{run.id}.{step.spec.name}.skipped",

@@ -1,18 +1,7 @@
 """In which datasets this node takes part, by its operator's consent, and whether it decides alone.
 
-What this node's operator has agreed to: in which datasets it has a say, where they lie, and how they vote.
-
-The datasets' records are the federation's, and any member can write them, or make them unreadable. What a
-round needs is taken from the node's own enrolments; only how a new round votes is asked of the record.
-
-Whether this node alone decides a dataset's ground truth: whether any other member takes part in it.
-
-Says in which datasets this node takes part: those that its own enrolments write to, no more and no less.
-
-And remembers in the node's own store that others do so as well.
-
-It works whenever an enrolment or what is said of one changes, so also when another federation's store has
-come into force; nothing but a failure makes it look again by the clock.
+Any member of the federation can write the records of datasets. What a round needs is therefore taken from the
+node's own enrolments; only how a new round votes is taken from the dataset's record.
 """
 
 from __future__ import annotations
@@ -24,19 +13,21 @@ from dataclasses import dataclass
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError, RecordUnreadable, Unavailable
-from mao_shared.logs import Outage, get_logger
-from mao_shared.models import Dataset, Enrolment, Part, Shared, VoteDefinition
-from mao_shared.reconcile import Backoff, Guard, Mirror
+from mao_shared.logs import get_logger
+from mao_shared.models import Dataset, Enrolment, Participation, SharedDataset, VoteDefinition
+from mao_shared.reconcile import Backoff, Mirror, every
 from mao_shared.store import Records, Store, Unreadable
 from mao_shared.store.unreadable import CONDITION
 
-from .peer_records import Voters, parse_participation, participation_of
+from .peer_records import Voters, participation_of
 from .view import RoundIndex
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class ConsentedDataset:
-    """`dataset`: as agreed to, its `nodes` those that have a say. `definitions`: by which this node votes."""
+    """`dataset`: as agreed to, with the voters as its `nodes`. `definitions`: by which this node votes."""
 
     dataset: Dataset
     definitions: list[VoteDefinition]
@@ -45,7 +36,7 @@ class ConsentedDataset:
 async def consented_dataset(
     enrolments: Records[Enrolment], name: str, declared: Dataset | None, voters: Sequence[str]
 ) -> ConsentedDataset | None:
-    """None where no enrolment of this node writes to the dataset: it has no say in it then.
+    """None where no enrolment of this node writes to the dataset: then it does not vote.
 
     `declared`: the dataset's record, if it can be read.
     """
@@ -57,28 +48,49 @@ async def consented_dataset(
     ]
     if not written:
         return None
-    ours = written[0]
-    known = declared or Dataset(name=name, master=ours.master, vote=ours.vote)
-    dataset = known.model_copy(update={"master": ours.master, "nodes": sorted(set(voters))})
+    output = written[0]
+    known = declared or Dataset(name=name, master=output.master, vote=output.vote)
+    dataset = known.model_copy(update={"master": output.master, "nodes": sorted(set(voters))})
     return ConsentedDataset(dataset, [each.vote or VoteDefinition() for each in written])
 
 
 class DatasetSharing:
-    """`shared`: the datasets that were seen to be shared, in the node's own store."""
+    """Whether this node alone decides a dataset's ground truth, or other members take part in it.
+
+    `shared`: the node's own record of the datasets that it has seen shared.
+    """
 
     def __init__(
-        self, node: str, datasets: Records[Dataset], voters: Voters, shared: Records[Shared]
+        self, node: str, datasets: Records[Dataset], voters: Voters, shared: Records[SharedDataset]
     ) -> None:
         self._node = node
         self._datasets = datasets
         self._voters = voters
         self._shared = shared
+        self._never_shared: set[str] = set()  # datasets, until somebody's participation changes
+        voters.peer_records.mirror.subscribe(self._peer_record_changed)
+        voters.members.subscribe(lambda _: self._never_shared.clear())
+
+    def _peer_record_changed(self, name: str) -> None:
+        if (named := participation_of(name)) is not None:
+            self._never_shared.discard(named[0])
+
+    async def is_solo(self, dataset: str) -> bool:
+        """Whether it is certain that nobody else votes, or ever has; from memory but for the first time."""
+        voters = self._voters.cached(dataset)
+        if voters is None or not set(voters) <= {self._node}:
+            return False
+        if dataset not in self._never_shared:
+            try:
+                if await self._was_shared(dataset):
+                    return False
+            except Unavailable:
+                return False
+            self._never_shared.add(dataset)
+        return True
 
     async def declared(self, dataset: str) -> Dataset | None:
-        """The dataset's record; None when there is none that can be read: any member may write it.
-
-        Raises Unavailable.
-        """
+        """The dataset's record; None where there is none that can be read. Raises Unavailable."""
         try:
             stored = await self._datasets.get(dataset)
         except MaoError as error:
@@ -90,48 +102,48 @@ class DatasetSharing:
     async def obstacle(self, dataset: str) -> str | None:
         """Why a snapshot does not become ground truth at once; None when it does."""
         try:
-            return vote_needed(self._node, await self._nodes(dataset)) or await self.apart(dataset)
+            return vote_needed(self._node, await self._nodes(dataset)) or await self.solo_refusal(dataset)
         except Unavailable:
-            return "ground-truth waits: the federation's store does not answer"
+            return "ground-truth waits: the federation store does not answer"
 
     async def is_shared(self, dataset: str) -> bool:
-        """Whether other nodes have a say in it. Raises Unavailable when that is not known."""
+        """Whether other nodes vote on it. Raises Unavailable while that is not known."""
         return vote_needed(self._node, await self._nodes(dataset)) is not None
 
     def takes_part(self, dataset: str) -> bool:
-        """Whether this node writes to it, as far as it has said so."""
-        return dataset in self._voters.heard.parts_of(self._node)
+        """Whether this node has published that it writes to the dataset."""
+        return dataset in self._voters.peer_records.participations(self._node)
 
-    async def apart(self, dataset: str) -> str | None:
-        """Why a node that is the only one left does not decide alone what several have voted before."""
-        if not await self._was_voted(dataset):
+    async def solo_refusal(self, dataset: str) -> str | None:
+        """Why the only node left does not decide alone: several nodes have voted before."""
+        if not await self._was_shared(dataset):
             return None
         return (
             "ground-truth was voted by several nodes and is not moved by one: give the dataset a remote of "
             f"its own (maoctl dataset update {dataset} --master URL), then: maoctl dataset alone {dataset}"
         )
 
-    async def _was_voted(self, dataset: str) -> bool:
-        """By several nodes; that is noted by a record being there, whatever can be read of it."""
+    async def _was_shared(self, dataset: str) -> bool:
+        """Known by a record being there, readable or not."""
         try:
             return await self._shared.get(dataset) is not None
         except RecordUnreadable:
             return True
 
     async def remark(self, dataset: str, *, has_tick: bool) -> str | None:
-        """What is to be known of a snapshot for good; a vote to come, or an outage, passes by itself."""
+        """What to note with a snapshot for good; a vote to come, or an outage, passes by itself."""
         try:
             nodes = set(await self._nodes(dataset)) | {self._node}
         except Unavailable:
             return None
         if len(nodes) == 1:
-            return await self.apart(dataset)
+            return await self.solo_refusal(dataset)
         return None if has_tick else f"{len(nodes)} nodes vote on ground-truth by ticks; this run has none"
 
     async def go_alone(self, dataset: str) -> None:
-        """Lets this node alone decide a dataset that was voted before, once nobody else takes part any more.
+        """Lets this node decide a dataset alone that several have voted before.
 
-        Raises Conflict while others do, and Unavailable.
+        Raises Conflict while other nodes take part, and Unavailable.
         """
         nodes = await self._nodes(dataset)
         if vote_needed(self._node, nodes) is not None:
@@ -144,127 +156,98 @@ class DatasetSharing:
         await self._shared.delete(dataset)
 
     async def _nodes(self, dataset: str) -> list[str]:
-        seen = self._voters.seen(dataset)
-        if seen is not None:
-            return seen
-        found = await self._voters.ask(dataset)
-        if vote_needed(self._node, found) is None and await self._was_voted(dataset):  # copies may lack some
+        cached = self._voters.cached(dataset)
+        if cached is not None:
+            return cached
+        found = await self._voters.fetch(dataset)
+        if vote_needed(self._node, found) is None and await self._was_shared(dataset):  # copies may lack some
             raise Unavailable("It is not known yet who takes part.", code="voters-unknown")
         return found
 
 
 def vote_needed(node: str, nodes: Sequence[str]) -> str | None:
-    """Pure: more nodes than this one have a say."""
+    """Why a vote is needed: other nodes vote as well. Pure."""
     if set(nodes) <= {node}:
         return None
     return f"ground-truth is for {len(set(nodes) | {node})} nodes to agree on, it is not moved by one"
 
 
-log = get_logger(__name__)
-
-RETRY_PAUSE, MAX_RETRY_PAUSE = (
-    1.0,
-    10.0,
-)  # seconds between tries while the federation does not answer or refuses
-
-
 class ParticipationPublisher:
-    """`enrolments`, the mirror of this node's, has to run beside this, as those of `voters`."""
+    """Publishes in which datasets this node takes part: those that its enrolments write to, no more, no less.
+
+    It also records in the node's own store which of them other nodes share. It works whenever an enrolment or
+    a participation changes, also by a switch to another federation store. `enrolments` must run beside it.
+    """
 
     def __init__(
         self,
         node: str,
         own: Store,
         voters: Voters,
-        rounds: RoundIndex,
+        index: RoundIndex,
         unreadable: Unreadable | None = None,
         conditions: Conditions | None = None,
     ) -> None:
-        self._guard = Guard("parts", conditions)
         self._node = node
-        heard = voters.heard
-        self._voters, self._rounds = voters, rounds
-        self._shared = Records(own, keys.shared_prefix(node), Shared)
-        self._noticed: set[str] = set()
+        self._voters, self._peers, self._index = voters, voters.peer_records, index
+        self._conditions = conditions
+        self._shared = Records(own, keys.shared_prefix(node), SharedDataset)
+        self._recorded_as_shared: set[str] = set()
         enrolments = Records(own, keys.enrolments_prefix(node), Enrolment, unreadable)
         self.enrolments = Mirror(enrolments, conditions=conditions)
-        self._heard = heard
-        self._records = Records(heard.mirror.records.store, keys.parts_prefix(node), Part)
-        self._some = asyncio.Event()
-        rounds.on_first(self._some_rounds)
-        self.enrolments.subscribe(lambda _: self._some.set())
-        heard.mirror.subscribe(self._said)
-        voters.members.subscribe(lambda _: self._some.set())
+        self._records = Records(self._peers.mirror.records.store, keys.parts_prefix(node), Participation)
+        self._wake = asyncio.Event()
+        index.on_first(self._changed)
+        self.enrolments.subscribe(self._changed)
+        voters.members.subscribe(self._changed)
+        self._peers.mirror.subscribe(self._peer_record_changed)
 
-    def _said(self, name: str) -> None:
+    def _changed(self, _: str) -> None:
+        self._wake.set()
+
+    def _peer_record_changed(self, name: str) -> None:
         if participation_of(name) is not None:
-            self._some.set()
-
-    def _some_rounds(self, _: str) -> None:
-        self._some.set()
+            self._wake.set()
 
     async def run(self) -> None:
         """Works until cancelled."""
-        outage, tries = Outage(), 0
-        self._some.set()
-        while True:
-            await self._some.wait()
-            await self.enrolments.synced.wait()
-            await self._voters.known()
-            self._some.clear()
-            try:
-                done = await self._keep()
-                outage.over()
-                self._guard.worked("")
-            except MaoError as error:
-                done = False
-                if outage.is_news():
-                    log.warning("parts.postponed", code=error.code, error=error.detail)
-            except Exception as error:  # noqa: BLE001 (it is tried again, whatever it was)
-                done = False
-                self._guard.failed("", error)
-            tries = 0 if done else tries + 1
-            if not done:
-                pause = Backoff(RETRY_PAUSE, MAX_RETRY_PAUSE).pause(tries)
-                asyncio.get_running_loop().call_later(pause, self._some.set)
+        await every(
+            None,
+            self._publish,
+            name="parts",
+            wake=self._wake,
+            conditions=self._conditions,
+            away=Backoff(1.0, 10.0),
+            outages=MaoError,
+        )
 
-    async def _keep(self) -> bool:
-        """Whether what was missing or too much is so no more."""
-        wanted, said = self._wanted(), self._heard.parts_of(self._node)
-        await self._remember(wanted)
-        for dataset in sorted(said - wanted.keys()):
+    async def _publish(self) -> None:
+        await self.enrolments.synced.wait()
+        await self._voters.wait_synced()
+        wanted, published = self._wanted(), self._peers.participations(self._node)
+        await self._record_shared(wanted)
+        for dataset in sorted(published - wanted.keys()):
             await self._records.delete(dataset)
             log.info("part.ended", dataset=dataset)
-        done = [await self._declare(wanted[dataset]) for dataset in sorted(wanted.keys() - said)]
-        return all(done)
+        for dataset in sorted(wanted.keys() - published):
+            await self._records.put(dataset, wanted[dataset])
+            log.info("part.declared", dataset=dataset)
 
-    async def _remember(self, ours: Iterable[str]) -> None:
-        """Which datasets several have voted: should this node be left alone, it does not decide them."""
-        for dataset in ours:
-            others = set(self._voters.seen(dataset) or ()) - {self._node}
+    async def _record_shared(self, datasets: Iterable[str]) -> None:
+        """Should this node be left alone, it must not decide a dataset that several have voted."""
+        for dataset in datasets:
+            others = set(self._voters.cached(dataset) or ()) - {self._node}
             if not others:
-                self._noticed.discard(dataset)
-            elif dataset not in self._noticed and self._rounds.of(dataset):
-                await self._shared.create(dataset, Shared(dataset=dataset))
-                self._noticed.add(dataset)
+                self._recorded_as_shared.discard(dataset)
+            elif dataset not in self._recorded_as_shared and self._index.of(dataset):
+                await self._shared.create(dataset, SharedDataset(dataset=dataset))
+                self._recorded_as_shared.add(dataset)
 
-    def _wanted(self) -> dict[str, Part]:
-        wanted: dict[str, Part] = {}
+    def _wanted(self) -> dict[str, Participation]:
+        wanted: dict[str, Participation] = {}
         for _, stored in self.enrolments.items():
             since = stored.record.enrolled_at
             for name in {step.output.name for step in stored.record.steps}:
                 if name not in wanted or since < wanted[name].since:
-                    wanted[name] = Part(dataset=name, since=since)
+                    wanted[name] = Participation(dataset=name, since=since)
         return wanted
-
-    async def _declare(self, part: Part) -> bool:
-        """False where the write lost a race, say against another store's coming into force."""
-        if await self._records.create(part.dataset, part) is not None:
-            log.info("part.declared", dataset=part.dataset)
-            return True
-        there = await self._records.store.get(keys.part(self._node, part.dataset))
-        if there is None:
-            return False
-        if parse_participation(there) is not None:  # it will be heard
-            return True
-        return await self._records.replace(part.dataset, part, there.revision) is not None

@@ -1,15 +1,11 @@
 """What runs have to announce to rounds, and the watermark up to which all of it has been announced.
 
-What a run brings to rounds: pure.
-
-Up to which tick this node has said all that it had to say of a pipeline's step, and the rounds have ended.
-
-A node says each thing once. That it has said a thing is known as long as it lies in the federation's store;
-from there it goes a day after the round's end, and with it the round, while the run may stay for months. So
-what has passed is written down in the node's own store, where nobody else writes and where the runs lie that
-it is about: what becomes of one becomes of the other. Only an end that this node has seen moves it, and never
-past a tick of which it has something to say: after an outage it is all said, however old. It is about what
-was done by then: what a backfill or another try brings to an old tick is news.
+A node announces each thing once. That it has done so is known while the announcement lies in the federation
+store, from where it is removed a day after the round's end, as is the round; the run may stay for months. So
+a watermark for each pipeline and step lies in the node's own store, beside the runs that it is about. Only
+the end of a round that this node has seen moves it, never past a tick of which something is still to be
+announced: after an outage all of it is, however old. It covers what was done by then: what a backfill or a
+retry brings to an old tick is announced.
 """
 
 from __future__ import annotations
@@ -22,19 +18,18 @@ from datetime import datetime, timedelta
 from mao_datamgmt.context import Context
 from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.logs import get_logger
 from mao_shared.models import (
     Abstention,
     Announcement,
-    Passage,
     ResolvedStep,
     Round,
     Run,
-    Shared,
+    SharedDataset,
     StepRun,
+    Watermark,
     round_id,
 )
-from mao_shared.reconcile import Backoff, Guard, every, wait_at_most
+from mao_shared.reconcile import Backoff, Guard, every
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 from mao_shared.store import Records, Store, Unreadable
 
@@ -42,29 +37,30 @@ from .decide import MAX_TICK_AGE
 from .validation import PEER_RECORDS_KEPT, has_matching_id
 from .view import RoundIndex
 
+WATERMARK_PERIOD = 600.0  # seconds between two looks at what has ended
+SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # of a round's end; before that nothing of it is removed
+
 
 @dataclass(frozen=True, slots=True)
 class PendingAnnouncement:
-    """An announcement to make. `done_at`: since when there is something to say.
-
-    `ready`: False while its commit is on this node only.
-    """
+    """`done_at`: when the step, or its run, ended. `ready`: False while its commit is not at the remote."""
 
     announcement: Announcement
     done_at: datetime
     ready: bool = True
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
+        """Dataset and round."""
         return self.announcement.dataset, self.announcement.round
 
 
 def pending_announcements(
     run: Run, enrolled: Sequence[ResolvedStep], now: datetime
 ) -> list[PendingAnnouncement]:
-    """What is to be said for each step that has ended; nothing for a run that belongs to no tick.
+    """For each step that has ended; none for a run that belongs to no tick. Pure.
 
-    `enrolled`: the pipeline's steps, for a tick that was missed and has none itself.
+    `enrolled`: the pipeline's steps, for a missed tick, whose run has none.
     """
     if run.scheduled_for is None or run.reproduces is not None:
         return []
@@ -82,7 +78,7 @@ def _of_step(run: Run, step: StepRun, now: datetime) -> PendingAnnouncement | No
         commit = step.snapshot or step.base_commit
         if commit is None:
             return None
-        ready = step.pushed or step.snapshot is None  # what it was laid from is at the remote
+        ready = step.pushed or step.snapshot is None  # else its base, which is at the remote
         done_at = step.times.get(StepPhase.SUCCEEDED, run.created_at)
         return PendingAnnouncement(_announcement(run, step.spec, now, commit=commit), done_at, ready)
     if run.phase not in RUN_ENDED and step.phase is not StepPhase.SKIPPED:
@@ -98,8 +94,8 @@ def _ended(run: Run) -> datetime:
 
 def _abstention(run: Run, step: StepRun) -> Abstention:
     error = step.error or run.error
-    said = error.detail if error is not None else step.waiting or run.reason or ""
-    detail = f"the step ended as {step.phase}" + (f": {said}" if said else "")
+    reason = error.detail if error is not None else step.waiting or run.reason or ""
+    detail = f"the step ended as {step.phase}" + (f": {reason}" if reason else "")
     return Abstention(reason="failed", detail=detail[:2000])
 
 
@@ -111,7 +107,7 @@ def _announcement(
     commit: str | None = None,
     abstains: Abstention | None = None,
 ) -> Announcement:
-    assert run.scheduled_for is not None  # noqa: S101 (the caller has looked)
+    assert run.scheduled_for is not None  # noqa: S101 (the caller has checked)
     return Announcement(
         dataset=step.output.name,
         round=round_id(run.scheduled_for, run.pipeline, step.name),
@@ -125,123 +121,103 @@ def _announcement(
     )
 
 
-log = get_logger(__name__)
-
-WATERMARK_PERIOD = 600.0  # seconds between two looks at what has ended
-
-PAUSE = 1.0  # seconds between two tries while the node's own store is away
-
-SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # before that nothing of a round has gone
-
-
 class Watermarks:
-    """`pending`: what this node has still to say. `begin` is called once that is complete."""
+    """`pending`: what this node has still to announce. `start` is called once that is complete."""
 
     def __init__(
         self,
         context: Context,
         own: Store,
-        rounds: RoundIndex,
+        index: RoundIndex,
         pending: Mapping[tuple[str, str], PendingAnnouncement],
         unreadable: Unreadable | None = None,
         conditions: Conditions | None = None,
     ) -> None:
+        self._clock = context.clock
+        self._index = index
+        self._pending = pending
         self._conditions = conditions
         self._guard = Guard("rounds-passed", conditions)
-        self._clock = context.clock
-        self._records = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        self._rounds = rounds
-        self._pending = pending
-        self._passed: dict[str, dict[str, Passage]] = {}  # dataset → pipeline/step
-        self._ours: set[tuple[str, str]] = set()
-        self.begun = False
-        self._new: set[str] = set()  # datasets of which something is to be written down
-        self._some = asyncio.Event()
-        rounds.on_gone(self._gone)
+        self._records = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
+        self._watermarks: dict[str, dict[str, Watermark]] = {}  # dataset → pipeline/step
+        self._tracked: set[tuple[str, str]] = set()  # dataset and pipeline/step
+        self._changed: set[str] = set()  # datasets whose watermarks are to be written
+        self._wake = asyncio.Event()
+        self.started = False
+        index.on_removed(lambda round_: self._advance(round_, self._clock.now()))
 
     def covers(self, due: PendingAnnouncement) -> bool:
-        known = self._passed.get(due.announcement.dataset, {}).get(_series(due.announcement))
+        known = self._watermarks.get(due.announcement.dataset, {}).get(_series(due.announcement))
         return known is not None and due.announcement.tick <= known.tick and due.done_at <= known.ended_at
 
-    def is_ours(self, said: Announcement) -> None:
-        """Takes note that this node has something to say in such rounds: of others nothing is kept."""
-        self._ours.add((said.dataset, _series(said)))
+    def track(self, announcement: Announcement) -> None:
+        """This node announces to such rounds; of others no watermark is kept."""
+        self._tracked.add((announcement.dataset, _series(announcement)))
 
-    def begin(self) -> None:
-        self.begun = True
-        self._some.set()
+    def start(self) -> None:
+        self.started = True
+        self._wake.set()
 
     async def load(self) -> None:
         """Raises Unavailable."""
         for name, record in (await self._records.by_name()).items():
-            self._passed[name] = dict(record.passed)
-            self._ours.update((name, each) for each in record.passed)
+            self._watermarks[name] = dict(record.passed)
+            self._tracked.update((name, series) for series in record.passed)
 
     async def run(self) -> None:
         """Works until cancelled."""
         await every(
-            0.0, self._keep, name="rounds-passed", conditions=self._conditions, away=Backoff(PAUSE, PAUSE)
+            WATERMARK_PERIOD,
+            self._update,
+            name="rounds-passed",
+            wake=self._wake,
+            conditions=self._conditions,
+            away=Backoff(1.0, 1.0),
         )
 
-    async def _keep(self) -> None:
-        await wait_at_most(self._some, WATERMARK_PERIOD)
-        self._some.clear()
-        try:
-            self.look()
-            await self._write_down()
-        except Exception:
-            self._some.set()
-            raise
+    async def _update(self) -> None:
+        self.look()
+        for dataset in list(self._changed):
+            with self._guard.item(dataset):
+                await self._write(dataset)
 
     def look(self) -> None:
-        """Takes in what has ended long enough ago, before it goes while this node is down."""
+        """Takes in rounds that ended long enough ago, before they are removed while this node is down."""
         now = self._clock.now()
-        for dataset in {dataset for dataset, _ in self._ours}:
-            for each in reversed(self._rounds.of(dataset).values()):  # the newest first, by and large
-                ended = each.record.ended_at
+        for dataset in {dataset for dataset, _ in self._tracked}:
+            for stored in reversed(self._index.of(dataset).values()):  # by and large the newest first
+                ended = stored.record.ended_at
                 if ended is not None and now - ended > SETTLED_AFTER:
-                    self._pass(each.record, now)
+                    self._advance(stored.record, now)
 
-    def _gone(self, round_: Round) -> None:
-        self._pass(round_, self._clock.now())
-
-    def _pass(self, round_: Round, now: datetime) -> None:
-        of, ended = _series(round_), round_.ended_at
-        if not self.begun or ended is None or (round_.dataset, of) not in self._ours:
+    def _advance(self, round_: Round, now: datetime) -> None:
+        series, ended = _series(round_), round_.ended_at
+        if not self.started or ended is None or (round_.dataset, series) not in self._tracked:
             return
         if not has_matching_id(round_) or max(round_.tick, ended) > now:
             return
-        passed = self._passed.setdefault(round_.dataset, {})
-        known = passed.get(of) or Passage(tick=round_.tick, ended_at=ended)
-        new = Passage(tick=max(known.tick, round_.tick), ended_at=max(known.ended_at, ended))
-        if new == passed.get(of) or self._has_to_say(round_):
+        watermarks = self._watermarks.setdefault(round_.dataset, {})
+        known = watermarks.get(series) or Watermark(tick=round_.tick, ended_at=ended)
+        new = Watermark(tick=max(known.tick, round_.tick), ended_at=max(known.ended_at, ended))
+        if new == watermarks.get(series) or self._is_pending(round_):
             return
-        passed[of] = new
-        self._new.add(round_.dataset)
-        self._some.set()
+        watermarks[series] = new
+        self._changed.add(round_.dataset)
+        self._wake.set()
 
-    def _has_to_say(self, round_: Round) -> bool:
-        pending = (due.announcement for due in self._pending.values())
+    def _is_pending(self, round_: Round) -> bool:
+        """Whether anything is still to be announced for the round's tick, or an earlier one."""
+        announcements = (due.announcement for due in self._pending.values())
         return any(
-            said.dataset == round_.dataset and _series(said) == _series(round_) and said.tick <= round_.tick
-            for said in pending
+            each.dataset == round_.dataset and _series(each) == _series(round_) and each.tick <= round_.tick
+            for each in announcements
         )
 
-    async def _write_down(self) -> None:
+    async def _write(self, dataset: str) -> None:
         oldest = self._clock.now() - MAX_TICK_AGE - timedelta(days=1)
-        for dataset in list(self._new):
-            with self._guard.item(dataset):
-                await self._write_of(dataset, oldest)
-
-    async def _write_of(self, dataset: str, oldest: datetime) -> None:
-        stored = await self._records.get(dataset)
-        passed = {of: each for of, each in self._passed[dataset].items() if each.tick > oldest}
-        if stored is not None and stored.record.passed != passed:
-            record = stored.record.model_copy(update={"passed": passed})
-            if await self._records.replace(dataset, record, stored.revision) is None:
-                self._some.set()
-                return
-        self._new.discard(dataset)
+        passed = {series: each for series, each in self._watermarks[dataset].items() if each.tick > oldest}
+        await self._records.update(dataset, lambda shared: shared.model_copy(update={"passed": passed}))
+        self._changed.discard(dataset)
 
 
 def _series(of: Round | Announcement) -> str:

@@ -1,9 +1,4 @@
-"""What people are shown of rounds: their live state, and alarms.
-
-Rounds as they stand, for people to look at: pure.
-
-Alarms about rounds, each raised once on every node that has a say.
-"""
+"""What people are shown of rounds: their live state, and alarms."""
 
 from __future__ import annotations
 
@@ -16,6 +11,9 @@ from mao_shared.models import Alarm, Announcement, Attestation, Listing, Round
 from mao_shared.models.round import ROUND_ENDED, LiveRound
 from mao_shared.store import Stored
 
+from .peer_records import current_attestations
+
+ALARM_MAX_AGE = timedelta(days=7)  # age of a round's end beyond which no alarm is raised
 PhaseFilter = Literal["live", "open", "closed", "decided", "undecided"]
 
 
@@ -25,27 +23,23 @@ def live_round(
     attested: Mapping[str, Stored[Attestation]],
     others: Sequence[Round] = (),
 ) -> LiveRound:
-    """`others`: the dataset's rounds that go on."""
-    said = {node: each.record.commit for node, each in announced.items() if node in round_.nodes}
-    votes = {
-        node: each.record
-        for node, each in attested.items()
-        if node in round_.nodes and each.record.attempt == round_.attempt
-    }
+    """Pure. `others`: the dataset's rounds that have not ended."""
+    commits = {node: each.record.commit for node, each in announced.items() if node in round_.nodes}
+    votes = current_attestations(round_, attested)
     fields = {name: getattr(round_, name) for name in Round.model_fields}
     return LiveRound(
         **fields,
         needed_nodes=round_.needed,
-        announced=said,
-        silent=[node for node in round_.nodes if node not in said and node not in round_.commits],
+        announced=commits,
+        silent=[node for node in round_.nodes if node not in commits and node not in round_.commits],
         computed={node: vote.commit for node, vote in votes.items()},
         missing={node: vote.missing for node, vote in votes.items() if vote.commit is None},
-        waits_for=_waits_for(round_, said, others),
+        waits_for=_waits_for(round_, commits, others),
     )
 
 
-def _waits_for(round_: Round, said: Mapping[str, str | None], others: Sequence[Round]) -> str | None:
-    if round_.phase != "open" or any(node not in said for node in round_.nodes):
+def _waits_for(round_: Round, commits: Mapping[str, str | None], others: Sequence[Round]) -> str | None:
+    if round_.phase != "open" or any(node not in commits for node in round_.nodes):
         return None
     before = [each for each in others if each.phase == "closed" or each.tick < round_.tick]
     return min((each.id for each in before if each.id != round_.id), default=None)
@@ -58,7 +52,7 @@ def matches_filter(round_: Round, dataset: str | None, phase: PhaseFilter | None
 
 
 def page_of_rounds(rounds: Sequence[Round], limit: int, cursor: str | None) -> Listing[Round]:
-    """The newest first. `cursor`: where the page before has ended; any text is understood."""
+    """The newest first. `cursor`: the end of the page before; any text is accepted."""
     ordered = sorted(rounds, key=_sort_key, reverse=True)
     left = [each for each in ordered if cursor is None or _sort_key(each) < cursor]
     more = len(left) > limit
@@ -69,19 +63,19 @@ def _sort_key(round_: Round) -> str:
     return f"{round_.id} {round_.dataset}"
 
 
-ALARM_MAX_AGE = timedelta(days=7)  # age of a round's end beyond which nobody is alarmed by it
-
-
 class RoundAlarms:
-    """`raise_alarm` raises an alarm that was raised before no second time."""
+    """Alarms about rounds, each raised once on every node that votes in them.
+
+    `raise_alarm`: does nothing for an id that was raised before.
+    """
 
     def __init__(self, context: Context, raise_alarm: Callable[[Alarm], Awaitable[object]]) -> None:
         self._context = context
         self._raise = raise_alarm
-        self._told: set[str] = set()
+        self._raised: set[str] = set()
 
-    async def about(self, round_: Round) -> None:
-        """Of a round that came to nothing."""
+    async def undecided(self, round_: Round) -> None:
+        """Raises an alarm if the round ended undecided."""
         if self._is_news(round_) and round_.phase == "undecided":
             await self._once(
                 round_,
@@ -90,12 +84,12 @@ class RoundAlarms:
                 f"Further ones of that day are listed by: maoctl vote status {round_.dataset}",
             )
 
-    async def caught(self, round_: Round, others: Mapping[str, str]) -> None:
-        """What this node itself has found nodes to do: node → what."""
+    async def violations(self, round_: Round, nodes: Mapping[str, str]) -> None:
+        """What this node itself has found others to do: node → what."""
         if not self._is_news(round_):
             return
-        for node, words in others.items():
-            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {words}."
+        for node, what in nodes.items():
+            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {what}."
             await self._once(round_, f"{round_.id}.{node}", detail)
 
     def _is_news(self, round_: Round) -> bool:
@@ -103,28 +97,28 @@ class RoundAlarms:
         return self._context.node in round_.nodes and now - (round_.ended_at or now) <= ALARM_MAX_AGE
 
     async def moved_by_others(self, round_: Round, known: str | None, tip: str | None) -> None:
-        """Ground truth is not where the last round has left it."""
+        """Ground truth is not where the last round left it."""
         if known == tip:
             return
         at = "gone" if tip is None else f"at {tip[:10]}"
         await self._once(
             round_,
             f"{round_.tick:%Y%m%dT%H%M%SZ}.moved.{round_.dataset}.{(tip or 'gone')[:10]}",
-            f"The ground truth of dataset {round_.dataset} is {at}, where the last round had left it at "
-            f"{(known or 'nothing')[:10]}: somebody has pushed to it. The next rounds build upon it.",
+            f"The ground truth of dataset {round_.dataset} is {at}, but the last round left it at "
+            f"{(known or 'nothing')[:10]}: somebody has pushed to it. The next rounds build on it.",
         )
 
-    async def unfounded(self, round_: Round, words: str) -> None:
-        """The round's record says what is not so; etcd does not tell who wrote it."""
+    async def false_record(self, round_: Round, claim: str) -> None:
+        """The round's record claims what is not so; etcd does not tell who wrote it."""
         await self._once(
             round_,
             f"{round_.id}.unfounded",
-            f"Round {round_.id} of dataset {round_.dataset} {words}: some node writes what is not so. "
-            "It is put right.",
+            f"Round {round_.id} of dataset {round_.dataset} {claim}: some node writes false records. "
+            "The round was reset.",
         )
 
     async def _once(self, round_: Round, alarm_id: str, detail: str) -> None:
-        if alarm_id in self._told:
+        if alarm_id in self._raised:
             return
         await self._raise(
             Alarm(
@@ -138,4 +132,4 @@ class RoundAlarms:
                 detail=detail,
             )
         )
-        self._told.add(alarm_id)
+        self._raised.add(alarm_id)

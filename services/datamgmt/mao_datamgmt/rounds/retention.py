@@ -1,12 +1,12 @@
 """How long rounds stay in the federation store; what they decided is in the datasets for good.
 
-A round goes only when no node has anything under its name any more, else the next to see that would open it
-again, and not before all have had time to see its end (passed.py). A node clears away what it has said
-itself. For nodes that have no say in the dataset any more, and may be gone, those do it that may: core nodes,
-and all where the store knows no users.
+A round is removed only when no node has a peer record about it any more, else the next node to see that would
+open it again, and not before all have had time to see its end (pending.py). A node removes its own peer
+records. Those of nodes that do not take part in the dataset any more, and may be gone, are removed by nodes
+that are allowed to: core nodes, and all where the store has no users.
 
-What was said about the rounds that were decided last stays: by it a node knows where ground truth has to be,
-which snapshots are outdated (look.py), and which ticks are over (past.py).
+Peer records about the rounds decided last stay: from them a node knows where ground truth must be, which
+snapshots are outdated (remote.py), and which ticks are over (validation.py).
 """
 
 from __future__ import annotations
@@ -17,64 +17,79 @@ from datetime import datetime, timedelta
 
 from mao_datamgmt.context import Context
 from mao_shared import keys
+from mao_shared.conditions import Conditions
 from mao_shared.errors import Forbidden
 from mao_shared.models import Round
 from mao_shared.models.round import ROUND_ENDED
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Mirror, every
 
 from .decide import MAX_TICK_AGE, round_order
 from .peer_records import PeerRecords
 from .validation import PEER_RECORDS_KEPT, AttestationsOf, is_decided_and_attested, latest_decided
+
+PERIOD = 600.0  # seconds
 
 
 class RoundRetention:
     """`keep`: how many ended rounds of a dataset stay at most."""
 
     def __init__(
-        self, context: Context, rounds: Mirror[Round], heard: PeerRecords, age: timedelta, keep: int
+        self,
+        context: Context,
+        rounds: Mirror[Round],
+        peers: PeerRecords,
+        age: timedelta,
+        keep: int,
+        conditions: Conditions | None = None,
     ) -> None:
         self._context = context
         self._rounds = rounds
-        self._heard = heard
+        self._peers = peers
         self._age, self._keep = age, keep
+        self._conditions = conditions
         self._store = rounds.records.store
 
+    async def run(self) -> None:
+        """Works until cancelled."""
+        await every(PERIOD, self.once, name="rounds-retention", conditions=self._conditions)
+
     async def once(self) -> None:
-        """Removes what is old now. Raises Unavailable: then the next time."""
-        if not (self._rounds.synced.is_set() and self._heard.mirror.synced.is_set()):
+        """Removes what is old now. Raises Unavailable."""
+        if not (self._rounds.synced.is_set() and self._peers.mirror.synced.is_set()):
             return
         now = self._context.clock.now()
         by_dataset: defaultdict[str, dict[str, Round]] = defaultdict(dict)
         for name, stored in self._rounds.items():
             dataset, _, round_id = name.partition("/")
             by_dataset[dataset][round_id] = stored.record
-        await self._clear_all(by_dataset, now)
+        await self._remove_peer_records(by_dataset, now)
         rounds = [each for those in by_dataset.values() for each in those.values()]
         for name in expired_rounds(rounds, now - self._age, self._keep):
             known = self._rounds.get(name)
-            if known is None or ended_recently(known.record, now) or self._heard.speaks_of(name):
+            if known is None or ended_recently(known.record, now) or self._peers.mentions(name):
                 continue
             await self._rounds.records.delete(name, known.revision)
 
-    async def _clear_all(self, by_dataset: Mapping[str, Mapping[str, Round]], now: datetime) -> None:
-        """Removes what was said of rounds long ago."""
-        may = True
-        for dataset in self._heard.datasets():
+    async def _remove_peer_records(
+        self, by_dataset: Mapping[str, Mapping[str, Round]], now: datetime
+    ) -> None:
+        may_others = True
+        for dataset in self._peers.datasets():
             rounds = by_dataset.get(dataset, {})
-            nodes = self._heard.parts(dataset)
-            stays = protected_rounds(list(rounds.values()), self._heard.votes, now)
-            for round_id in self._heard.rounds(dataset):
-                if round_id in stays or not peer_records_expired(round_id, rounds.get(round_id), now):
+            participants = self._peers.participants(dataset)
+            protected = protected_rounds(list(rounds.values()), self._peers.attestations, now)
+            for round_id in self._peers.round_ids(dataset):
+                if round_id in protected or not peer_records_expired(round_id, rounds.get(round_id), now):
                     continue
-                for node, key, revision in self._said(dataset, round_id):
+                for node, key, revision in self._peer_records_of(dataset, round_id):
                     if node == self._context.node:
                         await self._store.delete(key, revision)
-                    elif may and node not in nodes:
-                        may = await self._try(key, revision)
+                    elif may_others and node not in participants:
+                        may_others = await self._try_delete(key, revision)
 
-    def _said(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
-        """Node, key and revision of all that is there about a round."""
-        announced, attested = (of(dataset, round_id) for of in (self._heard.announced, self._heard.attested))
+    def _peer_records_of(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
+        """Node, key and revision of all peer records about a round."""
+        announced, attested = (of(dataset, round_id) for of in (self._peers.announced, self._peers.attested))
         found = [
             (node, keys.announcement(node, dataset, round_id), each.revision)
             for node, each in announced.items()
@@ -84,8 +99,8 @@ class RoundRetention:
             for node, each in attested.items()
         ]
 
-    async def _try(self, key: str, revision: int) -> bool:
-        """Whether this node may do so."""
+    async def _try_delete(self, key: str, revision: int) -> bool:
+        """Whether this node is allowed to."""
         try:
             await self._store.delete(key, revision)
         except Forbidden:
@@ -94,7 +109,7 @@ class RoundRetention:
 
 
 def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> bool:
-    """Pure. Where there is no round, the tick at the beginning of its id tells the age."""
+    """Pure. Without a round, the tick at the beginning of its id tells the age."""
     if round_ is not None:
         ended = round_.ended_at
         return ended is not None and now - max(ended, round_.tick) > PEER_RECORDS_KEPT
@@ -105,24 +120,26 @@ def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> 
 
 
 def ended_recently(round_: Round, now: datetime) -> bool:
-    """Pure. Whether a round has ended so lately that some node may not have seen it, and so has to stay."""
+    """Pure. Whether some node may not have seen the round's end yet."""
     return round_.ended_at is not None and abs(now - round_.ended_at) <= PEER_RECORDS_KEPT
 
 
-def protected_rounds(rounds: Sequence[Round], votes: AttestationsOf, now: datetime) -> set[str]:
-    """Pure. Rounds of a dataset of which everything stays: the last that nodes uphold as decided.
+def protected_rounds(rounds: Sequence[Round], attestations: AttestationsOf, now: datetime) -> set[str]:
+    """Pure. Rounds of a dataset whose peer records stay: the latest that are decided and attested.
 
-    That of each pipeline and step for as long as an earlier tick could be opened; for ever the last of all,
-    and the one that ground truth ends with, which may be of a tick of the past.
+    That of each pipeline and step for as long as an earlier tick could be opened; for ever the latest of all,
+    and the one that made the tip of ground truth, which may be of an earlier tick.
     """
-    last = sorted(latest_decided(rounds, votes).values(), key=round_order)
+    last = sorted(latest_decided(rounds, attestations).values(), key=round_order)
     bases = {each.base for each in rounds}
-    tips = {each.id for each in rounds if is_decided_and_attested(each, votes) and each.commit not in bases}
+    tips = {
+        each.id for each in rounds if is_decided_and_attested(each, attestations) and each.commit not in bases
+    }
     return tips | {each.id for each in last if each is last[-1] or now - each.tick < MAX_TICK_AGE}
 
 
 def expired_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:
-    """Names of those that may go: ended, and old or beyond `keep`; a dataset's last decided one stays."""
+    """Pure. Names of those ended that are old or beyond `keep`; a dataset's latest decided one stays."""
     by_dataset: defaultdict[str, list[Round]] = defaultdict(list)
     for each in rounds:
         if each.phase in ROUND_ENDED:

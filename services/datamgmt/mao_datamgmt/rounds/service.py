@@ -12,14 +12,13 @@ from mao_datamgmt.executor import GitExecutor
 from mao_datamgmt.settings import DataSettings
 from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
 from mao_shared.models.round import LiveRound
-from mao_shared.reconcile import Mirror, every
+from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store, Unreadable
 
 from .announcer import Announcer
-from .compute import ComputeVote, VoteProcesses
+from .compute import VoteProcesses
 from .controller import RoundController, StoreHealth
 from .executor import RoundExecutor
 from .input_gate import InputGate
@@ -30,10 +29,7 @@ from .retention import RoundRetention
 from .validation import RoundRecords
 from .view import RoundIndex
 
-log = get_logger(__name__)
-
 CONCURRENT_VOTES = 1  # votes of one node that are computed at the same time
-RETENTION_PERIOD = 600.0  # seconds
 
 
 class RoundService:
@@ -43,103 +39,67 @@ class RoundService:
         self,
         settings: DataSettings,
         context: Context,
-        works: GitExecutor,
-        agreement: DatasetSharing,
+        git: GitExecutor,
+        sharing: DatasetSharing,
         voters: Voters,
         runs: Mirror[Run],
         own: Store,
         federation: Store,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
-        vote: ComputeVote | None = None,
         *,
         unreadable: Unreadable | None = None,
         conditions: Conditions | None = None,
     ) -> None:
-        self._conditions = conditions
-        self.mirror = Mirror(
-            RoundRecords(federation, keys.all_rounds(), Round, unreadable),
-            drop_unreadable=True,
-            conditions=conditions,
-        )
-        self.by_dataset = RoundIndex(self.mirror)
-        self.heard, self.voters = voters.heard, voters
-        self._parts = ParticipationPublisher(
-            context.node, own, voters, self.by_dataset, unreadable, conditions
-        )
+        records = RoundRecords(federation, keys.all_rounds(), Round, unreadable)
+        self.mirror = Mirror(records, drop_unreadable=True, conditions=conditions)
+        self.index = index = RoundIndex(self.mirror)
+        self.peer_records, self.voters = voters.peer_records, voters
+        self.participation = ParticipationPublisher(context.node, own, voters, index, unreadable, conditions)
         grace = timedelta(seconds=settings.round_grace)
-        enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
-        self.steady = StoreHealth(federation, context.clock, grace, conditions)
-        self.truths = InputGate(agreement, self.by_dataset, context.clock, grace)
+        self.health = StoreHealth(federation, context.clock, grace, conditions)
+        self.input_gate = InputGate(sharing, index, context.clock, grace)
         self.announcer = Announcer(
-            context,
-            works,
-            agreement,
-            runs,
-            own,
-            self.heard,
-            self.mirror,
-            self.by_dataset,
-            unreadable,
-            conditions,
+            context, git, sharing, runs, own, self.peer_records, index, unreadable, conditions
         )
-        tell = RoundAlarms(context, raise_alarm)
-        self.acts = RoundExecutor(
-            context,
-            works,
-            self.mirror,
-            self.heard,
-            vote or VoteProcesses(asyncio.Semaphore(CONCURRENT_VOTES)),
-            tell,
-        )
+        alarms = RoundAlarms(context, raise_alarm)
+        processes = VoteProcesses(asyncio.Semaphore(CONCURRENT_VOTES))
+        self.executor = RoundExecutor(context, git, self.mirror, self.peer_records, processes, alarms)
+        enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self.controller = RoundController(
-            context.node,
-            agreement,
-            voters,
-            enrolments,
-            self.heard,
-            self.mirror,
-            self.by_dataset,
-            self.steady,
-            self.acts,
-            tell,
-            conditions,
+            context.node, sharing, voters, enrolments, index, self.health, self.executor, alarms, conditions
         )
         age = timedelta(days=settings.keep_rounds_days)
-        self._retention = RoundRetention(context, self.mirror, self.heard, age, settings.keep_rounds)
+        self.retention = RoundRetention(
+            context, self.mirror, self.peer_records, age, settings.keep_rounds, conditions
+        )
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run for as long as the app is up."""
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs for as long as the app is up."""
         return [
             self.mirror.run(),
-            self.heard.mirror.run(),
+            self.peer_records.mirror.run(),
             self.voters.members.run(),
-            self._parts.enrolments.run(),
-            self._parts.run(),
-            self.steady.run(),
+            self.participation.enrolments.run(),
+            self.participation.run(),
+            self.health.run(),
             self.announcer.run(),
             self.controller.run(),
-            self._retain(),
+            self.retention.run(),
         ]
 
     def live(
         self, dataset: str | None, phase: PhaseFilter | None, limit: int, cursor: str | None
     ) -> Listing[LiveRound]:
         """Rounds as this node last saw them, the newest first."""
-        asked = [
-            each.record for _, each in self.mirror.items() if matches_filter(each.record, dataset, phase)
-        ]
-        found = page_of_rounds(asked, limit, cursor)
-        return Listing(items=[self._live(each) for each in found.items], cursor=found.cursor)
+        rounds = [stored.record for _, stored in self.mirror.items()]
+        matching = [each for each in rounds if matches_filter(each, dataset, phase)]
+        page = page_of_rounds(matching, limit, cursor)
+        return Listing(items=[self._live(each) for each in page.items], cursor=page.cursor)
 
     def _live(self, round_: Round) -> LiveRound:
-        announced = self.heard.announced(round_.dataset, round_.id)
-        attested, others = self.heard.attested(round_.dataset, round_.id), []
+        announced = self.peer_records.announced(round_.dataset, round_.id)
+        attested, others = self.peer_records.attested(round_.dataset, round_.id), []
         if round_.phase == "open":
-            rounds = (each.record for each in self.by_dataset.of(round_.dataset).values())
+            rounds = (stored.record for stored in self.index.of(round_.dataset).values())
             others = [each for each in rounds if matches_filter(each, None, "live")]
         return live_round(round_, announced, attested, others)
-
-    async def _retain(self) -> None:
-        await every(
-            RETENTION_PERIOD, self._retention.once, name="rounds-retention", conditions=self._conditions
-        )

@@ -1,22 +1,9 @@
 """Which parts of a round's record can be trusted, and whether a tick without a round is over. Pure.
 
-What of a round's record is to be believed: pure.
-
-Any member of the federation can write any round. So a record that lies where no round of its tick belongs is
-none, a round that goes on has the nodes and the definition that its dataset has and times that can be true,
-and none has ended but as nodes say under their own names. One that differs is put right by whoever sees it.
-
-Whether a tick that has no round is over, or only had none yet: pure.
-
-Rounds leave the store, and runs outlive them, so that there is no round proves nothing. Nor does age: after
-an outage of the federation, ticks of many days are new, and wait to be decided in their order. What proves
-it is a later round of the same pipeline and step that most of its nodes uphold as decided, and that was
-computed long after this node's step was done. A step is done in the order of its ticks and announced in that
-order, so whoever had a voice in the later round had said before what it brings to the earlier one; where
-enough of them brought something, the earlier round was opened then, and closed first. So it was decided and
-has gone, or it had no quorum. A tick made up for since, by a backfill or another try, is not over by that. A
-round's record proves nothing here, as any member can write one; attestations do, and those of the last such
-rounds stay for it (retain.py).
+Any member of the federation can write any round. So a record in the place of another tick's round counts as
+unreadable; a round that has not ended must have the nodes and the definition of its dataset and plausible
+times; and one has only ended if nodes attest that under their own prefixes. Whoever sees one that differs
+resets it.
 """
 
 from __future__ import annotations
@@ -32,12 +19,14 @@ from mao_shared.store.unreadable import Misplaced
 from .view import RoundView
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)  # by which the clocks of two nodes may differ
-
-PROPAGATION_TIME = timedelta(seconds=5)  # of a round's beginning, and a tenth of its time, it is heard of
+PROPAGATION_TIME = timedelta(seconds=5)  # and a tenth of its period: until a round's opening is known to all
+PEER_RECORDS_KEPT = timedelta(days=1)  # after a round has ended; late attestations are still compared
+Series = tuple[str, str]  # pipeline and step
+AttestationsOf = Callable[[Round], Mapping[str, Attestation]]
 
 
 class RoundRecords(Records[Round]):
-    """Rounds; what lies under another name than its own, or than its tick gives it, counts as unreadable."""
+    """One whose key is not that of its id, or whose id is not that of its tick, counts as unreadable."""
 
     def check(self, entry: Entry, record: Round) -> None:
         """Raises Misplaced."""
@@ -52,7 +41,7 @@ def has_matching_id(round_: Round) -> bool:
 
 
 def repaired(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
-    """A round that nothing is agreed on yet, begun again as it has to be; None where it is in order."""
+    """The round reset to what its dataset says, if it is not agreed on yet; None where it is in order."""
     if round_.commit is not None or round_.phase not in ("open", "closed"):
         return None
     span = timedelta(seconds=_definition(dataset).deadline)
@@ -68,14 +57,14 @@ def repaired(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
 
 
 def pins_each_node_once(round_: Round) -> bool:
-    """Whether a closed round says of each of its nodes either what it brings or why it brings nothing, and
-    speaks of no others: each that it pins would have a vote.
+    """Whether a closed round has either a commit or an abstention of each of its nodes, and of no others,
+    who would have a vote by that.
     """
     return sorted([*round_.commits, *round_.abstained]) == sorted(round_.nodes)
 
 
 def reset(round_: Round, dataset: Dataset, now: datetime) -> Round:
-    """The round as its dataset has it, with the whole time to announce, whatever was said of it before."""
+    """The round open again as its dataset says, with the whole time to announce."""
     return round_.changed(
         phase="open",
         attempt=round_.attempt + 1,
@@ -102,41 +91,31 @@ def _definition(dataset: Dataset) -> VoteDefinition:
 
 
 def announcement_period(round_: Round) -> timedelta:
-    """For how long the round waits for snapshots."""
+    """For how long the round waits for announcements."""
     return timedelta(seconds=round_.definition.deadline)
 
 
-def closed_early(seen: RoundView, stored: Stored[Round]) -> bool:
-    """Whether a node is left out before its time was up, by this node's own clock, and had not spoken."""
-    round_, said = stored.record, seen.said(stored.record)
-    begun, closed = seen.since.get(round_.id), seen.closed.get(round_.id)
+def closed_early(view: RoundView, stored: Stored[Round]) -> bool:
+    """Whether a node that had not announced is left out before its time was up, by this node's own clock."""
+    round_, announced = stored.record, view.announcements(stored.record)
+    begun, closed = view.begun_at.get(round_.id), view.closed_at.get(round_.id)
     if begun is None or closed is None or round_.commit is not None:
         return False
-    out = (node for node in round_.nodes if node not in round_.commits)
-    silent = any(node not in said or said[node].revision > stored.revision for node in out)
-    return silent and closed < begun + announcement_period(round_) - min(
-        PROPAGATION_TIME + announcement_period(round_) / 10, MAX_CLOCK_SKEW
-    )
+    period = announcement_period(round_)
+    left_out = (node for node in round_.nodes if node not in round_.commits)
+    silent = any(node not in announced or announced[node].revision > stored.revision for node in left_out)
+    return silent and closed < begun + period - min(PROPAGATION_TIME + period / 10, MAX_CLOCK_SKEW)
 
 
 def is_attested(round_: Round, votes: Mapping[str, Attestation]) -> bool:
-    """Whether so many nodes attest what the round says is agreed as that takes; one alone never does."""
-    those = {node for node, vote in votes.items() if vote.commit == round_.commit and round_.commit}
-    return len(set(round_.nodes)) > 1 and len(those) >= round_.to_attest
+    """Whether enough of the round's nodes attest its commit; one alone is never enough."""
+    supporters = {node for node, vote in votes.items() if vote.commit == round_.commit and round_.commit}
+    return len(set(round_.nodes)) > 1 and len(supporters) >= round_.to_attest
 
 
 def is_attested_by_voters(round_: Round, supporters: set[str], voters: set[str]) -> bool:
-    """Whether most of those who have a say attest what the round says is agreed, whatever nodes it names."""
+    """Whether most voters attest the round's commit, whatever nodes the round names."""
     return len(voters) > 1 and len(supporters & voters) >= max(round_.to_attest, most_of(len(voters)))
-
-
-PEER_RECORDS_KEPT = timedelta(
-    days=1
-)  # after a round has ended; attestations that come late are still compared
-
-Series = tuple[str, str]  # pipeline and step
-
-AttestationsOf = Callable[[Round], Mapping[str, Attestation]]
 
 
 def series(of: Round | Announcement) -> Series:
@@ -144,29 +123,40 @@ def series(of: Round | Announcement) -> Series:
 
 
 def is_tick_over(
-    said: Announcement, done_at: datetime, rounds: Iterable[Round], votes: AttestationsOf
+    announcement: Announcement, done_at: datetime, rounds: Iterable[Round], attestations: AttestationsOf
 ) -> bool:
-    """Of a tick without a round. `rounds`: those of the dataset, best the newest first."""
+    """Of a tick without a round. `rounds`: those of the dataset, best the newest first.
+
+    That there is no round proves nothing, since rounds are removed sooner than runs; nor does age, since
+    after an outage ticks of many days are new. It is proved by a later round of the same pipeline and step
+    that is decided, that most of its nodes attest, and that was computed long after this node's step was
+    done (`done_at`). Steps are announced in the order of their ticks, so whoever voted in the later round had
+    announced to the earlier one before; where enough brought a snapshot, it was opened then and closed first.
+    So it was decided and removed, or it had no quorum. A backfill or a retry done since is not over by that.
+    """
     return any(
-        is_decided_and_attested(each, votes) and _first_vote(each, votes) - done_at > PEER_RECORDS_KEPT
+        is_decided_and_attested(each, attestations)
+        and _first_attested_at(each, attestations) - done_at > PEER_RECORDS_KEPT
         for each in rounds
-        if each.tick > said.tick and series(each) == series(said) and each.dataset == said.dataset
+        if each.tick > announcement.tick
+        and series(each) == series(announcement)
+        and each.dataset == announcement.dataset
     )
 
 
-def _first_vote(round_: Round, votes: AttestationsOf) -> datetime:
-    """When the first of those attested it that uphold it: by a false time one can but move it back."""
-    return min(vote.attested_at for vote in votes(round_).values() if vote.commit == round_.commit)
+def _first_attested_at(round_: Round, attestations: AttestationsOf) -> datetime:
+    """The earliest time of an attestation of its commit; a false time can only move it back."""
+    return min(each.attested_at for each in attestations(round_).values() if each.commit == round_.commit)
 
 
-def latest_decided(rounds: Iterable[Round], votes: AttestationsOf) -> dict[Series, Round]:
-    """Among the rounds of one dataset the newest of each pipeline and step that nodes uphold as decided."""
+def latest_decided(rounds: Iterable[Round], attestations: AttestationsOf) -> dict[Series, Round]:
+    """Of one dataset's rounds the latest of each pipeline and step that is decided and attested."""
     found: dict[Series, Round] = {}
     for each in sorted(rounds, key=lambda each: (each.tick, each.id), reverse=True):
-        if series(each) not in found and is_decided_and_attested(each, votes):
+        if series(each) not in found and is_decided_and_attested(each, attestations):
             found[series(each)] = each
     return found
 
 
-def is_decided_and_attested(round_: Round, votes: AttestationsOf) -> bool:
-    return round_.phase == "decided" and has_matching_id(round_) and is_attested(round_, votes(round_))
+def is_decided_and_attested(round_: Round, attestations: AttestationsOf) -> bool:
+    return round_.phase == "decided" and has_matching_id(round_) and is_attested(round_, attestations(round_))

@@ -1,10 +1,7 @@
 """What one node knows of a dataset's rounds when it decides, and the actions that it can decide on.
 
-Rounds in memory, found by their dataset: a look at one dataset does not go through those of all.
-
-When a node itself heard rounds begin and saw them closed: a record's times are anybody's to write.
-
-What one node knows of a dataset's rounds when it decides, and what it can decide to do.
+Any member can write any time into a round's record, so a node notes by its own clock when it first saw a
+round begin and close.
 """
 
 from __future__ import annotations
@@ -18,56 +15,56 @@ from mao_shared.models import Announcement, Attestation, Dataset, Round, VoteDef
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Stored
 
+from .peer_records import current_attestations
+
 
 class RoundIndex:
-    """Follows a mirror of all rounds; made before others subscribe to it, so that those see it up to date."""
+    """The mirror of all rounds, by dataset. Made before others subscribe to the mirror."""
 
     def __init__(self, mirror: Mirror[Round]) -> None:
-        self._mirror = mirror
-        self._of: dict[str, dict[str, Stored[Round]]] = {}
-        self._subscribers: list[Callable[[Round], None]] = []
-        self._of_first: list[Callable[[str], None]] = []
+        self.mirror = mirror
+        self._rounds: dict[str, dict[str, Stored[Round]]] = {}
+        self._on_removed: list[Callable[[Round], None]] = []
+        self._on_first: list[Callable[[str], None]] = []
         for name, _ in mirror.items():
             self._changed(name)
         mirror.subscribe(self._changed)
 
     def of(self, dataset: str) -> dict[str, Stored[Round]]:
-        """The dataset's rounds by id, as they are now: what the caller gets does not change any more."""
-        return dict(self._of.get(dataset, {}))
+        """The dataset's rounds by id; a copy."""
+        return dict(self._rounds.get(dataset, {}))
 
     def datasets(self) -> list[str]:
-        """Those that have rounds."""
-        return list(self._of)
+        """Datasets that have rounds."""
+        return list(self._rounds)
 
-    def on_gone(self, callback: Callable[[Round], None]) -> None:
-        """Has `callback` called with each round that goes from the store, as it was last seen."""
-        self._subscribers.append(callback)
+    def on_removed(self, callback: Callable[[Round], None]) -> None:
+        """Calls `callback` with each round that is removed from the store, as it was last."""
+        self._on_removed.append(callback)
 
     def on_first(self, callback: Callable[[str], None]) -> None:
-        """Has `callback` called with the name of a dataset that has its first round."""
-        self._of_first.append(callback)
+        """Calls `callback` with the name of a dataset that gets its first round."""
+        self._on_first.append(callback)
 
     def _changed(self, name: str) -> None:
         dataset, _, round_id = name.partition("/")
-        stored = self._mirror.get(name)
+        stored = self.mirror.get(name)
         if stored is not None:
-            first = dataset not in self._of
-            self._of.setdefault(dataset, {})[round_id] = stored
-            for told in self._of_first if first else ():
-                told(dataset)
+            is_first = dataset not in self._rounds
+            self._rounds.setdefault(dataset, {})[round_id] = stored
+            for callback in self._on_first if is_first else ():
+                callback(dataset)
             return
-        rounds = self._of.get(dataset, {})
-        gone = rounds.pop(round_id, None)
+        rounds = self._rounds.get(dataset, {})
+        removed = rounds.pop(round_id, None)
         if not rounds:
-            self._of.pop(dataset, None)
-        if gone is not None:
-            for callback in self._subscribers:
-                callback(gone.record)
+            self._rounds.pop(dataset, None)
+        if removed is not None:
+            for notify in self._on_removed:
+                notify(removed.record)
 
 
-MAX_EXTENSIONS = (
-    3  # times that a round which begins again has its whole time again: else it could go on for ever
-)
+MAX_EXTENSIONS = 3  # resets of a round after which it gets no more time, so that it cannot go on for ever
 
 
 @dataclass(slots=True)
@@ -76,96 +73,92 @@ class _FirstSeen:
 
     begun: datetime | None
     attempt: int = 1
-    again: int = 0
+    extensions: int = 0
     closed: tuple[int, datetime] | None = None
 
 
 class FirstSeenTimes:
-    """Of one node, by its own clock `now`. Lost with the process: what was there before counts as missed.
+    """When this node first saw rounds begin and close, by its clock `now`.
 
-    `settled`: whether what is heard has happened just now. To be called as things are heard, not later.
+    Kept in memory only: what was there before the process counts as not seen. `is_settled`: whether what
+    arrives now has just happened. Must be called as things arrive.
     """
 
-    def __init__(self, now: Callable[[], datetime], settled: Callable[[], bool]) -> None:
-        self._now, self._settled = now, settled
-        self._of: defaultdict[str, dict[str, _FirstSeen]] = defaultdict(dict)
+    def __init__(self, now: Callable[[], datetime], is_settled: Callable[[], bool]) -> None:
+        self._now, self._is_settled = now, is_settled
+        self._times: defaultdict[str, dict[str, _FirstSeen]] = defaultdict(dict)
 
     def _moment(self) -> datetime | None:
-        return self._now() if self._settled() else None
+        return self._now() if self._is_settled() else None
 
-    def hear(self, dataset: str, round_id: str) -> None:
-        """Something was said of a round."""
-        if round_id not in self._of[dataset]:
-            self._of[dataset][round_id] = _FirstSeen(self._moment())
+    def note_mention(self, dataset: str, round_id: str) -> None:
+        """A node has written something about a round."""
+        if round_id not in self._times[dataset]:
+            self._times[dataset][round_id] = _FirstSeen(self._moment())
 
-    def see(self, round_: Round) -> None:
+    def note_record(self, round_: Round) -> None:
         """A round's record has changed."""
-        known = self._of[round_.dataset].get(round_.id)
+        known = self._times[round_.dataset].get(round_.id)
         if known is None:
-            known = self._of[round_.dataset][round_.id] = _FirstSeen(self._moment(), round_.attempt)
-        elif round_.phase == "open" and round_.attempt > known.attempt and known.again < MAX_EXTENSIONS:
+            known = self._times[round_.dataset][round_.id] = _FirstSeen(self._moment(), round_.attempt)
+        elif round_.phase == "open" and round_.attempt > known.attempt and known.extensions < MAX_EXTENSIONS:
             known.begun = self._moment()
-            known.again += 1
+            known.extensions += 1
         known.attempt = max(known.attempt, round_.attempt)
         if round_.phase == "closed" and (known.closed is None or known.closed[0] != round_.attempt):
             known.closed = round_.attempt, self._now()
 
-    def keep(self, dataset: str, rounds: Collection[str]) -> None:
-        """Forgets all others."""
-        for gone in self._of[dataset].keys() - set(rounds):
-            del self._of[dataset][gone]
+    def retain(self, dataset: str, round_ids: Collection[str]) -> None:
+        """Forgets all other rounds of the dataset."""
+        for gone in self._times[dataset].keys() - set(round_ids):
+            del self._times[dataset][gone]
 
     def begun(self, dataset: str) -> dict[str, datetime]:
-        """Round → when it began, of those that this node has heard begin."""
-        return {each: seen.begun for each, seen in self._of[dataset].items() if seen.begun is not None}
+        """Round → when it began, of those that this node has seen begin."""
+        return {each: seen.begun for each, seen in self._times[dataset].items() if seen.begun is not None}
 
     def closed(self, dataset: str) -> dict[str, datetime]:
         """Round → when it was first seen closed in its last attempt."""
-        found = self._of[dataset].items()
         return {
             each: seen.closed[1]
-            for each, seen in found
+            for each, seen in self._times[dataset].items()
             if seen.closed is not None and seen.closed[0] == seen.attempt
         }
 
 
 @dataclass(frozen=True)
 class RoundView:
-    """One dataset. `patient`: until then no deadline counts, since the store was away not long ago.
+    """One dataset's rounds as `node` knows them.
 
-    `since`: round → when this node heard it begin, by its own clock; none where it may have missed that.
-    `closed`: round → when this node saw it closed as it is now. `garbled`: key → revision of what lies where
-    a node's word on a round belongs and cannot be read.
+    `grace_until`: until then no deadline counts, since the store was away shortly before. `dataset`: its
+    `nodes` are the voters. `definitions`: by which this node's operator agreed to vote. `begun_at`: round →
+    when this node saw it begin; absent where it may have missed that. `closed_at`: round → when this node saw
+    its present attempt closed. `unreadable`: key → revision of peer records that cannot be read.
     """
 
-    me: str
+    node: str
     now: datetime
-    patient: datetime
-    dataset: Dataset | None  # its `nodes` are those who have a say
-    agreed: Sequence[VoteDefinition]  # by which this node's operator lets it vote
+    grace_until: datetime
+    dataset: Dataset | None
+    definitions: Sequence[VoteDefinition]
     rounds: Mapping[str, Stored[Round]]
     announced: Mapping[str, Mapping[str, Stored[Announcement]]] = field(default_factory=dict)
     attested: Mapping[str, Mapping[str, Stored[Attestation]]] = field(default_factory=dict)
-    garbled: Mapping[str, int] = field(default_factory=dict)
-    since: Mapping[str, datetime] = field(default_factory=dict)
-    closed: Mapping[str, datetime] = field(default_factory=dict)
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+    begun_at: Mapping[str, datetime] = field(default_factory=dict)
+    closed_at: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def voters(self) -> set[str]:
         return set() if self.dataset is None else set(self.dataset.nodes)
 
-    def said(self, round_: Round) -> Mapping[str, Stored[Announcement]]:
-        """What has been announced for the round, by whomever."""
+    def announcements(self, round_: Round) -> Mapping[str, Stored[Announcement]]:
+        """All announcements for the round, by node."""
         return self.announced.get(round_.id, {})
 
-    def votes(self, round_: Round) -> dict[str, Attestation]:
-        """What the round's nodes have attested for its present attempt."""
-        found = self.attested.get(round_.id, {})
-        return {
-            node: found[node].record
-            for node in round_.nodes
-            if node in found and found[node].record.attempt == round_.attempt
-        }
+    def attestations(self, round_: Round) -> dict[str, Attestation]:
+        """The attestations of the round's nodes for its present attempt."""
+        return current_attestations(round_, self.attested.get(round_.id, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +168,15 @@ class OpenRound:
 
 @dataclass(frozen=True, slots=True)
 class CloseRound:
-    """Pin what the nodes have announced; needs a look at the dataset's remote."""
+    """Pin what the nodes have announced, after a look at the dataset's remote."""
 
     stored: Stored[Round]
 
 
 @dataclass(frozen=True, slots=True)
 class AttestRound:
-    """Check what is pinned, compute it, and say the result; or that the operator has not agreed to it."""
+    """Check what is pinned, compute it and publish the result. Not `agreed`: publish that the operator has
+    not agreed to the definition."""
 
     stored: Stored[Round]
     agreed: bool = True
@@ -190,26 +184,26 @@ class AttestRound:
 
 @dataclass(frozen=True, slots=True)
 class DeliverRound:
-    """Move ground truth at the remote to the commit that a quorum attests, then note that it is decided."""
+    """Move ground truth at the remote to the commit that a quorum attests, then record it as decided."""
 
     stored: Stored[Round]
 
 
 @dataclass(frozen=True, slots=True)
 class RecheckRound:
-    """It is said to have ended, and what the nodes say does not bear that out: read all anew."""
+    """Recorded as decided without enough attestations: read everything afresh, reset the round if so."""
 
     stored: Stored[Round]
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRound:
-    """The round's next document; `checks` must hold besides its revision. `doubt`: what was not so before."""
+    """The round's next record; `checks` must hold besides its revision. `fault`: what the old one claimed."""
 
     stored: Stored[Round]
     round: Round
     checks: Sequence[Check] = ()
-    doubt: str = ""
+    fault: str = ""
 
 
 Action = OpenRound | CloseRound | AttestRound | DeliverRound | RecheckRound | UpdateRound
@@ -217,8 +211,8 @@ Action = OpenRound | CloseRound | AttestRound | DeliverRound | RecheckRound | Up
 
 @dataclass(frozen=True)
 class RoundDecision:
-    """`again`: seconds until time itself changes something. `caught`: of a round, who did what."""
+    """`again`: seconds until time alone changes something. `violations`: of a round, which node did what."""
 
     actions: list[Action] = field(default_factory=list)
     again: float | None = None
-    caught: list[tuple[Round, dict[str, str]]] = field(default_factory=list)
+    violations: list[tuple[Round, dict[str, str]]] = field(default_factory=list)

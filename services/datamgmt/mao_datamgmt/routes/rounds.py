@@ -6,17 +6,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.monitoring.spikes import Spikes, find_spikes
 from mao_git import Clone
 from mao_shared.errors import NotFound
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.evidence import Audit, CellPage, DecidedRound, Explanation, Ranking, RoundPage
 from mao_shared.web.dependencies import Paging
-from mao_vote.audit import Audit, UnattestedCommits, audit_ground_truth, find_unattested
-from mao_vote.explain import CellPage, Explanation, explain_ground_truth, page_of_cells
-from mao_vote.outliers import Ranking, rank_nodes
-from mao_vote.round_history import DecidedRound, RoundPage, find_round, list_rounds, walk_rounds
+from mao_vote.audit import audit_ground_truth, find_unattested
+from mao_vote.explain import explain_ground_truth, page_of_cells
+from mao_vote.outliers import rank_nodes
+from mao_vote.round_history import find_round, list_rounds, walk_rounds
 
 from .datasets import DatasetName, TheManager
 
@@ -36,15 +36,9 @@ RoundId = Annotated[
 File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
 
 
-class RoundsAndStrays(RoundPage):
-    """With the first page: what commits of ground truth no round made."""
-
-    strays: UnattestedCommits | None = None
-
-
 def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
-    clone = mao_git.open_clone(context.data.clone(name))
-    return clone, mao_git.settle(clone, GROUND_TRUTH)
+    clone = Clone.open(context.data.clone(name))
+    return clone, clone.latest_tip(GROUND_TRUTH)
 
 
 def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
@@ -64,14 +58,14 @@ def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, Deci
     name="rounds.list",
     summary="List the decided rounds of a dataset, the newest first",
 )
-async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> RoundsAndStrays:
-    def answer(context: Context) -> RoundsAndStrays:
+async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> RoundPage:
+    def answer(context: Context) -> RoundPage:
         clone, tip = _truth(context, name)
         if tip is None:
-            return RoundsAndStrays(items=[])
+            return RoundPage(items=[])
         found = list_rounds(clone, tip, page.limit, page.cursor)
-        strays = None if page.cursor else find_unattested(clone, tip)
-        return RoundsAndStrays(items=found.items, cursor=found.cursor, strays=strays)
+        found.strays = None if page.cursor else find_unattested(clone, tip)
+        return found
 
     return await manager.ask(answer)
 

@@ -19,8 +19,8 @@ from mao_datamgmt.monitoring.series import SeriesRecorder
 from mao_datamgmt.rounds.input_gate import InputGate, InputReadiness, skipped_alarm
 from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.telemetry import DataMetrics
-from mao_git import TROUBLE, stable, sweep_half_written
-from mao_git.errors import disk_full, disk_trouble
+from mao_git import RepositoryError, sweep_half_written
+from mao_git.errors import disk_full, disk_trouble, stable_text
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.host.data_dir import Workspace
@@ -116,10 +116,10 @@ class StagingController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
-        verdict, wrote_input = await self._truths.of(run, index), has_written_input(run, index)
-        if verdict.says == "wait":
+        verdict, wrote_input = await self._truths.check(run, index), has_written_input(run, index)
+        if verdict.state == "wait":
             return await self._wait_for_truth(stored, index, verdict)
-        if verdict.says == "late":
+        if verdict.state == "late":
             if step.spec.on_late_truth == "skip":
                 return await self._skip(stored, index, verdict.reason)
             stored, wrote_input = with_own_input(stored, index), False
@@ -198,7 +198,7 @@ class StagingController:
                 await self._show(stored, index, error)
                 raise
             return await self._fail(stored, index, error)
-        except TROUBLE as error:
+        except (RepositoryError, OSError) as error:
             raise await self._disk_trouble(stored, index, error) from error
         for dataset, stale in prepared.looked_at.items():
             self._pusher.heard(dataset, stale)
@@ -262,7 +262,7 @@ class StagingController:
                 await self._show(stored, index, error)
                 raise
             return await self._fail(stored, index, error)
-        except TROUBLE as error:
+        except (RepositoryError, OSError) as error:
             await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
             raise await self._disk_trouble(stored, index, error) from error
         remark = await self._agreement.remark(dataset, has_tick=run.scheduled_for is not None)
@@ -345,7 +345,7 @@ class StagingController:
         if await self._works.read(met_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
-            why = getattr(error, "strerror", None) or stable(str(error)) or type(error).__name__
+            why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
             trouble = disk_trouble(why)
         await self._show(stored, index, trouble)
         return trouble

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mao_datamgmt.context import OutputLimits
-from mao_git import MAX_DEPTH, escaping_links, is_git_name, leads_out, printable
+from mao_git.paths import MAX_DEPTH, escaping_links, is_git_name, leads_out, printable
 from mao_shared.errors import InvalidInput, MaoError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

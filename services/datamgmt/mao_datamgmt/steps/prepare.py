@@ -95,7 +95,7 @@ def checkout_whole(
     def lay() -> dict[str, os.stat_result]:
         workspaces.remove_tree(folder)
         mao_git.make_folder(folder, manner.owner)
-        return mao_git.lay_tree(clone, commit, folder, manner)
+        return clone.checkout_tree(commit, folder, manner)
 
     return clones.with_lfs_content(context, clone, commit, lay)
 
@@ -105,7 +105,7 @@ def _branch_tip(context: Context, output: SyncedClone) -> str:
     try:
         return ensure_branch(context, output)
     except (MergeConflict, BranchRewritten):
-        tip = mao_git.find_branch(output.clone, context.node)
+        tip = output.clone.tip(context.node)
         if tip is None:
             raise
         return tip
@@ -127,20 +127,20 @@ def as_read(context: Context, step: StepRun) -> StepRun:
     source, commit = step.spec.input, step.input_commit
     if source is None or commit is None or not step.spec.reads_truth:
         return step
-    clone = mao_git.open_clone(context.data.clone(source.name))
-    truth, own = (mao_git.settle(clone, name) for name in (source.branch, context.node))
-    if truth is not None and mao_git.contains(clone, truth, commit):
+    clone = Clone.open(context.data.clone(source.name))
+    truth, own = (clone.latest_tip(name) for name in (source.branch, context.node))
+    if truth is not None and clone.contains(truth, commit):
         return step
-    if own is None or not mao_git.contains(clone, own, commit):
+    if own is None or not clone.contains(own, commit):
         return step
     spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
     return step.model_copy(update={"spec": spec})
 
 
 def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:
-    tip = mao_git.settle(clone, wanted.branch)
+    tip = clone.latest_tip(wanted.branch)
     if tip is None and otherwise is not None:
-        tip = mao_git.settle(clone, otherwise)
+        tip = clone.latest_tip(otherwise)
     if tip is None:
         raise InvalidInput(
             f"The input dataset {wanted.name!r} has no branch {wanted.branch!r} yet.",

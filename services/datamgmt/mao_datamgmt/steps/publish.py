@@ -21,7 +21,8 @@ from mao_datamgmt.context import Context, OutputLimits
 from mao_datamgmt.datasets.delivery import branch_conflict, push_branches
 from mao_datamgmt.disk import require_room
 from mao_datamgmt.provenance import Digests, WrittenFiles
-from mao_git import Clone, Content, MergeConflict, Texts
+from mao_git import Clone, Content, InvalidPath, MergeConflict, RepositoryError
+from mao_git.attributes import Texts
 from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
@@ -46,15 +47,15 @@ def tree_contents(
     With the first large file, older files that look like pointers go to LFS as well: from then on whatever
     looks like one is one.
     """
-    contents: dict[str, Content | None] = {path: None for path in changes.removed if path != mao_git.MARK}
-    in_use = mao_git.tree_uses_lfs(clone, base)
+    contents: dict[str, Content | None] = {path: None for path in changes.removed if path != mao_git.lfs.MARK}
+    in_use = clone.uses_lfs(base)
     active = in_use or limits.lfs_above is not None
     for found in changes.written:
-        if found.path == mao_git.MARK:
+        if found.path == mao_git.lfs.MARK:
             continue  # a tool has no say in it
-        if found.path.startswith(f"{mao_git.MARK}/"):
-            raise output.refused(found.path, f"lies below {mao_git.MARK}, which MAO keeps for itself")
-        if found.path == mao_git.ATTRIBUTES:
+        if found.path.startswith(f"{mao_git.lfs.MARK}/"):
+            raise output.refused(found.path, f"lies below {mao_git.lfs.MARK}, which MAO keeps for itself")
+        if found.path == mao_git.lfs.ATTRIBUTES:
             _check_attributes(found, folder, active)
         contents[found.path] = _content(found, folder, limits, active)
     if not in_use and any(content is not None and content.lfs for content in contents.values()):
@@ -65,11 +66,11 @@ def tree_contents(
 def _look_alikes(clone: Clone, base: str) -> dict[str, Content | None]:
     """The files of a tree that look like pointers and are none, as content for LFS."""
     found: dict[str, Content | None] = {}
-    for path, pointer in mao_git.pointer_paths(clone, base).items():
-        if not mao_git.is_here(clone, pointer):
-            entry = mao_git.entry_at(clone, base, path)
+    for path, pointer in clone.lfs_pointers(base).items():
+        if not clone.has_lfs_content(pointer):
+            entry = clone.entry(base, path)
             executable = entry is not None and entry.executable
-            text = mao_git.content_of_text(pointer.text())
+            text = Content.of(pointer.text())
             found[path] = replace(text, lfs=True, executable=executable)
     return found
 
@@ -82,16 +83,16 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
     add = {path for path, content in contents.items() if content is not None and content.lfs}
     try:
         for path in add:
-            mao_git.check_line(path)
-        marked = mao_git.MARK in mao_git.content_ids(clone, base, [mao_git.MARK])
-        kept = marked and mao_git.MARK in mao_git.content_ids(clone, tree, [mao_git.MARK])
-        if kept and not any(path.rpartition("/")[2] == mao_git.ATTRIBUTES for path in contents):
+            mao_git.attributes.check_line(path)
+        marked = mao_git.lfs.MARK in clone.blob_ids(base, [mao_git.lfs.MARK])
+        kept = marked and mao_git.lfs.MARK in clone.blob_ids(tree, [mao_git.lfs.MARK])
+        if kept and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
             return _with_less_or_more(clone, tree, add, contents.keys() - add)
-        if not (marked or add or mao_git.tree_uses_lfs(clone, base) or mao_git.holds_content(clone)):
+        if not (marked or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
             return {}
-        known = marked or bool(add) or mao_git.tree_uses_lfs(clone, base)
-        found = mao_git.pointer_paths(clone, tree)
-        pointers = {path for path, each in found.items() if known or mao_git.is_here(clone, each)}
+        known = marked or bool(add) or clone.uses_lfs(base)
+        found = clone.lfs_pointers(tree)
+        pointers = {path for path, each in found.items() if known or clone.has_lfs_content(each)}
         return _with_just(clone, tree, pointers)
     except mao_git.LfsConflict as error:
         raise output.refused(error.path, str(error)) from error
@@ -99,15 +100,15 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
 
 def _with_less_or_more(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
     """As nobody but MAO has changed the attributes since `base`, what it wrote there still holds."""
-    texts = mao_git.attributes_for(clone, tree, add, drop, whole=False)
-    if texts.get(mao_git.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
-        return _with_just(clone, tree, mao_git.pointer_paths(clone, tree).keys())
+    texts = clone.lfs_attributes(tree, add, drop, whole=False)
+    if texts.get(mao_git.lfs.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
+        return _with_just(clone, tree, clone.lfs_pointers(tree).keys())
     return texts
 
 
 def _with_just(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
-    texts = mao_git.attributes_for(clone, tree, pointers, whole=True)
-    return texts | mao_git.mark_for(clone, tree, wanted=bool(pointers))
+    texts = clone.lfs_attributes(tree, pointers, whole=True)
+    return texts | clone.lfs_mark(tree, wanted=bool(pointers))
 
 
 def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
@@ -131,10 +132,10 @@ def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool)
 
 def _passes_for_pointer(found: FoundFile, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
     """A file that looks like a pointer would be read as what it points to, so it goes to LFS itself."""
-    if not active or not mao_git.may_be_pointer(found.size):
+    if not active or not mao_git.lfs.may_be_pointer(found.size):
         return False
     with opener() as stream:
-        return mao_git.parse_pointer(stream.read()) is not None
+        return mao_git.lfs.parse_pointer(stream.read()) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,11 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
     Unavailable (`disk-full`) when the commit would not leave MAO_MIN_FREE.
     """
-    clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
+    clone = Clone.open(context.data.clone(step.spec.output.name))
     known = find_snapshot(context, clone, run, step)
     if known is not None:
         return known
-    if step.base_commit is not None and not mao_git.has_commit(clone, step.base_commit):
+    if step.base_commit is not None and not clone.has_commit(step.base_commit):
         step = _on_what_is_left(context, clone, step)  # it went with a broken clone
         before = _unsealed(clone, step.base_commit)
     else:
@@ -169,7 +170,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     limits = output_limits(context, step.spec.output)
     seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
-    base = mao_git.tree_of(clone, step.base_commit)
+    base = clone.tree(step.base_commit)
     if not changes.touched:
         if step.spec.allow_empty:
             worktrees.record_published(context, workspace, base, changes)
@@ -179,15 +180,17 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
-    output.check_links(mao_git.links_of(clone, tree), mao_git.links_of(clone, base))
+    output.check_links(clone.links(tree), clone.links(base))
     texts = lfs_texts(clone, base, tree, contents)
-    tree = mao_git.with_texts(clone, tree, texts)
-    texts.pop(mao_git.MARK, None)  # of which tools and records know nothing
+    tree = clone.write_texts(tree, texts)
+    texts.pop(mao_git.lfs.MARK, None)  # of which tools and records know nothing
     for path, text in texts.items():
         digests.note(path, text)
-    worktrees.record_published(context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.MARK}))
+    worktrees.record_published(
+        context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.lfs.MARK})
+    )
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
-    written = digests.written(touched, mao_git.changed_files(clone, base, tree))
+    written = digests.written(touched, clone.changed_files(base, tree))
     return _commit(context, clone, run, step, tree, written)
 
 
@@ -199,60 +202,60 @@ def _room_for(sizes: list[int]) -> int:
 def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
     """The commit that this step of this run has made already, if it has and that can be told."""
     try:
-        clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
+        clone = Clone.open(context.data.clone(step.spec.output.name))
         return find_snapshot(context, clone, run, step)
-    except (NotFound, mao_git.CloneBroken, *mao_git.TROUBLE):
+    except (NotFound, mao_git.CloneBroken, RepositoryError):
         return None
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
     """The commit that this step of this run has made already, if it has."""
-    tip = mao_git.find_branch(clone, context.node)
+    tip = clone.tip(context.node)
     if tip is None:
         return None
     matches = partial(provenance.is_snapshot_of, run_id=run.id, step=step.spec.name)
-    return mao_git.find_commit(clone, tip, step.base_commit, matches)
+    return clone.find_commit(tip, step.base_commit, matches)
 
 
 def _unsealed(clone: Clone, base: str | None) -> Baseline:
     """What to take for handed over when the record of it is lost: every file is looked at anew."""
-    paths = mao_git.list_paths(clone, base) if base is not None else []
+    paths = clone.list_paths(base) if base is not None else []
     return Baseline(dict.fromkeys(paths, _NEVER), 0)
 
 
 def _on_what_is_left(context: Context, clone: Clone, step: StepRun) -> StepRun:
     """The step as if it had been given what the branch holds now: its folder is taken as a whole."""
-    tip = mao_git.settle(clone, context.node)
+    tip = clone.latest_tip(context.node)
     return step.model_copy(update={"base_commit": tip})
 
 
 def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
     try:
-        return mao_git.tree_with(clone, base, contents)
-    except ValueError as error:
+        return clone.write_tree(base, contents)
+    except InvalidPath as error:
         raise output.refused(str(error), "cannot be kept") from error
 
 
 def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: WrittenFiles) -> str:
-    base, tip = step.base_commit, mao_git.find_branch(clone, context.node)
+    base, tip = step.base_commit, clone.tip(context.node)
     if tip is not None and base is not None and tip != base:
         try:
-            tree = mao_git.merge_trees(clone, base, tip, tree)
+            tree = clone.merge_trees(base, tip, tree)
         except MergeConflict as conflict:
             raise output_conflict(conflict) from conflict
-    versions = {"libgit2": mao_git.version()}
+    versions = {"libgit2": mao_git.libgit2_version()}
     message = provenance.commit_message(run, as_read(context, step), written, versions)
     parents = [] if tip is None else [tip]
-    commit = mao_git.commit_tree(clone, tree, parents, message, context.author())
-    if not mao_git.move_branch(clone, context.node, commit, tip):
-        raise mao_git.branch_busy(context.node)
+    commit = clone.commit(tree, parents, message, context.author())
+    if not clone.move_branch(context.node, commit, tip):
+        raise mao_git.errors.branch_busy(context.node)
     return commit
 
 
 def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
     """Pushes the commit of a step; raises `output-conflict` when it does not fit what the remote has."""
-    clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
-    if not mao_git.has_commit(clone, commit) and find_snapshot(context, clone, run, step) is None:
+    clone = Clone.open(context.data.clone(step.spec.output.name))
+    if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
         raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
     try:
         delivery = push_branches(context, clone, promote=promote)
@@ -267,10 +270,10 @@ def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promo
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:
     """Takes a commit that cannot be published off our branches, if it is the tip of the node's."""
-    parent = mao_git.parent_of(clone, commit)
-    if parent is None or not mao_git.move_branch(clone, context.node, parent, commit):
+    parent = clone.parent(commit)
+    if parent is None or not clone.move_branch(context.node, parent, commit):
         return False
-    mao_git.take_over_remote(clone, GROUND_TRUTH)
+    clone.reset_to_remote(GROUND_TRUTH)
     return True
 
 

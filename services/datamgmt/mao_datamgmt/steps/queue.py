@@ -195,7 +195,7 @@ class WaitQueue:
     def follow(self, runs: Mirror[Run], rounds: Mirror[Round], voters: Voters) -> None:
         runs.subscribe(self.run_changed)
         rounds.subscribe(self.round_changed)
-        voters.heard.mirror.subscribe(self.said)
+        voters.peer_records.mirror.subscribe(self.said)
         voters.members.subscribe(lambda _: self._wake_all(self._rounds))
 
     def run_changed(self, run: str) -> None:

@@ -1,4 +1,4 @@
-"""A step run again on its original commits: laid as it was, and compared instead of published. Blocking."""
+"""A step run again on its original commits, and compared instead of published. Blocking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
-from mao_git import CheckoutOptions, Clone
+from mao_git import CheckoutOptions, Clone, blob_hash
 from mao_shared.errors import NotFound
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
@@ -21,13 +21,13 @@ from . import output, publish, workspaces
 from .output import Baseline, FoundFile, OutputChanges, Stamp, changes_of, stamp_of
 from .prepare import PreparedStep, checkout_whole
 
-LISTED = 1000  # paths of one kind in a run's document
-_PIECE = 1 << 20  # bytes
+MAX_LISTED = 1000  # paths of one kind in a run's document
+_READ_SIZE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """What a file holds: its id as git names it, its SHA-256 as Git LFS does."""
+    """A file's content by its id in git and, as Git LFS has it, its SHA-256."""
 
     id: str
     sha256: str = ""
@@ -43,7 +43,7 @@ class OutputComparison:
 
 
 def prepare_again(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
-    """Lays the commits out that the original step was given; fetches only what is not here.
+    """Checks out the commits that the original step was given; fetches only what is not here.
 
     Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
     """
@@ -66,12 +66,12 @@ def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepare
 def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
     """The clone as it is here when it has the commit; otherwise after a fetch."""
     try:
-        clone = mao_git.open_clone(context.data.clone(dataset.name))
+        clone = Clone.open(context.data.clone(dataset.name))
     except NotFound:
         clone = sync_clone(context, dataset.name, dataset.master).clone
-    if not mao_git.has_commit(clone, commit):
+    if not clone.has_commit(commit):
         clone = sync_clone(context, dataset.name, dataset.master).clone
-    if not mao_git.has_commit(clone, commit):
+    if not clone.has_commit(commit):
         raise _missing(dataset.name, commit)
     return clone
 
@@ -91,23 +91,27 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     """
     if run.reproduces is None:
         raise ValueError(f"run {run.id} reproduces nothing")
-    clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
+    clone = Clone.open(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
     limits = publish.output_limits(context, step.spec.output)
     before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
     seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
-    read = {each.path: _content(workspace.data, each) for each in changes.written}
+    read = {found.path: _content(workspace.data, found) for found in changes.written}
     base = step.base_commit or ""
     output.check_links(*_links(clone, base, changes, read))
-    left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
-    as_before = mao_git.content_ids(clone, base, left_alone)
+    left_alone = {found.path for found in changes.written if before.files.get(found.path) == found.stamp}
+    as_before = clone.blob_ids(base, left_alone)
     ours: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
     pointers = _pointers(clone, {*as_before.values()})
-    ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
-    for each in changes.written:
-        if is_attributes(each.path) and each.path in ours and each.link is None:
-            ours[each.path] = _own_words(workspace.data, each)
+    ours |= {
+        path: digest for path, digest in read.items() if not _same(digest, as_before.get(path), pointers)
+    }
+    for found in changes.written:
+        if is_attributes(found.path) and found.path in ours and found.link is None:
+            with output.open_file(workspace.data, found) as stream:
+                own = _id_without_lines(stream.read())
+            ours[found.path] = None if own is None else FileDigest(own)
     return judge(_compared(clone, base, original, ours))
 
 
@@ -118,80 +122,74 @@ def _links(
 
     One that was laid as a file with its target as text and still is that file stays a link.
     """
-    before = mao_git.links_of(clone, base)
-    ids = mao_git.content_ids(clone, base, before)
+    before = clone.links(base)
+    ids = clone.blob_ids(base, before)
     now = {path: target for path, target in before.items() if path not in changes.removed}
-    for each in changes.written:
-        if each.link is not None:
-            now[each.path] = each.link
-        elif each.path in now and read[each.path].id != ids.get(each.path):
-            del now[each.path]
+    for found in changes.written:
+        if found.link is not None:
+            now[found.path] = found.link
+        elif found.path in now and read[found.path].id != ids.get(found.path):
+            del now[found.path]
     return now, before
 
 
 def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:
     """The original's commit; under its new id where it was replayed on top of others' since."""
-    if mao_git.has_commit(clone, original.snapshot):
+    if clone.has_commit(original.snapshot):
         return original.snapshot
     matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
-    tip = mao_git.find_branch(clone, context.node)
-    again = None if tip is None else mao_git.find_commit(clone, tip, None, matches)
+    tip = clone.tip(context.node)
+    again = None if tip is None else clone.find_commit(tip, None, matches)
     if again is None:
         raise _missing(output.name, original.snapshot)
     return again
 
 
 def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
-    """Both sides on every path that either touched; a path that one left alone is there as it was before."""
-    changed = mao_git.changed_files(clone, mao_git.parent_of(clone, original), original)
+    """Both sides at every path that either touched; what one did not touch is as it was before."""
+    changed = clone.changed_files(clone.parent(original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
     for path in [path for path in theirs.keys() - ours.keys() if is_attributes(path)]:
         del theirs[path]  # written by us for LFS, and by no tool
-    theirs.pop(mao_git.MARK, None)
+    theirs.pop(mao_git.lfs.MARK, None)
     paths = ours.keys() | theirs.keys()
-    before = mao_git.content_ids(clone, base, paths)
-    ours = {path: ours[path] if path in ours else _as_before(clone, before.get(path)) for path in paths}
+    before = clone.blob_ids(base, paths)
+    for path in (
+        paths - ours.keys()
+    ):  # with the digest of what looks like a pointer: publishing may move it to LFS
+        ours[path] = (
+            FileDigest(blob, hashlib.sha256(clone.small_blob(blob)).hexdigest())
+            if (blob := before.get(path))
+            else None
+        )
     theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
     for path in filter(is_attributes, paths):
-        theirs[path] = _without_lines(clone, theirs[path])
+        found = theirs[path]
+        theirs[path] = None if found is None else _id_without_lines(clone.read_blob(found))
     unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
     return OutputComparison(ours, theirs, _pointers(clone, unequal - {""}))
 
 
-def _as_before(clone: Clone, content: str | None) -> FileDigest | None:
-    """With the SHA-256 of what looks like a pointer: publishing may have moved it to LFS."""
-    if content is None:
-        return None
-    return FileDigest(content, hashlib.sha256(mao_git.head_of(clone, content)).hexdigest())
-
-
 def is_attributes(path: str) -> bool:
-    """Whether it is a file of git's attributes, in which a line may be ours."""
-    return path.rpartition("/")[2] == mao_git.ATTRIBUTES
+    """Whether it is a `.gitattributes` file, which may have lines of ours."""
+    return path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES
 
 
-def _without_lines(clone: Clone, content: str | None) -> str | None:
-    """The id that an attributes file has without our lines."""
-    if content is None:
-        return None
-    data = mao_git.without_lines(mao_git.content_of(clone, content))
+def _id_without_lines(attributes: bytes) -> str | None:
+    """The id that an attributes file has without our lines; None if nothing is left."""
+    data = mao_git.attributes.without_lines(attributes)
     return _blob_id(data) if data else None
 
 
-def _own_words(folder: Path, found: FoundFile) -> FileDigest | None:
-    """The same of one that the tool left."""
-    with output.open_file(folder, found) as stream:
-        data = mao_git.without_lines(stream.read())
-    return FileDigest(_blob_id(data)) if data else None
-
-
 def _blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    digest = blob_hash(len(data))
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
-    pointers = ((each, mao_git.parse_pointer(mao_git.head_of(clone, each))) for each in ids)
-    return {each: pointer.oid for each, pointer in pointers if pointer is not None}
+    pointers = ((blob, mao_git.lfs.parse_pointer(clone.small_blob(blob))) for blob in ids)
+    return {blob: pointer.oid for blob, pointer in pointers if pointer is not None}
 
 
 def judge(compared: OutputComparison) -> Reproduced:
@@ -207,12 +205,12 @@ def judge(compared: OutputComparison) -> Reproduced:
             extra.append(path)
         else:
             different.append(path)
-    unlisted = sum(max(0, len(each) - LISTED) for each in (different, missing, extra))
+    unlisted = sum(max(0, len(paths) - MAX_LISTED) for paths in (different, missing, extra))
     return Reproduced(
         identical=identical,
-        different=different[:LISTED],
-        missing=missing[:LISTED],
-        extra=extra[:LISTED],
+        different=different[:MAX_LISTED],
+        missing=missing[:MAX_LISTED],
+        extra=extra[:MAX_LISTED],
         unlisted=unlisted,
     )
 
@@ -226,10 +224,10 @@ def _same(ours: FileDigest | None, theirs: str | None, lfs: Mapping[str, str]) -
 def _content(folder: Path, found: FoundFile) -> FileDigest:
     if found.link is not None:
         return FileDigest(_blob_id(found.link.encode()))
-    git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
+    git = blob_hash(found.size)
     plain = hashlib.sha256()
     with output.open_file(folder, found) as stream:
-        while piece := stream.read(_PIECE):
+        while piece := stream.read(_READ_SIZE):
             git.update(piece)
             plain.update(piece)
     return FileDigest(git.hexdigest(), plain.hexdigest())

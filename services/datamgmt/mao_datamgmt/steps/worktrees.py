@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_git import CheckoutOptions, Clone, ContentMissing
 from mao_shared.errors import MaoError
@@ -144,7 +143,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     """
     kept = _read(workspace)
     (workspace.root / RECORD).unlink(missing_ok=True)
-    if kept is None or not mao_git.has(clone, kept.tree):
+    if kept is None or not clone.has_object(kept.tree):
         return None
     try:
         seen = output.scan_folder(workspace.data, context.any_size(), kept.files, sys.maxsize)
@@ -154,7 +153,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     if not _is_as_kept(kept, seen):
         log.warning("worktree.changed", folder=str(workspace.data))
         return None
-    stale = mao_git.differences(clone, kept.tree, commit) | kept.unlike
+    stale = clone.differing_paths(kept.tree, commit) | kept.unlike
     files = {path: stamp for path, stamp in kept.files.items() if path not in stale}
     try:
         for path in stale & {*seen.same, *seen.files}:
@@ -165,7 +164,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
             raise
         return None
     try:
-        laid = mao_git.lay_paths(clone, commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
+        laid = clone.checkout_paths(commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
     except ContentMissing:
         return None
     return files | {path: stamp_of(status) for path, status in laid.items()}

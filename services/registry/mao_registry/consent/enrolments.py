@@ -148,8 +148,10 @@ class Enrolments:
 
         A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
         joins, and how an interrupted command is completed. `name_was_free`: this node was not enrolled when
-        the command first came, so an existing enrolment is the command's own. Raises AlreadyExists,
-        InvalidInput (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or of a service, such as `image-not-found`).
+        the command first came, so an existing enrolment is the command's own.
+
+        Raises AlreadyExists, InvalidInput (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or a
+        service's own, such as `image-not-found`).
         """
         pipeline = wanted.pipeline()
         terms = Terms(agree=wanted.agree, pull=wanted.pull)

@@ -67,7 +67,7 @@ class Lifecycle:
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._lock:
-            departure = await LeaveCommand(self.context, self.federation.copies).leave(force=force)
+            departure = await LeaveCommand(self.context, self.federation.replica).leave(force=force)
             self.versions.update_condition_alone()
             return departure
 

@@ -1,7 +1,7 @@
 """Runs an image as a step would be run, on a scratch workspace, to see whether it complies.
 
-A second trial shows what the first could not write, also where the tool keeps that to itself: the same, but
-as root of a container that is thrown away, with only the capability to write to all files of its image.
+A second trial shows what the tool could not write in the first one even if it ignores the error: the same
+container, but as root, thrown away afterwards, with only the capability to write to all files of its image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mao_runner.containers.engine import ContainerMirror
 from mao_runner.containers.network import ToolNetwork
 from mao_runner.containers.outcome import plain_text
 from mao_runner.containers.spec import REACH_FILES, check_host_network, kept_capabilities, workspace_binds
-from mao_runner.drivers import Container, ContainerSpec, EngineRefused
+from mao_runner.drivers.protocol import Container, ContainerSpec, EngineRefused
 from mao_runner.labels import CHECK
 from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_shared.errors import MaoError
@@ -41,18 +41,18 @@ from .report import (
 )
 
 NETWORK_TIMEOUT = 15.0  # seconds that a check waits for the tools' network
-MIN_PROBE_TIME = 1.0  # seconds; the two trials together take no longer than one may, so that callers wait
+MIN_PROBE_TIME = 1.0  # seconds; both trials share one timeout, since a caller waits
 ROOT_USER = "0:0"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPolicy:
-    """`most`: checks at a time. `pins`: image reference → this node's pipelines and how each has it pinned.
+    """`max_checks`: at the same time. `pins`: image reference → this node's pipelines with the digest pinned.
 
     `operators`: see `check_host_network`.
     """
 
-    most: int
+    max_checks: int
     tool_uid: int
     operators: frozenset[int]
     now: Callable[[], datetime]
@@ -60,7 +60,7 @@ class CheckPolicy:
 
 
 class Checker:
-    """Runs checks."""
+    """Runs checks; `active` are the names of those in progress."""
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class Checker:
         self._paths = paths
         self._network = network
         self._policy = policy
-        self._places = asyncio.Semaphore(policy.most)
+        self._semaphore = asyncio.Semaphore(policy.max_checks)
 
     async def check(self, request: CheckRequest) -> CheckReport:
-        """Raises Unavailable when engine or registry do not answer, and why the tools' network cannot be
-        used; all else is in the report."""
+        """Raises Unavailable if the engine, the image's registry or the tools' network is unavailable; all
+        other problems are in the report."""
         try:
             image = await self._driver.resolve(request.image, request.pull)
         except MaoError as error:
@@ -93,8 +93,8 @@ class Checker:
         config = await self._driver.image_config(image.pinned)
         subject = Subject(image, config, await self._policy.pins(request.image))
         if request.network == "bridge":
-            await self._network.until_usable(NETWORK_TIMEOUT)
-        async with self._places:
+            await self._network.wait_usable(NETWORK_TIMEOUT)
+        async with self._semaphore:
             return await self._try(request, subject)
 
     async def _try(self, request: CheckRequest, subject: Subject) -> CheckReport:
@@ -128,7 +128,7 @@ class Checker:
     async def _trial(
         self, spec: ContainerSpec, timeout: float, workspace: Workspace
     ) -> tuple[Trial, list[str]]:
-        """The trial, and the paths of the container's own files that it changed."""
+        """The trial, and the paths of the container's own file system that it changed."""
         made = None
         try:
             made = await self._driver.create(spec)
@@ -143,7 +143,7 @@ class Checker:
                 written=tuple(await asyncio.to_thread(list_files, workspace.data)),
                 elsewhere=tuple(stray_paths(changed)),
                 timeout=timeout,
-                log=await self._said(made, workspace.root / f"{spec.name}.log"),
+                log=await self._log_tail(made, workspace.root / f"{spec.name}.log"),
             )
             return trial, changed
         except EngineRefused as error:
@@ -157,7 +157,7 @@ class Checker:
         self, request: CheckRequest, image: str, name: str, workspace: Workspace
     ) -> ContainerSpec:
         """Raises EngineRefused (`host-network-uid`)."""
-        user = await asyncio.to_thread(self._lay, workspace, request)
+        user = await asyncio.to_thread(self._create_workspace, workspace, request)
         check_host_network(request.network, request.privileges, user, self._policy.operators)
         limits = Limits()
         env = {
@@ -183,24 +183,24 @@ class Checker:
             new_privileges=request.privileges.new_privileges,
         )
 
-    async def _said(self, ended: Container, path: Path) -> str:
-        """The end of its log, or why there is none to show."""
+    async def _log_tail(self, ended: Container, path: Path) -> str:
+        """The end of its log, or the reason why there is none."""
         try:
             return (await self._logs.copy_once(ended.id, path)).tail
         except LogUnavailable as error:
             return f"[mao] {error.detail}\n"
 
-    def _lay(self, workspace: Workspace, request: CheckRequest) -> str:
+    def _create_workspace(self, workspace: Workspace, request: CheckRequest) -> str:
         workspace.data.mkdir(parents=True)
         workspace.input.mkdir()
-        workspace.input.chmod(0o755)  # whatever the umask: another user is to read it
+        workspace.input.chmod(0o755)  # whatever the umask: another user reads it
         for name, text in request.input.items():
             (workspace.input / name).write_text(text)
             (workspace.input / name).chmod(0o644)
         return assign_owner(workspace.data, self._policy.tool_uid, request.privileges.user)
 
     async def _wait(self, made: Container, seconds: float) -> Container:
-        """The ended container; one that had to be killed has no exit code."""
+        """The ended container; without exit code if it had to be killed."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._containers.ended(made)
@@ -210,12 +210,12 @@ class Checker:
 
 
 def may_probe(spec: ContainerSpec) -> bool:
-    """Whether a second trial shows more, and root of a container may not steer the node by its network."""
+    """Whether a second trial shows more and is safe: root on the host's network could control the node."""
     return spec.network != "host" and not spec.user.startswith("0:")
 
 
 def _probe_spec(spec: ContainerSpec) -> ContainerSpec:
-    """The second trial: nothing that root writes lands on the host."""
+    """The container of the second trial; nothing that root writes reaches the host."""
     return replace(
         spec,
         name=f"{spec.name}-2",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from mao_runner.drivers import Container, ImageConfig
+from mao_runner.drivers.protocol import Container, ImageConfig
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
@@ -26,7 +26,6 @@ ENGINE_OWN = (
 )
 BYTECODE = ("/__pycache__", ".pyc")  # Python does without where it cannot write it, and says nothing
 NAMED_PATHS = 20
-
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 InputText = Annotated[str, Field(max_length=1024**2)]
 FindingName = Literal[

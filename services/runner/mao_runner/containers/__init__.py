@@ -1,0 +1,1 @@
+"""From a step to its container and back to the step's outcome."""

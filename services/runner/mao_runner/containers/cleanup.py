@@ -1,8 +1,8 @@
 """Removes containers that no run claims, and logs beyond their retention.
 
-A container goes when its run is known and says that it is over. Not knowing the run is no reason: its record
-may be unreadable, or the store may have lost its data. So one that runs is left running and shown, and one
-that has ended is kept for a long time, its output with it.
+A container is removed when its run is known and has ended. An unknown run is no reason to remove one: its
+record may be unreadable, or the store may have lost its data. A running container is then left running and
+reported, and an ended one is kept for a long time together with its output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_runner.labels import CHECK, StepAttempt, attempt_of
 from mao_runner.metrics import RunnerMetrics
 from mao_shared.clock import Clock
@@ -37,13 +37,13 @@ log = get_logger(__name__)
 
 SWEEP_PERIOD = 30.0  # seconds
 LOG_SWEEP_PERIOD = 3600.0  # seconds
-ORPHAN_GRACE = timedelta(days=7)  # that an ended container is kept whose run nobody knows
+ORPHAN_GRACE = timedelta(days=7)  # that an ended container of an unknown run is kept
 ORPHAN = "orphans"  # the loop's name in conditions
 
 
 @dataclass(frozen=True, slots=True)
 class LogRetentionPolicy:
-    """How long logs are kept: `age` of a run's newest log; of at most `count` runs, and `space` bytes."""
+    """Limits of kept logs: `age` of a run's newest log, `count` runs, `space` in bytes."""
 
     age: timedelta
     count: int
@@ -51,9 +51,9 @@ class LogRetentionPolicy:
 
 
 class ContainerCleanup:
-    """Sweeps now and then; `grace` is how long a container has to have been unclaimed.
+    """Removes containers that were unclaimed for `grace` seconds.
 
-    `keep_log` is called with each container before it goes: its output is to be on the disk then.
+    `keep_log` is awaited with each container before its removal, to store its output.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ContainerCleanup:
         self._since: dict[str, datetime] = {}
 
     async def run(self) -> None:
-        """Sweeps for ever, and again when the grace of something is over."""
+        """Sweeps until cancelled, also whenever the grace of a container ends."""
         await self._mirror.synced.wait()
         await every(0.0, self._sweep_soon, name="leftovers", conditions=self._conditions)
 
@@ -92,7 +92,7 @@ class ContainerCleanup:
         return min(pause, SWEEP_PERIOD)
 
     async def sweep(self) -> None:
-        """Looks at all containers once and removes those whose grace is over. Raises Unavailable."""
+        """Removes all unclaimed containers whose grace is over. Raises Unavailable."""
         now = self._clock.now()
         claimed = {name: stored.record for name, stored in self._mirror.items()}
         loose = [each for each in self._containers.all() if self._is_loose(each, claimed)]
@@ -103,28 +103,28 @@ class ContainerCleanup:
             if waited < self._grace or self._guard.waits(container.name):
                 continue
             with self._guard.item(container.name):
-                if await self._may_go(container, waited):
+                if await self._is_removable(container, waited):
                     await self._remove(container)
                 elif container.state == "running":
                     orphans.add(container.name)
         self._guard.keep({each.name for each in self._containers.all()})
-        self._show(orphans)
+        self._report_orphans(orphans)
 
     def _is_loose(self, container: Container, claimed: Mapping[str, Run]) -> bool:
         try:
             loose = unclaimed(container, claimed, self._checks())
-        except Exception as error:  # noqa: BLE001 (of one container: it stays)
+        except Exception as error:  # noqa: BLE001 (of one container, which stays)
             self._guard.failed(container.name, error)
             return False
-        if not loose:  # somebody claims it again
+        if not loose:  # claimed again
             self._guard.worked(container.name)
         return loose
 
-    async def _may_go(self, container: Container, waited: timedelta) -> bool:
-        """As the store says now: the mirror knows only runs that this runner works on. Raises Unavailable."""
+    async def _is_removable(self, container: Container, waited: timedelta) -> bool:
+        """Asks the store, since the mirror has only runs of this runner's phases. Raises Unavailable."""
         key = attempt_of(container.labels)
         if key is None:
-            return True  # a check's that nobody waits for
+            return True  # of a check that nobody waits for
         try:
             stored = await self._mirror.records.get(key.run)
         except RecordUnreadable:
@@ -133,17 +133,17 @@ class ContainerCleanup:
             return True
         return container.state != "running" and waited >= ORPHAN_GRACE
 
-    def _show(self, orphans: set[str]) -> None:
-        """The containers that run and that nobody can tell to stop."""
+    def _report_orphans(self, orphans: set[str]) -> None:
+        """Reports running containers that nobody can decide to stop."""
         if self._conditions is None:
             return
         for name in orphans - self._orphans:
             self._conditions.report(
                 ITEM_FAILING,
                 f"{ORPHAN}/{name}",
-                detail=f"The container {name} runs, and its run's record is absent or does not account for "
+                detail=f"The container {name} is running, but its run's record is missing or does not claim "
                 "it. It is left running.",
-                next_step=f"Bring the record back (see record-unreadable), or end it: docker stop {name}",
+                next_step=f"Restore the record (see record-unreadable), or stop it: docker stop {name}",
             )
         for name in self._orphans - orphans:
             self._conditions.clear(ITEM_FAILING, f"{ORPHAN}/{name}")
@@ -161,20 +161,20 @@ class ContainerCleanup:
 
 
 def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -> bool:
-    """Whether neither a step in a phase of ours nor a check claims the container: pure."""
+    """Pure: whether neither a step in a phase of the runner nor a check claims the container."""
     if check := container.labels.get(CHECK):
         return check not in checks
     key = attempt_of(container.labels)
     if key is None:
-        return False  # none that we made
+        return False  # not one of ours
     run = runs.get(key.run)
     return run is None or runner_step(run) != key.step or run.steps[key.step].attempt != key.attempt
 
 
 def is_over(run: Run, key: StepAttempt) -> bool:
-    """Whether the run says that it is done with the container of this attempt: pure.
+    """Pure: whether the run's record shows that the container of this attempt is no longer needed.
 
-    A record that is behind the container, as after a restore of the store, says nothing of the kind.
+    A record older than the container, as after a restore of the store, does not.
     """
     if run.phase in RUN_ENDED:
         return True
@@ -187,7 +187,7 @@ def is_over(run: Run, key: StepAttempt) -> bool:
 
 
 class LogRetention:
-    """Removes the logs that retention no longer covers."""
+    """Removes logs beyond their retention."""
 
     def __init__(
         self,
@@ -214,12 +214,12 @@ class LogRetention:
             log.info("logs.removed", runs=removed)
 
     def remove(self, active: set[str]) -> int:
-        """Removes old logs but those of active runs; how many. Blocks."""
+        """Removes expired logs, except those of active runs; returns the number of runs. Blocks."""
         if not self._folder.is_dir():
             return 0
         written: dict[Path, LogFolder] = {}
         for each in self._folder.iterdir():
-            with suppress(OSError):  # it has just gone, or is not to be looked at: the others are
+            with suppress(OSError):  # just removed, or not accessible; the others are still considered
                 if each.is_dir():
                     size = sum(file.stat().st_size for file in each.iterdir())
                     written[each] = LogFolder(each.stat().st_mtime, size)
@@ -231,7 +231,7 @@ class LogRetention:
 
 
 class LogFolder(NamedTuple):
-    """Of a run's logs: when, in seconds since 1970, and bytes."""
+    """A run's log folder: `at` in seconds since 1970, `size` in bytes."""
 
     at: float
     size: int
@@ -240,7 +240,7 @@ class LogFolder(NamedTuple):
 def expired_logs(
     written: Mapping[Path, LogFolder], now: datetime, retention: LogRetentionPolicy
 ) -> Iterable[Path]:
-    """The folders to remove: too old, too many or too large, the oldest first: pure."""
+    """Pure: the folders beyond the policy's age, count or space; the oldest go first."""
     newest_first = sorted(written, key=lambda folder: written[folder].at, reverse=True)
     oldest = (now - retention.age).timestamp()
     sizes = accumulate(written[folder].size for folder in newest_first)

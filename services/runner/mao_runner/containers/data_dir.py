@@ -1,15 +1,11 @@
 """The data directory as the engine's host has it, and the owner of a step's workspace.
 
-The data directory as the engine's host has it, since the host does the mounting.
+The engine mounts paths of its host. Outside a container these are the runner's own paths. Inside one, the
+runner looks up the mounts of its own container. `MAO_HOSTDIR` (the seed's `hostdir`) overrides both. The
+result is checked at start: the engine must see a file that was just created.
 
-Outside a container that is its own path. Inside one, the runner finds its own container and reads where
-the mount that holds the data directory comes from. `MAO_HOSTDIR` (the seed's `hostdir`) names it outright.
-Whichever it is, it is checked at start: the engine must see a file there that was just made here.
-
-Whose the workspace is: a tool runs as the owner of its data, and that is never root unless agreed.
-
-A node that itself runs as root lays workspaces that root owns; these are given to an ordinary uid first.
-Users are numbers here: what a name means is the image's own matter, and it may mean root.
+A tool runs as the owner of its data, and never as root unless the operator agreed to it. A node that runs
+as root creates workspaces owned by root; these are given to an ordinary uid first.
 """
 
 from __future__ import annotations
@@ -24,26 +20,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mao_runner.drivers import Driver, EngineRefused
+from mao_runner.drivers.protocol import Driver, EngineRefused
 from mao_shared.errors import MaoError
 from mao_shared.models import Privileges
 
-from .spec import ROOT_UID, TOOL_ENGINE_SOCKET, EngineSocket, parse_user
+from .spec import ROOT_UID, EngineSocket, parse_user
 
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-
 MARKER = ".mao-hostdir-"
 
 
 class HostDirInvalid(MaoError):
-    """The engine does not see the data directory where it was looked for."""
+    """The engine does not see the data directory at the path that was found or configured."""
 
     default_code = "hostdir-wrong"
 
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """Turns paths under the data directory into the host's."""
+    """Maps paths under the data directory to the engine's host."""
 
     data_dir: Path
     host_dir: str
@@ -53,9 +48,9 @@ class HostPaths:
 
 
 async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) -> HostPaths:
-    """`data_dir` must be absolute and there.
+    """The host's path of `data_dir`, which must be absolute and exist.
 
-    Raises HostdirWrong when the engine does not see it, EngineUnavailable when it does not answer.
+    Raises HostDirInvalid if the engine does not see it, EngineUnavailable if it does not answer.
     """
     host_dir = override or await _find_host_path(driver, data_dir)
     paths = HostPaths(data_dir, host_dir)
@@ -71,10 +66,10 @@ async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) 
 
 
 def _host_dir_invalid(data_dir: Path, host_dir: str, override: str | None) -> HostDirInvalid:
-    how = "as MAO_HOSTDIR says" if override else "as far as could be found out"
+    how = "as set by MAO_HOSTDIR" if override else "as found from the runner's mounts"
     return HostDirInvalid(
         f"The engine's host does not have the data directory {data_dir} at {host_dir}, {how}; "
-        "tools would run on the wrong folders, so no step is started.",
+        "tools would use the wrong folders, so no step is started.",
         next="Set MAO_HOSTDIR to the host's path of the data directory and start the runner again; "
         "the engine has to run on the machine that holds it.",
         data_dir=str(data_dir),
@@ -83,14 +78,13 @@ def _host_dir_invalid(data_dir: Path, host_dir: str, override: str | None) -> Ho
 
 
 async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSocket | None:
-    """The engine's socket for a step to which it was granted; None for all others.
+    """The engine's socket for a step that was granted it; None for all others.
 
-    Raises EngineRefused (`docker-socket-missing`) where the engine has no socket on this machine.
+    Raises EngineRefused (`docker-socket-missing`) if the engine has no socket on this machine.
     """
     if not privileges.docker_socket:
         return None
-    docker_host = os.environ.get("DOCKER_HOST")
-    scheme, _, rest = (docker_host or f"unix://{TOOL_ENGINE_SOCKET}").partition("://")
+    scheme, _, rest = driver.address.partition("://")
     path = Path(rest)
     try:
         status = await asyncio.to_thread(path.stat)
@@ -98,7 +92,7 @@ async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSo
         status = None
     if scheme != "unix" or status is None or not stat.S_ISSOCK(status.st_mode):
         raise EngineRefused(
-            f"The step asks for the engine's socket, and there is none at {docker_host or path}.",
+            f"The step asks for the engine's socket, and there is none at {driver.address.removeprefix('unix://')}.",
             code="docker-socket-missing",
             next="Let the runner reach its engine over a socket of this machine: DOCKER_HOST=unix:///path.",
         )
@@ -115,7 +109,7 @@ async def _find_host_path(driver: Driver, path: Path) -> str:
 
 
 def map_to_host(path: Path, mounts: Mapping[str, str]) -> str | None:
-    """The host's path of a container's path by the deepest mount that holds it; None when none does: pure."""
+    """Pure: the host's path of a container's path by the deepest mount that contains it; None without one."""
     holding = [target for target in mounts if path.is_relative_to(target)]
     if not holding:
         return None
@@ -124,7 +118,7 @@ def map_to_host(path: Path, mounts: Mapping[str, str]) -> str | None:
 
 
 def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
-    """What may be the id of the container this process runs in, the likeliest first; empty outside one."""
+    """Candidates for the id of the container this process runs in, likeliest first; empty outside one."""
     ids: list[str] = []
     for name in ("mountinfo", "cgroup"):
         try:
@@ -132,24 +126,24 @@ def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = No
         except OSError:
             continue
     if Path("/.dockerenv").exists():
-        ids.append(hostname or socket.gethostname())  # the short id, unless somebody chose another name
+        ids.append(hostname or socket.gethostname())  # the short id, unless it was renamed
     return list(dict.fromkeys(ids))
 
 
 def parse_container_ids(lines: Iterable[str]) -> list[str]:
-    """Ids in lines of mountinfo or cgroup that tell of this process's own container: pure.
+    """Pure: ids in lines of mountinfo or cgroup that belong to this process's own container.
 
     The engine mounts the container's hostname and hosts files from a folder named after its id.
     """
-    telling = (line for line in lines if "/containers/" in line or "docker" in line or "kubepods" in line)
-    return [match[0] for line in telling for match in _CONTAINER_ID.finditer(line)]
+    own = (line for line in lines if "/containers/" in line or "docker" in line or "kubepods" in line)
+    return [match[0] for line in own for match in _CONTAINER_ID.finditer(line)]
 
 
 def assign_owner(data: Path, tool_uid: int, wanted: str | None = None) -> str:
-    """The `uid:gid` a tool runs as, after the data folder has been given to it where that is needed.
+    """The `uid:gid` a tool runs as; changes the owner of its data folder where necessary.
 
-    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks: a large folder takes a while.
-    Raises FileNotFoundError when there is no folder.
+    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks; slow for a large folder.
+    Raises FileNotFoundError.
     """
     status = data.stat()
     uid, gid = parse_user(wanted) or (status.st_uid or tool_uid, status.st_gid or status.st_uid or tool_uid)
@@ -159,7 +153,7 @@ def assign_owner(data: Path, tool_uid: int, wanted: str | None = None) -> str:
 
 
 def _chown_tree(data: Path, uid: int, gid: int) -> None:
-    """The folder itself comes last: after a kill in between it is given again."""
+    """The folder itself comes last, so that after a kill in between all of it is done again."""
     for _, folders, files, at in os.fwalk(data, follow_symlinks=False):
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)

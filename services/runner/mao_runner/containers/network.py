@@ -1,25 +1,20 @@
 """The tools' network: created, isolated from this host by firewall rules, and checked regularly.
 
-The tools' network: made, shut off from the host, and looked after for as long as the runner lives.
+By default tools reach the internet, and nothing on or beside this host: no other tool, no listener on any
+address of the host, no link-local address. The engine isolates networks from each other; the host's
+firewall does the rest. Network and rules are checked when the runner starts, when the engine is back and
+every few minutes, not for every step. Until they are in place, steps that want this network wait.
 
-Tools without a word about their network reach the world, and nothing on or beside this host: no other
-tool, no listener of the host on any of its addresses, no link-local. The engine keeps networks from each
-other; what it does not do the host's firewall does (`firewall.py`). That is set and seen to be set when the
-runner begins, when the engine is back, and every few minutes, not for every step. While it cannot be, steps
-that want this network wait.
+The rules are in `raw PREROUTING`, which all packets from the bridge pass before addresses are translated,
+so a port that a container publishes on the host still has the host's address. Tools that flush or reorder
+the filter table (firewalld, ufw) do not touch them. IPv6 is dropped.
 
-What shuts the tools' network off from the host, from link-local and from itself, as scripts: pure.
-
-The rules stand in `raw PREROUTING`, which everything passes that comes in over the bridge, before addresses
-are translated: a port that a container publishes on the host is the host's address still. Who flushes or
-reorders the filter table, as firewalld and ufw do, does not touch them. IPv6 is not let through at all.
-
-* All addresses that are not somebody's elsewhere are dropped: the host's own, whatever interface or bridge
-  they belong to, broadcasts and multicasts.
+* All addresses that are not unicast to another host are dropped: the host's own on any interface,
+  broadcasts and multicasts.
 * Link-local is dropped, and what clouds use in its place for their metadata.
-* The network's own subnet is dropped, beside the engine's own rule (`enable_icc`).
-* Port 53 of the name servers that the engine asks for containers stays open, where they are one of these.
-  (One on the host's loopback is asked by the engine from the host.)
+* The network's own subnet is dropped, in addition to the engine's own rule (`enable_icc`).
+* Port 53 of the name servers that the engine asks for containers stays open, where they are among these. (A
+  name server on the host's loopback is asked by the engine from the host.)
 """
 
 from __future__ import annotations
@@ -27,65 +22,51 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from mao_runner.drivers import Driver, EngineRefused, HostCommand
+from mao_runner.drivers.protocol import Driver, EngineRefused, HostCommand
 from mao_runner.labels import HELPER, INSTALLATION
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Network
+from mao_shared.reconcile import Backoff, every
 
 log = get_logger(__name__)
 
-CHECK_PERIOD = 300.0  # seconds; whoever flushes the firewall opens the host to tools for so long at most
-
-RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0  # seconds until what failed is tried again
-
+CHECK_PERIOD = 300.0  # seconds; a flushed firewall leaves the host open to tools for at most this long
+RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0  # seconds until a failed check is repeated
 CONDITION = "tool-network"
-
 NOT_ISOLATED = (
     "MAO_TOOL_NETWORK is 'bridge': tools are on the engine's default network, from which they reach other "
-    "containers, what listens on this host, and link-local addresses."
+    "containers, services that listen on this host, and link-local addresses."
 )
-
-
-def isolation_script(bridge: str, subnets: Sequence[str]) -> tuple[str, list[str]]:
-    """Script and arguments that put the rules of a bridge in place, all at once, as often as it is run.
-
-    The script exits 0 once they are there, else its last lines say why they are not.
-    """
-    return _ISOLATE, [bridge, " ".join([*LINK_LOCAL, *subnets])]
-
-
-def removal_script(bridge: str) -> tuple[str, list[str]]:
-    """Script and arguments that take the rules of a bridge away."""
-    return _REMOVE, [bridge]
 
 
 class ToolNetwork:
     """What a tool's `network` means on this engine, and whether it may be used now.
 
     Args:
-        name: of the network; its interface on the host bears the same name and a 0.
-        shut_off: False for the engine's default network as it is (`MAO_TOOL_NETWORK=bridge`).
-        installation: whose the helper container is.
+        name: of the network; its bridge interface on the host has the same name and a 0.
+        isolated: False for the engine's default network as it is (`MAO_TOOL_NETWORK=bridge`).
+        installation: owner of the helper container.
     """
 
     def __init__(
-        self, driver: Driver, conditions: Conditions, *, name: str, shut_off: bool, installation: str
+        self, driver: Driver, conditions: Conditions, *, name: str, isolated: bool, installation: str
     ) -> None:
         self.name = name
-        self.trouble: MaoError = Unavailable(
-            f"The network {name} has not been looked at since the runner started.", next="maoctl doctor"
+        self.problem: MaoError = Unavailable(
+            f"The network {name} has not been checked since the runner started.", next="maoctl doctor"
         )
         self._driver = driver
         self._conditions = conditions
-        self._shut_off = shut_off
+        self._isolated = isolated
         self._installation = installation
         self._ready = asyncio.Event()
-        if not shut_off:
+        if not isolated:
             self._ready.set()
-        self._looking = False
-        self._asked = asyncio.Event()
+        self._checking = False
+        self._failures = 0
+        self._recheck = asyncio.Event()
         self._subscribers: list[Callable[[], None]] = []
 
     @property
@@ -94,113 +75,109 @@ class ToolNetwork:
         return f"{self.name}0"
 
     def engine_name(self, network: Network) -> str:
-        """How the engine calls what a tool's record calls so."""
-        return self.name if network == "bridge" and self._shut_off else network
+        """The engine's name for the `network` of a tool's record."""
+        return self.name if network == "bridge" and self._isolated else network
 
-    def usable(self, network: Network) -> bool:
+    def is_usable(self, network: Network) -> bool:
         """Whether a container may start on it now."""
         return self._ready.is_set() or network != "bridge"
 
-    async def until_usable(self, seconds: float) -> None:
-        """Waits so long at most; raises Unavailable (`tool-network-open`) with why it cannot be used then."""
+    async def wait_usable(self, timeout: float) -> None:
+        """Raises Unavailable (`tool-network-open`) if it is not usable within `timeout` seconds."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout):
                 await self._ready.wait()
         except TimeoutError:
-            detail = f"The tools' network cannot be used yet: {self.trouble.detail}"
-            raise Unavailable(detail, code="tool-network-open", next=self.trouble.next) from None
+            detail = f"The tools' network cannot be used yet: {self.problem.detail}"
+            raise Unavailable(detail, code="tool-network-open", next=self.problem.next) from None
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """`callback` is called when the network becomes usable or is so no more."""
+        """`callback` is called whenever the network becomes usable or unusable."""
         self._subscribers.append(callback)
 
-    def doubt(self, why: MaoError) -> None:
-        """Nobody starts on it before it has been looked at again, which is done at once."""
-        if not self._shut_off or (self._looking and not self._ready.is_set()):
-            return  # a look that is under way will tell
-        self.trouble = why
+    def invalidate(self, reason: MaoError) -> None:
+        """Makes it unusable until it was checked again, which is done at once."""
+        if not self._isolated or (self._checking and not self._ready.is_set()):
+            return  # the check that is under way will tell
+        self.problem = reason
         self._set_ready(False)
-        self._asked.set()
+        self._recheck.set()
 
     async def run(self) -> None:
-        """Looks for ever."""
-        if not self._shut_off:
+        """Checks periodically, until cancelled."""
+        if not self._isolated:
             self._conditions.report(
-                CONDITION, detail=NOT_ISOLATED, next_step="Take MAO_TOOL_NETWORK out of the settings."
+                CONDITION, detail=NOT_ISOLATED, next_step="Remove MAO_TOOL_NETWORK from the settings."
             )
             return
-        again = RETRY_DELAY
-        while True:
-            self._asked.clear()
-            self._looking = True
-            again = RETRY_DELAY if await self._look() else min(again * 2, MAX_RETRY_DELAY)
-            self._looking = False
-            try:
-                async with asyncio.timeout(CHECK_PERIOD if self._ready.is_set() else again):
-                    await self._asked.wait()
-            except TimeoutError:
-                continue
+        await every(CHECK_PERIOD, self._check, name=CONDITION, wake=self._recheck)
 
-    async def _look(self) -> bool:
+    async def _check(self) -> float | None:
+        """Seconds until the next check; None for CHECK_PERIOD. Any error keeps steps from starting."""
+        self._checking = True
         try:
-            tables = await self.establish()
-        except Exception as error:  # noqa: BLE001 (whatever it is, no step starts unprotected, and it is tried again)
+            firewall = await self.establish()
+        except Exception as error:  # noqa: BLE001 (whatever it is, no step starts unprotected)
+            self._failures += 1
             self._failed(
                 error if isinstance(error, MaoError) else MaoError(f"{type(error).__name__}: {error}")
             )
-            return False
-        if self._asked.is_set():
-            return True  # somebody doubts it since this look began
-        if not self._ready.is_set():
-            log.info("tool_network.shut_off", network=self.name, by=tables)
-        self._conditions.clear(CONDITION)
-        self._set_ready(True)
-        return True
+            return Backoff(RETRY_DELAY, MAX_RETRY_DELAY).pause(self._failures)
+        finally:
+            self._checking = False
+        self._failures = 0
+        if not self._recheck.is_set():  # else it was invalidated since this check began
+            if not self._ready.is_set():
+                log.info("tool_network.isolated", network=self.name, firewall=firewall)
+            self._conditions.clear(CONDITION)
+            self._set_ready(True)
+        return None
 
     def _failed(self, error: MaoError) -> None:
-        if error.detail != self.trouble.detail:
+        if error.detail != self.problem.detail:
             log.error("tool_network.open", network=self.name, error=error.detail, next=error.next)
-        self.trouble = error
+        self.problem = error
         self._conditions.report(
             CONDITION,
-            detail=f"The tools' network {self.name} is not shut off from this host, so steps that use it "
+            detail=f"The tools' network {self.name} is not isolated from this host, so steps that use it "
             f"wait: {error.detail}",
-            next_step=error.next or "The engine's log says more: journalctl -u docker.",
+            next_step=error.next or "See the engine's log: journalctl -u docker.",
         )
         self._set_ready(False)
 
     def _set_ready(self, ready: bool) -> None:
-        if ready != self._ready.is_set():
-            if ready:
-                self._ready.set()
-            else:
-                self._ready.clear()
-            for callback in self._subscribers:
-                callback()
+        if ready == self._ready.is_set():
+            return
+        if ready:
+            self._ready.set()
+        else:
+            self._ready.clear()
+        for callback in self._subscribers:
+            callback()
 
     async def establish(self) -> str:
-        """Makes network and rules where they are not there; the firewall program that has them.
+        """Creates network and rules where they are missing; returns the name of the firewall program used.
 
-        Raises MaoError when they are not all there in the end.
+        Raises MaoError if they are not all in place afterwards.
         """
         subnets = await self._driver.ensure_network(self.name, self.bridge, {HELPER: "network"})
-        code, said = await self._on_host(*isolation_script(self.bridge, subnets))
-        said = " ".join(said.split())
+        code, output = await self._run_on_host(*isolation_script(self.bridge, subnets))
+        output = " ".join(output.split())
         if code != 0:
             raise EngineRefused(
-                f"the host's firewall cannot be set (exit code {code}): {said or 'it said nothing'}",
+                f"the host's firewall cannot be set (exit code {code}): {output or 'no output'}",
                 code="tool-network-open",
-                next="Mend what is said here (it needs iptables on the host), or accept that tools reach "
+                next="Fix what is said here (it needs iptables on the host), or accept that tools reach "
                 "this host, and set MAO_TOOL_NETWORK=bridge.",
             )
-        return said
+        return output
 
     async def remove(self) -> None:
-        """Takes network and rules away; raises EngineRefused while containers are on it."""
+        """Removes network and rules; raises EngineRefused while containers are on it."""
         await self._driver.remove_network(self.name)
-        await self._on_host(*removal_script(self.bridge))
+        await self._run_on_host(*removal_script(self.bridge))
 
-    async def _on_host(self, script: str, arguments: list[str]) -> tuple[int, str]:
+    async def _run_on_host(self, script: str, arguments: list[str]) -> tuple[int, str]:
         labels = {INSTALLATION: self._installation, HELPER: "network"}
         name = f"mao-network-{self._installation}"
         return await self._driver.run_on_host(HostCommand(name, script, arguments, labels))
@@ -269,3 +246,16 @@ while "$tables" -w 5 -t raw -D PREROUTING -i "$bridge" -j "$chain" 2>/dev/null; 
 "$tables" -w 5 -t raw -X "$chain"
 """
 )
+
+
+def isolation_script(bridge: str, subnets: Sequence[str]) -> tuple[str, list[str]]:
+    """Script and arguments that put a bridge's rules in place, all at once; it may be run repeatedly.
+
+    The script exits 0 once they are in place, else its last lines say why not.
+    """
+    return _ISOLATE, [bridge, " ".join([*LINK_LOCAL, *subnets])]
+
+
+def removal_script(bridge: str) -> tuple[str, list[str]]:
+    """Script and arguments that remove a bridge's rules."""
+    return _REMOVE, [bridge]

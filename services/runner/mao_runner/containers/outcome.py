@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_runner import labels
-from mao_runner.drivers import Container, EngineRefused
-from mao_runner.drivers.protocol import fault_of_refusal
+from mao_runner.drivers.protocol import Container, EngineRefused, fault_of_refusal
 from mao_shared.models import Exit, Failure, StepRun
 from mao_shared.states import StepPhase
 
@@ -17,10 +16,10 @@ from .plan import deadline
 SIGKILLED, SIGTERMED, ENGINE_DIED = 137, 143, 255
 CANNOT_EXECUTE, NO_SUCH_COMMAND = 126, 127
 _SIGNALS = {
-    SIGKILLED: " (so ends what is killed with SIGKILL, by itself or by a host without memory; the engine has "
-    "not seen it reach its own memory limit)",
-    SIGTERMED: " (so ends what is sent SIGTERM)",
-    139: " (so ends what crashes with a segmentation fault)",
+    SIGKILLED: " (killed by SIGKILL, by itself or because the host ran out of memory; the engine did not "
+    "report that it reached its own memory limit)",
+    SIGTERMED: " (terminated by SIGTERM)",
+    139: " (crashed with a segmentation fault)",
 }
 TAIL_LINES = 10
 TAIL_CHARACTERS = 1500
@@ -29,7 +28,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 
 @dataclass(frozen=True, slots=True)
 class ContainerEnd:
-    """A container's end and what is known around it. `tail`: the end of its log."""
+    """A container's end and its circumstances. `tail`: the end of its log."""
 
     container: Container
     now: datetime
@@ -42,7 +41,7 @@ class ContainerEnd:
 
 
 def mark_ended(step: StepRun, end: ContainerEnd) -> StepRun:
-    """The step after its container's end. A step that was never seen running is moved through it."""
+    """The step after its container ended. A step that was never seen running passes through `running`."""
     if step.phase is StepPhase.STARTING:
         step = mark_running(step, end.container, end.now, end.engine)
     phase, failure = _judge(step, end)
@@ -61,24 +60,24 @@ def mark_ended(step: StepRun, end: ContainerEnd) -> StepRun:
 
 
 def mark_running(step: StepRun, container: Container, now: datetime, engine: str | None) -> StepRun:
-    """The step as running, with what its record says of the container: the user and the engine."""
+    """The step as running, with the user and the engine of its container."""
     user = container.labels.get(labels.USER)
     return step.move(StepPhase.RUNNING, now, container_id=container.id, user=user, engine=engine)
 
 
 def mark_lost(step: StepRun, now: datetime) -> StepRun:
-    """The step whose container the engine does not know any more."""
+    """The step as lost: the engine does not know its container any more."""
     failure = Failure(
         code="container-lost",
-        detail="The container of this step is gone, and how it ended is not known.",
-        next="Somebody removed it or the engine was reset; run the pipeline again.",
+        detail="The container of this step is gone; how it ended is unknown.",
+        next="It was removed, or the engine was reset; run the pipeline again.",
         fault="engine",
     )
     return step.move(StepPhase.LOST, now, error=failure)
 
 
 def mark_refused(step: StepRun, error: EngineRefused, now: datetime) -> StepRun:
-    """The step whose container the engine will not create or start."""
+    """The step as failed: the engine refused to create or start its container."""
     fault = fault_of_refusal(error)
     failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
     return step.move(StepPhase.FAILED, now, error=failure)
@@ -102,9 +101,9 @@ def _judge(step: StepRun, end: ContainerEnd) -> tuple[StepPhase, Failure | None]
 
 
 def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
-    """Stopped by this process or, as far as one can tell, by an earlier one.
+    """Whether it was stopped by this process or, as far as can be told, by an earlier one.
 
-    A tool that was watched and ended by itself was in time, whatever the machine's clock says.
+    A tool that was watched and ended by itself was in time, whatever the system clock says.
     """
     finished = end.container.finished_at
     unwatched = end.container.killed is not False
@@ -112,7 +111,7 @@ def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
 
 
 def _killed_by_others(end: ContainerEnd) -> bool:
-    """Somebody told the engine to stop it, or it ended by a signal while nobody watched."""
+    """Whether somebody had the engine stop it, or it ended by a signal while nobody watched."""
     if end.container.oom:
         return False
     by_signal = end.container.exit_code in (SIGKILLED, SIGTERMED, ENGINE_DIED)
@@ -123,7 +122,7 @@ def _timed_out_failure(step: StepRun) -> Failure:
     return Failure(
         code="tool-timed-out",
         detail=f"The tool was stopped at its time limit of {step.spec.limits.time:g} s.",
-        next="Raise limits.time of the tool or step, or find out what it waits for in its log.",
+        next="Raise limits.time of the tool or step, or see in its log what it waits for.",
         fault="tool",
     )
 
@@ -133,7 +132,7 @@ def _memory_failure(step: StepRun) -> Failure:
     return Failure(
         code="tool-out-of-memory",
         detail=f"The tool ran out of its memory limit of {limit}.",
-        next="Raise limits.memory of the tool or step, or let it hold less at a time.",
+        next="Raise limits.memory of the tool or step, or reduce its memory use.",
         fault="tool",
     )
 
@@ -166,7 +165,7 @@ def _exit_failure(end: ContainerEnd) -> Failure:
     return Failure(
         code="tool-failed",
         detail=f"The tool exited with code {code}{_SIGNALS.get(code or 0, '')}." + _last_lines(end.tail),
-        next=f"All that it said: maoctl run logs {run}",
+        next=f"See its log: maoctl run logs {run}",
         fault="tool",
     )
 
@@ -174,7 +173,7 @@ def _exit_failure(end: ContainerEnd) -> Failure:
 def _last_lines(tail: str) -> str:
     lines = [line for line in plain_text(tail).splitlines() if line.strip()][-TAIL_LINES:]
     text = "\n".join(lines)[-TAIL_CHARACTERS:]
-    return f" It said last:\n{text}" if text else " It said nothing."
+    return f" Its last output:\n{text}" if text else " It had no output."
 
 
 def plain_text(text: str) -> str:

@@ -1,9 +1,7 @@
 """Pure: the next action for a step, from its document and its container.
 
-What the runner does next about one step: pure.
-
                    container: none      created     running                 exited
-ready     granted  → Begin           (while its network is not usable, ready and starting → AwaitNetwork)
+ready     granted  → Begin           (ready and starting, while the network is not usable → AwaitNetwork)
 starting           → Launch   → Launch    → NoteRunning           → Settle
 running            → Confirm  → Confirm   → Watch | Stop | Kill   → Settle
 cancelled before it runs: ready, starting without a running container → Cancel
@@ -15,26 +13,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
 RUNNER_PHASES = frozenset({StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING})
-
 HOLDS_SLOT = frozenset({StepPhase.STARTING, StepPhase.RUNNING})
-
 KILL_RETRY = 5.0  # seconds after a SIGKILL that had no effect yet
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is known of a step when it is decided.
+    """All that is known of a step when its next action is decided.
 
-    `now`: for a step that runs, since when it was first seen running and how long ago that is by a steady
-    clock, so that a machine's clock that is set ends no tool.
-    `network`: a container may start on the step's network now.
-    `parked`: the step was `starting`, and gave its slot up as its network went.
-    `stopped_at`: when this process sent SIGTERM; `engine`: events flow and the containers are listed.
+    `now`: of a running step, when it was first seen running plus the monotonic time since then, so that a
+    change of the system clock ends no tool.
+    `engine`: the container mirror is in sync; `network`: a container may start on the step's network now.
+    `parked`: the step was `starting`, and gave up its slot when its network became unusable.
+    `stopped_at`: when this process sent SIGTERM.
     """
 
     step: StepRun
@@ -56,7 +52,7 @@ class AwaitSlot:
 
 @dataclass(frozen=True, slots=True)
 class AwaitEngine:
-    """Nothing can be done before the engine answers."""
+    """The engine does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ class NoteRunning:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Nothing to do for so many seconds, unless an event comes."""
+    """Nothing to do for `seconds`, unless an event comes."""
 
     container: Container
     seconds: float
@@ -91,7 +87,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Send SIGTERM; after `grace` seconds it is decided again."""
+    """Send SIGTERM; decide again after `grace` seconds."""
 
     container: Container
     grace: float
@@ -104,26 +100,26 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Write how the container ended."""
+    """Write the outcome of the ended container."""
 
     container: Container
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The container seems to have vanished: ask the engine, then write `lost`."""
+    """The container seems to be gone: ask the engine, then write `lost`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Write `cancelled`; a container that was only created goes."""
+    """Write `cancelled`; remove a container that was only created."""
 
     container: Container | None
 
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """The step is another service's."""
+    """The step belongs to another service."""
 
 
 Action = (
@@ -144,7 +140,7 @@ Action = (
 
 
 def decide(view: Observed) -> Action:
-    """The one next action; after it everything is looked at again."""
+    """The next action; after it the step is observed and decided again."""
     if view.step.phase not in RUNNER_PHASES:
         return Ignore()
     if view.step.phase is StepPhase.READY:
@@ -193,32 +189,32 @@ def _running(view: Observed) -> Action:
 
 
 def deadline(step: StepRun) -> datetime:
-    """When the step's time is up; counted from the document, so that it survives restarts."""
+    """When the step's time limit ends; counted from its document, so that it survives restarts."""
     return step.times[StepPhase.RUNNING] + timedelta(seconds=step.spec.limits.time)
 
 
 WaitKind = Literal["slot", "engine", "network", "agreement"]
 
 
-def waiting_reason(kind: WaitKind, more: str = "") -> str:
-    """What `step.waiting` says."""
+def waiting_reason(kind: WaitKind, detail: str = "") -> str:
+    """The text of `step.waiting`."""
     match kind:
         case "engine":
             return "waits for the container engine, which does not answer"
         case "network":
-            return f"waits until the tools' network is shut off from this host ({more})"
+            return f"waits until the tools' network is isolated from this host ({detail})"
         case "agreement":
-            return "waits for the registry, which has not written down yet what this node has agreed to run"
+            return "waits for the registry, which has not yet written what this node agreed to run"
         case "slot":
-            return f"waits for a free slot ({more} before it)"
+            return f"waits for a free slot ({detail} ahead of it)"
 
 
-def is_same_reason(waiting: str | None, words: str) -> bool:
-    """Whether this reason is written; what stands in brackets is as of when it began to wait."""
-    return waiting is not None and waiting.split("(")[0] == words.split("(")[0]
+def is_same_reason(waiting: str | None, reason: str) -> bool:
+    """Whether `reason` is written already; details in parentheses are as of the start of the wait."""
+    return waiting is not None and waiting.split("(")[0] == reason.split("(")[0]
 
 
 def runner_step(run: Run) -> int | None:
-    """Index of the run's active step where its phase is the runner's, else None."""
+    """Index of the run's active step if it is in a phase of the runner, else None."""
     index = run.active_step()
     return index if index is not None and run.steps[index].phase in RUNNER_PHASES else None

@@ -1,7 +1,4 @@
-"""The fair queue for slots: round-robin over pipelines, oldest step first.
-
-Who may start now: the mirror's steps shared out over the slots whenever they change.
-"""
+"""The fair queue for slots: round-robin over pipelines, oldest step first."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ from .plan import HOLDS_SLOT, runner_step
 class SlotQueue:
     """The fair queue over a mirror of runs.
 
-    Shared out once for all changes of a turn of the loop, however many there are. Those granted and those
-    that hold a slot are together never more than `slots`.
+    Slots are assigned once per iteration of the event loop, however many runs changed. Granted and held
+    slots together never exceed `slots`.
 
     Args:
         wake: called with each run that gets a slot.
-        counted: called with the numbers of those that hold a slot and that wait for one.
+        counted: called with the numbers of steps that hold a slot and that wait for one.
         idle: whether a run's step neither needs a slot nor could use one now, whatever its phase.
     """
 
@@ -48,51 +45,51 @@ class SlotQueue:
         self._granted: set[str] = set()
         self._ahead: dict[str, int] = {}
         self._due = False
-        mirror.subscribe(lambda _: self.share_soon())
+        mirror.subscribe(lambda _: self.assign_soon())
 
     def granted(self, run: str) -> bool:
         return run in self._granted
 
     def ahead(self, run: str) -> int:
-        """How many get a slot before this run, once one is free."""
+        """Number of runs that get a slot before this one."""
         return self._ahead.get(run, len(self._ahead))
 
     def holding(self) -> int:
-        """Steps that hold a slot."""
+        """Number of steps that hold a slot."""
         return sum(claim.holds for claim in self._claims())
 
     @contextmanager
     def taking(self, run: str) -> Iterator[None]:
-        """While the write that takes the slot is under way nobody else gets it."""
+        """Reserves the slot while the write that takes it is in progress."""
         self._taking.add(run)
         try:
             yield
         finally:
             self._taking.discard(run)
-            self.share_soon()
+            self.assign_soon()
 
     def park(self, run: str) -> None:
-        """A step that is `starting` and cannot start gives its slot to others, and waits for one again."""
+        """Frees the slot of a step that is `starting` and cannot start; it waits for a slot again."""
         if run not in self._parked:
             self._parked.add(run)
-            self.share_soon()
+            self.assign_soon()
 
     def is_parked(self, run: str) -> bool:
         return run in self._parked
 
     def unpark(self, run: str) -> None:
-        """The step takes the slot that it is granted, or is over."""
+        """The step takes the slot that it was granted, or has ended."""
         if run in self._parked:
             self._parked.discard(run)
-            self.share_soon()
+            self.assign_soon()
 
-    def share_soon(self) -> None:
-        """Shares the slots out anew in the next turn of the loop."""
+    def assign_soon(self) -> None:
+        """Assigns the slots again in the next iteration of the event loop."""
         if not self._due:
             self._due = True
-            asyncio.get_running_loop().call_soon(self._share)
+            asyncio.get_running_loop().call_soon(self._assign)
 
-    def _share(self) -> None:
+    def _assign(self) -> None:
         self._due = False
         claims = list(self._claims())
         before = self._granted

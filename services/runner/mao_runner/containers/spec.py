@@ -1,13 +1,10 @@
-"""Pure: the container of a step, hardened unless the operator agreed to more.
-
-From a step to the container that runs it, hardened unless the operator agreed to more: pure.
-"""
+"""Pure: the container of a step, hardened unless the operator agreed to more."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mao_runner.drivers import Bind, ContainerSpec, EngineRefused
+from mao_runner.drivers.protocol import Bind, ContainerSpec, EngineRefused
 from mao_runner.labels import USER, StepAttempt, container_labels, container_name
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Run
@@ -15,13 +12,12 @@ from mao_shared.models.run import tool_env
 from mao_shared.models.tool import Network
 
 REACH_FILES = "DAC_OVERRIDE"
-
-TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # where a tool finds it, as the original had it
+TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # in the tool's container
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSocket:
-    """The engine's socket as its host has it, and the number of the group that may open it."""
+    """The engine's socket: its path on the engine's host, and the gid that may open it."""
 
     host_path: str
     gid: int
@@ -39,8 +35,14 @@ def step_container(
     network: str,
     engine_socket: EngineSocket | None = None,
 ) -> ContainerSpec:
-    """`network`: as the engine calls it; `data` and `input_dir` are the host's paths, `user` the `uid:gid`
-    that `ownership.claim_data` gave; `engine_socket` for a step that was granted it."""
+    """The specification of a step's container.
+
+    Args:
+        data, input_dir: paths on the engine's host.
+        user: `uid:gid` from `assign_owner`.
+        network: the engine's name for it.
+        engine_socket: for a step that was granted it.
+    """
     spec = run.steps[key.step].spec
     return ContainerSpec(
         name=container_name(run.node, key),
@@ -66,17 +68,17 @@ def check_host_network(
 ) -> None:
     """Raises EngineRefused (`host-network-uid`) for a tool that the gateway would take for the operator.
 
-    `operators`: uids that the gateway lets in by the uid alone. With new privileges a tool may become root.
+    `operators`: uids that the gateway lets in by uid alone. With new privileges a tool may become root.
     """
     uid = int(user.partition(":")[0])
     if network != "host" or not operators or not (uid in operators or privileges.new_privileges):
         return
-    who = f"as user {uid}" if uid in operators else "with new privileges, and so perhaps as root,"
+    who = f"as user {uid}" if uid in operators else "with new privileges (possibly as root)"
     raise EngineRefused(
-        f"On the host's network a tool that runs {who} could steer the node: its gateway knows users only.",
+        f"On the host's network a tool that runs {who} could control the node: the gateway trusts its uid.",
         code="host-network-uid",
         next="Give it another user or network ('maoctl tool update --help'), run the node with 'make node', "
-        "or set MAO_TOKENS_FILE, which demands tokens of all.",
+        "or set MAO_TOKENS_FILE, which requires tokens from everybody.",
     )
 
 
@@ -90,10 +92,10 @@ def socket_binds(engine_socket: EngineSocket | None) -> list[Bind]:
 
 
 def kept_capabilities(privileges: Privileges) -> list[str]:
-    """Root keeps what it needs to write data that is not its own; it is agreed to as `user root`."""
-    asked = list(privileges.capabilities)
-    needs_reach = is_root(privileges.user) and REACH_FILES not in asked
-    return [*asked, REACH_FILES] if needs_reach else asked
+    """Root keeps the capability to write files of other users; agreed to as `user root`."""
+    kept = list(privileges.capabilities)
+    needs_reach = is_root(privileges.user) and REACH_FILES not in kept
+    return [*kept, REACH_FILES] if needs_reach else kept
 
 
 ROOT_UID = 0

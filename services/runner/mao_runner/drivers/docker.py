@@ -1,7 +1,7 @@
-"""The driver for Docker Engine; the only module that knows the SDK.
+"""The driver for Docker Engine.
 
-The SDK blocks, so its calls run in a bounded pool of threads, each with a time limit; the one stream of
-events has a thread of its own and hands over to the loop.
+The SDK blocks, so its calls run in a bounded pool of threads, each with a time limit. The stream of events
+has a thread of its own that hands over to the event loop.
 """
 
 from __future__ import annotations
@@ -54,13 +54,12 @@ from .protocol import (
 
 log = get_logger(__name__)
 T = TypeVar("T")
-
 LOCAL_SOCKET = "/var/run/docker.sock"
 CALL_THREADS = 16
 CONNECTIONS = 64  # kept open; more are made when needed
 SMALLEST_ENGINE_LOG = 16 * 1024**2  # bytes
 CPU_PERIOD = 100_000  # microseconds
-_LOOK = "The engine's log says more: journalctl -u docker."
+_SEE_LOG = "See the engine's log: journalctl -u docker."
 _CONNECTION_ERRORS = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -77,6 +76,10 @@ class DockerDriver:
         self._connecting = threading.Lock()
         self._client: APIClient | None = None
 
+    @property
+    def address(self) -> str:
+        return os.environ.get("DOCKER_HOST") or f"unix://{LOCAL_SOCKET}"
+
     async def ping(self) -> None:
         await self._call(lambda client: client.ping())
 
@@ -90,7 +93,7 @@ class DockerDriver:
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
         found = None if pull == "always" else await self._call(lambda client: _inspect_image(client, image))
         if found is None and pull == "never":
-            raise image_not_found(image, "it is not on this node, and pulling it was ruled out")
+            raise image_not_found(image, "it is not on this node, and its pull policy is 'never'")
         if found is None:
             await self._call(lambda client: _pull(client, image))
             found = await self._call(lambda client: _inspect_image(client, image))
@@ -174,7 +177,7 @@ class DockerDriver:
         except (*_CONNECTION_ERRORS, DockerException) as error:
             words = one_line(str(error.explanation or error)) if isinstance(error, APIError) else str(error)
             raise EngineUnavailable(
-                f"The engine does not give the output of container {container_id[:12]}: {words}"
+                f"The engine does not return the output of container {container_id[:12]}: {words}"
             ) from error
 
     async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
@@ -199,12 +202,12 @@ class DockerDriver:
             return call(self._connected())
         except APIError as error:
             kind = EngineUnavailable if _status(error) >= 500 else EngineRefused
-            raise kind(f"The engine answered: {_message(error)}.", next=_LOOK) from error
+            raise kind(f"The engine answered: {_message(error)}.", next=_SEE_LOG) from error
         except (*_CONNECTION_ERRORS, DockerException) as error:
             raise _unavailable(error) from error
 
     def _connected(self) -> APIClient:
-        """The client; making it asks the engine for its version, so it is made when the engine answers."""
+        """The client; created once the engine answers, since that asks for its version."""
         with self._connecting:
             if self._client is None:
                 self._client = APIClient(
@@ -218,19 +221,19 @@ def _unavailable(error: Exception) -> EngineUnavailable:
     group = _group_of_closed_socket(Path(where.removeprefix("unix://") if "://" in where else LOCAL_SOCKET))
     if group is not None:
         return EngineUnavailable(
-            f"The Docker Engine at {where} is closed to user {os.geteuid()}: "
+            f"The user {os.geteuid()} has no access to the Docker Engine at {where}: "
             f"the socket belongs to group {group}.",
-            next=f"Let this user into group {group} (sudo usermod -aG docker USER, log in anew) and start "
-            "the node again; under compose take DOCKER_GID out of .env: the group is found.",
+            next=f"Add this user to group {group} (sudo usermod -aG docker USER, log in again) and restart "
+            "the node; under compose remove DOCKER_GID from .env: the group is found automatically.",
         )
     return EngineUnavailable(
         f"The Docker Engine at {where} does not answer: {one_line(str(error))}",
-        next="Start it (systemctl start docker) and let this user reach its socket (group docker).",
+        next="Start it (systemctl start docker) and give this user access to its socket (group docker).",
     )
 
 
 def _group_of_closed_socket(socket: Path) -> int | None:
-    """The group whose members may use the socket, where we may not; None where it is open or not there."""
+    """The gid of the socket if this user has no access; None if it is accessible or missing."""
     try:
         status = socket.stat()
     except OSError:
@@ -258,26 +261,26 @@ def _create(client: APIClient, spec: ContainerSpec) -> Container:
 
 def _adopt(client: APIClient, spec: ContainerSpec) -> Container:
     document = _unless_gone(lambda: client.inspect_container(spec.name))
-    if document is None:  # an earlier call still makes it, or it is being removed
+    if document is None:  # an earlier call is still creating it, or it is being removed
         raise EngineUnavailable(f"The engine is still busy with a container named {spec.name}.")
     there = read_container(document)
     if has_labels(there.labels, spec.labels):
         if there.state == "created" and document["HostConfig"]["NetworkMode"] != spec.network:
-            # Made before the node was upgraded or set otherwise: it must not start on the other network.
+            # Created before an upgrade or a change of settings: it must not start on the old network.
             client.remove_container(there.id, force=True, v=True)
             return _create(client, spec)
         return there
     raise EngineRefused(
         f"Another container has the name {spec.name} already.",
         code="container-name-taken",
-        next="Two nodes of the same name share this engine: give one another MAO_NODE, "
-        f"or remove it: docker rm -f {spec.name}.",
+        next="Two nodes of the same name share this engine: change MAO_NODE of one of them, "
+        f"or remove the container: docker rm -f {spec.name}.",
     )
 
 
 def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
     options: dict[str, Any] = {}
-    if spec.cpu is not None:  # a quota may be more than the machine has; the engine refuses such `nano_cpus`
+    if spec.cpu is not None:  # a quota may exceed the machine's cores; the engine refuses that of `nano_cpus`
         options |= {"cpu_period": CPU_PERIOD, "cpu_quota": max(1000, int(spec.cpu * CPU_PERIOD))}
     if spec.memory is not None:
         options |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
@@ -297,7 +300,7 @@ def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
 
 
 def _log_options(log_max: int) -> dict[str, str]:
-    """Bounds for the engine's own copy, which wraps every line in JSON; ours is cut long before that."""
+    """Bounds of the engine's own copy, which wraps every line in JSON; ours is cut long before."""
     return {"max-size": str(max(SMALLEST_ENGINE_LOG, 4 * log_max)), "max-file": "2"}
 
 
@@ -322,7 +325,7 @@ def _pull(client: APIClient, image: str) -> None:
 
 
 def _try_to_pull(client: APIClient, image: str) -> str | None:
-    """None, or the engine's words for why it could not be done."""
+    """None, or the engine's error message."""
     repository, tag = parse_repository_tag(image)
     try:
         for line in client.pull(repository, tag or "latest", stream=True, decode=True):
@@ -334,7 +337,7 @@ def _try_to_pull(client: APIClient, image: str) -> str | None:
 
 
 def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:
-    """Creating a container checks its mounts first; one that is made is removed without being started."""
+    """Creating a container checks its mounts first; if it is created, it is removed without being started."""
     images = client.images(quiet=True)
     image = images[0] if images else "mao-no-such-image:none"
     mounts = [Mount("/mao-check", host_path, type="bind", read_only=True)]
@@ -345,7 +348,7 @@ def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:
         if "bind source path does not exist" in _message(error):
             return False
         if _status(error) == 404:
-            return True  # the mount is fine, only the image is not there
+            return True  # the mount is valid, only the image is missing
         raise
     client.remove_container(made["Id"], force=True, v=True)  # with the volumes that the image declares
     return True
@@ -356,7 +359,7 @@ def _label_filter(labels: Mapping[str, str]) -> list[str]:
 
 
 def _unless_gone(call: Callable[[], T], also: Iterable[int] = ()) -> T | None:
-    """None when the engine answers that there is no such thing (or with a status in `also`)."""
+    """None if the engine answers 404 (or a status in `also`)."""
     try:
         return call()
     except APIError as error:

@@ -1,7 +1,7 @@
-"""The tools' network, and programs of the host run by the engine: for a runner that has but its socket.
+"""The tools' network in Docker, and scripts run on the engine's host through the engine's socket alone.
 
-What has to be done to the host's firewall is done by the host's own programs, in a container that lives for a
-moment: of an image with nothing in it, read-only, with the host's network and no right but to administer it.
+The host's firewall is set by the host's own programs, in a container that lives for a moment: an empty image,
+read-only, with the host's network and no capability but to administer it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .protocol import EngineRefused, HostCommand
 EMPTY_IMAGE = ("mao/empty", "1")
 EMPTY_TAR = bytes(1024)
 PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ld.so.cache")
-LOCK = "/run/xtables.lock"  # of iptables' older kind, which two must not use at once
+LOCK = "/run/xtables.lock"  # of legacy iptables, which two processes must not use at the same time
 HELPER_LIMIT = 60  # seconds
 OUTPUT_MAX = 2000  # characters
 _NO_SUCH_PATH = re.compile(r"bind source path does not exist: (\S+)")
 
 
 def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
-    """The network's IPv4 subnets; made if it is not there (two nodes may make it at once).
+    """See `Driver.ensure_network`; two nodes may create it at the same time.
 
-    Raises EngineRefused (`tool-network-differs`) when there is one of this name that shuts nothing off.
+    Raises EngineRefused (`tool-network-differs`) if there is one of this name that is not isolated.
     """
     there = _inspect(client, name)
     if there is None:
@@ -42,20 +42,20 @@ def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[st
         except APIError as error:
             if _inspect(client, name) is None:
                 raise EngineRefused(
-                    f"The engine does not make the network {name}: "
+                    f"The engine does not create the network {name}: "
                     f"{one_line(str(error.explanation or error))}.",
                     code="tool-network-refused",
-                    next="Look at the networks there are with 'docker network ls', and at the engine's log.",
+                    next="List the networks with 'docker network ls', and see the engine's log.",
                 ) from error
         there = _inspect(client, name)
     if there is None:
-        raise EngineUnavailable(f"The network {name} was made and is gone again.")
+        raise EngineUnavailable(f"The network {name} was created and is gone again.")
     if wrong := network_differences(there, bridge):
         raise EngineRefused(
             f"There is a network {name} already, but {'; '.join(wrong)}.",
             code="tool-network-differs",
-            next=f"docker network rm {name} (the runner makes it anew within seconds), "
-            "or give this node another one: MAO_TOOL_NETWORK_NAME.",
+            next=f"docker network rm {name} (the runner creates it again within seconds), "
+            "or choose another name: MAO_TOOL_NETWORK_NAME.",
         )
     return [each["Subnet"] for each in there["IPAM"]["Config"] or [] if ":" not in each["Subnet"]]
 
@@ -68,18 +68,18 @@ def _options(bridge: str) -> dict[str, str]:
 
 
 def network_differences(there: Mapping[str, Any], bridge: str) -> list[str]:
-    """In what a network is not as `ensure_network` makes it: pure."""
+    """Pure: how a network differs from what `ensure_network` creates."""
     options = there.get("Options") or {}
     wrong = [f"its driver is {there.get('Driver')}"] if there.get("Driver") != "bridge" else []
     wrong += [
         f"{key} is {options.get(key)}" for key, value in _options(bridge).items() if options.get(key) != value
     ]
     wrong += ["it has IPv6"] if there.get("EnableIPv6") else []
-    return wrong + (["it leads nowhere (internal)"] if there.get("Internal") else [])
+    return wrong + (["it is internal"] if there.get("Internal") else [])
 
 
 def remove_network(client: APIClient, name: str) -> None:
-    """Does nothing when it is gone; raises EngineRefused while containers are on it."""
+    """Does nothing if it is gone; raises EngineRefused while containers are on it."""
     try:
         client.remove_network(name)
     except APIError as error:
@@ -87,7 +87,7 @@ def remove_network(client: APIClient, name: str) -> None:
             raise EngineRefused(
                 f"The network {name} cannot be removed: {one_line(str(error.explanation or error))}.",
                 code="tool-network-in-use",
-                next=f"See who is on it: docker network inspect {name}",
+                next=f"See its containers: docker network inspect {name}",
             ) from error
 
 
@@ -98,27 +98,27 @@ def _inspect(client: APIClient, name: str) -> dict[str, Any] | None:
         if error.status_code == 404:
             return None
         raise
-    return document if document["Name"] == name else None  # it may be the beginning of another one's id
+    return document if document["Name"] == name else None  # it may be the prefix of another network's id
 
 
 def run_on_host(client: APIClient, command: HostCommand) -> tuple[int, str]:
-    """Exit code and output of a shell script that the host's own programs run; see the module's docstring."""
+    """See `Driver.run_on_host`."""
     image = _empty_image(client)
-    _remove(client, command.name)  # of a runner that was killed while it looked
+    _remove(client, command.name)  # of a runner that was killed meanwhile
     made = _create_with_mounts(client, image, command)
     try:
         client.start(made)
         code = client.wait(made, timeout=HELPER_LIMIT)["StatusCode"]
-        said = client.logs(made, tail=50).decode(errors="replace")
-        return int(code), said[-OUTPUT_MAX:].strip()
+        output = client.logs(made, tail=50).decode(errors="replace")
+        return int(code), output[-OUTPUT_MAX:].strip()
     finally:
         _remove(client, made)
 
 
 def _create_with_mounts(client: APIClient, image: str, command: HostCommand) -> str:
-    """Hosts lay their programs out in several ways: what the engine does not find there is left out."""
+    """Hosts have their programs in different places: paths that the engine does not find are left out."""
     paths = [*PROGRAMS, LOCK]
-    while True:
+    while paths:
         try:
             return _create(client, image, command, paths)
         except APIError as error:
@@ -126,6 +126,7 @@ def _create_with_mounts(client: APIClient, image: str, command: HostCommand) -> 
             if missing is None or missing[1] not in paths:
                 raise
             paths.remove(missing[1])
+    raise EngineRefused("The engine's host has none of the folders of programs.")
 
 
 def _create(client: APIClient, image: str, command: HostCommand, paths: Sequence[str]) -> str:

@@ -1,12 +1,6 @@
 """What Docker Engine sends, as our types: documents, errors, output and events.
 
-The engine's documents read into our types: pure.
-
-What the engine answers, told apart: pure, by status and words (the engine has no codes).
-
-The SDK's streams with their connections closed in the end.
-
-The engine's stream of events, read by a thread of its own and handed to the loop.
+The engine has no error codes, so errors are told apart by HTTP status and wording.
 """
 
 from __future__ import annotations
@@ -51,11 +45,8 @@ _STATES: dict[str, ContainerState] = {
 }
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*Z")
-
 FOLLOWED_EVENTS = frozenset({"start", "kill", "oom", "die", "destroy"})
-
 MAX_MESSAGE = 400
-
 ZERO_YEAR = 1  # the year of times that have not come yet
 
 
@@ -87,7 +78,7 @@ def read_image_config(document: Mapping[str, Any]) -> ImageConfig:
 
 
 def read_event(event: Mapping[str, Any]) -> Happened | None:
-    """From one line of `GET /events`; None for what we do not follow."""
+    """From one line of `GET /events`; None for events that are not followed."""
     what, actor = event.get("Action"), event.get("Actor") or {}
     if what not in FOLLOWED_EVENTS:
         return None
@@ -104,7 +95,7 @@ def read_event(event: Mapping[str, Any]) -> Happened | None:
 
 
 def read_time(text: str) -> datetime | None:
-    """The engine's nanosecond times; None for its zero time."""
+    """From a time in nanoseconds; None for the engine's zero time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
@@ -115,7 +106,7 @@ def read_time(text: str) -> datetime | None:
 def pinned_reference(name: str, document: Mapping[str, Any]) -> str:
     """`repository@sha256:…` of the registry it came from, else the image's id.
 
-    An image may have been pushed to several; the digest of the repository that `name` means is taken.
+    An image may have been pushed to several registries; the digest is that of the repository in `name`.
     """
     repository = _repository_of(name)
     for digest in document.get("RepoDigests") or []:
@@ -138,7 +129,7 @@ def image_platform(document: Mapping[str, Any]) -> str:
 
 
 def has_labels(there: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether a container bears all labels that the wanted one would."""
+    """Whether a container has all labels of the wanted one."""
     return all(there.get(name) == value for name, value in wanted.items())
 
 
@@ -175,9 +166,9 @@ _NO_NETWORK = re.compile(r"network (\S+) not found")
 
 
 def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
-    """Why an image could not be pulled. `here`: there is one on this node; only a newer one was asked for.
+    """Why an image could not be pulled. `here`: it is on this node; only a newer one was wanted.
 
-    A public registry says the same of what is private and of what does not exist; the latter is likelier.
+    A public registry gives the same answer for private and for missing images; the latter is likelier.
     """
     if _contains_any(words, NOT_A_NAME):
         return InvalidInput(
@@ -189,7 +180,7 @@ def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
         return image_not_found(image, words)
     if _contains_any(words, NOT_ALLOWED):
         return InvalidInput(
-            f"The registry does not give the image {image} to this node: {words}.",
+            f"The registry refuses the image {image} to this node: {words}.",
             code="image-pull-denied",
             next="Check the name; for a private image run 'docker login' for its registry on this node.",
         )
@@ -207,13 +198,13 @@ def launch_error(image: str, status: int, words: str) -> EngineRefused:
         return EngineRefused(
             f"The engine does not find the step's workspace: {words}.",
             code="workspace-missing",
-            next="Check that the data directory is there and MAO_HOSTDIR right: maoctl doctor.",
+            next="Check that the data directory exists and MAO_HOSTDIR is right: maoctl doctor.",
         )
     if status == 404 and (network := _NO_NETWORK.search(words)):
         return EngineRefused(
             f"The network {network[1]} has been removed from the engine.",
             code="tool-network-missing",
-            next="The runner makes it anew; nothing has to be done.",
+            next="The runner creates it again; no action is needed.",
         )
     if status == 404 and _contains_any(words, NOT_THERE):
         return EngineRefused(
@@ -228,8 +219,8 @@ def launch_error(image: str, status: int, words: str) -> EngineRefused:
             next="Check command and entry point of the image: maoctl tool check.",
         )
     return EngineRefused(
-        f"The engine does not run the container: {words}.",
-        next="The engine's log says more: journalctl -u docker.",
+        f"The engine refuses the container: {words}.",
+        next="See the engine's log: journalctl -u docker.",
     )
 
 
@@ -238,15 +229,13 @@ def _contains_any(words: str, signs: Iterable[str]) -> bool:
     return any(sign in lower for sign in signs)
 
 
-_HEADER = struct.Struct(">BxxxL")  # which stream, and how many bytes follow
-
-_ENGINE_STREAM = 3  # the stream on which the engine says what it stumbled over
-
+_HEADER = struct.Struct(">BxxxL")  # stream and number of bytes that follow
+_ENGINE_STREAM = 3  # the stream of the engine's own errors
 _CHUNK_BYTES = 64 * 1024  # bytes
 
 
 class DockerStream:
-    """Wraps the SDK's CancellableStream, which ends for another thread but never closes its response."""
+    """Wraps the SDK's CancellableStream, which another thread can end but which never closes its response."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -270,8 +259,8 @@ class DockerStream:
 class DockerLogStream:
     """A container's output, read strictly; see `LogStream`.
 
-    The SDK's own reader takes a connection that breaks for the end of the output, and the engine's complaint
-    that it cannot read on for output of the tool.
+    The SDK's own reader takes a broken connection for the end of the output, and an error of the engine for
+    output of the tool.
     """
 
     def __init__(self, client: Any, container_id: str) -> None:
@@ -292,7 +281,7 @@ class DockerLogStream:
                 kind, length = _HEADER.unpack(header)
                 if kind == _ENGINE_STREAM:
                     words = self._read(length).decode(errors="replace").strip()
-                    raise EngineUnavailable(f"The engine cannot read the output on: {words}")
+                    raise EngineUnavailable(f"The engine cannot read further output: {words}")
                 while length:
                     piece = self._read(min(length, _CHUNK_BYTES))
                     length -= len(piece)
@@ -300,19 +289,19 @@ class DockerLogStream:
         except (OSError, ValueError, AttributeError, HTTPException, urllib3.exceptions.HTTPError) as error:
             if self._closed:
                 return
-            raise EngineUnavailable(f"The engine broke the output off: {error}") from error
+            raise EngineUnavailable(f"The engine broke off the output: {error}") from error
         finally:
             self._response.close()
 
     def _read(self, size: int, *, may_end: bool = False) -> bytes:
-        """Exactly so many bytes; none only where the output may end."""
+        """Exactly `size` bytes; none only where the output may end."""
         data = b""
         while len(data) < size:
             more: bytes = self._response.raw.read(size - len(data))
             if not more:
                 if may_end and not data:
                     return b""
-                raise EngineUnavailable("The engine broke the output off in mid-line.")
+                raise EngineUnavailable("The engine broke off the output within a line.")
             data += more
         return data
 
@@ -327,12 +316,12 @@ RECONNECT_DELAY, MAX_RECONNECT_DELAY = 0.2, 5.0  # seconds between attempts to c
 
 
 class EventThread(threading.Thread):
-    """Reads until `stop`, connecting again whenever the stream ends; see `Driver.events`.
+    """Reads until `stop`, reconnecting whenever the stream ends; see `Driver.events`.
 
     Args:
-        connect: gives the SDK's client, or raises.
+        connect: returns the SDK's client, or raises.
         filters: of the events call.
-        loop: whose queue `events` is.
+        loop: that reads the queue `events`.
     """
 
     def __init__(
@@ -365,8 +354,8 @@ class EventThread(threading.Thread):
             self._stream.close()
 
     def _read(self) -> None:
-        # `since` covers the moment between the engine's answer and its subscription; what it repeats
-        # of this second does no harm.
+        # `since` covers the time between the engine's answer and its subscription; events of this second
+        # that are repeated do no harm.
         since = int(time.time())
         client = self._connect()
         self._stream = DockerStream(client.events(filters=self._filters, decode=True, since=since))

@@ -1,4 +1,4 @@
-"""An engine in memory for tests: the same protocol, containers that do what the test says."""
+"""An engine in memory for tests: the same protocol, and containers that do what the test says."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ class FakeDriver:
         self.on_host: list[HostCommand] = []
         self.images: set[str] = {"busybox:1"}
         self.configs: dict[str, ImageConfig] = {}
+        self.address = "unix:///var/run/docker.sock"
         self._listeners: list[asyncio.Queue[EngineEvent]] = []
 
     async def ping(self) -> None:

@@ -1,8 +1,8 @@
-"""What the runner asks of a container engine.
+"""The protocol of a container engine's driver.
 
-* Every call raises `EngineUnavailable` when the engine does not answer in time; what it was asked to do may
-  then have happened or not, and all calls may be repeated.
-* `EngineRefused` means that the engine answered and will not do it; its `code` says why.
+* Every call raises `EngineUnavailable` if the engine does not answer in time; the action may or may not have
+  happened, and every call can be repeated.
+* `EngineRefused` means that the engine answered and refused; its `code` says why.
 * Containers are found again by their labels; nothing but the engine remembers them.
 """
 
@@ -21,10 +21,10 @@ ContainerState = Literal["created", "running", "exited"]
 
 
 class EngineRefused(MaoError):
-    """The engine will not create or start a container, or not make a network.
+    """The engine refuses to create or start a container, or to create a network.
 
     Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`,
-    `host-network-uid`, `tool-network-missing` and others that begin so, and `engine-refused` for all else.
+    `host-network-uid`, `tool-network-missing` and other `tool-network-…`, else `engine-refused`.
     """
 
     status: ClassVar[int] = 422
@@ -33,7 +33,7 @@ class EngineRefused(MaoError):
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder of the host in the container; it has to be there."""
+    """A folder of the host that is mounted into the container; it must exist."""
 
     source: str  # as the engine's host has it
     target: str
@@ -51,9 +51,9 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything about a container. `memory` in bytes, `cpu` in cores, `log_max` in bytes.
+    """A container to be created. `memory` and `log_max` in bytes, `cpu` in cores.
 
-    `scratch`: folders in memory that anybody can write to, and that go with it.
+    `scratch`: folders in memory (tmpfs) that everybody can write to.
     """
 
     name: str
@@ -67,16 +67,16 @@ class ContainerSpec:
     memory: int | None = None
     cpu: float | None = None
     pids: int | None = None
-    network: str = "none"  # none, host, bridge (the engine's default one), or a network's name
-    capabilities: Sequence[str] = ()  # kept of all that are dropped
+    network: str = "none"  # none, host, bridge (the engine's default network), or the name of a network
+    capabilities: Sequence[str] = ()  # all others are dropped
     new_privileges: bool = False
-    groups: Sequence[int] = ()  # further groups of its user
+    groups: Sequence[int] = ()  # supplementary groups of its user
     log_max: int = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class HostCommand:
-    """A shell script for the engine's host, and the name and labels of the container that runs it."""
+    """A shell script for the engine's host; name and labels of the container that runs it."""
 
     name: str
     script: str
@@ -86,9 +86,9 @@ class HostCommand:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as the engine last told of it.
+    """A container as the engine last reported it.
 
-    `killed`: whether somebody told the engine to kill it; None when nobody watched all the time.
+    `killed`: whether somebody had the engine kill it; None if it was not watched all the time.
     """
 
     id: str
@@ -103,19 +103,19 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Events flow from now on: whoever keeps a picture of the containers lists them now."""
+    """Events are complete from now on; list the containers now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """Events may be missed until the next `Connected`."""
+    """Events may be missing until the next `Connected`."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """Something happened to one container."""
+    """An event of one container."""
 
     what: Literal["start", "kill", "oom", "die", "destroy"]
     id: str
@@ -138,9 +138,9 @@ class Capacity:
 
 
 class LogStream(Protocol):
-    """What a container wrote from its beginning on, in pieces, until it ends. For a thread of its own.
+    """A container's output from its beginning to its end, in chunks. Blocks: iterate in a thread.
 
-    The iteration ends only where the output does (or by `close`), and raises EngineUnavailable where the
+    The iteration ends only at the end of the output (or by `close`), and raises EngineUnavailable if the
     engine breaks it off or cannot read on.
     """
 
@@ -152,7 +152,12 @@ class LogStream(Protocol):
 
 
 class Driver(Protocol):
-    """See the module's docstring for what every call raises."""
+    """A container engine. See the module's docstring for what every call raises."""
+
+    @property
+    def address(self) -> str:
+        """The URL by which this process reaches the engine, as `unix:///var/run/docker.sock`."""
+        ...
 
     async def ping(self) -> None: ...
 
@@ -163,7 +168,7 @@ class Driver(Protocol):
         ...
 
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
-        """The image pinned by content, pulled as the policy says.
+        """The image pinned by digest, pulled according to the policy.
 
         Raises InvalidInput (`image-not-found`, `image-pull-denied`, `image-invalid`) and
         RegistryUnavailable (`image-registry-unreachable`).
@@ -171,33 +176,33 @@ class Driver(Protocol):
         ...
 
     async def image_config(self, image: str) -> ImageConfig:
-        """Of an image that is here; raises InvalidInput (`image-not-found`)."""
+        """Of a local image; raises InvalidInput (`image-not-found`)."""
         ...
 
     async def create(self, spec: ContainerSpec) -> Container:
-        """Makes the container, or adopts the one with the same name and labels as it is now."""
+        """Creates the container, or adopts an existing one with the same name and labels."""
         ...
 
     async def start(self, container_id: str) -> None: ...
 
     async def inspect(self, container_id: str) -> Container | None:
-        """None when there is no such container."""
+        """None if there is no such container."""
         ...
 
     async def recover(self, labels: Mapping[str, str]) -> list[Container]:
-        """All containers with these labels, whatever their state."""
+        """All containers with these labels, in any state."""
         ...
 
     async def mounts(self, container_id: str) -> dict[str, str] | None:
-        """Target → the host's path of a container's mounts; None when there is no such container."""
+        """Mounts of a container, target → path on the host; None if there is no such container."""
         ...
 
     async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
-        """Does nothing when the container does not run or is gone."""
+        """Does nothing if the container is not running or gone."""
         ...
 
     async def remove(self, container_id: str) -> None:
-        """Kills it first if it runs; does nothing when it is gone."""
+        """Kills it first if it is running; does nothing if it is gone."""
         ...
 
     async def changed_paths(self, container_id: str) -> list[str]:
@@ -205,29 +210,29 @@ class Driver(Protocol):
         ...
 
     async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
-        """Whether the engine's host has this path, as a mount would find it; leaves nothing behind."""
+        """Whether this path exists on the engine's host, as a mount would find it; leaves nothing behind."""
         ...
 
     def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
-        """Events of the containers with these labels, for ever, across the engine's restarts."""
+        """Events of the containers with these labels, endlessly, across restarts of the engine."""
         ...
 
     def logs(self, container_id: str) -> LogStream: ...
 
     async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
-        """The IPv4 subnets of the bridge network `name`, on which containers do not see each other; made if
-        it is not there. `bridge`: its interface on the host.
+        """Creates the bridge network `name` if it is missing; containers on it do not reach each other.
 
-        Raises EngineRefused (`tool-network-differs`) where there is another one of this name.
+        Returns its IPv4 subnets. `bridge`: its interface on the host. Raises EngineRefused
+        (`tool-network-differs`) if there is another network of this name.
         """
         ...
 
     async def remove_network(self, name: str) -> None:
-        """Does nothing when it is gone; EngineRefused (`tool-network-in-use`) while containers are on it."""
+        """Does nothing if it is gone; EngineRefused (`tool-network-in-use`) while containers are on it."""
         ...
 
     async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
-        """Exit code and output of a script run by the host's own programs, as root of the host's network."""
+        """Exit code and output of a script of the host's own programs, run as root in the host's network."""
         ...
 
     async def close(self) -> None: ...
@@ -243,7 +248,7 @@ _FAULT_OF_REFUSAL: dict[str, Fault] = {
 
 
 def fault_of_refusal(error: EngineRefused) -> Fault:
-    """Whose fault it is that a container was not started."""
+    """Who is at fault that a container was not started."""
     return _FAULT_OF_REFUSAL.get(error.code, "engine")
 
 
@@ -257,5 +262,5 @@ def image_not_found(image: str, words: str) -> InvalidInput:
     return InvalidInput(
         f"There is no image {image}: {words}.",
         code="image-not-found",
-        next=f"Check name and tag (and 'docker login' if it is private); bring it here: docker pull {image}.",
+        next=f"Check name and tag (and 'docker login' if it is private); pull it: docker pull {image}.",
     )

@@ -1,0 +1,1 @@
+"""A container's output: written to a file while it runs, read and followed."""

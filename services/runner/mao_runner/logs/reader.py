@@ -1,9 +1,4 @@
-"""Reads logs, and follows them until their step has ended, without polling.
-
-Reading a log: as it is, or followed piece by piece until its step has ended.
-
-Wakes those who wait for something to happen to a run, without polling.
-"""
+"""Reads logs, and follows them until their step has ended, without polling."""
 
 from __future__ import annotations
 
@@ -23,7 +18,6 @@ from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.store import Records
 
 CHUNK_BYTES = 64 * 1024  # bytes
-
 KEEP_ALIVE = 15.0  # seconds
 
 LOG_GROWS = frozenset(
@@ -33,7 +27,7 @@ LOG_GROWS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Text of a log and the offset in bytes behind it. Empty: nothing happened for a while."""
+    """Text of a log and the byte offset after it. Empty text: nothing happened for a while."""
 
     text: str
     offset: int
@@ -49,7 +43,7 @@ class LogReader:
         self._changes = changes
 
     async def find(self, run_id: str, step: str | None, attempt: int | None) -> StepAttempt:
-        """Which log is meant: the named step's or the latest that has run, of its latest attempt.
+        """The attempt whose log is meant: by default the latest attempt of the latest step that started.
 
         Raises NotFound (`unknown-run`, `step-not-found`, `attempt-not-found`, `log-removed`).
         """
@@ -64,32 +58,32 @@ class LogReader:
             raise NotFound(
                 f"Step {stored.record.steps[index].spec.name} has had {latest} attempt(s), not {attempt}.",
                 code="attempt-not-found",
-                next=f"Leave 'attempt' out, or ask for 1 to {latest}.",
+                next=f"Omit 'attempt', or give 1 to {latest}.",
             )
         key = StepAttempt(run_id, index, attempt or latest)
         if attempt in (None, latest):
-            await self._check_there(key, stored.record.steps[index])
+            await self._check_not_removed(key, stored.record.steps[index])
         return key
 
-    async def _check_there(self, key: StepAttempt, step: StepRun) -> None:
-        """Refuses a log that was stored and is gone, rather than to show nothing in its place."""
+    async def _check_not_removed(self, key: StepAttempt, step: StepRun) -> None:
+        """Refuses a log that was stored and removed, instead of showing an empty one."""
         path = self._data_dir.log(key.run, key.step, key.attempt)
         if step.log_bytes is None or await asyncio.to_thread(path.exists):
             return
         raise NotFound(
-            f"The log of step {step.spec.name} of the run {key.run} was removed: logs are kept as long as "
-            f"MAO_LOG_RETENTION and MAO_LOG_KEEP say. It had {step.log_bytes} bytes, SHA-256 "
+            f"The log of step {step.spec.name} of the run {key.run} was removed by retention "
+            f"(MAO_LOG_RETENTION, MAO_LOG_KEEP, MAO_LOG_SPACE). It had {step.log_bytes} bytes, SHA-256 "
             f"{step.log_sha256}.",
             code="log-removed",
-            next=f"Look at what is left: maoctl run show {key.run}",
+            next=f"See the run: maoctl run show {key.run}",
             log_bytes=step.log_bytes,
             log_sha256=step.log_sha256,
         )
 
     async def whole(self, key: StepAttempt, end: int | None = None) -> AsyncIterator[bytes]:
-        """The log as long as it is now, in pieces; with `end` only its last bytes.
+        """The log in its current length, in chunks; with `end` only that many bytes at its end.
 
-        Raises NotFound (`log-not-found`) when there is none.
+        Raises NotFound (`log-not-found`).
         """
         path = self._data_dir.log(key.run, key.step, key.attempt)
         try:
@@ -99,12 +93,12 @@ class LogReader:
                 f"Run {key.run} has no log for step {key.step}, attempt {key.attempt}: "
                 "it has not run yet, or the log was removed by retention.",
                 code="log-not-found",
-                next=f"Look at it with 'maoctl run show {key.run}'.",
+                next=f"See the run: maoctl run show {key.run}",
             ) from None
         return _read_range(path, size, 0 if end is None else max(0, size - end))
 
     async def follow(self, key: StepAttempt, offset: int) -> AsyncIterator[LogChunk]:
-        """The log from `offset` on as it grows; the last piece comes when the step's container has ended."""
+        """The log from `offset` on as it grows, until the step's container has ended."""
         path = self._data_dir.log(key.run, key.step, key.attempt)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with self._changes.listen(key.run) as listener:
@@ -130,7 +124,7 @@ class LogReader:
 
 
 def step_index(run: Run, step: str | None) -> int:
-    """A step by its name or, where no step has that name, by its number from 0; None: the latest that ran."""
+    """Index of a step given by its name, else by its number from 0; None: the latest that started."""
     if step is None:
         return max((i for i, each in enumerate(run.steps) if _has_started(each)), default=0)
     names = [each.spec.name for each in run.steps]
@@ -156,14 +150,14 @@ def read_offset(last_event_id: str | None) -> int:
     if last_event_id.isdecimal() and len(last_event_id) <= 15:
         return int(last_event_id)
     raise InvalidInput(
-        f"Last-Event-ID is {last_event_id!r}; for a log it is a number of bytes.",
+        f"Last-Event-ID is {last_event_id!r}; for a log it must be a number of bytes.",
         code="offset-invalid",
-        next="Send the id of the last event that arrived, or leave the header out.",
+        next="Send the id of the last event received, or omit the header.",
     )
 
 
 def read_at(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:
-    """Empty at the end of the file, and when there is none yet."""
+    """Empty at the end of the file, and if there is none yet."""
     try:
         with path.open("rb") as file:
             return os.pread(file.fileno(), most, offset)
@@ -181,20 +175,18 @@ async def _read_range(path: Path, size: int, offset: int) -> AsyncIterator[bytes
 
 
 class RunListener:
-    """What has happened since it was last looked at. Everything counts as changed at first."""
+    """What happened to a run since it was last read; at first everything counts as changed."""
 
     def __init__(self) -> None:
-        self.grew = True  # a log has
-        self.moved = True  # the run document has
+        self.moved = True  # the run's document was written
         self._woken = asyncio.Event()
 
     def wake(self, *, moved: bool) -> None:
         self.moved = self.moved or moved
-        self.grew = True
         self._woken.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Whether something happened within so many seconds."""
+        """Whether something happened within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -205,7 +197,7 @@ class RunListener:
 
 
 class RunNotifier:
-    """Who listens to which run."""
+    """Wakes the listeners of a run when its document or one of its logs changes."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[RunListener]] = {}
@@ -222,7 +214,7 @@ class RunNotifier:
                 del self._listeners[run]
 
     def moved(self, run: str) -> None:
-        """The run's document changed."""
+        """The run's document was written."""
         for listener in self._listeners.get(run, ()):
             listener.wake(moved=True)
 

@@ -1,13 +1,4 @@
-"""The scheduler's HTTP API: runs, jobs, and previews of cron strings.
-
-What the routes have in common.
-
-`/runs`: list, look, cancel, retry, follow.
-
-`POST /runs/{id}/reproduce`.
-
-`/pipeline/run`, `/jobs` and `/cron/preview`.
-"""
+"""The scheduler's HTTP API: runs, jobs, and previews of cron strings."""
 
 from __future__ import annotations
 
@@ -42,7 +33,6 @@ from mao_shared.web.dependencies import JOB_TITLE, IdempotencyKey, IfMatch, Pagi
 from mao_shared.web.original import AsksOriginal, Removed, original_answer
 
 R = TypeVar("R", bound=Record)
-
 SchedulerDep = Annotated[Scheduler, Depends(scheduler_of)]
 
 
@@ -64,7 +54,6 @@ def with_etag(stored: Stored[R], response: Response) -> R:
 
 
 runs_router = APIRouter(tags=["runs"])
-
 _TIME_DESCRIPTION = "By the time that a run's id begins with: its tick, or when it was asked for"
 
 

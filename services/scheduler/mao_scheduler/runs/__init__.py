@@ -1,0 +1,1 @@
+"""From a queued run to its end: lifecycle, turns, retention, and the commands on runs."""

@@ -1,9 +1,4 @@
-"""Commands on runs: start, get, list, cancel, retry, reproduce, follow.
-
-What people do with runs: start, list, look, cancel, retry, follow.
-
-The run that repeats a step of an earlier one on the same input, to compare what comes out: pure.
-"""
+"""Commands on runs: start, get, list, cancel, retry, reproduce, follow."""
 
 from __future__ import annotations
 

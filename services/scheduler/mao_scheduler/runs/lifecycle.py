@@ -1,10 +1,8 @@
 """Pure: the next document of a run, from the run, the runs before it and the time.
 
-How a run goes on: pure, from the run document, the runs in its way and the time.
-
-The phases and who moves which are in mao_shared/states.py. Here is the scheduler's part: a queued run
-starts, waits, is skipped or takes the place of another; a step that ended hands over to the next, is
-tried again or ends the run; a run that has to wait for ground truth makes way for the next.
+Phases and their owners are in mao_shared/states.py. The scheduler's part: a queued run starts, waits, is
+skipped or replaces another; a step that ended hands over to the next one, is retried or ends the run; a run
+that waits for ground truth yields its turn to the next.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ MAX_YIELDED = (
 )
 
 FULL_RETRY = 30.0  # seconds until it is asked again whether there are fewer of them
-
 YIELD_RETRY = 1.0  # seconds until it is asked again whether a step that reads ground truth has to wait
 
 

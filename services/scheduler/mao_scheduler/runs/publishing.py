@@ -1,12 +1,8 @@
 """Publishes this node's recent runs and next ticks to the federation, one record per pipeline.
 
-Pure: this node's runs in short, as other nodes see them.
-
-Lets the federation see this node's runs: a record a pipeline, under the node's own prefix.
-
-Nothing waits for it. Changes only leave a name in a set; the loop gathers them, writes at most once a second
-for a pipeline, and begins again when the federation did not take it. What a crash or an outage has swallowed
-is made up for at the next start: the newest runs are read from the node's own store.
+Nothing waits for it. Changes only add a name to a set; the loop collects them, writes at most once a second
+per pipeline, and retries while the federation does not answer. What was missed in a crash or an outage is
+caught up at the next start: the newest runs are read from the node's own store.
 """
 
 from __future__ import annotations
@@ -90,11 +86,8 @@ class RecentRuns:
 log = get_logger(__name__)
 
 BATCH_DELAY = 1.0  # seconds between writes of the same pipeline
-
 MAX_RETRY_DELAY = 30.0  # seconds between attempts while the federation does not answer
-
 RUNS_AT_START = 300  # runs read at the start
-
 LOOKUPS_PER_SLICE = 50  # names looked up before others get their turn
 
 

@@ -1,8 +1,8 @@
 """Moves settled runs into the history, and removes old ones by count per pipeline and by age.
 
-What leaves etcd has its provenance in git. Only a tick's record says that the tick has been run. So it stays
-while any schedule of the pipeline may still decide the tick, and before it goes it is noted how far back a
-backfill can no longer tell. The same holds of what is moved, for versions that know of no history.
+What is removed from etcd still has its provenance in git, but only a tick's record says that the tick was
+run. So the record stays while any schedule of the pipeline may still decide the tick; before it goes,
+`TickHistory` records how far back a backfill can no longer tell.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from mao_shared.store import Records
 
 log = get_logger(__name__)
 R = TypeVar("R")
-
 RUNS_PER_PAGE = 100  # documents read in one go
 INDEX_PER_PAGE = 500  # of the index
 FIRST_DELAY = 60.0  # seconds after the start

@@ -1,7 +1,7 @@
 """The conditions `step-stuck` and `clock`: steps that make no progress, and a clock that jumps.
 
-A step may well take long: a tool has its own time limit, and a step waits its turn while others run. Stuck is
-one that is in a phase for longer than any of that explains.
+A step may take long: a tool has its own time limit, and a step waits its turn while others run. A step is
+stuck if it stays in a phase for longer than any of that explains.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """One run of a pipeline at a time: the active runs, and the stored turn that names the one at work.
 
-The runs that have not ended, by pipeline: who stands in whose way, and whom an end sets free.
-
-One run of a pipeline at a time, whoever starts it: a run starts in the transaction that takes the turn.
-
-The turn names the run that was started last. It is free when that run has ended, so nobody gives it back; but
-a run whose step has to wait for ground truth does (`lifecycle.yields`), for good: it ends beside those that
-start after it. docs/decisions/0028-who-has-the-turn.md.
+A run starts in the transaction that takes the turn. The turn names the run that was started last and is
+free once that run has ended, so nobody gives it back, with one exception: a run whose step has to wait for
+ground truth yields its turn for good (`lifecycle.must_yield`) and ends beside the runs that start after it.
+docs/decisions/0028-who-has-the-turn.md
 """
 
 from __future__ import annotations

@@ -1,19 +1,13 @@
 """Cron strings: parsed with an error that names the field, and turned into UTC times.
 
-Cron strings: parsed with an error that names the field, and turned into UTC times.
-
-cronsim finds the wall-clock times that match; the zone is dealt with here, span of constant UTC offset by
-span, because Debian's rules (cron(8), NOTES) are about the change itself:
+cronsim finds the wall-clock times that match. Time zones are handled here, one span of constant UTC offset
+at a time, because Debian's rules (cron(8), NOTES) depend on the change itself:
 
 * A job with `*` at the beginning of its hour or minute field follows the wall clock: what a spring change
   skips is not run, what an autumn change repeats is run again.
-* Any other job ("at a particular time") runs once: skipped by a spring change it runs at once after the
+* Any other job ("at a particular time") runs once: skipped by a spring change it runs right after the
   change, repeated by an autumn change it runs the first time only.
 * A change of three hours or more is a correction of the clock, which every job simply follows.
-
-The zone's side of cron: stretches of time at one UTC offset, and the changes between them.
-
-All moments here are in UTC but without a zone, since the arithmetic is on both sides of the offset.
 """
 
 from __future__ import annotations
@@ -33,9 +27,7 @@ from cronsim import CronSim, CronSimError
 from mao_shared.errors import InvalidInput
 
 EXAMPLE = "'*/15 * * * *' (every quarter of an hour) or '30 2 * * mon-fri'"
-
 HORIZON_YEARS = 50  # years in which a cron string has to match at least once
-
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 (wall clock)
 
 _MACROS = {
@@ -324,7 +316,6 @@ def _years_later(moment: datetime) -> datetime:
 
 
 SECOND = timedelta(seconds=1)
-
 _CORRECTION = timedelta(hours=3)  # Debian's limit
 
 

@@ -1,20 +1,14 @@
 """What is known of past ticks: up to when they are decided, forgotten, or in doubt after a restore.
 
-How far each schedule's ticks are decided: kept in memory, written behind in batches.
+`TickMarks` are kept in memory and written behind the run records, in batches. A mark that lags costs
+nothing: the ticks after it are decided again and their records found. A mark must never be ahead of its
+records, so it is set only once these are written. A stored mark that cannot be read is left in place; at
+every start the schedule continues from what its runs prove, until the mark can be read again or is removed.
 
-A mark that lags costs nothing: the ticks after it are decided again and their records found to be there.
-A mark must never be ahead of its records, so it is set only when these are written.
-
-A stored mark that cannot be read is left as it is. The schedule goes on from what its runs say was done, at
-every start anew, until the mark can be read again or is removed.
-
-How far back the runs of a pipeline are known: what a backfill may ask for.
-
-Versions that know of no history take runs that were moved there for removed. Somebody may go back to one, so
-what was moved is noted for it as removed (`Forgotten`): it then queues no tick again that this one has run.
-`Remembered` says for this version which of that is true.
-
-What it means for ticks that the node was restored from a backup.
+`TickHistory` says how far back the runs of a pipeline are known. Versions without a history take runs that
+were moved there for removed. For a downgrade to such a version, moved runs are recorded as removed
+(`Forgotten`), so that it queues none of these ticks again; `Remembered` records for this version which of
+them are only moved.
 """
 
 from __future__ import annotations
@@ -35,7 +29,6 @@ from mao_shared.store import Check, Put, Records, Store, Stored
 from mao_shared.store.records import dump
 
 MARKS_PER_TRANSACTION = 64
-
 RUNS_PAGE = 500
 
 

@@ -1,14 +1,7 @@
 """New run documents: made of ticks and requests, prepared ahead of a tick, written in batches.
 
-The run documents that ticks, summaries and people's requests begin with: pure.
-
-What can be made of a tick before it is due, so that a thousand at once are written in time.
-
-Writes many new run documents at once, each only if it is absent.
-
-Batches of one transaction each are three times as fast as single puts. A batch in which one record is there
-already is written one by one instead; one that fails for the fault of one record is halved until that record
-stands alone.
+Documents are prepared ahead so that a thousand runs of one tick are written in time. Batches of one
+transaction each are three times as fast as single puts.
 """
 
 from __future__ import annotations
@@ -155,9 +148,7 @@ def _created_at_json(moment: datetime) -> bytes:
 
 
 BATCH_OPERATIONS = 64  # with two checks each at most
-
 BATCH_BYTES = 400_000
-
 CONCURRENCY = 8  # transactions under way at the same time
 
 

@@ -1,12 +1,8 @@
 """The next tick of every schedule, in a heap; and schedules of one pipeline that share a tick.
 
-When each schedule ticks next: a heap over the schedules of a node, kept in step with their mirror.
-
-Schedules of one pipeline that meet in a tick: the tick has one run, and one of them gives it its outcome.
-
-Of those that have not decided the tick yet, one that runs it goes before one for which it is missed, then the
-one with the smaller id. So whoever comes first, and however often, the record is the same; the others find it
-there, and their marks move on past it.
+A shared tick has one run, and one of the schedules decides its outcome: among those that have not decided the
+tick yet, one that runs it comes before one that misses it, then the smaller id wins. The record is therefore
+the same whichever schedule comes first; the others find it and move their marks past it.
 """
 
 from __future__ import annotations

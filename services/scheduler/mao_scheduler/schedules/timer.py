@@ -1,9 +1,9 @@
 """Sleeps until the next tick, writes the runs of due ticks, and moves the tick marks on.
 
-Nothing here polls: the sleep ends at the next tick, at a change of a schedule, or after MAX_NAP, so that a
-clock that was set is noticed. Before it sleeps it prepares the documents of the ticks to come. Only the
-node store is needed. A schedule whose ticks cannot be decided or written is set aside, shown and tried again;
-the others go on.
+There is no polling: the sleep ends at the next tick, when a schedule changes, or after MAX_SLEEP, so that a
+change of the system clock is noticed. Before it sleeps, the timer prepares the documents of the next ticks.
+It needs the node store only. A schedule whose ticks cannot be decided or written is set aside, reported and
+retried; the others continue.
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""Looking at datasets: differences and downloads."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.git import git
+
+from .conftest import Api
+from .world import NODE
+
+
+@pytest.fixture
+def commits(api: Api, tmp_path: Path) -> tuple[str, str]:
+    """A dataset `data` with two commits on ground-truth."""
+    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
+    work = tmp_path / "work"
+    git(tmp_path, "clone", "-q", str(master), str(work))
+    git(work, "checkout", "-q", "-b", "ground-truth")
+    (work / "d").mkdir()
+    (work / "r.csv").write_text("id,v\na,1\nb,2\n")
+    (work / "d" / "t.txt").write_text("one\ntwo\n")
+    (work / "blob").write_bytes(b"\0\1")
+    (work / "run.sh").write_text("#!/bin/sh\n")
+    (work / "run.sh").chmod(0o755)
+    (work / "link").symlink_to("r.csv")
+    first = _commit(work)
+    (work / "r.csv").write_text("id,v\nb,3\na,1\nc,4\n")
+    (work / "d" / "t.txt").write_text("one\n2\n")
+    (work / "blob").write_bytes(b"\0\2")
+    (work / "bad.json").write_text("{")
+    second = _commit(work)
+    git(work, "push", "-q", "origin", "ground-truth")
+    assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
+    return first, second
+
+
+def _commit(work: Path) -> str:
+    git(work, "add", "-A")
+    git(work, "commit", "-qm", "x")
+    return git(work, "rev-parse", "HEAD")
+
+
+def diff(api: Api, commits: tuple[str, str], **params: Any) -> Any:
+    answer = api.get("/datasets/data/diff", params={"from": commits[0], "to": commits[1], **params})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_diff_of_files_in_pages(api: Api, commits: tuple[str, str]) -> None:
+    first = diff(api, commits, limit=2)
+    assert [(each["path"], each["change"]) for each in first["files"]] == [
+        ("bad.json", "added"),
+        ("blob", "changed"),
+    ]
+    rest = diff(api, commits, cursor=first["cursor"])
+    assert [each["path"] for each in rest["files"]] == ["d/t.txt", "r.csv"]
+    assert [each["path"] for each in diff(api, commits, path="d")["files"]] == ["d/t.txt"]
+    same = api.get("/datasets/data/diff").json()
+    assert (same["before"], same["after"], same["files"]) == (commits[1], commits[1], [])
+
+
+def test_diff_of_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:
+    rows = diff(api, commits, path="r.csv")["rows"]
+    assert (rows["key"], rows["key_source"]) == (["id"], "inferred")
+    assert (rows["added"], rows["removed"], rows["changed"], rows["same"]) == (1, 0, 1, 1)
+    assert rows["rows"][0] == {
+        "change": "changed",
+        "key": {"id": "b"},
+        "fields": {"v": {"before": "2", "after": "3"}},
+    }
+    assert diff(api, commits, path="r.csv", limit=1)["rows"]["truncated"]
+
+
+def test_diff_of_lines_and_binary_files(api: Api, commits: tuple[str, str]) -> None:
+    lines = diff(api, commits, path="d/t.txt")["lines"]["lines"]
+    assert lines[1:] == [" one", "-two", "+2"]
+    assert diff(api, commits, path="blob")["note"].startswith("Binary")
+    broken = diff(api, commits, path="bad.json")
+    assert broken["lines"]["lines"][1:2] == ["+{"]
+    assert "not JSON" in broken["note"]
+    assert "+b,3" in diff(api, commits, path="r.csv", **{"as": "lines"})["lines"]["lines"]
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "code"),
+    [
+        ({"from": "none"}, 404, "ref-not-found"),
+        ({"path": "none"}, 404, "path-not-found"),
+        ({"path": "../x"}, 404, "path-not-found"),
+        ({"path": "bad.json", "as": "rows"}, 422, "not-records"),
+        ({"path": "r.csv", "key": "nope"}, 422, "not-records"),
+        ({"as": "x"}, 422, "invalid-input"),
+    ],
+)
+def test_diff_refuses_invalid_questions(
+    api: Api,
+    commits: tuple[str, str],
+    params: dict[str, str],
+    status: int,
+    code: str,
+) -> None:
+    answer = api.get("/datasets/data/diff", params={"from": commits[0], **params})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["next"]
+
+
+def test_archive_of_a_commit(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+    answer = api.get("/datasets/data/archive", params={"ref": commits[0]})
+    root = f"data-{commits[0][:10]}"
+    assert answer.headers["content-disposition"].endswith(f"{root}.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as packed:
+        packed.extractall(tmp_path / "out", filter="data")
+    assert (tmp_path / "out" / root / "d" / "t.txt").read_text() == "one\ntwo\n"
+    assert (tmp_path / "out" / root / "link").readlink() == Path("r.csv")
+    assert (tmp_path / "out" / root / "run.sh").stat().st_mode & 0o111
+    assert api.get("/datasets/data/archive", params={"ref": commits[0]}).content == answer.content
+
+
+def test_archive_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+    answer = api.get("/datasets/data/archive", params={"path": "d", "format": "zip", "ref": NODE})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
+        assert packed.testzip() is None
+        name = f"data-{commits[1][:10]}/d/t.txt"
+        assert packed.namelist() == [name]
+        assert packed.read(name) == b"one\n2\n"
+
+
+def test_archive_refuses_a_file_or_nothing(api: Api, commits: tuple[str, str]) -> None:
+    answers = [api.get("/datasets/data/archive", params={"path": path}) for path in ("r.csv", "none")]
+    assert [answer.json()["code"] for answer in answers] == ["path-not-a-folder", "path-not-found"]
+
+
+def test_open_content_streams_a_packed_file(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+    for clone in (tmp_path / "node").rglob("data.git"):
+        git(clone, "gc", "-q")
+    answer = api.get("/datasets/data/file", params={"path": "r.csv"})
+    assert answer.headers["content-length"] == str(len(answer.content)) == "17"

@@ -1,0 +1,197 @@
+"""What a killed writer left is gone after a start; what is whole, young or of others stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pygit2
+import pytest
+
+import mao_git
+from mao_datamgmt import manager
+from mao_datamgmt.datasets.clones import sweep_old_locks
+from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
+from mao_git import Clone
+from mao_git.errors import disk_full, is_full
+from mao_git.maintenance import pushing, unsynced
+from mao_shared.host.data_dir import DataDir
+from mao_shared.states import StepPhase
+from tests.datamgmt.world import NODE, run_of, runs_on, step, working, writes
+from tests.support.git import git
+from tests.support.waiting import eventually
+
+
+def test_sweep_removes_locks_and_half_written_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.git"
+    pygit2.init_repository(str(path), bare=True)
+    left = [
+        "packed-refs.lock",
+        "refs/heads/node-1.lock",
+        "objects/tmp_object_git2_a1",
+        "objects/pack/pack-1.idx",
+    ]
+    for name in left:
+        (path / name).write_text("")
+    before = {each for each in path.rglob("*") if each.is_file()}
+    assert {str(each.relative_to(path)) for each in mao_git.sweep(path)} == set(left)
+    assert before - {each for each in path.rglob("*") if each.is_file()} == {path / name for name in left}
+
+
+def new_clone(path: Path, url: str) -> None:
+    with Clone.create(path, url):
+        pass
+
+
+def test_sweep_removes_torn_objects(tmp_path: Path) -> None:
+    path = tmp_path / "x.git"
+    new_clone(path, "/nowhere")
+    clone = Clone.open(path)
+    power_goes = unsynced(clone)
+    power_goes.__enter__()
+    whole, torn, empty = (str(clone.git.create_blob(text)) for text in (b"whole", b"torn", b"empty"))
+    loose = {name: path / "objects" / name[:2] / name[2:] for name in (whole, torn, empty)}
+    for name, keep in ((torn, 5), (empty, 0)):
+        loose[name].chmod(0o600)
+        loose[name].write_bytes(loose[name].read_bytes()[:keep])
+    assert set(mao_git.sweep(path)) == {loose[torn], loose[empty]}
+    assert mao_git.sweep(path) == []
+
+
+def test_sweep_locks_ignores_folders_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a repository gets its name, or git removes a branch's empty folder."""
+    path = tmp_path / "x.git"
+    pygit2.init_repository(str(path), bare=True)
+    (path / "refs/heads/a").mkdir()
+    left = path / "objects/info/x.lock"
+    left.write_text("")
+    scan = os.scandir
+
+    def goes(folder: Path) -> Any:
+        if Path(folder).name == "a" and folder.is_dir():
+            folder.rmdir()
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", goes)
+    assert mao_git.sweep_locks(path) == [left]
+
+
+def test_sweep_locks_spares_unfinished_repositories(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    for name in ("x", ".new-1-x"):
+        (data.bare(name) / "refs").mkdir(parents=True)
+        (data.bare(name) / "refs/a.lock").write_text("")
+        os.utime(data.bare(name) / "refs/a.lock", (0, 0))
+    assert sweep_old_locks(data) == [data.bare("x") / "refs/a.lock"]
+
+
+async def test_sweep_failure_ends_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(_: DataDir) -> list[Path]:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(manager, "sweep_old_locks", breaks)
+    async with working(tmp_path) as world:
+        await world.manager.mirror.synced.wait()
+        task = asyncio.create_task(world.manager.retain())
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        task.cancel()
+        assert not done
+
+
+async def test_stale_lock_in_a_clone_is_removed(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        clone = world.manager.context.data.clone("data")
+    lock = clone / f"refs/heads/{NODE}.lock"
+    lock.write_text("")
+    async with working(tmp_path) as world:
+        done = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
+        )
+        assert done.phase is StepPhase.SUCCEEDED
+        assert runs_on(world.master) == ["run-1", "run-0"]
+
+
+async def test_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        lock = world.master / f"refs/heads/{NODE}.lock"
+        lock.write_text("")
+        os.utime(lock, (time.time() - 3600,) * 2)
+        done = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
+        )
+        assert (done.phase, done.pushed) == (StepPhase.SUCCEEDED, False)
+        assert str(lock) in str(done.waiting)
+        lock.unlink()
+        await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
+
+
+def test_sweep_removes_only_our_locks_in_a_remote(tmp_path: Path) -> None:
+    path, remote = tmp_path / "x.git", tmp_path / "remote.git"
+    mao_git.init_bare(remote)
+    new_clone(path, str(remote))
+    moves = {"refs/heads/ours": "a" * 40, "refs/heads/empty": "b" * 40, "refs/heads/theirs": "c" * 40}
+    dies = pushing(Clone.open(path), remote, moves)
+    dies.__enter__()
+    for name, text in (("ours", "a" * 40 + "\n"), ("empty", ""), ("theirs", "d" * 40), ("other", "")):
+        (remote / f"refs/heads/{name}.lock").write_text(text)
+    assert {each.name for each in mao_git.sweep(path)} == {"ours.lock", "empty.lock"}
+    assert mao_git.sweep(path) == []
+
+
+async def test_sweep_locks_of_local_remotes_by_age(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        bare = world.manager.context.data.bare("shared")
+        mao_git.init_bare(bare)
+    old, young = bare / "packed-refs.lock", bare / "refs/heads/node-2.lock"
+    for lock in (old, young):
+        lock.write_text("")
+    os.utime(old, (time.time() - 3600,) * 2)
+    async with working(tmp_path):
+        assert not old.exists()
+        assert young.exists()
+
+
+def test_is_full() -> None:
+    assert is_full(OSError(28, "No space left on device"))
+    assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
+    assert not is_full(OSError(5, "Input/output error"))
+    assert not is_full(KeyError("1234abcd"))
+    assert shortage(DiskSpace(100, 1000), 50, 50) is None
+    assert "MAO_MIN_FREE" in str(shortage(DiskSpace(100, 1000), 50, 51))
+
+
+@pytest.mark.parametrize(
+    ("room", "short", "low"),
+    [
+        (DiskSpace(200, 1000), None, None),
+        (DiskSpace(199, 1000), None, "twice"),
+        (DiskSpace(100, 1000), None, "twice"),
+        (DiskSpace(99, 1000), "MAO_MIN_FREE", "twice"),
+        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES), None, None),
+        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
+        (DiskSpace(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
+        (DiskSpace(500, 1000, writable=False), "no writes", None),
+    ],
+)
+def test_shortage_and_nearly_short(room: DiskSpace, short: str | None, low: str | None) -> None:
+    for found, wanted in ((shortage(room, 100), short), (nearly_short(room, 100), low)):
+        assert (found is None) == (wanted is None)
+        assert (wanted or "") in (found or "")
+    assert disk_full("x").next
+
+
+def test_unsynced_leaves_whole_objects(tmp_path: Path) -> None:
+    path = tmp_path / "x.git"
+    new_clone(path, "/nowhere")
+    clone = Clone.open(path)
+    with unsynced(clone):
+        clone.git.create_blob(b"kept")
+    assert mao_git.sweep(path) == []
+    git(path, "fsck", "--strict", "--full")

@@ -1,0 +1,226 @@
+"""The clients: problem documents become exceptions, repeatable calls are tried again, ids go along."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from mao_shared import request_context
+from mao_shared.clients import DataClient, RegistryClient, RunnerClient, ServiceClient
+from mao_shared.clients.gateway import MaoClient, log_text
+from mao_shared.clients.responses import ServerEvent, read_events
+from mao_shared.errors import (
+    AlreadyExists,
+    EngineUnavailable,
+    InvalidInput,
+    MaoError,
+    NotFound,
+    PeerUnavailable,
+    StillReferenced,
+    Unauthorized,
+)
+from mao_shared.models import Dataset, Tool
+from mao_shared.problems import from_problem, to_problem
+
+URL = "http://127.0.0.1:8083"
+IMAGE = {"name": "a:1", "pinned": "a@sha256:00", "platform": "linux/amd64"}
+TOOL = Tool(name="crawler", author="Ada", image="lab/crawler:1")
+
+
+class Script(httpx.MockTransport):
+    """Plays one answer (or error) after another and keeps the requests."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.requests: list[httpx.Request] = []
+        self._answers = list(answers)
+        super().__init__(self._play)
+
+    def _play(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def problem(error: MaoError) -> httpx.Response:
+    return httpx.Response(error.status, content=to_problem(error, "r-9").encode())
+
+
+def refused() -> httpx.ConnectError:
+    return httpx.ConnectError("refused")
+
+
+def answer(document: Any, status: int = 200, **headers: str) -> httpx.Response:
+    return httpx.Response(status, json=document, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFound("No such tool.", next="List them.", known=["a"]),
+        AlreadyExists("It is there."),
+        StillReferenced("In use.", by=["p"]),
+        EngineUnavailable("Docker is away."),
+        InvalidInput("Bad.", code="image-not-found"),
+        Unauthorized("No token."),
+    ],
+    ids=lambda error: error.code,
+)
+def test_client_error_survives_the_way_over_http(error: MaoError) -> None:
+    document = json.loads(to_problem(error, "r-9").encode())
+    back = from_problem(error.status, document)
+    assert (type(back), back.code, back.detail, back.next) == (
+        type(error),
+        error.code,
+        error.detail,
+        error.next,
+    )
+    assert back.facts == {**error.facts, "request_id": "r-9"}
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [(502, "<html>"), (404, {"detail": "x"}), (500, None), (418, []), (404, {"code": 7})],
+)
+def test_client_answer_that_is_no_problem_document(status: int, document: Any) -> None:
+    assert isinstance(from_problem(status, document), MaoError)
+
+
+async def test_client_repeatable_call_is_tried_again() -> None:
+    script = Script(
+        refused(), refused(), answer({"version": "1", "slots": 2, "cpus": 2, "memory": 3, "running": 0})
+    )
+    async with RunnerClient(URL, transport=script) as client:
+        assert (await client.engine()).slots == 2
+    assert len(script.requests) == 3
+
+
+async def test_client_call_that_may_not_be_repeated_is_sent_once() -> None:
+    script = Script(httpx.ReadTimeout("late"))
+    async with RunnerClient(URL, transport=script) as client:
+        with pytest.raises(PeerUnavailable) as raised:
+            await client.resolve_image("a:1")
+    assert "may have been done" in raised.value.detail
+    assert "maoctl doctor" in (raised.value.next or "")
+    assert raised.value.facts == {"service": "runner"}
+
+
+async def test_client_refusal_is_not_tried_again() -> None:
+    script = Script(problem(NotFound("No.", next="Look.")))
+    async with RegistryClient(URL, transport=script) as client:
+        with pytest.raises(NotFound, match="No"):
+            await client.dataset("d")
+    assert len(script.requests) == 1
+
+
+async def test_client_request_id_goes_along() -> None:
+    script = Script(answer(IMAGE), answer({"name": "d"}))
+    request_context.accept_request_id("req-7")
+    async with RunnerClient(URL, transport=script) as runner, DataClient(URL, transport=script) as data:
+        assert (await runner.resolve_image("a:1", "never")).pinned == "a@sha256:00"
+        assert await data.ensure_dataset(Dataset(name="d", master="/srv/d.git")) == {"name": "d"}
+    assert [each.headers["x-request-id"] for each in script.requests] == ["req-7", "req-7"]
+    assert json.loads(script.requests[0].content) == {"image": "a:1", "pull": "never"}
+    assert (script.requests[1].method, script.requests[1].url.path) == ("PUT", "/datasets/d")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"pinned": 1}'])
+async def test_client_answer_that_cannot_be_read(body: bytes) -> None:
+    async with RunnerClient(URL, transport=Script(httpx.Response(200, content=body))) as client:
+        with pytest.raises(MaoError) as raised:
+            await client.resolve_image("a:1")
+    assert raised.value.code == "answer-unreadable"
+
+
+async def test_client_readiness_of_a_service_that_is_not_ready() -> None:
+    script = Script(answer({"code": "not-ready", "checks": {"store": "away"}}, 503))
+    async with ServiceClient(URL, transport=script) as client:
+        assert (await client.readiness())["checks"] == {"store": "away"}
+
+
+def test_client_events_are_read_line_by_line() -> None:
+    lines = [": ping", "", "event: run", "data: a", "data: b", "id: 7", "", "retry: 5", "", "data:c", ""]
+    assert list(read_events(lines)) == [ServerEvent("run", "a\nb", "7"), ServerEvent("message", "c", "7")]
+
+
+@pytest.mark.parametrize(("data", "text"), [('"a\\nb"', "a\nb"), ("plain", "plain"), ("{}", "{}")])
+def test_client_text_of_a_log_event(data: str, text: str) -> None:
+    assert log_text(ServerEvent("log", data, None)) == text
+
+
+def use(*answers: httpx.Response | Exception, token: str | None = None) -> tuple[MaoClient, Script]:
+    script = Script(*answers)
+    return MaoClient("http://localhost:8080/", token=token, transport=script), script
+
+
+def test_client_maoctl_reads_records_with_their_revision() -> None:
+    client, script = use(answer(TOOL.model_dump(mode="json"), etag='"12"'), token="t")
+    with client:
+        found = client.tools.get("crawler")
+    assert (found.record, found.revision) == (TOOL, 12)
+    assert script.requests[0].headers["authorization"] == "Bearer t"
+
+
+def test_client_maoctl_guards_its_writes() -> None:
+    client, script = use(answer(TOOL.model_dump(mode="json")), httpx.Response(204))
+    with client:
+        client.tools.replace("crawler", TOOL, 12)
+        client.tools.delete("a/../b")
+    assert script.requests[0].headers["if-match"] == '"12"'
+    assert script.requests[1].url.raw_path == b"/registry/tools/a%2F..%2Fb"
+    assert "if-match" not in script.requests[1].headers
+
+
+def test_client_maoctl_reads_all_pages() -> None:
+    page = [TOOL.model_copy(update={"name": name}).model_dump(mode="json") for name in ("a", "b")]
+    client, script = use(answer({"items": page[:1], "cursor": "5:a"}), answer({"items": page[1:]}))
+    with client:
+        assert [tool.name for tool in client.tools.list()] == ["a", "b"]
+    assert [request.url.params.get("cursor") for request in script.requests] == [None, "5:a"]
+
+
+def test_client_maoctl_says_how_to_start_the_node() -> None:
+    client, _ = use(refused(), refused(), refused())
+    with client, pytest.raises(PeerUnavailable) as raised:
+        client.status()
+    assert "nothing answers at http://localhost:8080" in raised.value.detail
+    assert "make node" in (raised.value.next or "")
+
+
+def test_client_maoctl_downloads_a_file() -> None:
+    client, script = use(httpx.Response(200, content=b"\x00\x01"), problem(NotFound("No such file.")))
+    out = io.BytesIO()
+    with client:
+        assert client.download("d", "a b.csv", out, ref="ground-truth") == 2
+        with pytest.raises(NotFound):
+            client.download("d", "none", out)
+    assert out.getvalue() == b"\x00\x01"
+    assert script.requests[0].url.params["path"] == "a b.csv"
+
+
+Call = Callable[[MaoClient], Any]
+CALLS: dict[str, Call] = {
+    "GET /status": lambda c: c.status(),
+    "GET /engine": lambda c: c.http.send("GET", "/engine"),
+    "POST /pipeline/run": lambda c: c.http.send("POST", "/pipeline/run", json={"name": "p"}),
+    "POST /bare-repo/init": lambda c: c.init_bare_repo("d"),
+    "GET /jobs/j/next": lambda c: c.next_ticks("j"),
+    "POST /cron/preview": lambda c: c.preview_cron("@daily", count=None),
+    "GET /datasets/d": lambda c: c.dataset_status("d"),
+    "PUT /enrolments/p": lambda c: c.enrol("p", ["host network"]),
+    "POST /tools/check": lambda c: c.check_tool("a:1", command=None),
+}
+
+
+@pytest.mark.parametrize("expected", list(CALLS))
+def test_client_each_call_goes_where_the_contract_says(expected: str) -> None:
+    client, script = use(answer({}))
+    with client:
+        CALLS[expected](client)
+    assert f"{script.requests[0].method} {script.requests[0].url.path}" == expected
