@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mao_registry.consent.agreements import Agreements
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.agreements import Agreement, AgreementFiles, make_agreement
 from mao_shared.clients.services import EngineInfo

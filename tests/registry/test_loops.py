@@ -18,7 +18,7 @@ from mao_registry.federation.lifecycle import Lifecycle
 from mao_registry.federation.status import watch_quorum
 from mao_registry.peers.logs import LogResponder
 from mao_registry.peers.presence import LastSeenReporter, Presence
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.conditions import Conditions

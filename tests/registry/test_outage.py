@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared.clock import SystemClock
 from mao_shared.errors import StoreUnknown

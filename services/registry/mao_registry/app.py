@@ -23,7 +23,7 @@ from .federation.lifecycle import Lifecycle
 from .federation.status import watch_quorum
 from .node_services import HttpNodeServices, NodeServices
 from .peers.presence import Presence
-from .records.repositories import Repositories
+from .records.stores import Repositories
 from .registry import build
 from .routes import routers
 from .settings import RegistrySettings

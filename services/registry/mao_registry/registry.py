@@ -26,8 +26,8 @@ from .peers.queries import PeerQueries
 from .records.catalogue import Catalogue
 from .records.endorsements import Endorser
 from .records.references import References
-from .records.repositories import Repositories
 from .records.rules import DatasetRules, PipelineRules, ToolRules, not_found
+from .records.stores import Repositories
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mao_registry.federation.context import EtcdAddress, FederationContext, Fede
 from mao_registry.federation.files import RegistryFiles
 from mao_registry.federation.lifecycle import Lifecycle
 from mao_registry.peers.presence import Presence
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError

@@ -10,7 +10,7 @@ import pytest
 
 from mao_registry.peers import presence
 from mao_registry.peers.presence import Presence
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_registry.settings import RegistrySettings, parse_labels
 from mao_shared import keys
 from mao_shared.clients.services import EngineInfo

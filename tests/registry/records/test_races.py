@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared import keys
 from mao_shared.clock import SystemClock

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared.agreements import Agreement, AgreementFiles, step_digest
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions

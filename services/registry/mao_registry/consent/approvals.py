@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mao_registry.records.endorsements import endorsers
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import ReferencedRecords, not_found, read_references
+from mao_registry.records.stores import Repositories
 from mao_shared.errors import Conflict, MaoError, PreconditionFailed, Unavailable
 from mao_shared.models import Approval, Enrolment, Listing, Pipeline, PipelineDiff, PipelineState, Rebuilt
 from mao_shared.models.common import stored_fields, unreadable_items

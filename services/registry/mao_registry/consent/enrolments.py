@@ -33,7 +33,6 @@ from mao_registry.records.references import (
     still_referenced,
     touch_guard,
 )
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import (
     ReferencedRecords,
     checks_of,
@@ -43,7 +42,7 @@ from mao_registry.records.rules import (
     with_node,
     without_node,
 )
-from mao_registry.records.writes import unknown_as_lost, write_record
+from mao_registry.records.stores import Repositories, unknown_as_lost, write_record
 from mao_shared import keys
 from mao_shared.agreements import Agreement
 from mao_shared.clock import Clock

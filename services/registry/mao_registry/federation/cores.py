@@ -12,7 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING, Literal
 
 from mao_registry.records.rules import without_node
-from mao_registry.records.writes import (
+from mao_registry.records.stores import (
     delete_key,
     delete_prefix,
     unknown_as_lost,

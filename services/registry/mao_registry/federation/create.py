@@ -18,7 +18,7 @@ import secrets
 
 import stamina
 
-from mao_registry.records.writes import put_value
+from mao_registry.records.stores import put_value
 from mao_shared import keys
 from mao_shared.errors import Conflict, Unavailable
 from mao_shared.logs import get_logger

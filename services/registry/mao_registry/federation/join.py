@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mao_registry.records.repositories import Repositories
-from mao_registry.records.writes import wait_for_record
+from mao_registry.records.stores import Repositories, wait_for_record
 from mao_shared.errors import Conflict, InvalidInput, Unavailable, UserUnknown
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mao_registry.records.writes import delete_key, replace_prefix
+from mao_registry.records.stores import delete_key, replace_prefix
 from mao_shared import keys
 from mao_shared.errors import Forbidden, Unauthorized, Unavailable
 from mao_shared.federation.replica import Replica

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from mao_registry.records.catalogue import Catalogue
 from mao_registry.records.endorsements import Endorser, kind_of
 from mao_registry.records.references import References, datasets_of, tools_of
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import DatasetRules, PipelineRules, ToolRules, with_node
-from mao_registry.records.writes import mirror_prefix, put_value
+from mao_registry.records.stores import Repositories, mirror_prefix, put_value
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, Conflict

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from pydantic import ValidationError
 
 from mao_registry.node_services import NodeServices
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Forbidden, MaoError, NotFound, PeerUnavailable, Unavailable

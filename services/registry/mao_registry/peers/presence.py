@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from mao_registry.node_services import NodeServices
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import without_node
+from mao_registry.records.stores import Repositories
 from mao_shared import __version__, keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from mao_registry.consent.agreements import Agreements
 from mao_registry.records.references import outputs_of
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import not_found
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.clients import SchedulerClient
 from mao_shared.clock import Clock

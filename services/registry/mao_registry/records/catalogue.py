@@ -15,7 +15,7 @@ from mao_shared.web.dependencies import check_if_match
 from .endorsements import Endorser
 from .references import Reference, delete_unreferenced, touch_guard
 from .rules import keep_title, not_found, title_clash
-from .writes import write_record
+from .stores import write_record
 
 R = TypeVar("R", bound=Named)
 Checked = TypeVar("Checked", bound=Named, contravariant=True)

@@ -31,7 +31,7 @@ from mao_shared.models import Enrolment, Pipeline
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Check, Delete, Put, Store, retry_lost
 
-from .repositories import Repositories
+from .stores import Repositories
 
 _REMOVAL_COMMANDS = {  # in the order in which references have to be removed
     "run": "maoctl run cancel {}",

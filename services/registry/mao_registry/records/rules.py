@@ -25,7 +25,7 @@ from .references import (
     read_guard,
     tools_of,
 )
-from .repositories import Repositories
+from .stores import Repositories
 
 _REGISTER_COMMAND = {
     "tool": "maoctl tool add NAME AUTHOR IMAGE …",

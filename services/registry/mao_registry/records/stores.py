@@ -1,16 +1,69 @@
-"""Guarded writes beyond those of `Records`: several keys, whole prefixes; and waiting for a record."""
+"""The registry's stores: the typed records in them, guarded writes, and waiting for a record."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
+from mao_shared import keys
 from mao_shared.errors import Compacted, StoreUnknown
-from mao_shared.store import Check, Entry, Records, Store, Write, retry_lost
+from mao_shared.federation import FederationStore
+from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Schedule, Tool, Trust
+from mao_shared.runs.records import RunRecords
+from mao_shared.store import Check, Entry, Records, Store, Unreadable, Write, retry_lost
 from mao_shared.store.records import R
 
 REREAD_PERIOD = 5.0  # seconds; a watch on an etcd member that was just removed reports nothing
+
+
+@dataclass(frozen=True)
+class Repositories:
+    """`federation` is the store of all nodes, `own` that of this `node`; both may be the same."""
+
+    node: str
+    federation: Store
+    own: Store
+    unreadable: Unreadable = field(default_factory=Unreadable)
+
+    @property
+    def one_store(self) -> bool:
+        """Whether one transaction can span the records of both."""
+        shared = self.federation
+        return shared.is_own if isinstance(shared, FederationStore) else shared is self.own
+
+    @property
+    def tools(self) -> Records[Tool]:
+        return Records(self.federation, keys.registry_prefix("tools"), Tool, self.unreadable)
+
+    @property
+    def datasets(self) -> Records[Dataset]:
+        return Records(self.federation, keys.registry_prefix("datasets"), Dataset, self.unreadable)
+
+    @property
+    def pipelines(self) -> Records[Pipeline]:
+        return Records(self.federation, keys.registry_prefix("pipelines"), Pipeline, self.unreadable)
+
+    @property
+    def members(self) -> Records[Member]:
+        return Records(self.federation, keys.members_prefix(), Member, self.unreadable)
+
+    @property
+    def enrolments(self) -> Records[Enrolment]:
+        return Records(self.own, keys.enrolments_prefix(self.node), Enrolment, self.unreadable)
+
+    @property
+    def schedules(self) -> Records[Schedule]:
+        return Records(self.own, keys.schedules_prefix(self.node), Schedule, self.unreadable)
+
+    @property
+    def runs(self) -> RunRecords:
+        return RunRecords(self.own, self.node, self.unreadable)
+
+    @property
+    def trusts(self) -> Records[Trust]:
+        return Records(self.own, keys.trusted_prefix(self.node), Trust, self.unreadable)
 
 
 async def unknown_as_lost(write: Awaitable[int | None]) -> int | None:
