@@ -1,4 +1,4 @@
-"""Who is let in, as a table."""
+"""Who is admitted, as a table."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ caller.close()
 @needs_root
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_caller_closed_connection_is_not_root(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel shows a connection that nobody holds any more as root's."""
+    """The kernel shows an abandoned connection as owned by root."""
     seen: list[bool] = []
     ask = LocalCallers.admits
 
@@ -280,7 +280,7 @@ async def test_caller_without_address_is_unknown() -> None:
 
 @pytest.mark.parametrize("readable", [True, False])
 async def test_caller_other_pid_namespace_is_refused(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`unshare --pid` is to the kernel what a container on the host's network is."""
+    """To the kernel `unshare --pid` is the same as a container on the host's network."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a namespace here")
     async with gateway() as url:

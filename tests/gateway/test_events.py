@@ -1,4 +1,4 @@
-"""The stream of run changes: begins now, resumes, says when something is lost."""
+"""The stream of run changes: start, resume, gaps."""
 
 from __future__ import annotations
 
@@ -155,3 +155,17 @@ async def test_events_history_is_not_removal(
         ("run-removed", "r-2"),
         ("run", "r-3"),
     ]
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"", b"{", b"[]", b"null", b"[" * 50_000])
+def test_events_unreadable_run(value: bytes) -> None:
+    names = {"a": b'{"id":"a"}', "bad": value, "z": b'{"id":"z"}'}
+    batch = [
+        Event(run("n", name), at, Entry(run("n", name), content, at))
+        for at, (name, content) in enumerate(names.items(), 1)
+    ]
+    events = to_events(batch)
+    assert [each.event for each in events] == ["run", "run-unreadable", "run"]
+    told = json.loads(events[1].raw_data or "")
+    assert told["id"] == "bad"
+    assert told["unreadable"]

@@ -1,4 +1,4 @@
-"""What passes through the gateway, and what happens when a service is slow, dead or breaks off."""
+"""What the gateway forwards, and services that are slow, unreachable or break off."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ async def test_proxy_rejects_ambiguous_length(store: MemoryStore, headers: bytes
     ],
 )
 async def test_proxy_rejects_unusual_form(store: MemoryStore, headers: bytes, body: bytes) -> None:
-    """The request is written anew: one length, no trailers, no folded lines."""
+    """The request is rewritten: one length, no trailers, no folded lines."""
     double = RecordingService()
     async with serving(double) as url, serving(gateway(store, {}, registry=url)) as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))

@@ -78,7 +78,7 @@ class RememberedFiles(AgreementFiles):
 
 
 class RememberedAgreements(Agreements):
-    """Of a node that has taken over; never waits, so that `interleave` can drive what uses it."""
+    """Of a node that has migrated; never waits, so that `interleave` can drive what uses it."""
 
     def __init__(self, repositories: Repositories) -> None:
         super().__init__(RememberedFiles(), repositories, SystemClock())
@@ -105,7 +105,7 @@ def away_store() -> Store:
 
 
 class DyingStore:
-    """Passes calls on until `lives` transactions were made; the next one kills the caller instead.
+    """Forwards calls until `lives` transactions were made; the next one kills the caller instead.
 
     What a registry writes of itself in the background does not count.
     """

@@ -1,4 +1,4 @@
-"""Every loop of the registry survives what one of its items does; unreadable records stop nothing."""
+"""Every loop of the registry survives a failing item; unreadable records stop nothing."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Trusted:
         return self.nodes
 
 
-def _trusting(
+def _trust_controller(
     repositories: Repositories, conditions: Conditions
 ) -> tuple[object, str, Any, Callable[[], object]]:
     made = TrustController(repositories, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
     return made, "reconcile", made.run, made._wake.set
 
 
-def _sightings(
+def _last_seen(
     repositories: Repositories, conditions: Conditions
 ) -> tuple[object, str, Any, Callable[[], object]]:
     made = LastSeenReporter(repositories, SystemClock(), conditions)
@@ -82,14 +82,14 @@ def _presence(
     return made, "_update_capacity", made.run, lambda: None
 
 
-def _log_answers(
+def _log_responder(
     repositories: Repositories, conditions: Conditions
 ) -> tuple[object, str, Any, Callable[[], object]]:
     made = LogResponder(repositories, WillingServices(), shared=True, conditions=conditions)
     return repositories.federation, "list", made.run, lambda: None
 
 
-def _upkeep(
+def _federation_controller(
     repositories: Repositories, conditions: Conditions
 ) -> tuple[object, str, Any, Callable[[], object]]:
     made = FederationController(object(), repositories.federation, object(), conditions)  # type: ignore[arg-type]
@@ -97,11 +97,11 @@ def _upkeep(
 
 
 LOOPS = {
-    "consent": _trusting,
-    "sightings": _sightings,
+    "consent": _trust_controller,
+    "last-seen": _last_seen,
     "presence": _presence,
-    "log-answers": _log_answers,
-    "federation": _upkeep,
+    "log-answers": _log_responder,
+    "federation": _federation_controller,
 }
 
 

@@ -1,4 +1,4 @@
-"""Whether the node's etcd is the one that it was: lost, set back, another one; over restarts; accepted."""
+"""The condition `store-reset`: data lost, set back, another store; over restarts; accepted."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def opened(etcd: EtcdServer) -> AsyncIterator[Store]:
 
 
 async def fault(store: Store, file: Path) -> str:
-    """What a registry that has just started says of the store; empty when all is well."""
+    """The condition of a registry that has just started; empty if the store is the one it was."""
     conditions = Conditions()
     well = await identity(store, file, conditions).check()
     told = conditions.current()

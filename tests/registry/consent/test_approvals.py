@@ -39,7 +39,7 @@ class World:
         self.shared = registry.repositories.federation
 
     async def write(self, kind: Any, record: Any) -> None:
-        """Past every registry, as a member with a client of its own can."""
+        """Without any registry, as a member with its own etcd client can."""
         key = keys.registry(kind, record.name)
         entry = await self.shared.get(key)
         assert entry is not None
@@ -219,7 +219,7 @@ async def test_trust_continues_after_failing_pipeline(world: World, monkeypatch:
 
 
 async def test_trust_requires_endorsement_of_every_change(world: World) -> None:
-    """A stranger moves the dataset while a trusted node changes the tool."""
+    """An untrusted node moves the dataset while a trusted node changes the tool."""
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
     await _changed_by_node_2(world, image="crawler:2")
@@ -227,7 +227,7 @@ async def test_trust_requires_endorsement_of_every_change(world: World) -> None:
 
 
 async def test_endorsement_ignores_dataset_nodes(world: World) -> None:
-    """A trusted node that enrols puts itself on a dataset that a stranger has moved."""
+    """A trusted node enrols in a dataset that an untrusted one has moved."""
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
     assert (await world.other.put("/enrolments/crawler", json={})).status_code == 201
@@ -252,7 +252,7 @@ async def test_trust_excludes_new_privileges(world: World, changes: dict[str, An
 @pytest.mark.parametrize("by_tool", [True, False])
 @pytest.mark.parametrize("change", ["image", "command", "env", "step"])
 async def test_trust_excludes_docker_socket_changes(world: World, change: str, by_tool: bool) -> None:
-    """The tool has the engine's socket by the operator's word, and something else would run with it."""
+    """The operator has granted the engine's socket to the tool, and another program would run with it."""
     tool = {**TOOL, "privileges": {"docker_socket": True}} if by_tool else TOOL
     steps: list[dict[str, Any]] = [{"tool": "crawler", "dataset": "charts", "docker_socket": not by_tool}]
     await world.write("tools", Tool(**tool))
@@ -294,7 +294,7 @@ def _endorsement(digest: str) -> bytes:
 async def test_endorsement_of_other_content_is_ignored(
     world: World, forge: Callable[[Tool], tuple[str, bytes]]
 ) -> None:
-    """That nobody writes under another's prefix is kept by etcd's roles; what it holds is checked here."""
+    """Etcd's roles keep others from the prefix; the content is checked here."""
     await world.own.put("/trusted/node-2")
     record = Tool(**{**EVIL, "author": "node-2"})
     key, value = forge(record)
@@ -304,7 +304,7 @@ async def test_endorsement_of_other_content_is_ignored(
 
 
 async def _stays(world: World, why: str) -> None:
-    """The registry looks, says why it takes nothing over, and what runs is as it was."""
+    """The controller approves nothing, logs why, and what runs is unchanged."""
     before = await world.runs()
     await world.registry.trust.reconcile()
     assert why in world.registry.trust._logged["crawler"]
@@ -338,7 +338,7 @@ async def test_diff_before_enrolment(world: World) -> None:
 
 
 async def test_trust_of_older_enrolment_requires_all_endorsed(world: World) -> None:
-    """It does not say what it was made of, so everything counts as changed."""
+    """It has no digests of its records, so everything counts as changed."""
     await world.own.put("/trusted/node-2")
     stored = await world.registry.repositories.enrolments.get("crawler")
     assert stored is not None

@@ -45,7 +45,7 @@ class NoClock:
 class Node:
     """A node without its other services; its own store is in memory, its member of etcd is real.
 
-    `etcd`: the program that it runs. `own` and `address`: of the node that it takes the place of.
+    `etcd`: the program that it runs. `own` and `address`: of the node that it replaces.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Node:
         await self.federation.create(keys.registry("tools", name), dump(tool))
 
     async def add_tool_once(self, name: str) -> bool:
-        """Adds a tool; True also when it is there."""
+        """Adds a tool; True if it is there afterwards."""
         await self.add_tool(name)
         return name in await self.tools()
 
@@ -144,7 +144,7 @@ class Node:
         return stored.record if stored else None
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        """Waits until `holds` answers something true; outages of the store meanwhile are fine."""
+        """Waits until `holds` returns true, over outages of the store."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(MaoError):
@@ -175,7 +175,7 @@ class Node:
 
 @asynccontextmanager
 async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[list[Node]]:
-    """Nodes that stand alone, started; `etcd`: the program that they run."""
+    """Started nodes in no federation; `etcd`: the program that they run."""
     async with AsyncExitStack() as stack:
         nodes = [Node(name, root, etcd) for name in names]
         for node in nodes:
@@ -186,7 +186,7 @@ async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[
 
 @asynccontextmanager
 async def copying(node: Node) -> AsyncIterator[None]:
-    """Within it the node knows the federation's records also when that is away; it does so at the start."""
+    """Within it the node keeps a replica of the federation's records; it has one at the start."""
     async with background(Replicator(node.federation, every=0.2).run()):
 
         async def whole() -> bool:

@@ -1,4 +1,4 @@
-"""What a node says under its own prefix nobody else can say: a real etcd with its users and roles."""
+"""Only the node itself can write under its prefix: a real etcd with its users and roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The federation's etcd is never brought below its quorum by a command."""
+"""No command brings the federation's etcd below its quorum."""
 
 from __future__ import annotations
 

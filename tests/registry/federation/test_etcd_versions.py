@@ -1,4 +1,4 @@
-"""An etcd that ignores rights on keys carries no federation, unless somebody says so in as many words."""
+"""An etcd that ignores key rights is refused for a federation, unless overridden."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def _says(node: Node, words: str) -> bool:
 
 
 async def test_create_rolls_back_when_running_etcd_is_unsafe(tmp_path: Path) -> None:
-    """Also where nobody has told a version, as under compose while the other container starts."""
+    """Also if no version is known, as under compose while the other container starts."""
     program = unsafe_etcd()
     async with running(tmp_path, "a", etcd=program) as (a,):
         for told in ("etcd Version: 3.6.16\n", None):
@@ -103,7 +103,7 @@ async def test_join_safe_etcd_and_version_labels(tmp_path: Path) -> None:
 
 
 async def _listed(node: Node, words: str) -> bool:
-    """What the members run, where that is worth a word; with a good etcd there is nothing to say."""
+    """The condition about what the members run, if there is one."""
     await node.lifecycle.controller.reconcile()
     found = condition(node)
     return found is None or (words in found.detail and "NOT ENFORCED" not in found.detail)

@@ -1,4 +1,4 @@
-"""A registry that is killed after each single write of a command: repeating the command gets there."""
+"""A registry that is killed after each write of a command: repeating the command completes it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOST_LIVES = 80
 
 
 class Mortal:
-    """Passes calls on; after one of `deadly` it kills the caller, but only once after each same call."""
+    """Forwards calls; kills the caller after one of `deadly`, once for each distinct call."""
 
     def __init__(self, inner: Any, deadly: frozenset[str], survived: set[str]) -> None:
         self._inner = inner
@@ -99,14 +99,14 @@ def deadly_files(node: Node) -> Iterator[None]:
 
 
 async def lives_of(command: Callable[[], Awaitable[Any]]) -> int:
-    """How often the command was killed before it came through."""
+    """How often the command was killed before it completed."""
     for lives in range(MOST_LIVES):
         try:
             await command()
         except Killed:
             continue
         return lives
-    raise AssertionError("it never comes through")
+    raise AssertionError("it never completes")
 
 
 async def test_create_killed_at_any_step_completes(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_remove_killed_at_any_step_completes(tmp_path: Path) -> None:
 
 
 async def test_controller_killed_at_any_step_completes(tmp_path: Path) -> None:
-    """Every look of both controllers ends with its first write."""
+    """Every run of both controllers ends with its first write."""
     a, b = Node("a", tmp_path), Node("b", tmp_path)
     await a.start(controller=False)
     await b.start(controller=False)

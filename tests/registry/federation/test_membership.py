@@ -1,4 +1,4 @@
-"""A federation's life with real etcds: created, joined, grown, shrunk, left."""
+"""A federation with real etcds: create, join, promote, demote, remove, leave."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_sign_rejects_request_for_other_user(authority: pki.Authority) -> None:
 
 
 def test_sign_rejects_request_with_other_signature() -> None:
-    """Nobody gets a certificate for a key that he does not hold."""
+    """Nobody gets a certificate for a key of somebody else."""
     request = pki.make_request(pki.make_key(), "node-1@1")
     lines = request.splitlines()
     der = bytearray(base64.b64decode("".join(lines[1:-1])))

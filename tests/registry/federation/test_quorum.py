@@ -1,4 +1,4 @@
-"""The federation's etcd away, back, and a node that stands alone; on a store that others run."""
+"""The condition `quorum`: an unreachable federation, and a node in none."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ async def test_presence_while_running(store: Store) -> None:
 
 
 class LateServices(WillingServices):
-    """The runner answers at the second look only."""
+    """The runner answers the second call only."""
 
     def __init__(self) -> None:
         super().__init__()

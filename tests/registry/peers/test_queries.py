@@ -1,4 +1,4 @@
-"""What a node sees of the others, and what of that it believes."""
+"""Other nodes and their runs, as far as their records are trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A delete and a new reference cannot both win, in whatever order their calls reach the store."""
+"""A delete and a new reference cannot both succeed, in whatever order their calls reach the store."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Agreements:
                 earlier = await self._steps_of_runs()
                 now = self._clock.now()
                 await self._off_loop(lambda: self.files.take_over(enrolled, earlier, trusted, now))
-                log.info("agreements.taken_over", pipelines=[enrolment.pipeline for enrolment in enrolled])
+                log.info("agreements.migrated", pipelines=[enrolment.pipeline for enrolment in enrolled])
             self._migrated = True
 
     async def _steps_of_runs(self) -> dict[str, list[ResolvedStep]]:

@@ -118,7 +118,7 @@ class TrustController:
         else:
             self._logged.pop(name, None)
             self._guard.worked(name)
-            log.info("consent.taken_over", pipeline=name, approved_by=enrolment.approved_by)
+            log.info("consent.auto_approved", pipeline=name, approved_by=enrolment.approved_by)
 
     def _log_once(self, name: str, error: MaoError) -> None:
         if self._logged.get(name) != error.detail:

@@ -101,7 +101,7 @@ class FederationController:
             MaoError
         ) as error:  # a refusal is no failure; in contrast to a back-off, a change ends the pause
             if self._outage.is_news():
-                log.warning("federation.upkeep_waits", error=error.detail)
+                log.warning("federation.waits", error=error.detail)
             return FAILURE_RETRY if isinstance(error, Unavailable) else REFUSED_RETRY
         return pause
 

@@ -153,7 +153,7 @@ async def join_etcd(context: FederationContext, store: Store, admin: Admin, link
         # It has run and its data are gone, as after a restore: under its id it would forget what it voted.
         check_removal(await observe_members(store, admin), link.node)
         await remove_etcd_member(context, store, admin, link.node)
-        log.info("federation.seat_lost", node=link.node, member=own.id)
+        log.info("federation.member_lost", node=link.node, member=own.id)
         own = None
     if own is None:
         check_addition(await observe_members(store, admin), link.node)
@@ -218,7 +218,7 @@ async def _promote(
         async with at_leader(context, await observe_members(store, admin)) as leader:
             await leader.promote(member_id)
     except (Conflict, Unavailable) as error:
-        log.debug("federation.not_yet", error=error.detail)
+        log.debug("federation.not_promoted_yet", error=error.detail)
         return LEARNER_PERIOD
     await _write_core_record(store, context.node, address, member_id, learner=False)
     log.info("federation.promoted", node=context.node)

@@ -106,7 +106,7 @@ class LastSeenReporter:
     async def run(self) -> None:
         """Runs until cancelled."""
         await every(
-            LAST_SEEN_PERIOD, self._report, name="sightings", wake=self._switched, conditions=self._conditions
+            LAST_SEEN_PERIOD, self._report, name="last-seen", wake=self._switched, conditions=self._conditions
         )
 
     async def _report(self) -> float | None:
@@ -123,7 +123,7 @@ class LastSeenReporter:
                 written = await store.replace(key, record, current.revision)
             return LAST_SEEN_RETRY if written is None else None
         except MaoError as error:
-            log.debug("sightings.not_left", error=error.detail)
+            log.debug("last_seen.not_written", error=error.detail)
         return LAST_SEEN_RETRY
 
 

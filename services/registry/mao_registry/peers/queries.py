@@ -190,7 +190,7 @@ class PeerQueries:
         try:
             jobs = await self.scheduler.jobs(MAX_SCHEDULES, pipeline=pipeline)
         except MaoError as error:
-            log.info("seeing.next_unknown", pipeline=pipeline, code=error.code)
+            log.info("peers.next_tick_unknown", pipeline=pipeline, code=error.code)
             return None
         return min((job.next for job in jobs.items if job.next is not None), default=None)
 
