@@ -39,13 +39,12 @@ def leads_out(path: str) -> bool:
     readings.
     """
     return any(name in ("", ".", "..") or is_git_name(name) for name in path.split("/")) or (
-        "\\" in path and any(_is_up_on_windows(name) for name in path.replace("\\", "/").split("/"))
+        "\\" in path  # Windows ignores trailing dots and blanks
+        and any(
+            (name.startswith("..") and not name.rstrip(". ")) or is_git_name(name)
+            for name in path.replace("\\", "/").split("/")
+        )
     )
-
-
-def _is_up_on_windows(name: str) -> bool:
-    """Whether a name means the folder above, or git's own. Windows ignores trailing dots and blanks."""
-    return (name.startswith("..") and not name.rstrip(". ")) or is_git_name(name)
 
 
 def path_fault(path: str) -> str | None:

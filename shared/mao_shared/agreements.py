@@ -1,14 +1,14 @@
-"""What the node's operator has agreed to run, in files that neither a tool nor a client of etcd can reach.
+"""What the node's operator has agreed to run, in files that neither tools nor clients of etcd can reach.
 
-The registry alone writes them, before the enrolment that they stand for; the runner holds every step against
-them before it makes a container (docs/decisions/0018-agreements-outside-etcd.md). In MAO_AGREEMENTS_DIR lie
+The registry alone writes them, before the enrolment itself; the runner checks every step against them before
+it creates a container (docs/decisions/0018-agreements-outside-etcd.md). In MAO_AGREEMENTS_DIR lie
 
     <pipeline>.json    the steps that were agreed to, as digests: those of the enrolment, then earlier ones
-    .trusted           the nodes whose operators' changes are taken over unasked
+    .trusted           the nodes whose operators' changes are accepted without asking
     .taken-over        what a node had in etcd before there were such files has become an agreement; once
 
-Earlier steps count on, since a queued run and `maoctl run reproduce` bear them, but give a tool no privilege
-that the enrolment does not give it. A pipeline that was withdrawn keeps its file, and nothing of it runs.
+Earlier steps stay valid, since queued runs and `maoctl run reproduce` use them, but give a tool no privilege
+that the enrolment does not give. A pipeline that was withdrawn keeps its file, and nothing of it runs.
 """
 
 from __future__ import annotations

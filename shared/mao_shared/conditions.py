@@ -75,8 +75,7 @@ class Conditions:
             self._drop(name, subject)
 
     def clear_all_but(self, name: str, subjects: Iterable[str]) -> None:
-        """Records that this holds for all subjects but these; for reporters that check all of them at
-        once."""
+        """Records that this holds for all subjects but these; for reporters that check all at once."""
         kept = set(subjects)
         known = [subject for each, subject in self._current if each == name and subject != MORE]
         for subject in [*known, *self._beyond.get(name, {})]:

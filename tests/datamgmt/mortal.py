@@ -1,13 +1,15 @@
 """A data manager as a process of its own that can be killed at a chosen step.
 
-It reads one line for each life from its input, `VERB before|after`, or `-` for a life without an appointed
-end, forks a data manager (so that its start costs no imports), prints its process id, and says when it has
-ended. The settings come from the environment, the stores are real.
+It reads one line for each life from its input, `MODULE:NAME before|after`, or `-` for a life without an
+appointed end, forks a data manager (so that its start costs no imports), prints its process id, and says when
+it has ended. The settings come from the environment, the stores are real.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import os
 import signal
 import subprocess
@@ -15,9 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import mao_git
 from mao_datamgmt.app import make_app
-from mao_datamgmt.datasets import broken
 from mao_datamgmt.settings import DataSettings
 
 ROOT = Path(__file__).parents[2]
@@ -71,17 +71,21 @@ class Mortal:
 
 
 def _appoint(life: str) -> None:
-    verb, when = life.split()
-    place = broken if verb.startswith("mending.") else mao_git
-    verb = verb.removeprefix("mending.")
-    call = getattr(place, verb)
+    """`module:name before|after`; a name may be that of a method, as `mao_git:Clone.push`."""
+    place, when = life.split()
+    module, _, path = place.partition(":")
+    *outer, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for each in outer:
+        owner = getattr(owner, each)
+    call = getattr(owner, name)
 
     def last(*args: Any, **kwargs: Any) -> None:
         if when == "after":
             call(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(place, verb, last)
+    setattr(owner, name, staticmethod(last) if inspect.ismethod(call) else last)
 
 
 async def _serve() -> None:

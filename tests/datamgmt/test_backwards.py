@@ -189,7 +189,7 @@ async def look(world: World) -> dict[str, Condition]:
     """Another look at the remote, by whoever looks at it next."""
     clone = Clone.open(world.manager.context.data.clone("data"))
     clone.fetch(world.manager.context.access)
-    await world.manager.watch.backwards.look("data")
+    await world.manager.health.rewound.check("data")
     return told(world)
 
 
@@ -232,7 +232,7 @@ async def test_it_is_noticed_by_the_next_run_and_told_no_more_once_acknowledged(
         await world.whole(run_of("run-2", step("collect", "data", world.master), after=2), writes(a="2"))
         lost = set_back(world.master, OTHER, 1)
         await world.whole(run_of("run-3", step("collect", "data", world.master), after=3), writes(a="3"))
-        await world.manager.watch.backwards.look("data")
+        await world.manager.health.rewound.check("data")
         assert set(told(world)) == {f"data/{OTHER}"}
         assert runs_on(world.master) == ["run-3", "run-2", "run-1", "run-0"]
         await world.manager.acknowledge("data")
@@ -255,5 +255,5 @@ async def test_it_is_told_again_after_a_restart(tmp_path: Path) -> None:
         set_back(world.master, OTHER, 1)
         await look(world)
     async with working(tmp_path) as world:
-        await world.manager.watch.backwards.look("data")
+        await world.manager.health.rewound.check("data")
         assert set(told(world)) == {f"data/{OTHER}"}

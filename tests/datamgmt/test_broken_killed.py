@@ -18,17 +18,17 @@ from .world import NODE, PATIENCE, runs_on
 
 pytestmark = pytest.mark.etcd
 LIVES = [
-    "fault_of before",
-    "fault_of after",
-    "mending.move_aside before",
-    "mending.move_aside after",
-    "create_clone before",
-    "create_clone after",
-    "salvage before",
-    "salvage after",
-    "finish_clone before",
-    "finish_clone after",
-    "mending.note_made_anew after",
+    "mao_git:fsck before",
+    "mao_git:fsck after",
+    "mao_datamgmt.datasets.broken:move_aside before",
+    "mao_datamgmt.datasets.broken:move_aside after",
+    "mao_git.repository:_init_clone before",
+    "mao_git.repository:_init_clone after",
+    "mao_git:salvage before",
+    "mao_git:salvage after",
+    "mao_git.repository:finish_clone before",
+    "mao_git.repository:finish_clone after",
+    "mao_datamgmt.datasets.broken:mark_rebuilt after",
 ]
 
 

@@ -162,7 +162,7 @@ async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
             at_work.set()
             go.wait(PATIENCE)
 
-        held = asyncio.ensure_future(world.manager._works.change(["data"], long))
+        held = asyncio.ensure_future(world.manager._executor.change(["data"], long))
         try:
             if busy:
                 await asyncio.to_thread(at_work.wait, PATIENCE)
@@ -198,7 +198,7 @@ async def test_cancelled_once_it_has_exited_publishes_nothing(tmp_path: Path) ->
 async def test_step_that_waits_for_its_dataset_can_be_cancelled(tmp_path: Path, phase: StepPhase) -> None:
     """Something else is at work on the dataset for long, say the push of a large file."""
     async with working(tmp_path) as world:
-        works, go, at_work = world.manager._works, threading.Event(), threading.Event()
+        works, go, at_work = world.manager._executor, threading.Event(), threading.Event()
 
         def long() -> None:
             at_work.set()

@@ -180,7 +180,7 @@ async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
 
         list_kept = workspaces.list_stored
         monkeypatch.setattr(workspaces, "list_stored", list_late)
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         await world.phase("late", StepPhase.READY)
         assert world.workspace("late").data.is_dir()
 

@@ -80,7 +80,7 @@ async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
     await send(world, 1)
     made = torn(world.manager.context.data.inbox / "data")
     await send(world, 2)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     assert committed(world.manager.context.data.clone("data")) == [1, 2]
     (told,) = world.manager.conditions.current()
     assert (told.name, told.subject) == ("inbox", "data")
@@ -88,7 +88,7 @@ async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
     assert str(aside / made["empty"].name) in told.detail
     assert told.next.startswith(f"Look at it: cat '{aside}")
     shutil.rmtree(aside)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     assert world.manager.conditions.current() == []
 
 
@@ -96,7 +96,7 @@ async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -
     async with working(tmp_path, external_batch=3) as world:
         await declare(world.store, world.master, "data", KEY, "wind")
         await send(world, 0, "wind")
-        await world.manager.listener.commit_all()
+        await world.manager.ingest.commit_all()
         clone = Clone.open(world.manager.context.data.clone("data"))
         tip = clone.tip(NODE)
         assert tip is not None
@@ -109,9 +109,9 @@ async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -
             await send(world, number)
         for number in range(9, 12):
             await send(world, number, "wind")
-        await world.manager.listener.commit_all()
+        await world.manager.ingest.commit_all()
         assert committed(clone.path, "wind") == [0, 9, 10, 11]
-        assert (await world.manager.listener.state("data")).waiting == 8
+        assert (await world.manager.ingest.state("data")).waiting == 8
         (told,) = world.manager.conditions.current()
         assert (told.name, told.subject) == ("inbox", "data")
         assert "is a file" in told.detail
@@ -121,20 +121,20 @@ async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_resta
     torn(tmp_path / "node" / "inbox" / "data")
     for _ in range(2):
         async with working(tmp_path) as world:
-            await world.manager.listener.commit_all()
+            await world.manager.ingest.commit_all()
             assert [each.subject for each in world.manager.conditions.current()] == ["data"]
 
 
 async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "LARGEST_PART", 1)
     await send(world, 1)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     await send(world, 2)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     (told,) = world.manager.conditions.current()
     assert (told.name, told.subject) == ("inbox", "data")
     monkeypatch.undo()
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     assert world.manager.conditions.current() == []
     assert committed(world.manager.context.data.clone("data")) == [1, 2]
 
@@ -148,12 +148,12 @@ async def test_trouble_of_values_that_were_taken_away_is_over(
 
     await send(world, 1)
     monkeypatch.setattr("mao_datamgmt.external.ingest.commit_entries", stumbles)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     assert "inbox" in {each.name for each in world.manager.conditions.current()}
     shutil.rmtree(world.manager.context.data.inbox / "data")
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     assert world.manager.conditions.current() == []
-    assert (await world.manager.listener.state("data")).failure is None
+    assert (await world.manager.ingest.state("data")).failure is None
 
 
 # the listener at work
@@ -173,7 +173,7 @@ async def declare(store: Store, master: Path, name: str = "data", *external: str
 
 async def send(world: World, number: int, key: str = KEY) -> Receipt:
     attempt = Attempt(NOON + timedelta(microseconds=number), f"{number:08x}")
-    return await world.manager.listener.take(ExternalWrite(key=key, value=number), attempt)
+    return await world.manager.ingest.take(ExternalWrite(key=key, value=number), attempt)
 
 
 def committed(repository_: Path, key: str = KEY) -> list[int]:
@@ -189,8 +189,8 @@ async def pushed(world: World) -> None:
 async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world: World) -> None:
     for number in range(3):
         await send(world, number)
-    assert (await world.manager.listener.state("data")).waiting == 3
-    await world.manager.listener.commit_all()
+    assert (await world.manager.ingest.state("data")).waiting == 3
+    await world.manager.ingest.commit_all()
     await pushed(world)
     assert committed(world.master) == [0, 1, 2]
     message = git(world.master, "log", "-1", "--format=%B", NODE)
@@ -198,7 +198,7 @@ async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world:
     record = provenance.read_step_record(message + "\n")
     assert record is not None
     assert record["keys"] == {KEY: 3}
-    assert (await world.manager.listener.state("data")).waiting == 0
+    assert (await world.manager.ingest.state("data")).waiting == 0
     await eventually(
         lambda: git(world.master, "rev-parse", "ground-truth") == git(world.master, "rev-parse", NODE),
         PATIENCE,
@@ -213,10 +213,10 @@ async def test_a_run_and_values_that_come_meanwhile_are_both_there(world: World)
         writes(result="1")(workspace)
 
     await send(world, 1)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     await world.run_tool(run.id, tool)
     await send(world, 2)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     done = await world.until(run.id, lambda run: run.steps[0].snapshot is not None)
     assert done.steps[0].error is None
     await pushed(world)
@@ -229,13 +229,13 @@ async def test_a_kill_between_commit_and_removal_commits_nothing_twice(
 ) -> None:
     await send(world, 1)
     with monkeypatch.context() as patched:
-        patched.setattr(world.manager.listener.inbox, "remove", _disk_fails)
-        await world.manager.listener.commit_all()
-    assert "no space" in (await world.manager.listener.state("data")).failure.detail  # type: ignore[union-attr]
+        patched.setattr(world.manager.ingest.inbox, "remove", _disk_fails)
+        await world.manager.ingest.commit_all()
+    assert "no space" in (await world.manager.ingest.state("data")).failure.detail  # type: ignore[union-attr]
     await send(world, 2)
-    await world.manager.listener.commit_all()
+    await world.manager.ingest.commit_all()
     assert committed(world.manager.context.data.clone("data")) == [1, 2]
-    assert (await world.manager.listener.state("data")).failure is None
+    assert (await world.manager.ingest.state("data")).failure is None
 
 
 def _disk_fails(*_: Any) -> None:
@@ -246,11 +246,11 @@ async def test_a_dataset_that_cannot_be_cloned_keeps_its_values_and_says_why(tmp
     async with working(tmp_path) as world:
         await declare(world.store, tmp_path / "absent.git")
         await send(world, 1)
-        await world.manager.listener.commit_all()
-        state = await world.manager.listener.state("data")
+        await world.manager.ingest.commit_all()
+        state = await world.manager.ingest.state("data")
         assert (state.waiting, state.failure and state.failure.code) == (1, "dataset-unreachable")
         bare_repository(tmp_path / "absent.git")
-        await world.manager.listener.commit_all()
+        await world.manager.ingest.commit_all()
         assert committed(tmp_path / "node" / "datasets" / "data.git") == [1]
 
 
@@ -266,7 +266,7 @@ async def serve_until_killed(root: Path, first: int, pipe: int) -> None:
             await send(world, number)
             os.write(pipe, f"{number}\n".encode())
             if number % 3 == 0:
-                await world.manager.listener.commit_all()
+                await world.manager.ingest.commit_all()
             number += 1
 
 
@@ -300,11 +300,11 @@ async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_p
         acknowledged += live(tmp_path, len(acknowledged) * 2 + 1000 * len(acknowledged), after)
     async with working(tmp_path) as world:
         await declare(world.store, world.master)
-        await world.manager.listener.commit_all()
+        await world.manager.ingest.commit_all()
         found = committed(world.manager.context.data.clone("data"))
         assert len(found) == len(set(found))
         assert set(acknowledged) <= set(found)
-        assert len(world.manager.listener.inbox.aside("data")) == len(KINDS)
+        assert len(world.manager.ingest.inbox.aside("data")) == len(KINDS)
         git(world.manager.context.data.clone("data"), "fsck", "--strict")
 
 

@@ -33,9 +33,9 @@ async def test_a_line_that_json_cannot_read_does_not_stop_external_data(tmp_path
         )
         path = f"external__t__{BEGIN:%Y-%m-%d}.jsonl"
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(**{path: ENDLESS}))
-        await world.manager.listener.take(ExternalWrite(key="t", value=1), Attempt(BEGIN, "0" * 8))
-        await world.manager.listener.commit_all()
-        assert (await world.manager.listener.state("data")).waiting == 0
+        await world.manager.ingest.take(ExternalWrite(key="t", value=1), Attempt(BEGIN, "0" * 8))
+        await world.manager.ingest.commit_all()
+        assert (await world.manager.ingest.state("data")).waiting == 0
         assert ENDLESS in git(
             world.manager.context.data.clone("data"), "show", f"{NODE}:{path.replace('__', '/')}"
         )

@@ -13,8 +13,8 @@ import pytest
 
 from mao_shared import keys
 from mao_shared.host.data_dir import DataDir
-from mao_shared.models import Exit, Run, StepRun
-from mao_shared.states import StepPhase
+from mao_shared.models import ControlMetric, Exit, Run, Series, StepRun
+from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, open_store
 from tests.support.etcd import EtcdServer
 from tests.support.git import bare_repository, git
@@ -25,18 +25,18 @@ from .world import BEGIN, NODE, PATIENCE, run_of, runs_on, step
 
 pytestmark = pytest.mark.etcd
 LIVES = [
-    "open_clone before",
-    "tree_with before",
-    "tree_with after",
-    "commit_tree before",
-    "commit_tree after",
-    "move_branch before",
-    "move_branch after",
-    "promote before",
-    "promote after",
-    "push before",
-    "push after",
-    "find_commit after",
+    "mao_git:Clone.open before",
+    "mao_git:Clone.write_tree before",
+    "mao_git:Clone.write_tree after",
+    "mao_git:Clone.commit before",
+    "mao_git:Clone.commit after",
+    "mao_git:Clone.move_branch before",
+    "mao_git:Clone.move_branch after",
+    "mao_git:Clone.promote before",
+    "mao_git:Clone.promote after",
+    "mao_git:Clone.push before",
+    "mao_git:Clone.push after",
+    "mao_git:Clone.find_commit after",
 ]
 SEED = 20261124
 KILLS = 50
@@ -71,7 +71,9 @@ class Lab:
 
     async def prepared(self, number: int) -> str:
         """A run whose workspace is laid out."""
-        run = run_of(f"run-{number:03}", step("collect", "data", self.master), after=number)
+        one = step("collect", "data", self.master)
+        spec = one.spec.model_copy(update={"metrics": [ControlMetric(name="files", measure="files")]})
+        run = run_of(f"run-{number:03}", one.model_copy(update={"spec": spec}), after=number)
         assert await self.runs.create(run.id, run) is not None
         await self.until(run.id, StepPhase.READY)
         return run.id
@@ -88,8 +90,23 @@ class Lab:
         gone = stored.record.with_step(0, one.move(StepPhase.EXITED, BEGIN, exit=Exit(code=0)))
         assert await self.runs.replace(run_id, gone, stored.revision) is not None
 
+    async def finish(self, run_id: str) -> None:
+        """The scheduler ends the run."""
+        await self.until(run_id, *ENDED)
+        done = lambda run: run.move(RunPhase.SUCCEEDED, finished_at=BEGIN)  # noqa: E731
+        assert await self.runs.update(run_id, done) is not None
+
+    async def analysed(self) -> list[str]:
+        """The runs in the series of the metric, once nothing is left to be analysed."""
+        async with asyncio.timeout(PATIENCE):
+            while (await self.store.list(keys.analyses_prefix(NODE))).entries:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        stored = await Records(self.store, keys.series_prefix(NODE), Series).get("pipeline/collect/files")
+        assert stored is not None
+        return [point.run for point in stored.record.points]
+
     async def check(self, run_ids: list[str]) -> None:
-        """All snapshots are at the remote, in order and once; nothing half-made is anywhere."""
+        """All snapshots are at the remote and in the series, in order, once; nothing half-made is left."""
         newest_first = run_ids[::-1]
         await eventually(lambda: runs_on(self.master) == newest_first, PATIENCE)
         await eventually(lambda: _tip(self.master, "ground-truth") == _tip(self.master, NODE), PATIENCE)
@@ -103,6 +120,7 @@ class Lab:
             done = await self.until(run_id, *ENDED)
             assert done.phase is StepPhase.SUCCEEDED, done.error
             assert git(self.master, "show", "-s", "--format=%B", str(done.snapshot)).count(run_id) >= 1
+        assert await self.analysed() == run_ids
 
 
 def _tip(repository: Path, branch: str) -> str:
@@ -149,7 +167,7 @@ async def test_killed_at_each_step_of_publish(etcd_server: EtcdServer, tmp_path:
             one.mortal.live(life)
             await asyncio.wait_for(asyncio.to_thread(one.mortal.wait), PATIENCE)
             one.mortal.live()
-            await one.until(run_id, *ENDED)
+            await one.finish(run_id)
             one.mortal.kill()
             done.append(run_id)
         one.mortal.live()
@@ -167,6 +185,6 @@ async def test_killed_at_random(etcd_server: EtcdServer, tmp_path: Path) -> None
             await asyncio.sleep(chance.uniform(0, 0.12))  # the moment of death, not a wait for anything
             one.mortal.kill()
             one.mortal.live()
-            await one.until(run_id, *ENDED)
+            await one.finish(run_id)
             done.append(run_id)
         await one.check(done)

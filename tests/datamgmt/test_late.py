@@ -32,7 +32,7 @@ async def test_remote_away_and_back(tmp_path: Path) -> None:
         assert status.unpushed == 4
         assert world.metric("mao_datamgmt_unpushed_datasets") == 1
         away.rename(world.master)
-        await eventually(lambda: not world.manager.pusher.troubles)
+        await eventually(lambda: not world.manager.pusher.failures)
         assert runs_on(world.master, "ground-truth") == ["run-2", "run-1", "run-0"]
         assert (await world.manager.status("data")).unpushed == 0
         for number in (1, 2):

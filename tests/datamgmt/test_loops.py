@@ -50,13 +50,13 @@ async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
 
 # loop → the part and its method that raises once, what runs it, what wakes it
 LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], object]]]] = {
-    "retention": lambda m: (m, "retain_once", m.retain, lambda: None),
-    "disk": lambda m: (m.watch, "look_at_disk", m.watch.run, lambda: None),
-    "outboxes": lambda m: (m.watch, "look_at_outboxes", m.watch.run, lambda: None),
-    "clones": lambda m: (m.mender, "refresh", m.mender.run, lambda: None),
-    "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
-    "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
-    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
+    "retention": lambda m: (m.upkeep, "run_once", m.upkeep.run, lambda: None),
+    "disk": lambda m: (m.health, "check_disk", m.health.run, lambda: None),
+    "outboxes": lambda m: (m.health, "check_outboxes", m.health.run, lambda: None),
+    "clones": lambda m: (m.repair, "refresh", m.repair.run, lambda: None),
+    "signers": lambda m: (m.signers, "announce", m.signers.run, lambda: None),
+    "inbox": lambda m: (m.ingest, "commit_all", m.ingest.run, lambda: None),
+    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.push_soon("data")),
     "federation-answers": lambda m: (m.rounds.health, "check", m.rounds.health.run, lambda: None),
     "parts": lambda m: (m.rounds.participation, "_publish", m.rounds.participation.run, lambda: None),
     "rounds-retention": lambda m: (m.rounds.retention, "once", m.rounds.retention.run, lambda: None),
@@ -139,13 +139,13 @@ async def test_retention_one_dataset_that_raises_keeps_no_other(
             raise ObjectBroken("spoilt")
         tidied.append(dataset)
 
-    monkeypatch.setattr("mao_datamgmt.manager.tidy", tidy)
-    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a", "bad", "z"])
-    await manager.retain_once()
+    monkeypatch.setattr("mao_datamgmt.upkeep.tidy", tidy)
+    monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a", "bad", "z"])
+    await manager.upkeep.run_once()
     assert tidied == ["a", "z"]
     assert [each.subject for each in manager.conditions.current()] == ["retention/bad"]
-    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a"])
-    await manager.retain_once()
+    monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a"])
+    await manager.upkeep.run_once()
     assert manager.conditions.current() == []  # it has gone, and its trouble with it
 
 
@@ -205,7 +205,7 @@ async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_p
         await world.whole(run_of("good", step("collect", "data", world.master)), writes(a="1"))
         assert await world.manager.sources() == []
         assert await world.manager.metrics_of("data") == []
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         shown = [each.subject for each in world.manager.conditions.current()]
         assert keys.run(NODE, "bad") in shown
         assert not [each for each in shown if each.startswith("runs/")]

@@ -227,7 +227,7 @@ async def test_earlier_commits_that_conflict_are_kept_and_shown(tmp_path: Path) 
         await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1"))
         push_as_stranger(tmp_path, away, NODE, a="theirs")
         away.rename(world.master)
-        await eventually(lambda: "data" in world.manager.pusher.troubles)
+        await eventually(lambda: "data" in world.manager.pusher.failures)
         done = await world.whole(
             run_of("run-2", step("collect", "data", world.master), after=2), writes(b="2")
         )
@@ -289,7 +289,7 @@ async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_pa
         push_as_stranger(tmp_path, away, "ground-truth", agreed="x")
         await world.takes_part("node-2", "data")
         away.rename(world.master)
-        await eventually(lambda: not world.manager.pusher.troubles)
+        await eventually(lambda: not world.manager.pusher.failures)
         assert runs_on(world.master) == ["run-1", "run-0"]
         assert git(world.master, "ls-tree", "--name-only", "ground-truth").split() == ["a", "agreed"]
         await world.whole(run_of("run-2", step("collect", "data", world.master), after=2), writes(a="2"))
@@ -327,9 +327,9 @@ async def test_what_cannot_be_removed_or_opened_stops_nobody(
         data.clone("broken").mkdir(parents=True)
         monkeypatch.setattr(workspaces, "remove_tree", refuse)
     async with working(tmp_path, keep_workspaces=0) as world:
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         monkeypatch.undo()
         done = await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         assert done.phase is StepPhase.SUCCEEDED
-        await world.manager.retain_once()
+        await world.manager.upkeep.run_once()
         assert not data.run_workspaces("of-root").exists()

@@ -110,7 +110,7 @@ async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_r
             assert status.outbox.code == code
             told = [each.subject for each in world.manager.conditions.current()]
             assert told == ([] if code == "disk-full" else ["pusher/data"])  # a full one is told as `disk`
-        await eventually(lambda: world.manager.pusher.troubles == {})
+        await eventually(lambda: world.manager.pusher.failures == {})
         assert world.manager.conditions.current() == []
 
 

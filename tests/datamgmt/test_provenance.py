@@ -150,7 +150,7 @@ async def test_signers_list_keeps_old_keys(tmp_path: Path) -> None:
 
 async def until(store: MemoryStore, words: str) -> None:
     """Waits until the node has announced the key."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         page = await store.list(keys.signers_prefix())
         if any(words in entry.value.decode() for entry in page.entries):
             return

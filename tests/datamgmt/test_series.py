@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mao_shared.errors import StoreUnknown
 from mao_shared.models import Alarm, ControlMetric, Run, Series
 from mao_shared.models.alarm import Aggregate
 from mao_shared.states import StepPhase
+from mao_shared.store import Check, Put, Write
 from mao_shared.store.memory import MemoryStore
 from tests.vote.test_detector import hub, played, real
 
@@ -61,7 +63,8 @@ async def alarms_of(world: World) -> list[Alarm]:
 
 async def test_the_metrics_of_a_run_are_kept_with_it(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        done = await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7)))
+        await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7)))
+        done = await world.analysed("run-1")
         size = len(summary(7)["out__summary.json"]) + len(summary(7)["table.csv"])
         assert done.metrics == {"total": 7, "mean": 3, "files": 2, "rows": 3, "bytes": size}
         series = await series_of(world, "total")
@@ -74,8 +77,8 @@ async def test_a_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_path: P
     async with working(tmp_path) as world:
         for number, total in enumerate([100, 101, 99, 100, 100, 101, 99, 300, 100]):
             run = watched(world, f"run-{number}", number, METRICS[:1])
-            done = await world.whole(run, writes(**summary(total), stamp=str(number)))
-            assert done.phase is StepPhase.SUCCEEDED
+            await world.whole(run, writes(**summary(total), stamp=str(number)))
+            assert (await world.analysed(run.id)).phase is StepPhase.SUCCEEDED
         [alarm] = await alarms_of(world)
         assert (alarm.kind, alarm.run, alarm.metric, alarm.value) == ("spike", "run-7", "total", 300)
         assert alarm.expected == pytest.approx(100, abs=2)
@@ -88,9 +91,8 @@ async def test_a_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_path: P
 
 async def test_what_cannot_be_read_is_an_alarm_and_no_more(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        done = await world.whole(
-            watched(world, "run-1", 0, METRICS), writes(**summary(7, "other\n1\n"), more="1")
-        )
+        await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7, "other\n1\n"), more="1"))
+        done = await world.analysed("run-1")
         assert (done.phase, done.metrics["total"]) == (StepPhase.SUCCEEDED, 7)
         assert "mean" not in done.metrics
         [alarm] = await alarms_of(world)
@@ -103,16 +105,18 @@ class ForgetfulStore(MemoryStore):
 
     lost = False
 
-    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
-        if "/runs/" in key and b'"succeeded"' in value and not self.lost:
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        puts = [write for write in writes if isinstance(write, Put) and "/runs/" in write.key]
+        if any(b'"succeeded"' in write.value for write in puts) and not self.lost:
             self.lost = True
             raise StoreUnknown("the answer did not come")
-        return await super().replace(key, value, revision, lease=lease)
+        return await super().transact(checks, writes)
 
 
 async def test_a_run_that_is_published_again_counts_once(tmp_path: Path) -> None:
     async with working(tmp_path, ForgetfulStore()) as world:
-        done = await world.whole(watched(world, "run-1", 0, METRICS[:2]), writes(**summary(7, "x\n1\n")))
+        await world.whole(watched(world, "run-1", 0, METRICS[:2]), writes(**summary(7, "x\n1\n")))
+        done = await world.analysed("run-1")
         assert (done.phase, done.metrics) == (StepPhase.SUCCEEDED, {"total": 7})
         assert [point.run for point in (await series_of(world, "total")).points] == ["run-1"]
         assert len(await alarms_of(world)) == 1
@@ -230,7 +234,8 @@ async def test_no_file_of_that_name_and_infinite_numbers(tmp_path: Path) -> None
     ]
     async with working(tmp_path) as world:
         files = {"table.csv": "size\ninf\n", "bad.csv": 'size\n"' + "x" * 200_000}
-        done = await world.whole(watched(world, "run-1", 0, metrics), writes(**files))
+        await world.whole(watched(world, "run-1", 0, metrics), writes(**files))
+        done = await world.analysed("run-1")
         assert (done.phase, done.metrics) == (StepPhase.SUCCEEDED, {})
         assert {alarm.metric for alarm in await alarms_of(world)} == {"away", "endless", "quoted"}
         assert {alarm.node for alarm in await alarms_of(world)} == {NODE}

@@ -60,7 +60,7 @@ class Site:
 
     def committed(self) -> list[str]:
         """The texts of all values, once what waits is committed."""
-        self.api.run(self._manager.listener.commit_all())
+        self.api.run(self._manager.ingest.commit_all())
         clone = self._manager.context.data.clone("data")
         names = git(clone, "ls-tree", "-r", "--name-only", NODE, "external/k/").splitlines()
         lines = [line for name in names for line in git(clone, "show", f"{NODE}:{name}").splitlines()]

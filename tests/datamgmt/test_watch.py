@@ -26,7 +26,7 @@ def conditions_of(world: World, name: str) -> list[Condition]:
 
 
 async def unpushed_in(world: World) -> list[Condition]:
-    await world.manager.watch.look_at_outboxes()
+    await world.manager.health.check_outboxes()
     return conditions_of(world, "unpushed")
 
 
@@ -62,18 +62,18 @@ def failing(code: str) -> MaoError:
 )
 async def test_a_remote_in_trouble_is_told_until_it_takes_all(tmp_path: Path, code: str) -> None:
     async with working(tmp_path, push_retry=3600) as world:
-        world.manager.pusher.want("data", failing(code))
+        world.manager.pusher.push_later("data", failing(code))
         [told] = conditions_of(world, "remote")
         assert (told.subject, told.detail, told.next) == ("data", "It is so.", "Do this.")
-        world.manager.pusher.settled("data")
+        world.manager.pusher.note_pushed("data")
         assert conditions_of(world, "remote") == []
 
 
 @pytest.mark.parametrize("code", ["disk-full", "disk-trouble"])
 async def test_trouble_of_the_node_itself_is_not_put_on_the_remote(tmp_path: Path, code: str) -> None:
     async with working(tmp_path, push_retry=3600) as world:
-        world.manager.pusher.want("data", failing("push-refused"))
-        world.manager.pusher.want("data", Unavailable("No room.", code=code))
+        world.manager.pusher.push_later("data", failing("push-refused"))
+        world.manager.pusher.push_later("data", Unavailable("No room.", code=code))
         assert conditions_of(world, "remote") == []
     assert isinstance(world.manager.pusher, Pusher)
 
@@ -104,7 +104,7 @@ async def test_a_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(
             size = ballast.stat().st_size if ballast.exists() else 0
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size + free - left * MIB)
-            pauses.append(await world.manager.watch.look_at_disk())
+            pauses.append(await world.manager.health.check_disk())
             shortage = (await world.manager.storage()).disk.shortage
             seen.append(([each.state for each in conditions_of(world, "disk")], shortage is not None))
         assert seen == [([], False), (["degraded"], False), (["failed"], True), ([], False)]
@@ -116,7 +116,7 @@ async def test_a_disk_without_inodes_is_failed_and_nothing_is_begun(small_disk: 
     async with working(small_disk, min_free=1) as world:
         for number in range(os.statvfs(small_disk).f_favail - 500):
             (small_disk / f"empty-{number}").touch()
-        await world.manager.watch.look_at_disk()
+        await world.manager.health.check_disk()
         [told] = conditions_of(world, "disk")
         assert told.state == "failed"
         assert "inodes" in told.detail
@@ -127,7 +127,7 @@ async def test_a_disk_without_inodes_is_failed_and_nothing_is_begun(small_disk: 
 async def test_a_disk_that_is_read_only_is_failed(small_disk: Path) -> None:
     async with working(small_disk) as world:
         run("mount", "-o", "remount,ro", str(small_disk))
-        await world.manager.watch.look_at_disk()
+        await world.manager.health.check_disk()
         [told] = conditions_of(world, "disk")
         assert (told.state, "no writes" in told.detail, "mounted for writing" in told.next) == (
             "failed",
@@ -144,16 +144,16 @@ async def test_a_folder_on_another_file_system_is_told_by_its_name(tmp_path: Pat
         logs.mkdir(parents=True, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(logs))
         try:
-            await world.manager.watch.look_at_disk()
+            await world.manager.health.check_disk()
             [told] = conditions_of(world, "disk")
             assert (told.subject, told.state) == ("logs", "failed")
             assert "No run starts" not in told.detail  # which is not so
         finally:
             run("umount", "-l", str(logs))
-        await world.manager.watch.look_at_disk()
+        await world.manager.health.check_disk()
         assert conditions_of(world, "disk") == []
 
 
 async def test_the_looks_run_by_themselves(tmp_path: Path) -> None:
-    async with working(tmp_path, min_free=2**60) as world, background(world.manager.watch.run()):
+    async with working(tmp_path, min_free=2**60) as world, background(world.manager.health.run()):
         await eventually(lambda: conditions_of(world, "disk"))

@@ -145,11 +145,9 @@ class World:
 
     async def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
         """Writes as another service would, again after a lost race."""
-        while True:
-            stored = await self.get(run_id)
-            run = change(stored.record)
-            if await self.runs.replace(run_id, run, stored.revision) is not None:
-                return run
+        stored = await self.runs.update(run_id, change)
+        assert stored is not None
+        return stored.record
 
     def workspace(self, run_id: str, index: int = 0, attempt: int = 1) -> Workspace:
         return self.manager.context.data.workspace(run_id, index, attempt)
@@ -171,6 +169,25 @@ class World:
         await self.run_tool(run.id, tool)
         return await self.phase(run.id, StepPhase.SUCCEEDED, StepPhase.FAILED)
 
+    async def finish(self, run_id: str, phase: RunPhase = RunPhase.SUCCEEDED) -> Run:
+        """Ends the run as the scheduler does."""
+        return await self.change(run_id, lambda run: run.move(phase, finished_at=BEGIN))
+
+    async def analysed(self, run_id: str) -> StepRun:
+        """Ends the run; its first step when all that follows from it is done."""
+        await self.finish(run_id)
+        await self.until_analysed(run_id)
+        return (await self.get(run_id)).record.steps[0]
+
+    async def until_analysed(self, run_id: str = "") -> None:
+        """Waits until nothing of the run, or of any, is left to be analysed."""
+        prefix = keys.analyses_prefix(NODE) + (f"{run_id}~" if run_id else "")
+        async with asyncio.timeout(PATIENCE):
+            watch = self.store.watch(prefix, after=(await self.store.list(prefix)).revision)
+            while (await self.store.list(prefix)).entries:
+                await anext(watch)
+            await watch.aclose()
+
     async def takes_part(self, node: str, dataset: str) -> None:
         await self.store.create(keys.part(node, dataset), dump(Participation(dataset=dataset, since=BEGIN)))
 
@@ -188,8 +205,9 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         manager.mirror.run(),
         manager.controller.run(),
         manager.pusher.run(),
-        manager.mender.run(),
-        manager.retain(),
+        manager.repair.run(),
+        manager.upkeep.run(),
+        *manager.analysis.loops(),
         manager.webhooks.run(),
         manager.signers.announce(),
     )

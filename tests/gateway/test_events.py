@@ -33,7 +33,7 @@ async def write(store: Store, run_id: str) -> None:
 
 async def take(store: Store, after: int, count: int) -> list[tuple[str | None, str | None, str | None]]:
     found = []
-    async with asyncio.timeout(5), aclosing(run_events(store, NODE, after)) as events:
+    async with asyncio.timeout(60), aclosing(run_events(store, NODE, after)) as events:
         async for event in events:
             found.append((event.event, event.id, event.raw_data))
             if len(found) == count:
@@ -115,7 +115,7 @@ async def test_events_error_before_stream_is_problem(open_gateway: Open) -> None
 
 async def read(answer: httpx.Response, count: int) -> list[ServerEvent]:
     found: list[ServerEvent] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for event in read_events_async(answer.aiter_lines()):
             found.append(event)
             if len(found) == count:

@@ -17,7 +17,10 @@ import pytest
 from mao_gateway.routes import _DASHBOARD
 from mao_shared.conditions import NAMES
 
-pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium"),
+]
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -159,9 +159,9 @@ async def test_proxy_caller_leaves_before_answer(
     async with serving(slow) as url, serving(gateway(store, {}, runner=url)) as front:
         async with httpx.AsyncClient() as client:
             call = asyncio.create_task(client.get(f"{front}/engine"))
-            await asyncio.wait_for(slow.reached.wait(), 5)
+            await asyncio.wait_for(slow.reached.wait(), 60)
             call.cancel()
-        await asyncio.wait_for(slow.left.wait(), 5)
+        await asyncio.wait_for(slow.left.wait(), 60)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -198,7 +198,7 @@ async def test_proxy_rejects_ambiguous_length(store: MemoryStore, headers: bytes
         second = b"GET /registry/tools HTTP/1.1\r\nHost: localhost\r\n\r\n"
         writer.write(b"POST /registry/tools HTTP/1.1\r\nHost: localhost\r\n" + headers)
         writer.write(b"\r\n0\r\n\r\n" + second)
-        answer = await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         assert re.findall(rb"HTTP/1\.1 (\d\d\d) ", answer) in ([b"400"], [b"501"])
     assert double.seen == []
@@ -218,7 +218,7 @@ async def test_proxy_rejects_unusual_form(store: MemoryStore, headers: bytes, bo
     async with serving(double) as url, serving(gateway(store, {}, registry=url)) as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))
         writer.write(b"POST /registry/tools HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n" + body)
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         writer.close()
     (seen,) = double.seen
     names = [name for name, _ in seen["headers"]]
@@ -234,9 +234,9 @@ async def test_proxy_streams_events(store: MemoryStore) -> None:
             pieces = answer.aiter_raw()
             for piece in (b"data: 1\n\n", b"data: 2\n\n"):
                 double.pieces.put_nowait(piece)
-                assert await asyncio.wait_for(anext(pieces), 5) == piece
+                assert await asyncio.wait_for(anext(pieces), 60) == piece
             assert answer.headers["content-type"] == "text/event-stream"
-        await asyncio.wait_for(double.left.wait(), 5)
+        await asyncio.wait_for(double.left.wait(), 60)
 
 
 async def test_proxy_open_streams_do_not_block_stop(store: MemoryStore) -> None:
@@ -246,8 +246,8 @@ async def test_proxy_open_streams_do_not_block_stop(store: MemoryStore) -> None:
         front = serving(gateway(store, {}, scheduler=url))
         async with client.stream("GET", f"{await front.__aenter__()}/runs/r/events") as answer:
             pieces = answer.aiter_raw()
-            await asyncio.wait_for(anext(pieces), 5)
-            await asyncio.wait_for(front.__aexit__(None, None, None), 5)
+            await asyncio.wait_for(anext(pieces), 60)
+            await asyncio.wait_for(front.__aexit__(None, None, None), 60)
             assert [piece async for piece in pieces] == []  # ended in order, not broken off
 
 

@@ -171,7 +171,7 @@ async def test_key_fault_is_reported_until_fixed(tmp_path: Path, server: SshServ
     url = server.url(bare_repository(tmp_path / "remote.git"))
     async with working(tmp_path, ssh_dir=keys, push_retry=3600) as world:
         await world.whole(run_of("run-0", step("collect", "data", url)), writes(a="0"))
-        await world.manager.watch.look_at_ssh_keys()
+        await world.manager.health.check_ssh_keys()
         assert world.manager.conditions.current() == []
         make(keys / "id_ed25519", "-t", "ed25519", "-N", "secret")
         done = await world.whole(run_of("run-1", step("collect", "data", url), after=1), writes(a="1"))
@@ -179,14 +179,14 @@ async def test_key_fault_is_reported_until_fixed(tmp_path: Path, server: SshServ
         outbox = (await world.manager.status("data")).outbox
         assert (outbox.state, outbox.code, outbox.waiting) == ("auth", "ssh-key-unusable", 1)
         assert "passphrase" in (outbox.detail or "")
-        await world.manager.watch.look_at_ssh_keys()
+        await world.manager.health.check_ssh_keys()
         told = {(each.name, each.subject): each for each in world.manager.conditions.current()}
         assert set(told) == {("remote", "data"), ("ssh-key", "id_ed25519")}
         assert "passphrase" in told["ssh-key", "id_ed25519"].detail
         assert "ssh-keygen" in told["ssh-key", "id_ed25519"].next
         shutil.copy(server.key_dir / "id_ed25519", keys / "id_ed25519")
         await world.manager.push_now("data")
-        await world.manager.watch.look_at_ssh_keys()
+        await world.manager.health.check_ssh_keys()
         assert world.manager.conditions.current() == []
 
 

@@ -12,7 +12,7 @@ import pygit2
 import pytest
 
 import mao_git
-from mao_datamgmt import manager
+from mao_datamgmt import upkeep
 from mao_datamgmt.datasets.clones import sweep_old_locks
 from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
 from mao_git import Clone
@@ -94,10 +94,10 @@ async def test_sweep_failure_ends_no_service(tmp_path: Path, monkeypatch: pytest
     def breaks(_: DataDir) -> list[Path]:
         raise PermissionError("not yours")
 
-    monkeypatch.setattr(manager, "sweep_old_locks", breaks)
+    monkeypatch.setattr(upkeep, "sweep_old_locks", breaks)
     async with working(tmp_path) as world:
         await world.manager.mirror.synced.wait()
-        task = asyncio.create_task(world.manager.retain())
+        task = asyncio.create_task(world.manager.upkeep.run())
         done, _ = await asyncio.wait([task], timeout=0.5)
         task.cancel()
         assert not done

@@ -9,9 +9,7 @@ from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .manager import build
-from .routes import alarms, evidence, external, git, live, resolve, rounds, signers
-from .routes.browse import router as look_router
-from .routes.datasets import router
+from .routes import ROUTERS
 from .settings import DataSettings
 
 DESCRIPTION = "The git datasets of this node: prepared for tools, published, and read."
@@ -29,25 +27,13 @@ def make_app(
         manager = build(settings, service.store, shared, service.metrics, service.conditions)
         service.app.state.manager = manager
         service.stack.callback(manager.close)
-        service.run(*manager.parts())
+        service.run(*manager.loops())
 
     return make_service(
         "datamgmt",
         DESCRIPTION,
         settings,
         start,
-        routers=[
-            router,
-            look_router,
-            signers.router,
-            alarms.router,
-            external.router,
-            external.verbatim,
-            git.router,
-            resolve.router,
-            evidence.router,
-            rounds.router,
-            live.router,
-        ],
+        routers=ROUTERS,
         store=store,
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Concatenate
 
 from fastapi import Request
@@ -15,7 +14,7 @@ from mao_git import RepositoryError
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Conflict, MaoError, Unavailable
+from mao_shared.errors import Conflict, MaoError
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -31,7 +30,7 @@ from mao_shared.models import (
 )
 from mao_shared.models import dataset as models_dataset
 from mao_shared.models.dataset import BareRepository, Resolution, SetAside, Strategy
-from mao_shared.reconcile import Controller, Guard, Mirror, every, recheck_unreadable
+from mao_shared.reconcile import Controller, Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
@@ -44,14 +43,12 @@ from .context import Context, context_of
 from .datasets.broken import finish_moves
 from .datasets.clones import (
     BareRequest,
-    dataset_names,
     ensure_clone,
     init_bare,
     remote_of,
     remove_half_made,
     set_aside,
     sweep_clones,
-    sweep_old_locks,
 )
 from .datasets.health import HealthChecks
 from .datasets.late_pushes import LatePushes
@@ -64,20 +61,19 @@ from .executor import GitExecutor, P, Piece, T
 from .external.ingest import ExternalKeys, Ingest
 from .external.insights import ToolDataset
 from .monitoring.alarms import Alarms
+from .monitoring.analysis import RunAnalysis
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
+from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing
 from .rounds.peer_records import PeerRecords, Voters
 from .rounds.service import RoundService
 from .settings import DataSettings
-from .steps import workspaces
 from .steps.controller import StagingController
 from .telemetry import DataMetrics
-from .upkeep import tidy
+from .upkeep import Upkeep, log_swept
 
 log = get_logger(__name__)
-
-RETENTION_PERIOD = 600.0  # seconds
 
 
 class DataManager:
@@ -92,161 +88,127 @@ class DataManager:
         metrics: DataMetrics,
         conditions: Conditions,
     ) -> None:
-        self.own, self.federation = own, federation
-        self.conditions = conditions
-        self.context = context
-        self._settings = settings
-        self._retained = Guard("retention", conditions)
-        self._works = GitExecutor(settings.remote_threads)
+        self.own, self.federation, self.context, self.conditions = own, federation, context, conditions
+        self._settings, self.about = settings, settings.about()
         unreadable = self.unreadable = Unreadable(conditions)
+        executor = self._executor = GitExecutor(settings.remote_threads)
+        node, clock, seal = context.node, context.clock, SealedSecrets(context.data.root)
+
+        # records and what is known of them
+        runs = self._runs = RunRecords(own, node, unreadable)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
-        voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
-        shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
-        agreement = self._agreement = DatasetSharing(context.node, datasets, voters, shared)
-        runs = RunRecords(own, context.node, unreadable)
-        late = LatePushes(context, self._works, runs)
-        self.mender = CloneRepair(
-            context, self._works, conditions, self._master_of, late.unpushed_of, settings.push_retry
-        )
-        public_key = settings.public_signing_key()
-        own_line = public_key and allowed_line(context.email, context.node, public_key)
-        signers = Records(federation, keys.signers_prefix(), Signer, unreadable)
-        self.signers = Signers(context.node, signers, own_line, conditions)
-        self.series = Records(own, keys.series_prefix(context.node), Series, unreadable)
-        self.alarms = Alarms(context.node, own, context.clock, unreadable)
-        sealed = SealedSecrets(context.data.root)
-        client = WebhookClient(hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts())
-        self.webhooks = Webhooks(
-            context.node, own, context.clock, self.alarms, sealed, client, unreadable, conditions
-        )
-        self._runs, self.about = runs, settings.about()
-        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
-        self.upload_pack = UploadPack(context, self._works, agreement)
-        self.listener = Ingest(
-            context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
-        )
-        metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
-        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
+        self._enrolments = Records(own, keys.enrolments_prefix(node), Enrolment, unreadable)
+        self.series = Records(own, keys.series_prefix(node), Series, unreadable)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED, conditions=conditions)
-        self.watch = HealthChecks(
-            context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.troubles
+        voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
+        shared = Records(own, keys.shared_prefix(node), SharedDataset, unreadable)
+        self.sharing = DatasetSharing(node, datasets, voters, shared)
+
+        # datasets and their remotes
+        late, retry = LatePushes(context, executor, runs), settings.push_retry
+        self.repair = CloneRepair(context, executor, conditions, self._master_of, late.unpushed_of, retry)
+        self.pusher = Pusher(context, executor, self._promotes, late, retry, metrics, conditions)
+        outbox_age = timedelta(seconds=settings.outbox_alarm)
+        self.health = HealthChecks(context, executor, conditions, outbox_age, self.pusher.failures)
+        signers = Records(federation, keys.signers_prefix(), Signer, unreadable)
+        public_key = settings.public_signing_key()
+        own_line = public_key and allowed_line(context.email, node, public_key)
+        self.signers = Signers(node, signers, own_line, conditions)
+        self.upload_pack = UploadPack(context, executor, self.sharing)
+        self.ingest = Ingest(context, executor, ExternalKeys(datasets), self.pusher, settings, conditions)
+
+        # what follows from runs
+        self.alarms = Alarms(node, own, clock, unreadable)
+        client = WebhookClient(hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts())
+        self.webhooks = Webhooks(node, own, clock, self.alarms, seal, client, unreadable, conditions)
+        self.analysis = RunAnalysis(
+            runs,
+            self.mirror,
+            SeriesRecorder(context, executor, self.series, self.alarms.raise_),
+            self.alarms.raise_,
+            lambda run, step: skipped_alarm(run, step, step.waiting or "", clock.now()),
+            clock,
+            unreadable,
+            conditions,
         )
-        tell = self.alarms.raise_
-        observations = SeriesRecorder(context, self._works, self.series, tell)
+        self.upkeep = Upkeep(settings, context, executor, self.mirror, self.alarms, conditions)
+
+        # rounds and steps
         self.rounds = RoundService(
             settings,
             context,
-            self._works,
-            agreement,
+            executor,
+            self.sharing,
             voters,
             self.mirror,
             own,
             federation,
-            tell,
+            self.alarms.raise_,
             unreadable=unreadable,
             conditions=conditions,
         )
         self._steps = StagingController(
             context,
             self.mirror,
-            self._works,
-            agreement,
+            executor,
+            self.sharing,
             self.pusher,
             metrics,
-            observations,
             self.rounds.input_gate,
-            tell,
+            self.analysis.requests,
         )
-        metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
         self.controller.watches(self.mirror)
         self._steps.waits.wake = self.controller.add
         self._steps.waits.follow(self.mirror, self.rounds.mirror, voters)
+        metrics.external_waiting.set_function(lambda: sum(self.ingest.inbox.waiting().values()))
+        metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run beside the questions, for as long as the app is up."""
+        backups = backup_loops(
+            self._settings, self.context, self._executor, self.own, self._runs, self.conditions
+        )
         return [
             self.mirror.run(),
             self.controller.run(),
             self.pusher.run(),
-            self.mender.run(),
-            self.retain(),
-            self.listener.run(),
-            self.signers.keep_announced(),
+            self.repair.run(),
+            self.upkeep.run(),
+            self.ingest.run(),
+            self.signers.run(),
+            *self.analysis.loops(),
             self.webhooks.run(),
-            self.watch.run(),
+            self.health.run(),
             recheck_unreadable(self.unreadable),
-            *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
+            *backups,
             *self.rounds.loops(),
         ]
 
-    async def retain(self) -> None:
-        """Removes old workspaces of runs that have ended, for ever."""
-        await self.mirror.synced.wait()
-        await every(RETENTION_PERIOD, self._retain, name="retention", conditions=self.conditions)
-
-    async def _retain(self) -> None:
-        await self.retain_once()
-        log_swept(await self._works.read(sweep_old_locks, self.context.data))
-
-    async def retain_once(self) -> None:
-        """Removes those that are old now. Which runs are active is asked last: one may have just begun.
-
-        A part that fails is set aside and keeps the others from nothing.
-        """
-        kept = await self._works.read(workspaces.list_stored, self.context.data)
-        active = {name for name, _ in self.mirror.items()} | self.mirror.unreadable
-        age = timedelta(days=self._settings.keep_workspaces_days)
-        now = self.context.clock.now()
-        gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
-        await self._works.read(self._remove, gone)
-        oldest = now - timedelta(days=self._settings.keep_alarms_days)
-        await self._apart("alarms", self.alarms.retain(oldest, self._settings.keep_alarms))
-        datasets = await self._works.read(dataset_names, self.context.data)
-        self._retained.keep({"alarms", *datasets})
-        for dataset in datasets:
-            await self._apart(dataset, self._works.change([dataset], tidy, self.context, dataset, age))
-
-    async def _apart(self, what: str, doing: Awaitable[object]) -> None:
-        try:
-            with self._retained.item(what):
-                await doing
-        except Unavailable as error:  # it is looked at again the next time
-            log.warning("retention.not_done", what=what, code=error.code)
-
-    def _remove(self, runs: list[str]) -> None:
-        for run in runs:
-            try:
-                workspaces.remove_tree(self.context.data.run_workspaces(run))
-            except OSError as error:  # files of another user, say of a tool that was root by agreement
-                log.warning("workspace.not_removed", run=run, error=str(error))
-            else:
-                log.info("workspace.expired", run=run)
-
     def close(self) -> None:
-        self._works.close()
+        self._executor.close()
 
     # questions and commands
 
     async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
         """See `clones.ensure`."""
-        await self._works.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
+        await self._executor.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> datasets.DatasetStatus:
         """Raises NotFound; a clone that cannot be read is looked after first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
-            return await self._works.show(show, self.pusher.troubles.get(name))
+            return await self._executor.show(show, self.pusher.failures.get(name))
         except (mao_git.CloneBroken, RepositoryError, OSError) as error:
-            if await self._works.look_after(name) is None:
+            if await self._executor.look_after(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))
-        return await self._works.show(show, self.pusher.troubles.get(name))
+        return await self._executor.show(show, self.pusher.failures.get(name))
 
     async def acknowledge(self, name: str) -> datasets.DatasetStatus:
         """See `mending.acknowledge` and `Backwards.acknowledge`."""
-        await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
+        await self.health.rewound.acknowledge(name, self.repair.acknowledge)
         return await self.status(name)
 
     async def _master_of(self, name: str) -> str | None:
@@ -262,36 +224,40 @@ class DataManager:
 
     async def push_now(self, name: str) -> datasets.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
-        await self.pusher.push(name)
+        await self.pusher.push_now(name)
         return await self.status(name)
+
+    async def _promotes(self, name: str) -> bool:
+        """Whether this node's snapshot of a dataset becomes ground truth at once."""
+        return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> datasets.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
         await self.status(name)  # raises NotFound without a clone
-        await self._agreement.go_alone(name)
+        await self.sharing.go_alone(name)
         self.rounds.announcer.forget(name)
         log.info("dataset.alone", dataset=name)
         return await self.push_now(name)
 
     async def resolve(self, name: str, how: Strategy) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
-        promote = await self._agreement.obstacle(name) is None
-        done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
+        promote = await self._promotes(name)
+        done, failure = await self._executor.change([name], resolve, self.context, name, how, promote)
         if failure is None:
-            self.pusher.settled(name)
+            self.pusher.note_pushed(name)
         else:
-            self.pusher.want(name, failure)
+            self.pusher.push_later(name, failure)
         log.info("branch.resolved", dataset=name, how=how, commit=done.commit, pushed=done.pushed)
         return done
 
     async def set_aside(self, name: str) -> SetAside:
         """See `aside.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is not left over."""
-        remote = await self._works.read(remote_of, self.context, name)
+        remote = await self._executor.read(remote_of, self.context, name)
         enrolled = [each.record for each in await self._enrolments.all()]
         uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
         active = [(run, stored.record) for run, stored in self.mirror.items()]
         uses += [f"run {run}" for run, each in active if _uses([step.spec for step in each.steps], name)]
-        declared = await self._agreement.declared(name)
+        declared = await self.sharing.declared(name)
         if declared is not None and declared.master == remote:
             uses.append(f"dataset {name}, which is registered with the clone's remote {remote}")
         if uses:
@@ -300,34 +266,34 @@ class DataManager:
                 code="dataset-in-use",
                 next="Withdraw, or wait for the run; of a dataset that is registered: maoctl dataset remove.",
             )
-        done = await self._works.change([name], set_aside, self.context, name)
-        self.pusher.settled(name)
+        done = await self._executor.change([name], set_aside, self.context, name)
+        self.pusher.note_pushed(name)
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
-        return await self._works.show(
-            datasets.list_statuses, self.context, self.pusher.troubles, limit, cursor
+        return await self._executor.show(
+            datasets.list_statuses, self.context, self.pusher.failures, limit, cursor
         )
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
     ) -> Listing[models_dataset.CommitInfo]:
-        return await self._works.show(datasets.list_commits, self.context, name, branch, limit, cursor)
+        return await self._executor.show(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
     ) -> Listing[models_dataset.FileInfo]:
-        return await self._works.show(datasets.list_files, self.context, name, ref, path, limit, cursor)
+        return await self._executor.show(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """What a blocking function says that only reads."""
-        return await self._works.show(question, self.context, *args, **kwargs)
+        return await self._executor.show(question, self.context, *args, **kwargs)
 
     def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
         """See `Works.stream`."""
-        return self._works.stream(pieces)
+        return self._executor.stream(pieces)
 
     async def find_run(self, run_id: str) -> Run | None:
         """The run's document; None when it has left the store."""
@@ -346,17 +312,17 @@ class DataManager:
         return [metric for step in steps for metric in step.metrics]
 
     async def storage(self) -> Storage:
-        return await self._works.read(describe_storage, self.context)
+        return await self._executor.read(describe_storage, self.context)
 
     async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
 
         async def make(attempt: Attempt) -> Stored[BareRepository]:
-            made = await self._works.read(init_bare, self.context.data, request.name, mine=attempt.mine)
+            made = await self._executor.read(init_bare, self.context.data, request.name, mine=attempt.mine)
             return Stored(made, 0)
 
         async def taken() -> bool:
-            return await self._works.read(self.context.data.bare(request.name).is_dir)
+            return await self._executor.read(self.context.data.bare(request.name).is_dir)
 
         node = self.context.node
         made = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
@@ -365,12 +331,6 @@ class DataManager:
 
 def _uses(steps: Iterable[ResolvedStep], dataset: str) -> bool:
     return any(each.output.name == dataset or (each.input and each.input.name == dataset) for each in steps)
-
-
-def log_swept(paths: list[Path]) -> None:
-    """Tells what a killed writer had left."""
-    for path in paths:
-        log.info("repository.swept", path=str(path))
 
 
 def build(

@@ -1,5 +1,4 @@
-"""Which store is the federation's, as the node's link says, followed as it changes; its files on this
-node."""
+"""Which store is the federation's, as the node's link says; its files on this node."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def normalize_title(text: str) -> str:
     if not title:
         raise ValueError("the title is empty")
     if len(title) > LONGEST_TITLE:
-        raise ValueError(f"the title has {len(title)} characters; {LONGEST_TITLE} are taken")
+        raise ValueError(f"the title has {len(title)} characters; at most {LONGEST_TITLE} are accepted")
     if strange := next((each for each in title if unicodedata.category(each) in _NOT_ON_A_LINE), None):
         raise ValueError(f"{strange!a} is in the title; a title is one line of text")
     return title
@@ -197,7 +197,7 @@ def _seed_words(value: dict[str, Any]) -> dict[str, Any]:
 def _check_step_names(steps: list[Step]) -> list[Step]:
     names = [step.name for step in steps]
     if len(set(names)) != len(names):
-        raise ValueError("two steps have the same name; give one of them a 'name' of its own")
+        raise ValueError("two steps have the same name; give one of them another 'name'")
     return steps
 
 

@@ -1,6 +1,6 @@
 """What core nodes do with a federation's etcd: users, roles and members. Everything may be repeated.
 
-Errors are the store's: `store-forbidden` for who is not an administrator, `store-identity-refused`,
+Errors are the store's: `store-forbidden` for callers that are not administrators, `store-identity-refused`,
 StoreUnavailable, StoreUnknown. What the cluster refuses is a Conflict (`etcd-refused`).
 """
 
@@ -97,8 +97,7 @@ class Admin:
         await self.set_roles(user, roles)
 
     async def set_roles(self, user: str, roles: Collection[str]) -> None:
-        """Grants before it revokes, so that no right is lost in between; Conflict when there is no such
-        user."""
+        """Grants before it revokes, so that no right is lost in between; Conflict for an unknown user."""
         held = set(await self.roles(user))
         for role in sorted(set(roles) - held):
             await self._give(user, role)
@@ -193,7 +192,8 @@ class Admin:
         await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
     async def health(self, endpoint: str) -> Health:
-        """How the member at `host:port` is, asked itself; never raises for one that does not answer."""
+        """The health of the member at `host:port`, asked itself; never raises for one that does not
+        answer."""
         caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)
         try:
             status = await caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
@@ -206,8 +206,10 @@ class Admin:
         return _health(endpoint, status)
 
     async def _health_by_reading(self, caller: Caller, endpoint: str) -> Health:
-        """For who may not ask for the status, which etcd 3.5.28 to 3.5.31 tell administrators alone: reading
-        a key that every member of a federation may read takes a majority.
+        """For callers that may not ask for the status, which etcd 3.5.28 to 3.5.31 give to administrators
+        alone.
+
+        Reading a key that every member of a federation may read takes a majority.
         """
         request = rpc.RangeRequest(key=keys.federation().encode(), count_only=True)
         try:

@@ -62,7 +62,7 @@ async def retry_lost(
     if unknown is not None:
         raise unknown
     raise Conflict(
-        f"Others kept changing {what} while this was decided, {ATTEMPTS} times in a row.",
+        f"Other writers changed {what} during each of {ATTEMPTS} attempts in a row.",
         code="busy",
         next="Try again in a moment.",
     )

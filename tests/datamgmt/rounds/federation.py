@@ -178,7 +178,7 @@ class Node:
         self._stack = AsyncExitStack()
         self._stack.callback(manager.close)
         await self._stack.enter_async_context(
-            background(*manager.parts(), on_failure=lambda: self.failed.append(None))
+            background(*manager.loops(), on_failure=lambda: self.failed.append(None))
         )
 
     async def stop(self) -> None:

@@ -16,7 +16,7 @@ from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
 from tests.support.git import bare_repository
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 from .federation import PIPELINE, STEP, Federation, Node, federation, tick
 
@@ -73,7 +73,11 @@ async def test_is_skipped_with_a_reason_and_an_alarm(tmp_path: Path) -> None:
         node, run_id = await _undecided(fed)
         run = await node.until(run_id, lambda run: run.steps[1].phase is StepPhase.SKIPPED)
         assert "1 of 3 nodes brought a snapshot" in str(run.steps[1].waiting)
-        assert any(each.id == f"{run_id}.sum.skipped" for each in await node.alarms())
+
+        async def alarmed() -> bool:
+            return f"{run_id}.sum.skipped" in [each.id for each in await node.alarms()]
+
+        await eventually_answers(alarmed)
         assert run.phase is RunPhase.RUNNING
 
 

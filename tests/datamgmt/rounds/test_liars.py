@@ -34,7 +34,7 @@ async def honest(fed: Federation, number: int, content: str) -> Round:
 
 async def named(node: Node, liar: str) -> str:
     """What a node's operator is told of the liar."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             words = [each.detail for each in await node.alarms() if f"Node {liar} " in each.detail]
             if words:
@@ -198,7 +198,7 @@ def _corrupt(node: Node) -> None:
 
 
 async def _opened(fed: Federation, number: int) -> Round:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (found := await fed.round(number)) is None:  # noqa: ASYNC110 (as a node would see it)
             await asyncio.sleep(0.01)
         return found
@@ -250,7 +250,7 @@ async def test_one_that_changes_how_the_dataset_votes(tmp_path: Path) -> None:
 
 async def _refusal(fed: Federation, number: int, node: str) -> str:
     """Why a node attests nothing, once it has said so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = await fed.round(number)
             key = "" if found is None else keys.attestation(node, "data", found.id)

@@ -109,7 +109,7 @@ async def test_remote_away_between_snapshot_and_vote(tmp_path: Path) -> None:
         await fed["c"].play(run, writes(a="1"))
         fed.master.rename(hidden)
         fed["c"].link.mend()
-        await asyncio.wait_for(_said_by_all(fed, 1), 20)
+        await asyncio.wait_for(_said_by_all(fed, 1), 60)
         hidden.rename(fed.master)
         assert (await fed.ended(1)).phase == "decided"
         once(fed, await fed.rounds())

@@ -115,7 +115,7 @@ async def test_record_unreadable_while_a_run_ends(tmp_path: Path, phase: StepPha
         step = await node.play(run_id, writes(a="1"))
         assert (step.phase, step.error, step.ground_truth) == (StepPhase.SUCCEEDED, None, None)
         announced = keys.announcement("node-a", "data", round_id(tick(1), PIPELINE, STEP))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await fed.store.get(announced) is None:  # noqa: ASYNC110 (as another node would see it)
                 await asyncio.sleep(0.01)
         record = await before
@@ -250,7 +250,7 @@ async def test_members_who_leave_a_round_that_is_open(tmp_path: Path) -> None:
 
 
 async def _open(fed: Federation, number: int) -> Round:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (found := await fed.round(number)) is None:  # noqa: ASYNC110 (as a node would see it)
             await asyncio.sleep(0.01)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mao_datamgmt.routes.live import list_live
+from mao_datamgmt.routes.rounds import list_live
 from mao_shared import keys, request_context
 from mao_shared.models.federation import Contact, Link
 from mao_shared.store.memory import MemoryStore

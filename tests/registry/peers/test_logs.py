@@ -59,7 +59,7 @@ async def world(shares: bool) -> AsyncIterator[World]:
         run = Run(id=RUN, pipeline="crawler", node="node-2", trigger="manual", created_at=NOW, steps=steps)
         await asked.repositories.runs.create(RUN, run)
 
-        async with asyncio.timeout(10), aclosing(shared.watch(keys.member("node-2"), after=0)) as batches:
+        async with asyncio.timeout(60), aclosing(shared.watch(keys.member("node-2"), after=0)) as batches:
             async for _ in batches:
                 break
         yield World(api, asked, services)
@@ -152,7 +152,7 @@ async def test_log_responder_ignores_invalid_request(world: World, value: bytes)
     await world.shared.create(keys.ask("node-3", "good"), _ask(id="good"))
     await eventually(lambda: world.services.asked_logs)
     written = world.shared.watch(keys.peer_root("node-2"), after=0)
-    async with asyncio.timeout(10), aclosing(written) as batches:
+    async with asyncio.timeout(60), aclosing(written) as batches:
         async for batch in batches:
             answers = [event.key for event in batch if "/answers/" in event.key]
             if answers:

@@ -27,7 +27,7 @@ MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetim
 async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
     """The member as soon as it has so many slots."""
     repositories = Repositories(name, store, store)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         after = (await store.list(keys.members_prefix())).revision
         stored = await repositories.members.get(name)
         if stored is None or stored.record.slots != slots:
@@ -104,7 +104,7 @@ async def test_presence_restored_after_lost_lease_or_record(
 
 async def _created_again(store: MemoryStore, after: int) -> None:
     gone = False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for batch in store.watch(keys.member("n"), after=after):
             for event in batch:
                 if event.entry is not None and gone:

@@ -39,7 +39,7 @@ class DatasetStatus(BaseModel):
     broken_clones: list[BrokenClone] = Field(default_factory=list)
 
 
-def dataset_status(context: Context, name: str, trouble: PushFailure | None = None) -> DatasetStatus:
+def dataset_status(context: Context, name: str, failed: PushFailure | None = None) -> DatasetStatus:
     """Raises NotFound when the dataset has no clone here, and none that waits to be rebuilt."""
     broken = broken_clones(context, name)
     try:
@@ -56,8 +56,8 @@ def dataset_status(context: Context, name: str, trouble: PushFailure | None = No
         master=clone.url,
         branches=branches,
         unpushed=sum(branch.unpushed for branch in branches),
-        failure=None if trouble is None else trouble.failure.detail,
-        outbox=outbox_of(clone, context.node, trouble),
+        failure=None if failed is None else failed.failure.detail,
+        outbox=outbox_of(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
     )
@@ -105,19 +105,19 @@ def _size(folder: Path) -> int:
 
 
 def list_statuses(
-    context: Context, troubles: Mapping[str, PushFailure], limit: int, cursor: str | None
+    context: Context, failures: Mapping[str, PushFailure], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
     """The datasets that have a clone here, by name."""
     known = {*dataset_names(context.data), *(clone.dataset for clone in broken_clones(context))}
     names = [name for name in sorted(known) if cursor is None or name > cursor]
-    items = [_status_or_fault(context, name, troubles.get(name)) for name in names[:limit]]
+    items = [_status_or_fault(context, name, failures.get(name)) for name in names[:limit]]
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
 
 
-def _status_or_fault(context: Context, name: str, trouble: PushFailure | None) -> DatasetStatus:
+def _status_or_fault(context: Context, name: str, failed: PushFailure | None) -> DatasetStatus:
     """One clone that cannot be read must not hide the others."""
     try:
-        return dataset_status(context, name, trouble)
+        return dataset_status(context, name, failed)
     except (MaoError, RepositoryError, OSError) as error:
         said = f"The clone of dataset {name} cannot be read: {error}"
         next_step = f"It is repaired by itself; see: maoctl dataset get {name}."

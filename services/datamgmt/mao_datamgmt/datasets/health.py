@@ -1,17 +1,13 @@
-"""Conditions of the node's data: full disks, commits not pushed for long, rewound branches, unusable
+"""Conditions of the node's data that a person should know of: full disks, old outboxes, rewound branches.
 
-What is wrong with the node's data for so long that a person should know: waiting commits, a full disk.
-
-Tells when a branch at a remote went back: ground truth, or another node's, as after a restored backup.
-
-Every node that fetches keeps what it has seen (`repository/known.py`), so that it is known here as well, and
-not lost. This node's own branch is told by its push, which stops there (`deliver.py`).
+A branch that lost commits at its remote, say when the git server was restored from a backup, is noticed for
+ground truth and other nodes' branches: the clone keeps what it has seen. This node's own stops at its push.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from mao_datamgmt import provenance
@@ -21,30 +17,28 @@ from mao_datamgmt.executor import GitExecutor
 from mao_git import Clone, RepositoryError, RewoundBranch
 from mao_git.remotes import access
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError, NotFound, Unavailable
+from mao_shared.errors import MaoError, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, format_time
-from mao_shared.reconcile import Guard, every
-from mao_shared.reconcile.controller import WorkQueue
+from mao_shared.reconcile import Controller, every
 
 from .clones import dataset_names
 from .push import PushFailure
 
 log = get_logger(__name__)
 
-DISK_EVERY = 30.0  # seconds between two looks at the disk: some system calls
-
-DISK_EVERY_BAD = (
-    2.0  # while something waits for room: what waits goes on within seconds, and so says readiness
-)
-
-OUTBOX_EVERY = 300.0  # seconds between two looks at all outboxes; a push that gets through is told at once
+DISK_EVERY = 30.0  # seconds
+DISK_EVERY_WHILE_FULL = 2.0  # seconds: what waits for room goes on within seconds, and so says readiness
+OUTBOX_EVERY = 300.0  # seconds; a push that succeeds ends the condition at once
+BRANCHES_EVERY = 300.0  # seconds; a clone that was changed is checked at once
+REWOUND = "branch-went-back"
+SEARCHED = 20  # newest commits in which a node's branch shows that it is one
 
 
 class HealthChecks:
-    """Keeps the conditions `disk`, `unpushed` and `ssh-key` in step, and `branch-went-back` (`backwards`).
+    """Keeps the conditions `disk`, `unpushed` and `ssh-key` in step, and `branch-went-back` (`rewound`).
 
-    `outbox_age`: how old a commit may get that its remote lacks; `troubles`: why pushes did not get through.
+    `outbox_age`: how old a commit may get that its remote lacks; `failures`: why pushes failed.
     """
 
     def __init__(
@@ -53,30 +47,30 @@ class HealthChecks:
         works: GitExecutor,
         conditions: Conditions,
         outbox_age: timedelta,
-        troubles: Mapping[str, PushFailure],
+        failures: Mapping[str, PushFailure],
     ) -> None:
-        self.backwards = RewoundBranches(context, works, conditions)
+        self.rewound = RewoundBranches(context, works, conditions)
         self._conditions = conditions
         self._context = context
         self._works = works
         self._outbox_age = outbox_age
-        self._troubles = troubles
+        self._push_failures = failures
 
     async def run(self) -> None:
-        """Looks now and then, for ever."""
+        """Checks periodically until cancelled."""
         await asyncio.gather(
-            every(0.0, self.look_at_disk, name="disk", conditions=self._conditions),
-            every(OUTBOX_EVERY, self.look_at_outboxes, name="outboxes", conditions=self._conditions),
-            every(DISK_EVERY, self.look_at_ssh_keys, name="ssh-keys", conditions=self._conditions),
-            self.backwards.run(),
+            every(0.0, self.check_disk, name="disk", conditions=self._conditions),
+            every(OUTBOX_EVERY, self.check_outboxes, name="outboxes", conditions=self._conditions),
+            every(DISK_EVERY, self.check_ssh_keys, name="ssh-keys", conditions=self._conditions),
+            self.rewound.run(),
         )
 
-    async def look_at_disk(self) -> float:
-        """One look at every file system that the node writes to; seconds until the next."""
+    async def check_disk(self) -> float:
+        """Checks every file system that the node writes to; seconds until the next check."""
         found = await self._works.read(rooms, self._context.data.root)
         waits = [self._judge(folder, room) for folder, room in found.items()]
         self._conditions.clear_all_but("disk", found)
-        return DISK_EVERY_BAD if any(waits) else DISK_EVERY
+        return DISK_EVERY_WHILE_FULL if any(waits) else DISK_EVERY
 
     def _judge(self, folder: str, room: DiskSpace) -> bool:
         """Whether something waits for room there."""
@@ -101,15 +95,15 @@ class HealthChecks:
             self._conditions.clear("disk", folder)
         return False
 
-    async def look_at_ssh_keys(self) -> None:
-        """One look at what lies in the key directory."""
+    async def check_ssh_keys(self) -> None:
+        """Checks the files of the key directory."""
         found = await self._works.read(access.key_faults, self._context.access.key_dir)
         for fault in found:
             self._conditions.report("ssh-key", fault.name, detail=f"{fault.words}.", next_step=fault.next)
         self._conditions.clear_all_but("ssh-key", [fault.name for fault in found])
 
-    async def look_at_outboxes(self) -> None:
-        """One look at what waits to be pushed."""
+    async def check_outboxes(self) -> None:
+        """Checks the age of what waits to be pushed."""
         now = self._context.clock.now()
         late = []
         for dataset, waiting, since in await self._works.read(unpushed_since, self._context):
@@ -125,11 +119,11 @@ class HealthChecks:
         self._conditions.clear_all_but("unpushed", late)
 
     def _why(self, dataset: str) -> str:
-        trouble = self._troubles.get(dataset)
-        if trouble is None:
+        failed = self._push_failures.get(dataset)
+        if failed is None:
             return ""
-        at = format_time(trouble.next_try_at.replace(microsecond=0))
-        return f"; the last of {trouble.tries} tries failed ({trouble.failure.code}), the next is at {at}"
+        at = format_time(failed.next_try_at.replace(microsecond=0))
+        return f"; the last of {failed.tries} tries failed ({failed.failure.code}), the next is at {at}"
 
 
 def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
@@ -146,79 +140,55 @@ def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
     return found
 
 
-REWOUND = "branch-went-back"
-
-BRANCHES_EVERY = 300.0  # seconds between two looks at all clones; one that was changed is looked at at once
-
-SEARCHED = 20  # newest commits in which a node's branch shows that it is one
-
-
 class RewoundBranches:
     """Keeps the condition `branch-went-back` in step; subject: dataset/branch."""
 
     def __init__(self, context: Context, works: GitExecutor, conditions: Conditions) -> None:
-        self._context = context
-        self._works = works
-        self._conditions = conditions
-        self._guard = Guard("branches", conditions)
-        self._queue = WorkQueue()
-        self._told: dict[str, set[str]] = {}  # dataset → subjects that are reported
+        self._context, self._works, self._conditions = context, works, conditions
+        self._reported: dict[str, set[str]] = {}  # dataset → subjects
+        self._controller = Controller(
+            "branches",
+            self.check,
+            workers=1,
+            list_keys=self._datasets,
+            resync=BRANCHES_EVERY,
+            conditions=conditions,
+        )
         works.changed.append(self._changed)
+
+    async def run(self) -> None:
+        """Checks until cancelled."""
+        await self._controller.run()
 
     async def _changed(self, datasets: list[str]) -> None:
         for dataset in datasets:
-            self._queue.add(dataset)
+            self._controller.add(dataset)
 
-    async def run(self) -> None:
-        """Looks until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(
-                    every(BRANCHES_EVERY, self._look_at_all, name="branches", conditions=self._conditions)
-                )
-                group.create_task(self._work())
-        finally:
-            self._queue.close()
+    async def _datasets(self) -> Iterable[str]:
+        return {*await self._works.read(dataset_names, self._context.data), *self._reported}
 
-    async def _look_at_all(self) -> None:
-        datasets = set(await self._works.read(dataset_names, self._context.data))
-        for dataset in datasets | self._told.keys():
-            self._queue.add(dataset)
-
-    async def _work(self) -> None:
-        while True:
-            dataset = await self._queue.take()
-            try:
-                with self._guard.item(dataset):
-                    await self.look(dataset)
-            except Unavailable as error:  # a broken clone is told as such
-                log.warning("branches.not_looked_at", dataset=dataset, code=error.code)
-            finally:
-                self._queue.done(dataset)
-
-    async def look(self, dataset: str) -> None:
-        """Reports what went back of a dataset, and clears what is there again."""
+    async def check(self, dataset: str) -> None:
+        """Reports the branches of a dataset that were rewound, and clears those that are whole again."""
         found = await self._works.read(rewound_branches, self._context, dataset)
-        subjects = {f"{dataset}/{back.branch}": (back, words) for back, words in found}
-        for subject, (back, words) in subjects.items():
-            self._conditions.report(REWOUND, subject, detail=words, next_step=_what_to_do(dataset, back))
-        for subject in self._told.get(dataset, set()) - subjects.keys():
+        subjects = {f"{dataset}/{branch.branch}": branch for branch, _ in found}
+        for (subject, branch), (_, detail) in zip(subjects.items(), found, strict=True):
+            next_step = _next_step(dataset, branch)
+            self._conditions.report(REWOUND, subject, detail=detail, next_step=next_step)
+        for subject in self._reported.pop(dataset, set()) - subjects.keys():
             self._conditions.clear(REWOUND, subject)
         if subjects:
-            self._told[dataset] = set(subjects)
-        else:
-            self._told.pop(dataset, None)
+            self._reported[dataset] = set(subjects)
 
     async def acknowledge(self, dataset: str, broken_clone: Callable[[str], Awaitable[None]]) -> None:
-        """Takes what went back as it is, and says so of a broken clone as well.
+        """Accepts the rewound branches as they are, and acknowledges a broken clone as well.
 
         Raises what `broken_clone` raises, NotFound only when there was nothing of either.
         """
         kept = []
-        if dataset in self._told:
+        if dataset in self._reported:
             kept = await self._works.change([dataset], _accept, self._context, dataset)
             log.info("branches.acknowledged", dataset=dataset, kept=kept)
-            await self.look(dataset)
+            await self.check(dataset)
         try:
             await broken_clone(dataset)
         except NotFound:
@@ -227,13 +197,13 @@ class RewoundBranches:
 
 
 def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch, str]]:
-    """Branches of other nodes and ground truth that lack what they had, and that in words. Blocking."""
+    """Branches of other nodes and ground truth that lost commits, each with a description. Blocking."""
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:  # it was set aside meanwhile
         return []
     return [
-        (back, _in_words(clone, dataset, back))
+        (back, _describe(clone, dataset, back))
         for back in clone.rewound_branches()
         if back.branch == GROUND_TRUTH or (back.branch != context.node and _is_a_nodes(clone, back))
     ]
@@ -245,7 +215,7 @@ def _is_a_nodes(clone: Clone, back: RewoundBranch) -> bool:
     return any(provenance.trailers(entry.message) for entry in entries)
 
 
-def _in_words(clone: Clone, dataset: str, back: RewoundBranch) -> str:
+def _describe(clone: Clone, dataset: str, back: RewoundBranch) -> str:
     now = "is gone" if back.tip is None else f"is at {back.tip[:10]}"
     how = "went back to an earlier state" if back.is_earlier and back.tip else "was rewritten"
     if back.tip is None:
@@ -256,7 +226,7 @@ def _in_words(clone: Clone, dataset: str, back: RewoundBranch) -> str:
     )
 
 
-def _what_to_do(dataset: str, back: RewoundBranch) -> str:
+def _next_step(dataset: str, back: RewoundBranch) -> str:
     replay = f"maoctl dataset resolve {dataset} --replay"
     where = replay if back.branch == GROUND_TRUTH else f"on {back.branch}: {replay}"
     return (

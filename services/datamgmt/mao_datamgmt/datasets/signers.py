@@ -11,12 +11,9 @@ import re
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
-from mao_shared.logs import Outage, get_logger
 from mao_shared.models import Signer
-from mao_shared.reconcile import every
+from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Records
-
-log = get_logger(__name__)
 
 TRY_AGAIN = 10.0  # seconds
 _PRINCIPAL = re.compile(r"[^\s,!*?\"#]+")
@@ -43,43 +40,28 @@ class Signers:
     def __init__(
         self, node: str, records: Records[Signer], own: str | None, conditions: Conditions | None = None
     ) -> None:
+        self._node, self._records, self._own = node, records, own
         self._conditions = conditions
-        self._node = node
-        self._records = records
-        self._own = own
-        self._again = asyncio.Event()
+        self._switched = asyncio.Event()
         if isinstance(records.store, FederationStore):
-            records.store.on_switch(self._again.set)
+            records.store.on_switch(self._switched.set)
 
-    async def keep_announced(self) -> None:
-        """Writes the node's line down, and again in each federation that the node goes over to, for ever."""
-        await every(0.0, self._announce_again, name="signers", conditions=self._conditions)
-
-    async def _announce_again(self) -> None:
-        self._again.clear()
-        await self.announce()
-        await self._again.wait()
+    async def run(self) -> None:
+        """Announces the node's line, and again in each federation that the node joins, until cancelled."""
+        await every(
+            None,
+            self.announce,
+            name="signers",
+            wake=self._switched,
+            conditions=self._conditions,
+            away=Backoff(TRY_AGAIN, TRY_AGAIN),
+            outages=MaoError,
+        )
 
     async def announce(self) -> None:
-        """Writes the node's line down, however long that takes."""
-        outage = Outage()
-        while self._own is not None:
-            try:
-                if await self._announce_once(self._own):
-                    return
-            except MaoError as error:
-                if outage.is_news():
-                    log.warning("signer.not_announced", error=error.detail)
-                await asyncio.sleep(TRY_AGAIN)
-
-    async def _announce_once(self, line: str) -> bool:
-        stored = await self._records.get(self._node)
-        signer = with_line(None if stored is None else stored.record, self._node, line)
-        if signer is None:
-            return True
-        if stored is None:
-            return await self._records.create(self._node, signer) is not None
-        return await self._records.replace(self._node, signer, stored.revision) is not None
+        """Adds the node's line to its record, unless it is there. Raises MaoError."""
+        if (own := self._own) is not None:
+            await self._records.create_or_update(self._node, lambda it: with_line(it, self._node, own))
 
     async def allowed(self) -> str:
         """The file that `git -c gpg.ssh.allowedSignersFile=… verify-commit` takes."""

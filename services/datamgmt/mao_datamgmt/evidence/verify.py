@@ -112,9 +112,12 @@ def _snapshot_faults(
     found: dict[str, OutputFile] = {}
     paths = sorted(clone.list_paths(commit))
     for path in paths:
-        measured = _measured(context, clone, commit, path)
-        if isinstance(measured, str):
-            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=measured)
+        try:
+            opened = open_content(context, clone, commit, path)
+            measured = digest_of(opened.size, opened.pieces)
+        except (MaoError, RepositoryError, OSError) as error:
+            detail = f"It cannot be read: {error}"
+            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=detail)
             continue
         count.files += 1
         count.bytes += measured.size
@@ -137,15 +140,6 @@ def _snapshot_faults(
 
 def _what(path: str, written: set[str]) -> str:
     return "output" if path in written else "snapshot"
-
-
-def _measured(context: Context, clone: Clone, commit: str, path: str) -> ContentDigest | str:
-    """The digests of a content, or why it cannot be read."""
-    try:
-        opened = open_content(context, clone, commit, path)
-        return digest_of(opened.size, opened.pieces)
-    except (MaoError, RepositoryError, OSError) as error:
-        return f"It cannot be read: {error}"
 
 
 def _differs(

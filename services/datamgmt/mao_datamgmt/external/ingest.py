@@ -268,7 +268,7 @@ class Ingest:
         await self._works.read(self.inbox.remove, dataset, entries)
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
-            self._pusher.soon(dataset)
+            self._pusher.push_soon(dataset)
 
 
 def _failure(error: Exception) -> Failure:

@@ -1,7 +1,6 @@
 """The series of control metrics: one point a run, judged when it comes, and an alarm where it looks wrong.
 
-Written after a step's snapshot is in git and before the step is done: a process killed in between does all
-of it again. A run has one point in a series and one alarm about it, however often.
+Everything may be repeated after a kill: a run has one point in a series and one alarm about it.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from datetime import datetime
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.executor import GitExecutor
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.errors import MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Point, Run, Series, StepRun
 from mao_shared.models.alarm import AlarmKind
+from mao_shared.states import StepPhase
 from mao_shared.store import Records
 from mao_vote.detector import Detector, Judgement
 
@@ -24,7 +24,6 @@ from .extract import MetricReading, read_metrics
 log = get_logger(__name__)
 
 KEPT = 400  # newest points of a series; the detector needs some forty
-ATTEMPTS = 5
 RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 
@@ -41,9 +40,14 @@ class Observation:
         """Of the series' record."""
         return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
 
+    @property
+    def time(self) -> datetime:
+        """When the step ended; an analysis that is repeated or late comes to the same."""
+        return self.step.times.get(StepPhase.SUCCEEDED, self.run.created_at)
+
 
 class SeriesRecorder:
-    """`raise_alarm` may be told of the same alarm twice."""
+    """`raise_alarm` may be called with the same alarm twice."""
 
     def __init__(
         self, context: Context, works: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
@@ -53,48 +57,58 @@ class SeriesRecorder:
         self._series = series
         self._raise_alarm = raise_alarm
 
-    async def observe(self, run: Run, step: StepRun, snapshot: str) -> dict[str, float]:
-        """Takes in the metrics of a published step; their values. Raises Unavailable: then once more.
+    async def measure(self, run: Run, step: StepRun) -> list[Observation]:
+        """The metrics of a published step; none when its dataset has left this node. Raises MaoError."""
+        if step.snapshot is None or not step.spec.metrics:
+            return []
+        name, metrics = step.spec.output.name, step.spec.metrics
+        try:
+            readings = await self._works.show(read_metrics, self._context, name, step.snapshot, metrics)
+        except NotFound as error:
+            log.warning("metric.dataset_gone", dataset=name, run=run.id, error=error.detail)
+            return []
+        return [Observation(run, step, reading) for reading in readings]
 
-        Nothing else about a metric keeps a step from succeeding.
+    async def record(self, observations: Sequence[Observation]) -> None:
+        """Adds a point to each series, with an alarm where the value looks wrong or cannot be read.
+
+        One metric that fails does not hold up the others. Raises MaoError when any did: then once more.
         """
-        if not step.spec.metrics:
-            return {}
-        name = step.spec.output.name
-        readings = await self._works.read(read_metrics, self._context, name, snapshot, step.spec.metrics)
-        for reading in readings:
+        failed: MaoError | None = None
+        for observed in observations:
             try:
-                await self._take_in(Observation(run, step, reading))
+                await self._record(observed)
             except Unavailable:
                 raise
             except MaoError as error:
-                log.error("metric.lost", metric=reading.metric.name, code=error.code, error=error.detail)
-        return {each.metric.name: each.value for each in readings if each.value is not None}
+                log.error("metric.not_recorded", metric=observed.name, code=error.code, error=error.detail)
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
-    async def _take_in(self, observed: Observation) -> None:
-        if observed.reading.value is None:
+    async def _record(self, observed: Observation) -> None:
+        value = observed.reading.value
+        if value is None:
             log.warning("metric.unreadable", metric=observed.name, error=observed.reading.problem)
             await self._raise_alarm(self._unreadable(observed))
             return
-        judgement = await self._append(observed, observed.reading.value)
+        judgement = await self._append(observed, value)
         if judgement.alarming:
-            await self._raise_alarm(self._wrong(observed, observed.reading.value, judgement))
+            await self._raise_alarm(self._wrong(observed, value, judgement))
 
     async def _append(self, observed: Observation, value: float) -> Judgement:
         """Adds the run's point if the series does not have it; how it was or is judged."""
-        for _ in range(ATTEMPTS):
-            stored = await self._series.get(observed.name)
-            series = _empty(observed) if stored is None else stored.record
-            longer, judgement = with_point(series, observed.run.id, self._context.clock.now(), value)
-            if longer is series:
-                return judgement
-            if stored is None:
-                written = await self._series.create(observed.name, longer)
-            else:
-                written = await self._series.replace(observed.name, longer, stored.revision)
-            if written is not None:
-                return judgement
-        raise Unavailable(f"The series {observed.name} was changed by others {ATTEMPTS} times meanwhile.")
+        found: list[Judgement] = []
+
+        def longer(series: Series | None) -> Series:
+            extended, judgement = with_point(
+                series or _empty(observed), observed.run.id, observed.time, value
+            )
+            found[:] = [judgement]
+            return extended
+
+        await self._series.create_or_update(observed.name, longer)
+        return found[0]
 
     def _alarm(self, observed: Observation, kind: AlarmKind, detail: str) -> Alarm:
         run, spec, metric = observed.run, observed.step.spec, observed.reading.metric
@@ -116,7 +130,7 @@ class SeriesRecorder:
         metric, step = observed.reading.metric.name, observed.step.spec.name
         detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
         alarm = self._alarm(observed, "metric-unreadable", detail)
-        day, run = alarm.raised_at, observed.run  # one a day, however often the pipeline runs
+        day, run = observed.time, observed.run  # one a day, however often the pipeline runs
         return alarm.model_copy(update={"id": f"{day:%Y%m%d}T000000Z.{run.pipeline}.{step}.{metric}"})
 
     def _wrong(self, observed: Observation, value: float, judgement: Judgement) -> Alarm:

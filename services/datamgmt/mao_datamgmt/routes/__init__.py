@@ -1,0 +1,15 @@
+"""The data manager's HTTP API, one module for each group of questions."""
+
+from __future__ import annotations
+
+from . import alarms, datasets, evidence, external, git, rounds
+
+ROUTERS = (
+    datasets.router,
+    alarms.router,
+    external.router,
+    external.verbatim,
+    git.router,
+    evidence.router,
+    rounds.router,
+)

@@ -1,4 +1,11 @@
-"""The data manager's HTTP API."""
+"""Datasets on this node: their state, content and differences, and what a person decides about them.
+
+The data manager's HTTP API.
+
+What a person decides of a dataset: which branch holds, going on alone, putting the clone away.
+
+Looking at datasets: what differs, and taking folders away.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +15,38 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from mao_datamgmt.browse import datasets
+from mao_datamgmt.browse.archive import MEDIA_TYPES, Packing, open_archive, write_archive
 from mao_datamgmt.browse.datasets import DatasetStatus
+from mao_datamgmt.browse.diff import DiffFormat, difference
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import BareRequest
 from mao_datamgmt.disk import Storage
 from mao_datamgmt.manager import DataManager, manager_of
 from mao_shared.errors import AlreadyExists, InvalidInput
 from mao_shared.models import Dataset, Listing, Name
-from mao_shared.models.dataset import BareRepository, CommitInfo, FileInfo
+from mao_shared.models.dataset import (
+    BareRepository,
+    CommitInfo,
+    DatasetDiff,
+    FileInfo,
+    Resolution,
+    SetAside,
+    Strategy,
+)
 from mao_shared.web.dependencies import IdempotencyKey, Paging
 from mao_shared.web.original import AsksOriginal
 
 router = APIRouter(tags=["datasets"])
+
 BYTES = "application/octet-stream"
 
 TheManager = Annotated[DataManager, Depends(manager_of)]
+
 DatasetName = Annotated[Name, Path(description="Name of the dataset")]
+
 Ref = Annotated[
     str | None,
     Query(
@@ -149,3 +170,107 @@ def download_headers(path: str) -> dict[str, str]:
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cache-Control": "no-store",
     }
+
+
+class ResolveRequest(BaseModel):
+    """What to do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    how: Strategy = Field(
+        examples=["merge"],
+        description="merge: a commit with both as parents and this node's content; replay: this node's "
+        "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside",
+    )
+
+
+@router.post(
+    "/datasets/{name}/resolve",
+    name="datasets.resolve",
+    summary="Bring this node's branch and the remote's together where they do not fit",
+)
+async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) -> Resolution:
+    return await manager.resolve(name, body.how)
+
+
+@router.post(
+    "/datasets/{name}/alone",
+    name="datasets.alone",
+    summary="Let this node alone decide a ground truth that was voted before, once nobody else takes part",
+)
+async def alone(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.go_alone(name)
+
+
+@router.post(
+    "/datasets/{name}/set-aside",
+    name="datasets.set-aside",
+    summary="Put away a clone that is left over from a dataset removed or moved; nothing is deleted",
+)
+async def set_aside(manager: TheManager, name: DatasetName) -> SetAside:
+    return await manager.set_aside(name)
+
+
+Folder = Annotated[str, Query(max_length=4096, description="Folder; the top without it")]
+
+
+@router.get(
+    "/datasets/{name}/diff",
+    name="datasets.diff",
+    summary="Compare two commits: files, and of one file the rows and fields, or the lines",
+)
+async def diff(
+    manager: TheManager,
+    name: DatasetName,
+    page: Paging,
+    before: Annotated[
+        str | None,
+        Query(alias="from", max_length=200, description="Branch or commit id; ground-truth without it"),
+    ] = None,
+    after: Annotated[
+        str | None,
+        Query(alias="to", max_length=200, description="Branch or commit id; this node's branch without it"),
+    ] = None,
+    path: Annotated[
+        str, Query(max_length=4096, description="Folder, or a file to look into", examples=["results.csv"])
+    ] = "",
+    manner: Annotated[
+        DiffFormat, Query(alias="as", description="How to compare a file; auto: rows where it has records")
+    ] = "auto",
+    key: Annotated[
+        list[Annotated[str, Query(max_length=1000)]] | None,
+        Query(max_length=20, description="Columns that tell records apart; inferred without it"),
+    ] = None,
+) -> DatasetDiff:
+    return await manager.ask(
+        difference,
+        name,
+        before,
+        after,
+        path,
+        manner=manner,
+        key=key or (),
+        limit=page.limit,
+        cursor=page.cursor,
+    )
+
+
+@router.get(
+    "/datasets/{name}/archive",
+    name="datasets.archive",
+    summary="Download a folder of a dataset, or all of it",
+    response_class=Response,
+    responses={200: {"content": {media: {} for media in MEDIA_TYPES.values()}}},
+)
+async def archive(
+    manager: TheManager,
+    name: DatasetName,
+    ref: Ref = None,
+    path: Folder = "",
+    packing: Annotated[Packing, Query(alias="format", description="How it is packed")] = "tar.gz",
+) -> Response:
+    source = await manager.ask(open_archive, name, ref, path)
+    headers = download_headers(f"{source.root}.{packing}")
+    return StreamingResponse(
+        manager.stream(write_archive(source, packing)), media_type=MEDIA_TYPES[packing], headers=headers
+    )

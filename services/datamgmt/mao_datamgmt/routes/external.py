@@ -49,7 +49,7 @@ async def write(
     """
 
     async def make(attempt: Attempt) -> Stored[Receipt]:
-        return Stored(await manager.listener.take(body, attempt), 0)
+        return Stored(await manager.ingest.take(body, attempt), 0)
 
     node, clock = manager.context.node, manager.context.clock
     same = _comparable(body)
@@ -120,7 +120,7 @@ def _json_answer(text: str) -> Response:
 async def state(
     manager: TheManager, name: Annotated[Name, Path(description="Name of the dataset")]
 ) -> ExternalState:
-    return await manager.listener.state(name)
+    return await manager.ingest.state(name)
 
 
 @router.post(

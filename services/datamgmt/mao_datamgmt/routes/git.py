@@ -1,12 +1,17 @@
-"""`git clone` of a dataset whose remote lies on this node: git over HTTP and Git LFS, for reading."""
+"""What git asks this node: `git clone` of a remote that lies here, and whose signatures count.
+
+`git clone` of a dataset whose remote lies on this node: git over HTTP and Git LFS, for reading.
+
+`GET /signers`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 
 from mao_datamgmt.browse import git_http
 from mao_datamgmt.browse.git_http import (
@@ -17,16 +22,20 @@ from mao_datamgmt.browse.git_http import (
     decompress_request,
     protocol_of,
 )
+from mao_datamgmt.manager import DataManager, manager_of
 
 from .datasets import BYTES, DatasetName, TheManager, download_headers
 
-router = APIRouter(tags=["datasets"], prefix="/git/{name}.git")
+router = APIRouter(tags=["datasets"])
+
+REPOSITORY = "/git/{name}.git"
 Protocol = Annotated[str | None, Header(alias="Git-Protocol", max_length=200)]
+
 NOT_KEPT = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
 
 
 @router.get(
-    "/info/refs",
+    REPOSITORY + "/info/refs",
     name="git.refs",
     summary="What git asks first: git clone NODE/git/NAME.git",
     response_class=Response,
@@ -43,7 +52,9 @@ async def refs(
     return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NOT_KEPT)
 
 
-@router.post(f"/{SERVICE}", name="git.pack", summary="What git asks then", response_class=Response)
+@router.post(
+    f"{REPOSITORY}/{SERVICE}", name="git.pack", summary="What git asks then", response_class=Response
+)
 async def pack(
     manager: TheManager, name: DatasetName, request: Request, protocol: Protocol = None
 ) -> Response:
@@ -54,7 +65,10 @@ async def pack(
 
 
 @router.post(
-    "/info/lfs/objects/batch", name="git.lfs", summary="What git-lfs asks first", response_class=JSONResponse
+    REPOSITORY + "/info/lfs/objects/batch",
+    name="git.lfs",
+    summary="What git-lfs asks first",
+    response_class=JSONResponse,
 )
 async def lfs(manager: TheManager, name: DatasetName, request: Request, body: BatchRequest) -> JSONResponse:
     path = await manager.upload_pack.repository(name)
@@ -65,7 +79,7 @@ async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Ba
 
 
 @router.get(
-    "/lfs/{oid}",
+    REPOSITORY + "/lfs/{oid}",
     name="git.lfs-content",
     summary="A content that git-lfs asks for",
     response_class=FileResponse,
@@ -74,3 +88,19 @@ async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileR
     path = await manager.upload_pack.repository(name)
     file = await asyncio.to_thread(git_http.lfs_file, path, oid)
     return FileResponse(file, media_type=BYTES, headers=download_headers(oid))
+
+
+@router.get(
+    "/signers",
+    name="signers.list",
+    summary="Show whose signatures count: an allowed-signers file for git",
+    response_class=PlainTextResponse,
+    responses={
+        200: {
+            "content": {"text/plain": {"example": 'mao@node-1 namespaces="git" ssh-ed25519 AAAAC3Nza…'}},
+        }
+    },
+)
+async def list_signers(manager: Annotated[DataManager, Depends(manager_of)]) -> str:
+    """Empty while no node of the federation signs its commits (setting MAO_SIGNING_KEY)."""
+    return await manager.signers.allowed()

@@ -1,17 +1,27 @@
-"""The rounds that made a dataset's ground truth: what was decided, from what, and whether it repeats."""
+"""Rounds: as they stand now, and those that made a dataset's ground truth.
+
+The rounds that made a dataset's ground truth: what was decided, from what, and whether it repeats.
+
+The rounds of all datasets as they stand in the federation's store, also those that are not decided.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
 from mao_datamgmt.context import Context
+from mao_datamgmt.manager import DataManager
 from mao_datamgmt.monitoring.spikes import Spikes, find_spikes
+from mao_datamgmt.rounds.reporting import PhaseFilter
 from mao_git import Clone
-from mao_shared.errors import NotFound
-from mao_shared.models import GROUND_TRUTH
+from mao_shared import keys
+from mao_shared.errors import NotFound, Unavailable
+from mao_shared.models import GROUND_TRUTH, Listing, Name
 from mao_shared.models.evidence import Audit, CellPage, DecidedRound, Explanation, Ranking, RoundPage
+from mao_shared.models.round import LiveRound
 from mao_shared.web.dependencies import Paging
 from mao_vote.audit import audit_ground_truth, find_unattested
 from mao_vote.explain import explain_ground_truth, page_of_cells
@@ -21,6 +31,7 @@ from mao_vote.round_history import find_round, list_rounds, walk_rounds
 from .datasets import DatasetName, TheManager
 
 router = APIRouter(tags=["rounds"])
+
 LATEST = "latest"
 
 RoundId = Annotated[
@@ -33,6 +44,7 @@ RoundId = Annotated[
         examples=["20260131T120000Z-daily-collect"],
     ),
 ]
+
 File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
 
 
@@ -165,3 +177,35 @@ async def spikes(
         return find_spikes(clone, tip, metrics, rounds)
 
     return await manager.ask(answer)
+
+
+class LiveRounds(Listing[LiveRound]):
+    """`waiting`: what this node's ticks of the dataset, or of all, still have to tell the federation."""
+
+    waiting: int
+
+
+@router.get(
+    "/rounds",
+    name="rounds.live",
+    summary="List rounds as they stand now, the newest first",
+    description="As this node last saw them. Those that were decided long ago are listed with their dataset.",
+)
+async def list_live(
+    manager: TheManager,
+    page: Paging,
+    dataset: Annotated[Name | None, Query(description="Only this dataset's")] = None,
+    phase: Annotated[
+        PhaseFilter | None, Query(description="Only those of a phase; 'live': not ended")
+    ] = None,
+) -> LiveRounds:
+    await _note_age(manager)
+    found = manager.rounds.live(dataset, phase, page.limit, page.cursor)
+    waiting = [each for each in manager.rounds.announcer.waiting if dataset in (None, each.dataset)]
+    return LiveRounds(items=found.items, cursor=found.cursor, waiting=len(waiting))
+
+
+async def _note_age(manager: DataManager) -> None:
+    """Rounds are held in memory, so nothing is read that would notice that the federation is away."""
+    with suppress(Unavailable):
+        await manager.rounds.mirror.records.store.get(keys.federation())

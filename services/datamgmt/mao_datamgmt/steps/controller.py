@@ -7,7 +7,7 @@ a commit is found again, a push has nothing left to push.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,8 +15,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import met_full_disk, require_room
 from mao_datamgmt.executor import GitExecutor
-from mao_datamgmt.monitoring.series import SeriesRecorder
-from mao_datamgmt.rounds.input_gate import InputGate, InputReadiness, skipped_alarm
+from mao_datamgmt.rounds.input_gate import GO, InputGate, InputReadiness
 from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.telemetry import DataMetrics
 from mao_git import RepositoryError, sweep_half_written
@@ -24,11 +23,12 @@ from mao_git.errors import disk_full, disk_trouble, stable_text
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.host.data_dir import Workspace
-from mao_shared.models import Alarm, Failure, Fault, Reproduced, Run, StepRun
+from mao_shared.models import Failure, Fault, Reproduced, Run, StepRun
 from mao_shared.models.run import TRUTH_WAITS
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Stored
+from mao_shared.store import Check, Put, Stored
+from mao_shared.store.records import dump
 
 from .prepare import PreparedStep, has_written_input, prepare, with_own_input
 from .publish import Published, commit_output, committed_snapshot, push_output
@@ -48,7 +48,10 @@ _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable
 
 
 class StagingController:
-    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now."""
+    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now.
+
+    `follow_ups`: what is written in the same transaction as the end of a step, so that it is analysed later.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,8 @@ class StagingController:
         agreement: DatasetSharing,
         pusher: Pusher,
         metrics: DataMetrics,
-        observations: SeriesRecorder,
         truths: InputGate,
-        raise_alarm: Callable[[Alarm], Awaitable[object]],
+        follow_ups: Callable[[Run, StepRun], Sequence[Put]],
     ) -> None:
         self.waits = WaitQueue()
         self._context = context
@@ -69,9 +71,8 @@ class StagingController:
         self._agreement = agreement
         self._pusher = pusher
         self._metrics = metrics
-        self._observations = observations
         self._truths = truths
-        self._raise_alarm = raise_alarm
+        self._follow_ups = follow_ups
         metrics.waiting.set_function(lambda: len(self.waits))
         self._wishes: dict[str, asyncio.Event] = {}  # runs at work here → set once they are to end
         mirror.subscribe(self._heed)
@@ -116,7 +117,7 @@ class StagingController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
-        verdict, wrote_input = await self._truths.check(run, index), has_written_input(run, index)
+        verdict, wrote_input = await self._input_readiness(run, index), has_written_input(run, index)
         if verdict.state == "wait":
             return await self._wait_for_truth(stored, index, verdict)
         if verdict.state == "late":
@@ -142,6 +143,13 @@ class StagingController:
         finally:
             self._granted.pop(step.spec.output.name, None)
 
+    async def _input_readiness(self, run: Run, index: int) -> InputReadiness:
+        """Rounds are asked about a dataset that other nodes have a say in, and about no other."""
+        source = run.steps[index].spec.input
+        if source is None or await self._agreement.is_solo(source.name):
+            return GO
+        return await self._truths.check(run, index)
+
     async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: InputReadiness) -> float | None:
         run, source = stored.record, stored.record.steps[index].spec.input
         assert source is not None  # noqa: S101 (else there is nothing to wait for)
@@ -162,8 +170,6 @@ class StagingController:
         return LOOK_AGAIN if first else None
 
     async def _skip(self, stored: Stored[Run], index: int, reason: str) -> float | None:
-        run, step = stored.record, stored.record.steps[index]
-        await self._raise_alarm(skipped_alarm(run, step, reason, self._context.clock.now()))
         await self._move(stored, index, StepPhase.SKIPPED, waiting=reason)
         return None
 
@@ -201,7 +207,7 @@ class StagingController:
         except (RepositoryError, OSError) as error:
             raise await self._disk_trouble(stored, index, error) from error
         for dataset, stale in prepared.looked_at.items():
-            self._pusher.heard(dataset, stale)
+            self._pusher.note_fetch(dataset, stale)
             if stale is not None:
                 log.warning("prepare.remote_away", dataset=dataset, code=stale.code, error=stale.detail)
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
@@ -253,7 +259,8 @@ class StagingController:
             commit = await self._change(stored, [dataset], commit_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
-            obstacle = await self._agreement.obstacle(dataset)
+            solo = await self._agreement.is_solo(dataset)
+            obstacle = None if solo else await self._agreement.obstacle(dataset)
             published: Published = await self._change(
                 stored, [dataset], push_output, self._context, run, step, commit, promote=obstacle is None
             )
@@ -265,7 +272,8 @@ class StagingController:
         except (RepositoryError, OSError) as error:
             await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
             raise await self._disk_trouble(stored, index, error) from error
-        remark = await self._agreement.remark(dataset, has_tick=run.scheduled_for is not None)
+        has_tick = run.scheduled_for is not None
+        remark = None if solo else await self._agreement.remark(dataset, has_tick=has_tick)
         return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
@@ -289,11 +297,9 @@ class StagingController:
             if published.failure is not None:
                 what = TRUTH_WAITS if published.pushed else "not pushed yet"
                 facts["waiting"] = f"{what}: {published.failure.detail}"
-                self._pusher.want(dataset, published.failure)
+                self._pusher.push_later(dataset, published.failure)
             else:
-                self._pusher.settled(dataset)
-            step = stored.record.steps[index]
-            facts["metrics"] = await self._observations.observe(stored.record, step, published.snapshot)
+                self._pusher.note_pushed(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
             workspace = self._workspace(stored.record, index)
             await self._works.change([dataset], retain, self._context.data, dataset, workspace)
@@ -329,7 +335,7 @@ class StagingController:
     ) -> Stored[Run] | None:
         """Writes a step's next phase; None when somebody else wrote first: the watch brings the run again."""
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
-        written = await self._write(stored, index, step)
+        written = await self._write(stored, index, step, self._follow_ups(stored.record, step))
         if written is not None and phase is not StepPhase.PUBLISHING:
             self._metrics.count(step)
         return written
@@ -361,9 +367,16 @@ class StagingController:
         log.warning("step.trouble", code=trouble.code, error=trouble.detail)
         await self._write(stored, index, step.model_copy(update=changes))
 
-    async def _write(self, stored: Stored[Run], index: int, step: StepRun) -> Stored[Run] | None:
-        run = stored.record.with_step(index, step)
-        revision = await self._mirror.records.replace(run.id, run, stored.revision)
+    async def _write(
+        self, stored: Stored[Run], index: int, step: StepRun, follow_ups: Sequence[Put] = ()
+    ) -> Stored[Run] | None:
+        run, records = stored.record.with_step(index, step), self._mirror.records
+        if follow_ups:
+            key = records.prefix + run.id
+            writes = [Put(key, dump(run)), *follow_ups]
+            revision = await records.store.transact([Check(key, stored.revision)], writes)
+        else:
+            revision = await records.replace(run.id, run, stored.revision)
         if revision is None:
             log.info("step.race_lost", wanted=step.phase)
             return None

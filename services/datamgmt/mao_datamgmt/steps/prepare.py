@@ -14,7 +14,7 @@ from mao_datamgmt.datasets.delivery import BranchRewritten
 from mao_git import CheckoutOptions, Clone, MergeConflict
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.host.data_dir import Workspace
-from mao_shared.models import DatasetRef, ResolvedStep, Run, StepRun
+from mao_shared.models import DatasetRef, ResolvedStep, Run
 from mao_shared.states import StepPhase
 from mao_shared.store import Stored
 
@@ -117,24 +117,6 @@ def _input_of(context: Context, spec: ResolvedStep, output: SyncedClone) -> Sync
     if spec.input.name == spec.output.name:
         return output
     return sync_clone(context, spec.input.name, spec.input.master)
-
-
-def as_read(context: Context, step: StepRun) -> StepRun:
-    """The step with the branch that its input really came from, for the record of its snapshot.
-
-    Without any ground truth `prepare` takes this node's branch; the agreed step goes on saying ground truth.
-    """
-    source, commit = step.spec.input, step.input_commit
-    if source is None or commit is None or not step.spec.reads_truth:
-        return step
-    clone = Clone.open(context.data.clone(source.name))
-    truth, own = (clone.latest_tip(name) for name in (source.branch, context.node))
-    if truth is not None and clone.contains(truth, commit):
-        return step
-    if own is None or not clone.contains(own, commit):
-        return step
-    spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
-    return step.model_copy(update={"spec": spec})
 
 
 def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:

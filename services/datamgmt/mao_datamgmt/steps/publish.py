@@ -29,7 +29,6 @@ from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
 
 from . import output, workspaces, worktrees
 from .output import Baseline, FoundFile, OutputChanges, changes_of
-from .prepare import as_read
 
 LARGEST_ATTRIBUTES = 32 << 20  # bytes; a line for each large file has about 80
 
@@ -296,3 +295,21 @@ def output_conflict(conflict: MergeConflict) -> MaoError:
         next="Only this node should push to its branch. The output is kept in the run's workspace; run it "
         "again to build on what is there now.",
     )
+
+
+def as_read(context: Context, step: StepRun) -> StepRun:
+    """The step with the branch that its input really came from, for the record of its snapshot.
+
+    Without any ground truth `prepare` takes this node's branch; the agreed step goes on saying ground truth.
+    """
+    source, commit = step.spec.input, step.input_commit
+    if source is None or commit is None or not step.spec.reads_truth:
+        return step
+    clone = Clone.open(context.data.clone(source.name))
+    truth, own = (clone.latest_tip(name) for name in (source.branch, context.node))
+    if truth is not None and clone.contains(truth, commit):
+        return step
+    if own is None or not clone.contains(own, commit):
+        return step
+    spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
+    return step.model_copy(update={"spec": spec})

@@ -23,10 +23,9 @@ from mao_shared.errors import InvalidInput
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, StepRun
 from mao_shared.states import RunPhase, StepPhase
+from tests.datamgmt.world import NODE, Tool, World, run_of, step, working, writes
 from tests.support.git import git
 from tests.vote.repo import commit, new_repository, vote
-
-from .world import NODE, Tool, World, run_of, step, working, writes
 
 OUT = "outside the folder"
 DEEP = {f"l{n}": f"l{n - 1}/l{n - 1}" for n in range(1, 30)} | {"l0": "."}  # 2^29 steps without memory

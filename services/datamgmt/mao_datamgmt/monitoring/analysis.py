@@ -1,0 +1,118 @@
+"""What follows from finished runs, out of the way of publishing: metrics are read and judged, alarms raised.
+
+    step ends + request ─► run ends ─► metrics read ─► kept in the run ─► series ─► alarms ─► request deleted
+
+The request is written in the transaction that ends the step and deleted last, so a killed process finds it
+again. Each arrow can be repeated: a run has one point in a series and one alarm about it. A request that
+fails stays, is shown as the condition `item-failing`, and is tried again; publishing never waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.logs import get_logger
+from mao_shared.models import Alarm, Name, Record, Run, StepRun, Timestamp
+from mao_shared.models.run import RunId
+from mao_shared.reconcile import Controller, Mirror
+from mao_shared.runs.records import RunRecords
+from mao_shared.states import RUN_ENDED, StepPhase
+from mao_shared.store import Put, Records, Unreadable
+from mao_shared.store.records import dump
+
+from .series import Observation, SeriesRecorder
+
+log = get_logger(__name__)
+
+LOOK_AGAIN = 30.0  # seconds after which a run that has not ended is looked at again, should a hint be lost
+
+
+class AnalysisRequest(Record):
+    """Stored under `keys.analysis`: a step of a run has ended, and what follows from it is not done yet."""
+
+    run: RunId
+    step: Name
+    requested_at: Timestamp
+
+
+class RunAnalysis:
+    """`active`: the runs that have not ended. `skipped_alarm`: the alarm about a step that was skipped."""
+
+    def __init__(
+        self,
+        runs: RunRecords,
+        active: Mirror[Run],
+        recorder: SeriesRecorder,
+        raise_alarm: Callable[[Alarm], Awaitable[object]],
+        skipped_alarm: Callable[[Run, StepRun], Alarm],
+        clock: Clock,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._runs, self._active = runs, active
+        self._recorder = recorder
+        self._raise_alarm, self._skipped_alarm = raise_alarm, skipped_alarm
+        self._clock = clock
+        self._requests = Records(runs.store, keys.analyses_prefix(runs.node), AnalysisRequest, unreadable)
+        self._mirror = Mirror(self._requests, conditions=conditions)
+        self._controller = Controller("analysis", self._reconcile, workers=1, conditions=conditions)
+        self._controller.watches(self._mirror)
+        active.subscribe(self._run_changed)
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run for as long as the app is up."""
+        return [self._mirror.run(), self._controller.run()]
+
+    def requests(self, run: Run, step: StepRun) -> Sequence[Put]:
+        """What is to be written with the end of a step; nothing where nothing follows from it."""
+        measured = step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and step.spec.metrics
+        if not measured and step.phase is not StepPhase.SKIPPED:
+            return ()
+        request = AnalysisRequest(run=run.id, step=step.spec.name, requested_at=self._clock.now())
+        return [Put(keys.analysis(self._runs.node, run.id, step.spec.name), dump(request))]
+
+    def _run_changed(self, run_id: str) -> None:
+        if self._active.get(run_id) is None:
+            for name, request in self._mirror.items():
+                if request.record.run == run_id:
+                    self._controller.add(name)
+
+    async def _reconcile(self, name: str) -> float | None:
+        """Does what follows from a step; seconds until its run is looked at again, which has not ended."""
+        request = self._mirror.get(name)
+        if request is None:
+            return None
+        run_id, step_name = request.record.run, request.record.step
+        stored = await self._runs.get(run_id)
+        run = None if stored is None else stored.record
+        step = None if run is None else next((s for s in run.steps if s.spec.name == step_name), None)
+        if run is None or step is None:
+            log.warning("analysis.run_gone", run=run_id, step=step_name)
+        elif step.phase is StepPhase.SKIPPED:
+            await self._raise_alarm(self._skipped_alarm(run, step))
+        elif run.phase not in RUN_ENDED:
+            return LOOK_AGAIN
+        else:
+            observations = await self._recorder.measure(run, step)
+            await self._note_values(run_id, step_name, observations)
+            await self._recorder.record(observations)
+        await self._requests.delete(name, request.revision)
+        return None
+
+    async def _note_values(self, run_id: str, name: str, observations: Sequence[Observation]) -> None:
+        """Writes the metrics to the run's document."""
+        readings = [observed.reading for observed in observations]
+        values = {each.metric.name: each.value for each in readings if each.value is not None}
+
+        def with_values(run: Run) -> Run:
+            steps = [
+                step.model_copy(update={"metrics": values}) if step.spec.name == name else step
+                for step in run.steps
+            ]
+            return run.model_copy(update={"steps": steps})
+
+        await self._runs.update(run_id, with_values)
