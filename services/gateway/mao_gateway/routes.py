@@ -25,6 +25,13 @@ from .proxy import SANDBOX, Proxy
 from .routing import FORMER, QUICK, ROUTES, Route
 from .status import NodeStatus, node_status
 
+_DASHBOARD = Path(__file__).parent / "dashboard"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -43,28 +50,19 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-GatewayOf = Annotated[Gateway, Depends(_gateway)]
-
-_DASHBOARD = Path(__file__).parent / "dashboard"
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
-
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
 router = APIRouter(tags=["node"])
-
 pages = APIRouter(include_in_schema=False)
 
 
 @router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
-async def status(request: Request, gateway: GatewayOf) -> NodeStatus:
+async def status(request: Request, gateway: GatewayDep) -> NodeStatus:
     own = conditions_of(request.app)
     return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
 
 
 async def _start_revision(
-    gateway: GatewayOf,
+    gateway: GatewayDep,
     last_event_id: Annotated[
         str | None, Header(description="Id of the last event that was read; the stream resumes after it")
     ] = None,
@@ -82,14 +80,14 @@ async def _start_revision(
     response_class=EventSourceResponse,
 )
 async def events(
-    gateway: GatewayOf, after: Annotated[int, Depends(_start_revision)]
+    gateway: GatewayDep, after: Annotated[int, Depends(_start_revision)]
 ) -> AsyncIterator[ServerSentEvent]:
     async for event in run_events(gateway.store, gateway.node, after):
         yield event
 
 
 @pages.get("/openapi.json")
-async def openapi(request: Request, gateway: GatewayOf) -> JSONResponse:
+async def openapi(request: Request, gateway: GatewayDep) -> JSONResponse:
     return JSONResponse(await gateway.openapi.get(request.app.openapi()))
 
 
@@ -118,7 +116,7 @@ def _page(name: str, media_type: str) -> FileResponse:
 
 
 @pages.get("/services/{service}/{page:path}")
-async def service_page(request: Request, gateway: GatewayOf, service: str, page: str) -> Response:
+async def service_page(request: Request, gateway: GatewayDep, service: str, page: str) -> Response:
     """The API pages of one service; nothing else of it can be reached this way."""
     allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
     if service not in SERVICES or not allowed:

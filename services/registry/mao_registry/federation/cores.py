@@ -12,12 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING, Literal
 
 from mao_registry.records.rules import without_node
-from mao_registry.records.stores import (
-    delete_key,
-    delete_prefix,
-    unknown_as_lost,
-    wait_for_record,
-)
+from mao_registry.records.stores import delete_key, delete_prefix, unknown_as_lost, wait_for_record
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger

@@ -25,13 +25,7 @@ from mao_shared.store.endpoints import TlsFiles
 
 from . import pki
 from .context import LINK, EtcdAddress, FederationContext, FederationRecords
-from .etcd_members import (
-    at_leader,
-    check_addition,
-    check_removal,
-    observe_members,
-    remove_etcd_member,
-)
+from .etcd_members import at_leader, check_addition, check_removal, observe_members, remove_etcd_member
 from .files import RegistryFiles
 
 if TYPE_CHECKING:

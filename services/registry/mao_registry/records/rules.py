@@ -9,22 +9,11 @@ from dataclasses import dataclass
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from mao_shared.git_urls import ALLOWED, has_secret, remote_url_fault, same_remote
-from mao_shared.models import (
-    Dataset,
-    Named,
-    Pipeline,
-    Tool,
-)
+from mao_shared.models import Dataset, Named, Pipeline, Tool
 from mao_shared.store import Check, Records, Stored
 from mao_shared.store.records import R
 
-from .references import (
-    Reference,
-    References,
-    datasets_of,
-    read_guard,
-    tools_of,
-)
+from .references import Reference, References, datasets_of, read_guard, tools_of
 from .stores import Repositories
 
 _REGISTER_COMMAND = {

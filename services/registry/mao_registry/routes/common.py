@@ -14,12 +14,12 @@ from mao_shared.store.records import StoredPage
 from mao_shared.web.dependencies import etag
 
 R = TypeVar("R", bound=Record)
-TheRegistry = Annotated[Registry, Depends(registry_of)]
+RegistryDep = Annotated[Registry, Depends(registry_of)]
 PathName = Annotated[Name, Path(description="Name of the record")]
 
 
 async def pipeline_name(
-    registry: TheRegistry,
+    registry: RegistryDep,
     name: Annotated[NameOrTitle, Path(description="Name or title of the pipeline")],
 ) -> str:
     """Dependency: the name of the pipeline in the path, given by name or title. Raises NotFound."""

@@ -23,7 +23,7 @@ from mao_shared.store import Stored
 from mao_shared.web.dependencies import TITLE, Attempt, IdempotencyKey, IfMatch, Paging, once
 from mao_shared.web.original import AsksOriginal, original_answer, original_pipeline, with_errors
 
-from .common import CREATED_HEADERS, ETAG_HEADER, PipelineName, TheRegistry, answer, listing
+from .common import CREATED_HEADERS, ETAG_HEADER, PipelineName, RegistryDep, answer, listing
 from .records import INIT
 
 pipelines_router = APIRouter(prefix="/pipeline", tags=["pipelines"])
@@ -36,7 +36,7 @@ pipelines_router = APIRouter(prefix="/pipeline", tags=["pipelines"])
     response_model=Listing[PipelineState],
 )
 async def list_states(
-    registry: TheRegistry, query: Paging, original: AsksOriginal
+    registry: RegistryDep, query: Paging, original: AsksOriginal
 ) -> Listing[PipelineState] | Response:
     """The original's clients get all that this node is enrolled in, unpaged."""
     if original:
@@ -55,7 +55,7 @@ async def list_states(
     response_model=Pipeline,
 )
 async def init(
-    registry: TheRegistry,
+    registry: RegistryDep,
     response: Response,
     wanted: Annotated[PipelineInit, Body(openapi_examples=INIT)],
     original: AsksOriginal,
@@ -96,14 +96,14 @@ enrolments_router = APIRouter(prefix="/enrolments", tags=["enrolments"])
 
 
 @enrolments_router.get("", name="enrolments.list", summary="List what this node is enrolled in")
-async def list_enrolments(registry: TheRegistry, query: Paging) -> Listing[Enrolment]:
+async def list_enrolments(registry: RegistryDep, query: Paging) -> Listing[Enrolment]:
     return listing(await registry.enrolments.page(query.limit, query.cursor))
 
 
 @enrolments_router.get(
     f"/{{name:{TITLE}}}", name="enrolments.get", summary="Show an enrolment", responses=ETAG_HEADER
 )
-async def show_enrolment(registry: TheRegistry, response: Response, name: PipelineName) -> Enrolment:
+async def show_enrolment(registry: RegistryDep, response: Response, name: PipelineName) -> Enrolment:
     return answer(response, await registry.enrolments.read(name))
 
 
@@ -111,7 +111,7 @@ async def show_enrolment(registry: TheRegistry, response: Response, name: Pipeli
     f"/{{name:{TITLE}}}", name="enrolments.put", summary="Enrol this node, or renew", responses=ETAG_HEADER
 )
 async def put_enrolment(
-    registry: TheRegistry,
+    registry: RegistryDep,
     response: Response,
     name: PipelineName,
     if_match: IfMatch,
@@ -126,7 +126,7 @@ async def put_enrolment(
 @enrolments_router.delete(
     f"/{{name:{TITLE}}}", name="enrolments.delete", summary="Withdraw this node", status_code=204
 )
-async def delete_enrolment(registry: TheRegistry, name: PipelineName, if_match: IfMatch) -> None:
+async def delete_enrolment(registry: RegistryDep, name: PipelineName, if_match: IfMatch) -> None:
     """Refused while a schedule or an active run needs it."""
     await registry.enrolments.withdraw(name, if_match)
 
@@ -138,7 +138,7 @@ PathNode = Annotated[NodeName, Path(description="Name of the node")]
 @consent_router.get(
     f"/pipeline/{{name:{TITLE}}}/diff", name="pipelines.diff", summary="What would change on this node"
 )
-async def diff(registry: TheRegistry, name: PipelineName) -> PipelineDiff:
+async def diff(registry: RegistryDep, name: PipelineName) -> PipelineDiff:
     """Compares what runs here with what is registered; `definition` goes into the approval."""
     return await registry.approvals.diff(name)
 
@@ -150,7 +150,7 @@ async def diff(registry: TheRegistry, name: PipelineName) -> PipelineDiff:
     responses=ETAG_HEADER,
 )
 async def approve(
-    registry: TheRegistry, response: Response, name: PipelineName, approval: Approval
+    registry: RegistryDep, response: Response, name: PipelineName, approval: Approval
 ) -> Enrolment:
     """Refused (412) if what is registered is no longer what `definition` names."""
     return answer(response, await registry.approvals.approve(name, approval))
@@ -159,12 +159,12 @@ async def approve(
 @consent_router.get(
     "/trusted", name="trusted.list", summary="Nodes whose endorsed changes are approved automatically"
 )
-async def list_trusted(registry: TheRegistry) -> Listing[Trust]:
+async def list_trusted(registry: RegistryDep) -> Listing[Trust]:
     return listing(await registry.trust.page())
 
 
 @consent_router.put("/trusted/{node}", name="trusted.put", summary="Trust a node's operator")
-async def trust(registry: TheRegistry, node: PathNode) -> Trust:
+async def trust(registry: RegistryDep, node: PathNode) -> Trust:
     """Changes that ask for new privileges still need an approval."""
     return await registry.trust.trust(node)
 
@@ -172,5 +172,5 @@ async def trust(registry: TheRegistry, node: PathNode) -> Trust:
 @consent_router.delete(
     "/trusted/{node}", name="trusted.delete", summary="Stop trusting a node's operator", status_code=204
 )
-async def untrust(registry: TheRegistry, node: PathNode) -> None:
+async def untrust(registry: RegistryDep, node: PathNode) -> None:
     await registry.trust.untrust(node)

@@ -24,7 +24,7 @@ from mao_shared.web.original import (
     original_tool,
 )
 
-from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, TheRegistry, answer, listing
+from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, RegistryDep, answer, listing
 
 Examples = dict[str, Example]
 
@@ -136,7 +136,7 @@ def _add_reads(
     page_model = Listing[model]  # type: ignore[valid-type]  # a type only FastAPI needs to know
 
     @router.get("", name=f"{kind}.list", summary=f"List {kind}", response_model=page_model)
-    async def page(registry: TheRegistry, query: Paging, original: AsksOriginal) -> Listing[R] | Response:
+    async def page(registry: RegistryDep, query: Paging, original: AsksOriginal) -> Listing[R] | Response:
         if original:
             return original_answer(
                 [presentation.listed(stored.record) for stored in await pick(registry).records.all()]
@@ -144,7 +144,7 @@ def _add_reads(
         return listing(await pick(registry).page(query.limit, query.cursor))
 
     async def read(
-        registry: TheRegistry, response: Response, name: PathName, original: AsksOriginal
+        registry: RegistryDep, response: Response, name: PathName, original: AsksOriginal
     ) -> R | Response:
         stored = await pick(registry).read(name)
         return original_answer(presentation.shown(stored.record)) if original else answer(response, stored)
@@ -164,7 +164,7 @@ def _add_create(
     router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
 ) -> None:
     async def create(
-        registry: TheRegistry, response: Response, record: R, idempotency_key: IdempotencyKey = None
+        registry: RegistryDep, response: Response, record: R, idempotency_key: IdempotencyKey = None
     ) -> R:
         async def make(attempt: Attempt) -> Stored[R]:
             return await pick(registry).create(record, name_was_free=attempt.mine)
@@ -199,7 +199,7 @@ def _add_changes(
     noun = kind[:-1]
 
     async def update(
-        registry: TheRegistry, response: Response, name: PathName, record: R, if_match: IfMatch
+        registry: RegistryDep, response: Response, name: PathName, record: R, if_match: IfMatch
     ) -> R:
         return answer(response, await pick(registry).update(name, record, if_match))
 
@@ -214,7 +214,7 @@ def _add_changes(
     )
     replace(update)
 
-    async def delete(registry: TheRegistry, name: PathName, if_match: IfMatch) -> Removed:
+    async def delete(registry: RegistryDep, name: PathName, if_match: IfMatch) -> Removed:
         await pick(registry).delete(name, if_match)
         return Removed(removed=name, detail=f"The {noun} {name!r} is removed.")
 
