@@ -116,7 +116,7 @@ class ServiceHealth(Record):
 
 
 class ServiceStatus(Record):
-    """`checks`: what the service needs, or a condition that failed → `ok` or, in words, why not."""
+    """`checks`: what the service needs, or a condition that failed → `ok`, or why not."""
 
     ready: bool
     version: str | None = None
@@ -126,11 +126,11 @@ class ServiceStatus(Record):
 
 
 class FederationStatus(Record):
-    """`reachable` is None until the registry has tried. A federation that is away leaves the node ready."""
+    """`reachable` is None until the registry has tried. The node is ready without its federation."""
 
     name: str
     reachable: bool | None = None
-    removed: bool = Field(default=False, description="It has struck this node off; it will not come back")
+    removed: bool = Field(default=False, description="It has removed this node, for good")
     since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
     reason: str = Field(default="", description="Why it does not answer")
     next: str = Field(default="", description="What to do about that")
@@ -157,7 +157,7 @@ class NodeStatus(Record):
     git: CommitIdentity | None = Field(
         default=None, description="`name` and `email` that sign this node's commits"
     )
-    federation: FederationStatus | None = Field(default=None, description="None for a node that stands alone")
+    federation: FederationStatus | None = Field(default=None, description="None for a node in no federation")
     next: list[str] = Field(
         default_factory=list, description="What to do, most pressing first; empty when all is well"
     )

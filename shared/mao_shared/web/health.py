@@ -113,7 +113,7 @@ def health_router(
     )
     async def readyz(request: Request) -> ServiceHealth | ProblemResponse:
         checks, conditions = await conditions_now(request.app, readiness(request.app))
-        failed = [each for each, reason in checks.items() if reason != "ok"]
+        failed = [probe for probe, reason in checks.items() if reason != "ok"]
         health = ServiceHealth(version=__version__)
         detail = f"The {name} service is not ready."
         if not request.scope.get(STRANGER):  # details name paths, datasets, runs and remotes
