@@ -35,7 +35,7 @@ PORTS_OF_PREVIOUS = 9
 def packages(tree: Path) -> str:
     """PYTHONPATH of a checkout."""
     services = [f"services/{name}" for name in ("registry", "runner", "datamgmt", "scheduler", "gateway")]
-    return os.pathsep.join(str(tree / each) for each in ("shared", "cli", "node", *services))
+    return os.pathsep.join(str(tree / each) for each in ("shared", "git", "vote", "cli", "node", *services))
 
 
 @pytest.fixture(scope="module")
