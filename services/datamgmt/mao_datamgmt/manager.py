@@ -106,7 +106,7 @@ class DataManager:
 
         # datasets and their remotes
         late, retry = LatePushes(context, executor, runs), settings.push_retry
-        self.repair = CloneRepair(context, executor, conditions, self._master_of, late.unpushed_of, retry)
+        self.repair = CloneRepair(context, executor, conditions, self._remote_of, late.unpushed_of, retry)
         self.pusher = Pusher(context, executor, self._promotes, late, retry, metrics, conditions)
         outbox_age = timedelta(seconds=settings.outbox_alarm)
         self.health = HealthChecks(context, executor, conditions, outbox_age, self.pusher.failures)
@@ -207,11 +207,11 @@ class DataManager:
         return await self._executor.show(show, self.pusher.failures.get(name))
 
     async def acknowledge(self, name: str) -> datasets.DatasetStatus:
-        """See `mending.acknowledge` and `Backwards.acknowledge`."""
+        """See `RewoundBranches.acknowledge` and `CloneRepair.acknowledge`."""
         await self.health.rewound.acknowledge(name, self.repair.acknowledge)
         return await self.status(name)
 
-    async def _master_of(self, name: str) -> str | None:
+    async def _remote_of(self, name: str) -> str | None:
         """A dataset's remote as this node's active runs or enrolments have it."""
         runs = [stored.record for _, stored in self.mirror.items()]
         steps = [step.spec for run in runs for step in run.steps]

@@ -48,7 +48,7 @@ _OURS = frozenset(
 class BrokenClone(BaseModel):
     """A clone that was set aside by itself. `path`: where it is now; `fault`: what was wrong with it.
 
-    `state`: whether it was made anew. `kept`: commits that only it had and that are in the new one;
+    `state`: whether it was rebuilt. `kept`: commits that only it had and that are in the new one;
     `lost`: those that could not be read, each with why and of what run.
     """
 
@@ -67,12 +67,12 @@ class BrokenClone(BaseModel):
         """For a person: what happened, and what came of it."""
         begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
         if self.state == "waiting":
-            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned anew."
+            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned again."
         put = "" if not self.kept else f", with {self.kept} commits on top that only this node had"
         if not self.lost:
-            return f"{begin}; it was cloned anew{put}. Nothing is lost."
+            return f"{begin}; it was cloned again{put}. Nothing is lost."
         lost = "; ".join(f"{commit[:10]}: {why}" for commit, why in self.lost.items())
-        return f"{begin}; it was cloned anew{put}. Not to be read, and not pushed before: {lost}."
+        return f"{begin}; it was cloned again{put}. Lost, since it cannot be read and was not pushed: {lost}."
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -152,7 +152,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     now = context.clock.now()
     if any(now - each.at < AGAIN for each in broken_clones(context, dataset)):
         raise Unavailable(
-            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was made anew.",
+            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was cloned again.",
             code="clone-broken",
             next="Look at the disk of the data directory (dmesg, smartctl). The clone is left as it is "
             f"for {AGAIN.seconds // 60} minutes.",
@@ -208,7 +208,7 @@ def _url_of(path: Path) -> str | None:
     return None
 
 
-# making anew
+# rebuilding
 
 
 def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
@@ -234,7 +234,7 @@ def mark_rebuilt(context: Context, dataset: str) -> None:
 
 
 def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
-    """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the clone made anew.
+    """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the rebuilt clone.
 
     False while there is none.
     """
@@ -279,7 +279,7 @@ def rebuild_waits(record: BrokenClone, error: MaoError) -> Unavailable:
 def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
     """A person has seen it: what is kept aside stays, and is told no more.
 
-    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before it is made anew.
+    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before it is rebuilt.
     """
     found = [(path, each) for path, each in _records(context) if each.dataset == dataset]
     if not found:

@@ -23,7 +23,7 @@ from mao_shared.models import GROUND_TRUTH, Name, Record
 from mao_shared.models.dataset import BareRepository, SetAside
 from mao_shared.models.external import RemoteState
 
-from . import broken as mending
+from . import broken
 from .delivery import branch_conflict, follow_remote, push_lost
 
 log = get_logger(__name__)
@@ -38,20 +38,18 @@ class SyncedClone:
 
 
 def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
-    """The clone of a dataset, with what its remote has now.
+    """The clone of a dataset, brought up to date with its remote; cloned from `url` where there is none.
 
-    Once a clone is there, an unreachable remote is no reason to stop, and its own remote is used: that
-    changes by enrolment only, see `ensure`. Raises what `fetch` raises when there is none.
+    A clone that is there goes on using its own remote, which only an enrolment changes (see `ensure_clone`);
+    that the remote does not answer is told in `stale`. Without a clone it raises what `fetch` raises.
     """
     try:
         clone = Clone.open(context.data.clone(name))
     except NotFound:
         return SyncedClone(_make(context, name, url))
-    if mending.awaiting_rebuild(
-        context, name
-    ):  # killed after the new clone got its name, and before that was noted
-        mending.restore_commits(context, name, clone)
-        mending.mark_rebuilt(context, name)
+    if broken.awaiting_rebuild(context, name):  # the process was killed when the new clone had its name
+        broken.restore_commits(context, name, clone)
+        broken.mark_rebuilt(context, name)
     if clone.url != url:
         log.warning("clone.other_master", dataset=name, clone=clone.url, enrolment=url)
     try:
@@ -62,7 +60,7 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
 
 
 def follow_new_master(context: Context, name: str, url: str) -> None:
-    """Lets a clone that is there follow a dataset that has moved to `url`.
+    """Lets a clone follow a dataset whose remote is `url` now.
 
     Raises Conflict (`dataset-master-changed`) when what is there is other data, and what `fetch` raises.
     """
@@ -81,17 +79,17 @@ def follow_new_master(context: Context, name: str, url: str) -> None:
 
 
 def _make(context: Context, name: str, url: str) -> Clone:
-    """A new clone; in place of a broken one with all that only that one had, from before it has its name.
+    """A new clone; in place of a broken one, with all commits that only that one had.
 
     Raises Unavailable (`clone-broken`) where a broken one waits for the remote.
     """
-    broken = mending.awaiting_rebuild(context, name)
+    waiting = broken.awaiting_rebuild(context, name)
     try:
-        return _make_now(context, name, url, 0 if broken else context.clone_depth)
+        return _make_now(context, name, url, 0 if waiting else context.clone_depth)
     except MaoError as error:
-        if not broken:
+        if not waiting:
             raise
-        raise mending.rebuild_waits(broken[-1][1], error) from error
+        raise broken.rebuild_waits(waiting[-1][1], error) from error
 
 
 def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
@@ -101,8 +99,8 @@ def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
         clone.fetch(context.access, depth=depth)
         if not clone.list_branches(remote=True):
             clone.check_pushable(context.access)
-        mending.restore_commits(context, name, clone)
-    mending.mark_rebuilt(context, name)
+        broken.restore_commits(context, name, clone)
+    broken.mark_rebuilt(context, name)
     return Clone.open(path)
 
 
