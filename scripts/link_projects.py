@@ -1,8 +1,7 @@
-"""Put the project's own packages into the virtual environment that runs this script.
+"""Put the project's own packages into the virtual environment that runs this script: for container images.
 
-A path file and small start scripts, not editable installs: those take eight builds, a build
-backend in the lock and ten seconds, and give nothing more here. Metadata is written too, so
-that `importlib.metadata.version()` answers as it does in the container images.
+A path file and small start scripts, so that an image needs no build backend. Metadata is written too, so
+that `importlib.metadata.version()` answers. In a checkout `scripts/machine.sh venv` has pip install them.
 """
 
 import sys

@@ -33,7 +33,7 @@ Usage: scripts/machine.sh VERB...
   git-lfs       the git-lfs program, for datasets that keep large files in Git LFS
   browser       the chromium program, for the tests of what a web page may do to a node
   compose       print the command that runs Docker Compose here; installed when there is none
-  venv          .venv from requirements.lock, with the project's own packages on its path
+  venv          .venv from requirements.lock, with the project's own packages as editable installs
   evidence-tools  what tests check our evidence with: datalad, roc-validator, runcrate; prints their folder
   base-images   the base images of the services; prints BASE_PYTHON=… and BASE_ETCD=…
   tool-images   build examples/tools/* as mao-example/<name>:<version>; prints each image

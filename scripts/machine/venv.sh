@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# .venv from requirements.lock. Sourced by machine.sh.
+# .venv from requirements.lock, with the project's own packages as editable ones. Sourced by machine.sh.
 
 VENV=${MAO_VENV:-$REPO/.venv}
 LOCK=$REPO/requirements.lock
+PACKAGES=(shared git vote cli node services/{registry,runner,datamgmt,scheduler,gateway})
 
 is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
@@ -29,7 +30,30 @@ ensure_venv() {
         venv_is_current || make_venv "$python"
         exec 7>&-
     fi
-    "$VENV/bin/python" "$REPO/scripts/link_projects.py"
+    packages_are_current || install_packages
+}
+
+# What an editable install depends on: names, dependencies and commands of the packages, and where they lie.
+packages_hash() {
+    (cd "$REPO" && { pwd && cat "${PACKAGES[@]/%//pyproject.toml}"; } | sha256sum | cut -d' ' -f1)
+}
+
+packages_are_current() { [ "$(cat "$VENV/.packages-hash" 2>/dev/null)" = "$(packages_hash)" ]; }
+
+# The build backend is in the lock, so no index is asked.
+install_packages() {
+    local folder site editable=()
+    for folder in "${PACKAGES[@]}"; do editable+=(--editable "$REPO/$folder"); done
+    say "putting the project's own packages into .venv (pip install --editable)"
+    site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    rm -rf "$site/mao.pth" # of versions that linked them in another way, as is metadata without a RECORD
+    for folder in "$site"/mao*.dist-info; do [ -e "$folder/RECORD" ] || rm -rf "$folder"; done
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-index \
+        --no-deps --no-build-isolation "${editable[@]}" >"$VAR/pip.log" 2>&1 || {
+        tail -n 20 "$VAR/pip.log" >&2
+        die "pip could not install the project's own packages; its last lines are above, all of them in $VAR/pip.log."
+    }
+    packages_hash >"$VENV/.packages-hash"
 }
 
 python_found() { "${PYTHON:-python3}" --version 2>/dev/null || echo "not there"; }

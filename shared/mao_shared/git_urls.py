@@ -1,8 +1,8 @@
-"""Which remotes a dataset may have: a judgement of the URL's text, and whether two mean one repository.
+"""Which remote URLs a dataset may have, and whether two of them mean one repository.
 
 Allowed are an absolute path, file://, https://, ssh:// and user@host:path. Everything else is refused, since
 git runs programs for some URLs (`ext::sh -c …`), ssh takes hosts that begin with '-' for options, and a
-record is no place for secrets.
+record must not hold secrets.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def normalized_url(url: str) -> str:
 
 
 def canonical_url(url: str) -> str:
-    """The same text for the remotes of one repository, however they are written; for URLs that may be used.
+    """The same text for all spellings of the URL of one repository; for URLs that are allowed.
 
     Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge. Of a
     folder it is without `.git`, which may be left out; where both are there, see `same_remote`.
@@ -94,10 +94,10 @@ def same_remote(one: str, other: str) -> bool:
 
 def _seen(path: Path) -> Path:
     """Where a repository's folder really is: `x` may stand for `x.git`, and `x` for `x/.git`."""
-    for each in (path / ".git", path, path.with_name(f"{path.name}.git")):
+    for folder in (path / ".git", path, path.with_name(f"{path.name}.git")):
         try:
-            if each.is_dir():
-                return each.resolve()
+            if folder.is_dir():
+                return folder.resolve()
         except OSError:
             continue  # not ours to look into
     try:

@@ -1,4 +1,4 @@
-"""JSON read and written without a change to how its numbers are spelt: 1.10 and 1e500 stay what they are.
+"""JSON read and written with its numbers as they are spelt: 1.10 and 1e500 stay what they are.
 
 A number is kept as its text behind a mark that nobody outside this process can know, since Python's encoder
 takes no other type for "text that goes out as it is".
@@ -38,7 +38,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the name {twice[:100]!r} is there twice in one object")
+        raise ValueError(f"the name {twice[:100]!r} occurs twice in one object")
     return found
 
 
@@ -71,7 +71,7 @@ def _short_enough(spelling: str) -> str:
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no number in JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def comparable_json(text: str) -> Any:

@@ -81,8 +81,7 @@ def parse_as_of(text: str | None) -> datetime | None:
 
 
 def staleness_headers(moments: Staleness, now: datetime) -> dict[str, str]:
-    """The headers of an answer that rests on copies of these times (RFC 9111, 5.1 and 5.5); the oldest
-    counts."""
+    """Headers of an answer that rests on copies of these times (RFC 9111, 5.1 and 5.5); the oldest counts."""
     if not moments:
         return {}
     oldest = min(moments).astimezone(UTC)

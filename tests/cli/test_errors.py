@@ -55,7 +55,7 @@ def test_fields_that_do_not_validate_are_listed_without_a_call(
 
     assert result.code == 2
     assert "  name: " in result.err
-    assert "  limits.memory: a size is a number of bytes or like '512m' or '2g'" in result.err
+    assert "  limits.memory: invalid size; write bytes or for example '512m' or '2g'" in result.err
     assert "  network: " in result.err
     assert gateway.calls == []
 

@@ -62,6 +62,7 @@ def archived(world: World) -> Files:
     return {name: text for name, text in names.items() if not name.startswith((".git", ".mao"))}
 
 
+@pytest.mark.lfs
 @pytest.mark.parametrize(
     ("above", "settings", "afresh"),
     [

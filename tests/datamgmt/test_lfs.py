@@ -20,6 +20,8 @@ from tests.support.git import git
 
 from .world import NODE, Tool, World, run_of, step, working, writes
 
+pytestmark = pytest.mark.lfs
+
 ABOVE = 1000
 BIG, BIGGER = os.urandom(5000), os.urandom(200_000)
 

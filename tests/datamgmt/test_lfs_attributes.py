@@ -20,6 +20,8 @@ from .test_lfs import ABOVE, checkout, content, publish
 from .test_reproduce import again, reproduced
 from .world import NODE, Tool, World, run_of, step, working, writes
 
+pytestmark = pytest.mark.lfs
+
 BIG, DEEP = os.urandom(5000), os.urandom(7000)
 TRICK = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n".encode()
 

@@ -160,6 +160,7 @@ async def test_reproduce_killed_while_comparing_continues(tmp_path: Path) -> Non
         assert ended.reproduced == Reproduced(identical=1)
 
 
+@pytest.mark.lfs
 async def test_large_files_are_compared_and_recorded_by_their_content(tmp_path: Path) -> None:
     def writes_big(workspace: Workspace) -> None:
         (workspace.data / "big").write_text("x" * 5000)

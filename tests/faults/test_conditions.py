@@ -19,6 +19,7 @@ from tests.support import main_job
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
 from tests.support.node import NativeNode, native_node
+from tests.support.quick_alarms import quick_alarms
 from tests.support.told import alarmed, alarms, told, told_everywhere
 from tests.support.waiting import eventually
 
@@ -70,7 +71,9 @@ def state_of(run: dict[str, Any]) -> str:
 
 
 async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) -> None:
-    with native_node(tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA)}) as node:
+    with native_node(
+        tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA), **quick_alarms(tmp_path / "alarms")}
+    ) as node:
         endpoints = node.etcd
         assert node.http.get("/readyz").status_code == 200
         run = start_gated(node, tmp_path, gated_tool_image)
@@ -106,7 +109,7 @@ async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) 
 
 
 async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_image: str) -> None:
-    with native_node(tmp_path, env={"MAO_LEFTOVER_GRACE": "1s"}) as node:
+    with native_node(tmp_path, env={"MAO_LEFTOVER_GRACE": "1s", **quick_alarms(tmp_path / "alarms")}) as node:
         identity = node.data_dir / "federation" / "store.json"
         await eventually(identity.exists)
         run = start_gated(node, tmp_path, gated_tool_image)
@@ -150,7 +153,9 @@ async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_pub
     tmp_path: Path,
 ) -> None:
     free = shutil.disk_usage(tmp_path).free
-    with native_node(tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7))}) as node:
+    with native_node(
+        tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7)), **quick_alarms(tmp_path / "alarms")}
+    ) as node:
         disk = await told_everywhere(node, "disk", failed=False)
         assert disk["services"] == ["datamgmt"]
         await alarmed(node, "disk")

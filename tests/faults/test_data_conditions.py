@@ -21,6 +21,7 @@ from tests.support.disk import fill, set_read_only, small_disk
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
 from tests.support.node import NativeNode, native_node
+from tests.support.quick_alarms import quick_alarms
 from tests.support.told import alarmed, told, told_everywhere, well_again
 from tests.support.waiting import eventually, eventually_answers
 
@@ -43,7 +44,7 @@ def node(
 ) -> Iterator[NativeNode]:
     """A node on a small disk with three pipelines; `gated` waits for a file, `quick` has values."""
     root = tmp_path_factory.mktemp("near")
-    env = {"MAO_MIN_FREE": str(MIN_FREE)}
+    env = {"MAO_MIN_FREE": str(MIN_FREE), **quick_alarms(root / "alarms")}
     with small_disk(root / "troubled", DISK), native_node(root, name="troubled", env=env) as node:
         for names, image in ((QUICK, tool_image), (OTHER, tool_image), (GATED, gated_tool_image)):
             main_job.register(node, names, image, str(bare_repository(remotes / f"{names.dataset}.git")))

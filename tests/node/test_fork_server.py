@@ -68,7 +68,7 @@ async def ended(pid: int) -> None:
         try:
             over = asyncio.Event()
             asyncio.get_running_loop().add_reader(descriptor, over.set)
-            await asyncio.wait_for(over.wait(), 20)
+            await asyncio.wait_for(over.wait(), 60)
             asyncio.get_running_loop().remove_reader(descriptor)
         finally:
             os.close(descriptor)

@@ -97,8 +97,8 @@ def test_wrong_settings_are_named_as_they_were_set(
     monkeypatch.setenv("MAO_GATEWAY_PORT", "many")
     assert main() == WRONG_SETTINGS
     first, second, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("MAO_NODE is wrong: not a name")
-    assert second.startswith("MAO_GATEWAY_PORT is wrong: input should be a valid integer")
+    assert first.startswith("MAO_NODE is invalid: invalid name")
+    assert second.startswith("MAO_GATEWAY_PORT is invalid: input should be a valid integer")
     assert last.startswith("  next: ")
 
 

@@ -122,7 +122,7 @@ async def test_a_node_starts_when_the_parts_of_a_killed_one_have_stopped(
         with socket.socket(socket.AF_UNIX) as caller:
             await asyncio.to_thread(caller.connect, str(path))
         assert not waiting.done()
-    await asyncio.wait_for(waiting, 20)
+    await asyncio.wait_for(waiting, 60)
 
     monkeypatch.setattr(preflight, "STOP_LIMIT", 0.2)
     with unix_listener(path) as stubborn:

@@ -252,7 +252,7 @@ async def test_controller_killed_at_any_write_ends_run_once(tmp_path: Path, at: 
     await Bench(tmp_path, driver, store).submit(ready_run("r"))
     death = Death(at, after=after)
     async with Bench(tmp_path, driver, MortalStore(store, death)).runner():
-        await asyncio.wait_for(death.happened.wait(), 10)
+        await asyncio.wait_for(death.happened.wait(), 60)
     await _ends_once(tmp_path, driver, store)
 
 
@@ -265,7 +265,7 @@ async def test_controller_killed_at_any_engine_call_ends_run_once(
     death = Death(at, after=after)
     mortal: Any = MortalDriver(driver, death)
     async with Bench(tmp_path, mortal, store).runner():
-        await asyncio.wait_for(death.happened.wait(), 10)
+        await asyncio.wait_for(death.happened.wait(), 60)
     await _ends_once(tmp_path, driver, store)
 
 

@@ -144,7 +144,7 @@ async def test_writer_reports_no_log_that_was_not_written(driver: FakeDriver, tm
     driver.output["c"].end()
     logs = make_logs(driver, tmp_path)
     with pytest.raises(LogUnavailable, match="Not a directory"):
-        await asyncio.wait_for(logs.finish(KEY, "c"), 5)
+        await asyncio.wait_for(logs.finish(KEY, "c"), 60)
     (tmp_path / "logs").unlink()
     assert (await logs.finish(KEY, "c")).tail == "one\n"
 
@@ -197,7 +197,7 @@ async def test_reader_follows_log_to_its_end(followed: Followed) -> None:
     assert followed.pieces[-1].offset == 6
     followed.say("zwö".encode()[-1:])
     await followed.end()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
     assert followed.text == "one\nzwö"
     assert followed.pieces[-1].last
     assert [piece.last for piece in followed.pieces].count(True) == 1

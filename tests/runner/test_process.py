@@ -53,7 +53,7 @@ class RunnerProcess:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-            code = await asyncio.wait_for(process.wait(), 20)
+            code = await asyncio.wait_for(process.wait(), 60)
             assert code in (0, -signal.SIGTERM, -signal.SIGKILL)
 
     async def follow(self, run_id: str, begun: asyncio.Event | None = None) -> str:
@@ -118,8 +118,8 @@ async def test_process_stop_leaves_container_running(
         following = asyncio.create_task(process.follow(run.id, begun))
         await asyncio.wait_for(begun.wait(), 30)
         running.terminate()
-        assert await asyncio.wait_for(running.wait(), 15) in (0, -signal.SIGTERM)
-        assert "done" not in await asyncio.wait_for(following, 5)
+        assert await asyncio.wait_for(running.wait(), 60) in (0, -signal.SIGTERM)
+        assert "done" not in await asyncio.wait_for(following, 60)
     assert [each.status for each in engine.containers(mao_run=run.id)] == ["running"]
     (bench.data.workspace(run.id, 0, 1).data / "gate").touch()
     async with process.running():

@@ -86,7 +86,7 @@ async def wait_phase(store: Store, run_id: str, phase: RunPhase) -> Run:
 async def wait_run(store: Store, run_id: str, condition: Callable[[Run], bool]) -> Run:
     """Waits on the store's watch until the run has been as wanted."""
     records = run_records(store)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         stored = await records.get(run_id)
         assert stored is not None
         if condition(stored.record):

@@ -336,7 +336,7 @@ async def test_run_events_until_end(http: httpx.AsyncClient, memory: MemoryStore
     await wait_phase(memory, started["id"], RunPhase.RUNNING)
     following = asyncio.create_task(http.get(f"/runs/{started['id']}/events"))
     await finish_step(memory, started["id"], clock)
-    answer = await asyncio.wait_for(following, 10)
+    answer = await asyncio.wait_for(following, 60)
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [block for block in answer.text.split("\n\n") if "data: " in block]
     documents = [Run.model_validate(json.loads(_field(block, "data"))) for block in events]

@@ -52,7 +52,7 @@ async def test_controller_starts_queued_runs_in_order(store: Store, clock: Manua
                 assert waiting.phase is RunPhase.QUEUED
                 assert waiting.reason in (
                     None,
-                    "Waits its turn: the run r1 of the same pipeline was there first.",
+                    "Waits for the run r1 of the same pipeline.",
                 )
             await finish_step(store, name, clock)
             await wait_phase(store, name, RunPhase.SUCCEEDED)

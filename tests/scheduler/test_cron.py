@@ -180,7 +180,7 @@ REFUSED = [
     ("* * * * sun-l", "cron-invalid", "'day of week' of the cron string is wrong: 'sun-l'"),
     ("*/0 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '*/0': a step is 1-59"),
     ("*/90 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '*/90': a step is 1-59"),
-    ("5-1 * * * *", "cron-invalid", "'5-1': the range ends before it begins"),
+    ("5-1 * * * *", "cron-invalid", "'5-1': the range ends before it starts"),
     ("1,,2 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '': a number is missing"),
     ("*/ * * * *", "cron-invalid", "'*/': a number is missing"),
     ("-5 * * * *", "cron-invalid", "'minute'"),
@@ -198,14 +198,14 @@ REFUSED = [
 
 @pytest.mark.parametrize(("cron", "code", "detail"), REFUSED)
 def test_cron_error_names_field_and_example(cron: str, code: str, detail: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InvalidInput) as caught:
         parse_cron(cron)
     assert caught.value.code == code
     assert detail in caught.value.detail
     assert caught.value.next
     assert "'" in caught.value.next  # an example
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_cron_error_five_fields_with_seconds() -> None:

@@ -143,7 +143,7 @@ async def test_history_of_one_tick_does_not_block_other_pipelines(store: Store, 
     assert await records.move((await records.live_page(9, None))[0]) == 2
     clock.turn(minutes=1)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert await history(store) == sorted(there)
     new = [tick_run_id(name, NODE, tick(1)) for name in (names[0], names[3])]
     assert [each.id for each in await all_runs(store)] == sorted(new)
@@ -152,7 +152,7 @@ async def test_history_of_one_tick_does_not_block_other_pipelines(store: Store, 
 async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -> None:
     """Ten ticks have been run and are history; the marks are stored."""
     clock.turn(minutes=10)
-    await made.timer.settle()
+    await made.timer.record_due_ticks()
     await made.timer.save()
     for stored in await made.runs._records.all():
         done = stored.record.model_copy(update={"phase": RunPhase.SUCCEEDED, "finished_at": clock.now()})
@@ -175,9 +175,9 @@ async def test_history_tick_is_not_run_again(store: Store, clock: ManualClock, c
     await store.delete(keys.tick(NODE, plan.id))
     clock.turn(minutes=-4)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         clock.turn(minutes=4)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert await all_runs(store) == []
     assert await everything(store) == before
 
@@ -190,8 +190,8 @@ async def test_history_summary_is_not_made_again(store: Store, clock: ManualCloc
     assert [each.covers.count for each in await everything(store) if each.covers] == [8]
     await store.delete(keys.tick(NODE, plan.id))
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
+        await made.timer.record_due_ticks()
     assert await all_runs(store) == []
     assert [each.covers.count for each in await everything(store) if each.covers] == [8]
 
@@ -244,7 +244,7 @@ async def test_history_manual_run_for_future_time_is_no_tick(
     assert told.record.until == tick(10)
     await store.transact([], [Put(keys.tick(NODE, "crawler-1"), b"{")])
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     found = {each.scheduled_for for each in await everything(store) if each.trigger == "schedule"}
     assert found == {tick(number) for number in range(9, 61)}
 

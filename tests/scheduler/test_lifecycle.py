@@ -107,14 +107,14 @@ def test_decide_retry_clears_attempt_and_waits() -> None:
     retry = Retry(attempts=3, backoff=30)
     found = decide(failing(P.FAILED, "tool", retry=retry), [], NOW)
     assert phases(found.run) == ["running", "pending", "pending"]
-    assert found.again == 30
+    assert found.retry_after == 30
     assert found.run is not None
     step = found.run.steps[0]
     assert (step.attempt, step.not_before) == (2, NOW + timedelta(seconds=30))
     assert (step.exit, step.error, step.container_id, step.base_commit) == (None, None, None, None)
-    assert step.waiting == "Tries again after: The tool exited with 1."
+    assert step.waiting == "Retries after: The tool exited with 1."
     early = decide(found.run, [], NOW + timedelta(seconds=10))
-    assert (early.run, early.again) == (None, 20)
+    assert (early.run, early.retry_after) == (None, 20)
     set_back = decide(found.run, [], NOW - timedelta(days=1)).run  # a clock set back does not prolong it
     on_time = decide(found.run, [], NOW + timedelta(seconds=30)).run
     assert phases(set_back) == phases(on_time)

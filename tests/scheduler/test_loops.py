@@ -20,11 +20,11 @@ from .samples import ManualClock
 
 Loop = tuple[object, str, Callable[[], Any], Callable[[], object]]
 LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
-    "ticks": lambda made: (made.timer, "settle", made.timer.run, made.timer._plans.changed.set),
+    "ticks": lambda made: (made.timer, "record_due_ticks", made.timer.run, made.timer._queue.changed.set),
     "marks": lambda made: (made.timer._marks, "save", made.timer.run, made.timer._marks.changed.set),
     "retention": lambda made: (made.retention, "sweep", made.retention.run, lambda: None),
     "publishing": lambda made: (made.publisher, "publish", made.publisher.run, made.publisher._hint.set),
-    "stuck": lambda made: (made.stuck, "_look", made.stuck.run, lambda: None),
+    "stuck": lambda made: (made.stuck, "_check", made.stuck.run, lambda: None),
     "unreadable-records": lambda made: (
         made.unreadable,
         "look",

@@ -134,13 +134,13 @@ async def test_publisher_batches_changes_and_survives_outage(
             await records.create(name, run(name, phase=RunPhase.SUCCEEDED))
         waiting = run("20261124T080000Z-crawler-1")
         await records.create(waiting.id, waiting)
-        async with asyncio.timeout(10), aclosing(own.watch(records.prefix, after=0)) as batches:
+        async with asyncio.timeout(60), aclosing(own.watch(records.prefix, after=0)) as batches:
             async for batch in batches:  # the controller starts the run all the same
                 found = [records.parse(event.entry).record for event in batch if event.entry]
                 if any(each.id == waiting.id and each.phase is RunPhase.RUNNING for each in found):
                     break
         federation.dead = False
-        async with asyncio.timeout(10), aclosing(federation.watch(keys.all_peers(), after=0)) as batches:
+        async with asyncio.timeout(60), aclosing(federation.watch(keys.all_peers(), after=0)) as batches:
             async for _ in batches:
                 break
         found_there = await seen(federation)

@@ -99,7 +99,7 @@ async def test_reproduce_takes_no_turn(http: httpx.AsyncClient, memory: MemorySt
     await run_records(memory).replace(running["id"], stored.record.with_step(0, cancelled), stored.revision)
     await wait_phase(memory, running["id"], RunPhase.CANCELLED)
     after = await post(http, "/pipeline/run", {"name": "crawler"}, 201)
-    await asyncio.wait_for(wait_phase(memory, after["id"], RunPhase.RUNNING), 10)
+    await asyncio.wait_for(wait_phase(memory, after["id"], RunPhase.RUNNING), 60)
 
 
 async def test_retry_refuses_reproduction(http: httpx.AsyncClient, memory: MemoryStore) -> None:

@@ -109,17 +109,17 @@ async def test_stuck_step_is_reported_until_it_moves() -> None:
     failure = Failure(code="disk-trouble", detail="The remote is read-only.", fault="infrastructure")
     held = at_work(StepPhase.PUBLISHING, error=failure)
     watch, conditions, clock, mirror = await watch_of(held)
-    watch.look_at_steps()
+    watch.check_steps()
     assert conditions.current() == []
     clock.turn(minutes=16)
-    watch.look_at_steps()
+    watch.check_steps()
     [told] = conditions.current()
     assert (told.name, told.subject, told.state) == ("step-stuck", "r1/step-0", "degraded")
     assert "publishing" in told.detail
     assert "The remote is read-only." in told.detail
     assert "maoctl run cancel r1" in told.next
     mirror.note("r1", held.with_step(0, held.steps[0].move(StepPhase.SUCCEEDED, clock.now())), 99)
-    watch.look_at_steps()
+    watch.check_steps()
     assert conditions.current() == []
 
 
@@ -128,11 +128,11 @@ async def test_stuck_unreadable_step_does_not_hide_others(odd: str) -> None:
     held = at_work(StepPhase.PUBLISHING, "r2")
     watch, conditions, clock, mirror = await watch_of(at_work(StepPhase.PREPARING, waiting=odd), held)
     clock.turn(minutes=16)
-    watch.look_at_steps()
+    watch.check_steps()
     told = {(each.name, each.subject) for each in conditions.current()}
     assert told == {("item-failing", "stuck/r1"), ("step-stuck", "r2/step-0")}
     mirror.note("r1", run("r1", phase=RunPhase.SUCCEEDED), 99)
-    watch.look_at_steps()
+    watch.check_steps()
     assert [each.name for each in conditions.current()] == ["step-stuck"]
 
 
@@ -148,7 +148,7 @@ async def test_clock_jump_is_reported_until_clock_is_stable(
         nonlocal steady
         steady += seconds
         clock.turn(seconds=seconds + jumps)
-        watch.look_at_clock()
+        watch.check_clock()
         return [each.detail for each in conditions.current() if each.name == "clock"]
 
     assert passes(30) == []

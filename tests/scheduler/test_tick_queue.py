@@ -60,8 +60,8 @@ async def test_shared_tick_has_one_run_and_moves_both_marks(
         await knows(made, *plans)
         while clock.now() < at(minutes):
             clock.turn(seconds=10)
-            await made.timer.look_ahead()
-            await made.timer.settle()
+            await made.timer.prepare_ticks()
+            await made.timer.record_due_ticks()
         await made.timer.save()
     due = [set(_ticks(plan, clock.now())) for plan in plans]
     runs = await all_runs(store)
@@ -96,7 +96,7 @@ async def test_shared_tick_run_takes_precedence_over_missed(
     await put(store, enrolment(), named("a", "0 * * * *", **a), named("b", "0 8 * * *", **b))
     clock.turn(hours=1, minutes=30)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     (run,) = [each for each in await all_runs(store) if each.scheduled_for == at(60)]
     assert (run.phase, run.schedule) == (RunPhase.QUEUED, schedule_id)
 
@@ -106,7 +106,7 @@ async def test_shared_tick_missed_by_both_has_one_record(store: MemoryStore, clo
     await put(store, enrolment(), *plans)
     clock.turn(minutes=30)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     runs = await all_runs(store)
     assert len({run.id for run in runs}) == len(runs) == 30
     assert Counter(run.phase for run in runs) == {RunPhase.QUEUED: 2, RunPhase.MISSED: 28}
@@ -119,7 +119,7 @@ async def test_shared_tick_is_listed_for_both_jobs(store: MemoryStore, clock: Ma
         await knows(made, *plans)
         for _ in range(4):
             clock.turn(minutes=1)
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
         for plan, expected in zip(plans, (4, 2, 2), strict=True):
             found = await made.runs.list(50, None, RunFilter(schedule=plan.id, ticks=plan))
             assert len(found.items) == expected
@@ -133,7 +133,7 @@ async def test_shared_tick_is_listed_for_both_jobs(store: MemoryStore, clock: Ma
         await made.jobs.remove("crawler-a", None)
         await eventually(lambda: made.schedules.get("crawler-a") is None)
         clock.turn(minutes=2)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert [run.schedule for run in await all_runs(store)][-2:] == ["crawler-c", "crawler-b"]
 
 
@@ -173,15 +173,15 @@ async def test_shared_ticks_survive_kills_at_any_write(seed: int) -> None:
     plans = [plan.model_copy(update={"created_at": began}) for plan in _drawn(chance)]
     plans.append(named("alone", EVERY_MINUTE, "other", created_at=began))
     await put(store, enrolment(overlap="queue"), enrolment("other", overlap="queue"), *plans)
-    while clock.now() < began + timedelta(minutes=1000):
+    while clock.now() < began + timedelta(minutes=500):
         mortal = StoreThatDiesAfter(store, chance.randint(0, 40))
         async with scheduler(mortal, clock) as made:
             await knows(made, *plans)
             try:
                 for _ in range(chance.randint(1, 60)):
                     clock.turn(seconds=chance.choice([20, 60, 60, 60, 61, 300]))
-                    await made.timer.look_ahead()
-                    await made.timer.settle()
+                    await made.timer.prepare_ticks()
+                    await made.timer.record_due_ticks()
                     if chance.random() < 0.3:
                         await made.timer.save()
             except StoreUnavailable:
@@ -189,9 +189,9 @@ async def test_shared_ticks_survive_kills_at_any_write(seed: int) -> None:
             assert made.conditions.current() == []
     async with scheduler(store, clock) as made:
         await knows(made, *plans)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         before = await all_runs(store)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert await all_runs(store) == before
     for pipeline in ("crawler", "other"):
         _check_outcomes(
@@ -242,14 +242,14 @@ async def test_timer_unwritable_record_does_not_stop_others(clock: ManualClock, 
         await knows(made, *plans)
         for _ in range(3):
             clock.turn(minutes=1)
-            await made.timer.look_ahead()
-            await made.timer.settle()
+            await made.timer.prepare_ticks()
+            await made.timer.record_due_ticks()
         runs = await all_runs(store)
         assert Counter(run.pipeline for run in runs) == dict.fromkeys(names, 3)
         assert [each.subject for each in made.conditions.current()] == ["schedules/bad-1"]
         store.word = None
         made.timer._guard._until.clear()  # its pause is over
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert made.conditions.current() == []
     assert Counter(run.pipeline for run in await all_runs(store)) == dict.fromkeys(["bad", *names], 3)
 
@@ -287,7 +287,7 @@ async def test_marks_unwritable_mark_does_not_stop_others(clock: ManualClock) ->
     async with scheduler(store, clock) as made:
         await knows(made, *plans)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.timer.save()
         assert [each.subject for each in made.conditions.current()] == ["marks/bad-1"]
     assert await mark(store, "bad-1") is None

@@ -39,10 +39,10 @@ async def test_timer_tick_becomes_queued_run(store: Store, clock: ManualClock) -
     plan = schedule()
     await put(store, enrolment(steps=2, overlap="queue"), plan)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert await all_runs(store) == []
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.timer.save()
     (run,) = await all_runs(store)
     assert run.id == tick_run_id("crawler", NODE, START + timedelta(minutes=1))
@@ -57,7 +57,7 @@ async def test_timer_overlap_of_schedule_takes_precedence(store: Store, clock: M
     await put(store, enrolment(overlap="queue"), schedule(overlap="replace"))
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert [run.overlap for run in await all_runs(store)] == ["replace"]
 
 
@@ -65,7 +65,7 @@ async def test_timer_tick_without_enrolment_is_missed(store: Store, clock: Manua
     await put(store, schedule())
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     (run,) = await all_runs(store)
     assert (run.phase, run.missed) == ("missed", "not-enrolled")
     assert run.reason == "The pipeline 'crawler' is no longer enrolled on this node."
@@ -74,24 +74,24 @@ async def test_timer_tick_without_enrolment_is_missed(store: Store, clock: Manua
 async def test_timer_follows_schedule_changes(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment())
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         plan = schedule("*/2 * * * *")
         await put(store, plan)
         await knows(made, plan)
         clock.turn(minutes=2)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         paused = plan.model_copy(update={"paused": True, "paused_at": clock.now()})
         stored = made.schedules.get(plan.id)
         assert stored is not None
         await store.replace(keys.schedule(NODE, plan.id), dump(paused), stored.revision)
         await knows(made, paused)
         clock.turn(minutes=20)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert ticks(await all_runs(store)) == [2]
         await store.delete(keys.schedule(NODE, plan.id))
         await eventually(lambda: made.schedules.get(plan.id) is None)
         clock.turn(minutes=20)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert ticks(await all_runs(store)) == [2]
 
 
@@ -101,12 +101,12 @@ async def test_timer_records_pause_when_it_ends(store: Store, clock: ManualClock
     async with scheduler(store, clock) as made:
         await made.jobs.pause(plan.id)
         clock.turn(minutes=10)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert await all_runs(store) == []
         resumed = (await made.jobs.resume(plan.id)).record
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert resumed.next == START + timedelta(minutes=11)
     runs = await all_runs(store)
     assert [run.missed for run in runs] == ["paused"] * 4 + [None]
@@ -127,11 +127,11 @@ async def test_timer_downtime_follows_catch_up_policy(
 ) -> None:
     await put(store, enrolment(), schedule(catch_up=catch_up, start_deadline=30))
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     clock.turn(minutes=5)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
+        await made.timer.record_due_ticks()
     runs = await all_runs(store)
     assert ticks(runs) == [1, 2, 3, 4, 5]
     assert [run.missed for run in runs] == expected
@@ -143,12 +143,12 @@ async def test_timer_clock_jumps_run_nothing_twice(store: Store, clock: ManualCl
     await put(store, enrolment(), schedule(start_deadline=30))
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         clock.turn(hours=1)  # ahead by mistake
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         clock.turn(hours=-1)
         for _ in range(70):
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
             clock.turn(minutes=1)
     runs = await all_runs(store)
     assert ticks(runs) == list(range(1, 71))
@@ -162,7 +162,7 @@ async def test_timer_clock_set_back_across_restart_runs_nothing_twice(
     for minutes in (3, -3, 4):  # the marks are not even saved
         clock.turn(minutes=minutes)
         async with scheduler(store, clock) as made:
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
     runs = await all_runs(store)
     assert ticks(runs) == [1, 2, 3, 4]
     assert [run.phase for run in runs] == ["missed", "queued", "queued", "queued"]
@@ -175,7 +175,7 @@ async def test_timer_two_schedulers_create_each_run_once(store: Store, clock: Ma
     async with scheduler(store, clock) as one, scheduler(store, clock) as other:
         for _ in range(10):
             clock.turn(minutes=1)
-            await asyncio.gather(one.timer.settle(), other.timer.settle())
+            await asyncio.gather(one.timer.record_due_ticks(), other.timer.record_due_ticks())
             await asyncio.gather(one.timer.save(), other.timer.save())
     runs = await all_runs(store)
     assert len(runs) == 200
@@ -191,9 +191,9 @@ async def test_timer_two_schedulers_summarise_backlog_once(store: Store, clock: 
     await put(store, enrolment(), schedule(max_catch_up=5))
     async with scheduler(store, clock) as one, scheduler(store, clock) as other:
         clock.turn(hours=3)
-        await asyncio.gather(one.timer.settle(), other.timer.settle())
+        await asyncio.gather(one.timer.record_due_ticks(), other.timer.record_due_ticks())
         clock.turn(minutes=1)
-        await asyncio.gather(one.timer.settle(), other.timer.settle())
+        await asyncio.gather(one.timer.record_due_ticks(), other.timer.record_due_ticks())
     runs = await all_runs(store)
     covered = sum(run.covers.count for run in runs if run.covers)
     assert covered + sum(run.covers is None for run in runs) == 181
@@ -214,7 +214,7 @@ async def test_timer_killed_after_any_write_loses_and_doubles_nothing(
             await _work(made, clock)
     clock.moment = START + timedelta(minutes=20)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     runs = await all_runs(store)
     for pipeline, expected in (("crawler", 20), ("other", 10)):
         own = [run for run in runs if run.pipeline == pipeline]
@@ -224,7 +224,7 @@ async def test_timer_killed_after_any_write_loses_and_doubles_nothing(
 
 async def _work(made: Scheduler, clock: ManualClock) -> None:
     while True:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.timer.save()
         clock.turn(minutes=1)
 
@@ -233,10 +233,10 @@ async def test_timer_lagging_mark_does_not_summarise_recorded_ticks(store: Store
     await put(store, enrolment(), schedule(max_catch_up=2, start_deadline=30))
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
-        await made.timer.settle()  # and is killed before the mark is saved
+        await made.timer.record_due_ticks()  # and is killed before the mark is saved
     clock.turn(minutes=9)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     runs = await all_runs(store)
     assert [run.covers.count if run.covers else run.phase for run in runs] == [
         "queued",
@@ -252,12 +252,12 @@ async def test_timer_write_with_unknown_outcome_is_repeated(clock: ManualClock, 
     await put(store, enrolment(), schedule())
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         clock.turn(minutes=1)
         store.unsure = 1
         with pytest.raises(Exception, match="got lost"):
-            await made.timer.settle()
-        await made.timer.settle()
+            await made.timer.record_due_ticks()
+        await made.timer.record_due_ticks()
     assert ticks(await all_runs(store)) == [1, 2]
 
 
@@ -270,8 +270,8 @@ async def test_timer_handles_ticks_of_store_outage(clock: ManualClock) -> None:
             store.away = away
             if away:
                 with pytest.raises(StoreUnavailable):
-                    await made.timer.settle()
-        await made.timer.settle()
+                    await made.timer.record_due_ticks()
+        await made.timer.record_due_ticks()
     runs = await all_runs(store)
     assert ticks(runs) == [1, 2, 3, 4]
     assert [run.missed for run in runs] == ["coalesced", "coalesced", None, None]
@@ -285,7 +285,7 @@ async def test_creator_batch_with_existing_record_is_written_singly(store: Store
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
         await store.create(keys.run(NODE, there), b"{}")
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     listed = await store.list(keys.runs_prefix(NODE))
     assert len(listed.entries) == 5
     assert (await store.get(keys.run(NODE, there))).value == b"{}"  # type: ignore[union-attr]
@@ -307,22 +307,22 @@ async def test_timer_prepared_ticks_follow_changed_enrolment(clock: ManualClock)
     plan = schedule("*/2 * * * * *", seconds=True)
     await put(store, enrolment(), plan)
     async with scheduler(store, clock) as made:
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         for _ in range(3):
-            await made.timer.look_ahead()
+            await made.timer.prepare_ticks()
             clock.turn(seconds=2)
-            await made.timer.settle()
-        await made.timer.look_ahead()
+            await made.timer.record_due_ticks()
+        await made.timer.prepare_ticks()
         stored = made.enrolments.get("crawler")
         assert stored is not None
         renewed = enrolment(steps=2)
         await store.replace(keys.enrolment(NODE, "crawler"), dump(renewed), stored.revision)
         await eventually(lambda: made.enrolments.get("crawler") != stored)
         clock.turn(seconds=2)
-        await made.timer.settle()
-        await made.timer.look_ahead()
+        await made.timer.record_due_ticks()
+        await made.timer.prepare_ticks()
         clock.turn(seconds=20)  # late for what was prepared, and more than that is due
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     runs = await all_runs(store)
     assert [len(run.steps) for run in runs[:4]] == [1, 1, 1, 2]
     assert len(runs) == 14
@@ -364,7 +364,7 @@ async def test_timer_after_restore_runs_later_ticks_only(store: Store, clock: Ma
     for _ in range(2):  # and once more after a restart that has forgotten its marks
         async with scheduler(store, clock) as made:
             await made.timer.load()
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
         phases = {ticks([run])[0]: run.phase.value for run in await all_runs(store)}
         assert phases == {1: "missed", 2: "succeeded", 3: "missed", 4: "queued", 5: "queued"}
 
@@ -379,7 +379,7 @@ async def test_backfill_refused_until_datasets_are_checked_after_restore(
     clock.turn(minutes=5)
     async with scheduler(store, clock) as made:
         await made.timer.load()
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         asked = BackfillRequest(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3))
         with pytest.raises(Conflict) as caught:
             await made.backfill(plan.id, asked)

@@ -340,4 +340,4 @@ def test_decide_replaced_run_is_waited_for() -> None:
     wish = CancelRequest(requested_at=ManualClock().now())
     ending = waiting_run(waiting=None).model_copy(update={"cancel": wish})
     found = lifecycle.decide(two_steps("r1", 1), [ending], ManualClock().now())
-    assert (found.run, found.again) == (None, lifecycle.YIELD_RETRY)
+    assert (found.run, found.retry_after) == (None, lifecycle.YIELD_RETRY)

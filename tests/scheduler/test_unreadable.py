@@ -80,7 +80,7 @@ async def test_marks_unreadable_mark_is_derived_from_runs(clock: ManualClock, ki
         await knows(made, GOOD, BAD)
         for _ in range(5):
             clock.turn(minutes=1)
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
         await made.timer.save()
     before = await all_runs(store)
     await spoil(store, keys.tick(NODE, BAD.id), kind, TickMark(decided_until=clock.now()))
@@ -89,7 +89,7 @@ async def test_marks_unreadable_mark_is_derived_from_runs(clock: ManualClock, ki
         clock.turn(minutes=1)
         async with scheduler(store, clock) as made:
             await knows(made, GOOD, BAD)
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
             await made.timer.save()
             assert shown(made.conditions) == [keys.tick(NODE, BAD.id)]
             (told,) = made.conditions.current()
@@ -105,7 +105,7 @@ async def test_marks_unreadable_mark_is_derived_from_runs(clock: ManualClock, ki
     async with scheduler(store, clock) as made:
         await knows(made, GOOD, BAD)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.timer.save()
         assert shown(made.conditions) == []
     assert await mark(store, BAD.id) is not None
@@ -122,7 +122,7 @@ async def test_marks_unreadable_mark_after_retention_runs_nothing_twice(
         await knows(made, plan)
         for _ in range(6):
             clock.turn(minutes=1)
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
         await made.timer.save()
     runs = await all_runs(store)
     gone = runs if forgotten else runs[:4]  # as by retention
@@ -133,10 +133,10 @@ async def test_marks_unreadable_mark_after_retention_runs_nothing_twice(
     await spoil(store, keys.tick(NODE, plan.id), "truncated", TickMark(decided_until=clock.now()))
     async with scheduler(store, clock) as made:
         await knows(made, plan)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert [run.id for run in await all_runs(store)] == [run.id for run in runs if run not in gone]
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
     assert len(await all_runs(store)) == len(runs) - len(gone) + 1
 
 
@@ -150,7 +150,7 @@ async def test_marks_keep_unknown_fields(clock: ManualClock) -> None:
     async with scheduler(store, clock) as made:
         await knows(made, GOOD)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.timer.save()
     entry = await store.get(keys.tick(NODE, GOOD.id))
     assert entry is not None
@@ -171,8 +171,8 @@ async def test_scheduler_unreadable_record_does_not_stop_other_pipelines(
         await knows(made, GOOD)
         for _ in range(3):
             clock.turn(minutes=1)
-            await made.timer.look_ahead()
-            await made.timer.settle()
+            await made.timer.prepare_ticks()
+            await made.timer.record_due_ticks()
         assert key in shown(made.conditions)
         assert Counter(run.pipeline for run in await all_runs(store)) == {"good": 3}
         entry = await store.get(key)
@@ -181,7 +181,7 @@ async def test_scheduler_unreadable_record_does_not_stop_other_pipelines(
         await knows(made, GOOD, BAD)
         await eventually(lambda: made.enrolments.get("bad") is not None)
         made.timer._guard._until.clear()
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         assert made.conditions.current() == []
     assert Counter(run.pipeline for run in await all_runs(store)) == {"good": 3, "bad": 3}
 
@@ -193,7 +193,7 @@ async def test_run_unreadable_is_listed_and_others_go_on(clock: ManualClock, kin
     async with scheduler(store, clock, leads=True) as made:
         await knows(made, GOOD, BAD)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         good, bad = sorted(await all_runs(store), key=lambda run: run.pipeline != "good")
         await wait_phase(store, bad.id, RunPhase.RUNNING)
         await spoil(store, keys.run(NODE, bad.id), kind, bad, "phase")
@@ -245,7 +245,7 @@ async def test_turns_unreadable_turn_does_not_block_runs(clock: ManualClock, kin
     async with scheduler(store, clock, leads=True) as made:
         await knows(made, BAD)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         (run,) = await all_runs(store)
         await wait_phase(store, run.id, RunPhase.RUNNING)
 
@@ -263,7 +263,7 @@ async def test_turns_unreadable_run_holds_turn_unless_ended(
     async with scheduler(store, clock, leads=True) as made:
         await knows(made, BAD)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         (run,) = [each for each in await all_runs(store) if each.id != "old"]
         if not starts:
             assert (
@@ -281,7 +281,7 @@ async def test_retention_keeps_runs_of_unreadable_mark_or_schedule(clock: Manual
         await knows(made, GOOD, BAD)
         for _ in range(3):
             clock.turn(minutes=1)
-            await made.timer.settle()
+            await made.timer.record_due_ticks()
         await made.timer.save()
     records = run_records(store)
     for stored in await records.all():
@@ -308,7 +308,7 @@ async def test_retention_unreadable_record_does_not_stop_other_pipelines(clock: 
     async with scheduler(store, clock) as made:
         await knows(made, GOOD, BAD)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.timer.save()
     records = run_records(store)
     for stored in await records.all():
@@ -340,7 +340,7 @@ async def test_scheduler_keeps_unknown_fields_in_all_writes(
     async with scheduler(store, clock, leads=True) as made:
         await eventually(lambda: made.schedules.get(GOOD.id) is not None)
         clock.turn(minutes=1)
-        await made.timer.settle()
+        await made.timer.record_due_ticks()
         await made.jobs.pause(GOOD.id)
         await made.jobs.resume(GOOD.id)
         (run,) = await all_runs(store)

@@ -1,8 +1,8 @@
 """Virtual time: while nothing is left to do but wait for a timer, the clock jumps to that timer.
 
-A module asks for it by `pytestmark = pytest.mark.virtual_time`. Time passes as usual while anything but the
-loop itself is open (a socket, a pipe of a process), and stands still while a thread works, so that no
-deadline of a test depends on how fast the machine is.
+All tests of `FOLDERS` have it, and modules that ask for it by `pytestmark = pytest.mark.virtual_time`. Time
+passes as usual while anything but the loop itself is open (a socket, a pipe of a process), and stands still
+while a thread works, so that no deadline of a test depends on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pytest
 from mao_shared.clock import SystemClock
 
 MARK = "virtual_time"
+FOLDERS = ("tests/datamgmt/rounds/",)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -78,7 +79,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def _is_virtual(item: pytest.Item) -> bool:
-    return item.get_closest_marker(MARK) is not None or "/rounds/" in str(item.path)
+    return item.get_closest_marker(MARK) is not None or item.nodeid.startswith(FOLDERS)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

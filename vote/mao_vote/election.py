@@ -25,6 +25,8 @@ Why = Literal[
 ]
 WHOLE = "*"
 """In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
+Thing = TypeVar("Thing", bound=Hashable)
+_SCALE = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,6 @@ class FileDecision:
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
-
-
-Thing = TypeVar("Thing", bound=Hashable)
-_SCALE = 10**6
 
 
 def fixed(weight: float) -> int:

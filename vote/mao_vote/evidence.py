@@ -199,15 +199,11 @@ def _add_standing(count: RoundTotals, vote: FileVote) -> None:
 
 def _add_lines(count: RoundTotals, vote: FileVote, lines: bytearray) -> None:
     count.cells += vote.differing_cells
-    full = count.listed >= MAX_CELLS
-    for line in () if full else _cell_lines(vote):
+    if count.listed >= MAX_CELLS:
+        return
+    by_record = vote.how == "records"
+    for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [whole_line(vote)]:
         if count.listed >= MAX_CELLS or len(lines) + len(line) > MAX_CELL_BYTES:
             return
         lines += line
         count.listed += 1
-
-
-def _cell_lines(vote: FileVote) -> Iterable[bytes]:
-    if vote.how == "records":
-        return (cell_line(vote.path, cell) for cell in vote.cells)
-    return (whole_line(vote),)

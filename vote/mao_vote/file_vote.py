@@ -45,6 +45,8 @@ from .versions import (
     write_result,
 )
 
+_A = {"records": "a list of records", "document": "a document that is no list of records"}
+
 
 class DisputedCells(Sequence[Cell]):
     """The cells in which nodes differ, first those about columns, then by record and field; made lazily."""
@@ -135,9 +137,6 @@ def _of_one_shape(
         if other != shape:
             abstained[node] = f"most have {_A[shape]}, and it has {_A[other]}"
     return [reading for reading in readings if reading.shape == shape]
-
-
-_A = {"records": "a list of records", "document": "a document that is no list of records"}
 
 
 def _keyed(

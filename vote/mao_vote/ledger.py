@@ -115,18 +115,15 @@ def load_ledger(content: bytes | None) -> Ledger:
 
 def dump_ledger(ledger: Ledger) -> bytes:
     """The same bytes for the same ledger, however it was built up; a line a file, to read well in a diff."""
-    lines = [
-        f"{json.dumps(path)}: {json.dumps(_written(nodes))}" for path, nodes in sorted(ledger.files.items())
-    ]
+    lines = []
+    for path, nodes in sorted(ledger.files.items()):
+        stored = {
+            node: {"successes": float(each.successes), "rounds": each.rounds}
+            for node, each in sorted(nodes.items())
+        }
+        lines.append(f"{json.dumps(path)}: {json.dumps(stored)}")
     files = "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
     return f'{{"version": 1, "files": {files}}}\n'.encode()
-
-
-def _written(nodes: Mapping[str, Standing]) -> dict[str, dict[str, float]]:
-    return {
-        node: {"successes": float(each.successes), "rounds": each.rounds}
-        for node, each in sorted(nodes.items())
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,12 +69,9 @@ def binomial_tail(successes: int, trials: int, rate: float) -> float:
     if successes <= trials * rate:
         return 1 - binomial_tail(trials - successes + 1, trials, 1 - rate) if successes else 1.0
     if trials - successes > _EXACT and successes > _EXACT:
-        return _normal_tail(successes, trials, rate)
-    return _tail(successes, trials, rate)
-
-
-def _tail(successes: int, trials: int, rate: float) -> float:
-    """Term by term from the largest, until they no longer count."""
+        deviation = (successes - 0.5 - trials * rate) / sqrt(trials * rate * (1 - rate))
+        return erfc(deviation / sqrt(2)) / 2  # the tail of a normal distribution
+    # term by term from the largest, until they no longer count
     chosen = lgamma(trials + 1) - lgamma(successes + 1) - lgamma(trials - successes + 1)
     term = exp(chosen + successes * log(rate) + (trials - successes) * log1p(-rate))
     terms, odds = [term], rate / (1 - rate)
@@ -84,11 +81,6 @@ def _tail(successes: int, trials: int, rate: float) -> float:
             break
         terms.append(term)
     return min(fsum(terms), 1.0)
-
-
-def _normal_tail(successes: int, trials: int, rate: float) -> float:
-    deviation = (successes - 0.5 - trials * rate) / sqrt(trials * rate * (1 - rate))
-    return erfc(deviation / sqrt(2)) / 2
 
 
 def rank_nodes(clone: Clone, tip: str, most: int) -> Ranking:

@@ -32,6 +32,8 @@ from .records import (
 
 Shape = Literal["records", "document"]
 """A JSON file holds a list of records, or a document that is voted leaf by leaf."""
+Columns = Callable[[], list[str] | None]
+Manner = Callable[[], Hashable | None]
 
 
 class TooFewReadable(Exception):
@@ -89,10 +91,6 @@ def parse_versions(
             abstained |= dict.fromkeys(holders, str(why))
     readings.sort(key=lambda each: (-each.version.votes, -each.version.weight, each.content))
     return readings, abstained
-
-
-Columns = Callable[[], list[str] | None]
-Manner = Callable[[], Hashable | None]
 
 
 @dataclass(slots=True)
@@ -220,14 +218,14 @@ def _model(
     if best is None:
         best, _ = elect(votes, incumbent=was(), weights=weights)
     fitting = [each for each in readings if manners[each.content] == best] or readings
-    return min(fitting, key=lambda each: _distance(each, result, how))
 
+    def distance(reading: ParsedVersion) -> tuple[bool, bool]:
+        table = reading.version.table
+        if reading.shape == "document":
+            return set(table["path"]) != set(result["path"]), False
+        return how.tabular and table.columns != result.columns, not table.height
 
-def _distance(reading: ParsedVersion, result: Table, how: RecordFormat) -> tuple[bool, bool]:
-    table = reading.version.table
-    if reading.shape == "document":
-        return set(table["path"]) != set(result["path"]), False
-    return how.tabular and table.columns != result.columns, not table.height
+    return min(fitting, key=distance)
 
 
 def _same(result: Table, table: Table, how: RecordFormat) -> bool:

@@ -1,7 +1,6 @@
 """Repositories that exist and cannot be a dataset's remote: which kind each is, and the way out.
-for a look at a repository of this machine.
 
-What libgit2 says of a folder and what git says over SSH differ in words, and mean the same.
+libgit2 (on this machine) and git (over SSH) word the same fault differently; the patterns know both.
 """
 
 from __future__ import annotations
@@ -22,37 +21,37 @@ _CONVERT = (
 _PROMISOR = re.compile(r"promisor\s*=\s*true|partialclone", re.IGNORECASE)
 _PARTIAL = (
     "is a partial clone (made with --filter) that lacks some of its content",
-    "Complete it: git -C {place} fetch --refetch --no-filter. Or name the one that it was cloned from.",
+    "Complete it: git -C {place} fetch --refetch --no-filter. Or use the one that it was cloned from.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """`said`: words by which libgit2 or git tells it; `what` may hold {word}, which is a group there, and
-    `next` {url} and {place}."""
+    """`pattern`: finds it in the words of libgit2 or git; its group {word} may stand in `what`, {url} and
+    {place} in `next`.
+    """
 
-    said: re.Pattern[str]
+    pattern: re.Pattern[str]
     what: str
     next: str
 
 
-def _kind(said: str, what: str, next_step: str) -> _Kind:
-    return _Kind(re.compile(said, re.IGNORECASE), what, next_step)
+def _kind(pattern: str, what: str, next_step: str) -> _Kind:
+    return _Kind(re.compile(pattern, re.IGNORECASE), what, next_step)
 
 
 _KINDS = (
     _kind(
-        # "invalid packet line": libgit2 does not understand the lines with which git tells over SSH where a
-        # shallow repository ends.
+        # "invalid packet line": libgit2 does not know the lines by which git over SSH says where a shallow
+        # repository ends.
         rf"{SHALLOW}|invalid packet line|shallow update not allowed|source repository is shallow",
         "is a shallow clone (made with --depth): it lacks older commits, so it cannot hold a dataset",
-        "Complete it where it lies: git -C {place} fetch --unshallow. Or name the repository that it was "
-        "cloned from.",
+        "Complete it: git -C {place} fetch --unshallow. Or use the repository that it was cloned from.",
     ),
     _kind(
         r"(?:unknown|unsupported)\D*object[- ]?format '?(?P<word>\w+)|mismatched algorithms"
         r"|extensions\.objectformat",
-        "names its objects by another hash ({word}) than SHA-1, which is the one that MAO reads",
+        "uses another hash ({word}) than SHA-1, the only one that MAO reads",
         "Make one with SHA-1 (git init --bare --object-format=sha1) and copy the content into it; the "
         "history cannot be carried over. 'maoctl dataset init NAME' makes one on this node.",
     ),
@@ -100,16 +99,17 @@ _KINDS = (
 
 
 def unsupported_error(message: str, url: str, path: Path | None = None) -> InvalidInput | None:
-    """What to say of a repository that fails with these words for what it is; None for any other failure.
+    """The error for a repository of an unsupported kind, by the words of its failure; None for other
+    failures.
 
     `path`: where it is on this machine.
     """
-    said = message.replace(str(path or _path_of(url)), "")  # a folder may be called anything
+    text = message.replace(str(path or _path_of(url)), "")  # a folder may have any name
     for kind in _KINDS:
-        if match := kind.said.search(said):
+        if match := kind.pattern.search(text):
             words = [word for word in match.groupdict().values() if word]
             return _error(url, path, kind.what.replace("{word}", words[0] if words else "another"), kind.next)
-    lacks_object = any(words in said for words in ("object not found", "no match for id", "missing"))
+    lacks_object = any(words in text for words in ("object not found", "no match for id", "missing"))
     if path is not None and lacks_object and _is_partial(path):
         return _error(url, path, *_PARTIAL)
     return None
@@ -132,7 +132,7 @@ def _path_of(url: str) -> str:
 
 
 def _is_partial(path: Path) -> bool:
-    """Whether git fetches from elsewhere what is missing there, which nobody does here."""
+    """Whether git would fetch missing objects from elsewhere, which libgit2 does not."""
     for config in (path / "config", path / ".git" / "config"):
         try:
             if _PROMISOR.search(config.read_text(errors="replace")):
@@ -143,7 +143,7 @@ def _is_partial(path: Path) -> bool:
 
 
 def what_is_there(path: Path) -> tuple[str, str]:
-    """What a place of this machine is that holds no repository, and what to do; `` where that is plain."""
+    """What is at a path that is no repository, and what to do about it; `` when there is nothing to say."""
     try:
         if path.is_file():
             with path.open("rb") as file:
@@ -153,7 +153,7 @@ def what_is_there(path: Path) -> tuple[str, str]:
                     "it is a bundle, a file with commits",
                     f"Make one of it: git clone --mirror {quote(str(path))} data.git .",
                 )
-            return "it is a file", "Name a repository's folder."
+            return "it is a file", "Give a repository's folder."
         if path.is_dir() and not any(path.iterdir()):
             return (
                 "it is an empty folder",
@@ -161,5 +161,5 @@ def what_is_there(path: Path) -> tuple[str, str]:
                 f"git init --bare {quote(str(path))} .",
             )
     except OSError:
-        pass
+        return "", ""
     return "", ""

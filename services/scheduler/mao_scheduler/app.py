@@ -9,17 +9,17 @@ from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .metrics import SchedulerMetrics
-from .routes import api
+from .routes import jobs_router, runs_router
 from .scheduler import make_scheduler
 from .settings import SchedulerSettings
 
-DESCRIPTION = "Turns cron schedules into runs and leads each run through its steps."
+DESCRIPTION = "Turns cron schedules into runs and takes each run through its steps."
 
 
 def make_app(
     settings: SchedulerSettings, *, store: Store | None = None, clock: Clock | None = None
 ) -> FastAPI:
-    """The scheduler's app. `store` serves as the node's and the federation's; closing it is the caller's."""
+    """The scheduler's app. A given `store` is used for node and federation, and closed by the caller."""
 
     async def start(service: Service) -> None:
         scheduler = make_scheduler(
@@ -33,5 +33,5 @@ def make_app(
         service.app.state.scheduler = scheduler
         service.run(*scheduler.loops())
 
-    routers = [api.runs_router, api.reproduce_router, api.jobs_router]
+    routers = [runs_router, jobs_router]
     return make_service("scheduler", DESCRIPTION, settings, start, routers=routers, store=store)

@@ -7,7 +7,6 @@ in use.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -21,20 +20,20 @@ from mao_shared.store import Examinable, Store, StoreHealth
 log = get_logger(__name__)
 
 PERIOD = 600.0  # seconds
-MIN_IDLE = timedelta(seconds=10)  # without a tick
+MIN_IDLE = timedelta(seconds=10)  # until the next tick
 MIB = 1 << 20
-MIN_GAIN = 32 * MIB  # below, it is not worth a pause
-MAX_IN_USE = 256 * MIB  # in use; beyond, the pause would be longer than a call waits
+MIN_GAIN = 32 * MIB  # bytes; less is not worth a pause
+MAX_IN_USE = 256 * MIB  # bytes; with more, the pause would exceed the timeout of calls
 
 
 def is_worthwhile(health: StoreHealth) -> bool:
-    """Pure: whether most of the file is free, and what is in use is copied soon."""
+    """Pure: whether most of the file is free, and what is in use is copied quickly."""
     free = health.size - health.in_use
     return 0 < health.in_use <= MAX_IN_USE and free >= max(MIN_GAIN, health.in_use)
 
 
 class Defragmenter:
-    """`next_due`: the time of the next tick. `run` works until cancelled."""
+    """Defragments the store of this node. `next_due`: the time of the next tick."""
 
     def __init__(
         self,
@@ -49,14 +48,13 @@ class Defragmenter:
         self._conditions = conditions
 
     async def run(self) -> None:
-        await asyncio.sleep(PERIOD)
-        await every(PERIOD, self._look, name="store-upkeep", conditions=self._conditions)
+        async def step() -> None:
+            await self.look()
 
-    async def _look(self) -> None:
-        await self.look()
+        await every(PERIOD, step, name="store-upkeep", initial_delay=PERIOD, conditions=self._conditions)
 
     async def look(self) -> bool:
-        """Whether the file was made smaller. Raises Unavailable."""
+        """Whether the store was defragmented. Raises Unavailable."""
         if not isinstance(self._store, Examinable):
             return False
         before = await self._store.examine()
@@ -65,7 +63,7 @@ class Defragmenter:
             return False
         try:
             await self._store.defragment()
-        except MaoError as error:  # say an etcd of several users, where only its administrator may
+        except MaoError as error:  # such as an etcd with authentication, where only its administrator may
             log.info("store.not_defragmented", error=error.detail)
             return False
         after = await self._store.examine()

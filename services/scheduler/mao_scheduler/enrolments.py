@@ -11,14 +11,14 @@ from mao_shared.store import Records, Store, Stored
 
 
 class EnrolmentLookup:
-    """Looks enrolments up in the node's store; the federation's only helps to word a refusal."""
+    """Looks up enrolments in the node's store; the federation's store is read for error messages only."""
 
     def __init__(self, enrolments: Records[Enrolment], federation: Store) -> None:
         self._enrolments = enrolments
         self._federation = federation
 
     async def require(self, pipeline: str) -> Stored[Enrolment]:
-        """The node's enrolment; raises NotFound `unknown-pipeline` or Conflict `not-enrolled`."""
+        """The node's enrolment; raises NotFound (`unknown-pipeline`) or Conflict (`not-enrolled`)."""
         stored = await self._enrolments.get(pipeline)
         if stored is not None:
             return stored
@@ -30,10 +30,10 @@ class EnrolmentLookup:
             )
         raise _unknown_pipeline(pipeline)
 
-    async def named(self, text: str) -> str:
-        """The name of the pipeline that a name or a title means.
+    async def resolve_name(self, text: str) -> str:
+        """The name of the pipeline with this name or title.
 
-        Raises NotFound `unknown-pipeline` for a title that no pipeline has, though its name may be another's.
+        Raises NotFound (`unknown-pipeline`) if no pipeline has this title, even if one has the derived name.
         """
         if is_name(text):
             return text
@@ -43,13 +43,13 @@ class EnrolmentLookup:
             raise _unknown_pipeline(text) from None
         name = name_from_title(title)
         enrolled = await self._enrolments.find(name)
-        there = enrolled.record.title if enrolled else await self._registered_title(name)
-        if there != title:
+        registered = enrolled.record.title if enrolled else await self._registered_title(name)
+        if registered != title:
             raise _unknown_pipeline(text)
         return name
 
     async def _registered_title(self, name: str) -> str | None:
-        """As the federation has it, so that a refusal can say that it is not enrolled here."""
+        """The title in the federation, so that an error can say that the pipeline is not enrolled here."""
         try:
             found = await Records(self._federation, keys.registry_prefix("pipelines"), Pipeline).find(name)
         except Unavailable:
@@ -60,12 +60,12 @@ class EnrolmentLookup:
         try:
             return await self._federation.get(keys.registry("pipelines", pipeline)) is not None
         except Unavailable:
-            return True  # nobody can say now; enrolling it will
+            return True  # unknown now; enrolling it will tell
 
 
 def _unknown_pipeline(pipeline: str) -> NotFound:
     return NotFound(
         f"There is no pipeline {pipeline!r}.",
         code="unknown-pipeline",
-        next="Look at the names with 'maoctl pipeline get', or make it with 'maoctl pipeline init'.",
+        next="List the pipelines with 'maoctl pipeline get', or create it with 'maoctl pipeline init'.",
     )

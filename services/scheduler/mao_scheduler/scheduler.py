@@ -42,7 +42,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Everything the scheduler is made of, wired together; `app.state.scheduler` while the app runs."""
+    """The connected components; `app.state.scheduler` while the app runs."""
 
     node: str
     store: Store
@@ -57,17 +57,23 @@ class Scheduler:
     retention: RunRetention
     runs: RunCommands
     jobs: JobCommands
-    enrolled: EnrolmentLookup
+    enrolment_lookup: EnrolmentLookup
     backfill: Backfill
     publisher: RunPublisher
     stuck: StuckStepMonitor
-    upkeep: Defragmenter
+    defragmenter: Defragmenter
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run while the service serves."""
+        """The loops that run as long as the service."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
-        works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
-        return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), recheck_unreadable(self.unreadable)]
+        controllers = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
+        return [
+            *mirrors,
+            *controllers,
+            self.stuck.run(),
+            self.defragmenter.run(),
+            recheck_unreadable(self.unreadable),
+        ]
 
 
 def make_scheduler(
@@ -78,7 +84,7 @@ def make_scheduler(
     metrics: SchedulerMetrics,
     conditions: Conditions | None = None,
 ) -> Scheduler:
-    """Wires the parts; nothing runs yet."""
+    """Connects the components; nothing runs yet."""
     node = settings.node
     conditions = conditions or Conditions(clock)
     unreadable = Unreadable(conditions)
@@ -92,15 +98,15 @@ def make_scheduler(
     mirror = mirror_of(runs, is_active)
     ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
     forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
-    memory = TickHistory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
+    history = TickHistory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
     marks = TickMarks(ticks, conditions)
-    enrolled = EnrolmentLookup(enrolments.records, federation)
-    jobs = JobCommands(node, schedules, runs, marks, enrolled, clock)
+    lookup = EnrolmentLookup(enrolments.records, federation)
+    jobs = JobCommands(node, schedules, runs, marks, lookup, clock)
     turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
-    quiet = asyncio.Event()
-    quiet.set()
+    no_tick_due = asyncio.Event()
+    no_tick_due.set()
     timer = Timer(
-        node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
+        node, schedules, enrolments, mirror, marks, clock, metrics, no_tick_due, forgotten, runs, conditions
     )
     policy = RetentionPolicy(
         settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
@@ -115,32 +121,32 @@ def make_scheduler(
         enrolments=enrolments,
         run_mirror=mirror,
         timer=timer,
-        controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
+        controller=RunController(mirror, turns, clock, metrics, no_tick_due, conditions),
         retention=RunRetention(
             runs,
             schedules.records,
             ticks,
-            memory,
+            history,
             policy,
             settings.retention_interval,
             clock,
-            quiet,
+            no_tick_due,
             conditions,
         ),
-        runs=RunCommands(mirror, runs, enrolled, clock),
+        runs=RunCommands(mirror, runs, lookup, clock),
         jobs=jobs,
-        enrolled=enrolled,
-        backfill=Backfill(node, jobs, mirror, runs, memory, enrolled, clock),
+        enrolment_lookup=lookup,
+        backfill=Backfill(node, jobs, mirror, runs, history, lookup, clock),
         publisher=RunPublisher(
             node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
         ),
         stuck=StuckStepMonitor(mirror, conditions, clock, settings.stuck_after),
-        upkeep=Defragmenter(store, timer.next_due, clock, conditions),
+        defragmenter=Defragmenter(store, timer.next_due, clock, conditions),
     )
 
 
 def scheduler_of(request: Request) -> Scheduler:
-    """Dependency: the parts of the app that serves this request."""
+    """Dependency: the scheduler of the app that serves this request."""
     scheduler = request.app.state.scheduler
     if not isinstance(scheduler, Scheduler):
         raise TypeError("the app was not made by make_app")

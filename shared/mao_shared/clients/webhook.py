@@ -54,9 +54,7 @@ class WebhookClient:
         self._timeout = timeout
         self._hosts = frozenset(each.strip().lower() for each in hosts if each.strip())
         self._parts = frozenset(parts)
-        self._tls = httpx.create_ssl_context()  # SSL_CERT_FILE holds; of the environment nothing else
-        self._direct = self._client(None)
-        self._proxied: dict[str, httpx.AsyncClient] = {}
+        self._clients: dict[str | None, httpx.AsyncClient] = {}  # by the proxy that they use
 
     async def check(self, url: str) -> str | None:
         """Why nothing may be sent to an address; None as well while its name cannot be resolved."""
@@ -89,14 +87,15 @@ class WebhookClient:
     async def _send(self, url: httpx.URL, headers: dict[str, str], body: bytes) -> str | None:
         if (proxy := _proxy(url)) is not None:
             judge_name(url, self._hosts)
-            return await _post(self._through(proxy), url, headers, body)
+            return await _post(self._client(proxy), url, headers, body)
         async with asyncio.timeout(self._timeout):
             places = await self._places(url)
+        client = self._client(None)
         headers |= {"host": url.netloc.decode("ascii").rpartition("@")[2]}
         for place in places[:-1]:
             with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return await _post(self._direct, url.copy_with(host=place), headers, body, url.host)
-        return await _post(self._direct, url.copy_with(host=places[-1]), headers, body, url.host)
+                return await _post(client, url.copy_with(host=place), headers, body, url.host)
+        return await _post(client, url.copy_with(host=places[-1]), headers, body, url.host)
 
     async def _places(self, url: httpx.URL) -> list[str]:
         """The addresses of the URL's host. Raises AddressRefused when one of them must not be used."""
@@ -121,18 +120,20 @@ class WebhookClient:
                 found |= {str(address[0]) for *_, address in addresses}
         return found
 
-    def _through(self, proxy: str) -> httpx.AsyncClient:
-        if proxy not in self._proxied:
-            self._proxied[proxy] = self._client(proxy)
-        return self._proxied[proxy]
-
     def _client(self, proxy: str | None) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            timeout=self._timeout, follow_redirects=False, trust_env=False, verify=self._tls, proxy=proxy
-        )
+        """Made when it is first needed: the certificates take a megabyte, and 20 ms to load."""
+        if proxy not in self._clients:
+            self._clients[proxy] = httpx.AsyncClient(
+                timeout=self._timeout,
+                follow_redirects=False,
+                trust_env=False,
+                verify=httpx.create_ssl_context(),  # SSL_CERT_FILE holds; of the environment nothing else
+                proxy=proxy,
+            )
+        return self._clients[proxy]
 
     async def close(self) -> None:
-        for client in (self._direct, *self._proxied.values()):
+        for client in self._clients.values():
             await client.aclose()
 
 

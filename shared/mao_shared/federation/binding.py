@@ -1,5 +1,4 @@
-"""A binding to the store that holds the federation's records for a time, and its end; cursors that name
-it."""
+"""A binding to the store that holds the federation's records for a time; cursors that name it."""
 
 from __future__ import annotations
 
@@ -141,8 +140,9 @@ async def until_ended(watch: AsyncGenerator[Batch, None], end: asyncio.Event) ->
 async def with_idle_batches(
     watch: AsyncGenerator[Batch, None], patience: Callable[[], float | None]
 ) -> AsyncGenerator[Batch, None]:
-    """The batches of a watch, and an empty one whenever there was none for `patience()` seconds (None: no
-    limit); close it with `aclosing`.
+    """The batches of a watch, and an empty one after every `patience()` seconds without one (None: no limit).
+
+    Close it with `aclosing`.
     """
     async with contextlib.aclosing(watch):
         while True:

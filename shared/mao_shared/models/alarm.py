@@ -34,7 +34,7 @@ class ControlMetric(Record):
         of_file = self.file is not None and (self.pointer is None) != (self.column is None)
         of_output = self.measure is not None and (self.file, self.pointer, self.column) == (None,) * 3
         if of_output == of_file:
-            raise ValueError("name either 'measure', or 'file' with 'pointer' or 'column'")
+            raise ValueError("give either 'measure', or 'file' with 'pointer' or 'column'")
         return self
 
 
@@ -105,9 +105,9 @@ class Alarm(Record):
 def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("an address is http:// or https:// with a host")
+        raise ValueError("invalid address; write http:// or https:// and a host")
     if parts.username or parts.password:
-        raise ValueError("no user or password in the address: receivers check the signature")
+        raise ValueError("an address must have no user or password; receivers check the signature")
     return url
 
 

@@ -23,6 +23,7 @@ from pydantic_core import PydanticKnownError
 from mao_shared.errors import RecordUnreadable
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 GROUND_TRUTH = "ground-truth"
 _RESERVED = frozenset({GROUND_TRUTH, "HEAD"})
 NAME_RULE = (
@@ -40,8 +41,8 @@ def name_fault(text: str) -> str | None:
         return f"it has {len(text)} characters"
     if ".." in text:
         return "'..' is in it"
-    if strange := re.search(r"[^A-Za-z0-9._-]", text):
-        return f"{strange[0]!a} is in it"
+    if foreign := _FOREIGN.search(text):
+        return f"{foreign[0]!a} is in it"
     if text.endswith(".lock"):
         return "it ends in '.lock'"
     return None if _NAME.fullmatch(text) else "it begins or ends with '.', '_' or '-'"
@@ -54,7 +55,7 @@ def is_name(text: str) -> bool:
 
 def _check_name(text: str) -> str:
     if fault := name_fault(text):
-        raise ValueError(f"not a name, since {fault}; a name is {NAME_RULE}")
+        raise ValueError(f"invalid name: {fault}; a name is {NAME_RULE}")
     return text
 
 
@@ -74,7 +75,7 @@ def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
     once = list(dict.fromkeys(names))
     if len(once) < len(names) and info.context != STORED:
         twice = next(name for name in once if names.count(name) > 1)
-        raise ValueError(f"the node {twice!r} is listed twice: list each node once")
+        raise ValueError(f"the node {twice!r} is listed twice")
     return once
 
 
@@ -84,7 +85,7 @@ FIRST_YEAR, LAST_YEAR = 1900, 3000
 
 def _to_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
-        raise ValueError("a time needs a zone, for example 2026-01-31T12:00:00Z")
+        raise ValueError("missing time zone; write for example 2026-01-31T12:00:00Z")
     if not FIRST_YEAR < moment.year < LAST_YEAR:  # whatever is added to it or taken off, it stays a time
         raise ValueError(f"the time is outside the years {FIRST_YEAR} to {LAST_YEAR}")
     return moment.astimezone(UTC)
@@ -112,7 +113,7 @@ def _parse_size(value: Any) -> Any:
         return value
     match = _SIZE.fullmatch(value.strip())
     if not match:
-        raise ValueError("a size is a number of bytes or like '512m' or '2g'")
+        raise ValueError("invalid size; write bytes or for example '512m' or '2g'")
     return int(float(match[1]) * 1024 ** _SIZE_POWER[match[2].lower()])
 
 
@@ -121,13 +122,13 @@ def _parse_duration(value: Any) -> Any:
         return value
     match = _DURATION.fullmatch(value.strip())
     if not match:
-        raise ValueError("a duration is a number of seconds or like '90s', '30m', '12h', '7d'")
+        raise ValueError("invalid duration; write seconds or for example '90s', '30m', '12h', '7d'")
     return float(match[1]) * _DURATION_SECONDS[match[2]]
 
 
 def _check_no_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("a program cannot be given a NUL character")
+        raise ValueError("a NUL character cannot be passed to a program")
     return text
 
 
@@ -264,7 +265,7 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, Record):
         return drop_unknown_fields(value)
     if isinstance(value, list):
-        return [_stripped(each) for each in value]
+        return [_stripped(item) for item in value]
     if isinstance(value, dict):
         return {key: _stripped(each) for key, each in value.items()}
     return value
@@ -297,7 +298,7 @@ def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
     """As the API shows them."""
     return [
         UnreadableItem(
-            name=each.key.rpartition("/")[2], key=each.key, unreadable=each.why, next=each.next or ""
+            name=error.key.rpartition("/")[2], key=error.key, unreadable=error.why, next=error.next or ""
         )
-        for each in found
+        for error in found
     ]

@@ -20,7 +20,7 @@ def key_fault(key: str) -> str | None:
     """
     parts = key.split("/")
     if len(parts) > MOST_PARTS:
-        return f"it has {len(parts)} parts; {MOST_PARTS} are taken"
+        return f"it has {len(parts)} parts; at most {MOST_PARTS} are accepted"
     for part in parts:
         if fault := name_fault(part):
             return f"{fault} (in its part {part!r})" if len(parts) > 1 else fault
@@ -35,7 +35,7 @@ _DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}(?:\.\d+)?\.jsonl")
 def _check_key(text: str) -> str:
     key = text.removeprefix("/")  # the original's store took keys for paths
     if fault := key_fault(key):
-        raise ValueError(f"not a key, since {fault}; a key is a name, or names with '/' between them")
+        raise ValueError(f"invalid key: {fault}; a key is a name, or names with '/' between them")
     return key
 
 

@@ -45,8 +45,8 @@ def normalize_title(text: str) -> str:
     if not title:
         raise ValueError("the title is empty")
     if len(title) > LONGEST_TITLE:
-        raise ValueError(f"the title has {len(title)} characters; {LONGEST_TITLE} are taken")
-    if strange := next((each for each in title if unicodedata.category(each) in _NOT_ON_A_LINE), None):
+        raise ValueError(f"the title has {len(title)} characters; at most {LONGEST_TITLE} are accepted")
+    if strange := next((letter for letter in title if unicodedata.category(letter) in _NOT_ON_A_LINE), None):
         raise ValueError(f"{strange!a} is in the title; a title is one line of text")
     return title
 
@@ -63,7 +63,7 @@ def name_from_title(title: str) -> str:
     if is_name(title):
         return title
     plain = unicodedata.normalize("NFKD", title.translate(_LETTERS))
-    letters = "".join(each for each in plain if not unicodedata.combining(each))
+    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
     name = re.sub(r"[^A-Za-z0-9._]+", "-", letters)
     name = re.sub(r"\.{2,}", ".", name).strip("._-")
     name = re.sub(r"\.lock$", "-lock", name)
@@ -197,7 +197,7 @@ def _seed_words(value: dict[str, Any]) -> dict[str, Any]:
 def _check_step_names(steps: list[Step]) -> list[Step]:
     names = [step.name for step in steps]
     if len(set(names)) != len(names):
-        raise ValueError("two steps have the same name; give one of them a 'name' of its own")
+        raise ValueError("two steps have the same name; give one of them another 'name'")
     return steps
 
 

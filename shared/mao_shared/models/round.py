@@ -230,8 +230,9 @@ def round_id(tick: datetime, pipeline: str, step: str) -> str:
 
 
 class LiveRound(Round):
-    """A round and what each node has announced and attested. `needed_nodes`: so many must bring a snapshot
-    and attest the same.
+    """A round and what each node has announced and attested.
+
+    `needed_nodes`: so many must bring a snapshot and attest the same.
 
     `announced` and `computed` hold commits by node, null where a node abstains or could not compute.
     `silent`: nodes that have announced nothing. `missing`: what nodes lack that could not compute.

@@ -261,8 +261,9 @@ def tool_env(run: Run, step: StepRun) -> dict[str, str]:
 
 
 def run_env(run: Run, step: StepRun) -> dict[str, str]:
-    """What a tool may know of its run. A reproduction gets what the original got. A run without a tick is for
-    the time at which it was requested.
+    """What a tool may know of its run; a reproduction gets what the original got.
+
+    A run without a tick is for the time at which it was requested.
     """
     original = run.reproduces
     env = {

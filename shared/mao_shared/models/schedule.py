@@ -1,5 +1,4 @@
-"""Schedules (jobs): when an enrolled pipeline runs on this node, and which of its ticks have been dealt
-with."""
+"""Schedules (jobs): when an enrolled pipeline runs on this node, and how far its ticks are dealt with."""
 
 from __future__ import annotations
 

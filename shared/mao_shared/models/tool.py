@@ -27,14 +27,14 @@ def is_image_reference(text: str) -> bool:
 
 def _check_image(text: str) -> str:
     if not is_image_reference(text):
-        raise ValueError("not an image reference; write it like 'busybox:1.36' or 'lab/crawler:1.4'")
+        raise ValueError("invalid image reference; write for example 'busybox:1.36' or 'lab/crawler:1.4'")
     return text
 
 
 def _check_user(text: str) -> str:
     if not re.fullmatch(r"root(?::root)?|[0-9]{1,9}(?::[0-9]{1,9})?", text):
         raise ValueError(
-            "a user is 'root' or numbers like 1000:1000; what a name means is the image's matter"
+            "invalid user; write 'root' or numbers such as 1000:1000 (names depend on the image)"
         )
     return text
 

@@ -1,6 +1,6 @@
 """The skeleton of every service: how it is composed, what its API shares with the others, how it is served.
 
-A service's `make_app` calls `make_service` with a function that makes its parts: settings in, a FastAPI app
+A service's `make_app` calls `make_service` with a function that makes its parts. Settings in, a FastAPI app
 out.
 """
 
@@ -32,7 +32,7 @@ from mao_shared.web.api_pages import RESPONSES, describe_problems, docs_router, 
 from mao_shared.web.callers import RefuseWebPages
 from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams
 from mao_shared.web.error_handlers import add_error_handlers
-from mao_shared.web.health import AllConditions, Readiness, health_router
+from mao_shared.web.health import AllConditions, Probe, Readiness, health_router
 from mao_shared.web.json_bodies import StrictJson
 from mao_shared.web.limits import ConnectionLimits, limited
 
@@ -44,15 +44,13 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
-Probe = Callable[[], Awaitable[None]]
 GUARDS = (Middleware(RefuseWebPages), Middleware(StrictJson))
 MAX_BODY = 1 << 20  # bytes
 STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
 
 
 class Service:
-    """A service that starts: what its parts are made of, what runs beside its requests, what is closed at the
-    end.
+    """A starting service: its parts, what runs beside its requests, what is closed at the end.
 
     Attributes:
         store: the node's; opened from the settings unless it was given.
@@ -71,7 +69,7 @@ class Service:
         self.loops: list[Coroutine[Any, Any, Any]] = []
 
     def run(self, *loops: Coroutine[Any, Any, Any]) -> None:
-        """Has them run beside the requests, from when all parts are made until the service stops."""
+        """Runs them beside the requests, once all parts are made and until the service stops."""
         self.loops += loops
 
     def needs(self, name: str, probe: Probe) -> None:
@@ -102,8 +100,8 @@ def make_service(
 ) -> FastAPI:
     """The app of a service. `start` makes the parts; what it has put into `Service.run` runs once it returns.
 
-    `store`: the node's, for tests; closing it is the caller's. A look at the node's store and alarms about
-    what lasts run in every service. The other arguments: see `make_api`.
+    `store`: the node's, for tests; the caller closes it. Checks of the node's store and alarms about lasting
+    conditions run in every service. The other arguments: see `make_api`.
     """
 
     @asynccontextmanager

@@ -23,7 +23,7 @@ def parse_endpoints(text: str) -> list[str]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise ValueError("no etcd endpoint is given")
+        raise ValueError("no etcd endpoint given")
     return [_parse_endpoint(part) for part in parts]
 
 
@@ -57,7 +57,7 @@ class TlsFiles:
         except OSError as error:
             raise _unusable(f"{error.filename} cannot be read ({error.strerror})") from error
         except ValueError as error:
-            raise _unusable(f"{self.certificate} holds no certificate of a user") from error
+            raise _unusable(f"{self.certificate} does not hold a user's certificate") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,8 +262,7 @@ class _WatchBroken(Exception):
 
 
 def _check_watch(response: Any, after: int) -> None:
-    """Raises Compacted for a gap (a store that was set back is one as well), _WatchBroken to connect
-    again."""
+    """Raises Compacted for a gap (also of a store that was set back), _WatchBroken to connect again."""
     if response.compact_revision:
         raise Compacted(response.compact_revision)
     if response.canceled:

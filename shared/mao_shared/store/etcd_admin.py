@@ -1,6 +1,6 @@
 """What core nodes do with a federation's etcd: users, roles and members. Everything may be repeated.
 
-Errors are the store's: `store-forbidden` for who is not an administrator, `store-identity-refused`,
+Errors are the store's: `store-forbidden` for callers that are not administrators, `store-identity-refused`,
 StoreUnavailable, StoreUnknown. What the cluster refuses is a Conflict (`etcd-refused`).
 """
 
@@ -69,11 +69,11 @@ class Admin:
         """The role exists and has exactly these rights."""
         add = rpc.AuthRoleAddRequest(name=name)
         await self._unless("role name already exists", lambda e: e.auth.RoleAdd(add, **self._limit))
-        wanted = {Permission(each.kind, each.key.encode(), each.range_end) for each in grants}
+        wanted = {Permission(grant.kind, grant.key.encode(), grant.range_end) for grant in grants}
         held = await self.permissions(name)
         for permission in wanted - held:
             await self._permit(name, permission)
-        kept = {(each.key, each.end) for each in wanted}
+        kept = {(permission.key, permission.end) for permission in wanted}
         for permission in held - wanted:
             if (permission.key, permission.end) not in kept:  # what was permitted above replaced its kind
                 await self._forbid(name, permission)
@@ -82,7 +82,9 @@ class Admin:
         """What a role may do; Conflict (`etcd-refused`) when there is no such role."""
         request = rpc.AuthRoleGetRequest(role=role)
         answer = await self._caller.read(lambda e: e.auth.RoleGet(request, **self._limit))
-        return {Permission(KINDS[each.permType], each.key, each.range_end) for each in answer.perm}
+        return {
+            Permission(KINDS[granted.permType], granted.key, granted.range_end) for granted in answer.perm
+        }
 
     async def delete_role(self, name: str) -> None:
         """The role is gone, and with it what its users could do by it."""
@@ -97,8 +99,7 @@ class Admin:
         await self.set_roles(user, roles)
 
     async def set_roles(self, user: str, roles: Collection[str]) -> None:
-        """Grants before it revokes, so that no right is lost in between; Conflict when there is no such
-        user."""
+        """Grants before it revokes, so that no right is lost in between; Conflict for an unknown user."""
         held = set(await self.roles(user))
         for role in sorted(set(roles) - held):
             await self._give(user, role)
@@ -143,7 +144,7 @@ class Admin:
         answer = await self._caller.read(
             lambda e: e.cluster.MemberList(rpc.MemberListRequest(), **self._limit)
         )
-        return [_member(each) for each in answer.members]
+        return [_member(member) for member in answer.members]
 
     async def add_learner(self, peer_url: str) -> EtcdMember:
         """A new member without a vote, for an etcd that is to listen to its peers at `peer_url`.
@@ -193,7 +194,8 @@ class Admin:
         await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
     async def health(self, endpoint: str) -> Health:
-        """How the member at `host:port` is, asked itself; never raises for one that does not answer."""
+        """The health of the member at `host:port`, asked itself; never raises for one that does not
+        answer."""
         caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)
         try:
             status = await caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
@@ -206,8 +208,10 @@ class Admin:
         return _health(endpoint, status)
 
     async def _health_by_reading(self, caller: Caller, endpoint: str) -> Health:
-        """For who may not ask for the status, which etcd 3.5.28 to 3.5.31 tell administrators alone: reading
-        a key that every member of a federation may read takes a majority.
+        """For callers that may not ask for the status, which etcd 3.5.28 to 3.5.31 give to administrators
+        alone.
+
+        Reading a key that every member of a federation may read takes a majority.
         """
         request = rpc.RangeRequest(key=keys.federation().encode(), count_only=True)
         try:

@@ -205,10 +205,10 @@ def check_limits(checks: Sequence[Check], writes: Sequence[Write]) -> None:
     if size > MAX_BYTES:
         largest = max(puts, key=lambda put: len(put.value))
         raise InvalidInput(
-            f"The record {largest.key!r} does not fit: {size} bytes in one write, "
-            f"but the store takes at most {MAX_BYTES}.",
+            f"The record {largest.key!r} is too large: {size} bytes in one write; "
+            f"the store accepts at most {MAX_BYTES}.",
             code="record-too-large",
-            next="Shorten what the record holds: descriptions, commands, environment, number of steps.",
+            next="Shorten the record: descriptions, commands, environment, number of steps.",
         )
 
 

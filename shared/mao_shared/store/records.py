@@ -62,7 +62,7 @@ async def retry_lost(
     if unknown is not None:
         raise unknown
     raise Conflict(
-        f"Others kept changing {what} while this was decided, {ATTEMPTS} times in a row.",
+        f"Other writers changed {what} during each of {ATTEMPTS} attempts in a row.",
         code="busy",
         next="Try again in a moment.",
     )
@@ -239,17 +239,6 @@ class Records(Generic[R]):
         if deleted:
             self.gone(self.prefix + name)
         return deleted
-
-    async def delete_unreadable(self, name: str) -> bool:
-        """Removes the record if it is there and cannot be read; False when that is not so."""
-        entry = await self.store.get(self.prefix + name)
-        if entry is None:
-            return False
-        try:
-            self.parse(entry)
-        except RecordUnreadable:
-            return await self.delete(name, entry.revision)
-        return False
 
 
 def dump(record: Record) -> bytes:

@@ -1,4 +1,4 @@
-"""Keeps web pages out of a node: its services have no passwords of their own, and browsers reach loopback.
+"""Keeps web pages out of a node: its services have no passwords, and browsers reach loopback.
 
 A page in the operator's browser can post to localhost, and its name can be made to resolve to it (DNS
 rebinding), after which the browser takes a service for the page's own server. A rebound name is one of

@@ -78,9 +78,9 @@ def if_match(
     match = _ETAG.fullmatch(if_match.strip())
     if match is None:
         raise InvalidInput(
-            f"The header If-Match is {if_match!r}, which is no ETag of ours.",
+            f"The header If-Match is {if_match!r}, which is not an ETag of this API.",
             code="if-match-invalid",
-            next='Send the ETag of the last GET as it was, with its quotes, like "123"; or *.',
+            next='Send the ETag of the last GET unchanged, with its quotes, like "123"; or *.',
         )
     return int(match[1])
 
@@ -93,7 +93,7 @@ def check_if_match(expected: int | None, revision: int) -> None:
     if expected is None or expected in (ANY_REVISION, revision):
         return
     raise PreconditionFailed(
-        f"The record has been changed since: it is at {etag(revision)}, If-Match named {etag(expected)}.",
+        f"The record has changed: it is at {etag(revision)}, If-Match names {etag(expected)}.",
         next="GET it again, look at what changed, and repeat the call with its new ETag.",
         revision=revision,
     )

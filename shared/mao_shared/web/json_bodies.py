@@ -79,7 +79,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
         return made
     seen: set[str] = set()
     twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-    return {twice: _Wrong("is there twice")}
+    return {twice: _Wrong("occurs twice")}
 
 
 def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:

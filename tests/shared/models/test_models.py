@@ -274,7 +274,7 @@ ROUND = {
 async def test_models_node_is_listed_once_and_what_older_versions_stored_is_read(
     model: type[Dataset | Round], fields: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValidationError, match="the node 'b' is listed twice: list each node once"):
+    with pytest.raises(ValidationError, match="the node 'b' is listed twice"):
         model.model_validate(fields | {"nodes": ["a", "b", "b"]})
     store = MemoryStore()
     await store.create("/x/data", json.dumps(fields | {"nodes": ["b", "a", "b"]}).encode())

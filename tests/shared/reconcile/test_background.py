@@ -21,7 +21,7 @@ async def test_background_tasks_run_for_the_length_of_the_block() -> None:
             ended.set()
 
     async with background(works()):
-        await asyncio.wait_for(began.wait(), 5)
+        await asyncio.wait_for(began.wait(), 60)
         assert not ended.is_set()
     assert ended.is_set()
 
@@ -33,7 +33,7 @@ async def test_background_one_that_fails_asks_for_a_restart(capfd: pytest.Captur
         raise RuntimeError("a bug")
 
     async with background(fails(), on_failure=failed.set):
-        await asyncio.wait_for(failed.wait(), 5)
+        await asyncio.wait_for(failed.wait(), 60)
 
 
 async def test_background_one_that_is_done_is_fine() -> None:
@@ -43,7 +43,7 @@ async def test_background_one_that_is_done_is_fine() -> None:
         done.set()
 
     async with background(is_done(), on_failure=failed.set):
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 60)
     assert not failed.is_set()
 
 

@@ -66,7 +66,7 @@ class Process:
         self.url = url
 
     async def ready(self) -> None:
-        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        async with asyncio.timeout(60), httpx.AsyncClient() as client:
             while True:
                 try:
                     await client.get(f"{self.url}/livez")

@@ -182,7 +182,7 @@ async def test_etcd_open_watch_shows_nothing_of_the_authority(brought: Federatio
         async with calling(brought, brought.files(ADMIN)) as core:
             await core.kv.Put(rpc.PutRequest(key=start + b"-last", value=b""))
         seen: list[bytes] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not opened.canceled and start + b"-last" not in seen:
                 opened = await watch.read()
                 seen += [event.kv.key for event in opened.events]

@@ -215,7 +215,7 @@ async def test_tls_files_that_are_not_there(federation: FederationEtcd, missing:
 async def test_tls_files_that_hold_something_else(federation: FederationEtcd, content: str) -> None:
     files = federation.files("node-2@1")
     files.certificate.write_text(content)
-    with pytest.raises(StoreUnavailable, match="holds no certificate"):
+    with pytest.raises(StoreUnavailable, match="does not hold"):
         open_store(federation.endpoints, tls=files)
 
 

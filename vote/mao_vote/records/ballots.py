@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 IncumbentTexts = Callable[["Series"], "Series"]
 """From cells to the texts that the ground truth has there so far; null where it has none."""
 CANDIDATE = ("cell", "number", "word")
+_COLUMNS = ("cell", "number", "word", "text", "other", "why", "behind", "total", "several")
+COMPUTED = "computed"  # why a cell says what no version says
 
 
 def with_candidates(ballots: DataFrame) -> DataFrame:
@@ -67,9 +69,6 @@ def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) ->
     parts = [majority, *_without_majority(candidates.filter(~clear), error, incumbent)]
     chosen = polars.concat([part.select(*_COLUMNS) for part in parts])
     return _spelled(chosen, ballots)
-
-
-_COLUMNS = ("cell", "number", "word", "text", "other", "why", "behind", "total", "several")
 
 
 def _without_majority(candidates: DataFrame, error: float, incumbent: IncumbentTexts) -> list[DataFrame]:
@@ -140,9 +139,6 @@ def _spelled(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
         .with_columns(chosen=polars.coalesce("best", "chosen"))
         .drop("best")
     )
-
-
-COMPUTED = "computed"  # why a cell says what no version says
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ _DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
 LONE_RETURN = re.compile(r"\r(?!\n)")
 RETURNS = "some of its lines end with a carriage return alone"
+ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
+COMMENTS = "it has comment lines, which CSV does not know"
 
 
 class UnclearDialect(ValueError):
@@ -226,10 +228,6 @@ class Rows:
             raise UnclearDialect(f"line {self.line_num} has more fields than its heading has names")
         elif len(row) < self._width and text.lstrip(_BLANKS.replace(self._separator, "")).startswith("#"):
             raise UnclearDialect(COMMENTS)
-
-
-ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
-COMMENTS = "it has comment lines, which CSV does not know"
 
 
 def read_rows(lines: Iterable[str], only: str | None = None) -> Rows:

@@ -22,6 +22,8 @@ _SAMPLED = 1000  # records of a table that are looked up in the others
 _MEETING = 0.5  # the share of them that must be there
 _SAMPLE_PLACE = "\0place"  # `load` lets no NUL through
 _TRIED = 10_000  # records that rule a column out before all are looked at
+_KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
+_AFTER = "\0new:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = Non
         _check(tables, declared)
         return Key(tuple(declared), "declared")
     filled = [table for table in tables if table.height]
-    for columns in _candidates(_common(filled)):
+    names = filled[0].columns if filled else []
+    common = [name for name in names if all(name in each.columns for each in filled)]
+    for columns in _candidates(common):
         if all(_unique(table, columns) for table in filled):
             return Key(columns, "inferred")
     return Key((), "position")
@@ -143,12 +147,6 @@ def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], column
     return int((2 * behind > total).sum()) >= _MEETING * sample.height
 
 
-def _common(tables: Sequence[DataFrame]) -> list[str]:
-    if not tables:
-        return []
-    return [name for name in tables[0].columns if all(name in each.columns for each in tables)]
-
-
 def _candidates(common: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for name in sorted(common, key=_telling):
         yield (name,)
@@ -199,10 +197,6 @@ def same_text(observed: str, wanted: str) -> bool:
 
 def _json_quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-_KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
-_AFTER = "\0new:"
 
 
 @dataclass(frozen=True, slots=True)

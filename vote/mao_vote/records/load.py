@@ -25,6 +25,8 @@ MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names 
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
 BOM = b"\xef\xbb\xbf"
 _TOO_DEEP = "its JSON is nested too deeply"
+PATH, VALUE, VOLATILE = "path", "value", "volatile"
+Container = Literal["list", "dict"]
 
 
 class RecordFormat(StrEnum):
@@ -182,8 +184,7 @@ def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
         return
     below = value.items() if isinstance(value, dict) else enumerate(value)
     for name, inner in below:
-        step = str(name).replace("~", "~0").replace("/", "~1")
-        yield from _leaves(f"{path}/{step}", inner, depth + 1)
+        yield from _leaves(f"{path}/{_escape_step(str(name))}", inner, depth + 1)
 
 
 def _text(value: Any) -> str:
@@ -230,10 +231,6 @@ def _check_objects(count: int) -> None:
 def _check_cells(rows: int, columns: int) -> None:
     if rows * columns > MAX_CELLS:
         raise NotRecords(f"it has more than {MAX_CELLS // 1_000_000} million cells")
-
-
-PATH, VALUE, VOLATILE = "path", "value", "volatile"
-Container = Literal["list", "dict"]
 
 
 def load_document(document: Any, ignore: Collection[str], volatile: Collection[str]) -> DataFrame:

@@ -35,6 +35,9 @@ _GROUPS = (
     rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+\.[0-9]+{_POWER}$"
 )
 _MAYBE = rf"^[+-]?[0-9]+[,.{_GAP}]"
+MANY = 7  # votes from which the ends of the spread say more of the middle than the middle value does
+_TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
+_SIGMAS = 5.0  # what is further off is no end of the spread
 
 
 def numbers(texts: Series) -> Series:
@@ -81,11 +84,6 @@ def number_of(text: str) -> float:
     if re.search(_GROUPS, text):
         return float(re.sub(rf"[,{_GAP}]" if text.count(".") == 1 else rf"[,.{_GAP}]", "", text))
     return float(text)
-
-
-MANY = 7  # votes from which the ends of the spread say more of the middle than the middle value does
-_TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
-_SIGMAS = 5.0  # what is further off is no end of the spread
 
 
 def agrees(one: Expr, other: Expr, error: float) -> Expr:

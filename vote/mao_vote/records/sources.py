@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _ROW = "\0row"  # `load` lets no NUL through
+Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
+"""`(text, place, others)`: the model's text of a record with other cells, None where that cannot be.
+
+`place`: of the record in the result. `others`: of each cell that was decided otherwise a record's text that
+has it so, None where nobody's has.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,6 @@ def _unlike(result: DataFrame, table: DataFrame, rows: Series) -> dict[str, Seri
         name: there.get_column(name, default=nothing).ne_missing(result.get_column(name, default=nothing))
         for name in dict.fromkeys([*result.columns, *table.columns])
     }
-
-
-Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
-"""`(text, place, others)`: the model's text of a record with other cells, None where that cannot be.
-
-`place`: of the record in the result. `others`: of each cell that was decided otherwise a record's text that
-has it so, None where nobody's has.
-"""
 
 
 def take_over(

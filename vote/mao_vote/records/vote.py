@@ -164,7 +164,11 @@ def vote_table(
             column = _decide_field(each, column, ballots, truth, votes, error=error, blank=blank, judge=judge)
         result[each.name] = column
         if not each.volatile:
-            _count_said(aligned, each, rows, votes)
+            kept = rows.kept.arg_true() if rows.partial.any() else None
+            for version in each.versions:
+                votes.said[version] += (
+                    aligned.keys.height if kept is None else int(aligned.has(version, kept).sum())
+                )
     table = aligned.keys.with_columns(result.values())
     places = row_order(aligned, rows.kept)
     as_is = places.len() == table.height and places.is_sorted()
@@ -197,12 +201,6 @@ def _count_rows(aligned: Aligned, rows: RowVote, votes: TableTally) -> None:
         "contested",
     )
     votes.differences.append(Differences("", cells))
-
-
-def _count_said(aligned: Aligned, each: VotedField, rows: RowVote, votes: TableTally) -> None:
-    kept = rows.kept.arg_true() if rows.partial.any() else None
-    for version in each.versions:
-        votes.said[version] += aligned.keys.height if kept is None else int(aligned.has(version, kept).sum())
 
 
 def _contested(aligned: Aligned, each: VotedField, rows: RowVote) -> tuple[Series, DataFrame, Series]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _SAMPLE = 200  # lines by which the manner of spacing is told
 Dump = Callable[[Any], str]
+_GAP = "\0"  # between what stands before a record and its text; JSON has no such letter
+_HEAD = 10_000  # bytes that show how a JSON file is spaced
 
 
 def _record(table: DataFrame, place: int) -> dict[str, Any]:
@@ -45,9 +47,6 @@ def _manners(indent: int | str | None) -> Iterator[Dump]:
         yield partial(
             render_json, indent=indent, separators=separators, ensure_ascii=ascii_only, sort_keys=sort
         )
-
-
-_GAP = "\0"  # between what stands before a record and its text; JSON has no such letter
 
 
 def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
@@ -230,9 +229,6 @@ def _write_whole(document: Any, model: bytes) -> bytes:
     dump = next((dump for dump in _manners(indent) if dump(was) == body), partial(render_json, indent=2))
     mark = BOM if model.startswith(BOM) else b""
     return mark + (_encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()
-
-
-_HEAD = 10_000  # bytes that show how a JSON file is spaced
 
 
 def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:

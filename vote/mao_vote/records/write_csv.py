@@ -67,6 +67,8 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat
     What stands between the model's records, blank lines and the ends of its lines, stays as it is. Columns
     that the result does not have are left out of a source's records.
     """
+    import polars
+
     manner = csv_manner(sources[0].content, how, sources[0].table)
     separator = manner.separator
     shown = [_with_columns(each, table.columns) for each in sources]
@@ -100,7 +102,8 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat
     heading = None
     if table.columns != model.table.columns:
         heading = _csv_text(table.clear(), manner).removesuffix(manner.line_end)
-    return lines.together(_scattered(texts, missing, written, manner), model, heading)
+    bare = polars.Series([each.removesuffix(manner.line_end) for each in written], dtype=polars.String)
+    return lines.together(texts.scatter(missing, bare), model, heading)
 
 
 def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
@@ -113,13 +116,6 @@ def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
 
 def _text(source: SourceFile) -> str:
     return source.content.decode("utf-8-sig")
-
-
-def _scattered(texts: Series, missing: Series, written: Sequence[str], manner: CsvManner) -> Series:
-    import polars
-
-    bare = polars.Series([each.removesuffix(manner.line_end) for each in written], dtype=polars.String)
-    return texts.scatter(missing, bare)
 
 
 def _is_plain(source: SourceFile) -> bool:

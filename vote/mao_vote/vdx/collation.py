@@ -68,12 +68,11 @@ def soft_agreement(value: float, reference: float, error: float, scaling: float)
 
 def agree_with_most(values: Sequence[float], error: float) -> list[bool]:
     """For each value, whether at least half of the others are a reference that it agrees with."""
-    return [2 * _others(values, place, error) >= len(values) - 1 for place in range(len(values))]
-
-
-def _others(values: Sequence[float], place: int, error: float) -> int:
-    value = values[place]
-    return sum(agrees(value, each, error) for other, each in enumerate(values) if other != place)
+    return [
+        2 * sum(agrees(value, other, error) for at, other in enumerate(values) if at != place)
+        >= len(values) - 1
+        for place, value in enumerate(values)
+    ]
 
 
 def soft_shares(values: Sequence[float], error: float, scaling: float) -> list[float]:
@@ -140,7 +139,11 @@ def collate(votes: WeightedValues, collation: Collation, error: float) -> Collat
         agreed = _most_agreed(weighty, error)
         return Collated(agreed, agreed)
     centre = mean([each.value for each in weighty], [each.weight for each in weighty])
-    return Collated(centre if collation == "MEAN" else _nearest(centre, weighty), centre)
+    if collation == "MEAN":
+        return Collated(centre, centre)
+    total, middle = _by_value(weighty), median([each.value for each in weighty])
+    nearest = min(total, key=lambda value: (abs(value - centre), -total[value], *_central(value, middle)))
+    return Collated(nearest, centre)
 
 
 def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
@@ -165,12 +168,6 @@ def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
 def _central(value: float, middle: float) -> tuple[float, float, float]:
     """Sorts what is nearer to the middle first."""
     return abs(value - middle), abs(value), value
-
-
-def _nearest(centre: float, votes: WeightedValues) -> float:
-    middle = median([each.value for each in votes])
-    total = _by_value(votes)
-    return min(total, key=lambda value: (abs(value - centre), -total[value], *_central(value, middle)))
 
 
 def _by_value(votes: WeightedValues) -> dict[float, float]:

@@ -20,6 +20,8 @@ from .standing import NEW, Standing
 from .voter import Outcome, Reason, Voter
 
 T = TypeVar("T", float, str)
+Value = TypeVar("Value")
+OBSERVED = "vdx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,6 @@ def _named(outcome: Outcome[T], nodes: Sequence[str]) -> CellOutcome[T]:
         tuple(nodes[at] for at in sorted(places)) for places in (outcome.observed, outcome.excluded)
     )
     return CellOutcome(outcome.output, observed, out, outcome.reason)
-
-
-Value = TypeVar("Value")
-OBSERVED = "vdx"
 
 
 def uses_vdx(definition: VoteDefinition) -> bool:

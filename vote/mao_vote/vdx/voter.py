@@ -21,6 +21,9 @@ from .collation import (
 )
 from .standing import NEW, History, advanced, base_weights, hybrid_weights, is_first, reweighed, weighed
 
+T = TypeVar("T", float, str)
+Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
+
 
 def text_weights(texts: Mapping[int, str], before: History, rule: HistoryRule) -> dict[int, float]:
     """What agreement is to numbers is here the part of the others who say the same."""
@@ -64,10 +67,6 @@ def _shares(texts: Mapping[int, str]) -> list[float]:
     return [each / (len(texts) - 1) for each in _alike(texts)] if len(texts) > 1 else [1.0]
 
 
-T = TypeVar("T", float, str)
-Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
     """What one vote came to. Places are those of the values that were handed in.
@@ -99,7 +98,9 @@ class Voter:
         before = self._standings(len(values), history)
         if len(numbers) < self.definition.needed(len(values)):
             return Outcome(None, (0.0,) * len(values), before, "quorum")
-        out = self._excluded(numbers)
+        limits = self.definition.exclusion, self.definition.exclusion_threshold
+        places = list(numbers)
+        out = frozenset(places[each] for each in excluded(list(numbers.values()), *limits))
         heard = {at: each for at, each in numbers.items() if at not in out}
         weights = self._weights(heard, before)
         votes = [WeightedValue(each, weights[at]) for at, each in heard.items()]
@@ -141,11 +142,6 @@ class Voter:
         if self.shares and len(self.shares) != voters:
             raise ValueError(f"{voters} values and the shares of {len(self.shares)} voters")
         return history or (NEW,) * voters
-
-    def _excluded(self, numbers: Mapping[int, float]) -> frozenset[int]:
-        places = list(numbers)
-        out = excluded(list(numbers.values()), self.definition.exclusion, self.definition.exclusion_threshold)
-        return frozenset(places[each] for each in out)
 
     def _weights(self, heard: Mapping[int, float], before: History) -> dict[int, float]:
         standings = [before[at] for at in heard]

@@ -91,7 +91,14 @@ def describe(run: CrateRun) -> Entity:
         entities[entity["@id"]] = entity
     files = [_ref(entity["@id"]) for entity in entities.values() if entity["@type"] == "File"]
     licence = _licence(run.about.licence)
-    head = [_descriptor(), _root(run, files, actions, licence["@id"], people), _profile(), licence]
+    profile = {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
+    descriptor = {
+        "@id": METADATA,
+        "@type": "CreativeWork",
+        "about": _ref("./"),
+        "conformsTo": _ref(_CRATE),
+    }
+    head = [descriptor, _root(run, files, actions, licence["@id"], people), profile, licence]
     return {"@context": CONTEXTS, "@graph": [_compact(entity) for entity in (*head, *entities.values())]}
 
 
@@ -106,19 +113,6 @@ def _compact(entity: Entity) -> Entity:
 
 def _ref(name: str) -> Entity:
     return {"@id": name}
-
-
-def _descriptor() -> Entity:
-    return {
-        "@id": METADATA,
-        "@type": "CreativeWork",
-        "about": _ref("./"),
-        "conformsTo": _ref(_CRATE),
-    }
-
-
-def _profile() -> Entity:
-    return {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
 
 
 def _root(
@@ -193,13 +187,15 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
 def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
     record = step.record
     results = [*step.outputs, *([step.log] if step.log is not None else [])]
+    times: dict[str, str] = record.get("times") or {}
+    started = times.get("running") or times.get("starting") or min(times.values(), default=step.ended_at)
     action: Entity = {
         "@id": _action_id(index),
         "@type": "CreateAction",
         "name": f"Step {record['step']} of {run.pipeline}, attempt {record.get('attempt', 1)}",
-        "description": _what(step),
+        "description": _description(step),
         "agent": _ref(agent),
-        "startTime": _time(_started(step)),
+        "startTime": _time(started),
         "endTime": _time(step.ended_at),
         "actionStatus": _STATUS[step.succeeded],
         "object": [_ref(_id(file.path)) for file in step.inputs],
@@ -212,7 +208,7 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
     return action | ({"identifier": names} if names else {})
 
 
-def _what(step: CrateStep) -> str:
+def _description(step: CrateStep) -> str:
     """A description, with the command as the record has it (secrets masked)."""
     record = step.record
     command = " ".join(record.get("command") or []) or "the image's own command"
@@ -220,12 +216,6 @@ def _what(step: CrateStep) -> str:
     from_input = f" Input: {inputs['dataset']} at commit {inputs['commit']}." if inputs.get("commit") else ""
     output = record["output"]
     return f"Ran {command} in {record['image']['name']}. Output: {output['dataset']}.{from_input}"
-
-
-def _started(step: CrateStep) -> str:
-    """When the container was started; of a step without one, its first time."""
-    times: dict[str, str] = step.record.get("times") or {}
-    return times.get("running") or times.get("starting") or min(times.values(), default=step.ended_at)
 
 
 def _time(iso: str) -> str:
@@ -284,6 +274,7 @@ def _id(path: str) -> str:
 
 
 def _file(file: CrateFile, description: str, media: str | None = None) -> Entity:
+    suffix = file.path.rpartition(".")[2].lower()
     entity: Entity = {
         "@id": _id(file.path),
         "@type": "File",
@@ -291,10 +282,6 @@ def _file(file: CrateFile, description: str, media: str | None = None) -> Entity
         "description": description,
         "contentSize": str(file.size),
         "sha256": file.sha256,
-        "encodingFormat": media or _media(file.path),
+        "encodingFormat": media or _MEDIA.get(suffix, "application/octet-stream"),
     }
     return entity | ({"identifier": file.swhid} if file.swhid else {})
-
-
-def _media(path: str) -> str:
-    return _MEDIA.get(path.rpartition(".")[2].lower(), "application/octet-stream")

@@ -56,7 +56,7 @@ def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> MetricReadi
         value = float(_value(clone, commit, metric))
     except (UnreadableMetric, MaoError) as error:
         return MetricReading(metric, problem=str(error))
-    except (UnclearDialect, OverflowError, mao_git.ContentMissing, RepositoryError) as error:
+    except (UnclearDialect, OverflowError, ValueError, mao_git.ContentMissing, RepositoryError) as error:
         return MetricReading(metric, problem=f"{metric.file or metric.measure}: {error}")
     if not math.isfinite(value):
         return MetricReading(metric, problem=f"it is {value}, which is no finite number")

@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 from mao_git import Clone
 from mao_shared.models import ControlMetric, Timestamp
 from mao_shared.models.evidence import DecidedRound
+from mao_vote import latest_rounds
 from mao_vote.detector import Detector, Judgement
-from mao_vote.round_history import latest_rounds
 
 from .extract import read_metric
 

@@ -210,7 +210,9 @@ class Announcer:
         if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > MAX_TICK_AGE:
             return
         run = stored.record
-        steps = [step.spec for step in run.steps] or await self._enrolled_steps(run)
+        steps: Sequence[ResolvedStep] = [step.spec for step in run.steps]
+        if not steps and (enrolment := await self._enrolments.get(run.pipeline)) is not None:
+            steps = enrolment.record.steps
         if run_id not in self._is_solo or active is None:
             datasets = {step.output.name for step in steps}
             since = now if active is None else tick
@@ -225,10 +227,6 @@ class Announcer:
                 first = due if known is None else _announced_at(due, known.announcement.announced_at)
                 self._pending[due.key] = first
                 self._wake.set()
-
-    async def _enrolled_steps(self, run: Run) -> Sequence[ResolvedStep]:
-        stored = await self._enrolments.get(run.pipeline)
-        return [] if stored is None else stored.record.steps
 
     async def _note_sharing(self, dataset: str, since: datetime) -> bool:
         """Whether it is shared. Records from which tick on it has rounds, or that nobody shares it now."""
@@ -296,13 +294,12 @@ class Announcer:
                 self._pending.pop(due.key, None)
                 continue
             pending_since = due.announcement.announced_at
-            if not due.ready or not await self._is_pushed(dataset, due.announcement.commit):
+            commit = due.announcement.commit
+            is_pushed = commit is None or await self._git.read(is_at_remote, self._context, dataset, commit)
+            if not (due.ready and is_pushed):
                 held_since = held_since or pending_since
             elif held_since is None or self._context.clock.now() - pending_since > HOLD_BACK:
                 await self._write(due)
-
-    async def _is_pushed(self, dataset: str, commit: str | None) -> bool:
-        return commit is None or await self._git.read(is_at_remote, self._context, dataset, commit)
 
     async def _write(self, due: PendingAnnouncement) -> None:
         new = _announced_at(due, self._context.clock.now()).announcement

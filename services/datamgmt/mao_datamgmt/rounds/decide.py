@@ -8,7 +8,7 @@ rests on a node's silence carries the revisions of all that it rests on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from mao_shared import keys
@@ -49,6 +49,7 @@ NO_OTHER_VOTER = "no other node is left to vote"
 RECHECKED_FOR = PEER_RECORDS_KEPT - timedelta(hours=1)  # nodes remove peer records by clocks of their own
 INCOMPLETE_CLOSE = "was closed without exactly one entry for each of its nodes"
 EARLY_CLOSE = "was closed before its deadline, without nodes that still had time"
+NOT_ANNOUNCED = Abstention(reason="late", detail="it had said nothing when the round was closed")
 
 
 def decide(view: RoundView) -> RoundDecision:
@@ -190,10 +191,9 @@ def _next_open(
     due = late_after(view, round_)
     if any(node not in announced for node in round_.nodes) and view.now < due:
         return None, (due - view.now).total_seconds()
-    voices = _snapshot_count(view, round_)
-    if voices < round_.needed:
-        silent = abstentions(round_, announced)
-        reason = f"{_quorum_text(round_, voices)}{_abstentions_text(silent)}"
+    silent = abstentions(round_, announced)
+    snapshots = {node for node in round_.nodes if node not in silent}
+    if (reason := quorum_missing(round_, snapshots, silent)) is not None:
         ended = ended_undecided(round_.changed(abstained=silent), view.now, reason)
         return UpdateRound(stored, ended, announcement_checks(round_, announced, view.unreadable)), None
     if _blocked(view, round_, live):
@@ -205,11 +205,6 @@ def late_after(view: RoundView, round_: Round) -> datetime:
     """When nodes that have not announced are late; by this node's own clock, if it saw the round begin."""
     begun = view.begun_at.get(round_.id)
     return max(round_.deadline if begun is None else begun + announcement_period(round_), view.grace_until)
-
-
-def _snapshot_count(view: RoundView, round_: Round) -> int:
-    announced = view.announcements(round_)
-    return sum(node in announced and announced[node].record.commit is not None for node in round_.nodes)
 
 
 def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> bool:
@@ -257,9 +252,6 @@ def _reachable_snapshots(view: RoundView, earlier: Round, later: Round) -> int:
     )
 
 
-NOT_ANNOUNCED = Abstention(reason="late", detail="it had said nothing when the round was closed")
-
-
 def abstentions(round_: Round, announced: Mapping[str, Stored[Announcement]]) -> dict[str, Abstention]:
     """Of each node that brings no commit."""
     without = (
@@ -294,20 +286,13 @@ def ended_undecided(round_: Round, now: datetime, reason: str) -> Round:
     )
 
 
-def _quorum_text(round_: Round, voices: int) -> str:
-    return f"{voices} of {len(round_.nodes)} nodes brought a snapshot, {round_.needed} are needed"
-
-
-def quorum_missing(round_: Round, commits: Mapping[str, str], silent: Mapping[str, Abstention]) -> str | None:
-    """Why the snapshots are too few; None when they are enough."""
-    if len(commits) >= round_.needed:
+def quorum_missing(round_: Round, snapshots: Collection[str], silent: Mapping[str, Abstention]) -> str | None:
+    """Why the nodes with `snapshots` are too few; None when they are enough."""
+    if len(snapshots) >= round_.needed:
         return None
-    return f"{_quorum_text(round_, len(commits))}{_abstentions_text(silent)}"
-
-
-def _abstentions_text(silent: Mapping[str, Abstention]) -> str:
-    words = [f"{node}: {each.reason}, {each.detail}" for node, each in sorted(silent.items())]
-    return f" ({'; '.join(words)})" if words else ""
+    count = f"{len(snapshots)} of {len(round_.nodes)} nodes brought a snapshot, {round_.needed} are needed"
+    reasons = [f"{node}: {each.reason}, {each.detail}" for node, each in sorted(silent.items())]
+    return f"{count} ({'; '.join(reasons)})" if reasons else count
 
 
 # closed
@@ -347,7 +332,8 @@ def _no_agreement(
     if round_.attempt > MAX_ATTEMPTS:
         return f"it was closed {round_.attempt - 1} times without an agreement", None
     if max(counts.values(), default=0) + len(silent) < round_.to_attest:
-        return f"the nodes computed different results: {_results(votes)}", None
+        results = ", ".join(f"{node} {(vote.commit or 'none')[:10]}" for node, vote in sorted(votes.items()))
+        return f"the nodes computed different results: {results}", None
     lacking = [vote.missing for vote in votes.values() if vote.commit is None]
     few = [words for words in lacking if words.startswith(NO_QUORUM)]
     if len(few) >= round_.to_attest:
@@ -366,10 +352,6 @@ def attested_by(round_: Round, closed: datetime | None = None, *, patiently: boo
     if patiently:
         time = max(time * PATIENCE_FACTOR, MIN_PATIENCE)
     return (closed or round_.closed_at or round_.opened_at) + time
-
-
-def _results(votes: Mapping[str, Attestation]) -> str:
-    return ", ".join(f"{node} {(vote.commit or 'none')[:10]}" for node, vote in sorted(votes.items()))
 
 
 def _vote_checks(view: RoundView, round_: Round) -> list[Check]:

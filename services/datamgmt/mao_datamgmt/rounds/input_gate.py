@@ -92,7 +92,9 @@ def input_readiness(
     latest = _latest(run, index, writers, deadline) + grace
     results = [_of_round(each, _begun(each, known, now), latest, grace, now) for each in rounds.values()]
     unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
-    results += [_of_unopened(name, step, deadline + grace, now) for name, step in unopened]
+    for name, step in unopened:
+        until = step.times.get(StepPhase.SUCCEEDED, now) + deadline + grace
+        results.append(_wait_or_late(f"round {name} of its input, which is not open yet", until, now))
     results.sort(key=lambda each: ("wait", "late", "go").index(each.state))
     return results[0] if results else GO
 
@@ -136,11 +138,6 @@ def _of_round(
         patience += max(timedelta(seconds=round_.definition.deadline), MIN_ATTEST_TIME)
     until = begun + patience if begun < latest - patience else latest  # in this order nothing overflows
     return _wait_or_late(f"round {round_.id} of its input", until, now)
-
-
-def _of_unopened(name: str, step: StepRun, patience: timedelta, now: datetime) -> InputReadiness:
-    since = step.times.get(StepPhase.SUCCEEDED, now)
-    return _wait_or_late(f"round {name} of its input, which is not open yet", since + patience, now)
 
 
 def _wait_or_late(what: str, until: datetime, now: datetime) -> InputReadiness:

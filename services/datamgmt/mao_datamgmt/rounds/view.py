@@ -17,6 +17,8 @@ from mao_shared.store import Check, Stored
 
 from .peer_records import current_attestations
 
+MAX_EXTENSIONS = 3  # resets of a round after which it gets no more time, so that it cannot go on for ever
+
 
 class RoundIndex:
     """The mirror of all rounds, by dataset. Made before others subscribe to the mirror."""
@@ -62,9 +64,6 @@ class RoundIndex:
         if removed is not None:
             for notify in self._on_removed:
                 notify(removed.record)
-
-
-MAX_EXTENSIONS = 3  # resets of a round after which it gets no more time, so that it cannot go on for ever
 
 
 @dataclass(slots=True)

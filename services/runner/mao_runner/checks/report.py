@@ -24,7 +24,7 @@ ENGINE_OWN = (
     "/sbin/docker-init",
     "/usr/sbin/docker-init",
 )
-BYTECODE = ("/__pycache__", ".pyc")  # Python does without where it cannot write it, and says nothing
+BYTECODE = ("/__pycache__", ".pyc")  # Python silently does without it if it cannot be written
 NAMED_PATHS = 20
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 InputText = Annotated[str, Field(max_length=1024**2)]
@@ -43,11 +43,9 @@ FindingName = Literal[
 
 
 class CheckRequest(Record):
-    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name, as its
-    input.
+    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name.
 
-    `network` and `privileges` as a tool's record has them: what the image is tried with. No image gets the
-    engine's socket to be tried.
+    `network` and `privileges` are those of a tool's record. The engine's socket is never granted.
     """
 
     image: Image
@@ -60,7 +58,7 @@ class CheckRequest(Record):
     privileges: Privileges = Field(default_factory=Privileges)
     timeout: Seconds = Field(default=60, gt=0, le=3600)
     once: bool = Field(
-        default=False, description="No second trial, which shows what it tries to write elsewhere"
+        default=False, description="Skip the second trial, which shows what it tries to write elsewhere"
     )
     pull: Pull = "missing"
 
@@ -68,12 +66,12 @@ class CheckRequest(Record):
     @classmethod
     def _without_socket(cls, asked: Privileges) -> Privileges:
         if asked.docker_socket:
-            raise ValueError("a check gives no image the engine's socket: leave 'docker_socket' out")
+            raise ValueError("a check never grants the engine's socket: omit 'docker_socket'")
         return asked
 
 
 class CheckFinding(Record):
-    """One thing that was looked at, in words; `advice` when it is not as it should be, or could be better."""
+    """The result of one check; `advice` if it failed or could be better."""
 
     name: FindingName
     ok: bool
@@ -82,8 +80,8 @@ class CheckFinding(Record):
 
 
 class CheckReport(Record):
-    """What a check has found. `written`: files under /usr/src/app/data; `tried`: paths elsewhere that it
-    could not write to as the user it ran as, seen in a second trial that was allowed to."""
+    """The result of checking an image. `written`: files under /usr/src/app/data; `tried`: other paths that it
+    tried to write without permission, as seen in a second trial that had it."""
 
     image: str
     compliant: bool
@@ -98,10 +96,10 @@ class CheckReport(Record):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a container did. `container` is None when it could not be started (`refusal` says why).
+    """What a container did. `container` is None if it could not be started (`refusal` says why).
 
-    `tried`: see `CheckReport`; None where there was no second trial. `probed`: the exit code of that one;
-    None where it had to be stopped.
+    `tried`: see `CheckReport`; None without second trial. `probed`: exit code of the second trial; None if it
+    had to be stopped.
     """
 
     container: Container | None
@@ -119,7 +117,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The image that is tried. `pins`: this node's pipelines that use its name → what they have pinned."""
+    """The image that is checked. `pins`: this node's pipelines that use its name → the digest they pinned."""
 
     image: ResolvedImage
     config: ImageConfig
@@ -160,7 +158,7 @@ def failed_finding(name: FindingName, detail: str, advice: str | None) -> CheckF
 
 
 def _same_image(subject: Subject) -> list[CheckFinding]:
-    """Pipelines run what was pinned when they were enrolled, whatever the tag means by now."""
+    """Pipelines run what was pinned at enrolment, whatever the tag names now."""
     others = sorted(name for name, pinned in subject.pins.items() if pinned != subject.image.pinned)
     if not others:
         return []
@@ -169,15 +167,15 @@ def _same_image(subject: Subject) -> list[CheckFinding]:
         CheckFinding(
             name="same-image",
             ok=True,
-            detail=f"runs of {named} use another build under this name: {subject.pins[others[0]]}",
-            advice="Let them use the one that was tried here: "
+            detail=f"runs of {named} use another image of this name: {subject.pins[others[0]]}",
+            advice="To use the image that was checked here: "
             + "; ".join(f"maoctl pipeline enrol {name}" for name in others),
         )
     ]
 
 
 def _layout(config: ImageConfig) -> list[CheckFinding]:
-    """What the mounts of a run hide or undo of what the image declares."""
+    """What the mounts of a run hide of the image."""
     hidden = [
         f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_DATA) else None,
         f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_INPUT) else None,
@@ -191,8 +189,8 @@ def _layout(config: ImageConfig) -> list[CheckFinding]:
         CheckFinding(
             name="image-layout",
             ok=True,
-            detail=f"{each}, and in a run that folder holds the dataset, not what the image has there",
-            advice=f"Keep the program elsewhere, such as /usr/src/app, and only results in {TOOL_DATA}.",
+            detail=f"{each}, but in a run that folder has the dataset, not the files of the image",
+            advice=f"Put the program elsewhere, such as /usr/src/app, and only results in {TOOL_DATA}.",
         )
         for each in hidden
         if each
@@ -203,8 +201,8 @@ def _layout(config: ImageConfig) -> list[CheckFinding]:
                 CheckFinding(
                     name="image-layout",
                     ok=True,
-                    detail=f"it declares a VOLUME {volume}, which is empty at each run and goes with it",
-                    advice=f"Write what is to stay to {TOOL_DATA}, and scratch files to /tmp.",
+                    detail=f"it declares a VOLUME {volume}, which is empty in each run and removed after it",
+                    advice=f"Write results to {TOOL_DATA}, and temporary files to /tmp.",
                 )
             )
     return found
@@ -215,13 +213,13 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 _START_ADVICE = (
-    "Check the image's entry point and command; whether the engine starts containers at all tells: "
+    "Check the image's entry point and command. To see whether the engine starts containers at all: "
     "docker run --rm IMAGE."
 )
 
 
 def judge_trial(trial: Trial) -> list[CheckFinding]:
-    """What a trial shows about a tool."""
+    """The findings of a trial."""
     if trial.container is None:
         return [failed_finding("ends", trial.refusal, _START_ADVICE)]
     kept = f"with {', '.join(trial.capabilities)}" if trial.capabilities else "without capabilities"
@@ -238,17 +236,17 @@ def judge_trial(trial: Trial) -> list[CheckFinding]:
 def _ending(trial: Trial, container: Container) -> list[CheckFinding]:
     if trial.timed_out:
         detail = f"still ran after {trial.timeout:g} s"
-        advice = "Let it end by itself, and read nothing from a terminal; or check with a longer timeout."
+        advice = "Make it end by itself without reading from a terminal; or check with a longer timeout."
         return [
             failed_finding("ends", detail, advice),
-            failed_finding("unattended", "cannot be told before it ends", None),
+            failed_finding("unattended", "unknown until it ends", None),
         ]
     code = container.exit_code
     ends = CheckFinding(name="ends", ok=True, detail="ended by itself")
     alone = CheckFinding(name="unattended", ok=code == 0, detail="ran with stdin closed and no terminal")
     if code == 0:
         return [ends, alone, CheckFinding(name="exit-code", ok=True, detail="exited with 0")]
-    advice = "Its log says why. It runs as an ordinary user, without capabilities, and with stdin closed."
+    advice = "See its log. It runs as an ordinary user, without capabilities, and with stdin closed."
     alone = alone.model_copy(update={"detail": "did not succeed with stdin closed and no terminal"})
     return [ends, alone, failed_finding("exit-code", f"exited with {code}", advice)]
 
@@ -261,21 +259,21 @@ def _writes_data(trial: Trial) -> CheckFinding:
     )
 
 
-_ELSEWHERE_ADVICE = f"Write results to {TOOL_DATA} and scratch files to /tmp; all else is lost when it ends."
+_ELSEWHERE_ADVICE = (
+    f"Write results to {TOOL_DATA} and temporary files to /tmp; everything else is lost when it ends."
+)
 
 
 def _writes_only_data(trial: Trial) -> CheckFinding:
     if not trial.elsewhere:
-        return CheckFinding(
-            name="writes-only-data", ok=True, detail=f"wrote nowhere else than {TOOL_DATA} and /tmp"
-        )
+        return CheckFinding(name="writes-only-data", ok=True, detail=f"wrote only to {TOOL_DATA} and /tmp")
     return failed_finding("writes-only-data", f"wrote to {_list_paths(trial.elsewhere)}", _ELSEWHERE_ADVICE)
 
 
 def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[CheckFinding]:
-    """A tool that goes on without what it could not write complies; the operator is told all the same.
+    """A tool that continues without what it could not write complies; it is reported all the same.
 
-    So is what cannot be told: of a tool that refuses to run as root, the second trial shows nothing.
+    So is an inconclusive second trial: a tool that refuses to run as root shows nothing.
     """
     if trial.tried is None:
         return []
@@ -283,12 +281,12 @@ def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> 
         if trial.probed in (0, exit_code):
             return []
         ended = "had to be stopped" if trial.probed is None else f"exited with {trial.probed}"
-        detail = f"cannot be told: its second trial, as root, {ended}"
+        detail = f"unknown: its second trial, as root, {ended}"
         advice = "If it refuses to run as root, see in its documentation where it keeps caches and locks."
         return [CheckFinding(name="tried-elsewhere", ok=True, detail=detail, advice=advice)]
-    detail = f"as {trial.user} it could not write to {_list_paths(trial.tried)}, where it tries to"
+    detail = f"as {trial.user} it tried and failed to write to {_list_paths(trial.tried)}"
     advice = (
-        "Give it a cache or working folder below /tmp (its WORKDIR, an option, or --env such as "
+        "Set its cache or working folder to one below /tmp (its WORKDIR, an option, or --env such as "
         f"XDG_CACHE_HOME=/tmp), and {TOOL_DATA} for results."
     )
     return [CheckFinding(name="tried-elsewhere", ok=complies, detail=detail, advice=advice)]
@@ -300,9 +298,9 @@ def _list_paths(paths: Sequence[str]) -> str:
 
 
 def stray_paths(changed: Iterable[str]) -> list[str]:
-    """Of the paths that differ from the image, those a tool should not have touched.
+    """Of the paths that differ from the image, those that a tool must not change.
 
-    A folder is listed with what changed in it, and mount points with their parents; only the deepest count.
+    Changed files are listed with their folders, mount points with their parents; only the deepest count.
     """
     paths = sorted(set(changed))
     parents = {path.rpartition("/")[0] for path in paths}
@@ -310,8 +308,7 @@ def stray_paths(changed: Iterable[str]) -> list[str]:
 
 
 def tried_paths(changed: Iterable[str], written: Iterable[str]) -> list[str]:
-    """Of the paths that differ after a trial that might write anywhere, those the first trial could not
-    write to."""
+    """The paths that the second trial wrote to, and the first one could not."""
     known = set(written)
     return [
         path

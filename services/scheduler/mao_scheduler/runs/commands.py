@@ -27,10 +27,10 @@ from mao_shared.web.dependencies import Attempt
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs a list call asks for; None means any. `since`, `until`: see `RunQuery`.
+    """Which runs a list call selects; None means any. `since`, `until`: see `RunQuery`.
 
-    `ticks`: the schedule itself, as far as it is there. Where it meets another one of its pipeline the run
-    bears the other's name and is this one's all the same.
+    `ticks`: the schedule itself, if it exists. A tick that it shares with another schedule has one run, which
+    may name the other schedule.
     """
 
     pipeline: str | None = None
@@ -42,7 +42,7 @@ class RunFilter:
     ticks: Schedule | None = None
 
     def query(self) -> RunQuery:
-        """The same for a listing; a job's pipeline is known, and is what the index goes by."""
+        """The filter as a query; the index goes by pipeline, which is known for a job."""
         pipeline = self.pipeline
         if pipeline is None and self.ticks is not None:
             pipeline = self.ticks.pipeline
@@ -50,41 +50,40 @@ class RunFilter:
         return RunQuery(pipeline, self.phase, self.since, self.until, self if narrowed else None)
 
     def __call__(self, run: Run | IndexedRun) -> bool:
-        return self.trigger in (None, run.trigger) and (
-            self.schedule in (None, run.schedule) or self._shares(run)
-        )
-
-    def _shares(self, run: Run | IndexedRun) -> bool:
-        own, tick = self.ticks, run.scheduled_for
+        if self.trigger not in (None, run.trigger):
+            return False
+        if self.schedule in (None, run.schedule):
+            return True
+        own, tick = self.ticks, run.scheduled_for  # else the run may be of a tick that both share
         if own is None or tick is None or run.covers is not None or run.schedule is None:
             return False
         return run.pipeline == own.pipeline and tick > own.created_at and is_tick(own, tick)
 
 
 class RunCommands:
-    """The verbs on runs of one node."""
+    """Commands on the runs of one node."""
 
     def __init__(
-        self, mirror: Mirror[Run], records: RunRecords, enrolled: EnrolmentLookup, clock: Clock
+        self, mirror: Mirror[Run], records: RunRecords, enrolments: EnrolmentLookup, clock: Clock
     ) -> None:
         self._mirror = mirror
         self._records = records
-        self._enrolled = enrolled
+        self._enrolments = enrolments
         self._clock = clock
 
     async def get(self, run_id: str) -> Stored[Run]:
-        """The run; raises NotFound `unknown-run`."""
+        """The run; raises NotFound (`unknown-run`)."""
         stored = await self._records.get(run_id)
         if stored is None:
             raise NotFound(
                 f"There is no run {run_id!r} on this node.",
                 code="unknown-run",
-                next="List the runs with 'maoctl run list'; old ones are removed after a while.",
+                next="List the runs with 'maoctl run list'; old ones are removed by retention.",
             )
         return stored
 
     async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
-        """Newest first. A filtered page may hold fewer than `limit` and still have a `cursor`."""
+        """Newest first. With a filter, a page may have fewer than `limit` runs although more follow."""
         page = await list_newest(self._records, limit, cursor, wanted.query())
         unreadable = [
             each.model_copy(update={"name": self._records.name(each.key)})
@@ -94,8 +93,8 @@ class RunCommands:
         return Listing(items=found, cursor=page.cursor, unreadable=unreadable)
 
     async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
-        """A run by hand, named after the attempt. Raises NotFound or Conflict for the pipeline."""
-        enrolment = (await self._enrolled.require(request.name)).record
+        """Creates a manual run, named after the attempt. Raises NotFound or Conflict for the pipeline."""
+        enrolment = (await self._enrolments.require(request.name)).record
         run = queued_run(
             manual_run_id(request.name, attempt.at, attempt.token),
             enrolment,
@@ -107,7 +106,7 @@ class RunCommands:
         return await self._create(run)
 
     async def retry(self, run_id: str, attempt: Attempt, request_id: str | None) -> Stored[Run]:
-        """A new run with what the enrolment says now, for the same tick. Raises Conflict (`run-active` …)."""
+        """Creates a run for the same tick with the current enrolment. Raises Conflict (`run-active`, …)."""
         old = (await self.get(run_id)).record
         if old.phase not in RUN_ENDED:
             raise Conflict(
@@ -117,13 +116,13 @@ class RunCommands:
             )
         if old.reproduces is not None:
             raise Conflict(
-                f"The run {run_id} reproduces another one and is not retried.",
+                f"The run {run_id} is a reproduction and cannot be retried.",
                 code="run-is-reproduction",
                 next=f"Reproduce the original again: maoctl run reproduce {old.reproduces.run}",
             )
         run = queued_run(
             manual_run_id(old.pipeline, attempt.at, attempt.token),
-            (await self._enrolled.require(old.pipeline)).record,
+            (await self._enrolments.require(old.pipeline)).record,
             self._clock.now(),
             "retry",
             scheduled_for=old.scheduled_for,
@@ -136,54 +135,55 @@ class RunCommands:
     async def reproduce(
         self, run_id: str, step: str | None, attempt: Attempt, request_id: str | None
     ) -> Stored[Run]:
-        """See `reproduction` and `check_agreed`; a step can be reproduced while its run goes on.
+        """Creates a run that repeats a published step, also while its run continues.
 
-        Raises NotFound or Conflict for a pipeline that this node takes no part in any more: the runner would
-        not run it.
+        Raises what `reproduction_of` and `check_agreed` raise, and NotFound or Conflict if this node is no
+        longer enrolled in the pipeline: the runner would refuse it.
         """
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
         made = reproduction_of(name, old, step, self._clock.now(), request_id)
-        check_agreed(made.steps[0].spec.asked(), (await self._enrolled.require(old.pipeline)).record)
+        check_agreed(made.steps[0].spec.asked(), (await self._enrolments.require(old.pipeline)).record)
         return await self._create(made)
 
     async def _create(self, run: Run) -> Stored[Run]:
         revision = await self._records.create(run.id, run)
         if revision is None:
-            return await self.get(run.id)  # made by an earlier request of the same attempt
+            return await self.get(run.id)  # created by an earlier request of the same attempt
         self._mirror.note(run.id, run, revision)
         return Stored(run, revision)
 
     async def cancel(self, run_id: str, reason: str) -> Stored[Run]:
-        """Asks for the end of a run; asking again changes nothing. Raises Conflict `run-ended`."""
-        while True:
-            stored = await self.get(run_id)
-            run = stored.record
+        """Requests the end of a run; idempotent. Raises Conflict (`run-ended`)."""
+
+        def request_cancel(run: Run) -> Run | None:
             if run.cancel is not None or run.phase is RunPhase.CANCELLED:
-                return stored
+                return None
             if run.phase in RUN_ENDED:
                 raise Conflict(
                     f"The run {run_id} has ended already: {run.phase}.",
                     code="run-ended",
-                    next=f"Look at it with 'maoctl run show {run_id}'.",
+                    next=f"See it with 'maoctl run show {run_id}'.",
                 )
-            wish = CancelRequest(requested_at=self._clock.now(), reason=reason)
-            cancelled = run.model_copy(update={"cancel": wish})
-            revision = await self._records.replace(run_id, cancelled, stored.revision)
-            if revision is not None:
-                self._mirror.note(run_id, cancelled, revision)
-                return Stored(cancelled, revision)
+            request = CancelRequest(requested_at=self._clock.now(), reason=reason)
+            return run.model_copy(update={"cancel": request})
+
+        stored = await self._records.update(run_id, request_cancel)
+        if stored is None:
+            return await self.get(run_id)  # raises NotFound
+        self._mirror.note(run_id, stored.record, stored.revision)
+        return stored
 
     async def follow(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
-        """The run at every change after revision `seen`, up to and with its end (or removal).
+        """The run at every change after revision `seen`, up to and including its end (or removal).
 
-        It ends too when the record can no longer be read: who follows asks again, and is told why.
+        It also stops when the record can no longer be read; a new request then gets the error.
         """
         while True:
             stored = await self._records.find(run_id)
             if stored is None:
                 return
-            if stored.revision != seen:  # also where `seen` is of another store, or made up
+            if stored.revision != seen:  # also if `seen` is of another store, or invented
                 yield stored
                 seen = stored.revision
             if stored.record.phase in RUN_ENDED:
@@ -217,11 +217,11 @@ def reproduction_of(
 ) -> Run:
     """A queued run of one step, with the image, command, commits and tick of the original.
 
-    It is not published and holds no dataset, so it does not wait for other runs. Raises NotFound
+    It is not published and holds no dataset, so it waits for no other run. Raises NotFound
     (`unknown-step`), InvalidInput (`step-needed`) or Conflict (`nothing-to-reproduce`).
     """
     step = _require_snapshot(old, _step_to_reproduce(old, step_name))
-    spec = step.spec.model_copy(update={"retry": Retry()})  # somebody waits for the answer
+    spec = step.spec.model_copy(update={"retry": Retry()})  # somebody waits for the result
     fresh = StepRun(spec=spec, base_commit=step.base_commit, input_commit=step.input_commit)
     original = Original(run=old.id, step=spec.name, snapshot=step.snapshot or "", attempt=step.attempt)
     return Run(
@@ -269,11 +269,11 @@ def _require_snapshot(run: Run, step: StepRun) -> StepRun:
 
 
 def check_agreed(asked: list[str], enrolment: Enrolment) -> None:
-    """What went beyond the hardened default then has to be agreed to now; raises Conflict `not-agreed`."""
-    lacking = [word for word in asked if word not in enrolment.agreed]
-    if lacking:
+    """Raises Conflict (`not-agreed`) for privileges that the enrolment does not agree to any more."""
+    missing = [word for word in asked if word not in enrolment.agreed]
+    if missing:
         raise Conflict(
-            f"The step needs what this node does not agree to any more: {', '.join(lacking)}.",
+            f"The step needs privileges that this node no longer agrees to: {', '.join(missing)}.",
             code="not-agreed",
-            next=f"Agree to it again: maoctl pipeline enrol {enrolment.pipeline} --agree '{lacking[0]}'",
+            next=f"Agree to it again: maoctl pipeline enrol {enrolment.pipeline} --agree '{missing[0]}'",
         )

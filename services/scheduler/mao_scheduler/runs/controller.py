@@ -18,13 +18,13 @@ from .turns import ActiveRuns, Turns
 
 log = get_logger(__name__)
 
-TURN_RETRY = 1.0  # seconds to look again at a turn that is not as it was known
+TURN_RETRY = 1.0  # seconds until a turn is read again that is not as it was known
 
 
 class RunController:
-    """Reconciles the runs of a mirror that keeps the active ones. `run` works until cancelled.
+    """Reconciles the active runs of a mirror.
 
-    `quiet`: work begins only while it is set, so that ticks that are due go first.
+    `no_tick_due`: runs are reconciled only while it is set, so that due ticks go first.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RunController:
         turns: Turns,
         clock: Clock,
         metrics: SchedulerMetrics,
-        quiet: asyncio.Event,
+        no_tick_due: asyncio.Event,
         conditions: Conditions | None = None,
     ) -> None:
         self.active = ActiveRuns(mirror)
@@ -41,7 +41,7 @@ class RunController:
         self._turns = turns
         self._clock = clock
         self._metrics = metrics
-        self._quiet = quiet
+        self._no_tick_due = no_tick_due
         self._controller = Controller("runs", self.reconcile, conditions=conditions).watches(mirror)
         self.active.on_freed = self._controller.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
@@ -51,43 +51,37 @@ class RunController:
         await self._controller.run()
 
     async def reconcile(self, name: str) -> float | None:
-        """Brings one run forward by one write; seconds after which to look again where no event will come."""
-        await self._quiet.wait()
+        """Advances one run by one write; seconds until it is due again, None if an event will tell."""
+        await self._no_tick_due.wait()
         stored = self._mirror.get(name)
         if stored is None:
             return None
         run = stored.record
-        beside = max(0, self.active.running(run.pipeline) - 1)
-        decision = decide(run, await self._blockers(run), self._clock.now(), beside=beside)
+        yielded = max(0, self.active.running(run.pipeline) - 1)
+        blockers: list[Run] = []
+        if run.phase is RunPhase.QUEUED:
+            blockers = self.active.blockers(run, await self._holder(run.pipeline))
+        decision = decide(run, blockers, self._clock.now(), yielded=yielded)
         if decision.yields:
             return await self._give_back(run)
         if decision.replaced and not await self._replace(decision, by=run):
             return TURN_RETRY
         if decision.run is None:
-            return decision.again
-        if decision.run.phase is RunPhase.MISSED and decision.holder is not None:
-            return await self._skip(stored, decision)
-        starts = stored.record.phase is RunPhase.QUEUED and decision.run.phase is RunPhase.RUNNING
-        takes_turn = starts and decision.run.reproduces is None
-        return await (self._start if takes_turn else self._write)(stored, decision)
-
-    async def _blockers(self, run: Run) -> list[Run]:
-        if run.phase is not RunPhase.QUEUED:
-            return []
-        return self.active.blockers(run, await self._holder(run.pipeline))
+            return decision.retry_after
+        return await self._write(stored, decision, decision.run)
 
     async def _holder(self, pipeline: str) -> str | None:
-        """Id of the run that has the turn; the turn is not read where nothing runs."""
+        """Id of the run that has the turn; not read if no run of the pipeline is running."""
         if not self.active.running(pipeline):
             return None
         holder = await self._turns.holder(pipeline)
         return self.active.last_started(pipeline) if holder is None else holder
 
     async def _give_back(self, run: Run) -> float | None:
-        """Frees the turn that a run has while it waits, once.
+        """Frees the turn of a run that waits for ground truth.
 
-        Whoever is next looks again in any case. The turn may have been freed by a write whose answer never
-        came, or by another scheduler that is gone since.
+        The next run is reconciled in any case: the turn may have been freed by a write whose response was
+        lost, or by another scheduler that has died since.
         """
         if run.reproduces is not None or await self._holder(run.pipeline) != run.id:
             return None
@@ -99,38 +93,30 @@ class RunController:
             self.active.on_freed(following)
         return None if given else TURN_RETRY
 
-    async def _skip(self, stored: Stored[Run], decision: Decision) -> float | None:
-        """A tick is missed only for a run that has the turn still, whatever another scheduler has done."""
-        assert decision.run is not None  # noqa: S101 (the caller has looked)
-        revision = await self._turns.write_while_held(decision.run, stored.revision)
+    async def _write(self, stored: Stored[Run], decision: Decision, run: Run) -> float | None:
+        """Writes the decided document: a start takes the turn, and a skipped tick depends on who holds it."""
+        starts = stored.record.phase is RunPhase.QUEUED and run.phase is RunPhase.RUNNING
+        retry_after: float | None = TURN_RETRY
+        if starts and run.reproduces is None:
+            revision = await self._turns.start(run, stored.revision)
+        elif run.phase is RunPhase.MISSED and decision.holder is not None:
+            revision = await self._turns.write_while_held(run, stored.revision)
+        else:
+            revision = await self._mirror.records.replace(run.id, run, stored.revision)
+            retry_after = decision.retry_after  # its event comes, or nothing depends on the turn
         if revision is None:
-            return TURN_RETRY
-        self._wrote(stored.record, decision.run, revision)
-        return None
-
-    async def _write(self, stored: Stored[Run], decision: Decision) -> float | None:
-        assert decision.run is not None  # noqa: S101 (the caller has looked)
-        revision = await self._mirror.records.replace(stored.record.id, decision.run, stored.revision)
-        if revision is not None:
-            self._wrote(stored.record, decision.run, revision)
-        return decision.again
-
-    async def _start(self, stored: Stored[Run], decision: Decision) -> float | None:
-        assert decision.run is not None  # noqa: S101 (the caller has looked)
-        revision = await self._turns.start(decision.run, stored.revision)
-        if revision is None:
-            return TURN_RETRY
-        self._wrote(stored.record, decision.run, revision)
-        return None
+            return retry_after
+        self._wrote(stored.record, run, revision)
+        return decision.retry_after
 
     async def _replace(self, decision: Decision, *, by: Run) -> bool:
-        """Asks the runs in the way to end; False where one is not in the way any more, perhaps."""
+        """Cancels the runs that are replaced; False if the one with the turn may have changed."""
         for name in decision.replaced:
             other = self._mirror.get(name)
             if other is None or other.record.cancel is not None:
                 continue
-            wish = CancelRequest(requested_at=self._clock.now(), reason=f"Replaced by the run {by.id}.")
-            cancelled = other.record.model_copy(update={"cancel": wish})
+            request = CancelRequest(requested_at=self._clock.now(), reason=f"Replaced by the run {by.id}.")
+            cancelled = other.record.model_copy(update={"cancel": request})
             if name == decision.holder:
                 revision = await self._turns.write_while_held(cancelled, other.revision)
             else:

@@ -18,19 +18,16 @@ from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 MAX_BACKOFF = 86400.0  # seconds
 
-MAX_YIELDED = (
-    1000  # runs of a pipeline that wait for rounds or catch up with them, beside the one at its turn
-)
+MAX_YIELDED = 1000  # runs of a pipeline without turn: they wait for ground truth or catch up
 
-FULL_RETRY = 30.0  # seconds until it is asked again whether there are fewer of them
-YIELD_RETRY = 1.0  # seconds until it is asked again whether a step that reads ground truth has to wait
+FULL_RETRY = 30.0  # seconds until their number is checked again
+YIELD_RETRY = 1.0  # seconds until it is checked again whether a step has to wait for ground truth
 
 
 def must_yield(run: Run) -> bool:
-    """Whether a run has to wait before a step that reads ground truth, as the data manager says.
+    """Whether a run waits before a step that reads ground truth, according to the data manager.
 
-    For its round, for its dataset behind others that waited for theirs, for room on the disk: whatever it is,
-    the observations of the next ticks do not wait with it.
+    Whatever the reason (its round, its dataset, disk space), the observations of the next ticks do not wait.
     """
     index = run.active_step()
     if index is None or not may_yield(run):
@@ -40,15 +37,19 @@ def must_yield(run: Run) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`run`: the document to write, if any. `replaced`: ids of the runs that have to be cancelled first.
+    """What to do with a run.
 
-    `again`: seconds after which to decide anew, where no event will say so. `yields`: whether the run gives
-    its turn back. `holder`: the run whose having the turn all of it rests on.
+    Attributes:
+        run: the document to write, if any.
+        replaced: ids of the runs to be cancelled first.
+        retry_after: seconds after which to decide again, if no event will tell.
+        yields: whether the run gives its turn back.
+        holder: id of the run with the turn, if the decision depends on that.
     """
 
     run: Run | None = None
     replaced: Sequence[str] = ()
-    again: float | None = None
+    retry_after: float | None = None
     yields: bool = False
     holder: str | None = None
 
@@ -56,15 +57,16 @@ class Decision:
 NOTHING = Decision()
 
 
-def decide(run: Run, blockers: Sequence[Run], now: datetime, *, beside: int = 0) -> Decision:
-    """The run's next document. `blockers`: the run at the pipeline's turn, and those that waited earlier.
+def decide(run: Run, blockers: Sequence[Run], now: datetime, *, yielded: int = 0) -> Decision:
+    """The next document of a run.
 
-    `beside`: how many more runs of the pipeline are running, which have no turn any more.
+    `blockers`: the run with the pipeline's turn, and those queued earlier. `yielded`: number of running runs
+    of the pipeline that have given their turn back.
     """
     if run.phase is RunPhase.QUEUED:
-        return _decide_queued(run, blockers, now, full=beside >= MAX_YIELDED)
+        return _decide_queued(run, blockers, now, full=yielded >= MAX_YIELDED)
     if run.phase is RunPhase.RUNNING:
-        return _decide_running(run, now, full=beside >= MAX_YIELDED)
+        return _decide_running(run, now, full=yielded >= MAX_YIELDED)
     return NOTHING
 
 
@@ -77,39 +79,35 @@ def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime, *, full: bo
     overlap = run.overlap if run.trigger == "schedule" else "queue"
     holder = other.id if other.phase is RunPhase.RUNNING else None
     if overlap != "queue" and not full and may_yield(other):
-        return Decision(again=YIELD_RETRY)
+        return Decision(retry_after=YIELD_RETRY)
     if overlap == "skip":
-        full_reason = _full_reason(full=full)
-        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}{full_reason}."
+        limit = f", and {MAX_YIELDED} earlier ones wait for ground truth" if full else ""
+        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}{limit}."
         missed = run.move(RunPhase.MISSED, finished_at=now, steps=[], missed="overlap", reason=reason)
         return Decision(missed, holder=holder)
     replaced = [each.id for each in blockers if overlap == "replace" and _replaceable(each)]
-    # Said once: to name the run that is now in the way would be a write a queued run at every end.
-    reason = f"Waits its turn: the run {other.id} of the same pipeline was there first."
+    # Written once: to name the current blocker would be one write per queued run at every end of a run.
+    reason = f"Waits for the run {other.id} of the same pipeline."
     waiting = run.model_copy(update={"reason": reason}) if run.reason is None else None
     return Decision(waiting, replaced, holder=holder)
 
 
-def _full_reason(*, full: bool) -> str:
-    return f", and {MAX_YIELDED} earlier ones wait for ground truth" if full else ""
-
-
 def _replaceable(other: Run) -> bool:
-    """What a person asked for and has not begun yet is waited for."""
-    asked_for = other.phase is RunPhase.QUEUED and other.trigger != "schedule"
-    return other.cancel is None and not asked_for
+    """A manual run that has not started is waited for, not replaced."""
+    is_manual = other.phase is RunPhase.QUEUED and other.trigger != "schedule"
+    return other.cancel is None and not is_manual
 
 
 def start_run(run: Run, now: datetime) -> Run:
-    """The run with its first step handed to the data manager."""
+    """The run as running, with its first step handed to the data manager."""
     begun = run.move(RunPhase.RUNNING, started_at=now, reason=None)
     return begun.with_step(0, begun.steps[0].move(StepPhase.PREPARING, now))
 
 
 def may_yield(run: Run) -> bool:
-    """Whether it is still open if a run at work has to wait for ground truth: its next step has not begun.
+    """Whether it is undecided if a running run has to wait for ground truth: its next step has not started.
 
-    A back-off is none of that: the run is at its tick's work, and tries again as its operator wants it.
+    A step in back-off does not count: the run is at work, and retries as its operator configured.
     """
     index = run.active_step() if run.phase is RunPhase.RUNNING else None
     if index is None or not run.steps[index].spec.reads_truth:
@@ -131,7 +129,7 @@ def _decide_running(run: Run, now: datetime, *, full: bool) -> Decision:
         return _decide_failed(run, index, now)
     if not must_yield(run):
         return NOTHING
-    return Decision(again=FULL_RETRY) if full else Decision(yields=True)
+    return Decision(retry_after=FULL_RETRY) if full else Decision(yields=True)
 
 
 def _decide_pending(run: Run, index: int, now: datetime) -> Decision:
@@ -140,23 +138,24 @@ def _decide_pending(run: Run, index: int, now: datetime) -> Decision:
         cancelled = run.with_step(index, step.move(StepPhase.CANCELLED, now))
         return Decision(_end(cancelled, RunPhase.CANCELLED, now, reason=_cancel_reason(run)))
     if step.not_before is not None and _in_backoff(step, now):
-        return Decision(again=(step.not_before - now).total_seconds())
+        return Decision(retry_after=(step.not_before - now).total_seconds())
     return Decision(run.with_step(index, step.move(StepPhase.PREPARING, now)))
 
 
 def _in_backoff(step: StepRun, now: datetime) -> bool:
-    """Whether its back-off goes on; a clock that was set back behind its beginning must not prolong it."""
-    began = step.times.get(StepPhase.PENDING, now)
-    return step.not_before is not None and began <= now < step.not_before
+    """Whether its back-off continues; a clock that was set back must not prolong it."""
+    started = step.times.get(StepPhase.PENDING, now)
+    return step.not_before is not None and started <= now < step.not_before
 
 
 def _decide_failed(run: Run, index: int, now: datetime) -> Decision:
     step = run.steps[index]
     if run.cancel is not None:
         return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancel_reason(run)))
-    if _may_retry(step):
-        again = _next_attempt(step, now)
-        return Decision(run.with_step(index, again), again=backoff(step))
+    retry = step.spec.retry
+    if step.attempt < retry.attempts and _fault(step) in retry.on:
+        retried = _next_attempt(step, now)
+        return Decision(run.with_step(index, retried), retry_after=backoff(step))
     phase = RunPhase.LOST if step.phase is StepPhase.LOST else RunPhase.FAILED
     return Decision(_end(run, phase, now, error=_failure(step)))
 
@@ -170,13 +169,8 @@ def _fault(step: StepRun) -> Fault:
 def _failure(step: StepRun) -> Failure:
     if step.error is not None:
         return step.error
-    detail = f"The step {step.spec.name!r} ended as {step.phase} without saying why."
+    detail = f"The step {step.spec.name!r} ended as {step.phase} without an error."
     return Failure(code=f"step-{step.phase}", detail=detail, fault=_fault(step))
-
-
-def _may_retry(step: StepRun) -> bool:
-    retry = step.spec.retry
-    return step.attempt < retry.attempts and _fault(step) in retry.on
 
 
 def backoff(step: StepRun) -> float:
@@ -185,9 +179,9 @@ def backoff(step: StepRun) -> float:
 
 
 def _next_attempt(step: StepRun, now: datetime) -> StepRun:
-    """The step as pending again, with nothing left of the attempt that failed but the reason to wait."""
+    """The step as pending again, without anything of the failed attempt but its error."""
     fresh = carry_unknown_fields(step, StepRun(spec=step.spec, phase=step.phase, attempt=step.attempt + 1))
-    waiting = f"Tries again after: {_failure(step).detail}"
+    waiting = f"Retries after: {_failure(step).detail}"
     not_before = now + timedelta(seconds=backoff(step))
     return fresh.move(StepPhase.PENDING, now, not_before=not_before).model_copy(update={"waiting": waiting})
 
@@ -195,7 +189,7 @@ def _next_attempt(step: StepRun, now: datetime) -> StepRun:
 def _end(
     run: Run, phase: RunPhase, now: datetime, *, error: Failure | None = None, reason: str | None = None
 ) -> Run:
-    """The run ended, with the steps that will not be run marked as skipped."""
+    """The run as ended, with steps that were not run as skipped."""
     steps = [
         step.move(StepPhase.SKIPPED, now) if step.phase is StepPhase.PENDING else step for step in run.steps
     ]
@@ -203,9 +197,11 @@ def _end(
 
 
 def _skipped_reason(run: Run) -> str | None:
-    """What a run that went well left out, and why."""
-    said = [f"Step {s.spec.name} was skipped: {s.waiting}" for s in run.steps if s.phase is StepPhase.SKIPPED]
-    return "; ".join(said) or None
+    """The steps that a successful run skipped, and why."""
+    reasons = [
+        f"Step {s.spec.name} was skipped: {s.waiting}" for s in run.steps if s.phase is StepPhase.SKIPPED
+    ]
+    return "; ".join(reasons) or None
 
 
 def _cancel_reason(run: Run) -> str:
@@ -213,13 +209,13 @@ def _cancel_reason(run: Run) -> str:
 
 
 def is_active(run: Run) -> bool:
-    """Which runs the scheduler's mirror keeps."""
+    """Whether the run has not ended; the scheduler's mirror keeps these."""
     return run.phase not in RUN_ENDED
 
 
 def may_be_active(phase: object) -> bool:
-    """Whether a run may still be at work whose record cannot be read but for its phase.
+    """Whether a run may still be active of whose record only the phase can be read.
 
-    A record without any phase is damaged: its pipeline goes on without it.
+    A record without a phase is damaged: its pipeline continues without it.
     """
     return isinstance(phase, str) and phase not in RUN_ENDED and phase != RunPhase.QUEUED

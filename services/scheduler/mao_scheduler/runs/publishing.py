@@ -17,48 +17,51 @@ from mao_scheduler.schedules.marks import TickMarks
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.errors import InvalidInput
 from mao_shared.federation import FederationStore
-from mao_shared.logs import get_logger
 from mao_shared.models import PeerRuns, Run, RunBrief
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.federation import KEPT_BRIEFS
 from mao_shared.models.schedule import Schedule
-from mao_shared.reconcile import Guard, Mirror
+from mao_shared.reconcile import Backoff, Guard, Mirror, every
 from mao_shared.runs.listing import list_newest
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Unreadable
 
-MAX_SCHEDULES = 100  # of one pipeline; more are not looked at for the next tick
+BATCH_DELAY = 1.0  # seconds in which changes are collected before they are written
+MAX_RETRY_DELAY = 30.0  # seconds between attempts while the federation does not answer
+RUNS_AT_START = 300  # runs read at the start
+LOOKUPS_PER_SLICE = 50  # runs looked up before other tasks run
+MAX_SCHEDULES = 100  # of one pipeline that are considered for its next tick
 
 
 def next_tick(schedules: Iterable[Schedule], marks: TickMarks, now: datetime) -> datetime | None:
-    """The first tick without an outcome; in the past while the timer lags."""
-    coming = []
+    """The first undecided tick; in the past while the timer lags."""
+    ticks = []
     for schedule in schedules:
         if schedule.paused:
             continue
         try:
-            coming.append(cron_of(schedule).next(marks.get(schedule.id) or now))
-        except InvalidInput:  # a zone that this machine does not know; the job says so
+            ticks.append(cron_of(schedule).next(marks.get(schedule.id) or now))
+        except InvalidInput:  # a zone unknown to this machine; the job says so
             continue
-    return min((tick for tick in coming if tick is not None), default=None)
+    return min((tick for tick in ticks if tick is not None), default=None)
 
 
 class RecentRuns:
-    """The newest runs by pipeline."""
+    """The newest runs of each pipeline."""
 
     def __init__(self) -> None:
         self._kept: defaultdict[str, dict[str, RunBrief]] = defaultdict(dict)
 
-    def take(self, run: Run) -> None:
-        """A reproduction is nobody's news."""
+    def add(self, run: Run) -> None:
+        """Adds a run, unless it is a reproduction."""
         if run.reproduces is None:
             self._put(run.pipeline, RunBrief.of(run))
 
-    def take_published(self, published: PeerRuns) -> None:
-        """What an earlier process has told; what is known already is newer."""
+    def add_published(self, published: PeerRuns) -> None:
+        """Adds what an earlier process published; runs known already are newer."""
         for brief in published.runs:
             if brief.id not in self._kept[published.pipeline]:
                 self._put(published.pipeline, brief)
@@ -70,12 +73,12 @@ class RecentRuns:
             del kept[min(kept)]  # ids begin with the time
 
     def of(self, pipeline: str) -> list[RunBrief]:
-        """The newest first."""
+        """The runs of a pipeline, newest first."""
         kept = self._kept.get(pipeline, {})
         return [kept[name] for name in sorted(kept, reverse=True)]
 
     def unfinished(self) -> list[str]:
-        """Ids of runs that had not ended when they were last seen."""
+        """Ids of runs that had not ended when last seen."""
         runs = (brief for kept in self._kept.values() for brief in kept.values())
         return [brief.id for brief in runs if brief.phase not in RUN_ENDED]
 
@@ -83,16 +86,8 @@ class RecentRuns:
         self._kept.clear()
 
 
-log = get_logger(__name__)
-
-BATCH_DELAY = 1.0  # seconds between writes of the same pipeline
-MAX_RETRY_DELAY = 30.0  # seconds between attempts while the federation does not answer
-RUNS_AT_START = 300  # runs read at the start
-LOOKUPS_PER_SLICE = 50  # names looked up before others get their turn
-
-
 class RunPublisher:
-    """`run` works until cancelled; the mirrors have to run beside it."""
+    """Publishes the changes in the mirrors, which have to run beside it."""
 
     def __init__(
         self,
@@ -107,6 +102,7 @@ class RunPublisher:
         conditions: Conditions | None = None,
         unreadable: Unreadable | None = None,
     ) -> None:
+        self._conditions = conditions
         self._guard = Guard("publishing", conditions)
         self._node = node
         self._runs = runs
@@ -126,7 +122,7 @@ class RunPublisher:
         schedules.subscribe(self._schedule_changed)
         enrolments.subscribe(self._pipeline_changed)
         if isinstance(federation, FederationStore):
-            federation.on_switch(self._begin_again)
+            federation.on_switch(self._reload)
 
     def _run_changed(self, name: str) -> None:
         self._changed.add(name)
@@ -134,7 +130,7 @@ class RunPublisher:
 
     def _schedule_changed(self, name: str) -> None:
         stored = self._schedules.get(name)
-        if stored is None:  # whose it was is not known any more
+        if stored is None:  # its pipeline is no longer known
             self._stale.update(pipeline for pipeline, _ in self._enrolments.items())
         else:
             self._stale.add(stored.record.pipeline)
@@ -144,51 +140,48 @@ class RunPublisher:
         self._stale.add(name)
         self._hint.set()
 
-    def _begin_again(self) -> None:
+    def _reload(self) -> None:
         self._loaded = False
         self._hint.set()
-
-    @property
-    def _alone(self) -> bool:
-        """Whether there is nobody to tell."""
-        if isinstance(self._federation, FederationStore):
-            return self._federation.is_own
-        return self._federation is self._records.store
 
     async def run(self) -> None:
         for mirror in (self._runs, self._schedules, self._enrolments):
             await mirror.synced.wait()
-        self._hint.set()
-        pause = BATCH_DELAY
-        while True:
-            await self._hint.wait()
-            await asyncio.sleep(pause)
-            self._hint.clear()
-            try:
-                await self.publish()
-            except Exception as error:  # noqa: BLE001 (it is tried again, whatever it was)
-                if isinstance(error, Unavailable):
-                    log.warning("publishing.failed", error=error.detail)
-                else:
-                    self._guard.failed("", error)
-                pause = min(MAX_RETRY_DELAY, pause * 2)
-                self._hint.set()
-            else:
-                self._guard.worked("")
-                pause = BATCH_DELAY
-                if any(map(self._guard.is_failing, self._stale)):
-                    asyncio.get_running_loop().call_later(MAX_RETRY_DELAY, self._hint.set)
+        await every(
+            None,
+            self._publish_changes,
+            name="publishing",
+            wake=self._hint,
+            debounce=BATCH_DELAY,
+            conditions=self._conditions,
+            away=Backoff(BATCH_DELAY, MAX_RETRY_DELAY),
+            failing=Backoff(BATCH_DELAY, MAX_RETRY_DELAY),
+        )
+
+    async def _publish_changes(self) -> float | None:
+        await self.publish()
+        return MAX_RETRY_DELAY if any(map(self._guard.is_failing, self._stale)) else None
 
     async def publish(self) -> None:
-        """Writes what has changed; what could not be written is tried again by the next call."""
+        """Writes all changes; those that fail are retried by the next call."""
         if not self._loaded:
-            await self._federation.get(self._published.prefix)  # it knows whose it is from its first call on
-        if self._alone:
-            self._forget()
+            await self._federation.get(
+                self._published.prefix
+            )  # only after a first call is it known whose store it is
+        if isinstance(self._federation, FederationStore):
+            is_solo = self._federation.is_own
+        else:
+            is_solo = self._federation is self._records.store
+        if is_solo:  # there are no other nodes
+            self._loaded = False
+            self._briefs.forget()
+            self._changed.clear()
+            self._stale.clear()
+            self._guard.keep(set())
             return
         if not self._loaded:
             await self._load()
-        await self._look_up()
+        await self._read_changed_runs()
         for pipeline in list(self._stale):
             if self._guard.waits(pipeline):
                 continue
@@ -202,51 +195,44 @@ class RunPublisher:
             if self._guard.is_failing(pipeline):
                 self._stale.add(pipeline)
 
-    def _forget(self) -> None:
-        self._loaded = False
-        self._briefs.forget()
-        self._changed.clear()
-        self._stale.clear()
-        self._guard.keep(set())
-
     async def _load(self) -> None:
-        """What was published, brought up to date; what this node no longer takes part in is taken back."""
+        """Reads what was published before, and marks all of it for an update."""
         recent = await list_newest(self._records, RUNS_AT_START)
         for stored in recent.items:
-            self._briefs.take(stored.record)
+            self._briefs.add(stored.record)
         for published in (await self._published.page()).items:
-            self._briefs.take_published(published.record)
+            self._briefs.add_published(published.record)
             self._stale.add(published.record.pipeline)
         self._changed.update(self._briefs.unfinished())
         self._stale.update(pipeline for pipeline, _ in self._enrolments.items())
         self._loaded = True
 
-    async def _look_up(self) -> None:
+    async def _read_changed_runs(self) -> None:
         for number, name in enumerate(list(self._changed)):
             stored = self._runs.get(name) or await self._records.find(name)
             self._changed.discard(name)
             if stored is not None:
-                self._briefs.take(stored.record)
+                self._briefs.add(stored.record)
                 self._stale.add(stored.record.pipeline)
             if number % LOOKUPS_PER_SLICE == LOOKUPS_PER_SLICE - 1:
                 await asyncio.sleep(0)
 
     async def _write(self, pipeline: str) -> None:
         enrolment = self._enrolments.get(pipeline)
-        there = await self._published.store.get(self._published.prefix + pipeline)
+        existing = await self._published.store.get(self._published.prefix + pipeline)
         if enrolment is None:
-            if there is not None:
-                await self._published.delete(pipeline, there.revision)
+            if existing is not None:
+                await self._published.delete(pipeline, existing.revision)
             return
-        told = self._told(pipeline, enrolment.record)
-        if there is None:
-            written = await self._published.create(pipeline, told)
+        record = self._peer_runs(pipeline, enrolment.record)
+        if existing is None:
+            written = await self._published.create(pipeline, record)
         else:
-            written = await self._published.replace(pipeline, told, there.revision)
-        if written is None:  # another process of ours that is about to end; ours is the later word
+            written = await self._published.replace(pipeline, record, existing.revision)
+        if written is None:  # written by an earlier process of this node that is about to end
             self._pipeline_changed(pipeline)
 
-    def _told(self, pipeline: str, enrolment: Enrolment) -> PeerRuns:
+    def _peer_runs(self, pipeline: str, enrolment: Enrolment) -> PeerRuns:
         now = self._clock.now()
         schedules = (stored.record for _, stored in self._schedules.items())
         own = [schedule for schedule in schedules if schedule.pipeline == pipeline][:MAX_SCHEDULES]

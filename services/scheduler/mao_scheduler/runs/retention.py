@@ -37,17 +37,17 @@ from mao_shared.store import Records
 
 log = get_logger(__name__)
 R = TypeVar("R")
-RUNS_PER_PAGE = 100  # documents read in one go
-INDEX_PER_PAGE = 500  # of the index
+RUNS_PER_PAGE = 100  # documents per page
+INDEX_PER_PAGE = 500  # index entries per page
 FIRST_DELAY = 60.0  # seconds after the start
 _BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """`keep_runs`: ended runs kept a pipeline (missed ones counted apart). `keep_for`: their age at most.
+    """`keep_runs`: ended runs kept per pipeline, missed ones counted separately; `keep_for`: their age.
 
-    `settle_after`: how long a run has to have ended before it becomes history.
+    `settle_after`: time after its end when a run becomes history.
     """
 
     keep_runs: int
@@ -57,10 +57,10 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """What the choice needs to know of a run.
+    """What retention needs to know of a run.
 
-    `tick`: the one that has this record; none for a run by hand, whatever time that is for. `past`: where it
-    is history.
+    `tick`: the tick that has this record; None for a manual run, whatever time it is for. `past`: its index
+    entry if it is history.
     """
 
     name: str
@@ -75,7 +75,7 @@ class EndedRun:
 def expired_runs(
     runs: Iterable[EndedRun], undecided: Mapping[str, datetime], policy: RetentionPolicy, now: datetime
 ) -> list[EndedRun]:
-    """The runs that may go. `undecided`: see `undecided_since`."""
+    """Pure: the runs to remove. `undecided`: see `undecided_since`."""
     groups: defaultdict[tuple[str, bool], list[EndedRun]] = defaultdict(list)
     for run in runs:
         groups[run.pipeline, run.missed].append(run)
@@ -88,7 +88,7 @@ def expired_runs(
 
 
 def is_undecided(run: EndedRun, undecided: Mapping[str, datetime]) -> bool:
-    """Whether a schedule may still decide the run's tick: pure."""
+    """Pure: whether a schedule may still decide the run's tick."""
     since = undecided.get(run.pipeline)
     return run.tick is not None and since is not None and run.tick > since
 
@@ -96,9 +96,9 @@ def is_undecided(run: EndedRun, undecided: Mapping[str, datetime]) -> bool:
 def undecided_since(
     schedules: Iterable[Schedule], decided: Mapping[str, datetime], now: datetime
 ) -> dict[str, datetime]:
-    """For pipelines with ticks that are due and not known to be decided: the moment after which these lie.
+    """Pure: for pipelines with due ticks not known to be decided, the time after which these ticks are.
 
-    Pure. `decided`: the stored marks. Two schedules of a pipeline that meet in a tick share its run.
+    `decided`: the stored marks. Schedules of a pipeline that share a tick share its run.
     """
     found: dict[str, datetime] = {}
     for schedule in schedules:
@@ -111,13 +111,13 @@ def undecided_since(
 def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
     try:
         following = cron_of(schedule).next(after)
-    except Exception:  # noqa: BLE001 (say a zone that this machine no longer knows: nobody can tell)
+    except Exception:  # noqa: BLE001 (such as a zone unknown to this machine: it may be behind)
         return True
     return following is not None and following <= decidable_until(schedule, now)
 
 
 def newest_ticks(gone: Iterable[EndedRun]) -> dict[str, datetime]:
-    """The newest ticks by pipeline that were run and whose records go: pure."""
+    """Pure: by pipeline, the newest tick that was run and whose record is removed."""
     found: dict[str, datetime] = {}
     for run in gone:
         if run.tick is not None and not run.missed:
@@ -126,21 +126,18 @@ def newest_ticks(gone: Iterable[EndedRun]) -> dict[str, datetime]:
 
 
 class RunRetention:
-    """Does both every `interval` seconds, and stands back while `quiet` is not set.
-
-    `run` works until cancelled.
-    """
+    """Moves and removes runs every `interval` seconds; waits while `no_tick_due` is not set."""
 
     def __init__(
         self,
         runs: RunRecords,
         schedules: Records[Schedule],
         ticks: Records[TickMark],
-        memory: TickHistory,
+        tick_history: TickHistory,
         policy: RetentionPolicy,
         interval: float,
         clock: Clock,
-        quiet: asyncio.Event,
+        no_tick_due: asyncio.Event,
         conditions: Conditions | None = None,
     ) -> None:
         self._conditions = conditions
@@ -148,29 +145,31 @@ class RunRetention:
         self._runs = runs
         self._schedules = schedules
         self._ticks = ticks
-        self._memory = memory
+        self._tick_history = tick_history
         self._policy = policy
         self._interval = interval
         self._clock = clock
-        self._quiet = quiet
+        self._no_tick_due = no_tick_due
         self._failing: set[str] = set()
 
     async def run(self) -> None:
-        await asyncio.sleep(min(FIRST_DELAY, self._interval))
-        await every(self._interval, self._sweep, name="retention", conditions=self._conditions)
+        async def step() -> None:
+            await self.sweep()
 
-    async def _sweep(self) -> None:
-        await self.sweep()
+        first = min(FIRST_DELAY, self._interval)
+        await every(self._interval, step, name="retention", initial_delay=first, conditions=self._conditions)
 
     async def sweep(self) -> int:
-        """How many runs were removed. What one run or pipeline cannot do keeps no other from it."""
+        """Number of runs removed. A failing run or pipeline does not affect the others."""
         now = self._clock.now()
         undecided = await self._undecided(now)
         self._failing = set()
         ended = await self._settle(undecided, now)
-        removed = await self._remove(
-            expired_runs([*ended, *await self._past()], undecided, self._policy, now)
-        )
+        cursor: str | None = ""
+        while cursor is not None:
+            page, cursor = await self._runs.index_page(INDEX_PER_PAGE, cursor or None)
+            ended += [_ended_in_history(each) for each in page]
+        removed = await self._remove(expired_runs(ended, undecided, self._policy, now))
         self._guard.keep(self._failing)
         if removed:
             log.info("retention.removed", runs=removed)
@@ -179,12 +178,12 @@ class RunRetention:
     async def _undecided(self, now: datetime) -> dict[str, datetime]:
         page = await self._schedules.page()
         undecided = undecided_since((each.record for each in page.items), await self._decided(), now)
-        for each in page.unreadable:  # nobody can say what of its ticks are decided: all its runs stay
+        for each in page.unreadable:  # it is unknown which of its ticks are decided: all its runs stay
             undecided[each.key.removeprefix(self._schedules.prefix).rpartition("-")[0]] = _BEFORE_ALL
         return undecided
 
     async def _decided(self) -> dict[str, datetime]:
-        """Without those that cannot be read: then what the schedule has decided counts as undecided."""
+        """The stored marks; ticks of a schedule whose mark cannot be read count as undecided."""
         page = await self._ticks.store.list(self._ticks.prefix)
         decided: dict[str, datetime] = {}
         for entry in page.entries:
@@ -193,15 +192,14 @@ class RunRetention:
                 decided[name] = self._ticks.parse(entry).record.decided_until
         return decided
 
-    # into the history
-
     async def _settle(self, undecided: Mapping[str, datetime], now: datetime) -> list[EndedRun]:
-        """Moves what is settled; what has ended and stays."""
+        """Moves settled runs into the history; returns the ended runs that stay."""
         stays: list[EndedRun] = []
-        moved, cursor = 0, None
-        while True:
-            await self._quiet.wait()
-            page, cursor = await self._runs.live_page(RUNS_PER_PAGE, cursor)
+        moved = 0
+        cursor: str | None = ""
+        while cursor is not None:
+            await self._no_tick_due.wait()
+            page, cursor = await self._runs.live_page(RUNS_PER_PAGE, cursor or None)
             settled = []
             for each in page:
                 ended = _ended(each)
@@ -212,40 +210,27 @@ class RunRetention:
                 elif each.run.phase in RUN_ENDED:
                     stays.append(ended)
             moved += await self._move(settled)
-            if cursor is None:
-                break
         if moved:
             log.info("retention.moved", runs=moved)
         return stays
 
     async def _move(self, runs: Sequence[LiveRun]) -> int:
-        runs = await self._noted(runs, [_ended(each) for each in runs], self._memory.note_moved)
+        runs = await self._record_first(runs, [_ended(each) for each in runs], self._tick_history.note_moved)
         moved = 0
         for at in range(0, len(runs), MOVED_AT_ONCE):
-            await self._quiet.wait()
+            await self._no_tick_due.wait()
             counts, failed = await in_halves(runs[at : at + MOVED_AT_ONCE], self._runs.move)
             moved += sum(counts)
             for run, error in failed:
                 self._set_aside(run.run.id, error)
         return moved
 
-    # out of the store
-
-    async def _past(self) -> list[EndedRun]:
-        found: list[EndedRun] = []
-        cursor = None
-        while True:
-            page, cursor = await self._runs.index_page(INDEX_PER_PAGE, cursor)
-            found += [_ended_in_history(each) for each in page]
-            if cursor is None:
-                return found
-
     async def _remove(self, gone: Sequence[EndedRun]) -> int:
-        gone = await self._noted(gone, gone, self._memory.note_removed)
+        gone = await self._record_first(gone, gone, self._tick_history.note_removed)
         past = [each.past for each in gone if each.past is not None]
         removed = 0
         for at in range(0, len(past), REMOVED_AT_ONCE):
-            await self._quiet.wait()
+            await self._no_tick_due.wait()
             counts, failed = await in_halves(past[at : at + REMOVED_AT_ONCE], self._runs.remove)
             removed += sum(counts)
             for indexed, error in failed:
@@ -259,16 +244,16 @@ class RunRetention:
                 self._set_aside(run.name, error)
         return removed
 
-    async def _noted(
+    async def _record_first(
         self,
         runs: Sequence[R],
         ended: Sequence[EndedRun],
-        note: Callable[[str, datetime], Awaitable[None]],
+        record: Callable[[str, datetime], Awaitable[None]],
     ) -> list[R]:
-        """Those of pipelines of which it could be noted that they go."""
+        """The runs of those pipelines whose tick history could be written before."""
         for pipeline, until in newest_ticks(ended).items():
             with self._guard.item(pipeline):
-                await note(pipeline, until)
+                await record(pipeline, until)
         failing = {each.pipeline for each in ended if self._guard.is_failing(each.pipeline)}
         self._failing |= failing
         return [run for run, each in zip(runs, ended, strict=True) if each.pipeline not in failing]

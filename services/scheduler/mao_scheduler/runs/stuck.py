@@ -20,16 +20,16 @@ from mao_shared.models.run import Run, StepRun
 from mao_shared.reconcile import Guard, Mirror, every
 from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
 
-CHECK_PERIOD = 60.0  # seconds between two looks
-MAX_CLOCK_JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
-CLOCK_STABLE_AFTER = 900.0  # seconds without a further jump after which the clock counts as steady
+CHECK_PERIOD = 60.0  # seconds between checks
+MAX_CLOCK_JUMP = timedelta(seconds=5)  # by which the clock may deviate from the monotonic one between checks
+CLOCK_STABLE_AFTER = 900.0  # seconds without a jump after which the clock counts as stable
 _UNTIL = re.compile(r"until (\d{4}-\d\d-\d\dT[\d:.]+Z)")  # in the reason of a step that waits for a round
 _TAKES_TURNS = frozenset({StepPhase.PREPARING, StepPhase.READY})  # for a dataset, for a slot
 
 
 @dataclass(frozen=True, slots=True)
 class StuckStep:
-    """`run`/`step` has been in `phase` since `since`; `reason`: what its document says of it."""
+    """A step that has been in `phase` since `since`; `reason` is from its document."""
 
     run: str
     step: str
@@ -39,7 +39,7 @@ class StuckStep:
 
 
 def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[StuckStep]:
-    """Pure: the steps that have been where they are for longer than `patience` and more than is explained."""
+    """Pure: the steps that stay in their phase longer than `patience` plus the expected wait."""
     active = active_steps(runs)
     line = HeldDatasets.of(active)
     judged = (find_stuck_step(run, step, line, now, patience) for run, step in active)
@@ -47,17 +47,17 @@ def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list
 
 
 def active_steps(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
-    """The runs that are running, each with its active step."""
+    """The running runs, each with its active step."""
     running = (run for run in runs if run.phase is RunPhase.RUNNING)
     return [(run, run.steps[index]) for run in running if (index := run.active_step()) is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldDatasets:
-    """What those that wait for a dataset or a slot wait behind.
+    """The datasets in use, for which other steps may wait.
 
-    `longest`: the two longest time limits of steps that have a dataset, in seconds, each with its run.
-    `moved`: dataset → when the step that has it came to its phase.
+    `longest`: the two longest time limits of steps that hold a dataset, in seconds, each with its run.
+    `moved`: dataset → when the step that holds it entered its phase.
     """
 
     longest: list[tuple[float, str]]
@@ -80,10 +80,10 @@ class HeldDatasets:
 def find_stuck_step(
     run: Run, step: StepRun, line: HeldDatasets, now: datetime, patience: timedelta
 ) -> StuckStep | None:
-    """Pure: the step if it is stuck, beside all that are `at_work`."""
+    """Pure: the step if it is stuck, given the datasets in use."""
     since = _since(run, step)
     begun = since
-    if step.phase is StepPhase.PREPARING:  # many may wait for a dataset, one after the other
+    if step.phase is StepPhase.PREPARING:  # several may wait for a dataset, one after another
         begun = max(since, line.moved.get(step.spec.output.name, since))
     if now - begun <= patience + _expected_wait(run, step, line, begun):
         return None
@@ -96,14 +96,14 @@ def _since(run: Run, step: StepRun) -> datetime:
 
 
 def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime) -> timedelta:
-    """How much longer than usual the phase may take."""
+    """How long the phase may take beyond `patience`."""
     if step.phase is StepPhase.RUNNING:
         limits = step.spec.limits
         return timedelta(seconds=limits.time + limits.grace)
     if step.phase is StepPhase.PENDING and step.not_before is not None:
         return max(step.not_before - since, timedelta(0))
     until = _UNTIL.search(step.waiting or "")
-    if until is not None:  # it goes on by itself then
+    if until is not None:  # it continues by then
         return max(datetime.fromisoformat(until[1]) - since, timedelta(0))
     if step.phase in _TAKES_TURNS:
         return line.longest_beside(run.id)
@@ -111,7 +111,7 @@ def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime)
 
 
 class StuckStepMonitor:
-    """`run` has to run beside the scheduler's mirror of active runs. `patience` in seconds."""
+    """Reports stuck steps of the runs in a mirror, and clock jumps. `patience` in seconds."""
 
     def __init__(self, mirror: Mirror[Run], conditions: Conditions, clock: Clock, patience: float) -> None:
         self._mirror = mirror
@@ -123,16 +123,16 @@ class StuckStepMonitor:
         self._jumped_at: float | None = None
 
     async def run(self) -> None:
-        """For ever."""
+        """Checks until cancelled."""
         await self._mirror.synced.wait()
-        await every(CHECK_PERIOD, self._look, name="stuck", conditions=self._conditions)
+        await every(CHECK_PERIOD, self._check, name="stuck", conditions=self._conditions)
 
-    async def _look(self) -> None:
-        self.look_at_clock()
-        self.look_at_steps()
+    async def _check(self) -> None:
+        self.check_clock()
+        self.check_steps()
 
-    def look_at_steps(self) -> None:
-        """One look at all active runs; one that is odd hides no other."""
+    def check_steps(self) -> None:
+        """Checks all active runs; one that raises does not hide others."""
         active = active_steps(stored.record for _, stored in self._mirror.items())
         line = HeldDatasets.of(active)
         self._guard.keep({run.id for run, _ in active})
@@ -148,12 +148,12 @@ class StuckStepMonitor:
                 f"{each.run}/{each.step}",
                 detail=f"Step {each.step} of run {each.run} has been {each.phase} since "
                 f"{format_time(each.since.replace(microsecond=0))}{why}.",
-                next_step=f"Look: maoctl run show {each.run}; give it up: maoctl run cancel {each.run}",
+                next_step=f"See it: maoctl run show {each.run}; cancel it: maoctl run cancel {each.run}",
             )
         self._conditions.clear_all_but("step-stuck", [f"{each.run}/{each.step}" for each in found])
 
-    def look_at_clock(self) -> None:
-        """One look whether the wall clock has gone as the steady clock has."""
+    def check_clock(self) -> None:
+        """Compares the wall clock with the monotonic clock."""
         lead, before = self._lead_now(), self._lead
         self._lead = lead
         if abs(lead - before) > MAX_CLOCK_JUMP:
@@ -164,7 +164,7 @@ class StuckStepMonitor:
                 "clock",
                 detail=f"The node's clock was set {way} by {by:.0f} s at about "
                 f"{format_time(self._clock.now().replace(microsecond=0))}.",
-                next_step="Let NTP keep the node's clock; ticks go by it. See the runs of that time: "
+                next_step="Synchronise the node's clock by NTP; ticks depend on it. See its runs then: "
                 "maoctl run get",
             )
         elif self._jumped_at is not None and _boot_time() - self._jumped_at > CLOCK_STABLE_AFTER:
@@ -176,5 +176,5 @@ class StuckStepMonitor:
 
 
 def _boot_time() -> float:
-    """Seconds by the clock that nobody sets and that goes on while the machine sleeps."""
+    """Seconds on the clock that cannot be set and that includes suspend."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

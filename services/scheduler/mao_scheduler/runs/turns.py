@@ -25,9 +25,9 @@ from .lifecycle import is_active, may_be_active
 
 
 class ActiveRuns:
-    """An index over the mirror of active runs. `on_freed` gets the id of the run whose turn may have come.
+    """An index over the mirror of active runs. `on_freed` is called with the run that may start next.
 
-    A look at one run does not go through those that have begun: many of a pipeline may wait for rounds.
+    Looking up one run does not iterate over the running ones: many of a pipeline may wait for rounds.
     """
 
     def __init__(self, mirror: Mirror[Run]) -> None:
@@ -38,7 +38,7 @@ class ActiveRuns:
         mirror.subscribe(self._changed)
 
     def blockers(self, run: Run, holder: str | None) -> list[Run]:
-        """The run that has the pipeline's turn, and those that have waited longer; first the one to wait for.
+        """The run with the pipeline's turn, and those queued earlier; the one to wait for comes first.
 
         A reproduction neither waits nor is waited for.
         """
@@ -59,18 +59,18 @@ class ActiveRuns:
         return found
 
     def next_in_line(self, pipeline: str) -> str | None:
-        """Id of the run that is to start next."""
+        """Id of the queued run that starts next."""
         first = min(self._of(pipeline, RunPhase.QUEUED), key=_queue_position, default=None)
         return None if first is None else first.id
 
     def last_started(self, pipeline: str) -> str | None:
-        """Id of the running one that began last: whom the turn names, where its record does not tell."""
+        """Id of the run that started last: the holder of the turn if its record cannot be read."""
         running = self._of(pipeline, RunPhase.RUNNING)
         last = max(running, key=lambda run: (run.started_at or run.created_at, run.id), default=None)
         return None if last is None else last.id
 
     def running(self, pipeline: str) -> int:
-        """How many runs of a pipeline are running, those that wait for rounds among them."""
+        """Number of running runs of a pipeline, including those that wait for rounds."""
         return len(self._ids.get((pipeline, RunPhase.RUNNING), ()))
 
     def _of(self, pipeline: str, phase: RunPhase) -> list[Run]:
@@ -78,13 +78,13 @@ class ActiveRuns:
         return [each.record for each in stored if each is not None]
 
     def count(self, phase: RunPhase) -> int:
-        """How many runs are in an active phase."""
+        """Number of runs in a phase."""
         return sum(stored.record.phase is phase for _, stored in self._mirror.items())
 
     def _changed(self, name: str) -> None:
         stored = self._mirror.get(name)
         if stored is not None and stored.record.reproduces is not None:
-            return  # holds nothing that another run could want
+            return  # blocks no other run
         before = self._places.pop(name, None)
         if before is not None:
             self._ids[before].discard(name)
@@ -101,91 +101,91 @@ def _queue_position(run: Run) -> tuple[datetime, str]:
     return run.created_at, run.id
 
 
-NO_RUN = ""  # what the turn names once it was given back; an older scheduler takes it for free as well
+NO_RUN = ""  # in a turn that was given back; older schedulers take it for free as well
 
 
 @dataclass(frozen=True, slots=True)
 class _StoredTurn:
-    """What lies in the store; `turn` is None where nothing does, or nothing that can be read."""
+    """The turn as stored; `turn` is None if it is missing or cannot be read."""
 
     turn: Turn | None
     revision: int
 
-    def named(self, run: str) -> Turn:
+    def with_run(self, run: str) -> Turn:
         return Turn(run=run) if self.turn is None else self.turn.model_copy(update={"run": run})
 
 
 class Turns:
-    """The turns of a node's pipelines. What is remembered of them spares reads; every write checks it."""
+    """The turns of a node's pipelines, cached; every write checks the revision that is cached."""
 
     def __init__(self, records: Records[Turn], runs: Mirror[Run]) -> None:
         self._records = records
         self._runs = runs
-        self._known: dict[str, _StoredTurn] = {}
+        self._cached: dict[str, _StoredTurn] = {}
 
     async def holder(self, pipeline: str) -> str | None:
-        """Id of the run that has the turn, or had it until it ended; None where no record tells."""
-        if pipeline not in self._known:
-            await self._learn(pipeline)
-        known = self._known.get(pipeline)
+        """Id of the run that has the turn, or had it until it ended; None if no record tells."""
+        if pipeline not in self._cached:
+            await self._refresh(pipeline)
+        known = self._cached.get(pipeline)
         return None if known is None or known.turn is None else known.turn.run
 
     async def start(self, run: Run, revision: int) -> int | None:
         """Writes the started run if it is still at `revision` and its pipeline's turn is free.
 
-        The new revision, or None when the run has changed or the turn is taken.
+        Returns the new revision, or None if the run has changed or the turn is taken.
         """
         if not self._may_be_free(run):
             return None
         written = await self._attempt(run, revision)
-        if written is None and await self._learn(run.pipeline) and self._may_be_free(run):
+        if written is None and await self._refresh(run.pipeline) and self._may_be_free(run):
             written = await self._attempt(run, revision)
         return written
 
     def _may_be_free(self, run: Run) -> bool:
-        """Whether the run that has the turn is not seen to be active; the write finds out what is unknown."""
-        known = self._known.get(run.pipeline)
+        """Whether the holder of the turn is not known to be active; the write checks what is unknown."""
+        known = self._cached.get(run.pipeline)
         if known is None or known.turn is None:
             return True
         return known.turn.run == run.id or self._runs.get(known.turn.run) is None
 
     async def _attempt(self, run: Run, revision: int) -> int | None:
-        known = self._known.get(run.pipeline) or _StoredTurn(None, 0)
-        turn = known.named(run.id)
+        known = self._cached.get(run.pipeline) or _StoredTurn(None, 0)
+        turn = known.with_run(run.id)
         written = await self._records.store.transact(
             [self._check_run(run, revision), self._check_turn(run.pipeline, known)],
             [Put(self._runs.records.prefix + run.id, dump(run)), self._put(run.pipeline, turn)],
         )
         if written is not None:
             self._runs.note(run.id, run, written)
-            self._known[run.pipeline] = _StoredTurn(turn, written)
+            self._cached[run.pipeline] = _StoredTurn(turn, written)
         return written
 
     async def give_back(self, run: Run) -> bool:
-        """Frees the turn of a run that has it; whether that was written."""
-        known = self._known.get(run.pipeline) or _StoredTurn(None, 0)
-        turn = known.named(NO_RUN)
+        """Frees the turn of a run that has it; returns whether that was written."""
+        known = self._cached.get(run.pipeline) or _StoredTurn(None, 0)
+        turn = known.with_run(NO_RUN)
         written = await self._records.store.transact(
             [self._check_turn(run.pipeline, known)], [self._put(run.pipeline, turn)]
         )
         if written is None:
-            await self._learn(run.pipeline)
+            await self._refresh(run.pipeline)
             return False
-        self._known[run.pipeline] = _StoredTurn(turn, written)
+        self._cached[run.pipeline] = _StoredTurn(turn, written)
         return True
 
     async def write_while_held(self, run: Run, revision: int) -> int | None:
-        """Writes a run, guarded also by the turn being the one that `holder` told.
+        """Writes a run if the turn is still the one that `holder` returned.
 
-        None when the run or the turn has changed: what the write rests on may hold no longer.
+        Returns None if the run or the turn has changed: the decision may no longer hold.
         """
-        known = self._known.get(run.pipeline) or _StoredTurn(None, 0)
+        known = self._cached.get(run.pipeline) or _StoredTurn(None, 0)
         written = await self._records.store.transact(
             [self._check_run(run, revision), self._check_turn(run.pipeline, known)],
             [Put(self._runs.records.prefix + run.id, dump(run))],
         )
         if written is None:
-            await self._learn(run.pipeline)
+            await self._refresh(run.pipeline)
         return written
 
     def _check_run(self, run: Run, revision: int) -> Check:
@@ -197,30 +197,29 @@ class Turns:
     def _put(self, pipeline: str, turn: Turn) -> Put:
         return Put(self._records.prefix + pipeline, dump(turn))
 
-    async def _learn(self, pipeline: str) -> bool:
-        """Reads the turn; whether it may be free.
+    async def _refresh(self, pipeline: str) -> bool:
+        """Reads the turn and returns whether it may be free.
 
-        It is remembered only if its run is in the mirror or has ended: a run that the mirror has not seen
-        yet must not look like one that has ended. A turn that cannot be read names nobody, and is written
-        anew.
+        It is cached only if its run is in the mirror or has ended: a run that the mirror has not seen yet
+        must not look ended. A turn that cannot be read names no run and is overwritten.
         """
         entry = await self._records.store.get(self._records.prefix + pipeline)
         if entry is None:
-            self._known[pipeline] = _StoredTurn(None, 0)
+            self._cached[pipeline] = _StoredTurn(None, 0)
             return True
         try:
             turn = self._records.parse(entry).record
         except RecordUnreadable:
-            self._known[pipeline] = _StoredTurn(None, entry.revision)
+            self._cached[pipeline] = _StoredTurn(None, entry.revision)
             return True
         if turn.run and self._runs.get(turn.run) is None and await self._is_active(turn.run):
-            self._known.pop(pipeline, None)
+            self._cached.pop(pipeline, None)
             return False
-        self._known[pipeline] = _StoredTurn(turn, entry.revision)
+        self._cached[pipeline] = _StoredTurn(turn, entry.revision)
         return True
 
     async def _is_active(self, run: str) -> bool:
-        """Of one that cannot be read only its phase counts, as far as there is one to be seen."""
+        """If its record cannot be read, its phase decides."""
         entry = await self._runs.records.store.get(self._runs.records.prefix + run)
         if entry is None:
             return False

@@ -29,7 +29,7 @@ _SECOND = timedelta(seconds=1)
 
 
 class Backfill:
-    """The verb behind `POST /jobs/{id}/backfill`."""
+    """The command behind `POST /jobs/{id}/backfill`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Backfill:
         runs: Mirror[Run],
         records: RunRecords,
         memory: TickHistory,
-        enrolled: EnrolmentLookup,
+        enrolments: EnrolmentLookup,
         clock: Clock,
     ) -> None:
         self._node = node
@@ -46,21 +46,21 @@ class Backfill:
         self._memory = memory
         self._jobs = jobs
         self._runs = runs
-        self._enrolled = enrolled
+        self._enrolments = enrolments
         self._clock = clock
         self._restores = RestoreStatus(runs.records.store, node)
 
     async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
         """Queues at most `max_catch_up` ticks of [since, until], oldest first.
 
-        A tick that was run, is running or waits is left alone. Raises InvalidInput `range-invalid` or
-        `range-forgotten`, NotFound `unknown-job`, Conflict `not-enrolled` or `restore-open`.
+        Ticks that were run, are running or queued are skipped. Raises InvalidInput (`range-invalid`,
+        `range-forgotten`), NotFound (`unknown-job`) or Conflict (`not-enrolled`, `restore-open`).
         """
         schedule = (await self._jobs.get(job_id)).record
         since, until = self._range(asked)
-        await self._check_remembered(schedule.pipeline, since)
-        await self._restores.require_looked_up(since)
-        enrolment = (await self._enrolled.require(schedule.pipeline)).record
+        await self._check_known(schedule.pipeline, since)
+        await self._restores.require_checked(since)
+        enrolment = (await self._enrolments.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
         ticks = cron_of(schedule).times(since - _SECOND, until)
         for _ in range(0, MAX_TICKS_SCANNED, TICKS_PER_LOOKUP):
@@ -68,7 +68,7 @@ class Backfill:
             if not chunk:
                 return result
             left = schedule.max_catch_up - len(result.queued)
-            result.more_since = await self._take(schedule, enrolment, chunk, left, result)
+            result.more_since = await self._queue_ticks(schedule, enrolment, chunk, left, result)
             if result.more_since is not None:
                 return result
         result.more_since = next(ticks, None)
@@ -81,25 +81,25 @@ class Backfill:
             raise InvalidInput(
                 f"There is nothing between {asked.since:%Y-%m-%dT%H:%M:%SZ} and {until:%Y-%m-%dT%H:%M:%SZ}.",
                 code="range-invalid",
-                next="Send a 'since' that lies in the past and before 'until'.",
+                next="Send a 'since' that is in the past and before 'until'.",
             )
         return asked.since, until
 
-    async def _check_remembered(self, pipeline: str, since: datetime) -> None:
-        """Refuses a span of which nobody can say any more what was run: nothing is to run twice."""
+    async def _check_known(self, pipeline: str, since: datetime) -> None:
+        """Refuses a range of which it is no longer known what was run: nothing may run twice."""
         forgotten = await self._memory.forgotten(pipeline)
         if forgotten is not None and since <= forgotten:
             until = f"{forgotten:%Y-%m-%dT%H:%M:%SZ}"
             raise InvalidInput(
                 f"Records of runs of {pipeline!r} up to the tick of {until} have been removed by retention, "
-                "so it cannot be told which ticks before that were run.",
+                "so it is unknown which ticks before that were run.",
                 code="range-forgotten",
-                next="Send a 'since' after that; run a single older tick by hand: "
+                next="Send a later 'since'; run a single older tick by hand: "
                 f"maoctl pipeline run {pipeline} --scheduled-for TIME.",
                 forgotten_until=until,
             )
 
-    async def _take(
+    async def _queue_ticks(
         self,
         schedule: Schedule,
         enrolment: Enrolment,
@@ -107,26 +107,34 @@ class Backfill:
         left: int,
         result: BackfillResult,
     ) -> datetime | None:
-        """Queues up to `left` of the ticks; the first one that there was no more room for."""
+        """Queues up to `left` of the ticks; returns the first one beyond that."""
         names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
         found = await asyncio.gather(*(self._find(name) for name in names))
         for tick, name, stored in zip(ticks, names, found, strict=True):
             if isinstance(stored, RecordUnreadable):
-                result.present += 1  # perhaps it was run
+                result.present += 1  # it may have been run
                 continue
             if stored is not None and stored.record.phase is not RunPhase.MISSED:
                 result.present += 1
                 continue
             if left == 0:
                 return tick
-            fresh = self._queued(schedule, enrolment, tick, name)
+            fresh = queued_run(
+                name,
+                enrolment,
+                self._clock.now(),
+                "schedule",
+                overlap="queue",  # with `skip` only one of the backfilled runs would run
+                scheduled_for=tick,
+                schedule=schedule.id,
+            )
             if stored is None:
                 revision = await self._records.create(name, fresh)
             else:
                 again = stored.record.move(RunPhase.QUEUED, **_requeued(fresh))
                 fresh, revision = again, await self._records.replace(name, again, stored.revision)
             if revision is None:
-                result.present += 1  # somebody else was faster
+                result.present += 1  # created by somebody else meanwhile
                 continue
             self._runs.note(name, fresh, revision)
             result.queued.append(name)
@@ -139,21 +147,9 @@ class Backfill:
         except RecordUnreadable as error:
             return error
 
-    def _queued(self, schedule: Schedule, enrolment: Enrolment, tick: datetime, name: str) -> Run:
-        """Backfilled runs wait for each other: with `skip` only one of them would run."""
-        return queued_run(
-            name,
-            enrolment,
-            self._clock.now(),
-            "schedule",
-            overlap="queue",
-            scheduled_for=tick,
-            schedule=schedule.id,
-        )
-
 
 def _requeued(fresh: Run) -> dict[str, object]:
-    """What changes in a missed record when its tick is run after all."""
+    """The fields that change in a missed record when its tick is run after all."""
     return {
         "steps": fresh.steps,
         "overlap": fresh.overlap,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class _CronField:
     name: str
     low: int
     high: int
-    names: tuple[str, ...] = ()  # of the values from `low` on
+    names: tuple[str, ...] = ()  # of the values from `low`
 
     @property
     def allowed(self) -> str:
@@ -67,7 +68,7 @@ _FIELDS = (
 
 
 class Cron:
-    """A parsed cron string with its zone. Made by `parse_cron`; all times given and taken are in UTC."""
+    """A parsed cron string with its zone, made by `parse_cron`. All times are in UTC."""
 
     def __init__(self, fields: CronSim, zone: ZoneInfo, *, fixed: bool) -> None:
         self._fields = fields
@@ -75,13 +76,16 @@ class Cron:
         self._fixed = fixed
 
     def next(self, after: datetime) -> datetime | None:
-        """The first time later than `after`; None when there is none in the next HORIZON years."""
+        """The first time later than `after`; None if there is none in the next HORIZON_YEARS."""
         return next(self.times(after), None)
 
     def times(self, after: datetime, until: datetime | None = None) -> Iterator[datetime]:
-        """The times later than `after` up to and with `until`, strictly increasing, whole seconds."""
+        """The times in (after, until], strictly increasing, in whole seconds."""
         start = _naive_utc(after)
-        end = _years_later(start) if until is None else _naive_utc(until)
+        if until is None:
+            end = start.replace(year=min(start.year + HORIZON_YEARS, 9990), day=min(start.day, 28))
+        else:
+            end = _naive_utc(until)
         last: datetime | None = None
         for span in offset_spans(self._zone, start, end):
             for moment in self._times_of(span):
@@ -90,17 +94,17 @@ class Cron:
                 last = moment
 
     def count(self, after: datetime, until: datetime) -> int:
-        """How many times lie in (after, until], without going through them."""
+        """The number of times in (after, until], without iterating over them."""
         start, end = _naive_utc(after), _naive_utc(until)
         return sum(self._count_of(span) for span in offset_spans(self._zone, start, end))
 
     def newest(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
-        """The last `limit` of the times in (after, until], in rising order."""
-        # Counted first, since looking for a further time may mean to look through days.
+        """The last `limit` times in (after, until], in ascending order."""
+        # Counted first, since finding one more time may take a search through days.
         if (count := self.count(after, until)) <= limit:
             return list(islice(self.times(after, until), count))
         low, high = _naive_utc(after), _naive_utc(until)
-        while high - low > SECOND:  # the earliest begin that leaves no more than `limit`
+        while high - low > SECOND:  # the earliest start with at most `limit` times after it
             middle = low + (high - low) // 2
             middle = middle.replace(microsecond=0)
             if self.count(middle.replace(tzinfo=UTC), until) > limit:
@@ -110,10 +114,12 @@ class Cron:
         return list(self.times(high.replace(tzinfo=UTC), until))
 
     def _times_of(self, span: OffsetSpan) -> Iterator[datetime]:
-        if self._made_up(span) and span.change is not None:
+        if self._starts_with_skipped(span) and span.change is not None:
             yield span.change.at
         end = span.end + span.offset
-        for wall in self._wall_times(self._wall_start(span)):
+        times = copy.copy(self._fields)  # avoids parsing the string again
+        times.dt = self._wall_start(span)
+        for wall in times:
             if wall > end:
                 return
             yield wall - span.offset
@@ -121,39 +127,35 @@ class Cron:
     def _count_of(self, span: OffsetSpan) -> int:
         start, end = self._wall_start(span), span.end + span.offset
         count = self._count_wall(start, end) if end > start else 0
-        if self._made_up(span) and self._count_wall(start, start + SECOND) == 0:
+        if self._starts_with_skipped(span) and self._count_wall(start, start + SECOND) == 0:
             count += 1
         return count
 
     def _wall_start(self, span: OffsetSpan) -> datetime:
-        """The wall-clock time after which the span's times begin."""
+        """The wall-clock time after which the span's times start."""
         start = span.start + span.offset
         change = span.change
         if self._fixed and change is not None and not change.is_correction:
             start = max(start, change.at - SECOND + change.before)
         return start
 
-    def _made_up(self, span: OffsetSpan) -> bool:
-        """Whether the span begins with a change that skipped a time, which is then run at once."""
+    def _starts_with_skipped(self, span: OffsetSpan) -> bool:
+        """Whether the span starts with a change that skipped a time, which is then run at once."""
         change = span.change
         if not self._fixed or change is None or change.is_correction or span.start >= change.at:
             return False
         skipped_from, skipped_to = (change.at - SECOND + offset for offset in (change.before, change.after))
         return skipped_to > skipped_from and self._count_wall(skipped_from, skipped_to) > 0
 
-    def _wall_times(self, after: datetime) -> Iterator[datetime]:
-        times = copy.copy(self._fields)  # spares parsing the string again
-        times.dt = after
-        return iter(times)
-
     def _count_wall(self, after: datetime, until: datetime) -> int:
-        """How many wall-clock times match in (after, until]."""
+        """Number of matching wall-clock times in (after, until]."""
         days = (until.date() - after.date()).days
         whole = sum(self._matches(after.date() + timedelta(days=n)) for n in range(days))
-        return whole * self._a_day + self._count_until(until) - self._count_until(after)
+        per_day = math.prod(map(len, self._sorted))
+        return whole * per_day + self._count_until(until) - self._count_until(after)
 
     def _count_until(self, moment: datetime) -> int:
-        """How many times of the moment's day match up to and with the moment."""
+        """Number of matching times of the day up to and including the moment."""
         if not self._matches(moment.date()):
             return 0
         hours, minutes, seconds = self._sorted
@@ -167,11 +169,6 @@ class Cron:
     @cached_property
     def _sorted(self) -> tuple[list[int], list[int], list[int]]:
         return sorted(self._fields.hours), sorted(self._fields.minutes), sorted(self._fields.seconds)
-
-    @cached_property
-    def _a_day(self) -> int:
-        hours, minutes, seconds = self._sorted
-        return len(hours) * len(minutes) * len(seconds)
 
     def _matches(self, day: date) -> bool:
         return day.month in self._fields.months and self._fields.match_day(day)
@@ -201,7 +198,7 @@ def parse_cron(text: str, timezone: str = "UTC", *, seconds: bool = False) -> Cr
 
 
 def _split(text: str, *, seconds: bool) -> list[str]:
-    """The six fields of the string, with second 0 where none is declared."""
+    """The six fields of the string, with second 0 if none is declared."""
     word = text.strip().lower()
     if word.startswith("@"):
         if word not in _MACROS:
@@ -228,7 +225,7 @@ def _split(text: str, *, seconds: bool) -> list[str]:
 
 
 def _check_field(field: _CronField, text: str) -> str:
-    """The field as cronsim takes it; raises InvalidInput with the field's name."""
+    """The field in cronsim's syntax; raises InvalidInput with the field's name."""
     values = sorted({value for term in text.split(",") for value in _term(field, term)})
     return text if text.startswith("*") else ",".join(map(str, values))
 
@@ -247,7 +244,7 @@ def _term(field: _CronField, term: str) -> range:
     if dash and first > last == 0 and field.high == 7:
         last = 7  # fri-sun
     if last < first:
-        raise _field_invalid(field, term, "the range ends before it begins")
+        raise _field_invalid(field, term, "the range ends before it starts")
     return range(first, last + 1, step)
 
 
@@ -296,23 +293,19 @@ def _zone(name: str) -> ZoneInfo:
         code="timezone-unknown",
         next=f"Did you mean {' or '.join(suggestions)}?"
         if suggestions
-        else "Use a name like Europe/Zurich, or leave it out for UTC.",
+        else "Use a name like Europe/Zurich, or omit it for UTC.",
         suggestions=suggestions,
     )
 
 
 @lru_cache(maxsize=1)
 def available_zones() -> frozenset[str]:
-    """Names of the time zones this machine knows."""
+    """Names of the time zones known to this machine."""
     return frozenset(available_timezones())
 
 
 def _naive_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None)
-
-
-def _years_later(moment: datetime) -> datetime:
-    return moment.replace(year=min(moment.year + HORIZON_YEARS, 9990), day=min(moment.day, 28))
 
 
 SECOND = timedelta(seconds=1)
@@ -334,9 +327,9 @@ class OffsetChange:
 
 @dataclass(frozen=True, slots=True)
 class OffsetSpan:
-    """Instants after `start` up to and with `end` (UTC, without zone) at one offset.
+    """The times in (start, end] (naive UTC) at one offset.
 
-    `change` is the last change before or at the span's first instant, None where that is long ago.
+    `change` is the last change before or at the span's first second, None if that is long ago.
     """
 
     start: datetime
@@ -346,7 +339,7 @@ class OffsetSpan:
 
 
 def offset_spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[OffsetSpan]:
-    """(start, end] cut where the zone's offset changes, and at the turn of the years."""
+    """Splits (start, end] where the zone's offset changes, and at the turn of years."""
     offset = _offset(zone, start + SECOND)
     change = _last_change(zone, start)
     for year in range(start.year, end.year + 1):

@@ -20,9 +20,9 @@ _SECOND = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One tick's outcome: run (`missed` is None) or missed for the reason given.
+    """The outcome of one tick: run (`missed` is None), or missed with a reason.
 
-    `caught_up` says that it runs although it is late.
+    `caught_up`: it is run although it is late.
     """
 
     at: datetime
@@ -33,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class BacklogSummary:
-    """The older part of a long backlog, recorded as one."""
+    """The older part of a long backlog, recorded as one run."""
 
     covers: CoveredTicks
     missed: MissedWhy
@@ -42,19 +42,19 @@ class BacklogSummary:
 
 @dataclass(frozen=True, slots=True)
 class DueTicks:
-    """`ticks` in rising order, all of them later than what `summary` covers."""
+    """`ticks` in ascending order, all later than those that `summary` covers."""
 
     ticks: list[Tick]
     summary: BacklogSummary | None = None
 
 
 def cron_of(schedule: Schedule) -> Cron:
-    """The schedule's parsed cron string; raises InvalidInput where this machine does not know its zone."""
+    """The schedule's parsed cron string; raises InvalidInput if this machine does not know its zone."""
     return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
 
 
 def is_tick(schedule: Schedule, moment: datetime) -> bool:
-    """Whether the schedule has a tick then; not where this machine does not know its zone."""
+    """Whether the schedule has a tick at `moment`; False if this machine does not know its zone."""
     try:
         return cron_of(schedule).next(moment - _SECOND) == moment
     except InvalidInput:
@@ -62,12 +62,12 @@ def is_tick(schedule: Schedule, moment: datetime) -> bool:
 
 
 def undecided_after(schedule: Schedule, decided_until: datetime | None) -> datetime:
-    """The moment after which the schedule's ticks still want an outcome."""
+    """The time after which the schedule's ticks are undecided."""
     return schedule.created_at if decided_until is None else max(decided_until, schedule.created_at)
 
 
 def decidable_until(schedule: Schedule, now: datetime) -> datetime:
-    """Up to when ticks are decided now: a paused schedule's wait until it is resumed."""
+    """Up to when ticks can be decided now: those of a paused schedule wait until it is resumed."""
     if not schedule.paused:
         return now
     return min(now, schedule.paused_at or schedule.created_at)
@@ -80,7 +80,7 @@ def decide_ticks(
     now: datetime,
     restored: Restored | None = None,
 ) -> DueTicks:
-    """The outcome of every tick that has none yet. `restored`: of a node that came from a backup."""
+    """The outcome of every undecided tick. `restored`: the last restore of this node from a backup."""
     start, end = undecided_after(schedule, decided_until), decidable_until(schedule, now)
     moments = cron.newest(start, end, schedule.max_catch_up + 1)
     summary = None
@@ -118,7 +118,7 @@ def _summarise(
     now: datetime,
     restored: Restored | None,
 ) -> BacklogSummary:
-    """One record for the ticks after `start` up to and with `last`."""
+    """One record for the ticks after `start` up to and including `last`."""
     covers = CoveredTicks(since=cron.next(start) or last, until=last, count=cron.count(start, last))
     paused = _in_pause(schedule, last)
     why = "the schedule was paused" if paused else _too_late(schedule, (now - last).total_seconds())
@@ -137,7 +137,7 @@ def _in_pause(schedule: Schedule, tick: datetime) -> bool:
 
 
 def _is_unknown(tick: datetime, restored: Restored | None) -> bool:
-    """Whether the tick may have been run by the node that the backup is of."""
+    """Whether the tick may have been run by the node before it was restored."""
     return restored is not None and tick <= restored.restored_at
 
 

@@ -25,7 +25,7 @@ from mao_shared.models.schedule import (
     schedule_id,
 )
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Check, Delete, Put, Records, Stored
+from mao_shared.store import Check, Delete, Put, Records, Stored, retry_lost
 from mao_shared.store.records import dump
 from mao_shared.web.dependencies import ANY_REVISION, check_if_match
 
@@ -33,9 +33,11 @@ from .cron import Cron, parse_cron
 from .due import cron_of
 from .marks import TickMarks
 
+EXISTS = 0  # in place of a revision
+
 
 class JobCommands:
-    """The verbs on schedules of one node."""
+    """Commands on the schedules of one node."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class JobCommands:
         schedules: Mirror[Schedule],
         runs: Records[Run],
         marks: TickMarks,
-        enrolled: EnrolmentLookup,
+        enrolments: EnrolmentLookup,
         clock: Clock,
     ) -> None:
         self._node = node
@@ -51,11 +53,11 @@ class JobCommands:
         self._schedules = schedules.records
         self._runs = runs
         self._marks = marks
-        self._enrolled = enrolled
+        self._enrolments = enrolments
         self._clock = clock
 
     async def add(self, request: ScheduleRequest) -> tuple[Stored[Schedule], bool]:
-        """The schedule and whether it is new; the same request again finds the same schedule.
+        """The schedule and whether it is new; a repeated request returns the same schedule.
 
         Raises InvalidInput for the cron string, NotFound or Conflict for the pipeline, and Conflict
         `schedule-differs` when that cron string is scheduled already with other settings.
@@ -66,28 +68,35 @@ class JobCommands:
         if revision is not None:
             self._mirror.note(schedule.id, schedule, revision)
             return Stored(schedule, revision), True
-        there = await self.get(schedule.id)
-        if _settings(there.record) != _settings(schedule):
+        existing = await self.get(schedule.id)
+        if _settings(existing.record) != _settings(schedule):
             raise Conflict(
                 f"The job {schedule.id} has this cron string already, with other settings.",
                 code="schedule-differs",
-                next=f"Look at it with 'maoctl job get {schedule.id}'; remove it first to change it.",
+                next=f"See it with 'maoctl job get {schedule.id}'; remove it first to change it.",
             )
-        return there, False
+        return existing, False
 
     async def _create(self, schedule: Schedule) -> int | None:
-        """None when there is one of that id. Cannot win together with a withdrawal of the enrolment.
+        """None if there is one with this id. Excludes a concurrent withdrawal of the enrolment.
 
-        The guard `keys.node_references` is what the registry watches for that (docs/keys.md).
+        The registry guards the withdrawal by `keys.node_references` (docs/keys.md).
         """
         key = keys.schedule(self._node, schedule.id)
         writes = [Put(key, dump(schedule)), Put(keys.node_references(self._node), b"")]
-        while True:
-            enrolment = await self._enrolled.require(schedule.pipeline)
+
+        async def attempt() -> int | None:
+            enrolment = await self._enrolments.require(schedule.pipeline)
             checks = [Check(keys.enrolment(self._node, schedule.pipeline), enrolment.revision), Check(key, 0)]
             revision = await self._schedules.store.transact(checks, writes)
-            if revision is not None or await self._schedules.get(schedule.id) is not None:
-                return revision
+            if revision is None and await self._schedules.get(schedule.id) is not None:
+                return EXISTS
+            return revision
+
+        return (
+            await retry_lost(attempt, f"the enrolment in {schedule.pipeline!r}", unknown_is_lost=False)
+            or None
+        )
 
     def _new(self, request: ScheduleRequest) -> Schedule:
         now = self._clock.now()
@@ -104,27 +113,23 @@ class JobCommands:
         """The schedule; raises NotFound `unknown-job`."""
         stored = await self._schedules.get(job_id)
         if stored is None:
-            raise NotFound(
-                f"There is no job {job_id!r} on this node.",
-                code="unknown-job",
-                next="List the jobs with 'maoctl job get'.",
-            )
+            raise _unknown_job(job_id)
         return stored
 
     async def find(self, job_id: str) -> Schedule | None:
-        """The schedule if it is there and can be read."""
+        """The schedule if it exists and can be read."""
         stored = await self._schedules.find(job_id)
         return None if stored is None else stored.record
 
-    async def only_one(self, text: str) -> str:
-        """The id that is meant by an id, or by the name or title of a pipeline that has one schedule.
+    async def resolve_id(self, text: str) -> str:
+        """The id of the job given by its id, or by the name or title of a pipeline with one schedule.
 
         Raises NotFound, and Conflict (`several-jobs`) for a pipeline that has several.
         """
         if await self._schedules.store.get(self._schedules.prefix + text) is not None:
             return text
         try:
-            pipeline = await self._enrolled.named(text)
+            pipeline = await self._enrolments.resolve_name(text)
         except NotFound:
             return text
         ids = sorted(
@@ -139,19 +144,19 @@ class JobCommands:
         return ids[0] if ids else text
 
     async def show(self, job_id: str) -> Stored[Job]:
-        """The schedule with its next time and the last outcome."""
+        """The schedule with its next time and last outcome."""
         stored = await self.get(job_id)
         return Stored(await self._job(stored.record), stored.revision)
 
     async def list(self, limit: int | None, cursor: str | None, pipeline: str | None = None) -> Listing[Job]:
-        """The jobs by id; `pipeline` narrows the page, so that a page may hold fewer than `limit`."""
+        """The jobs by id; with `pipeline`, a page may have fewer than `limit`."""
         page = await self._schedules.page(limit, cursor)
         chosen = [each.record for each in page.items if pipeline in (None, each.record.pipeline)]
         jobs = await asyncio.gather(*(self._job(schedule) for schedule in chosen))
         return Listing(items=jobs, cursor=page.cursor, unreadable=unreadable_items(page.unreadable))
 
     async def pause(self, job_id: str) -> Stored[Job]:
-        """No ticks from now on; what is queued or running goes on."""
+        """No ticks from now on; queued and running runs continue."""
 
         def change(schedule: Schedule, now: datetime) -> Schedule:
             if schedule.paused:
@@ -161,7 +166,7 @@ class JobCommands:
         return await self._change(job_id, change)
 
     async def resume(self, job_id: str) -> Stored[Job]:
-        """Ticks again; those of the pause are recorded as missed."""
+        """Ticks from now on; those of the pause are recorded as missed."""
 
         def change(schedule: Schedule, now: datetime) -> Schedule:
             if not schedule.paused:
@@ -171,22 +176,21 @@ class JobCommands:
         return await self._change(job_id, change)
 
     async def _change(self, job_id: str, change: Callable[[Schedule, datetime], Schedule]) -> Stored[Job]:
-        while True:
-            stored = await self.get(job_id)
-            changed = change(stored.record, self._clock.now())
-            if changed is stored.record:
-                return Stored(await self._job(changed), stored.revision)
-            revision = await self._schedules.replace(job_id, changed, stored.revision)
-            if revision is not None:
-                self._mirror.note(job_id, changed, revision)  # so that no tick slips in before the echo
-                return Stored(await self._job(changed), revision)
+        stored = await self._schedules.update(job_id, lambda schedule: change(schedule, self._clock.now()))
+        if stored is None:
+            raise _unknown_job(job_id)
+        self._mirror.note(
+            job_id, stored.record, stored.revision
+        )  # so that no tick comes before the watch event
+        return Stored(await self._job(stored.record), stored.revision)
 
     async def remove(self, job_id: str, expected: int | None) -> None:
-        """Removes the schedule with its mark, readable or not; its runs stay.
+        """Removes the schedule and its mark, readable or not; its runs stay.
 
         `expected`: the revision of If-Match. Raises NotFound and PreconditionFailed.
         """
-        while True:
+
+        async def attempt() -> bool | None:
             entry = await self._schedules.store.get(self._schedules.prefix + job_id)
             revision = (await self.get(job_id)).revision if entry is None else entry.revision
             check_if_match(expected, revision)
@@ -196,42 +200,44 @@ class JobCommands:
                 Delete(self._marks.records.prefix + job_id),
             ]
             if await self._schedules.store.transact(checks, deletes) is not None:
-                self._marks.forget(job_id)  # so that one that is added again begins afresh
+                self._marks.forget(job_id)  # so that the same job can be added again
                 self._schedules.gone(self._schedules.prefix + job_id)
                 self._marks.records.gone(self._marks.records.prefix + job_id)
-                return
+                return True
             if expected not in (None, ANY_REVISION):
                 raise PreconditionFailed(
                     "The job was changed in the meantime.", next="Read it again and repeat the call."
                 )
+            return None
+
+        await retry_lost(attempt, f"the job {job_id!r}", unknown_is_lost=False)
 
     async def next_times(self, job_id: str, count: int) -> NextTimes:
-        """The coming times of a job, paused or not."""
+        """The next times of a job, paused or not."""
         schedule = (await self.get(job_id)).record
-        return self._coming(cron_of(schedule), count, self._from(schedule))
+        return self._next_times(cron_of(schedule), count, self._next_after(schedule))
 
     def preview(self, asked: CronPreview) -> NextTimes:
-        """The coming times of a cron string; raises InvalidInput."""
+        """The next times of a cron string; raises InvalidInput."""
         cron = parse_cron(asked.cron, asked.timezone, seconds=asked.seconds)
-        return self._coming(cron, asked.count, self._clock.now())
+        return self._next_times(cron, asked.count, self._clock.now())
 
-    def _coming(self, cron: Cron, count: int, after: datetime) -> NextTimes:
+    def _next_times(self, cron: Cron, count: int, after: datetime) -> NextTimes:
         return NextTimes(times=list(islice(cron.times(after), count)))
 
-    def _from(self, schedule: Schedule) -> datetime:
-        """After a clock that was set back nothing comes before the ticks that have their outcome already."""
+    def _next_after(self, schedule: Schedule) -> datetime:
+        """Now, or the last decided tick if the clock was set back."""
         now = self._clock.now()
         return max(now, self._marks.get(schedule.id) or now)
 
     async def _job(self, schedule: Schedule) -> Job:
-        following = None if schedule.paused else self._next(schedule)
+        following = None
+        if not schedule.paused:
+            with suppress(
+                InvalidInput
+            ):  # a zone unknown to this machine: the other jobs are listed all the same
+                following = cron_of(schedule).next(self._next_after(schedule))
         return Job(**stored_fields(schedule), next=following, last=await self._last(schedule))
-
-    def _next(self, schedule: Schedule) -> datetime | None:
-        """None for a zone that this machine does not know: one such job must not hide the others."""
-        with suppress(InvalidInput):
-            return cron_of(schedule).next(self._from(schedule))
-        return None
 
     async def _last(self, schedule: Schedule) -> TickOutcome | None:
         decided_until = self._marks.get(schedule.id)
@@ -244,6 +250,14 @@ class JobCommands:
         return TickOutcome(run=found.id, scheduled_for=decided_until, phase=found.phase, missed=found.missed)
 
 
+def _unknown_job(job_id: str) -> NotFound:
+    return NotFound(
+        f"There is no job {job_id!r} on this node.",
+        code="unknown-job",
+        next="List the jobs with 'maoctl job get'.",
+    )
+
+
 def _settings(schedule: Schedule) -> dict[str, object]:
-    """What a person has set and pausing does not change."""
+    """The settings in the request, without those that pausing changes."""
     return schedule.model_dump(include=set(ScheduleSpec.model_fields) - {"paused", "cron"})

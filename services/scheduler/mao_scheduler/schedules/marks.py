@@ -25,10 +25,11 @@ from mao_shared.models.node import Restored
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Forgotten, Remembered, TickMark
 from mao_shared.reconcile import Guard, in_halves
-from mao_shared.store import Check, Put, Records, Store, Stored
+from mao_shared.store import Check, Put, Records, Store, Stored, pages, retry_lost
 from mao_shared.store.records import dump
 
 MARKS_PER_TRANSACTION = 64
+MARKS_PAGE = 1000
 RUNS_PAGE = 500
 
 
@@ -36,7 +37,7 @@ RUNS_PAGE = 500
 class _Mark:
     decided_until: datetime
     revision: int  # 0: not stored yet
-    stored: TickMark | None = None  # with the fields that only a newer version knows
+    stored: TickMark | None = None  # as stored, with the fields of newer versions
 
 
 class TickMarks:
@@ -52,33 +53,28 @@ class TickMarks:
 
     async def load(self) -> None:
         """Reads all marks; call it once before anything else."""
-        cursor = None
-        while True:
-            page = await self.records.store.list(self.records.prefix, limit=1000, cursor=cursor)
+        store, prefix = self.records.store, self.records.prefix
+        async for page in pages(lambda cursor: store.list(prefix, limit=MARKS_PAGE, cursor=cursor)):
             for entry in page.entries:
-                name = entry.key.removeprefix(self.records.prefix)
+                name = entry.key.removeprefix(prefix)
                 try:
                     stored = self.records.parse(entry)
                 except RecordUnreadable:
                     self.unreadable.add(name)
                     continue
-                self._marks[name] = _mark(stored.record, stored.revision)
-            cursor = page.cursor
-            if cursor is None:
-                return
+                self._marks[name] = _Mark(stored.record.decided_until, stored.revision, stored.record)
 
-    async def work_out(
+    async def derive_unreadable(
         self, runs: Records[Run], forgotten: Records[Forgotten], pipelines: Mapping[str, str]
     ) -> None:
-        """Sets the marks that cannot be read as far as is certain: too far back costs nothing.
+        """Derives marks that cannot be read from the runs; a mark too far back costs nothing.
 
-        `pipelines`: schedule → pipeline. `forgotten` tells as well up to when runs have become history.
-        Raises Unavailable.
+        `pipelines`: schedule → pipeline. `forgotten`: up to when runs are history. Raises Unavailable.
         """
         wanted = self.unreadable & pipelines.keys()
         if not wanted:
             return
-        found = certainly_decided(await _all_runs(runs), wanted)
+        found = certainly_decided([stored.record async for stored in runs.each(RUNS_PAGE)], wanted)
         for name in wanted:
             stored = await forgotten.find(pipelines[name])
             known = [found.get(name), stored.record.until if stored is not None else None]
@@ -86,19 +82,19 @@ class TickMarks:
                 self._marks[name] = _Mark(max(moments), 0)
 
     def get(self, schedule_id: str) -> datetime | None:
-        """Up to when the schedule's ticks have records, as far as is known here."""
+        """Up to when the schedule's ticks are known to have records."""
         mark = self._marks.get(schedule_id)
         return None if mark is None else mark.decided_until
 
     def set(self, schedule_id: str, decided_until: datetime) -> None:
-        """Moves a mark on in memory; `save` writes it."""
+        """Advances a mark in memory; `save` writes it."""
         mark = self._marks.setdefault(schedule_id, _Mark(decided_until, 0))
         mark.decided_until = max(mark.decided_until, decided_until)
         self._unsaved.add(schedule_id)
         self.changed.set()
 
     def forget(self, schedule_id: str) -> None:
-        """For a schedule that is gone: its mark went with it."""
+        """Forgets a schedule that was removed together with its mark."""
         self._marks.pop(schedule_id, None)
         self._unsaved.discard(schedule_id)
         self.unreadable.discard(schedule_id)
@@ -107,7 +103,7 @@ class TickMarks:
     async def set_with(
         self, schedule_id: str, decided_until: datetime, absent: Sequence[Check], put: Put
     ) -> bool:
-        """Moves a mark on together with a record that must be absent; False (and a fresh mark) if beaten."""
+        """Advances a mark together with a record that must be absent; False after a lost race."""
         mark = self._marks.get(schedule_id)
         checks, puts = [*absent], [put]
         if schedule_id not in self.unreadable:
@@ -123,20 +119,22 @@ class TickMarks:
         return True
 
     async def save(self) -> None:
-        """Writes what has changed. Raises Unavailable: then it is still to be saved."""
+        """Writes changed marks. Raises Unavailable; then they stay unsaved."""
         self.changed.clear()
         for name in sorted(self._unsaved & self.unreadable):
             await self._refresh(name)
         names = sorted(self._unsaved - self.unreadable)
         for at in range(0, len(names), MARKS_PER_TRANSACTION):
             _, failed = await in_halves(names[at : at + MARKS_PER_TRANSACTION], self._save_some)
-            for name, error in failed:  # it lags, which costs nothing, and is tried with the next change
+            for name, error in failed:  # it lags, which costs nothing, and is retried with the next change
                 self._guard.failed(name, error)
 
     async def _save_some(self, names: Sequence[str]) -> None:
         if not await self._save(names):
             for name in names:
-                await self._save_one(name)
+                if not await self._save([name]):
+                    await self._refresh(name)
+                    await self._save([name])
         for name in names:
             self._guard.worked(name)
 
@@ -154,13 +152,8 @@ class TickMarks:
                 self._unsaved.discard(name)
         return True
 
-    async def _save_one(self, name: str) -> None:
-        if not await self._save([name]):
-            await self._refresh(name)
-            await self._save([name])
-
     async def _refresh(self, name: str) -> None:
-        """Takes over what another scheduler (or an earlier self) has stored."""
+        """Reads the mark that another scheduler (or an earlier process) has stored."""
         try:
             stored = await self.records.get(name)
         except RecordUnreadable:
@@ -172,7 +165,7 @@ class TickMarks:
             if mark is not None:
                 mark.revision, mark.stored = 0, None
             return
-        self._marks[name] = found = _mark(stored.record, stored.revision)
+        self._marks[name] = found = _Mark(stored.record.decided_until, stored.revision, stored.record)
         if mark is not None:
             found.decided_until = max(found.decided_until, mark.decided_until)
 
@@ -184,25 +177,11 @@ class TickMarks:
         return Put(self.records.prefix + name, dump(record))
 
 
-def _mark(record: TickMark, revision: int) -> _Mark:
-    return _Mark(record.decided_until, revision, record)
-
-
-async def _all_runs(runs: Records[Run]) -> list[Run]:
-    found: list[Run] = []
-    cursor = None
-    while True:
-        page = await runs.page(RUNS_PAGE, cursor)
-        found += [stored.record for stored in page.items]
-        cursor = page.cursor
-        if cursor is None:
-            return found
-
-
 def certainly_decided(runs: Iterable[Run], schedules: set[str]) -> dict[str, datetime]:
-    """By schedule, up to when its ticks surely have an outcome: pure.
+    """Pure: by schedule, up to when its ticks certainly have an outcome.
 
-    That is its oldest record, since retention takes the oldest first; or what one record for many covers.
+    That is the tick of its oldest record, since retention removes the oldest first, or the last tick that a
+    summary covers.
     """
     found: dict[str, datetime] = {}
     covered: dict[str, datetime] = {}
@@ -221,81 +200,89 @@ _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TickHistory:
-    """Written before the runs are moved or removed: too much said only refuses a backfill."""
+    """Written before runs are moved or removed; if that then fails, only a backfill is refused."""
 
     def __init__(self, forgotten: Records[Forgotten], remembered: Records[Remembered]) -> None:
         self._forgotten = forgotten
         self._remembered = remembered
 
     async def forgotten(self, pipeline: str) -> datetime | None:
-        """Up to which tick it cannot be told what was run."""
+        """The tick up to which it is unknown what was run; None if all is known."""
         return forgotten_until(await self._forgotten.get(pipeline), await self._remembered.get(pipeline))
 
     async def note_moved(self, pipeline: str, until: datetime) -> None:
-        """Ticks up to `until` become history. Raises RecordUnreadable where that cannot be noted."""
-        await self._note(pipeline, moved=until, gone=None)
+        """Records that ticks up to `until` become history. Raises RecordUnreadable."""
+        await self._record(pipeline, moved=until, removed=None)
 
     async def note_removed(self, pipeline: str, until: datetime) -> None:
-        """The records of ticks up to `until` are removed."""
-        await self._note(pipeline, moved=until, gone=until)
+        """Records that the records of ticks up to `until` are removed. Raises RecordUnreadable."""
+        await self._record(pipeline, moved=until, removed=until)
 
-    async def _note(self, pipeline: str, *, moved: datetime, gone: datetime | None) -> None:
-        """In one transaction, so that what an older version notes later can be told from this."""
-        while True:
-            said = await self._forgotten.get(pipeline)
-            known = await self._remembered.get(pipeline)
-            new = _advance(said, known, moved, gone)
-            until = max(new.moved_until, said.record.until) if said else new.moved_until
-            if known is not None and known.record == new and said is not None and said.record.until == until:
-                return
-            told = said.record.model_copy(update={"until": until}) if said else Forgotten(until=until)
-            keys = [records.prefix + pipeline for records in (self._forgotten, self._remembered)]
-            revisions = [each.revision if each else 0 for each in (said, known)]
-            checks = [Check(key, revision) for key, revision in zip(keys, revisions, strict=True)]
-            puts = [Put(keys[0], dump(told)), Put(keys[1], dump(new))]
-            if await self._remembered.store.transact(checks, puts) is not None:
-                return
+    async def _record(self, pipeline: str, *, moved: datetime, removed: datetime | None) -> None:
+        """Writes both records in one transaction, so that a later write of an older version is recognised."""
+
+        async def attempt() -> bool | None:
+            forgotten = await self._forgotten.get(pipeline)
+            remembered = await self._remembered.get(pipeline)
+            new = _advance(forgotten, remembered, moved, removed)
+            old = forgotten.record if forgotten else Forgotten(until=new.moved_until)
+            advanced = old.model_copy(update={"until": max(new.moved_until, old.until)})
+            if remembered is not None and remembered.record == new and forgotten and old == advanced:
+                return True
+            checks, puts = [], []
+            for records, stored, record in (
+                (self._forgotten, forgotten, advanced),
+                (self._remembered, remembered, new),
+            ):
+                checks.append(Check(records.prefix + pipeline, stored.revision if stored else 0))
+                puts.append(Put(records.prefix + pipeline, dump(record)))
+            return await self._remembered.store.transact(checks, puts) is not None or None
+
+        await retry_lost(attempt, f"the tick history of {pipeline!r}")
 
 
-def forgotten_until(said: Stored[Forgotten] | None, known: Stored[Remembered] | None) -> datetime | None:
-    """Pure. What `Forgotten` says beyond what was moved is an older version's word, and true."""
-    if said is None:
-        return None if known is None else known.record.forgotten_until
-    if known is None or said.record.until > known.record.moved_until:
-        return said.record.until
-    return known.record.forgotten_until
+def forgotten_until(
+    forgotten: Stored[Forgotten] | None, remembered: Stored[Remembered] | None
+) -> datetime | None:
+    """Pure. What `Forgotten` has beyond the moved runs was written by an older version, and is true."""
+    if forgotten is None:
+        return None if remembered is None else remembered.record.forgotten_until
+    if remembered is None or forgotten.record.until > remembered.record.moved_until:
+        return forgotten.record.until
+    return remembered.record.forgotten_until
 
 
 def _advance(
-    said: Stored[Forgotten] | None, known: Stored[Remembered] | None, moved: datetime, gone: datetime | None
+    forgotten: Stored[Forgotten] | None,
+    remembered: Stored[Remembered] | None,
+    moved: datetime,
+    removed: datetime | None,
 ) -> Remembered:
-    before = forgotten_until(said, known)
-    until = max((each for each in (before, gone) if each is not None), default=None)
-    changes = {
-        "moved_until": max(moved, known.record.moved_until if known else _NEVER, before or _NEVER),
-        "forgotten_until": until,
-    }
-    return known.record.model_copy(update=changes) if known else Remembered(**changes)
+    before = forgotten_until(forgotten, remembered)
+    until = max((each for each in (before, removed) if each is not None), default=None)
+    moved_before = remembered.record.moved_until if remembered else _NEVER
+    changes = {"moved_until": max(moved, moved_before, before or _NEVER), "forgotten_until": until}
+    return remembered.record.model_copy(update=changes) if remembered else Remembered(**changes)
 
 
 class RestoreStatus:
-    """Reads the record that a restore has left in the node's store."""
+    """The record that a restore leaves in the node's store."""
 
     def __init__(self, store: Store, node: str) -> None:
         self._records = Records(store, keys.restored(node), Restored)
 
     async def read(self) -> Restored | None:
-        """Of the last restore; None on a node that never was restored."""
+        """The last restore; None if the node was never restored."""
         stored = await self._records.get("")
         return None if stored is None else stored.record
 
-    async def require_looked_up(self, since: datetime) -> None:
-        """Raises Conflict (`restore-open`) for a time of which not all datasets have said what was run."""
+    async def require_checked(self, since: datetime) -> None:
+        """Raises Conflict (`restore-open`) if not all datasets were checked for what was run since then."""
         restored = await self.read()
         if restored is not None and restored.open and since <= restored.restored_at:
             raise Conflict(
-                "This node was restored from a backup, and what was run after that is not looked up yet in "
+                "This node was restored from a backup, and these datasets were not checked for later runs: "
                 f"{', '.join(restored.open[:5])}.",
                 code="restore-open",
-                next="Let the dataset's remote answer (maoctl doctor tells), and try again.",
+                next="Make the remote of the dataset reachable (see maoctl doctor), then try again.",
             )

@@ -29,15 +29,15 @@ from .due import BacklogSummary, Tick
 
 
 def resolved_steps(enrolment: Enrolment) -> list[StepRun]:
-    """The steps of a new run, as the node has agreed to them."""
+    """The steps of a new run, as the node agreed to them."""
     return [StepRun(spec=step) for step in enrolment.steps]
 
 
 def tick_run(schedule: Schedule, tick: Tick, enrolment: Enrolment | None, node: str, now: datetime) -> Run:
     """The document of a tick: queued, or missed with its reason.
 
-    A tick that is caught up waits for its predecessors whatever the overlap policy: with `skip` only one
-    of those asked for would run.
+    A tick that is caught up queues behind its predecessors whatever the overlap policy: with `skip` only one
+    of them would run.
     """
     if tick.missed is not None:
         return _missed_run(schedule, tick.at, node, now, tick.missed, tick.reason or "")
@@ -68,7 +68,7 @@ def queued_run(
     retry_of: str | None = None,
     request_id: str | None = None,
 ) -> Run:
-    """A run that waits for its turn, with the enrolment's steps resolved into it."""
+    """A queued run with the steps of the enrolment."""
     return Run(
         id=run_id,
         pipeline=enrolment.pipeline,
@@ -85,7 +85,7 @@ def queued_run(
 
 
 def summary_run(schedule: Schedule, summary: BacklogSummary, node: str, now: datetime) -> Run:
-    """One missed record for many ticks; its id is none of theirs, so that each can still be run."""
+    """One missed record for many ticks; its id differs from theirs, so that each can still be run."""
     run = _missed_run(schedule, summary.covers.until, node, now, summary.missed, summary.reason)
     text = f"{schedule.id}\n{summary.covers.since.isoformat()}\n{summary.covers.until.isoformat()}"
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -113,7 +113,7 @@ def _missed_run(
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run document with its stored form."""
+    """A run document and its stored form."""
 
     run: Run
     value: bytes
@@ -121,7 +121,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTick:
-    """The document of a coming tick, as if it were created at the tick; `following`: the tick after it."""
+    """The document of a future tick, as if created at the tick; `following`: the next tick after it."""
 
     tick: datetime
     document: NewRun
@@ -129,7 +129,7 @@ class PreparedTick:
     enrolment_revision: int
 
     def document_at(self, now: datetime) -> NewRun:
-        """The document as created now. Only the time is exchanged: serialising again costs ten times more."""
+        """The document as created at `now`; only the time is replaced, ten times faster than serialising."""
         run = self.document.run.model_copy(update={"created_at": now})
         return NewRun(run, self.document.value.replace(_created_at_json(self.tick), _created_at_json(now), 1))
 
@@ -137,7 +137,7 @@ class PreparedTick:
 def prepare_tick(
     schedule: Schedule, cron: Cron, enrolment: Stored[Enrolment], tick: datetime, node: str
 ) -> PreparedTick:
-    """The document of a tick that is still to come and will not be late."""
+    """The document of a future tick that will be on time."""
     run = tick_run(schedule, Tick(tick), enrolment.record, node, tick)
     return PreparedTick(tick, NewRun(run, dump(run)), cron.next(tick), enrolment.revision)
 
@@ -154,14 +154,18 @@ CONCURRENCY = 8  # transactions under way at the same time
 
 @dataclass(slots=True)
 class CreationResult:
-    """`runs`: those that were new. `failed`: ids of those that cannot be written, with the reason."""
+    """`runs`: those that were new. `failed`: the errors of those that cannot be written, by id."""
 
     runs: list[Run] = field(default_factory=list)
     failed: dict[str, Exception] = field(default_factory=dict)
 
 
 class RunCreator:
-    """Creates run documents and tells the mirror of those that were new."""
+    """Writes new run documents and adds them to the mirror.
+
+    A batch that contains an existing record is written one by one; a batch that fails for the fault of one
+    record is halved until that record stands alone.
+    """
 
     def __init__(self, runs: Mirror[Run], records: RunRecords) -> None:
         self._runs = runs
@@ -169,14 +173,14 @@ class RunCreator:
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def create(self, documents: Iterable[NewRun]) -> CreationResult:
-        """Creates what is absent, of several of one id the first. Raises Unavailable: some may be written."""
+        """Creates absent runs, the first of several with one id. Raises Unavailable; some may be written."""
         tasks: list[asyncio.Task[CreationResult]] = []
         try:
             for batch in _batches(self._puts(documents)):
                 tasks.append(asyncio.create_task(self._batch(batch)))
-                await asyncio.sleep(0)  # so that it is sent while the next one is put together
+                await asyncio.sleep(0)  # sends it while the next batch is assembled
         finally:
-            results = await asyncio.gather(*tasks, return_exceptions=True)  # none is left behind in flight
+            results = await asyncio.gather(*tasks, return_exceptions=True)  # no write is left in flight
         created = CreationResult()
         for result in results:
             if isinstance(result, BaseException):
@@ -187,7 +191,7 @@ class RunCreator:
 
     def _puts(self, documents: Iterable[NewRun]) -> Iterator[tuple[Run, Put]]:
         prefix = self._records.prefix
-        seen: set[str] = set()  # schedules that meet in a tick have one run there
+        seen: set[str] = set()  # schedules that share a tick have one run
         for each in documents:
             if each.run.id not in seen:
                 seen.add(each.run.id)

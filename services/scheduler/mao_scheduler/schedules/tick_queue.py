@@ -25,7 +25,7 @@ from .new_runs import PreparedTick
 
 @dataclass(slots=True, eq=False)
 class ScheduleEntry:
-    """A schedule with its next undecided tick; `next` is None while it has none (paused)."""
+    """A schedule with its next undecided tick; `next` is None while it has none (paused or failing)."""
 
     schedule: Schedule
     cron: Cron
@@ -34,9 +34,9 @@ class ScheduleEntry:
 
 
 class TickQueue:
-    """All plans of a node. `changed` is set when a schedule has changed; `take_changes` then takes it up.
+    """The schedules of a node by their next tick. `changed` is set when `apply_changes` has something to do.
 
-    A schedule that `guard` says is failing has no next tick until its pause is over.
+    A schedule that fails according to `guard` has no next tick until its pause is over.
     """
 
     def __init__(self, schedules: Mirror[Schedule], marks: TickMarks, guard: Guard) -> None:
@@ -44,8 +44,8 @@ class TickQueue:
         self._schedules = schedules
         self._marks = marks
         self._guard = guard
-        self._plans: dict[str, ScheduleEntry] = {}
-        self._of: defaultdict[str, set[str]] = defaultdict(set)  # pipeline → schedules
+        self._entries: dict[str, ScheduleEntry] = {}
+        self._by_pipeline: defaultdict[str, set[str]] = defaultdict(set)  # pipeline → schedules
         self._held: set[str] = set()
         self._unusable: set[str] = set()
         self._heap: list[tuple[datetime, str]] = []
@@ -53,11 +53,11 @@ class TickQueue:
         schedules.subscribe(self._note_change)
 
     def next_due(self) -> datetime | None:
-        """The time of the next tick (or of a removed schedule's, which does no harm)."""
+        """The time of the next tick; possibly of a removed schedule, which does no harm."""
         return self._heap[0][0] if self._heap else None
 
-    def take_changes(self) -> None:
-        """Plans anew for every schedule that was added, changed or removed."""
+    def apply_changes(self) -> None:
+        """Updates the entries of schedules that were added, changed or removed."""
         for name in self._stale | {each for each in self._unusable if not self._guard.waits(each)}:
             stored = self._schedules.get(name)
             self._remove(name)
@@ -66,64 +66,67 @@ class TickQueue:
                 self._marks.forget(name)
                 self._guard.worked(name)
                 continue
-            with self._guard.item(name):  # say a zone that this machine no longer knows
-                self._add(stored.record)
-            if name not in self._plans:
+            with self._guard.item(name):  # such as a zone unknown to this machine
+                entry = ScheduleEntry(stored.record, cron_of(stored.record))
+                self._entries[entry.schedule.id] = entry
+                self._by_pipeline[entry.schedule.pipeline].add(entry.schedule.id)
+                self.requeue(entry)
+            if name not in self._entries:
                 self._unusable.add(name)
         self._stale.clear()
         for name in [each for each in self._held if not self._guard.waits(each)]:
             self._held.discard(name)
-            plan = self._plans.get(name)
-            if plan is not None:
-                self.put_back(plan)
+            held = self._entries.get(name)
+            if held is not None:
+                self.requeue(held)
 
-    def siblings(self, plan: ScheduleEntry) -> list[ScheduleEntry]:
+    def siblings(self, entry: ScheduleEntry) -> list[ScheduleEntry]:
         """The other schedules of the same pipeline."""
-        names = self._of[plan.schedule.pipeline]
-        return [self._plans[name] for name in names if name != plan.schedule.id]
+        names = self._by_pipeline[entry.schedule.pipeline]
+        return [self._entries[name] for name in names if name != entry.schedule.id]
 
     def _remove(self, name: str) -> None:
-        plan = self._plans.pop(name, None)
-        if plan is not None:
-            self._of[plan.schedule.pipeline].discard(name)
+        entry = self._entries.pop(name, None)
+        if entry is not None:
+            self._by_pipeline[entry.schedule.pipeline].discard(name)
 
-    def take_due(self, now: datetime, limit: int) -> list[ScheduleEntry]:
-        """Takes up to `limit` plans that are due off the heap; each must be given back with `put_back`."""
+    def pop_due(self, now: datetime, limit: int) -> list[ScheduleEntry]:
+        """Removes up to `limit` due entries from the heap; each must be returned by `requeue`."""
         due: dict[str, ScheduleEntry] = {}
         while self._heap and self._heap[0][0] <= now and len(due) < limit:
             moment, name = heapq.heappop(self._heap)
-            plan = self._plans.get(name)
-            if plan is not None and plan.next == moment:  # else the entry is from an earlier plan
-                due[name] = plan
+            entry = self._entries.get(name)
+            if entry is not None and entry.next == moment:  # else the heap's item is outdated
+                due[name] = entry
         return list(due.values())
 
-    def put_back(self, plan: ScheduleEntry) -> None:
-        """Plans the next tick after the mark; later, if the schedule is failing."""
-        name = plan.schedule.id
-        if self._plans.get(name) is not plan:
+    def requeue(self, entry: ScheduleEntry) -> None:
+        """Queues the next tick after the mark; later if the schedule is failing."""
+        name = entry.schedule.id
+        if self._entries.get(name) is not entry:
             return
         if self._guard.waits(name):
-            plan.next = None
+            entry.next = None
             self._held.add(name)
             return
-        plan.next = self._next_of(plan)
-        if plan.next is not None:
-            heapq.heappush(self._heap, (plan.next, plan.schedule.id))
+        entry.next = self._next_of(entry)
+        if entry.next is not None:
+            heapq.heappush(self._heap, (entry.next, entry.schedule.id))
 
     def unprepared(self, until: datetime) -> Iterator[ScheduleEntry]:
-        """Plans whose next tick comes by `until` and is not prepared."""
+        """Entries whose next tick is not later than `until` and not prepared."""
         for moment, name in self._heap:
-            plan = self._plans.get(name)
-            if moment > until or plan is None or plan.next != moment:
+            entry = self._entries.get(name)
+            if moment > until or entry is None or entry.next != moment:
                 continue
-            if plan.prepared is None or plan.prepared.tick != moment:
-                yield plan
+            if entry.prepared is None or entry.prepared.tick != moment:
+                yield entry
 
-    def _next_of(self, plan: ScheduleEntry) -> datetime | None:
-        after = undecided_after(plan.schedule, self._marks.get(plan.schedule.id))
-        known = plan.prepared
-        following = known.following if known and known.tick == after else plan.cron.next(after)
-        if plan.schedule.paused and following and following > decidable_until(plan.schedule, following):
+    def _next_of(self, entry: ScheduleEntry) -> datetime | None:
+        after = undecided_after(entry.schedule, self._marks.get(entry.schedule.id))
+        known = entry.prepared
+        following = known.following if known and known.tick == after else entry.cron.next(after)
+        if entry.schedule.paused and following and following > decidable_until(entry.schedule, following):
             return None
         return following
 
@@ -131,18 +134,12 @@ class TickQueue:
         self._stale.add(name)
         self.changed.set()
 
-    def _add(self, schedule: Schedule) -> None:
-        plan = ScheduleEntry(schedule, cron_of(schedule))
-        self._plans[schedule.id] = plan
-        self._of[schedule.pipeline].add(schedule.id)
-        self.put_back(plan)
-
 
 EntryTick = tuple[ScheduleEntry, Tick]
 
 
 class SharedTicks:
-    """The outcomes at one moment `now`. `due` decides about a schedule, `siblings` names those beside it."""
+    """Outcomes of ticks at one time. `due` decides a schedule's ticks; `siblings`: others of its pipeline."""
 
     def __init__(
         self,
@@ -153,25 +150,20 @@ class SharedTicks:
         self._siblings = siblings
         self._ticks: dict[str, dict[datetime, Tick]] = {}
 
-    def outcome(self, plan: ScheduleEntry, tick: Tick) -> EntryTick:
-        """Whose outcome the tick gets, and which."""
-        met: list[EntryTick] = [(plan, tick)]
-        for other in self._siblings(plan):
+    def outcome(self, entry: ScheduleEntry, tick: Tick) -> EntryTick:
+        """The schedule that decides the tick, and its outcome."""
+        candidates: list[EntryTick] = [(entry, tick)]
+        for other in self._siblings(entry):
             found = self._of(other).get(tick.at)
             if found is not None:
-                met.append((other, found))
-        return min(met, key=_rank)
+                candidates.append((other, found))
+        return min(candidates, key=lambda each: (each[1].missed is not None, each[0].schedule.id))
 
-    def _of(self, plan: ScheduleEntry) -> dict[datetime, Tick]:
-        name = plan.schedule.id
+    def _of(self, entry: ScheduleEntry) -> dict[datetime, Tick]:
+        name = entry.schedule.id
         if name not in self._ticks:
             try:
-                self._ticks[name] = {tick.at: tick for tick in self._due(plan).ticks}
-            except Exception:  # noqa: BLE001 (it is set aside when its own turn comes, and decides nothing)
+                self._ticks[name] = {tick.at: tick for tick in self._due(entry).ticks}
+            except Exception:  # noqa: BLE001 (it is set aside when it is decided itself)
                 self._ticks[name] = {}
         return self._ticks[name]
-
-
-def _rank(decided: EntryTick) -> tuple[bool, str]:
-    plan, tick = decided
-    return tick.missed is not None, plan.schedule.id

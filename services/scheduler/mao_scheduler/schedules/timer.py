@@ -22,7 +22,7 @@ from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.node import Restored
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import Forgotten, Schedule
-from mao_shared.reconcile import Backoff, Guard, Mirror, every, until_done, wait_at_most
+from mao_shared.reconcile import Backoff, Guard, Mirror, every, until_done
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Put, Records
 from mao_shared.store.records import dump
@@ -35,20 +35,20 @@ from .tick_queue import ScheduleEntry, SharedTicks, TickQueue
 log = get_logger(__name__)
 
 MAX_SLEEP = 1.0  # seconds
-ENTRIES_PER_BATCH = 1000  # schedules settled together
-RUNS_PER_BATCH = 1000  # records made before they are written, more or less
+ENTRIES_PER_BATCH = 1000  # schedules whose ticks are written together
+RUNS_PER_BATCH = 1000  # run documents created before they are written, approximately
 PREPARE_AHEAD = timedelta(seconds=5)  # ticks this near are prepared
-PREPARED_PER_SLICE = 20  # ticks prepared in one go, before others get their turn
-SAVE_DELAY = 2.0  # seconds that marks lag
+PREPARED_PER_SLICE = 20  # ticks prepared before other tasks run
+SAVE_DELAY = 2.0  # seconds in which moved marks are collected before they are saved
 FIRST_BACKOFF = 0.2  # seconds until the second attempt while the store is away
 MAX_BACKOFF = 2.0  # seconds
-RETRY_DELAY = 5.0  # seconds until a schedule that failed is tried again, doubled each time
+RETRY_DELAY = 5.0  # seconds until a failed schedule is retried, doubled each time
 
 
 class Timer:
-    """The scheduler's clockwork for one node. `run` works until cancelled; `settle` does one round.
+    """Writes the runs of due ticks of one node.
 
-    `quiet` is cleared while ticks are being written, for others to stand back.
+    `no_tick_due` is cleared while ticks are being written, so that other work waits.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Timer:
         marks: TickMarks,
         clock: Clock,
         metrics: SchedulerMetrics,
-        quiet: asyncio.Event,
+        no_tick_due: asyncio.Event,
         forgotten: Records[Forgotten],
         records: RunRecords,
         conditions: Conditions | None = None,
@@ -73,30 +73,41 @@ class Timer:
         self._marks = marks
         self._clock = clock
         self._metrics = metrics
-        self._quiet = quiet
+        self._no_tick_due = no_tick_due
         self._schedules = schedules
         self._forgotten = forgotten
         self._conditions = conditions
         self._creator = RunCreator(runs, records)
         self._guard = Guard("schedules", conditions, Backoff(RETRY_DELAY, 300.0))
-        self._plans = TickQueue(schedules, marks, self._guard)
+        self._queue = TickQueue(schedules, marks, self._guard)
         self._restores = RestoreStatus(runs.records.store, node)
         self._restored: Restored | None = None
 
     async def run(self) -> None:
-        """Works until cancelled; the mirrors have to run beside it."""
+        """Runs until cancelled; the mirrors have to run beside it."""
         await self.load()
+        away = Backoff(FIRST_BACKOFF, MAX_BACKOFF)
+        ticks = every(
+            MAX_SLEEP,
+            self._write_and_prepare,
+            name="ticks",
+            wake=self._queue.changed,
+            conditions=self._conditions,
+            away=away,
+        )
+        marks = every(
+            None,
+            self.save,
+            name="marks",
+            wake=self._marks.changed,
+            initial_delay=None,
+            debounce=SAVE_DELAY,
+            conditions=self._conditions,
+            away=away,
+        )
         async with asyncio.TaskGroup() as group:
-            for name, step in (("marks", self._save_what_changed), ("ticks", self._settle_and_sleep)):
-                group.create_task(
-                    every(
-                        0.0,
-                        step,
-                        name=name,
-                        conditions=self._conditions,
-                        away=Backoff(FIRST_BACKOFF, MAX_BACKOFF),
-                    )
-                )
+            group.create_task(ticks)
+            group.create_task(marks)
 
     async def load(self) -> None:
         """Waits for the mirrors and reads the marks."""
@@ -110,192 +121,183 @@ class Timer:
         self._restored = await self._restores.read()
         await self._marks.load()
         pipelines = {name: stored.record.pipeline for name, stored in self._schedules.items()}
-        await self._marks.work_out(self._records, self._forgotten, pipelines)
+        await self._marks.derive_unreadable(self._records, self._forgotten, pipelines)
 
-    async def settle(self) -> None:
-        """Gives every tick that is due its record. Raises Unavailable: then call again."""
-        self._plans.take_changes()
+    async def record_due_ticks(self) -> None:
+        """Writes the record of every due tick. Raises Unavailable; then call it again."""
+        self._queue.apply_changes()
         now = self._clock.now()
-        while due := self._plans.take_due(now, ENTRIES_PER_BATCH):
-            self._quiet.clear()
+        while due := self._queue.pop_due(now, ENTRIES_PER_BATCH):
+            self._no_tick_due.clear()
             try:
-                await self._settle(due, now)
+                await self._write_due(due, now)
             finally:
-                self._quiet.set()
-                for plan in due:  # what could not be written is due again
-                    self._put_back(plan)
+                self._no_tick_due.set()
+                for entry in due:  # ticks that could not be written are due again
+                    self._requeue(entry)
 
     def next_due(self) -> datetime | None:
         """The time of the next tick."""
-        return self._plans.next_due()
+        return self._queue.next_due()
 
     async def save(self) -> None:
-        """Writes the marks that have moved."""
+        """Writes changed marks. Raises Unavailable."""
         await self._marks.save()
 
-    async def look_ahead(self) -> None:
+    async def prepare_ticks(self) -> None:
         """Prepares the ticks of the next seconds, until one is due or a schedule changes."""
         until = self._clock.now() + PREPARE_AHEAD
-        for number, plan in enumerate(list(self._plans.unprepared(until))):
-            enrolment = self._enrolments.get(plan.schedule.pipeline)
-            if plan.next is not None and enrolment is not None:
-                with suppress(Exception):  # what is wrong shows when the tick is due
-                    plan.prepared = prepare_tick(plan.schedule, plan.cron, enrolment, plan.next, self._node)
+        for number, entry in enumerate(list(self._queue.unprepared(until))):
+            enrolment = self._enrolments.get(entry.schedule.pipeline)
+            if entry.next is not None and enrolment is not None:
+                with suppress(Exception):  # an error shows when the tick is due
+                    entry.prepared = prepare_tick(
+                        entry.schedule, entry.cron, enrolment, entry.next, self._node
+                    )
             if number % PREPARED_PER_SLICE == PREPARED_PER_SLICE - 1:
                 await asyncio.sleep(0)
-                if self._plans.changed.is_set() or self._due_in() <= 0:
+                if self._queue.changed.is_set() or self._due_in() <= 0:
                     return
 
-    def _put_back(self, plan: ScheduleEntry) -> None:
+    def _requeue(self, entry: ScheduleEntry) -> None:
         try:
-            self._plans.put_back(plan)
+            self._queue.requeue(entry)
         except Exception as error:  # noqa: BLE001 (of one schedule)
-            self._guard.failed(plan.schedule.id, error)
-            self._plans.put_back(plan)  # for later: it waits now
+            self._guard.failed(entry.schedule.id, error)
+            self._queue.requeue(entry)  # it waits now, so this postpones it
 
-    # the loops
-
-    async def _settle_and_sleep(self) -> None:
-        await self.settle()
-        await self.look_ahead()
-        await wait_at_most(self._plans.changed, max(0.0, self._due_in()))
-        self._plans.changed.clear()
+    async def _write_and_prepare(self) -> float:
+        """Returns the seconds until the next tick."""
+        await self.record_due_ticks()
+        await self.prepare_ticks()
+        return max(0.0, self._due_in())
 
     def _due_in(self) -> float:
-        """Seconds to the next tick, at most MAX_NAP."""
-        due = self._plans.next_due()
+        """Seconds until the next tick, at most MAX_SLEEP."""
+        due = self._queue.next_due()
         return min(MAX_SLEEP, (due - self._clock.now()).total_seconds()) if due else MAX_SLEEP
 
-    async def _save_what_changed(self) -> None:
-        await self._marks.changed.wait()
-        await asyncio.sleep(SAVE_DELAY)
-        try:
-            await self._marks.save()
-        except Exception:
-            self._marks.changed.set()
-            raise
-
-    # the records
-
-    async def _settle(self, plans: Sequence[ScheduleEntry], now: datetime) -> None:
+    async def _write_due(self, entries: Sequence[ScheduleEntry], now: datetime) -> None:
         ready: list[tuple[ScheduleEntry, datetime, str]] = []
         others: list[ScheduleEntry] = []
 
         def prepared() -> Iterator[NewRun]:
-            for plan in plans:
-                document = self._ready(plan, now)
+            for entry in entries:
+                document = self._prepared_document(entry, now)
                 if document is None or document.run.scheduled_for is None:
-                    others.append(plan)
+                    others.append(entry)
                 else:
-                    ready.append((plan, document.run.scheduled_for, document.run.id))
+                    ready.append((entry, document.run.scheduled_for, document.run.id))
                     yield document
 
         failed = await self._create(prepared())
-        for plan, tick, run_id in ready:
-            self._decided(plan, tick, [run_id], failed)
-        await self._settle_others(others, now)
+        for entry, tick, run_id in ready:
+            self._advance_mark(entry, tick, [run_id], failed)
+        await self._decide_and_write(others, now)
 
-    def _ready(self, plan: ScheduleEntry, now: datetime) -> NewRun | None:
-        """The prepared document, if it is still right: the only tick due, on time, the same enrolment, and
-        no other schedule of the pipeline has the tick.
+    def _prepared_document(self, entry: ScheduleEntry, now: datetime) -> NewRun | None:
+        """The prepared document if it still applies.
+
+        That is: it is the only due tick, on time, the enrolment is unchanged, and no other schedule of the
+        pipeline has the tick.
         """
-        known = plan.prepared
-        enrolment = self._enrolments.get(plan.schedule.pipeline)
-        if known is None or known.tick != plan.next or enrolment is None:
+        prepared = entry.prepared
+        enrolment = self._enrolments.get(entry.schedule.pipeline)
+        if prepared is None or prepared.tick != entry.next or enrolment is None:
             return None
-        only_one = known.following is None or known.following > now
-        alone = all(_is_decided(other, known.tick) for other in self._plans.siblings(plan))
-        on_time = (now - known.tick).total_seconds() <= plan.schedule.start_deadline
-        same = known.enrolment_revision == enrolment.revision and not plan.schedule.paused
-        return known.document_at(now) if only_one and alone and on_time and same else None
+        only_one = prepared.following is None or prepared.following > now
+        alone = all(_is_decided(other, prepared.tick) for other in self._queue.siblings(entry))
+        on_time = (now - prepared.tick).total_seconds() <= entry.schedule.start_deadline
+        same = prepared.enrolment_revision == enrolment.revision and not entry.schedule.paused
+        return prepared.document_at(now) if only_one and alone and on_time and same else None
 
-    async def _settle_others(self, plans: Iterable[ScheduleEntry], now: datetime) -> None:
-        """Decides afresh; in portions, since after a long downtime a schedule can have many ticks."""
+    async def _decide_and_write(self, entries: Iterable[ScheduleEntry], now: datetime) -> None:
+        """Decides ticks and writes their runs in batches: after a long downtime a schedule has many ticks."""
         decided: list[tuple[ScheduleEntry, datetime, list[str]]] = []
         runs: list[Run] = []
-        meetings = SharedTicks(lambda plan: self._due(plan, now), self._plans.siblings)
-        for plan in plans:
+        shared = SharedTicks(lambda entry: self._due(entry, now), self._queue.siblings)
+        for entry in entries:
             try:
-                due = await self._decide(plan, now)
-                own = await self._documents(plan, due, meetings, now)
+                due = await self._decide(entry, now)
+                own = await self._documents(entry, due, shared, now)
             except Unavailable:
                 raise
             except Exception as error:  # noqa: BLE001 (of one schedule)
-                self._guard.failed(plan.schedule.id, error)
+                self._guard.failed(entry.schedule.id, error)
                 continue
             runs += own
             if due.ticks:
-                decided.append((plan, due.ticks[-1].at, [run.id for run in own]))
+                decided.append((entry, due.ticks[-1].at, [run.id for run in own]))
             if len(runs) >= RUNS_PER_BATCH:
-                await self._record(runs, decided)
+                await self._write_runs(runs, decided)
                 decided, runs = [], []
-        await self._record(runs, decided)
+        await self._write_runs(runs, decided)
 
-    async def _record(
+    async def _write_runs(
         self, runs: Sequence[Run], decided: Iterable[tuple[ScheduleEntry, datetime, list[str]]]
     ) -> None:
         failed = await self._create(NewRun(run, dump(run)) for run in runs)
-        for plan, until, names in decided:
-            self._decided(plan, until, names, failed)
+        for entry, until, names in decided:
+            self._advance_mark(entry, until, names, failed)
 
-    def _decided(
-        self, plan: ScheduleEntry, until: datetime, runs: Iterable[str], failed: dict[str, Exception]
+    def _advance_mark(
+        self, entry: ScheduleEntry, until: datetime, runs: Iterable[str], failed: dict[str, Exception]
     ) -> None:
-        """Moves the mark past what is recorded; a schedule with a tick that cannot be is set aside."""
+        """Advances the mark past recorded ticks; sets the schedule aside if a run could not be written."""
         for run in runs:
             if run in failed:
-                self._guard.failed(plan.schedule.id, failed[run])
+                self._guard.failed(entry.schedule.id, failed[run])
                 return
-        self._guard.worked(plan.schedule.id)
-        self._marks.set(plan.schedule.id, until)
+        self._guard.worked(entry.schedule.id)
+        self._marks.set(entry.schedule.id, until)
 
-    async def _decide(self, plan: ScheduleEntry, now: datetime) -> DueTicks:
-        """What is due, with the summary of a long backlog written already."""
-        due = self._due(plan, now)
+    async def _decide(self, entry: ScheduleEntry, now: datetime) -> DueTicks:
+        """The due ticks, after the summary of a long backlog has been written."""
+        due = self._due(entry, now)
         if due.summary is None:
             return due
-        await self._skip_recorded(plan)
-        due = self._due(plan, now)
-        if due.summary is not None and not await self._write_summary(plan, due.summary, now):
-            return DueTicks([])  # decided by another; what is left is due again
+        await self._skip_recorded(entry)
+        due = self._due(entry, now)
+        if due.summary is not None and not await self._write_summary(entry, due.summary, now):
+            return DueTicks([])  # decided by another scheduler; the rest is due again
         return due
 
-    def _due(self, plan: ScheduleEntry, now: datetime) -> DueTicks:
-        return decide_ticks(plan.schedule, plan.cron, self._marks.get(plan.schedule.id), now, self._restored)
+    def _due(self, entry: ScheduleEntry, now: datetime) -> DueTicks:
+        return decide_ticks(
+            entry.schedule, entry.cron, self._marks.get(entry.schedule.id), now, self._restored
+        )
 
     async def _documents(
-        self, plan: ScheduleEntry, due: DueTicks, meetings: SharedTicks, now: datetime
+        self, entry: ScheduleEntry, due: DueTicks, shared: SharedTicks, now: datetime
     ) -> list[Run]:
-        enrolment = await self._enrolment(plan.schedule.pipeline)
-        outcomes = (meetings.outcome(plan, tick) for tick in due.ticks)
+        pipeline = entry.schedule.pipeline
+        # The mirror may lag, so the store has the last word on there being no enrolment.
+        stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
+        enrolment = None if stored is None else stored.record
+        outcomes = (shared.outcome(entry, tick) for tick in due.ticks)
         return [tick_run(whose.schedule, tick, enrolment, self._node, now) for whose, tick in outcomes]
 
-    async def _enrolment(self, pipeline: str) -> Enrolment | None:
-        """From the mirror; where that has none the store is asked, as its news may come late."""
-        stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
-        return None if stored is None else stored.record
-
-    async def _skip_recorded(self, plan: ScheduleEntry) -> None:
-        """Moves a mark that had lagged past the records that are there, so that no summary covers these."""
-        schedule = plan.schedule
-        for moment in plan.cron.times(undecided_after(schedule, self._marks.get(schedule.id))):
+    async def _skip_recorded(self, entry: ScheduleEntry) -> None:
+        """Advances a lagging mark past existing records, so that no summary covers them."""
+        schedule = entry.schedule
+        for moment in entry.cron.times(undecided_after(schedule, self._marks.get(schedule.id))):
             name = tick_run_id(schedule.pipeline, self._node, moment)
             if await self._records.entry(name) is None:
                 return
             self._marks.set(schedule.id, moment)
 
-    async def _write_summary(self, plan: ScheduleEntry, summary: BacklogSummary, now: datetime) -> bool:
-        """Writes the summary and moves the mark in one transaction: two of them cannot overlap."""
-        run, until = summary_run(plan.schedule, summary, self._node, now), summary.covers.until
+    async def _write_summary(self, entry: ScheduleEntry, summary: BacklogSummary, now: datetime) -> bool:
+        """Writes the summary and the mark in one transaction, so that two summaries cannot overlap."""
+        run, until = summary_run(entry.schedule, summary, self._node, now), summary.covers.until
         put = Put(self._records.prefix + run.id, dump(run))
-        if await self._marks.set_with(plan.schedule.id, until, self._records.absent(run.id), put):
+        if await self._marks.set_with(entry.schedule.id, until, self._records.absent(run.id), put):
             return True
-        if await self._records.entry(run.id) is not None:  # the very same, from before
-            self._marks.set(plan.schedule.id, until)
+        if await self._records.entry(run.id) is not None:  # the same summary, written earlier
+            self._marks.set(entry.schedule.id, until)
         return False
 
     async def _create(self, documents: Iterable[NewRun]) -> dict[str, Exception]:
-        """What cannot be written, by run, with the reason."""
+        """Writes new runs; returns the errors of those that cannot be written, by id."""
         created = await self._creator.create(documents)
         now = self._clock.now()
         for run in created.runs:
@@ -305,6 +307,6 @@ class Timer:
         return created.failed
 
 
-def _is_decided(plan: ScheduleEntry, tick: datetime) -> bool:
-    """Whether the schedule has nothing undecided up to and with the tick; not known while it is set aside."""
-    return plan.schedule.paused if plan.next is None else plan.next > tick
+def _is_decided(entry: ScheduleEntry, tick: datetime) -> bool:
+    """Whether all ticks of the schedule up to and including this one are decided, as far as known."""
+    return entry.schedule.paused if entry.next is None else entry.next > tick
