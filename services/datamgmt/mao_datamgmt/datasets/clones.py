@@ -28,6 +28,10 @@ from .delivery import branch_conflict, follow_remote, push_lost
 
 log = get_logger(__name__)
 
+OLD_LOCK = 60.0  # seconds
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class SyncedClone:
@@ -165,9 +169,6 @@ def ensure_clone(context: Context, name: str, url: str) -> Clone:
     return brought.clone
 
 
-OLD_LOCK = 60.0  # seconds
-
-
 class BareRequest(Record):
     """Body of `POST /bare-repo/init`."""
 
@@ -245,9 +246,6 @@ def check_remote(context: Context, master: str) -> RemoteState:
         branch = clone.default_branch(context.access)
         clone.check_pushable(context.access)
     return RemoteState(master=master, default_branch=branch)
-
-
-T = TypeVar("T")
 
 
 def with_lfs_content(context: Context, clone: Clone, commit: str, call: Callable[[], T]) -> T:

@@ -29,67 +29,6 @@ from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .alarms import MAX_WEBHOOKS, Alarms
 
-KEY_FILE = "secret.key"
-
-
-class SealedSecrets:
-    """Seals with the first key of `<data_dir>/secret.key` and opens with all of them, one a line.
-
-    To rotate, put a new key (`Fernet.generate_key`) above the others.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / KEY_FILE
-
-    def seal(self, secret: str) -> str:
-        """Raises MaoError (`secret-key-unusable`) for a key file that holds no key."""
-        return self._box().encrypt(secret.encode()).decode()
-
-    def open(self, sealed: str) -> str:
-        """Raises MaoError (`secret-unreadable`) when none of the keys fits, and as `seal`."""
-        try:
-            return self._box().decrypt(sealed.encode()).decode()
-        except InvalidToken as error:
-            raise MaoError(
-                f"A secret cannot be decrypted with the keys in {self._path}.",
-                code="secret-unreadable",
-                next="Put the old key file back, or add the secret anew.",
-            ) from error
-
-    def _box(self) -> MultiFernet:
-        if not self._path.exists():
-            _make_key(self._path)
-        try:
-            return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
-        except ValueError as error:  # empty, cut short, or not text
-            raise MaoError(
-                f"The file {self._path} holds no usable key.",
-                code="secret-key-unusable",
-                next="Put the old file back. Without it, move the file away, and add the webhooks anew.",
-            ) from error
-
-
-def _make_key(path: Path) -> None:
-    """A new key file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(Fernet.generate_key() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)  # does not replace one that another process has made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 log = get_logger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
@@ -98,18 +37,7 @@ PATIENCE = timedelta(days=3)  # then it is given up
 
 AT_ONCE = 8
 
-
-def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
-    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
-    tries = delivery.tries + 1
-    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
-    changes = {
-        "tries": tries,
-        "last_error": error,
-        "not_before": now + timedelta(seconds=pause),
-        "given_up": now - delivery.created_at > PATIENCE,
-    }
-    return delivery.model_copy(update=changes)
+KEY_FILE = "secret.key"
 
 
 class Webhooks:
@@ -266,3 +194,74 @@ def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
         given_up=sum(each.given_up for each in own),
         last_error=errors[-1] if errors else None,
     )
+
+
+def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
+    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
+    tries = delivery.tries + 1
+    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
+    changes = {
+        "tries": tries,
+        "last_error": error,
+        "not_before": now + timedelta(seconds=pause),
+        "given_up": now - delivery.created_at > PATIENCE,
+    }
+    return delivery.model_copy(update=changes)
+
+
+class SealedSecrets:
+    """Seals with the first key of `<data_dir>/secret.key` and opens with all of them, one a line.
+
+    To rotate, put a new key (`Fernet.generate_key`) above the others.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / KEY_FILE
+
+    def seal(self, secret: str) -> str:
+        """Raises MaoError (`secret-key-unusable`) for a key file that holds no key."""
+        return self._box().encrypt(secret.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """Raises MaoError (`secret-unreadable`) when none of the keys fits, and as `seal`."""
+        try:
+            return self._box().decrypt(sealed.encode()).decode()
+        except InvalidToken as error:
+            raise MaoError(
+                f"A secret cannot be decrypted with the keys in {self._path}.",
+                code="secret-unreadable",
+                next="Put the old key file back, or add the secret anew.",
+            ) from error
+
+    def _box(self) -> MultiFernet:
+        if not self._path.exists():
+            _make_key(self._path)
+        try:
+            return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
+        except ValueError as error:  # empty, cut short, or not text
+            raise MaoError(
+                f"The file {self._path} holds no usable key.",
+                code="secret-key-unusable",
+                next="Put the old file back. Without it, move the file away, and add the webhooks anew.",
+            ) from error
+
+
+def _make_key(path: Path) -> None:
+    """A new key file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(Fernet.generate_key() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)  # does not replace one that another process has made meanwhile
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

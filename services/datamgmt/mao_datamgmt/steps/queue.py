@@ -19,6 +19,8 @@ from mao_shared.states import HOLDS_DATASET, StepPhase
 
 Place = tuple[bool, datetime, str]
 
+K = TypeVar("K")
+
 
 def blocked_by(
     runs: Iterable[Run],
@@ -99,9 +101,6 @@ def _words(dataset: str, run: str) -> str:
 def in_use(dataset: str) -> str:
     """How the reason of a step that waits for a dataset begins."""
     return f"dataset {dataset} is in use"
-
-
-K = TypeVar("K")
 
 
 def _stamp(tick: datetime) -> str:

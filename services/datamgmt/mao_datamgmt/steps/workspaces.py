@@ -29,34 +29,6 @@ SEAL = "handed-over"
 
 _NUMBERS = 4  # in a stamp
 
-
-def write_seal(root: Path, files: dict[str, Stamp]) -> None:
-    """Seals now: later than all changes of the files so far, by the file system's own clock."""
-    (root / SEAL).unlink(missing_ok=True)
-    names = "\0".join(files).encode()
-    with (root / SEAL).open("xb") as file:
-        sealed_at = os.fstat(file.fileno()).st_ctime_ns
-        head = {"sealed_at": sealed_at, "files": len(files), "names": len(names)}
-        file.write(json.dumps(head).encode() + b"\n" + names)
-        file.write(array("q", chain.from_iterable(files.values())).tobytes())
-
-
-def read_seal(root: Path) -> Baseline | None:
-    """None when that cannot be told, so that all files count as new."""
-    try:
-        head, _, body = (root / SEAL).read_bytes().partition(b"\n")
-        facts = json.loads(head)
-        names = body[: facts["names"]].decode().split("\0") if facts["files"] else []
-        numbers = array("q", body[facts["names"] :])
-        if not len(names) == facts["files"] == len(numbers) / _NUMBERS:
-            return None
-        inodes, sizes, modified, changed = (numbers[part::_NUMBERS] for part in range(_NUMBERS))
-        stamps = zip(inodes, sizes, modified, changed, strict=True)
-        return Baseline(dict(zip(names, stamps, strict=True)), int(facts["sealed_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 _NEW = ".new-"
 
 _MOVED = ".moved-"
@@ -114,6 +86,33 @@ def _name(fresh: Workspace, target: Workspace) -> None:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise WorkspaceExists from error
         raise
+
+
+def write_seal(root: Path, files: dict[str, Stamp]) -> None:
+    """Seals now: later than all changes of the files so far, by the file system's own clock."""
+    (root / SEAL).unlink(missing_ok=True)
+    names = "\0".join(files).encode()
+    with (root / SEAL).open("xb") as file:
+        sealed_at = os.fstat(file.fileno()).st_ctime_ns
+        head = {"sealed_at": sealed_at, "files": len(files), "names": len(names)}
+        file.write(json.dumps(head).encode() + b"\n" + names)
+        file.write(array("q", chain.from_iterable(files.values())).tobytes())
+
+
+def read_seal(root: Path) -> Baseline | None:
+    """None when that cannot be told, so that all files count as new."""
+    try:
+        head, _, body = (root / SEAL).read_bytes().partition(b"\n")
+        facts = json.loads(head)
+        names = body[: facts["names"]].decode().split("\0") if facts["files"] else []
+        numbers = array("q", body[facts["names"] :])
+        if not len(names) == facts["files"] == len(numbers) / _NUMBERS:
+            return None
+        inodes, sizes, modified, changed = (numbers[part::_NUMBERS] for part in range(_NUMBERS))
+        stamps = zip(inodes, sizes, modified, changed, strict=True)
+        return Baseline(dict(zip(names, stamps, strict=True)), int(facts["sealed_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def remove_tree(folder: Path) -> None:
