@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_git import Clone, MergeConflict, Relation, RemoteMoved, Sign
+from mao_git import Clone, MergeConflict, Relation, RemoteMoved
 from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
 from mao_shared.models import GROUND_TRUTH
 
@@ -186,10 +186,10 @@ def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
 
 
 def follow_remote(context: Context, clone: Clone) -> str | None:
-    """The node's branch after it took in what the remote's has: moved forward, or replayed on top of it.
+    """The node's branch after it took in the remote's: fast-forwarded, or replayed on top of it.
 
-    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks what it was
-    known to have; ours is then as it was.
+    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks commits
+    that it was known to have; our branch stays as it was then.
     """
     branch = context.node
     ours, theirs = clone.tip(branch), clone.tip(branch, remote=True)
@@ -200,14 +200,11 @@ def follow_remote(context: Context, clone: Clone) -> str | None:
         return ours
     if known is not None and clone.is_rewritten(branch):
         raise branch_rewritten(context, clone, known, theirs)
-    new = _built_upon(clone, ours, theirs, context.sign)
+    if ours is None or clone.contains(theirs, ours):
+        new = theirs
+    else:
+        new = ours if clone.contains(ours, theirs) else clone.replay(ours, theirs, context.sign)
     if new != ours and not clone.move_branch(branch, new, ours):
         raise mao_git.errors.branch_busy(branch)
     clone.set_upstream_base(branch, theirs)
     return new
-
-
-def _built_upon(clone: Clone, ours: str | None, theirs: str, sign: Sign | None) -> str:
-    if ours is None or clone.contains(theirs, ours):
-        return theirs
-    return ours if clone.contains(ours, theirs) else clone.replay(ours, theirs, sign)

@@ -252,13 +252,10 @@ class Pusher:
             self.push_later(dataset, failure)
             log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
 
-    def _read_outbox(self, dataset: str) -> Outbox:
-        return outbox_of(Clone.open(self._context.data.clone(dataset)), self._context.node, None)
-
     async def _measure(self, dataset: str) -> None:
         """Updates the metrics of a dataset's outbox."""
         try:
-            found = await self._works.read(self._read_outbox, dataset)
+            found = await self._works.read(read_outbox, self._context, dataset)
         except (MaoError, RepositoryError):
             return  # the push reports it
         since, clock = found.since, self._context.clock
@@ -266,6 +263,11 @@ class Pusher:
         self._metrics.unpushed_age.labels(dataset).set_function(  # it grows between the tries too
             lambda: 0.0 if since is None else max(0.0, (clock.now() - since).total_seconds())
         )
+
+
+def read_outbox(context: Context, dataset: str) -> Outbox:
+    """The outbox of a dataset without why it waits. Raises NotFound. Blocking."""
+    return outbox_of(Clone.open(context.data.clone(dataset)), context.node, None)
 
 
 def unpushed_datasets(context: Context) -> list[str]:

@@ -55,7 +55,8 @@ class CloneRepair:
 
         async def step() -> float:
             nonlocal tries
-            waiting = await self._works.read(self._list_waiting)
+            records = await self._works.read(broken.broken_clones, self._context)
+            waiting = sorted({each.dataset for each in records if each.state == "waiting"})
             await self.refresh()
             self._guard.keep(set(waiting))
             for dataset in waiting:
@@ -70,10 +71,6 @@ class CloneRepair:
         await every(
             0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
         )
-
-    def _list_waiting(self) -> list[str]:
-        found = broken.broken_clones(self._context)
-        return sorted({each.dataset for each in found if each.state == "waiting"})
 
     async def _attend(self, names: list[str], error: BaseException) -> MaoError | None:
         """What to raise in place of `error` when it came of a broken clone; the datasets are held."""

@@ -19,7 +19,7 @@ from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, Unavai
 from mao_shared.logs import get_logger
 from mao_shared.models import Dataset, Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
-from mao_shared.reconcile import Guard, every, wait_at_most
+from mao_shared.reconcile import Guard, every
 from mao_shared.store import Records
 from mao_shared.store.unreadable import CONDITION
 from mao_shared.web.dependencies import Attempt
@@ -158,15 +158,10 @@ class Ingest:
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process had taken in."""
-        await every(0.0, self._commit_and_wait, name="inbox", conditions=self._conditions)
-
-    async def _commit_and_wait(self) -> None:
-        await self.commit_all()
-        await wait_at_most(self._full, self._period)
+        await every(self._period, self.commit_all, name="inbox", wake=self._full, conditions=self._conditions)
 
     async def commit_all(self) -> None:
         """One pass over all datasets; what fails stays, and is tried in the next."""
-        self._full.clear()
         names = await self._works.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
         self._forget_all_but(set(names))

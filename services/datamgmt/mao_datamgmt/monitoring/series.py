@@ -101,9 +101,14 @@ class SeriesRecorder:
         found: list[Judgement] = []
 
         def longer(series: Series | None) -> Series:
-            extended, judgement = with_point(
-                series or _empty(observed), observed.run.id, observed.time, value
-            )
+            metric = observed.reading.metric
+            names = {
+                "pipeline": observed.run.pipeline,
+                "step": observed.step.spec.name,
+                "metric": metric.name,
+            }
+            before = series or Series(**names, unit=metric.unit)
+            extended, judgement = with_point(before, observed.run.id, observed.time, value)
             found[:] = [judgement]
             return extended
 
@@ -148,16 +153,6 @@ def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
     allowed = f"expected {judgement.expected:.6g} ± {judgement.band:.6g}"
     guess = "; there are few values yet to judge by" if judgement.provisional else ""
     return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
-
-
-def _empty(observed: Observation) -> Series:
-    metric = observed.reading.metric
-    return Series(
-        pipeline=observed.run.pipeline,
-        step=observed.step.spec.name,
-        metric=metric.name,
-        unit=metric.unit,
-    )
 
 
 def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:

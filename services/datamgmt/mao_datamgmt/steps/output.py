@@ -315,25 +315,19 @@ class OutputChanges:
 
 
 def changes_of(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
-    """Files with the stamp they were handed over with are unchanged and need not be read.
+    """Files with the stamp of the hand-over are unchanged and need not be read.
 
-    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment
-    of the hand-over is read all the same, see `Survey.is_same`.
+    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment of the
+    hand-over is read all the same, see `FolderScan.is_same`.
     """
-    touched = [each for each in now.values() if before.files.get(each.path) != each.stamp]
-    racy = [
-        each for each in now.values() if before.files.get(each.path) == each.stamp and _racy(each, before)
+    touched = [found for found in now.values() if before.files.get(found.path) != found.stamp]
+    unsure = [
+        found
+        for found in now.values()
+        if before.files.get(found.path) == found.stamp and found.stamp[3] >= before.sealed_at
     ]
-    removed = _removed(before, now, same)
-    return OutputChanges(touched + racy, removed, bool(touched or removed))
-
-
-def _removed(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str]) -> list[str]:
-    if len(same) + sum(path in before.files for path in now) == len(before.files):
-        return []
-    here = {*now, *same}
-    return [path for path in before.files if path not in here]
-
-
-def _racy(found: FoundFile, before: Baseline) -> bool:
-    return found.stamp[3] >= before.sealed_at
+    removed: list[str] = []
+    if len(same) + sum(path in before.files for path in now) != len(before.files):
+        here = {*now, *same}
+        removed = [path for path in before.files if path not in here]
+    return OutputChanges(touched + unsure, removed, bool(touched or removed))

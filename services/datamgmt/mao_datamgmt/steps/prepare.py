@@ -63,7 +63,10 @@ def prepare(
     """
     output = sync_clone(context, spec.output.name, spec.output.master)
     base = _branch_tip(context, output)
-    source = _input_of(context, spec, output)
+    if spec.input is None or spec.input.name == spec.output.name:
+        source = None if spec.input is None else output
+    else:
+        source = sync_clone(context, spec.input.name, spec.input.master)
     own = context.node if wrote_input and spec.reads_truth else None
     commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input, own)
 
@@ -109,14 +112,6 @@ def _branch_tip(context: Context, output: SyncedClone) -> str:
         if tip is None:
             raise
         return tip
-
-
-def _input_of(context: Context, spec: ResolvedStep, output: SyncedClone) -> SyncedClone | None:
-    if spec.input is None:
-        return None
-    if spec.input.name == spec.output.name:
-        return output
-    return sync_clone(context, spec.input.name, spec.input.master)
 
 
 def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:

@@ -54,7 +54,8 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     if known is not None:
         return known
     if step.base_commit is not None and not clone.has_commit(step.base_commit):
-        step = _on_what_is_left(context, clone, step)  # it went with a broken clone
+        # It went with a broken clone: the folder is taken as a whole, on top of what the branch holds now.
+        step = step.model_copy(update={"base_commit": clone.latest_tip(context.node)})
         before = _unsealed(clone, step.base_commit)
     else:
         before = workspaces.read_seal(workspace.root) or _unsealed(clone, step.base_commit)
@@ -67,10 +68,14 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             worktrees.record_published(context, workspace, base, changes)
             return None
         raise output_missing(step)
-    require_room(context, _room_for([each.size for each in changes.written]))
+    sizes = [each.size for each in changes.written]
+    require_room(context, sum(sizes) + max(sizes, default=0))  # a large file lies there twice while written
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
-    tree = _tree(clone, base, digests.watch(contents))
+    try:
+        tree = clone.write_tree(base, digests.watch(contents))
+    except InvalidPath as error:
+        raise output.refused(str(error), "cannot be kept") from error
     output.check_links(clone.links(tree), clone.links(base))
     texts = lfs_texts(clone, base, tree, contents)
     tree = clone.write_texts(tree, texts)
@@ -91,12 +96,6 @@ def _unsealed(clone: Clone, base: str | None) -> Baseline:
     return Baseline(dict.fromkeys(paths, _NEVER), 0)
 
 
-def _on_what_is_left(context: Context, clone: Clone, step: StepRun) -> StepRun:
-    """The step as if it had been given what the branch holds now: its folder is taken as a whole."""
-    tip = clone.latest_tip(context.node)
-    return step.model_copy(update={"base_commit": tip})
-
-
 def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: WrittenFiles) -> str:
     base, tip = step.base_commit, clone.tip(context.node)
     if tip is not None and base is not None and tip != base:
@@ -111,18 +110,6 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
     if not clone.move_branch(context.node, commit, tip):
         raise mao_git.errors.branch_busy(context.node)
     return commit
-
-
-def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
-    try:
-        return clone.write_tree(base, contents)
-    except InvalidPath as error:
-        raise output.refused(str(error), "cannot be kept") from error
-
-
-def _room_for(sizes: list[int]) -> int:
-    """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
-    return sum(sizes) + max(sizes, default=0)
 
 
 def as_read(context: Context, step: StepRun) -> StepRun:

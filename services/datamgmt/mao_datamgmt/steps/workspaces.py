@@ -15,6 +15,7 @@ import shutil
 import stat
 from array import array
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -178,18 +179,12 @@ def expired(
 def list_stored(data: DataDir) -> list[StoredWorkspace]:
     """All runs that have workspaces on the disk."""
     parent = data.run_workspaces("x").parent
-    if not parent.is_dir():
-        return []
-    found = ((each.name, _changed_at(each)) for each in parent.iterdir())
-    return [StoredWorkspace(run, changed_at) for run, changed_at in found if changed_at is not None]
-
-
-def _changed_at(folder: Path) -> datetime | None:
-    """None when it has just been removed."""
-    try:
-        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-    except FileNotFoundError:
-        return None
+    found = []
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        with suppress(FileNotFoundError):  # it has just been removed
+            changed_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+            found.append(StoredWorkspace(folder.name, changed_at))
+    return found
 
 
 def remove_workspace(workspace: Workspace) -> None:

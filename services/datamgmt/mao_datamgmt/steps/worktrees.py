@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -50,31 +51,24 @@ def record_published(
     changes: OutputChanges,
     unlike: frozenset[str] = frozenset(),
 ) -> None:
-    """Writes down beside a tool's folder that it holds `tree`, but for the paths `unlike`; proportional to
-    what the tool changed.
+    """Records beside a tool's folder that it holds `tree`, except for the paths `unlike`.
 
-    The folder is laid anew where that cannot be done: nothing has to wait for it.
+    Proportional to what the tool changed. Where it cannot be written, the folder is laid out again next time.
     """
     try:
-        _write_record(context, workspace, tree, changes, unlike)
+        written = {found.path: found for found in changes.written if found.path not in unlike}
+        ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
+        document = {
+            "tree": tree,
+            "files": {path: written[path].stamp for path in ours},
+            "removed": changes.removed,
+            "unlike": sorted(unlike | (written.keys() - ours)),
+        }
+        (workspace.root / RECORD).write_text(json.dumps(document))
     except OSError as error:
         log.warning("worktree.not_kept", folder=str(workspace.root), error=error.strerror)
         with suppress(OSError):
             (workspace.root / RECORD).unlink(missing_ok=True)
-
-
-def _write_record(
-    context: Context, workspace: Workspace, tree: str, changes: OutputChanges, unlike: frozenset[str]
-) -> None:
-    written = {found.path: found for found in changes.written if found.path not in unlike}
-    ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
-    document = {
-        "tree": tree,
-        "files": {path: written[path].stamp for path in ours},
-        "removed": changes.removed,
-        "unlike": sorted(unlike | (written.keys() - ours)),
-    }
-    (workspace.root / RECORD).write_text(json.dumps(document))
 
 
 def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
@@ -124,16 +118,14 @@ def _read(workspace: Workspace) -> RetainedTree | None:
     try:
         document = json.loads((workspace.root / RECORD).read_text())
         unlike = frozenset(document["unlike"])
-        files = {**(sealed.files if sealed else {}), **_stamps(document["files"])}
+        files = dict(sealed.files) if sealed else {}
+        for path, (inode, size, modified, changed) in document["files"].items():
+            files[path] = (inode, size, modified, changed)
         for path in (*unlike, *document["removed"]):
             files.pop(path, None)
         return None if sealed is None else RetainedTree(str(document["tree"]), files, unlike)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _stamps(document: dict[str, list[int]]) -> dict[str, Stamp]:
-    return {path: (inode, size, mod, chg) for path, (inode, size, mod, chg) in document.items()}
 
 
 def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
@@ -150,7 +142,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     except MaoError as error:
         log.warning("worktree.unusable", error=error.detail)
         return None
-    if not _is_as_kept(kept, seen):
+    if len(seen.same) != len(kept.files) or not seen.files.keys() <= kept.unlike:  # somebody touched it
         log.warning("worktree.changed", folder=str(workspace.data))
         return None
     stale = clone.differing_paths(kept.tree, commit) | kept.unlike
@@ -158,7 +150,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     try:
         for path in stale & {*seen.same, *seen.files}:
             (workspace.data / path).unlink()
-        _tidy_folders(context, workspace.data, seen, _folders_of(files))
+        _tidy_folders(context, workspace.data, seen, files)
     except OSError as error:
         if error.errno not in _OF_THE_FOLDER:
             raise
@@ -170,18 +162,10 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     return files | {path: stamp_of(status) for path, status in laid.items()}
 
 
-def _is_as_kept(kept: RetainedTree, seen: FolderScan) -> bool:
-    """Whether nobody touched the folder since."""
-    return len(seen.same) == len(kept.files) and seen.files.keys() <= kept.unlike
-
-
-def _folders_of(paths: dict[str, Stamp]) -> set[str]:
-    nearest = {path.rpartition("/")[0] for path in paths}
-    return nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
-
-
-def _tidy_folders(context: Context, root: Path, seen: FolderScan, needed: set[str]) -> None:
-    """Removes folders that hold nothing any more, and makes the others as we lay them."""
+def _tidy_folders(context: Context, root: Path, seen: FolderScan, files: Mapping[str, Stamp]) -> None:
+    """Removes folders that hold no files any more, and gives the others our owner and mode."""
+    nearest = {path.rpartition("/")[0] for path in files}
+    needed = nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
     for path in sorted(seen.folders, key=len, reverse=True):  # inner ones first
         folder, rights = root / path, seen.folders[path]
         if path not in needed:
