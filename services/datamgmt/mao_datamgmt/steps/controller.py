@@ -84,7 +84,7 @@ class StagingController:
         active = stored is not None and stored.record.phase is RunPhase.RUNNING
         index = stored.record.active_step() if stored is not None and active else None
         if stored is None or index is None or stored.record.steps[index].phase is not StepPhase.PREPARING:
-            self.waits.over(run_id)
+            self.waits.stop_waiting(run_id)
         if stored is None or index is None:
             return None
         handler = self._handlers.get(stored.record.steps[index].phase)
@@ -124,13 +124,13 @@ class StagingController:
         others, held_back = [other.record for _, other in self._mirror.items()], self.waits.held_back()
         before = earlier_tick(others, run, index, held_back)
         if before is not None:
-            self.waits.behind(run.id, before.id)
+            self.waits.wait_behind(run.id, before.id)
             await self._note(stored, index, earlier_tick_reason(before))
             return None
         reason = blocked_by(others, self._granted, run, index, held_back)
         if reason is not None:
             return await self._wait_for_dataset(stored, index, reason)
-        self.waits.over(run.id)
+        self.waits.stop_waiting(run.id)
         if not await self._has_room(stored, index):
             return ROOM_PAUSE
         self._granted[step.spec.output.name] = run.id
@@ -152,7 +152,7 @@ class StagingController:
         run, source = stored.record, stored.record.steps[index].spec.input
         assert source is not None  # noqa: S101 (else there is nothing to wait for)
         assert run.scheduled_for is not None  # noqa: S101 (nor without a tick)
-        self.waits.for_round(run.id, source.name, run.scheduled_for)
+        self.waits.wait_for_round(run.id, source.name, run.scheduled_for)
         await self._note(stored, index, readiness.reason)
         if readiness.until is None:
             return LOOK_AGAIN
@@ -162,7 +162,7 @@ class StagingController:
         """Only the first in the queue updates its reason, or each end of a run would rewrite them all."""
         run, step = stored.record, stored.record.steps[index]
         dataset = step.spec.output.name
-        first = self.waits.for_dataset(run.id, dataset, queue_place(run, index))
+        first = self.waits.wait_for_dataset(run.id, dataset, queue_place(run, index))
         if first or not (step.waiting or "").startswith(in_use(dataset)):
             await self._note(stored, index, reason)
         return LOOK_AGAIN if first else None
@@ -172,7 +172,7 @@ class StagingController:
         try:
             await self._works.read(require_room, self._context)
         except MaoError as error:
-            self.waits.for_room(stored.record.id)  # the end of another run may make some
+            self.waits.wait_for_room(stored.record.id)  # the end of another run may make some
             await self._note(stored, index, error.detail)
             return False
         return True
