@@ -133,7 +133,7 @@ class Reconciler:
             self._conditions.report(
                 CONDITION,
                 "(another node)",
-                detail=f"A node {node} elsewhere runs as well: it pushed to {found[0].dataset} at "
+                detail=f"Another node {node} is running elsewhere: it pushed to {found[0].dataset} at "
                 f"{latest:%Y-%m-%dT%H:%M:%SZ}, after this one was restored.",
                 next_step=f"Stop one of the two; then restart this one: there can be only one {node}.",
             )
