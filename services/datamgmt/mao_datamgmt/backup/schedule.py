@@ -40,13 +40,13 @@ log = get_logger(__name__)
 def backup_loops(
     settings: DataSettings,
     context: Context,
-    works: GitExecutor,
+    executor: GitExecutor,
     own: Store,
     runs: Records[Run],
     conditions: Conditions,
 ) -> list[Coroutine[Any, Any, None]]:
     """The loops of backups, for the data manager to run."""
-    loops = [Reconciler(context, works, own, runs, conditions).run()]
+    loops = [Reconciler(context, executor, own, runs, conditions).run()]
     if settings.backup_dir is not None:
         backups = BackupSchedule(settings, settings.backup_dir, own, context.clock, conditions)
         loops += [backups.run(), backups.watch()]
