@@ -114,7 +114,7 @@ class DataManager:
         public_key = settings.public_signing_key()
         own_line = public_key and allowed_line(context.email, node, public_key)
         self.signers = Signers(node, signers, own_line, conditions)
-        self.upload_pack = UploadPack(context, executor, self.sharing)
+        self.upload_pack = UploadPack(context, executor, self.sharing.declared)
         self.ingest = Ingest(context, executor, ExternalKeys(datasets), self.pusher, settings, conditions)
 
         # what follows from runs
