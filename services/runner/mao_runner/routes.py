@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -74,9 +73,9 @@ async def logs(
     reader = runner_of(request).reader
     key = await reader.find(run_id, step, attempt)
     if follow:
-        return EventSourceResponse(
-            _events(reader.follow(key, read_offset(last_event_id))), headers=_stream_headers(key)
-        )
+        chunks = reader.follow(key, read_offset(last_event_id))
+        headers = {**_attempt_headers(key), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return EventSourceResponse((encode_chunk(chunk) async for chunk in chunks), headers=headers)
     return StreamingResponse(
         await reader.whole(key, end), media_type="text/plain; charset=utf-8", headers=_attempt_headers(key)
     )
@@ -118,15 +117,6 @@ async def engine(request: Request) -> Engine:
 
 def _attempt_headers(key: StepAttempt) -> dict[str, str]:
     return {"X-Mao-Step": str(key.step), "X-Mao-Attempt": str(key.attempt)}
-
-
-def _stream_headers(key: StepAttempt) -> dict[str, str]:
-    return {**_attempt_headers(key), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-async def _events(chunks: AsyncIterator[LogChunk]) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        yield encode_chunk(chunk)
 
 
 def encode_chunk(chunk: LogChunk) -> bytes:

@@ -350,7 +350,9 @@ class StepController:
             self._clear_log_condition(key.run)
             self.logs.forget(key)
             if container is not None:
-                self._remove_later(container)
+                task = asyncio.create_task(self._remove(container))
+                self._removals.add(task)
+                task.add_done_callback(self._removals.discard)
         return delay
 
     async def _write(self, stored: Stored[Run], key: StepAttempt, step: StepRun) -> float:
@@ -378,11 +380,6 @@ class StepController:
             exit=step.exit.code if step.exit else None,
             code=code or None,
         )
-
-    def _remove_later(self, container: Container) -> None:
-        task = asyncio.create_task(self._remove(container))
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
 
     async def _remove(self, container: Container) -> None:
         """A failed removal is left to the clean-up."""

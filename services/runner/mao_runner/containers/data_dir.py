@@ -92,7 +92,7 @@ async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSo
         status = None
     if scheme != "unix" or status is None or not stat.S_ISSOCK(status.st_mode):
         raise EngineRefused(
-            f"The step asks for the engine's socket, and there is none at {driver.address.removeprefix('unix://')}.",
+            f"The step requests the engine's socket, and there is none at {driver.address.removeprefix('unix://')}.",
             code="docker-socket-missing",
             next="Let the runner reach its engine over a socket of this machine: DOCKER_HOST=unix:///path.",
         )

@@ -106,11 +106,10 @@ class SlotQueue:
             if index is None or self._idle(name, run.steps[index]):
                 continue
             if run.cancel is None or run.steps[index].phase in HOLDS_SLOT:
-                yield self._claim(name, run, run.steps[index])
-
-    def _claim(self, name: str, run: Run, step: StepRun) -> SlotClaim:
-        holds = name in self._taking or (step.phase in HOLDS_SLOT and name not in self._parked)
-        return SlotClaim(name, run.pipeline, holds, step.times.get(StepPhase.READY, run.created_at))
+                step = run.steps[index]
+                holds = name in self._taking or (step.phase in HOLDS_SLOT and name not in self._parked)
+                since = step.times.get(StepPhase.READY, run.created_at)
+                yield SlotClaim(name, run.pipeline, holds, since)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ ROOT_UID = 0
 
 
 def is_root(user: str | None) -> bool:
-    """Whether a tool's record asks for root."""
+    """Whether a tool's record requests root."""
     numbers = parse_user(user)
     return numbers is not None and numbers[0] == ROOT_UID
 

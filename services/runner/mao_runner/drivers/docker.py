@@ -294,14 +294,13 @@ def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
         security_opt=None if spec.new_privileges else ["no-new-privileges:true"],
         pids_limit=spec.pids,
         init=True,
-        log_config=LogConfig(type="json-file", config=_log_options(spec.log_max)),
+        # The engine's own copy wraps every line in JSON; ours is cut long before this limit.
+        log_config=LogConfig(
+            type="json-file",
+            config={"max-size": str(max(SMALLEST_ENGINE_LOG, 4 * spec.log_max)), "max-file": "2"},
+        ),
         **options,
     )
-
-
-def _log_options(log_max: int) -> dict[str, str]:
-    """Bounds of the engine's own copy, which wraps every line in JSON; ours is cut long before."""
-    return {"max-size": str(max(SMALLEST_ENGINE_LOG, 4 * log_max)), "max-file": "2"}
 
 
 def _inspect(client: APIClient, container_id: str) -> Container | None:
@@ -319,21 +318,17 @@ def _inspect_image(client: APIClient, image: str) -> dict[str, Any] | None:
 
 
 def _pull(client: APIClient, image: str) -> None:
-    words = _try_to_pull(client, image)
-    if words is not None:
-        raise pull_error(image, words, here=_inspect_image(client, image) is not None)
-
-
-def _try_to_pull(client: APIClient, image: str) -> str | None:
-    """None, or the engine's error message."""
     repository, tag = parse_repository_tag(image)
+    message = None
     try:
         for line in client.pull(repository, tag or "latest", stream=True, decode=True):
             if "error" in line:
-                return one_line(str(line["error"])).rstrip(".")
+                message = one_line(str(line["error"])).rstrip(".")
+                break
     except APIError as error:
-        return _message(error)
-    return None
+        message = _message(error)
+    if message is not None:
+        raise pull_error(image, message, here=_inspect_image(client, image) is not None)
 
 
 def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:

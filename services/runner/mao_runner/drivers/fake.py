@@ -30,7 +30,7 @@ What = Literal["start", "kill", "oom", "die", "destroy"]
 
 
 class FakeLogs:
-    """A container's output: what was said so far, then more until the container ends."""
+    """A container's output so far, and more until the container ends."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -72,7 +72,7 @@ class FakeLogStream:
 class FakeDriver:
     """Containers run until `exit` or a signal ends them; subclasses change that.
 
-    `calls` lists what was asked of containers, in order, like `create mao-node-1-run-0-1`.
+    `calls` lists the calls about containers in order, such as `create mao-node-1-run-0-1`.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class FakeDriver:
         self.specs: dict[str, ContainerSpec] = {}
         self.output: dict[str, FakeLogs] = {}
         self.calls: list[str] = []
-        self.unseen: tuple[str, ...] = ()  # beginnings of host paths that are not there
+        self.unseen: tuple[str, ...] = ()  # prefixes of host paths that do not exist
         self.changed: dict[str, list[str]] = {}
         self.own_mounts: dict[str, dict[str, str]] = {}
         self.networks: dict[str, dict[str, str]] = {}
@@ -180,7 +180,7 @@ class FakeDriver:
     async def close(self) -> None:
         return None
 
-    # what a test makes happen
+    # controlled by the test
 
     def exit(self, container_id: str, code: int, *, oom: bool = False, at: datetime | None = None) -> None:
         """Ends a running container."""
@@ -203,7 +203,7 @@ class FakeDriver:
         del self.containers[container_id]
 
     def break_events(self, *, reconnect: bool = True) -> None:
-        """The stream of events ends and, unless told otherwise, comes back at once."""
+        """Ends the stream of events; it comes back at once if `reconnect`."""
         for listener in self._listeners:
             listener.put_nowait(Disconnected("the test broke it"))
             if reconnect:
@@ -211,7 +211,7 @@ class FakeDriver:
 
     @contextmanager
     def dropping_events(self) -> Iterator[None]:
-        """What happens in the block is told to nobody."""
+        """Drops the events of the block."""
         listeners, self._listeners = self._listeners, []
         try:
             yield

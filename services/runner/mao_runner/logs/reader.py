@@ -126,7 +126,7 @@ class LogReader:
 def step_index(run: Run, step: str | None) -> int:
     """Index of a step given by its name, else by its number from 0; None: the latest that started."""
     if step is None:
-        return max((i for i, each in enumerate(run.steps) if _has_started(each)), default=0)
+        return max((i for i, each in enumerate(run.steps) if StepPhase.STARTING in each.times), default=0)
     names = [each.spec.name for each in run.steps]
     if step in names:
         return names.index(step)
@@ -137,10 +137,6 @@ def step_index(run: Run, step: str | None) -> int:
         code="step-not-found",
         next=f"Its steps are: {', '.join(names)}.",
     )
-
-
-def _has_started(step: StepRun) -> bool:
-    return StepPhase.STARTING in step.times
 
 
 def read_offset(last_event_id: str | None) -> int:

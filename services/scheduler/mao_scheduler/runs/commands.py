@@ -50,12 +50,11 @@ class RunFilter:
         return RunQuery(pipeline, self.phase, self.since, self.until, self if narrowed else None)
 
     def __call__(self, run: Run | IndexedRun) -> bool:
-        return self.trigger in (None, run.trigger) and (
-            self.schedule in (None, run.schedule) or self._shares(run)
-        )
-
-    def _shares(self, run: Run | IndexedRun) -> bool:
-        own, tick = self.ticks, run.scheduled_for
+        if self.trigger not in (None, run.trigger):
+            return False
+        if self.schedule in (None, run.schedule):
+            return True
+        own, tick = self.ticks, run.scheduled_for  # else the run may be of a tick that both share
         if own is None or tick is None or run.covers is not None or run.schedule is None:
             return False
         return run.pipeline == own.pipeline and tick > own.created_at and is_tick(own, tick)

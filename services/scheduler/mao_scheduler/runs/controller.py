@@ -58,7 +58,10 @@ class RunController:
             return None
         run = stored.record
         yielded = max(0, self.active.running(run.pipeline) - 1)
-        decision = decide(run, await self._blockers(run), self._clock.now(), yielded=yielded)
+        blockers: list[Run] = []
+        if run.phase is RunPhase.QUEUED:
+            blockers = self.active.blockers(run, await self._holder(run.pipeline))
+        decision = decide(run, blockers, self._clock.now(), yielded=yielded)
         if decision.yields:
             return await self._give_back(run)
         if decision.replaced and not await self._replace(decision, by=run):
@@ -66,11 +69,6 @@ class RunController:
         if decision.run is None:
             return decision.retry_after
         return await self._write(stored, decision, decision.run)
-
-    async def _blockers(self, run: Run) -> list[Run]:
-        if run.phase is not RunPhase.QUEUED:
-            return []
-        return self.active.blockers(run, await self._holder(run.pipeline))
 
     async def _holder(self, pipeline: str) -> str | None:
         """Id of the run that has the turn; not read if no run of the pipeline is running."""

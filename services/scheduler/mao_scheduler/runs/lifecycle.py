@@ -81,8 +81,8 @@ def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime, *, full: bo
     if overlap != "queue" and not full and may_yield(other):
         return Decision(retry_after=YIELD_RETRY)
     if overlap == "skip":
-        full_reason = _full_reason(full=full)
-        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}{full_reason}."
+        limit = f", and {MAX_YIELDED} earlier ones wait for ground truth" if full else ""
+        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}{limit}."
         missed = run.move(RunPhase.MISSED, finished_at=now, steps=[], missed="overlap", reason=reason)
         return Decision(missed, holder=holder)
     replaced = [each.id for each in blockers if overlap == "replace" and _replaceable(each)]
@@ -90,10 +90,6 @@ def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime, *, full: bo
     reason = f"Waits for the run {other.id} of the same pipeline."
     waiting = run.model_copy(update={"reason": reason}) if run.reason is None else None
     return Decision(waiting, replaced, holder=holder)
-
-
-def _full_reason(*, full: bool) -> str:
-    return f", and {MAX_YIELDED} earlier ones wait for ground truth" if full else ""
 
 
 def _replaceable(other: Run) -> bool:
@@ -156,7 +152,8 @@ def _decide_failed(run: Run, index: int, now: datetime) -> Decision:
     step = run.steps[index]
     if run.cancel is not None:
         return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancel_reason(run)))
-    if _may_retry(step):
+    retry = step.spec.retry
+    if step.attempt < retry.attempts and _fault(step) in retry.on:
         retried = _next_attempt(step, now)
         return Decision(run.with_step(index, retried), retry_after=backoff(step))
     phase = RunPhase.LOST if step.phase is StepPhase.LOST else RunPhase.FAILED
@@ -174,11 +171,6 @@ def _failure(step: StepRun) -> Failure:
         return step.error
     detail = f"The step {step.spec.name!r} ended as {step.phase} without an error."
     return Failure(code=f"step-{step.phase}", detail=detail, fault=_fault(step))
-
-
-def _may_retry(step: StepRun) -> bool:
-    retry = step.spec.retry
-    return step.attempt < retry.attempts and _fault(step) in retry.on
 
 
 def backoff(step: StepRun) -> float:

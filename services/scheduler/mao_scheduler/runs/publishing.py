@@ -144,13 +144,6 @@ class RunPublisher:
         self._loaded = False
         self._hint.set()
 
-    @property
-    def _is_solo(self) -> bool:
-        """Whether there are no other nodes."""
-        if isinstance(self._federation, FederationStore):
-            return self._federation.is_own
-        return self._federation is self._records.store
-
     async def run(self) -> None:
         for mirror in (self._runs, self._schedules, self._enrolments):
             await mirror.synced.wait()
@@ -175,8 +168,16 @@ class RunPublisher:
             await self._federation.get(
                 self._published.prefix
             )  # only after a first call is it known whose store it is
-        if self._is_solo:
-            self._forget()
+        if isinstance(self._federation, FederationStore):
+            is_solo = self._federation.is_own
+        else:
+            is_solo = self._federation is self._records.store
+        if is_solo:  # there are no other nodes
+            self._loaded = False
+            self._briefs.forget()
+            self._changed.clear()
+            self._stale.clear()
+            self._guard.keep(set())
             return
         if not self._loaded:
             await self._load()
@@ -193,13 +194,6 @@ class RunPublisher:
                 raise
             if self._guard.is_failing(pipeline):
                 self._stale.add(pipeline)
-
-    def _forget(self) -> None:
-        self._loaded = False
-        self._briefs.forget()
-        self._changed.clear()
-        self._stale.clear()
-        self._guard.keep(set())
 
     async def _load(self) -> None:
         """Reads what was published before, and marks all of it for an update."""

@@ -165,9 +165,11 @@ class RunRetention:
         undecided = await self._undecided(now)
         self._failing = set()
         ended = await self._settle(undecided, now)
-        removed = await self._remove(
-            expired_runs([*ended, *await self._history()], undecided, self._policy, now)
-        )
+        cursor: str | None = ""
+        while cursor is not None:
+            page, cursor = await self._runs.index_page(INDEX_PER_PAGE, cursor or None)
+            ended += [_ended_in_history(each) for each in page]
+        removed = await self._remove(expired_runs(ended, undecided, self._policy, now))
         self._guard.keep(self._failing)
         if removed:
             log.info("retention.removed", runs=removed)
@@ -222,14 +224,6 @@ class RunRetention:
             for run, error in failed:
                 self._set_aside(run.run.id, error)
         return moved
-
-    async def _history(self) -> list[EndedRun]:
-        found: list[EndedRun] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            page, cursor = await self._runs.index_page(INDEX_PER_PAGE, cursor or None)
-            found += [_ended_in_history(each) for each in page]
-        return found
 
     async def _remove(self, gone: Sequence[EndedRun]) -> int:
         gone = await self._record_first(gone, gone, self._tick_history.note_removed)

@@ -119,7 +119,15 @@ class Backfill:
                 continue
             if left == 0:
                 return tick
-            fresh = self._queued(schedule, enrolment, tick, name)
+            fresh = queued_run(
+                name,
+                enrolment,
+                self._clock.now(),
+                "schedule",
+                overlap="queue",  # with `skip` only one of the backfilled runs would run
+                scheduled_for=tick,
+                schedule=schedule.id,
+            )
             if stored is None:
                 revision = await self._records.create(name, fresh)
             else:
@@ -138,18 +146,6 @@ class Backfill:
             return await self._records.get(name)
         except RecordUnreadable as error:
             return error
-
-    def _queued(self, schedule: Schedule, enrolment: Enrolment, tick: datetime, name: str) -> Run:
-        """Backfilled runs queue behind each other: with `skip` only one of them would run."""
-        return queued_run(
-            name,
-            enrolment,
-            self._clock.now(),
-            "schedule",
-            overlap="queue",
-            scheduled_for=tick,
-            schedule=schedule.id,
-        )
 
 
 def _requeued(fresh: Run) -> dict[str, object]:

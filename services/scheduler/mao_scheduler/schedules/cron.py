@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ class Cron:
     def times(self, after: datetime, until: datetime | None = None) -> Iterator[datetime]:
         """The times in (after, until], strictly increasing, in whole seconds."""
         start = _naive_utc(after)
-        end = _years_later(start) if until is None else _naive_utc(until)
+        if until is None:
+            end = start.replace(year=min(start.year + HORIZON_YEARS, 9990), day=min(start.day, 28))
+        else:
+            end = _naive_utc(until)
         last: datetime | None = None
         for span in offset_spans(self._zone, start, end):
             for moment in self._times_of(span):
@@ -113,7 +117,9 @@ class Cron:
         if self._starts_with_skipped(span) and span.change is not None:
             yield span.change.at
         end = span.end + span.offset
-        for wall in self._wall_times(self._wall_start(span)):
+        times = copy.copy(self._fields)  # avoids parsing the string again
+        times.dt = self._wall_start(span)
+        for wall in times:
             if wall > end:
                 return
             yield wall - span.offset
@@ -141,16 +147,12 @@ class Cron:
         skipped_from, skipped_to = (change.at - SECOND + offset for offset in (change.before, change.after))
         return skipped_to > skipped_from and self._count_wall(skipped_from, skipped_to) > 0
 
-    def _wall_times(self, after: datetime) -> Iterator[datetime]:
-        times = copy.copy(self._fields)  # avoids parsing the string again
-        times.dt = after
-        return iter(times)
-
     def _count_wall(self, after: datetime, until: datetime) -> int:
         """Number of matching wall-clock times in (after, until]."""
         days = (until.date() - after.date()).days
         whole = sum(self._matches(after.date() + timedelta(days=n)) for n in range(days))
-        return whole * self._per_day + self._count_until(until) - self._count_until(after)
+        per_day = math.prod(map(len, self._sorted))
+        return whole * per_day + self._count_until(until) - self._count_until(after)
 
     def _count_until(self, moment: datetime) -> int:
         """Number of matching times of the day up to and including the moment."""
@@ -167,11 +169,6 @@ class Cron:
     @cached_property
     def _sorted(self) -> tuple[list[int], list[int], list[int]]:
         return sorted(self._fields.hours), sorted(self._fields.minutes), sorted(self._fields.seconds)
-
-    @cached_property
-    def _per_day(self) -> int:
-        hours, minutes, seconds = self._sorted
-        return len(hours) * len(minutes) * len(seconds)
 
     def _matches(self, day: date) -> bool:
         return day.month in self._fields.months and self._fields.match_day(day)
@@ -309,10 +306,6 @@ def available_zones() -> frozenset[str]:
 
 def _naive_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None)
-
-
-def _years_later(moment: datetime) -> datetime:
-    return moment.replace(year=min(moment.year + HORIZON_YEARS, 9990), day=min(moment.day, 28))
 
 
 SECOND = timedelta(seconds=1)

@@ -231,14 +231,13 @@ class JobCommands:
         return max(now, self._marks.get(schedule.id) or now)
 
     async def _job(self, schedule: Schedule) -> Job:
-        following = None if schedule.paused else self._next(schedule)
+        following = None
+        if not schedule.paused:
+            with suppress(
+                InvalidInput
+            ):  # a zone unknown to this machine: the other jobs are listed all the same
+                following = cron_of(schedule).next(self._next_after(schedule))
         return Job(**stored_fields(schedule), next=following, last=await self._last(schedule))
-
-    def _next(self, schedule: Schedule) -> datetime | None:
-        """None for a zone unknown to this machine: one such job must not hide the others."""
-        with suppress(InvalidInput):
-            return cron_of(schedule).next(self._next_after(schedule))
-        return None
 
     async def _last(self, schedule: Schedule) -> TickOutcome | None:
         decided_until = self._marks.get(schedule.id)

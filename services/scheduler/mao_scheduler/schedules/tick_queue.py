@@ -67,15 +67,18 @@ class TickQueue:
                 self._guard.worked(name)
                 continue
             with self._guard.item(name):  # such as a zone unknown to this machine
-                self._add(stored.record)
+                entry = ScheduleEntry(stored.record, cron_of(stored.record))
+                self._entries[entry.schedule.id] = entry
+                self._by_pipeline[entry.schedule.pipeline].add(entry.schedule.id)
+                self.requeue(entry)
             if name not in self._entries:
                 self._unusable.add(name)
         self._stale.clear()
         for name in [each for each in self._held if not self._guard.waits(each)]:
             self._held.discard(name)
-            entry = self._entries.get(name)
-            if entry is not None:
-                self.requeue(entry)
+            held = self._entries.get(name)
+            if held is not None:
+                self.requeue(held)
 
     def siblings(self, entry: ScheduleEntry) -> list[ScheduleEntry]:
         """The other schedules of the same pipeline."""
@@ -131,12 +134,6 @@ class TickQueue:
         self._stale.add(name)
         self.changed.set()
 
-    def _add(self, schedule: Schedule) -> None:
-        entry = ScheduleEntry(schedule, cron_of(schedule))
-        self._entries[schedule.id] = entry
-        self._by_pipeline[schedule.pipeline].add(schedule.id)
-        self.requeue(entry)
-
 
 EntryTick = tuple[ScheduleEntry, Tick]
 
@@ -160,7 +157,7 @@ class SharedTicks:
             found = self._of(other).get(tick.at)
             if found is not None:
                 candidates.append((other, found))
-        return min(candidates, key=_rank)
+        return min(candidates, key=lambda each: (each[1].missed is not None, each[0].schedule.id))
 
     def _of(self, entry: ScheduleEntry) -> dict[datetime, Tick]:
         name = entry.schedule.id
@@ -170,8 +167,3 @@ class SharedTicks:
             except Exception:  # noqa: BLE001 (it is set aside when it is decided itself)
                 self._ticks[name] = {}
         return self._ticks[name]
-
-
-def _rank(decided: EntryTick) -> tuple[bool, str]:
-    entry, tick = decided
-    return tick.missed is not None, entry.schedule.id

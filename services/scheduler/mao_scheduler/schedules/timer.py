@@ -270,14 +270,12 @@ class Timer:
     async def _documents(
         self, entry: ScheduleEntry, due: DueTicks, shared: SharedTicks, now: datetime
     ) -> list[Run]:
-        enrolment = await self._enrolment(entry.schedule.pipeline)
+        pipeline = entry.schedule.pipeline
+        # The mirror may lag, so the store has the last word on there being no enrolment.
+        stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
+        enrolment = None if stored is None else stored.record
         outcomes = (shared.outcome(entry, tick) for tick in due.ticks)
         return [tick_run(whose.schedule, tick, enrolment, self._node, now) for whose, tick in outcomes]
-
-    async def _enrolment(self, pipeline: str) -> Enrolment | None:
-        """From the mirror, else from the store, since the mirror may lag."""
-        stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
-        return None if stored is None else stored.record
 
     async def _skip_recorded(self, entry: ScheduleEntry) -> None:
         """Advances a lagging mark past existing records, so that no summary covers them."""

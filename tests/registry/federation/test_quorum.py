@@ -1,4 +1,4 @@
-"""The federation's etcd away, back, and a node that stands alone; on a store that others run."""
+"""The condition `quorum`: an unreachable federation, and a node in none."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from mao_shared.errors import Unavailable
 from mao_shared.federation import FederationStore, federation_store
 from mao_shared.reconcile import background
 from mao_shared.store.memory import MemoryStore
+from tests.registry.conftest import NODE
 from tests.support.stores import AwayStore
 from tests.support.waiting import eventually
-
-from .conftest import NODE
 
 
 def store_of(root: Path, federation: AwayStore | MemoryStore, own: MemoryStore) -> FederationStore:
     return federation_store(RegistrySettings(node=NODE, data_dir=root), own, given=federation)
 
 
-async def test_a_federation_that_is_away_is_degraded_until_it_answers(tmp_path: Path) -> None:
+async def test_quorum_condition_while_federation_is_away(tmp_path: Path) -> None:
     there, conditions = AwayStore(), Conditions()
     federation = store_of(tmp_path, there, MemoryStore())
     await federation.ping()
@@ -45,7 +44,7 @@ async def test_a_federation_that_is_away_is_degraded_until_it_answers(tmp_path: 
     await federation.close()
 
 
-async def test_a_node_that_stands_alone_has_no_quorum_to_miss(tmp_path: Path) -> None:
+async def test_quorum_condition_absent_without_federation(tmp_path: Path) -> None:
     own, conditions = AwayStore(), Conditions()
     federation = store_of(tmp_path, own, own)
     await federation.ping()

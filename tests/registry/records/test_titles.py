@@ -28,7 +28,7 @@ async def init(api: httpx.AsyncClient, name: str, **step: Any) -> httpx.Response
 
 
 @pytest.mark.parametrize("title", TITLES)
-async def test_a_pipeline_is_found_by_its_title(registry: httpx.AsyncClient, title: str) -> None:
+async def test_pipeline_found_by_title(registry: httpx.AsyncClient, title: str) -> None:
     made = await init(registry, title)
     assert (made.status_code, made.json()["title"]) == (201, title)
     name, path = made.json()["name"], quote(title, safe="")
@@ -44,7 +44,7 @@ async def test_a_pipeline_is_found_by_its_title(registry: httpx.AsyncClient, tit
     assert (await registry.delete(f"/registry/pipelines/{path}")).json()["removed"] == name
 
 
-async def test_a_title_keeps_its_name_to_itself(registry: httpx.AsyncClient) -> None:
+async def test_pipeline_title_clash_is_refused(registry: httpx.AsyncClient) -> None:
     await init(registry, "Größe/Breite")
     for other in ("Grösse Breite", "Größe Breite"):
         for answer in (
@@ -73,7 +73,7 @@ async def test_a_title_keeps_its_name_to_itself(registry: httpx.AsyncClient) -> 
         ({"tool": "no-tool", "output_dataset": "no-data"}, "unknown-tool"),
     ],
 )
-async def test_all_that_is_missing_is_named(
+async def test_init_names_all_unknown_references(
     registry: httpx.AsyncClient, missing: dict[str, str], code: str
 ) -> None:
     refused = (await init(registry, "p", **missing)).json()
@@ -84,7 +84,7 @@ async def test_all_that_is_missing_is_named(
     assert "maoctl" in refused["next"]
 
 
-async def test_the_engines_socket_is_agreed_to_and_shown_for_what_it_is(registry: httpx.AsyncClient) -> None:
+async def test_engine_socket_of_step_requires_agreement(registry: httpx.AsyncClient) -> None:
     refused = (await init(registry, "CIPolice Scanner", docker_socket=True)).json()
     assert refused["code"] == "agreement-needed"
     assert "docker socket (root on this host" in refused["detail"]
@@ -103,7 +103,7 @@ async def test_the_engines_socket_is_agreed_to_and_shown_for_what_it_is(registry
     assert "docker_socket" not in plain["steps"][0]["privileges"]
 
 
-async def test_the_engines_socket_may_be_the_tools(registry: httpx.AsyncClient) -> None:
+async def test_engine_socket_of_tool_requires_agreement(registry: httpx.AsyncClient) -> None:
     tool = TOOL | {"name": "scanner", "privileges": {"docker_socket": True}}
     await registry.post("/registry/tools", json=tool)
     refused = await init(registry, "p", tool="scanner")
@@ -113,7 +113,7 @@ async def test_the_engines_socket_may_be_the_tools(registry: httpx.AsyncClient) 
 @pytest.mark.parametrize(
     "headers", [ORIGINAL, {"Accept": ORIGINAL_TYPE}, {"Accept": f"text/html, {ORIGINAL_TYPE};q=0.9"}]
 )
-async def test_the_originals_clients_get_its_form(
+async def test_original_client_gets_original_form(
     registry: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     await init(registry, "Packages only")
@@ -144,7 +144,7 @@ async def test_the_originals_clients_get_its_form(
         (ORIGINAL, "?limit=1"),
     ],
 )
-async def test_all_others_and_who_asks_for_it_get_ours(
+async def test_other_clients_get_current_form(
     registry: httpx.AsyncClient, headers: dict[str, str], query: str
 ) -> None:
     for path in ("/registry/tools", "/registry/datasets", "/registry/pipelines", "/pipeline"):
@@ -156,7 +156,7 @@ async def test_all_others_and_who_asks_for_it_get_ours(
     )
 
 
-async def test_the_originals_lists_have_no_pages(registry: httpx.AsyncClient) -> None:
+async def test_original_lists_are_not_paged(registry: httpx.AsyncClient) -> None:
     for number in range(120):
         await registry.post("/registry/tools", json=TOOL | {"name": f"tool-{number:03}"})
     assert len((await registry.get("/registry/tools", headers=ORIGINAL)).json()) == 121

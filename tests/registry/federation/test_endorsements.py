@@ -1,4 +1,4 @@
-"""What a node says under its own prefix nobody else can say: a real etcd with its users and roles."""
+"""Only the node itself can write under its prefix: a real etcd with its users and roles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mao_shared.store import Put, Store, open_store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.registry.conftest import running
-from tests.registry.doubles import WillingPeers
+from tests.registry.doubles import WillingServices
 from tests.registry.seed import INIT, TOOL, register
 from tests.support.federation_etcd import FederationEtcd, federation_etcd
 
@@ -38,14 +38,14 @@ def forged() -> bytes:
     return dump(Endorsement(digest=digest_of(EVIL), endorsed_at=datetime(2026, 1, 1, tzinfo=UTC)))
 
 
-async def test_only_the_node_itself_stands_for_a_record() -> None:
+async def test_endorsement_needs_own_node() -> None:
     with federation_etcd() as federation:
         async with (
             member(federation, "node-1") as shared,
             member(federation, "node-2") as theirs,
             member(federation, "node-3") as evil,
-            running(MemoryStore(), WillingPeers(), federation=shared) as (own, registry),
-            running(MemoryStore(), WillingPeers(), node="node-2", federation=theirs) as (other, _),
+            running(MemoryStore(), WillingServices(), federation=shared) as (own, registry),
+            running(MemoryStore(), WillingServices(), node="node-2", federation=theirs) as (other, _),
         ):
             await register(own)
             assert (await own.post("/pipeline/init", json=INIT)).status_code == 201
@@ -68,7 +68,7 @@ async def test_only_the_node_itself_stands_for_a_record() -> None:
                     await evil.create(key, forged())
 
             await evil.replace(there.key, dump(EVIL), there.revision)  # the record itself anybody may write
-            await registry.trusting.look()
+            await registry.trust.reconcile()
             steps = (await own.get("/enrolments/crawler")).json()["steps"]
             assert steps[0]["image"]["name"] == TOOL["image"]
             diff = (await own.get("/pipeline/crawler/diff")).json()
@@ -76,7 +76,7 @@ async def test_only_the_node_itself_stands_for_a_record() -> None:
 
             honest = await other.put("/registry/tools/crawler", json={**TOOL, "image": "crawler:2"})
             assert honest.status_code == 200, honest.text
-            await registry.trusting.look()
+            await registry.trust.reconcile()
             enrolment = (await own.get("/enrolments/crawler")).json()
             assert enrolment["steps"][0]["image"]["name"] == "crawler:2"
             assert enrolment["approved_by"] == "trusted:node-2"

@@ -19,10 +19,9 @@ from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, T
 from mao_shared.store import Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-
-from .conftest import running, serving
-from .doubles import WillingPeers
-from .seed import INIT, TOOL, register
+from tests.registry.conftest import running, serving
+from tests.registry.doubles import WillingServices
+from tests.registry.seed import INIT, TOOL, register
 
 EVIL = {**TOOL, "image": "evil:1"}
 CHARTS = {"name": "charts", "master": "/srv/git/evil.git"}
@@ -31,16 +30,16 @@ NOW = "2026-01-01T00:00:00Z"
 
 
 class World:
-    """One node, its operator's calls, a second member of the federation, and what was asked of the peers."""
+    """A node, its operator's calls, a second member of the federation, and the calls to its services."""
 
     def __init__(
-        self, own: httpx.AsyncClient, registry: Registry, other: httpx.AsyncClient, peers: WillingPeers
+        self, own: httpx.AsyncClient, registry: Registry, other: httpx.AsyncClient, services: WillingServices
     ) -> None:
-        self.own, self.registry, self.other, self.peers = own, registry, other, peers
-        self.shared = registry.shelf.federation
+        self.own, self.registry, self.other, self.services = own, registry, other, services
+        self.shared = registry.repositories.federation
 
     async def write(self, kind: Any, record: Any) -> None:
-        """Past every registry, as a member with a client of its own can."""
+        """Without any registry, as a member with its own etcd client can."""
         key = keys.registry(kind, record.name)
         entry = await self.shared.get(key)
         assert entry is not None
@@ -63,17 +62,17 @@ class World:
 async def world() -> AsyncIterator[World]:
     """`node-1` is enrolled in `crawler`; `node-2` is another member of the same federation."""
     async with AsyncExitStack() as stack:
-        shared, peers = MemoryStore(), WillingPeers()
-        here = running(MemoryStore(), peers, federation=shared)
+        shared, services = MemoryStore(), WillingServices()
+        here = running(MemoryStore(), services, federation=shared)
         own, registry = await stack.enter_async_context(here)
-        apart = serving(MemoryStore(), WillingPeers(), node="node-2", federation=shared)
+        apart = serving(MemoryStore(), WillingServices(), node="node-2", federation=shared)
         other = await stack.enter_async_context(apart)
         await register(own)
         assert (await own.post("/pipeline/init", json=INIT)).status_code == 201
-        yield World(own, registry, other, peers)
+        yield World(own, registry, other, services)
 
 
-async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
+async def test_diff_of_unchanged_pipeline_is_empty(world: World) -> None:
     found = await world.diff()
     assert (found["pending"], found["diff"], found["endorsed"]) == ([], "", {})
     [state] = (await world.own.get("/pipeline")).json()["items"]
@@ -81,13 +80,13 @@ async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
     assert state["enrolment"]["approved_by"] == "operator"
 
 
-async def test_diff_tells_of_an_image_that_was_rebuilt_under_its_name(world: World) -> None:
-    world.peers.build = "b"
+async def test_diff_reports_rebuilt_image(world: World) -> None:
+    world.services.build = "b"
     found = await world.diff()
     assert (found["pending"], found["diff"]) == ([], "")
     pinned = f"{TOOL['image']}@sha256:{'a' * 64}"
     assert found["rebuilt"] == {TOOL["image"]: {"pinned": pinned, "here": pinned.replace("a" * 64, "b" * 64)}}
-    assert world.peers.images[-1] == (TOOL["image"], "never")
+    assert world.services.images[-1] == (TOOL["image"], "never")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ async def test_diff_tells_of_an_image_that_was_rebuilt_under_its_name(world: Wor
         ),
     ],
 )
-async def test_a_members_change_is_pending_and_what_runs_stays(
+async def test_enrolment_unchanged_while_change_is_pending(
     world: World, kind: str, record: Any, word: str
 ) -> None:
     before = await world.runs()
@@ -135,10 +134,10 @@ async def test_a_members_change_is_pending_and_what_runs_stays(
     assert found["pending"] == [word]
     assert [line for line in found["diff"].splitlines() if line.startswith("+") and line[1] != "+"]
     assert await world.runs() == before
-    assert world.peers.pinned() == ["busybox:1.36"]
+    assert world.services.pinned() == ["busybox:1.36"]
 
 
-async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None:
+async def test_approve_rejects_changed_definition(world: World) -> None:
     await world.write("tools", Tool(**{**TOOL, "image": "crawler:2"}))
     shown = await world.diff()
     await world.write("tools", Tool(**EVIL))
@@ -154,14 +153,14 @@ async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None
     assert (await world.diff())["pending"] == []
 
 
-async def test_an_approval_keeps_the_pins_of_images_that_were_not_shown_to_change(world: World) -> None:
+async def test_approve_keeps_pins_of_unchanged_images(world: World) -> None:
     await world.write("tools", Tool(**{**TOOL, "env": {"DEPTH": "3"}}))
     approved = await world.approve((await world.diff())["definition"])
     assert approved.json()["steps"][0]["env"] == {"DEPTH": "3"}
-    assert world.peers.pinned() == ["busybox:1.36"]  # at the enrolment, not again
+    assert world.services.pinned() == ["busybox:1.36"]  # at the enrolment, not again
 
 
-async def test_new_privileges_need_the_operators_words(world: World) -> None:
+async def test_approve_requires_agreement_to_new_privileges(world: World) -> None:
     await world.write("tools", Tool(**{**TOOL, "privileges": {"user": "root"}}))
     shown = await world.diff()
     assert shown["agree"] == ["user root"]
@@ -177,7 +176,7 @@ async def _changed_by_node_2(world: World, **changes: Any) -> None:
 
 
 async def _until_image(world: World, image: str) -> Enrolment:
-    records = world.registry.shelf.enrolments
+    records = world.registry.repositories.enrolments
     async with asyncio.timeout(30), aclosing(records.store.watch(records.prefix, after=0)) as batches:
         async for batch in batches:
             for entry in (event.entry for event in batch if event.entry):
@@ -187,7 +186,7 @@ async def _until_image(world: World, image: str) -> Enrolment:
     raise AssertionError("a watch has no end")
 
 
-async def test_a_trusted_nodes_change_is_taken_over_and_said_so(world: World) -> None:
+async def test_trust_auto_approves_endorsed_change(world: World) -> None:
     await _changed_by_node_2(world, image="crawler:2")
     assert (await world.diff())["endorsed"] == {"tools/crawler": []}
     assert (await world.own.put("/trusted/node-2")).status_code == 200
@@ -203,34 +202,32 @@ async def test_a_trusted_nodes_change_is_taken_over_and_said_so(world: World) ->
     assert (await world.own.delete("/trusted/node-2")).json()["code"] == "not-trusted"
 
 
-async def test_a_pipeline_that_breaks_something_does_not_hold_up_the_others(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_trust_continues_after_failing_pipeline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.own.put("/trusted/node-2")
     steps = {"name": "another", "steps": [{"tool": "crawler", "dataset": "charts"}]}
     assert (await world.own.post("/pipeline/init", json=steps)).status_code == 201
-    take_over = world.registry.consent.take_over
+    take_over = world.registry.approvals.auto_approve
 
     async def breaks(name: str) -> Stored[Enrolment]:
         if name == "another":
             raise RuntimeError("of a kind that nobody thought of")
         return await take_over(name)
 
-    monkeypatch.setattr(world.registry.consent, "take_over", breaks)
+    monkeypatch.setattr(world.registry.approvals, "auto_approve", breaks)
     await _changed_by_node_2(world, image="crawler:2")
     assert (await _until_image(world, "crawler:2")).pipeline == "crawler"
 
 
-async def test_trust_is_needed_in_everything_that_changed(world: World) -> None:
-    """A stranger moves the dataset while a trusted node changes the tool."""
+async def test_trust_requires_endorsement_of_every_change(world: World) -> None:
+    """An untrusted node moves the dataset while a trusted node changes the tool."""
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
     await _changed_by_node_2(world, image="crawler:2")
-    await _stays(world, "No trusted node stands for what changed in 'crawler': datasets/charts.")
+    await _stays(world, "No trusted node endorses what changed in 'crawler': datasets/charts.")
 
 
-async def test_joining_a_dataset_stands_for_nothing(world: World) -> None:
-    """A trusted node that enrols puts itself on a dataset that a stranger has moved."""
+async def test_endorsement_ignores_dataset_nodes(world: World) -> None:
+    """A trusted node enrols in a dataset that an untrusted one has moved."""
     await world.own.put("/trusted/node-2")
     await world.write("datasets", Dataset(**CHARTS))
     assert (await world.other.put("/enrolments/crawler", json={})).status_code == 201
@@ -246,9 +243,7 @@ async def test_joining_a_dataset_stands_for_nothing(world: World) -> None:
         ({"privileges": {"new_privileges": True}}, "tool crawler asks for new privileges"),
     ],
 )
-async def test_a_trusted_node_is_not_trusted_with_privileges(
-    world: World, changes: dict[str, Any], why: str
-) -> None:
+async def test_trust_excludes_new_privileges(world: World, changes: dict[str, Any], why: str) -> None:
     await world.own.put("/trusted/node-2")
     await _changed_by_node_2(world, **changes)
     await _stays(world, why)
@@ -256,10 +251,8 @@ async def test_a_trusted_node_is_not_trusted_with_privileges(
 
 @pytest.mark.parametrize("by_tool", [True, False])
 @pytest.mark.parametrize("change", ["image", "command", "env", "step"])
-async def test_a_trusted_node_changes_nothing_that_is_root_on_the_host(
-    world: World, change: str, by_tool: bool
-) -> None:
-    """The tool has the engine's socket by the operator's word, and something else would run with it."""
+async def test_trust_excludes_docker_socket_changes(world: World, change: str, by_tool: bool) -> None:
+    """The operator has granted the engine's socket to the tool, and another program would run with it."""
     tool = {**TOOL, "privileges": {"docker_socket": True}} if by_tool else TOOL
     steps: list[dict[str, Any]] = [{"tool": "crawler", "dataset": "charts", "docker_socket": not by_tool}]
     await world.write("tools", Tool(**tool))
@@ -298,27 +291,27 @@ def _endorsement(digest: str) -> bytes:
 
 
 @pytest.mark.parametrize("forge", [_under_its_own_name, _of_another_record, _garbage])
-async def test_an_endorsement_that_does_not_fit_counts_for_nothing(
+async def test_endorsement_of_other_content_is_ignored(
     world: World, forge: Callable[[Tool], tuple[str, bytes]]
 ) -> None:
-    """That nobody writes under another's prefix is kept by etcd's roles; what it holds is checked here."""
+    """Etcd's roles keep others from the prefix; the content is checked here."""
     await world.own.put("/trusted/node-2")
     record = Tool(**{**EVIL, "author": "node-2"})
     key, value = forge(record)
     await world.shared.create(key, value)
     await world.write("tools", record)
-    await _stays(world, "No trusted node stands for what changed in 'crawler': tools/crawler.")
+    await _stays(world, "No trusted node endorses what changed in 'crawler': tools/crawler.")
 
 
 async def _stays(world: World, why: str) -> None:
-    """The registry looks, says why it takes nothing over, and what runs is as it was."""
+    """The controller approves nothing, logs why, and what runs is unchanged."""
     before = await world.runs()
-    await world.registry.trusting.look()
-    assert why in world.registry.trusting._told["crawler"]
+    await world.registry.trust.reconcile()
+    assert why in world.registry.trust._logged["crawler"]
     assert await world.runs() == before
 
 
-async def test_records_of_hostile_size_are_compared_and_cut(world: World) -> None:
+async def test_diff_truncates_huge_records(world: World) -> None:
     command = [f"--option-{number}" for number in range(1000)]
     await world.write("tools", Tool(**{**TOOL, "command": [*command[:-1], "\x1b]0;evil\x07" * 3000]}))
     found = await world.diff()
@@ -327,14 +320,14 @@ async def test_records_of_hostile_size_are_compared_and_cut(world: World) -> Non
     assert all(len(word) < 500 for word in found["pending"])
 
 
-async def test_a_tool_that_is_gone_is_said_and_breaks_no_list(world: World) -> None:
+async def test_states_report_deleted_tool(world: World) -> None:
     await world.shared.delete(keys.registry("tools", "crawler"))
     [state] = (await world.own.get("/pipeline")).json()["items"]
-    assert state["pending"] == ["There is no tool 'crawler', to which the pipeline refers."]
+    assert state["pending"] == ["There is no tool 'crawler', which the pipeline refers to."]
     assert (await world.own.get("/pipeline/crawler/diff")).json()["code"] == "unknown-tool"
 
 
-async def test_a_pipeline_can_be_looked_at_before_the_node_enrols(world: World) -> None:
+async def test_diff_before_enrolment(world: World) -> None:
     found = (await world.other.get("/pipeline/crawler/diff")).json()
     assert (found["enrolled"], found["pending"]) == (False, [])
     assert "+    image: busybox:1.36" in found["diff"].splitlines()
@@ -344,20 +337,20 @@ async def test_a_pipeline_can_be_looked_at_before_the_node_enrols(world: World) 
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
 
 
-async def test_an_enrolment_of_an_earlier_version_needs_all_endorsed(world: World) -> None:
-    """It does not say what it was made of, so everything counts as changed."""
+async def test_trust_of_older_enrolment_requires_all_endorsed(world: World) -> None:
+    """It has no digests of its records, so everything counts as changed."""
     await world.own.put("/trusted/node-2")
-    stored = await world.registry.shelf.enrolments.get("crawler")
+    stored = await world.registry.repositories.enrolments.get("crawler")
     assert stored is not None
     old = json.loads(dump(stored.record))
     del old["records"], old["approved_by"]
     key = keys.enrolment("node-1", "crawler")
-    assert await world.registry.shelf.own.replace(key, json.dumps(old).encode(), stored.revision)
+    assert await world.registry.repositories.own.replace(key, json.dumps(old).encode(), stored.revision)
     await _changed_by_node_2(world, image="crawler:2")
     await _stays(world, "datasets/charts, pipelines/crawler")
 
 
-def test_consent_says_what_a_network_reaches() -> None:
+def test_diff_describes_network_reach() -> None:
     def document(network: str) -> Document:
         return {"overlap": "skip", "steps": {"t": {"image": "lab/x:1", "network": network}}}
 

@@ -15,10 +15,9 @@ from mao_shared.models import Run, Schedule
 from mao_shared.store import Entry, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-
-from .conftest import NODE, serving
-from .doubles import DyingStore, ImagelessPeers, Killed, RemotelessPeers, WillingPeers
-from .seed import INIT, TOOL, enrol, register
+from tests.registry.conftest import NODE, serving
+from tests.registry.doubles import DyingStore, ImagelessServices, Killed, RemotelessServices, WillingServices
+from tests.registry.seed import INIT, TOOL, enrol, register
 
 PRIVILEGED = {"privileges": {"user": "root", "capabilities": ["cap_net_raw"]}, "network": "host"}
 WORDS = ["capability NET_RAW", "host network", "user root"]
@@ -31,8 +30,8 @@ async def _all(store: Store) -> list[Entry]:
     return [entry for entry in entries if not entry.key.startswith(keys.members_prefix())]
 
 
-async def test_the_seeds_call_registers_enrols_and_lists_the_node(
-    api: httpx.AsyncClient, peers: WillingPeers
+async def test_init_original_call_registers_and_enrols(
+    api: httpx.AsyncClient, services: WillingServices
 ) -> None:
     await register(api)
     made = await api.post("/pipeline/init", json=INIT)
@@ -50,12 +49,12 @@ async def test_the_seeds_call_registers_enrols_and_lists_the_node(
         "vote": None,
         "lfs_above": None,
     }
-    assert (peers.images, peers.datasets) == ([("busybox:1.36", "missing")], ["charts"])
+    assert (services.images, services.datasets) == ([("busybox:1.36", "missing")], ["charts"])
     [state] = (await api.get("/pipeline")).json()["items"]
     assert (state["name"], state["enrolled"], state["outdated"]) == ("crawler", True, False)
 
 
-async def test_the_later_seed_clients_words_are_taken(api: httpx.AsyncClient) -> None:
+async def test_init_accepts_later_client_fields(api: httpx.AsyncClient) -> None:
     await register(api)
     step: dict[str, Any] = {"name": "s", "tool": "crawler", "input_dataset": None, "output_dataset": "charts"}
     step |= {"cmd": ["sh", "-c", "true"], "env": None, "docker_socket": False}
@@ -68,12 +67,13 @@ async def test_the_later_seed_clients_words_are_taken(api: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize(
-    ("peers", "code"), [(ImagelessPeers(), "image-not-found"), (RemotelessPeers(), "dataset-unreachable")]
+    ("services", "code"),
+    [(ImagelessServices(), "image-not-found"), (RemotelessServices(), "dataset-unreachable")],
 )
-async def test_a_peers_refusal_passes_through_and_nothing_is_written(
-    memory: MemoryStore, peers: NodeServices, code: str
+async def test_init_service_refusal_writes_nothing(
+    memory: MemoryStore, services: NodeServices, code: str
 ) -> None:
-    async with serving(memory, peers) as api:
+    async with serving(memory, services) as api:
         await register(api)
         before = await _all(memory)
         refused = await api.post("/pipeline/init", json=INIT)
@@ -81,7 +81,7 @@ async def test_a_peers_refusal_passes_through_and_nothing_is_written(
     assert await _all(memory) == before
 
 
-async def test_privileges_need_the_operators_words(quick_api: httpx.AsyncClient) -> None:
+async def test_init_requires_agreement_to_privileges(quick_api: httpx.AsyncClient) -> None:
     await register(quick_api, **PRIVILEGED)
     refused = (await quick_api.post("/pipeline/init", json={**INIT, "agree": ["user root"]})).json()
     assert (refused["code"], refused["agree"]) == ("agreement-needed", WORDS)
@@ -94,7 +94,7 @@ async def test_privileges_need_the_operators_words(quick_api: httpx.AsyncClient)
     assert (await quick_api.put("/enrolments/crawler")).status_code == 200
 
 
-async def test_a_renewal_does_not_grant_what_the_tool_asks_for_anew(quick_api: httpx.AsyncClient) -> None:
+async def test_renew_requires_agreement_to_new_privileges(quick_api: httpx.AsyncClient) -> None:
     await enrol(quick_api)
     await quick_api.put("/registry/tools/crawler", json={**TOOL, "network": "host"})
     refused = await quick_api.put("/enrolments/crawler", json={"agree": []})
@@ -103,9 +103,7 @@ async def test_a_renewal_does_not_grant_what_the_tool_asks_for_anew(quick_api: h
     assert (await quick_api.put("/enrolments/crawler", json={"agree": ["host network"]})).status_code == 200
 
 
-async def test_a_renewal_takes_the_pipeline_as_it_is_now(
-    quick_api: httpx.AsyncClient, peers: WillingPeers
-) -> None:
+async def test_renew_uses_current_pipeline(quick_api: httpx.AsyncClient, services: WillingServices) -> None:
     await enrol(quick_api)
     changed = {"name": "crawler", "steps": [{"tool": "crawler", "dataset": "charts", "command": ["new"]}]}
     await quick_api.put("/registry/pipelines/crawler", json=changed)
@@ -114,22 +112,22 @@ async def test_a_renewal_takes_the_pipeline_as_it_is_now(
 
     renewed = await quick_api.put("/enrolments/crawler", json={"pull": "always"})
     assert (renewed.status_code, renewed.json()["steps"][0]["command"]) == (200, ["new"])
-    assert peers.images[-1] == ("busybox:1.36", "always")
+    assert services.images[-1] == ("busybox:1.36", "always")
     [state] = (await quick_api.get("/pipeline")).json()["items"]
     assert state["outdated"] is False
 
 
-async def test_a_stale_etag_does_not_renew(quick_api: httpx.AsyncClient) -> None:
+async def test_renew_rejects_stale_etag(quick_api: httpx.AsyncClient) -> None:
     await enrol(quick_api)
     stale = {"If-Match": '"1"'}
     assert (await quick_api.put("/enrolments/crawler", headers=stale)).status_code == 412
     assert (await quick_api.delete("/enrolments/crawler", headers=stale)).status_code == 412
 
 
-async def test_another_node_joins_with_the_same_call(memory: MemoryStore) -> None:
-    async with serving(memory, WillingPeers()) as one:
+async def test_init_enrols_second_node(memory: MemoryStore) -> None:
+    async with serving(memory, WillingServices()) as one:
         await enrol(one)
-    async with serving(MemoryStore(), WillingPeers(), node="node-2", federation=memory) as two:
+    async with serving(MemoryStore(), WillingServices(), node="node-2", federation=memory) as two:
         assert (await two.post("/pipeline/init", json=INIT)).status_code == 201
         assert (await two.get("/registry/datasets/charts")).json()["nodes"] == [NODE, "node-2"]
         assert (await two.get("/enrolments/crawler")).json()["node"] == "node-2"
@@ -139,17 +137,17 @@ async def test_another_node_joins_with_the_same_call(memory: MemoryStore) -> Non
 
 @pytest.mark.parametrize("two_stores", [False, True])
 @pytest.mark.parametrize("lives", [0, 1, 2])
-async def test_a_repeat_completes_what_a_kill_left_undone(lives: int, two_stores: bool) -> None:
+async def test_init_repeated_after_kill_completes(lives: int, two_stores: bool) -> None:
     federation = MemoryStore()
     own = MemoryStore() if two_stores else federation
-    async with serving(own, WillingPeers(), federation=federation) as api:
+    async with serving(own, WillingServices(), federation=federation) as api:
         await register(api)
     dying: Any = DyingStore(federation, lives)
-    async with serving(own if two_stores else dying, WillingPeers(), federation=dying) as api:
+    async with serving(own if two_stores else dying, WillingServices(), federation=dying) as api:
         with contextlib.suppress(Killed):
             await api.post("/pipeline/init", json=INIT)
 
-    async with serving(own, WillingPeers(), federation=federation) as api:
+    async with serving(own, WillingServices(), federation=federation) as api:
         again = await api.post("/pipeline/init", json=INIT)
         assert (again.status_code, again.json().get("code")) in ((201, None), (409, "already-exists"))
         assert (await api.get("/enrolments/crawler")).status_code == 200
@@ -167,7 +165,7 @@ async def _run(store: Store, run_id: str, phase: str) -> None:
     await store.create(keys.run(NODE, run.id), dump(run))
 
 
-async def test_a_schedule_or_an_active_run_holds_the_enrolment(api: httpx.AsyncClient, store: Store) -> None:
+async def test_withdraw_refused_while_referenced(api: httpx.AsyncClient, store: Store) -> None:
     await enrol(api)
     await _schedule(store)
     await _run(store, "run-1", "running")
@@ -183,7 +181,7 @@ async def test_a_schedule_or_an_active_run_holds_the_enrolment(api: httpx.AsyncC
     assert len((await api.delete("/registry/pipelines/crawler")).json()["references"]) == 3
 
 
-async def test_the_node_stays_where_another_enrolment_writes(
+async def test_withdraw_keeps_node_in_shared_dataset(
     quick_api: httpx.AsyncClient,
 ) -> None:
     await enrol(quick_api)
@@ -195,7 +193,7 @@ async def test_the_node_stays_where_another_enrolment_writes(
     assert (await quick_api.get("/registry/datasets/charts")).json()["nodes"] == []
 
 
-async def test_a_repeated_key_answers_as_the_first_time(api: httpx.AsyncClient) -> None:
+async def test_init_idempotency_key_replays_answer(api: httpx.AsyncClient) -> None:
     await register(api)
     key = {"Idempotency-Key": "init-1"}
     first = await api.post("/pipeline/init", json=INIT, headers=key)
@@ -204,7 +202,7 @@ async def test_a_repeated_key_answers_as_the_first_time(api: httpx.AsyncClient) 
     assert first.headers["etag"] == again.headers["etag"]
 
 
-async def test_a_refused_command_is_refused_again_under_its_key(api: httpx.AsyncClient) -> None:
+async def test_init_idempotency_key_replays_refusal(api: httpx.AsyncClient) -> None:
     await enrol(api)
     for path, body in (("pipeline/init", INIT), ("registry/tools", TOOL)):
         for _ in range(2):
@@ -212,7 +210,7 @@ async def test_a_refused_command_is_refused_again_under_its_key(api: httpx.Async
             assert (refused.status_code, refused.json()["code"]) == (409, "already-exists")
 
 
-async def test_a_dataset_that_is_only_read_does_not_list_the_node(quick_api: httpx.AsyncClient) -> None:
+async def test_init_read_only_dataset_omits_node(quick_api: httpx.AsyncClient) -> None:
     await register(quick_api)
     await quick_api.post("/registry/datasets", json={"name": "source", "master": "/srv/s.git"})
     step = {"tool": "crawler", "dataset": "charts", "input_dataset": "source"}

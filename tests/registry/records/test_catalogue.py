@@ -15,8 +15,7 @@ from mao_shared.models import Participation
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-
-from .seed import DATASET, TOOL, enrol, register
+from tests.registry.seed import DATASET, TOOL, enrol, register
 
 PIPELINE: dict[str, Any] = {"name": "p", "steps": [{"tool": "crawler", "dataset": "charts"}]}
 KINDS = [("tools", TOOL), ("datasets", DATASET), ("pipelines", PIPELINE)]
@@ -29,9 +28,7 @@ async def _make(api: httpx.AsyncClient, kind: str, body: dict[str, Any]) -> http
 
 
 @pytest.mark.parametrize(("kind", "body"), KINDS)
-async def test_what_was_created_is_read_listed_replaced_and_deleted(
-    api: httpx.AsyncClient, kind: str, body: dict[str, Any]
-) -> None:
+async def test_record_life_cycle(api: httpx.AsyncClient, kind: str, body: dict[str, Any]) -> None:
     made = await _make(api, kind, body)
     where = made.headers["location"]
     assert (made.status_code, where) == (201, f"/registry/{kind}/{body['name']}")
@@ -51,7 +48,9 @@ async def test_what_was_created_is_read_listed_replaced_and_deleted(
 
 
 @pytest.mark.parametrize(("kind", "body"), KINDS)
-async def test_a_stale_etag_writes_nothing(api: httpx.AsyncClient, kind: str, body: dict[str, Any]) -> None:
+async def test_record_update_rejects_stale_etag(
+    api: httpx.AsyncClient, kind: str, body: dict[str, Any]
+) -> None:
     made = await _make(api, kind, body)
     where, stale = made.headers["location"], {"If-Match": made.headers["etag"]}
     now = await api.put(where, json={**body, "description": "second"})
@@ -61,7 +60,7 @@ async def test_a_stale_etag_writes_nothing(api: httpx.AsyncClient, kind: str, bo
     assert (await api.get(where)).headers["etag"] == now.headers["etag"]
 
 
-async def test_lists_go_on_where_the_cursor_says(api: httpx.AsyncClient) -> None:
+async def test_record_list_pages_by_cursor(api: httpx.AsyncClient) -> None:
     for name in "abcde":
         await api.post("/registry/tools", json={**TOOL, "name": name})
     names: list[str] = []
@@ -74,7 +73,7 @@ async def test_lists_go_on_where_the_cursor_says(api: httpx.AsyncClient) -> None
     assert names == list("abcde")
 
 
-async def test_a_cursor_that_is_too_old_says_so(memory: MemoryStore, quick_api: httpx.AsyncClient) -> None:
+async def test_record_list_rejects_expired_cursor(memory: MemoryStore, quick_api: httpx.AsyncClient) -> None:
     for name in "ab":
         await quick_api.post("/registry/tools", json={**TOOL, "name": name})
     cursor = (await quick_api.get("/registry/tools?limit=1")).json()["cursor"]
@@ -85,7 +84,7 @@ async def test_a_cursor_that_is_too_old_says_so(memory: MemoryStore, quick_api: 
     assert "without 'cursor'" in late.json()["next"]
 
 
-async def test_a_record_of_another_version_is_told_apart_from_a_bug(
+async def test_record_of_other_version_is_unreadable(
     memory: MemoryStore, quick_api: httpx.AsyncClient
 ) -> None:
     await memory.create(keys.registry("tools", "new"), b'{"name": "new", "colour": "blue"}')
@@ -94,7 +93,7 @@ async def test_a_record_of_another_version_is_told_apart_from_a_bug(
     assert "newer version" in answer.json()["next"]
 
 
-async def test_a_record_that_cannot_be_read_does_not_hide_the_others(
+async def test_record_list_includes_readable_beside_unreadable(
     memory: MemoryStore, quick_api: httpx.AsyncClient
 ) -> None:
     await register(quick_api)
@@ -103,7 +102,7 @@ async def test_a_record_that_cannot_be_read_does_not_hide_the_others(
     assert [tool["name"] for tool in answer.json()["items"]] == ["crawler"]
 
 
-async def test_a_repeated_key_creates_once_and_answers_twice(api: httpx.AsyncClient) -> None:
+async def test_record_create_idempotency_key(api: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": "k1"}
     first = await api.post("/registry/tools", json=TOOL, headers=key)
     again = await api.post("/registry/tools", json=TOOL, headers=key)
@@ -113,7 +112,7 @@ async def test_a_repeated_key_creates_once_and_answers_twice(api: httpx.AsyncCli
     assert other.json()["code"] == "idempotency-key-reused"
 
 
-async def test_what_is_used_stays_and_says_by_whom(api: httpx.AsyncClient) -> None:
+async def test_record_delete_refused_names_references(api: httpx.AsyncClient) -> None:
     await enrol(api)
     used = [{"kind": "enrolment", "name": "crawler"}, {"kind": "pipeline", "name": "crawler"}]
     for path, references in (
@@ -127,14 +126,14 @@ async def test_what_is_used_stays_and_says_by_whom(api: httpx.AsyncClient) -> No
         assert refused.json()["next"] == "maoctl pipeline withdraw crawler"
 
 
-async def test_all_can_be_deleted_in_the_order_that_next_tells(api: httpx.AsyncClient) -> None:
+async def test_record_delete_succeeds_in_order_of_next(api: httpx.AsyncClient) -> None:
     await enrol(api)
     assert (await api.delete("/enrolments/crawler")).status_code == 204
     for path in ("pipelines/crawler", "tools/crawler", "datasets/charts"):
         assert (await api.delete(f"/registry/{path}")).json()["removed"] == path.partition("/")[2]
 
 
-async def test_a_dataset_with_branches_of_other_nodes_stays(api: httpx.AsyncClient) -> None:
+async def test_dataset_delete_refused_while_nodes_listed(api: httpx.AsyncClient) -> None:
     await api.post("/registry/datasets", json={"name": "d", "body": {"master": "/d.git", "nodes": ["far"]}})
     refused = (await api.delete("/registry/datasets/d")).json()
     assert refused["references"] == [{"kind": "node", "name": "far"}]
@@ -144,7 +143,7 @@ async def test_a_dataset_with_branches_of_other_nodes_stays(api: httpx.AsyncClie
     assert (await api.delete("/registry/datasets/d")).status_code == 200
 
 
-async def test_a_gone_nodes_part_ends_with_it(api: httpx.AsyncClient, store: Store) -> None:
+async def test_node_removal_ends_participation(api: httpx.AsyncClient, store: Store) -> None:
     await store.create(keys.part("far", "d"), dump(Participation(dataset="d", since=datetime.now(UTC))))
     await store.create(keys.part("near", "d"), b"{}")
     assert (await api.delete("/registry/nodes/far")).status_code == 200
@@ -153,9 +152,7 @@ async def test_a_gone_nodes_part_ends_with_it(api: httpx.AsyncClient, store: Sto
     assert (await api.delete("/registry/nodes/far")).status_code == 404
 
 
-async def test_a_node_withdraws_from_a_dataset_that_nobody_can_read(
-    api: httpx.AsyncClient, store: Store
-) -> None:
+async def test_withdraw_with_unreadable_dataset(api: httpx.AsyncClient, store: Store) -> None:
     await enrol(api)
     key = keys.registry("datasets", "charts")
     there = await store.get(key)
@@ -165,7 +162,7 @@ async def test_a_node_withdraws_from_a_dataset_that_nobody_can_read(
     assert (await api.get("/enrolments/crawler")).status_code == 404
 
 
-async def test_a_key_from_outside_belongs_to_one_dataset(api: httpx.AsyncClient) -> None:
+async def test_dataset_external_key_is_unique(api: httpx.AsyncClient) -> None:
     async def make(name: str) -> httpx.Response:
         body = {"name": name, "master": f"/{name}.git", "external": ["temperature"]}
         return await api.post("/registry/datasets", json=body)
@@ -178,7 +175,7 @@ async def test_a_key_from_outside_belongs_to_one_dataset(api: httpx.AsyncClient)
     assert again.status_code == 200
 
 
-async def test_a_remote_is_known_through_a_link(api: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_dataset_remote_resolves_symlink(api: httpx.AsyncClient, tmp_path: Path) -> None:
     (tmp_path / "a.git").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a.git")
     body = {"name": "one", "master": str(tmp_path / "a.git")}
@@ -188,7 +185,7 @@ async def test_a_remote_is_known_through_a_link(api: httpx.AsyncClient, tmp_path
         assert answer.json()["code"] == "dataset-remote-taken", other
 
 
-async def test_a_remote_belongs_to_one_dataset(api: httpx.AsyncClient) -> None:
+async def test_dataset_remote_is_unique(api: httpx.AsyncClient) -> None:
     async def make(name: str, master: str) -> httpx.Response:
         return await api.post("/registry/datasets", json={"name": name, "master": master})
 

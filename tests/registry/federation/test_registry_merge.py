@@ -1,15 +1,11 @@
-"""Clashes of names, and the file that etcd is started with."""
+"""Name clashes of two registries."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.context import EtcdAddress
-from mao_registry.federation.own_member import TlsIdentity, etcd_config
 from mao_registry.federation.registry_merge import (
     RegistryContents,
     find_clashes,
@@ -33,14 +29,14 @@ def pipeline(name: str, tool_name: str) -> Pipeline:
     return Pipeline(name=name, steps=[Step(tool=tool_name, dataset="data")])
 
 
-def test_equal_records_and_other_nodes_are_no_clash() -> None:
+def test_clashes_ignore_equal_records_and_nodes() -> None:
     ours = RegistryContents([tool("a")], [dataset("data", nodes=["n1"])], [pipeline("p", "a")])
     theirs = RegistryContents([tool("a"), tool("b")], [dataset("data", nodes=["n2"])], [pipeline("p", "a")])
     assert find_clashes(ours, theirs) == []
     refuse_clashes([], "lab")
 
 
-def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
+def test_clashes_name_differing_fields() -> None:
     ours = RegistryContents(
         [tool("a"), tool("b", "lab/b:2")],
         [dataset("data", "/srv/git/mine.git"), dataset("mine", external=["key"])],
@@ -64,7 +60,7 @@ def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
     assert "belongs to the dataset 'yours'" in caught.value.detail
 
 
-def test_the_way_out_of_clashes_is_in_the_order_that_works() -> None:
+def test_removal_commands_are_ordered() -> None:
     ours = RegistryContents(
         [tool("a"), tool("b", "lab/b:2")],
         [dataset("data")],
@@ -88,44 +84,7 @@ def test_the_way_out_of_clashes_is_in_the_order_that_works() -> None:
     assert " && ".join(commands) in str(caught.value.next)
 
 
-def test_what_a_node_brings_in() -> None:
+def test_new_records_are_found() -> None:
     ours = RegistryContents([tool("b"), tool("a")], [dataset("data")], [pipeline("p", "a")])
     theirs = RegistryContents([tool("b")], [], [])
     assert find_new_records(ours, theirs) == ["tool a", "dataset data", "pipeline p"]
-
-
-def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
-    place = EtcdAddress("10.0.0.1", 2391, 2392)
-    text = etcd_config(
-        "n1",
-        place,
-        data_dir=Path("/data/etcd"),
-        token="f-1",
-        cluster={"n2": "https://10.0.0.2:2392", "n1": place.peer_url},
-        existing=True,
-        server=TlsIdentity(Path("ca"), Path("server.crt"), Path("server.key")),
-        peer=TlsIdentity(Path("peers-ca"), Path("peer.crt"), Path("peer.key")),
-    )
-    settings = json.loads(text)
-    assert settings["advertise-client-urls"] == "https://10.0.0.1:2391"
-    assert settings["listen-client-urls"] == "https://0.0.0.0:2391"
-    assert settings["initial-cluster"] == "n1=https://10.0.0.1:2392,n2=https://10.0.0.2:2392"
-    assert settings["initial-cluster-state"] == "existing"
-    for part in ("client-transport-security", "peer-transport-security"):
-        assert settings[part]["client-cert-auth"] is True
-    assert settings["peer-transport-security"]["trusted-ca-file"] == "peers-ca"
-    assert settings["enable-grpc-gateway"] is False
-
-
-@pytest.mark.parametrize(
-    ("address", "bind", "listens"),
-    [
-        ("127.0.0.1", None, "127.0.0.1"),
-        ("localhost", None, "127.0.0.1"),
-        ("::1", None, "[::1]"),
-        ("mao.example.org", None, "0.0.0.0"),
-        ("mao.example.org", "10.0.0.7", "10.0.0.7"),
-    ],
-)
-def test_what_etcd_binds(address: str, bind: str | None, listens: str) -> None:
-    assert EtcdAddress(address, 1, 2, bind).listens_on() == listens

@@ -1,4 +1,4 @@
-"""A delete and a new reference cannot both win, in whatever order their calls reach the store."""
+"""A delete and a new reference cannot both succeed, in whatever order their calls reach the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared import keys
 from mao_shared.clock import SystemClock
@@ -17,8 +17,7 @@ from mao_shared.models import Dataset, EnrolmentRequest, Member, Pipeline, Pipel
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-
-from .doubles import PausingStore, RememberedAgreements, WillingPeers, interleave
+from tests.registry.doubles import PausingStore, RememberedAgreements, WillingServices, interleave
 
 TURNS = list(itertools.product((0, 1), repeat=9))
 RANDOM = random.Random(7)
@@ -35,7 +34,9 @@ def _registry(own: MemoryStore, federation: MemoryStore) -> tuple[Registry, Regi
     paused_own = paused if own is federation else cast(Store, PausingStore(own))
     shelves = Repositories("n", federation, own), Repositories("n", paused, paused_own)
     agreements = RememberedAgreements(shelves[0])
-    plain, pausing = (build(shelf, WillingPeers(), SystemClock(), agreements) for shelf in shelves)
+    plain, pausing = (
+        build(repositories, WillingServices(), SystemClock(), agreements) for repositories in shelves
+    )
     return plain, pausing
 
 
@@ -48,15 +49,15 @@ async def _prepared(*, two_stores: bool = False) -> tuple[Registry, Registry]:
 
 
 @pytest.mark.parametrize("kind", ["tools", "datasets"])
-async def test_deleting_a_record_against_creating_the_pipeline_that_uses_it(kind: str) -> None:
+async def test_race_delete_record_and_create_pipeline(kind: str) -> None:
     winners = set()
     for turns in TURNS:
         plain, pausing = await _prepared()
         catalogue = pausing.tools if kind == "tools" else pausing.datasets
         name = kind[0]
         created, deleted = interleave(pausing.pipelines.create(PIPELINE), catalogue.delete(name, None), turns)
-        pipeline = await plain.shelf.pipelines.get("p")
-        records = plain.shelf.tools if kind == "tools" else plain.shelf.datasets
+        pipeline = await plain.repositories.pipelines.get("p")
+        records = plain.repositories.tools if kind == "tools" else plain.repositories.datasets
         record = await records.get(name)
         if pipeline:
             assert record, turns
@@ -69,14 +70,17 @@ async def test_deleting_a_record_against_creating_the_pipeline_that_uses_it(kind
 
 
 @pytest.mark.parametrize("two_stores", [False, True])
-async def test_deleting_a_pipeline_against_enrolling_in_it(two_stores: bool) -> None:
+async def test_race_delete_pipeline_and_enrol(two_stores: bool) -> None:
     winners = set()
     for turns in LONG_TURNS:
         plain, pausing = await _prepared(two_stores=two_stores)
         await plain.pipelines.create(PIPELINE)
         renewal = pausing.enrolments.renew("p", EnrolmentRequest(), None)
         enrolled, deleted = interleave(renewal, pausing.pipelines.delete("p", None), turns)
-        pipeline, enrolment = await plain.shelf.pipelines.get("p"), await plain.shelf.enrolments.get("p")
+        pipeline, enrolment = (
+            await plain.repositories.pipelines.get("p"),
+            await plain.repositories.enrolments.get("p"),
+        )
         assert (pipeline is None) == (enrolment is None), turns
         assert isinstance(deleted, StillReferenced) == (enrolment is not None)
         assert isinstance(enrolled, NotFound) == (enrolment is None)
@@ -84,47 +88,50 @@ async def test_deleting_a_pipeline_against_enrolling_in_it(two_stores: bool) -> 
     assert winners == {True, False}
 
 
-async def test_two_inits_at_once_make_one_pipeline_and_one_enrolment() -> None:
+async def test_race_two_inits() -> None:
     for turns in LONG_TURNS[:150]:
         plain, one = await _prepared()
-        paused = cast(Store, PausingStore(plain.shelf.own))
-        shelf = Repositories("n", paused, paused)
-        other = build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
+        paused = cast(Store, PausingStore(plain.repositories.own))
+        repositories = Repositories("n", paused, paused)
+        other = build(repositories, WillingServices(), SystemClock(), RememberedAgreements(repositories))
         answers = interleave(one.enrolments.init(INIT), other.enrolments.init(INIT), turns)
         assert sum(isinstance(answer, Conflict) for answer in answers) <= 1
-        assert await plain.shelf.enrolments.get("p")
-        stored = await plain.shelf.datasets.get("d")
+        assert await plain.repositories.enrolments.get("p")
+        stored = await plain.repositories.datasets.get("d")
         assert stored is not None
         assert stored.record.nodes == ["n"]
 
 
-async def _make_schedule(shelf: Repositories) -> bool:
+async def _make_schedule(repositories: Repositories) -> bool:
     """What the scheduler does: checks the enrolment, rewrites the guard."""
-    enrolment = await shelf.enrolments.get("p")
+    enrolment = await repositories.enrolments.get("p")
     if enrolment is None:
         return False
     schedule = Schedule(cron="@daily", id="s", pipeline="p", created_at=enrolment.record.enrolled_at)
     checks = [Check(keys.enrolment("n", "p"), enrolment.revision), Check(keys.schedule("n", "s"), 0)]
     writes = [Put(keys.schedule("n", "s"), dump(schedule)), Put(keys.node_references("n"), b"")]
-    return await shelf.own.transact(checks, writes) is not None
+    return await repositories.own.transact(checks, writes) is not None
 
 
-async def test_withdrawing_against_scheduling() -> None:
+async def test_race_withdraw_and_schedule() -> None:
     winners = set()
     for turns in LONG_TURNS:
         plain, pausing = await _prepared()
         await plain.enrolments.init(INIT)
-        interleave(_make_schedule(pausing.shelf), pausing.enrolments.withdraw("p", None), turns)
-        enrolment, schedule = await plain.shelf.enrolments.get("p"), await plain.shelf.schedules.get("s")
+        interleave(_make_schedule(pausing.repositories), pausing.enrolments.withdraw("p", None), turns)
+        enrolment, schedule = (
+            await plain.repositories.enrolments.get("p"),
+            await plain.repositories.schedules.get("s"),
+        )
         assert (enrolment is None) == (schedule is None), turns
-        stored = await plain.shelf.datasets.get("d")
+        stored = await plain.repositories.datasets.get("d")
         assert stored is not None
         assert stored.record.nodes == (["n"] if enrolment else [])
         winners.add(enrolment is None)
     assert winners == {True, False}
 
 
-async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
+async def test_race_two_updates() -> None:
     for turns in TURNS:
         plain, pausing = await _prepared()
         revision = (await plain.tools.read("t")).revision
@@ -134,7 +141,7 @@ async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
         assert sum(isinstance(answer, MaoError) for answer in answers) == 1
 
 
-async def test_taking_a_gone_node_off_a_dataset_against_its_coming_back() -> None:
+async def test_race_remove_node_and_return() -> None:
     winners = set()
     for turns in TURNS:
         plain, pausing = await _prepared()
@@ -142,10 +149,10 @@ async def test_taking_a_gone_node_off_a_dataset_against_its_coming_back() -> Non
         await plain.datasets.update("d", Dataset(name="d", master="/d.git", nodes=["far"]), revision)
         back = Member(name="far", version="1", started_at=SystemClock().now())
 
-        async def come_back(shelf: Repositories = pausing.shelf, back: Member = back) -> int:
+        async def come_back(repositories: Repositories = pausing.repositories, back: Member = back) -> int:
             """The order of what it writes is what matters: its record first, and then it is listed."""
-            await shelf.members.create("far", back)
-            return (await shelf.datasets.page()).items[0].record.nodes.count("far")
+            await repositories.members.create("far", back)
+            return (await repositories.datasets.page()).items[0].record.nodes.count("far")
 
         listed, removed = interleave(come_back(), pausing.members.remove("far"), turns)
         if listed:

@@ -18,11 +18,10 @@ from mao_shared.models import Enrolment, Privileges, ResolvedImage, Run, StepRun
 from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
+from tests.registry.conftest import NODE, running
+from tests.registry.doubles import DyingStore, Killed, WillingServices, away_store
+from tests.registry.seed import INIT, TOOL, register
 from tests.support.waiting import eventually
-
-from .conftest import NODE, running
-from .doubles import DyingStore, Killed, WillingPeers, away_store
-from .seed import INIT, TOOL, register
 
 KEY = keys.enrolment(NODE, "crawler")
 ROOT = {"privileges": {"user": "root"}}
@@ -35,12 +34,12 @@ class Site:
         self.store = MemoryStore()
         self.folder = root / "agreements"
         self.files = AgreementFiles(self.folder)
-        self.peers = WillingPeers()
+        self.services = WillingServices()
 
     @asynccontextmanager
     async def registry(self, store: Any = None) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
         used = cast(Store, store or self.store)
-        async with running(used, self.peers, agreements_dir=self.folder) as parts:
+        async with running(used, self.services, agreements_dir=self.folder) as parts:
             yield parts
 
     async def enrolment(self) -> Enrolment | None:
@@ -78,7 +77,7 @@ async def approve(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
     return await client.post("/pipeline/crawler/approve", json={"definition": diff["definition"], **more})
 
 
-async def test_the_agreement_is_on_the_disk_when_the_enrolment_is_written(site: Site) -> None:
+async def test_agreement_written_before_enrolment(site: Site) -> None:
     seen: list[bool] = []
 
     class Watched:
@@ -99,9 +98,7 @@ async def test_the_agreement_is_on_the_disk_when_the_enrolment_is_written(site: 
 
 
 @pytest.mark.parametrize("lives", [0, 1])
-async def test_a_command_that_a_crash_cut_short_is_completed_by_the_same_command(
-    site: Site, lives: int
-) -> None:
+async def test_init_after_crash_completes(site: Site, lives: int) -> None:
     async with site.registry() as (client, _):
         await register(client, **ROOT)
     body = {**INIT, "agree": ["user root"]}
@@ -115,7 +112,7 @@ async def test_a_command_that_a_crash_cut_short_is_completed_by_the_same_command
     assert await site.runs()
 
 
-async def test_a_renewal_that_a_crash_cut_short_runs_as_before_and_is_completed(site: Site) -> None:
+async def test_renew_after_crash_completes(site: Site) -> None:
     async with site.registry() as (client, registry):
         await register(client)
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
@@ -135,7 +132,7 @@ async def test_a_renewal_that_a_crash_cut_short_runs_as_before_and_is_completed(
     assert {each.asked[0] for each in site.agreement().steps if each.current} == {"user root"}
 
 
-async def test_withdrawing_ends_the_agreement_also_where_a_crash_cut_it_short(site: Site) -> None:
+async def test_withdraw_after_crash_removes_agreement(site: Site) -> None:
     async with site.registry() as (client, registry):
         await register(client)
         for _ in range(2):
@@ -165,9 +162,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("forged", FORGED)
-async def test_an_enrolment_written_into_etcd_is_shown_and_mended_by_an_approval(
-    site: Site, forged: dict[str, Any]
-) -> None:
+async def test_forged_enrolment_shown_and_replaced_by_approval(site: Site, forged: dict[str, Any]) -> None:
     async with site.registry() as (client, _):
         await register(client)
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
@@ -187,7 +182,7 @@ async def test_an_enrolment_written_into_etcd_is_shown_and_mended_by_an_approval
         assert (await client.get("/pipeline")).json()["items"][0]["pending"] == []
 
 
-async def test_what_a_forged_enrolment_grants_has_to_be_agreed_to(site: Site) -> None:
+async def test_forged_enrolment_grants_nothing(site: Site) -> None:
     """A renewal keeps what was granted before: granted by the operator, not by what lies in etcd."""
     async with site.registry() as (client, registry):
         await register(client)
@@ -201,17 +196,17 @@ async def test_what_a_forged_enrolment_grants_has_to_be_agreed_to(site: Site) ->
         assert await site.runs()
 
 
-async def test_a_forged_enrolment_is_not_taken_over_for_trusted_nodes(site: Site) -> None:
+async def test_forged_enrolment_is_not_auto_approved(site: Site) -> None:
     async with site.registry() as (client, registry):
         await register(client)
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
-        await registry.trusting.trust(NODE)  # whose endorsement of all that is registered is there
+        await registry.trust.trust(NODE)  # whose endorsement of all that is registered is there
         await site.forge(command=["sh", "-c", "id"])
-        await registry.trusting.look()
+        await registry.trust.reconcile()
         assert not await site.runs()
 
 
-async def test_trust_written_into_etcd_takes_nothing_over(site: Site) -> None:
+async def test_forged_trust_approves_nothing(site: Site) -> None:
     async with site.registry() as (client, registry):
         await register(client)
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
@@ -219,11 +214,11 @@ async def test_trust_written_into_etcd_takes_nothing_over(site: Site) -> None:
         await registry.tools.update("crawler", Tool(**{**TOOL, "image": "evil:1"}), None)  # endorsed by NODE
         trust = dump(Trust(node=NODE, since=SystemClock().now()))
         assert await site.store.create(keys.trusted_prefix(NODE) + NODE, trust)
-        await registry.trusting.look()
+        await registry.trust.reconcile()
         assert await site.enrolment() == before
         assert (await client.get("/trusted")).json()["items"] == []
         assert (await client.put(f"/trusted/{NODE}")).status_code == 200, "as the operator says now"
-        await registry.trusting.look()
+        await registry.trust.reconcile()
         assert (await site.enrolment()) != before
         assert await site.runs()
         assert (await client.delete(f"/trusted/{NODE}")).status_code == 204
@@ -231,11 +226,11 @@ async def test_trust_written_into_etcd_takes_nothing_over(site: Site) -> None:
         assert (await client.delete(f"/trusted/{NODE}")).status_code == 404
 
 
-async def test_an_upgraded_node_goes_on_with_what_it_ran_and_trusted_once(site: Site) -> None:
+async def test_migration_imports_enrolments_and_trust_once(site: Site) -> None:
     async with site.registry() as (client, registry):
         await register(client, **ROOT)
         assert (await client.post("/pipeline/init", json={**INIT, "agree": ["user root"]})).status_code == 201
-        await registry.trusting.trust("friend")
+        await registry.trust.trust("friend")
     for path in site.folder.iterdir():
         path.unlink()
     site.folder.rmdir()
@@ -268,7 +263,7 @@ async def test_an_upgraded_node_goes_on_with_what_it_ran_and_trusted_once(site: 
         assert not await site.runs(), "what comes later is taken over no more"
 
 
-async def test_a_command_that_comes_before_the_taking_over_waits_for_it(site: Site) -> None:
+async def test_migration_precedes_first_command(site: Site) -> None:
     async with site.registry() as (client, _):
         await register(client, **ROOT)
         assert (await client.post("/pipeline/init", json={**INIT, "agree": ["user root"]})).status_code == 201
@@ -280,7 +275,7 @@ async def test_a_command_that_comes_before_the_taking_over_waits_for_it(site: Si
     assert await site.runs()
 
 
-async def test_while_its_store_is_away_nothing_is_taken_over_and_nothing_marked(site: Site) -> None:
+async def test_migration_waits_for_store(site: Site) -> None:
     async with site.registry(away_store()) as (client, registry):
         assert (await client.put("/enrolments/crawler", json={})).status_code == 503
         assert not site.files.is_taken_over()
@@ -289,9 +284,7 @@ async def test_while_its_store_is_away_nothing_is_taken_over_and_nothing_marked(
 
 
 @pytest.mark.parametrize("spoil", ["damage", "chmod", "remove"])
-async def test_a_file_that_cannot_be_used_is_mended_by_an_approval_of_what_is_there(
-    site: Site, spoil: str
-) -> None:
+async def test_agreement_file_unusable_is_replaced_by_approval(site: Site, spoil: str) -> None:
     async with site.registry() as (client, _):
         await register(client)
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
@@ -307,7 +300,7 @@ async def test_a_file_that_cannot_be_used_is_mended_by_an_approval_of_what_is_th
         assert await site.runs()
 
 
-async def test_a_folder_that_cannot_be_written_refuses_the_command_and_enrols_nothing(site: Site) -> None:
+async def test_agreement_directory_unwritable_refuses_enrolment(site: Site) -> None:
     async with site.registry() as (client, registry):
         await register(client)
         await registry.agreements.trusted()
@@ -322,9 +315,9 @@ async def test_a_folder_that_cannot_be_written_refuses_the_command_and_enrols_no
     assert await site.runs()
 
 
-async def test_a_file_of_trust_that_cannot_be_used_trusts_nobody_and_hides_no_node(site: Site) -> None:
+async def test_trust_file_unusable_trusts_nobody(site: Site) -> None:
     async with site.registry() as (client, registry):
-        await registry.trusting.trust("friend")
+        await registry.trust.trust("friend")
         (site.folder / ".trusted").write_text("{")
         assert (await client.get("/registry/nodes")).status_code == 200
         assert (await client.get("/trusted")).json()["items"] == []

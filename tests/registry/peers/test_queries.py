@@ -1,4 +1,4 @@
-"""What a node sees of the others, and what of that it believes."""
+"""Other nodes and their runs, as far as their records are trusted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from mao_shared.models import Member, PeerNode, PeerRuns, RunBrief
 from mao_shared.states import RunPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
+from tests.registry.conftest import running
+from tests.registry.doubles import WillingServices
+from tests.registry.seed import INIT, register
 from tests.support.services import serving
-
-from .conftest import running
-from .doubles import WillingPeers
-from .seed import INIT, register
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 TICK = NOW.replace(second=0)
@@ -75,8 +74,8 @@ async def world() -> AsyncIterator[World]:
     """`node-1` is enrolled in `crawler`, whose dataset lists `node-2` as well."""
     async with AsyncExitStack() as stack:
         shared = MemoryStore()
-        api, _ = await stack.enter_async_context(running(MemoryStore(), WillingPeers(), federation=shared))
-        other = running(MemoryStore(), WillingPeers(), node="node-2", federation=shared)
+        api, _ = await stack.enter_async_context(running(MemoryStore(), WillingServices(), federation=shared))
+        other = running(MemoryStore(), WillingServices(), node="node-2", federation=shared)
         async with other as (theirs, _):
             await register(api)
             assert (await api.post("/pipeline/init", json=INIT)).status_code == 201
@@ -84,7 +83,7 @@ async def world() -> AsyncIterator[World]:
             yield World(api, shared)
 
 
-async def test_who_is_absent_is_listed_with_when_it_was_seen(world: World) -> None:
+async def test_nodes_absent_has_last_seen(world: World) -> None:
     await world.shared.create(
         keys.peer_node("node-3"), dump(PeerNode(version="0.0.9", seen_at=NOW.replace(year=2900)))
     )
@@ -104,14 +103,14 @@ async def test_who_is_absent_is_listed_with_when_it_was_seen(world: World) -> No
     assert (await world.api.get("/federation/nodes/node-9")).json()["code"] == "not-found"
 
 
-async def test_nobody_is_present_in_anothers_name(world: World) -> None:
+async def test_nodes_member_record_of_other_node_is_ignored(world: World) -> None:
     liar = Member(name="node-7", version="1", started_at=NOW)
     await world.shared.create(keys.member("node-6"), dump(liar))
     await world.shared.create(keys.member("node-8"), b"x" * 300_000)
     assert [node["name"] for node in await world.get("/federation/nodes")] == ["node-1", "node-2"]
 
 
-async def test_the_runs_of_each_node_and_who_is_late(world: World) -> None:
+async def test_runs_per_node_and_lateness(world: World) -> None:
     tick = datetime.now(UTC).replace(microsecond=0)
     mine = PeerRuns(node="node-1", pipeline="crawler", runs=[brief(tick)], updated_at=NOW)
     theirs = PeerRuns(node="node-2", pipeline="crawler", next_tick=tick, updated_at=NOW)
@@ -135,16 +134,16 @@ async def test_the_runs_of_each_node_and_who_is_late(world: World) -> None:
         b'{"node": "node-2", "pipeline": "crawler", "updated_at": "yesterday"}',
     ],
 )
-async def test_what_cannot_be_believed_is_said_and_hides_nobody(world: World, value: bytes) -> None:
+async def test_runs_unreadable_are_reported(world: World, value: bytes) -> None:
     await world.shared.create(keys.peer_runs("node-2", "crawler"), value)
     one, two = await world.get("/federation/runs?pipeline=crawler")
     assert one["problem"] is None
     assert (two["node"], two["runs"]) == ("node-2", [])
-    assert two["problem"] == "it has said nothing of its runs that can be read"
+    assert two["problem"] == "it has published no runs that can be read"
 
 
-async def test_a_node_alone_sees_its_own_runs(memory: MemoryStore) -> None:
-    async with running(memory, WillingPeers()) as (api, _):
+async def test_runs_of_node_without_federation(memory: MemoryStore) -> None:
+    async with running(memory, WillingServices()) as (api, _):
         await register(api)
         await api.post("/pipeline/init", json=INIT)
         [row] = (await api.get("/federation/runs?pipeline=crawler")).json()["items"]
@@ -161,14 +160,14 @@ async def test_a_node_alone_sees_its_own_runs(memory: MemoryStore) -> None:
         (["0 0 1 1 *"], 1, None),
     ],
 )
-async def test_a_node_alone_tells_its_next_tick(
+async def test_runs_next_tick_without_federation(
     memory: MemoryStore, crons: list[str], paused: int, wanted: str | None
 ) -> None:
     """Its scheduler publishes nothing, since there is nobody else: it is asked."""
     async with AsyncExitStack() as stack:
         scheduler = scheduler_app(SchedulerSettings(node="node-1"), store=memory)
         url = await stack.enter_async_context(serving(scheduler))
-        api, _ = await stack.enter_async_context(running(memory, WillingPeers(), scheduler_url=url))
+        api, _ = await stack.enter_async_context(running(memory, WillingServices(), scheduler_url=url))
         await register(api)
         await api.post("/pipeline/init", json=INIT)
         jobs = await stack.enter_async_context(httpx.AsyncClient(base_url=url))

@@ -1,4 +1,4 @@
-"""A federation's life with real etcds: created, joined, grown, shrunk, left."""
+"""A federation with real etcds: create, join, promote, demote, remove, leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from mao_registry.federation import controller, pki
 from mao_registry.federation.context import FederationContext, FederationRecords
 from mao_registry.federation.cores import sign_request
-from mao_registry.records.writes import update_record
 from mao_shared import keys
 from mao_shared.errors import (
     Conflict,
@@ -35,7 +34,7 @@ from .nodes import Node, copying, join, running
 pytestmark = pytest.mark.etcd
 
 
-async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: Path) -> None:
+async def test_join_publishes_records_and_switches_stores(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await a.add_dataset("data", "a")
@@ -53,7 +52,7 @@ async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: 
         assert listed == {"a": ("joined", "voter", True), "b": ("joined", None, None)}
 
 
-async def test_clashes_are_listed_before_anything_is_written(tmp_path: Path) -> None:
+async def test_join_with_name_clashes_writes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await b.add_tool("crawler", "lab/other:2")
@@ -75,7 +74,7 @@ async def _requests(node: Node) -> list[str]:
     return [each.record.node for each in await FederationRecords(node.federation).requests.all()]
 
 
-async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> None:
+async def test_invitation_is_for_one_node_once(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         invitation = await a.lifecycle.invite("b", 3600)
@@ -96,7 +95,7 @@ async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> Non
         assert refused.value.code == "node-joined"
 
 
-async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path) -> None:
+async def test_client_has_no_core_rights(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -111,13 +110,13 @@ async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path)
             assert caught.value.code in ("not-core", "node-is-this-one")
 
 
-async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is_written(
+async def test_invite_rejects_too_long_name(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, "a") as (a,):
         await a.lifecycle.create("lab")
         await a.until_switched()
-        with pytest.raises(InvalidInput, match=r"1 characters too many") as refused:
+        with pytest.raises(InvalidInput, match=r"1 characters too long") as refused:
             await a.lifecycle.invite("n" * 58, 3600)
         assert refused.value.code == "node-name-too-long"
         assert "at most 57 characters" in (refused.value.next or "")
@@ -125,7 +124,7 @@ async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is
         assert (await a.lifecycle.invite("n" * 57, 3600)).token
 
 
-async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) -> None:
+async def test_certificate_request_for_other_node_is_dropped(tmp_path: Path) -> None:
     """Neither for that of a core node, which may read the authority's key, nor for another's removal."""
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
@@ -134,18 +133,18 @@ async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) ->
         before = await a.identity("a")
         requests = FederationRecords(b.federation).requests
         request = pki.make_request(pki.make_key(), "a@1")
-        forged = CertificateRequest(node="a", request=request, requested_at=b.site.now)
+        forged = CertificateRequest(node="a", request=request, requested_at=b.context.now)
         for lie in (forged, forged.model_copy(update={"node": "c", "leaving": True})):
             there = await requests.get("b")
             await requests.replace("b", lie, there.revision if there else 0)
-            await a.lifecycle.upkeep.look()
+            await a.lifecycle.controller.reconcile()
         assert await a.identity("a") == before
         left = await a.identity("c")
         assert left is not None
         assert left.state == "joined"
 
 
-async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: Path) -> None:
+async def test_controller_skips_unreadable_records(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -157,7 +156,7 @@ async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: P
         assert [each.node for each in await a.lifecycle.nodes()] == ["a", "c"]
 
 
-async def test_a_crafted_certificate_request_holds_up_nobody(tmp_path: Path) -> None:
+async def test_controller_drops_crafted_request(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         await join(a, b)
@@ -167,15 +166,15 @@ async def test_a_crafted_certificate_request_holds_up_nobody(tmp_path: Path) -> 
         await join(a, c)
 
 
-async def test_a_request_that_cannot_be_served_holds_up_nobody(
+async def test_controller_continues_after_failing_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def sign_all_but_b(
-        site: FederationContext, store: Store, admin: Any, identity: Any, request: Any
+        context: FederationContext, store: Store, admin: Any, identity: Any, request: Any
     ) -> None:
         if identity.record.node == "b":
             raise RuntimeError("of a kind that nobody thought of")
-        await sign_request(site, store, admin, identity, request)
+        await sign_request(context, store, admin, identity, request)
 
     monkeypatch.setattr(controller, "sign_request", sign_all_but_b)
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
@@ -184,20 +183,20 @@ async def test_a_request_that_cannot_be_served_holds_up_nobody(
         joining = asyncio.create_task(b.lifecycle.join(invitation.token))
         await join(a, c)
         monkeypatch.undo()
-        await a.lifecycle.upkeep.look()
+        await a.lifecycle.controller.reconcile()
         await joining
 
 
 async def _ask(node: Node, request: str) -> None:
-    asked = CertificateRequest(node=node.name, request=request, requested_at=node.site.now)
-    await update_record(FederationRecords(node.federation).requests, node.name, lambda _: asked)
+    asked = CertificateRequest(node=node.name, request=request, requested_at=node.context.now)
+    await FederationRecords(node.federation).requests.create_or_update(node.name, lambda _: asked)
 
 
 async def _is_gone(node: Node, asked_by: str) -> bool:
     return await FederationRecords(node.federation).requests.get(asked_by) is None
 
 
-async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_path: Path) -> None:
+async def test_remove_revokes_access_and_participation(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_dataset("data", "a")
         await b.add_dataset("data", "b")
@@ -207,10 +206,10 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         await b.federation.create(keys.part("b", "data"), part)
         with pytest.raises(Forbidden):
             await b.federation.create(keys.part("a", "data"), part)
-        old = TlsFiles(ca=b.folder.ca, certificate=b.folder.identity, key=b.folder.identity)
+        old = TlsFiles(ca=b.files.ca, certificate=b.files.identity, key=b.files.identity)
         await a.lifecycle.remove("b")
         assert await a.federation.get(keys.part("b", "data")) is None
-        store = open_store(a.place.client, tls=old)
+        store = open_store(a.address.client, tls=old)
         with pytest.raises(Unauthorized):
             await store.get(keys.federation())
         await store.close()
@@ -228,7 +227,7 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         assert (await a.identity("b")).user == "b@3"  # type: ignore[union-attr]
 
 
-async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
+async def test_promoted_cores_survive_creator(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         for node in (b, c):
@@ -249,20 +248,20 @@ async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
         assert last.value.code == "last-core"
 
 
-async def test_a_core_node_that_was_restored_takes_a_new_seat(tmp_path: Path) -> None:
+async def test_restored_core_joins_etcd_anew(tmp_path: Path) -> None:
     """A backup has its certificates and not its etcd; under its old id it would forget what it has voted."""
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         for node in (b, c):
             await join(a, node)
             await a.lifecycle.promote(node.name)
-        async with c.site.admin(a.place.client) as admin:
+        async with c.context.connect_admin([a.address.client]) as admin:
             [before] = [each.id for each in await admin.members() if each.name == "c"]
             await c.stop()
             await a.until(lambda: a.add_tool_once("crawler"))
-            shutil.rmtree(c.folder.etcd_data)
-            c.folder.etcd_config.unlink()
-            again = Node("c", tmp_path, own=c.own, place=c.place)
+            shutil.rmtree(c.files.etcd_data)
+            c.files.etcd_config.unlink()
+            again = Node("c", tmp_path, own=c.own, address=c.address)
             try:
                 await again.start()
 
@@ -278,7 +277,7 @@ async def test_a_core_node_that_was_restored_takes_a_new_seat(tmp_path: Path) ->
                 await again.stop()
 
 
-async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_knew(tmp_path: Path) -> None:
+async def test_restored_only_core_keeps_known_records(tmp_path: Path) -> None:
     async with running(tmp_path, "a") as (a,):
         await a.add_tool("crawler")
         await a.lifecycle.create("lab")
@@ -286,9 +285,9 @@ async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_k
         async with copying(a):
             pass
         await a.stop()
-        shutil.rmtree(a.folder.etcd_data)
-        a.folder.etcd_config.unlink()
-        again = Node("a", tmp_path, own=a.own, place=a.place)
+        shutil.rmtree(a.files.etcd_data)
+        a.files.etcd_config.unlink()
+        again = Node("a", tmp_path, own=a.own, address=a.address)
         try:
             await again.start()
             assert await again.tools() == ["crawler"]  # as last known
@@ -302,7 +301,7 @@ async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_k
             await again.stop()
 
 
-async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answer(tmp_path: Path) -> None:
+async def test_no_majority_names_silent_cores(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         for node in (b, c):
@@ -327,7 +326,7 @@ async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answe
                 assert "leave --force" in str(told.value.next)
 
 
-async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
+async def test_leave_copies_records(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await b.add_dataset("data", "b")
@@ -338,7 +337,7 @@ async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
         await b.until_alone()
         assert await b.tools() == ["crawler"]
         assert await b.nodes_of("data") == ["b"]
-        assert not b.folder.identity.exists()
+        assert not b.files.identity.exists()
 
         async def struck() -> bool:
             identity = await a.identity("b")
@@ -348,16 +347,16 @@ async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
         assert await a.nodes_of("data") == []
         await a.lifecycle.leave(force=False)  # the last one takes the federation with it
         await a.until_alone()
-        assert not a.folder.etcd_data.exists()
+        assert not a.files.etcd_data.exists()
 
 
-async def test_a_node_leaves_a_dead_federation_only_when_told_to(tmp_path: Path) -> None:
+async def test_leave_unreachable_federation_needs_force(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await b.add_tool("scanner")
         await a.lifecycle.create("lab")
         await join(a, b)
         await a.stop()
-        with pytest.raises(MaoError, match="cannot be told") as caught:
+        with pytest.raises(MaoError, match="cannot be reached") as caught:
             await b.lifecycle.leave(force=False)
         assert "--force" in (caught.value.next or "")
         left = await b.lifecycle.leave(force=True)
@@ -366,29 +365,27 @@ async def test_a_node_leaves_a_dead_federation_only_when_told_to(tmp_path: Path)
         assert await b.tools() == ["scanner"]
 
 
-async def test_a_certificate_is_renewed_while_the_node_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_certificate_renewal_while_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await join(a, b)
-        before = b.folder.identity.read_text()
+        before = b.files.identity.read_text()
         monkeypatch.setattr(
             "mao_registry.federation.controller.needs_renewal", lambda there, *_: there == before
         )
-        await b.lifecycle.upkeep.look()
+        await b.lifecycle.controller.reconcile()
 
         async def renewed() -> bool:
-            await b.lifecycle.upkeep.look()
-            return b.folder.identity.read_text() != before
+            await b.lifecycle.controller.reconcile()
+            return b.files.identity.read_text() != before
 
         await b.until(renewed)
-        link = await b.site.linked()
+        link = await b.context.link()
         assert link.generation == 2
         assert await b.tools() == []
 
 
-async def test_joining_by_a_file_waits_for_it_and_is_done_once(
+async def test_join_by_file_waits_for_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
@@ -400,7 +397,7 @@ async def test_joining_by_a_file_waits_for_it_and_is_done_once(
 
         async def warned() -> bool:
             told.append(capsys.readouterr().err)
-            return "federation.no_token" in told[-1]
+            return "join-by-file" in told[-1]
 
         await b.until(warned)
         assert "maoctl federation invite b" in told[-1]

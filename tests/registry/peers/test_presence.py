@@ -8,40 +8,42 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mao_registry.node_services import EngineCapacity
 from mao_registry.peers import presence
 from mao_registry.peers.presence import Presence
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_registry.settings import RegistrySettings, parse_labels
 from mao_shared import keys
+from mao_shared.clients.services import EngineInfo
 from mao_shared.errors import PeerUnavailable
 from mao_shared.models import Member
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-
-from .conftest import NODE, serving
-from .doubles import WillingPeers
+from tests.registry.conftest import NODE, serving
+from tests.registry.doubles import WillingServices
 
 MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
     """The member as soon as it has so many slots."""
-    shelf = Repositories(name, store, store)
+    repositories = Repositories(name, store, store)
     async with asyncio.timeout(60):
         after = (await store.list(keys.members_prefix())).revision
-        stored = await shelf.members.get(name)
+        stored = await repositories.members.get(name)
         if stored is None or stored.record.slots != slots:
             async for batch in store.watch(keys.members_prefix(), after=after):
                 for event in batch:
-                    if event.entry and (member := shelf.members.parse(event.entry).record).slots == slots:
+                    if (
+                        event.entry
+                        and (member := repositories.members.parse(event.entry).record).slots == slots
+                    ):
                         return member
         assert stored is not None
         return stored.record
 
 
-async def test_the_node_is_listed_while_its_registry_runs(store: Store) -> None:
-    async with serving(store, WillingPeers()) as api:
+async def test_presence_while_running(store: Store) -> None:
+    async with serving(store, WillingServices()) as api:
         await _member(store, NODE)
         [member] = (await api.get("/registry/nodes")).json()["items"]
         assert (member["name"], member["slots"], member["cpus"], member["memory"]) == (NODE, 4, 2, 2**30)
@@ -54,36 +56,38 @@ async def test_the_node_is_listed_while_its_registry_runs(store: Store) -> None:
         assert await store.get(keys.member(NODE)) is None
 
 
-class LatePeers(WillingPeers):
-    """The runner answers at the second look only."""
+class LateServices(WillingServices):
+    """The runner answers the second call only."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looks = 0
 
-    async def capacity(self) -> EngineCapacity:
+    async def engine(self) -> EngineInfo:
         self.looks += 1
         if self.looks == 1:
             raise PeerUnavailable("The runner is not reachable.")
-        return await super().capacity()
+        return await super().engine()
 
 
-async def test_capacity_follows_when_the_runner_answers(
+async def test_presence_capacity_after_runner_answers(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "CAPACITY_RETRY", 0.01)
-    task = asyncio.create_task(Presence(Repositories("n", memory, memory), LatePeers(), MEMBER, 15).run())
+    task = asyncio.create_task(Presence(Repositories("n", memory, memory), LateServices(), MEMBER, 15).run())
     assert (await _member(memory)).labels == {"zone": "ch"}
     task.cancel()
     await asyncio.wait([task])
     assert await memory.get(keys.member("n")) is None
 
 
-async def test_a_lost_lease_and_a_lost_record_are_made_good(
+async def test_presence_restored_after_lost_lease_or_record(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "REFRESH_PERIOD", 0.01)
-    task = asyncio.create_task(Presence(Repositories("n", memory, memory), WillingPeers(), MEMBER, 1).run())
+    task = asyncio.create_task(
+        Presence(Repositories("n", memory, memory), WillingServices(), MEMBER, 1).run()
+    )
     await _member(memory)
 
     seen = memory.revision
@@ -108,27 +112,27 @@ async def _created_again(store: MemoryStore, after: int) -> None:
                 gone = gone or event.entry is None
 
 
-async def test_a_record_of_an_earlier_process_is_taken_over(memory: MemoryStore) -> None:
-    shelf = Repositories("n", memory, memory)
-    await shelf.members.create("n", MEMBER.model_copy(update={"version": "0"}))
-    await Presence(shelf, WillingPeers(), MEMBER, 15).announce(await memory.grant(15))
-    stored = await shelf.members.get("n")
+async def test_presence_replaces_record_of_earlier_process(memory: MemoryStore) -> None:
+    repositories = Repositories("n", memory, memory)
+    await repositories.members.create("n", MEMBER.model_copy(update={"version": "0"}))
+    await Presence(repositories, WillingServices(), MEMBER, 15).announce(await memory.grant(15))
+    stored = await repositories.members.get("n")
     assert stored is not None
     assert stored.record == MEMBER
 
 
-def test_labels_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAO_LABELS", "zone=ch, disk=ssd,")
     assert RegistrySettings(node="n").labels == {"zone": "ch", "disk": "ssd"}
 
 
 @pytest.mark.parametrize("text", ["zone", "=ch"])
-def test_labels_need_a_name(text: str) -> None:
+def test_labels_without_name_are_invalid(text: str) -> None:
     with pytest.raises(ValueError, match="MAO_LABELS"):
         parse_labels(text)
 
 
-async def test_a_gone_node_is_taken_off_every_dataset(quick_api: httpx.AsyncClient) -> None:
+async def test_node_removal_updates_datasets(quick_api: httpx.AsyncClient) -> None:
     for name in ("a", "b"):
         body = {"name": name, "master": f"/{name}.git", "nodes": ["far", "near"]}
         await quick_api.post("/registry/datasets", json=body)

@@ -17,14 +17,14 @@ def _pipeline(**step: object) -> Pipeline:
     return Pipeline(name="p", steps=[Step.model_validate({"tool": "t", "dataset": "out", **step})])
 
 
-def test_what_the_step_leaves_open_comes_from_the_tool() -> None:
+def test_resolve_steps_defaults_from_tool() -> None:
     [step] = resolve_steps(_pipeline(env={"B": "2"}), {"t": TOOL}, DATASETS, {"busybox": IMAGE}, "n")
     assert (step.command, step.env, step.limits.pids) == (["a"], {"A": "1", "B": "2"}, 7)
     assert (step.output.branch, step.output.master, step.input) == ("n", "/out.git", None)
     assert step.image == IMAGE
 
 
-def test_what_the_step_says_comes_first() -> None:
+def test_resolve_steps_step_overrides_tool() -> None:
     pipeline = _pipeline(command=["b"], limits={"pids": 9}, input_dataset="in", input_branch="other")
     [step] = resolve_steps(pipeline, {"t": TOOL}, DATASETS, {"busybox": IMAGE}, "n")
     assert (step.command, step.limits.pids) == (["b"], 9)
@@ -32,7 +32,7 @@ def test_what_the_step_says_comes_first() -> None:
     assert (step.input.name, step.input.branch) == ("in", "other")
 
 
-def test_how_a_dataset_votes_and_keeps_large_files_is_part_of_what_is_agreed_to() -> None:
+def test_resolve_steps_includes_dataset_settings() -> None:
     vote = VoteDefinition(deadline=60)
     datasets = DATASETS | {"out": Dataset(name="out", master="/out.git", vote=vote, lfs_above=1000)}
     pipeline = _pipeline(input_dataset="out")
@@ -42,13 +42,13 @@ def test_how_a_dataset_votes_and_keeps_large_files_is_part_of_what_is_agreed_to(
     assert (step.input.vote, step.input.lfs_above) == (None, None)
 
 
-def test_only_words_that_were_asked_for_are_granted() -> None:
+def test_check_agreed_grants_only_requested() -> None:
     asking = TOOL.model_copy(update={"privileges": Privileges(user="root")})
     assert check_agreed([asking], ["user root", "host network"], set(), "c") == ["user root"]
     assert check_agreed([TOOL], ["user root"], set(), "c") == []
 
 
-def test_what_is_missing_is_named_with_the_tool_that_asks() -> None:
+def test_check_agreed_names_missing_per_tool() -> None:
     asking = TOOL.model_copy(update={"privileges": Privileges(user="root", new_privileges=True)})
     with pytest.raises(InvalidInput) as caught:
         check_agreed([asking], ["user root"], set(), "maoctl pipeline enrol p")
@@ -66,5 +66,5 @@ def test_what_is_missing_is_named_with_the_tool_that_asks() -> None:
         (_pipeline(), True, "maoctl pipeline enrol p"),
     ],
 )
-def test_the_command_that_enrols(pipeline: Pipeline, registered: bool, command: str) -> None:
+def test_enrol_command(pipeline: Pipeline, registered: bool, command: str) -> None:
     assert enrol_command(pipeline, registered=registered) == command

@@ -1,4 +1,4 @@
-"""The federation's etcd is never brought below its quorum by a command."""
+"""No command brings the federation's etcd below its quorum."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refusal(check: object, there: list[EtcdMemberState], node: str) -> Conflict 
 @pytest.mark.parametrize(
     "there", [list(each) for n in (2, 3, 4, 5) for each in product([True, False], repeat=n)]
 )
-def test_who_goes_leaves_a_quorum_of_healthy_voters(there: list[bool]) -> None:
+def test_removal_needs_healthy_quorum(there: list[bool]) -> None:
     rest = there[1:]
     refused = refusal(check_removal, seats(*there), "n0")
     assert (refused is not None) == (sum(rest) < quorum(len(rest)))
@@ -42,19 +42,19 @@ def test_who_goes_leaves_a_quorum_of_healthy_voters(there: list[bool]) -> None:
         assert f"n{there.index(False, 1)}" in refused.next
 
 
-def test_the_last_one_stays() -> None:
+def test_removal_of_last_voter_is_refused() -> None:
     refused = refusal(check_removal, seats(True), "n0")
     assert refused is not None
     assert refused.code == "last-core"
 
 
-def test_a_learner_and_a_stranger_may_always_go() -> None:
+def test_removal_of_learner_or_unknown_is_allowed() -> None:
     there = [*seats(True, False), EtcdMemberState("new", False, False)]
     check_removal(there, "new")
     check_removal(there, "stranger")
 
 
-def test_a_second_one_may_come_and_the_same_again() -> None:
+def test_addition_is_allowed_and_repeatable() -> None:
     check_addition(seats(True), "n1")
     check_addition([*seats(True), EtcdMemberState("n1", False, False)], "n1")
 
@@ -67,13 +67,13 @@ def test_a_second_one_may_come_and_the_same_again() -> None:
         (seats(*[True] * 7), "too-many-cores"),
     ],
 )
-def test_nobody_comes_when_it_would_do_harm(there: list[EtcdMemberState], code: str) -> None:
+def test_addition_refused_when_unsafe(there: list[EtcdMemberState], code: str) -> None:
     refused = refusal(check_addition, there, "n9")
     assert refused is not None
     assert refused.code == code
 
 
-def test_an_even_number_is_advised_against() -> None:
+def test_advice_against_even_number() -> None:
     assert advice(3) is None
     assert "Promote two more" in (advice(1) or "")
     assert "no more failures than 3" in (advice(4) or "")
