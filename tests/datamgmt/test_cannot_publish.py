@@ -162,7 +162,7 @@ async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
             at_work.set()
             go.wait(PATIENCE)
 
-        held = asyncio.ensure_future(world.manager._executor.change(["data"], long))
+        held = asyncio.ensure_future(world.manager._executor.write(["data"], long))
         try:
             if busy:
                 await asyncio.to_thread(at_work.wait, PATIENCE)
@@ -209,7 +209,7 @@ async def test_step_that_waits_for_its_dataset_can_be_cancelled(tmp_path: Path, 
         if phase is StepPhase.PUBLISHING:
             await world.begin(run)
             await world.phase("run-1", StepPhase.READY)
-        held = asyncio.ensure_future(works.change(["data"], long))
+        held = asyncio.ensure_future(works.write(["data"], long))
         await asyncio.to_thread(at_work.wait, PATIENCE)
         try:
             if phase is StepPhase.PUBLISHING:

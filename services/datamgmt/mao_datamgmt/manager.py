@@ -192,19 +192,19 @@ class DataManager:
 
     async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
         """See `clones.ensure`."""
-        await self._executor.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
+        await self._executor.write([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> datasets.DatasetStatus:
         """Raises NotFound; a clone that cannot be read is looked after first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
-            return await self._executor.show(show, self.pusher.failures.get(name))
+            return await self._executor.query(show, self.pusher.failures.get(name))
         except (mao_git.CloneBroken, RepositoryError, OSError) as error:
-            if await self._executor.look_after(name) is None:
+            if await self._executor.inspect(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))
-        return await self._executor.show(show, self.pusher.failures.get(name))
+        return await self._executor.query(show, self.pusher.failures.get(name))
 
     async def acknowledge(self, name: str) -> datasets.DatasetStatus:
         """See `RewoundBranches.acknowledge` and `CloneRepair.acknowledge`."""
@@ -242,7 +242,7 @@ class DataManager:
     async def resolve(self, name: str, how: Strategy) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
         promote = await self._promotes(name)
-        done, failure = await self._executor.change([name], resolve, self.context, name, how, promote)
+        done, failure = await self._executor.write([name], resolve, self.context, name, how, promote)
         if failure is None:
             self.pusher.note_pushed(name)
         else:
@@ -266,30 +266,30 @@ class DataManager:
                 code="dataset-in-use",
                 next="Withdraw, or wait for the run; of a dataset that is registered: maoctl dataset remove.",
             )
-        done = await self._executor.change([name], set_aside, self.context, name)
+        done = await self._executor.write([name], set_aside, self.context, name)
         self.pusher.note_pushed(name)
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
-        return await self._executor.show(
+        return await self._executor.query(
             datasets.list_statuses, self.context, self.pusher.failures, limit, cursor
         )
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
     ) -> Listing[models_dataset.CommitInfo]:
-        return await self._executor.show(datasets.list_commits, self.context, name, branch, limit, cursor)
+        return await self._executor.query(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
     ) -> Listing[models_dataset.FileInfo]:
-        return await self._executor.show(datasets.list_files, self.context, name, ref, path, limit, cursor)
+        return await self._executor.query(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """What a blocking function says that only reads."""
-        return await self._executor.show(question, self.context, *args, **kwargs)
+        return await self._executor.query(question, self.context, *args, **kwargs)
 
     def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
         """See `Works.stream`."""

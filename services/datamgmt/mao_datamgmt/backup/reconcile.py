@@ -90,7 +90,7 @@ class Reconciler:
         """What is in the clone, and why the remote could not be asked, if so."""
         tip = restored.tips.get(dataset)
         try:
-            return await self._executor.change([dataset], fetch_commits, self._context, dataset, tip)
+            return await self._executor.write([dataset], fetch_commits, self._context, dataset, tip)
         except NotFound:  # the clone was set aside since
             return [], None
         except (MaoError, RepositoryError, OSError) as error:

@@ -42,9 +42,9 @@ class LatePushes:
     `runs`: those with something late do not become history, so there is no need to look there.
     """
 
-    def __init__(self, context: Context, works: GitExecutor, runs: Records[Run]) -> None:
+    def __init__(self, context: Context, executor: GitExecutor, runs: Records[Run]) -> None:
         self._context = context
-        self._works = works
+        self._executor = executor
         self._runs = runs
 
     async def datasets(self) -> set[str]:
@@ -75,7 +75,7 @@ class LatePushes:
         late = [run for run in await self.runs() if dataset in _late_datasets(run)]
         if not late:
             return
-        remote = await self._works.read(pushed_commits, self._context, dataset)
+        remote = await self._executor.read(pushed_commits, self._context, dataset)
         for run in late:
             await self._runs.update(run.id, lambda it: with_pushed(it, dataset, remote))
 

@@ -33,21 +33,21 @@ class CloneRepair:
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        executor: GitExecutor,
         conditions: Conditions,
         remote_of: Callable[[str], Awaitable[str | None]],
         unpushed_of: Callable[[str], Awaitable[dict[str, str]]],
         pause: float,
     ) -> None:
-        self._context, self._works = context, works
+        self._context, self._executor = context, executor
         self._remote_of, self._unpushed_of = remote_of, unpushed_of
         self._conditions, self._guard = conditions, Guard("clones", conditions)
         self._pause = pause
         self._reported: set[str] = set()
         self._refreshing = asyncio.Lock()
         self._losses_unknown: set[str] = set()  # datasets of which the runs were not asked what is lost
-        works.attend = self._attend
-        works.changed.append(self._changed)
+        executor.on_error = self._attend
+        executor.on_change.append(self._changed)
 
     async def run(self) -> None:
         """Reports what an earlier process left, and rebuilds what waits for its remote, until cancelled."""
@@ -55,14 +55,14 @@ class CloneRepair:
 
         async def step() -> float:
             nonlocal tries
-            records = await self._works.read(broken.broken_clones, self._context)
+            records = await self._executor.read(broken.broken_clones, self._context)
             waiting = sorted({each.dataset for each in records if each.state == "waiting"})
             await self.refresh()
             self._guard.keep(set(waiting))
             for dataset in waiting:
                 try:
                     with self._guard.item(dataset):
-                        await self._works.look_after(dataset)
+                        await self._executor.inspect(dataset)
                 except Unavailable as error:
                     log.warning("clone.not_rebuilt", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
@@ -80,7 +80,7 @@ class CloneRepair:
             remote = await self._remote_of(name)
             found: MaoError | None = None
             try:
-                found = await self._works.run(rebuild_clone, self._context, name, remote)
+                found = await self._executor.run(rebuild_clone, self._context, name, remote)
             except MaoError as worse:
                 found = worse
             except (RepositoryError, OSError) as worse:  # say, the disk is full
@@ -101,7 +101,7 @@ class CloneRepair:
         """Of a commit that cannot be read, only the document of its run still knows."""
         unpushed = await self._unpushed_of(dataset)
         try:
-            if await self._works.run(broken.record_losses, self._context, dataset, unpushed):
+            if await self._executor.run(broken.record_losses, self._context, dataset, unpushed):
                 self._losses_unknown.discard(dataset)
         except (MaoError, RepositoryError, OSError) as error:
             log.warning("clone.losses_not_recorded", dataset=dataset, error=str(error))
@@ -109,7 +109,7 @@ class CloneRepair:
     async def refresh(self) -> None:
         """Reports the latest broken clone of each dataset as a condition."""
         async with self._refreshing:
-            records = await self._works.read(broken.broken_clones, self._context)
+            records = await self._executor.read(broken.broken_clones, self._context)
             latest = {each.dataset: each for each in records}
             for dataset, record in latest.items():
                 self._conditions.report("clone", dataset, detail=record.detail, next_step=record.next)
@@ -120,7 +120,7 @@ class CloneRepair:
 
     async def acknowledge(self, dataset: str) -> None:
         """See `broken.acknowledge`."""
-        await self._works.change([dataset], partial(broken.acknowledge, self._context, dataset))
+        await self._executor.write([dataset], partial(broken.acknowledge, self._context, dataset))
         await self.refresh()
 
 

@@ -111,7 +111,7 @@ class Ingest:
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        executor: GitExecutor,
         keys: ExternalKeys,
         pusher: Pusher,
         settings: DataSettings,
@@ -122,7 +122,7 @@ class Ingest:
         self.failures: dict[str, Failure] = {}
         self.inbox = Inbox(context.data.inbox, settings.external_waiting)
         self._context = context
-        self._works = works
+        self._executor = executor
         self._keys = keys
         self._pusher = pusher
         self._reported: set[str] = set()
@@ -139,8 +139,8 @@ class Ingest:
         """
         entry = make_entry(body.key, body.value, attempt.at, attempt.token, self._limit)
         dataset = (await self._keys.dataset_of(body.key)).name
-        await self._works.read(require_room, self._context, len(entry.line))
-        await self._works.read(self.inbox.put, dataset, entry)
+        await self._executor.read(require_room, self._context, len(entry.line))
+        await self._executor.read(self.inbox.put, dataset, entry)
         if self.inbox.waiting().get(dataset, 0) >= self._batch:
             self._full.set()
         return Receipt(id=entry.id, key=body.key, dataset=dataset, received_at=attempt.at)
@@ -152,7 +152,7 @@ class Ingest:
             dataset=dataset,
             keys=[] if record is None else record.external,
             waiting=self.inbox.waiting().get(dataset, 0),
-            since=await self._works.read(self.inbox.oldest, dataset),
+            since=await self._executor.read(self.inbox.oldest, dataset),
             failure=self.failures.get(dataset),
         )
 
@@ -162,7 +162,7 @@ class Ingest:
 
     async def commit_all(self) -> None:
         """One pass over all datasets; what fails stays, and is tried in the next."""
-        names = await self._works.read(self.inbox.to_do)
+        names = await self._executor.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
         self._forget_all_but(set(names))
 
@@ -203,7 +203,7 @@ class Ingest:
 
     async def _report(self, dataset: str) -> None:
         """Whether something of the dataset was set aside, or keeps all that wait from being committed."""
-        aside = await self._works.read(self.inbox.aside, dataset)
+        aside = await self._executor.read(self.inbox.aside, dataset)
         failure = self.failures.get(dataset)
         self._reported.add(dataset)
         if aside:
@@ -229,7 +229,7 @@ class Ingest:
 
     async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
         """Whether there may be more. `blocked` gets the keys whose values cannot be committed, and why."""
-        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
+        entries = await self._executor.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False
         try:
@@ -246,8 +246,8 @@ class Ingest:
         record = await self._keys.record(dataset)
         master = None if record is None else record.master
         work = partial(commit_entries, self._context, dataset, master, entries)
-        commit = await self._works.change([dataset], work)
-        await self._works.read(self.inbox.remove, dataset, entries)
+        commit = await self._executor.write([dataset], work)
+        await self._executor.read(self.inbox.remove, dataset, entries)
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
             self._pusher.push_soon(dataset)

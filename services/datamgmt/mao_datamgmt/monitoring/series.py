@@ -50,10 +50,10 @@ class SeriesRecorder:
     """`raise_alarm` may be called with the same alarm twice."""
 
     def __init__(
-        self, context: Context, works: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
+        self, context: Context, executor: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
     ) -> None:
         self._context = context
-        self._works = works
+        self._executor = executor
         self._series = series
         self._raise_alarm = raise_alarm
 
@@ -63,7 +63,7 @@ class SeriesRecorder:
             return []
         name, metrics = step.spec.output.name, step.spec.metrics
         try:
-            readings = await self._works.show(read_metrics, self._context, name, step.snapshot, metrics)
+            readings = await self._executor.query(read_metrics, self._context, name, step.snapshot, metrics)
         except NotFound as error:
             log.warning("metric.dataset_gone", dataset=name, run=run.id, error=error.detail)
             return []

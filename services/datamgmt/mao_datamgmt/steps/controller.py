@@ -57,7 +57,7 @@ class StagingController:
         self,
         context: Context,
         mirror: Mirror[Run],
-        works: GitExecutor,
+        executor: GitExecutor,
         sharing: DatasetSharing,
         pusher: Pusher,
         metrics: DataMetrics,
@@ -65,7 +65,7 @@ class StagingController:
         follow_ups: Callable[[Run, StepRun], Sequence[Put]],
     ) -> None:
         self.waits = WaitQueue()
-        self._context, self._mirror, self._works = context, mirror, works
+        self._context, self._mirror, self._executor = context, mirror, executor
         self._sharing, self._input_gate = sharing, input_gate
         self._pusher, self._metrics, self._follow_ups = pusher, metrics, follow_ups
         metrics.waiting.set_function(lambda: len(self.waits))
@@ -170,7 +170,7 @@ class StagingController:
     async def _has_room(self, stored: Stored[Run], index: int) -> bool:
         """Whether the disk has room for a run; a step waits for it until its tool has started."""
         try:
-            await self._works.read(require_room, self._context)
+            await self._executor.read(require_room, self._context)
         except MaoError as error:
             self.waits.wait_for_room(stored.record.id)  # the end of another run may make some
             await self._note(stored, index, error.detail)
@@ -214,7 +214,7 @@ class StagingController:
         """
         step = stored.record.steps[index].model_copy(update={"waiting": "its workspace is created again"})
         if await self._write(stored, index, step) is not None:
-            await self._works.read(remove_tree, self._workspace(stored.record, index).root)
+            await self._executor.read(remove_tree, self._workspace(stored.record, index).root)
 
     # publishing
 
@@ -233,7 +233,7 @@ class StagingController:
     async def _finish_cancelled(self, stored: Stored[Run], index: int) -> float | None:
         """Ends a cancelled step: a commit that was made stays, and is pushed when possible."""
         run, step = stored.record, stored.record.steps[index]
-        made = await self._works.read(committed_snapshot, self._context, run, step)
+        made = await self._executor.read(committed_snapshot, self._context, run, step)
         if made is None:
             return await self._cancel(stored, index)
         try:
@@ -258,7 +258,7 @@ class StagingController:
             )
         except (MaoError, RepositoryError, OSError) as error:
             if not isinstance(error, MaoError):
-                await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
+                await self._executor.write([dataset], sweep_half_written, self._context.data.clone(dataset))
             await self._fail_or_retry(stored, index, error)
             return None
         has_tick = run.scheduled_for is not None
@@ -269,10 +269,10 @@ class StagingController:
         """Ends a reproduction; the files of one that differs are kept for inspection."""
         run, step = stored.record, stored.record.steps[index]
         workspace = self._workspace(run, index)
-        found: Reproduced = await self._works.read(compare_output, self._context, run, step, workspace)
+        found: Reproduced = await self._executor.read(compare_output, self._context, run, step, workspace)
         moved = await self._move(stored, index, StepPhase.SUCCEEDED, reproduced=found)
         if moved is not None and found.same:
-            await self._works.read(remove_workspace, workspace)
+            await self._executor.read(remove_workspace, workspace)
         return None
 
     async def _succeed(
@@ -291,7 +291,7 @@ class StagingController:
                 self._pusher.note_pushed(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
             workspace = self._workspace(stored.record, index)
-            await self._works.change([dataset], retain, self._context.data, dataset, workspace)
+            await self._executor.write([dataset], retain, self._context.data, dataset, workspace)
         return None
 
     # writes
@@ -324,7 +324,7 @@ class StagingController:
     ) -> T:
         """Changes datasets for a run; raises Abandoned when it is cancelled before its turn."""
         cancelled = self._cancelled[stored.record.id]
-        return await self._works.change_unless(cancelled, datasets, call, *args, **kwargs)
+        return await self._executor.write_unless(cancelled, datasets, call, *args, **kwargs)
 
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
@@ -344,7 +344,7 @@ class StagingController:
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
         """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
-        if await self._works.read(met_full_disk, self._context, error):
+        if await self._executor.read(met_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
             why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
