@@ -191,12 +191,12 @@ class DataManager:
     # questions and commands
 
     async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
-        """See `clones.ensure`."""
+        """See `clones.ensure_clone`."""
         await self._executor.write([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> datasets.DatasetStatus:
-        """Raises NotFound; a clone that cannot be read is looked after first."""
+        """Raises NotFound; a clone that cannot be read is checked and repaired first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
             return await self._executor.query(show, self.pusher.failures.get(name))
@@ -223,7 +223,7 @@ class DataManager:
         return next((ref.master for ref in named if ref.name == name), None)
 
     async def push_now(self, name: str) -> datasets.DatasetStatus:
-        """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
+        """Pushes at once what waits, whatever pause is left. Raises NotFound."""
         await self.pusher.push_now(name)
         return await self.status(name)
 
@@ -232,7 +232,7 @@ class DataManager:
         return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> datasets.DatasetStatus:
-        """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
+        """See `DatasetSharing.go_alone`; this node's snapshot becomes ground truth when it is pushed."""
         await self.status(name)  # raises NotFound without a clone
         await self.sharing.go_alone(name)
         self.rounds.announcer.forget(name)
@@ -240,7 +240,7 @@ class DataManager:
         return await self.push_now(name)
 
     async def resolve(self, name: str, how: Strategy) -> Resolution:
-        """See `resolve.resolve`; what does not get through now is pushed later."""
+        """See `resolve.resolve`; a push that fails is tried again later."""
         promote = await self._promotes(name)
         done, failure = await self._executor.write([name], resolve, self.context, name, how, promote)
         if failure is None:
@@ -251,7 +251,7 @@ class DataManager:
         return done
 
     async def set_aside(self, name: str) -> SetAside:
-        """See `aside.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is not left over."""
+        """See `clones.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is in use."""
         remote = await self._executor.read(remote_of, self.context, name)
         enrolled = [each.record for each in await self._enrolments.all()]
         uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
@@ -288,15 +288,15 @@ class DataManager:
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What a blocking function says that only reads."""
+        """What a blocking function that only reads returns."""
         return await self._executor.query(question, self.context, *args, **kwargs)
 
     def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """See `Works.stream`."""
+        """See `GitExecutor.stream`."""
         return self._executor.stream(pieces)
 
     async def find_run(self, run_id: str) -> Run | None:
-        """The run's document; None when it has left the store."""
+        """The run's document; None when it was removed from the store."""
         stored = await self._runs.get(run_id)
         return None if stored is None else stored.record
 
@@ -340,7 +340,7 @@ def build(
     metrics: Metrics,
     conditions: Conditions | None = None,
 ) -> DataManager:
-    """The data manager with libgit2 set up for it and half-made repositories cleared away."""
+    """The data manager, with libgit2 configured and unfinished repositories removed."""
     context = context_of(settings)
     mao_git.configure(
         context.data.root / "git-home",

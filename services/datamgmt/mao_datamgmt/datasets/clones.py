@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SyncedClone:
-    """An open clone, and why it could not be brought up to date, if so."""
+    """An open clone. `stale`: why it could not be brought up to date, if so."""
 
     clone: Clone
     stale: MaoError | None = None
@@ -122,9 +122,9 @@ def _other_master(context: Context, clone: Clone, name: str, url: str) -> Confli
 
 
 def ensure_branch(context: Context, brought: SyncedClone) -> str:
-    """Tip of the node's branch here, following the remote; begun from what is there if it is new.
+    """Tip of the node's branch, which follows the remote; created where it is new.
 
-    It begins at the remote's branch of that name, else at ground truth, else at the remote's default branch
+    It starts at the remote's branch of that name, else at ground truth, else at the remote's default branch
     (where its HEAD names none, at `main` or `master`), else with an empty commit.
     """
     clone = brought.clone
@@ -150,8 +150,8 @@ def _default_tip(context: Context, brought: SyncedClone) -> str | None:
 def ensure_clone(context: Context, name: str, url: str) -> Clone:
     """The clone with the node's branch, pushed. May be repeated.
 
-    Raises what `bring` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
-    branch does not fit the remote's. An unreachable remote is fine once it was seen to have the branch.
+    Raises what `sync_clone` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
+    branch does not fit the remote's. An unreachable remote is no error once it was seen to have the branch.
     """
     follow_new_master(context, name, url)
     brought = sync_clone(context, name, url)
@@ -178,7 +178,7 @@ class BareRequest(Record):
 def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository:
     """An empty bare repository with HEAD on ground truth.
 
-    Raises AlreadyExists, unless `mine`: then an earlier try of the same command made what is there.
+    Raises AlreadyExists, unless `mine`: then an earlier attempt of the same command made what is there.
     """
     path = data.bare(name)
     if not (mine and path.is_dir()):
@@ -187,7 +187,7 @@ def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository
 
 
 def dataset_names(data: DataDir) -> list[str]:
-    """The datasets that have a clone here, in order."""
+    """The datasets that have a clone here, sorted."""
     folder = data.clone("x").parent
     if not folder.is_dir():
         return []
@@ -196,35 +196,37 @@ def dataset_names(data: DataDir) -> list[str]:
 
 
 def remove_half_made(data: DataDir) -> None:
-    """Removes what a killed process left half-made; only when no other call runs, that is, at the start."""
+    """Removes repositories that a killed process had not finished. Only at the start, while no other call
+    runs.
+    """
     for folder in (data.clone("x").parent, data.bare("x").parent):
         mao_git.remove_unfinished(folder)
 
 
 def sweep_clones(data: DataDir) -> list[Path]:
-    """Removes what a killed process left in our clones, and old locks in local remotes; what was removed.
+    """Removes what a killed process left in our clones, and old locks in local remotes; the paths removed.
 
-    Only at the start, under the lock of the data directory: then no writer of our clones is alive. To the
-    local remotes others may be pushing, whose locks are young.
+    Only at the start, under the lock of the data directory: then nobody writes to our clones. Others may be
+    pushing to the local remotes, but their locks are young.
     """
     swept = [path for name in dataset_names(data) for path in mao_git.sweep(data.clone(name))]
     return swept + sweep_old_locks(data)
 
 
 def sweep_old_locks(data: DataDir) -> list[Path]:
-    """Removes locks that a killed writer left in the local remotes; what was removed."""
+    """Removes locks that a killed writer left in the local remotes; the paths removed."""
     bare = data.bare("x").parent
     whole = (each for each in bare.glob("*.git") if not mao_git.is_unfinished(each.name))
     return [lock for each in whole for lock in mao_git.sweep_locks(each, OLD_LOCK)]
 
 
 def remote_of(context: Context, name: str) -> str:
-    """The remote of the clone that is here. Raises NotFound."""
+    """The remote of a dataset's clone. Raises NotFound."""
     return Clone.open(context.data.clone(name)).url
 
 
 def set_aside(context: Context, name: str) -> SetAside:
-    """Renames the clone, last, so that a kill in between leaves it where it was. Raises NotFound."""
+    """Moves the clone away, last, so that a kill in between leaves it where it was. Raises NotFound."""
     path = context.data.clone(name)
     clone = Clone.open(path)
     unpushed, _ = clone.unpushed(context.node)
@@ -239,8 +241,10 @@ def set_aside(context: Context, name: str) -> SetAside:
 
 
 def check_remote(context: Context, master: str) -> RemoteState:
-    """Asks the remote what it has. Raises InvalidInput (`dataset-url-refused`, `dataset-unreachable`),
-    Forbidden and RemoteUnavailable as a clone would."""
+    """Checks that a repository can be a dataset's remote.
+
+    Raises InvalidInput (`dataset-url-refused`, `dataset-unreachable`), Forbidden and RemoteUnavailable.
+    """
     mao_git.check_url(master)
     with Clone.scratch(context.data.clone("check").parent, master) as clone:
         branch = clone.default_branch(context.access)

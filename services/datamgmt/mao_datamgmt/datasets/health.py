@@ -36,7 +36,7 @@ SEARCHED = 20  # newest commits in which a node's branch shows that it is one
 
 
 class HealthChecks:
-    """Keeps the conditions `disk`, `unpushed` and `ssh-key` in step, and `branch-went-back` (`rewound`).
+    """Maintains the conditions `disk`, `unpushed` and `ssh-key`; `rewound` those of branches.
 
     `outbox_age`: how old a commit may get that its remote lacks; `failures`: why pushes failed.
     """
@@ -73,7 +73,7 @@ class HealthChecks:
         return DISK_EVERY_WHILE_FULL if any(waits) else DISK_EVERY
 
     def _judge(self, folder: str, room: DiskSpace) -> bool:
-        """Whether something waits for room there."""
+        """Reports the state of a file system; whether something waits for room there."""
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
@@ -141,7 +141,7 @@ def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
 
 
 class RewoundBranches:
-    """Keeps the condition `branch-went-back` in step; subject: dataset/branch."""
+    """Maintains the condition `branch-went-back`; subject: dataset/branch."""
 
     def __init__(self, context: Context, executor: GitExecutor, conditions: Conditions) -> None:
         self._context, self._executor, self._conditions = context, executor, conditions
@@ -210,7 +210,7 @@ def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch
 
 
 def _is_a_nodes(clone: Clone, back: RewoundBranch) -> bool:
-    """Whether runs have committed to it: of other branches people may do what they like."""
+    """Whether runs have committed to it; people may rewrite other branches as they like."""
     entries, _ = clone.log(back.seen, SEARCHED)
     return any(provenance.trailers(entry.message) for entry in entries)
 

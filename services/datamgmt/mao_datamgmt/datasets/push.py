@@ -59,7 +59,7 @@ LOCAL_FAULTS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-b
 
 @dataclass(frozen=True, slots=True)
 class PushFailure:
-    """Why the last push did not get through. `tries`: since the last that did; `since`: the first of them."""
+    """Why the last push failed. `tries`: since the last success; `since`: the first of them."""
 
     failure: MaoError
     tries: int
@@ -159,7 +159,7 @@ class Pusher:
         self._pushes.add(dataset)
 
     def note_pushed(self, dataset: str) -> None:
-        """The remote has everything now; runs whose pushes were late get to know it."""
+        """The remote has everything; runs whose commits were late are updated."""
         if self._forget(dataset):
             self._pushes.add(dataset)
 
@@ -171,7 +171,7 @@ class Pusher:
         return self.failures.pop(dataset, None) is not None
 
     def note_fetch(self, dataset: str, failure: MaoError | None) -> None:
-        """What a fetch from the remote met; that it can be read does not mean that it takes pushes.
+        """The result of a fetch; a remote that can be read may still refuse pushes.
 
         One that does not answer is asked again until it does: there may be nothing to push for long.
         """
@@ -266,7 +266,7 @@ class Pusher:
 
 
 def read_outbox(context: Context, dataset: str) -> Outbox:
-    """The outbox of a dataset without why it waits. Raises NotFound. Blocking."""
+    """The outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
     return outbox_of(Clone.open(context.data.clone(dataset)), context.node, None)
 
 

@@ -73,7 +73,7 @@ class CloneRepair:
         )
 
     async def _attend(self, names: list[str], error: BaseException) -> MaoError | None:
-        """What to raise in place of `error` when it came of a broken clone; the datasets are held."""
+        """The error to raise in place of `error` when a broken clone caused it; the datasets are locked."""
         if not broken.may_be_broken(error):
             return None
         for name in names:

@@ -36,7 +36,7 @@ BATCH_BYTES = 8 << 20
 
 
 class ExternalKeys:
-    """Remembers what it has seen, for when the federation's store does not answer."""
+    """Remembers the datasets seen, for when the federation's store does not answer."""
 
     def __init__(self, datasets: Records[Dataset]) -> None:
         self._datasets = datasets
@@ -57,7 +57,7 @@ class ExternalKeys:
         return found
 
     async def record(self, name: str) -> Dataset | None:
-        """A dataset's record, as far as it can be told now."""
+        """A dataset's record, as far as it is known now."""
         try:
             stored = await self._datasets.get(name)
         except MaoError as error:
@@ -146,7 +146,7 @@ class Ingest:
         return Receipt(id=entry.id, key=body.key, dataset=dataset, received_at=attempt.at)
 
     async def state(self, dataset: str) -> ExternalState:
-        """What is declared and what waits for a dataset."""
+        """The keys declared for a dataset, and what waits to be committed."""
         record = await self._keys.record(dataset)
         return ExternalState(
             dataset=dataset,
@@ -161,13 +161,13 @@ class Ingest:
         await every(self._period, self.commit_all, name="inbox", wake=self._full, conditions=self._conditions)
 
     async def commit_all(self) -> None:
-        """One pass over all datasets; what fails stays, and is tried in the next."""
+        """Commits what waits for all datasets; what fails stays and is tried again next time."""
         names = await self._executor.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
         self._forget_all_but(set(names))
 
     def _forget_all_but(self, waiting: set[str]) -> None:
-        """What was wrong with a dataset is over once nothing of it lies here, whoever took it away."""
+        """Ends the failures of datasets for which nothing waits any more, whoever removed it."""
         for gone in (self._reported | self.failures.keys()) - waiting:
             self._conditions.clear("inbox", gone)
             self.failures.pop(gone, None)
@@ -202,7 +202,7 @@ class Ingest:
         await self._report(dataset)
 
     async def _report(self, dataset: str) -> None:
-        """Whether something of the dataset was set aside, or keeps all that wait from being committed."""
+        """Reports entries that were set aside, and failures that hold up all values of the dataset."""
         aside = await self._executor.read(self.inbox.aside, dataset)
         failure = self.failures.get(dataset)
         self._reported.add(dataset)
@@ -228,7 +228,7 @@ class Ingest:
             self._reported.discard(dataset)
 
     async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
-        """Whether there may be more. `blocked` gets the keys whose values cannot be committed, and why."""
+        """Whether there may be more. `blocked` collects keys whose values cannot be committed, and why."""
         entries = await self._executor.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False

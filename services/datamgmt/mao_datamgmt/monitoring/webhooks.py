@@ -67,7 +67,7 @@ class Webhooks:
     # what people ask
 
     async def add(self, request: WebhookRequest) -> WebhookState:
-        """The secret is in the answer and never told again.
+        """The secret is in this answer and never shown again.
 
         Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
         """
@@ -95,7 +95,7 @@ class Webhooks:
         return (await self.list_()).items
 
     async def list_(self) -> Listing[WebhookState]:
-        """All, with those that cannot be read."""
+        """All webhooks, and those that cannot be read."""
         due = [each.record for each in await self.deliveries.all()]
         page = await self._hooks.page()
         return Listing(
@@ -109,7 +109,7 @@ class Webhooks:
         return _state(hook.record, [each.record for each in await self.deliveries.all()])
 
     async def remove(self, name: str) -> None:
-        """With what was due there; also one that cannot be read. Raises NotFound."""
+        """Removes the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
         if not await self._hooks.delete(name):
             await self._get(name)
         for each in await self.deliveries.all():
@@ -117,7 +117,7 @@ class Webhooks:
                 await self.deliveries.delete(_name(each.record))
 
     async def test(self, name: str) -> str | None:
-        """Sends a message of no consequence now; why it was not taken, None when it was."""
+        """Sends a test message now; why it was not accepted, None when it was."""
         hook = (await self._get(name)).record
         now = self._clock.now()
         body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
@@ -146,7 +146,7 @@ class Webhooks:
             await self._client.close()
 
     async def _deliver(self, name: str) -> float | None:
-        """One try of one delivery, when it is due; seconds until the next."""
+        """One attempt at a delivery that is due; seconds until the next."""
         stored = self.mirror.get(name)
         if stored is None or stored.record.given_up:
             return None

@@ -186,7 +186,9 @@ async def spikes(
 
 
 class LiveRounds(Listing[LiveRound]):
-    """`waiting`: what this node's ticks of the dataset, or of all, still have to tell the federation."""
+    """`waiting`: how many announcements of this node's ticks are still to be made, for the dataset or for
+    all.
+    """
 
     waiting: int
 
@@ -212,6 +214,6 @@ async def list_live(
 
 
 async def _note_age(manager: DataManager) -> None:
-    """Rounds are held in memory, so nothing is read that would notice that the federation is away."""
+    """Rounds are held in memory; this read notices that the federation is away."""
     with suppress(Unavailable):
         await manager.rounds.mirror.records.store.get(keys.federation())

@@ -50,7 +50,7 @@ _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable
 class StagingController:
     """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now.
 
-    `follow_ups`: what is written in the same transaction as the end of a step, so that it is analysed later.
+    `follow_ups`: what is written in the transaction that ends a step, so that it is analysed later.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class StagingController:
             self._granted.pop(step.spec.output.name, None)
 
     async def _input_readiness(self, run: Run, index: int) -> InputReadiness:
-        """Rounds are asked about a dataset that other nodes have a say in, and about no other."""
+        """Rounds are asked only about a dataset that other nodes share."""
         source = run.steps[index].spec.input
         if source is None or await self._sharing.is_solo(source.name):
             return GO
@@ -337,13 +337,13 @@ class StagingController:
         return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
-        """Shows why a step does not move on, once for each reason."""
+        """Shows why a step waits, once for each reason."""
         step = stored.record.steps[index]
         if step.waiting != reason:
             await self._write(stored, index, step.model_copy(update={"waiting": reason}))
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
-        """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
+        """The error to retry with when the node's disk or repository failed; shown on the step as well."""
         if await self._executor.read(met_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
@@ -353,7 +353,7 @@ class StagingController:
         return trouble
 
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
-        """Shows on the step what keeps it from going on; once its output is at stake, as its error."""
+        """Shows on the step what it waits for; once its output is at stake, as its error."""
         step = stored.record.steps[index]
         if trouble.code in _PASSING or step.waiting == trouble.detail:
             return

@@ -34,7 +34,7 @@ _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`failure`: why the remote has not taken all; None when it has. `pushed`: it has the snapshot itself."""
+    """`failure`: why the remote lacks something; None when it does not. `pushed`: it has the snapshot."""
 
     snapshot: str
     ground_truth: str | None
@@ -43,11 +43,11 @@ class Published:
 
 
 def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
-    """The commit with a step's output on the node's branch; None when it wrote nothing and may.
+    """The commit with a step's output on the node's branch; None when it may write nothing and did.
 
-    Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
-    (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
-    Unavailable (`disk-full`) when the commit would not leave MAO_MIN_FREE.
+    Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) when
+    the branch has changed in the same places since the workspace was created, and Unavailable (`disk-full`)
+    when the commit would not leave MAO_MIN_FREE.
     """
     clone = Clone.open(context.data.clone(step.spec.output.name))
     known = find_snapshot(context, clone, run, step)
@@ -91,7 +91,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
 
 
 def _unsealed(clone: Clone, base: str | None) -> Baseline:
-    """What to take for handed over when the record of it is lost: every file is looked at anew."""
+    """The baseline when the seal is lost: every file counts as changed."""
     paths = clone.list_paths(base) if base is not None else []
     return Baseline(dict.fromkeys(paths, _NEVER), 0)
 
@@ -115,7 +115,7 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
 def as_read(context: Context, step: StepRun) -> StepRun:
     """The step with the branch that its input really came from, for the record of its snapshot.
 
-    Without any ground truth `prepare` takes this node's branch; the agreed step goes on saying ground truth.
+    Without any ground truth `prepare` takes this node's branch, while the agreed step names ground truth.
     """
     source, commit = step.spec.input, step.input_commit
     if source is None or commit is None or not step.spec.reads_truth:
@@ -131,7 +131,7 @@ def as_read(context: Context, step: StepRun) -> StepRun:
 
 
 def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
-    """The commit that this step of this run has made already, if it has and that can be told."""
+    """The commit that this step has made already, as far as the clone can be read."""
     try:
         clone = Clone.open(context.data.clone(step.spec.output.name))
         return find_snapshot(context, clone, run, step)
@@ -140,7 +140,7 @@ def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
-    """The commit that this step of this run has made already, if it has."""
+    """The commit that this step has made already, if any."""
     tip = clone.tip(context.node)
     if tip is None:
         return None
@@ -149,7 +149,7 @@ def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> st
 
 
 def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
-    """Pushes the commit of a step; raises `output-conflict` when it does not fit what the remote has."""
+    """Pushes the commit of a step; raises `output-conflict` when it conflicts with what the remote has."""
     clone = Clone.open(context.data.clone(step.spec.output.name))
     if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
         raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
@@ -165,7 +165,7 @@ def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promo
 
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:
-    """Takes a commit that cannot be published off our branches, if it is the tip of the node's."""
+    """Removes a commit that cannot be published from our branches, if it is the tip of the node's."""
     parent = clone.parent(commit)
     if parent is None or not clone.move_branch(context.node, parent, commit):
         return False
@@ -174,7 +174,7 @@ def withdraw(context: Context, clone: Clone, commit: str) -> bool:
 
 
 def output_missing(step: StepRun) -> InvalidInput:
-    """The tool ended well and touched no file."""
+    """The error for a tool that succeeded and changed no file."""
     return InvalidInput(
         "The tool ended with success but wrote nothing to its data folder.",
         code="output-missing",
@@ -184,7 +184,7 @@ def output_missing(step: StepRun) -> InvalidInput:
 
 
 def output_conflict(conflict: MergeConflict) -> MaoError:
-    """Somebody changed the same files on the node's branch."""
+    """The error for output whose files somebody else changed on the node's branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return MaoError(
         f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
@@ -195,7 +195,7 @@ def output_conflict(conflict: MergeConflict) -> MaoError:
 
 
 def output_limits(context: Context, output: DatasetRef) -> OutputLimits:
-    """The limits of what a step writes: those that its enrolment was made with."""
+    """The limits of what a step may write, by its enrolment."""
     return replace(context.limits, lfs_above=output.lfs_above)
 
 
@@ -204,8 +204,8 @@ def tree_contents(
 ) -> dict[str, Content | None]:
     """What a tool changed in its folder, as changes of the tree `base`.
 
-    With the first large file, older files that look like pointers go to LFS as well: from then on whatever
-    looks like one is one.
+    With the first large file, older files that look like pointers go to LFS as well: from then on everything
+    that looks like a pointer is one.
     """
     contents: dict[str, Content | None] = {path: None for path in changes.removed if path != mao_git.lfs.MARK}
     in_use = clone.uses_lfs(base)
@@ -236,9 +236,10 @@ def _look_alikes(clone: Clone, base: str) -> dict[str, Content | None]:
 
 
 def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content | None]) -> Texts:
-    """What is MAO's in a tree, where it has to change. `contents`: how `tree` differs from `base`.
+    """The files of a tree that are MAO's own, where they have to change. `contents`: how `tree` differs from
+    `base`.
 
-    Raises InvalidInput (`output-refused`) where the tool has put something in its way.
+    Raises InvalidInput (`output-refused`) where the tool has put something in their place.
     """
     add = {path for path, content in contents.items() if content is not None and content.lfs}
     try:
@@ -259,7 +260,7 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
 
 
 def _with_less_or_more(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
-    """As nobody but MAO has changed the attributes since `base`, what it wrote there still holds."""
+    """Only MAO has changed the attributes since `base`, so what it wrote there still holds."""
     texts = clone.lfs_attributes(tree, add, drop, whole=False)
     if texts.get(mao_git.lfs.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
         return _with_just(clone, tree, clone.lfs_pointers(tree).keys())
@@ -272,7 +273,7 @@ def _with_just(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
 
 
 def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
-    """Raises InvalidInput (`output-refused`): pointers count where this file says so; it is read whole."""
+    """Raises InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
     if found.size > LARGEST_ATTRIBUTES:
         raise output.refused(found.path, f"has {found.size} bytes, the limit is {LARGEST_ATTRIBUTES}")
     if active or found.link is not None:
@@ -291,7 +292,7 @@ def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool)
 
 
 def _passes_for_pointer(found: FoundFile, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
-    """A file that looks like a pointer would be read as what it points to, so it goes to LFS itself."""
+    """A file that looks like a pointer would be read as one, so it goes to LFS itself."""
     if not active or not mao_git.lfs.may_be_pointer(found.size):
         return False
     with opener() as stream:

@@ -64,9 +64,9 @@ def queue_place(run: Run, index: int) -> Place:
 
 
 def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Collection[str]) -> Run | None:
-    """The run of an earlier tick that waits for the round which the same step of it reads, the last such one.
+    """The run of the last earlier tick whose same step waits for the round that it reads.
 
-    A step is done in the order of its ticks, so that a node's branch and what it announces are in that order.
+    A step is done in the order of its ticks, so the node's branch and its announcements are in that order.
     """
     if candidate.scheduled_for is None or not held_back:
         return None
@@ -84,7 +84,7 @@ def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Col
 
 
 def earlier_tick_reason(before: Run) -> str:
-    """Why a step waits behind that of an earlier tick, in words that end with what that one waits for."""
+    """Why a step waits behind that of an earlier tick, ending with what that one waits for."""
     at = before.active_step()
     waiting = None if at is None else before.steps[at].waiting
     why = (waiting or "").rpartition(": ")[2]
@@ -105,7 +105,7 @@ def in_use(dataset: str) -> str:
 
 
 def _stamp(tick: datetime) -> str:
-    """How the ids of a tick's rounds begin."""
+    """The start of the ids of a tick's rounds."""
     return f"{tick:%Y%m%dT%H%M%SZ}"
 
 

@@ -37,7 +37,7 @@ _OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno
 
 @dataclass(frozen=True, slots=True)
 class RetainedTree:
-    """What a kept folder holds: `tree`, with the files as they are stamped. `unlike`: paths to lay anew."""
+    """What a retained folder holds: `tree`, and the stamps of its files. `unlike`: paths to replace."""
 
     tree: str
     files: dict[str, Stamp]
@@ -72,7 +72,7 @@ def record_published(
 
 
 def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
-    """Whether a file differs in nothing from one that we would lay with its content."""
+    """Whether a file is as we would lay it out, whatever its content."""
     return (
         found.link is None
         and not found.shared
@@ -83,7 +83,7 @@ def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
 
 
 def _attributes(path: Path) -> list[str]:
-    """Extra attributes that a tool may set; others are the file system's or the security module's own."""
+    """Extra attributes that a tool may set; others belong to the file system or a security module."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
@@ -100,7 +100,7 @@ def _is_owned(context: Context, rights: Rights) -> bool:
 
 
 def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
-    """Keeps the workspace of a step that was published for the next step, or removes it."""
+    """Keeps the workspace of a published step for the next step, or removes it."""
     if not (workspace.root / RECORD).is_file():
         workspaces.remove_workspace(workspace)
         return
@@ -113,7 +113,7 @@ def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
 
 
 def _read(workspace: Workspace) -> RetainedTree | None:
-    """What the folder holds; None when that cannot be told."""
+    """What the folder holds; None when that cannot be read."""
     sealed = workspaces.read_seal(workspace.root)
     try:
         document = json.loads((workspace.root / RECORD).read_text())
@@ -129,9 +129,9 @@ def _read(workspace: Workspace) -> RetainedTree | None:
 
 
 def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
-    """Makes the folder of a workspace that was kept hold `commit`; the stamps of its files.
+    """Updates a retained folder to `commit`; the stamps of its files.
 
-    None for a fresh workspace, and for one that is not as it was kept: it must be laid whole.
+    None for a fresh workspace, and for one that was changed since: it must be laid out whole.
     """
     kept = _read(workspace)
     (workspace.root / RECORD).unlink(missing_ok=True)
