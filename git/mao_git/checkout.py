@@ -16,7 +16,7 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode
 
-from .diff import differing
+from .diff import diff_trees
 from .lfs import MARK, uses_lfs
 from .objects import open_content, top_tree
 from .paths import MAX_DEPTH, is_git_name, unsafe_name
@@ -93,7 +93,7 @@ def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
 
     Raises InvalidInput (`dataset-unsafe`) as `checkout_tree` does, for the names in which `new` differs.
     """
-    found = differing(top_tree(repo, old), top_tree(repo, new), _checked_name)
+    found = diff_trees(top_tree(repo, old), top_tree(repo, new), _checked_name)
     return {
         change.path for change in found if any(isinstance(e, pygit2.Blob) for e in (change.old, change.new))
     }

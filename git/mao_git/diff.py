@@ -27,7 +27,7 @@ def entry_name(entry: pygit2.Object, _inside: str) -> str:
     return entry.name or ""
 
 
-def differing(
+def diff_trees(
     old: pygit2.Tree | None,
     new: pygit2.Tree | None,
     name_of: Callable[[pygit2.Object, str], str] = entry_name,
@@ -75,7 +75,7 @@ def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFi
     """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
     changed = ChangedFiles()
     old = None if before is None else top_tree(repo, before)
-    for change in differing(old, top_tree(repo, after)):
+    for change in diff_trees(old, top_tree(repo, after)):
         if change.new is None:
             changed.removed.append(change.path)
         else:
@@ -97,7 +97,7 @@ def file_changes(repo: Repository, before: str, after: str, path: str = "") -> l
     """Files (at or below `path`) that differ between two commits, by path."""
     inside = path.strip("/")
     changes = []
-    for found in differing(top_tree(repo, before), top_tree(repo, after)):
+    for found in diff_trees(top_tree(repo, before), top_tree(repo, after)):
         if not inside or found.path == inside or found.path.startswith(f"{inside}/"):
             change = "added" if found.old is None else "removed" if found.new is None else "changed"
             old, new = (None if entry is None else str(entry.id) for entry in (found.old, found.new))
@@ -181,4 +181,4 @@ def _limited(old: pygit2.Tree | None, new: pygit2.Tree) -> Iterator[TreeDifferen
             raise _TooManyEntries
         return entry_name(entry, inside)
 
-    return differing(old, new, name_of)
+    return diff_trees(old, new, name_of)

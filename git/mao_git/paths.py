@@ -86,8 +86,8 @@ def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
     latest_first = dict(reversed(sound.items()))
     readings: list[tuple[Mapping[str, str], Names]] = [
         (sound, _exact),
-        (sound, _elsewhere),
-        (latest_first, _elsewhere),
+        (sound, _foreign),
+        (latest_first, _foreign),
     ]
     for links_there, names in readings:
         tree = _Tree(names)
@@ -96,7 +96,7 @@ def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
         for path in unsound:
             tree.add(path, links[path], "which leads out")
         for path, target in sound.items():
-            where = _lexical(target, path, names) or tree.way_out(path)
+            where = _lexical_escape(target, path, names) or tree.escape(path)
             if where is not None and path not in found:
                 found[path] = f"is a link to {target}, {where}"
     return {path: found[path] for path in links if path in found}
@@ -117,7 +117,7 @@ def _exact(path: str) -> list[str]:
     return [name for name in path.split("/") if name not in ("", ".")]
 
 
-def _elsewhere(path: str) -> list[str]:
+def _foreign(path: str) -> list[str]:
     """The names as Windows and macOS read them: without case, composed, and without what they strip."""
     names = []
     for name in path.replace("\\", "/").split("/"):
@@ -130,7 +130,7 @@ def _elsewhere(path: str) -> list[str]:
     return names
 
 
-def _lexical(target: str, path: str, names: Names) -> str | None:
+def _lexical_escape(target: str, path: str, names: Names) -> str | None:
     """Why a target leads out when no link is followed."""
     depth = len(names(path)) - 1
     for name in names(target):
@@ -177,7 +177,7 @@ class _Tree:
             place.answer, place.state = answer, 0 if answer is None else 2
         self._links[path] = place
 
-    def way_out(self, path: str) -> str | None:
+    def escape(self, path: str) -> str | None:
         """Why following a link leaves the tree; None when it does not."""
         link = self._links[path]
         if link.state == 0:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 NAMESPACE = b"git"
-SMALLEST_RSA = 2048  # bits
+MIN_RSA = 2048  # bits
 _HASH = b"sha512"
 _WIDTH = 70  # of the armor's lines
 _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -33,13 +33,18 @@ _Key = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKe
 
 
 def load_signer(path: Path) -> Callable[[bytes], str]:
-    """From a commit's content to its armored signature, by the OpenSSH private key in `path`.
+    """A function from a commit's content to its armored signature, by the OpenSSH private key in `path`.
 
     Raises ValueError that says what is wrong with the key: absent, unreadable, with a passphrase, of a kind
     that is not ed25519, ECDSA or RSA of 2048 bits or more.
     """
     key = _load(path)
-    return lambda content: _armored(_signature(key, content))
+
+    def sign(content: bytes) -> str:
+        lines = textwrap.wrap(base64.b64encode(_signature(key, content)).decode(), _WIDTH)
+        return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----"])
+
+    return sign
 
 
 def public_key(path: Path) -> str:
@@ -53,16 +58,16 @@ def _load(path: Path) -> _Key:
     except OSError as error:
         raise ValueError(f"the key {path} cannot be read ({error.strerror})") from error
     except TypeError as error:
-        raise ValueError(f"the key {path} has a passphrase; MAO needs one without") from error
+        raise ValueError(f"the key {path} has a passphrase; MAO needs a key without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"{path} is no OpenSSH private key; make one with ssh-keygen -t ed25519") from error
+        raise ValueError(f"{path} is not an OpenSSH private key; make one: ssh-keygen -t ed25519") from error
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVE_HASHES:
         return key
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= SMALLEST_RSA:
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA:
         return key
-    raise ValueError(f"the key {path} is too weak or of a kind that git takes no signatures of")
+    raise ValueError(f"the key {path} is too weak, or of a kind that git does not verify")
 
 
 def _signature(key: _Key, content: bytes) -> bytes:
@@ -75,7 +80,7 @@ def _signature(key: _Key, content: bytes) -> bytes:
 
 
 def _signed(key: _Key, data: bytes) -> bytes:
-    """The key's name and its signature, as the SSH protocol has them."""
+    """The algorithm's name and the signature, in SSH's wire format."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return _string(b"ssh-ed25519") + _string(key.sign(data))
     if isinstance(key, rsa.RSAPrivateKey):
@@ -92,8 +97,3 @@ def _string(data: bytes) -> bytes:
 def _mpint(number: int) -> bytes:
     """A positive number; one more byte where the first bit would make it negative."""
     return _string(number.to_bytes(number.bit_length() // 8 + 1, "big"))
-
-
-def _armored(blob: bytes) -> str:
-    lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
-    return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----"])

@@ -203,18 +203,17 @@ def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
             next=f"Read it: maoctl dataset cat {repo.path.stem} {shlex.quote(path)}",
         )
     with_lfs = tree_uses_lfs(repo, commit)
-    return [_file_entry(repo, entry, with_lfs) for entry in found]
-
-
-def _file_entry(repo: Repository, entry: pygit2.Object, with_lfs: bool) -> FileEntry:
-    mode = FileMode(entry.filemode)
-    size = entry.size if isinstance(entry, pygit2.Blob) else None
-    if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
-        pointer = lfs.parse_pointer(entry.data)
-        if pointer is not None and (with_lfs or lfs.has_lfs_content(repo, pointer)):
-            size = pointer.size
-    kind = _KINDS.get(mode, "file")
-    return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
+    entries = []
+    for entry in found:
+        mode = FileMode(entry.filemode)
+        size = entry.size if isinstance(entry, pygit2.Blob) else None
+        if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
+            pointer = lfs.parse_pointer(entry.data)
+            if pointer is not None and (with_lfs or lfs.has_lfs_content(repo, pointer)):
+                size = pointer.size
+        kind, executable = _KINDS.get(mode, "file"), mode == FileMode.BLOB_EXECUTABLE
+        entries.append(FileEntry(entry.name or "", kind, str(entry.id), size, executable))
+    return entries
 
 
 def list_paths(repo: Repository, commit: str) -> list[str]:

@@ -49,7 +49,7 @@ def lock(data_dir: Path) -> int:
         raise Conflict(
             f"The data directory {data_dir} cannot be used: {error.strerror}.",
             code="data-dir-unusable",
-            next="Set MAO_DATA_DIR to a folder that this user may write, or mend that one.",
+            next="Set MAO_DATA_DIR to a folder that this user may write, or change its permissions.",
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,20 +85,21 @@ def check_program(name: str) -> None:
 
 
 def note_etcd_version(program: str, folder: Path) -> None:
-    """Lets the registry know which etcd it would be that runs for a federation: an old one is no reason for a
-    node that stands alone not to start, nor is none where the node's own is elsewhere. `folder`:
-    MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
+    """Writes down for the registry which etcd would run for a federation: its version, or none.
+
+    An old etcd does not keep a node that stands alone from starting, nor does a missing one where the node's
+    own is given. `folder`: MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
     """
     if shutil.which(program) is None:
         (folder / OUTPUT_FILE).unlink(missing_ok=True)
         return
-    told = ""
+    output = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.check_output([program, "--version"], text=True, timeout=10)  # noqa: S603
+        output = subprocess.check_output([program, "--version"], text=True, timeout=10)  # noqa: S603
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = folder / f".new-{OUTPUT_FILE}"
-        new.write_text(told)
+        new.write_text(output)
         new.replace(folder / OUTPUT_FILE)
     except OSError as error:
         raise Conflict(

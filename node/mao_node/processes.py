@@ -44,12 +44,27 @@ def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[P
     """etcd (unless one is given), the federation's etcd, the four services, and the gateway last.
 
     They reach each other over sockets in `socket_dir`; only the gateway and the federation's etcd have ports.
+    Its ports are in the file that the registry writes when this node becomes a core node.
     """
     folder = socket_dir(settings.data_dir.absolute())
-    own_etcd = [] if settings.etcd_endpoints else [_etcd(settings, folder, environ)]
-    own_etcd.append(_federation_etcd(settings, environ))
+    specs = [] if settings.etcd_endpoints else [_etcd(settings, folder, environ)]
+    config = federation_dir(settings) / "etcd.yaml"
+    argv = [settings.etcd, f"--config-file={config}"]
+    specs.append(ProcessSpec(FEDERATION_ETCD, argv, [], dict(environ), config=config))
     env = _environment(settings, folder, environ)
-    return [*own_etcd, *(_service(name, folder, env) for name in SERVICES), _gateway(settings, env)]
+    for name in SERVICES:
+        path, module = folder / f"{name}.sock", f"mao_{name}"
+        own = {**env, "MAO_SOCKET": str(path)}
+        specs.append(ProcessSpec(name, [sys.executable, "-m", module], [], own, module, sockets=[path]))
+    own = {
+        **env,
+        "MAO_HOST": settings.gateway_host,
+        "MAO_PORT": str(settings.gateway_port),
+        "MAO_GATEWAY_TOKEN_FILE": str(settings.data_dir / TOKEN_FILE),
+    }
+    argv = [sys.executable, "-m", "mao_gateway"]
+    specs.append(ProcessSpec("gateway", argv, [settings.gateway_port], own, "mao_gateway"))
+    return specs
 
 
 def _etcd(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> ProcessSpec:
@@ -79,14 +94,6 @@ def federation_dir(settings: NodeSettings) -> Path:
     return (settings.federation_dir or settings.data_dir / "federation").resolve()
 
 
-def _federation_etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
-    """Its ports are in the file that the registry writes when this node becomes a core node."""
-    config = federation_dir(settings) / "etcd.yaml"
-    return ProcessSpec(
-        FEDERATION_ETCD, [settings.etcd, f"--config-file={config}"], [], dict(environ), config=config
-    )
-
-
 def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """What all services have in their environment."""
     env = {
@@ -100,22 +107,6 @@ def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str
         "PYTHONUNBUFFERED": "1",
     }
     return env | {f"MAO_{name.upper()}_URL": f"unix://{folder / name}.sock" for name in SERVICES}
-
-
-def _service(name: str, folder: Path, env: Mapping[str, str]) -> ProcessSpec:
-    path, module = folder / f"{name}.sock", f"mao_{name}"
-    env = {**env, "MAO_SOCKET": str(path)}
-    return ProcessSpec(name, [sys.executable, "-m", module], [], env, module, sockets=[path])
-
-
-def _gateway(settings: NodeSettings, env: Mapping[str, str]) -> ProcessSpec:
-    own = {
-        "MAO_HOST": settings.gateway_host,
-        "MAO_PORT": str(settings.gateway_port),
-        "MAO_GATEWAY_TOKEN_FILE": str(settings.data_dir / TOKEN_FILE),
-    }
-    argv = [sys.executable, "-m", "mao_gateway"]
-    return ProcessSpec("gateway", argv, [settings.gateway_port], {**env, **own}, "mao_gateway")
 
 
 def end_with_parent() -> list[str]:

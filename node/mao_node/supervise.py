@@ -46,11 +46,11 @@ class SupervisedProcess:
         pause, first = FIRST_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
-            code = await self._run_safely()
+            code = await self._run_once()
             if self._stopping.is_set():
                 return
             if code == WRONG_SETTINGS and first and self.spec.module is not None:
-                log_line("node", f"{self.spec.name} cannot start as it is set: the node stops")
+                log_line("node", f"{self.spec.name} cannot start with these settings: the node stops")
                 self.refused = True
                 stop.set()
                 return
@@ -60,28 +60,26 @@ class SupervisedProcess:
             first = False
             lived = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
-            log_line("node", f"{self.spec.name} ended ({_ending(code)}), starting it again in {pause:.1f} s")
+            ending = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            log_line("node", f"{self.spec.name} ended ({ending}), starting it again in {pause:.1f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _run_safely(self) -> int:
+    async def _run_once(self) -> int:
         """The exit code; an error of the supervision counts as a failed process and stops nothing else."""
+        self._process = None
         try:
-            return await self._run_once()
+            self._process = await self._start()
+            if self._stopping.is_set():
+                self._signal(signal.SIGTERM)
+            await self._copy_output(self._process)
+            return await self._process.wait()
         except Exception as error:  # noqa: BLE001 (for example no memory for another process)
             log_line("node", f"{self.spec.name} cannot be supervised: {type(error).__name__}: {error}")
             if self._process is not None and self._process.returncode is None:
                 self._signal(signal.SIGKILL)
                 return await self._process.wait()
             return NOT_STARTED
-
-    async def _run_once(self) -> int:
-        self._process = None
-        self._process = await self._start()
-        if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        await self._copy_output(self._process)
-        return await self._process.wait()
 
     async def _start(self) -> asyncio.subprocess.Process | ForkedProcess:
         for path in self.spec.sockets:  # etcd does not start if a killed one has left its socket
@@ -179,19 +177,16 @@ class ConfiguredProcess:
         while not self._stopping:
             if (text := self._read()) is None:
                 await self._wait_for_reload()
-            else:
-                await self._run_with(text, stop)
-
-    async def _run_with(self, text: str, stop: asyncio.Event) -> None:
-        self._process = SupervisedProcess(self.spec)
-        running = asyncio.create_task(self._process.run(stop))
-        log_line("node", f"{self.spec.name} starts")
-        while not self._stopping and self._read() == text:
-            await self._wait_for_reload()
-        if not self._stopping:
-            log_line("node", f"{self.spec.name} stops: its configuration has changed")
-            await self._process.stop()
-        await running
+                continue
+            self._process = SupervisedProcess(self.spec)
+            running = asyncio.create_task(self._process.run(stop))
+            log_line("node", f"{self.spec.name} starts")
+            while not self._stopping and self._read() == text:
+                await self._wait_for_reload()
+            if not self._stopping:
+                log_line("node", f"{self.spec.name} stops: its configuration has changed")
+                await self._process.stop()
+            await running
 
     def _read(self) -> str | None:
         try:
@@ -208,7 +203,3 @@ class ConfiguredProcess:
         self._reload.set()
         if self._process is not None:
             await self._process.stop()
-
-
-def _ending(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

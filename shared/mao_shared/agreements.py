@@ -67,8 +67,8 @@ class Agreement(BaseModel):
     @property
     def granted(self) -> set[tuple[str, str]]:
         """Tool and privilege (a word of `ResolvedStep.asked`) of all that is granted now."""
-        current = [] if self.withdrawn else [each for each in self.steps if each.current]
-        return {(each.tool, word) for each in current for word in each.asked}
+        current = [] if self.withdrawn else [step for step in self.steps if step.current]
+        return {(step.tool, word) for step in current for word in step.asked}
 
     def covers(self, enrolment: Enrolment) -> bool:
         """Whether all steps of the enrolment may run."""
@@ -96,7 +96,7 @@ def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: 
     if agreement.withdrawn:
         return "the node was withdrawn from this pipeline"
     digest = step_digest(node, pipeline, step)
-    found = next((each for each in agreement.steps if each.digest == digest), None)
+    found = next((agreed for agreed in agreement.steps if agreed.digest == digest), None)
     if found is None:
         return "the operator has not agreed to this step in this form"
     lacking = [word for word in step.asked() if (step.tool, word) not in agreement.granted]
@@ -120,11 +120,11 @@ def make_agreement(
         _agreed(node, pipeline, form, current=True) for step in enrolment.steps for form in _forms(step, node)
     ]
     if before is not None and (before.node, before.pipeline) == (node, pipeline):
-        steps += [each.model_copy(update={"current": False}) for each in before.steps]
+        steps += [agreed.model_copy(update={"current": False}) for agreed in before.steps]
     steps += [_agreed(node, pipeline, step, current=False) for step in earlier]
     first: dict[str, AgreedStep] = {}
-    for each in steps:
-        first.setdefault(each.digest, each)
+    for agreed in steps:
+        first.setdefault(agreed.digest, agreed)
     return Agreement(
         node=node,
         pipeline=pipeline,
@@ -233,12 +233,15 @@ class AgreementFiles:
         """
         if not (self.directory / TRUSTED).exists():
             self.trust(trusted)
-        for each in enrolments:
-            path = self.path(each.pipeline)
+        for enrolment in enrolments:
+            path = self.path(enrolment.pipeline)
             if not path.exists():
-                made = make_agreement(each, now, None, earlier.get(each.pipeline, ()))
+                made = make_agreement(enrolment, now, None, earlier.get(enrolment.pipeline, ()))
                 self._write(path, made.model_dump_json())
-        marker: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
+        marker: dict[str, Any] = {
+            "at": now.isoformat(),
+            "pipelines": [enrolment.pipeline for enrolment in enrolments],
+        }
         self._write(self.directory / TAKEN_OVER, json.dumps(marker))
 
     def _remove(self, path: Path) -> bool:

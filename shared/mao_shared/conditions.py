@@ -77,21 +77,23 @@ class Conditions:
     def clear_all_but(self, name: str, subjects: Iterable[str]) -> None:
         """Records that this holds for all subjects but these; for reporters that check all at once."""
         kept = set(subjects)
-        known = [subject for each, subject in self._current if each == name and subject != MORE]
+        known = [subject for known_name, subject in self._current if known_name == name and subject != MORE]
         for subject in [*known, *self._beyond.get(name, {})]:
             if subject not in kept:
                 self.clear(name, subject)
 
     def current(self) -> list[Condition]:
         """What does not hold, the failed ones first, then the oldest first."""
-        return sorted(self._current.values(), key=lambda each: (each.state != "failed", each.since))
+        return sorted(
+            self._current.values(), key=lambda condition: (condition.state != "failed", condition.since)
+        )
 
     def subscribe(self, callback: Callable[[Condition], None]) -> None:
         """`callback` is called with every condition that is reported, changes or is cleared (`ok`)."""
         self._subscribers.append(callback)
 
     def _count(self, name: str) -> int:
-        return sum(each == name and subject != MORE for each, subject in self._current)
+        return sum(known_name == name and subject != MORE for known_name, subject in self._current)
 
     def _sum_up(self, name: str) -> None:
         beyond = self._beyond.get(name, {})

@@ -94,10 +94,10 @@ def same_remote(one: str, other: str) -> bool:
 
 def _seen(path: Path) -> Path:
     """Where a repository's folder really is: `x` may stand for `x.git`, and `x` for `x/.git`."""
-    for each in (path / ".git", path, path.with_name(f"{path.name}.git")):
+    for folder in (path / ".git", path, path.with_name(f"{path.name}.git")):
         try:
-            if each.is_dir():
-                return each.resolve()
+            if folder.is_dir():
+                return folder.resolve()
         except OSError:
             continue  # not ours to look into
     try:

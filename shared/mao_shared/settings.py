@@ -31,7 +31,7 @@ def default_node() -> str:
 def _with_seed_port(endpoints: str) -> str:
     """The seed's `etcdhost` is a host alone, and its `port` is that of etcd there."""
     port = os.environ.get(SEED_PORT, "").strip()
-    if not port or not endpoints or any(each in endpoints for each in ":,"):
+    if not port or not endpoints or any(mark in endpoints for mark in ":,"):
         return endpoints
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
         raise ValueError(f"{SEED_PORT!r}, etcd's port beside 'etcdhost', is not a TCP port")
@@ -96,7 +96,8 @@ class ServiceSettings(BaseSettings):
 def wrong_settings(error: ValidationError) -> str:
     """What is invalid, a line each by the name that a person has set, without values; and the next step."""
     lines = [
-        f"{_variable(each['field'])} is invalid: {each['message']}." for each in field_errors(error.errors())
+        f"{_variable(fault['field'])} is invalid: {fault['message']}."
+        for fault in field_errors(error.errors())
     ]
     return "\n".join([*lines, "  next: Correct it in the environment (or in .env) and start again.\n"])
 

@@ -100,6 +100,7 @@ def entity(metadata: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(each for each in metadata["@graph"] if each["@type"] == kind)
 
 
+@pytest.mark.evidence
 @pytest.mark.parametrize(
     ("make", "settings"), [(succeeded, SETTINGS), (two_steps, SETTINGS), (failed, SETTINGS), (failed, {})]
 )

@@ -165,7 +165,7 @@ def test_signing_key_that_cannot_sign_is_an_invalid_setting(tmp_path: Path) -> N
     for path, words in [
         (tmp_path / "absent", "cannot be read"),
         (locked, "passphrase"),
-        (make_key(tmp_path, "ed25519").with_suffix(".pub"), "no OpenSSH private key"),
+        (make_key(tmp_path, "ed25519").with_suffix(".pub"), "not an OpenSSH private key"),
     ]:
         with pytest.raises(ValidationError, match=words):
             settings_for(tmp_path, signing_key=path)

@@ -12,9 +12,7 @@ import mao_git
 from mao_git import Clone, Content, diff
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.round import Abstention, VoteDefinition
-from mao_vote import NoQuorum, vote_round
-from mao_vote.audit import find_unattested
-from mao_vote.outliers import rank_nodes
+from mao_vote import NoQuorum, find_unattested, rank_nodes, vote_round
 from tests.datamgmt.conftest import Api
 from tests.support.git import bare_repository, git
 from tests.vote.repo import TICK, commit, new_repository, vote

@@ -17,7 +17,7 @@ from tests.support.federated import SiteNode, ground_truth, lab, until
 from tests.support.sites import at_sites
 
 pytestmark = at_sites(500)
-TICKS = 10
+TICKS = 6
 EVERY = 4  # seconds between two ticks
 
 

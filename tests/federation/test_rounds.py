@@ -1,4 +1,4 @@
-"""Three nodes, one pipeline, ten ticks: ten rounds, one ground-truth commit each; a liar changes nothing."""
+"""Three nodes, one pipeline, six ticks: a round and one ground-truth commit each; a liar changes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.git import git
 from tests.support.sites import at_sites
 
 pytestmark = at_sites(400)
-TICKS = 10
+TICKS = 6
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         shared = share(nodes, image, deadline=60)
         jobs = [(node, shared.job(node, "*/3 * * * * *")) for node in nodes.nodes]
         last = nodes.nodes[-1]
-        until(lambda: len(shared.runs(last)) >= TICKS + 1, "ten ticks have begun", 150)
+        until(lambda: len(shared.runs(last)) >= TICKS + 1, "the ticks have begun", 150)
         for node, job in jobs:
             node.http.post(f"/jobs/{job}/pause")
         until(

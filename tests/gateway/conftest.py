@@ -28,9 +28,9 @@ async def store() -> AsyncIterator[MemoryStore]:
 
 
 class OperatorCalls:
-    """Takes every call for the operator's: those of these tests come over no connection."""
+    """Treats every call as the operator's: in tests there is no connection."""
 
-    async def let_in(self, scope: Scope) -> bool:
+    async def admits(self, scope: Scope) -> bool:
         return True
 
 

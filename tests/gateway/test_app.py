@@ -26,7 +26,7 @@ from .conftest import Open
 ALL = ("registry", "scheduler", "runner", "datamgmt")
 
 
-async def test_the_dashboard_loads_nothing_from_elsewhere(open_gateway: Open) -> None:
+async def test_dashboard_loads_nothing_external(open_gateway: Open) -> None:
     async with open_gateway() as client:
         page = await client.get("/")
         assert (await client.get("/dashboard")).text == page.text
@@ -47,7 +47,7 @@ async def test_the_dashboard_loads_nothing_from_elsewhere(open_gateway: Open) ->
     assert "onclick" not in page.text
 
 
-async def test_status_of_a_node_that_is_well(open_gateway: Open) -> None:
+async def test_status_healthy(open_gateway: Open) -> None:
     async with open_gateway(dict.fromkeys(ALL, make_service_app(store=answers))) as client:
         status = (await client.get("/status")).json()
         ready = await client.get("/readyz")
@@ -56,7 +56,7 @@ async def test_status_of_a_node_that_is_well(open_gateway: Open) -> None:
     assert ready.status_code == 200
 
 
-async def test_status_says_what_to_do(open_gateway: Open) -> None:
+async def test_status_next_steps(open_gateway: Open) -> None:
     apps = dict.fromkeys(ALL[:3], make_service_app(store=answers))
     apps["runner"] = make_service_app(docker=store_is_away)
     async with open_gateway(apps) as client:
@@ -75,11 +75,11 @@ async def test_status_says_what_to_do(open_gateway: Open) -> None:
 @pytest.mark.parametrize(
     ("document", "checks"), [(None, {}), ([], {}), ({"checks": None}, {}), ({"checks": {"a": 1}}, {"a": "1"})]
 )
-def test_a_strange_answer_to_readyz(document: Any, checks: dict[str, str]) -> None:
+def test_parse_readyz_unexpected(document: Any, checks: dict[str, str]) -> None:
     assert parse_readyz(503, document).checks == checks
 
 
-def test_what_several_services_report_is_told_once_and_as_the_worst() -> None:
+def test_merge_conditions_keeps_worst() -> None:
     own = Conditions()
     own.report("store", detail="slow", next_step="Look at the disk.")
     full = {"name": "store", "state": "failed", "since": "2026-01-31T12:00:00Z", "detail": "full"}
@@ -93,7 +93,7 @@ def test_what_several_services_report_is_told_once_and_as_the_worst() -> None:
     assert next_steps([row, row]) == ["Make room."]
 
 
-def test_conditions_of_other_versions_hide_nothing_else() -> None:
+def test_parse_readyz_skips_unreadable_conditions() -> None:
     odd: list[Any] = [None, {"name": "new", "state": "sideways"}, {"name": "disk", "state": "failed"}, [], 5]
     good = {"name": "disk", "state": "degraded", "since": "2026-01-31T12:00:00Z"}
     known = parse_readyz(200, {"checks": {}, "conditions": [*odd, good]}).conditions
@@ -102,7 +102,7 @@ def test_conditions_of_other_versions_hide_nothing_else() -> None:
 
 @pytest.mark.parametrize("state", ["failed", "degraded"])
 @pytest.mark.parametrize("name", sorted(NAMES))
-async def test_whatever_a_service_reports_is_on_the_page_and_in_readyz_of_the_node(
+async def test_service_condition_in_status_and_readyz(
     open_gateway: Open, name: str, state: ConditionState
 ) -> None:
     """The page's first table is filled from `/status`, as `maoctl doctor` is."""
@@ -119,7 +119,7 @@ async def test_whatever_a_service_reports_is_on_the_page_and_in_readyz_of_the_no
     assert (status["ready"], ready.status_code) == ((False, 503) if state == "failed" else (True, 200))
 
 
-async def test_a_service_that_does_not_answer_is_a_condition_until_it_does(open_gateway: Open) -> None:
+async def test_unreachable_service_is_condition(open_gateway: Open) -> None:
     apps = dict.fromkeys(ALL, make_service_app(store=answers))
     del apps["runner"]
     async with open_gateway(apps) as client:
@@ -129,7 +129,7 @@ async def test_a_service_that_does_not_answer_is_a_condition_until_it_does(open_
     ]
 
 
-async def test_a_gateway_with_tokens(tmp_path: Path) -> None:
+async def test_app_with_tokens(tmp_path: Path) -> None:
     token, line = new_token("ada")
     (tmp_path / "tokens").write_text(line)
     settings = GatewaySettings(host="0.0.0.0", tokens_file=tmp_path / "tokens")
@@ -160,7 +160,7 @@ def start(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_open_gateway_refuses_to_start_and_says_why() -> None:
+def test_app_public_without_tokens_does_not_start() -> None:
     ended = start(MAO_HOST="0.0.0.0")
     assert ended.returncode == 2
     assert "without a token" in ended.stderr
@@ -168,7 +168,7 @@ def test_an_open_gateway_refuses_to_start_and_says_why() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_token_is_made_on_the_command_line() -> None:
+def test_main_new_token() -> None:
     ended = start("--new-token", "ada")
     assert ended.returncode == 0
     assert ended.stdout.startswith("ada:")
@@ -186,9 +186,7 @@ def test_a_token_is_made_on_the_command_line() -> None:
         ("POST", "/run", "POST /pipeline/run"),
     ],
 )
-async def test_calls_of_the_originals_earlier_versions_name_those_of_today(
-    open_gateway: Open, method: str, path: str, now: str
-) -> None:
+async def test_former_calls_name_replacement(open_gateway: Open, method: str, path: str, now: str) -> None:
     async with open_gateway() as client:
         answer = await client.request(method, path, json={})
     assert (answer.status_code, answer.json()["code"]) == (410, "gone")

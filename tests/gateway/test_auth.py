@@ -1,4 +1,4 @@
-"""Who is let in, as a table."""
+"""Who is admitted, as a table."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def refusal(policy: AccessPolicy, sent: dict[str, str], method: str = "POST") ->
         ("", "host-not-allowed"),
     ],
 )
-def test_host_on_loopback(host: str, code: str | None) -> None:
+def test_check_host_on_loopback(host: str, code: str | None) -> None:
     assert refusal(LOCAL, {"host": host}) == code
 
 
 @pytest.mark.parametrize(
     ("host", "port"), [("evil.example", 18100), ("evil.example:9000", 9000), ("x:y", 18100)]
 )
-def test_the_hint_names_the_port_at_which_the_node_is_reached(host: str, port: int) -> None:
+def test_check_host_hint_names_reached_port(host: str, port: int) -> None:
     refused = check_request(AccessPolicy(port=18100), "GET", Headers({"host": host}))
     assert refused is not None
     assert f"http://127.0.0.1:{port}," in str(refused.next)
 
 
-def test_two_hosts_or_none() -> None:
+def test_check_host_two_or_none() -> None:
     assert refusal(LOCAL, {}) == "host-not-allowed"
     twice = Headers(raw=[(b"host", b"localhost"), (b"host", b"evil.example")])
     assert check_request(LOCAL, "GET", twice) is not None
@@ -89,7 +89,7 @@ def test_two_hosts_or_none() -> None:
         ("http://[", "origin-not-allowed"),
     ],
 )
-def test_origin(origin: str, code: str | None) -> None:
+def test_check_origin(origin: str, code: str | None) -> None:
     sent = {"host": "localhost:8080", "origin": origin}
     assert refusal(LOCAL, sent) == code
     assert refusal(OPEN, {**sent, "authorization": "Bearer t0k"}) == code
@@ -105,7 +105,7 @@ def test_origin(origin: str, code: str | None) -> None:
         ("cross-site", "no-cors", "GET", "cross-site"),
     ],
 )
-def test_what_the_browser_says(site: str, mode: str, method: str, code: str | None) -> None:
+def test_check_origin_fetch_metadata(site: str, mode: str, method: str, code: str | None) -> None:
     sent = {"host": "localhost:8080", "sec-fetch-site": site, "sec-fetch-mode": mode}
     assert refusal(LOCAL, sent, method) == code
 
@@ -131,7 +131,7 @@ def basic(user: str, password: str) -> str:
         (basic("ada", "wrong"), "token-unknown"),
     ],
 )
-def test_token(authorization: str, code: str | None) -> None:
+def test_check_token(authorization: str, code: str | None) -> None:
     assert refusal(OPEN, {"host": "any.example", "authorization": authorization}) == code
 
 
@@ -148,7 +148,7 @@ def test_token(authorization: str, code: str | None) -> None:
         ("127.0.0.1", "0.0.0.0", False),
     ],
 )
-def test_an_open_gateway_without_tokens_does_not_start(host: str, bind: str | None, starts: bool) -> None:
+def test_policy_public_without_tokens_is_refused(host: str, bind: str | None, starts: bool) -> None:
     settings = GatewaySettings(host=host, gateway_bind=bind)
     if starts:
         assert not policy_from(settings).tokens
@@ -159,7 +159,7 @@ def test_an_open_gateway_without_tokens_does_not_start(host: str, bind: str | No
     assert "MAO_TOKENS_FILE" in (refused.value.next or "")
 
 
-def test_a_tokens_file_makes_everybody_show_one(tmp_path: Path) -> None:
+def test_policy_tokens_file_applies_to_everybody(tmp_path: Path) -> None:
     token, line = new_token("ada")
     path = tmp_path / "tokens"
     path.write_text(f"# operators\n\n{line}\n")
@@ -170,7 +170,7 @@ def test_a_tokens_file_makes_everybody_show_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "ada:short\n", "ada\n", f"a b:{'0' * 64}\n"])
-def test_a_tokens_file_that_cannot_be_used(tmp_path: Path, text: str) -> None:
+def test_read_tokens_invalid_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tokens"
     path.write_text(text)
     with pytest.raises(InvalidInput) as refused:
@@ -178,7 +178,7 @@ def test_a_tokens_file_that_cannot_be_used(tmp_path: Path, text: str) -> None:
     assert refused.value.code == "tokens-invalid"
 
 
-def test_a_tokens_file_that_is_not_there(tmp_path: Path) -> None:
+def test_read_tokens_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_tokens(tmp_path / "none")
 
@@ -197,9 +197,7 @@ except InvalidInput as error:
 
 @needs_root
 @pytest.mark.parametrize(("folder_mode", "file_mode"), [(0o755, 0o600), (0o700, 0o644)])
-def test_a_tokens_file_that_is_closed_to_the_gateways_user_is_called_that(
-    folder_mode: int, file_mode: int
-) -> None:
+def test_read_tokens_permission_denied(folder_mode: int, file_mode: int) -> None:
     python, env = python_for(NOBODY)
     with common_folder() as folder:
         path = folder / "closed" / "tokens"
@@ -213,6 +211,6 @@ def test_a_tokens_file_that_is_closed_to_the_gateways_user_is_called_that(
     assert f"chown {NOBODY} {path}" in told.stdout
 
 
-def test_allowed_hosts_are_names_without_spaces_or_case() -> None:
+def test_settings_hosts_are_normalised() -> None:
     assert GatewaySettings(allowed_hosts=" Node.Lab , b,").hosts == {"node.lab", "b"}
     assert host_name("Node.Lab:80") == "node.lab"

@@ -21,7 +21,7 @@ import pytest
 from mao_gateway import callers
 from mao_gateway.app import make_app
 from mao_gateway.auth import load_or_create_token, new_token
-from mao_gateway.callers import LocalCallers, is_of_this_machine
+from mao_gateway.callers import LocalCallers, is_local_process
 from mao_gateway.settings import GatewaySettings
 from mao_shared.conditions import conditions_of
 from mao_shared.host.sockets import socket_of
@@ -43,13 +43,13 @@ async def answers(url: str, uid: int, *options: str) -> int:
     return await asyncio.to_thread(status_of, f"{url}/docs", uid, *options)
 
 
-async def test_our_own_user_needs_no_token() -> None:
+async def test_caller_own_user_needs_no_token() -> None:
     async with gateway() as url, httpx.AsyncClient() as client:
         assert (await client.get(f"{url}/docs")).status_code == 200
 
 
 @needs_root
-async def test_others_need_one_unless_they_are_named() -> None:
+async def test_caller_other_user_needs_token_unless_listed() -> None:
     async with gateway(local_users=f"daemon,{SOMEBODY}") as url:
         assert await answers(url, 0) == 200
         assert await answers(url, SOMEBODY) == 200
@@ -64,7 +64,7 @@ async def test_others_need_one_unless_they_are_named() -> None:
 
 
 @needs_root
-async def test_the_owner_of_a_file_takes_the_place_of_the_gateways_user(tmp_path: Path) -> None:
+async def test_caller_owner_of_file_replaces_own_user(tmp_path: Path) -> None:
     """As under compose, where the gateway's own user is one of its image, and nobody of this machine."""
     file = tmp_path / "compose.yaml"
     file.touch()
@@ -76,7 +76,7 @@ async def test_the_owner_of_a_file_takes_the_place_of_the_gateways_user(tmp_path
 
 
 @needs_root
-async def test_the_gateways_own_token_opens_to_anybody(tmp_path: Path) -> None:
+async def test_caller_gateway_token_admits_anybody(tmp_path: Path) -> None:
     file = tmp_path / "gateway.token"
     async with gateway(gateway_token_file=file) as url:
         token = file.read_text().strip()
@@ -93,7 +93,7 @@ async def test_the_gateways_own_token_opens_to_anybody(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("shown", [None, "docker compose exec -T gateway cat /run/mao/gateway.token"])
-async def test_who_is_not_let_in_is_told_where_the_token_is(tmp_path: Path, shown: str | None) -> None:
+async def test_caller_refusal_names_token_file(tmp_path: Path, shown: str | None) -> None:
     file = tmp_path / "gateway.token"
     async with gateway(gateway_token_file=file, gateway_token_shown=shown) as url:
         argv = as_user(NOBODY, "curl", "-sS", f"{url}/status")
@@ -105,7 +105,7 @@ async def test_who_is_not_let_in_is_told_where_the_token_is(tmp_path: Path, show
 
 
 @needs_root
-async def test_a_token_does_not_open_to_web_pages(tmp_path: Path) -> None:
+async def test_caller_token_does_not_admit_web_pages(tmp_path: Path) -> None:
     async with gateway(gateway_token_file=tmp_path / "gateway.token") as url:
         token = f"authorization: Bearer {(tmp_path / 'gateway.token').read_text().strip()}"
         for header in ("origin: http://evil.example", "host: evil.example", "sec-fetch-site: cross-site"):
@@ -113,7 +113,7 @@ async def test_a_token_does_not_open_to_web_pages(tmp_path: Path) -> None:
                 assert await answers(url, uid, "-H", token, "-H", header) == 403
 
 
-async def test_a_token_file_that_others_may_read_is_made_anew(tmp_path: Path) -> None:
+async def test_gateway_token_readable_by_others_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "gateway.token"
     for mode, text in ((0o644, "known"), (0o640, "known"), (0o600, " \n")):
         file.write_text(text)
@@ -125,7 +125,7 @@ async def test_a_token_file_that_others_may_read_is_made_anew(tmp_path: Path) ->
         assert load_or_create_token(file) == made
 
 
-async def test_a_token_file_that_cannot_be_made_leaves_the_gateway_closed(tmp_path: Path) -> None:
+async def test_gateway_token_uncreatable_refuses_callers(tmp_path: Path) -> None:
     assert load_or_create_token(tmp_path / "no-folder/gateway.token") is None
     async with gateway(gateway_token_file=tmp_path / "no-folder/gateway.token") as url:
         assert await answers(url, os.geteuid()) == 200
@@ -134,7 +134,7 @@ async def test_a_token_file_that_cannot_be_made_leaves_the_gateway_closed(tmp_pa
 
 
 @needs_root
-async def test_a_tokens_file_demands_one_of_all(tmp_path: Path) -> None:
+async def test_caller_needs_token_with_tokens_file(tmp_path: Path) -> None:
     token, line = new_token("ada")
     (tmp_path / "tokens").write_text(line)
     async with gateway(tokens_file=tmp_path / "tokens", gateway_token_file=tmp_path / "own") as url:
@@ -145,7 +145,7 @@ async def test_a_tokens_file_demands_one_of_all(tmp_path: Path) -> None:
 
 
 @needs_root
-async def test_open_to_local_users_lets_in_all_and_is_reported() -> None:
+async def test_caller_open_to_local_users_is_reported() -> None:
     store = MemoryStore()
     app = make_app(GatewaySettings(open_to_local_users=True), store=store)
     async with serving(app) as url:
@@ -158,7 +158,7 @@ async def test_open_to_local_users_lets_in_all_and_is_reported() -> None:
 
 
 @needs_root
-async def test_health_checks_are_open_to_all() -> None:
+async def test_caller_health_checks_are_open() -> None:
     async with gateway() as url:
         assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY) == 200
         assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY, "-H", "host: 10.0.0.7") == 200
@@ -167,7 +167,7 @@ async def test_health_checks_are_open_to_all() -> None:
 
 
 @pytest.mark.parametrize("tokens", [False, True])
-async def test_a_stranger_is_told_whether_the_node_is_ready_and_no_more(tokens: bool, tmp_path: Path) -> None:
+async def test_caller_refused_sees_readiness_only(tokens: bool, tmp_path: Path) -> None:
     """A page whose name was rebound is one as well, and so is whoever has no token."""
     token, line = new_token("ada")
     (tmp_path / "tokens").write_text(line)
@@ -202,12 +202,12 @@ async def test_a_stranger_is_told_whether_the_node_is_ready_and_no_more(tokens: 
         assert each.json()["detail"] == "The gateway service is not ready."
 
 
-async def test_calls_that_keep_their_connection_are_let_in_each_time() -> None:
+async def test_caller_kept_connection() -> None:
     async with gateway() as url, httpx.AsyncClient() as client:
         assert {(await client.get(f"{url}/docs")).status_code for _ in range(20)} == {200}
 
 
-async def test_many_connections_at_once_are_let_in() -> None:
+async def test_caller_many_connections() -> None:
     limits = httpx.Limits(max_keepalive_connections=0)
     async with gateway() as url, httpx.AsyncClient(limits=limits, timeout=60) as client:
         got = await asyncio.gather(*(client.get(f"{url}/docs") for _ in range(60)))
@@ -226,18 +226,16 @@ caller.close()
 
 @needs_root
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_who_calls_and_hangs_up_at_once_is_not_taken_for_root(
-    how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel shows a connection that nobody holds any more as root's."""
+async def test_caller_closed_connection_is_not_root(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel shows an abandoned connection as owned by root."""
     seen: list[bool] = []
-    ask = LocalCallers.let_in
+    ask = LocalCallers.admits
 
     async def noted(self: LocalCallers, scope: Any) -> bool:
         seen.append(await ask(self, scope))
         return seen[-1]
 
-    monkeypatch.setattr(LocalCallers, "let_in", noted)
+    monkeypatch.setattr(LocalCallers, "admits", noted)
     async with gateway() as url:
         host, _, port = url.removeprefix("http://").partition(":")
         for _ in range(20):
@@ -250,14 +248,14 @@ async def test_who_calls_and_hangs_up_at_once_is_not_taken_for_root(
 
 @needs_root
 @pytest.mark.parametrize("bound", ["::1", "127.0.0.1"])
-async def test_users_are_told_apart_over_either_protocol(bound: str) -> None:
+async def test_caller_user_over_ipv4_and_ipv6(bound: str) -> None:
     """A gateway on ::1, and calls to an IPv4 address from IPv6 sockets."""
     seen: dict[int, bool] = {}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             uid = int(scope["query_string"])
-            seen[uid] = await known.let_in(scope)
+            seen[uid] = await known.admits(scope)
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
@@ -270,21 +268,19 @@ async def test_users_are_told_apart_over_either_protocol(bound: str) -> None:
     assert seen == {0: True, SOMEBODY: True, NOBODY: False}
 
 
-async def test_a_caller_without_addresses_is_not_known() -> None:
+async def test_caller_without_address_is_unknown() -> None:
     known = LocalCallers(frozenset({0, os.geteuid()}), sees_processes=False)
     for scope in (
         {},
         {"client": None, "server": None},
         {"client": ["1.2.3.4", 5], "server": ["/run/x", None]},
     ):
-        assert not await known.let_in(scope)
+        assert not await known.admits(scope)
 
 
 @pytest.mark.parametrize("readable", [True, False])
-async def test_a_process_of_another_namespace_is_none_of_this_machine(
-    readable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`unshare --pid` is to the kernel what a container on the host's network is."""
+async def test_caller_other_pid_namespace_is_refused(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the kernel `unshare --pid` is the same as a container on the host's network."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a namespace here")
     async with gateway() as url:
@@ -298,7 +294,7 @@ async def test_a_process_of_another_namespace_is_none_of_this_machine(
 
 
 @needs_root
-async def test_a_set_uid_program_does_not_make_its_caller_root() -> None:
+async def test_caller_set_uid_program_is_not_root() -> None:
     with common_folder() as folder:
         program = Path(shutil.copy(str(shutil.which("curl")), folder / "curl"))
         program.chmod(0o4755)
@@ -319,7 +315,7 @@ for argv in (service + curl, service + shell + curl, curl, shell + curl, shell +
 """
 
 
-async def test_a_service_that_was_made_to_call_is_refused(tmp_path: Path) -> None:
+async def test_caller_own_service_is_refused(tmp_path: Path) -> None:
     """Say by git-lfs, which sends its content where a remote says."""
     (tmp_path / "mao_datamgmt.py").write_text("import subprocess, sys\nsubprocess.call(sys.argv[1:])\n")
     supervisor = await asyncio.create_subprocess_exec(
@@ -331,7 +327,7 @@ async def test_a_service_that_was_made_to_call_is_refused(tmp_path: Path) -> Non
         assert await answers(url, os.geteuid()) == 200
 
 
-async def test_a_socket_whose_holder_has_another_user_is_refused() -> None:
+async def test_caller_socket_of_other_user_is_refused() -> None:
     """Say one that a tool made as root and handed to a program of this machine."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -339,5 +335,5 @@ async def test_a_socket_whose_holder_has_another_user_is_refused() -> None:
     ):
         found = socket_of(caller.getsockname(), server.getsockname())
         assert found is not None
-        assert is_of_this_machine(found)
-        assert not is_of_this_machine(replace(found, uid=found.uid + 1))
+        assert is_local_process(found)
+        assert not is_local_process(replace(found, uid=found.uid + 1))

@@ -1,4 +1,4 @@
-"""The stream of run changes: begins now, resumes, says when something is lost."""
+"""The stream of run changes: start, resume, gaps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def take(store: Store, after: int, count: int) -> list[tuple[str | None, s
     return found
 
 
-async def test_changes_of_runs_and_only_of_runs(store: MemoryStore) -> None:
+async def test_events_runs_only(store: MemoryStore) -> None:
     begin = await revision_now(store, NODE)
     await store.create(schedule(NODE, "s"), b"{}")
     await write(store, "r-1")
@@ -53,13 +53,13 @@ async def test_changes_of_runs_and_only_of_runs(store: MemoryStore) -> None:
     ]
 
 
-async def test_resuming_skips_nothing_and_repeats_nothing(store: MemoryStore) -> None:
+async def test_events_resume(store: MemoryStore) -> None:
     for number in range(3):
         await write(store, f"r-{number}")
     assert [event[2] for event in await take(store, 3, 2)] == ['{"revision": 3}', '{"id":"r-2"}']
 
 
-def test_an_id_only_with_the_last_event_of_a_revision() -> None:
+def test_events_id_on_last_of_revision() -> None:
     batch = [
         Event(run(NODE, name), revision, Entry("", b"{}", revision))
         for name, revision in (("a", 5), ("b", 5), ("c", 6))
@@ -67,7 +67,7 @@ def test_an_id_only_with_the_last_event_of_a_revision() -> None:
     assert [event.id for event in to_events(batch)] == [None, "5", "6"]
 
 
-def test_a_batch_of_which_nothing_is_told() -> None:
+def test_events_empty_batch() -> None:
     moved = [
         Event(run(NODE, "a"), 5, None),
         Event(past_run(NODE, "a"), 5, Entry("", b"", 5)),
@@ -76,7 +76,7 @@ def test_a_batch_of_which_nothing_is_told() -> None:
     assert to_events(of_runs(moved, NODE)) == []
 
 
-async def test_after_compaction_it_says_what_to_do_and_goes_on(store: MemoryStore) -> None:
+async def test_events_after_compaction(store: MemoryStore) -> None:
     for number in range(3):
         await write(store, f"r-{number}")
     store.compact(4)
@@ -92,12 +92,12 @@ class DyingStore(MemoryStore):
         raise StoreUnavailable("etcd is away")
 
 
-async def test_an_outage_ends_the_stream() -> None:
+async def test_events_end_on_outage() -> None:
     assert [event.event async for event in run_events(DyingStore(), NODE, 1)] == ["begin"]
 
 
 @pytest.mark.parametrize("sent", ["x", "-1", "1.5", "٣", "1" * 30])
-def test_a_last_event_id_that_is_none_of_ours(sent: str) -> None:
+def test_last_event_id_invalid(sent: str) -> None:
     with pytest.raises(InvalidInput):
         parse_last_event_id(sent)
 
@@ -107,7 +107,7 @@ def test_last_event_id(sent: str | None, after: int | None) -> None:
     assert parse_last_event_id(sent) == after
 
 
-async def test_errors_before_the_stream_are_problems(open_gateway: Open) -> None:
+async def test_events_error_before_stream_is_problem(open_gateway: Open) -> None:
     async with open_gateway() as client:
         answer = await client.get("/events", headers={"last-event-id": "x"})
     assert (answer.status_code, answer.json()["code"]) == (422, "last-event-id-invalid")
@@ -123,7 +123,7 @@ async def read(answer: httpx.Response, count: int) -> list[ServerEvent]:
     return found
 
 
-async def test_over_http_and_etcd(etcd_store: Store) -> None:
+async def test_events_over_http_and_etcd(etcd_store: Store) -> None:
     app = gateway(etcd_store, {})
     async with serving(app) as url, httpx.AsyncClient() as client:
         async with client.stream("GET", f"{url}/events") as answer:
@@ -135,7 +135,7 @@ async def test_over_http_and_etcd(etcd_store: Store) -> None:
     assert again[1] == changed
 
 
-async def test_a_run_that_becomes_history_is_not_removed_and_one_that_leaves_is(
+async def test_events_history_is_not_removal(
     store: MemoryStore,
 ) -> None:
     records = RunRecords(store, NODE)
@@ -155,3 +155,17 @@ async def test_a_run_that_becomes_history_is_not_removed_and_one_that_leaves_is(
         ("run-removed", "r-2"),
         ("run", "r-3"),
     ]
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"", b"{", b"[]", b"null", b"[" * 50_000])
+def test_events_unreadable_run(value: bytes) -> None:
+    names = {"a": b'{"id":"a"}', "bad": value, "z": b'{"id":"z"}'}
+    batch = [
+        Event(run("n", name), at, Entry(run("n", name), content, at))
+        for at, (name, content) in enumerate(names.items(), 1)
+    ]
+    events = to_events(batch)
+    assert [each.event for each in events] == ["run", "run-unreadable", "run"]
+    told = json.loads(events[1].raw_data or "")
+    assert told["id"] == "bad"
+    assert told["unreadable"]

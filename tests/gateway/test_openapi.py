@@ -29,13 +29,13 @@ def item_schema(merged: Document, path: str) -> str:
     return str(content["application/json"]["schema"]["items"]["$ref"]).rpartition("/")[2]
 
 
-def test_paths_of_all_services_but_not_their_health() -> None:
+def test_merge_paths_without_health() -> None:
     merged = merge(OWN, {"registry": document("/tools", "t"), "runner": document("/engine", "e")})
     assert set(merged["paths"]) == {"/status", "/tools", "/engine"}
     assert merged["info"]["title"] == "MAO node"
 
 
-def test_equal_schemas_are_one_and_clashing_ones_are_renamed_with_their_references() -> None:
+def test_merge_schemas_renames_clashes() -> None:
     same, other = (
         {"type": "object"},
         {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Run"}}},
@@ -54,13 +54,13 @@ def test_equal_schemas_are_one_and_clashing_ones_are_renamed_with_their_referenc
     assert services == before
 
 
-def test_two_services_share_a_path() -> None:
+def test_merge_shared_path() -> None:
     theirs = document("/runs/{id}", "get")
     mine: Document = {"paths": {"/runs/{id}": {"post": {"operationId": "post"}}}}
     assert set(merge(OWN, {"a": theirs, "b": mine})["paths"]["/runs/{id}"]) == {"get", "post"}
 
 
-async def test_the_combined_document_names_who_is_missing(open_gateway: Open) -> None:
+async def test_openapi_names_missing_services(open_gateway: Open) -> None:
     apps: dict[str, ASGIApp] = {"registry": make_app()}
     async with open_gateway(apps) as client:
         combined = (await client.get("/openapi.json")).json()
@@ -73,7 +73,7 @@ async def test_the_combined_document_names_who_is_missing(open_gateway: Open) ->
     assert page.status_code == 200
 
 
-async def test_a_complete_document_is_kept(open_gateway: Open) -> None:
+async def test_openapi_complete_document_is_cached(open_gateway: Open) -> None:
     calls = 0
     app = make_app()
 

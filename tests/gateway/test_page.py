@@ -1,4 +1,4 @@
-"""The dashboard in a real Chromium: what does not hold comes first, and its words stay words."""
+"""The dashboard in a real Chromium: conditions come first, and their words stay text."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def serving(status: dict[str, Any]) -> Iterator[str]:
         server.server_close()
 
 
-def document_of(url: str, profile: Path) -> str:
+def chromium(url: str, profile: Path) -> str:
     """The page's document once its script has asked for everything."""
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", url]
@@ -82,13 +82,13 @@ def status_with(*conditions: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_every_condition_is_in_the_first_table_as_text(tmp_path: Path) -> None:
+def test_page_conditions_table(tmp_path: Path) -> None:
     told = {"subject": HOSTILE, "state": "failed", "since": "2026-01-31T12:00:00Z", "services": ["runner"]}
     conditions = [{**told, "name": name, "detail": f"{name} is so.", "next": "Do this."} for name in NAMES]
     with serving(status_with(*conditions)) as url:
-        page = document_of(url, tmp_path)
+        page = chromium(url, tmp_path)
     first = page[page.index('<tbody id="conditions">') : page.index("Open alarms")]
-    assert page.index("What does not hold now") < page.index("Open alarms") < page.index("Recent runs")
+    assert page.index(">Conditions<") < page.index("Open alarms") < page.index("Recent runs")
     assert 'id="conditions-part" hidden' not in page
     for name in NAMES:
         assert f"{name} is so." in first
@@ -96,9 +96,9 @@ def test_every_condition_is_in_the_first_table_as_text(tmp_path: Path) -> None:
     assert "<img" not in page
 
 
-def test_a_node_that_is_well_shows_no_such_table(tmp_path: Path) -> None:
+def test_page_healthy_has_no_conditions_table(tmp_path: Path) -> None:
     with serving(status_with()) as url:
-        page = document_of(url, tmp_path)
+        page = chromium(url, tmp_path)
     assert "ready, version 1" in page
     start = page.index('id="conditions-part"')
     assert "hidden" in page[start : page.index(">", start)]

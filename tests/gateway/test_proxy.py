@@ -1,4 +1,4 @@
-"""What passes through the gateway, and what happens when a service is slow, dead or breaks off."""
+"""What the gateway forwards, and services that are slow, unreachable or break off."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .conftest import Open, gateway
         ("POST /read", "datamgmt"),
     ],
 )
-async def test_every_path_has_its_service(open_gateway: Open, call: str, service: str) -> None:
+async def test_routes_every_path_has_service(open_gateway: Open, call: str, service: str) -> None:
     double = RecordingService()
     method, path = call.split()
     async with open_gateway({service: double}) as client:
@@ -52,13 +52,13 @@ async def test_every_path_has_its_service(open_gateway: Open, call: str, service
     assert (double.seen[0]["method"], double.seen[0]["path"]) == (method, path)
 
 
-async def test_a_path_without_a_service(open_gateway: Open) -> None:
+async def test_proxy_unknown_path(open_gateway: Open) -> None:
     async with open_gateway() as client:
         answer = await client.get("/nowhere")
     assert (answer.status_code, answer.json()["code"]) == (404, "no-such-route")
 
 
-async def test_query_body_and_headers_pass_unchanged(open_gateway: Open) -> None:
+async def test_proxy_query_body_headers_unchanged(open_gateway: Open) -> None:
     double = RecordingService(201, {"etag": '"7"', "location": "/runs/r"})
     async with open_gateway({"scheduler": double}) as client:
         answer = await client.post(
@@ -72,7 +72,7 @@ async def test_query_body_and_headers_pass_unchanged(open_gateway: Open) -> None
     assert (answer.status_code, answer.headers["etag"], answer.headers["location"]) == (201, '"7"', "/runs/r")
 
 
-async def test_to_a_service_the_gateway_is_the_caller(open_gateway: Open) -> None:
+async def test_proxy_replaces_caller_headers(open_gateway: Open) -> None:
     double = RecordingService()
     page = {"origin": "http://localhost:8080", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
     async with open_gateway({"registry": double}) as client:
@@ -80,21 +80,21 @@ async def test_to_a_service_the_gateway_is_the_caller(open_gateway: Open) -> Non
     assert not {*page, "cookie", "authorization"} & dict(double.seen[0]["headers"]).keys()
 
 
-async def test_an_escaped_slash_stays_escaped(open_gateway: Open) -> None:
+async def test_proxy_keeps_escaped_slash(open_gateway: Open) -> None:
     double = RecordingService()
     async with open_gateway({"registry": double}) as client:
         await client.delete("/registry/tools/a%2F..%2Fb?x=%2e")
     assert (double.seen[0]["raw_path"], double.seen[0]["query"]) == ("/registry/tools/a%2F..%2Fb", "x=%2e")
 
 
-async def test_dots_do_not_climb(open_gateway: Open) -> None:
+async def test_proxy_rejects_dot_segments(open_gateway: Open) -> None:
     double = RecordingService()
     async with open_gateway({"registry": double}) as client:
         answer = await client.delete("/registry/tools/%2e%2e/datasets")
     assert (answer.status_code, double.seen) == (404, [])
 
 
-async def test_tokens_cookies_and_hop_by_hop_headers_stay_here(open_gateway: Open) -> None:
+async def test_proxy_drops_credentials_and_hop_headers(open_gateway: Open) -> None:
     double = RecordingService(
         headers={"connection": "x-hop", "x-hop": "1", "keep-alive": "5", "server": "old"}
     )
@@ -111,7 +111,7 @@ async def test_tokens_cookies_and_hop_by_hop_headers_stay_here(open_gateway: Ope
     assert not {"x-hop", "keep-alive", "server"} & set(answer.headers)
 
 
-async def test_the_request_id_goes_through_all_services(open_gateway: Open) -> None:
+async def test_proxy_forwards_request_id(open_gateway: Open) -> None:
     double = RecordingService()
     async with open_gateway({"runner": double}) as client:
         answer = await client.get("/engine", headers={"x-request-id": "req-1"})
@@ -119,14 +119,14 @@ async def test_the_request_id_goes_through_all_services(open_gateway: Open) -> N
     assert answer.headers.get_list("x-request-id") == ["req-1"]
 
 
-async def test_a_file_of_a_dataset_cannot_act_as_a_page(open_gateway: Open) -> None:
+async def test_proxy_sandboxes_dataset_file(open_gateway: Open) -> None:
     async with open_gateway({"datamgmt": RecordingService(headers={"content-type": "text/html"})}) as client:
         answer = await client.get("/datasets/d/file?path=evil.html")
     assert "sandbox" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_dead_service_is_named(open_gateway: Open) -> None:
+async def test_proxy_unreachable_service(open_gateway: Open) -> None:
     async with open_gateway() as client:
         answer = await client.post("/registry/tools", json={})
     problem = answer.json()
@@ -139,7 +139,7 @@ async def test_a_dead_service_is_named(open_gateway: Open) -> None:
     assert answer.headers["retry-after"] == "2"
 
 
-async def test_a_silent_service_is_given_up(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_silent_service_times_out(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = SlowService()
     at = next(i for i, route in enumerate(ROUTES) if route.path == "/engine")
     impatient = [*ROUTES[:at], type(ROUTES[at])("/engine", "runner", 0.05), *ROUTES[at + 1 :]]
@@ -152,7 +152,7 @@ async def test_a_silent_service_is_given_up(store: MemoryStore, monkeypatch: pyt
     assert "did not answer in time" in answer.json()["detail"]
 
 
-async def test_a_caller_that_leaves_is_not_waited_for(
+async def test_proxy_caller_leaves_before_answer(
     store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = SlowService()
@@ -166,7 +166,7 @@ async def test_a_caller_that_leaves_is_not_waited_for(
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"name": '])
-async def test_a_caller_that_leaves_in_mid_body_is_no_error(
+async def test_proxy_caller_leaves_during_body(
     store: MemoryStore, caplog: pytest.LogCaptureFixture, sent: bytes
 ) -> None:
     double = RecordingService()
@@ -191,7 +191,7 @@ async def test_a_caller_that_leaves_in_mid_body_is_no_error(
         b"Content-Length: 5\r\nConnection: content-length\r\nTransfer-Encoding: chunked\r\n",
     ],
 )
-async def test_a_request_of_unclear_length_reaches_no_service(store: MemoryStore, headers: bytes) -> None:
+async def test_proxy_rejects_ambiguous_length(store: MemoryStore, headers: bytes) -> None:
     double = RecordingService()
     async with serving(double) as url, serving(gateway(store, {}, registry=url)) as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))
@@ -212,8 +212,8 @@ async def test_a_request_of_unclear_length_reaches_no_service(store: MemoryStore
         (b"content-length: 5\nX-Bare: c\n", b"hello"),
     ],
 )
-async def test_an_unusual_form_goes_no_further(store: MemoryStore, headers: bytes, body: bytes) -> None:
-    """The request is written anew: one length, no trailers, no folded lines."""
+async def test_proxy_rejects_unusual_form(store: MemoryStore, headers: bytes, body: bytes) -> None:
+    """The request is rewritten: one length, no trailers, no folded lines."""
     double = RecordingService()
     async with serving(double) as url, serving(gateway(store, {}, registry=url)) as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))
@@ -227,7 +227,7 @@ async def test_an_unusual_form_goes_no_further(store: MemoryStore, headers: byte
     assert all("\n" not in value and "\r" not in value for _, value in seen["headers"])
 
 
-async def test_events_arrive_one_by_one_and_leaving_is_passed_on(store: MemoryStore) -> None:
+async def test_proxy_streams_events(store: MemoryStore) -> None:
     double = StreamingService()
     async with serving(double) as url, serving(gateway(store, {}, scheduler=url)) as front:
         async with httpx.AsyncClient() as client, client.stream("GET", f"{front}/runs/r/events") as answer:
@@ -239,7 +239,7 @@ async def test_events_arrive_one_by_one_and_leaving_is_passed_on(store: MemorySt
         await asyncio.wait_for(double.left.wait(), 60)
 
 
-async def test_open_streams_do_not_hold_up_the_stop(store: MemoryStore) -> None:
+async def test_proxy_open_streams_do_not_block_stop(store: MemoryStore) -> None:
     double = StreamingService()
     double.pieces.put_nowait(b"data: 1\n\n")
     async with serving(double) as url, httpx.AsyncClient() as client:
@@ -251,7 +251,7 @@ async def test_open_streams_do_not_hold_up_the_stop(store: MemoryStore) -> None:
             assert [piece async for piece in pieces] == []  # ended in order, not broken off
 
 
-async def test_an_answer_that_breaks_off_breaks_off_here_too(store: MemoryStore) -> None:
+async def test_proxy_broken_answer_is_broken_off(store: MemoryStore) -> None:
     async with serving(BreakingService()) as url, serving(gateway(store, {}, runner=url)) as front:
         with pytest.raises(httpx.RemoteProtocolError):
             await _get(f"{front}/engine")
@@ -262,7 +262,7 @@ async def _get(url: str) -> httpx.Response:
         return await client.get(url)
 
 
-async def test_the_api_pages_of_a_service(open_gateway: Open) -> None:
+async def test_service_pages(open_gateway: Open) -> None:
     double = RecordingService()
     async with open_gateway({"runner": double}) as client:
         assert (await client.get("/services/runner/docs")).status_code == 200
@@ -275,9 +275,7 @@ async def test_the_api_pages_of_a_service(open_gateway: Open) -> None:
     assert [answer.status_code for answer in refused] == [404, 404, 404]
 
 
-async def test_what_a_service_logs_is_not_logged_again(
-    open_gateway: Open, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_proxy_request_is_logged_once(open_gateway: Open, capsys: pytest.CaptureFixture[str]) -> None:
     async with open_gateway({"registry": RecordingService()}) as client:
         await client.post("/registry/tools", json={})
         await client.post("/jobs", json={})  # nobody there: the gateway answers this itself

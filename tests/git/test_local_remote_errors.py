@@ -16,7 +16,7 @@ import pytest
 from mao_datamgmt.datasets.clones import ensure_clone
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_git.errors import stable_text
-from mao_git.remotes.errors import at_remote, from_remote, to_error
+from mao_git.remotes.errors import at_remote, from_remote, network_error
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
@@ -295,10 +295,10 @@ def test_from_remote_tells_remote_failures_from_ours(
 
 def test_to_error_of_a_full_server() -> None:
     error = pygit2.GitError("remote: fatal: write error: No space left on device")
-    pushed = to_error(error, "git@host:x", writes_there=True)
+    pushed = network_error(error, "git@host:x", writes_there=True)
     assert isinstance(pushed, RemoteUnavailable)
     assert pushed.code == "remote-full"
-    fetched = to_error(error, "git@host:x")
+    fetched = network_error(error, "git@host:x")
     assert isinstance(fetched, Unavailable)
     assert fetched.code == "disk-full"
 

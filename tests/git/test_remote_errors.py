@@ -11,7 +11,7 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_git import Clone
 from mao_git.errors import RemoteMoved
-from mao_git.remotes.errors import refusal_of, to_error
+from mao_git.remotes.errors import branch_refusal, network_error
 from mao_shared.errors import Forbidden
 from tests.datamgmt.test_races import commit
 from tests.datamgmt.world import NODE, context_for
@@ -40,17 +40,17 @@ REFUSALS = [
 
 @pytest.mark.parametrize("words", LOST_RACES)
 def test_refusal_of_a_lost_race(words: str) -> None:
-    assert isinstance(refusal_of("ssh://x/y", NODE, words), RemoteMoved)
+    assert isinstance(branch_refusal("ssh://x/y", NODE, words), RemoteMoved)
 
 
 @pytest.mark.parametrize("words", LOST_RACES[:1] + LOST_RACES[2:3] + LOST_RACES[5:])
 def test_to_error_of_a_lost_race(words: str) -> None:
-    assert isinstance(to_error(pygit2.GitError(words), "ssh://x/y"), RemoteMoved)
+    assert isinstance(network_error(pygit2.GitError(words), "ssh://x/y"), RemoteMoved)
 
 
 @pytest.mark.parametrize("words", REFUSALS)
 def test_refusal_of_a_branch(words: str) -> None:
-    refused = refusal_of("ssh://x/y", NODE, words)
+    refused = branch_refusal("ssh://x/y", NODE, words)
     assert isinstance(refused, Forbidden)
     assert refused.code == "push-refused"
     assert words in refused.detail

@@ -91,7 +91,7 @@ async def test_a_service_that_does_not_take_its_settings_stops_the_node(
     async with asyncio.timeout(30):
         code = await supervise(specs, asyncio.Event())
     assert code == WRONG_SETTINGS
-    assert ("node", "runner cannot start as it is set: the node stops") in lines.seen
+    assert ("node", "runner cannot start with these settings: the node stops") in lines.seen
 
 
 async def test_a_killed_process_is_started_again_and_the_others_live_on(lines: Lines) -> None:

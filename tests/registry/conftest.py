@@ -18,36 +18,41 @@ from mao_registry.settings import RegistrySettings
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 
-from .doubles import WillingPeers
+from .doubles import WillingServices
 
 NODE = "node-1"
 
 
 @asynccontextmanager
 async def serving(
-    store: Store, peers: NodeServices, *, node: str = NODE, federation: Store | None = None
+    store: Store, services: NodeServices, *, node: str = NODE, federation: Store | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a registry in this process."""
-    async with running(store, peers, node=node, federation=federation) as (client, _):
+    async with running(store, services, node=node, federation=federation) as (client, _):
         yield client
 
 
 @asynccontextmanager
 async def running(
-    store: Store, peers: NodeServices, *, node: str = NODE, federation: Store | None = None, **settings: Any
+    store: Store,
+    services: NodeServices,
+    *,
+    node: str = NODE,
+    federation: Store | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
-    """The same with the registry's parts, and a folder of agreements of its own unless the test has one."""
+    """The same with the registry's parts, and its own directory of agreements unless the test has one."""
     with tempfile.TemporaryDirectory() as folder:
         made = RegistrySettings(node=node, **({"agreements_dir": Path(folder) / "agreements"} | settings))
-        async with _running(made, store, peers, federation) as parts:
+        async with _running(made, store, services, federation) as parts:
             yield parts
 
 
 @asynccontextmanager
 async def _running(
-    made: RegistrySettings, store: Store, peers: NodeServices, federation: Store | None
+    made: RegistrySettings, store: Store, services: NodeServices, federation: Store | None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
-    app = make_app(made, store=store, federation=federation, clients=peers)
+    app = make_app(made, store=store, federation=federation, clients=services)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://registry") as client,
@@ -63,19 +68,19 @@ async def memory() -> AsyncIterator[MemoryStore]:
 
 
 @pytest.fixture
-def peers() -> WillingPeers:
-    return WillingPeers()
+def services() -> WillingServices:
+    return WillingServices()
 
 
 @pytest.fixture
-async def api(store: Store, peers: WillingPeers) -> AsyncIterator[httpx.AsyncClient]:
+async def api(store: Store, services: WillingServices) -> AsyncIterator[httpx.AsyncClient]:
     """The API on both kinds of store."""
-    async with serving(store, peers) as client:
+    async with serving(store, services) as client:
         yield client
 
 
 @pytest.fixture
-async def quick_api(memory: MemoryStore, peers: WillingPeers) -> AsyncIterator[httpx.AsyncClient]:
+async def quick_api(memory: MemoryStore, services: WillingServices) -> AsyncIterator[httpx.AsyncClient]:
     """The API on the memory twin."""
-    async with serving(memory, peers) as client:
+    async with serving(memory, services) as client:
         yield client

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mao_registry.consent.agreements import Agreements
-from mao_registry.node_services import EngineCapacity
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.agreements import Agreement, AgreementFiles, make_agreement
+from mao_shared.clients.services import EngineInfo
 from mao_shared.clock import SystemClock
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models import Dataset, Enrolment, ResolvedImage
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _BY_ITSELF = (keys.members_prefix(), keys.all_peers())
 
 
-class WillingPeers:
+class WillingServices:
     """Every image exists, every dataset can be cloned; notes what was asked."""
 
     def __init__(self) -> None:
@@ -45,15 +45,15 @@ class WillingPeers:
     async def prepare_dataset(self, dataset: Dataset) -> None:
         self.datasets.append(dataset.name)
 
-    async def capacity(self) -> EngineCapacity:
-        return EngineCapacity(slots=4, cpus=2, memory=2**30)
+    async def engine(self) -> EngineInfo:
+        return EngineInfo(version="1", slots=4, cpus=2, memory=2**30, running=0)
 
     async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
         self.asked_logs.append((run_id, step))
         return 0, self.log[-most:]
 
 
-class ImagelessPeers(WillingPeers):
+class ImagelessServices(WillingServices):
     """No image exists."""
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
@@ -78,17 +78,17 @@ class RememberedFiles(AgreementFiles):
 
 
 class RememberedAgreements(Agreements):
-    """Of a node that has taken over; never waits, so that `interleave` can drive what uses it."""
+    """Of a node that has migrated; never waits, so that `interleave` can drive what uses it."""
 
-    def __init__(self, shelf: Repositories) -> None:
-        super().__init__(RememberedFiles(), shelf, SystemClock())
-        self._taken_over = True
+    def __init__(self, repositories: Repositories) -> None:
+        super().__init__(RememberedFiles(), repositories, SystemClock())
+        self._migrated = True
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         return call()
 
 
-class RemotelessPeers(WillingPeers):
+class RemotelessServices(WillingServices):
     """No dataset can be reached."""
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
@@ -105,7 +105,7 @@ def away_store() -> Store:
 
 
 class DyingStore:
-    """Passes calls on until `lives` transactions were made; the next one kills the caller instead.
+    """Forwards calls until `lives` transactions were made; the next one kills the caller instead.
 
     What a registry writes of itself in the background does not count.
     """

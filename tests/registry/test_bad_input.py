@@ -37,7 +37,7 @@ BODIES: list[tuple[str, Any, int, str, str]] = [
         {**TOOL, "code_repo": "https://u:p@h/x"},
         U,
         "secret-in-record",
-        "without what stands before '@'",
+        "without the part before '@'",
     ),
     (TOOLS, [], U, "invalid-input", CORRECT),
     (TOOLS, TOOL, 409, "already-exists", "maoctl tool get crawler"),
@@ -102,7 +102,7 @@ BODIES: list[tuple[str, Any, int, str, str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "status", "code", "next_step"), BODIES)
-async def test_bodies(
+async def test_body_invalid_is_problem(
     quick_api: httpx.AsyncClient, path: str, body: Any, status: int, code: str, next_step: str
 ) -> None:
     await enrol(quick_api)
@@ -133,7 +133,9 @@ CALLS: list[tuple[str, str, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "status", "code"), CALLS)
-async def test_paths(quick_api: httpx.AsyncClient, method: str, path: str, status: int, code: str) -> None:
+async def test_path_invalid_is_problem(
+    quick_api: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
     body = {"json": TOOL} if method == "PUT" and "tools" in path else {}
     answer = await quick_api.request(method, path, **body)  # type: ignore[arg-type]
     assert answer.status_code == status, answer.text
@@ -142,7 +144,7 @@ async def test_paths(quick_api: httpx.AsyncClient, method: str, path: str, statu
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b"\xff\xfe", b"name=crawler"])
-async def test_what_is_no_json(quick_api: httpx.AsyncClient, text: bytes) -> None:
+async def test_body_not_json_is_problem(quick_api: httpx.AsyncClient, text: bytes) -> None:
     answer = await quick_api.post(
         "/registry/tools", content=text, headers={"content-type": "application/json"}
     )
@@ -161,8 +163,6 @@ async def test_what_is_no_json(quick_api: httpx.AsyncClient, text: bytes) -> Non
         ("-a", "begins or ends"),
     ],
 )
-async def test_a_bad_name_is_told_what_is_wrong_with_it(
-    quick_api: httpx.AsyncClient, name: str, words: str
-) -> None:
+async def test_name_invalid_states_reason(quick_api: httpx.AsyncClient, name: str, words: str) -> None:
     answer = await quick_api.post("/registry/tools", json={**TOOL, "name": name})
     assert words in answer.json()["detail"]

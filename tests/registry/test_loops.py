@@ -1,4 +1,4 @@
-"""Every loop of the registry survives what one of its items does; unreadable records stop nothing."""
+"""Every loop of the registry survives a failing item; unreadable records stop nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mao_registry.federation.lifecycle import Lifecycle
 from mao_registry.federation.status import watch_quorum
 from mao_registry.peers.logs import LogResponder
 from mao_registry.peers.presence import LastSeenReporter, Presence
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.conditions import Conditions
@@ -34,7 +34,7 @@ from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
 from .conftest import NODE, running
-from .doubles import RememberedFiles, WillingPeers
+from .doubles import RememberedFiles, WillingServices
 from .seed import enrol
 
 NOW = "2026-01-01T00:00:00Z"
@@ -46,7 +46,7 @@ def conditions() -> Conditions:
 
 
 @pytest.fixture
-def shelf(memory: MemoryStore, conditions: Conditions) -> Repositories:
+def repositories(memory: MemoryStore, conditions: Conditions) -> Repositories:
     return Repositories(NODE, MemoryStore(), memory, Unreadable(conditions))
 
 
@@ -60,54 +60,62 @@ class Trusted:
         return self.nodes
 
 
-def _trusting(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = TrustController(shelf, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
-    return made, "look", made.run, made._hint.set
-
-
-def _sightings(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = LastSeenReporter(shelf, SystemClock(), conditions)
-    return made, "_leave", made.run, lambda: None
-
-
-def _presence(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    member = Member.model_validate({"name": NODE, "version": "1", "started_at": NOW})
-    made = Presence(shelf, WillingPeers(), member, 10, conditions=conditions)
-    return made, "_learn_capacity", made.run, lambda: None
-
-
-def _log_answers(
-    shelf: Repositories, conditions: Conditions
+def _trust_controller(
+    repositories: Repositories, conditions: Conditions
 ) -> tuple[object, str, Any, Callable[[], object]]:
-    made = LogResponder(shelf, WillingPeers(), shared=True, conditions=conditions)
-    return made, "_follow", made.run, lambda: None
+    made = TrustController(repositories, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
+    return made, "reconcile", made.run, made._wake.set
 
 
-def _upkeep(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = FederationController(object(), shelf.federation, object(), conditions)  # type: ignore[arg-type]
-    return made, "look", made.run, made._wake.set
+def _last_seen(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = LastSeenReporter(repositories, SystemClock(), conditions)
+    return made, "_report", made.run, lambda: None
+
+
+def _presence(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    member = Member.model_validate({"name": NODE, "version": "1", "started_at": NOW})
+    made = Presence(repositories, WillingServices(), member, 10, conditions=conditions)
+    return made, "_update_capacity", made.run, lambda: None
+
+
+def _log_responder(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = LogResponder(repositories, WillingServices(), shared=True, conditions=conditions)
+    return repositories.federation, "list", made.run, lambda: None
+
+
+def _federation_controller(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = FederationController(object(), repositories.federation, object(), conditions)  # type: ignore[arg-type]
+    return made, "reconcile", made.run, made._wake.set
 
 
 LOOPS = {
-    "consent": _trusting,
-    "sightings": _sightings,
+    "consent": _trust_controller,
+    "last-seen": _last_seen,
     "presence": _presence,
-    "log-answers": _log_answers,
-    "federation": _upkeep,
+    "log-answers": _log_responder,
+    "federation": _federation_controller,
 }
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_loop_goes_on_after_what_an_item_raised(
-    shelf: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
+async def test_loop_continues_after_exception(
+    repositories: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    monkeypatch.setattr("mao_registry.consent.trust.SETTLE", 0.01)
-    part, method, run, poke = LOOPS[loop](shelf, conditions)
+    monkeypatch.setattr("mao_registry.consent.trust.SETTLE_TIME", 0.01)
+    part, method, run, poke = LOOPS[loop](repositories, conditions)
     assert loop in await survives(part, method, run, conditions, poke=poke)
 
 
-async def test_agreements_are_taken_over_after_what_was_raised_once(
-    shelf: Repositories, conditions: Conditions
+async def test_migration_is_retried_after_exception(
+    repositories: Repositories, conditions: Conditions
 ) -> None:
     told: list[tuple[str, str]] = []
     conditions.subscribe(lambda each: told.append((each.subject, each.state)))
@@ -118,13 +126,13 @@ async def test_agreements_are_taken_over_after_what_was_raised_once(
         if len(calls) == 1:
             raise ZeroDivisionError("what nobody has thought of")
 
-    made = Agreements(RememberedFiles(), shelf, SystemClock(), conditions)
-    made._take_over = stumbles_once  # type: ignore[method-assign]
+    made = Agreements(RememberedFiles(), repositories, SystemClock(), conditions)
+    made._migrate = stumbles_once  # type: ignore[method-assign]
     await made.run()
     assert told == [("agreements", "degraded"), ("agreements", "ok")]
 
 
-async def test_quorum_watch_goes_on_after_what_a_look_raised(conditions: Conditions) -> None:
+async def test_quorum_watch_continues_after_exception(conditions: Conditions) -> None:
     class Federation:
         away_since = None
 
@@ -139,73 +147,69 @@ async def test_quorum_watch_goes_on_after_what_a_look_raised(conditions: Conditi
     assert "quorum-watch" in await survives(federation, "alone", run, conditions)
 
 
-async def test_join_by_file_goes_on_after_what_an_attempt_raised(
+async def test_join_by_file_continues_after_exception(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.01)
     looks: list[int] = []
 
-    class Site:
-        async def link(self) -> object:
+    class Context:
+        async def find_link(self) -> object:
             looks.append(1)
             if len(looks) == 1:
                 raise ZeroDivisionError("what nobody has thought of")
             return object()
 
     lifecycle = Lifecycle.__new__(Lifecycle)
-    lifecycle.site = Site()  # type: ignore[assignment]
+    lifecycle.context = Context()  # type: ignore[assignment]
     await lifecycle.join_by_file(tmp_path / "token")
     assert len(looks) == 2
 
 
-async def test_consent_one_pipeline_that_raises_keeps_no_other(
-    shelf: Repositories, conditions: Conditions
-) -> None:
+async def test_trust_isolates_failing_pipeline(repositories: Repositories, conditions: Conditions) -> None:
     looked: list[str] = []
 
     class Consent:
-        async def take_over(self, name: str) -> Any:
+        async def auto_approve(self, name: str) -> Any:
             looked.append(name)
             if name == "bad":
                 raise KeyError(name)
             raise Conflict("Nothing is to be taken over.", code="nothing-pending")
 
-    await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
+    await repositories.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
     for name in ("bad", "good"):
-        await enrol_by_hand(shelf, name)
-    await shelf.own.create(keys.enrolment(NODE, "broken"), b"")
-    trusting = TrustController(shelf, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
-    await trusting.look()
+        await enrol_by_hand(repositories, name)
+    await repositories.own.create(keys.enrolment(NODE, "broken"), b"")
+    trusting = TrustController(repositories, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    await trusting.reconcile()
     assert looked == ["bad", "good"]
     subjects = {each.subject for each in conditions.current()}
     assert subjects == {"consent/bad", keys.enrolment(NODE, "broken")}
 
 
 @pytest.mark.parametrize("end", ["nothing-pending", "withdrawn", "trusted no more"])
-async def test_consent_trouble_with_a_pipeline_ends(
-    shelf: Repositories, conditions: Conditions, end: str
-) -> None:
+async def test_trust_clears_condition(repositories: Repositories, conditions: Conditions, end: str) -> None:
     faults: list[Exception] = [KeyError("bad"), Conflict("Nothing is pending.", code="nothing-pending")]
 
     class Consent:
-        async def take_over(self, name: str) -> Any:
+        async def auto_approve(self, name: str) -> Any:
             raise faults.pop(0)
 
-    await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
-    await enrol_by_hand(shelf, "bad")
+    await repositories.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
+    await enrol_by_hand(repositories, "bad")
     trusted = Trusted("n2")
-    trusting = TrustController(shelf, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
-    await trusting.look()
+    trusting = TrustController(repositories, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    await trusting.reconcile()
     assert [each.subject for each in conditions.current()] == ["consent/bad"]
     if end == "withdrawn":
-        await shelf.own.delete(keys.enrolment(NODE, "bad"))
+        await repositories.own.delete(keys.enrolment(NODE, "bad"))
     elif end == "trusted no more":
         trusted.nodes.clear()
-    await trusting.look()
+    await trusting.reconcile()
     assert conditions.current() == []
 
 
-async def enrol_by_hand(shelf: Repositories, name: str) -> None:
+async def enrol_by_hand(repositories: Repositories, name: str) -> None:
     image = {"name": "i", "pinned": "i", "platform": "p"}
     output = {"name": "d", "master": "/d", "branch": NODE}
     document = {
@@ -215,14 +219,17 @@ async def enrol_by_hand(shelf: Repositories, name: str) -> None:
         "pipeline_revision": 1,
         "enrolled_at": NOW,
     }
-    await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
+    await repositories.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
 
 
-async def test_log_answers_one_ask_that_raises_keeps_no_other(
-    shelf: Repositories, conditions: Conditions
+async def test_log_responder_isolates_failing_request(
+    repositories: Repositories, conditions: Conditions
 ) -> None:
-    made, answered = LogResponder(shelf, WillingPeers(), shared=True, conditions=conditions), asyncio.Event()
-    plain = made._ask_in
+    made, answered = (
+        LogResponder(repositories, WillingServices(), shared=True, conditions=conditions),
+        asyncio.Event(),
+    )
+    plain = made._request_in
 
     def stumbles(event: Any) -> Any:
         if event.key.endswith("bad"):
@@ -230,11 +237,11 @@ async def test_log_answers_one_ask_that_raises_keeps_no_other(
         answered.set()
         return plain(event)
 
-    made._ask_in = stumbles  # type: ignore[method-assign]
+    made._request_in = stumbles  # type: ignore[method-assign]
     task = asyncio.create_task(made.run())
     for number in range(1000):
-        await shelf.federation.create(keys.ask("n2", f"{number}-bad"), b"{}")
-        await shelf.federation.create(keys.ask("n2", f"{number}-good"), b"\xff")
+        await repositories.federation.create(keys.ask("n2", f"{number}-bad"), b"{}")
+        await repositories.federation.create(keys.ask("n2", f"{number}-good"), b"\xff")
         await asyncio.sleep(0)
         if answered.is_set():
             break
@@ -248,18 +255,18 @@ async def test_log_answers_one_ask_that_raises_keeps_no_other(
 
 
 @pytest.mark.parametrize("part", ["_copy", "_tell"])
-async def test_known_copy_goes_on_after_what_was_raised(
+async def test_replica_continues_after_exception(
     conditions: Conditions, memory: MemoryStore, tmp_path: Any, part: str
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
     copy = Replicator(shared, every=0.05, conditions=conditions)
-    subject = {"_copy": "known/copies", "_tell": "known/contact"}[part]
+    subject = {"_copy": "replica/copies", "_tell": "replica/contact"}[part]
     assert subject in await survives(copy, part, copy.run, conditions)
     await shared.close()
 
 
 @pytest.mark.parametrize("part", ["_start", "_probe"])
-async def test_federation_store_goes_on_after_what_was_raised(
+async def test_federation_store_continues_after_exception(
     memory: MemoryStore, tmp_path: Any, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
@@ -308,10 +315,10 @@ async def spoil(store: MemoryStore, what: str, fault: str) -> bytes:
 
 @pytest.mark.parametrize("fault", KINDS)
 @pytest.mark.parametrize("what", PLACES)
-async def test_unreadable_record_is_listed_refused_and_removed(
-    memory: MemoryStore, peers: WillingPeers, what: str, fault: str
+async def test_unreadable_record_is_listed_and_removable(
+    memory: MemoryStore, services: WillingServices, what: str, fault: str
 ) -> None:
-    async with running(memory, peers) as (api, registry):
+    async with running(memory, services) as (api, registry):
         await enrol(api)
         await spoil(memory, what, fault)
         await _check_others(api)
@@ -343,10 +350,8 @@ async def _check_others(api: httpx.AsyncClient) -> None:
     assert again.status_code == 200, again.text
 
 
-async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
-    memory: MemoryStore, peers: WillingPeers
-) -> None:
-    async with running(memory, peers) as (api, _):
+async def test_states_list_unreadable_enrolment(memory: MemoryStore, services: WillingServices) -> None:
+    async with running(memory, services) as (api, _):
         await enrol(api)
         entry = await memory.get(keys.enrolment(NODE, "crawler"))
         assert entry is not None
@@ -356,10 +361,8 @@ async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
         assert [each["key"] for each in listed["unreadable"]] == [entry.key]
 
 
-async def test_tool_put_keeps_what_a_newer_version_has_stored(
-    memory: MemoryStore, peers: WillingPeers
-) -> None:
-    async with running(memory, peers) as (api, _):
+async def test_tool_put_keeps_unknown_fields(memory: MemoryStore, services: WillingServices) -> None:
+    async with running(memory, services) as (api, _):
         await enrol(api)
         key = keys.registry("tools", "crawler")
         entry = await memory.get(key)
@@ -379,10 +382,8 @@ async def test_tool_put_keeps_what_a_newer_version_has_stored(
         assert (kept["newer"], kept["format"], kept["author"]) == ([None], 3, "another lab")
 
 
-async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
-    memory: MemoryStore, peers: WillingPeers
-) -> None:
-    async with running(memory, peers) as (api, _):
+async def test_unreadable_enrolment_blocks_no_other(memory: MemoryStore, services: WillingServices) -> None:
+    async with running(memory, services) as (api, _):
         await enrol(api)
         await memory.create(keys.enrolment(NODE, "bad"), b"{")
         body = {"tool": "crawler", "dataset": "charts", "name": "second"}
@@ -394,10 +395,10 @@ async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
 
 
 @pytest.mark.parametrize("value", [b"{", b"", b'{"node": "other", "since": "2026-01-01T00:00:00Z"}'])
-async def test_trust_that_cannot_be_read_is_listed_and_taken_back(
-    memory: MemoryStore, peers: WillingPeers, value: bytes
+async def test_unreadable_trust_is_listed_and_removable(
+    memory: MemoryStore, services: WillingServices, value: bytes
 ) -> None:
-    async with running(memory, peers) as (api, _):
+    async with running(memory, services) as (api, _):
         assert (await api.put("/trusted/n2")).status_code == 200
         await memory.create(keys.trusted(NODE, "n9"), value)
         listed = (await api.get("/trusted")).json()

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared.clock import SystemClock
 from mao_shared.errors import StoreUnknown
@@ -16,16 +16,16 @@ from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 
 from .conftest import serving
-from .doubles import RememberedAgreements, WillingPeers, away_store
+from .doubles import RememberedAgreements, WillingServices, away_store
 from .seed import INIT, TOOL, enrol
 
 FEDERATED = ["/registry/tools", "/registry/tools/crawler", "/registry/nodes", "/pipeline"]
 
 
-async def test_without_the_federation_the_enrolments_still_answer(memory: MemoryStore) -> None:
-    async with serving(memory, WillingPeers()) as api:
+async def test_enrolments_answer_without_federation(memory: MemoryStore) -> None:
+    async with serving(memory, WillingServices()) as api:
         await enrol(api)
-    async with serving(memory, WillingPeers(), federation=away_store()) as api:
+    async with serving(memory, WillingServices(), federation=away_store()) as api:
         for path in FEDERATED:
             answer = await api.get(path)
             assert (answer.status_code, answer.json()["code"]) == (503, "federation-unavailable"), path
@@ -38,8 +38,8 @@ async def test_without_the_federation_the_enrolments_still_answer(memory: Memory
         assert (ready.status_code, ready.json()["checks"]["store"]) == (200, "ok")
 
 
-async def test_with_etcd_down_all_is_unavailable() -> None:
-    async with serving(away_store(), WillingPeers()) as api:
+async def test_all_calls_unavailable_without_etcd() -> None:
+    async with serving(away_store(), WillingServices()) as api:
         for path in [*FEDERATED, "/enrolments", "/enrolments/crawler"]:
             assert (await api.get(path)).json()["code"] == "store-unavailable", path
         assert (await api.get("/livez")).status_code == 200
@@ -63,20 +63,20 @@ class ForgetfulStore:
 
 
 def _registry(store: Store) -> Registry:
-    shelf = Repositories("n", store, store)
-    return build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
+    repositories = Repositories("n", store, store)
+    return build(repositories, WillingServices(), SystemClock(), RememberedAgreements(repositories))
 
 
-async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> None:
+async def test_unknown_write_is_read_back(memory: MemoryStore) -> None:
     forgetful = cast(Store, ForgetfulStore(memory, applied=True))
     registry = _registry(forgetful)
     made = await registry.tools.create(Tool.model_validate(TOOL))
     assert made.revision == memory.revision
     await registry.tools.delete("crawler", made.revision)
-    assert await registry.shelf.tools.get("crawler") is None
+    assert await registry.repositories.tools.get("crawler") is None
 
 
-async def test_a_write_that_was_not_made_stays_unknown(memory: MemoryStore) -> None:
+async def test_unknown_write_not_made_stays_unknown(memory: MemoryStore) -> None:
     forgetful = cast(Store, ForgetfulStore(memory, applied=False))
     registry = _registry(forgetful)
     with pytest.raises(StoreUnknown):

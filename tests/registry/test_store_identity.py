@@ -1,4 +1,4 @@
-"""Whether the node's etcd is the one that it was: lost, set back, another one; over restarts; accepted."""
+"""The condition `store-reset`: data lost, set back, another store; over restarts; accepted."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ async def opened(etcd: EtcdServer) -> AsyncIterator[Store]:
 
 
 async def fault(store: Store, file: Path) -> str:
-    """What a registry that has just started says of the store; empty when all is well."""
+    """The condition of a registry that has just started; empty if the store is the one it was."""
     conditions = Conditions()
-    well = await identity(store, file, conditions).look()
+    well = await identity(store, file, conditions).check()
     told = conditions.current()
     assert well == (not told)
     assert all((each.name, each.state) == ("store-reset", "failed") for each in told)
@@ -70,21 +70,21 @@ async def fault(store: Store, file: Path) -> str:
         (None, ObservedIdentity("w", 1), None),
         (SavedIdentity("w", 5), ObservedIdentity("w", 5), None),
         (SavedIdentity("w", 5), ObservedIdentity("w", 9), None),
-        (SavedIdentity("w", 5), ObservedIdentity(None, 9), "gone"),
-        (SavedIdentity("w", 5), ObservedIdentity("v", 9), "another"),
+        (SavedIdentity("w", 5), ObservedIdentity(None, 9), "are gone"),
+        (SavedIdentity("w", 5), ObservedIdentity("v", 9), "Another"),
         (SavedIdentity("w", 5), ObservedIdentity("w", 4), "set back"),
         (SavedIdentity("w", 5, "n"), ObservedIdentity("w", 9), None),
         (SavedIdentity("w", 5, "lab"), ObservedIdentity(None, 9), "that of the node 'lab'"),
         (SavedIdentity("w", 5, "lab"), ObservedIdentity("w", 9), "that of the node 'lab'"),
     ],
 )
-def test_judge(known: SavedIdentity | None, seen: ObservedIdentity, word: str | None) -> None:
+def test_find_mismatch(known: SavedIdentity | None, seen: ObservedIdentity, word: str | None) -> None:
     found = find_mismatch(known, seen, "n")
     assert (found is None) == (word is None)
     assert (word or "") in (found or "")
 
 
-async def test_a_first_start_and_all_later_ones_are_well(file: Path) -> None:
+async def test_store_identity_first_and_later_starts(file: Path) -> None:
     store = MemoryStore()
     for _ in range(3):
         assert await fault(store, file) == ""
@@ -92,15 +92,13 @@ async def test_a_first_start_and_all_later_ones_are_well(file: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0 or file.parent.stat().st_mode & 0o077 == 0
 
 
-async def test_a_node_that_is_upgraded_adopts_the_store_that_it_has(file: Path) -> None:
+async def test_store_identity_adopts_existing_store(file: Path) -> None:
     store = MemoryStore()
     await store.create("/mao/nodes/node-1/runs/r", b"{}")
     assert await fault(store, file) == ""
 
 
-async def test_lost_data_of_etcd_stay_told_over_restarts_until_they_are_accepted(
-    etcd: EtcdServer, file: Path
-) -> None:
+async def test_store_identity_lost_data_until_accepted(etcd: EtcdServer, file: Path) -> None:
     async with opened(etcd) as store:
         assert await fault(store, file) == ""
     etcd.kill()
@@ -112,19 +110,17 @@ async def test_lost_data_of_etcd_stay_told_over_restarts_until_they_are_accepted
         assert await store.get(keys.store_identity(NODE)) is None  # it is not adopted on the quiet
         conditions = Conditions()
         accepting = identity(store, file, conditions)
-        await accepting.look()
+        await accepting.check()
         await accepting.accept()
         assert conditions.current() == []
         assert await fault(store, file) == ""
 
 
-async def test_etcd_that_was_set_back_is_told_at_once_and_after_a_restart(
-    etcd: EtcdServer, file: Path
-) -> None:
+async def test_store_identity_detects_older_revision(etcd: EtcdServer, file: Path) -> None:
     async with opened(etcd) as store:
         conditions = Conditions()
         watching = identity(store, file, conditions)
-        assert await watching.look()
+        assert await watching.check()
     etcd.kill()
     etcd.keep_data()
     etcd.start()
@@ -141,38 +137,38 @@ async def test_etcd_that_was_set_back_is_told_at_once_and_after_a_restart(
         assert await fault(store, file) == ""
 
 
-async def test_a_setback_between_two_looks_is_told_though_the_file_knows_less(file: Path) -> None:
+async def test_store_identity_detects_setback_between_checks(file: Path) -> None:
     store, conditions = MemoryStore(), Conditions()
     watching = identity(store, file, conditions)
-    assert await watching.look()
+    assert await watching.check()
     noted = read(file)
     for number in range(20):
         await store.create(f"/mao/x/{number}", b"x")
-    assert await watching.look()
+    assert await watching.check()
     assert read(file) == noted  # too soon to write it again
     store.revision -= 5
-    assert not await watching.look()
+    assert not await watching.check()
     assert "set back" in conditions.current()[0].detail
     await watching.accept()
-    assert await watching.look()
+    assert await watching.check()
 
 
-async def test_another_store_in_its_place_is_told(file: Path) -> None:
+async def test_store_identity_detects_other_store(file: Path) -> None:
     assert await fault(MemoryStore(), file) == ""
     other = MemoryStore()
     await other.create(keys.store_identity(NODE), b"a word of its own")
     assert "Another" in await fault(other, file)
 
 
-async def test_a_store_that_is_put_back_is_well_without_a_word(file: Path) -> None:
+async def test_store_identity_clears_after_restore(file: Path) -> None:
     store, conditions = MemoryStore(), Conditions()
     assert await fault(store, file) == ""
     assert "gone" in await fault(MemoryStore(), file)
-    assert await identity(store, file, conditions).look()
+    assert await identity(store, file, conditions).check()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"word": "w"}', '{"word": "w", "revision": "x"}'])
-async def test_a_torn_file_is_as_none(file: Path, content: str) -> None:
+async def test_store_identity_ignores_torn_file(file: Path, content: str) -> None:
     file.parent.mkdir()
     file.write_text(content)
     assert read(file) is None
@@ -180,10 +176,10 @@ async def test_a_torn_file_is_as_none(file: Path, content: str) -> None:
     assert read(file) is not None
 
 
-async def test_a_store_that_is_away_says_nothing_of_its_data(file: Path) -> None:
+async def test_store_identity_unaffected_by_outage(file: Path) -> None:
     store, conditions = AwayStore(), Conditions()
     write(file, SavedIdentity("w", 1))
     store.away = True
     with pytest.raises(StoreUnavailable):
-        await identity(store, file, conditions).look()
+        await identity(store, file, conditions).check()
     assert conditions.current() == []

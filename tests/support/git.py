@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 ENV = {
@@ -28,6 +32,14 @@ def git(repository: Path, *args: str, feed: str | None = None) -> str:
 
 def bare_repository(path: Path) -> Path:
     """A new, empty bare repository."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], env=ENV, check=True)
+    shutil.copytree(_empty_repository(), path)
     return path
+
+
+@functools.cache
+def _empty_repository() -> Path:
+    """What git makes, once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="mao-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "git")], env=ENV, check=True)
+    return folder / "git"

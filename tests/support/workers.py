@@ -15,16 +15,22 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 CLEARING = 120.0  # seconds that a worker may take
-# Whole folders for one worker: the first has labs that mostly wait, one after the other beside the work of
-# the other workers; the second has a node that all its modules share.
-TOGETHER = ("tests/federation/", "tests/e2e/")
+TOGETHER = ("tests/e2e/",)  # a whole folder for one worker: it has a node that all its modules share
+# These go first, in this order: what waits (labs of several nodes, nodes in trouble) beside what computes.
 LONG = (
-    *TOGETHER,
+    "tests/federation/test_absent",
+    "tests/e2e/",
+    "tests/faults/test_data_conditions",
+    "tests/federation/test_outages",
+    "tests/faults/test_conditions",
+    "tests/federation/test_rounds",
     "tests/faults/",
+    "tests/federation/",
     "tests/registry/federation/",
+    "tests/contract/",
     "tests/datamgmt/",
     "tests/git/",
-)  # these go first
+)
 
 
 class Controller:

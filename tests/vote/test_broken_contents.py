@@ -56,7 +56,7 @@ def clone(tmp_path: Path) -> Clone:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_one_broken_version_changes_nothing(clone: Clone, name: str) -> None:
+def test_broken_contents_one_broken_version_changes_nothing(clone: Clone, name: str) -> None:
     good = {"d.csv": CSV, "d.json": JSON, "d.jsonl": LINES, "e.json": DOCUMENT}
     bad = dict.fromkeys(good, BROKEN[name])
     voted = vote(clone, {"n1": good, "n2": bad, "n3": good})
@@ -66,7 +66,9 @@ def test_one_broken_version_changes_nothing(clone: Clone, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_versions_alone_are_taken_as_they_are_or_left_out(clone: Clone, name: str) -> None:
+def test_broken_contents_broken_versions_alone_are_taken_as_they_are_or_left_out(
+    clone: Clone, name: str
+) -> None:
     bad = {"d.csv": BROKEN[name], "d.json": BROKEN[name], "d.jsonl": BROKEN[name]}
     other = {path: content + b"\n" for path, content in bad.items()}
     voted = vote(clone, {"n1": bad, "n2": other})

@@ -51,7 +51,7 @@ DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
         ("time\n2026-01-01 12:00:00\n", RecordFormat.CSV, ["time"]),
     ],
 )
-def test_load_finds_the_columns(text: str, how: RecordFormat, names: list[str]) -> None:
+def test_csv_text_load_finds_the_columns(text: str, how: RecordFormat, names: list[str]) -> None:
     assert load(text.encode(), how).columns == names
 
 
@@ -89,7 +89,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("what", UNCLEAR)
-def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
+def test_csv_text_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
     content = UNCLEAR[what].encode()
     with pytest.raises(NotRecords) as raised:
         load(content, RecordFormat.CSV)
@@ -111,18 +111,18 @@ def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['a,b\n"C:\\data\\",1\n', 'a,b\n"x\\,y",1\n', "a;b\nC:\\data,1;2\n"])
-def test_backslashes_that_escape_no_separator_are_letters(text: str) -> None:
+def test_csv_text_backslashes_that_escape_no_separator_are_letters(text: str) -> None:
     assert load(text.encode(), RecordFormat.CSV).shape == (1, 2)
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n3,4\n", "x;y;z\n1;2;3\n", "a|b\n"])
-def test_a_tsv_file_without_tabs_is_unclear(text: str) -> None:
+def test_csv_text_tsv_file_without_tabs_is_unclear(text: str) -> None:
     with pytest.raises(NotRecords, match="no tabs"):
         load(text.encode(), RecordFormat.TSV)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
-def test_nobody_reads_other_text_than_utf_8(encoding: str) -> None:
+def test_csv_text_nobody_reads_other_text_than_utf_8(encoding: str) -> None:
     content = "näme,b\n1,2\n".encode(encoding)
     with pytest.raises(NotRecords):
         load(content, RecordFormat.CSV)
@@ -142,7 +142,7 @@ cells = st.text(st.sampled_from('ab1,;|\t"\n\r .#'), max_size=5)
     ),
     how=st.sampled_from([RecordFormat.CSV, RecordFormat.TSV]),
 )
-def test_votes_and_metrics_read_the_same_records(
+def test_csv_text_votes_and_metrics_read_the_same_records(
     rows: list[list[str]], quoted: list[bool], separator: str, ends: list[str], how: RecordFormat
 ) -> None:
     marks, line_ends = cycle(quoted), cycle(ends)
@@ -178,7 +178,7 @@ def test_votes_and_metrics_read_the_same_records(
         ("a,b\n,\n\n1,2\n", [("", ""), ("1", "2")]),
     ],
 )
-def test_load_takes_blank_lines_for_no_records(text: str, rows: list[tuple[str, str]]) -> None:
+def test_csv_text_load_takes_blank_lines_for_no_records(text: str, rows: list[tuple[str, str]]) -> None:
     assert load(text.encode(), RecordFormat.CSV).rows() == rows
 
 
@@ -190,7 +190,7 @@ def test_load_takes_blank_lines_for_no_records(text: str, rows: list[tuple[str, 
     ),
     separator=st.sampled_from(SEPARATORS),
 )
-def test_separator_of_is_the_writers_or_unclear(rows: list[list[str]], separator: str) -> None:
+def test_csv_text_separator_of_is_the_writers_or_unclear(rows: list[list[str]], separator: str) -> None:
     written = io.StringIO()
     csv.writer(written, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     try:
@@ -201,7 +201,7 @@ def test_separator_of_is_the_writers_or_unclear(rows: list[list[str]], separator
 
 
 @given(st.text(st.sampled_from('a,"\n\r '), max_size=30))
-def test_without_blank_lines_keeps_every_record(text: str) -> None:
+def test_csv_text_without_blank_lines_keeps_every_record(text: str) -> None:
     def records(source: str) -> list[list[str]]:
         return [
             row for row in csv.reader(io.StringIO(source, newline="")) if row and row != [" " * len(row[0])]

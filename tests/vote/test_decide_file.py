@@ -29,7 +29,7 @@ def cells(decision: FileDecision) -> dict[tuple[str, ...], tuple[str | None, str
     return {(*cell.key, cell.field): (cell.chosen, cell.why) for cell in decision.cells}
 
 
-def test_the_majority_of_each_cell_wins_whoever_is_wrong_elsewhere() -> None:
+def test_decide_file_majority_of_each_cell_wins_whoever_is_wrong_elsewhere() -> None:
     found = vote("a.csv", "id,x,y\n1,p,q\n2,r,s\n", "id,x,y\n1,p,q\n2,r,BAD\n", "id,x,y\n1,BAD,q\n2,r,s\n")
     assert found.content == b"id,x,y\n1,p,q\n2,r,s\n"
     assert cells(found) == {("1", "x"): ("p", "majority"), ("2", "y"): ("s", "majority")}
@@ -49,7 +49,9 @@ def test_the_majority_of_each_cell_wins_whoever_is_wrong_elsewhere() -> None:
         ("ppqqr", None, {"e": 9}, "", "undecided"),
     ],
 )
-def test_texts(texts: str, incumbent: str | None, weights: dict[str, float], chosen: str, why: str) -> None:
+def test_decide_file_texts(
+    texts: str, incumbent: str | None, weights: dict[str, float], chosen: str, why: str
+) -> None:
     before = incumbent and f"id,x\n1,{incumbent}\n"
     for order in (texts, texts[::-1]):
         turned = (
@@ -76,7 +78,7 @@ def test_texts(texts: str, incumbent: str | None, weights: dict[str, float], cho
         (["9007199254740992", "9007199254740993", "9007199254740993"], "9007199254740993", "majority"),
     ],
 )
-def test_numbers(values: list[str], chosen: str, why: str) -> None:
+def test_decide_file_numbers(values: list[str], chosen: str, why: str) -> None:
     for order in (values, values[::-1]):
         found = vote("a.csv", *(f"id,x\nk,{value}\n" for value in order))
         assert cells(found) == {("k", "x"): (chosen, why)}
@@ -102,7 +104,9 @@ def test_numbers(values: list[str], chosen: str, why: str) -> None:
     ],
 )
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
-def test_numbers_with_decimal_commas(values: list[str], chosen: str, why: str, separator: str) -> None:
+def test_decide_file_numbers_with_decimal_commas(
+    values: list[str], chosen: str, why: str, separator: str
+) -> None:
     for order in (values, values[::-1]):
         lines = (f"id{separator}x\nk{separator}{value}\n" for value in order)
         found = vote("a.tsv" if separator == "\t" else "a.csv", *lines)
@@ -110,7 +114,7 @@ def test_numbers_with_decimal_commas(values: list[str], chosen: str, why: str, s
         assert found.content == f"id{separator}x\nk{separator}{chosen}\n".encode()
 
 
-def test_quoted_numbers_with_decimal_commas_keep_their_quotes() -> None:
+def test_decide_file_quoted_numbers_with_decimal_commas_keep_their_quotes() -> None:
     found = vote("a.csv", *(f'id,x\nk,"{value}"\n' for value in ("2,50", "2,51", "2,52")))
     assert found.content == b'id,x\nk,"2,51"\n'
     whole = vote(
@@ -119,33 +123,33 @@ def test_quoted_numbers_with_decimal_commas_keep_their_quotes() -> None:
     assert whole.content == b"id;x\nk;2,5\n"
 
 
-def test_a_number_is_spelled_as_most_spell_it_and_that_is_no_difference() -> None:
+def test_decide_file_number_is_spelled_as_most_spell_it_and_that_is_no_difference() -> None:
     found = vote("a.csv", *(f"id,x\nk,{value}\n" for value in ("1", "1.0", "1.0")))
     assert found.content == b"id,x\nk,1.0\n"
     assert not found.cells
 
 
-def test_missing_record_missing_field_and_null_are_three_things() -> None:
+def test_decide_file_missing_record_missing_field_and_null_are_three_things() -> None:
     null, absent = '[{"id": 1, "x": null}]', '[{"id": 1}]'
     assert json.loads(vote("a.json", null, null, absent).content or b"") == [{"id": 1, "x": None}]
     assert json.loads(vote("a.json", null, absent, absent).content or b"") == [{"id": 1}]
     assert json.loads(vote("a.json", "[]", absent, "[]").content or b"") == []
 
 
-def test_a_record_that_only_a_minority_has_is_left_out_and_one_that_most_have_comes_in() -> None:
+def test_decide_file_record_that_only_a_minority_has_is_left_out_and_one_that_most_have_comes_in() -> None:
     found = vote("a.csv", "id,x\n1,p\n3,r\n4,s\n", "id,x\n1,p\n2,q\n3,r\n", "id,x\n1,p\n2,q\n3,r\n5,t\n")
     assert found.content == b"id,x\n1,p\n2,q\n3,r\n"
     assert cells(found) == {("2", ""): ("row", "row"), ("4", ""): (None, "row"), ("5", ""): (None, "row")}
 
 
-def test_a_tied_record_is_as_ground_truth_has_it_else_a_conflict() -> None:
+def test_decide_file_tied_record_is_as_ground_truth_has_it_else_a_conflict() -> None:
     two = ("id,x\n1,p\n2,q\n", "id,x\n1,p\n")
     assert vote("a.csv", *two, incumbent="id,x\n2,q\n").content == b"id,x\n1,p\n2,q\n"
     assert vote("a.csv", *two, incumbent="id,x\n1,p\n").content == b"id,x\n1,p\n"
     assert vote("a.csv", *two).conflicts == 1
 
 
-def test_keys_of_several_columns_and_a_node_whose_key_is_not_unique() -> None:
+def test_decide_file_keys_of_several_columns_and_a_node_whose_key_is_not_unique() -> None:
     good = "day,host,x\nmo,h1,1\nmo,h2,2\ntu,h1,3\n"
     found = vote("a.csv", good, good + "tu,h2,4\n", good + "tu,h1,9\n", key=["day", "host"])
     assert found.content == good.encode()
@@ -155,14 +159,14 @@ def test_keys_of_several_columns_and_a_node_whose_key_is_not_unique() -> None:
     assert list(found.votes) == ["a", "b"]
 
 
-def test_one_nodes_doubled_records_do_not_take_the_inferred_key_from_the_others() -> None:
+def test_decide_file_one_nodes_doubled_records_do_not_take_the_inferred_key_from_the_others() -> None:
     good = "id,x\n1,p\n2,p\n"
     found = vote("a.csv", good, good, "id,x\n1,p\n1,p\n")
     assert (found.content, found.key and found.key.columns) == (good.encode(), ("id",))
     assert list(found.abstained) == ["c"]
 
 
-def test_ignored_and_volatile_fields() -> None:
+def test_decide_file_ignored_and_volatile_fields() -> None:
     versions = [f"id,x,at,pid\n1,p,{at},{pid}\n" for at, pid in (("12:00", 7), ("12:02", 8), ("12:01", 9))]
     found = vote("a.csv", *versions, ignore=["pid"], volatile=["at"])
     assert found.content == b"id,x,at\n1,p,12:01\n"
@@ -170,7 +174,7 @@ def test_ignored_and_volatile_fields() -> None:
     assert all(tally.differing == 0 for tally in found.votes.values())
 
 
-def test_a_record_that_is_atomic_comes_whole_from_a_node() -> None:
+def test_decide_file_record_that_is_atomic_comes_whole_from_a_node() -> None:
     versions = ["id,x,y,at\n1,p,q,3\n", "id,x,y,at\n1,p,BAD,2\n", "id,x,y,at\n1,BAD,q,1\n"]
     assert vote("a.csv", *versions, volatile=["at"]).content == b"id,x,y,at\n1,p,q,2\n"
     found = vote("a.csv", *versions, volatile=["at"], atomic="record")
@@ -183,13 +187,13 @@ def test_a_record_that_is_atomic_comes_whole_from_a_node() -> None:
     assert [(cell.field, cell.why) for cell in found.cells] == [("*", "incumbent")]
 
 
-def test_atomic_records_of_json_keep_missing_fields_apart_from_null() -> None:
+def test_decide_file_atomic_records_of_json_keep_missing_fields_apart_from_null() -> None:
     null, absent = '[{"id": 1, "x": null, "y": 1}]', '[{"id": 1, "y": 1}]'
     assert vote("a.json", null, absent, absent, atomic="record").content == absent.encode()
     assert vote("a.json", null, null, absent, atomic="record").content == null.encode()
 
 
-def test_documents_are_voted_leaf_by_leaf_and_indented_as_before() -> None:
+def test_decide_file_documents_are_voted_leaf_by_leaf_and_indented_as_before() -> None:
     def text(**changes: object) -> str:
         return json.dumps({"host": "h", "cpu": {"cores": [1, 2], "mhz": 2000}} | changes, indent=4) + "\n"
 
@@ -197,7 +201,7 @@ def test_documents_are_voted_leaf_by_leaf_and_indented_as_before() -> None:
     assert found.content == text().encode()
 
 
-def test_a_file_that_most_cannot_read_is_decided_as_a_whole() -> None:
+def test_decide_file_file_that_most_cannot_read_is_decided_as_a_whole() -> None:
     found = vote("a.json", "{", "{", "[]")
     assert (found.kind, found.content) == ("opaque", b"{")
     assert "as a whole" in found.notes[0]
@@ -214,12 +218,12 @@ def test_a_file_that_most_cannot_read_is_decided_as_a_whole() -> None:
         "\ufeffid,x\n1,p\n2,q\n3,r\n",
     ],
 )
-def test_a_result_that_no_node_has_is_written_as_the_files_are(model: str) -> None:
+def test_decide_file_result_that_no_node_has_is_written_as_the_files_are(model: str) -> None:
     found = vote("a.csv", *(model.replace(letter, "BAD") for letter in "pqr"))
     assert found.content == model.encode()
 
 
-def test_a_new_result_is_in_the_manner_of_most_and_tied_of_the_ground_truth() -> None:
+def test_decide_file_new_result_is_in_the_manner_of_most_and_tied_of_the_ground_truth() -> None:
     comma, crlf = "id,x\n1,{}\n2,{}\n", "id,x\r\n1,{}\r\n2,{}\r\n"
     three = (crlf.format("p", "B"), comma.format("A", "q"), comma.format("p", "C"), crlf.format("D", "q"))
     found = vote("a.csv", *three, comma.format("p", "E"), incumbent=crlf.format("p", "q"))

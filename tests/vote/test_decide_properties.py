@@ -49,7 +49,7 @@ tables = st.lists(rows, min_size=1, max_size=6)
 
 @settings(deadline=None)
 @given(tables, st.none() | rows, st.randoms(use_true_random=False))
-def test_the_order_of_the_nodes_does_not_matter(
+def test_decide_file_order_of_the_nodes_does_not_matter(
     brought: list[Rows], incumbent: Rows | None, random: Random
 ) -> None:
     before = None if incumbent is None else as_csv(incumbent)
@@ -61,7 +61,9 @@ def test_the_order_of_the_nodes_does_not_matter(
 
 @settings(deadline=None)
 @given(rows, st.lists(rows, min_size=1, max_size=3), st.none() | rows)
-def test_fewer_than_half_liars_never_win(honest: Rows, lies: list[Rows], incumbent: Rows | None) -> None:
+def test_decide_file_fewer_than_half_liars_never_win(
+    honest: Rows, lies: list[Rows], incumbent: Rows | None
+) -> None:
     truth = as_csv(honest)
     contents = [as_csv(lie) for lie in lies] + [truth] * (len(lies) + 1)
     assert decided(contents, None if incumbent is None else as_csv(incumbent)) == truth
@@ -69,7 +71,9 @@ def test_fewer_than_half_liars_never_win(honest: Rows, lies: list[Rows], incumbe
 
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("xyz"), st.text(max_size=4) | st.integers()), max_size=4))
-def test_liars_never_win_in_json_without_a_declared_key(honest: list[dict[str, str | int]]) -> None:
+def test_decide_file_liars_never_win_in_json_without_a_declared_key(
+    honest: list[dict[str, str | int]],
+) -> None:
     truth = json.dumps(honest).encode()
     contents = [truth, truth, b'[{"x": 1}, {"y": 2, "z": null}]', b'{"x": [1, {}]}', truth]
     versions = {f"n{number}": content for number, content in enumerate(contents)}
@@ -79,21 +83,23 @@ def test_liars_never_win_in_json_without_a_declared_key(honest: list[dict[str, s
 
 @settings(deadline=None)
 @given(rows, st.integers(1, 5), st.none() | rows)
-def test_what_all_say_comes_back_byte_for_byte(table: Rows, nodes: int, incumbent: Rows | None) -> None:
+def test_decide_file_what_all_say_comes_back_byte_for_byte(
+    table: Rows, nodes: int, incumbent: Rows | None
+) -> None:
     content = as_csv(table)
     assert decided([content] * nodes, None if incumbent is None else as_csv(incumbent)) == content
 
 
 @settings(deadline=None)
 @given(tables)
-def test_the_result_voted_again_is_itself(brought: list[Rows]) -> None:
+def test_decide_file_result_voted_again_is_itself(brought: list[Rows]) -> None:
     result = decided([as_csv(table) for table in brought])
     assert decided([result] * 3, result) == result
 
 
 @settings(deadline=None)
 @given(tables)
-def test_every_value_was_observed_or_is_the_null_of_a_conflict(brought: list[Rows]) -> None:
+def test_decide_file_every_value_was_observed_or_is_the_null_of_a_conflict(brought: list[Rows]) -> None:
     versions = {f"n{number}": as_csv(table) for number, table in enumerate(brought)}
     found = decide_file("a.csv", versions, incumbent=None, definition=KEYED, weights={})
     undecided = {(*cell.key, cell.field) for cell in found.cells if cell.why == "undecided"}
@@ -105,7 +111,7 @@ def test_every_value_was_observed_or_is_the_null_of_a_conflict(brought: list[Row
 
 @settings(deadline=None)
 @given(numbers)
-def test_numbers_are_observed_ones_and_turn_with_their_signs(given_numbers: list[float]) -> None:
+def test_decide_file_numbers_are_observed_ones_and_turn_with_their_signs(given_numbers: list[float]) -> None:
     found = decide_numbers(given_numbers)
     assert found.value in given_numbers
     turned = decide_numbers([-value for value in given_numbers][::-1])
@@ -116,7 +122,7 @@ def test_numbers_are_observed_ones_and_turn_with_their_signs(given_numbers: list
 
 @settings(deadline=None)
 @given(st.lists(finite, min_size=3, max_size=9), st.data())
-def test_a_number_of_fewer_than_a_third_of_liars_lies_between_honest_ones(
+def test_decide_file_number_of_fewer_than_a_third_of_liars_lies_between_honest_ones(
     honest: list[float], data: st.DataObject
 ) -> None:
     most = (len(honest) - 1) // 2

@@ -11,7 +11,7 @@ from mao_vote import decide_file
 from tests.support.evidence import shared_data
 
 
-def test_the_ground_truth_of_three_equal_nodes_is_their_file() -> None:
+def test_decide_file_ground_truth_of_three_equal_nodes_is_their_file() -> None:
     folder = shared_data() / "dcc-bench2000"
     versions = {path.stem: path.read_bytes() for path in folder.glob("node*.csv")}
     assert len(versions) == 3
@@ -27,6 +27,6 @@ def test_the_ground_truth_of_three_equal_nodes_is_their_file() -> None:
     assert found.votes["node2"].differing == 2
 
 
-def test_figure_7_where_the_published_voters_reach_47_percent() -> None:
+def test_decide_file_figure_7_where_the_published_voters_reach_47_percent() -> None:
     """The whole figure: `python -m bench truth`."""
     assert correct(0.4, 0.3, random.Random(20261124), rounds=1000) >= 99

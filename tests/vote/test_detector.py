@@ -30,19 +30,19 @@ def verdicts(*values: float) -> list[str]:
     return [detector.see(value).verdict for value in values]
 
 
-def test_a_spike_alarms_once_and_leaves_no_echo() -> None:
+def test_detector_spike_alarms_once_and_leaves_no_echo() -> None:
     assert verdicts(*[100] * 10, 200, *[100] * 5) == ["accepted"] * 10 + ["spike"] + ["accepted"] * 5
 
 
-def test_a_new_level_is_told_twice_and_then_believed() -> None:
+def test_detector_new_level_is_told_twice_and_then_believed() -> None:
     assert verdicts(*[100] * 10, 200, 201, 199, 200)[10:] == ["spike", "repeated", "level-shift", "accepted"]
 
 
-def test_flagged_values_that_differ_are_spikes_each() -> None:
+def test_detector_flagged_values_that_differ_are_spikes_each() -> None:
     assert verdicts(*[100] * 10, 200, 50, 400)[10:] == ["spike"] * 3
 
 
-def test_few_values_give_a_provisional_band() -> None:
+def test_detector_few_values_give_a_provisional_band() -> None:
     detector = Detector()
     first, second = detector.see(100), detector.see(124)
     assert (first.expected, first.provisional) == (None, True)
@@ -50,13 +50,13 @@ def test_few_values_give_a_provisional_band() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.0] * 8, [-5.0] * 8, [1e308] * 8, [-1e-308] * 8])
-def test_constant_series_of_any_size_stay_quiet(values: list[float]) -> None:
+def test_detector_constant_series_of_any_size_stay_quiet(values: list[float]) -> None:
     assert set(verdicts(*values)) == {"accepted"}
 
 
 @pytest.mark.parametrize("zeros", [1, 5, 50])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_constant_zero_start_is_left_behind(zeros: int, seed: int) -> None:
+def test_detector_constant_zero_start_is_left_behind(zeros: int, seed: int) -> None:
     random = Random(seed)
     detector = Detector()
     seen = [detector.see(0.0) for _ in range(zeros)]
@@ -67,7 +67,7 @@ def test_a_constant_zero_start_is_left_behind(zeros: int, seed: int) -> None:
     assert detector.see(100.0).verdict == "spike"  # the new level is one that spikes are told from
 
 
-def test_after_zeros_values_that_vary_widely_are_a_level_too() -> None:
+def test_detector_after_zeros_values_that_vary_widely_are_a_level_too() -> None:
     assert verdicts(*[0] * 5, 30, 70, 45)[5:] == ["spike", "spike", "level-shift"]
     assert verdicts(*[0] * 5, 50, 0, 50, 0, 50)[5:] == ["spike", "accepted"] * 2 + ["spike"]
     assert verdicts(*[0] * 5, 50, -50, 50)[5:] == ["spike"] * 3
@@ -90,14 +90,14 @@ def played(series: list[float]) -> tuple[list[Detector], list[bool]]:
 
 
 @real
-def test_false_alarms_on_a_real_series() -> None:
+def test_detector_false_alarms_on_a_real_series() -> None:
     alarms = [alarm for series in hub() for alarm in played(series)[1][2:]]
     assert len(alarms) == 2277
     assert 1000 * sum(alarms) / len(alarms) <= 16
 
 
 @real
-def test_recall_and_echo_on_a_real_series() -> None:
+def test_detector_recall_and_echo_on_a_real_series() -> None:
     plays = [(series, *played(series)) for series in hub()]
     recall, echoes = {}, []
     for change in (0.1, -0.1, 0.5, -0.5):

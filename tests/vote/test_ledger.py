@@ -23,12 +23,12 @@ LEDGERS = st.builds(Ledger, st.dictionaries(NAMES, st.dictionaries(NAMES, STANDI
 
 @unhurried
 @given(LEDGERS)
-def test_what_is_written_is_read(ledger: Ledger) -> None:
+def test_ledger_what_is_written_is_read(ledger: Ledger) -> None:
     assert load_ledger(dump_ledger(ledger)) == ledger
     assert dump_ledger(load_ledger(dump_ledger(ledger))) == dump_ledger(ledger)
 
 
-def test_the_bytes_do_not_tell_in_which_order_it_was_built_up() -> None:
+def test_ledger_bytes_do_not_tell_in_which_order_it_was_built_up() -> None:
     tally = Tally(4, 1)
     one = Ledger().updated("x", {"a": tally, "b": tally}).updated("é", {"a": tally})
     other = Ledger().updated("é", {"a": tally}).updated("x", {"b": tally, "a": tally})
@@ -36,7 +36,7 @@ def test_the_bytes_do_not_tell_in_which_order_it_was_built_up() -> None:
     assert dump_ledger(one).count(b"\n") == 4
 
 
-def test_a_round_counts_once_and_by_the_part_of_cells_in_agreement() -> None:
+def test_ledger_round_counts_once_and_by_the_part_of_cells_in_agreement() -> None:
     ledger = Ledger().updated("m.csv", {"a": Tally(1000, 50), "b": Tally(1000, 0), "c": Tally(0, 0)})
     assert ledger.files == {"m.csv": {"a": Standing(0.95, 1), "b": Standing(1.0, 1)}}
     assert ledger.updated("m.csv", {"b": Tally(2, 1)}).standings("m.csv", "abc") == {
@@ -46,14 +46,14 @@ def test_a_round_counts_once_and_by_the_part_of_cells_in_agreement() -> None:
     }
 
 
-def test_many_files_at_once_are_as_one_after_the_other() -> None:
+def test_ledger_many_files_at_once_are_as_one_after_the_other() -> None:
     tallies = {"x": {"a": Tally(2, 1)}, "y": {"a": Tally(2, 0), "b": Tally(1, 0)}, "z": {"a": Tally(0, 0)}}
     at_once = Ledger().updated_all(tallies)
     assert at_once == Ledger().updated("x", tallies["x"]).updated("y", tallies["y"])
     assert set(at_once.only({"y", "other"}).files) == {"y"}
 
 
-def test_the_weights_of_a_file() -> None:
+def test_ledger_weights_of_a_file() -> None:
     ledger = Ledger({"m.csv": {"a": Standing(1, 2), "b": Standing(2, 2)}})
     nodes = ["b", "a", "new"]
     weights = {
@@ -72,12 +72,12 @@ def test_the_weights_of_a_file() -> None:
     }
 
 
-def test_where_all_have_failed_all_count() -> None:
+def test_ledger_where_all_have_failed_all_count() -> None:
     ledger = Ledger({"f": {"a": Standing(0, 2), "b": Standing(0, 2)}})
     assert ledger.weights_of("f", "ab", VoteDefinition(history="STANDARD")) == {"a": 1, "b": 1}
 
 
-def test_no_ledger_is_an_empty_one() -> None:
+def test_ledger_no_ledger_is_an_empty_one() -> None:
     assert load_ledger(None) == Ledger() == load_ledger(dump_ledger(Ledger()))
 
 
@@ -93,6 +93,6 @@ def test_no_ledger_is_an_empty_one() -> None:
         (b'{"files": {"f": {"a": {"successes": "1", "rounds": 1}}}}', "files / f / a / successes"),
     ],
 )
-def test_what_is_no_ledger_is_told_and_where(content: bytes, where: str) -> None:
+def test_ledger_what_is_no_ledger_names_the_place(content: bytes, where: str) -> None:
     with pytest.raises(BrokenLedger, match=f"at {where}: "):
         load_ledger(content)

@@ -34,7 +34,7 @@ def asked(**changes: object) -> LocalVote:
     return LocalVote(**{"branches": ALL, "definition": VoteDefinition(), "write": "truth", **changes})  # type: ignore[arg-type]
 
 
-def test_a_branch_is_written_and_repeating_changes_nothing(clone: Clone) -> None:
+def test_local_vote_branch_is_written_and_repeating_changes_nothing(clone: Clone) -> None:
     made = vote_locally(clone, asked())
     assert made.moved
     assert clone.tip("truth") == made.decided.commit
@@ -42,7 +42,7 @@ def test_a_branch_is_written_and_repeating_changes_nothing(clone: Clone) -> None
     assert (again.known, again.moved, again.decided.commit) == (True, False, made.decided.commit)
 
 
-def test_rounds_build_upon_each_other_and_are_found_again(clone: Clone) -> None:
+def test_local_vote_rounds_build_upon_each_other_and_are_found_again(clone: Clone) -> None:
     first = vote_locally(clone, asked()).decided
     commit(clone, {**A, "new": "x"}, branch="a")
     commit(clone, {**A, "new": "x"}, branch="b")
@@ -60,7 +60,7 @@ def test_rounds_build_upon_each_other_and_are_found_again(clone: Clone) -> None:
         find_round(clone, second.commit, "x")
 
 
-def test_nothing_but_objects_is_written_without_a_branch(clone: Clone) -> None:
+def test_local_vote_nothing_but_objects_is_written_without_a_branch(clone: Clone) -> None:
     before = git(clone.path, "for-each-ref")
     made = vote_locally(clone, asked(write=None))
     assert data_of_commit(clone, made.decided.commit)["d.csv"] == A["d.csv"]
@@ -71,7 +71,7 @@ def data_of_commit(clone: Clone, tip: str) -> dict[str, str]:
     return {p: clone.read_file(tip, p).decode() for p in clone.list_paths(tip)}
 
 
-def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
+def test_local_vote_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
@@ -95,19 +95,19 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("branches", [[], ["a", "a"]])
-def test_branches_that_make_no_vote(clone: Clone, branches: list[str]) -> None:
+def test_local_vote_branches_that_make_no_vote(clone: Clone, branches: list[str]) -> None:
     with pytest.raises(InvalidInput):
         vote_locally(clone, asked(branches=branches))
 
 
-def test_names_that_are_not_there(clone: Clone, tmp_path: Path) -> None:
+def test_local_vote_names_that_are_not_there(clone: Clone, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no branch, tag or commit 'zz'"):
         vote_locally(clone, asked(branches=["a", "zz"]))
     with pytest.raises(NotFound, match="no git repository"):
         open_local(tmp_path)
 
 
-def test_a_cell_is_explained(clone: Clone) -> None:
+def test_local_vote_cell_is_explained(clone: Clone) -> None:
     decided = vote_locally(clone, asked()).decided
     told = explain_cell(clone, decided, "d.csv", "1", "v")
     assert (told.chosen, told.why, told.values) == ("1", "majority", {"a": "1", "b": "1", "c": "2"})
@@ -127,7 +127,7 @@ def test_a_cell_is_explained(clone: Clone) -> None:
             explain_cell(clone, decided, file, key, field)
 
 
-def test_a_cell_of_a_record_that_was_voted_whole_is_explained_by_the_record(clone: Clone) -> None:
+def test_local_vote_cell_of_a_record_that_was_voted_whole_is_explained_by_the_record(clone: Clone) -> None:
     definition = VoteDefinition.model_validate({"files": [{"atomic": "record"}]})
     decided = vote_locally(clone, asked(definition=definition)).decided
     told = explain_cell(clone, decided, "d.csv", "1", "v")
@@ -136,14 +136,14 @@ def test_a_cell_of_a_record_that_was_voted_whole_is_explained_by_the_record(clon
     assert audit_round(clone, decided).ok
 
 
-def test_numbers_of_records_that_are_none(clone: Clone) -> None:
+def test_local_vote_numbers_of_records_that_are_none(clone: Clone) -> None:
     decided = vote_locally(clone, asked()).decided
     for key in ("²", "9" * 5000):
         with pytest.raises(NotFound):
             explain_cell(clone, decided, "d.csv", key, "v")
 
 
-def test_an_audit_of_an_honest_round(clone: Clone) -> None:
+def test_local_vote_audit_of_an_honest_round(clone: Clone) -> None:
     decided = vote_locally(clone, asked()).decided
     found = audit_round(clone, decided)
     assert found.ok
@@ -151,7 +151,7 @@ def test_an_audit_of_an_honest_round(clone: Clone) -> None:
     assert found.recomputed_commit == decided.commit
 
 
-def test_an_audit_of_a_forged_round(clone: Clone) -> None:
+def test_local_vote_audit_of_a_forged_round(clone: Clone) -> None:
     decided = vote_locally(clone, asked()).decided
     tree = clone.place_entries(
         decided.commit,
@@ -166,7 +166,7 @@ def test_an_audit_of_a_forged_round(clone: Clone) -> None:
     assert found.faults == ["the data differ in 1 files, first d.csv"]
 
 
-def test_an_audit_tells_of_a_rewritten_branch_and_of_missing_commits(clone: Clone) -> None:
+def test_local_vote_audit_shows_of_a_rewritten_branch_and_of_missing_commits(clone: Clone) -> None:
     decided = vote_locally(clone, asked()).decided
     commit(clone, {"d.csv": "id,v\n"}, branch="c")
     found = audit_round(clone, decided)
@@ -177,6 +177,6 @@ def test_an_audit_tells_of_a_rewritten_branch_and_of_missing_commits(clone: Clon
         audit_round(clone, decided)
 
 
-def test_data_are_as_most_nodes_have_them(clone: Clone) -> None:
+def test_local_vote_data_are_as_most_nodes_have_them(clone: Clone) -> None:
     made = vote_locally(clone, asked(branches=["c", "b", "a"]))
     assert made.decided.evidence.tree == clone.tree(clone.rev_parse("a"))

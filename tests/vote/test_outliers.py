@@ -16,7 +16,7 @@ unhurried = settings(deadline=None)  # other programs may keep the machine busy
 TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(Tally, st.just(n), st.integers(0, n)))
 
 
-def test_a_node_that_corrupts_five_percent_leads() -> None:
+def test_outliers_node_that_corrupts_five_percent_leads() -> None:
     rounds = [{"a": Tally(1000, 2), "b": Tally(1000, 50), "c": Tally(1000, 0)}] * 10
     first, *others = rank_by_disagreement(sum_tallies(rounds))
     assert (first.node, first.cells, first.differing, first.strange) == ("b", 10_000, 500, True)
@@ -25,7 +25,7 @@ def test_a_node_that_corrupts_five_percent_leads() -> None:
     assert not any(each.strange for each in others)
 
 
-def test_a_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
+def test_outliers_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
     ranked = rank_by_disagreement({"few": Tally(2, 1), "many": Tally(1000, 200), "good": Tally(1000, 1)})
     assert [each.node for each in ranked] == ["many", "few", "good"]
     assert not ranked[1].strange
@@ -41,14 +41,14 @@ def test_a_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
         {"a": Tally(100, 1), "b": Tally(100, 0), "c": Tally(100, 0)},
     ],
 )
-def test_nobody_is_strange(tallies: dict[str, Tally]) -> None:
+def test_outliers_no_outliers(tallies: dict[str, Tally]) -> None:
     assert not any(each.strange for each in rank_by_disagreement(tallies))
     assert {each.node for each in rank_by_disagreement(tallies)} == set(tallies)
 
 
 @unhurried
 @given(st.dictionaries(st.sampled_from("abcdef"), TALLIES, max_size=6))
-def test_a_ranking_of_anything(tallies: dict[str, Tally]) -> None:
+def test_outliers_ranking_of_anything(tallies: dict[str, Tally]) -> None:
     ranked = rank_by_disagreement(tallies)
     assert ranked == rank_by_disagreement(dict(reversed(tallies.items())))
     assert all(0 <= each.chance <= 1 and -1 <= each.excess <= 1 for each in ranked)
@@ -57,7 +57,7 @@ def test_a_ranking_of_anything(tallies: dict[str, Tally]) -> None:
 
 @unhurried
 @given(st.integers(1, 60), st.integers(0, 60), st.floats(0.01, 0.99))
-def test_the_chance_is_the_tail_of_the_binomial_distribution(
+def test_outliers_chance_is_the_tail_of_the_binomial_distribution(
     trials: int, successes: int, rate: float
 ) -> None:
     successes = min(successes, trials)
@@ -67,7 +67,7 @@ def test_the_chance_is_the_tail_of_the_binomial_distribution(
 
 @unhurried
 @given(st.integers(1, 10**6), st.floats(0, 1))
-def test_the_interval_holds_the_rate_and_narrows(trials: int, share: float) -> None:
+def test_outliers_interval_holds_the_rate_and_narrows(trials: int, share: float) -> None:
     successes = round(trials * share)
     low, high = wilson_interval(successes, trials)
     assert 0 <= low <= successes / trials + 1e-12
@@ -76,7 +76,7 @@ def test_the_interval_holds_the_rate_and_narrows(trials: int, share: float) -> N
     assert more - less < high - low
 
 
-def test_millions_of_cells_take_no_time() -> None:
+def test_outliers_millions_of_cells_take_no_time() -> None:
     ranked = rank_by_disagreement(
         {"a": Tally(10**9, 10**8), "b": Tally(10**9, 10**8 + 10**6), "c": Tally(10**9, 10**8)}
     )
@@ -89,13 +89,13 @@ def test_millions_of_cells_take_no_time() -> None:
 CALM = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 101.0, 100.0]
 
 
-def test_a_spike_of_one_node_is_told_from_one_in_the_consensus() -> None:
+def test_outliers_spike_of_one_node_is_told_from_one_in_the_consensus() -> None:
     mine, all_alike = [*CALM, 150.0, 100.0], [*CALM, 100.0, 100.0]
     (found,) = spikes({"a": mine, "b": all_alike, "c": all_alike}, all_alike)
     assert (found.tick, found.whose, found.nodes, found.value) == (9, "node", ("a",), 100.0)
 
 
-def test_a_spike_of_all_is_of_the_consensus_and_names_who_missed_it() -> None:
+def test_outliers_spike_of_all_is_of_the_consensus_and_names_who_missed_it() -> None:
     spiking, still = [*CALM, 150.0], [*CALM, 100.0]
     everybody, lagging = spikes({"a": spiking, "b": still, "c": spiking, "d": [*CALM, None]}, spiking)
     assert (everybody.whose, everybody.nodes, everybody.value) == ("consensus", ("a", "c"), 150.0)
@@ -103,7 +103,7 @@ def test_a_spike_of_all_is_of_the_consensus_and_names_who_missed_it() -> None:
     assert everybody.expected == pytest.approx(100, rel=0.01)
 
 
-def test_series_without_spikes_without_values_and_of_different_lengths() -> None:
+def test_outliers_series_without_spikes_without_values_and_of_different_lengths() -> None:
     assert spikes({"a": CALM}, CALM) == []
     assert spikes({}, []) == []
     assert spikes({"a": [None, float("nan")]}, [None, None]) == []

@@ -29,11 +29,11 @@ def counts(found: TableDiff) -> tuple[int, int, int, int]:
         ("csv/x", None),
     ],
 )
-def test_format_by_name(path: str, expected: str | None) -> None:
+def test_records_format_by_name(path: str, expected: str | None) -> None:
     assert format_of(path) == expected
 
 
-def test_csv_rows_by_an_inferred_key_whatever_their_order() -> None:
+def test_records_csv_rows_by_an_inferred_key_whatever_their_order() -> None:
     found = compared("value,id\n1.0,a\n2,b\n3,c\n", "id,value,new\nd,9,\nb,2,\na,1.00,x\n", RecordFormat.CSV)
     assert (found.key.columns, found.key.source) == (("id",), "inferred")
     assert (found.columns_added, found.columns_removed) == (["new"], [])
@@ -44,7 +44,7 @@ def test_csv_rows_by_an_inferred_key_whatever_their_order() -> None:
     assert by_key["d"].fields["value"] == (None, "9")
 
 
-def test_pairs_of_columns_and_positions_as_keys() -> None:
+def test_records_pairs_of_columns_and_positions_as_keys() -> None:
     pair = compared("d,h,v\n1,1,x\n1,2,x\n2,1,x\n", "d,h,v\n1,1,x\n1,2,y\n2,1,x\n", RecordFormat.CSV)
     assert pair.key.columns == ("d", "h")
     assert counts(pair) == (0, 0, 1, 2)
@@ -53,7 +53,7 @@ def test_pairs_of_columns_and_positions_as_keys() -> None:
     assert [(row.change, row.key) for row in place.rows] == [("changed", {"#": "2"}), ("added", {"#": "3"})]
 
 
-def test_json_documents_by_pointer_and_lists_by_record() -> None:
+def test_records_json_documents_by_pointer_and_lists_by_record() -> None:
     document = compared('{"a": {"b/c": 1, "d": [1, 2]}}', '{"a": {"b/c": 1.5, "d": [1]}}', RecordFormat.JSON)
     assert [(row.key["path"], row.change) for row in document.rows] == [
         ("/a/b~1c", "changed"),
@@ -65,19 +65,19 @@ def test_json_documents_by_pointer_and_lists_by_record() -> None:
     assert counts(records) == (0, 0, 0, 1)
 
 
-def test_json_lines_tell_null_from_absent() -> None:
+def test_records_json_lines_tell_null_from_absent() -> None:
     found = compared('{"id":1,"v":null}\n', '{"id":1}\n', RecordFormat.JSON_LINES)
     assert found.rows[0].fields == {"v": ("null", None)}
 
 
-def test_declared_key_must_hold() -> None:
+def test_records_declared_key_must_hold() -> None:
     with pytest.raises(NotRecords, match="no column 'x'"):
         compared("a\n1\n", "a\n1\n", RecordFormat.CSV, "x")
     with pytest.raises(NotRecords, match="not unique"):
         compared("a\n1\n1\n", "a\n1\n", RecordFormat.CSV, "a")
 
 
-def test_empty_files_and_limits() -> None:
+def test_records_empty_files_and_limits() -> None:
     found = compared("", "id,v\n1,2\n3,4\n", RecordFormat.CSV, limit=1)
     assert counts(found) == (2, 0, 0, 0)
     assert len(found.rows) == 1
@@ -103,21 +103,21 @@ def test_empty_files_and_limits() -> None:
         (b'[{"\\u0000after": 1}]', RecordFormat.JSON, "NUL"),
     ],
 )
-def test_what_is_no_record_file(content: bytes, how: RecordFormat, why: str) -> None:
+def test_records_what_is_no_record_file(content: bytes, how: RecordFormat, why: str) -> None:
     with pytest.raises(NotRecords, match=why):
         load(content, how)
 
 
-def test_half_a_letter_in_json() -> None:
+def test_records_half_a_letter_in_json() -> None:
     assert load(b'[{"a": "\\ud800"}]', RecordFormat.JSON).row(0) == ('"\\ud800"',)
 
 
-def test_a_column_may_be_called_like_the_position() -> None:
+def test_records_column_may_be_called_like_the_position() -> None:
     found = compared("#,v\nx,1\nx,1\n", "#,v\ny,1\nx,1\n", RecordFormat.CSV)
     assert [(row.key, row.fields) for row in found.rows] == [({"#": "1"}, {"#": ("x", "y")})]
 
 
-def test_a_real_series_with_one_wrong_value(shared_series: str) -> None:
+def test_records_real_series_with_one_wrong_value(shared_series: str) -> None:
     wrong = shared_series.splitlines()
     cells = wrong[100].split(",")
     cells[-1] = "1"

@@ -25,7 +25,7 @@ def clone(tmp_path: Path) -> Clone:
     return new_repository(tmp_path / "r.git")
 
 
-def test_unanimous_input_is_returned_unchanged(clone: Clone) -> None:
+def test_vote_round_unanimous_input_is_returned_unchanged(clone: Clone) -> None:
     files = {"a.bin": "1", "b/c.csv": "id,v\n1,2\n", "l": "link:a.bin"}
     voted = vote(clone, {"n1": files, "n2": files, "n3": files})
     assert voted.evidence.tree == clone.tree(commit(clone, files))
@@ -33,13 +33,13 @@ def test_unanimous_input_is_returned_unchanged(clone: Clone) -> None:
     assert not voted.evidence.files
 
 
-def test_order_of_nodes_and_repetition_change_nothing(clone: Clone) -> None:
+def test_vote_round_order_of_nodes_and_repetition_change_nothing(clone: Clone) -> None:
     versions = {"n1": {"a": "1", "b": "x"}, "n2": {"a": "2"}, "n3": {"a": "1", "c": "z"}}
     made = {vote(clone, {n: versions[n] for n in order}).commit for order in permutations(versions)}
     assert len(made) == 1
 
 
-def test_minorities_lose(clone: Clone) -> None:
+def test_vote_round_minorities_lose(clone: Clone) -> None:
     versions = {"n1": {"a": "1", "b": "x"}, "n2": {"a": "2", "b": "x"}, "n3": {"a": "1", "c": "z"}}
     voted = vote(clone, versions)
     assert data_of(clone, voted) == {"a": "1", "b": "x"}
@@ -50,7 +50,7 @@ def test_minorities_lose(clone: Clone) -> None:
     assert {n: v.differing for n, v in voted.evidence.votes.items()} == {"n1": 0, "n2": 1, "n3": 2}
 
 
-def test_a_tie_keeps_what_was_there_else_the_heavier_else_nothing(clone: Clone) -> None:
+def test_vote_round_tie_keeps_what_was_there_else_the_heavier_else_nothing(clone: Clone) -> None:
     base = commit(clone, {"a": "2", "keep": "k"})
     tie = {"n1": {"a": "1", "keep": "k"}, "n2": {"a": "2"}}
     assert data_of(clone, vote(clone, tie, base)) == {"a": "2", "keep": "k"}
@@ -61,7 +61,7 @@ def test_a_tie_keeps_what_was_there_else_the_heavier_else_nothing(clone: Clone) 
     assert undecided.evidence.conflicts == 2
 
 
-def test_a_file_where_others_have_a_folder(clone: Clone) -> None:
+def test_vote_round_file_where_others_have_a_folder(clone: Clone) -> None:
     base = commit(clone, {"x": "file"})
     voted = vote(clone, {"n1": {"x/y": "1"}, "n2": {"x/y": "1"}, "n3": {"x": "file"}}, base)
     assert data_of(clone, voted) == {"x/y": "1"}
@@ -69,14 +69,14 @@ def test_a_file_where_others_have_a_folder(clone: Clone) -> None:
     assert data_of(clone, back) == {"x": "new"}
 
 
-def test_links_and_modes(clone: Clone) -> None:
+def test_vote_round_links_and_modes(clone: Clone) -> None:
     voted = vote(clone, {"n1": {"x": "link:a"}, "n2": {"x": "link:a"}, "n3": {"x": "a"}})
     entry = clone.entry(voted.tree, "x")
     assert entry is not None
     assert entry.mode == 0o120000
 
 
-def test_what_nodes_put_under_mao_has_no_say(clone: Clone) -> None:
+def test_vote_round_what_nodes_put_under_mao_does_not_vote(clone: Clone) -> None:
     first = vote(clone, {"n1": {"a": "1"}, "n2": {"a": "1"}}, round_id="r1")
     lie = {"a": "2", ".mao/rounds/r1.json": "lie", ".mao/other": "junk"}
     second = vote(clone, {"n1": lie, "n2": lie}, first.commit, round_id="r2")
@@ -85,7 +85,7 @@ def test_what_nodes_put_under_mao_has_no_say(clone: Clone) -> None:
     assert clone.names_in(second.commit, ".mao") == ["rounds"]
 
 
-def test_the_commit_says_what_it_is_and_git_accepts_it(clone: Clone) -> None:
+def test_vote_round_commit_says_what_it_is_and_git_accepts_it(clone: Clone) -> None:
     base = commit(clone, {"a": "0"})
     voted = vote(clone, {"n1": {"a": "1"}, "n2": {"a": "1"}, "n3": {"a": "2"}}, base)
     assert git(clone.path, "fsck", "--strict", "--no-dangling") == ""
@@ -96,13 +96,13 @@ def test_the_commit_says_what_it_is_and_git_accepts_it(clone: Clone) -> None:
     assert json.loads(cells[0])["why"] == "majority"
 
 
-def test_evidence_reads_back(clone: Clone) -> None:
+def test_vote_round_evidence_reads_back(clone: Clone) -> None:
     voted = vote(clone, {"n1": {"a": "1"}, "n2": {"a": "1"}}, definition=VoteDefinition(weights={"n1": 2}))
     read = load_evidence(clone.read_file(voted.commit, evidence_path(voted.evidence.round)))
     assert read == voted.evidence
 
 
-def test_abstention_and_quorum(clone: Clone) -> None:
+def test_vote_round_abstention_and_quorum(clone: Clone) -> None:
     commits = {"n1": commit(clone, {"a": "1"}), "n2": commit(clone, {"a": "1"})}
     late = {"n3": Abstention(reason="late")}
     options = {"round_id": "r", "tick": TICK, "base": None, "definition": VoteDefinition()}
@@ -115,13 +115,13 @@ def test_abstention_and_quorum(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "a/b", "..", "a..b", ".x", "x" * 201, "é"])
-def test_ids_that_are_no_names_are_refused(clone: Clone, bad: str) -> None:
+def test_vote_round_ids_that_are_no_names_are_refused(clone: Clone, bad: str) -> None:
     with pytest.raises(InvalidInput, match="not a valid round id"):
         vote(clone, {"n1": {"a": "1"}}, round_id=bad)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", b".git", b"GIT~1", b"a\\..\\b", b".."])
-def test_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None:
+def test_vote_round_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None:
     blob = git(clone.path, "hash-object", "-w", "--stdin", feed="x")
     tree = b"".join(b"100644 blob %s\t%s\0" % (blob.encode(), each) for each in (name, b"good"))
     made = subprocess.run(
@@ -143,7 +143,7 @@ def test_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None
     load_evidence(clone.read_file(voted.commit, evidence_path("r")))
 
 
-def test_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vote_round_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     real = Clone.read_blob
 
@@ -166,7 +166,7 @@ def test_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.Monke
     assert not read
 
 
-def test_history_is_kept_where_the_definition_asks_for_it(clone: Clone) -> None:
+def test_vote_round_history_is_kept_where_the_definition_asks_for_it(clone: Clone) -> None:
     plain = {"n1": {"d.csv": "id,v\n1,2\n"}, "n2": {"d.csv": "id,v\n1,2\n"}, "n3": {"d.csv": "id,v\n1,9\n"}}
     assert vote(clone, plain).evidence.ledger.after is None
     asked = VoteDefinition(history="STANDARD")
@@ -179,7 +179,7 @@ def test_history_is_kept_where_the_definition_asks_for_it(clone: Clone) -> None:
     assert json.loads(clone.read_file(second.commit, ".mao/history.json"))["files"] == {}
 
 
-def test_a_ledger_that_cannot_be_read_is_begun_anew(clone: Clone) -> None:
+def test_vote_round_ledger_that_cannot_be_read_is_reset(clone: Clone) -> None:
     base = commit(clone, {".mao/history.json": "{", "d.csv": "id,v\n1,1\n"})
     files = {"d.csv": "id,v\n1,2\n"}
     asked = VoteDefinition(history="STANDARD")
@@ -188,7 +188,7 @@ def test_a_ledger_that_cannot_be_read_is_begun_anew(clone: Clone) -> None:
     assert voted.evidence.ledger.after != voted.evidence.ledger.before
 
 
-def test_record_files_are_voted_by_field(clone: Clone) -> None:
+def test_vote_round_record_files_are_voted_by_field(clone: Clone) -> None:
     versions = {
         "n1": {"d.csv": "id,a,b\nx,1,p\ny,5,q\n"},
         "n2": {"d.csv": "id,a,b\nx,1,p\ny,6,q\n"},
@@ -211,14 +211,14 @@ def test_record_files_are_voted_by_field(clone: Clone) -> None:
     }
 
 
-def test_files_that_are_no_records_after_all_are_voted_whole(clone: Clone) -> None:
+def test_vote_round_files_that_are_no_records_after_all_are_voted_whole(clone: Clone) -> None:
     voted = vote(clone, {"n1": {"d.json": "{"}, "n2": {"d.json": "{"}, "n3": {"d.json": "{{"}})
     assert data_of(clone, voted) == {"d.json": "{"}
     assert voted.evidence.files[0].how == "whole"
     assert "decided as a whole" in voted.evidence.files[0].notes[0]
 
 
-def test_lfs_pointers_are_voted_as_they_are(clone: Clone) -> None:
+def test_vote_round_lfs_pointers_are_voted_as_they_are(clone: Clone) -> None:
     pointers = [
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{digit * 64}\nsize 9\n" for digit in "ab"
     ]
@@ -231,7 +231,7 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\ns
 
 
 @pytest.mark.parametrize("bad", ["id,v\n" + "x,1\n" * 30, POINTER])
-def test_a_version_too_large_or_elsewhere_has_no_voice(
+def test_vote_round_version_too_large_or_elsewhere_does_not_vote(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
     monkeypatch.setitem(tree_vote.RECORDS_MAX, RecordFormat.CSV, 100)

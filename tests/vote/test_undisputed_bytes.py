@@ -95,7 +95,7 @@ noises = st.permutations([(0, 0), (0, 1), (0, 2), (1, 1), (2, 0)]).map(lambda fo
     last=st.sampled_from(["", "\n", "\r\n", "\n\n", "\n  "]),
     letters=st.booleans(),
 )
-def test_csv_comes_out_as_it_went_in(
+def test_undisputed_csv_comes_out_as_it_went_in(
     table: Table,
     noise: Noise,
     separator: str,
@@ -130,7 +130,7 @@ def test_csv_comes_out_as_it_went_in(
     begin=st.sampled_from(["", "\n", " ", "\ufeff"]),
     between=st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\r\n", "\n  "]),
 )
-def test_json_lines_come_out_as_they_went_in(
+def test_undisputed_json_lines_come_out_as_they_went_in(
     table: Table,
     noise: Noise,
     colon: str,
@@ -161,7 +161,7 @@ def test_json_lines_come_out_as_they_went_in(
     swapped=st.booleans(),
     uneven=st.sampled_from(["", "\n\n"]),
 )
-def test_json_lists_come_out_as_they_went_in(
+def test_undisputed_json_lists_come_out_as_they_went_in(
     table: Table, noise: Noise, layout: tuple[str, str, str], colon: str, swapped: bool, uneven: str
 ) -> None:
     begin, between, end = layout
@@ -189,7 +189,7 @@ def json_writer(
 
 @settings(deadline=None)
 @given(table=tables([*NUMBERS, *STRINGS[:-1]]), noise=noises, space=st.sampled_from(["", " ", "\n    "]))
-def test_json_documents_come_out_as_they_went_in(table: Table, noise: Noise, space: str) -> None:
+def test_undisputed_json_documents_come_out_as_they_went_in(table: Table, noise: Noise, space: str) -> None:
     def write(rows: Table) -> bytes:
         groups = [
             f'{space}"g/{n}":{space}{{"b~":{row[0]},{space}"a": [{row[1]}]}}' for n, row in enumerate(rows)
@@ -201,7 +201,7 @@ def test_json_documents_come_out_as_they_went_in(table: Table, noise: Noise, spa
 
 @settings(deadline=None)
 @given(table=tables([*NUMBERS, *STRINGS[:-1]]), noise=noises, odd=st.integers(0, 2), where=st.integers(0, 3))
-def test_documents_lose_what_one_node_adds_and_nothing_else(
+def test_undisputed_documents_lose_what_one_node_adds_and_nothing_else(
     table: Table, noise: Noise, odd: int, where: int
 ) -> None:
     def write(rows: Table, extra: str = "") -> bytes:
@@ -226,7 +226,7 @@ def test_documents_lose_what_one_node_adds_and_nothing_else(
     comma=st.sampled_from([",", " , "]),
     first=st.booleans(),
 )
-def test_json_records_lose_the_field_that_one_node_adds_and_nothing_else(
+def test_undisputed_json_records_lose_the_field_that_one_node_adds_and_nothing_else(
     table: Table, noise: Noise, odd: int, how: str, comma: str, first: bool
 ) -> None:
     def write(rows: Table, *extra: str) -> bytes:
@@ -251,14 +251,14 @@ def test_json_records_lose_the_field_that_one_node_adds_and_nothing_else(
         ("a.json", ['{"x": 1, "y": 2}', '{"y": 2, "z": 3}', '{"z": 3, "x": 1}']),
     ],
 )
-def test_a_file_that_is_written_anew_says_so(path: str, contents: list[str]) -> None:
+def test_undisputed_file_that_is_rewritten_says_so(path: str, contents: list[str]) -> None:
     versions = {f"n{n}": text.encode() for n, text in enumerate(contents)}
     found = decide_file(path, versions, incumbent=None, definition=VoteDefinition(), weights={})
     assert found.notes[-1].startswith("written anew")
 
 
 @pytest.mark.parametrize("space", ["", " "])
-def test_json_records_get_the_field_that_most_have_as_it_is_written(space: str) -> None:
+def test_undisputed_json_records_get_the_field_that_most_have_as_it_is_written(space: str) -> None:
     def write(number: int) -> bytes:
         others = [f'"{name}":{space}1.{n}0' for n, name in enumerate("abc") if n != number]
         return ('{"id":' + space + '"\\u00e4",' + f",{space}".join(others) + "}\n").encode()
@@ -281,7 +281,7 @@ def test_json_records_get_the_field_that_most_have_as_it_is_written(space: str) 
         ("x", '{"o": {"x": %d}, "a":-0}', '{"a":-0}'),
     ],
 )
-def test_documents_without_what_is_left_out(ignored: str, text: str, kept: str) -> None:
+def test_undisputed_documents_without_what_is_left_out(ignored: str, text: str, kept: str) -> None:
     definition = VoteDefinition(files=[FileRule(ignore=[ignored])])
     versions = {f"n{n}": text.replace("%d", str(n)).encode() for n in range(3)}
     found = decide_file("a.json", versions, incumbent=None, definition=definition, weights={})
@@ -295,7 +295,7 @@ def test_documents_without_what_is_left_out(ignored: str, text: str, kept: str) 
     odd=st.integers(0, 2),
     end=st.sampled_from(["\n", "\r\n", "\n\n"]),
 )
-def test_csv_loses_the_column_that_one_node_adds_and_nothing_else(
+def test_undisputed_csv_loses_the_column_that_one_node_adds_and_nothing_else(
     table: Table, noise: Noise, odd: int, end: str
 ) -> None:
     def write(rows: Table, more: str = "") -> bytes:
@@ -312,7 +312,7 @@ def test_csv_loses_the_column_that_one_node_adds_and_nothing_else(
     assert found.content == write(table)
 
 
-def test_csv_without_what_is_left_out_keeps_the_other_cells() -> None:
+def test_undisputed_csv_without_what_is_left_out_keeps_the_other_cells() -> None:
     definition = VoteDefinition(files=[FileRule(key=["id"], ignore=["t"])])
     versions = {f"n{n}": f'id,t,"v, w"\r\n"a",{n}, 1.10\r\n\r\nb,{n},"x""y"'.encode() for n in range(3)}
     found = decide_file("a.csv", versions, incumbent=None, definition=definition, weights={})
@@ -336,14 +336,16 @@ def test_csv_without_what_is_left_out_keeps_the_other_cells() -> None:
         ),
     ],
 )
-def test_decide_file_leaves_out_what_one_node_adds(path: str, contents: list[str], expected: str) -> None:
+def test_undisputed_decide_file_leaves_out_what_one_node_adds(
+    path: str, contents: list[str], expected: str
+) -> None:
     versions = {f"n{n}": text.encode() for n, text in enumerate(contents)}
     found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
     assert found.content == expected.encode()
 
 
 @pytest.mark.parametrize("name", ['"q""n"', '"""all"""', '"x, 5"""'])
-def test_a_heading_that_is_written_anew_keeps_its_names(name: str) -> None:
+def test_undisputed_heading_that_is_rewritten_keeps_its_names(name: str) -> None:
     """Each column is missing in one version, so that no heading serves."""
     columns = {"id": "a", name: "1.10", "y": "2", "z": "3"}
     versions = {}
@@ -366,7 +368,7 @@ def test_a_heading_that_is_written_anew_keeps_its_names(name: str) -> None:
         ("a.jsonl", '{"id": 1}\n{"id": 2, "n\\u00e4": %s, "nä": 2}\n'),
     ],
 )
-def test_json_with_a_name_twice_is_decided_as_a_whole_and_says_so(path: str, text: str) -> None:
+def test_undisputed_json_with_a_name_twice_is_decided_as_a_whole_and_says_so(path: str, text: str) -> None:
     versions = {f"n{n}": (text % value).encode() for n, value in enumerate(["1.10", "9", "1.10"])}
     found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
     assert found.content == versions["n0"]

@@ -119,7 +119,7 @@ def near(ours: Any, theirs: Any) -> bool:
     return all(isclose(one, other, abs_tol=1e-9) for one, other in zip(ours, theirs, strict=True))
 
 
-def test_every_vector_that_is_sound_holds_in_every_round() -> None:
+def test_vdx_vectors_every_vector_that_is_sound_holds_in_every_round() -> None:
     cases = vectors("vdx_numeric_micro.json")["cases"]
     wrong = {
         (each["case"], each["algorithm"], each["bootstrapping"], each["collation"]): (found, allowed)
@@ -130,7 +130,7 @@ def test_every_vector_that_is_sound_holds_in_every_round() -> None:
     assert len(cases) == 240
 
 
-def test_no_exception_is_made_in_vain() -> None:
+def test_vdx_vectors_no_exception_is_made_in_vain() -> None:
     """Each exception differs in each case it is made for; in all 46 of the 240 cases."""
     cases = vectors("vdx_numeric_micro.json")["cases"]
     assert not [each for each in cases if not set(excepted(each)) <= differing(each)]
@@ -183,13 +183,13 @@ def digest(values: list[float]) -> str:
 
 
 @pytest.mark.parametrize("module", ["hybrid", "combo"])
-def test_the_published_output_of_hybrid_on_all_rows(module: str) -> None:
+def test_vdx_vectors_published_output_of_hybrid_on_all_rows(module: str) -> None:
     published = (shared_data() / "light-sensors" / "output.csv").read_text().split()
     assert voted("clean", module) == [float(each) for each in published]
     assert len(published) == 10_000
 
 
-def test_the_outputs_of_the_demo() -> None:
+def test_vdx_vectors_outputs_of_the_demo() -> None:
     runs = {(each["variant"], each["module"]): each for each in vectors("vdx_demo_algorithms.json")["runs"]}
     equal = {
         run for run, theirs in runs.items() if run[1] in DEMO and digest(voted(*run)) == theirs["sha256_6dec"]
@@ -198,6 +198,6 @@ def test_the_outputs_of_the_demo() -> None:
     assert len(equal) == 8
 
 
-def test_a_broken_sensor_hardly_moves_hybrid() -> None:
+def test_vdx_vectors_broken_sensor_hardly_moves_hybrid() -> None:
     clean, broken = voted("clean", "hybrid"), voted("e4_plus6", "hybrid")
     assert sum(one == other for one, other in zip(clean, broken, strict=True)) > 9_800

@@ -44,7 +44,7 @@ def decide(values: Sequence[float | None], before: History = (), /, **fields: An
 
 @unhurried
 @given(DEFINITIONS, st.lists(st.tuples(VALUES, STANDINGS), min_size=2, max_size=6), st.randoms())
-def test_the_order_of_the_voters_does_not_matter(
+def test_vdx_voter_order_of_the_voters_does_not_matter(
     definition: VoteDefinition, pairs: list[tuple[float, Standing]], random: Random
 ) -> None:
     shuffled = pairs.copy()
@@ -60,7 +60,7 @@ def test_the_order_of_the_voters_does_not_matter(
 
 @unhurried
 @given(DEFINITIONS, VALUES, st.integers(2, 6), st.data())
-def test_what_all_say_is_the_output(
+def test_vdx_voter_what_all_say_is_the_output(
     definition: VoteDefinition, value: float, voters: int, data: st.DataObject
 ) -> None:
     history = tuple(data.draw(STANDINGS) for _ in range(voters))
@@ -73,7 +73,7 @@ def test_what_all_say_is_the_output(
 
 @unhurried
 @given(DEFINITIONS, st.lists(st.one_of(st.none(), ANY_FLOAT), min_size=1, max_size=6))
-def test_the_output_lies_among_the_values_and_is_observed_unless_a_mean_is_asked_for(
+def test_vdx_voter_output_lies_among_the_values_and_is_observed_unless_a_mean_is_asked_for(
     definition: VoteDefinition, values: list[float | None]
 ) -> None:
     outcome = Voter(definition).decide(values)
@@ -90,7 +90,7 @@ def test_the_output_lies_among_the_values_and_is_observed_unless_a_mean_is_asked
 
 @unhurried
 @given(DEFINITIONS, st.lists(VALUES, min_size=2, max_size=6), st.data())
-def test_negating_all_values_negates_what_all_voters_are_judged_by(
+def test_vdx_voter_negating_all_values_negates_what_all_voters_are_judged_by(
     definition: VoteDefinition, values: list[float], data: st.DataObject
 ) -> None:
     history = tuple(data.draw(STANDINGS) for _ in values)
@@ -102,7 +102,9 @@ def test_negating_all_values_negates_what_all_voters_are_judged_by(
 
 @unhurried
 @given(st.lists(VALUES, min_size=3, max_size=7), VALUES, st.sampled_from(["NONE", "STANDARD"]))
-def test_fewer_than_half_do_not_win_against_equal_values(liars: list[float], value: float, rule: str) -> None:
+def test_vdx_voter_fewer_than_half_do_not_win_against_equal_values(
+    liars: list[float], value: float, rule: str
+) -> None:
     voters: list[float | None] = [*liars, *[value] * (len(liars) + 1)]
     outcome = decide(voters, collation="AGREEMENT", history=rule)
     assert outcome.output == value
@@ -125,12 +127,12 @@ def test_fewer_than_half_do_not_win_against_equal_values(liars: list[float], val
         ([None, None], {"quorum": "UNTIL", "quorum_percentage": 0}, False),
     ],
 )
-def test_quorum(values: list[float | None], fields: dict[str, object], reached: bool) -> None:
+def test_vdx_voter_quorum(values: list[float | None], fields: dict[str, object], reached: bool) -> None:
     outcome = decide(values, **fields)
     assert (outcome.output is not None, outcome.reason) == (reached, "decided" if reached else "quorum")
 
 
-def test_without_a_quorum_nobody_gains_or_loses_anything() -> None:
+def test_vdx_voter_without_a_quorum_nobody_gains_or_loses_anything() -> None:
     before = (Standing(1, 2), Standing(2, 2), Standing(2, 3))
     assert decide([1.0, None, None], before, history="STANDARD").history == before
 
@@ -151,19 +153,21 @@ def test_without_a_quorum_nobody_gains_or_loses_anything() -> None:
         ([1e308, 1e308, -1e308], "OUTSIDE_SIGMA", 1, {2}),
     ],
 )
-def test_exclusion(values: list[float | None], exclusion: str, threshold: float, out: set[int]) -> None:
+def test_vdx_voter_exclusion(
+    values: list[float | None], exclusion: str, threshold: float, out: set[int]
+) -> None:
     outcome = decide(values, exclusion=exclusion, exclusion_threshold=threshold)
     assert outcome.excluded == out
     assert all(outcome.weights[each] == 0 for each in out)
 
 
-def test_who_was_excluded_is_judged_all_the_same() -> None:
+def test_vdx_voter_who_was_excluded_is_judged_all_the_same() -> None:
     outcome = decide([10.0, 10.0, 50.0], history="STANDARD", exclusion="FURTHEST", exclusion_threshold=1)
     assert [each.successes for each in outcome.history] == [1, 1, 0]
     assert [each.rounds for each in outcome.history] == [1, 1, 1]
 
 
-def test_bootstrapping_takes_the_first_vote_from_the_largest_group_only() -> None:
+def test_vdx_voter_bootstrapping_takes_the_first_vote_from_the_largest_group_only() -> None:
     fields: dict[str, Any] = {"history": "STANDARD", "bootstrapping": True}
     first = decide([10.0, 10.2, 30.0, 50.0], **fields)
     assert first.output == pytest.approx(10.1)
@@ -171,7 +175,7 @@ def test_bootstrapping_takes_the_first_vote_from_the_largest_group_only() -> Non
     assert decide([10.0, 10.2, 30.0, 50.0], first.history, **fields).reason == "decided"
 
 
-def test_the_groups_are_the_same_in_whatever_order() -> None:
+def test_vdx_voter_groups_are_the_same_in_whatever_order() -> None:
     orders = permutations([1.0, 0.97, 0.93, 0.9])
     assert {decide(list(each), bootstrapping=True).output for each in orders} == {0.95}
 
@@ -179,29 +183,29 @@ def test_the_groups_are_the_same_in_whatever_order() -> None:
 # --- history ----------------------------------------------------------------------------------------------
 
 
-def test_who_joined_late_is_eliminated_for_failing_and_not_for_having_voted_less() -> None:
+def test_vdx_voter_who_joined_late_is_eliminated_for_failing_and_not_for_having_voted_less() -> None:
     history = (Standing(90, 100), Standing(95, 100), Standing(10, 10), Standing())
     outcome = decide([1.0, 1.0, 1.0, 1.0], history, history="MODULE_ELIMINATION")
     assert [weight > 0 for weight in outcome.weights] == [False, True, True, True]
 
 
-def test_hybrid_with_one_voter() -> None:
+def test_vdx_voter_hybrid_with_one_voter() -> None:
     first = decide([5.0], history="HYBRID")
     assert decide([5.0], first.history, history="HYBRID").output == 5
 
 
-def test_hybrid_without_weights_of_the_vote_before_goes_by_the_vote_at_hand() -> None:
+def test_vdx_voter_hybrid_without_weights_of_the_vote_before_goes_by_the_vote_at_hand() -> None:
     history = (Standing(9, 10), Standing(9, 10), Standing(9, 10))
     outcome = decide([10.0, 10.0, 20.0], history, history="HYBRID")
     assert list(outcome.weights) == [0.5, 0.5, 0]
     assert outcome.output == 10
 
 
-def test_shares_multiply_the_weights() -> None:
+def test_vdx_voter_shares_multiply_the_weights() -> None:
     assert Voter(of(), (1.0, 3.0)).decide([0.0, 4.0]).output == 3
 
 
-def test_lengths_that_differ_are_an_error() -> None:
+def test_vdx_voter_lengths_that_differ_are_an_error() -> None:
     with pytest.raises(ValueError, match="history of 1"):
         decide([1.0, 2.0], (Standing(),))
     with pytest.raises(ValueError, match="shares of 1"):
@@ -222,7 +226,7 @@ def test_lengths_that_differ_are_an_error() -> None:
         ([2.0, 2.0, 8.0, 8.0, 9.0], 8.0),  # equally many: the more central
     ],
 )
-def test_agreement(values: list[float | None], output: float) -> None:
+def test_vdx_voter_agreement(values: list[float | None], output: float) -> None:
     assert decide(values, collation="AGREEMENT").output == output
 
 
@@ -231,7 +235,7 @@ NEAR = st.sampled_from([-10.0, -10.4, 0.0, 1.0, 1.04, 1.08, 1.2, 9.0, 9.4, 9.8, 
 
 @unhurried
 @given(st.lists(NEAR, min_size=2, max_size=6))
-def test_agreement_without_history_is_the_plain_vote_on_numbers(values: list[float]) -> None:
+def test_vdx_voter_agreement_without_history_is_the_plain_vote_on_numbers(values: list[float]) -> None:
     assert decide(values, collation="AGREEMENT").output == decide_numbers(values, 0.05).value
 
 
@@ -243,7 +247,7 @@ def say(values: Sequence[str | None], before: History = (), /, **fields: Any) ->
 
 
 @pytest.mark.parametrize("rule", ["NONE", "STANDARD", "MODULE_ELIMINATION", "HYBRID"])
-def test_texts_from_the_first_round_on(rule: str) -> None:
+def test_vdx_voter_texts_from_the_first_round_on(rule: str) -> None:
     history: History = ()
     for _ in range(4):
         outcome = say(["a", "a", "b"], history, history=rule)
@@ -253,7 +257,7 @@ def test_texts_from_the_first_round_on(rule: str) -> None:
     assert [each.successes for each in history] == ([4, 4, 0] if rule != "NONE" else [0, 0, 0])
 
 
-def test_texts_of_equal_weight_tie_and_history_settles_it() -> None:
+def test_vdx_voter_texts_of_equal_weight_tie_and_history_settles_it() -> None:
     assert say(["a", "b"], history="STANDARD").reason == "tie"
     known = (Standing(1, 2), Standing(2, 2))
     assert say(["a", "b"], known, history="STANDARD").output == "b"
@@ -266,7 +270,7 @@ def test_texts_of_equal_weight_tie_and_history_settles_it() -> None:
     st.randoms(),
     st.sampled_from(["NONE", "HYBRID"]),
 )
-def test_texts_in_whatever_order(texts: list[str], random: Random, rule: str) -> None:
+def test_vdx_voter_texts_in_whatever_order(texts: list[str], random: Random, rule: str) -> None:
     shuffled = texts.copy()
     random.shuffle(shuffled)
     assert say(texts, history=rule).output == say(shuffled, history=rule).output
@@ -275,7 +279,7 @@ def test_texts_in_whatever_order(texts: list[str], random: Random, rule: str) ->
 # --- columns ----------------------------------------------------------------------------------------------
 
 
-def test_a_column_tells_which_nodes_gave_the_value_and_marks_what_nobody_gave() -> None:
+def test_vdx_voter_column_shows_which_nodes_gave_the_value_and_marks_what_nobody_gave() -> None:
     columns: dict[str, list[float | None]] = {
         "c": [1.0, 5.0, None],
         "a": [1.0, 7.0, None],
@@ -291,7 +295,7 @@ def test_a_column_tells_which_nodes_gave_the_value_and_marks_what_nobody_gave() 
     assert [each.observed for each in nearest] == [("a", "c"), ("b",), ()]
 
 
-def test_a_column_is_judged_by_the_standings_before_the_round() -> None:
+def test_vdx_voter_column_is_judged_by_the_standings_before_the_round() -> None:
     standings = {"a": Standing(0, 5), "b": Standing(5, 5)}
     columns = {"a": [1.0, 1.0], "b": [2.0, 2.0]}
     assert [each.value for each in vote_column(columns, of(history="STANDARD"), standings)] == [2, 2]
@@ -299,5 +303,5 @@ def test_a_column_is_judged_by_the_standings_before_the_round() -> None:
     assert texts[0].observed == ("b",)
 
 
-def test_the_weights_of_the_definition_count_in_columns() -> None:
+def test_vdx_voter_weights_of_the_definition_count_in_columns() -> None:
     assert vote_column({"a": [0.0], "b": [4.0]}, of(weights={"b": 3}))[0].value == 3

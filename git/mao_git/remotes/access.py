@@ -54,7 +54,7 @@ def usable_keys(folder: Path | None) -> list[Path]:
     """The private keys that can be used, best first. Blocks."""
     if folder is None:
         return []
-    paths = [folder / name for name in KEY_NAMES if _is_there(folder / name)]
+    paths = [folder / name for name in KEY_NAMES if _exists(folder / name)]
     return [path for path in paths if (fault := key_fault(path)) is None or fault.usable]
 
 
@@ -64,11 +64,11 @@ def key_faults(folder: Path | None) -> list[KeyFault]:
         return []
     if fault := _folder_fault(folder):
         return [fault]
-    found = [key_fault(folder / name) for name in KEY_NAMES if _is_there(folder / name)]
+    found = [key_fault(folder / name) for name in KEY_NAMES if _exists(folder / name)]
     return [fault for fault in (*found, _known_hosts_fault(folder / "known_hosts")) if fault is not None]
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether there is a file of this name, or a link that was meant to lead to one.
 
     Under compose each name is a link into the host's folder, so that a key is found once it is put there.
@@ -235,7 +235,7 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
         if b"\0" in path.read_bytes():
             return KeyFault(name, NO_TEXT, f"Write it again: ssh-keyscan HOST | iconv -t utf-8 > {name}")
     except FileNotFoundError:
-        if not path.is_symlink() or not _is_there(path):
+        if not path.is_symlink() or not _exists(path):
             return None  # reported with the first host that is not in it
         return KeyFault(name, "it is a broken symbolic link", "Put the file itself there.")
     except IsADirectoryError:

@@ -66,7 +66,7 @@ _KEY_UNREAD = re.compile(r"unable to (?:extract public key from|open|read) priva
 Refusal = MaoError | RemoteMoved
 
 
-def refusal_of(url: str, branch: str, reason: str, message: str = "") -> Refusal:
+def branch_refusal(url: str, branch: str, reason: str, message: str = "") -> Refusal:
     """What a server's reason for refusing a branch means: a lost race, a name that is taken, or a refusal
     proper.
 
@@ -101,7 +101,7 @@ def not_stored(url: str, message: str) -> RemoteUnavailable:
     )
 
 
-def no_room_there(url: str, message: str) -> RemoteUnavailable:
+def remote_full(url: str, message: str) -> RemoteUnavailable:
     """The server's disk is full."""
     return RemoteUnavailable(
         f"The remote {url} has no room: {message}.",
@@ -111,7 +111,7 @@ def no_room_there(url: str, message: str) -> RemoteUnavailable:
     )
 
 
-def refusal_of_all(url: str, message: str) -> MaoError | None:
+def push_refusal(url: str, message: str) -> MaoError | None:
     """What a server's error in place of an answer to a push means, if it is that it takes none."""
     if "unpacking the sent packfile failed" in message:
         return not_stored(url, message)
@@ -137,18 +137,18 @@ def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
 
 
 @contextmanager
-def translated(url: str, *, writes_there: bool = False) -> Iterator[None]:
-    """Raises `to_error` in place of pygit2's errors of a network operation on `url`; RemoteMoved and MaoError
-    pass.
+def network_errors(url: str, *, writes_there: bool = False) -> Iterator[None]:
+    """Raises `network_error` in place of pygit2's errors of a network operation on `url`; RemoteMoved and
+    MaoError pass.
 
     `writes_there`: the remote writes in the block, as in a push, so that a full disk is the remote's.
     """
     try:
         yield
     except pygit2.GitError as error:
-        found = to_error(error, url, writes_there=writes_there)
+        found = network_error(error, url, writes_there=writes_there)
         if isinstance(found, RemoteMoved) and not writes_there:  # not a lost race: a lock of ours
-            found = away(url, str(found))
+            found = no_answer(url, str(found))
         raise found from error
 
 
@@ -161,7 +161,7 @@ def at_remote(url: str, path: Path) -> Iterator[None]:
     try:
         yield
     except RAW_ERRORS as error:
-        raise remote_trouble(error, url, path) from error
+        raise local_remote_error(error, url, path) from error
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
             if is_full(error):
                 raise disk_full(f"there was no room while fetching from {url}") from error
             raise
-        raise remote_trouble(error, url, path) from error
+        raise local_remote_error(error, url, path) from error
 
 
 def _is_ours(error: Exception, path: Path, own: Path) -> bool:
@@ -196,7 +196,7 @@ def _has_words(error: BaseException) -> bool:
     return str(error) not in ("", "no error")
 
 
-def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
+def local_remote_error(error: Exception, url: str, path: Path) -> MaoError:
     """The exception for a remote on this machine that failed."""
     number, message = errno_of(error), stable_text(str(error).strip().rstrip("."))
     if kind := unsupported_error(message, url, path):
@@ -234,12 +234,12 @@ def _is_nearly_full(path: Path) -> bool:
     return status.f_bavail * status.f_frsize < NEARLY_FULL or (status.f_files > 0 and status.f_favail == 0)
 
 
-def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) -> MaoError | RemoteMoved:
+def network_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) -> MaoError | RemoteMoved:
     """The exception for a failed network operation on `url`."""
     message = str(error).strip().rstrip(".")
     if is_full(error):
         return (
-            no_room_there(url, message)
+            remote_full(url, message)
             if writes_there
             else disk_full(f"no room was left while talking to {url}")
         )
@@ -255,16 +255,16 @@ def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) ->
         )
     if isinstance(error, pygit2.AuthError) or _REFUSED.search(message):
         return auth_failed(url, message)
-    if writes_there and (refusal := refusal_of_all(url, message)):
+    if writes_there and (refusal := push_refusal(url, message)):
         return refusal
     if MOVED.search(message):
         return RemoteMoved(message)
     if _ABSENT.search(message):
         return unreachable(url, message)
-    return away(url, message)
+    return no_answer(url, message)
 
 
-def away(url: str, why: str) -> RemoteUnavailable:
+def no_answer(url: str, why: str) -> RemoteUnavailable:
     """The remote does not answer, or not as git does, for a reason that may be temporary."""
     return RemoteUnavailable(
         f"The remote {url} does not answer: {why}.",

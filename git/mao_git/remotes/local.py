@@ -7,7 +7,7 @@ under its lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +55,13 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
         if refused:
             break
         wanted[name] = new
-    for commit in _missing_commits(repo, there, list(wanted.values())):
+    missing = repo.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)  # at the remote; parents first
+    for tip in wanted.values():
+        missing.push(tip)
+    for target in there:
+        if target in repo.git:
+            missing.hide(target)
+    for commit in missing:
         check_object(repo, str(commit.tree_id))
         parent = commit.parents[0].tree if commit.parents else None  # what it has is at the remote already
         copy = _Copy(repo, remote, at)
@@ -121,17 +127,6 @@ def _refusal(repo: Repository, name: str, new: str, old: str | None, names: list
     if old != new and (old not in repo.git or not repo.git.descendant_of(new, old)):
         return RemoteMoved(f"{name} has commits that are not here")
     return None
-
-
-def _missing_commits(repo: Repository, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
-    """Commits that no reference of the remote leads to, parents first."""
-    walker = repo.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
-    for tip in tips:
-        walker.push(tip)
-    for target in there:
-        if target in repo.git:
-            walker.hide(target)
-    yield from walker
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,11 @@ from .errors import (
     Refusal,
     at_remote,
     auth_failed,
+    branch_refusal,
     from_remote,
+    network_error,
+    network_errors,
     no_key,
-    refusal_of,
-    to_error,
-    translated,
 )
 from .git_lfs import push_content
 from .local import local_branches, local_default, push_local
@@ -129,7 +129,7 @@ def _remote(repo: Repository, url: str) -> pygit2.Remote:
 
 
 def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
-    """Fetches all branches of the remote. Raises what `errors.to_error` returns.
+    """Fetches all branches of the remote. Raises what `errors.network_error` returns.
 
     `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
     machine always gives all.
@@ -151,9 +151,9 @@ def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
         _fetch_over_network(repo, access, depth)
     except pygit2.GitError as error:
         if not _NAME_CONFLICT.search(str(error)):
-            raise to_error(error, repo.url) from error
+            raise network_error(error, repo.url) from error
         forget_remote(repo, ls_remote(repo, repo.url, access))
-        with translated(repo.url):
+        with network_errors(repo.url):
             _fetch_over_network(repo, access, depth)
 
 
@@ -190,13 +190,13 @@ def check_pushable(repo: Repository, access: RemoteAccess) -> None:
 
 
 def ls_remote(repo: Repository, url: str, access: RemoteAccess) -> dict[str, str]:
-    """Names and tips of the branches at any remote. Raises what `errors.to_error` returns."""
+    """Names and tips of the branches at any remote. Raises what `errors.network_error` returns."""
     check_url(url)
     path = access.local(url)
     if path is not None:
         with at_remote(url, path):
             return local_branches(path)
-    with translated(url):
+    with network_errors(url):
         remote = _remote(repo, url)
         heads = remote.list_heads(callbacks=_RemoteCallbacks(url, access))
     return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
@@ -209,7 +209,7 @@ def default_branch(repo: Repository, access: RemoteAccess) -> str | None:
     if path is not None:
         with at_remote(repo.url, path):
             return local_default(path)
-    with translated(repo.url):
+    with network_errors(repo.url):
         heads = _remote(repo, repo.url).list_heads(callbacks=_RemoteCallbacks(repo.url, access))
     known = {head.name: str(head.oid) for head in heads}
     named = next((head.symref_target for head in heads if head.name == "HEAD"), None)
@@ -223,7 +223,7 @@ def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> No
 
     Of several, those before a refused one are pushed and recorded; those after it may be built upon it, and
     wait. Raises RemoteMoved when the remote has commits that ours lacks, Forbidden (`push-refused`), Conflict
-    (`branch-name-taken`), and what `errors.to_error` returns.
+    (`branch-name-taken`), and what `errors.network_error` returns.
     """
     check_url(repo.url)
     push_content(repo, access)
@@ -260,7 +260,7 @@ def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess)
     callbacks = _RemoteCallbacks(repo.url, access)
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
     try:
-        with translated(repo.url, writes_there=True):
+        with network_errors(repo.url, writes_there=True):
             _remote(repo, repo.url).push(specs, callbacks=callbacks)
     except MaoError as error:
         if error.code not in NOT_TAKEN:
@@ -268,7 +268,7 @@ def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess)
         error.detail += callbacks.message()
         return dict.fromkeys(branches, error)
     return {
-        name: refusal_of(repo.url, name, callbacks.refused[HEADS + name], callbacks.message())
+        name: branch_refusal(repo.url, name, callbacks.refused[HEADS + name], callbacks.message())
         for name in branches
         if HEADS + name in callbacks.refused
     }

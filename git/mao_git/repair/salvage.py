@@ -74,7 +74,7 @@ class _Salvage:
         if unsure or not whole:
             chain = self._with_others(chain)
         theirs = find_tip(self._repo, self._branch, remote=True)
-        held = self._held(find_tip(self._repo, self._branch) or theirs)
+        held = self._held_keys(find_tip(self._repo, self._branch) or theirs)
         wanted = [commit for commit in chain if self._key_of(commit.message) not in held]
         if whole and not unsure and len(wanted) == len(chain):
             self._copy_all(wanted)
@@ -110,7 +110,7 @@ class _Salvage:
             ordered |= {ancestor.id: ancestor for ancestor in reversed(line)}
         return [*ordered.values(), *chain]
 
-    def _held(self, tip: str | None) -> set[str | None]:
+    def _held_keys(self, tip: str | None) -> set[str | None]:
         """What the commits of the new clone's branch hold; reads all of them."""
         if tip is None:
             return set()
@@ -124,7 +124,7 @@ class _Salvage:
             try:
                 self._copy(commit)
             except ObjectUnreadable as error:
-                self._lose(commit, str(error))
+                self._mark_lost(commit, str(error))
                 self._rebuild(chain[place + 1 :])
                 return
             self._move(commit.id)
@@ -132,13 +132,13 @@ class _Salvage:
     def _rebuild(self, commits: list[RawCommit]) -> None:
         for commit in commits:
             try:
-                self._make(commit)
+                self._rebuild_one(commit)
             except ObjectUnreadable as error:
-                self._lose(commit, str(error))
+                self._mark_lost(commit, str(error))
             except MergeConflict as conflict:
-                self._lose(commit, f"it conflicts with what the branch has now in {conflict}")
+                self._mark_lost(commit, f"it conflicts with what the branch has now in {conflict}")
 
-    def _make(self, commit: RawCommit) -> None:
+    def _rebuild_one(self, commit: RawCommit) -> None:
         """A copy on top of the branch, with what it changed against its parent."""
         self._copy_tree(commit.tree)
         before = self._readable_tree_before(commit)
@@ -175,7 +175,7 @@ class _Salvage:
         self._repo.git.references.create(HEADS + self._branch, commit, force=True)
         self.done.kept.append(commit)
 
-    def _lose(self, commit: RawCommit, why: str) -> None:
+    def _mark_lost(self, commit: RawCommit, why: str) -> None:
         what = self._key_of(commit.message)
         self.done.lost[commit.id] = f"{why} ({what})" if what else why
 

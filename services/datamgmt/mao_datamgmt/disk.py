@@ -1,7 +1,4 @@
-"""The room where this node writes, and who signs its commits, as `GET /storage` shows it.
-
-The room where this node writes, and who signs its commits, as `GET /status` tells it.
-"""
+"""The room where this node writes, and who signs its commits, as `GET /storage` shows it."""
 
 from __future__ import annotations
 

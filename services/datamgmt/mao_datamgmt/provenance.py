@@ -122,10 +122,10 @@ class Digests:
         `touched`: paths of files that the tool wrote, also those that have the same content again.
         """
         listed = touched if len(touched) <= MAX_LISTED_FILES else frozenset[str]()
-        found = {path: self._of(path) for path in listed | changed.files.keys()}
+        found = {path: self._digest_at(path) for path in listed | changed.files.keys()}
         return WrittenFiles({path: file for path, file in found.items() if file is not None}, changed.removed)
 
-    def _of(self, path: str) -> OutputFile | None:
+    def _digest_at(self, path: str) -> OutputFile | None:
         reader = self._readers.get(path)
         if reader is None:
             return self._links.get(path)
@@ -146,11 +146,11 @@ def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
 def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:
     """The whole message of the commit that holds a step's output. `versions`: of programs that made it."""
     subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
-    enclosed = enclose(subject, run_record(run, step, written, versions))
+    enclosed = embed_record(subject, run_record(run, step, written, versions))
     return f"{enclosed}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
 
 
-def enclose(subject: str, record: Mapping[str, Any]) -> str:
+def embed_record(subject: str, record: Mapping[str, Any]) -> str:
     """A message with a record that `read_step_record` finds again."""
     return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
 

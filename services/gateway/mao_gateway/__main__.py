@@ -1,4 +1,4 @@
-"""`python -m mao_gateway`: serves the node; `--new-token NAME` makes a token for the tokens file."""
+"""`python -m mao_gateway`: serves the node; `--new-token NAME` creates a token for the tokens file."""
 
 from __future__ import annotations
 

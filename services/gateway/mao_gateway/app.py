@@ -1,9 +1,4 @@
-"""The composition root: settings in, a FastAPI app out.
-
-Headers that every answer of the gateway carries, since browsers open it.
-
-The gateway's composition root.
-"""
+"""The gateway's composition root."""
 
 from __future__ import annotations
 
@@ -29,6 +24,9 @@ from .routes import Gateway, own_routers
 from .settings import GatewaySettings
 from .status import node_conditions, readiness_probe, watch_services
 
+DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
+OPEN_DETAIL = "Every user and program of this machine can control the node, and so become root on it."
+OPEN_STEP = "Unset MAO_OPEN_TO_LOCAL_USERS, name the users in MAO_LOCAL_USERS, and restart the node."
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -38,7 +36,7 @@ _HEADERS = {
 
 
 class SafeHeaders:
-    """ASGI middleware; does not overwrite what an answer says itself."""
+    """ASGI middleware: headers for browsers, unless an answer has set them itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -54,13 +52,6 @@ class SafeHeaders:
         await self.app(scope, receive, with_headers)
 
 
-_OPEN = "Every user and program of this machine can steer the node, and so become root on it."
-
-_CLOSE = "Unset MAO_OPEN_TO_LOCAL_USERS and name those who may in MAO_LOCAL_USERS; then start the node again."
-
-DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
-
-
 def make_app(
     settings: GatewaySettings,
     *,
@@ -68,23 +59,23 @@ def make_app(
     transports: Mapping[str, AsyncTransport] | None = None,
     callers: CallerCheck | None = None,
 ) -> FastAPI:
-    """The gateway; raises InvalidInput when it must not start (see `auth.policy_from`).
+    """Raises InvalidInput if the gateway must not start (see `auth.policy_from`).
 
     Args:
-        store: the node's; opened from the settings (and closed at the end) when not given.
+        store: the node's own; opened from the settings, and closed at the end, if not given.
         transports: service → httpx transport, for tests.
         callers: in place of asking the kernel, for tests without a connection.
     """
     policy = policy_from(settings)
-    everybody = policy.users is None and not policy.tokens
+    open_to_all = policy.users is None and not policy.tokens
 
     async def start(service: Service) -> None:
         proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
         service.stack.push_async_callback(proxy.close)
         openapi = CombinedOpenApi(proxy, SERVICES)
         service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi)
-        if everybody:
-            service.conditions.report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
+        if open_to_all:
+            service.conditions.report("open-to-local-users", detail=OPEN_DETAIL, next_step=OPEN_STEP)
         for name in SERVICES:
             service.needs(name, readiness_probe(proxy, name, service.conditions))
         service.run(watch_services(proxy, SERVICES, service.conditions))

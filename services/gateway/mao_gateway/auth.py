@@ -1,16 +1,16 @@
-"""Tokens: kept as digests in a file, one `name:sha256` a line; compared in constant time.
+"""Who is admitted: pure decisions, the tokens, and the middleware that applies them.
 
-Who is let in. Pure decisions; `AuthMiddleware` at the end applies them.
+A gateway that is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS`
+need no token, since the kernel says who calls (`callers`); all others do. The web has to be kept out as well:
+a page in the operator's browser that posts to localhost, or whose name resolves to it (DNS rebinding). So
+Host must be a loopback name or an allowed one, Origin must be the page's own, and what the browser itself
+marks as cross-site is refused, except for following a link.
 
-The gateway is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS` need
-no token, since the kernel says who calls (`callers`); all others do. What has to be kept out as well is the
-web: a page in the operator's browser that posts to localhost, or whose name is made to resolve to it (DNS
-rebinding). So Host must be a loopback name or an allowed one, Origin must be the page's own, and what
-the browser itself marks as coming from another site is refused, but for following a link.
+A gateway that is reached by any other address, or has a tokens file: a token is needed, as bearer or, for
+browsers, as the password of basic authentication. The rules for Origin apply as well, since browsers send
+basic authentication by themselves. Without a tokens file such a gateway does not start.
 
-The gateway is reached by any other address, or a tokens file is set: a token is needed, as bearer or,
-for browsers, as the password of basic authentication. The rules for Origin hold as well, since browsers
-send basic authentication by themselves. Without a tokens file such a gateway does not start.
+Tokens are kept as digests in a file, one `name:sha256` a line, and compared in constant time.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ from .callers import CallerCheck, LocalCallers
 from .settings import GatewaySettings
 
 log = get_logger(__name__)
-
-_LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
-
-HOW_TO_MAKE_ONE = "Make a token with: python -m mao_gateway --new-token NAME"
+_TOKEN_LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
+HOW_TO_CREATE_ONE = "Create a token with: python -m mao_gateway --new-token NAME"
+_UNKNOWN_CALLER = (
+    "Without a token this node answers root, the user who runs it and those in MAO_LOCAL_USERS; "
+    "this call is not known to be one of theirs."
+)
 
 
 def token_digest(token: str) -> str:
@@ -52,16 +54,16 @@ def token_digest(token: str) -> str:
 
 
 def new_token(name: str) -> tuple[str, str]:
-    """A fresh token and the file's line for it. 256 random bits need no slow hash."""
+    """A new token and its line of the tokens file. 256 random bits need no slow hash."""
     token = f"mao_{secrets.token_urlsafe(32)}"
     return token, f"{name}:{token_digest(token)}"
 
 
 def load_or_create_token(path: Path) -> str | None:
-    """The token in the file, which is made for nobody but our user to read where it is absent.
+    """The gateway's own token, for calls on loopback whose user needs one; `maoctl` finds the file by itself.
 
-    It is for calls on loopback of which the kernel does not tell that they need none; `maoctl` finds the file
-    by itself. None where there is none and none can be made: then such calls are refused.
+    The file is created, readable by our user alone, if it does not exist or others may read it. None if that
+    is impossible: then such calls are refused.
     """
     try:
         return _load_token(path) or _create_token(path)
@@ -71,7 +73,7 @@ def load_or_create_token(path: Path) -> str | None:
 
 
 def _load_token(path: Path) -> str | None:
-    """None for a file that is absent, empty, or may be read by others: its token is no secret any more."""
+    """None for a file that does not exist, is empty, or may be read by others."""
     try:
         with path.open(encoding="utf-8") as file:
             private = os.fstat(file.fileno()).st_mode & 0o077 == 0
@@ -82,21 +84,21 @@ def _load_token(path: Path) -> str | None:
 
 def _create_token(path: Path) -> str:
     token = f"mao_{secrets.token_urlsafe(32)}"
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"{token}\n")
-    beside.replace(path)
+    new.replace(path)
     return token
 
 
 def read_tokens(path: Path) -> dict[str, str]:
-    """Name → digest. Raises InvalidInput (`tokens-invalid`) with the line that is wrong."""
+    """Name → digest. Raises InvalidInput (`tokens-invalid`) that names the invalid line."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except PermissionError as error:
         raise InvalidInput(
-            f"The tokens file {path} cannot be read by user {os.geteuid()}, as whom the gateway runs.",
+            f"The tokens file {path} cannot be read by user {os.geteuid()}, which the gateway runs as.",
             code="tokens-invalid",
             next=f"sudo chown {os.geteuid()} {path} (under compose in MAO_TOKENS_DIR), its folder too.",
         ) from error
@@ -107,7 +109,7 @@ def read_tokens(path: Path) -> dict[str, str]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        match = _LINE.fullmatch(text)
+        match = _TOKEN_LINE.fullmatch(text)
         if match is None:
             raise _tokens_invalid(f"Line {number} of the tokens file {path} is not name:sha256.")
         tokens[match[1]] = match[2]
@@ -117,29 +119,28 @@ def read_tokens(path: Path) -> dict[str, str]:
 
 
 def token_owner(tokens: Mapping[str, str], token: str) -> str | None:
-    """Whose token it is; every digest is compared, so that time tells nothing."""
+    """The name of the token; every digest is compared, so that timing reveals nothing."""
     sent = token_digest(token)
     found = [name for name, kept in tokens.items() if hmac.compare_digest(kept, sent)]
     return found[0] if found else None
 
 
 def _tokens_invalid(detail: str) -> InvalidInput:
-    return InvalidInput(detail, code="tokens-invalid", next=HOW_TO_MAKE_ONE)
-
-
-_NOT_KNOWN = (
-    "Without a token this node answers root, the user who runs it and those in MAO_LOCAL_USERS; "
-    "this call is not known to be one of theirs."
-)
+    return InvalidInput(detail, code="tokens-invalid", next=HOW_TO_CREATE_ONE)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """`tokens`: name → digest, of which everybody needs one; empty on a gateway that is reached by loopback.
+    """Who needs which token, and by which host names the gateway may be called.
 
-    `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
-    `sees_processes`: whether the gateway sees those of the machine. `token_file`: see `tokens.own_token`.
-    `token_shown`: a command that prints that token. `supervisor`: see `Callers`.
+    Args:
+        tokens: name → digest, of which every caller needs one; empty on a gateway reached by loopback.
+        port: that the gateway listens on.
+        users: uids that need no token on loopback; None: all of them.
+        sees_processes: whether the gateway sees the processes of the machine.
+        supervisor: see `LocalCallers`.
+        token_file: see `load_or_create_token`.
+        token_shown: a command that prints the token in that file.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -152,21 +153,23 @@ class AccessPolicy:
     token_shown: str | None = None
 
 
-def _allow(policy: AccessPolicy, headers: Headers) -> str:
-    """What to do about a name; the port is the one at which the caller has got here."""
-    at = called_port(headers) or policy.port
-    return f"Call it by a loopback name, such as http://127.0.0.1:{at}, or add the name to MAO_ALLOWED_HOSTS."
+def _host_step(policy: AccessPolicy, headers: Headers) -> str:
+    """What to do about a refused host name; the port is the one that the caller has used."""
+    port = called_port(headers) or policy.port
+    return (
+        f"Call it by a loopback name, such as http://127.0.0.1:{port}, or add the name to MAO_ALLOWED_HOSTS."
+    )
 
 
 def policy_from(settings: GatewaySettings) -> AccessPolicy:
-    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`): it must not start."""
+    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`): do not start then."""
     if settings.tokens_file is not None:
         return AccessPolicy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
     if not is_loopback(settings.address):
         raise InvalidInput(
             f"The gateway would be reachable at {settings.address} by anybody, without a token.",
             code="tokens-needed",
-            next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_MAKE_ONE}",
+            next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_CREATE_ONE}",
         )
     users = allowed_users(settings.local_users, settings.owner_of)
     return AccessPolicy(
@@ -181,7 +184,7 @@ def policy_from(settings: GatewaySettings) -> AccessPolicy:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can be meant by the name or address."""
+    """Whether the name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:
@@ -191,25 +194,25 @@ def is_loopback(host: str) -> bool:
 
 
 def check_request(policy: AccessPolicy, method: str, headers: Headers) -> MaoError | None:
-    """Why the request is refused, whoever calls, or None; on loopback `check_local` comes after it."""
+    """Why the request is refused, whoever calls, or None; on loopback `check_local` follows. Pure."""
     refusal = None if policy.tokens else check_host(policy, headers)
-    refusal = refusal or check_origin(method, headers, policy.hosts, _allow(policy, headers))
+    refusal = refusal or check_origin(method, headers, policy.hosts, _host_step(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
 
 
 def check_host(policy: AccessPolicy, headers: Headers) -> MaoError | None:
-    """0.0.0.0 is allowed because the seed's own curl calls name it; browsers are stopped by Origin."""
+    """0.0.0.0 is allowed since the seed's curl calls use it; browsers are stopped by Origin."""
     name = called_host(headers)
     if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
         return None
-    return host_not_allowed(name, _allow(policy, headers))
+    return host_not_allowed(name, _host_step(policy, headers))
 
 
 def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
     token = sent_token(headers)
     if token is None:
         return Unauthorized(
-            "This node wants a token.",
+            "This node requires a token.",
             next="Put the token into MAO_TOKEN, or the path of a file that holds it into MAO_TOKEN_FILE.",
         )
     if token_owner(policy.tokens, token) is None:
@@ -222,20 +225,17 @@ def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
 
 
 def check_local(policy: AccessPolicy, token: str | None, headers: Headers) -> MaoError | None:
-    """For a caller on loopback who is not known to be one of those let in. `token`: the gateway's own."""
+    """For a caller on loopback who is not one of the admitted users. `token`: the gateway's own."""
     sent = sent_token(headers)
     if token is not None and sent is not None and hmac.compare_digest(token.encode(), sent.encode()):
         return None
+    where = f"printed by '{policy.token_shown}'" if policy.token_shown else f"the one in {policy.token_file}"
     return Unauthorized(
-        _NOT_KNOWN if sent is None else "The token is not this node's.",
+        _UNKNOWN_CALLER if sent is None else "The token is not this node's.",
         code="not-a-local-user" if sent is None else "token-unknown",
         next="Ask the node's operator to name you in MAO_LOCAL_USERS, or for a token to put into MAO_TOKEN"
-        + (f" ({_where(policy)})." if token is not None else "."),
+        + (f" ({where})." if token is not None else "."),
     )
-
-
-def _where(policy: AccessPolicy) -> str:
-    return f"printed by '{policy.token_shown}'" if policy.token_shown else f"the one in {policy.token_file}"
 
 
 def sent_token(headers: Headers) -> str | None:
@@ -252,7 +252,7 @@ def sent_token(headers: Headers) -> str | None:
 
 
 class AuthMiddleware:
-    """ASGI middleware; answers refusals as problem documents."""
+    """ASGI middleware; answers refusals with problem documents."""
 
     def __init__(self, app: ASGIApp, *, policy: AccessPolicy, callers: CallerCheck | None = None) -> None:
         self.app = app
@@ -282,7 +282,7 @@ class AuthMiddleware:
 
     async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
         refusal = check_request(self.policy, scope["method"], headers)
-        everybody = self.policy.tokens or self.policy.users is None  # or `decide` has asked for a token
-        if refusal is not None or everybody or await self._callers.let_in(scope):
+        unrestricted = self.policy.tokens or self.policy.users is None  # tokens: `check_request` has decided
+        if refusal is not None or unrestricted or await self._callers.admits(scope):
             return refusal
         return check_local(self.policy, self._token, headers)

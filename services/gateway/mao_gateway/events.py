@@ -1,8 +1,8 @@
 """`GET /events`: changes of the node's runs as server-sent events, from the store's watch.
 
-Events: `begin` (where the stream begins), `run` (the document), `run-removed` (`{"id"}`), and `gone`:
-what lies between Last-Event-ID and now is lost to compaction, list the runs again. The id of an event is
-the store's revision; it is sent with the last event of a revision, so that resuming skips none.
+Events: `begin` (where the stream starts), `run` (the document), `run-removed` (`{"id"}`), `run-unreadable`,
+and `gone`: the changes since Last-Event-ID were compacted, list the runs again. The id of an event is the
+store's revision; only the last event of a revision has one, so that resuming skips none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mao_shared.errors import Compacted, InvalidInput, Unavailable
 from mao_shared.keys import last_part, past_runs_prefix, run_id_of, runs_prefix, runs_root
 from mao_shared.store import Batch, Event, Store
 
-RETRY = 2000  # milliseconds until a browser connects again
-RELIST = "List the runs again with GET /runs; the stream goes on from here."
+RETRY = 2000  # milliseconds after which a browser reconnects
+RELIST_STEP = "List the runs again with GET /runs; the stream continues from here."
 
 
 def parse_last_event_id(sent: str | None) -> int | None:
@@ -27,20 +27,20 @@ def parse_last_event_id(sent: str | None) -> int | None:
         return None
     if not sent.isascii() or not sent.isdigit() or len(sent) > 18:
         raise InvalidInput(
-            f"Last-Event-ID is {sent!r}, which is no id of this stream.",
+            f"invalid Last-Event-ID {sent!r}: not an id of this stream.",
             code="last-event-id-invalid",
-            next="Send the id of the last event that was read, or leave the header out.",
+            next="Send the id of the last event that was read, or omit the header.",
         )
     return int(sent)
 
 
 async def revision_now(store: Store, node: str) -> int:
-    """Where a stream begins that need not resume; raises StoreUnavailable."""
+    """Where a new stream starts. Raises StoreUnavailable."""
     return (await store.list(runs_prefix(node), limit=1)).revision
 
 
 async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Changes with a revision above `after`, for ever; ends when the store goes away."""
+    """Changes with a revision above `after`, until the store does not answer."""
     yield ServerSentEvent(event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RETRY)
     while True:
         try:
@@ -51,52 +51,48 @@ async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[Serv
                         yield event
         except Compacted:
             after = await revision_now(store, node)
-            yield ServerSentEvent(event="gone", id=str(after), raw_data=json.dumps({"next": RELIST}))
+            yield ServerSentEvent(event="gone", id=str(after), raw_data=json.dumps({"next": RELIST_STEP}))
         except Unavailable:
-            return  # the browser connects again by itself
+            return  # the browser reconnects by itself
 
 
 def of_runs(batch: Batch, node: str) -> Batch:
-    """What a batch says of the runs themselves, pure: one that moves into the history is not removed.
+    """The changes of runs in a batch. Pure.
 
-    One that leaves the history otherwise is, under the key that it had.
+    A run that moves into the history is not removed; one that leaves the history is, under its active key.
     """
     live, past = runs_prefix(node), past_runs_prefix(node)
-    written = {(event.revision, _run_of(event.key, node)) for event in batch if event.entry is not None}
-    found: Batch = []
+
+    def run_of(key: str) -> str:
+        return run_id_of(key.removeprefix(past)) if key.startswith(past) else key.removeprefix(live)
+
+    written = {(event.revision, run_of(event.key)) for event in batch if event.entry is not None}
+    changes: Batch = []
     for event in batch:
-        name = _run_of(event.key, node)
         if event.key.startswith(live) and event.entry is not None:
-            found.append(event)
-        elif event.key.startswith((live, past)) and (event.revision, name) not in written:
-            found.append(Event(live + name, event.revision, None))
-    return found
-
-
-def _run_of(key: str, node: str) -> str:
-    past = past_runs_prefix(node)
-    if key.startswith(past):
-        return run_id_of(key.removeprefix(past))
-    return key.removeprefix(runs_prefix(node))
+            changes.append(event)
+        elif event.key.startswith((live, past)) and (event.revision, run_of(event.key)) not in written:
+            changes.append(Event(live + run_of(event.key), event.revision, None))
+    return changes
 
 
 def to_events(batch: Batch) -> list[ServerSentEvent]:
-    """A batch of the store as events."""
-    following = [event.revision for event in batch[1:]] + [0] * bool(batch)
-    return [_to_event(event, event.revision != after) for event, after in zip(batch, following, strict=True)]
+    """The events of a batch. Pure."""
+    last = {event.revision: event for event in batch}
+    return [_to_event(event, ends_revision=last[event.revision] is event) for event in batch]
 
 
-def _to_event(event: Event, ends_revision: bool) -> ServerSentEvent:
+def _to_event(event: Event, *, ends_revision: bool) -> ServerSentEvent:
     revision = str(event.revision) if ends_revision else None
     if event.entry is None:
-        gone = json.dumps({"id": last_part(event.key)})
-        return ServerSentEvent(event="run-removed", id=revision, raw_data=gone)
+        data = json.dumps({"id": last_part(event.key)})
+        return ServerSentEvent(event="run-removed", id=revision, raw_data=data)
     try:
         document = event.entry.value.decode()
         readable = isinstance(json.loads(document), dict)
     except (ValueError, RecursionError):
         document, readable = "", False
-    if not readable:  # one such record must not end the stream of all others
-        told = json.dumps({"id": last_part(event.key), "unreadable": "it is no JSON object"})
-        return ServerSentEvent(event="run-unreadable", id=revision, raw_data=told)
-    return ServerSentEvent(event="run", id=revision, raw_data=document)
+    if readable:
+        return ServerSentEvent(event="run", id=revision, raw_data=document)
+    data = json.dumps({"id": last_part(event.key), "unreadable": "it is no JSON object"})
+    return ServerSentEvent(event="run-unreadable", id=revision, raw_data=data)

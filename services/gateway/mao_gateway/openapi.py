@@ -14,7 +14,7 @@ from mao_shared.errors import PeerUnavailable
 from .proxy import Proxy
 
 Document = dict[str, Any]
-KEEP = 60.0  # seconds that a complete document is good for
+CACHE_TIME = 60.0  # seconds
 FETCH_TIMEOUT = 5.0  # seconds
 _OWN_PATHS = frozenset({"/livez", "/readyz", "/conditions", "/metrics"})
 _REF = "#/components/schemas/"
@@ -23,71 +23,74 @@ _REF = "#/components/schemas/"
 def merge(own: Document, services: Mapping[str, Document]) -> Document:
     """`own` with the paths and schemas of the services.
 
-    A schema whose name stands for something else already becomes `<Service><Name>`.
+    A schema whose name is already taken by a different one becomes `<Service><Name>`. Pure.
     """
     merged = copy.deepcopy(own)
     merged["info"]["title"] = "MAO node"
     schemas = merged.setdefault("components", {}).setdefault("schemas", {})
     for service, document in services.items():
-        theirs = document.get("components", {}).get("schemas", {})
-        renames = clashes(service, theirs, schemas)
-        document = rename(document, renames)
-        schemas.update(document.get("components", {}).get("schemas", {}))
+        document = rename(document, clashes(service, _schemas(document), schemas))
+        schemas.update(_schemas(document))
         for path, item in document.get("paths", {}).items():
             if path not in _OWN_PATHS:
                 merged["paths"].setdefault(path, {}).update(item)
     return merged
 
 
-def clashes(service: str, theirs: Document, taken: Document) -> dict[str, str]:
-    """Old name → new name of the schemas that differ from one of the same name."""
+def _schemas(document: Document) -> Document:
+    schemas: Document = document.get("components", {}).get("schemas", {})
+    return schemas
+
+
+def clashes(service: str, schemas: Document, taken: Document) -> dict[str, str]:
+    """Old name → new name of the schemas that differ from the one of the same name in `taken`."""
     return {
         name: f"{service.capitalize()}{name}"
-        for name, schema in theirs.items()
+        for name, schema in schemas.items()
         if name in taken and taken[name] != schema
     }
 
 
 def rename(document: Document, renames: Mapping[str, str]) -> Document:
-    """The document with schemas under their new names, and all that refers to them."""
+    """The document with renamed schemas, and all references to them."""
     if not renames:
         return document
     references = {_REF + old: _REF + new for old, new in renames.items()}
-    renamed: Document = json.loads(json.dumps(document), object_hook=lambda item: _point(item, references))
-    schemas = renamed.get("components", {}).get("schemas", {})
-    renamed["components"]["schemas"] = {renames.get(name, name): each for name, each in schemas.items()}
+
+    def rename_reference(item: Document) -> Document:
+        target = item.get("$ref")
+        known = isinstance(target, str) and target in references
+        return {**item, "$ref": references[str(target)]} if known else item
+
+    renamed: Document = json.loads(json.dumps(document), object_hook=rename_reference)
+    renamed["components"]["schemas"] = {
+        renames.get(name, name): schema for name, schema in _schemas(renamed).items()
+    }
     return renamed
 
 
-def _point(item: Document, references: Mapping[str, str]) -> Document:
-    target = item.get("$ref")
-    known = isinstance(target, str) and target in references
-    return {**item, "$ref": references[str(target)]} if known else item
-
-
 class CombinedOpenApi:
-    """Fetches and keeps the combined document; what is missing is named in `x-mao-missing`."""
+    """Fetches and caches the combined document; `x-mao-missing` lists services that did not answer."""
 
     def __init__(self, proxy: Proxy, services: tuple[str, ...]) -> None:
         self._proxy = proxy
         self._services = services
-        self._kept: Document | None = None
-        self._until = 0.0
+        self._cached: Document | None = None
+        self._expires_at = 0.0
 
     async def get(self, own: Document) -> Document:
-        if self._kept is not None and time.monotonic() < self._until:
-            return self._kept
-        found = dict(
-            zip(self._services, await asyncio.gather(*map(self._fetch, self._services)), strict=True)
-        )
-        merged = merge(own, {service: each for service, each in found.items() if each is not None})
-        missing = [service for service, each in found.items() if each is None]
+        if self._cached is not None and time.monotonic() < self._expires_at:
+            return self._cached
+        fetched = await asyncio.gather(*map(self._fetch, self._services))
+        documents = dict(zip(self._services, fetched, strict=True))
+        merged = merge(own, {name: document for name, document in documents.items() if document is not None})
+        missing = [name for name, document in documents.items() if document is None]
         if missing:
             merged["x-mao-missing"] = missing
-            note = f"Not answering now, so missing here: {', '.join(missing)}."
+            note = f"Missing here, since they do not answer: {', '.join(missing)}."
             merged["info"]["description"] = f"{merged['info'].get('description', '')}\n\n**{note}**"
         else:
-            self._kept, self._until = merged, time.monotonic() + KEEP
+            self._cached, self._expires_at = merged, time.monotonic() + CACHE_TIME
         return merged
 
     async def _fetch(self, service: str) -> Document | None:

@@ -1,9 +1,4 @@
-"""What the gateway itself answers; all other paths go through the proxy.
-
-What the routes need, made once by the lifespan.
-
-What the gateway itself answers; all other paths go through `proxy`.
-"""
+"""What the gateway itself answers; all other paths go through the proxy."""
 
 from __future__ import annotations
 
@@ -30,6 +25,13 @@ from .proxy import SANDBOX, Proxy
 from .routing import FORMER, QUICK, ROUTES, Route
 from .status import NodeStatus, node_status
 
+_DASHBOARD = Path(__file__).parent / "dashboard"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -44,39 +46,28 @@ class Gateway:
 def _gateway(request: Request) -> Gateway:
     gateway = request.app.state.gateway
     if not isinstance(gateway, Gateway):
-        raise TypeError("the app's lifespan has not begun")
+        raise TypeError("the lifespan of the app has not started")
     return gateway
 
 
-GatewayOf = Annotated[Gateway, Depends(_gateway)]
-
-_DASHBOARD = Path(__file__).parent / "dashboard"
-
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
-
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
 router = APIRouter(tags=["node"])
-
 pages = APIRouter(include_in_schema=False)
 
 
 @router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
-async def status(request: Request, gateway: GatewayOf) -> NodeStatus:
+async def status(request: Request, gateway: GatewayDep) -> NodeStatus:
     own = conditions_of(request.app)
     return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
 
 
-async def _begin(
-    gateway: GatewayOf,
+async def _start_revision(
+    gateway: GatewayDep,
     last_event_id: Annotated[
-        str | None, Header(description="Id of the last event that was read: the stream resumes after it")
+        str | None, Header(description="Id of the last event that was read; the stream resumes after it")
     ] = None,
 ) -> int:
-    """Before the stream begins, so that errors are problem documents."""
+    """Evaluated before the stream starts, so that errors are problem documents."""
     after = parse_last_event_id(last_event_id)
     now = await revision_now(gateway.store, gateway.node)
     return now if after is None else min(after, now)
@@ -89,14 +80,14 @@ async def _begin(
     response_class=EventSourceResponse,
 )
 async def events(
-    gateway: GatewayOf, after: Annotated[int, Depends(_begin)]
+    gateway: GatewayDep, after: Annotated[int, Depends(_start_revision)]
 ) -> AsyncIterator[ServerSentEvent]:
     async for event in run_events(gateway.store, gateway.node, after):
         yield event
 
 
 @pages.get("/openapi.json")
-async def openapi(request: Request, gateway: GatewayOf) -> JSONResponse:
+async def openapi(request: Request, gateway: GatewayDep) -> JSONResponse:
     return JSONResponse(await gateway.openapi.get(request.app.openapi()))
 
 
@@ -115,7 +106,7 @@ async def dashboard_with_slash() -> RedirectResponse:
 @pages.get("/dashboard/{name}")
 async def dashboard_file(name: str) -> FileResponse:
     if name not in _ASSETS:
-        raise NotFound(f"The dashboard has no file {name}.", next="Open / for the dashboard.")
+        raise NotFound(f"The dashboard has no file {name!r}.", next="Open / for the dashboard.")
     return _page(name, _ASSETS[name])
 
 
@@ -125,62 +116,63 @@ def _page(name: str, media_type: str) -> FileResponse:
 
 
 @pages.get("/services/{service}/{page:path}")
-async def service_page(request: Request, gateway: GatewayOf, service: str, page: str) -> Response:
-    """The API pages of one service; nothing else of it is reachable this way."""
+async def service_page(request: Request, gateway: GatewayDep, service: str, page: str) -> Response:
+    """The API pages of one service; nothing else of it can be reached this way."""
     allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
     if service not in SERVICES or not allowed:
-        known = ", ".join(f"/services/{each}/docs" for each in SERVICES)
+        known = ", ".join(f"/services/{name}/docs" for name in SERVICES)
         raise NotFound(f"There is no {request.url.path} here.", code="no-such-route", next=f"See {known}.")
-    return await gateway.proxy.forward(request, service, path=f"/{page}", silence=QUICK)
+    return await gateway.proxy.forward(request, service, path=f"/{page}", timeout=QUICK)
 
 
 class _Forward:
-    """Takes every method: which of them there are is for the service to say."""
+    """Accepts every method: the service decides which it supports."""
 
     def __init__(self, route: Route) -> None:
-        self.path = route.path  # what metrics count it by
+        self.path = route.path  # label of its metrics
         self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
         request = Request(scope, receive, send)
         gateway: Gateway = request.app.state.gateway
-        answer = await gateway.proxy.forward(request, self._route.service, silence=self._route.silence)
+        answer = await gateway.proxy.forward(request, self._route.service, timeout=self._route.timeout)
         answer.headers["Content-Security-Policy"] = SANDBOX
         await answer(scope, receive, send)
 
 
-def proxied() -> APIRouter:
-    """A route for each entry of the table."""
+def proxied_router() -> APIRouter:
+    """A route for each entry of ROUTES."""
     passed = APIRouter(include_in_schema=False)
     passed.routes.extend(PlainRoute(route.path, _Forward(route), include_in_schema=False) for route in ROUTES)
     return passed
 
 
 class _Former:
-    """A call of the original's earlier versions: what takes its place is told."""
+    """A call of the original's earlier versions: answers with its replacement."""
 
-    def __init__(self, path: str, now: str) -> None:
+    def __init__(self, path: str, replacement: str) -> None:
         self.path = path
-        self._now = now
+        self._replacement = replacement
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         scope["route"] = self
         raise Gone(
-            f"{scope['method']} {self.path} is a call of the original's earlier versions and not taken here.",
-            next=f"Send {self._now}",
+            f"{scope['method']} {self.path} is a call of the original's earlier versions and not supported.",
+            next=f"Send {self._replacement}",
         )
 
 
-def former() -> APIRouter:
-    """A route for each call that the original had once and has dropped itself."""
+def former_router() -> APIRouter:
+    """A route for each call that the original itself has dropped."""
     dropped = APIRouter(include_in_schema=False)
     dropped.routes.extend(
-        PlainRoute(path, _Former(path, now), include_in_schema=False) for path, now in FORMER.items()
+        PlainRoute(path, _Former(path, replacement), include_in_schema=False)
+        for path, replacement in FORMER.items()
     )
     return dropped
 
 
 def own_routers() -> list[APIRouter]:
     """All routers of the gateway, in the order in which they are tried."""
-    return [router, docs_router("MAO node"), pages, proxied(), former()]
+    return [router, docs_router("MAO node"), pages, proxied_router(), former_router()]

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from mao_shared.web.dependencies import TITLE
 
 QUICK = 60.0  # seconds without a byte; streams send a keep-alive every 15
-SLOW = 930.0  # seconds; calls that pull images or clone datasets
+SLOW = 930.0  # seconds without a byte, for calls that pull images or clone datasets
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path template (Starlette's) and the service behind it; `silence` in seconds."""
+    """A path template (Starlette's) and the service behind it.
+
+    `timeout`: seconds without a byte after which the service counts as dead.
+    """
 
     path: str
     service: str
-    silence: float = QUICK
+    timeout: float = QUICK
 
 
 ROUTES = (
@@ -27,8 +30,6 @@ ROUTES = (
     Route("/pipeline/init", "registry", SLOW),
     Route(f"/pipeline/{{name:{TITLE}}}/diff", "registry"),
     Route(f"/pipeline/{{name:{TITLE}}}/approve", "registry", SLOW),
-    Route("/federation", "registry", SLOW),
-    Route("/federation/{rest:path}", "registry", SLOW),
     Route("/store/accept", "registry"),
     Route("/trusted", "registry"),
     Route("/trusted/{node}", "registry"),
@@ -65,7 +66,7 @@ ROUTES = (
     Route("/read", "datamgmt"),
     Route("/inspect", "datamgmt"),
 )
-"""In the order in which they are tried."""
+"""Tried in this order."""
 
 FORMER = {
     "/regtools": "GET /registry/tools",
@@ -84,4 +85,4 @@ FORMER = {
     "/files/{rest:path}": "GET /datasets/NAME/files",
     "/audit": "GET /datasets/NAME/rounds: nodes vote by themselves",
 }
-"""Calls that earlier versions of the original had, and what takes their place."""
+"""Calls of earlier versions of the original → their replacement."""

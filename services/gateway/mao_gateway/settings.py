@@ -8,17 +8,15 @@ from mao_shared.settings import ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
-    """These, `local_users` and the address decide who is let in (see `auth`)."""
+    """These, `local_users` and the address decide who is admitted (see `auth`)."""
 
-    gateway_bind: str | None = None  # where it is really published, when `host` is a container's 0.0.0.0
-    allowed_hosts: str = ""  # host[,host…] that people may call this node, beside the loopback names
-    tokens_file: Path | None = None  # lines `name:sha256-of-token`; present: everybody needs a token
-    gateway_token_file: Path | None = None  # holds a token for those on loopback who need one; made if absent
-    gateway_token_shown: str | None = (
-        None  # command that prints it, where the file's path means nothing outside
-    )
-    supervisor: int | None = None  # pid of what runs a native node's services
-    open_to_local_users: bool = False  # every user and program of this machine steers the node
+    gateway_bind: str | None = None  # the published address, if `host` is a container's 0.0.0.0
+    allowed_hosts: str = ""  # host[,host…] by which this node may be called, beside loopback names
+    tokens_file: Path | None = None  # lines `name:sha256-of-token`; if set, everybody needs a token
+    gateway_token_file: Path | None = None  # token for callers on loopback who need one; created if absent
+    gateway_token_shown: str | None = None  # command that prints it, if the path means nothing outside
+    supervisor: int | None = None  # pid of the supervisor of a native node
+    open_to_local_users: bool = False  # every user and program of this machine controls the node
 
     @property
     def address(self) -> str:

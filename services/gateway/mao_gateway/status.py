@@ -1,6 +1,6 @@
-"""How this node stands with its federation, as its own store has it; never waits for the federation.
+"""`GET /status`: what answers on this node, what does not, and what to do about it.
 
-`GET /status`: what answers on this node, what does not, and what to do about it.
+The state of the federation comes from the node's own store; nothing here waits for the federation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from mao_shared.web.health import check, failed_checks, with_checks
 from .proxy import Proxy
 
 R = TypeVar("R", bound=Record)
+TIMEOUT = 4.0  # seconds; longer than the services' own probes take
+WATCH_PERIOD = 60.0  # seconds
 
 
 class FederationStatus(BaseModel):
-    """`reachable` is None until the registry has tried. A federation that is away leaves the node ready."""
+    """`reachable` is None until the registry has tried. The node is ready without its federation."""
 
     name: str
     reachable: bool | None = None
-    removed: bool = Field(default=False, description="It has struck this node off; it will not come back")
+    removed: bool = Field(default=False, description="It has removed this node, for good")
     since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
     reason: str = Field(default="", description="Why it does not answer")
     next: str = Field(default="", description="What to do about that")
@@ -41,7 +43,7 @@ class FederationStatus(BaseModel):
 
 
 async def federation_status(store: Store, node: str, seconds: float) -> FederationStatus | None:
-    """None for a node that stands alone, and where its store does not answer within so many seconds."""
+    """None for a node in no federation, and if its store does not answer within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             link = await _read_record(store, keys.link(node), Link)
@@ -52,7 +54,7 @@ async def federation_status(store: Store, node: str, seconds: float) -> Federati
 
 
 def describe_federation(link: Link | None, contact: Contact | None) -> FederationStatus | None:
-    """Pure: a contact with another federation than the link's tells nothing of this one."""
+    """A contact of another federation than the link's does not count. Pure."""
     if link is not None and (contact is None or contact.federation != link.id):
         return FederationStatus(name=link.federation)
     if contact is None:
@@ -61,7 +63,7 @@ def describe_federation(link: Link | None, contact: Contact | None) -> Federatio
         name=contact.federation if link is None else link.federation,
         reachable=contact.reachable,
         removed=contact.removed,
-        # Not when this was noticed, which is later: what is read from copies is told to be as old as this.
+        # Not when this was noticed, which is later: the replica is as old as this.
         since=None if contact.reachable else contact.as_of or contact.away_since,
         reason=contact.reason,
         next=contact.next,
@@ -77,13 +79,8 @@ async def _read_record(store: Store, key: str, model: type[R]) -> R | None:
         return None
 
 
-TIMEOUT = 4.0  # seconds; longer than the services' own probes take
-
-LOOK_EVERY = 60.0  # seconds between two looks whether the services answer
-
-
 class ServiceStatus(BaseModel):
-    """`checks`: what the service needs, or a condition that failed → `ok` or, in words, why not."""
+    """`checks`: what the service needs, or a condition that failed → `ok`, or why not."""
 
     ready: bool
     version: str | None = None
@@ -109,7 +106,7 @@ class NodeStatus(BaseModel):
         "`shortage` in words that keeps steps waiting"
     )
     git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
-    federation: FederationStatus | None = Field(description="None for a node that stands alone")
+    federation: FederationStatus | None = Field(description="None for a node in no federation")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
 
 
@@ -117,26 +114,26 @@ async def node_status(
     node: str, store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> NodeStatus:
     """Asks the store and all services at once. `own`: the gateway's conditions."""
-    kept = asyncio.create_task(_storage(proxy))
+    storage = asyncio.create_task(_storage(proxy))
     federation = asyncio.create_task(federation_status(store, node, TIMEOUT))
-    by_name, checks = await _ask_all(store, proxy, services, own)
-    conditions = merge_conditions(own, checks, by_name)
+    statuses, checks = await _ask_all(store, proxy, services, own)
+    conditions = merge_conditions(own, checks, statuses)
     joined = await federation
     steps = next_steps(conditions)
-    if not any(each.name == "quorum" for each in conditions):
+    if not any(condition.name == "quorum" for condition in conditions):
         steps += federation_step(joined)
     return NodeStatus(
         node=node,
         version=__version__,
-        ready=not any(each.state == "failed" for each in conditions)
-        and all(each.ready for each in by_name.values()),
+        ready=all(status.ready for status in statuses.values())
+        and not any(condition.state == "failed" for condition in conditions),
         store=failed_checks(checks, own.current())["store"],
-        services=by_name,
+        services=statuses,
         conditions=conditions,
         next=steps,
         now=datetime.now(UTC),
         federation=joined,
-        **await kept,
+        **await storage,
     )
 
 
@@ -144,8 +141,8 @@ async def node_conditions(
     store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> list[NodeCondition]:
     """What does not hold on the gateway or any service."""
-    by_name, checks = await _ask_all(store, proxy, services, own)
-    return merge_conditions(own, checks, by_name)
+    statuses, checks = await _ask_all(store, proxy, services, own)
+    return merge_conditions(own, checks, statuses)
 
 
 async def _ask_all(
@@ -159,82 +156,81 @@ async def _ask_all(
 def merge_conditions(
     own: Conditions, checks: Mapping[str, str], services: Mapping[str, ServiceStatus]
 ) -> list[NodeCondition]:
-    """One list of all: what several services report is told once, as the one that has it worst tells it."""
-    told = {"gateway": with_checks(checks, own.current(), datetime.now(UTC))}
-    told |= {name: status.conditions for name, status in services.items()}
-    found: dict[tuple[str, str], list[tuple[str, Condition]]] = {}
-    for service, conditions in told.items():
+    """One list of all: what several services report is listed once, in its worst state."""
+    by_service = {"gateway": with_checks(checks, own.current(), datetime.now(UTC))}
+    by_service |= {name: status.conditions for name, status in services.items()}
+    reports: dict[tuple[str, str], dict[str, Condition]] = {}
+    for service, conditions in by_service.items():
         for condition in conditions:
-            found.setdefault((condition.name, condition.subject), []).append((service, condition))
-    rows = []
-    for each in found.values():
-        worst = next((one for _, one in each if one.state == "failed"), each[0][1])
-        since = min(one.since for _, one in each)
-        facts = worst.model_dump() | {"since": since, "services": [service for service, _ in each]}
-        rows.append(NodeCondition(**facts))
-    return sorted(rows, key=lambda each: (each.state != "failed", each.since))
+            reports.setdefault((condition.name, condition.subject), {})[service] = condition
+    merged = []
+    for reported in reports.values():
+        conditions = list(reported.values())
+        worst = next((condition for condition in conditions if condition.state == "failed"), conditions[0])
+        since = min(condition.since for condition in conditions)
+        merged.append(NodeCondition(**worst.model_dump() | {"since": since, "services": list(reported)}))
+    return sorted(merged, key=lambda condition: (condition.state != "failed", condition.since))
 
 
 def federation_step(joined: FederationStatus | None) -> list[str]:
-    """One that is away leaves the node ready: it collects, and answers from copies."""
+    """What to do about a federation that does not answer; no condition, since the node is ready without."""
     if joined is None or joined.reachable is not False or not joined.next:
         return []
-    about = joined.reason if joined.removed else f"The federation {joined.name} does not answer."
-    return [f"{about} {joined.next}"]
+    reason = joined.reason if joined.removed else f"The federation {joined.name} does not answer."
+    return [f"{reason} {joined.next}"]
 
 
 async def _storage(proxy: Proxy) -> dict[str, Any]:
-    """`disk` and `git` as the data manager tells them; None while it does not."""
+    """`disk` and `git` from the data manager; None while it does not answer."""
     try:
         status, document = await proxy.get_json("datamgmt", "/storage", TIMEOUT)
     except PeerUnavailable:
         status, document = 0, None
-    told = document if status == 200 and isinstance(document, dict) else {}
-    return {"disk": told.get("disk"), "git": told.get("git")}
+    storage = document if status == 200 and isinstance(document, dict) else {}
+    return {"disk": storage.get("disk"), "git": storage.get("git")}
 
 
 async def service_status(proxy: Proxy, service: str, own: Conditions) -> ServiceStatus:
-    """How a service is; one that does not answer is a condition of the gateway's."""
+    """The service's answer to `/readyz`; reports a condition if it does not answer."""
     try:
         status, document = await proxy.get_json(service, "/readyz", TIMEOUT)
     except PeerUnavailable as error:
-        _away(own, service, error)
+        _report_unreachable(own, service, error)
         return ServiceStatus(ready=False, reason=error.detail)
     own.clear("service", service)
     return parse_readyz(status, document)
 
 
-def _away(own: Conditions, service: str, error: PeerUnavailable) -> None:
-    advice = f"{service} does not answer: look at its log; its supervisor starts it again."
-    own.report("service", service, detail=error.detail, next_step=advice, state="failed")
+def _report_unreachable(own: Conditions, service: str, error: PeerUnavailable) -> None:
+    step = f"{service} does not answer: see its log; its supervisor restarts it."
+    own.report("service", service, detail=error.detail, next_step=step, state="failed")
 
 
 async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Conditions) -> None:
-    """Notices by itself when a service goes, so that it becomes an alarm though nobody asks; for ever."""
+    """Checks until cancelled that the services answer, so that one that does not raises an alarm."""
     guard = Guard("services", own)
 
-    async def look() -> None:
+    async def check_services() -> None:
         for service in services:
             try:
                 with guard.item(service):
                     await proxy.get_json(service, "/livez", TIMEOUT)
                     own.clear("service", service)
             except PeerUnavailable as error:
-                _away(own, service, error)
+                _report_unreachable(own, service, error)
 
-    await asyncio.sleep(LOOK_EVERY)  # they start beside the gateway
-    await every(LOOK_EVERY, look, name="services", conditions=own)
+    await every(WATCH_PERIOD, check_services, name="services", initial_delay=WATCH_PERIOD, conditions=own)
 
 
 def parse_readyz(status: int, document: Any) -> ServiceStatus:
-    """A service's answer to `/readyz`, whatever it is; one of an older version tells no conditions."""
+    """A service's answer to `/readyz`, whatever it is; older versions report no conditions. Pure."""
     document = document if isinstance(document, dict) else {}
-    told = document.get("checks")
-    checks = {str(key): str(value) for key, value in (told if isinstance(told, dict) else {}).items()}
+    checks = document.get("checks")
+    checks = {str(key): str(value) for key, value in checks.items()} if isinstance(checks, dict) else {}
     reason = None if status == 200 else str(document.get("detail", f"it answered with status {status}"))
     version = document.get("version")
     if isinstance(listed := document.get("conditions"), list):
-        conditions = [each for each in map(_condition, listed) if each is not None]
+        conditions = [condition for condition in map(_parse_condition, listed) if condition is not None]
     else:
         conditions = with_checks(checks, [], datetime.now(UTC))
     return ServiceStatus(
@@ -246,7 +242,7 @@ def parse_readyz(status: int, document: Any) -> ServiceStatus:
     )
 
 
-def _condition(document: Any) -> Condition | None:
+def _parse_condition(document: Any) -> Condition | None:
     try:
         return Condition.model_validate(document)
     except ValidationError:  # another version's
@@ -254,12 +250,12 @@ def _condition(document: Any) -> Condition | None:
 
 
 def next_steps(conditions: Sequence[Condition]) -> list[str]:
-    """What a person should do, each thing once, most pressing first."""
-    return list(dict.fromkeys(each.next for each in conditions if each.next))
+    """What to do, each step once, most pressing first."""
+    return list(dict.fromkeys(condition.next for condition in conditions if condition.next))
 
 
 def readiness_probe(proxy: Proxy, service: str, own: Conditions) -> Callable[[], Awaitable[None]]:
-    """A probe for the gateway's own `/readyz`: the node is ready when all its services are."""
+    """For the gateway's own `/readyz`: the node is ready when all its services are."""
 
     async def probe() -> None:
         status = await service_status(proxy, service, own)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 
 from fastapi import FastAPI
 
@@ -24,7 +23,7 @@ from .federation.lifecycle import Lifecycle
 from .federation.status import watch_quorum
 from .node_services import HttpNodeServices, NodeServices
 from .peers.presence import Presence
-from .records.repositories import Repositories
+from .records.stores import Repositories
 from .registry import build
 from .routes import routers
 from .settings import RegistrySettings
@@ -41,78 +40,80 @@ def make_app(
     clients: NodeServices | None = None,
     clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
 ) -> FastAPI:
-    """The app; what is not given is made from the settings (and closed at the end).
+    """The app; what is not given is created from the settings, and closed at the end.
 
-    `federation` defaults to `store` when that is given.
+    Args:
+        store: the node's own.
+        federation: default: `store` if that is given.
+        clients: of this node's runner and data manager.
     """
 
     async def start(service: Service) -> None:
         await asyncio.to_thread(remove_access, settings.federation_files())
         conditions = service.conditions
         shared = service.federation(given=federation if federation is not None else store)
-        shelf = Repositories(settings.node, shared, service.store, Unreadable(conditions))
-        peers = clients or await _connect(settings, service.stack)
-        scheduler = await service.stack.enter_async_context(SchedulerClient(settings.scheduler_url))
-        site = _site(settings, shelf.own, clock, shelf.unreadable)
-        lifecycle = service.app.state.lifecycle = Lifecycle(site, shared, conditions)
+        repositories = Repositories(settings.node, shared, service.store, Unreadable(conditions))
+        enter = service.stack.enter_async_context
+        services = clients or HttpNodeServices(
+            await enter(RunnerClient(settings.runner_url)), await enter(DataClient(settings.datamgmt_url))
+        )
+        scheduler = await enter(SchedulerClient(settings.scheduler_url))
+        context = _federation_context(settings, repositories.own, clock, repositories.unreadable)
+        lifecycle = service.app.state.lifecycle = Lifecycle(context, shared, conditions)
         identity_file = settings.federation_files().resolve() / "store.json"
-        identity = StoreIdentity(settings.node, shelf.own, identity_file, conditions)
+        identity = StoreIdentity(settings.node, repositories.own, identity_file, conditions)
         service.app.state.store_identity = identity
         registry = service.app.state.registry = build(
-            shelf,
-            peers,
+            repositories,
+            services,
             clock,
-            Agreements(AgreementFiles(settings.agreement_files()), shelf, clock, conditions),
+            Agreements(AgreementFiles(settings.agreement_files()), repositories, clock, conditions),
             scheduler=scheduler,
             share_logs=settings.share_logs,
             conditions=conditions,
         )
         presence = Presence(
-            shelf,
-            peers,
+            repositories,
+            services,
             _member(settings, clock),
             settings.member_ttl,
             lifecycle.versions.labels,
             conditions=conditions,
         )
         service.run(Replicator(shared, conditions=conditions).run(), presence.run(), *registry.loops())
-        service.run(lifecycle.upkeep.run(), watch_quorum(shared, conditions))
+        service.run(lifecycle.controller.run(), watch_quorum(shared, conditions))
         if settings.join_token_file is not None:
             service.run(lifecycle.join_by_file(settings.join_token_file))
-        if store is None:  # one that is given is nobody's yet
+        if store is None:  # a store that is given is not yet in use
             service.run(identity.run())
 
     return make_service("registry", DESCRIPTION, settings, start, routers=routers(), store=store)
 
 
 def _member(settings: RegistrySettings, clock: Clock) -> Member:
-    place = settings.place()
+    address = settings.etcd_address()
     return Member(
         name=settings.node,
         version=__version__,
         labels=settings.labels,
         logs_shared=settings.share_logs,
-        core_address=place.client if place else None,
+        core_address=address.client if address else None,
         started_at=clock.now(),
     )
 
 
-def _site(settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unreadable) -> FederationContext:
+def _federation_context(
+    settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unreadable
+) -> FederationContext:
     return FederationContext(
         node=settings.node,
         own=own,
-        folder=RegistryFiles(settings.federation_files().resolve()),
-        place=settings.place(),
+        files=RegistryFiles(settings.federation_files().resolve()),
+        address=settings.etcd_address(),
         clock=clock,
-        tell_supervisor=signal_supervisor,
+        notify_supervisor=signal_supervisor,
         open_store=lambda endpoints, tls: open_store(endpoints, tls=tls),
         open_admin=open_admin,
         pinned=settings.federation_endpoints is not None,
         unreadable=unreadable,
     )
-
-
-async def _connect(settings: RegistrySettings, stack: AsyncExitStack) -> NodeServices:
-    runner = await stack.enter_async_context(RunnerClient(settings.runner_url))
-    data = await stack.enter_async_context(DataClient(settings.datamgmt_url))
-    return HttpNodeServices(runner, data)

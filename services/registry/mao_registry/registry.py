@@ -1,4 +1,4 @@
-"""The registry's parts, put together; what the routes call."""
+"""The parts of the registry, as the routes use them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .peers.queries import PeerQueries
 from .records.catalogue import Catalogue
 from .records.endorsements import Endorser
 from .records.references import References
-from .records.repositories import Repositories
-from .records.rules import DatasetRules, PipelineRules, ToolRules
+from .records.rules import DatasetRules, PipelineRules, ToolRules, not_found
+from .records.stores import Repositories
 
 
 @dataclass(frozen=True)
 class Registry:
-    shelf: Repositories
+    repositories: Repositories
     conditions: Conditions
     tools: Catalogue[Tool]
     datasets: Catalogue[Dataset]
@@ -40,38 +40,36 @@ class Registry:
     agreements: Agreements
     enrolments: Enrolments
     members: Members
-    consent: Approvals
-    trusting: TrustController
-    seeing: PeerQueries
-    sightings: LastSeenReporter
-    log_answers: LogResponder
-    log_asks: LogRequests
+    approvals: Approvals
+    trust: TrustController
+    queries: PeerQueries
+    last_seen: LastSeenReporter
+    log_responder: LogResponder
+    log_requests: LogRequests
 
-    async def titled(self, title: str) -> str:
-        """The name of the pipeline with this title, whether this node is enrolled or not; raises NotFound."""
+    async def name_of_title(self, title: str) -> str:
+        """The name of the pipeline with this title, which may be enrolled only. Raises NotFound."""
         name = name_from_title(title)
-        enrolled = await self.shelf.enrolments.find(name)
-        if enrolled is not None and enrolled.record.title == title:
-            return name
-        registered = await self.shelf.pipelines.find(name)
-        if registered is not None and registered.record.title == title:
-            return name
-        raise self.pipelines.not_found(title)
+        for records in (self.repositories.enrolments, self.repositories.pipelines):
+            stored = await records.find(name)
+            if stored is not None and stored.record.title == title:
+                return name
+        raise not_found("pipeline", title)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run while the service serves, beside the node's presence."""
+        """What runs in the background, beside the node's presence."""
         return [
             self.agreements.run(),
-            self.trusting.run(),
-            self.sightings.run(),
-            self.log_answers.run(),
-            recheck_unreadable(self.shelf.unreadable),
+            self.trust.run(),
+            self.last_seen.run(),
+            self.log_responder.run(),
+            recheck_unreadable(self.repositories.unreadable),
         ]
 
 
 def build(
-    shelf: Repositories,
-    peers: NodeServices,
+    repositories: Repositories,
+    services: NodeServices,
     clock: Clock,
     agreements: Agreements,
     *,
@@ -80,27 +78,27 @@ def build(
     conditions: Conditions | None = None,
 ) -> Registry:
     conditions = conditions or Conditions(clock)
-    references = References(shelf)
-    endorser = Endorser(shelf.node, clock)
-    enrolments = Enrolments(shelf, agreements, references, peers, endorser, clock)
-    consent = Approvals(shelf, enrolments)
-    seeing = PeerQueries(shelf, agreements, clock, scheduler)
-    answers = LogResponder(shelf, peers, shared=share_logs, conditions=conditions)
+    references = References(repositories)
+    endorser = Endorser(repositories.node, clock)
+    enrolments = Enrolments(repositories, agreements, references, services, endorser, clock)
+    approvals = Approvals(repositories, enrolments)
+    queries = PeerQueries(repositories, agreements, clock, scheduler)
+    responder = LogResponder(repositories, services, shared=share_logs, conditions=conditions)
     return Registry(
-        shelf=shelf,
+        repositories=repositories,
         conditions=conditions,
-        tools=Catalogue(shelf.tools, ToolRules(references), endorser),
-        datasets=Catalogue(shelf.datasets, DatasetRules(references, one_remote=True), endorser),
-        pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
+        tools=Catalogue(repositories.tools, ToolRules(references), endorser),
+        datasets=Catalogue(repositories.datasets, DatasetRules(references, unique_remote=True), endorser),
+        pipelines=Catalogue(repositories.pipelines, PipelineRules(references), endorser),
         agreements=agreements,
         enrolments=enrolments,
-        members=Members(shelf),
-        consent=consent,
-        trusting=TrustController(shelf, agreements, consent, clock, conditions),
-        seeing=seeing,
-        log_answers=answers,
-        log_asks=LogRequests(shelf, seeing, answers),
-        sightings=LastSeenReporter(shelf, clock, conditions),
+        members=Members(repositories),
+        approvals=approvals,
+        trust=TrustController(repositories, agreements, approvals, clock, conditions),
+        queries=queries,
+        last_seen=LastSeenReporter(repositories, clock, conditions),
+        log_responder=responder,
+        log_requests=LogRequests(repositories, queries, responder),
     )
 
 

@@ -56,7 +56,7 @@ class RegistrySettings(ServiceSettings):
     federation_bind: Annotated[str | None, AfterValidator(check_host)] = None
     join_token_file: Path | None = None
 
-    def place(self) -> EtcdAddress | None:
+    def etcd_address(self) -> EtcdAddress | None:
         """Where this node's member of the federation's etcd would be."""
         if self.federation_address is None:
             return None

@@ -1,17 +1,16 @@
-"""Whether the node's etcd is still the one that this node has written to: the condition `store-reset`.
+"""Whether the node's etcd is still the store that this node has written to: the condition `store-reset`.
 
-An etcd whose data were lost starts empty and answers as if nothing had ever been; one restored from a backup
-answers with an earlier state. Both look well. So the registry has a random word in the store and in a file,
-and beside it in the file how far the store's revision had got. Where they do not fit, nothing is adopted: the
-condition stays failed, over restarts, until the operator has put the data back or said that the store as it
-is now shall count (`maoctl node accept-store`). docs/decisions/0024-conditions.md says why.
+An etcd that lost its data starts empty and answers as if nothing had ever been there; one restored from a
+backup answers with an earlier state. Both look healthy. So the registry keeps a random id in the store and in
+a file, and in the file also the revision that the store had reached. If they do not match, nothing is
+adopted: the condition stays failed, over restarts, until the operator has restored the data or accepted the
+store as it is now (`maoctl node accept-store`). See docs/decisions/0024-conditions.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,67 +18,67 @@ from pathlib import Path
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
+from mao_shared.host.files import replace_file
 from mao_shared.logs import get_logger
+from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Check, Examinable, Put, Store
 
 log = get_logger(__name__)
-
-CHECK_PERIOD = 30.0  # seconds between two looks
-RETRY_PERIOD = 2.0  # while something is wrong, or the store is away
-SAVE_PERIOD = 60.0  # seconds between two writes of the file, when the store has grown
+CHECK_PERIOD = 30.0  # seconds
+RETRY_PERIOD = 2.0  # seconds, while they do not match or the store does not answer
+SAVE_PERIOD = 60.0  # seconds between writes of the file while the store's revision grows
 RESTORE_STEP = (
     "Restore the last backup: stop the node, then maoctl node restore FILE --replace. Or put etcd's data "
-    "back (its folder, or a snapshot with 'etcdctl snapshot restore') and start the node; or let the store "
-    "count as it is now: maoctl node accept-store, then register and schedule again what is missing. The "
+    "back (its directory, or a snapshot with 'etcdctl snapshot restore') and start the node. Or accept the "
+    "store as it is now: maoctl node accept-store, then register and schedule again what is missing. The "
     "datasets' git data are there. See docs/operations.md."
 )
-
 RENAMED_STEP = (
-    "Set MAO_NODE={} and start again; nothing is lost. For a node of another name take another MAO_DATA_DIR. "
-    "To begin anew under this name: maoctl node accept-store, then register and enrol again."
+    "Set MAO_NODE={} and restart; nothing is lost. A node of another name needs another MAO_DATA_DIR. "
+    "To start over under this name: maoctl node accept-store, then register and enrol again."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class SavedIdentity:
-    """What the file holds: the store's word, a revision that it had reached, and the node's name."""
+    """What the file holds: the store's id, a revision that it had reached, and the node's name."""
 
-    word: str
+    id: str
     revision: int
-    node: str = ""  # files of an earlier version have none
+    node: str = ""  # empty in files of an earlier version
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedIdentity:
-    """What the store says; `word` is None where it has none."""
+    """What the store holds; `id` is None if it has none."""
 
-    word: str | None
+    id: str | None
     revision: int
 
 
-def find_mismatch(known: SavedIdentity | None, seen: ObservedIdentity, node: str) -> str | None:
-    """Pure: how the store is not the one it was; None when it is, or nothing is known of before."""
-    if known is None:
+def find_mismatch(saved: SavedIdentity | None, observed: ObservedIdentity, node: str) -> str | None:
+    """Why the store is not the one it was; None if it is, or nothing was saved before. Pure."""
+    if saved is None:
         return None
-    if known.node and known.node != node:
+    if saved.node and saved.node != node:
         return (
-            f"this data directory is that of the node {known.node!r}, and this node is called {node!r}: what "
-            "etcd holds bears the other name"
+            f"This data directory is that of the node {saved.node!r}, and this node is called {node!r}: what "
+            "etcd holds has the other name."
         )
-    if seen.word is None:
-        return "etcd's data are gone: it holds nothing of what this node has written to it"
-    if seen.word != known.word:
-        return "another store answers in place of this node's etcd"
-    if seen.revision < known.revision:
+    if observed.id is None:
+        return "Etcd's data are gone: it holds nothing of what this node has written to it."
+    if observed.id != saved.id:
+        return "Another store answers in place of this node's etcd."
+    if observed.revision < saved.revision:
         return (
-            f"etcd was set back: it is at revision {seen.revision} and had reached {known.revision}, so what "
-            "was written last is missing"
+            f"Etcd was set back: it is at revision {observed.revision} and had reached {saved.revision}, so "
+            "what was written last is missing."
         )
     return None
 
 
 class StoreIdentity:
-    """`run` has to run beside the registry; `file` is the registry's alone."""
+    """Compares the store with `file`, which only the registry writes."""
 
     def __init__(self, node: str, store: Store, file: Path, conditions: Conditions) -> None:
         self._node = node
@@ -87,66 +86,66 @@ class StoreIdentity:
         self._store = store
         self._file = file
         self._conditions = conditions
-        self._noted_at = float("-inf")
-        self._filed: SavedIdentity | None = None  # what the file holds, once it was read
-        self._highest = 0  # revision that was seen; the file is not written at every look
-        self._turn = asyncio.Lock()  # a look must not undo what was just accepted
+        self._saved_at = float("-inf")
+        self._saved: SavedIdentity | None = None  # once the file was read
+        self._highest = 0  # revision seen: the file is not written at every check
+        self._lock = asyncio.Lock()  # a check must not undo what was just accepted
 
     async def run(self) -> None:
-        """For ever."""
-        while True:
-            try:
-                well = await self.look()
-            except MaoError:  # it does not answer, or takes no writes: `store` tells that
-                well = False
-            except Exception as error:  # noqa: BLE001 (say, a file that cannot be written: look again)
-                log.warning("store_identity.not_looked", error=str(error))
-                well = False
-            await asyncio.sleep(CHECK_PERIOD if well else RETRY_PERIOD)
+        """Runs until cancelled."""
 
-    async def look(self) -> bool:
-        """One look; whether the store is the one it was. Raises MaoError and OSError."""
-        async with self._turn:
-            if self._filed is None:
-                self._filed = await asyncio.to_thread(read, self._file)
-            known, seen = self._filed, await self._seen()
-            if known is not None:
-                known = replace(known, revision=max(known.revision, self._highest))
-            fault = find_mismatch(known, seen, self._node)
-            if fault is not None:
-                detail = f"{fault[0].upper()}{fault[1:]}."
-                renamed = known is not None and known.node not in ("", self._node)
-                next_step = RENAMED_STEP.format(known.node) if renamed and known is not None else RESTORE_STEP
-                self._conditions.report("store-reset", detail=detail, next_step=next_step, state="failed")
-                return False
-            self._conditions.clear("store-reset")
-            await self._take(self._filed, seen)
-            return True
+        async def step() -> float | None:
+            return None if await self.check() else RETRY_PERIOD
+
+        pace = Backoff(RETRY_PERIOD, RETRY_PERIOD)
+        await every(CHECK_PERIOD, step, name="store-identity", away=pace, failing=pace, outages=MaoError)
+
+    async def check(self) -> bool:
+        """Reports or clears the condition; returns whether the store is the one it was.
+
+        Raises MaoError and OSError.
+        """
+        async with self._lock:
+            if self._saved is None:
+                self._saved = await asyncio.to_thread(read, self._file)
+            saved, observed = self._saved, await self._observe()
+            if saved is not None:
+                saved = replace(saved, revision=max(saved.revision, self._highest))
+            mismatch = find_mismatch(saved, observed, self._node)
+            if mismatch is None:
+                self._conditions.clear("store-reset")
+                await self._adopt(self._saved, observed)
+                return True
+            step = RESTORE_STEP
+            if saved is not None and saved.node not in ("", self._node):
+                step = RENAMED_STEP.format(saved.node)
+            self._conditions.report("store-reset", detail=mismatch, next_step=step, state="failed")
+            return False
 
     async def accept(self) -> None:
-        """The store as it is now shall count: the operator's word. Raises MaoError and OSError."""
-        async with self._turn:
-            seen = await self._seen()
-            log.warning("store_identity.accepted", revision=seen.revision)
-            await self._take(None, seen)
+        """Adopts the store as it is now, on the operator's command. Raises MaoError and OSError."""
+        async with self._lock:
+            observed = await self._observe()
+            log.warning("store_identity.accepted", revision=observed.revision)
+            await self._adopt(None, observed)
             self._conditions.clear("store-reset")
 
-    async def _take(self, filed: SavedIdentity | None, seen: ObservedIdentity) -> None:
-        """Writes word and revision where they lack; the store first, so that the file never runs ahead."""
-        word = seen.word
-        if word is None:
-            word = secrets.token_hex(16)
-            if await self._store.transact([Check(self._key, 0)], [Put(self._key, word.encode())]) is None:
-                return  # somebody was faster; the next look reads it
-        self._highest = seen.revision
+    async def _adopt(self, saved: SavedIdentity | None, observed: ObservedIdentity) -> None:
+        """Writes id and revision where missing; the store first, so that the file is never ahead of it."""
+        store_id = observed.id
+        if store_id is None:
+            store_id = secrets.token_hex(16)
+            written = [Put(self._key, store_id.encode())]
+            if await self._store.transact([Check(self._key, 0)], written) is None:
+                return  # another writer came first; the next check reads it
+        self._highest = observed.revision
         now = asyncio.get_running_loop().time()
-        grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= SAVE_PERIOD)
-        if grown:
-            known = SavedIdentity(word, seen.revision, self._node)
-            await asyncio.to_thread(write, self._file, known)
-            self._filed, self._noted_at = known, now
+        if saved is None or (observed.revision > saved.revision and now - self._saved_at >= SAVE_PERIOD):
+            self._saved = SavedIdentity(store_id, observed.revision, self._node)
+            await asyncio.to_thread(write, self._file, self._saved)
+            self._saved_at = now
 
-    async def _seen(self) -> ObservedIdentity:
+    async def _observe(self) -> ObservedIdentity:
         entry = await self._store.get(self._key)
         health = await self._store.examine() if isinstance(self._store, Examinable) else None
         return ObservedIdentity(
@@ -156,7 +155,7 @@ class StoreIdentity:
 
 
 def read(file: Path) -> SavedIdentity | None:
-    """What the file holds; None where it is not there or not whole. Blocking."""
+    """None if the file does not exist or is damaged. Blocks."""
     try:
         document = json.loads(file.read_text())
         return SavedIdentity(str(document["word"]), int(document["revision"]), str(document.get("node", "")))
@@ -167,12 +166,7 @@ def read(file: Path) -> SavedIdentity | None:
         return None
 
 
-def write(file: Path, known: SavedIdentity) -> None:
-    """At once or not at all. Blocking."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_name(file.name + ".new")
-    with new.open("w") as stream:
-        json.dump({"word": known.word, "revision": known.revision, "node": known.node}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
+def write(file: Path, saved: SavedIdentity) -> None:
+    """Replaces the file atomically. Blocks."""
+    document = {"word": saved.id, "revision": saved.revision, "node": saved.node}
+    replace_file(file, json.dumps(document).encode())

@@ -181,7 +181,7 @@ class ReplicationBudget:
 
     def due(self, now: float, *, at_once: bool = False) -> list[Entry]:
         """What was held and may be written now; pass it to `admit` again."""
-        return [each.entry for key, each in self._held.items() if at_once or not self._is_early(key, now)]
+        return [held.entry for key, held in self._held.items() if at_once or not self._is_early(key, now)]
 
     def drop(self, key: str) -> None:
         """The record is gone: what is held of it is not to be written."""
@@ -196,7 +196,7 @@ class ReplicationBudget:
     @property
     def lacking(self) -> Lack | None:
         """The first change that the copies do not have."""
-        lacks = [each.lack for each in self._held.values()] + ([self._left] if self._left else [])
+        lacks = [held.lack for held in self._held.values()] + ([self._left] if self._left else [])
         return min(lacks, key=lambda lack: lack.since, default=None)
 
     @property

@@ -108,7 +108,7 @@ class Replicator:
                 every(
                     0.0,
                     self._copy,
-                    name="known/copies",
+                    name="replica/copies",
                     conditions=self._conditions,
                     away=Backoff(PAUSE, PAUSE),
                     outages=MaoError,
@@ -118,7 +118,7 @@ class Replicator:
                 every(
                     self._every,
                     self._tell,
-                    name="known/contact",
+                    name="replica/contact",
                     wake=self._news,
                     conditions=self._conditions,
                     outages=MaoError,
@@ -135,7 +135,7 @@ class Replicator:
                 after, self._copied_until = self._copied_until, None
                 await self._follow(after)
         except (Compacted, _Restart):
-            log.info("known.again", federation=self._store.name)
+            log.info("replica.restarted", federation=self._store.name)
             return PAUSE
         return 0.0
 
@@ -217,50 +217,50 @@ class Replicator:
         """Makes copies or removes them, a few a transaction, as far as it is time; raises _Restart."""
         for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks, writes = [], []
-            for each in some:
-                key, known = self._replica.prefix + each.key, self._kept.get(each.key)
+            for change in some:
+                key, known = self._replica.prefix + change.key, self._kept.get(change.key)
                 checks.append(Check(key, known.here if known else 0))
-                writes.append(Delete(key) if isinstance(each, Delete) else Put(key, pack_copy(each)))
+                writes.append(Delete(key) if isinstance(change, Delete) else Put(key, pack_copy(change)))
             written = await self._own.transact(checks, writes)
             if written is None:
                 raise _Restart
-            for each in some:
-                if isinstance(each, Delete):
-                    self._drop(each.key)
+            for change in some:
+                if isinstance(change, Delete):
+                    self._drop(change.key)
                 else:
-                    self._keep(each, written)
+                    self._keep(change, written)
 
     def _affordable(self, changes: Sequence[Entry | Delete]) -> Iterator[Entry | Delete]:
         """What there is room for; in place of what there is none for, the removal of its older copy."""
         planned: Counter[str] = Counter()
-        for each in changes:
-            if isinstance(each, Delete):
-                yield each
+        for change in changes:
+            if isinstance(change, Delete):
+                yield change
                 continue
-            before = self._kept.get(each.key)
-            more = size_of(each) - (before.size if before else 0)
-            accounts = list(accounts_of(each.key))
+            before = self._kept.get(change.key)
+            more = size_of(change) - (before.size if before else 0)
+            accounts = list(accounts_of(change.key))
             room = all(self._bytes[name] + planned[name] + more <= most for name, most in accounts)
-            if room and not is_too_large(each):
+            if room and not is_too_large(change):
                 planned.update({name: more for name, _ in accounts})
-                yield each
+                yield change
                 continue
             if self._full.is_news():
-                log.warning("known.no_room", key=each.key, bytes=size_of(each))
-            yield Delete(each.key)
+                log.warning("replica.no_room", key=change.key, bytes=size_of(change))
+            yield Delete(change.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
         """What may be written now; the rest is held, or left for the next listing."""
         now = self._seconds()
-        for each in changes:
-            if isinstance(each, Delete):
-                self._budget.drop(each.key)
-                if each.key in self._kept:
-                    yield each
-            elif self._budget.admit(each, now, at_once=at_once):
-                yield each
-            elif not self._budget.held_revision(each.key) and self._paused.is_news():
-                log.warning("known.paused", key=each.key, bytes=size_of(each))
+        for change in changes:
+            if isinstance(change, Delete):
+                self._budget.drop(change.key)
+                if change.key in self._kept:
+                    yield change
+            elif self._budget.admit(change, now, at_once=at_once):
+                yield change
+            elif not self._budget.held_revision(change.key) and self._paused.is_news():
+                log.warning("replica.paused", key=change.key, bytes=size_of(change))
 
     def _keep(self, entry: Entry, here: int) -> None:
         self._drop(entry.key)

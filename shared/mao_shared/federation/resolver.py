@@ -183,7 +183,7 @@ class BindingResolver:
         """The link, and the own store's revision at which it was read."""
         key = keys.link(self._node)
         page = await self._own.list(key)
-        return self._parse(next((each for each in page.entries if each.key == key), None)), page.revision
+        return self._parse(next((entry for entry in page.entries if entry.key == key), None)), page.revision
 
     def _parse(self, entry: Entry | None) -> Link | None:
         if entry is None:
@@ -207,7 +207,7 @@ class BindingResolver:
         if before is None:
             return
         before.retire()
-        self._retired = [each for each in [*self._retired, before] if not each.is_closed]
+        self._retired = [binding for binding in [*self._retired, before] if not binding.is_closed]
         if before.name != self.now.name:
             log.info("federation.switched", to=link.federation if link else "own store")
         self._on_change(before, self.now)

@@ -67,8 +67,8 @@ def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] =
     for name in names:
         if is_accessible_to_others(folder / name):
             for at, folders, files in os.walk(folder / name):
-                for each in (*folders, *files):
-                    remove_access(Path(at, each))
+                for entry in (*folders, *files):
+                    remove_access(Path(at, entry))
             remove_access(folder / name)  # last, so that a walk which is cut short is made again
     if not folder.stat().st_mode & stat.S_ISVTX:
         remove_access(folder)

@@ -39,8 +39,8 @@ def loopback_listeners(port: int) -> list[socket.socket]:
         except OSError as error:
             if made and error.errno in _NO_SUCH_ADDRESS:
                 continue
-            for each in made:
-                each.close()
+            for listener in made:
+                listener.close()
             raise Conflict(
                 f"Cannot listen on port {port} of {host}: {error.strerror}.",
                 code="port-taken",

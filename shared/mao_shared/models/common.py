@@ -265,7 +265,7 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, Record):
         return drop_unknown_fields(value)
     if isinstance(value, list):
-        return [_stripped(each) for each in value]
+        return [_stripped(item) for item in value]
     if isinstance(value, dict):
         return {key: _stripped(each) for key, each in value.items()}
     return value
@@ -298,7 +298,7 @@ def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
     """As the API shows them."""
     return [
         UnreadableItem(
-            name=each.key.rpartition("/")[2], key=each.key, unreadable=each.why, next=each.next or ""
+            name=error.key.rpartition("/")[2], key=error.key, unreadable=error.why, next=error.next or ""
         )
-        for each in found
+        for error in found
     ]

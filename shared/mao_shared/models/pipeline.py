@@ -46,7 +46,7 @@ def normalize_title(text: str) -> str:
         raise ValueError("the title is empty")
     if len(title) > LONGEST_TITLE:
         raise ValueError(f"the title has {len(title)} characters; at most {LONGEST_TITLE} are accepted")
-    if strange := next((each for each in title if unicodedata.category(each) in _NOT_ON_A_LINE), None):
+    if strange := next((letter for letter in title if unicodedata.category(letter) in _NOT_ON_A_LINE), None):
         raise ValueError(f"{strange!a} is in the title; a title is one line of text")
     return title
 
@@ -63,7 +63,7 @@ def name_from_title(title: str) -> str:
     if is_name(title):
         return title
     plain = unicodedata.normalize("NFKD", title.translate(_LETTERS))
-    letters = "".join(each for each in plain if not unicodedata.combining(each))
+    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
     name = re.sub(r"[^A-Za-z0-9._]+", "-", letters)
     name = re.sub(r"\.{2,}", ".", name).strip("._-")
     name = re.sub(r"\.lock$", "-lock", name)

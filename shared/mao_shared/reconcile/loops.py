@@ -69,7 +69,10 @@ async def background(
         log.critical("background.failed", task=task.get_name(), exc_info=error)
         on_failure()
 
-    tasks = [asyncio.create_task(each, name=getattr(each, "__qualname__", None)) for each in coroutines]
+    tasks = [
+        asyncio.create_task(coroutine, name=getattr(coroutine, "__qualname__", None))
+        for coroutine in coroutines
+    ]
     for task in tasks:
         task.add_done_callback(ended)
     try:

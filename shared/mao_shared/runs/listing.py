@@ -231,9 +231,9 @@ async def _page(
     """With the documents of those that are known by their index alone, as they are by now."""
     for at in range(0, len(chosen), AT_ONCE):
         some = chosen[at : at + AT_ONCE]
-        chosen[at : at + AT_ONCE] = await asyncio.gather(*(_document(records, each) for each in some))
-    items = [each for each in chosen if isinstance(each, Stored) and query.wants(each.record)]
-    return StoredPage(items, cursor, [each for each in chosen if isinstance(each, RecordUnreadable)])
+        chosen[at : at + AT_ONCE] = await asyncio.gather(*(_document(records, item) for item in some))
+    items = [item for item in chosen if isinstance(item, Stored) and query.wants(item.record)]
+    return StoredPage(items, cursor, [item for item in chosen if isinstance(item, RecordUnreadable)])
 
 
 async def _document(records: RunRecords, found: _Found) -> _Found:

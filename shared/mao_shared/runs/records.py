@@ -218,18 +218,16 @@ class RunRecords(Records[Run]):
         if await self._move(runs):
             return len(runs)
         moved = 0
-        for (
-            each
-        ) in runs:  # one that is history as well was made again by a version without one: that is newer
-            past = await self.store.get(keys.past_run(self.node, each.run.id))
-            moved += await self._move([each], past)
+        for live in runs:  # one that is history too was made again by an old version without one: it is newer
+            past = await self.store.get(keys.past_run(self.node, live.run.id))
+            moved += await self._move([live], past)
         return moved
 
     async def _move(self, runs: Sequence[LiveRun], past: Entry | None = None) -> bool:
         """`past`: what lies in the history for the one run that is to go there."""
         checks: list[Check] = []
         writes: list[Write] = []
-        for run, entry in ((each.run, each.entry) for each in runs):
+        for run, entry in ((live.run, live.entry) for live in runs):
             key, index = keys.past_run(self.node, run.id), self._index_key(run)
             checks += [Check(entry.key, entry.revision), Check(key, past.revision if past else 0)]
             writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(_past(run)))]
@@ -245,19 +243,19 @@ class RunRecords(Records[Run]):
         """Those that can be read of a page of the index: by phase, pipeline, then the newest first."""
         page = await self.store.list(keys.run_index_prefix(self.node), limit=limit, cursor=cursor)
         found = (read_index(entry) for entry in page.entries)
-        return [each for each in found if each is not None], page.cursor
+        return [indexed for indexed in found if indexed is not None], page.cursor
 
     async def remove(self, runs: Sequence[IndexedRun]) -> int:
         """Removes up to REMOVED_AT_ONCE runs of the history; how many. One that has come back stays."""
         if await self._remove(runs):
             return len(runs)
-        return sum([await self._remove([each]) for each in runs])
+        return sum([await self._remove([run]) for run in runs])
 
     async def _remove(self, runs: Sequence[IndexedRun]) -> bool:
         checks: list[Check] = []
-        for each in runs:
-            index = keys.run_index(self.node, each.phase, each.pipeline, each.id)
-            checks += [Check(index, each.revision), Check(keys.past_run(self.node, each.id), each.revision)]
+        for run in runs:
+            index = keys.run_index(self.node, run.phase, run.pipeline, run.id)
+            checks += [Check(index, run.revision), Check(keys.past_run(self.node, run.id), run.revision)]
         done = await self.store.transact(checks, [Delete(check.key) for check in checks]) is not None
         for check in checks if done else ():
             self.gone(check.key)

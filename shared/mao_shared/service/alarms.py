@@ -39,9 +39,11 @@ MOST_WAITING = 1000  # writes that wait for the store; beyond, the oldest are dr
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
     """What is written to raise an alarm: its record, and a delivery for each webhook."""
     hooks = await Records(store, keys.webhooks_prefix(node), Webhook).page()
-    names = [each.record.name for each in hooks.items]
+    names = [stored.record.name for stored in hooks.items]
     due = [Delivery(alarm=alarm.id, webhook=name, created_at=now) for name in names]
-    deliveries = [Put(keys.delivery(node, each.alarm, each.webhook), dump(each)) for each in due]
+    deliveries = [
+        Put(keys.delivery(node, delivery.alarm, delivery.webhook), dump(delivery)) for delivery in due
+    ]
     return [Put(key, dump(alarm)), *deliveries]
 
 
@@ -151,7 +153,7 @@ class ConditionAlarms:
             self._has_inherited = True
         self._advance()
         await self._write_waiting()
-        due = [each.due for each in self._episodes.values() if each.due is not None]
+        due = [episode.due for episode in self._episodes.values() if episode.due is not None]
         return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
 
     async def _inherit(self) -> None:
@@ -159,15 +161,15 @@ class ConditionAlarms:
         prefix = keys.open_conditions_prefix(self._node)
         found = await Records(self._store, prefix, OpenCondition).page()
         now, loop_time = self._clock.now(), asyncio.get_running_loop().time()
-        for each in (stored.record for stored in found.items):
-            key = (each.name, each.subject)
-            if self._service not in each.services:
+        for opened in (stored.record for stored in found.items):
+            key = (opened.name, opened.subject)
+            if self._service not in opened.services:
                 continue
             if (known := self._episodes.get(key)) is not None:
                 if known.stage == "settling":
                     known.stage, known.due = "open", None
                 continue
-            left = Condition(name=each.name, subject=each.subject, state=each.state, since=now)
+            left = Condition(name=opened.name, subject=opened.subject, state=opened.state, since=now)
             self._episodes[key] = _Episode(left, "calming", loop_time + self._inherited, now)
 
     def _advance(self) -> None:
@@ -238,7 +240,7 @@ class ConditionAlarms:
             known, revision = await self._read(key)
             if known is None or self._service not in known.services:
                 return True
-            left = [each for each in known.services if each != self._service]
+            left = [service for service in known.services if service != self._service]
             checks: list[Check] = [Check(key, revision)]
             writes: list[Put | Delete] = [Put(key, dump(known.model_copy(update={"services": left})))]
             if not left:

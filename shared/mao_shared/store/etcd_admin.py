@@ -69,11 +69,11 @@ class Admin:
         """The role exists and has exactly these rights."""
         add = rpc.AuthRoleAddRequest(name=name)
         await self._unless("role name already exists", lambda e: e.auth.RoleAdd(add, **self._limit))
-        wanted = {Permission(each.kind, each.key.encode(), each.range_end) for each in grants}
+        wanted = {Permission(grant.kind, grant.key.encode(), grant.range_end) for grant in grants}
         held = await self.permissions(name)
         for permission in wanted - held:
             await self._permit(name, permission)
-        kept = {(each.key, each.end) for each in wanted}
+        kept = {(permission.key, permission.end) for permission in wanted}
         for permission in held - wanted:
             if (permission.key, permission.end) not in kept:  # what was permitted above replaced its kind
                 await self._forbid(name, permission)
@@ -82,7 +82,9 @@ class Admin:
         """What a role may do; Conflict (`etcd-refused`) when there is no such role."""
         request = rpc.AuthRoleGetRequest(role=role)
         answer = await self._caller.read(lambda e: e.auth.RoleGet(request, **self._limit))
-        return {Permission(KINDS[each.permType], each.key, each.range_end) for each in answer.perm}
+        return {
+            Permission(KINDS[granted.permType], granted.key, granted.range_end) for granted in answer.perm
+        }
 
     async def delete_role(self, name: str) -> None:
         """The role is gone, and with it what its users could do by it."""
@@ -142,7 +144,7 @@ class Admin:
         answer = await self._caller.read(
             lambda e: e.cluster.MemberList(rpc.MemberListRequest(), **self._limit)
         )
-        return [_member(each) for each in answer.members]
+        return [_member(member) for member in answer.members]
 
     async def add_learner(self, peer_url: str) -> EtcdMember:
         """A new member without a vote, for an etcd that is to listen to its peers at `peer_url`.

@@ -92,7 +92,7 @@ def is_outdated(details: str) -> bool:
 def forbidden(user: str, accesses: Sequence[Access], permissions: Iterable[Permission]) -> Forbidden:
     """Names those of the call's accesses that none of the user's permissions covers."""
     held = list(permissions)
-    lacking = [access for access in accesses if not any(each.covers(access) for each in held)]
+    lacking = [access for access in accesses if not any(permission.covers(access) for permission in held)]
     what = ", ".join(_words(access) for access in lacking or accesses) or "do this"
     return Forbidden(
         f"The federation's etcd does not let {user!r} {what}.",

@@ -285,7 +285,9 @@ class Caller:
         found = []
         for name in user.roles:
             role = await endpoint.auth.RoleGet(rpc.AuthRoleGetRequest(role=name), timeout=self.deadline)
-            found += [Permission(KINDS[each.permType], each.key, each.range_end) for each in role.perm]
+            found += [
+                Permission(KINDS[granted.permType], granted.key, granted.range_end) for granted in role.perm
+            ]
         return found
 
     def _certificate_fault(self) -> str:

@@ -240,17 +240,6 @@ class Records(Generic[R]):
             self.gone(self.prefix + name)
         return deleted
 
-    async def delete_unreadable(self, name: str) -> bool:
-        """Removes the record if it is there and cannot be read; False when that is not so."""
-        entry = await self.store.get(self.prefix + name)
-        if entry is None:
-            return False
-        try:
-            self.parse(entry)
-        except RecordUnreadable:
-            return await self.delete(name, entry.revision)
-        return False
-
 
 def dump(record: Record) -> bytes:
     """The stored form of a record: compact JSON without what is unset by default."""

@@ -109,11 +109,11 @@ def health_router(
     @router.get("/readyz", name="health.readyz", summary="Whether all that is needed answers")
     async def readyz(request: Request) -> Any:
         checks, conditions = await conditions_now(request.app, readiness(request.app))
-        failed = [each for each, reason in checks.items() if reason != "ok"]
+        failed = [name for name, reason in checks.items() if reason != "ok"]
         facts: dict[str, Any] = {"version": __version__}
         detail = f"The {name} service is not ready."
         if not request.scope.get(STRANGER):  # details name paths, datasets, runs and remotes
-            listed = [each.model_dump(mode="json") for each in conditions]
+            listed = [condition.model_dump(mode="json") for condition in conditions]
             facts |= {"checks": checks, "conditions": listed}
             if failed:
                 detail = f"The {name} service is waiting for: {', '.join(failed)} ({checks[failed[0]]})"

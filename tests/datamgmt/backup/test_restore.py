@@ -181,7 +181,7 @@ async def test_restore_killed_at_any_write_continues(tmp_path: Path, *, done: bo
         try:
             await put_back(tmp_path, store, taken.path)
         except Killed:
-            with pytest.raises(Conflict, match="has not ended"):
+            with pytest.raises(Conflict, match="has not finished"):
                 check_restore_finished(tmp_path / "node")
             await put_back(tmp_path, store, taken.path)
         else:
@@ -447,7 +447,7 @@ async def test_restore_of_a_forged_backup(tmp_path: Path, name: str) -> None:
     "name", ["data/agreements/p.json", "data/federation/ca.pem", "data/federation", "data/logs/r/etcd"]
 )
 def test_restore_of_a_backup_with_other_paths(tmp_path: Path, name: str) -> None:
-    assert places(tmp_path).may_hold(name)
+    assert places(tmp_path).may_restore(name)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])

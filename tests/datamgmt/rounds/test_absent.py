@@ -39,7 +39,7 @@ async def all_done(node: LedNode, ticks: int) -> None:
     ("overlap", "into", "ticks"),
     [("skip", "sums", TICKS), ("replace", "sums", FEW), ("queue", "sums", FEW), ("skip", "data", FEW)],
 )
-async def test_every_tick_is_observed_and_every_round_decided(
+async def test_absent_node_every_tick_observed_and_decided(
     tmp_path: Path, overlap: Overlap, into: str, ticks: int
 ) -> None:
     """`into` data: the second step writes the dataset that it reads."""
@@ -52,7 +52,7 @@ async def test_every_tick_is_observed_and_every_round_decided(
             assert await all_rounds_ended(fed, count, dataset) == ["decided"] * count
 
 
-async def test_a_node_that_returns_makes_up_for_its_ticks_and_undoes_no_round(tmp_path: Path) -> None:
+async def test_absent_node_returns_and_undoes_no_round(tmp_path: Path) -> None:
     async with led_federation(tmp_path, MemoryStore(), deadline=2) as (fed, nodes):
         await observe(nodes, "skip", "sums", FEW)
         for each in nodes:

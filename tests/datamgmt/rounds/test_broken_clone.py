@@ -21,7 +21,7 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", BREAKAGES)
-async def test_round_after_a_clone_broke(tmp_path: Path, how: str) -> None:
+async def test_round_after_clone_broke(tmp_path: Path, how: str) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         manager = fed["a"].manager
         assert manager is not None

@@ -93,7 +93,7 @@ def ended(decision: RoundDecision) -> str:
 # opening
 
 
-def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
+def test_decide_first_snapshot_opens_round() -> None:
     action = only(decide(seen(announced={"b": said("b", X), "c": said("c", None)})))
     assert isinstance(action, OpenRound)
     assert (action.round.id, action.round.nodes, action.round.opened_by) == (ID, NODES, "a")
@@ -112,25 +112,25 @@ def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
     ],
     ids=["abstention", "stranger", "not-mine", "unknown", "old", "alone"],
 )
-def test_what_opens_no_round(view: RoundView) -> None:
+def test_decide_opens_no_round(view: RoundView) -> None:
     assert decide(view) == RoundDecision()
 
 
 # closing
 
 
-def test_closed_when_all_have_spoken() -> None:
+def test_decide_closes_when_all_have_announced() -> None:
     voices = {"a": said("a", X), "b": said("b", None), "c": said("c", Y)}
     assert isinstance(only(decide(seen(a_round(), announced=voices))), CloseRound)
 
 
-def test_waits_for_the_deadline_while_somebody_is_silent() -> None:
+def test_decide_waits_for_deadline_while_a_node_is_silent() -> None:
     voices = {"a": said("a", X), "b": said("b", Y)}
     assert decide(seen(a_round(), announced=voices)) == RoundDecision(again=600)
     assert isinstance(only(decide(seen(a_round(), announced=voices, after=600))), CloseRound)
 
 
-def test_a_deadline_that_passed_while_the_store_was_away_does_not_count_at_once() -> None:
+def test_decide_deadline_does_not_count_within_grace() -> None:
     voices = {"a": said("a", X)}
     patient = TICK + timedelta(seconds=1030)
     assert decide(seen(a_round(), announced=voices, after=1000, grace_until=patient)) == RoundDecision(
@@ -138,7 +138,7 @@ def test_a_deadline_that_passed_while_the_store_was_away_does_not_count_at_once(
     )
 
 
-def test_too_few_snapshots_at_the_deadline_are_undecided_guarded_by_the_silence_itself() -> None:
+def test_decide_too_few_snapshots_undecided_with_checks() -> None:
     voices = {"a": said("a", X, 4), "b": said("b", None, 6)}
     decision = decide(seen(a_round(), announced=voices, after=600))
     assert "1 of 3 nodes brought a snapshot, 2 are needed" in ended(decision)
@@ -149,7 +149,7 @@ def test_too_few_snapshots_at_the_deadline_are_undecided_guarded_by_the_silence_
 
 
 @pytest.mark.parametrize("spoken", [["a", "b"], ["a"]])
-def test_an_earlier_round_goes_first_that_may_come_to_something(spoken: list[str]) -> None:
+def test_decide_earlier_hopeful_round_goes_first(spoken: list[str]) -> None:
     """Either two have brought a snapshot to it, or one has and another one is behind."""
     earlier = TICK - timedelta(minutes=1)
     first = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier)
@@ -163,7 +163,7 @@ def test_an_earlier_round_goes_first_that_may_come_to_something(spoken: list[str
     assert isinstance(only(decide(over)), CloseRound)
 
 
-def test_one_closed_round_at_a_time() -> None:
+def test_decide_one_closed_round_at_a_time() -> None:
     later = TICK + timedelta(minutes=1)
     other = closed().changed(id=round_id(later, "crawl", "collect"), tick=later)
     voices = {node: said(node, X) for node in NODES}
@@ -171,7 +171,7 @@ def test_one_closed_round_at_a_time() -> None:
     assert [type(action) for action in decision.actions] == [AttestRound]
 
 
-def test_nobody_is_named_for_differing_from_what_no_quorum_attests() -> None:
+def test_decide_no_dissenters_without_quorum() -> None:
     forged = closed(commit=Y, attested=["b", "c"])
     assert isinstance(only(decide(seen(forged, attested={"a": attests(X), "c": attests(Y)}))), DeliverRound)
 
@@ -179,19 +179,19 @@ def test_nobody_is_named_for_differing_from_what_no_quorum_attests() -> None:
 # attesting
 
 
-def test_attests_a_closed_round_once() -> None:
+def test_decide_attests_once() -> None:
     assert isinstance(only(decide(seen(closed()))), AttestRound)
     assert decide(seen(closed(), attested={"a": attests(X)})).actions == []
     assert isinstance(only(decide(seen(closed(attempt=2), attested={"a": attests(X)}))), AttestRound)
 
 
-def test_what_could_not_be_computed_is_tried_again_after_a_pause() -> None:
+def test_decide_retries_computation_after_pause() -> None:
     lacking = {"a": attests(None, "the remote is away")}
     assert decide(seen(closed(), attested=lacking)) == RoundDecision(again=10)
     assert isinstance(only(decide(seen(closed(), attested=lacking, after=10))), AttestRound)
 
 
-def test_a_quorum_of_the_same_commit_is_agreed_and_who_differs_is_named() -> None:
+def test_decide_quorum_agrees_and_names_dissenters() -> None:
     votes = {"a": attests(X), "b": attests(X), "c": attests(Y)}
     action = only(decide(seen(closed(), attested=votes)))
     assert (action.round.commit, action.round.attested, action.round.phase) == (X, ["a", "b"], "closed")
@@ -200,14 +200,14 @@ def test_a_quorum_of_the_same_commit_is_agreed_and_who_differs_is_named() -> Non
     assert isinstance(only(decide(seen(named.round, attested=votes))), DeliverRound)
 
 
-def test_a_liar_is_named_after_the_decision_too() -> None:
+def test_decide_names_dissenter_after_decision() -> None:
     done = closed(commit=X, attested=["a", "b"]).changed(phase="decided")
     action = only(decide(seen(done, attested={"a": attests(X), "b": attests(X), "c": attests(Y)})))
     assert list(action.round.flagged) == ["c"]
     assert action.round.phase == "decided"
 
 
-def test_who_differs_from_the_quorum_is_caught_by_everybody_whatever_the_record_says() -> None:
+def test_decide_dissenters_whatever_the_record_says() -> None:
     votes = {"a": attests(X), "b": attests(X), "c": attests(Y)}
     noted = closed(commit=X, attested=["a", "b"], flagged={"c": "noted by others"})
     [(_, caught)] = decide(seen(noted, attested=votes)).violations
@@ -215,18 +215,18 @@ def test_who_differs_from_the_quorum_is_caught_by_everybody_whatever_the_record_
     assert decide(seen(closed(flagged={"b": "it lied"}), attested={"a": attests(X)})).violations == []
 
 
-def test_votes_of_strangers_and_of_earlier_attempts_do_not_count() -> None:
+def test_decide_ignores_attestations_of_strangers_and_earlier_attempts() -> None:
     votes = {"a": attests(X), "stranger": attests(X), "b": attests(X, attempt=1)}
     votes["a"] = attests(X, attempt=2)
     assert decide(seen(closed(attempt=2), attested=votes)).actions == []
 
 
-def test_different_results_of_all_are_undecided_at_once() -> None:
+def test_decide_all_different_is_undecided_at_once() -> None:
     votes = {"a": attests(X), "b": attests(Y), "c": attests(Z)}
     assert "different results" in ended(decide(seen(closed(), attested=votes)))
 
 
-def test_no_quorum_of_attestations_in_time() -> None:
+def test_decide_no_quorum_of_attestations_in_time() -> None:
     votes = {"a": attests(X)}
     assert decide(seen(closed(), attested=votes, after=1)) == RoundDecision(again=599)
     late = decide(seen(closed(), attested=votes, after=600))
@@ -234,22 +234,22 @@ def test_no_quorum_of_attestations_in_time() -> None:
     assert Check(keys.attestation("b", "data", ID), 0) in only(late).checks
 
 
-def test_nodes_that_say_they_cannot_compute_yet_are_waited_for_longer() -> None:
+def test_decide_waits_longer_for_nodes_that_cannot_compute() -> None:
     votes = {"a": attests(X), "b": attests(None, "the remote is away")}
     assert decide(seen(closed(), attested=votes, after=600)).actions == []
     assert "2 are needed" in ended(decide(seen(closed(), attested=votes, after=2 * 86400)))
 
 
-def test_a_vote_without_quorum_is_undecided_when_enough_say_so() -> None:
+def test_decide_no_quorum_of_snapshots_when_enough_say_so() -> None:
     votes = {node: attests(None, NO_QUORUM + "1 of 3") for node in ("b", "c")}
     assert ended(decide(seen(closed(), attested=votes))).startswith(NO_QUORUM)
 
 
-def test_a_round_that_never_holds_ends() -> None:
+def test_decide_ends_after_max_attempts() -> None:
     assert "without an agreement" in ended(decide(seen(closed(attempt=MAX_ATTEMPTS + 1))))
 
 
-def test_a_node_without_a_say_keeps_out() -> None:
+def test_decide_node_that_does_not_vote_does_nothing() -> None:
     everything = seen(closed(), node="stranger", announced={"b": said("b", X)})
     assert decide(everything) == RoundDecision()
 
@@ -268,7 +268,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("forged", FORGED)
-def test_a_forged_round_begins_again_as_its_dataset_has_it(forged: Round) -> None:
+def test_decide_resets_forged_round(forged: Round) -> None:
     action = only(decide(seen(forged, announced={"b": said("b", X)})))
     assert isinstance(action, UpdateRound)
     right = action.round
@@ -278,7 +278,7 @@ def test_a_forged_round_begins_again_as_its_dataset_has_it(forged: Round) -> Non
     assert decide(seen(right, announced={"b": said("b", X)})).actions == []
 
 
-def test_a_round_of_others_holds_up_none_of_ours() -> None:
+def test_decide_round_of_others_blocks_nothing() -> None:
     earlier = TICK - timedelta(hours=1)
     theirs = a_round(id=round_id(earlier, "crawl", "x"), step="x", tick=earlier, nodes=["evil"], commit=X)
     theirs = theirs.model_copy(update={"phase": "closed"})
@@ -287,7 +287,7 @@ def test_a_round_of_others_holds_up_none_of_ours() -> None:
     assert action.stored.record.id == ID
 
 
-def test_however_small_the_quorum_most_nodes_must_attest() -> None:
+def test_decide_most_nodes_must_attest_whatever_the_quorum() -> None:
     loose = VoteDefinition(quorum="UNTIL", quorum_percentage=1, deadline=600)
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
     round_ = closed(definition=loose)
@@ -295,7 +295,7 @@ def test_however_small_the_quorum_most_nodes_must_attest() -> None:
     assert not [each for each in decision.actions if isinstance(each, UpdateRound) and each.round.commit]
 
 
-def test_a_node_says_so_where_its_operator_has_not_agreed_to_the_vote() -> None:
+def test_decide_publishes_missing_agreement() -> None:
     changed = VoteDefinition(collation="MEAN", deadline=600)
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=changed)
     action = only(decide(seen(closed(definition=changed), dataset=dataset)))
@@ -303,7 +303,7 @@ def test_a_node_says_so_where_its_operator_has_not_agreed_to_the_vote() -> None:
     assert not action.agreed
 
 
-def test_nobody_is_late_before_its_time_by_this_nodes_own_clock() -> None:
+def test_decide_lateness_by_own_clock() -> None:
     voices = {"a": said("a", X), "c": said("c", X)}
     heard = {ID: TICK + timedelta(seconds=2)}
     early = a_round(opened_at=TICK - timedelta(hours=1), deadline=TICK - timedelta(minutes=50))
@@ -319,7 +319,7 @@ def test_nobody_is_late_before_its_time_by_this_nodes_own_clock() -> None:
     assert isinstance(only(decide(view)), AttestRound)
 
 
-def test_no_time_is_up_since_the_record_says_so() -> None:
+def test_decide_ignores_times_in_the_record() -> None:
     ago = TICK - timedelta(days=9000)
     view = seen(
         closed(opened_at=ago, deadline=ago).changed(closed_at=ago),
@@ -330,7 +330,7 @@ def test_no_time_is_up_since_the_record_says_so() -> None:
     assert decide(view) == RoundDecision(again=599)
 
 
-def test_most_nodes_have_to_say_that_there_is_no_quorum() -> None:
+def test_decide_most_nodes_must_report_no_quorum() -> None:
     loose = VoteDefinition(quorum="UNTIL", quorum_percentage=1, deadline=600)
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
     votes = {"a": attests(X), "c": attests(None, NO_QUORUM + "so I say")}
@@ -338,7 +338,7 @@ def test_most_nodes_have_to_say_that_there_is_no_quorum() -> None:
     assert decide(view).actions == []
 
 
-def test_an_invented_tick_of_the_past_holds_up_no_round() -> None:
+def test_decide_invented_past_tick_blocks_nothing() -> None:
     earlier = TICK - timedelta(days=3)
     old = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier)
     old = old.changed(deadline=DEADLINE + timedelta(minutes=1), opened_at=TICK + timedelta(minutes=1))
@@ -350,7 +350,7 @@ def test_an_invented_tick_of_the_past_holds_up_no_round() -> None:
 
 
 @pytest.mark.parametrize("nodes", [NODES, ["a", "c", "d"]])
-def test_a_decision_that_too_few_attest_is_doubted(nodes: list[str]) -> None:
+def test_decide_rechecks_unattested_decision(nodes: list[str]) -> None:
     forged = closed(commit=Y, attested=nodes).changed(phase="decided", nodes=nodes)
     voices = {node: said(node, X) for node in NODES}
     votes = {node: attests(Y) for node in nodes[2:]}
@@ -390,9 +390,7 @@ def two_rounds(
     ],
 )
 @pytest.mark.parametrize("step", ["sum", "collect"])
-def test_of_two_rounds_with_their_snapshots_the_one_goes_first_that_had_them_first(
-    late: dict[str, int], observed: dict[str, int], step: str
-) -> None:
+def test_decide_first_quorum_goes_first(late: dict[str, int], observed: dict[str, int], step: str) -> None:
     """A step that waited, or was tried again, is later on the branches than what was observed meanwhile."""
     view, _, second = two_rounds((step, 0, late), ("collect", 5, observed))
     action = only(decide(view))
@@ -400,7 +398,7 @@ def test_of_two_rounds_with_their_snapshots_the_one_goes_first_that_had_them_fir
     assert action.stored.record.id == second
 
 
-def test_rounds_with_their_snapshots_cannot_wait_for_each_other() -> None:
+def test_decide_rounds_do_not_wait_for_each_other() -> None:
     """Whatever the order of words and ticks, one of them goes on."""
     ticks = {"x": 0, "y": 5, "z": 3}
     words = {"x": {"a": 40, "b": 41}, "y": {"b": 20, "c": 21}, "z": {"c": 30, "a": 31}}

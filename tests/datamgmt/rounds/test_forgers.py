@@ -105,7 +105,7 @@ def _hostile_commit(fed: Federation, first: Round) -> str:
 @pytest.mark.parametrize(
     "nodes", [["node-a", "node-b", "node-c", "node-c", "node-c"], ["node-a", "node-c"]], ids=["twice", "few"]
 )
-async def test_one_that_attests_alone_what_its_round_calls_agreed(tmp_path: Path, nodes: list[str]) -> None:
+async def test_forger_attests_alone_what_its_round_calls_agreed(tmp_path: Path, nodes: list[str]) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
         lie = _hostile_commit(fed, first)
@@ -121,7 +121,7 @@ async def test_one_that_attests_alone_what_its_round_calls_agreed(tmp_path: Path
         assert await told(fed, "no quorum has attested")
 
 
-async def test_one_that_says_in_the_record_that_others_were_caught(tmp_path: Path) -> None:
+async def test_forger_flags_others_in_the_record(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await first_round(fed)
         framed = {f"node-{each}": "it lied" for each in ("b", *range(900))}
@@ -132,7 +132,7 @@ async def test_one_that_says_in_the_record_that_others_were_caught(tmp_path: Pat
         assert not [each for each in await _alarms(fed) if "it lied" in each]
 
 
-async def test_one_that_closes_before_the_others_time_is_up(tmp_path: Path) -> None:
+async def test_forger_closes_before_the_deadline(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
         lie = (await fed["c"].collect(1, price(LIE))).snapshot
@@ -154,7 +154,7 @@ async def test_one_that_closes_before_the_others_time_is_up(tmp_path: Path) -> N
         assert await told(fed, "before its deadline")
 
 
-async def test_one_that_dates_the_closing_back(tmp_path: Path) -> None:
+async def test_forger_backdates_the_closing(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await first_round(fed)
         tasks: list[asyncio.Task[None]] = []
@@ -180,7 +180,7 @@ async def test_one_that_dates_the_closing_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("garbage", [b"{garbage", b"{}"])
 @pytest.mark.parametrize("kind", [keys.announcement, keys.attestation])
-async def test_one_that_says_what_cannot_be_read(
+async def test_forger_unreadable_peer_record(
     tmp_path: Path, kind: Callable[[str, str, str], str], garbage: bytes
 ) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
@@ -191,7 +191,7 @@ async def test_one_that_says_what_cannot_be_read(
         assert (await honest(fed)).abstained["node-c"].reason == "late"
 
 
-async def test_one_alone_with_garbage_lets_a_round_of_too_few_end(tmp_path: Path) -> None:
+async def test_forger_garbage_of_one_does_not_keep_round_open(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         await first_round(fed)
         await put(fed, keys.announcement("node-c", "data", name(1)), b"{garbage")
@@ -206,9 +206,7 @@ async def test_one_alone_with_garbage_lets_a_round_of_too_few_end(tmp_path: Path
     [{"opened_at": datetime(2999, 1, 1, tzinfo=UTC)}, {"tick": tick(2)}, {"id": "x"}, {"dataset": "other"}],
     ids=["future", "tick", "id", "dataset"],
 )
-async def test_one_that_lays_what_is_no_round_in_the_place_of_one(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
+async def test_forger_misplaced_round(tmp_path: Path, changes: dict[str, Any]) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await first_round(fed)
         await put(fed, keys.round("data", name(1)), dump(forged(fed, **changes)))
@@ -216,7 +214,7 @@ async def test_one_that_lays_what_is_no_round_in_the_place_of_one(
         await honest(fed)
 
 
-async def test_one_that_lays_garbage_in_the_place_of_a_round(tmp_path: Path) -> None:
+async def test_forger_garbage_in_place_of_round(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await first_round(fed)
         text = dump(forged(fed)).replace(b'"opened_at":"20', b'"opened_at":"99')
@@ -225,7 +223,7 @@ async def test_one_that_lays_garbage_in_the_place_of_a_round(tmp_path: Path) -> 
         await honest(fed)
 
 
-async def test_one_that_calls_a_round_decided_that_is_not(tmp_path: Path) -> None:
+async def test_forger_false_decided(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
         lie = first.commits["node-c"]
@@ -240,7 +238,7 @@ async def test_one_that_calls_a_round_decided_that_is_not(tmp_path: Path) -> Non
         assert await told(fed, "no quorum has attested")
 
 
-async def test_one_that_announces_ticks_of_the_past(tmp_path: Path) -> None:
+async def test_forger_announces_past_ticks(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
         for number in range(3):
@@ -280,7 +278,7 @@ async def _all_announced(fed: Federation) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("invented", [["x0", "x1", "x2"], ["node-c"]], ids=["strangers", "twice"])
-async def test_one_that_pins_voters_that_are_none(
+async def test_forger_pins_non_voters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invented: list[str]
 ) -> None:
     """It closes the round with all that was announced, and gives its own commit more voices."""
@@ -303,9 +301,7 @@ async def nothing(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("out", [{}, {"node-b": Abstention(reason="absent", detail="it did not run")}])
-async def test_one_that_leaves_a_node_out_before_its_time_for_another_reason_or_none(
-    tmp_path: Path, out: dict[str, Abstention]
-) -> None:
+async def test_forger_leaves_node_out_early(tmp_path: Path, out: dict[str, Abstention]) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
         lie = (await fed["c"].collect(1, price(LIE))).snapshot
@@ -320,7 +316,7 @@ async def test_one_that_leaves_a_node_out_before_its_time_for_another_reason_or_
 
 
 @pytest.mark.parametrize("garbage", [b"{garbage", b"{}"])
-async def test_one_that_turns_a_round_that_goes_on_into_garbage(tmp_path: Path, garbage: bytes) -> None:
+async def test_forger_turns_live_round_into_garbage(tmp_path: Path, garbage: bytes) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await first_round(fed)
         await fed["a"].collect(1, price(HONEST))

@@ -66,7 +66,7 @@ async def decided_once(fed: Federation) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("what", WRITES)
-async def test_every_node_dies_at_a_write(tmp_path: Path, what: str, when: str) -> None:
+async def test_killed_every_node_at_a_write(tmp_path: Path, what: str, when: str) -> None:
     """All of them, so that nobody else can have done it."""
     async with federation(tmp_path, MemoryStore()) as fed:
         deaths = [_Dies(node, what) for node in fed.nodes]
@@ -79,7 +79,7 @@ async def test_every_node_dies_at_a_write(tmp_path: Path, what: str, when: str) 
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_dies_at_the_push_of_ground_truth(
+async def test_killed_at_push_of_ground_truth(
     tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push: Callable[..., None] = Clone.push
@@ -100,7 +100,7 @@ async def test_dies_at_the_push_of_ground_truth(
     assert left[0] < 3
 
 
-async def test_the_store_forgets_a_round_that_was_decided(tmp_path: Path) -> None:
+async def test_killed_store_loses_decided_round(tmp_path: Path) -> None:
     """As after a restore from an older backup: ground truth has it already, and gets no second commit."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await decided_once(fed)

@@ -42,7 +42,7 @@ async def named(node: Node, liar: str) -> str:
             await asyncio.sleep(0.01)
 
 
-async def test_one_that_rewrites_its_branch_after_the_round_opened(tmp_path: Path) -> None:
+async def test_liar_rewrites_branch_after_open(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         await honest(fed, 0, "0")
@@ -58,7 +58,7 @@ async def test_one_that_rewrites_its_branch_after_the_round_opened(tmp_path: Pat
         assert "was rewritten" in await named(fed["b"], "node-c")
 
 
-async def test_one_that_rewrites_its_branch_after_the_round_closed(tmp_path: Path) -> None:
+async def test_liar_rewrites_branch_after_close(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
 
         def rewrite(writes_: Any) -> None:
@@ -74,7 +74,7 @@ async def test_one_that_rewrites_its_branch_after_the_round_closed(tmp_path: Pat
         assert list(done.flagged) == ["node-c"]
 
 
-async def test_one_that_attests_another_tree(tmp_path: Path) -> None:
+async def test_liar_attests_another_tree(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         _corrupt(fed["c"])
         await fed.collect(0, [writes(a="0")] * 3)
@@ -84,7 +84,7 @@ async def test_one_that_attests_another_tree(tmp_path: Path) -> None:
         await honest(fed, 1, "1")
 
 
-async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> None:
+async def test_liar_pins_unannounced_commit(tmp_path: Path) -> None:
     """It closes the round with an older commit of node-b, and itself in no hurry to attest."""
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 2}) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
@@ -107,7 +107,7 @@ async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> N
         assert any("some node writes false records" in each for each in told)
 
 
-async def test_one_that_changes_its_announcement_after_the_closing(tmp_path: Path) -> None:
+async def test_liar_changes_announcement_after_close(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         old = (await honest(fed, 0, "0")).commits["node-c"]
@@ -143,7 +143,7 @@ class _Change:
         return await self._task
 
 
-async def test_one_that_names_a_commit_which_nobody_attested(tmp_path: Path) -> None:
+async def test_liar_names_unattested_commit(tmp_path: Path) -> None:
     """It writes its own commit into the round as agreed: nobody delivers that."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
@@ -204,7 +204,7 @@ async def _opened(fed: Federation, number: int) -> Round:
         return found
 
 
-async def test_one_that_opens_the_round_for_itself_alone(tmp_path: Path) -> None:
+async def test_liar_opens_round_for_itself(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         first = await honest(fed, 0, "0")
@@ -228,7 +228,7 @@ async def test_one_that_opens_the_round_for_itself_alone(tmp_path: Path) -> None
         assert done.definition == first.definition
 
 
-async def test_one_that_changes_how_the_dataset_votes(tmp_path: Path) -> None:
+async def test_liar_changes_vote_definition(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         await honest(fed, 0, "0")

@@ -26,7 +26,7 @@ def once(fed: Federation, rounds: list[Round]) -> None:
     assert fed.truth() == [each.id for each in reversed(decided)]
 
 
-async def test_federation_away_for_ten_ticks(tmp_path: Path) -> None:
+async def test_outages_federation_away_for_ten_ticks(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         await fed.ended(0)
@@ -46,7 +46,7 @@ async def test_federation_away_for_ten_ticks(tmp_path: Path) -> None:
 
 
 @pytest.mark.etcd
-async def test_etcd_away_and_all_nodes_restarted_meanwhile(tmp_path: Path, etcd_server: EtcdServer) -> None:
+async def test_outages_store_away_and_all_nodes_restarted(tmp_path: Path, etcd_server: EtcdServer) -> None:
     etcd_server.wipe()
     store = open_store(etcd_server.endpoints)
     try:
@@ -67,7 +67,7 @@ async def test_etcd_away_and_all_nodes_restarted_meanwhile(tmp_path: Path, etcd_
         await store.close()
 
 
-async def test_one_node_cut_off_catches_up(tmp_path: Path) -> None:
+async def test_outages_node_cut_off_catches_up(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 2}) as fed:
         away = fed["c"]
         away.link.cut()
@@ -83,7 +83,7 @@ async def test_one_node_cut_off_catches_up(tmp_path: Path) -> None:
         once(fed, await fed.rounds())
 
 
-async def test_too_few_snapshots_decide_nothing_and_the_next_round_goes_on(tmp_path: Path) -> None:
+async def test_outages_too_few_snapshots_then_next_round(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         await fed["a"].collect(0, writes(a="0"))
         done = await fed.ended(0)
@@ -96,7 +96,7 @@ async def test_too_few_snapshots_decide_nothing_and_the_next_round_goes_on(tmp_p
         assert [each.kind for each in await fed["a"].alarms()] == ["round"]
 
 
-async def test_remote_away_between_snapshot_and_vote(tmp_path: Path) -> None:
+async def test_outages_remote_away_between_snapshot_and_vote(tmp_path: Path) -> None:
     """Nothing is lost: the round waits for the remote, not for its deadline."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
@@ -123,7 +123,7 @@ async def _said_by_all(fed: Federation, number: int) -> None:
     await eventually(lambda: len(manager.rounds.peer_records.announced("data", found.id)) == 3)
 
 
-async def test_ground_truth_that_the_remote_cannot_have_is_told_and_decided_once_it_can(
+async def test_outages_remote_refuses_ground_truth_until_it_can(
     tmp_path: Path,
 ) -> None:
     """No node's own branch waits for it."""

@@ -12,9 +12,7 @@ from mao_shared import keys
 from mao_shared.models import SharedDataset
 from mao_shared.store import Records, open_store
 from mao_shared.store.memory import MemoryStore
-from mao_vote.audit import audit_round
-from mao_vote.outliers import rank_nodes
-from mao_vote.round_history import find_round
+from mao_vote import audit_round, find_round, rank_nodes
 from tests.datamgmt.world import writes
 from tests.support.etcd import EtcdServer
 from tests.support.git import git
@@ -37,7 +35,7 @@ def table(number: int, chance: random.Random | None = None) -> str:
 
 
 @pytest.mark.etcd
-async def test_ten_ticks_with_a_node_that_corrupts_rows(tmp_path: Path, etcd_server: EtcdServer) -> None:
+async def test_rounds_ten_ticks_with_corrupting_node(tmp_path: Path, etcd_server: EtcdServer) -> None:
     """Ten rounds, one commit each with its evidence; the node changes nothing and leads the ranking."""
     etcd_server.wipe()
     store, chance = open_store(etcd_server.endpoints), random.Random(SEED)
@@ -78,7 +76,7 @@ async def check(fed: Federation) -> None:
     assert ranked.items[0].node == "node-c"
 
 
-async def test_a_node_alone_has_no_rounds(tmp_path: Path) -> None:
+async def test_rounds_none_for_a_single_node(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=["node-a"]) as fed:
         done = await fed["a"].collect(0, writes(a="0"))
         assert done.ground_truth == done.snapshot
@@ -88,7 +86,7 @@ async def test_a_node_alone_has_no_rounds(tmp_path: Path) -> None:
         assert await fed.rounds() == []
 
 
-async def test_a_node_that_missed_the_tick_abstains(tmp_path: Path) -> None:
+async def test_rounds_missed_tick_abstains(tmp_path: Path) -> None:
     """Its tool fails: the others need not wait for the deadline."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed["a"].collect(0, writes(a="0"))
@@ -100,7 +98,7 @@ async def test_a_node_that_missed_the_tick_abstains(tmp_path: Path) -> None:
         assert "exit code 3" in done.abstained["node-c"].detail
 
 
-async def test_two_steps_into_one_dataset_are_two_rounds(tmp_path: Path) -> None:
+async def test_rounds_two_steps_of_one_dataset(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         first = await fed.ended(0)
@@ -111,7 +109,7 @@ async def test_two_steps_into_one_dataset_are_two_rounds(tmp_path: Path) -> None
         assert (fed.show("a"), fed.show("b")) == ("0", "1")
 
 
-async def test_a_node_that_knew_of_no_rounds_for_a_tick_brings_its_snapshot_to_one_that_others_open(
+async def test_rounds_snapshot_joins_round_opened_by_others(
     tmp_path: Path,
 ) -> None:
     """It has joined later than they have, and then ran what it had missed."""
@@ -124,7 +122,7 @@ async def test_a_node_that_knew_of_no_rounds_for_a_tick_brings_its_snapshot_to_o
         assert len((await fed.ended(0)).commits) == 3
 
 
-async def test_a_tick_of_the_past_that_is_decided_later_is_no_push_by_hand(tmp_path: Path) -> None:
+async def test_rounds_past_tick_decided_later_is_not_a_foreign_push(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         for number in (0, 2, 1, 3):
             await fed.collect(number, [writes(a=str(number))] * 3)

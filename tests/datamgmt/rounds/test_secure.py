@@ -58,7 +58,7 @@ class _Killer:
 
 
 @pytest.mark.parametrize("kind", ["opened", "closed", "agreed"])
-async def test_the_leader_dies_during_a_round(tmp_path: Path, kind: str) -> None:
+async def test_secure_node_killed_during_round(tmp_path: Path, kind: str) -> None:
     with federation_etcd(3) as etcd:
         async with secure(tmp_path, etcd) as fed:
             await fed.collect(0, [writes(a="0")] * 3)
@@ -74,7 +74,7 @@ async def test_the_leader_dies_during_a_round(tmp_path: Path, kind: str) -> None
             assert not any(each.flagged for each in rounds)
 
 
-async def test_nobody_speaks_for_another(tmp_path: Path) -> None:
+async def test_secure_no_write_under_other_prefix(tmp_path: Path) -> None:
     with federation_etcd() as etcd:
         async with secure(tmp_path, etcd) as fed:
             lie: Announcement = said("node-a", X).record

@@ -77,7 +77,7 @@ async def begun(fed: Federation) -> None:
 
 
 @pytest.mark.parametrize("how", FORGED)
-async def test_what_a_member_makes_of_the_record(tmp_path: Path, how: str) -> None:
+async def test_voters_dataset_record_decides_nothing(tmp_path: Path, how: str) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         await forge(fed, FORGED[how])
@@ -93,7 +93,7 @@ async def test_what_a_member_makes_of_the_record(tmp_path: Path, how: str) -> No
         assert done.attempt == 1
 
 
-async def test_who_speaks_first_does_not_decide_alone_when_the_list_is_empty(tmp_path: Path) -> None:
+async def test_voters_first_to_announce_with_empty_node_list_is_not_alone(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         await begun(fed)
         await forge(fed, FORGED["emptied"])
@@ -105,7 +105,9 @@ async def test_who_speaks_first_does_not_decide_alone_when_the_list_is_empty(tmp
 
 @pytest.mark.parametrize("restored", [True, False])
 @pytest.mark.parametrize("phase", [StepPhase.READY, StepPhase.SUCCEEDED])
-async def test_record_unreadable_while_a_run_ends(tmp_path: Path, phase: StepPhase, restored: bool) -> None:
+async def test_voters_dataset_record_unreadable_while_run_ends(
+    tmp_path: Path, phase: StepPhase, restored: bool
+) -> None:
     """From that phase of node-a's step on until its run has ended, and also for good."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
@@ -136,7 +138,7 @@ async def _forged_from(fed: Federation, run_id: str, phase: StepPhase) -> asynci
     return asyncio.create_task(wait())
 
 
-async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
+async def test_announcer_retries_run_with_unreadable_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tells, faults = DatasetSharing.is_shared, iter(range(5))
@@ -153,7 +155,7 @@ async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
         assert sorted((await fed.rounds())[0].commits) == NODES
 
 
-async def test_parts_of_those_who_are_no_members_do_not_count(tmp_path: Path) -> None:
+async def test_voters_participation_of_non_member_does_not_count(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         for ghost in ("x", "y", "z", "u"):
             await fed.store.create(
@@ -163,7 +165,7 @@ async def test_parts_of_those_who_are_no_members_do_not_count(tmp_path: Path) ->
         assert (await fed.rounds())[0].nodes == NODES
 
 
-async def test_a_member_whose_data_manager_is_down_counts(tmp_path: Path) -> None:
+async def test_voters_member_that_is_down_counts(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 2}) as fed:
         await begun(fed)
         await fed["c"].stop()
@@ -174,7 +176,7 @@ async def test_a_member_whose_data_manager_is_down_counts(tmp_path: Path) -> Non
         assert (done.nodes, done.abstained["node-c"].reason) == (NODES, "late")
 
 
-async def test_a_removed_member_is_waited_for_no_more(tmp_path: Path) -> None:
+async def test_voters_removed_member_is_not_waited_for(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         await fed["c"].stop()
@@ -192,7 +194,7 @@ async def test_a_removed_member_is_waited_for_no_more(tmp_path: Path) -> None:
     [b"{garbage", dump(Participation(dataset="other", since=tick(0)))],
     ids=["garbage", "of another dataset"],
 )
-async def test_a_part_that_cannot_be_believed_is_none(tmp_path: Path, part: bytes) -> None:
+async def test_voters_invalid_participation_does_not_count(tmp_path: Path, part: bytes) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         await fed["c"].stop()
@@ -201,7 +203,7 @@ async def test_a_part_that_cannot_be_believed_is_none(tmp_path: Path, part: byte
         assert (await honest(fed, 1, "1")).nodes == ["node-a", "node-b"]
 
 
-async def test_started_while_the_federation_is_away(tmp_path: Path) -> None:
+async def test_voters_start_while_federation_is_away(tmp_path: Path) -> None:
     """It does not know who takes part, and was not alone before: nothing is moved by it alone."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
@@ -217,7 +219,7 @@ async def test_started_while_the_federation_is_away(tmp_path: Path) -> None:
         await honest(fed, 1, "1")
 
 
-async def test_a_second_node_takes_part_and_withdraws(tmp_path: Path) -> None:
+async def test_voters_second_node_joins_and_withdraws(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
         one, other = fed.nodes
         await other.withdraw()
@@ -240,7 +242,7 @@ async def _counted(fed: Federation, count: int) -> None:
     await eventually(told)
 
 
-async def test_members_who_leave_a_round_that_is_open(tmp_path: Path) -> None:
+async def test_voters_members_leave_open_round(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         await asyncio.gather(fed["a"].collect(1, writes(a="1")), fed["b"].collect(1, writes(a="1")))
@@ -256,7 +258,7 @@ async def _open(fed: Federation, number: int) -> Round:
         return found
 
 
-def test_voters() -> None:
+def test_eligible_voters() -> None:
     def identity(node: str, state: Any = "joined") -> Identity:
         return Identity(node=node, user=f"{node}@1", state=state, invited_at=tick(0))
 
@@ -271,7 +273,7 @@ def test_voters() -> None:
     assert eligible_voters([], known) == []
 
 
-async def test_who_is_left_alone_moves_no_ground_truth_until_its_operator_says_so(tmp_path: Path) -> None:
+async def test_sharing_last_node_needs_operator_to_go_alone(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         voted = (await fed.ended(0)).commit
@@ -285,7 +287,7 @@ async def test_who_is_left_alone_moves_no_ground_truth_until_its_operator_says_s
         assert fed.show("a") == "more"
 
 
-async def test_a_round_that_is_open_when_the_others_leave_comes_to_nothing(tmp_path: Path) -> None:
+async def test_voters_open_round_is_undecided_when_others_leave(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         voted = (await fed.ended(0)).commit
@@ -298,7 +300,7 @@ async def test_a_round_that_is_open_when_the_others_leave_comes_to_nothing(tmp_p
         assert not [each for each in await fed["a"].alarms() if "false records" in each.detail]
 
 
-async def test_a_node_that_has_run_nothing_yet_knows_that_others_have_voted(tmp_path: Path) -> None:
+async def test_sharing_is_recorded_before_first_run(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         for name in ("a", "b"):
             await fed[name].collect(0, writes(a="0"))
@@ -306,7 +308,7 @@ async def test_a_node_that_has_run_nothing_yet_knows_that_others_have_voted(tmp_
         assert "maoctl dataset alone" in ((await fed["c"].collect(1, writes(a="alone"))).waiting or "")
 
 
-async def test_nodes_that_hear_of_a_new_voter_one_after_the_other_do_not_undo_each_others_writes(
+async def test_voters_new_voter_seen_at_different_times_undoes_no_write(
     tmp_path: Path,
 ) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=[*NODES, "node-d"]) as fed:
@@ -326,7 +328,7 @@ async def test_nodes_that_hear_of_a_new_voter_one_after_the_other_do_not_undo_ea
         assert done.attempt <= 3
 
 
-async def test_nobody_goes_alone_while_others_take_part(tmp_path: Path) -> None:
+async def test_sharing_go_alone_refused_while_others_take_part(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         await fed.ended(0)
@@ -336,7 +338,7 @@ async def test_nobody_goes_alone_while_others_take_part(tmp_path: Path) -> None:
             await manager.go_alone("data")
 
 
-async def test_ticks_while_a_node_was_alone_have_no_rounds_when_others_come_again(tmp_path: Path) -> None:
+async def test_sharing_ticks_while_alone_get_no_rounds(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
         await fed.collect(0, [writes(a="0")] * 2)
         await fed.ended(0)

@@ -20,7 +20,7 @@ from .federation import federation
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-async def test_snapshots_that_wait_for_the_federation_are_counted(tmp_path: Path) -> None:
+async def test_live_rounds_count_waiting_snapshots(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         manager = fed["a"].manager
         assert manager is not None
@@ -39,7 +39,7 @@ async def test_snapshots_that_wait_for_the_federation_are_counted(tmp_path: Path
         assert (await list_live(manager, page, dataset="other")).waiting == 0
 
 
-def test_rounds_tell_their_age(tmp_path: Path) -> None:
+def test_live_rounds_age_header(tmp_path: Path) -> None:
     """They are in memory, so that nothing but this would notice."""
     store = MemoryStore()
     with api_on(tmp_path, store) as api:

@@ -18,7 +18,7 @@ from mao_registry.federation.context import EtcdAddress, FederationContext, Fede
 from mao_registry.federation.files import RegistryFiles
 from mao_registry.federation.lifecycle import Lifecycle
 from mao_registry.peers.presence import Presence
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
@@ -30,7 +30,7 @@ from mao_shared.store import Records, Store, open_admin, open_store
 from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.doubles import WillingPeers
+from tests.registry.doubles import WillingServices
 from tests.support.ports import free_port
 
 PATIENCE = 40.0  # seconds that anything here may take
@@ -45,7 +45,7 @@ class NoClock:
 class Node:
     """A node without its other services; its own store is in memory, its member of etcd is real.
 
-    `etcd`: the program that it runs. `own` and `place`: of the node that it takes the place of.
+    `etcd`: the program that it runs. `own` and `address`: of the node that it replaces.
     """
 
     def __init__(
@@ -55,47 +55,49 @@ class Node:
         etcd: str = "etcd",
         *,
         own: MemoryStore | None = None,
-        place: EtcdAddress | None = None,
+        address: EtcdAddress | None = None,
     ) -> None:
         self.name = name
         self.own = MemoryStore() if own is None else own
-        self.folder = RegistryFiles(root / name)
-        self.place = EtcdAddress("127.0.0.1", free_port(), free_port()) if place is None else place
+        self.files = RegistryFiles(root / name)
+        self.address = EtcdAddress("127.0.0.1", free_port(), free_port()) if address is None else address
         self.told = asyncio.Event()
-        self.site = self.site_with(lambda endpoints, tls: open_store(endpoints, tls=tls))
-        self.federation = FederationStore(self.own, name, FederationFiles(self.folder.directory))
+        self.context = self.context_with(lambda endpoints, tls: open_store(endpoints, tls=tls))
+        self.federation = FederationStore(self.own, name, FederationFiles(self.files.directory))
         self.conditions = Conditions()
-        self.lifecycle = Lifecycle(self.site, self.federation, self.conditions)
-        note_etcd_version(etcd, self.folder.directory)
-        argv = [etcd, f"--config-file={self.folder.etcd_config}"]
-        spec = ProcessSpec("federation-etcd", argv, [], dict(os.environ), config=self.folder.etcd_config)
-        self.etcd = ConfiguredProcess(spec, self.folder.etcd_config, self.told)
+        self.lifecycle = Lifecycle(self.context, self.federation, self.conditions)
+        note_etcd_version(etcd, self.files.directory)
+        argv = [etcd, f"--config-file={self.files.etcd_config}"]
+        spec = ProcessSpec("federation-etcd", argv, [], dict(os.environ), config=self.files.etcd_config)
+        self.etcd = ConfiguredProcess(spec, self.files.etcd_config, self.told)
         self._running = AsyncExitStack()
 
-    def site_with(self, opener: OpenStore) -> FederationContext:
+    def context_with(self, opener: OpenStore) -> FederationContext:
         return FederationContext(
             node=self.name,
             own=self.own,
-            folder=self.folder,
-            place=self.place,
+            files=self.files,
+            address=self.address,
             clock=NoClock(),
-            tell_supervisor=self.told.set,
+            notify_supervisor=self.told.set,
             open_store=opener,
             open_admin=open_admin,
         )
 
-    async def start(self, *, upkeep: bool = True) -> None:
+    async def start(self, *, controller: bool = True) -> None:
         task = asyncio.create_task(self.etcd.run(asyncio.Event()))
         self._running.push_async_callback(self._end, task, self.etcd.stop)
         self._running.push_async_callback(self.federation.close)
         await self._beside(self.federation.run())
-        shelf = Repositories(self.name, self.federation, self.own)
+        repositories = Repositories(self.name, self.federation, self.own)
         member = Member(
-            name=self.name, version="1", core_address=self.place.client, started_at=NoClock().now()
+            name=self.name, version="1", core_address=self.address.client, started_at=NoClock().now()
         )
-        await self._beside(Presence(shelf, WillingPeers(), member, 2, self.lifecycle.versions.labels).run())
-        if upkeep:
-            await self._beside(self.lifecycle.upkeep.run())
+        await self._beside(
+            Presence(repositories, WillingServices(), member, 2, self.lifecycle.versions.labels).run()
+        )
+        if controller:
+            await self._beside(self.lifecycle.controller.run())
 
     async def stop(self) -> None:
         await self._running.aclose()
@@ -120,7 +122,7 @@ class Node:
         await self.federation.create(keys.registry("tools", name), dump(tool))
 
     async def add_tool_once(self, name: str) -> bool:
-        """Adds a tool; True also when it is there."""
+        """Adds a tool; True if it is there afterwards."""
         await self.add_tool(name)
         return name in await self.tools()
 
@@ -142,7 +144,7 @@ class Node:
         return stored.record if stored else None
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        """Waits until `holds` answers something true; outages of the store meanwhile are fine."""
+        """Waits until `holds` returns true, over outages of the store."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(MaoError):
@@ -173,7 +175,7 @@ class Node:
 
 @asynccontextmanager
 async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[list[Node]]:
-    """Nodes that stand alone, started; `etcd`: the program that they run."""
+    """Started nodes in no federation; `etcd`: the program that they run."""
     async with AsyncExitStack() as stack:
         nodes = [Node(name, root, etcd) for name in names]
         for node in nodes:
@@ -184,7 +186,7 @@ async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[
 
 @asynccontextmanager
 async def copying(node: Node) -> AsyncIterator[None]:
-    """Within it the node knows the federation's records also when that is away; it does so at the start."""
+    """Within it the node keeps a replica of the federation's records; it has one at the start."""
     async with background(Replicator(node.federation, every=0.2).run()):
 
         async def whole() -> bool:

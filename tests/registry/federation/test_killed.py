@@ -1,4 +1,4 @@
-"""A registry that is killed after each single write of a command: repeating the command gets there."""
+"""A registry that is killed after each write of a command: repeating the command completes it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOST_LIVES = 80
 
 
 class Mortal:
-    """Passes calls on; after one of `deadly` it kills the caller, but only once after each same call."""
+    """Forwards calls; kills the caller after one of `deadly`, once for each distinct call."""
 
     def __init__(self, inner: Any, deadly: frozenset[str], survived: set[str]) -> None:
         self._inner = inner
@@ -64,20 +64,20 @@ def die_once(survived: set[str], what: str) -> None:
 
 
 def mortal(node: Node) -> FederationContext:
-    """A site on which every write is the last one, the first time it is made."""
+    """A context on which every write is the last one, the first time it is made."""
     survived: set[str] = set()
 
     def store(endpoints: str, tls: TlsFiles) -> Store:
         return cast(Store, Mortal(open_store(endpoints, tls=tls), WRITES, survived))
 
-    site = node.site
+    context = node.context
     return FederationContext(
-        node=site.node,
-        own=cast(Store, Mortal(site.own, WRITES, survived)),
-        folder=site.folder,
-        place=site.place,
-        clock=site.clock,
-        tell_supervisor=site.tell_supervisor,
+        node=context.node,
+        own=cast(Store, Mortal(context.own, WRITES, survived)),
+        files=context.files,
+        address=context.address,
+        clock=context.clock,
+        notify_supervisor=context.notify_supervisor,
         open_store=store,
         open_admin=lambda endpoints, tls: cast(Any, Mortal(open_admin(endpoints, tls), COMMANDS, survived)),
     )
@@ -90,7 +90,7 @@ def deadly_files(node: Node) -> Iterator[None]:
 
     def last_words(self: FederationFiles, path: Path, content: str | bytes) -> None:
         write(self, path, content)
-        if path.is_relative_to(node.folder.directory):
+        if path.is_relative_to(node.files.directory):
             die_once(survived, f"{path} {content!r}")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -99,47 +99,52 @@ def deadly_files(node: Node) -> Iterator[None]:
 
 
 async def lives_of(command: Callable[[], Awaitable[Any]]) -> int:
-    """How often the command was killed before it came through."""
+    """How often the command was killed before it completed."""
     for lives in range(MOST_LIVES):
         try:
             await command()
         except Killed:
             continue
         return lives
-    raise AssertionError("it never comes through")
+    raise AssertionError("it never completes")
 
 
-async def test_creating(tmp_path: Path) -> None:
+async def test_create_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a") as (a,):
         await a.add_tool("crawler")
         await a.add_dataset("data", "a")
-        site = mortal(a)
+        context = mortal(a)
         with deadly_files(a):
             assert (
-                await lives_of(lambda: CreateCommand(site, EtcdVersions(site, Conditions())).create("lab"))
+                await lives_of(
+                    lambda: CreateCommand(context, EtcdVersions(context, Conditions())).create("lab")
+                )
                 > 15
             )
         await a.until_switched()
         assert await a.tools() == ["crawler"]
         assert (await a.lifecycle.state()).cores == ["a"]
-        assert not a.folder.draft.exists()
+        assert not a.files.draft.exists()
 
 
-async def test_joining(tmp_path: Path) -> None:
+async def test_join_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         await b.add_tool("scanner")
         await b.add_dataset("data", "b")
         token = (await a.lifecycle.invite("b", 3600)).token
-        site = mortal(b)
+        context = mortal(b)
         with deadly_files(b):
-            assert await lives_of(lambda: JoinCommand(site, EtcdVersions(site, Conditions())).join(token)) > 6
+            assert (
+                await lives_of(lambda: JoinCommand(context, EtcdVersions(context, Conditions())).join(token))
+                > 6
+            )
         await a.until_joined("b")
         assert await a.tools() == ["scanner"]
         assert await a.nodes_of("data") == ["b"]
 
 
-async def test_leaving(tmp_path: Path) -> None:
+async def test_leave_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await a.add_tool("crawler")
         await b.add_dataset("data", "b")
@@ -152,23 +157,23 @@ async def test_leaving(tmp_path: Path) -> None:
         await a.until(lambda: has_state(a, "b", "removed"))
 
 
-async def test_removing(tmp_path: Path) -> None:
+async def test_remove_killed_at_any_step_completes(tmp_path: Path) -> None:
     async with running(tmp_path, "a", "b") as (a, b):
         await b.add_dataset("data", "b")
         await a.lifecycle.create("lab")
         await join(a, b)
         await a.lifecycle.promote("b")
-        site = mortal(a)
-        assert await lives_of(lambda: cores.remove(site, "b")) > 6
+        context = mortal(a)
+        assert await lives_of(lambda: cores.remove(context, "b")) > 6
         assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
         assert await a.nodes_of("data") == []
 
 
-async def test_taking_a_seat_and_seeing_others_in(tmp_path: Path) -> None:
-    """Every look of both upkeeps ends with its first write."""
+async def test_controller_killed_at_any_step_completes(tmp_path: Path) -> None:
+    """Every run of both controllers ends with its first write."""
     a, b = Node("a", tmp_path), Node("b", tmp_path)
-    await a.start(upkeep=False)
-    await b.start(upkeep=False)
+    await a.start(controller=False)
+    await b.start(controller=False)
     try:
         await a.lifecycle.create("lab")
         token = (await a.lifecycle.invite("b", 3600)).token
@@ -189,11 +194,11 @@ async def test_taking_a_seat_and_seeing_others_in(tmp_path: Path) -> None:
         await a.stop()
 
 
-async def keep_looking(upkeeps: list[FederationController]) -> None:
+async def keep_looking(controllers: list[FederationController]) -> None:
     while True:
-        for upkeep in upkeeps:
+        for controller in controllers:
             with contextlib.suppress(Killed, MaoError):
-                await upkeep.look()
+                await controller.reconcile()
         await asyncio.sleep(0.02)
 
 
@@ -207,4 +212,4 @@ async def votes(node: Node, of: str) -> bool:
 
 
 async def is_client(node: Node) -> bool:
-    return (await node.site.linked()).role == "client" and not node.folder.etcd_config.exists()
+    return (await node.context.link()).role == "client" and not node.files.etcd_config.exists()

@@ -94,15 +94,9 @@ async def test_unreadable_record_is_no_more_shown_when_it_is_well_or_gone(
     elif way == "removed":
         await records.store.delete(PREFIX + "m")
     else:
-        assert await records.delete_unreadable("m")
+        assert await records.delete("m")
     await records.unreadable.look()
     assert shown(conditions) == []
-
-
-async def test_unreadable_delete_unreadable_leaves_what_can_be_read(records: Records[Alarm]) -> None:
-    assert not await records.delete_unreadable("a")
-    assert not await records.delete_unreadable("absent")
-    assert set(await records.by_name()) == {"a", "z"}
 
 
 async def test_unreadable_records_beyond_many_are_counted(

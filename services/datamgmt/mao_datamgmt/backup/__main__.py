@@ -94,10 +94,10 @@ async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
                     copy.write(piece)
                 copy.flush()
                 done = await restore_backup(settings, store, places, Path(copy.name), replace=replace)
-    sys.stderr.write(_told(done))
+    sys.stderr.write(_report_text(done))
 
 
-def _told(done: RestoreResult) -> str:
+def _report_text(done: RestoreResult) -> str:
     at = f"{done.header.taken_at:%Y-%m-%dT%H:%M:%SZ}"
     lines = [
         f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys."

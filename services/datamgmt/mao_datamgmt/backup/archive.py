@@ -127,12 +127,12 @@ class ArchiveWriter:
         self.manifest.files[name] = (watched.digest.hexdigest(), size)
 
     def close(self) -> None:
-        self._tar.addfile(*_small(MANIFEST, json.dumps(self.manifest.model_dump()).encode()))
+        self._tar.addfile(*_in_memory(MANIFEST, json.dumps(self.manifest.model_dump()).encode()))
         self._tar.close()
         self._zipped.close()
 
 
-def _small(name: str, content: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
+def _in_memory(name: str, content: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(content), 0o600
     return info, io.BytesIO(content)
@@ -157,9 +157,9 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
     with gzip.GzipFile(fileobj=source, mode="rb") as zipped:
         long_name: str | None = None
         while True:
-            block = _exactly(zipped, _BLOCK)
+            block = _read_exactly(zipped, _BLOCK)
             if block == bytes(_BLOCK):
-                _end(zipped)
+                _check_end(zipped)
                 return
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -168,7 +168,7 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
             if info.size < 0:
                 raise backup_invalid(f"a size of {info.size} bytes in it")
             if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= LONGEST_NAME:
-                text = _exactly(zipped, _padded(info.size))[: info.size]
+                text = _read_exactly(zipped, _padded(info.size))[: info.size]
                 long_name = text.rstrip(b"\0").decode("utf-8", "surrogateescape")
                 continue
             name, long_name = long_name or info.name, None
@@ -177,10 +177,10 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
             stream = _Limited(zipped, info.size)
             yield BackupFile(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
             stream.skip()
-            _exactly(zipped, _padded(info.size) - info.size)
+            _read_exactly(zipped, _padded(info.size) - info.size)
 
 
-def _end(zipped: Readable) -> None:
+def _check_end(zipped: Readable) -> None:
     """Checks that only padding is left, and that gzip's own checksum is right."""
     try:
         rest = zipped.read(tarfile.RECORDSIZE + 1)
@@ -195,7 +195,7 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _exactly(stream: Readable, size: int) -> bytes:
+def _read_exactly(stream: Readable, size: int) -> bytes:
     """So many bytes. Raises InvalidInput when fewer are left, or they cannot be unzipped."""
     try:
         data = stream.read(size)
@@ -215,7 +215,7 @@ class _Limited:
 
     def read(self, size: int, /) -> bytes:
         wanted = min(self._left, size)
-        data = _exactly(self._stream, wanted)
+        data = _read_exactly(self._stream, wanted)
         self._left -= len(data)
         return data
 
@@ -243,7 +243,7 @@ def verify_backup(path: Path) -> tuple[Header, Manifest]:
     seen: dict[str, tuple[str, int]] = {}
     header: Header | None = None
     manifest: Manifest | None = None
-    with _opened(path) as file:
+    with _open(path) as file:
         for member in read_files(file):
             if header is None:
                 header = _read_header(member, seen)
@@ -261,11 +261,11 @@ def verify_backup(path: Path) -> tuple[Header, Manifest]:
             seen[member.name] = (digest.hexdigest(), member.size)
     if header is None or manifest is None:
         raise backup_invalid("it is empty" if header is None else "it is cut off: its manifest is missing")
-    _compare(seen, manifest)
+    _compare_with_manifest(seen, manifest)
     return header, manifest
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
@@ -311,7 +311,7 @@ def _parse(model: type[M], content: bytes) -> M:
         raise backup_invalid(f"its {model.__name__.lower()} cannot be read") from error
 
 
-def _compare(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
+def _compare_with_manifest(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
     for name in seen.keys() ^ manifest.files.keys():
         raise backup_invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing in it'}")
     for name, found in seen.items():
@@ -319,10 +319,10 @@ def _compare(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
             raise backup_invalid(f"{name!a} is not what was backed up: its SHA-256 differs")
     if STORE not in seen:
         raise backup_invalid("it has no store")
-    _check_places(seen, manifest.links)
+    _check_names(seen, manifest.links)
 
 
-def _check_places(files: Iterable[str], links: Iterable[str]) -> None:
+def _check_names(files: Iterable[str], links: Iterable[str]) -> None:
     """No name is a file, a link and a folder at once, so that nothing is written through a link."""
     known, linked = set(files), set(links)
     folders = {parent for name in known | linked for parent in _parents(name)}

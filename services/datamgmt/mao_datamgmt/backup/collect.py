@@ -66,37 +66,37 @@ class NodePaths:
         folder, _, rest = name.partition("/")
         return self.folder(folder) / rest
 
-    def in_data(self) -> Iterator[str]:
+    def data_names(self) -> Iterator[str]:
         """Names at the top of the data directory that a backup has."""
         apart = {self.agreements, self.federation}
         for name in _names(self.data):
-            if self.is_kept(name) and self.data / name not in apart:
+            if self.is_backed_up(name) and self.data / name not in apart:
                 yield name
 
-    def of_earlier_clones(self) -> list[str]:
+    def rebuilt_names(self) -> list[str]:
         """What is rebuilt from the clones, and must not meet other clones."""
         return [name for name in ("worktrees",) if (self.data / name).exists()]
 
     @staticmethod
-    def is_kept(name: str) -> bool:
+    def is_backed_up(name: str) -> bool:
         """Whether a backup has what has this name at the top of the data directory; the rest is rebuilt."""
         return name not in _NOT_BACKED_UP and not name.endswith(_LOCK) and not name.startswith(_UNFINISHED)
 
-    def in_agreements(self) -> Iterator[str]:
+    def agreements_names(self) -> Iterator[str]:
         yield from filter(self._is_plain, _names(self.agreements))
 
-    def in_federation(self) -> Iterator[str]:
-        yield from filter(self._is_federations, _names(self.federation))
+    def federation_names(self) -> Iterator[str]:
+        yield from filter(self._is_federation_file, _names(self.federation))
 
-    def may_hold(self, name: str) -> bool:
+    def may_restore(self, name: str) -> bool:
         """Whether a file of this name may be restored: over nothing that the node rebuilds or uses."""
         if "/" not in name:  # header, manifest and so on
             return True
         path = self.target(name)
         kept = {
-            self.federation: self._is_federations,
+            self.federation: self._is_federation_file,
             self.agreements: self._is_plain,
-            self.data: self.is_kept,
+            self.data: self.is_backed_up,
         }
         folder = next(parent for parent in kept if parent in path.parents)
         return kept[folder](path.relative_to(folder).parts[0])
@@ -105,7 +105,7 @@ class NodePaths:
     def _is_plain(name: str) -> bool:
         return not name.startswith(_UNFINISHED) and name not in (REPLACED, LOST_AND_FOUND)
 
-    def _is_federations(self, name: str) -> bool:
+    def _is_federation_file(self, name: str) -> bool:
         """Without the data of the federation's etcd: an old state of one member would take writes back."""
         files = FederationFiles(self.federation)
         left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
@@ -223,13 +223,19 @@ def collect(
     writer.add_bytes(SETTINGS, json.dumps(dict(settings), indent=1, sort_keys=True).encode())
     data = DataDir(places.data)
     for run, index, attempt in waiting:
-        _add_output(writer, places.data, data.workspace(run, index, attempt).root)
-    for name in places.in_data():
+        # As a tool left it; what publishing refuses anyway (devices, sockets) is left out.
+        for path in _walk(data.workspace(run, index, attempt).root):
+            name = f"data/{path.relative_to(places.data).as_posix()}"
+            if path.is_symlink():
+                writer.add_link(name, os.readlink(path))  # noqa: PTH115 (as text, whatever it is)
+            else:
+                writer.add_file(name, path)
+    for name in places.data_names():
         if name not in (*GIT, WORKSPACES):
             _add_tree(writer, places.data / name, f"data/{name}")
-    for name in places.in_agreements():
+    for name in places.agreements_names():
         _add_tree(writer, places.agreements / name, f"agreements/{name}")
-    for name in places.in_federation():
+    for name in places.federation_names():
         _add_tree(writer, places.federation / name, f"federation/{name}")
     for name in GIT:
         _add_repositories(writer, places.data / name, f"data/{name}")
@@ -268,16 +274,6 @@ def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
             _add_repositories(writer, path, inside)
         else:
             writer.add_file(inside, path)
-
-
-def _add_output(writer: ArchiveWriter, data: Path, root: Path) -> None:
-    """A workspace as a tool left it; what publishing refuses anyway (devices, sockets) is left out."""
-    for path in _walk(root):
-        name = f"data/{path.relative_to(data).as_posix()}"
-        if path.is_symlink():
-            writer.add_link(name, os.readlink(path))  # noqa: PTH115 (as text, whatever it is)
-        else:
-            writer.add_file(name, path)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -70,7 +70,7 @@ class Reconciler:
         found: defaultdict[str, list[StepCommit]] = defaultdict(list)
         left: list[str] = []
         for dataset in restored.open:
-            steps, failure = await self._steps_of(dataset, restored)
+            steps, failure = await self._commits_of(dataset, restored)
             for step in steps:
                 found[step.run].append(step)
             if failure is None:
@@ -84,11 +84,13 @@ class Reconciler:
         await self._records.replace("", done, stored.revision)
         return not left
 
-    async def _steps_of(self, dataset: str, restored: Restored) -> tuple[list[StepCommit], Exception | None]:
+    async def _commits_of(
+        self, dataset: str, restored: Restored
+    ) -> tuple[list[StepCommit], Exception | None]:
         """What is in the clone, and why the remote could not be asked, if so."""
         tip = restored.tips.get(dataset)
         try:
-            return await self._works.change([dataset], steps_of, self._context, dataset, tip)
+            return await self._works.change([dataset], fetch_commits, self._context, dataset, tip)
         except NotFound:  # the clone was set aside since
             return [], None
         except (MaoError, RepositoryError, OSError) as error:
@@ -137,7 +139,9 @@ class Reconciler:
             )
 
 
-def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[StepCommit], MaoError | None]:
+def fetch_commits(
+    context: Context, dataset: str, tip: str | None
+) -> tuple[list[StepCommit], MaoError | None]:
     """Fetches; the steps that came after `tip`, and why the remote could not be asked, if so. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     synced = sync_clone(context, dataset, clone.url)

@@ -93,7 +93,7 @@ async def restore_backup(
     try:
         header, manifest = await asyncio.to_thread(verify_backup, archive)
         for name in (*manifest.files, *manifest.links):
-            if not places.may_hold(name):
+            if not places.may_restore(name):
                 raise backup_invalid(f"a file in it is called {name[:200]!a}, which no backup has")
         if header.node != settings.node:
             raise Conflict(
@@ -127,14 +127,20 @@ async def _restore(
     progress = _read(places.data / RESTORING, RestoreProgress)
     if progress is not None and progress.archive != digest and not replace:
         raise Conflict(
-            f"A restore of another backup into {places.data} was begun and has not ended.",
+            f"A restore of another backup into {places.data} was started and has not finished.",
             code="restore-unfinished",
             next="Finish it with that file, or give --replace: then what that restored is set aside.",
         )
     if progress is None or progress.archive != digest:
-        there = await _what_is_there(node, store, places)
+        there = await _existing_items(node, store, places)
         if there and not replace:
-            raise _not_empty(there)
+            shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+            raise Conflict(
+                f"The node is not empty: {shown}.",
+                code="node-not-empty",
+                next="Restore into an empty data directory and store; or give --replace: what is there is "
+                f"set aside in folders named {REPLACED!r}, nothing is deleted.",
+            )
         now = datetime.now(UTC)
         aside = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" if there else None
         progress = RestoreProgress(archive=digest, restored_at=now, phase="aside", aside=aside)
@@ -185,11 +191,11 @@ def refuse_running(settings: ServiceSettings) -> None:
     """Raises Conflict (`node-running`) when one of the node's services answers on its socket."""
     for service in SERVICES:
         path = settings.service_url(service).removeprefix("unix://")
-        if path.startswith("/") and _is_served(path):
+        if path.startswith("/") and _answers(path):
             raise _running(f"its {service} answers at {path}")
 
 
-def _is_served(path: str) -> bool:
+def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as caller, suppress(OSError):
         caller.settimeout(2)
         caller.connect(path)
@@ -205,12 +211,12 @@ def _running(why: str) -> Conflict:
     )
 
 
-async def _what_is_there(node: str, store: Store, places: NodePaths) -> list[str]:
+async def _existing_items(node: str, store: Store, places: NodePaths) -> list[str]:
     """What a restore would overwrite, in words."""
-    found = [str(places.data / name) for name in places.in_data()]
+    found = [str(places.data / name) for name in places.data_names()]
     for folder, names in (
-        (places.agreements, places.in_agreements()),
-        (places.federation, places.in_federation()),
+        (places.agreements, places.agreements_names()),
+        (places.federation, places.federation_names()),
     ):
         found += [str(folder / name) for name in names]
     own = await store.list(keys.node_root(node), limit=1)
@@ -241,9 +247,9 @@ async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | No
     if aside is None:
         return
     groups = (
-        (places.data, [*places.in_data(), *places.of_earlier_clones()]),
-        (places.agreements, list(places.in_agreements())),
-        (places.federation, list(places.in_federation())),
+        (places.data, [*places.data_names(), *places.rebuilt_names()]),
+        (places.agreements, list(places.agreements_names())),
+        (places.federation, list(places.federation_names())),
     )
     for folder, names in groups:
         for name in names:
@@ -346,7 +352,7 @@ async def _put_store(node: str, store: Store, lines: Path, header: Header, resto
     def groups(wanted: Callable[[str], bool]) -> Iterator[list[Put]]:
         with lines.open("rb") as file:
             for group in read_groups(file, lambda key: key != keys.restored(node) and wanted(key)):
-                yield [_as_restored(node, put, header.taken_at, restored_at) for put in group]
+                yield [_restored_entry(node, put, header.taken_at, restored_at) for put in group]
 
     written = await load_keys(store, node, groups(lambda key: not key.startswith(last) and key != identity))
     written += await load_keys(store, node, [[Put(keys.restored(node), dump(restored))]])
@@ -356,7 +362,7 @@ async def _put_store(node: str, store: Store, lines: Path, header: Header, resto
     return written
 
 
-def _as_restored(node: str, put: Put, backup_at: datetime, restored_at: datetime) -> Put:
+def _restored_entry(node: str, put: Put, backup_at: datetime, restored_at: datetime) -> Put:
     """A key's value as it goes into the store: a run that was under way ends."""
     if not put.key.startswith(keys.runs_prefix(node)):
         return put
@@ -366,16 +372,6 @@ def _as_restored(node: str, put: Put, backup_at: datetime, restored_at: datetime
         return put
     changed = after_restore(run, backup_at, restored_at)
     return put if changed is run else Put(put.key, dump(changed))
-
-
-def _not_empty(there: list[str]) -> Conflict:
-    shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
-    return Conflict(
-        f"The node is not empty: {shown}.",
-        code="node-not-empty",
-        next="Restore into an empty data directory and store; or give --replace: what is there is set aside "
-        f"in folders named {REPLACED!r}, nothing is deleted.",
-    )
 
 
 def _failed(error: OSError) -> MaoError:

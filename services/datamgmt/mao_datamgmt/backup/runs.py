@@ -55,7 +55,7 @@ def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
     if run.phase in RUN_ENDED:
         return run
     if run.phase is RunPhase.QUEUED:
-        return _not_begun(run, backup_at, restored_at)
+        return _unstarted_run(run, backup_at, restored_at)
     steps = [_restored_step(step, backup_at, restored_at) for step in run.steps]
     changed = run.model_copy(update={"steps": steps})
     index = changed.current()
@@ -66,14 +66,14 @@ def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
     return changed.model_copy(update={"phase": ended, "finished_at": restored_at, "error": why})
 
 
-def _not_begun(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
+def _unstarted_run(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
     if run.trigger == "schedule":
         missed = run.model_copy(update={"phase": RunPhase.MISSED, "finished_at": restored_at})
         return missed.model_copy(
             update={"missed": "late", "reason": f"{unknown_since(backup_at)}.", "steps": []}
         )
     why = restored_failure(backup_at)
-    steps = [_moved(step, StepPhase.SKIPPED, restored_at) for step in run.steps]
+    steps = [_with_phase(step, StepPhase.SKIPPED, restored_at) for step in run.steps]
     ended = run.model_copy(update={"phase": RunPhase.CANCELLED, "finished_at": restored_at})
     return ended.model_copy(update={"error": why, "reason": why.detail, "steps": steps})
 
@@ -83,10 +83,12 @@ def _restored_step(step: StepRun, backup_at: datetime, restored_at: datetime) ->
     kept = step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})  # no further try
     if step.phase in (*_ENDED, *_TO_PUBLISH):
         return kept
-    return _moved(kept, StepPhase.LOST, restored_at).model_copy(update={"error": restored_failure(backup_at)})
+    return _with_phase(kept, StepPhase.LOST, restored_at).model_copy(
+        update={"error": restored_failure(backup_at)}
+    )
 
 
-def _moved(step: StepRun, phase: StepPhase, now: datetime) -> StepRun:
+def _with_phase(step: StepRun, phase: StepPhase, now: datetime) -> StepRun:
     """The step in a phase that the state table may not allow: the store begins with it."""
     times = {**step.times, phase: now}
     return step.model_copy(update={"phase": phase, "times": times, "waiting": None, "not_before": None})
@@ -120,7 +122,7 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepC
     theirs = clone.tip(context.node, remote=True)
     pushed = {} if theirs is None else _steps(clone, theirs, tip)
     here = {} if ours is None else _steps(clone, ours, tip)
-    truth = _first_line(clone, tip)
+    truth = _truth_commits(clone, tip)
     found = []
     for key, (entry, record) in {**here, **pushed}.items():  # the remote's where both have it
         commit = StepCommit(
@@ -141,7 +143,7 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     return found
 
 
-def _first_line(clone: Clone, known: str | None) -> set[str]:
+def _truth_commits(clone: Clone, known: str | None) -> set[str]:
     """Ground truth's own commits since `known`."""
     tip = clone.latest_tip(GROUND_TRUTH)
     line = iter(()) if tip is None else islice(clone.first_parents(tip), MAX_COMMITS)
@@ -155,14 +157,14 @@ def reconstruct_run(
 
     `known`: as the store has it. What ended before the backup, and what was begun here since, stays as it is.
     """
-    if known is not None and not _is_guess(known, restored):
+    if known is not None and not _is_uncertain(known, restored):
         return None
-    succeeded = [step for commit in found if (step := _step_of(commit, known, enrolment)) is not None]
-    run = known if known is not None else _run_of(found[0])
+    succeeded = [step for commit in found if (step := _found_step(commit, known, enrolment)) is not None]
+    run = known if known is not None else _new_run(found[0])
     if run is None or not succeeded:
         return None
     backup_at = restored.backup_at
-    steps = _in_order(run.steps, succeeded, enrolment, backup_at)
+    steps = _ordered_steps(run.steps, succeeded, enrolment, backup_at)
     ended_at = max(step.times[StepPhase.SUCCEEDED] for step in succeeded)
     whole = all(step.phase in _PASSED for step in steps)
     error = None if whole else restored_failure(backup_at)
@@ -180,7 +182,7 @@ def reconstruct_run(
     return None if changed == known else changed
 
 
-def _is_guess(run: Run, restored: Restored) -> bool:
+def _is_uncertain(run: Run, restored: Restored) -> bool:
     """Whether nobody here knows how the run ended: it was under way in the backup, or missed."""
     if run.phase in RUN_ENDED:
         reconstructed = any(step.waiting == _PASSED_BY for step in run.steps)
@@ -189,7 +191,7 @@ def _is_guess(run: Run, restored: Restored) -> bool:
     return run.created_at <= restored.restored_at
 
 
-def _in_order(
+def _ordered_steps(
     known: list[StepRun], succeeded: list[StepRun], enrolment: Enrolment | None, backup_at: datetime
 ) -> list[StepRun]:
     """All steps of the run: found ones as found; one before them has passed, one after them is unknown."""
@@ -213,7 +215,7 @@ def _in_order(
     return steps
 
 
-def _run_of(found: StepCommit) -> Run | None:
+def _new_run(found: StepCommit) -> Run | None:
     """A run that the store does not know; None for a record that is not ours."""
     facts = {name: found.record[name] for name in _RUN_FACTS if found.record.get(name) is not None}
     try:
@@ -222,12 +224,12 @@ def _run_of(found: StepCommit) -> Run | None:
         return None
 
 
-def _step_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> StepRun | None:
+def _found_step(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> StepRun | None:
     """The step as its commit's record has it; None for one that cannot be read."""
     record = found.record
     exit_, log, output = record.get("exit"), record.get("log") or {}, record.get("output") or {}
     try:
-        spec = _spec_of(found, known, enrolment)
+        spec = _step_spec(found, known, enrolment)
         times = {**record.get("times", {}), StepPhase.SUCCEEDED: found.at}
         return StepRun.model_validate(
             {
@@ -251,7 +253,7 @@ def _step_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) 
         return None
 
 
-def _spec_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> ResolvedStep:
+def _step_spec(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> ResolvedStep:
     """What was run: as the store has it if that is the same image, else as the record has it.
 
     In a record, values that look like secrets are masked.

@@ -85,7 +85,7 @@ class BackupSchedule:
                 return min(left, MAX_PAUSE)
             await self._take()
         except (MaoError, OSError) as error:
-            await self._tell(error)
+            await self._report_failure(error)
             return self._retry
         self._clear()
         return min(self._settings.backup_every, MAX_PAUSE)
@@ -118,12 +118,12 @@ class BackupSchedule:
         for path in await asyncio.to_thread(prune, self._folder, node, keep, now):
             log.info("backup.removed", path=str(path))
 
-    async def _tell(self, error: MaoError | OSError) -> None:
+    async def _report_failure(self, error: MaoError | OSError) -> None:
         if isinstance(error, MaoError):
             why, step = error.detail, error.next
         else:
             why, step = f"{error.filename or self._folder}: {error.strerror or error}.", None
-        step = await asyncio.to_thread(_step_for, self._folder) or step
+        step = await asyncio.to_thread(_folder_advice, self._folder) or step
         log.warning("backup.failed", folder=str(self._folder), error=why)
         last = "There is none yet" if self._latest is None else f"The last one is of {_time(self._latest)}"
         self._report(f"No backup could be made: {why} {last}.", step or "It is tried again by itself.")
@@ -135,7 +135,7 @@ class BackupSchedule:
         self._conditions.clear(CONDITION, str(self._folder))
 
 
-def _step_for(folder: Path) -> str | None:
+def _folder_advice(folder: Path) -> str | None:
     """What the operator has to do about the folder, if anything. Blocking."""
     if not os.path.isdir(folder):  # noqa: PTH112 (it raises nothing)
         return f"Make it (mkdir -m 700 {folder}) or mount it, and let user {os.geteuid()} write there."

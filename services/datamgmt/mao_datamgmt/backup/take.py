@@ -67,7 +67,7 @@ def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
     return sorted(found)
 
 
-def settings_now(environ: Mapping[str, str]) -> dict[str, str]:
+def current_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """This node's settings in the environment."""
     known = {*SEED_NAMES, SEED_PORT}
     return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in known}
@@ -99,7 +99,7 @@ async def take_backup(
                 write = functools.partial(_write, node, store, places, file, environ, path.parent, now)
                 header = await _write_again(file, write)
                 size = await asyncio.to_thread(_sync, file)
-            await asyncio.to_thread(_name, partial, path)
+            await asyncio.to_thread(_finish, partial, path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
@@ -110,7 +110,7 @@ async def take_backup(
 def _path_for(target: Path, name: str, places: NodePaths) -> Path:
     path = (target / name if target.is_dir() else target).absolute()
     if os.path.lexists(path):
-        raise _exists(path)
+        raise _backup_exists(path)
     folders = (places.data, places.agreements, places.federation)
     if any(path.resolve().is_relative_to(place) for place in folders):
         raise InvalidInput(
@@ -170,18 +170,18 @@ async def _write(
         waiting: list[tuple[str, int, int]] = []
         runs = Records(store, keys.runs_prefix(node), Run)
 
-        def look(entry: Entry) -> None:
+        def note_waiting(entry: Entry) -> None:
             if entry.key.startswith(runs.prefix) and any(word in entry.value for word in _MAY_WAIT):
                 with suppress(RecordUnreadable):
                     waiting.extend(waiting_outputs(runs.parse(entry).record))
 
-        revision = await dump_keys(store, node, dump.write, look)
+        revision = await dump_keys(store, node, dump.write, note_waiting)
         await _check_name(node, store)
         size = dump.tell()
         dump.seek(0)
         header = Header(node=node, mao=__version__, taken_at=now, revision=revision, tips=tips)
         writer = ArchiveWriter(stream)
-        settings = settings_now(environ)
+        settings = current_settings(environ)
         await asyncio.to_thread(collect, writer, places, header, (dump, size), waiting, settings)
         await asyncio.to_thread(writer.close)
     return header
@@ -206,15 +206,15 @@ def _sync(file: IO[bytes]) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def _name(partial: Path, path: Path) -> None:
+def _finish(partial: Path, path: Path) -> None:
     """Gives the complete backup its name, unless the name is taken."""
     try:
         os.link(partial, path)
     except FileExistsError:
-        raise _exists(path) from None
+        raise _backup_exists(path) from None
     except OSError:  # a file system without hard links
         if os.path.lexists(path):
-            raise _exists(path) from None
+            raise _backup_exists(path) from None
         partial.rename(path)
     sync_folder(path.parent)
 
@@ -246,7 +246,7 @@ def folder_missing(folder: Path) -> NotFound:
     )
 
 
-def _exists(path: Path) -> AlreadyExists:
+def _backup_exists(path: Path) -> AlreadyExists:
     return AlreadyExists(
         f"There is {path} already, and a backup never replaces a file.",
         code="backup-exists",

@@ -91,27 +91,19 @@ def _tar_gz(source: ArchiveSource) -> Iterator[bytes]:
 
 def _tar(source: ArchiveSource) -> Iterator[bytes | memoryview]:
     for member in source.members:
-        yield _tar_head(source, member)
+        info = tarfile.TarInfo(source.name(member))
+        info.mtime = int(source.time.timestamp())
+        info.mode = 0o755 if member.executable else 0o644
+        if member.link:
+            info.type = tarfile.SYMTYPE
+            info.linkname = b"".join(source.pieces(member)).decode(errors="surrogateescape")
+        else:
+            info.size = member.size
+        yield info.tobuf(tarfile.PAX_FORMAT)
         if not member.link:
             yield from source.pieces(member)
             yield b"\0" * (-member.size % _RECORD)
     yield b"\0" * (2 * _RECORD)
-
-
-def _tar_head(source: ArchiveSource, member: ArchiveEntry) -> bytes:
-    info = tarfile.TarInfo(source.name(member))
-    info.mtime = int(source.time.timestamp())
-    info.mode = 0o755 if member.executable else 0o644
-    if member.link:
-        info.type = tarfile.SYMTYPE
-        info.linkname = _target(source, member)
-    else:
-        info.size = member.size
-    return info.tobuf(tarfile.PAX_FORMAT)
-
-
-def _target(source: ArchiveSource, member: ArchiveEntry) -> str:
-    return b"".join(source.pieces(member)).decode(errors="surrogateescape")
 
 
 class ZipSink(io.RawIOBase):

@@ -68,7 +68,7 @@ def difference(
     answer = DatasetDiff(before=old, after=new, files=[_file(delta) for delta in page[:limit]])
     answer.cursor = page[limit - 1].path if len(page) > limit else None
     if "folder" not in kinds and deltas:
-        _fill(context, clone, answer, deltas[0], manner, key, limit)
+        _compare_file(context, clone, answer, deltas[0], manner, key, limit)
     return answer
 
 
@@ -83,7 +83,7 @@ def _file(delta: FileChange) -> FileDifference:
     )
 
 
-def _fill(
+def _compare_file(
     context: Context,
     clone: Clone,
     answer: DatasetDiff,
@@ -95,8 +95,8 @@ def _fill(
     how = records.format_of(delta.path)
     most = RECORDS_MAX[how] if how and manner != "lines" else LINES_MAX
     sides = (
-        _side(context, clone, answer.before, delta.old, most),
-        _side(context, clone, answer.after, delta.new, most),
+        _read_side(context, clone, answer.before, delta.old, most),
+        _read_side(context, clone, answer.after, delta.new, most),
     )
     if sides[0] is None or sides[1] is None:
         answer.note = f"It is larger than {most >> 20} MiB: download both sides and compare them locally."
@@ -120,7 +120,7 @@ def _fill(
     _fill_lines(answer, contents, delta.path, limit)
 
 
-def _side(context: Context, clone: Clone, commit: str, content: str | None, most: int) -> bytes | None:
+def _read_side(context: Context, clone: Clone, commit: str, content: str | None, most: int) -> bytes | None:
     """A side's bytes, empty when there is no file; None when it is larger than `most`."""
     if content is None:
         return b""

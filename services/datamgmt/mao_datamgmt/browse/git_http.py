@@ -123,16 +123,16 @@ class UploadPack:
     async def advertise(self, path: Path, protocol: str | None) -> AsyncGenerator[bytes]:
         """What the repository has; a clone's first answer. Raises Unavailable (`git-missing`, `git-busy`)."""
         head = b"" if protocol == "version=2" else _line(f"# service={SERVICE}\n") + b"0000"
-        return await _begun(self._run(path, ["--advertise-refs"], b"", protocol, head))
+        return await _started(self._run(path, ["--advertise-refs"], b"", protocol, head))
 
     async def answer(self, path: Path, request: bytes, protocol: str | None) -> AsyncGenerator[bytes]:
         """The pack that a client wants. Raises Unavailable as `advertise`."""
-        return await _begun(self._run(path, [], request, protocol, b""))
+        return await _started(self._run(path, [], request, protocol, b""))
 
     async def _run(
         self, path: Path, options: list[str], request: bytes, protocol: str | None, head: bytes
     ) -> AsyncGenerator[bytes]:
-        async with self._turn():
+        async with self._slot():
             process = await self._start(path, options, protocol)
             feeding = asyncio.create_task(_feed(process, request))
             try:
@@ -149,7 +149,7 @@ class UploadPack:
                     await process.wait()
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
+    async def _slot(self) -> AsyncGenerator[None]:
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._room.acquire()
@@ -185,7 +185,7 @@ class UploadPack:
             ) from error
 
 
-async def _begun(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _started(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """The same pieces once git has started, so that a failure to start becomes an HTTP error."""
     first = await anext(pieces)
 

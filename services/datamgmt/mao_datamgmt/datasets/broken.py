@@ -1,11 +1,11 @@
-"""A broken clone is set aside and made again from its remote, with what only it had on top. Blocking.
+"""A broken clone is set aside and rebuilt from its remote, with the commits that only it had. Blocking.
 
-    clone ─► record, with what is wrong ─► clone moved beside it ─► new clone, with the outbox ─► record done
+    clone ─► record of what is wrong ─► clone moved beside it ─► new clone, with the outbox ─► record finished
 
-`aside/<dataset>-<time>/` keeps the broken clone as it was, the folder that was kept for the next step, and
-the record `clone.json`. The record is on the disk before anything is moved, so that after a kill the next
-start knows what is left to do; each step may be done again. It stays, and with it the condition, until a
-person acknowledges it; nothing is ever deleted.
+`aside/<dataset>-<time>/` holds the broken clone as it was, the dataset's worktree, and the record
+`clone.json`. The record is on the disk before anything is moved, so the next start after a kill knows what is
+left to do; each step may be repeated. The record stays, and with it the condition, until a person
+acknowledges it. Nothing is ever deleted.
 """
 
 from __future__ import annotations

@@ -1,15 +1,7 @@
-"""Clones and local remotes on this node's disk: made, fetched, swept, put away. Blocking.
+"""Clones and local remotes on this node's disk: made, fetched, swept, set aside. Blocking.
 
-A dataset's clone on this node: made if absent, fetched if there, with the node's branch. Blocking.
-
-Repositories on this node's disk: local remotes, and the clones that are here. Blocking.
-
-Putting a clone away that is left over from a dataset removed or moved, so that its name is free. Blocking.
-
-Nothing is deleted: the clone, with all branches and what was never pushed, goes to a dated name beside the
-others, and so does the folder that was kept for the next step.
-
-Whether a repository that is to be a dataset's remote is there. Blocking.
+A clone that is there is enough to go on without its remote. Setting one aside deletes nothing: with all its
+branches and what was never pushed it gets a dated name beside the others, which frees the dataset's name.
 """
 
 from __future__ import annotations

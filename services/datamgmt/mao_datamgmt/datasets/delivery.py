@@ -1,8 +1,7 @@
 """Bringing this node's commits to the remote: follow it, promote to ground truth, push. Blocking.
 
-Nothing is ever forced: where the remote has moved, our commits are replayed on top of what it has, and the
-push is tried again. Where its branch of this node was rewritten, all stops until a person says how to resolve
-it (see resolve.py).
+Nothing is forced: where the remote has moved, our commits are replayed on top of it and pushed again. Where
+its branch of this node was rewritten, pushing stops until a person decides (see resolve.py).
 """
 
 from __future__ import annotations

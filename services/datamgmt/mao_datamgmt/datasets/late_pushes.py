@@ -7,7 +7,6 @@ any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mao_datamgmt import provenance
@@ -17,7 +16,7 @@ from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
-from mao_shared.store import Records, Stored
+from mao_shared.store import Records
 
 log = get_logger(__name__)
 
@@ -50,11 +49,12 @@ class LatePushes:
 
     async def datasets(self) -> set[str]:
         """Datasets of which some run says that it is not pushed."""
-        return {step.spec.output.name for run in await self._all() for step in run.record.steps if step.late}
+        return {dataset for run in await self.runs() for dataset in _late_datasets(run)}
 
     async def runs(self) -> list[Run]:
         """The runs with something late."""
-        return [stored.record for stored in await self._all()]
+        found = (stored.record async for stored in self._runs.each())
+        return [run async for run in found if any(step.late for step in run.steps)]
 
     async def unpushed_of(self, dataset: str) -> dict[str, str]:
         """Commits of a dataset that are not pushed, with run and step; none while the store is away."""
@@ -70,35 +70,18 @@ class LatePushes:
             if step.late and not step.pushed and step.spec.output.name == dataset
         }
 
-    async def write_down(self, dataset: str) -> None:
+    async def record_pushed(self, dataset: str) -> None:
         """Corrects the runs whose commits are at the dataset's remote. Raises Unavailable: then once more."""
-        waiting = [run for run in await self._all() if _of(dataset, run.record.steps)]
-        if not waiting:
+        late = [run for run in await self.runs() if dataset in _late_datasets(run)]
+        if not late:
             return
         remote = await self._works.read(pushed_commits, self._context, dataset)
-        for stored in waiting:
-            await self._correct(stored, dataset, remote)
-
-    async def _correct(self, stored: Stored[Run] | None, dataset: str, remote: PushedCommits) -> None:
-        while stored is not None and (run := with_pushed(stored.record, dataset, remote)) is not None:
-            if await self._runs.replace(run.id, run, stored.revision) is not None:
-                return
-            stored = await self._runs.get(run.id)
-
-    async def _all(self) -> list[Stored[Run]]:
-        """Those with something late, in pages so that nobody is kept waiting."""
-        found: list[Stored[Run]] = []
-        cursor = None
-        while True:
-            page = await self._runs.page(PAGE, cursor)
-            found += [each for each in page.items if any(step.late for step in each.record.steps)]
-            cursor = page.cursor
-            if cursor is None:
-                return found
+        for run in late:
+            await self._runs.update(run.id, lambda it: with_pushed(it, dataset, remote))
 
 
-def _of(dataset: str, steps: Iterable[StepRun]) -> bool:
-    return any(step.late and step.spec.output.name == dataset for step in steps)
+def _late_datasets(run: Run) -> set[str]:
+    return {step.spec.output.name for step in run.steps if step.late}
 
 
 def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:

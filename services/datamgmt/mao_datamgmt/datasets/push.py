@@ -230,7 +230,7 @@ class Pusher:
             delivery = await self._works.change([dataset], work)
             failure = delivery.failure
             if delivery.observed:  # ground truth alone may be refused, and for long
-                await self._late.write_down(dataset)
+                await self._late.record_pushed(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
         except (StorageError, ObjectBroken, OSError) as error:  # our disk: the remote's faults are MaoErrors

@@ -1,7 +1,4 @@
-"""Looks at clones on which something failed, and makes broken ones again.
-
-Looks after trouble with clones: one on which something failed is made anew where it is broken.
-"""
+"""Checks clones on which something failed, and rebuilds the broken ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How a person decides between this node's branch and the remote's where the two do not fit. Blocking.
+"""A person's decision between this node's branch and the remote's, where the two conflict. Blocking.
 
-Every way ends in a branch that contains the remote's, so that it is pushed without force. Tips that would be
-lost are kept as `refs/mao/rescued/<branch>/<time>`. May be repeated after a kill at any point.
+Each way ends in a branch that contains the remote's, so it is pushed without force. Tips that would be lost
+are kept as `refs/mao/rescued/<branch>/<time>`. May be repeated after a kill at any point.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
         "@id": _action_id(index),
         "@type": "CreateAction",
         "name": f"Step {record['step']} of {run.pipeline}, attempt {record.get('attempt', 1)}",
-        "description": _what(step),
+        "description": _description(step),
         "agent": _ref(agent),
         "startTime": _time(started),
         "endTime": _time(step.ended_at),
@@ -208,7 +208,7 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
     return action | ({"identifier": names} if names else {})
 
 
-def _what(step: CrateStep) -> str:
+def _description(step: CrateStep) -> str:
     """A description, with the command as the record has it (secrets masked)."""
     record = step.record
     command = " ".join(record.get("command") or []) or "the image's own command"

@@ -25,7 +25,7 @@ from .steps import (
     log_path,
     open_content,
     open_dataset,
-    open_plain,
+    open_local_file,
     written_paths,
 )
 
@@ -83,7 +83,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
         first["node"],
         format_time(context.clock.now()),
         about,
-        [_gathered(context, run_id, step, data) for step in steps],
+        [_step_files(context, run_id, step, data) for step in steps],
         None
         if run is None
         else CrateItem(DOCUMENT, lambda: ContentStream(len(document), iter((document,))), in_git=False),
@@ -100,7 +100,7 @@ def document_of(run: Run) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> StepFiles:
+def _step_files(context: Context, run_id: str, step: StepEvidence, data: bool) -> StepFiles:
     folder = f"{step.index}-{step.name}"
     log = log_path(context, run_id, step)
     inputs: list[CrateItem] = []
@@ -120,7 +120,7 @@ def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> 
         tree,
         inputs,
         outputs,
-        None if log is None else CrateItem(f"{folder}/log.txt", partial(open_plain, log), in_git=False),
+        None if log is None else CrateItem(f"{folder}/log.txt", partial(open_local_file, log), in_git=False),
     )
 
 

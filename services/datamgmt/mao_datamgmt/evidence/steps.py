@@ -98,7 +98,7 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
     Raises NotFound when nothing is known of the run, Conflict while it is under way or when no step was
     started.
     """
-    found = _of_commits(context, run_id) if run is None else _of_run(context, run)
+    found = _steps_of_commits(context, run_id) if run is None else _steps_of_run(context, run)
     if found:
         return found
     if run is None:
@@ -114,7 +114,7 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
     )
 
 
-def _of_run(context: Context, run: Run) -> list[StepEvidence]:
+def _steps_of_run(context: Context, run: Run) -> list[StepEvidence]:
     if run.phase not in RUN_ENDED:
         raise Conflict(
             f"The run {run.id} has not ended: it is {run.phase}.",
@@ -123,11 +123,13 @@ def _of_run(context: Context, run: Run) -> list[StepEvidence]:
         )
     begun = ((index, step) for index, step in enumerate(run.steps) if step.times)
     return [
-        _of_step(context, run, index, step) for index, step in begun if step.phase is not StepPhase.SKIPPED
+        _step_of_run(context, run, index, step)
+        for index, step in begun
+        if step.phase is not StepPhase.SKIPPED
     ]
 
 
-def _of_step(context: Context, run: Run, index: int, step: StepRun) -> StepEvidence:
+def _step_of_run(context: Context, run: Run, index: int, step: StepRun) -> StepEvidence:
     record = None
     if step.snapshot is not None:
         clone = open_dataset(context, step.spec.output.name)
@@ -136,7 +138,7 @@ def _of_step(context: Context, run: Run, index: int, step: StepRun) -> StepEvide
     last = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
     return StepEvidence(
         index=index,
-        record=_plain(record or {**written, "outputs": {}}),
+        record=_current_form(record or {**written, "outputs": {}}),
         succeeded=step.phase is StepPhase.SUCCEEDED,
         ended_at=format_time(step.times.get(StepPhase.EXITED, last)),
         error=None if step.error is None else f"{step.error.code}: {step.error.detail}",
@@ -145,7 +147,7 @@ def _of_step(context: Context, run: Run, index: int, step: StepRun) -> StepEvide
     )
 
 
-def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
+def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in dataset_names(context.data):
         clone = open_dataset(context, name)
@@ -153,17 +155,17 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
         for tip in set(branches.values()):
             for commit in _commits_of(clone, tip, run_id):
                 record = provenance.read_step_record(message_of(clone, commit))
-                if record is not None and _is_sound(record, name):
-                    found.setdefault(str(record["step"]), (commit, _plain(record)))
+                if record is not None and _is_valid(record, name):
+                    found.setdefault(str(record["step"]), (commit, _current_form(record)))
     oldest_first = reversed(found.values())  # decides where times are equal
-    ordered = sorted(oldest_first, key=lambda found: _exited(found[1]))
+    ordered = sorted(oldest_first, key=lambda found: _exit_time(found[1]))
     return [
-        StepEvidence(index, record, True, _exited(record), commit=commit)
+        StepEvidence(index, record, True, _exit_time(record), commit=commit)
         for index, (commit, record) in enumerate(ordered)
     ]
 
 
-def _is_sound(record: dict[str, Any], dataset: str) -> bool:
+def _is_valid(record: dict[str, Any], dataset: str) -> bool:
     """Whether the names in a record are valid: anybody who may push could have written it."""
     found = record.get("input")
     names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
@@ -172,7 +174,7 @@ def _is_sound(record: dict[str, Any], dataset: str) -> bool:
     return fits and all(isinstance(name, str) and is_name(name) for name in names)
 
 
-def _exited(record: dict[str, Any]) -> str:
+def _exit_time(record: dict[str, Any]) -> str:
     times: dict[str, str] = record.get("times") or {}
     return times.get("exited") or max(times.values(), default="1970-01-01T00:00:00Z")
 
@@ -189,7 +191,7 @@ def _commits_of(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
         start = clone.parent(found)
 
 
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
+def _current_form(record: dict[str, Any]) -> dict[str, Any]:
     """The record as it is written today; older ones have only the names of variables."""
     env = record.get("env")
     return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
@@ -219,7 +221,7 @@ def open_content(context: Context, clone: Clone, commit: str, path: str) -> Cont
     return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))
 
 
-def open_plain(path: Path) -> ContentStream:
+def open_local_file(path: Path) -> ContentStream:
     """A file of this disk, to be read in pieces."""
     return ContentStream(path.stat().st_size, _pieces(path))
 

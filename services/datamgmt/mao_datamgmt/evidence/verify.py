@@ -21,7 +21,7 @@ from .steps import (
     log_path,
     open_content,
     open_dataset,
-    open_plain,
+    open_local_file,
     written_paths,
 )
 
@@ -117,14 +117,14 @@ def _snapshot_faults(
             measured = digest_of(opened.size, opened.pieces)
         except (MaoError, RepositoryError, OSError) as error:
             detail = f"It cannot be read: {error}"
-            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=detail)
+            yield Mismatch(step=step.name, what=_kind_of(path, written), path=path, detail=detail)
             continue
         count.files += 1
         count.bytes += measured.size
         if path in written:
             found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
-        if why := _differs(clone, commit, path, measured, outputs.get(path)):
-            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=why)
+        if why := _mismatch(clone, commit, path, measured, outputs.get(path)):
+            yield Mismatch(step=step.name, what=_kind_of(path, written), path=path, detail=why)
     for path in sorted(outputs.keys() - set(paths)):
         yield Mismatch(
             step=step.name, what="output", path=path, detail="It is in the record and not in the snapshot."
@@ -138,11 +138,11 @@ def _snapshot_faults(
         )
 
 
-def _what(path: str, written: set[str]) -> str:
+def _kind_of(path: str, written: set[str]) -> str:
     return "output" if path in written else "snapshot"
 
 
-def _differs(
+def _mismatch(
     clone: Clone, commit: str, path: str, measured: ContentDigest, recorded: dict[str, object] | None
 ) -> str | None:
     if recorded is not None and recorded != {"size": measured.size, "sha256": measured.sha256}:
@@ -168,7 +168,7 @@ def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Total
         count.unchecked.append(f"log of {step.name}: it is no longer on the node")
         return
     try:
-        opened = open_plain(path)
+        opened = open_local_file(path)
         measured = digest_of(opened.size, opened.pieces)
     except OSError as error:
         detail = f"It cannot be read: {error.strerror or error}"

@@ -182,4 +182,4 @@ def message_of(node: str, files: Files) -> str:
         },
         "versions": {"mao": __version__, "libgit2": mao_git.libgit2_version()},
     }
-    return provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})
+    return provenance.embed_record(f"external: {values} of {shown} on {node}", {"mao": record})

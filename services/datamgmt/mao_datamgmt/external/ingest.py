@@ -1,8 +1,6 @@
-"""Takes values of programs outside in, for the dataset that declares their key, and commits them in
+"""Values of programs outside: taken in for the dataset that declares their key, committed in batches.
 
-Which dataset a key's values go to: the one whose record declares it.
-
-Commits what waits in the inbox, in batches: every few seconds, or as soon as there is a batch.
+A batch is committed every few seconds, or as soon as it is full.
 """
 
 from __future__ import annotations
@@ -32,7 +30,9 @@ from .inbox import Inbox, InboxEntry, make_entry
 if TYPE_CHECKING:
     from mao_datamgmt.settings import DataSettings
 
-PAGE = 500
+log = get_logger(__name__)
+
+BATCH_BYTES = 8 << 20
 
 
 class ExternalKeys:
@@ -46,7 +46,9 @@ class ExternalKeys:
         """Raises NotFound (`external-key-unknown`), Conflict (`external-key-ambiguous`), Unavailable."""
         declared = first_part(key)
         try:
-            found = await self._known(declared) or declaring_dataset(key, await self._all())
+            found = await self._known(declared) or declaring_dataset(
+                key, [stored.record async for stored in self._datasets.each()]
+            )
         except Unavailable:
             if declared not in self._seen:
                 raise
@@ -76,16 +78,6 @@ class ExternalKeys:
             return seen  # any member can make it so
         return stored.record if stored is not None and key in stored.record.external else None
 
-    async def _all(self) -> list[Dataset]:
-        found: list[Dataset] = []
-        cursor = None
-        while True:
-            page = await self._datasets.page(PAGE, cursor)
-            found += [each.record for each in page.items]
-            cursor = page.cursor
-            if cursor is None:
-                return found
-
 
 def first_part(key: str) -> str:
     """What a dataset declares: all keys below it go to the same one."""
@@ -111,11 +103,6 @@ def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
             next=f"Take it off the others: maoctl dataset external {declaring[-1].name} --remove-key {key}",
         )
     return declaring[0]
-
-
-log = get_logger(__name__)
-
-BATCH_BYTES = 8 << 20
 
 
 class Ingest:

@@ -1,7 +1,8 @@
-"""Alarms: raised once, kept until a person has seen them, and sent to every webhook.
+"""Alarms: raised once, kept until a person has acknowledged them, and sent to every webhook.
 
-Those about conditions of the node are written by the service that noticed them (`mao_shared.service.alarms`),
-under a prefix of their own; here both are listed, shown, acknowledged and retained alike.
+Alarms about conditions of the node are written by the service that noticed them
+(`mao_shared.service.alarms`), under a prefix of their own; here both kinds are listed, shown, acknowledged
+and removed alike.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 from mao_shared import keys
 from mao_shared.clock import Clock
-from mao_shared.errors import Conflict, NotFound
+from mao_shared.errors import NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Record
 from mao_shared.models.common import UnreadableItem, unreadable_items
@@ -22,7 +23,6 @@ from mao_shared.store.protocol import cursor_invalid
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
 
-ACKNOWLEDGE_ATTEMPTS = 5
 MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
 
 
@@ -103,16 +103,17 @@ class Alarms:
 
     async def acknowledge(self, alarm_id: str, by: str, note: str) -> Alarm:
         """Notes that a person has seen it; one that was seen before stays as it is. Raises NotFound."""
-        for _ in range(ACKNOWLEDGE_ATTEMPTS):
-            stored = await self.get(alarm_id)
-            if stored.record.acknowledged is not None:
-                return stored.record
+
+        def acknowledged(alarm: Alarm) -> Alarm | None:
+            if alarm.acknowledged is not None:
+                return None
             seen = Acknowledgement(at=self._clock.now(), by=by, note=note)
-            alarm = stored.record.model_copy(update={"acknowledged": seen})
-            for book in self._books:  # a revision is that of one key only
-                if await book.replace(alarm_id, alarm, stored.revision) is not None:
-                    return alarm
-        raise Conflict(f"Alarm {alarm_id} was changed by others meanwhile.", next="Try again.")
+            return alarm.model_copy(update={"acknowledged": seen})
+
+        for book in self._books:
+            if (stored := await book.update(alarm_id, acknowledged)) is not None:
+                return stored.record
+        return (await self.get(alarm_id)).record
 
 
 async def _readable(records: Records[R]) -> list[Stored[R]]:

@@ -1,6 +1,6 @@
-"""Reading control metrics from a snapshot, whatever a tool has put there. Blocking.
+"""Control metrics read from a snapshot, whatever a tool has put there. Blocking.
 
-What cannot be read is told and never stops the publish; files are read up to a limit and in pieces.
+What cannot be read is reported as such; files are read in pieces and up to a limit.
 """
 
 from __future__ import annotations

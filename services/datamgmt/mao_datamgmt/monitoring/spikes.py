@@ -1,11 +1,7 @@
-"""Spikes in the control metrics of a dataset's rounds: one node's, or everybody's.
+"""Spikes in the control metrics of a dataset's rounds: of one node, or of all.
 
-Whether a spike in a series is one node's or everybody's.
-
-A node's series is judged by itself, as datamgmt does it for each node, and so is ground truth's. What spikes
-in both happened in the world, or befell most nodes alike; what spikes in a node alone is the node's. Pure.
-
-Spikes in the control metrics of the last rounds: one node's, or everybody's.
+A node's series is judged by itself, and so is that of ground truth. What spikes in both happened in the
+world, or to most nodes alike; what spikes in one node alone is that node's.
 """
 
 from __future__ import annotations
@@ -20,8 +16,8 @@ from pydantic import BaseModel, Field
 from mao_git import Clone
 from mao_shared.models import ControlMetric, Timestamp
 from mao_shared.models.evidence import DecidedRound
+from mao_vote import latest_rounds
 from mao_vote.detector import Detector, Judgement
-from mao_vote.round_history import latest_rounds
 
 from .extract import read_metric
 

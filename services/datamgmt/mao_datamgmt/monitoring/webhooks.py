@@ -1,11 +1,8 @@
-"""Webhooks and their sealed secrets: each alarm is delivered until it arrives or is given up.
+"""Webhooks, whose secrets are sealed, and deliveries: each is tried until it arrives or is given up.
 
-Secrets at rest: encrypted with a key that lies in the data directory, never in the store.
-
-Webhooks: where alarms are sent, and the deliveries that are tried until each is there or given up.
-
-A delivery is a record of the store, written together with its alarm, so that none is lost. It may arrive
-twice, when we are killed between the answer and the removal of the record: its `webhook-id` is the same then.
+A delivery is a record of the store, written together with its alarm, so none is lost. It may arrive twice,
+when the process is killed between the answer and the removal of the record, with the same `webhook-id`.
+Secrets are encrypted with a key that lies in the data directory, never in the store.
 """
 
 from __future__ import annotations

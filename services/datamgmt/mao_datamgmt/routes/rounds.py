@@ -23,10 +23,16 @@ from mao_shared.models import GROUND_TRUTH, Listing, Name
 from mao_shared.models.evidence import Audit, CellPage, DecidedRound, Explanation, Ranking, RoundPage
 from mao_shared.models.round import LiveRound
 from mao_shared.web.dependencies import Paging
-from mao_vote.audit import audit_ground_truth, find_unattested
-from mao_vote.explain import explain_ground_truth, page_of_cells
-from mao_vote.outliers import rank_nodes
-from mao_vote.round_history import find_round, list_rounds, walk_rounds
+from mao_vote import (
+    audit_ground_truth,
+    explain_ground_truth,
+    find_round,
+    find_unattested,
+    list_rounds,
+    page_of_cells,
+    rank_nodes,
+    walk_rounds,
+)
 
 from .datasets import DatasetName, TheManager
 

@@ -33,7 +33,7 @@ from mao_shared.store.records import dump
 from .prepare import PreparedStep, has_written_input, prepare, with_own_input
 from .publish import Published, commit_output, committed_snapshot, push_output
 from .queue import WaitQueue, blocked_by, earlier_tick, earlier_tick_reason, in_use, queue_place
-from .reproduce import compare_output, prepare_again
+from .reproduce import compare_output, prepare_reproduction
 from .workspaces import WorkspaceExists, remove_tree, remove_workspace
 from .worktrees import retain
 
@@ -193,7 +193,7 @@ class StagingController:
                 lay = (
                     partial(prepare, self._context, step.spec, wrote_input=wrote_input)
                     if original
-                    else partial(prepare_again, self._context, step)
+                    else partial(prepare_reproduction, self._context, step)
                 )
                 prepared: PreparedStep = await self._change(stored, datasets, lay, workspace)
         except WorkspaceExists:

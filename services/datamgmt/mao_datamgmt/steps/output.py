@@ -1,11 +1,7 @@
 """What a tool left behind: its folder as found, judged before it is read, and what of it changed.
 
-What a tool left behind: the folder as it is found, judged before any of it is read.
-
-The folder belongs to somebody hostile until proven otherwise: it is walked by folder descriptors, nothing is
-followed, and a file is opened relative to the folder it was seen in.
-
-Pure: what a tool changed, from how its folder was handed over and how it is found.
+The folder is treated as hostile: it is walked by folder descriptors, no link is followed, and a file is
+opened relative to the folder in which it was seen.
 """
 
 from __future__ import annotations

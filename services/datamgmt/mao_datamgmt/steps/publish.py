@@ -1,10 +1,7 @@
 """Publishing a step's output: judged, committed to the node's branch exactly once, pushed. Blocking.
 
-Large files of a dataset that declares Git LFS: which go there, and their content when needed. Blocking.
-
-Publishing a step's output: judged, committed to the node's branch exactly once. Blocking.
-
-Committing can be repeated at any point: the commit of a step is looked for before another is made.
+Committing may be repeated at any point: the commit of a step is searched for before another is made. In a
+dataset that declares Git LFS, large files go there.
 """
 
 from __future__ import annotations

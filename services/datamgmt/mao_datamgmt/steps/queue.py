@@ -1,11 +1,8 @@
-"""Which step has a dataset next, and which waiting steps a change lets go on.
+"""Which step has a dataset next, and which waiting steps a change wakes.
 
-Pure: who has a dataset's branch on this node, and whether a step may have it next.
-
-Which preparing steps wait, and for what: a change wakes those which it may let go on and no others.
-
-Hundreds of runs may wait for rounds while a node is away: were all of them looked at after each change, the
-work would grow with their square.
+A step has a dataset's branch on this node from the checkout of its workspace to its commit. Hundreds of runs
+may wait for rounds while another node is away: if each change woke them all, the work would grow with their
+square.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class OutputComparison:
     lfs: Mapping[str, str] = field(default_factory=dict)
 
 
-def prepare_again(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
+def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
     """Checks out the commits that the original step was given; fetches only what is not here.
 
     Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
@@ -72,11 +72,11 @@ def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
     if not clone.has_commit(commit):
         clone = sync_clone(context, dataset.name, dataset.master).clone
     if not clone.has_commit(commit):
-        raise _missing(dataset.name, commit)
+        raise _commit_missing(dataset.name, commit)
     return clone
 
 
-def _missing(dataset: str, commit: str) -> NotFound:
+def _commit_missing(dataset: str, commit: str) -> NotFound:
     return NotFound(
         f"The commit {commit[:10] or '(none)'} of dataset {dataset!r} is neither here nor at its remote.",
         code="commit-missing",
@@ -112,7 +112,7 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
             with output.open_file(workspace.data, found) as stream:
                 own = _id_without_lines(stream.read())
             ours[found.path] = None if own is None else FileDigest(own)
-    return judge(_compared(clone, base, original, ours))
+    return judge(_compare(clone, base, original, ours))
 
 
 def _links(
@@ -141,11 +141,11 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
     tip = clone.tip(context.node)
     again = None if tip is None else clone.find_commit(tip, None, matches)
     if again is None:
-        raise _missing(output.name, original.snapshot)
+        raise _commit_missing(output.name, original.snapshot)
     return again
 
 
-def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
+def _compare(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
     """Both sides at every path that either touched; what one did not touch is as it was before."""
     changed = clone.changed_files(clone.parent(original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}

@@ -1,11 +1,8 @@
 """The folders that tools work in: created whole, sealed, removed, and kept after a failure for a while.
 
-How a workspace was handed over, written beside its folders: the stamps of its files and the time.
-
-One line of JSON, the paths with NUL between them, four 64-bit numbers a file: a hundred thousand are
-read in a fraction of the time that JSON takes.
-
-The folders that tools work in: laid out whole, sealed, removed, and kept after a failure for a while.
+The seal lies beside the folders and holds the stamps of all files and the time of the hand-over: a line of
+JSON, the paths separated by NUL, four 64-bit numbers a file. A hundred thousand are read much faster than as
+JSON.
 """
 
 from __future__ import annotations

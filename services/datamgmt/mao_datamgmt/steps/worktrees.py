@@ -1,9 +1,9 @@
-"""The folder of a dataset's last published step, kept to be handed to the next one. Blocking.
+"""The folder of a dataset's last published step, reused for the next one. Blocking.
 
-Laying a hundred thousand files costs far more than looking that they are still there, so what a tool left and
-was published becomes the next tool's folder: only what differs from the branch is laid anew. No trace of the
-earlier tool but the published content passes on: files whose rights, links or extra attributes are not those
-that we give are laid anew, and so are folders made ours again.
+Laying out a hundred thousand files costs far more than checking that they are unchanged, so what a tool left
+and was published becomes the next tool's folder: only what differs from the branch is laid out again. Nothing
+but the published content passes on: files with other rights, links or extra attributes than ours are
+replaced, and folders get our rights again.
 """
 
 from __future__ import annotations

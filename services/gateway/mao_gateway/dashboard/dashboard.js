@@ -51,7 +51,7 @@ function button(text, label, whenPressed) {
 async function showLog(title, text) {
   byId("log-part").hidden = false;
   byId("log-of").textContent = title;
-  byId("log").textContent = "asking …";
+  byId("log").textContent = "loading …";
   try {
     byId("log").textContent = harmless(await text()) || "(empty)";
   } catch (error) {
@@ -92,9 +92,9 @@ function showRuns() {
   const newest = [...runs.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
   for (const run of newest.slice(SHOWN)) runs.delete(run.id);
   fill("runs", newest.slice(0, SHOWN).map((run) => [
-    button(run.id, "show the end of its log", () => ownLog(run.id)), cell(run.pipeline), cell(run.phase, run.phase), cell(steps(run)),
+    button(run.id, "show the end of the log", () => ownLog(run.id)), cell(run.pipeline), cell(run.phase, run.phase), cell(steps(run)),
     cell(time(run.started_at ?? run.created_at), "brief"), cell(took(run), "brief"), cell(why(run), "why"),
-  ]), "No run yet: maoctl pipeline run NAME");
+  ]), "No runs yet: maoctl pipeline run NAME");
 }
 
 async function listRuns() {
@@ -140,7 +140,7 @@ async function showPeers() {
   const { items } = await read("federation/runs");
   fill("peers", items.map((row) => {
     const run = row.runs[0];
-    const last = run ? button(run.id, "ask that node for its log", () => nodeLog(row.node, run.id)) : cell("");
+    const last = run ? button(run.id, "request the log from that node", () => nodeLog(row.node, run.id)) : cell("");
     return [
       cell(row.pipeline), cell(row.node, row.present ? "brief ok" : "brief bad"), last, cell(run?.phase, run?.phase),
       cell(time(run?.scheduled_for), "brief"), cell(time(row.next_tick), "brief"),
@@ -177,7 +177,7 @@ async function showRounds() {
       cell(round.conflicts), cell(round.commit.slice(0, 10), "id"),
     ]);
   }));
-  fill("rounds", rows.flat(), "No round is decided yet.");
+  fill("rounds", rows.flat(), "No round has been decided yet.");
 }
 
 async function showStatus() {
@@ -217,7 +217,7 @@ function follow() {
     showRuns();
   });
   events.addEventListener("error", () => {
-    live("connection lost, trying again");
+    live("connection lost, reconnecting");
     if (events.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
   });
 }
@@ -229,7 +229,7 @@ const PARTS = {
 
 async function refresh() {
   const parts = Object.entries(PARTS).map(([id, part]) =>
-    part().catch((error) => fill(id, [], `This cannot be told now: ${error.message}`)));
+    part().catch((error) => fill(id, [], `Not available: ${error.message}`)));
   try {
     await showStatus();
   } catch {

@@ -1,7 +1,7 @@
-"""What this node's operator has agreed to, as the registry writes it down (`mao_shared/agreements.py`).
+"""The files that hold what this node's operator has agreed to (`mao_shared/agreements.py`), for the registry.
 
-A node of a version without agreements has enrolments and trust in etcd alone. Its first start with this
-version takes them over, once: from then on an enrolment without an agreement is one that somebody else wrote.
+A node of a version without agreements has its enrolments and trust in etcd alone. Its first start with this
+version migrates them, once: from then on an enrolment without an agreement is one that somebody else wrote.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared.agreements import Agreement, AgreementFiles, step_digest
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -19,37 +19,42 @@ from mao_shared.logs import get_logger
 from mao_shared.models import Enrolment, ResolvedStep
 from mao_shared.reconcile import Backoff, until_done
 from mao_shared.runs.listing import list_newest
+from mao_shared.store import pages
 
 log = get_logger(__name__)
 T = TypeVar("T")
-PAGE = 100  # runs read at a time
-TRY_AGAIN = 1.0  # seconds until a store or a folder is asked again
+RUNS_PAGE = 100
+RETRY = 1.0  # seconds, while the store or the files cannot be read
 
 
 class Agreements:
-    """The files, off the event loop. Calls raise Unavailable until the first start's work can be done."""
+    """Calls raise Unavailable until the migration is done. Files are read and written off the event loop."""
 
     def __init__(
-        self, files: AgreementFiles, shelf: Repositories, clock: Clock, conditions: Conditions | None = None
+        self,
+        files: AgreementFiles,
+        repositories: Repositories,
+        clock: Clock,
+        conditions: Conditions | None = None,
     ) -> None:
         self.files = files
         self._conditions = conditions
-        self._shelf = shelf
+        self._repositories = repositories
         self._clock = clock
-        self._taking_over = asyncio.Lock()
-        self._trusting = asyncio.Lock()
-        self._taken_over = False
+        self._migration = asyncio.Lock()
+        self._migrated = False
+        self._trust_lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Takes over what a node of an earlier version has, as soon as its store answers."""
-        pace = Backoff(1.0, TRY_AGAIN)
+        """Migrates what a node of an earlier version has, as soon as its store answers."""
+        pace = Backoff(RETRY, RETRY)
         await until_done(
-            self._take_over, name="agreements", conditions=self._conditions, away=pace, failing=pace
+            self._migrate, name="agreements", conditions=self._conditions, away=pace, failing=pace
         )
 
     async def of(self, pipeline: str) -> Agreement | None:
-        """What was agreed to; None also for a file that nobody can rely on: agreeing again mends it."""
-        await self._take_over()
+        """What was agreed to; None also for an unusable file, which agreeing again replaces."""
+        await self._migrate()
         try:
             return await self._off_loop(lambda: self.files.read(pipeline))
         except MaoError as error:
@@ -57,82 +62,78 @@ class Agreements:
             return None
 
     async def agree(self, enrolment: Enrolment) -> None:
-        """On disk when this returns. Raises MaoError (`agreement-unusable`)."""
-        await self._take_over()
+        """The file is on disk when this returns. Raises MaoError (`agreement-unusable`)."""
+        await self._migrate()
         await self._off_loop(lambda: self.files.agree(enrolment, self._clock.now()))
 
     async def withdraw(self, pipeline: str) -> bool:
-        """Whether there was something to withdraw. Raises MaoError (`agreement-unusable`)."""
-        await self._take_over()
+        """Returns whether there was an agreement. Raises MaoError (`agreement-unusable`)."""
+        await self._migrate()
         return await self._off_loop(lambda: self.files.withdraw(pipeline))
 
     async def trusted(self) -> list[str]:
-        """Nodes that the operator trusts: those in etcd that are in the file as well."""
-        await self._take_over()
-        stored = await self._shelf.trusts.all()
-        own = await self._off_loop(self._trusted)
-        return [each.record.node for each in stored if each.record.node in own]
+        """The trusted nodes: those in etcd that are in the file as well."""
+        await self._migrate()
+        stored = await self._repositories.trusts.all()
+        in_file = await self._off_loop(self._read_trusted)
+        return [trust.record.node for trust in stored if trust.record.node in in_file]
 
     async def trust(self, node: str, *, wanted: bool) -> bool:
-        """Puts the node into the file, or takes it out; whether that is news."""
-        await self._take_over()
-        async with self._trusting:
-            return await self._off_loop(lambda: self._trust(node, wanted))
+        """Adds the node to the file, or removes it; returns whether that changed anything."""
+        await self._migrate()
+        async with self._trust_lock:
+            return await self._off_loop(lambda: self._write_trusted(node, wanted))
 
-    def _trusted(self) -> set[str]:
-        """Nobody where the file cannot be relied on: what others could have written counts for nothing."""
+    def _read_trusted(self) -> set[str]:
+        """Nobody if the file is unusable: what others could have written does not count."""
         try:
             return self.files.trusted()
         except MaoError as error:
             log.warning("agreements.unusable", error=error.detail)
             return set()
 
-    def _trust(self, node: str, wanted: bool) -> bool:
-        before = self._trusted()
+    def _write_trusted(self, node: str, wanted: bool) -> bool:
+        before = self._read_trusted()
         after = before | {node} if wanted else before - {node}
         if after == before:
             return False
         self.files.trust(after)
         return True
 
-    async def _take_over(self) -> None:
-        """Also where a command comes first: what it finds enrolled was agreed to before there were files."""
-        async with self._taking_over:
-            if self._taken_over:
+    async def _migrate(self) -> None:
+        """Precedes the first command too: what that finds enrolled was agreed to before there were files."""
+        async with self._migration:
+            if self._migrated:
                 return
             await self._off_loop(self.files.close)
             if not await self._off_loop(self.files.is_taken_over):
-                enrolments = await self._shelf.enrolments.page()
-                trusts = await self._shelf.trusts.page()
+                enrolments = await self._repositories.enrolments.page()
+                trusts = await self._repositories.trusts.page()
                 enrolled = [stored.record for stored in enrolments.items]
                 trusted = [stored.record.node for stored in trusts.items]
                 earlier = await self._steps_of_runs()
                 now = self._clock.now()
                 await self._off_loop(lambda: self.files.take_over(enrolled, earlier, trusted, now))
-                log.info("agreements.taken_over", pipelines=[each.pipeline for each in enrolled])
-            self._taken_over = True
+                log.info("agreements.migrated", pipelines=[enrolment.pipeline for enrolment in enrolled])
+            self._migrated = True
 
     async def _steps_of_runs(self) -> dict[str, list[ResolvedStep]]:
-        """Pipeline → the different steps of its runs, newest first: those under way, and to be reproduced."""
+        """Pipeline → the distinct steps of its runs, newest first, for runs under way and reproductions."""
         found: dict[str, dict[str, ResolvedStep]] = {}
-        cursor = None
-        while True:
-            page = await list_newest(self._shelf.runs, PAGE, cursor)
+        async for page in pages(lambda cursor: list_newest(self._repositories.runs, RUNS_PAGE, cursor)):
             for run in (stored.record for stored in page.items):
                 steps = found.setdefault(run.pipeline, {})
                 for step in run.steps:
                     steps.setdefault(step_digest(run.node, run.pipeline, step.spec), step.spec)
-            cursor = page.cursor
-            if cursor is None:
-                return {pipeline: list(steps.values()) for pipeline, steps in found.items()}
+        return {pipeline: list(steps.values()) for pipeline, steps in found.items()}
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
-        """A caller that is cancelled waits as well: a write is not to overtake the next one."""
-        working = asyncio.ensure_future(asyncio.to_thread(call))
+        """Waits even if the caller is cancelled, so that writes keep their order."""
+        work = asyncio.ensure_future(asyncio.to_thread(call))
         try:
-            return await asyncio.shield(working)
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait([working])
-            if not working.cancelled() and (error := working.exception()):
+            await asyncio.wait([work])
+            if not work.cancelled() and (error := work.exception()):
                 log.warning("agreements.failed", error=str(error))
             raise

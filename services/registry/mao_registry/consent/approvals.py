@@ -1,21 +1,20 @@
-"""Changes in the federation stay pending until the operator approves them.
+"""Changes in the federation never change what runs here by themselves: they are pending until approved.
 
-An enrolment is a copy of all that runs, as far as the operator has agreed to it (`agreements.py`): one that
-somebody has written into etcd counts as none. Here it is held against what is registered now; the operator is
-shown the difference and approves exactly that (`Approval.definition`), or it is taken over unasked when every
-record that changed is endorsed by a node that the operator trusts, and it asks for nothing new.
+An enrolment is a copy of all that runs, as far as the operator has agreed to it (`agreements.py`); one that
+somebody has written into etcd does not count. It is compared with what is registered now: the operator sees
+the difference and approves exactly that (`Approval.definition`), or it is approved automatically if a trusted
+node endorses every changed record, and it asks for no new privileges.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from mao_registry.records.endorsements import endorsers
-from mao_registry.records.repositories import Repositories
-from mao_registry.records.rules import ReferencedRecords, not_registered, read_references
+from mao_registry.records.rules import ReferencedRecords, not_found, read_references
+from mao_registry.records.stores import Repositories
 from mao_shared.errors import Conflict, MaoError, PreconditionFailed, Unavailable
 from mao_shared.models import Approval, Enrolment, Listing, Pipeline, PipelineDiff, PipelineState, Rebuilt
 from mao_shared.models.common import stored_fields, unreadable_items
@@ -27,6 +26,7 @@ from .definition import (
     describe_changes,
     digests_of,
     document_of,
+    pins_of,
     proposed_steps,
     requested_privileges,
     unified_diff,
@@ -35,8 +35,8 @@ from .definition import (
 from .enrolments import Enrolments, Proposal, Terms
 
 NO_DOCUMENT: Document = {"overlap": None, "steps": {}}
-NOT_AGREED = "what this node is enrolled in was not agreed to on this node, so nothing of it runs"
-SHOW = "See what changed: maoctl pipeline diff {}"
+NOT_AGREED = "this enrolment was not agreed to on this node, so nothing of it runs"
+DIFF_STEP = "See what changed: maoctl pipeline diff {}"
 
 
 @dataclass(frozen=True)
@@ -55,29 +55,29 @@ class ProposedChange:
 
     @property
     def pending(self) -> list[str]:
-        words = describe_changes(self.before, self.after) if self.proposal.before else []
-        return [NOT_AGREED, *words] if self.proposal.before and not self.proposal.enrolled else words
+        """What would change, in words."""
+        changes = describe_changes(self.before, self.after) if self.proposal.before else []
+        return [NOT_AGREED, *changes] if self.proposal.before and not self.proposal.enrolled else changes
 
     @property
     def changed(self) -> dict[str, str]:
-        """`kind/name` → digest of the records that are not as they were when the operator agreed."""
+        """`kind/name` → digest of the records that have changed since the operator agreed."""
         known = self.proposal.enrolled.records if self.proposal.enrolled else {}
         return {label: digest for label, digest in self.digests.items() if known.get(label) != digest}
 
     @property
-    def new_words(self) -> list[str]:
-        """What is to be agreed to that was not granted to the same tool before."""
-        kept = self.proposal.granted
-        tools = [stored.record for stored in self.proposal.referred.tools.values()]
-        asked = requested_privileges(tools, self.proposal.pipeline.steps)
-        return sorted({word for tool, word in asked if (tool, word) not in kept})
+    def new_privileges(self) -> list[str]:
+        """What has to be agreed to and was not granted to the same tool before."""
+        tools = [stored.record for stored in self.proposal.referenced.tools.values()]
+        requested = requested_privileges(tools, self.proposal.pipeline.steps)
+        return sorted({word for tool, word in requested if (tool, word) not in self.proposal.granted})
 
 
 def compare(proposal: Proposal, node: str) -> ProposedChange:
     """Pure."""
     enrolled = proposal.enrolled
-    tools = {name: stored.record for name, stored in proposal.referred.tools.items()}
-    datasets = {name: stored.record for name, stored in proposal.referred.datasets.items()}
+    tools = {name: stored.record for name, stored in proposal.referenced.tools.items()}
+    datasets = {name: stored.record for name, stored in proposal.referenced.datasets.items()}
     steps = proposed_steps(proposal.pipeline, tools, datasets, node, enrolled)
     return ProposedChange(
         proposal=proposal,
@@ -89,91 +89,114 @@ def compare(proposal: Proposal, node: str) -> ProposedChange:
 
 
 class Approvals:
-    """What is pending on this node, and how it is approved."""
+    """What is pending on this node, and its approval."""
 
-    def __init__(self, shelf: Repositories, enrolments: Enrolments) -> None:
-        self.shelf = shelf
+    def __init__(self, repositories: Repositories, enrolments: Enrolments) -> None:
+        self.repositories = repositories
         self.enrolments = enrolments
 
     async def diff(self, name: str) -> PipelineDiff:
-        """Raises NotFound, and InvalidInput when a tool or dataset of the pipeline is gone."""
-        found = await self._compare(name)
-        enrolled = found.proposal.before is not None
-        was = f"{name} as it runs on {self.shelf.node}" if found.proposal.enrolled else "/dev/null"
-        will_be = f"{name} as it is registered"
-        text = await asyncio.to_thread(unified_diff, found.before, found.after, was=was, will_be=will_be)
-        endorsed = await endorsers(
-            self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
+        """Raises NotFound, and InvalidInput if a tool or dataset of the pipeline is gone."""
+        change = await self._read_change(name)
+        enrolled = change.proposal.enrolled
+        was = f"{name} as it runs on {self.repositories.node}" if enrolled else "/dev/null"
+        text = await asyncio.to_thread(
+            unified_diff, change.before, change.after, was=was, will_be=f"{name} as it is registered"
         )
-        steps = found.proposal.enrolled.steps if found.proposal.enrolled else []
         return PipelineDiff(
             pipeline=name,
-            enrolled=enrolled,
-            definition=found.definition,
-            pending=found.pending,
+            enrolled=change.proposal.before is not None,
+            definition=change.definition,
+            pending=change.pending,
             diff=text,
-            agree=found.new_words,
-            endorsed=endorsed,
-            rebuilt=await self._rebuilt({step.image.name: step.image.pinned for step in steps}),
+            agree=change.new_privileges,
+            endorsed=await self._endorsers(change),
+            rebuilt=await self._rebuilt(enrolled),
         )
 
-    async def _rebuilt(self, pins: Mapping[str, str]) -> dict[str, Rebuilt]:
-        """Left out is what nobody can tell: an image that is not here, an engine that does not answer."""
+    async def _endorsers(self, change: ProposedChange) -> dict[str, list[str]]:
+        """By changed record, the trusted nodes that endorse it."""
+        trusted = await self.enrolments.agreements.trusted()
+        return await endorsers(self.repositories.federation, change.changed, trusted)
+
+    async def _rebuilt(self, enrolled: Enrolment | None) -> dict[str, Rebuilt]:
+        """Images that are now another one under the same name; without those that cannot be resolved."""
         found: dict[str, Rebuilt] = {}
-        for name, pinned in pins.items():
+        for name, image in pins_of(enrolled).items():
             with suppress(MaoError):
-                here = (await self.enrolments.peers.resolve_image(name, "never")).pinned
-                if here != pinned:
-                    found[name] = Rebuilt(pinned=pinned, here=here)
+                here = (await self.enrolments.services.resolve_image(name, "never")).pinned
+                if here != image.pinned:
+                    found[name] = Rebuilt(pinned=image.pinned, here=here)
         return found
 
     async def approve(self, name: str, approval: Approval) -> Stored[Enrolment]:
-        """Takes over what was shown, image by image as it is pinned where its reference is the same.
+        """Enrols in what was shown; images with an unchanged reference stay pinned as they are.
 
-        Raises NotFound, PreconditionFailed (`definition-changed`) when something else is registered by now,
+        Raises NotFound, PreconditionFailed (`definition-changed`) if something else is registered by now,
         and what an enrolment raises.
         """
 
-        async def judge(proposal: Proposal) -> str:
-            if compare(proposal, self.shelf.node).definition != approval.definition:
-                raise _changed_since(name)
+        async def check(proposal: Proposal) -> str:
+            if compare(proposal, self.repositories.node).definition != approval.definition:
+                raise PreconditionFailed(
+                    f"What is registered as {name!r} has changed since it was shown.",
+                    code="definition-changed",
+                    next=DIFF_STEP.format(name),
+                )
             return "operator"
 
         command = f"maoctl pipeline approve {name} --revision {approval.definition}"
-        terms = Terms(agree=approval.agree, keep_pins=True, judge=judge, command=command)
-        return (await self.enrolments.renew_by(name, terms, None))[0]
+        terms = Terms(agree=approval.agree, keep_pins=True, approve=check, command=command)
+        return (await self.enrolments.renew_on(name, terms, None))[0]
 
-    async def take_over(self, name: str) -> Stored[Enrolment]:
-        """Without the operator: raises Conflict unless trusted nodes stand for all that changed."""
+    async def auto_approve(self, name: str) -> Stored[Enrolment]:
+        """Enrols without the operator. Raises Conflict: `nothing-pending`, `not-agreed`, `agreement-needed`
+        for new privileges, `not-endorsed` unless trusted nodes endorse all that changed.
+        """
 
-        async def judge(proposal: Proposal) -> str:
-            found = compare(proposal, self.shelf.node)
-            if proposal.before is None or not found.pending:
-                raise Conflict(f"Nothing of {name!r} is to be taken over.", code="nothing-pending")
+        async def check(proposal: Proposal) -> str:
+            change = compare(proposal, self.repositories.node)
+            if proposal.before is None or not change.pending:
+                raise Conflict(f"Nothing is pending for {name!r}.", code="nothing-pending")
             if proposal.enrolled is None:
-                raise _not_agreed(name)
-            if found.widened:
-                raise _asks_more(name, found.widened)
-            endorsed = await endorsers(
-                self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
-            )
-            if lacking := sorted(label for label, nodes in endorsed.items() if not nodes):
-                raise _not_endorsed(name, lacking)
+                raise _needs_operator(
+                    f"The enrolment in {name!r} was not agreed to on this node, so the operator has to"
+                    " approve it.",
+                    "not-agreed",
+                    name,
+                )
+            if change.widened:
+                gained = "; ".join(change.widened[:5])
+                raise _needs_operator(
+                    f"The operator has to approve the change of {name!r}: {gained}.", "agreement-needed", name
+                )
+            endorsed = await self._endorsers(change)
+            if missing := sorted(label for label, nodes in endorsed.items() if not nodes):
+                raise _needs_operator(
+                    f"No trusted node endorses what changed in {name!r}: {', '.join(missing[:5])}.",
+                    "not-endorsed",
+                    name,
+                )
             return "trusted:" + ",".join(sorted({node for nodes in endorsed.values() for node in nodes}))
 
-        return (await self.enrolments.renew_by(name, Terms(keep_pins=True, judge=judge), None))[0]
+        return (await self.enrolments.renew_on(name, Terms(keep_pins=True, approve=check), None))[0]
 
     async def states(self, limit: int, cursor: str | None) -> Listing[PipelineState]:
-        """Pipelines of the federation with this node's part in each, and what is pending.
+        """Pipelines of the federation with this node's enrolment in each, and what is pending.
 
-        The first page names this node's enrolments that cannot be read as well.
+        The first page also lists this node's enrolments that cannot be read.
         """
-        page, enrolled = await self.shelf.pipelines.page(limit, cursor), await self.enrolments.records.page()
-        own = {item.record.pipeline: item for item in enrolled.items}
-        found = [(item.record, own.get(item.record.name)) for item in page.items]
-        unreadable = [*page.unreadable, *(enrolled.unreadable if cursor is None else ())]
+        page = await self.repositories.pipelines.page(limit, cursor)
+        enrolments = await self.enrolments.records.page()
+        enrolled = {stored.record.pipeline: stored for stored in enrolments.items}
+        pipelines = [stored.record for stored in page.items]
+        unreadable = [*page.unreadable, *(enrolments.unreadable if cursor is None else ())]
         return Listing(
-            items=list(await asyncio.gather(*(self._state(*each) for each in found))),
+            items=list(
+                await asyncio.gather(
+                    *(self._state(pipeline, enrolled.get(pipeline.name)) for pipeline in pipelines)
+                )
+            ),
             cursor=page.cursor,
             unreadable=unreadable_items(unreadable),
         )
@@ -189,57 +212,29 @@ class Approvals:
         )
 
     async def pending(self, pipeline: Pipeline, enrolled: Stored[Enrolment]) -> list[str]:
-        """What would change, in words; what keeps it from being told is such a word too."""
+        """What would change, in words; or the error that keeps it from being known."""
         try:
-            referred = await read_references(pipeline, self.shelf)
+            referenced = await read_references(pipeline, self.repositories)
         except Unavailable:
             raise
         except MaoError as error:
             return [error.detail]
-        return compare(await self._proposal(pipeline, referred, enrolled), self.shelf.node).pending
+        return compare(await self._proposal(pipeline, referenced, enrolled), self.repositories.node).pending
 
-    async def _compare(self, name: str) -> ProposedChange:
-        pipeline = await self.shelf.pipelines.get(name)
+    async def _read_change(self, name: str) -> ProposedChange:
+        pipeline = await self.repositories.pipelines.get(name)
         if pipeline is None:
-            raise not_registered(name)
-        referred = await read_references(pipeline.record, self.shelf)
+            raise not_found("pipeline", name)
+        referenced = await read_references(pipeline.record, self.repositories)
         before = await self.enrolments.records.get(name)
-        return compare(await self._proposal(pipeline.record, referred, before), self.shelf.node)
+        return compare(await self._proposal(pipeline.record, referenced, before), self.repositories.node)
 
     async def _proposal(
-        self, pipeline: Pipeline, referred: ReferencedRecords, before: Stored[Enrolment] | None
+        self, pipeline: Pipeline, referenced: ReferencedRecords, before: Stored[Enrolment] | None
     ) -> Proposal:
         agreement = await self.enrolments.agreements.of(pipeline.name)
-        return Proposal(pipeline, referred, before, agreement)
+        return Proposal(pipeline, referenced, before, agreement)
 
 
-def _changed_since(name: str) -> PreconditionFailed:
-    return PreconditionFailed(
-        f"What is registered as {name!r} is not what was shown: it has been changed since.",
-        code="definition-changed",
-        next=SHOW.format(name),
-    )
-
-
-def _asks_more(name: str, words: list[str]) -> Conflict:
-    return Conflict(
-        f"The change of {name!r} needs the operator's word: {'; '.join(words[:5])}.",
-        code="agreement-needed",
-        next=SHOW.format(name),
-    )
-
-
-def _not_agreed(name: str) -> Conflict:
-    return Conflict(
-        f"The enrolment in {name!r} was not agreed to on this node, so it needs the operator's word.",
-        code="not-agreed",
-        next=SHOW.format(name),
-    )
-
-
-def _not_endorsed(name: str, records: list[str]) -> Conflict:
-    return Conflict(
-        f"No trusted node stands for what changed in {name!r}: {', '.join(records[:5])}.",
-        code="not-endorsed",
-        next=SHOW.format(name),
-    )
+def _needs_operator(detail: str, code: str, name: str) -> Conflict:
+    return Conflict(detail, code=code, next=DIFF_STEP.format(name))

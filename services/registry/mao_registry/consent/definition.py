@@ -1,9 +1,4 @@
-"""Pure: the steps a pipeline would run on this node, and how they differ from what runs.
-
-From a pipeline and what it refers to, the steps that this node will run: pure.
-
-Pure: what a pipeline would run here, against what it runs: a document, its id, a diff, and words.
-"""
+"""Pure: the steps that a pipeline would run on this node, and how they differ from what runs."""
 
 from __future__ import annotations
 
@@ -23,13 +18,21 @@ from mao_shared.models import (
     Enrolment,
     Named,
     Pipeline,
-    Privileges,
     ResolvedImage,
     ResolvedStep,
     Step,
     Tool,
 )
 from mao_shared.models.tool import DOCKER_SOCKET, asked_words, network_words
+
+Document = dict[str, Any]
+MAX_CHANGES = 100  # of a description
+MAX_VALUE = 200  # characters of a value in a description
+MAX_DIFF = 200_000  # characters
+MAX_DIFF_LINES = 3000  # above which the diff is linear: difflib is quadratic
+# The diff is of YAML: JSON's scalars and escapes are YAML's too, so hostile strings stay on their line.
+_PLAIN_SCALAR = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@+-]*(?::[A-Za-z0-9_./@+-]+)*")
+_RESERVED_SCALARS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def resolve_steps(
@@ -39,26 +42,31 @@ def resolve_steps(
     images: Mapping[str, ResolvedImage],
     node: str,
 ) -> list[ResolvedStep]:
-    """Everything filled in; `images` is keyed by the tools' image references."""
-    return [
-        _resolve(step, tools[step.tool], images[tools[step.tool].image], datasets, node)
-        for step in pipeline.steps
-    ]
+    """The steps with all that tools and datasets say filled in. `images`: by the tools' image references."""
+    return [_resolve_step(step, tools[step.tool], datasets, images, node) for step in pipeline.steps]
 
 
-def _resolve(
-    step: Step, tool: Tool, image: ResolvedImage, datasets: Mapping[str, Dataset], node: str
+def _resolve_step(
+    step: Step,
+    tool: Tool,
+    datasets: Mapping[str, Dataset],
+    images: Mapping[str, ResolvedImage],
+    node: str,
 ) -> ResolvedStep:
+    output = datasets[step.dataset]
+    privileges = tool.privileges
+    if step.engine_socket:
+        privileges = privileges.model_copy(update={"docker_socket": True})
     return ResolvedStep(
         name=step.name,
         tool=tool.name,
-        image=image,
+        image=images[tool.image],
         command=step.command or tool.command,
         env={**tool.env, **step.env},
         limits=step.limits or tool.limits,
         network=tool.network,
-        privileges=_privileges(step, tool),
-        output=_output(datasets[step.dataset], node),
+        privileges=privileges,
+        output=_ref(output, node).model_copy(update={"vote": output.vote, "lfs_above": output.lfs_above}),
         input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
         retry=step.retry,
         allow_empty=step.allow_empty,
@@ -67,23 +75,12 @@ def _resolve(
     )
 
 
-def _privileges(step: Step, tool: Tool) -> Privileges:
-    return (
-        tool.privileges.model_copy(update={"docker_socket": True}) if step.engine_socket else tool.privileges
-    )
-
-
-def _output(dataset: Dataset, node: str) -> DatasetRef:
-    terms = {"vote": dataset.vote, "lfs_above": dataset.lfs_above}
-    return _ref(dataset, node).model_copy(update=terms)
-
-
 def _ref(dataset: Dataset, branch: str) -> DatasetRef:
     return DatasetRef(name=dataset.name, master=dataset.master, branch=branch)
 
 
 def requested_privileges(tools: Iterable[Tool], steps: Iterable[Step]) -> list[tuple[str, str]]:
-    """Tool and word of all that is asked for, by the tools' records and by the steps that use them."""
+    """Tool and privilege of all that the tools' records and the steps that use them ask for."""
     asked = [(tool.name, word) for tool in tools for word in tool.asked()]
     asked += [(step.tool, DOCKER_SOCKET) for step in steps if step.engine_socket]
     return list(dict.fromkeys(asked))
@@ -96,52 +93,37 @@ def check_agreed(
     command: str,
     steps: Iterable[Step] = (),
 ) -> list[str]:
-    """What the operator grants, of all that the tools ask for, or `steps` for them.
+    """The privileges that the tools, or `steps` for them, ask for; the operator has to agree to all of them.
 
-    `granted`: tool and word of what was granted before, which a renewal keeps. Raises InvalidInput
-    (`agreement-needed`) that lists what is missing and tells how to repeat `command` with it.
+    `granted`: tool and privilege of what was granted before, which a renewal keeps. Raises InvalidInput
+    (`agreement-needed`) that lists what is missing and how to repeat `command` with it.
     """
-    given = set(agree)
-    asked = requested_privileges(tools, steps)
-    missing = [(tool, word) for tool, word in asked if word not in given and (tool, word) not in granted]
-    words = sorted({word for _, word in asked})
-    if missing:
-        raise _agreement_needed(missing, words, command)
-    return words
-
-
-def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
-    """How a person enrols this node with maoctl; the steps of a pipeline yet to be made are left to them."""
-    first = pipeline.steps[0]
-    if registered:
-        return f"maoctl pipeline enrol {pipeline.name}"
-    if len(pipeline.steps) == 1 and pipeline.name == first.tool:
-        return f"maoctl pipeline init {first.tool} {first.dataset}"
-    if any(step.engine_socket for step in pipeline.steps):  # which is nothing that `create` can say
-        return f"maoctl apply -f FILE, then maoctl pipeline enrol {pipeline.name}"
-    return f"maoctl pipeline create {shlex.quote(pipeline.called)} --step …"
-
-
-def _agreement_needed(missing: list[tuple[str, str]], words: list[str], command: str) -> InvalidInput:
-    whom = "; ".join(f"tool {tool!r} asks for {asked_words([word])}" for tool, word in missing)
+    agree = set(agree)
+    requested = requested_privileges(tools, steps)
+    missing = [(tool, word) for tool, word in requested if word not in agree and (tool, word) not in granted]
+    words = sorted({word for _, word in requested})
+    if not missing:
+        return words
+    who = "; ".join(f"tool {tool!r} asks for {asked_words([word])}" for tool, word in missing)
     options = " ".join(f"--agree {shlex.quote(word)}" for word in words)
-    return InvalidInput(
-        f"More than the hardened default is asked for: {whom}.",
+    raise InvalidInput(
+        f"More than the hardened default is asked for: {who}.",
         code="agreement-needed",
         next=f"If you grant it on this node: {command} {options} (in the API: the words in 'agree').",
         agree=words,
     )
 
 
-MOST_WORDS = 100
-
-LONGEST_VALUE = 200  # characters of a value in words
-
-LONGEST_DIFF = 200_000  # characters
-
-MANY_LINES = 3000
-
-Document = dict[str, Any]
+def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
+    """The command that enrols this node; the steps of a pipeline that is not registered are left out."""
+    first = pipeline.steps[0]
+    if registered:
+        return f"maoctl pipeline enrol {pipeline.name}"
+    if len(pipeline.steps) == 1 and pipeline.name == first.tool:
+        return f"maoctl pipeline init {first.tool} {first.dataset}"
+    if any(step.engine_socket for step in pipeline.steps):  # which `create` has no option for
+        return f"maoctl apply -f FILE, then maoctl pipeline enrol {pipeline.name}"
+    return f"maoctl pipeline create {shlex.quote(pipeline.called)} --step …"
 
 
 def proposed_steps(
@@ -151,10 +133,10 @@ def proposed_steps(
     node: str,
     before: Enrolment | None,
 ) -> list[ResolvedStep]:
-    """The steps as a renewal would make them; an image that is not pinned yet has no `pinned`."""
-    kept = pins_of(before)
+    """The steps as a renewal would make them; `pinned` is empty for an image that is not pinned yet."""
+    pins = pins_of(before)
     images = {
-        tool.image: kept.get(tool.image) or ResolvedImage(name=tool.image, pinned="", platform="")
+        tool.image: pins.get(tool.image) or ResolvedImage(name=tool.image, pinned="", platform="")
         for tool in tools.values()
     }
     return resolve_steps(pipeline, tools, datasets, images, node)
@@ -171,17 +153,19 @@ def digests_of(records: Sequence[Named]) -> dict[str, str]:
 
 
 def document_of(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
-    """All that decides what runs, without the pins: that a tag has moved is nobody's change of a record."""
-    return {"overlap": overlap, "steps": {step.name: _described(step) for step in steps}}
+    """All that decides what runs, without the pins: a tag that moved is no change of a record."""
+    documents = {
+        step.name: {
+            **step.model_dump(mode="json", exclude_none=True, exclude={"name"}),
+            "image": step.image.name,
+        }
+        for step in steps
+    }
+    return {"overlap": overlap, "steps": documents}
 
 
-def _described(step: ResolvedStep) -> Document:
-    said = step.model_dump(mode="json", exclude_none=True, exclude={"name"})
-    return {**said, "image": step.image.name}
-
-
-def _legible(document: Document) -> Document:
-    """For a person: networks with what is reached on them. What is hashed stays as it is."""
+def _readable(document: Document) -> Document:
+    """For people: networks with what is reachable on them. What is hashed stays as it is."""
     steps = {
         name: {**step, "network": network_words(step["network"])} for name, step in document["steps"].items()
     }
@@ -189,115 +173,109 @@ def _legible(document: Document) -> Document:
 
 
 def definition_id(pipeline: str, document: Document) -> str:
-    """The order of steps counts, that of fields does not; too long for two documents to be made alike."""
+    """A digest in which the order of steps counts, that of fields does not; too long to be forged."""
     order = list(document["steps"])
-    said = json.dumps([pipeline, order, document], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    content = json.dumps([pipeline, order, document], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> list[str]:
-    """What tools would get that they have not now: words of `asked`, and a network where they have none.
+    """What tools would get that they do not have now: privileges, and a network where they have none.
 
-    The engine's socket is root on the host, so it is got anew by whatever else is to run with it.
+    The engine's socket is root on the host, so any other program that is to run with it counts as new.
     """
     had = {(step.tool, word) for step in before for word in step.asked()}
-    shut_in = {step.tool for step in before if step.network == "none"}
-    gets = {(step.tool, word) for step in after for word in step.asked()} - had
-    gets |= {(step.tool, "a network") for step in after if step.network != "none" and step.tool in shut_in}
+    isolated = {step.tool for step in before if step.network == "none"}
+    gained = {(step.tool, word) for step in after for word in step.asked()} - had
+    gained |= {(step.tool, "a network") for step in after if step.network != "none" and step.tool in isolated}
     with_socket = [_program(step) for step in before if step.privileges.docker_socket]
-    gets |= {
+    gained |= {
         (step.tool, f"{DOCKER_SOCKET}, to run something else with it")
         for step in after
         if step.privileges.docker_socket
         and (step.tool, DOCKER_SOCKET) in had
         and _program(step) not in with_socket
     }
-    return sorted(f"tool {tool} asks for {word}" for tool, word in gets)
+    return sorted(f"tool {tool} asks for {word}" for tool, word in gained)
 
 
 def _program(step: ResolvedStep) -> Document:
-    """What decides which program runs, and what it is told."""
+    """What decides which program runs, and with what input."""
     return step.model_dump(include={"image", "command", "env"})
 
 
 def describe_changes(before: Document, after: Document) -> list[str]:
     """What would change, a line each, of bounded number and length."""
-    old, new = _legible(before)["steps"], _legible(after)["steps"]
-    words = [f"step {name} is gone" for name in old if name not in new]
-    words += [f"step {name} is new: {_value(new[name]['image'])}" for name in new if name not in old]
+    old, new = _readable(before)["steps"], _readable(after)["steps"]
+    changes = [f"step {name} is gone" for name in old if name not in new]
+    changes += [
+        f"step {name} is new: {_truncated(_text(new[name]['image']))}" for name in new if name not in old
+    ]
     if [name for name in old if name in new] != [name for name in new if name in old]:
-        words.append(f"order of the steps: {_value(list(new))}")
-    words += _fields("", {"overlap": before["overlap"]}, {"overlap": after["overlap"]})
+        changes.append(f"order of the steps: {_truncated(_text(list(new)))}")
+    changes += _describe_fields("", {"overlap": before["overlap"]}, {"overlap": after["overlap"]})
     for name in new:
         if name in old:
-            words += _fields(f"step {name}: ", old[name], new[name])
-    return words[:MOST_WORDS] + ([f"and {len(words) - MOST_WORDS} more"] if len(words) > MOST_WORDS else [])
+            changes += _describe_fields(f"step {name}: ", old[name], new[name])
+    more = [f"and {len(changes) - MAX_CHANGES} more"] if len(changes) > MAX_CHANGES else []
+    return changes[:MAX_CHANGES] + more
 
 
-def _fields(where: str, before: Document, after: Document) -> Iterator[str]:
-    old, new = dict(_flat(before)), dict(_flat(after))
+def _describe_fields(prefix: str, before: Document, after: Document) -> Iterator[str]:
+    old, new = dict(_flatten(before)), dict(_flatten(after))
     for path in [*old, *(path for path in new if path not in old)]:
         if old.get(path) != new.get(path):
-            yield f"{where}{path}: {_shown(old.get(path), new.get(path))}"
+            yield f"{prefix}{path}: {_describe_change(_text(old.get(path)), _text(new.get(path)))}"
 
 
-def _flat(value: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, item in value.items():
         if isinstance(item, dict):
-            yield from _flat(item, f"{prefix}{key}.")
+            yield from _flatten(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
 
 
-def _shown(old: Any, new: Any) -> str:
-    """Both values; of long ones the part where they begin to differ, so that nothing hides behind a cut."""
-    one, other = _text(old), _text(new)
-    pairs = enumerate(zip(one, other, strict=False))
-    same = next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
-    start = max(0, same - 20) if max(len(one), len(other)) > LONGEST_VALUE else 0
-    return f"{_cut(one, start)} → {_cut(other, start)}"
+def _describe_change(old: str, new: str) -> str:
+    """Both values; long ones from where they begin to differ, so that truncation hides no change."""
+    start = 0
+    if max(len(old), len(new)) > MAX_VALUE:
+        start = max(0, _common_length(old, new) - 20)
+    return f"{_truncated(old, start)} → {_truncated(new, start)}"
 
 
-def _cut(text: str, start: int) -> str:
-    shown = ("…" if start else "") + text[start : start + LONGEST_VALUE]
-    return shown + ("…" if len(text) > start + LONGEST_VALUE else "")
+def _common_length(old: Sequence[str], new: Sequence[str]) -> int:
+    """How many items both have in common at the start."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(old), len(new)))
 
 
-def _value(value: Any) -> str:
-    return _cut(_text(value), 0)
+def _truncated(text: str, start: int = 0) -> str:
+    shown = ("…" if start else "") + text[start : start + MAX_VALUE]
+    return shown + ("…" if len(text) > start + MAX_VALUE else "")
 
 
 def _text(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value, ensure_ascii=True)
 
 
-# The diff is of YAML: JSON's scalars and escapes are YAML's too, so hostile strings stay on their line.
-
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@+-]*(?::[A-Za-z0-9_./@+-]+)*")
-
-_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-
-
 def unified_diff(before: Document, after: Document, *, was: str, will_be: str) -> str:
-    """Unified diff of two documents; empty when they say the same. What is cut off is said."""
-    old, new = yaml_lines(_legible(before)), yaml_lines(_legible(after))
-    if len(old) + len(new) > MANY_LINES:
-        lines = [f"--- {was}", f"+++ {will_be}", *_plain_diff(old, new)]
+    """Unified diff of two documents, truncated to MAX_DIFF; empty if they are equal."""
+    old, new = yaml_lines(_readable(before)), yaml_lines(_readable(after))
+    if len(old) + len(new) > MAX_DIFF_LINES:
+        lines = [f"--- {was}", f"+++ {will_be}", *_linear_diff(old, new)]
     else:
         lines = list(difflib.unified_diff(old, new, was, will_be, n=100, lineterm=""))
     text = "\n".join(lines)
-    return text if len(text) <= LONGEST_DIFF else f"{text[:LONGEST_DIFF]}\n… {len(text) - LONGEST_DIFF} more"
+    return text if len(text) <= MAX_DIFF else f"{text[:MAX_DIFF]}\n… {len(text) - MAX_DIFF} more"
 
 
-def _plain_diff(old: list[str], new: list[str]) -> list[str]:
-    """Linear: what lies between the first and the last line that differ. (difflib is quadratic.)"""
-    pairs = zip(old, new, strict=False)
-    head = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
-    pairs = zip(reversed(old[head:]), reversed(new[head:]), strict=False)
-    rest = min(len(old), len(new)) - head
-    tail = next((index for index, (one, other) in enumerate(pairs) if one != other), rest)
-    gone, come = old[head : len(old) - tail], new[head : len(new) - tail]
-    return [f"@@ line {head + 1} @@", *(f"-{line}" for line in gone), *(f"+{line}" for line in come)]
+def _linear_diff(old: list[str], new: list[str]) -> list[str]:
+    """One hunk, from the first to the last line that differs."""
+    head = _common_length(old, new)
+    tail = _common_length(old[head:][::-1], new[head:][::-1])
+    removed, added = old[head : len(old) - tail], new[head : len(new) - tail]
+    return [f"@@ line {head + 1} @@", *(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
 
 
 def yaml_lines(value: Any, indent: str = "") -> list[str]:
@@ -316,6 +294,6 @@ def yaml_lines(value: Any, indent: str = "") -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+    if isinstance(value, str) and _PLAIN_SCALAR.fullmatch(value) and value.lower() not in _RESERVED_SCALARS:
         return value
     return json.dumps(value, ensure_ascii=True)

@@ -1,5 +1,5 @@
-"""The life of a federation: creating, inviting, joining, leaving, and who runs its etcd.
+"""Membership of a federation: creating, inviting, joining, leaving, and which nodes run its etcd.
 
-What holds for every command here: its steps are written so that each may be repeated, the last one makes it
-true for everybody, and a command that was killed half-way is finished by giving it again.
+Every command is idempotent: its steps may be repeated, the last one makes it true for all nodes, and a
+command that was killed is completed by repeating it.
 """

@@ -1,22 +1,15 @@
-"""Who may do what in a federation's etcd: users, roles and key rights, and invitations.
+"""Who may do what in a federation's etcd: users, roles and their rights, and invitations.
 
-Pure: etcd users and roles of a federation (what each role may do: rights.py).
+A user is the common name of a certificate. `<node>@<n>` is the node itself; n grows with every invitation, so
+that an old certificate never becomes valid again. `<node>@<n>-join` is the invitation, which may only request
+the node's certificate. No node name contains `@`. Core nodes have etcd's role `root`.
 
-A user is the common name of a certificate. `<node>@<n>`: the node itself; n grows with every invitation, so
-that an old certificate never becomes valid again. `<node>@<n>-join`: the invitation, which may only ask for
-the node's certificate. No node's name holds an `@`.
+A node is invited in three steps:
 
-What the members of a federation may read and write in its etcd. Core nodes have etcd's role `root`.
-
-An invitation as one line of text: where the federation is, how to know it, and a credential.
-
-`mao1.` + base64url(zlib(JSON)): zlib's checksum tells a token that was cut or mistyped.
-
-Inviting a node: an identity that waits for it, and a token with which it may ask for its certificate.
-
-1 identity    with a user that was never used before
-2 users       a role and a user for the invitation alone; those of an earlier invitation go
-3 token       a certificate for that user, for a day
+    1 identity    with a user that was never used before
+    2 users       a role and a user for the invitation alone; those of earlier invitations are deleted
+    3 token       a certificate for that user; one line of text: `mao1.` + base64url(zlib(JSON)), where
+                  zlib's checksum detects a token that was truncated or mistyped
 """
 
 from __future__ import annotations
@@ -29,22 +22,24 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
-from mao_registry.records.writes import update_record
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput
-from mao_shared.models import Identity, Link
+from mao_shared.models import Identity
 from mao_shared.models.common import Name, NodeName, Record, Timestamp
 from mao_shared.models.federation import Endpoint
-from mao_shared.store import Grant, Store
+from mao_shared.store import Grant
 from mao_shared.store.endpoints import parse_endpoints
 
 from . import pki
-from .context import FederationContext, FederationRecords, check_core, read_authority
+from .context import FederationContext, FederationRecords, check_core
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
-ROOT = "root"  # etcd's own role of those who may do everything; also a user, which etcd demands
+ROOT = "root"  # etcd's role with all rights; also a user, which etcd requires
+INVITATION_PREFIX = "mao1."
+_MAX_TEXT = 40_000  # characters; a token has about 3000
+_MAX_BYTES = 60_000
 
 
 def user_of(node: str, number: int) -> str:
@@ -74,7 +69,7 @@ def roles_of(identity: Identity) -> list[str]:
 
 
 def member_grants(node: str) -> list[Grant]:
-    """A member reads everything, says what it does itself, and changes shared records by their own rules."""
+    """A member reads everything, writes under its own prefix, and changes shared records by their rules."""
     return [
         Grant("read", f"{keys.ROOT}/", prefix=True),
         Grant("readwrite", keys.peer_root(node), prefix=True),
@@ -87,18 +82,11 @@ def member_grants(node: str) -> list[Grant]:
 
 
 def invited_grants(node: str) -> list[Grant]:
-    """An invitation looks for clashes of names and asks for a certificate, no more."""
+    """An invitation checks for name clashes and requests a certificate, no more."""
     return [
         Grant("read", f"{keys.ROOT}/", prefix=True),
         Grant("readwrite", keys.certificate_request(node)),
     ]
-
-
-INVITATION_PREFIX = "mao1."
-
-_MAX_TEXT = 40_000  # characters; a token has about 3000
-
-_MAX_BYTES = 60_000
 
 
 class InvitationToken(Record):
@@ -139,12 +127,12 @@ def encode_token(token: InvitationToken) -> str:
 
 
 def decode_token(text: str, *, now: datetime | None = None) -> InvitationToken:
-    """Raises InvalidInput: `token-invalid` for what is damaged or does not fit together, `token-expired`."""
+    """Raises InvalidInput: `token-invalid` for a damaged or inconsistent token, `token-expired`."""
     try:
         token = InvitationToken.model_validate_json(_unpack_token("".join(text.split())))
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"])) or "content"
-        raise _token_invalid(f"its {place} is missing or not of the right form") from None
+        field = ".".join(map(str, error.errors()[0]["loc"])) or "content"
+        raise _token_invalid(f"its {field} is missing or malformed") from None
     _check_token(token)
     if token.expires_at <= (now or datetime.now(UTC)):
         raise InvalidInput(
@@ -169,24 +157,24 @@ def _unpack_token(text: str) -> bytes:
         packed = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
         content = decoder.decompress(packed, _MAX_BYTES)
     except (ValueError, binascii.Error, zlib.error):
-        raise _token_invalid("a part of it is missing or mistyped") from None
+        raise _token_invalid("it is truncated or mistyped") from None
     if not decoder.eof or decoder.unused_data:
-        raise _token_invalid("a part of it is missing or mistyped")
+        raise _token_invalid("it is truncated or mistyped")
     return content
 
 
 def _check_token(token: InvitationToken) -> None:
-    """The parts belong together; whoever hands a token to a person can still make up all of them."""
+    """Checks that the parts belong together; whoever hands out a token can still forge all of them."""
     try:
         parse_endpoints(",".join(token.endpoints))
         facts = pki.facts(token.certificate)
-        ours = pki.belongs_to(token.key, token.certificate)
+        key_matches = pki.belongs_to(token.key, token.certificate)
         fingerprint = pki.facts(token.ca).fingerprint
     except (ValueError, InvalidInput) as error:
         raise _token_invalid(str(error)) from None
     if fingerprint != token.fingerprint:
-        raise _token_invalid("its fingerprint is not that of its authority's certificate")
-    if not pki.is_signed_by(token.certificate, token.ca) or not ours:
+        raise _token_invalid("its fingerprint does not match its authority's certificate")
+    if not pki.is_signed_by(token.certificate, token.ca) or not key_matches:
         raise _token_invalid("its certificate, key and authority do not belong together")
     if facts.user != token.user or facts.not_after != token.expires_at:
         raise _token_invalid("its certificate is for another user or time")
@@ -194,62 +182,56 @@ def _check_token(token: InvitationToken) -> None:
 
 def _token_invalid(why: str) -> InvalidInput:
     return InvalidInput(
-        f"This is not a whole, unchanged invitation: {why}.",
+        f"invalid invitation: {why}.",
         code="token-invalid",
         next="Copy the whole line that 'maoctl federation invite' printed.",
     )
 
 
-async def invite(site: FederationContext, node: str, valid: timedelta) -> InvitationToken:
-    """Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`), and Forbidden (`not-core`).
-
-    The last on a node that is no core node.
+async def invite(context: FederationContext, node: str, valid: timedelta) -> InvitationToken:
+    """Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`), and Forbidden (`not-core`)
+    on a node that is no core node.
     """
-    link = await site.linked()
-    async with site.joined(",".join(link.endpoints)) as store, site.admin(",".join(link.endpoints)) as admin:
+    link = await context.link()
+    async with context.connect_both(link.endpoints) as (store, admin):
         await check_core(store, link, f"maoctl federation invite {node}")
-        stored = await update_record(
-            FederationRecords(store).identities, node, lambda before: _invited(before, node, site)
+        records = FederationRecords(store)
+        stored = await records.identities.create_or_update(
+            node, lambda before: _invited(before, node, context)
         )
         assert stored is not None  # noqa: S101 (`_invited` always makes one)
         user = invitation_user(stored.record.user)
-        await _forget_earlier(admin, stored.record)
+        await _delete_earlier_users(admin, stored.record)
         await admin.ensure_role(invitation_role(node), invited_grants(node))
         await admin.ensure_user(user, [invitation_role(node)])
-        return await _issue_token(store, link, node, user, valid, site)
-
-
-def _invited(before: Identity | None, node: str, site: FederationContext) -> Identity:
-    if before is not None and before.state == "joined":
-        raise AlreadyExists(
-            f"The node {node!r} has joined already.",
-            code="node-joined",
-            next=f"If it is gone for good, take it off first: maoctl federation remove {node}.",
-        )
-    user = next_user(node, before)
-    if (over := len(invitation_user(user)) - pki.MAX_USER) > 0:
-        raise InvalidInput(
-            f"The name {node!r} is too long for a federation: with {invitation_user(user)!r} a certificate's"
-            f" common name would have {over} characters too many.",
-            code="node-name-too-long",
-            next=f"Give the node a name of at most {len(node) - over} characters (MAO_NODE) before it joins.",
-        )
-    return Identity(node=node, user=user, invited_at=site.now)
-
-
-async def _forget_earlier(admin: Admin, identity: Identity) -> None:
-    node, _, number = identity.user.rpartition("@")
-    for earlier in range(max(1, int(number) - 3), int(number)):
-        await admin.delete_user(f"{node}@{earlier}")
-        await admin.delete_user(invitation_user(f"{node}@{earlier}"))
-
-
-async def _issue_token(
-    store: Store, link: Link, node: str, user: str, valid: timedelta, site: FederationContext
-) -> InvitationToken:
-    authority = await read_authority(store, keys.authority())
-    key = pki.make_key()
-    certificate = pki.sign(authority, pki.make_request(key, user), user, (), valid, now=site.now)
+        authority, key = await records.authority(), pki.make_key()
+    certificate = pki.sign(authority, pki.make_request(key, user), user, (), valid, now=context.now)
     return make_token(
         link.federation, node, link.endpoints, ca=authority.certificate, certificate=certificate, key=key
     )
+
+
+def _invited(before: Identity | None, node: str, context: FederationContext) -> Identity:
+    if before is not None and before.state == "joined":
+        raise AlreadyExists(
+            f"The node {node!r} has already joined.",
+            code="node-joined",
+            next=f"If it is gone for good, remove it first: maoctl federation remove {node}.",
+        )
+    user = next_user(node, before)
+    if (excess := len(invitation_user(user)) - pki.MAX_USER) > 0:
+        raise InvalidInput(
+            f"The name {node!r} is too long for a federation: with {invitation_user(user)!r} a certificate's"
+            f" common name would be {excess} characters too long.",
+            code="node-name-too-long",
+            next=f"Give the node a name of at most {len(node) - excess} characters (MAO_NODE), then join.",
+        )
+    return Identity(node=node, user=user, invited_at=context.now)
+
+
+async def _delete_earlier_users(admin: Admin, identity: Identity) -> None:
+    node, _, number = identity.user.rpartition("@")
+    for earlier in range(max(1, int(number) - 3), int(number)):
+        user = user_of(node, earlier)
+        await admin.delete_user(user)
+        await admin.delete_user(invitation_user(user))

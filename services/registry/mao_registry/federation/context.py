@@ -1,14 +1,11 @@
-"""What federation commands work with: this node's stores, files and address; shared records.
-
-What the commands of a federation work with: this node's stores, files and place, and shared records.
-"""
+"""What the commands of a federation work with: this node's stores, files and address; the shared records."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,63 +19,67 @@ from mao_shared.store import Records, Store, Stored, Unreadable
 from mao_shared.store.endpoints import TlsFiles
 
 from . import pki
-from .files import AuthorityPem, RegistryFiles, authority_of
+from .files import RegistryFiles
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 OpenStore = Callable[[str, TlsFiles], Store]
-
 OpenAdmin = Callable[[str, TlsFiles], "Admin"]
+LINK = "link"  # the only name among `FederationContext.links`
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdAddress:
-    """Where a core node's etcd listens: `address` is how other nodes reach it, `bind` what it listens on."""
+    """Where a core node's etcd listens: `host` is how other nodes reach it, `bind` what it listens on."""
 
-    address: str
+    host: str
     port: int
     peer_port: int
     bind: str | None = None
 
     @property
     def client(self) -> str:
-        return f"{_bracketed(self.address)}:{self.port}"
+        return f"{_bracketed(self.host)}:{self.port}"
 
     @property
     def peer(self) -> str:
-        return f"{_bracketed(self.address)}:{self.peer_port}"
+        return f"{_bracketed(self.host)}:{self.peer_port}"
 
     @property
     def peer_url(self) -> str:
         return f"https://{self.peer}"
 
-    def listens_on(self) -> str:
-        """All interfaces unless told otherwise; a node reached by a loopback address does not leave it."""
+    def listen_host(self) -> str:
+        """`bind` if set; else loopback for a loopback `host`, and all interfaces for any other."""
         if self.bind:
             return _bracketed(self.bind)
         try:
-            loopback = ipaddress.ip_address(self.address).is_loopback
+            loopback = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            loopback = self.address == "localhost"
+            loopback = self.host == "localhost"
         if not loopback:
             return "0.0.0.0"  # noqa: S104 (only certificates of the federation get in)
-        return "127.0.0.1" if self.address == "localhost" else _bracketed(self.address)
+        return "127.0.0.1" if self.host == "localhost" else _bracketed(self.host)
 
 
 @dataclass(frozen=True)
 class FederationContext:
-    """`place`: where this node's etcd would be reached by others; None: it never becomes a core node.
+    """This node, as the commands of a federation see it.
 
-    `pinned`: the federation's store is a plain address from the settings, so there is nothing to join.
+    Args:
+        own: the node's own store.
+        address: where other nodes reach this node's etcd; without it the node never becomes a core node.
+        notify_supervisor: makes the supervisor read etcd's configuration again.
+        pinned: the settings name the federation's etcd by a plain address, so there is nothing to join.
     """
 
     node: str
     own: Store
-    folder: RegistryFiles
-    place: EtcdAddress | None
+    files: RegistryFiles
+    address: EtcdAddress | None
     clock: Clock
-    tell_supervisor: Callable[[], None]
+    notify_supervisor: Callable[[], None]
     open_store: OpenStore
     open_admin: OpenAdmin
     pinned: bool = False
@@ -90,44 +91,58 @@ class FederationContext:
 
     @property
     def links(self) -> Records[Link]:
-        """Holds at most one record, of the name `link`."""
+        """Holds at most one record, of the name LINK."""
         return Records(self.own, keys.link(self.node).removesuffix(LINK), Link, self.unreadable)
 
-    async def link(self) -> Stored[Link] | None:
+    async def find_link(self) -> Stored[Link] | None:
         return await self.links.get(LINK)
 
-    async def linked(self) -> Link:
+    async def link(self) -> Link:
         """Raises NotFound (`no-federation`)."""
-        stored = await self.link()
+        stored = await self.find_link()
         if stored is None:
             raise not_in_federation(self.node)
         return stored.record
 
-    def check_free(self) -> None:
+    def check_not_pinned(self) -> None:
         """Raises Conflict (`federation-is-set`)."""
         if self.pinned:
             raise Conflict(
                 "This node's federation is the plain etcd address in MAO_FEDERATION_ENDPOINTS.",
                 code="federation-is-set",
-                next="Unset MAO_FEDERATION_ENDPOINTS, start the node again, and repeat the command.",
+                next="Unset MAO_FEDERATION_ENDPOINTS, restart the node, and repeat the command.",
             )
 
     @asynccontextmanager
-    async def joined(self, endpoints: str, tls: TlsFiles | None = None) -> AsyncIterator[Store]:
-        """A store on the federation's etcd, as this node unless `tls` names another identity."""
-        store = self.open_store(endpoints, tls or self.folder.tls())
+    async def connect(self, endpoints: Iterable[str], tls: TlsFiles | None = None) -> AsyncIterator[Store]:
+        """The federation's etcd, as this node unless `tls` is another identity."""
+        store = self.open_store(",".join(endpoints), tls or self.files.tls())
         try:
             yield store
         finally:
             await store.close()
 
     @asynccontextmanager
-    async def admin(self, endpoints: str) -> AsyncIterator[Admin]:
-        admin = self.open_admin(endpoints, self.folder.tls())
+    async def connect_admin(self, endpoints: Iterable[str]) -> AsyncIterator[Admin]:
+        admin = self.open_admin(",".join(endpoints), self.files.tls())
         try:
             yield admin
         finally:
             await admin.close()
+
+    @asynccontextmanager
+    async def connect_both(self, endpoints: list[str]) -> AsyncIterator[tuple[Store, Admin]]:
+        async with self.connect(endpoints) as store, self.connect_admin(endpoints) as admin:
+            yield store, admin
+
+    @asynccontextmanager
+    async def connect_without(self, node: str, link: Link) -> AsyncIterator[tuple[Store, Admin]]:
+        """As `connect_both`, but not to the etcd member of `node`, which may be about to stop."""
+        async with self.connect(link.endpoints) as store:
+            core = await FederationRecords(store).cores.get(node)
+        others = [endpoint for endpoint in link.endpoints if core is None or endpoint != core.record.client]
+        async with self.connect_both(others or link.endpoints) as connected:
+            yield connected
 
 
 @dataclass(frozen=True)
@@ -152,37 +167,47 @@ class FederationRecords:
     def members(self) -> Records[Member]:
         return Records(self.store, keys.members_prefix(), Member)
 
+    async def voters(self) -> list[CoreMember]:
+        """The core nodes whose etcd member has a vote, by name."""
+        cores = (await self.cores.by_name()).values()
+        return sorted((core for core in cores if not core.learner), key=lambda core: core.node)
+
     async def info(self) -> FederationInfo:
-        """Raises NotFound."""
+        """Raises NotFound (`federation-unknown`)."""
         prefix, _, name = keys.federation().rpartition("/")
         stored = await Records(self.store, f"{prefix}/", FederationInfo).get(name)
         if stored is None:
             raise NotFound(
-                "The federation's store does not say which federation it is of.",
+                "The federation's store does not say which federation it belongs to.",
                 code="federation-unknown",
                 next="Let the node that created it finish: maoctl federation create NAME, there.",
             )
         return stored.record
 
+    async def authority(self) -> pki.Authority:
+        """What signs clients and servers. Raises as `_authority`."""
+        return await self._authority(keys.authority())
 
-@asynccontextmanager
-async def via_other_cores(
-    site: FederationContext, link: Link, node: str
-) -> AsyncIterator[tuple[Store, Admin]]:
-    """Store and admin that do not go by way of the member of `node`, which may be about to end."""
-    async with site.joined(",".join(link.endpoints)) as store:
-        seat = await FederationRecords(store).cores.get(node)
-    going = seat.record.client if seat else None
-    endpoints = ",".join(each for each in link.endpoints if each != going) or ",".join(link.endpoints)
-    async with site.joined(endpoints) as store, site.admin(endpoints) as admin:
-        yield store, admin
+    async def peer_authority(self) -> pki.Authority:
+        """What signs etcd members towards each other. Raises as `_authority`."""
+        return await self._authority(keys.peer_authority())
+
+    async def _authority(self, key: str) -> pki.Authority:
+        """Raises Forbidden on a node that is no core node, Conflict (`authority-missing`)."""
+        entry = await self.store.get(key)
+        if entry is None:
+            raise Conflict(
+                "The federation's store does not hold its authority's key.",
+                code="authority-missing",
+                next="Restore its etcd from its data or a snapshot: no node's backup has it. Or create it "
+                "again: 'maoctl federation leave --force' on each node, then docs/federation.md.",
+            )
+        return pki.Authority.model_validate_json(entry.value)
 
 
 async def check_core(store: Store, link: Link, command: str) -> None:
     """Raises Forbidden (`not-core`) that names the nodes where the command works."""
-    cores = sorted(
-        each.record.node for each in await FederationRecords(store).cores.all() if not each.record.learner
-    )
+    cores = [core.node for core in await FederationRecords(store).voters()]
     if link.node in cores:
         return
     raise Forbidden(
@@ -192,19 +217,16 @@ async def check_core(store: Store, link: Link, command: str) -> None:
     )
 
 
-LINK = "link"
-
-
 def not_in_federation(node: str) -> NotFound:
     return NotFound(
-        f"The node {node!r} stands alone: it is in no federation.",
+        f"The node {node!r} is in no federation.",
         code="no-federation",
         next="Create one with 'maoctl federation create NAME', or join one: maoctl federation join TOKEN.",
     )
 
 
 def signal_supervisor() -> None:
-    """Lets the native node look at etcd's configuration; elsewhere a loop in the container does."""
+    """Makes a native node's supervisor read etcd's configuration; in a container a loop does."""
     pid = os.environ.get("MAO_SUPERVISOR", "")
     if pid.isdigit():
         os.kill(int(pid), signal.SIGUSR1)
@@ -212,16 +234,3 @@ def signal_supervisor() -> None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-async def read_authority(store: Store, key: str) -> pki.Authority:
-    """Raises Forbidden when this node is no core node, Conflict (`authority-missing`) when there is none."""
-    entry = await store.get(key)
-    if entry is None:
-        raise Conflict(
-            "The federation's store does not hold its authority's key.",
-            code="authority-missing",
-            next="Put its etcd back from its data or a snapshot: no node's backup has it. Or found it "
-            "anew: 'maoctl federation leave --force' on each node, then docs/federation.md.",
-        )
-    return authority_of(AuthorityPem.model_validate_json(entry.value))

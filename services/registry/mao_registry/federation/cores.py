@@ -1,13 +1,7 @@
 """What core nodes do for the federation: sign requests, promote, demote and remove nodes.
 
-Pure: what a core node does about one node of the federation, by what it reads of it.
-
-What core nodes do for the others: sign their requests, see them in, strike them off.
-
-Every core node does this for all; they do not agree on who does it, since each act may be repeated, and the
-identity, which is replaced only in the form it was read, tells who was first.
-
-Who runs the federation's etcd, and who belongs to it at all: promote, demote, remove; on core nodes.
+Every core node does this for all nodes without agreeing on who does it: each action may be repeated, and an
+identity is replaced only in the form in which it was read, which tells who came first.
 """
 
 from __future__ import annotations
@@ -18,153 +12,132 @@ import hashlib
 from typing import TYPE_CHECKING, Literal
 
 from mao_registry.records.rules import without_node
-from mao_registry.records.writes import (
-    delete_key,
-    delete_prefix,
-    unknown_as_lost,
-    update_record,
-    wait_for_record,
-)
+from mao_registry.records.stores import delete_key, delete_prefix, unknown_as_lost, wait_for_record
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import (
-    CertificateRequest,
-    CoreMember,
-    Dataset,
-    Demotion,
-    Identity,
-    Member,
-)
+from mao_shared.models import CertificateRequest, CoreMember, Dataset, Demotion, Identity, Member
 from mao_shared.models.federation import Role
 from mao_shared.store import Records, Store, Stored
 
 from . import pki
 from .access import invitation_role, invitation_user, member_grants, member_role, roles_of
-from .context import (
-    FederationContext,
-    FederationRecords,
-    check_core,
-    read_authority,
-    via_other_cores,
-)
-from .etcd_members import check_addition, check_removal, member_states, remove_etcd_member
+from .context import FederationContext, FederationRecords, check_core
+from .etcd_members import check_addition, check_removal, observe_members, remove_etcd_member
 from .etcd_versions import EtcdVersions
-from .pki import LIFETIME
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
-Action = Literal["sign", "finish", "strike", "unseat", "empower"]
+log = get_logger(__name__)
+PROMOTE_TIMEOUT = 90.0  # seconds that the node may take to start etcd and catch up
+DEMOTE_TIMEOUT = 60.0  # seconds that another core node may take to remove this one from etcd
+REMOVED_TOPICS = ("parts", "endorsements", "runs", "asks", "answers")
+"""Under a removed node's own prefix. Its records of rounds go with them (mao_datamgmt.rounds)."""
 
-
+Action = Literal["sign", "complete-join", "remove", "demote", "grant-core"]
 """
-sign: answer its certificate request
-finish: it has come with its own certificate, so that its invitation has done its work
-strike: it leaves, or was removed and something of it is left
-unseat: it is to be a client, and is a member of etcd still
-empower: it is to be a member of etcd, and is none yet
+sign: answer the node's certificate request
+complete-join: it uses its own certificate, so its invitation is no longer needed
+remove: it is leaving, or was removed and something of it is left
+demote: it is to be a client, and is still a member of etcd
+grant-core: it is to be a member of etcd, and is not yet
 """
 
 
 def request_digest(request: str) -> str:
-    """How an identity names the request that its certificate answers."""
+    """By which an identity names the request that its certificate answers."""
     return hashlib.sha256(request.encode()).hexdigest()
 
 
 def decide_action(
     identity: Identity | None, request: CertificateRequest | None, *, present: bool, listed: bool
 ) -> Action | None:
-    """None: nothing is to be done. `present`: it holds its presence; `listed`: it is a member of etcd."""
+    """What a core node has to do about one node, if anything. Pure.
+
+    Args:
+        present: the node holds its presence.
+        listed: the node is recorded as a member of etcd.
+    """
     if identity is None:
         return None
     if identity.state == "removed":
-        return "strike" if request is not None or present or listed else None
+        return "remove" if request is not None or present or listed else None
     if request is not None and request.leaving:
-        return "strike"
+        return "remove"
     if request is not None and request_digest(request.request) != identity.request:
         return "sign"
     if identity.state == "invited":
-        return "finish" if identity.certificate is not None and present else None
+        return "complete-join" if identity.certificate is not None and present else None
     if listed != (identity.role == "core"):
-        return "unseat" if listed else "empower"
+        return "demote" if listed else "grant-core"
     return None
 
 
-log = get_logger(__name__)
-
-REMOVED_TOPICS = (
-    "parts",
-    "endorsements",
-    "runs",
-    "asks",
-    "answers",
-)  # what it has said of rounds goes with them (mao_datamgmt/rounds/retention.py)
-
-
 async def sign_request(
-    site: FederationContext,
+    context: FederationContext,
     store: Store,
     admin: Admin,
-    identity: Stored[Identity],
+    stored: Stored[Identity],
     request: CertificateRequest,
 ) -> None:
-    """Makes the node's user and answers its request; one that cannot be signed is deleted."""
-    known = identity.record
-    authority = await read_authority(store, keys.authority())
+    """Creates the node's user and answers its request; one that cannot be signed is deleted."""
+    identity = stored.record
+    records = FederationRecords(store)
+    authority = await records.authority()
     try:
-        certificate = pki.sign(authority, request.request, known.user, (), LIFETIME, now=site.now)
+        certificate = pki.sign(authority, request.request, identity.user, (), pki.LIFETIME, now=context.now)
     except InvalidInput as error:
-        log.warning("federation.request_refused", node=known.node, error=error.detail)
-        await delete_key(store, keys.certificate_request(known.node))
+        log.warning("federation.request_refused", node=identity.node, error=error.detail)
+        await delete_key(store, keys.certificate_request(identity.node))
         return
-    await admin.ensure_role(member_role(known.node), member_grants(known.node))
-    await admin.ensure_user(known.user, roles_of(known))
-    signed = known.model_copy(
+    await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
+    await admin.ensure_user(identity.user, roles_of(identity))
+    signed = identity.model_copy(
         update={
             "request": request_digest(request.request),
             "certificate": certificate,
             "expires_at": pki.facts(certificate).not_after,
         }
     )
-    await unknown_as_lost(FederationRecords(store).identities.replace(known.node, signed, identity.revision))
-    log.info("federation.signed", node=known.node, user=known.user)
+    await unknown_as_lost(records.identities.replace(identity.node, signed, stored.revision))
+    log.info("federation.signed", node=identity.node, user=identity.user)
 
 
-async def complete_join(site: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """The node has come with its own certificate: its invitation is worth nothing any more."""
+async def complete_join(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
+    """The node uses its own certificate: its invitation is deleted."""
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(invitation_role(identity.node))
 
-    def joined(there: Identity | None) -> Identity | None:
-        if there is None or there.user != identity.user or there.state != "invited":
+    def joined(current: Identity | None) -> Identity | None:
+        if current is None or current.user != identity.user or current.state != "invited":
             return None
-        return there.model_copy(update={"state": "joined", "joined_at": site.now})
+        return current.model_copy(update={"state": "joined", "joined_at": context.now})
 
-    await update_record(FederationRecords(store).identities, identity.node, joined)
+    await FederationRecords(store).identities.create_or_update(identity.node, joined)
     log.info("federation.node_joined", node=identity.node)
 
 
-async def remove_node(site: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Takes a node off: first its right to do anything, then what is left of it.
+async def remove_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
+    """First revokes the node's access, then removes what is left of it.
 
-    Raises Conflict when etcd would stand still without it (`safety.check_may_go`); nothing was done then.
+    Raises Conflict when etcd would lose its quorum without it (`check_removal`); nothing was done then.
     """
     node = identity.node
-    check_removal(await member_states(store, admin), node)
+    check_removal(await observe_members(store, admin), node)
 
-    def removed(there: Identity | None) -> Identity | None:
-        if there is None or there.user != identity.user or there.state == "removed":
+    def removed(current: Identity | None) -> Identity | None:
+        if current is None or current.user != identity.user or current.state == "removed":
             return None
-        changes = {"state": "removed", "role": "client", "removed_at": site.now}
-        return there.model_copy(update=changes | {"certificate": None, "request": None, "expires_at": None})
+        changes = {"state": "removed", "role": "client", "removed_at": context.now}
+        return current.model_copy(update=changes | {"certificate": None, "request": None, "expires_at": None})
 
-    await update_record(FederationRecords(store).identities, node, removed)
+    await FederationRecords(store).identities.create_or_update(node, removed)
     await admin.delete_user(identity.user)
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(member_role(node))
     await admin.delete_role(invitation_role(node))
-    await remove_etcd_member(site, store, admin, node)
+    await remove_etcd_member(context, store, admin, node)
     await delete_key(store, keys.core(node))
     await delete_key(store, keys.member(node))
     await remove_from_datasets(store, node)
@@ -175,57 +148,51 @@ async def remove_node(site: FederationContext, store: Store, admin: Admin, ident
     log.info("federation.node_removed", node=node, user=identity.user)
 
 
-async def demote_node(site: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Lets a core node be a client; raises Conflict when etcd would stand still without it.
+async def demote_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
+    """Makes a core node a client; raises Conflict when etcd would lose its quorum without it.
 
-    Not by the node itself: it could not finish after it has lost the right to.
+    Not done by the node itself, which could not finish after it has lost the right to.
     """
-    check_removal(await member_states(store, admin), identity.node)
+    check_removal(await observe_members(store, admin), identity.node)
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
     await admin.set_roles(identity.user, [member_role(identity.node)])
-    await remove_etcd_member(site, store, admin, identity.node)
+    await remove_etcd_member(context, store, admin, identity.node)
     await delete_key(store, keys.core(identity.node))
     log.info("federation.demoted", node=identity.node)
 
 
 async def remove_from_datasets(store: Store, node: str) -> None:
-    """No vote waits for the node any more."""
     datasets = Records(store, keys.registry_prefix("datasets"), Dataset)
     for name, dataset in (await datasets.by_name()).items():
         if node in dataset.nodes:
-            await update_record(datasets, name, lambda now: now and without_node(now, node))
-
-
-PROMOTE_TIMEOUT = 90.0  # that the node may take to start etcd and catch up
+            await datasets.update(name, lambda current: without_node(current, node))
 
 
 async def promote(
-    site: FederationContext, versions: EtcdVersions, node: str, *, allow_unsafe: bool = False
+    context: FederationContext, versions: EtcdVersions, node: str, *, allow_unsafe: bool = False
 ) -> CoreMember:
-    """The node's seat, with a vote. Nothing happens to who has one.
+    """Makes a node a voting member of etcd and waits until it is one. Idempotent.
 
     Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`, and
     `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) when it goes on by itself.
     """
-    link = await site.linked()
-    endpoints = ",".join(link.endpoints)
-    async with site.joined(endpoints) as store, site.admin(endpoints) as admin:
+    link = await context.link()
+    async with context.connect_both(link.endpoints) as (store, admin):
         await check_core(store, link, f"maoctl federation promote {node}")
-        ledger = FederationRecords(store)
-        seat = await ledger.cores.get(node)
-        if seat is not None and not seat.record.learner:
-            return seat.record
-        await _identity(store, node)
-        versions.check_candidate(await _check_ready(store, node), allow_unsafe=allow_unsafe)
-        cores = (await ledger.cores.by_name()).values()
-        await versions.check_members(cores, allow_unsafe=allow_unsafe)
-        check_addition(await member_states(store, admin), node)
+        records = FederationRecords(store)
+        core = await records.cores.get(node)
+        if core is not None and not core.record.learner:
+            return core.record
+        await _joined_identity(store, node)
+        versions.check_candidate(await _ready_member(store, node), allow_unsafe=allow_unsafe)
+        await versions.check_members((await records.cores.by_name()).values(), allow_unsafe=allow_unsafe)
+        check_addition(await observe_members(store, admin), node)
         identity = await _set_role(store, node, "core")
         await admin.set_roles(identity.user, roles_of(identity))
         return await _wait_for_vote(store, node)
 
 
-async def _check_ready(store: Store, node: str) -> Member:
+async def _ready_member(store: Store, node: str) -> Member:
     member = await FederationRecords(store).members.get(node)
     if member is None or member.record.core_address is None:
         why = "is not present" if member is None else "does not say at which address others reach its etcd"
@@ -241,76 +208,77 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
     cores = FederationRecords(store).cores
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PROMOTE_TIMEOUT):
-            voting = await wait_for_record(cores, node, lambda seat: seat is not None and not seat.learner)
-            assert voting is not None  # noqa: S101 (that is what was waited for)
-            return voting
-    seat = await cores.get(node)
-    state = "has not caught up yet" if seat else "has not started its etcd yet"
+            voter = await wait_for_record(cores, node, lambda core: core is not None and not core.learner)
+            assert voter is not None  # noqa: S101 (that is what was waited for)
+            return voter
+    state = "has not caught up yet" if await cores.get(node) else "has not started its etcd yet"
     raise Unavailable(
         f"The node {node!r} {state}, after {PROMOTE_TIMEOUT:.0f} s; it goes on by itself.",
         code="promotion-unfinished",
-        next=f"Look at it with 'maoctl federation list' and at the log of {node}: are its ports open to the"
-        f" other core nodes? Give it up with 'maoctl federation demote {node}'.",
+        next=f"See 'maoctl federation list' and the log of {node}: are its ports open to the other core"
+        f" nodes? Cancel it with 'maoctl federation demote {node}'.",
     )
 
 
-async def demote(site: FederationContext, node: str) -> Demotion:
-    """Raises Conflict (`last-core`, `quorum-at-risk`). Nothing happens to who has no seat."""
-    link = await site.linked()
-    async with via_other_cores(site, link, node) as (store, admin):
+async def demote(context: FederationContext, node: str) -> Demotion:
+    """Raises Conflict (`last-core`, `quorum-at-risk`). Does nothing to a node that is no member of etcd."""
+    link = await context.link()
+    async with context.connect_without(node, link) as (store, admin):
         await check_core(store, link, f"maoctl federation demote {node}")
-        before = await _identity(store, node)
-        seats = await member_states(store, admin)
-        check_removal(seats, node)
-        was_core = before.role == "core" or any(seat.node == node for seat in seats)
+        before = await _joined_identity(store, node)
+        members = await observe_members(store, admin)
+        check_removal(members, node)
+        was_core = before.role == "core" or any(member.node == node for member in members)
         identity = await _set_role(store, node, "client")
         if node == link.node:
             await wait_until_demoted(store, node)
         else:
-            await demote_node(site, store, admin, identity)
+            await demote_node(context, store, admin, identity)
     return Demotion(node=node, was_core=was_core)
 
 
-async def remove(site: FederationContext, node: str) -> None:
-    """Its certificate is worth nothing from here on. Repeating it takes off what is left.
+async def remove(context: FederationContext, node: str) -> None:
+    """Revokes the node's certificate and removes all of it; a repeat removes what is left.
 
     Raises NotFound, Conflict (`node-is-this-one`, `last-core`, `quorum-at-risk`).
     """
-    link = await site.linked()
+    link = await context.link()
     if node == link.node:
         raise Conflict(
             f"This is the node {node!r} itself.",
             code="node-is-this-one",
             next="Leave with 'maoctl federation leave', or remove it on another core node.",
         )
-    async with via_other_cores(site, link, node) as (store, admin):
+    async with context.connect_without(node, link) as (store, admin):
         await check_core(store, link, f"maoctl federation remove {node}")
         stored = await FederationRecords(store).identities.get(node)
         if stored is None:
-            raise unknown_node(node)
-        await remove_node(site, store, admin, stored.record)
+            raise _not_joined(node)
+        await remove_node(context, store, admin, stored.record)
 
 
-async def _identity(store: Store, node: str) -> Identity:
+async def _joined_identity(store: Store, node: str) -> Identity:
     """Raises NotFound for a node that has not joined."""
     stored = await FederationRecords(store).identities.get(node)
     if stored is None or stored.record.state != "joined":
-        raise unknown_node(node)
+        raise _not_joined(node)
     return stored.record
 
 
 async def _set_role(store: Store, node: str, role: Role) -> Identity:
-    def change(there: Identity | None) -> Identity | None:
-        joined = there is not None and there.state == "joined"
-        return there.model_copy(update={"role": role}) if there and joined else None
+    """Raises NotFound for a node that has not joined."""
 
-    stored = await update_record(FederationRecords(store).identities, node, change)
-    if stored is None or stored.record.state != "joined":
-        raise unknown_node(node)
+    def change(current: Identity | None) -> Identity | None:
+        if current is None or current.state != "joined":
+            raise _not_joined(node)
+        return current.model_copy(update={"role": role})
+
+    stored = await FederationRecords(store).identities.create_or_update(node, change)
+    assert stored is not None  # noqa: S101 (`change` always makes one)
     return stored.record
 
 
-def unknown_node(node: str) -> NotFound:
+def _not_joined(node: str) -> NotFound:
     return NotFound(
         f"No node {node!r} has joined this federation.",
         code="node-unknown",
@@ -318,17 +286,14 @@ def unknown_node(node: str) -> NotFound:
     )
 
 
-DEMOTE_TIMEOUT = 60.0  # that another core node may take to take this one off etcd
-
-
 async def wait_until_demoted(store: Store, node: str) -> None:
-    """Returns when another core node has taken `node` off etcd; raises Conflict (`not-unseated`)."""
+    """Returns when another core node has removed `node` from etcd; raises Conflict (`not-unseated`)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEMOTE_TIMEOUT):
-            await wait_for_record(FederationRecords(store).cores, node, lambda seat: seat is None)
+            await wait_for_record(FederationRecords(store).cores, node, lambda core: core is None)
             return
     raise Conflict(
-        f"No other core node has taken {node!r} off etcd in {DEMOTE_TIMEOUT:.0f} s.",
+        f"No other core node has removed {node!r} from etcd within {DEMOTE_TIMEOUT:.0f} s.",
         code="not-unseated",
-        next="See that another core node's registry runs ('maoctl doctor' there), and repeat the command.",
+        next="Check that another core node's registry runs ('maoctl doctor' there), and repeat the command.",
     )

@@ -1,10 +1,10 @@
 """Creating a federation.
 
-    1 draft       name, id and both authorities, in one file: whoever repeats this makes the same federation
+    1 draft       name, id and both authorities, in one file: a repeat creates the same federation
     2 files       certificates of this node as client, server and member; etcd's configuration
-    3 etcd        the supervisor starts it; waited for, and asked its version
-    4 users       etcd's `root`, this node's user, then authentication is switched on
-    5 records     authority, the federation, this node's identity and seat; the registry, as it is here
+    3 etcd        the supervisor starts it; wait until it answers, and check its version
+    4 users       etcd's `root`, this node's user; then authentication is switched on
+    5 records     authority, federation, this node's identity and etcd member; a copy of this node's registry
     6 link        from here on every service of this node works with the federation's store
     7 clean-up    the draft, with the authority's keys
 
@@ -14,12 +14,13 @@ meanwhile is copied as well.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 
-from mao_registry.records.writes import put_value, update_record
+import stamina
+
+from mao_registry.records.stores import put_value
 from mao_shared import keys
-from mao_shared.errors import Conflict, MaoError, Unavailable
+from mao_shared.errors import Conflict, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, FederationInfo, Identity, Link
 from mao_shared.store import Store
@@ -29,155 +30,149 @@ from . import pki
 from .access import ROOT, user_of
 from .context import LINK, EtcdAddress, FederationContext, FederationRecords
 from .etcd_versions import EtcdVersions
-from .files import AuthorityPem, FederationDraft, authority_of
+from .files import FederationDraft
 from .own_member import delete_own_member, write_config, write_member_identity
-from .pki import issue
 from .registry_merge import copy_own_records, copy_registry, registry_entries, renumber_enrolments
 
 log = get_logger(__name__)
-START_TIMEOUT = 60.0  # that etcd may take to start
+START_TIMEOUT = 60.0  # seconds that etcd may take to start
 POLL_PERIOD = 0.2  # seconds
-MAX_COPIES = 20  # of the registry, at most, while others go on writing to it
+MAX_COPIES = 20  # of the registry, while others go on writing to it
 
 
 class CreateCommand:
     """`federation create`."""
 
-    def __init__(self, site: FederationContext, versions: EtcdVersions) -> None:
-        self.site = site
+    def __init__(self, context: FederationContext, versions: EtcdVersions) -> None:
+        self.context = context
         self.versions = versions
 
     async def create(self, name: str, *, allow_unsafe: bool = False) -> Link:
         """The link to the new federation, or to the one of this name that this node has created before.
 
         Raises Conflict: `in-federation`, `founding-unfinished`, `federation-is-set`, `no-federation-address`,
-        `etcd-unsafe` unless `allow_unsafe`.
+        `etcd-unsafe` unless `allow_unsafe`; Unavailable (`federation-etcd-down`).
         """
-        self.site.check_free()
-        if there := await self.site.link():
-            return self._same(there.record, name)
-        place = self._place()
+        self.context.check_not_pinned()
+        if stored := await self.context.find_link():
+            return self._check_same(stored.record, name)
+        address = self._check_address()
         self.versions.check_own(allow_unsafe=allow_unsafe)
-        draft = self._draft(name)
-        user = user_of(self.site.node, 1)
-        self._write_files(draft, place, user)
-        self.site.tell_supervisor()
-        await self._wait_for_etcd(place)
-        await self._check_version(place, allow_unsafe=allow_unsafe)
-        await self._make_users(place, user)
-        async with self.site.joined(place.client) as store:
-            await self._write_records(store, draft, place, user)
-            copied = await self._copy(store)
-            link = await self._link(draft, place, user)
-            await self._copy_late(store, copied)
-        self.site.folder.remove_drafts()
-        log.info("federation.created", federation=name, id=draft.id, endpoint=place.client)
+        draft = self._make_draft(name)
+        user = user_of(self.context.node, 1)
+        self._write_files(draft, address, user)
+        self.context.notify_supervisor()
+        await self._wait_for_etcd(address)
+        await self._check_version(address, allow_unsafe=allow_unsafe)
+        async with self.context.connect_admin([address.client]) as admin:
+            await admin.ensure_role(ROOT, [])
+            await admin.ensure_user(ROOT, [ROOT])
+            await admin.ensure_user(user, [ROOT])
+            await admin.enable_auth()
+        async with self.context.connect([address.client]) as store:
+            await self._write_records(store, draft, address, user)
+            copied = await self._copy_registry(store)
+            link = await self._write_link(draft, address, user)
+            for entry in await registry_entries(self.context.own):  # written just before the link
+                if copied.get(entry.key) != entry.revision:
+                    await put_value(store, entry.key, entry.value)
+        self.context.files.remove_drafts()
+        log.info("federation.created", federation=name, id=draft.id, endpoint=address.client)
         return link
 
-    def _same(self, link: Link, name: str) -> Link:
+    def _check_same(self, link: Link, name: str) -> Link:
         if link.federation != name or link.role != "core":
             raise Conflict(
-                f"This node is in the federation {link.federation!r} already.",
+                f"This node is already in the federation {link.federation!r}.",
                 code="in-federation",
                 next="See it with 'maoctl federation show'; leave it first: maoctl federation leave.",
             )
-        self.site.folder.remove_drafts()
+        self.context.files.remove_drafts()
         return link
 
-    def _place(self) -> EtcdAddress:
-        if self.site.place is None:
+    def _check_address(self) -> EtcdAddress:
+        if self.context.address is None:
             raise Conflict(
                 "A core node needs an address at which other nodes reach it.",
                 code="no-federation-address",
-                next="Set MAO_FEDERATION_ADDRESS to this host's name or address, start the node again, and"
+                next="Set MAO_FEDERATION_ADDRESS to this host's name or address, restart the node, and"
                 " repeat the command.",
             )
-        return self.site.place
+        return self.context.address
 
-    def _draft(self, name: str) -> FederationDraft:
-        folder = self.site.folder
-        draft = folder.read_draft()
+    def _make_draft(self, name: str) -> FederationDraft:
+        files, now = self.context.files, self.context.now
+        draft = files.read_draft()
         if draft is None:
             number = secrets.token_hex(6)
-            authority = pki.make_authority(f"MAO federation {number}", now=self.site.now)
-            peers = pki.make_authority(f"MAO federation {number} etcd", now=self.site.now)
             draft = FederationDraft(
                 name=name,
                 id=number,
-                created_at=self.site.now,
-                authority=AuthorityPem(certificate=authority.certificate, key=authority.key),
-                peers=AuthorityPem(certificate=peers.certificate, key=peers.key),
+                created_at=now,
+                authority=pki.make_authority(f"MAO federation {number}", now=now),
+                peers=pki.make_authority(f"MAO federation {number} etcd", now=now),
             )
-            folder.save(folder.draft, draft.model_dump_json())
+            files.save(files.draft, draft.model_dump_json())
         if draft.name != name:
             raise Conflict(
-                f"This node has begun to create the federation {draft.name!r} and has not finished.",
+                f"This node has started to create the federation {draft.name!r} and has not finished.",
                 code="founding-unfinished",
                 next=f"Finish it with 'maoctl federation create {draft.name}', or drop it with"
                 " 'maoctl federation leave --force'.",
             )
         return draft
 
-    def _write_files(self, draft: FederationDraft, place: EtcdAddress, user: str) -> None:
-        folder, now = self.site.folder, self.site.now
-        authority = authority_of(draft.authority)
-        there = folder.read(folder.identity)
-        if not there or not pki.is_signed_by(there, authority.certificate):
-            certificate, key = issue(authority, user, now)
-            folder.write_identity(ca=authority.certificate, certificate=certificate, key=key)
-        write_member_identity(folder, place, user, authority, authority_of(draft.peers), now)
+    def _write_files(self, draft: FederationDraft, address: EtcdAddress, user: str) -> None:
+        files, now = self.context.files, self.context.now
+        current = files.read(files.identity)
+        if not current or not pki.is_signed_by(current, draft.authority.certificate):
+            certificate, key = pki.issue(draft.authority, user, now)
+            files.write_identity(ca=draft.authority.certificate, certificate=certificate, key=key)
+        write_member_identity(files, address, user, draft.authority, draft.peers, now)
         write_config(
-            folder,
-            self.site.node,
-            place,
-            life=draft.id,
+            files,
+            self.context.node,
+            address,
+            data_id=draft.id,
             token=draft.id,
-            cluster={self.site.node: place.peer_url},
+            cluster={self.context.node: address.peer_url},
             existing=False,
         )
 
-    async def _wait_for_etcd(self, place: EtcdAddress) -> None:
+    async def _wait_for_etcd(self, address: EtcdAddress) -> None:
         """Raises Unavailable (`federation-etcd-down`)."""
-        error: MaoError | None = None
+        attempts = stamina.retry_context(
+            on=Unavailable, attempts=None, timeout=START_TIMEOUT, wait_initial=POLL_PERIOD, wait_max=1.0
+        )
         try:
-            async with asyncio.timeout(START_TIMEOUT), self.site.joined(place.client) as store:
-                while True:
-                    try:
-                        return await store.ping()
-                    except Unavailable as failed:
-                        error = failed
-                    await asyncio.sleep(POLL_PERIOD)
-        except TimeoutError:
+            async with self.context.connect([address.client]) as store:
+                async for attempt in attempts:
+                    with attempt:
+                        await store.ping()
+        except Unavailable as error:
             raise Unavailable(
-                f"The federation's etcd did not start at {place.client}"
-                f" in {START_TIMEOUT:.0f} s{f': {error.detail}' if error else '.'}",
+                f"The federation's etcd did not start at {address.client}"
+                f" within {START_TIMEOUT:.0f} s: {error.detail}",
                 code="federation-etcd-down",
-                next="Look at what federation-etcd says in the node's log; is the port free, and is the"
+                next="See what federation-etcd writes to the node's log; is the port free, and is the"
                 " address in MAO_FEDERATION_ADDRESS this host's? Then repeat the command.",
-            ) from None
+            ) from error
 
-    async def _check_version(self, place: EtcdAddress, *, allow_unsafe: bool) -> None:
-        """What really runs: Conflict (`etcd-unsafe`), and nothing of the founding is left then."""
-        core = CoreMember(node=self.site.node, member_id="", client=place.client, peer=place.peer)
+    async def _check_version(self, address: EtcdAddress, *, allow_unsafe: bool) -> None:
+        """Checks what really runs; removes all files if it raises Conflict (`etcd-unsafe`)."""
+        core = CoreMember(node=self.context.node, member_id="", client=address.client, peer=address.peer)
         try:
             await self.versions.check_members([core], allow_unsafe=allow_unsafe)
         except Conflict:
-            delete_own_member(self.site)
-            self.site.folder.remove_identity()
-            self.site.folder.remove_drafts()
+            delete_own_member(self.context)
+            self.context.files.remove_identity()
+            self.context.files.remove_drafts()
             raise
 
-    async def _make_users(self, place: EtcdAddress, user: str) -> None:
-        async with self.site.admin(place.client) as admin:
-            await admin.ensure_role(ROOT, [])
-            await admin.ensure_user(ROOT, [ROOT])
-            await admin.ensure_user(user, [ROOT])
-            await admin.enable_auth()
-
     async def _write_records(
-        self, store: Store, draft: FederationDraft, place: EtcdAddress, user: str
+        self, store: Store, draft: FederationDraft, address: EtcdAddress, user: str
     ) -> None:
-        node, now = self.site.node, self.site.now
+        node, now = self.context.node, self.context.now
         await put_value(store, keys.authority(), dump(draft.authority))
         await put_value(store, keys.peer_authority(), dump(draft.peers))
         info = FederationInfo(
@@ -188,7 +183,7 @@ class CreateCommand:
             ca=draft.authority.certificate,
         )
         await put_value(store, keys.federation(), dump(info))
-        certificate = self.site.folder.read(self.site.folder.identity) or ""
+        certificate = self.context.files.read(self.context.files.identity) or ""
         identity = Identity(
             node=node,
             user=user,
@@ -198,41 +193,36 @@ class CreateCommand:
             joined_at=now,
             expires_at=pki.facts(certificate).not_after,
         )
-        ledger = FederationRecords(store)
-        await update_record(ledger.identities, node, lambda there: there or identity)
-        async with self.site.admin(place.client) as admin:
-            seat = next(each for each in await admin.members() if place.peer_url in each.peer_urls)
-        core = CoreMember(node=node, member_id=seat.id, client=place.client, peer=place.peer)
-        await update_record(ledger.cores, node, lambda _: core)
+        records = FederationRecords(store)
+        await records.identities.create_or_update(node, lambda current: current or identity)
+        async with self.context.connect_admin([address.client]) as admin:
+            members = await admin.members()
+        own = next(member for member in members if address.peer_url in member.peer_urls)
+        core = CoreMember(node=node, member_id=own.id, client=address.client, peer=address.peer)
+        await records.cores.create_or_update(node, lambda _: core)
 
-    async def _copy(self, store: Store) -> dict[str, int]:
-        """Copies the registry until nothing was written to it meanwhile; key → revision of what it holds."""
-        await copy_own_records(self.site.own, store, self.site.node)
-        before: dict[str, int] = {}
+    async def _copy_registry(self, store: Store) -> dict[str, int]:
+        """Replica until nothing was written to the registry meanwhile; returns key → revision copied."""
+        own, node = self.context.own, self.context.node
+        await copy_own_records(own, store, node)
+        copied: dict[str, int] = {}
         for _ in range(MAX_COPIES):
-            now = await copy_registry(self.site.own, store)
-            if now == before:
+            previous, copied = copied, await copy_registry(own, store)
+            if copied == previous:
                 break
-            before = now
-        await renumber_enrolments(self.site.own, store, self.site.own, self.site.node)
-        return before
+        await renumber_enrolments(own, store, own, node)
+        return copied
 
-    async def _copy_late(self, store: Store, copied: dict[str, int]) -> None:
-        """What was written to the own registry in the moment before the link."""
-        for entry in await registry_entries(self.site.own):
-            if copied.get(entry.key) != entry.revision:
-                await put_value(store, entry.key, entry.value)
-
-    async def _link(self, draft: FederationDraft, place: EtcdAddress, user: str) -> Link:
+    async def _write_link(self, draft: FederationDraft, address: EtcdAddress, user: str) -> Link:
         link = Link(
             federation=draft.name,
             id=draft.id,
-            node=self.site.node,
+            node=self.context.node,
             user=user,
-            endpoints=[place.client],
+            endpoints=[address.client],
             role="core",
-            joined_at=self.site.now,
+            joined_at=self.context.now,
         )
-        stored = await update_record(self.site.links, LINK, lambda there: there or link)
-        assert stored is not None  # noqa: S101 (`edit` was given a record)
+        stored = await self.context.links.create_or_update(LINK, lambda current: current or link)
+        assert stored is not None  # noqa: S101 (it was given a record)
         return stored.record

@@ -1,7 +1,4 @@
-"""Files of the registry in MAO_FEDERATION_DIR: drafts, pending requests, etcd's identity.
-
-What else lies in MAO_FEDERATION_DIR: drafts, and the identity of this node's etcd member.
-"""
+"""Files of the registry in MAO_FEDERATION_DIR: drafts, pending requests, etcd's identity."""
 
 from __future__ import annotations
 
@@ -15,26 +12,19 @@ from mao_shared.etcd_version import OUTPUT_FILE, read_output
 from mao_shared.federation.resolver import FederationFiles
 from mao_shared.models import Name, Record, Timestamp
 
-from . import pki
+from .pki import Authority
 
 M = TypeVar("M", bound=Record)
 
 
-class AuthorityPem(Record):
-    """An authority as it is kept: on disk while a federation is founded, then in its store for core nodes."""
-
-    certificate: str
-    key: str
-
-
 class FederationDraft(Record):
-    """A federation that is being founded; kept until its store holds all of this."""
+    """A federation that is being created; kept until its store holds all of this."""
 
     name: Name
     id: str
     created_at: Timestamp
-    authority: AuthorityPem  # signs clients and servers
-    peers: AuthorityPem  # signs etcd members towards each other
+    authority: Authority  # signs clients and servers
+    peers: Authority  # signs etcd members towards each other
 
 
 class PendingRequest(Record):
@@ -45,7 +35,7 @@ class PendingRequest(Record):
 
 
 class RegistryFiles(FederationFiles):
-    """Further files of the registry alone; writing is FederationFiles.write."""
+    """The files that only the registry uses, beside those of every service."""
 
     @property
     def draft(self) -> Path:
@@ -65,7 +55,7 @@ class RegistryFiles(FederationFiles):
         return self.directory / "peer.pem"
 
     def etcd_version(self) -> str | None:
-        """Of the etcd that would run here, as whoever starts it has written; None while that is not known."""
+        """Of the etcd that would run here, as the supervisor has written it; None while unknown."""
         text = self.read(self.directory / OUTPUT_FILE)
         return None if text is None else read_output(text)
 
@@ -74,7 +64,7 @@ class RegistryFiles(FederationFiles):
         return FederationFiles(self.directory / "invitation")
 
     def read(self, path: Path) -> str | None:
-        """Raises MaoError (`federation-dir-unusable`) for a file that is there and cannot be read."""
+        """Raises MaoError (`federation-dir-unusable`) for a file that exists and cannot be read."""
         try:
             return path.read_text()
         except FileNotFoundError:
@@ -96,7 +86,7 @@ class RegistryFiles(FederationFiles):
             raise self._unusable(path, "it is damaged") from error
 
     def save(self, path: Path, content: str) -> bool:
-        """Writes the file unless it holds that already; whether it was written."""
+        """Writes the file unless it holds the content already; returns whether it was written."""
         if self.read(path) == content:
             return False
         try:
@@ -109,23 +99,19 @@ class RegistryFiles(FederationFiles):
         return MaoError(
             f"The file {path} cannot be used: {why}.",
             code="federation-dir-unusable",
-            next="Let MAO_FEDERATION_DIR name a folder that belongs to the user whom the node runs as.",
+            next="Set MAO_FEDERATION_DIR to a directory that the user the node runs as owns.",
         )
 
     def remove_member(self) -> None:
-        """Forgets that this node ran an etcd member, but for its data."""
+        """Removes the configuration and certificates of the etcd member, but not its data."""
         for path in (self.etcd_config, self.server_identity, self.peer_identity, self.peers_ca):
             path.unlink(missing_ok=True)
 
     def remove_drafts(self) -> None:
-        """Forgets what only founding and joining needed."""
+        """Removes what only creating and joining needed."""
         for path in (self.draft, self.pending):
             path.unlink(missing_ok=True)
         invitation = self.invitation()
         invitation.remove_identity()
         if invitation.directory.is_dir():
             invitation.directory.rmdir()
-
-
-def authority_of(pem: AuthorityPem) -> pki.Authority:
-    return pki.Authority(pem.certificate, pem.key)

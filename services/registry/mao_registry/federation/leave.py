@@ -1,13 +1,13 @@
 """Leaving a federation, or dropping one that was never finished.
 
-    1 seat        a core node becomes a client first: another core node sees to that
+    1 etcd        a core node becomes a client first: another core node removes it from etcd
     2 records     the federation's registry is copied to the node's own store, to work on with
-    3 datasets    it is struck off all, for people to see: who votes is said by its parts
-    4 request     to be struck off, which core nodes answer
-    5 link        its end: from here on the node stands alone
-    6 files       certificates and what was asked for
+    3 datasets    it is removed from all, for people to see: who votes is decided by its participations
+    4 request     to be removed, which core nodes answer
+    5 link        is deleted: from here on the node works with its own store
+    6 files       certificates and pending requests
 
-With `force` 1, 3 and 4 are left out where the federation does not answer, and 2 takes what is known of it.
+With `force`, 1, 3 and 4 are skipped if the federation does not answer, and 2 takes the last known copy.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mao_registry.records.references import enrolled_outputs
-from mao_registry.records.writes import delete_key, put_value, update_record
+from mao_registry.records.stores import delete_key, replace_prefix
 from mao_shared import keys
-from mao_shared.errors import Forbidden, MaoError, Unauthorized, Unavailable
+from mao_shared.errors import Forbidden, Unauthorized, Unavailable
 from mao_shared.federation.replica import Replica
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Identity, Link
+from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Link
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
 
 from .context import FederationContext, FederationRecords, not_in_federation
 from .cores import remove_from_datasets, wait_until_demoted
-from .etcd_members import check_removal, member_states
+from .etcd_members import check_removal, observe_members
 from .own_member import delete_own_member
 from .registry_merge import KINDS, renumber_enrolments
 
@@ -38,132 +37,113 @@ if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 log = get_logger(__name__)
-REFUSED = "store-identity-refused"  # the code for a node that was removed: nobody is left to tell
+REMOVED = "store-identity-refused"  # the error code for a node that was removed
 
 
 class LeaveCommand:
-    """`federation leave`; `known`: copies of the federation's records while it is away."""
+    """`federation leave`; `replica`: the last known records of the federation while it is away."""
 
-    def __init__(self, site: FederationContext, known: Replica) -> None:
-        self.site = site
-        self.known = known
+    def __init__(self, context: FederationContext, replica: Replica) -> None:
+        self.context = context
+        self.replica = replica
 
     async def leave(self, *, force: bool) -> Departure:
         """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable."""
-        stored = await self.site.link()
+        stored = await self.context.find_link()
         if stored is None:
-            return self._drop_rest()
+            return self._drop_unfinished()
         link = stored.record
+        removed = known = True
         try:
-            struck, known = await self._tell(link), True
+            await self._leave_connected(link)
         except (Unavailable, Unauthorized, Forbidden) as error:
-            self._check_forced(error, force=force)
-            struck, known = error.code == REFUSED, await self._copy_known(link)
-        await delete_key(self.site.own, keys.link(self.site.node))
-        self._forget()
-        log.info("federation.left", federation=link.federation, struck=struck)
-        return Departure(federation=link.federation, known=known, struck=struck)
+            removed = error.code == REMOVED
+            if not force and not removed:
+                raise type(error)(
+                    f"The federation cannot be reached: {error.detail}",
+                    code=error.code,
+                    next="Try again when it answers, or leave without: maoctl federation leave --force; then"
+                    f" run on a core node: maoctl federation remove {self.context.node}.",
+                ) from error
+            known = await self.replica.contact(link.id) is not None
+            if known:
+                await self._copy_registry(self.replica)
+        await delete_key(self.context.own, keys.link(self.context.node))
+        self._remove_files()
+        log.info("federation.left", federation=link.federation, removed=removed)
+        return Departure(federation=link.federation, known=known, struck=removed)
 
-    def _check_forced(self, error: MaoError, *, force: bool) -> None:
-        if force or error.code == REFUSED:
-            return
-        raise type(error)(
-            f"The federation cannot be told: {error.detail}",
-            code=error.code,
-            next="Try again when it answers, or go without: maoctl federation leave --force; then have it run"
-            f" on a core node: maoctl federation remove {self.site.node}.",
-        ) from error
-
-    async def _tell(self, link: Link) -> bool:
-        """Whether nothing is left to be done there; the registry is copied as well."""
-        endpoints = ",".join(link.endpoints)
-        async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
+    async def _leave_connected(self, link: Link) -> None:
+        async with self.context.connect_both(link.endpoints) as (store, admin):
             await store.ping()
-            others = await self._leave_core(store, admin, link)
-            await self._copy(store)
+            others = await self._leave_etcd(store, admin, link.node)
+            await self._copy_registry(store)
             if others:
                 await remove_from_datasets(store, link.node)
-                await self._ask_to_be_struck(store, link)
-            return True
+                await self._request_removal(store, link.node)
 
-    async def _leave_core(self, store: Store, admin: Admin, link: Link) -> bool:
-        """Whether somebody is left who strikes this node off."""
-        identities = [each.record for each in await FederationRecords(store).identities.all()]
-        mine = next((each for each in identities if each.node == link.node), None)
-        others = [each for each in identities if each.node != link.node and each.state == "joined"]
-        if mine is None or mine.state == "removed" or not others:
+    async def _leave_etcd(self, store: Store, admin: Admin, node: str) -> bool:
+        """Returns whether other nodes are left, which remove this one."""
+        records = FederationRecords(store)
+        identities = {stored.record.node: stored.record for stored in await records.identities.all()}
+        own = identities.pop(node, None)
+        others = any(identity.state == "joined" for identity in identities.values())
+        if own is None or own.state == "removed" or not others:
             return False
-        if mine.role == "core":
-            check_removal(await member_states(store, admin), link.node)
-            await self._leave_seat(store, link.node)
+        if own.role == "core":
+            check_removal(await observe_members(store, admin), node)
+            await records.identities.update(
+                node,
+                lambda current: current.model_copy(update={"role": "client"}),
+            )
+            await wait_until_demoted(store, node)
         return True
 
-    async def _ask_to_be_struck(self, store: Store, link: Link) -> None:
-        def leaving(before: CertificateRequest | None) -> CertificateRequest:
-            if before is not None:
-                return before.model_copy(update={"leaving": True})
-            return CertificateRequest(node=link.node, request="", requested_at=self.site.now, leaving=True)
+    async def _request_removal(self, store: Store, node: str) -> None:
+        def leaving(current: CertificateRequest | None) -> CertificateRequest:
+            if current is not None:
+                return current.model_copy(update={"leaving": True})
+            return CertificateRequest(node=node, request="", requested_at=self.context.now, leaving=True)
 
-        await update_record(FederationRecords(store).requests, link.node, leaving)
+        await FederationRecords(store).requests.create_or_update(node, leaving)
 
-    async def _leave_seat(self, store: Store, node: str) -> None:
-        def client(there: Identity | None) -> Identity | None:
-            return there and there.model_copy(update={"role": "client"})
-
-        await update_record(FederationRecords(store).identities, node, client)
-        await wait_until_demoted(store, node)
-
-    async def _copy_known(self, link: Link) -> bool:
-        """Whether there is a whole copy of this federation's records."""
-        if await self.known.contact(link.id) is None:
-            return False
-        await self._copy(self.known)
-        return True
-
-    async def _copy(self, source: Store | Replica) -> None:
+    async def _copy_registry(self, source: Store | Replica) -> None:
         """Makes the federation's registry this node's own, with this node alone in its datasets."""
-        enrolments = Records(self.site.own, keys.enrolments_prefix(self.site.node), Enrolment)
-        outputs = {name for each in await enrolments.all() for name in enrolled_outputs(each.record)}
+        own, node = self.context.own, self.context.node
+        enrolments = await Records(own, keys.enrolments_prefix(node), Enrolment).all()
+        outputs = {name for stored in enrolments for name in stored.record.outputs}
         for kind in KINDS:
             entries = (await source.list(keys.registry_prefix(kind))).entries
-            alone = _alone(entries, self.site.node, outputs) if kind == "datasets" else entries
-            await self._replace(keys.registry_prefix(kind), alone)
-        await renumber_enrolments(source, self.site.own, self.site.own, self.site.node)
+            if kind == "datasets":
+                entries = _with_node_alone(entries, node, outputs)
+            await replace_prefix(own, keys.registry_prefix(kind), entries)
+        await renumber_enrolments(source, own, own, node)
 
-    async def _replace(self, prefix: str, entries: Sequence[Entry]) -> None:
-        gone = {entry.key for entry in (await self.site.own.list(prefix)).entries}
-        for entry in entries:
-            gone.discard(entry.key)
-            await put_value(self.site.own, entry.key, entry.value)
-        for key in gone:
-            await delete_key(self.site.own, key)
-
-    def _drop_rest(self) -> Departure:
-        """What a founding, joining or leaving left behind that did not come to its end."""
-        folder = self.site.folder
-        draft = folder.read_draft()
-        rest = (folder.draft, folder.invitation().identity, folder.identity, folder.etcd_config)
+    def _drop_unfinished(self) -> Departure:
+        """Removes what creating, joining or leaving has left behind without finishing."""
+        files = self.context.files
+        draft = files.read_draft()
+        rest = (files.draft, files.invitation().identity, files.identity, files.etcd_config)
         if not any(path.exists() for path in rest):
-            raise not_in_federation(self.site.node)
-        self._forget()
+            raise not_in_federation(self.context.node)
+        self._remove_files()
         return Departure(federation=draft.name if draft else "", known=True, struck=True)
 
-    def _forget(self) -> None:
-        delete_own_member(self.site)
-        self.site.folder.remove_identity()
-        self.site.folder.remove_drafts()
+    def _remove_files(self) -> None:
+        delete_own_member(self.context)
+        self.context.files.remove_identity()
+        self.context.files.remove_drafts()
 
 
-def _alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list[Entry]:
-    """Datasets as a node that stands alone has them: no vote waits for others.
-
-    `outputs`: those it is enrolled to write; an attempt to leave that was killed may have struck it off them.
+def _with_node_alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list[Entry]:
+    """Datasets as of a node in no federation. Those in `outputs` it is enrolled to write: an attempt to
+    leave that was killed may have removed it from them.
     """
     alone = []
     for entry in entries:
         try:
             dataset = Dataset.model_validate_json(entry.value, context=STORED)
-        except ValidationError:  # nobody's who could be asked; it does not keep this node from leaving
+        except ValidationError:  # nobody can be asked; it does not keep this node from leaving
             log.warning("federation.dataset_unreadable", key=entry.key)
             continue
         nodes = [node] if node in dataset.nodes or dataset.name in outputs else []

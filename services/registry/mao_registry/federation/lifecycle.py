@@ -1,4 +1,4 @@
-"""The commands of a federation, as the routes call them; one at a time on a node."""
+"""The commands of a federation, as the routes call them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from fastapi import Request
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError
+from mao_shared.errors import MaoError, Unavailable
 from mao_shared.federation import FederationStore
-from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
 from mao_shared.models.common import stored_fields
+from mao_shared.reconcile import Backoff, until_done
 
 from . import access, cores, status
 from .access import encode_token
@@ -26,30 +26,30 @@ from .join import JoinCommand
 from .leave import LeaveCommand
 from .status import outage_explained
 
-log = get_logger(__name__)
 RETRY = 10.0  # seconds before an invitation from a file is tried again
 
 
 class Lifecycle:
-    """Errors are those of the modules named after the commands."""
+    """Raises what the commands' modules raise. Only one of create, invite, join, leave runs at a time."""
 
     def __init__(
-        self, site: FederationContext, federation: FederationStore, conditions: Conditions | None = None
+        self, context: FederationContext, federation: FederationStore, conditions: Conditions | None = None
     ) -> None:
-        self.site = site
+        self.context = context
         self.federation = federation
-        self.versions = EtcdVersions(site, conditions or Conditions(site.clock))
-        self.upkeep = FederationController(site, federation, self.versions, conditions)
-        self._turn = asyncio.Lock()
+        self.versions = EtcdVersions(context, conditions or Conditions(context.clock))
+        self.controller = FederationController(context, federation, self.versions, conditions)
+        self._lock = asyncio.Lock()
 
     async def create(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
-        async with self._turn:
-            await CreateCommand(self.site, self.versions).create(name, allow_unsafe=allow_unsafe)
-            return await self._own_view()
+        async with self._lock:
+            await CreateCommand(self.context, self.versions).create(name, allow_unsafe=allow_unsafe)
+            return await self._fresh_state()
 
     async def invite(self, node: str, valid: float) -> Invitation:
-        async with self._turn, self._explained():
-            token = await access.invite(self.site, node, timedelta(seconds=valid))
+        """`valid` in seconds."""
+        async with self._lock, self._explained():
+            token = await access.invite(self.context, node, timedelta(seconds=valid))
         return Invitation(
             federation=token.federation,
             node=node,
@@ -59,79 +59,72 @@ class Lifecycle:
         )
 
     async def join(self, token: str, *, allow_unsafe: bool = False) -> Joined:
-        async with self._turn, self._explained():
-            joining = JoinCommand(self.site, self.versions)
-            await joining.join(token, allow_unsafe=allow_unsafe)
-            seen = await self._own_view()
-        return Joined(**stored_fields(seen), published=joining.published)
+        async with self._lock, self._explained():
+            command = JoinCommand(self.context, self.versions)
+            await command.join(token, allow_unsafe=allow_unsafe)
+            state = await self._fresh_state()
+        return Joined(**stored_fields(state), published=command.published)
 
     async def leave(self, *, force: bool) -> Departure:
-        async with self._turn:
-            left = await LeaveCommand(self.site, self.federation.replica).leave(force=force)
-            self.versions.look_alone()
-            return left
+        async with self._lock:
+            departure = await LeaveCommand(self.context, self.federation.replica).leave(force=force)
+            self.versions.update_condition_alone()
+            return departure
 
     async def promote(self, node: str, *, allow_unsafe: bool = False) -> CoreMember:
         async with self._explained():
-            return await cores.promote(self.site, self.versions, node, allow_unsafe=allow_unsafe)
+            return await cores.promote(self.context, self.versions, node, allow_unsafe=allow_unsafe)
 
     async def demote(self, node: str) -> Demotion:
         async with self._explained():
-            return await cores.demote(self.site, node)
+            return await cores.demote(self.context, node)
 
     async def remove(self, node: str) -> None:
         async with self._explained():
-            await cores.remove(self.site, node)
+            await cores.remove(self.context, node)
 
     def _explained(self) -> AbstractAsyncContextManager[None]:
-        return outage_explained(self.site, self.federation)
+        return outage_explained(self.context, self.federation)
 
     async def state(self) -> FederationState:
-        """From copies while the federation does not answer."""
-        await self.site.linked()
-        seen = await status.federation_state(self.site, self.federation)
+        """From the replica while the federation does not answer."""
+        await self.context.link()
+        state = await status.federation_state(self.context, self.federation)
         if self.federation.removed:
-            return status.after_removal(seen)
-        return self._warned(seen.model_copy(update={"reachable": self.federation.reachable}))
+            return status.after_removal(state)
+        return self._with_warnings(state.model_copy(update={"reachable": self.federation.reachable}))
 
     async def nodes(self) -> list[NodeState]:
-        """From copies while the federation does not answer."""
-        seen = await status.node_states(self.site, self.federation)
-        return status.nodes_after_removal(seen, self.site.node) if self.federation.removed else seen
+        """From the replica while the federation does not answer."""
+        states = await status.node_states(self.context, self.federation)
+        return status.nodes_after_removal(states, self.context.node) if self.federation.removed else states
 
-    async def _own_view(self) -> FederationState:
-        """Right after a change, when this process may not have gone over to the new store yet."""
-        link = await self.site.linked()
-        async with self.site.joined(",".join(link.endpoints)) as store:
-            return self._warned(await status.federation_state(self.site, store))
+    async def _fresh_state(self) -> FederationState:
+        """By a connection of its own: after a change `federation` may still be the previous store."""
+        link = await self.context.link()
+        async with self.context.connect(link.endpoints) as store:
+            return self._with_warnings(await status.federation_state(self.context, store))
 
-    def _warned(self, seen: FederationState) -> FederationState:
-        return seen.model_copy(update={"warnings": self.versions.warnings()})
+    def _with_warnings(self, state: FederationState) -> FederationState:
+        return state.model_copy(update={"warnings": self.versions.warnings()})
 
     async def join_by_file(self, path: Path) -> None:
-        """Joins with the token in a file, again and again until it worked or there is a link already."""
-        while True:
-            try:
-                if await self.site.link() is not None:
-                    return
-                await self.join(await asyncio.to_thread(path.read_text))
-            except OSError as error:
-                log.warning(
-                    "federation.no_token", path=str(path), error=error.strerror, next=self._no_token()
-                )
-            except MaoError as error:
-                log.warning("federation.not_joined", code=error.code, error=error.detail, next=error.next)
-            except Exception:  # what the file or the federation says must not end the service
-                log.exception("federation.not_joined")
-            else:
-                return
-            await asyncio.sleep(RETRY)
+        """Joins with the token in a file; retries until it succeeds or the node has joined otherwise."""
 
-    def _no_token(self) -> str:
-        return (
-            f"Write what 'maoctl federation invite {self.site.node}' prints on a core node to the file of "
-            f"MAO_JOIN_TOKEN_FILE, readable by this process; it is looked for every {RETRY:.0f} s."
-        )
+        async def join() -> None:
+            if await self.context.find_link() is not None:
+                return
+            try:
+                token = await asyncio.to_thread(path.read_text)
+            except OSError as error:
+                raise Unavailable(
+                    f"The invitation in {path} (MAO_JOIN_TOKEN_FILE) cannot be read: {error.strerror}. Write"
+                    f" what 'maoctl federation invite {self.context.node}' prints on a core node to it."
+                ) from error
+            await self.join(token)
+
+        pace = Backoff(RETRY, RETRY)
+        await until_done(join, name="join-by-file", away=pace, failing=pace, outages=MaoError)
 
 
 def lifecycle_of(request: Request) -> Lifecycle:

@@ -1,4 +1,4 @@
-"""A federation's certificates: its authority, nodes' keys, requests and what was signed. No I/O.
+"""A federation's certificates: its authority, and the keys, requests and certificates of nodes. No I/O.
 
 The only place in the registry that knows `cryptography`. Certificates, keys and requests are PEM text, since
 that is how etcd, gRPC and the records want them. The common name of a certificate is an etcd user.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -23,24 +23,26 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import Field
 
 from mao_shared.errors import InvalidInput
+from mao_shared.models import Record
 
 MAX_USER = 64  # characters of a common name, X.509's own limit
-
 AUTHORITY_LIFETIME = timedelta(days=20 * 365)
-
+LIFETIME = timedelta(days=180)  # of a node's certificates; they are renewed after two thirds of it
 SKEW = timedelta(hours=1)  # a certificate is valid at once on nodes whose clocks are behind
-
 _HASH = hashes.SHA256()
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """What signs a federation's certificates; who has the key can become any member."""
+class Authority(Record):
+    """What signs a federation's certificates; whoever has the key can become any member.
+
+    Stored on disk while a federation is being created, then in its store, readable by core nodes alone.
+    """
 
     certificate: str
-    key: str = field(repr=False)
+    key: str = Field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class RequestFacts:
 
 
 def make_authority(name: str, *, now: datetime | None = None) -> Authority:
-    """A new authority that calls itself `name` (at most 64 characters), valid for 20 years."""
+    """A new authority with the common name `name` (at most 64 characters), valid for 20 years."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
     builder = (
@@ -73,7 +75,7 @@ def make_authority(name: str, *, now: datetime | None = None) -> Authority:
         .add_extension(_usage(authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    return Authority(_pem(builder.sign(key, _HASH)), _key_pem(key))
+    return Authority(certificate=_pem(builder.sign(key, _HASH)), key=_key_pem(key))
 
 
 def make_key() -> str:
@@ -82,7 +84,7 @@ def make_key() -> str:
 
 
 def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
-    """A request to certify that `key` is `user`'s; `hosts`: names and addresses its servers listen on."""
+    """A request to certify that `key` belongs to `user`, whose servers are reached at `hosts`."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(user))
     if hosts:
         builder = builder.add_extension(_alternatives(hosts), critical=False)
@@ -90,7 +92,7 @@ def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
 
 
 def read_request(request: str) -> RequestFacts:
-    """Raises InvalidInput (`request-invalid`) for what is no request, or not signed by its own key."""
+    """Raises InvalidInput (`request-invalid`) for an unreadable request, or one not signed by its own key."""
     return _read_request(request)[0]
 
 
@@ -106,8 +108,8 @@ def sign(
 ) -> str:
     """The certificate for a request: for clients, with `server` also for etcd's client and peer ports.
 
-    What the request says of itself is not believed: `user` must be the one it names and `hosts` are those
-    that the signer knows to be the node's. Raises InvalidInput (`request-invalid`, `request-other-user`).
+    The request itself is not trusted: it has to name `user`, and `hosts` are those that the signer knows to
+    be the node's. Raises InvalidInput (`request-invalid`, `request-other-user`).
     """
     asked, certified = _read_request(request)
     if asked.user != user:
@@ -129,6 +131,13 @@ def sign(
     return _pem(builder.sign(key, _HASH))
 
 
+def issue(authority: Authority, user: str, now: datetime, hosts: tuple[str, ...] = ()) -> tuple[str, str]:
+    """A new certificate and its key; with `hosts` for servers as well."""
+    key = make_key()
+    request = make_request(key, user, hosts)
+    return sign(authority, request, user, hosts, LIFETIME, server=bool(hosts), now=now), key
+
+
 def facts(certificate: str) -> CertificateFacts:
     """Raises InvalidInput (`certificate-invalid`)."""
     parsed = _load_certificate(certificate)
@@ -146,7 +155,7 @@ def facts(certificate: str) -> CertificateFacts:
 
 
 def is_signed_by(certificate: str, ca: str) -> bool:
-    """Whether the authority with the certificate `ca` signed; says nothing of dates."""
+    """Whether the authority with the certificate `ca` has signed it, valid by now or not."""
     try:
         _load_certificate(certificate).verify_directly_issued_by(_load_certificate(ca))
     except (ValueError, TypeError, InvalidSignature):
@@ -157,6 +166,14 @@ def is_signed_by(certificate: str, ca: str) -> bool:
 def belongs_to(key: str, certificate: str) -> bool:
     """Whether the certificate certifies this private key."""
     return _load_key(key).public_key() == _load_certificate(certificate).public_key()
+
+
+def needs_renewal(certificate: str, ca: str, now: datetime) -> bool:
+    """Whether a certificate is another authority's, or past two thirds of its life."""
+    if not is_signed_by(certificate, ca):
+        return True
+    known = facts(certificate)
+    return now >= known.not_before + (known.not_after - known.not_before) * 2 / 3
 
 
 def _builder(
@@ -234,8 +251,10 @@ def _load_certificate(pem: str) -> x509.Certificate:
 
 
 def _read_request(pem: str) -> tuple[RequestFacts, CertificatePublicKeyTypes]:
-    """What it asks for, and the key to certify. `cryptography` looks at most parts only when they are asked
-    for, and what it raises for crafted ones is of many kinds: ValueError, TypeError, UnsupportedAlgorithm, …
+    """What it asks for, and the key to certify.
+
+    `cryptography` parses most parts on access only, and raises many types for crafted ones: ValueError,
+    TypeError, UnsupportedAlgorithm, …
     """
     try:
         request = x509.load_pem_x509_csr(pem.encode())
@@ -244,7 +263,7 @@ def _read_request(pem: str) -> tuple[RequestFacts, CertificatePublicKeyTypes]:
     except Exception as error:
         raise _request_invalid(str(error)) from error
     if not valid:
-        raise _request_invalid("its signature does not fit its key")
+        raise _request_invalid("its signature does not match its key")
     return asked, key
 
 
@@ -272,21 +291,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _pem(signed: x509.Certificate | x509.CertificateSigningRequest) -> str:
     return signed.public_bytes(Encoding.PEM).decode()
-
-
-LIFETIME = timedelta(days=180)  # of a node's certificates; they are renewed after two thirds of it
-
-
-def issue(authority: Authority, user: str, now: datetime, hosts: tuple[str, ...] = ()) -> tuple[str, str]:
-    """A new certificate and its key; with `hosts` for servers as well."""
-    key = make_key()
-    request = make_request(key, user, hosts)
-    return sign(authority, request, user, hosts, LIFETIME, server=bool(hosts), now=now), key
-
-
-def needs_renewal(certificate: str, ca: str, now: datetime) -> bool:
-    """Whether a certificate is another authority's, or past two thirds of its life."""
-    if not is_signed_by(certificate, ca):
-        return True
-    known = facts(certificate)
-    return now >= known.not_before + (known.not_after - known.not_before) * 2 / 3

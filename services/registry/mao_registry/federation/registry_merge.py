@@ -1,23 +1,18 @@
-"""Merging a node's registry with a federation's: name clashes, and copying of records.
-
-Pure: what a node's records and a federation's have in common, before they become one registry.
-
-The registry's records on their way from one store to another.
-"""
+"""Merging a node's registry with a federation's: name clashes, and copying records between stores."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from mao_registry.records.catalogue import Catalogue
-from mao_registry.records.endorsements import Endorser
+from mao_registry.records.endorsements import Endorser, kind_of
 from mao_registry.records.references import References, datasets_of, tools_of
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import DatasetRules, PipelineRules, ToolRules, with_node
-from mao_registry.records.writes import mirror_prefix, put_value, update_record
+from mao_registry.records.stores import Repositories, mirror_prefix, put_value
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, Conflict
@@ -27,14 +22,21 @@ from mao_shared.models import Dataset, Enrolment, Named, Pipeline, Schedule, Too
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 
+R = TypeVar("R", bound=Named)
+KINDS: tuple[RegistryKind, ...] = ("tools", "datasets", "pipelines")
+"""In the order in which records may be written: none refers to a later one."""
+
 
 @dataclass(frozen=True)
 class RegistryContents:
-    """The records of one registry, in the order in which they may be written: none refers to a later one."""
+    """The records of one registry."""
 
     tools: Sequence[Tool] = ()
     datasets: Sequence[Dataset] = ()
     pipelines: Sequence[Pipeline] = ()
+
+    def by_kind(self) -> Mapping[RegistryKind, Sequence[Named]]:
+        return {"tools": self.tools, "datasets": self.datasets, "pipelines": self.pipelines}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,47 +47,78 @@ class NameClash:
     name: str
     why: str
 
+    @property
+    def noun(self) -> str:
+        return self.kind[:-1]
+
     def __str__(self) -> str:
-        return f"{self.kind[:-1]} {self.name}: {self.why}"
+        return f"{self.noun} {self.name}: {self.why}"
 
 
-def find_clashes(ours: RegistryContents, theirs: RegistryContents) -> list[NameClash]:
-    """All clashes, in the order of kinds and names; who takes part in a dataset is no difference."""
+def find_clashes(own: RegistryContents, federation: RegistryContents) -> list[NameClash]:
+    """All clashes, by kind and name; which nodes take part in a dataset does not matter. Pure."""
     return [
-        *_different("tools", ours.tools, theirs.tools),
-        *_different("datasets", _bare(ours.datasets), _bare(theirs.datasets)),
-        *_same_external(ours.datasets, theirs.datasets),
-        *_different("pipelines", ours.pipelines, theirs.pipelines),
+        *_different("tools", own.tools, federation.tools),
+        *_different("datasets", _without_nodes(own.datasets), _without_nodes(federation.datasets)),
+        *_same_external_keys(own.datasets, federation.datasets),
+        *_different("pipelines", own.pipelines, federation.pipelines),
     ]
 
 
-def find_new_records(ours: RegistryContents, theirs: RegistryContents) -> list[str]:
-    """What of ours the federation does not have, as `tool NAME`."""
+def _different(kind: RegistryKind, own: Sequence[Named], federation: Sequence[Named]) -> list[NameClash]:
+    known = {record.name: record.model_dump() for record in federation}
+    clashes = []
+    for record in _sorted(own):
+        values, others = record.model_dump(), known.get(record.name)
+        if others is not None and others != values:
+            fields = ", ".join(field for field in values if values[field] != others.get(field))
+            why = f"the federation has another one (they differ in {fields})"
+            clashes.append(NameClash(kind, record.name, why))
+    return clashes
+
+
+def _without_nodes(datasets: Sequence[Dataset]) -> list[Dataset]:
+    return [dataset.model_copy(update={"nodes": []}) for dataset in datasets]
+
+
+def _same_external_keys(own: Sequence[Dataset], federation: Sequence[Dataset]) -> list[NameClash]:
+    """An external key belongs to one dataset in the whole federation."""
+    owners = {key: dataset.name for dataset in federation for key in dataset.external}
     return [
-        f"{noun} {name}"
-        for noun, mine, others in (
-            ("tool", ours.tools, theirs.tools),
-            ("dataset", ours.datasets, theirs.datasets),
-            ("pipeline", ours.pipelines, theirs.pipelines),
+        NameClash(
+            "datasets", dataset.name, f"its external key {key!r} belongs to the dataset {owners[key]!r} there"
         )
-        for name in sorted({each.name for each in mine} - {each.name for each in others})
+        for dataset in _sorted(own)
+        for key in dataset.external
+        if owners.get(key, dataset.name) != dataset.name
+    ]
+
+
+def _sorted(records: Iterable[Any]) -> list[Any]:
+    return sorted(records, key=lambda record: record.name)
+
+
+def find_new_records(own: RegistryContents, federation: RegistryContents) -> list[str]:
+    """The records that the federation does not have yet, as `tool NAME`. Pure."""
+    known = federation.by_kind()
+    return [
+        f"{kind[:-1]} {name}"
+        for kind, records in own.by_kind().items()
+        for name in sorted({record.name for record in records} - {record.name for record in known[kind]})
     ]
 
 
 def removal_commands(
-    clashes: Sequence[NameClash], ours: RegistryContents, enrolled: Container[str], jobs: Iterable[Schedule]
+    clashes: Sequence[NameClash], own: RegistryContents, enrolled: Container[str], jobs: Iterable[Schedule]
 ) -> list[str]:
-    """The commands that take the clashing records off this node, in an order in which none is refused."""
-    names = {
-        kind: {each.name for each in clashes if each.kind == kind}
-        for kind in ("tools", "datasets", "pipelines")
-    }
+    """The commands that remove the clashing records from this node, in an order in which none is refused."""
+    names = {kind: {clash.name for clash in clashes if clash.kind == kind} for kind in KINDS}
     pipelines = sorted(
-        each.name
-        for each in ours.pipelines
-        if each.name in names["pipelines"]
-        or tools_of(each) & names["tools"]
-        or datasets_of(each) & names["datasets"]
+        pipeline.name
+        for pipeline in own.pipelines
+        if pipeline.name in names["pipelines"]
+        or tools_of(pipeline) & names["tools"]
+        or datasets_of(pipeline) & names["datasets"]
     )
     return [
         *(f"maoctl job remove {job.id} --yes" for job in jobs if job.pipeline in pipelines),
@@ -97,57 +130,20 @@ def removal_commands(
 
 
 def refuse_clashes(clashes: Sequence[NameClash], federation: str, commands: Sequence[str] = ()) -> None:
-    """Raises Conflict (`names-clash`) that lists all of them. `commands`: see `clearing`."""
+    """Raises Conflict (`names-clash`) that lists all of them. `commands`: see `removal_commands`."""
     if not clashes:
         return
     shown = "; ".join(map(str, clashes[:10])) + (f"; and {len(clashes) - 10} more" if clashes[10:] else "")
-    noun = clashes[0].kind[:-1]
-    commands = commands or [f"maoctl {each.kind[:-1]} remove {each.name} --yes" for each in clashes]
+    commands = commands or [f"maoctl {clash.noun} remove {clash.name} --yes" for clash in clashes]
     count = "One record" if len(clashes) == 1 else f"{len(clashes)} records"
     verb = "clashes" if len(clashes) == 1 else "clash"
     raise Conflict(
         f"{count} of this node {verb} with the federation {federation!r}: {shown}. Nothing was written.",
         code="names-clash",
-        next=f"Take them off this node: {' && '.join(commands)} ; then join again. The federation's own can"
-        f" be seen there with 'maoctl {noun} show {clashes[0].name}'.",
-        clashes=[{"kind": each.kind, "name": each.name, "why": each.why} for each in clashes],
+        next=f"Remove them from this node: {' && '.join(commands)} ; then join again. See the federation's"
+        f" own there with 'maoctl {clashes[0].noun} show {clashes[0].name}'.",
+        clashes=[{"kind": clash.kind, "name": clash.name, "why": clash.why} for clash in clashes],
     )
-
-
-def _different(kind: RegistryKind, ours: Sequence[Named], theirs: Sequence[Named]) -> list[NameClash]:
-    known = {record.name: record for record in theirs}
-    return [
-        NameClash(
-            kind, record.name, f"the federation has another one (they differ in {_fields(record, other)})"
-        )
-        for record in sorted(ours, key=lambda each: each.name)
-        if (other := known.get(record.name)) is not None and other != record
-    ]
-
-
-def _fields(one: Named, other: Named) -> str:
-    mine, yours = one.model_dump(), other.model_dump()
-    return ", ".join(field for field in mine if mine[field] != yours.get(field))
-
-
-def _bare(datasets: Sequence[Dataset]) -> list[Dataset]:
-    return [dataset.model_copy(update={"nodes": []}) for dataset in datasets]
-
-
-def _same_external(ours: Sequence[Dataset], theirs: Sequence[Dataset]) -> list[NameClash]:
-    """A key from outside goes to one dataset in the whole federation."""
-    owners = {key: dataset.name for dataset in theirs for key in dataset.external}
-    return [
-        NameClash(
-            "datasets", dataset.name, f"its external key {key!r} belongs to the dataset {owners[key]!r} there"
-        )
-        for dataset in sorted(ours, key=lambda each: each.name)
-        for key in dataset.external
-        if owners.get(key, dataset.name) != dataset.name
-    ]
-
-
-KINDS: tuple[RegistryKind, ...] = ("tools", "datasets", "pipelines")
 
 
 async def read_contents(store: Store) -> RegistryContents:
@@ -159,11 +155,12 @@ async def read_contents(store: Store) -> RegistryContents:
 
 
 async def copy_registry(source: Store, target: Store) -> dict[str, int]:
-    """Makes the registry of `target` that of `source`; key → revision of what was in `source`."""
-    entries = [
-        entry for kind in KINDS for entry in await mirror_prefix(source, target, keys.registry_prefix(kind))
-    ]
-    return {entry.key: entry.revision for entry in entries}
+    """Makes the registry of `target` that of `source`; returns key → revision in `source`."""
+    copied = {}
+    for kind in KINDS:
+        for entry in await mirror_prefix(source, target, keys.registry_prefix(kind)):
+            copied[entry.key] = entry.revision
+    return copied
 
 
 async def registry_entries(store: Store) -> list[Entry]:
@@ -171,7 +168,7 @@ async def registry_entries(store: Store) -> list[Entry]:
 
 
 async def copy_own_records(own: Store, federation: Store, node: str) -> None:
-    """What the node has said of itself: its signing keys, endorsements, briefs of its runs."""
+    """What the node has published of itself: its signing keys, endorsements, briefs of its runs."""
     signer = await own.get(keys.signer(node))
     if signer is not None:
         await put_value(federation, keys.signer(node), signer.value)
@@ -180,74 +177,73 @@ async def copy_own_records(own: Store, federation: Store, node: str) -> None:
 
 
 async def add_registry(own: Store, federation: Store, node: str, name: str, clock: Clock) -> None:
-    """Adds the node's records to those of a federation, and the node to the datasets it takes part in.
+    """Adds the node's records to those of the federation `name`, and the node to its datasets. Idempotent.
 
-    What others have added meanwhile under the same name raises Conflict (`names-clash`); what was added by
-    then is equal on both sides and does not clash when this is repeated.
+    Raises Conflict (`names-clash`) for what others have added meanwhile under the same name.
     """
-    ours = await read_contents(own)
-    shelf = Repositories(node, federation, own)
-    references, endorser = References(shelf), Endorser(node, clock)
-    await _add(Catalogue(shelf.tools, ToolRules(references), endorser), ours.tools, name)
-    bare = [
-        dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []})
-        for dataset in ours.datasets
-    ]
-    await _add_datasets(Catalogue(shelf.datasets, DatasetRules(references), endorser), bare, node, name)
-    await _add(Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser), ours.pipelines, name)
+    contents = await read_contents(own)
+    repositories = Repositories(node, federation, own)
+    references, endorser = References(repositories), Endorser(node, clock)
+    tools = Catalogue(repositories.tools, ToolRules(references), endorser)
+    datasets = Catalogue(repositories.datasets, DatasetRules(references), endorser)
+    pipelines = Catalogue(repositories.pipelines, PipelineRules(references), endorser)
+    for tool in contents.tools:
+        await _add(tools, tool, name)
+    for dataset in contents.datasets:
+        await _add_dataset(datasets, dataset, node, name)
+    for pipeline in contents.pipelines:
+        await _add(pipelines, pipeline, name)
 
 
-async def _add(catalogue: Catalogue[Tool] | Catalogue[Pipeline], records: Iterable[Named], name: str) -> None:
-    for record in records:
-        try:
-            await catalogue.create(record, mine=True)  # type: ignore[arg-type]  # the caller pairs them
-        except AlreadyExists:
-            _lost(catalogue.rules.noun, record.name, name)
+async def _add(catalogue: Catalogue[R], record: R, federation: str) -> None:
+    try:
+        await catalogue.create(record, name_was_free=True)
+    except AlreadyExists:
+        _refuse_new_clash(kind_of(record), record.name, federation)
 
 
-async def _add_datasets(
-    catalogue: Catalogue[Dataset], datasets: Iterable[Dataset], node: str, name: str
-) -> None:
-    for dataset in datasets:
-        try:
-            await catalogue.create(dataset, mine=True)
-        except AlreadyExists:
-            there = (await catalogue.read(dataset.name)).record
-            if there.model_copy(update={"nodes": dataset.nodes}) != dataset:
-                _lost("dataset", dataset.name, name)
-            if dataset.nodes:
-                await update_record(catalogue.records, dataset.name, lambda now: now and with_node(now, node))
+async def _add_dataset(catalogue: Catalogue[Dataset], dataset: Dataset, node: str, federation: str) -> None:
+    dataset = dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []})
+    try:
+        await catalogue.create(dataset, name_was_free=True)
+    except AlreadyExists:
+        registered = (await catalogue.read(dataset.name)).record
+        if registered.model_copy(update={"nodes": dataset.nodes}) != dataset:
+            _refuse_new_clash("datasets", dataset.name, federation)
+        if dataset.nodes:
+            await catalogue.records.update(dataset.name, lambda current: with_node(current, node))
 
 
-def _lost(noun: str, record: str, federation: str) -> None:
-    kind: RegistryKind = "tools" if noun == "tool" else "datasets" if noun == "dataset" else "pipelines"
-    refuse_clashes([NameClash(kind, record, "another node has just registered it otherwise")], federation)
+def _refuse_new_clash(kind: RegistryKind, record: str, federation: str) -> None:
+    refuse_clashes([NameClash(kind, record, "another node has just registered another one")], federation)
 
 
 async def renumber_enrolments(before: Store | Replica, after: Store, own: Store, node: str) -> None:
-    """Lets the node's enrolments refer to the revisions of the store that now holds their pipelines.
+    """Makes the node's enrolments refer to the revisions of the store that now holds their pipelines.
 
     An enrolment that was behind its pipeline stays so.
     """
     enrolments = Records(own, keys.enrolments_prefix(node), Enrolment)
-    prefix = keys.registry_prefix("pipelines")
     for stored in await enrolments.all():
-        name = stored.record.pipeline
-        was, now = await before.get(prefix + name), await after.get(prefix + name)
-        if was is None or now is None or was.revision != stored.record.pipeline_revision:
-            continue
-        same = _read(was) is not None and _read(was) == _read(now)
-        revision = now.revision if same else 0
-        await update_record(
-            enrolments,
-            name,
-            lambda old, revision=revision: old and old.model_copy(update={"pipeline_revision": revision}),  # type: ignore[misc]
-        )
+        await _renumber(enrolments, stored.record, before, after)
 
 
-def _read(pipeline: Entry) -> Pipeline | None:
+async def _renumber(
+    enrolments: Records[Enrolment], enrolment: Enrolment, before: Store | Replica, after: Store
+) -> None:
+    key = keys.registry_prefix("pipelines") + enrolment.pipeline
+    old, new = await before.get(key), await after.get(key)
+    if old is None or new is None or old.revision != enrolment.pipeline_revision:
+        return
+    pipeline = _read_pipeline(old)
+    unchanged = pipeline is not None and pipeline == _read_pipeline(new)
+    update = {"pipeline_revision": new.revision if unchanged else 0}
+    await enrolments.update(enrolment.pipeline, lambda current: current.model_copy(update=update))
+
+
+def _read_pipeline(entry: Entry) -> Pipeline | None:
     """None for what cannot be read."""
     try:
-        return Pipeline.model_validate_json(pipeline.value, context=STORED)
+        return Pipeline.model_validate_json(entry.value, context=STORED)
     except ValidationError:
         return None

@@ -1,11 +1,4 @@
-"""What this node sees of its federation, and why the federation does not answer.
-
-What a node sees of its federation.
-
-Why a command of the federation failed, in words that lead on: struck off, no majority, or just now.
-
-The condition `quorum`: whether the federation's etcd answers this node, and if not, why.
-"""
+"""What this node knows of its federation, and why the federation does not answer."""
 
 from __future__ import annotations
 
@@ -30,14 +23,17 @@ from .etcd_members import advice, quorum
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Health
 
+AWAY = FederationUnavailable.default_code  # also for calls that the federation's etcd itself does not answer
+QUORUM_PERIOD = 30.0  # seconds; a check only reads what the connection has noticed
 
-async def federation_state(site: FederationContext, store: Store) -> FederationState:
+
+async def federation_state(context: FederationContext, store: Store) -> FederationState:
     """Raises NotFound (`no-federation`)."""
-    link = await site.linked()
-    ledger = FederationRecords(store)
-    info = await ledger.info()
-    cores = sorted(each.record.node for each in await ledger.cores.all() if not each.record.learner)
-    certificate = site.folder.read(site.folder.identity)
+    link = await context.link()
+    records = FederationRecords(store)
+    info = await records.info()
+    cores = [core.node for core in await records.voters()]
+    certificate = context.files.read(context.files.identity)
     return FederationState(
         name=info.name,
         id=info.id,
@@ -55,22 +51,37 @@ async def federation_state(site: FederationContext, store: Store) -> FederationS
     )
 
 
-def after_removal(seen: FederationState) -> FederationState:
-    """Pure: what a node was told last, once it was removed."""
-    fault = node_removed(seen.name)
-    return seen.model_copy(
+def after_removal(state: FederationState) -> FederationState:
+    """The last known state, as shown on a node that was removed. Pure."""
+    error = node_removed(state.name)
+    return state.model_copy(
         update={
             "role": "removed",
             "reachable": False,
-            "cores": [core for core in seen.cores if core != seen.node],
-            "advice": f"{fault.detail} Next: {fault.next}",
+            "cores": [core for core in state.cores if core != state.node],
+            "advice": f"{error.detail} Next: {error.next}",
         }
     )
 
 
-def nodes_after_removal(seen: list[NodeState], node: str) -> list[NodeState]:
-    """Pure: the same of all nodes; `node` itself stays in sight, as one that was removed."""
-    gone = {
+async def node_states(context: FederationContext, store: Store) -> list[NodeState]:
+    """All nodes that were not removed, by name; asks every member of etcd for its health."""
+    link = await context.link()
+    records = FederationRecords(store)
+    present = await records.members.by_name()
+    cores = await records.cores.by_name()
+    health = await _ask_cores(context, link, list(cores.values()))
+    identities = [stored.record for stored in (await records.identities.page()).items]
+    return [
+        _node_state(identity, present.get(identity.node), cores.get(identity.node), health.get(identity.node))
+        for identity in identities
+        if identity.state != "removed"
+    ]
+
+
+def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
+    """The last known states, with `node` itself as one that was removed. Pure."""
+    update = {
         "state": "removed",
         "role": "client",
         "present": False,
@@ -78,107 +89,85 @@ def nodes_after_removal(seen: list[NodeState], node: str) -> list[NodeState]:
         "healthy": None,
         "answers": None,
     }
-    return [each.model_copy(update=gone) if each.node == node else each for each in seen]
+    return [state.model_copy(update=update) if state.node == node else state for state in states]
 
 
-async def node_states(site: FederationContext, store: Store) -> list[NodeState]:
-    """All nodes that were not removed, by name; asks every member of etcd how it is."""
-    link = await site.linked()
-    ledger = FederationRecords(store)
-    present = await ledger.members.by_name()
-    cores = await ledger.cores.by_name()
-    healthy = await _ask_cores(site, link, list(cores.values()))
-    return [
-        _state(
-            each.record,
-            present.get(each.record.node),
-            cores.get(each.record.node),
-            healthy.get(each.record.node),
-        )
-        for each in (await ledger.identities.page()).items
-        if each.record.state != "removed"
-    ]
-
-
-async def _ask_cores(site: FederationContext, link: Link, cores: list[CoreMember]) -> dict[str, Health]:
+async def _ask_cores(
+    context: FederationContext, link: Link, cores: Sequence[CoreMember]
+) -> dict[str, Health]:
+    """By node; empty if etcd's administration cannot be reached."""
     try:
-        async with site.admin(",".join(link.endpoints)) as admin:
+        async with context.connect_admin(link.endpoints) as admin:
             answers = await asyncio.gather(*(admin.health(core.client) for core in cores))
     except MaoError:
         return {}
-    return dict(zip((core.node for core in cores), answers, strict=True))
+    return {core.node: health for core, health in zip(cores, answers, strict=True)}
 
 
-def _state(
+def _node_state(
     identity: Identity, member: Member | None, core: CoreMember | None, health: Health | None
 ) -> NodeState:
-    seat = None if core is None else "learner" if core.learner else "voter"
-    return NodeState.model_validate(
-        {
-            "node": identity.node,
-            "state": identity.state,
-            "present": member is not None,
-            "role": identity.role,
-            "seat": seat,
-            "healthy": health is not None and health.reachable and health.has_leader if core else None,
-            "answers": health is not None and health.reachable if core else None,
-            "etcd": core.client if core else None,
-            "version": member.version if member else None,
-            "core_address": member.core_address if member else None,
-            "invited_at": identity.invited_at,
-            "joined_at": identity.joined_at,
-            "expires_at": identity.expires_at,
-        }
+    answers = health is not None and health.reachable
+    return NodeState(
+        node=identity.node,
+        state=identity.state,
+        present=member is not None,
+        role=identity.role,
+        seat=None if core is None else "learner" if core.learner else "voter",
+        healthy=(answers and health is not None and health.has_leader) if core else None,
+        answers=answers if core else None,
+        etcd=core.client if core else None,
+        version=member.version if member else None,
+        core_address=member.core_address if member else None,
+        invited_at=identity.invited_at,
+        joined_at=identity.joined_at,
+        expires_at=identity.expires_at,
     )
 
 
-AWAY = FederationUnavailable.default_code  # also of what the federation's etcd itself does not answer
-
-
 @asynccontextmanager
-async def outage_explained(site: FederationContext, federation: Store) -> AsyncIterator[None]:
-    """Puts what etcd's silence or refusal means in place of it; `federation` may answer from copies."""
+async def outage_explained(context: FederationContext, federation: Store) -> AsyncIterator[None]:
+    """Raises, in place of etcd's silence or refusal, what that means; `federation` may be a replica."""
     try:
         yield
     except UserUnknown as error:
-        if (stored := await site.link()) is None:
+        if (stored := await context.find_link()) is None:
             raise
         raise node_removed(stored.record.federation) from error
     except StoreUnavailable as error:
-        stored = await site.link()
+        stored = await context.find_link()
         if error.code != AWAY or stored is None:
             raise
-        raise await _explain(site, federation, stored.record, error) from error
+        raise await _explain(context, federation, stored.record, error) from error
 
 
-async def _explain(site: FederationContext, federation: Store, link: Link, error: MaoError) -> MaoError:
-    """`error` itself where no core nodes are known."""
+async def _explain(context: FederationContext, federation: Store, link: Link, error: MaoError) -> MaoError:
+    """`error` itself if no core nodes are known."""
     try:
-        with request_context.track_staleness():  # the refusal does not rest on how old this is
-            cores = await FederationRecords(federation).cores.by_name()
-        voters = [core for core in cores.values() if not core.learner]
-        async with site.admin(",".join(link.endpoints)) as admin:
-            answers = await asyncio.gather(*(admin.health(each.client) for each in voters))
+        with request_context.track_staleness():  # the refusal does not depend on the age of the replica
+            voters = await FederationRecords(federation).voters()
     except MaoError:
         return error
-    if not voters:
+    health = await _ask_cores(context, link, voters)
+    if not health:
         return error
-    silent = [core for core, answer in zip(voters, answers, strict=True) if not answer.reachable]
+    silent = [core for core in voters if not health[core.node].reachable]
     return describe_outage(link.federation, voters, silent, error.detail)
 
 
 def describe_outage(
     federation: str, voters: Sequence[CoreMember], silent: Sequence[CoreMember], detail: str
 ) -> FederationUnavailable:
-    """Pure. `silent`: those of the voters that do not answer."""
-    who = _names(silent)
+    """`silent`: the voters that do not answer. Pure."""
+    names = sorted(core.node for core in silent)
+    who = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     verb = "does" if len(silent) == 1 else "do"
     if len(voters) - len(silent) < quorum(len(voters)):
         return FederationUnavailable(
             f"The federation {federation!r} has no majority: {who} {verb} not answer.",
             code="no-majority",
             next=f"Start {'it' if len(silent) == 1 else 'them'}; if gone for good, see 'Half of the core or"
-            " more is gone for good' in docs/federation.md (maoctl federation leave --force, found it anew).",
+            " more is gone for good' in docs/federation.md (maoctl federation leave --force, create again).",
         )
     return FederationUnavailable(
         f"The federation {federation!r} did not answer: {detail}"
@@ -187,26 +176,18 @@ def describe_outage(
     )
 
 
-def _names(cores: Sequence[CoreMember]) -> str:
-    names = sorted(each.node for each in cores)
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-QUORUM_PERIOD = 30.0  # seconds between two looks; it only reads what the store's link has noticed
-
-
 async def watch_quorum(federation: FederationStore, conditions: Conditions) -> None:
-    """For ever. One that is away leaves the node ready: it collects, and answers from copies."""
+    """Keeps the condition `quorum` until cancelled. The node stays ready and goes on collecting without."""
 
     async def step() -> None:
-        with suppress(MaoError):  # the node's own store is away, which says who the federation is
+        with suppress(MaoError):  # the node's own store, which holds the link, does not answer
             await check_quorum(federation, conditions)
 
     await every(QUORUM_PERIOD, step, name="quorum-watch", conditions=conditions)
 
 
 async def check_quorum(federation: FederationStore, conditions: Conditions) -> None:
-    """One look. Raises MaoError while the node's own store does not answer."""
+    """Reports or clears the condition. Raises MaoError while the node's own store does not answer."""
     if await federation.alone() or federation.away_since is None:
         conditions.clear("quorum")
         return

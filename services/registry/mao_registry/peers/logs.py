@@ -1,11 +1,7 @@
-"""Log requests between nodes: asks another node for the end of a log, and answers such requests.
+"""Requests for the end of a log of another node's run, and the responder that answers them.
 
-Answers other nodes that ask for the end of a run's log, if this node's operator allows it.
-
-Asks are other nodes' writes: of bounded size, from the node under whose prefix they lie, and only so many at
-a time. Everything hangs on leases that end by themselves.
-
-Asks another node for the end of a run's log, through the federation's store.
+Both go through the federation's store. Requests are other nodes' writes: limited in size, accepted only from
+the node under whose prefix they are, and only so many at a time. All records are on leases that expire.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from contextlib import aclosing, suppress
 from pydantic import ValidationError
 
 from mao_registry.node_services import NodeServices
-from mao_registry.records.repositories import Repositories
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Forbidden, MaoError, NotFound, PeerUnavailable, Unavailable
@@ -26,158 +22,153 @@ from mao_shared.logs import get_logger
 from mao_shared.models import LogAnswer, LogAsk
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import MAX_LOG_ANSWER
-from mao_shared.reconcile import Backoff, Guard, every
-from mao_shared.store import Event
+from mao_shared.reconcile import Backoff, Guard, follow
+from mao_shared.store import Batch, Event
 from mao_shared.store.records import dump
 
 from .queries import PeerQueries
 
 log = get_logger(__name__)
-
-LEASE = 60  # seconds that an answer stays
-
-LARGEST_ASK = 4096  # bytes
-
-LARGEST_RECORD = 1_000_000  # bytes of an answer as it is stored: escapes make it longer than its text
-
-AT_ONCE = 2  # answers under way
-
-WAITING = 20  # asks that wait for one; more are not heard, and ask again
-
-OF_ONE = 4  # of these, from the same node
-
+ANSWER_TIMEOUT = 20.0  # seconds that a request waits for the other node
+LEASE_TTL = 60  # seconds
+MAX_REQUEST_BYTES = 4096
+MAX_RECORD_BYTES = 1_000_000  # of a stored answer, which is longer than its text by JSON's escapes
+CONCURRENT_ANSWERS = 2
+MAX_WAITING = 20  # requests that wait for an answer; further ones are ignored, and sent again
+MAX_WAITING_PER_NODE = 4
 RETRY = 5.0  # seconds, while the federation does not answer
 
 
 class LogResponder:
-    """`run` works until cancelled; `answer` is what an ask gets."""
+    """Answers other nodes, if this node's operator allows it (`shared`)."""
 
     def __init__(
-        self, shelf: Repositories, peers: NodeServices, *, shared: bool, conditions: Conditions | None = None
+        self,
+        repositories: Repositories,
+        services: NodeServices,
+        *,
+        shared: bool,
+        conditions: Conditions | None = None,
     ) -> None:
         self._conditions = conditions
         self._guard = Guard("log-answers", conditions)
-        self.shelf = shelf
-        self.peers = peers
+        self.repositories = repositories
+        self.services = services
         self.shared = shared
-        self._slots = asyncio.Semaphore(AT_ONCE)
-        self._waiting: Counter[str] = Counter()  # by who asks
+        self._slots = asyncio.Semaphore(CONCURRENT_ANSWERS)
+        self._waiting: Counter[str] = Counter()  # by the node that asks
 
     async def run(self) -> None:
+        """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
 
-            async def follow() -> None:
-                with suppress(Compacted):
-                    await self._follow(group)
+            def take(batch: Batch) -> None:
+                for event in batch:
+                    with self._guard.item(event.key):  # a failure holds up no other request
+                        request = self._request_in(event)
+                        if (
+                            request is not None
+                            and self._waiting[request.node] < MAX_WAITING_PER_NODE
+                            and self._waiting.total() < MAX_WAITING
+                        ):
+                            self._waiting[request.node] += 1
+                            group.create_task(self._serve(request))
 
-            await every(
-                0.0, follow, name="log-answers", conditions=self._conditions, away=Backoff(RETRY, 5.0)
+            await follow(
+                self.repositories.federation,
+                keys.all_peers(),
+                take,
+                name="log-answers",
+                conditions=self._conditions,
+                away=Backoff(RETRY, RETRY),
             )
 
-    async def _follow(self, group: asyncio.TaskGroup) -> None:
-        store = self.shelf.federation
-        after = (await store.list(keys.all_peers(), limit=1)).revision
-        async with aclosing(store.watch(keys.all_peers(), after=after)) as batches:
-            async for batch in batches:
-                for event in batch:
-                    ask = self._heard_in(event)
-                    if ask is not None and self._has_room(ask.node):
-                        self._waiting[ask.node] += 1
-                        group.create_task(self._serve(ask))
-
-    def _heard_in(self, event: Event) -> LogAsk | None:
-        with self._guard.item(event.key):  # the next ones are heard; it is forgotten when its lease ends
-            return self._ask_in(event)
-        return None
-
-    def _has_room(self, asker: str) -> bool:
-        return self._waiting[asker] < OF_ONE and self._waiting.total() < WAITING
-
-    def _ask_in(self, event: Event) -> LogAsk | None:
-        """An ask of another node to this one; None for everything else."""
-        asker, rest = keys.split_peer(event.key)
+    def _request_in(self, event: Event) -> LogAsk | None:
+        """A request of another node to this one; None for everything else."""
+        sender, rest = keys.split_peer(event.key)
         entry = event.entry
-        if entry is None or rest[:1] != ["asks"] or len(rest) != 2 or len(entry.value) > LARGEST_ASK:
+        if entry is None or rest[:1] != ["asks"] or len(rest) != 2 or len(entry.value) > MAX_REQUEST_BYTES:
             return None
         try:
-            ask = LogAsk.model_validate_json(entry.value, context=STORED)
+            request = LogAsk.model_validate_json(entry.value, context=STORED)
         except ValidationError:
             return None
-        honest = (ask.node, ask.id) == (asker, rest[1])
-        return ask if honest and ask.of == self.shelf.node and asker != self.shelf.node else None
+        node = self.repositories.node
+        genuine = (request.node, request.id) == (sender, rest[1])
+        return request if genuine and request.of == node and sender != node else None
 
-    async def _serve(self, ask: LogAsk) -> None:
+    async def _serve(self, request: LogAsk) -> None:
         try:
             async with self._slots:
-                await self._write(await self.answer(ask))
-            log.info("logs.answered", node=ask.node, run=ask.run, shared=self.shared)
+                answer = await self.answer(request)
+                store = self.repositories.federation
+                lease = await store.grant(LEASE_TTL)
+                await store.create(keys.answer(self.repositories.node, answer.id), dump(answer), lease=lease)
+            log.info("logs.answered", node=request.node, run=request.run, shared=self.shared)
         except Exception as error:
             expected = isinstance(error, MaoError)
-            log.warning("logs.not_answered", node=ask.node, error=str(error), exc_info=not expected)
+            log.warning("logs.not_answered", node=request.node, error=str(error), exc_info=not expected)
         finally:
-            self._waiting -= Counter([ask.node])  # and forgets those at none
+            self._waiting -= Counter([request.node])  # which also drops nodes at zero
 
-    async def _write(self, answer: LogAnswer) -> None:
-        store = self.shelf.federation
-        lease = await store.grant(LEASE)
-        await store.create(keys.answer(self.shelf.node, answer.id), dump(answer), lease=lease)
-
-    async def answer(self, ask: LogAsk) -> LogAnswer:
-        """What this node says; a refusal is an answer too."""
-        if not self.shared and ask.node != self.shelf.node:
-            why = f"{self.shelf.node} does not share its logs: its operator has to set MAO_SHARE_LOGS=true"
-            return LogAnswer(id=ask.id, status="refused", detail=why)
+    async def answer(self, request: LogAsk) -> LogAnswer:
+        """This node's answer, which may be a refusal."""
+        if not self.shared and request.node != self.repositories.node:
+            node = self.repositories.node
+            why = f"{node} does not share its logs: its operator has to set MAO_SHARE_LOGS=true"
+            return LogAnswer(id=request.id, status="refused", detail=why)
         try:
-            return await self._read(ask)
+            return await self._read(request)
         except NotFound as error:
-            return LogAnswer(id=ask.id, status="not-found", detail=error.detail[:2000])
+            return LogAnswer(id=request.id, status="not-found", detail=error.detail[:2000])
         except MaoError as error:
-            return LogAnswer(id=ask.id, status="failed", detail=error.detail[:2000])
+            return LogAnswer(id=request.id, status="failed", detail=error.detail[:2000])
 
-    async def _read(self, ask: LogAsk) -> LogAnswer:
-        stored = await self.shelf.runs.get(ask.run)
+    async def _read(self, request: LogAsk) -> LogAnswer:
+        stored = await self.repositories.runs.get(request.run)
         if stored is None:
-            raise NotFound(f"There is no run {ask.run!r} on the node {self.shelf.node!r}.")
-        names = [each.spec.name for each in stored.record.steps]
-        if ask.step is not None and ask.step not in names:
-            raise NotFound(f"The run has no step {ask.step!r}; its steps: {', '.join(names)}.")
-        index, data = await self.peers.log_end(ask.run, ask.step, MAX_LOG_ANSWER + 1)
-        text, cut = last_lines(data, ask.tail)
-        step = stored.record.steps[index].spec.name if index < len(stored.record.steps) else ""
-        return shorten_to_fit(LogAnswer(id=ask.id, status="ok", step=step, text=text, cut=cut))
+            raise NotFound(f"There is no run {request.run!r} on the node {self.repositories.node!r}.")
+        names = [step.spec.name for step in stored.record.steps]
+        if request.step is not None and request.step not in names:
+            raise NotFound(f"The run has no step {request.step!r}; its steps: {', '.join(names)}.")
+        index, data = await self.services.log_end(request.run, request.step, MAX_LOG_ANSWER + 1)
+        text, cut = last_lines(data, request.tail)
+        step = names[index] if index < len(names) else ""
+        return shorten_to_fit(LogAnswer(id=request.id, status="ok", step=step, text=text, cut=cut))
 
 
 def last_lines(data: bytes, lines: int) -> tuple[str, bool]:
-    """The last lines of at most MAX_LOG_ANSWER bytes, and whether there was more."""
+    """The last lines, of at most MAX_LOG_ANSWER bytes, and whether there was more. Pure."""
     kept = data[-MAX_LOG_ANSWER:]
     split = kept.decode(errors="replace").splitlines(keepends=True)
     return "".join(split[-lines:]), len(kept) < len(data) or len(split) > lines
 
 
 def shorten_to_fit(answer: LogAnswer) -> LogAnswer:
-    """With less of the text until the record fits the store, however much of it JSON has to escape."""
-    while len(dump(answer)) > LARGEST_RECORD:
+    """Drops text from the start until the record fits the store, however much of it JSON has to escape."""
+    while len(dump(answer)) > MAX_RECORD_BYTES:
         answer = answer.model_copy(update={"text": answer.text[len(answer.text) // 2 :], "cut": True})
     return answer
 
 
-ANSWER_TIMEOUT = 20.0  # seconds
-
-
 class LogRequests:
-    """`read` waits for the other node at most PATIENCE."""
+    """Asks other nodes."""
 
-    def __init__(self, shelf: Repositories, seeing: PeerQueries, own: LogResponder) -> None:
-        self.shelf = shelf
-        self.seeing = seeing
-        self.own = own
+    def __init__(self, repositories: Repositories, queries: PeerQueries, responder: LogResponder) -> None:
+        self.repositories = repositories
+        self.queries = queries
+        self.responder = responder
 
     async def read(self, node: str, run: str, step: str | None, tail: int) -> LogAnswer:
-        """Raises NotFound, Forbidden (`logs-not-shared`), PeerUnavailable (`node-absent`, `node-silent`)."""
-        ask = LogAsk(id=secrets.token_hex(8), node=self.shelf.node, of=node, run=run, step=step, tail=tail)
-        if node == self.shelf.node:
-            return _checked(await self.own.answer(ask), node)
-        state = await self.seeing.node(node)
+        """Waits at most ANSWER_TIMEOUT.
+
+        Raises NotFound, Forbidden (`logs-not-shared`), PeerUnavailable (`node-absent`, `node-silent`).
+        """
+        own = self.repositories.node
+        request = LogAsk(id=secrets.token_hex(8), node=own, of=node, run=run, step=step, tail=tail)
+        if node == own:
+            return _check_status(await self.responder.answer(request), node)
+        state = await self.queries.node(node)
         if not state.present:
             raise PeerUnavailable(
                 f"The node {node!r} is not present.",
@@ -186,48 +177,50 @@ class LogRequests:
             )
         if not state.logs_shared:
             raise _not_shared(node, "it does not share its logs")
-        return _checked(await self._exchange(ask), node)
+        return _check_status(await self._exchange(request), node)
 
-    async def _exchange(self, ask: LogAsk) -> LogAnswer:
-        store = self.shelf.federation
-        lease = await store.grant(LEASE)
+    async def _exchange(self, request: LogAsk) -> LogAnswer:
+        store = self.repositories.federation
+        lease = await store.grant(LEASE_TTL)
         try:
-            written = await store.create(keys.ask(self.shelf.node, ask.id), dump(ask), lease=lease)
+            key = keys.ask(self.repositories.node, request.id)
+            written = await store.create(key, dump(request), lease=lease)
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                return await self._answered(ask, written or 0)
+                return await self._wait_for_answer(request, written or 0)
         except (TimeoutError, Compacted):
             raise PeerUnavailable(
-                f"The node {ask.of!r} has not answered within {ANSWER_TIMEOUT:g} s.",
+                f"The node {request.of!r} has not answered within {ANSWER_TIMEOUT:g} s.",
                 code="node-silent",
-                next="Try again; it may be busy or cut off.",
+                next="Try again; it may be busy or disconnected.",
             ) from None
         finally:
-            with suppress(Unavailable):  # it ends by itself then
+            with suppress(Unavailable):  # then it expires
                 await store.revoke(lease)
 
-    async def _answered(self, ask: LogAsk, since: int) -> LogAnswer:
-        key = keys.answer(ask.of, ask.id)
-        async with aclosing(self.shelf.federation.watch(key, after=since)) as batches:
+    async def _wait_for_answer(self, request: LogAsk, after: int) -> LogAnswer:
+        key = keys.answer(request.of, request.id)
+        async with aclosing(self.repositories.federation.watch(key, after=after)) as batches:
             async for batch in batches:
                 for entry in (event.entry for event in batch if event.key == key):
-                    if entry is not None and len(entry.value) <= 2 * LARGEST_RECORD:
-                        return _parse_answer(entry.value, ask)
+                    if entry is not None and len(entry.value) <= 2 * MAX_RECORD_BYTES:
+                        return _parse_answer(entry.value, request)
         raise TimeoutError
 
 
-def _parse_answer(value: bytes, ask: LogAsk) -> LogAnswer:
+def _parse_answer(value: bytes, request: LogAsk) -> LogAnswer:
     with suppress(ValidationError):
         answer = LogAnswer.model_validate_json(value, context=STORED)
-        if answer.id == ask.id:
+        if answer.id == request.id:
             return answer
     raise PeerUnavailable(
-        f"What the node {ask.of!r} has answered cannot be read.",
+        f"The answer of the node {request.of!r} cannot be read.",
         code="node-answer-unreadable",
         next="Run the same version of MAO on all nodes.",
     )
 
 
-def _checked(answer: LogAnswer, node: str) -> LogAnswer:
+def _check_status(answer: LogAnswer, node: str) -> LogAnswer:
+    """The answer if it holds a log; else raises what its status stands for."""
     if answer.status == "ok":
         return answer
     if answer.status == "not-found":

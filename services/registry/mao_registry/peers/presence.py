@@ -1,11 +1,4 @@
-"""This node's presence on a lease, when it was last seen, and the removal of absent nodes.
-
-This node's presence in the federation: a member record on a lease that lives as long as the registry.
-
-Leaves a trace of this node in the federation that outlives its presence: when it was last there.
-
-Members: which nodes are present, and what becomes of one that will not come back.
-"""
+"""This node's presence in the federation, when it was last seen, and the removal of absent nodes."""
 
 from __future__ import annotations
 
@@ -13,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from mao_registry.node_services import NodeServices
-from mao_registry.records.repositories import Repositories
 from mao_registry.records.rules import without_node
-from mao_registry.records.writes import retry_lost_races, unknown_as_lost
+from mao_registry.records.stores import Repositories
 from mao_shared import __version__, keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -23,28 +15,28 @@ from mao_shared.errors import Conflict, Forbidden, MaoError, NotFound
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 from mao_shared.models import Member, PeerNode
-from mao_shared.reconcile import Session, every, wait_at_most
-from mao_shared.store import Check, Put, Stored
+from mao_shared.reconcile import Session, every
+from mao_shared.store import Check, Put, Stored, retry_lost
 from mao_shared.store.records import StoredPage, dump
 
 log = get_logger(__name__)
-
-REFRESH_PERIOD = 30.0  # seconds between looks at the engine's capacity and at our own record
-
+REFRESH_PERIOD = 30.0  # seconds between checks of the engine's capacity and of the own record
 CAPACITY_RETRY = 2.0  # seconds, while the runner does not answer
+LAST_SEEN_PERIOD = 300.0  # seconds
+LAST_SEEN_RETRY = 30.0  # seconds
 
 
 class Presence:
-    """Announces the member; again whenever the lease was lost, its record is gone or the capacity changed.
+    """Keeps the member record on a lease; writes it again after a lost lease, a lost record or a change.
 
-    Until the runner has told its capacity the member has no slots. `labels`: those that the operator has not
-    set, asked for anew with every look.
+    Until the runner has answered with its capacity the member has no slots. `labels` returns those that the
+    operator has not set.
     """
 
     def __init__(
         self,
-        shelf: Repositories,
-        peers: NodeServices,
+        repositories: Repositories,
+        services: NodeServices,
         member: Member,
         ttl: int,
         labels: Callable[[], dict[str, str]] = dict,
@@ -52,43 +44,34 @@ class Presence:
         conditions: Conditions | None = None,
     ) -> None:
         self._conditions = conditions
-        self.shelf = shelf
-        self.peers = peers
+        self.repositories = repositories
+        self.services = services
         self.member = member
         self.ttl = ttl
         self._labels = labels
 
     async def run(self) -> None:
-        """For ever; the record goes when this is cancelled."""
-        async with Session(self.shelf.federation, self.ttl, self.announce) as session:
-            if isinstance(self.shelf.federation, FederationStore):
-                self.shelf.federation.on_switch(session.begin_again)
+        """Runs until cancelled, which removes the record."""
+        async with Session(self.repositories.federation, self.ttl, self.announce) as session:
+            if isinstance(self.repositories.federation, FederationStore):
+                self.repositories.federation.on_switch(session.begin_again)
 
-            async def refresh() -> float:
-                known = await self._learn_capacity()
+            async def refresh() -> float | None:
+                known = await self._update_capacity()
                 if session.held.is_set() and session.lease is not None:
-                    await self._announce_again(session.lease)
-                return REFRESH_PERIOD if known else CAPACITY_RETRY
+                    await self._refresh_record(session.lease)
+                return None if known else CAPACITY_RETRY
 
-            await every(0.0, refresh, name="presence", conditions=self._conditions)
+            await every(REFRESH_PERIOD, refresh, name="presence", conditions=self._conditions)
 
     async def announce(self, lease: int) -> None:
-        """Writes the record on this lease; one from an earlier lease or process is taken over."""
-        records, name, member = self.shelf.members, self.member.name, self._labelled()
+        """Writes the record on this lease, over one of an earlier lease or process."""
+        await self.repositories.members.put(self.member.name, self._labelled(), lease=lease)
 
-        async def attempt() -> int | None:
-            key = records.prefix + name
-            there = await records.store.get(key)  # whatever it says: it is this node's to write
-            if there is None:
-                return await records.create(name, member, lease=lease)
-            return await records.store.replace(key, dump(member), there.revision, lease=lease)
-
-        await retry_lost_races(attempt, f"the member {name!r}")
-
-    async def _announce_again(self, lease: int) -> None:
+    async def _refresh_record(self, lease: int) -> None:
         try:
-            there = await self.shelf.members.find(self.member.name)
-            if there is None or there.record != self._labelled():
+            stored = await self.repositories.members.find(self.member.name)
+            if stored is None or stored.record != self._labelled():
                 await self.announce(lease)
         except MaoError as error:
             log.warning("presence.not_announced", error=error.detail)
@@ -96,121 +79,117 @@ class Presence:
     def _labelled(self) -> Member:
         return self.member.model_copy(update={"labels": {**self.member.labels, **self._labels()}})
 
-    async def _learn_capacity(self) -> bool:
+    async def _update_capacity(self) -> bool:
         try:
-            capacity = await self.peers.capacity()
+            engine = await self.services.engine()
         except MaoError as error:
             log.info("presence.capacity_unknown", error=error.detail)
             return False
-        facts = {"slots": capacity.slots, "cpus": capacity.cpus, "memory": capacity.memory}
+        facts = {"slots": engine.slots, "cpus": engine.cpus, "memory": engine.memory}
         self.member = self.member.model_copy(update=facts)
         return True
 
 
-LAST_SEEN_PERIOD = 300.0  # seconds
-
-LAST_SEEN_RETRY = 30.0
-
-
 class LastSeenReporter:
-    """`run` works until cancelled."""
+    """Publishes when this node was last there, in a record that outlives its presence."""
 
-    def __init__(self, shelf: Repositories, clock: Clock, conditions: Conditions | None = None) -> None:
+    def __init__(
+        self, repositories: Repositories, clock: Clock, conditions: Conditions | None = None
+    ) -> None:
         self._conditions = conditions
-        self.shelf = shelf
+        self.repositories = repositories
         self.clock = clock
-        self._again = asyncio.Event()
-        if isinstance(shelf.federation, FederationStore):
-            shelf.federation.on_switch(self._again.set)
+        self._switched = asyncio.Event()
+        if isinstance(repositories.federation, FederationStore):
+            repositories.federation.on_switch(self._switched.set)
 
     async def run(self) -> None:
-        await every(0.0, self._step, name="sightings", conditions=self._conditions)
+        """Runs until cancelled."""
+        await every(
+            LAST_SEEN_PERIOD, self._report, name="last-seen", wake=self._switched, conditions=self._conditions
+        )
 
-    async def _step(self) -> None:
-        self._again.clear()
-        await wait_at_most(self._again, LAST_SEEN_PERIOD if await self._leave() else LAST_SEEN_RETRY)
-
-    async def _leave(self) -> bool:
-        """Whether it is written, or need not be since nobody else looks."""
-        store, key = self.shelf.federation, keys.peer_node(self.shelf.node)
-        trace = dump(PeerNode(version=__version__, seen_at=self.clock.now()))
+    async def _report(self) -> float | None:
+        """Seconds after which to try again; None if it is written, or nobody else could read it."""
+        store, key = self.repositories.federation, keys.peer_node(self.repositories.node)
+        record = dump(PeerNode(version=__version__, seen_at=self.clock.now()))
         try:
-            there = await store.get(key)
-            if self.shelf.one_store:  # known from the first call on
-                return True
-            written = store.replace(key, trace, there.revision) if there else store.create(key, trace)
-            return await written is not None
+            current = await store.get(key)
+            if self.repositories.one_store:  # known after the first call
+                return None
+            if current is None:
+                written = await store.create(key, record)
+            else:
+                written = await store.replace(key, record, current.revision)
+            return LAST_SEEN_RETRY if written is None else None
         except MaoError as error:
-            log.debug("sightings.not_left", error=error.detail)
-        return False
+            log.debug("last_seen.not_written", error=error.detail)
+        return LAST_SEEN_RETRY
 
 
 class Members:
-    """A node is a member as long as its registry holds the lease (`presence.py`)."""
+    """The nodes that are present: those whose registry holds the lease of its member record."""
 
-    def __init__(self, shelf: Repositories) -> None:
-        self.shelf = shelf
+    def __init__(self, repositories: Repositories) -> None:
+        self.repositories = repositories
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[Member]:
-        return await self.shelf.members.page(limit, cursor)
+        return await self.repositories.members.page(limit, cursor)
 
     async def read(self, node: str) -> Stored[Member]:
         """Raises NotFound."""
-        stored = await self.shelf.members.get(node)
+        stored = await self.repositories.members.get(node)
         if stored is None:
-            raise _absent(node)
+            raise _not_present(node)
         return stored
 
     async def remove(self, node: str) -> None:
-        """Ends an absent node's part in all datasets, so that no vote waits for it; it may come back.
+        """Ends an absent node's participation in all datasets, so that no vote waits for it.
 
-        Raises Conflict (`node-present`), NotFound when it has a part in none, and Forbidden (`not-core`) in a
-        federation where this node may not speak for others.
+        It may come back. Raises Conflict (`node-present`), NotFound if it takes part in none, and Forbidden
+        (`not-core`) where this node may not write for others.
         """
         await self._check_absent(node)
-        datasets = await self.shelf.datasets.by_name()  # one that cannot be read lists nobody
+        datasets = await self.repositories.datasets.by_name()
         listed = [name for name, record in datasets.items() if node in record.nodes]
-        parts = (await self.shelf.federation.list(keys.parts_prefix(node))).entries
+        parts = (await self.repositories.federation.list(keys.parts_prefix(node))).entries
         if not listed and not parts:
-            raise _absent(node)
+            raise _not_present(node)
         for part in parts:
-            await self._end(part.key, node)
+            try:
+                await self.repositories.federation.delete(part.key)
+            except Forbidden as error:
+                raise Forbidden(
+                    f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
+                    code="not-core",
+                    next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
+                ) from error
         for dataset in listed:
-            await self._strike(dataset, node)
-
-    async def _end(self, part: str, node: str) -> None:
-        try:
-            await self.shelf.federation.delete(part)
-        except Forbidden as error:
-            raise Forbidden(
-                f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
-                code="not-core",
-                next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
-            ) from error
+            await self._remove_from_dataset(dataset, node)
 
     async def _check_absent(self, node: str) -> None:
-        if await self.shelf.members.get(node):
+        if await self.repositories.members.get(node):
             raise Conflict(
                 f"The node {node!r} is present.",
                 code="node-present",
                 next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
             )
 
-    async def _strike(self, dataset: str, node: str) -> None:
-        key = self.shelf.datasets.prefix + dataset
+    async def _remove_from_dataset(self, dataset: str, node: str) -> None:
+        key = self.repositories.datasets.prefix + dataset
 
         async def attempt() -> bool | None:
             await self._check_absent(node)
-            stored = await self.shelf.datasets.get(dataset)
+            stored = await self.repositories.datasets.get(dataset)
             if stored is None or node not in stored.record.nodes:
                 return True
-            checks = [Check(key, stored.revision), Check(self.shelf.members.prefix + node, 0)]
+            checks = [Check(key, stored.revision), Check(self.repositories.members.prefix + node, 0)]
             changed = Put(key, dump(without_node(stored.record, node)))
-            written = self.shelf.federation.transact(checks, [changed])
-            return await unknown_as_lost(written) is not None or None
+            written = self.repositories.federation.transact(checks, [changed])
+            return await written is not None or None
 
-        await retry_lost_races(attempt, f"the dataset {dataset!r}")
+        await retry_lost(attempt, f"the dataset {dataset!r}")
 
 
-def _absent(node: str) -> NotFound:
+def _not_present(node: str) -> NotFound:
     return NotFound(f"There is no node {node!r} now.", next="See who is present with 'maoctl node get'.")

@@ -1,14 +1,10 @@
 """The nodes of the federation, their runs of shared pipelines, and which of them are late.
 
-Pure: which nodes are late with a pipeline, from what each says of its own runs.
+All of it is what nodes publish about themselves, under their own prefixes: limited in size, checked against
+its key, and left out (or reported as unreadable) if it does not match.
 
-A node's own `next_tick` is the measure of what it owes: nobody can make another late by inventing ticks, and
-nodes with different schedules do not wait for each other.
-
-What this node sees of the others: who there is, and their runs of shared pipelines.
-
-All of it is what nodes say of themselves, under their own prefixes: of bounded size, checked against the
-key that it lies under, and left out (or said to be unreadable) where it does not fit.
+A node's own `next_tick` decides what it owes: nobody can make another node late by inventing ticks, and nodes
+with different schedules do not wait for each other.
 """
 
 from __future__ import annotations
@@ -23,8 +19,8 @@ from pydantic import ValidationError
 
 from mao_registry.consent.agreements import Agreements
 from mao_registry.records.references import outputs_of
-from mao_registry.records.repositories import Repositories
-from mao_registry.records.rules import not_registered
+from mao_registry.records.rules import not_found
+from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.clients import SchedulerClient
 from mao_shared.clock import Clock
@@ -49,209 +45,177 @@ from mao_shared.runs.listing import list_newest
 from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Entry, Records
 
-GRACE = timedelta(minutes=2)
-
-
-def lateness(told: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str | None:
-    """Why the node counts as late, in words; None when it does not."""
-    finished = _finished(others, now)
-    for tick, node in finished:
-        if _owes(told, tick):
-            return f"the tick {format_time(tick)}, which {node} has finished"
-    if told.next_tick is not None and now - told.next_tick > GRACE:
-        return f"the tick {format_time(told.next_tick)} has no run"
-    return None
-
-
-def _finished(others: Iterable[PeerRuns], now: datetime) -> list[tuple[datetime, str]]:
-    """Ticks that are over with a node that has finished them, the newest first."""
-    done = {
-        brief.scheduled_for: told.node
-        for told in others
-        for brief in told.runs
-        if brief.phase is RunPhase.SUCCEEDED and brief.scheduled_for and brief.scheduled_for <= now
-    }
-    return sorted(done.items(), reverse=True)
-
-
-def _owes(told: PeerRuns, tick: datetime) -> bool:
-    own = _run_of(told, tick)
-    if own is not None:
-        return own.phase not in RUN_ENDED
-    return told.next_tick is not None and told.next_tick <= tick
-
-
-def _run_of(told: PeerRuns, tick: datetime) -> RunBrief | None:
-    return next((brief for brief in told.runs if brief.scheduled_for == tick), None)
-
-
 log = get_logger(__name__)
-
-MAX_RECORD_BYTES = 256 << 10  # bytes of what a node says of itself; more is not read
-
+GRACE = timedelta(minutes=2)  # after its own next tick, before a node counts as late
+MAX_RECORD_BYTES = 256 << 10  # of a node's record; larger ones are not read
 MAX_NODES = 1000
-
-AT_ONCE = 20  # reads under way
-
-OWN_RECENT = 300  # runs looked at for the node's own
-
-MAX_SCHEDULES = 1000  # looked at for its next tick
-
+MAX_SCHEDULES = 1000  # looked at for the own next tick
+CONCURRENT_READS = 20
+OWN_RUNS = 300  # looked at for the node's own
 R = TypeVar("R", bound=Record)
-
 T = TypeVar("T")
 
 
+def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str | None:
+    """Why the node counts as late, in words; None if it does not. Pure."""
+    finished = {
+        brief.scheduled_for: other.node
+        for other in others
+        for brief in other.runs
+        if brief.phase is RunPhase.SUCCEEDED and brief.scheduled_for and brief.scheduled_for <= now
+    }
+    for tick in sorted(finished, reverse=True):
+        if _owes(runs, tick):
+            return f"the tick {format_time(tick)}, which {finished[tick]} has finished"
+    if runs.next_tick is not None and now - runs.next_tick > GRACE:
+        return f"the tick {format_time(runs.next_tick)} has no run"
+    return None
+
+
+def _owes(runs: PeerRuns, tick: datetime) -> bool:
+    run = next((brief for brief in runs.runs if brief.scheduled_for == tick), None)
+    if run is not None:
+        return run.phase not in RUN_ENDED
+    return runs.next_tick is not None and runs.next_tick <= tick
+
+
 class PeerQueries:
-    """Lists of bounded length; outages raise Unavailable's kinds. `scheduler`: this node's own."""
+    """Lists of limited length; outages raise Unavailable. `scheduler`: this node's own."""
 
     def __init__(
-        self, shelf: Repositories, agreements: Agreements, clock: Clock, scheduler: SchedulerClient | None
+        self,
+        repositories: Repositories,
+        agreements: Agreements,
+        clock: Clock,
+        scheduler: SchedulerClient | None,
     ) -> None:
-        self.shelf = shelf
+        self.repositories = repositories
         self.scheduler = scheduler
         self.agreements = agreements
         self.clock = clock
 
-    # nodes
-
     async def nodes(self) -> list[NodePart]:
-        """Everybody who is present, belongs to the federation, or is listed by a dataset."""
+        """All nodes that are present, belong to the federation, or are listed by a dataset."""
         members = await self._members()
-        listed = await self._listed()
+        datasets = await self._datasets_by_node()
         trusted = await self.agreements.trusted()
-        names = sorted({*members, *listed, *await self._identities()})[:MAX_NODES]
-        traces = await _read_all(names, self._trace)
+        identities = Records(self.repositories.federation, keys.identities_prefix(), Identity)
+        joined = [
+            stored.record.node
+            for stored in (await identities.page(MAX_NODES)).items
+            if stored.record.state == "joined"
+        ]
+        names = sorted({*members, *datasets, *joined})[:MAX_NODES]
+        last_seen = await _read_each(names, lambda node: self._read(keys.peer_node(node), PeerNode))
         return [
-            self._state(name, members.get(name), trace).model_copy(
-                update={"trusted": name in trusted, "datasets": sorted(listed.get(name, ()))}
+            self._node(name, members.get(name), last_seen[name]).model_copy(
+                update={"trusted": name in trusted, "datasets": sorted(datasets.get(name, ()))}
             )
-            for name, trace in zip(names, traces, strict=True)
+            for name in names
         ]
 
     async def node(self, name: str) -> NodePart:
         """Raises NotFound."""
-        found = next((state for state in await self.nodes() if state.name == name), None)
+        found = next((node for node in await self.nodes() if node.name == name), None)
         if found is None:
-            raise NotFound(f"There is no node {name!r}.", next="See who there is with 'maoctl node list'.")
+            raise NotFound(f"There is no node {name!r}.", next="See all nodes with 'maoctl node list'.")
         return found
 
-    def _state(self, name: str, member: Member | None, trace: PeerNode | None) -> NodePart:
+    def _node(self, name: str, member: Member | None, last: PeerNode | None) -> NodePart:
         if member is None:
-            seen = trace and min(trace.seen_at, self.clock.now())
-            return NodePart(name=name, present=False, version=trace and trace.version, last_seen=seen)
+            seen = last and min(last.seen_at, self.clock.now())
+            return NodePart(name=name, present=False, version=last and last.version, last_seen=seen)
         facts = member.model_dump(include=set(NodePart.model_fields))
         return NodePart(present=True, last_seen=self.clock.now(), **facts)
 
     async def _members(self) -> dict[str, Member]:
-        """Only under its own key can a node say that it is present."""
-        page = await self.shelf.federation.list(keys.members_prefix(), limit=MAX_NODES)
+        """By name. A node can claim to be present under its own key only."""
+        page = await self.repositories.federation.list(keys.members_prefix(), limit=MAX_NODES)
         found = {keys.last_part(entry.key): _parse(entry, Member) for entry in page.entries}
         return {name: member for name, member in found.items() if member and member.name == name}
 
-    async def _listed(self) -> dict[str, set[str]]:
-        """Node → the datasets that list it."""
-        listed: defaultdict[str, set[str]] = defaultdict(set)
-        for stored in (await self.shelf.datasets.page()).items:
+    async def _datasets_by_node(self) -> dict[str, set[str]]:
+        datasets: defaultdict[str, set[str]] = defaultdict(set)
+        for stored in await self.repositories.datasets.all():
             for node in stored.record.nodes:
-                listed[node].add(stored.record.name)
-        return listed
-
-    async def _identities(self) -> list[str]:
-        identities = Records(self.shelf.federation, keys.identities_prefix(), Identity)
-        page = await identities.page(MAX_NODES)
-        return [stored.record.node for stored in page.items if stored.record.state == "joined"]
-
-    async def _trace(self, node: str) -> PeerNode | None:
-        return await self._read(keys.peer_node(node), PeerNode)
-
-    # runs
+                datasets[node].add(stored.record.name)
+        return datasets
 
     async def runs(self, pipeline: str | None) -> list[NodeRuns]:
         """Each node's runs of a pipeline, or of all that are registered. Raises NotFound."""
+        if pipeline is None:
+            pipelines = (await self.repositories.pipelines.page(100)).items
+        elif (stored := await self.repositories.pipelines.get(pipeline)) is not None:
+            pipelines = [stored]
+        else:
+            raise not_found("pipeline", pipeline)
         members = await self._members()
-        found: list[NodeRuns] = []
-        for record in await self._pipelines(pipeline):
-            found += await self._of_pipeline(record, members)
-        return found
+        return [row for stored in pipelines for row in await self._runs_of(stored.record, members)]
 
-    async def _pipelines(self, name: str | None) -> list[Pipeline]:
-        if name is None:
-            page = await self.shelf.pipelines.page(100)
-            return [stored.record for stored in page.items]
-        stored = await self.shelf.pipelines.get(name)
-        if stored is None:
-            raise not_registered(name)
-        return [stored.record]
-
-    async def _of_pipeline(self, pipeline: Pipeline, members: dict[str, Member]) -> list[NodeRuns]:
-        listed = await self._nodes_of(pipeline)
+    async def _runs_of(self, pipeline: Pipeline, members: dict[str, Member]) -> list[NodeRuns]:
+        datasets = [await self.repositories.datasets.find(name) for name in sorted(outputs_of(pipeline))]
+        listed = {node for stored in datasets if stored for node in stored.record.nodes}
         names = sorted({*members, *listed})[:MAX_NODES]
-        told = dict(zip(names, await _read_all(names, lambda node: self._told(node, pipeline)), strict=True))
+        published = await _read_each(names, lambda node: self._published_runs(node, pipeline.name))
         return [
-            self._row(pipeline.name, node, members.get(node), runs, told.values())
-            for node, runs in told.items()
+            self._node_runs(pipeline.name, node, members.get(node), runs, published.values())
+            for node, runs in published.items()
             if runs is not None or node in listed
         ]
 
-    async def _nodes_of(self, pipeline: Pipeline) -> set[str]:
-        stored = [await self.shelf.datasets.find(name) for name in sorted(outputs_of(pipeline))]
-        return {node for each in stored if each for node in each.record.nodes}
+    async def _published_runs(self, node: str, pipeline: str) -> PeerRuns | None:
+        runs = await self._read(keys.peer_runs(node, pipeline), PeerRuns)
+        if runs is not None and (runs.node, runs.pipeline) == (node, pipeline):
+            return runs
+        return await self._own_runs(pipeline) if node == self.repositories.node else None
 
-    async def _told(self, node: str, pipeline: Pipeline) -> PeerRuns | None:
-        told = await self._read(keys.peer_runs(node, pipeline.name), PeerRuns)
-        if told is not None and (told.node, told.pipeline) == (node, pipeline.name):
-            return told
-        return await self._own(pipeline.name) if node == self.shelf.node else None
-
-    async def _own(self, pipeline: str) -> PeerRuns | None:
-        """A node alone publishes nothing; its runs are in its store."""
-        if await self.shelf.enrolments.find(pipeline) is None:
+    async def _own_runs(self, pipeline: str) -> PeerRuns | None:
+        """From the own store: a node in no federation publishes nothing."""
+        if await self.repositories.enrolments.find(pipeline) is None:
             return None
-        page = await list_newest(self.shelf.runs, OWN_RECENT)
+        page = await list_newest(self.repositories.runs, OWN_RUNS)
         runs = [stored.record for stored in page.items if stored.record.pipeline == pipeline]
-        briefs = [RunBrief.of(run) for run in runs if run.reproduces is None][:KEPT_BRIEFS]
         return PeerRuns(
-            node=self.shelf.node,
+            node=self.repositories.node,
             pipeline=pipeline,
-            runs=briefs,
-            next_tick=await self._own_next(pipeline),
+            runs=[RunBrief.of(run) for run in runs if run.reproduces is None][:KEPT_BRIEFS],
+            next_tick=await self._own_next_tick(pipeline),
             updated_at=self.clock.now(),
         )
 
-    async def _own_next(self, pipeline: str) -> datetime | None:
-        """None without a schedule, and where the scheduler does not answer: the runs are shown anyway."""
+    async def _own_next_tick(self, pipeline: str) -> datetime | None:
+        """None without a schedule, and if the scheduler does not answer: the runs are shown anyway."""
         if self.scheduler is None:
             return None
         try:
             jobs = await self.scheduler.jobs(MAX_SCHEDULES, pipeline=pipeline)
         except MaoError as error:
-            log.info("seeing.next_unknown", pipeline=pipeline, code=error.code)
+            log.info("peers.next_tick_unknown", pipeline=pipeline, code=error.code)
             return None
         return min((job.next for job in jobs.items if job.next is not None), default=None)
 
-    def _row(
+    def _node_runs(
         self,
         pipeline: str,
         node: str,
         member: Member | None,
-        told: PeerRuns | None,
-        everybody: Iterable[PeerRuns | None],
+        runs: PeerRuns | None,
+        published: Iterable[PeerRuns | None],
     ) -> NodeRuns:
-        known = NodeRuns(node=node, pipeline=pipeline, present=member is not None)
-        known = known.model_copy(update={"version": member and member.version})
-        if told is None:
-            return known.model_copy(update={"problem": "it has said nothing of its runs that can be read"})
-        others = [each for each in everybody if each is not None and each.node != node]
-        said = {"runs": told.runs, "next_tick": told.next_tick, "updated_at": told.updated_at}
-        return known.model_copy(update={**said, "late": lateness(told, others, self.clock.now())})
+        row = NodeRuns(node=node, pipeline=pipeline, present=member is not None)
+        row = row.model_copy(update={"version": member and member.version})
+        if runs is None:
+            return row.model_copy(update={"problem": "it has published no runs that can be read"})
+        others = [other for other in published if other is not None and other.node != node]
+        facts = {"runs": runs.runs, "next_tick": runs.next_tick, "updated_at": runs.updated_at}
+        return row.model_copy(update={**facts, "late": lateness(runs, others, self.clock.now())})
 
     async def _read(self, key: str, model: type[R]) -> R | None:
-        return _parse(await self.shelf.federation.get(key), model)
+        return _parse(await self.repositories.federation.get(key), model)
 
 
 def _parse(entry: Entry | None, model: type[R]) -> R | None:
-    """None for what is absent, too large, or nothing that this version can read."""
+    """None for what is absent, too large, or unreadable for this version."""
     if entry is None or len(entry.value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -260,12 +224,13 @@ def _parse(entry: Entry | None, model: type[R]) -> R | None:
         return None
 
 
-async def _read_all(names: Iterable[str], read: Callable[[str], Awaitable[T]]) -> list[T | None]:
-    """`read` of each name, a few at once; None for what is no name and so has no key."""
-    slots = asyncio.Semaphore(AT_ONCE)
+async def _read_each(names: Iterable[str], read: Callable[[str], Awaitable[T]]) -> dict[str, T | None]:
+    """By name, what `read` returns, a few at a time; None for what is no name and so has no key."""
+    slots = asyncio.Semaphore(CONCURRENT_READS)
+    names = list(names)
 
-    async def one(name: str) -> T | None:
+    async def read_one(name: str) -> T | None:
         async with slots:
             return await read(name) if is_name(name) else None
 
-    return list(await asyncio.gather(*map(one, names)))
+    return dict(zip(names, await asyncio.gather(*map(read_one, names)), strict=True))

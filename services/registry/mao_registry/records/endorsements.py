@@ -1,7 +1,7 @@
-"""Who stands for a shared record: nodes put its digest under their own prefix, where nobody else can write.
+"""Which nodes endorse a shared record: each puts its digest under a prefix where nobody else can write.
 
-Records themselves are shared: any member may write them. What a record says of its author is therefore worth
-nothing; what counts is that the node's own registry, asked by its operator, wrote this very content.
+Records themselves may be written by any member, so the author that a record names proves nothing. What counts
+is that a node's own registry, on its operator's command, has written this very content.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mao_shared.clock import Clock
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Dataset, Endorsement, Named, Pipeline, Tool
 from mao_shared.models.common import STORED
-from mao_shared.store import Delete, Put, Store
+from mao_shared.store import Put, Store
 from mao_shared.store.records import dump
 
 _KINDS: dict[type[Named], RegistryKind] = {Tool: "tools", Dataset: "datasets", Pipeline: "pipelines"}
-_CHANGES_BY_ITSELF = {"nodes"}  # every node that enrols puts itself there
-_LARGEST = 10_000  # bytes of an endorsement; more is nothing that we have written
+_NOT_ENDORSED = {"nodes"}  # every node that enrols adds itself
+_MAX_BYTES = 10_000  # of an endorsement; MAO writes no larger one
 
 
 def kind_of(record: Named) -> RegistryKind:
@@ -35,38 +35,35 @@ def label_of(record: Named) -> str:
 
 
 def digest_of(record: Named) -> str:
-    """SHA-256 of what a record says, the same for every version of MAO that knows its fields."""
-    said = record.model_dump(mode="json", exclude_defaults=True, exclude=_CHANGES_BY_ITSELF)
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of a record's content, the same for every version of MAO that knows its fields."""
+    content = record.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_ENDORSED)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Endorser:
-    """This node's endorsements, as writes for the transaction that writes (or deletes) the record."""
+    """This node's endorsements, as writes for the transaction that writes the record."""
 
     def __init__(self, node: str, clock: Clock) -> None:
         self._node = node
         self._clock = clock
 
     def put(self, record: Named) -> Put:
-        made = Endorsement(digest=digest_of(record), endorsed_at=self._clock.now())
-        return Put(keys.endorsement(self._node, kind_of(record), record.name), dump(made))
-
-    def delete(self, kind: RegistryKind, name: str) -> Delete:
-        return Delete(keys.endorsement(self._node, kind, name))
+        endorsement = Endorsement(digest=digest_of(record), endorsed_at=self._clock.now())
+        return Put(keys.endorsement(self._node, kind_of(record), record.name), dump(endorsement))
 
 
 async def endorsers(store: Store, records: Mapping[str, str], nodes: Iterable[str]) -> dict[str, list[str]]:
-    """Of `nodes`, those that stand for each of `records` (`kind/name` → digest) as it is."""
+    """By record, those of `nodes` that endorse it as it is. `records`: `kind/name` → digest."""
     return {
-        label: [node for node in sorted(nodes) if await _endorsed(store, node, label) == digest]
+        label: [node for node in sorted(nodes) if await _endorsed_digest(store, node, label) == digest]
         for label, digest in records.items()
     }
 
 
-async def _endorsed(store: Store, node: str, label: str) -> str | None:
-    """The digest that a node stands for; None when there is none, or nothing that can be read."""
+async def _endorsed_digest(store: Store, node: str, label: str) -> str | None:
+    """The digest that a node endorses; None if there is none that can be read."""
     entry = await store.get(f"{keys.peer_root(node)}endorsements/{label}")
-    if entry is None or len(entry.value) > _LARGEST:
+    if entry is None or len(entry.value) > _MAX_BYTES:
         return None
     try:
         return Endorsement.model_validate_json(entry.value, context=STORED).digest

@@ -1,11 +1,4 @@
-"""Rules of tools, datasets and pipelines beyond what their models check.
-
-Rules of tools.
-
-Rules of datasets.
-
-Rules of pipelines: all they refer to exists.
-"""
+"""Rules of tools, datasets and pipelines beyond what their models check."""
 
 from __future__ import annotations
 
@@ -13,29 +6,24 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mao_shared import keys
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from mao_shared.git_urls import ALLOWED, has_secret, remote_url_fault, same_remote
-from mao_shared.models import (
-    Dataset,
-    Named,
-    Pipeline,
-    Tool,
-)
+from mao_shared.models import Dataset, Named, Pipeline, Tool
 from mao_shared.store import Check, Records, Stored
 from mao_shared.store.records import R
 
-from .references import (
-    Reference,
-    References,
-    datasets_of,
-    federation_guard,
-    tools_of,
-)
-from .repositories import Repositories
+from .references import Reference, References, datasets_of, read_guard, tools_of
+from .stores import Repositories
+
+_REGISTER_COMMAND = {
+    "tool": "maoctl tool add NAME AUTHOR IMAGE …",
+    "dataset": "maoctl dataset add NAME MASTER",
+}
 
 
 class ToolRules:
-    """The model has checked names, image and limits; what is left are secrets in links."""
+    """No secrets in URLs."""
 
     noun = "tool"
 
@@ -48,27 +36,27 @@ class ToolRules:
                 raise InvalidInput(
                     f"The URL in '{field}' carries a secret, which all nodes of the federation could read.",
                     code="secret-in-record",
-                    next=f"Send '{field}' without what stands before '@'.",
+                    next=f"Send '{field}' without the part before '@'.",
                 )
 
-    async def referred(self, record: Tool) -> list[Check]:  # noqa: ARG002 (a tool refers to nothing)
+    async def reference_checks(self, record: Tool) -> list[Check]:  # noqa: ARG002 (a tool refers to nothing)
         return []
 
-    async def find(self, name: str) -> list[Reference]:
+    async def find_references(self, name: str) -> list[Reference]:
         return await self.references.to_tool(name)
 
 
 class DatasetRules:
-    """A dataset's remote must be one that git can be let loose on, and holds no secret.
+    """A dataset's remote has to be safe for git and without secrets; its external keys are its alone.
 
-    `one_remote`: no two datasets may have one remote, where the nodes' branches would be each other's.
+    `unique_remote`: no two datasets may share a remote, where they would write to the same branches.
     """
 
     noun = "dataset"
 
-    def __init__(self, references: References, *, one_remote: bool = False) -> None:
+    def __init__(self, references: References, *, unique_remote: bool = False) -> None:
         self.references = references
-        self._one_remote = one_remote
+        self._unique_remote = unique_remote
 
     def check(self, record: Dataset) -> None:
         if fault := remote_url_fault(record.master):
@@ -78,44 +66,43 @@ class DatasetRules:
                 next=f"Give {ALLOWED}.",
             )
 
-    async def referred(self, record: Dataset) -> list[Check]:
-        """Raises Conflict: `external-key-taken`, since what comes from outside under a key goes to one
-        dataset, and `dataset-remote-taken`."""
-        if not record.external and not self._one_remote:
+    async def reference_checks(self, record: Dataset) -> list[Check]:
+        """Raises Conflict: `external-key-taken`, `dataset-remote-taken`."""
+        if not record.external and not self._unique_remote:
             return []
-        datasets = self.references.shelf.datasets
-        guard = await federation_guard(datasets.store)
+        datasets = self.references.repositories.datasets
+        guard = await read_guard(datasets.store, keys.references())
         by_name = await datasets.by_name()
-        others = {name: other for name, other in by_name.items() if name != record.name}
-        _check_keys(record, others)
-        if self._one_remote:
-            await asyncio.to_thread(_check_place, by_name.get(record.name), record, others)
+        before = by_name.pop(record.name, None)
+        _check_external_keys(record, by_name)
+        if self._unique_remote:
+            await asyncio.to_thread(_check_remote, before, record, by_name)
         return [guard]
 
-    async def find(self, name: str) -> list[Reference]:
+    async def find_references(self, name: str) -> list[Reference]:
         return await self.references.to_dataset(name)
 
 
-def _check_keys(record: Dataset, others: Mapping[str, Dataset]) -> None:
+def _check_external_keys(record: Dataset, others: Mapping[str, Dataset]) -> None:
     for name, other in others.items():
         if shared := sorted(set(record.external) & set(other.external)):
             raise Conflict(
-                f"The key {shared[0]!r} is declared by dataset {name!r} already.",
+                f"The key {shared[0]!r} is already declared by dataset {name!r}.",
                 code="external-key-taken",
-                next=f"Take it off there: maoctl dataset external {name} "
+                next=f"Remove it there: maoctl dataset external {name} "
                 f"--remove-key {shared[0]}; or use another key.",
             )
 
 
-def _check_place(before: Dataset | None, record: Dataset, others: Mapping[str, Dataset]) -> None:
-    """Looks at folders of this machine, so that it may block."""
+def _check_remote(before: Dataset | None, record: Dataset, others: Mapping[str, Dataset]) -> None:
+    """Blocks: a remote may be a directory of this machine."""
     if before is not None and same_remote(before.master, record.master):
         return
     for name, other in others.items():
         if same_remote(other.master, record.master):
             raise Conflict(
-                f"The remote {record.master} is that of dataset {name!r} already, and two datasets there "
-                "would write to the same branches.",
+                f"The remote {record.master} already belongs to dataset {name!r}: two datasets in it would "
+                "write to the same branches.",
                 code="dataset-remote-taken",
                 next=f"Use dataset {name}, or give {record.name} a repository of its own: "
                 "maoctl dataset init NAME makes one on this node.",
@@ -124,14 +111,14 @@ def _check_place(before: Dataset | None, record: Dataset, others: Mapping[str, D
 
 
 def with_node(dataset: Dataset, node: str) -> Dataset:
-    """The dataset with `node` among its nodes; the same object when it is there already."""
+    """The dataset with `node` among its nodes; the same object if it is there already."""
     if node in dataset.nodes:
         return dataset
     return dataset.model_copy(update={"nodes": sorted([*dataset.nodes, node])})
 
 
 def without_node(dataset: Dataset, node: str) -> Dataset:
-    """The dataset without `node`; the same object when it is not there."""
+    """The dataset without `node`; the same object if it is not there."""
     if node not in dataset.nodes:
         return dataset
     return dataset.model_copy(update={"nodes": [other for other in dataset.nodes if other != node]})
@@ -145,17 +132,17 @@ class ReferencedRecords:
     datasets: dict[str, Stored[Dataset]]
 
 
-async def read_references(pipeline: Pipeline, shelf: Repositories) -> ReferencedRecords:
-    """Raises InvalidInput with the code `unknown-tool` or `unknown-dataset`; it names all that is missing."""
-    tools, no_tools = await _read_all(shelf.tools, tools_of(pipeline))
-    datasets, no_datasets = await _read_all(shelf.datasets, datasets_of(pipeline))
-    if no_tools or no_datasets:
-        raise _unknown_references(no_tools, no_datasets)
+async def read_references(pipeline: Pipeline, repositories: Repositories) -> ReferencedRecords:
+    """Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records."""
+    tools, missing_tools = await _read_all(repositories.tools, tools_of(pipeline))
+    datasets, missing_datasets = await _read_all(repositories.datasets, datasets_of(pipeline))
+    if missing_tools or missing_datasets:
+        raise _unknown_references(missing_tools, missing_datasets)
     return ReferencedRecords(tools, datasets)
 
 
 async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str, Stored[R]], list[str]]:
-    """What is there, and the names of what is not."""
+    """The records that exist, and the names of those that do not."""
     found: dict[str, Stored[R]] = {}
     missing: list[str] = []
     for name in sorted(names):
@@ -168,14 +155,14 @@ async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str
 
 
 def _unknown_references(tools: list[str], datasets: list[str]) -> InvalidInput:
-    """`ok` and `errors` are what the original's clients read, to offer to register what is missing."""
+    """The original's clients read `ok` and `errors`, and offer to register what is missing."""
     nouns = [(noun, names) for noun, names in (("tool", tools), ("dataset", datasets)) if names]
-    absent = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
+    missing = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
     register = " and ".join(f"'{_REGISTER_COMMAND[noun]}'" for noun, _ in nouns)
     show = " and ".join(f"'maoctl {noun} get'" for noun, _ in nouns)
     several = len(tools) + len(datasets) > 1
     return InvalidInput(
-        f"There is {absent}, to which the pipeline refers.",
+        f"There is {missing}, which the pipeline refers to.",
         code=f"unknown-{nouns[0][0]}",
         next=f"Register {'them' if several else 'it'} with {register}, or see what there is with {show}.",
         name=nouns[0][1][0],
@@ -184,31 +171,22 @@ def _unknown_references(tools: list[str], datasets: list[str]) -> InvalidInput:
     )
 
 
-_REGISTER_COMMAND = {
-    "tool": "maoctl tool add NAME AUTHOR IMAGE …",
-    "dataset": "maoctl dataset add NAME MASTER",
-}
-
-
-def title_clash(wanted: Named, there: Named) -> AlreadyExists | None:
-    """The refusal of a title from which the name of another pipeline follows; None for anything else."""
-    if not (isinstance(wanted, Pipeline) and isinstance(there, Pipeline)):
+def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
+    """The refusal of a title that maps to the name of another pipeline; None if it does not."""
+    if not (isinstance(wanted, Pipeline) and isinstance(existing, Pipeline)):
         return None
-    if wanted.title is None or wanted.title == there.title:
+    if wanted.title is None or wanted.title == existing.title:
         return None
     return AlreadyExists(
-        f"The title {wanted.title!r} gives the name {wanted.name!r}, which {there.called!r} has.",
+        f"The title {wanted.title!r} maps to the name {wanted.name!r}, which {existing.called!r} has.",
         code="title-taken",
-        next=f"Choose another title, or look at that pipeline: maoctl pipeline get {there.name}",
+        next=f"Choose another title, or see that pipeline: maoctl pipeline get {existing.name}",
         name=wanted.name,
     )
 
 
-def keeping_title(before: R, after: R) -> R:
-    """The record that replaces another, with the title of that where it does not say it itself.
-
-    Raises InvalidInput (`title-mismatch`) for another title, by which nobody would find it any more.
-    """
+def keep_title(before: R, after: R) -> R:
+    """`after`, with the title of `before` if it has none. Raises InvalidInput (`title-mismatch`)."""
     if not (isinstance(before, Pipeline) and isinstance(after, Pipeline)) or before.title == after.title:
         return after
     if after.title is None:
@@ -217,36 +195,40 @@ def keeping_title(before: R, after: R) -> R:
         f"The pipeline {before.name!r} is called {before.called!r}, the body says {after.title!r}; "
         "a pipeline keeps its title.",
         code="title-mismatch",
-        next="Send the title that it has, or none.",
+        next="Send its title, or none.",
     )
 
 
-def checks_of(referred: ReferencedRecords, shelf: Repositories) -> list[Check]:
-    """That none of the records was changed or deleted since it was read."""
-    tools = [Check(shelf.tools.prefix + name, item.revision) for name, item in referred.tools.items()]
-    return tools + [
-        Check(shelf.datasets.prefix + name, item.revision) for name, item in referred.datasets.items()
+def checks_of(referenced: ReferencedRecords, repositories: Repositories) -> list[Check]:
+    """Checks that none of the records was changed or deleted since it was read."""
+    return [
+        Check(records.prefix + name, stored.revision)
+        for records, found in (
+            (repositories.tools, referenced.tools),
+            (repositories.datasets, referenced.datasets),
+        )
+        for name, stored in found.items()
     ]
 
 
 class PipelineRules:
-    """The model has checked the form; whether tools and datasets exist, the store says."""
+    """All tools and datasets that a pipeline refers to exist."""
 
     noun = "pipeline"
 
-    def __init__(self, references: References, shelf: Repositories) -> None:
+    def __init__(self, references: References) -> None:
         self.references = references
-        self.shelf = shelf
 
     def check(self, record: Pipeline) -> None:
         """Nothing beyond the model's own checks."""
 
-    async def referred(self, record: Pipeline) -> list[Check]:
-        return checks_of(await read_references(record, self.shelf), self.shelf)
+    async def reference_checks(self, record: Pipeline) -> list[Check]:
+        repositories = self.references.repositories
+        return checks_of(await read_references(record, repositories), repositories)
 
-    async def find(self, name: str) -> list[Reference]:
+    async def find_references(self, name: str) -> list[Reference]:
         return await self.references.to_pipeline(name)
 
 
-def not_registered(name: str) -> NotFound:
-    return NotFound(f"There is no pipeline {name!r}.", next="See what there is with 'maoctl pipeline get'.")
+def not_found(noun: str, name: str) -> NotFound:
+    return NotFound(f"There is no {noun} {name!r}.", next=f"See what there is with 'maoctl {noun} get'.")

@@ -14,16 +14,16 @@ from mao_shared.store.records import StoredPage
 from mao_shared.web.dependencies import etag
 
 R = TypeVar("R", bound=Record)
-TheRegistry = Annotated[Registry, Depends(registry_of)]
+RegistryDep = Annotated[Registry, Depends(registry_of)]
 PathName = Annotated[Name, Path(description="Name of the record")]
 
 
 async def pipeline_name(
-    registry: TheRegistry,
+    registry: RegistryDep,
     name: Annotated[NameOrTitle, Path(description="Name or title of the pipeline")],
 ) -> str:
-    """Dependency: the name of the pipeline that the path names by name or title; raises NotFound."""
-    return name if is_name(name) else await registry.titled(name)
+    """Dependency: the name of the pipeline in the path, given by name or title. Raises NotFound."""
+    return name if is_name(name) else await registry.name_of_title(name)
 
 
 PipelineName = Annotated[str, Depends(pipeline_name)]
@@ -35,7 +35,7 @@ CREATED_HEADERS: dict[int | str, dict[str, Any]] = {201: {"headers": _ETAG | _LO
 
 
 def answer(response: Response, stored: Stored[R], location: str | None = None) -> R:
-    """The record, its revision as ETag, and where it is when it was just made."""
+    """The record, with its revision as ETag, and its location if it was just created."""
     response.headers["ETag"] = etag(stored.revision)
     if location is not None:
         response.headers["Location"] = location

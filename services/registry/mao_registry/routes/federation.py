@@ -1,4 +1,4 @@
-"""`/federation`: the life of the federation that this node is in."""
+"""`/federation`: membership of this node and of the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mao_shared.models import (
 from .common import PathName
 
 router = APIRouter(prefix="/federation", tags=["federation"])
-TheLife = Annotated[Lifecycle, Depends(lifecycle_of)]
+LifecycleDep = Annotated[Lifecycle, Depends(lifecycle_of)]
 AllowUnsafe = Annotated[
     bool,
     Query(description="Also with an etcd that lets every member read and write all keys (CVE-2026-33343)"),
@@ -33,56 +33,58 @@ Force = Annotated[bool, Query(description="Also when the federation does not ans
 
 
 @router.get("", name="federation.get", summary="Show the federation that this node is in")
-async def show(life: TheLife) -> FederationState:
-    return await life.state()
+async def show(lifecycle: LifecycleDep) -> FederationState:
+    return await lifecycle.state()
 
 
 @router.post("", name="federation.create", summary="Create a federation on this node", status_code=201)
-async def create(life: TheLife, body: FederationRequest) -> FederationState:
-    return await life.create(body.name, allow_unsafe=body.allow_unsafe_etcd_that_ignores_key_rights)
+async def create(lifecycle: LifecycleDep, body: FederationRequest) -> FederationState:
+    return await lifecycle.create(body.name, allow_unsafe=body.allow_unsafe_etcd_that_ignores_key_rights)
 
 
 @router.post(
     "/invitations", name="federation.invite", summary="Invite a node; core nodes only", status_code=201
 )
-async def invite(life: TheLife, body: InvitationRequest) -> Invitation:
-    return await life.invite(body.node, body.valid)
+async def invite(lifecycle: LifecycleDep, body: InvitationRequest) -> Invitation:
+    return await lifecycle.invite(body.node, body.valid)
 
 
 @router.post("/join", name="federation.join", summary="Join a federation with an invitation")
-async def join(life: TheLife, body: JoinRequest) -> Joined:
-    return await life.join(body.token, allow_unsafe=body.allow_unsafe_etcd_that_ignores_key_rights)
+async def join(lifecycle: LifecycleDep, body: JoinRequest) -> Joined:
+    return await lifecycle.join(body.token, allow_unsafe=body.allow_unsafe_etcd_that_ignores_key_rights)
 
 
 @router.delete("", name="federation.leave", summary="Leave the federation; the node keeps its records")
-async def leave(life: TheLife, force: Force = False) -> Departure:
-    return await life.leave(force=force)
+async def leave(lifecycle: LifecycleDep, force: Force = False) -> Departure:
+    return await lifecycle.leave(force=force)
 
 
 @router.get("/members", name="federation.members", summary="List the nodes of the federation")
-async def members(life: TheLife) -> Listing[NodeState]:
-    return Listing(items=await life.nodes(), cursor=None)
+async def members(lifecycle: LifecycleDep) -> Listing[NodeState]:
+    return Listing(items=await lifecycle.nodes(), cursor=None)
 
 
 @router.delete(
     "/members/{name}",
     name="federation.remove",
-    summary="Take a node off the federation; its certificate is worthless from then on",
+    summary="Remove a node from the federation and revoke its certificate",
     status_code=204,
 )
-async def remove(life: TheLife, name: PathName) -> None:
-    await life.remove(name)
+async def remove(lifecycle: LifecycleDep, name: PathName) -> None:
+    await lifecycle.remove(name)
 
 
 @router.post(
-    "/members/{name}/promote", name="federation.promote", summary="Let a node run a voting member of etcd"
+    "/members/{name}/promote",
+    name="federation.promote",
+    summary="Make a node a core node, with a voting member of etcd",
 )
 async def promote(
-    life: TheLife, name: PathName, allow_unsafe_etcd_that_ignores_key_rights: AllowUnsafe = False
+    lifecycle: LifecycleDep, name: PathName, allow_unsafe_etcd_that_ignores_key_rights: AllowUnsafe = False
 ) -> CoreMember:
-    return await life.promote(name, allow_unsafe=allow_unsafe_etcd_that_ignores_key_rights)
+    return await lifecycle.promote(name, allow_unsafe=allow_unsafe_etcd_that_ignores_key_rights)
 
 
-@router.post("/members/{name}/demote", name="federation.demote", summary="Let a core node be a client")
-async def demote(life: TheLife, name: PathName) -> Demotion:
-    return await life.demote(name)
+@router.post("/members/{name}/demote", name="federation.demote", summary="Make a core node a client")
+async def demote(lifecycle: LifecycleDep, name: PathName) -> Demotion:
+    return await lifecycle.demote(name)

@@ -1,11 +1,4 @@
-"""`/registry/nodes`, `/federation/{nodes,runs,logs}`, `/store`: this node and the others.
-
-`/registry/nodes`: who is present.
-
-`/federation/nodes` and `/federation/runs`: what other nodes say of themselves.
-
-`/store`: the operator's word about the node's etcd.
-"""
+"""`/registry/nodes`, `/federation/{nodes,runs,logs}`, `/store`: this node and the others."""
 
 from __future__ import annotations
 
@@ -18,25 +11,25 @@ from mao_shared.models import Listing, LogAnswer, Member, Name, NameOrTitle, Nod
 from mao_shared.web.dependencies import Paging
 from mao_shared.web.original import Removed
 
-from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing, pipeline_name
+from .common import ETAG_HEADER, PathName, RegistryDep, answer, listing, pipeline_name
 
 presence_router = APIRouter(prefix="/registry/nodes", tags=["nodes"])
 
 
 @presence_router.get("", name="nodes.list", summary="List the nodes that are present")
-async def list_present(registry: TheRegistry, query: Paging) -> Listing[Member]:
+async def list_present(registry: RegistryDep, query: Paging) -> Listing[Member]:
     return listing(await registry.members.page(query.limit, query.cursor))
 
 
 @presence_router.get(
     "/{name}", name="nodes.get", summary="Show a node that is present", responses=ETAG_HEADER
 )
-async def show_present(registry: TheRegistry, response: Response, name: PathName) -> Member:
+async def show_present(registry: RegistryDep, response: Response, name: PathName) -> Member:
     return answer(response, await registry.members.read(name))
 
 
-@presence_router.delete("/{name}", name="nodes.delete", summary="Take a gone node off all datasets")
-async def remove_absent(registry: TheRegistry, name: PathName) -> Removed:
+@presence_router.delete("/{name}", name="nodes.delete", summary="Remove an absent node from all datasets")
+async def remove_absent(registry: RegistryDep, name: PathName) -> Removed:
     await registry.members.remove(name)
     return Removed(removed=name, detail=f"The node {name!r} is removed.")
 
@@ -44,54 +37,54 @@ async def remove_absent(registry: TheRegistry, name: PathName) -> Removed:
 peers_router = APIRouter(prefix="/federation", tags=["federation"])
 
 
-async def pipeline_asked(
-    registry: TheRegistry,
+async def queried_pipeline(
+    registry: RegistryDep,
     pipeline: Annotated[NameOrTitle | None, Query(description="Name or title of one; else of all")] = None,
 ) -> str | None:
-    """Dependency: the name of the pipeline that is asked for."""
+    """Dependency: the name of the pipeline in the query, given by name or title. Raises NotFound."""
     return None if pipeline is None else await pipeline_name(registry, pipeline)
 
 
-PipelineAsked = Annotated[str | None, Depends(pipeline_asked)]
+QueriedPipeline = Annotated[str | None, Depends(queried_pipeline)]
 
 
 @peers_router.get("/nodes", name="federation.nodes", summary="List all nodes, present or not")
-async def list_nodes(registry: TheRegistry) -> Listing[NodePart]:
-    return Listing(items=await registry.seeing.nodes())
+async def list_nodes(registry: RegistryDep) -> Listing[NodePart]:
+    return Listing(items=await registry.queries.nodes())
 
 
 @peers_router.get("/nodes/{name}", name="federation.node", summary="Show a node, present or not")
-async def show_node(registry: TheRegistry, name: PathName) -> NodePart:
-    return await registry.seeing.node(name)
+async def show_node(registry: RegistryDep, name: PathName) -> NodePart:
+    return await registry.queries.node(name)
 
 
 @peers_router.get(
     "/runs", name="federation.runs", summary="Each node's runs of shared pipelines, and who is late"
 )
-async def list_runs(registry: TheRegistry, pipeline: PipelineAsked) -> Listing[NodeRuns]:
-    return Listing(items=await registry.seeing.runs(pipeline))
+async def list_runs(registry: RegistryDep, pipeline: QueriedPipeline) -> Listing[NodeRuns]:
+    return Listing(items=await registry.queries.runs(pipeline))
 
 
 @peers_router.get("/logs", name="federation.logs", summary="The end of a log of another node's run")
 async def show_logs(
-    registry: TheRegistry,
+    registry: RegistryDep,
     node: Annotated[NodeName, Query(description="Whose run it is")],
     run: Annotated[str, Query(min_length=1, max_length=200)],
     step: Annotated[Name | None, Query(description="Default: the latest that ran")] = None,
     tail: Annotated[int, Query(ge=1, le=100_000, description="Lines, of at most 256 KiB")] = 1000,
 ) -> LogAnswer:
-    """Asks that node, which answers if its operator lets it (MAO_SHARE_LOGS)."""
-    return await registry.log_asks.read(node, run, step, tail)
+    """Asks that node, which answers if its operator allows it (MAO_SHARE_LOGS)."""
+    return await registry.log_requests.read(node, run, step, tail)
 
 
 store_router = APIRouter(prefix="/store", tags=["node"])
 
 
 @store_router.post(
-    "/accept", name="store.accept", summary="Let the node's etcd count as it is now", status_code=204
+    "/accept", name="store.accept", summary="Accept the node's etcd as it is now", status_code=204
 )
 async def accept_store(request: Request) -> None:
     identity = request.app.state.store_identity
     if not isinstance(identity, StoreIdentity):
-        raise TypeError("the app's lifespan has not begun")
+        raise TypeError("the lifespan of the app has not started")
     await identity.accept()

@@ -1,9 +1,4 @@
-"""`/registry/{tools,datasets,pipelines}`: the five calls of one kind of record.
-
-Example bodies for the API pages; the first of each is the seed's.
-
-The five calls of one kind of record.
-"""
+"""`/registry/{tools,datasets,pipelines}`: the five calls of one kind of record, and example bodies."""
 
 from __future__ import annotations
 
@@ -29,7 +24,7 @@ from mao_shared.web.original import (
     original_tool,
 )
 
-from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, TheRegistry, answer, listing
+from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, RegistryDep, answer, listing
 
 Examples = dict[str, Example]
 
@@ -58,7 +53,6 @@ TOOLS: Examples = {
         },
     },
 }
-
 DATASETS: Examples = {
     "seed": {
         "summary": "As the seed's README has it",
@@ -76,19 +70,16 @@ DATASETS: Examples = {
         },
     },
 }
-
 _STEPS = [
     {"tool": "crawler", "dataset": "helm-charts"},
     {"tool": "scanner", "dataset": "findings", "input_dataset": "helm-charts"},
 ]
-
 PIPELINES: Examples = {
     "steps": {"summary": "Two steps", "value": {"name": "crawl-and-scan", "steps": _STEPS}},
 }
-
 INIT: Examples = {
     "seed": {
-        "summary": "As the seed's README has it: the pipeline bears the tool's name",
+        "summary": "As the seed's README has it: the pipeline gets the tool's name",
         "value": {"tool": "crawler", "dataset": "helm-charts"},
     },
     "steps": {
@@ -98,13 +89,12 @@ INIT: Examples = {
 }
 
 R = TypeVar("R", bound=Named)
-
 Pick = Callable[[Registry], Catalogue[R]]
 
 
 @dataclass(frozen=True)
-class Forms:
-    """How records of a kind are found by their path, and what the original's clients get of them."""
+class Presentation:
+    """How paths name records of a kind, and what the original's clients get of them."""
 
     listed: Callable[[Any], Any] = lambda record: record.name
     shown: Callable[[Any], Any] = lambda record: record.model_dump(mode="json")
@@ -114,15 +104,15 @@ class Forms:
     def path(self) -> str:
         return f"/{{name:{TITLE}}}" if self.by_title else "/{name}"
 
-    def name(self, handler: Callable[..., Any]) -> None:
-        """Tells FastAPI what the handler's `name` may be; a title may hold a slash."""
+    def annotate_name(self, handler: Callable[..., Any]) -> None:
+        """Tells FastAPI what the handler's `name` may be; a title may contain a slash."""
         handler.__annotations__["name"] = PipelineName if self.by_title else PathName
 
 
-FORMS: dict[RegistryKind, Forms] = {
-    "tools": Forms(shown=original_tool),
-    "datasets": Forms(shown=original_dataset),
-    "pipelines": Forms(
+PRESENTATIONS: dict[RegistryKind, Presentation] = {
+    "tools": Presentation(shown=original_tool),
+    "datasets": Presentation(shown=original_dataset),
+    "pipelines": Presentation(
         listed=lambda pipeline: pipeline.called,
         shown=lambda pipeline: original_pipeline(pipeline)["steps"],
         by_title=True,
@@ -131,33 +121,37 @@ FORMS: dict[RegistryKind, Forms] = {
 
 
 def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
-    """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` names the catalogue behind them."""
+    """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` returns the catalogue behind them."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
-    form = FORMS[kind]
-    _add_reads(router, kind, model, pick, form)
+    presentation = PRESENTATIONS[kind]
+    _add_reads(router, kind, model, pick, presentation)
     _add_create(router, kind, model, pick, examples)
-    _add_changes(router, kind, model, pick, examples, form)
+    _add_changes(router, kind, model, pick, examples, presentation)
     return router
 
 
-def _add_reads(router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], form: Forms) -> None:
+def _add_reads(
+    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], presentation: Presentation
+) -> None:
     page_model = Listing[model]  # type: ignore[valid-type]  # a type only FastAPI needs to know
 
     @router.get("", name=f"{kind}.list", summary=f"List {kind}", response_model=page_model)
-    async def page(registry: TheRegistry, query: Paging, original: AsksOriginal) -> Listing[R] | Response:
+    async def page(registry: RegistryDep, query: Paging, original: AsksOriginal) -> Listing[R] | Response:
         if original:
-            return original_answer([form.listed(each.record) for each in await pick(registry).records.all()])
+            return original_answer(
+                [presentation.listed(stored.record) for stored in await pick(registry).records.all()]
+            )
         return listing(await pick(registry).page(query.limit, query.cursor))
 
     async def read(
-        registry: TheRegistry, response: Response, name: PathName, original: AsksOriginal
+        registry: RegistryDep, response: Response, name: PathName, original: AsksOriginal
     ) -> R | Response:
         stored = await pick(registry).read(name)
-        return original_answer(form.shown(stored.record)) if original else answer(response, stored)
+        return original_answer(presentation.shown(stored.record)) if original else answer(response, stored)
 
-    form.name(read)
+    presentation.annotate_name(read)
     show = router.get(
-        form.path,
+        presentation.path,
         name=f"{kind}.get",
         summary=f"Show a {kind[:-1]}",
         response_model=model,
@@ -170,19 +164,19 @@ def _add_create(
     router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
 ) -> None:
     async def create(
-        registry: TheRegistry, response: Response, record: R, idempotency_key: IdempotencyKey = None
+        registry: RegistryDep, response: Response, record: R, idempotency_key: IdempotencyKey = None
     ) -> R:
         async def make(attempt: Attempt) -> Stored[R]:
-            return await pick(registry).create(record, mine=attempt.mine)
+            return await pick(registry).create(record, name_was_free=attempt.mine)
 
         async def taken() -> bool:
-            return await pick(registry).taken(record.name)
+            return await pick(registry).exists(record.name)
 
-        store, node = registry.shelf.own, registry.shelf.node
+        store, node = registry.repositories.own, registry.repositories.node
         stored = await once(store, node, f"{kind}.create", idempotency_key, record, model, make, taken=taken)
         return answer(response, stored, f"/registry/{kind}/{stored.record.name}")
 
-    _specialise(model, examples, create)
+    _annotate_body(model, examples, create)
     register = router.post(
         "",
         name=f"{kind}.create",
@@ -195,19 +189,24 @@ def _add_create(
 
 
 def _add_changes(
-    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples, form: Forms
+    router: APIRouter,
+    kind: RegistryKind,
+    model: type[R],
+    pick: Pick[R],
+    examples: Examples,
+    presentation: Presentation,
 ) -> None:
     noun = kind[:-1]
 
     async def update(
-        registry: TheRegistry, response: Response, name: PathName, record: R, if_match: IfMatch
+        registry: RegistryDep, response: Response, name: PathName, record: R, if_match: IfMatch
     ) -> R:
         return answer(response, await pick(registry).update(name, record, if_match))
 
-    _specialise(model, examples, update)
-    form.name(update)
+    _annotate_body(model, examples, update)
+    presentation.annotate_name(update)
     replace = router.put(
-        form.path,
+        presentation.path,
         name=f"{kind}.update",
         summary=f"Replace a {noun}",
         response_model=model,
@@ -215,14 +214,14 @@ def _add_changes(
     )
     replace(update)
 
-    async def delete(registry: TheRegistry, name: PathName, if_match: IfMatch) -> Removed:
+    async def delete(registry: RegistryDep, name: PathName, if_match: IfMatch) -> Removed:
         await pick(registry).delete(name, if_match)
         return Removed(removed=name, detail=f"The {noun} {name!r} is removed.")
 
-    form.name(delete)
-    router.delete(form.path, name=f"{kind}.delete", summary=f"Remove an unused {noun}")(delete)
+    presentation.annotate_name(delete)
+    router.delete(presentation.path, name=f"{kind}.delete", summary=f"Remove an unused {noun}")(delete)
 
 
-def _specialise(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:
+def _annotate_body(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:
     """Tells FastAPI which model the type variable of the handler's body stands for."""
     handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]
