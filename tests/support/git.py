@@ -32,7 +32,7 @@ def git(repository: Path, *args: str, feed: str | None = None) -> str:
 
 def bare_repository(path: Path) -> Path:
     """A new, empty bare repository."""
-    shutil.copytree(_empty_repository(), path)
+    shutil.copytree(_empty_repository(), path, dirs_exist_ok=True)
     return path
 
 
@@ -40,6 +40,7 @@ def bare_repository(path: Path) -> Path:
 def _empty_repository() -> Path:
     """What git makes, once in a process."""
     folder = Path(tempfile.mkdtemp(prefix="mao-test-"))
+    folder.chmod(0o755)  # some tests become another user
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "git")], env=ENV, check=True)
     return folder / "git"
