@@ -124,7 +124,7 @@ def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None
         return ""
     if isinstance(found, pygit2.Blob) and found.filemode != FileMode.LINK:
         if needed and b"\0" in found.data:
-            raise LfsConflict(path, "holds a NUL byte, after which git reads no more attributes")
+            raise LfsConflict(path, "has a NUL byte, and git ignores attributes after it")
         return found.data.decode(errors="surrogateescape")
     if needed:
         raise LfsConflict(path, "has to be a file, since the dataset keeps large files in Git LFS")
@@ -134,7 +134,9 @@ def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None
 def check_line(path: str) -> None:
     """Raises LfsConflict for a path that no line of attributes can name."""
     if len(line_for(path).encode()) > LONGEST_LINE:
-        raise LfsConflict(path, "has too long a path for a large file: git reads no such line of attributes")
+        raise LfsConflict(
+            path, "has a path that is too long for a large file: git ignores such long lines of attributes"
+        )
 
 
 def lfs_mark(repo: Repository, tree: str, *, wanted: bool) -> Texts:

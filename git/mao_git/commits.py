@@ -91,7 +91,7 @@ def rev_parse(repo: Repository, text: str) -> str:
                 next=f"See what there is: git -C {repo.path} branch --all",
             ) from None
         raise InvalidInput(
-            f"{text!r} names no commit: {error}.",
+            f"{text!r} is not a commit: {error}.",
             code="ref-invalid",
             next="Give a branch, a tag or a commit's id.",
         ) from error

@@ -210,8 +210,8 @@ def disk_trouble(why: str) -> Unavailable:
     return Unavailable(
         f"The node's disk fails: {why}.",
         code="disk-trouble",
-        next="See that the data directory is mounted for writing and belongs to the node's user (dmesg may "
-        "tell), and that its datasets are in order: maoctl doctor, git fsck.",
+        next="Check that the data directory is mounted for writing and belongs to the node's user (see "
+        "dmesg), and its datasets: maoctl doctor, git fsck.",
     )
 
 

@@ -307,7 +307,7 @@ class RawObjects:
         """Raises ObjectUnreadable, also for what is no commit."""
         kind, raw = self.read(oid)
         if kind != ObjectType.COMMIT:
-            raise ObjectUnreadable(f"{oid} is no commit")
+            raise ObjectUnreadable(f"{oid} is not a commit")
         head, _, message = raw.partition(b"\n\n")
         lines = [line.split(b" ", 1) for line in head.split(b"\n") if b" " in line]
         named = [(key, value.decode(errors="replace")) for key, value in lines]
@@ -319,7 +319,7 @@ class RawObjects:
         """Mode and id of a tree's entries. Raises ObjectUnreadable."""
         kind, raw = self.read(tree)
         if kind != ObjectType.TREE:
-            raise ObjectUnreadable(f"{tree} is no tree")
+            raise ObjectUnreadable(f"{tree} is not a tree")
         return [(int(mode, 8), oid.hex()) for mode, _, oid in raw_entries(raw)]
 
     def below(self, tree: str, known: set[str]) -> Iterator[tuple[str, bool]]:

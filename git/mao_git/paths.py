@@ -107,7 +107,7 @@ def _fault_of(target: str) -> str | None:
     if not target or not target.isprintable():
         return "is a link with an unreadable target"
     if len(target.encode()) >= PATH_MAX:
-        return f"is a link to {target[:80]}…, longer than any path"
+        return f"is a link to {target[:80]}…, longer than a path can be"
     if target.startswith(("/", "\\")) or _DRIVE.match(target):
         return f"is a link to {target}, an absolute path"
     return None
@@ -219,7 +219,7 @@ class _Tree:
                 todo.append((there, there.parent, self._names(there.target)[::-1]))
                 return _FOLLOWS
             elif isinstance(there.answer, str):
-                return f"which leads out by way of the link {there.path} to {there.target}"
+                return f"which leads out through the link {there.path} to {there.target}"
             else:
                 here = there.answer  # None: a loop, or one that is being followed and so is a loop
         return here

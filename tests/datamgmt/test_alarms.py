@@ -89,7 +89,7 @@ async def settled(world: World, *, tries: int | None) -> None:
         await watch.aclose()
 
 
-async def test_an_alarm_is_raised_once_and_acknowledged_once(tmp_path: Path) -> None:
+async def test_alarms_alarm_is_raised_once_and_acknowledged_once(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         alarms = world.manager.alarms
         assert await alarms.raise_(alarm())
@@ -102,7 +102,7 @@ async def test_an_alarm_is_raised_once_and_acknowledged_once(tmp_path: Path) -> 
             await alarms.acknowledge("other", "", "")
 
 
-async def test_a_webhook_gets_the_alarm_with_a_signature_that_holds(tmp_path: Path) -> None:
+async def test_alarms_webhook_gets_the_alarm_with_a_signature_that_holds(tmp_path: Path) -> None:
     with receiving() as receiver:
         async with working(tmp_path) as world:
             secret = (await world.manager.webhooks.add(WebhookRequest(name="lab", url=receiver.url))).secret
@@ -120,7 +120,7 @@ async def test_a_webhook_gets_the_alarm_with_a_signature_that_holds(tmp_path: Pa
             assert secret.encode() not in b"".join(e.value for e in (await world.store.list("/")).entries)
 
 
-async def test_what_was_not_taken_survives_a_restart_and_is_sent_again(tmp_path: Path) -> None:
+async def test_alarms_what_was_not_taken_survives_a_restart_and_is_sent_again(tmp_path: Path) -> None:
     store = MemoryStore()
     with receiving() as receiver:
         receiver.answer = 500
@@ -142,7 +142,7 @@ async def test_what_was_not_taken_survives_a_restart_and_is_sent_again(tmp_path:
             assert receiver.got[0][0]["webhook-id"] == receiver.got[-1][0]["webhook-id"]
 
 
-async def test_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Path) -> None:
+async def test_alarms_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         hooks = world.manager.webhooks
         await hooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
@@ -154,7 +154,7 @@ async def test_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Path) -> 
             await hooks.state("lab")
 
 
-def test_pauses_grow_and_end_in_giving_up() -> None:
+def test_alarms_pauses_grow_and_end_in_giving_up() -> None:
     due = Delivery(alarm="a", webhook="lab", created_at=NOW)
     tried = [failed(due.model_copy(update={"tries": tries}), "no", NOW, 0.5) for tries in (0, 1, 2)]
     assert [each.not_before for each in tried] == [NOW + timedelta(seconds=s) for s in (15, 25, 45)]
@@ -163,12 +163,12 @@ def test_pauses_grow_and_end_in_giving_up() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://a/", "file:///etc/passwd", "https://u:p@a/", "https://", "a"])
-def test_addresses_that_are_refused(url: str) -> None:
+def test_alarms_addresses_that_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="address"):
         WebhookRequest(name="lab", url=url)
 
 
-async def test_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> None:
+async def test_alarms_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.manager.webhooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
         alarms = world.manager.alarms
@@ -185,7 +185,7 @@ async def test_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://localhost/", "http://[::ffff:169.254.1.1]/"])
-async def test_webhook_to_this_machine_is_refused_at_once(tmp_path: Path, url: str) -> None:
+async def test_alarms_webhook_to_this_machine_is_refused_at_once(tmp_path: Path, url: str) -> None:
     async with working(tmp_path, webhook_hosts="") as world:
         with pytest.raises(InvalidInput, match="nothing is sent to") as raised:
             await world.manager.webhooks.add(WebhookRequest(name="lab", url=url))
@@ -193,7 +193,7 @@ async def test_webhook_to_this_machine_is_refused_at_once(tmp_path: Path, url: s
         assert await world.manager.webhooks.states() == []
 
 
-async def test_webhook_of_an_older_version_to_this_machine_fails_visibly(tmp_path: Path) -> None:
+async def test_alarms_webhook_of_an_older_version_to_this_machine_fails_visibly(tmp_path: Path) -> None:
     store = MemoryStore()
     with receiving() as receiver:
         async with working(tmp_path, store) as world:
@@ -209,7 +209,7 @@ async def test_webhook_of_an_older_version_to_this_machine_fails_visibly(tmp_pat
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"half a ke", b"\xff\xfe\x00", b"A" * 43 + b"!\n"])
-async def test_webhook_with_a_torn_key_file_says_what_to_do(tmp_path: Path, content: bytes) -> None:
+async def test_alarms_webhook_with_a_torn_key_file_says_what_to_do(tmp_path: Path, content: bytes) -> None:
     async with working(tmp_path) as world:
         await world.manager.webhooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
         key = tmp_path / "node" / "secret.key"
@@ -233,7 +233,7 @@ async def about_the_node(world: World, *names: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-async def test_both_kinds_are_listed_page_by_page_each_once(tmp_path: Path, limit: int) -> None:
+async def test_alarms_both_kinds_are_listed_page_by_page_each_once(tmp_path: Path, limit: int) -> None:
     async with working(tmp_path) as world:
         await about_the_node(world, "c-1", "c-2", "c-3")
         for name in ("run-1.rows", "run-2.rows"):
@@ -255,7 +255,7 @@ async def test_both_kinds_are_listed_page_by_page_each_once(tmp_path: Path, limi
 
 
 @pytest.mark.parametrize("cursor", ["x", "9.", "-1.a", "0", "1.not-a-cursor"])
-async def test_a_cursor_that_is_none_of_ours_is_refused(tmp_path: Path, cursor: str) -> None:
+async def test_alarms_cursor_that_is_none_of_ours_is_refused(tmp_path: Path, cursor: str) -> None:
     async with working(tmp_path) as world:
         with pytest.raises(InvalidInput):
             await world.manager.alarms.list_(False, 10, cursor)
@@ -275,7 +275,7 @@ async def test_alarms_about_the_node_are_retained_and_delivered_like_all(tmp_pat
             assert (await world.manager.alarms.list_(False, 10, None)).items == []
 
 
-async def test_a_record_that_cannot_be_read_keeps_no_alarm_from_being_listed_or_retained(
+async def test_alarms_record_that_cannot_be_read_keeps_no_alarm_from_being_listed_or_retained(
     tmp_path: Path,
 ) -> None:
     async with working(tmp_path) as world:
@@ -286,7 +286,7 @@ async def test_a_record_that_cannot_be_read_keeps_no_alarm_from_being_listed_or_
         assert await world.manager.alarms.retain(NOW + timedelta(days=1), 100) == 1
 
 
-def test_what_is_written_of_a_metric_has_no_field_that_the_version_before_does_not_know() -> None:
+def test_alarms_what_is_written_of_a_metric_has_no_field_that_the_version_before_does_not_know() -> None:
     assert set(json.loads(dump(alarm()))) == {
         "id",
         "kind",

@@ -26,6 +26,8 @@ from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, PATIENCE, World, run_of, runs_on, step, working, writes
 
+pytestmark = pytest.mark.virtual_time
+
 METRICS = [
     ControlMetric(name="files", measure="files"),
     ControlMetric(name="missing", file="missing.json", pointer="/total"),
@@ -75,7 +77,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     return made
 
 
-async def test_runs_end_while_an_analysis_hangs(tmp_path: Path, gate: Gate) -> None:
+async def test_analysis_runs_end_while_an_analysis_hangs(tmp_path: Path, gate: Gate) -> None:
     async with working(tmp_path) as world:
         for number in range(3):
             done = await world.whole(measured(world, number), writes(a=str(number)))
@@ -92,7 +94,7 @@ async def test_runs_end_while_an_analysis_hangs(tmp_path: Path, gate: Gate) -> N
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), OSError("disk"), ValueError("odd")])
-async def test_a_fault_of_the_analysis_is_shown_and_over_by_itself(
+async def test_analysis_fault_of_the_analysis_is_shown_and_over_by_itself(
     tmp_path: Path, gate: Gate, error: Exception
 ) -> None:
     gate.error = error
@@ -111,7 +113,7 @@ async def test_a_fault_of_the_analysis_is_shown_and_over_by_itself(
         await eventually(lambda: not [each for each in current() if each.subject.startswith("analysis/")])
 
 
-async def test_a_step_is_analysed_when_its_run_has_ended(tmp_path: Path, gate: Gate) -> None:
+async def test_analysis_step_is_analysed_when_its_run_has_ended(tmp_path: Path, gate: Gate) -> None:
     gate.opened.set()
     async with working(tmp_path) as world:
         await world.whole(measured(world, 0), writes(a="1"))
@@ -124,7 +126,7 @@ async def test_a_step_is_analysed_when_its_run_has_ended(tmp_path: Path, gate: G
         assert await points_of(world) == [("run-1", 1.0), ("run-0", 1.0)]
 
 
-async def test_a_run_that_is_history_gets_its_values(tmp_path: Path, gate: Gate) -> None:
+async def test_analysis_run_that_is_history_gets_its_values(tmp_path: Path, gate: Gate) -> None:
     async with working(tmp_path) as world:
         await world.whole(measured(world, 0), writes(a="1"))
         await world.finish("run-0")
@@ -137,7 +139,7 @@ async def test_a_run_that_is_history_gets_its_values(tmp_path: Path, gate: Gate)
         assert stored.record.steps[0].metrics == {"files": 1.0}
 
 
-async def test_a_request_goes_with_its_run(tmp_path: Path, gate: Gate) -> None:
+async def test_analysis_request_goes_with_its_run(tmp_path: Path, gate: Gate) -> None:
     async with working(tmp_path) as world:
         await world.whole(measured(world, 0), writes(a="1"))
         await world.store.delete(keys.run(NODE, "run-0"))
@@ -185,7 +187,9 @@ DEATHS = {
 
 @pytest.mark.parametrize("applies", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("moment", DEATHS)
-async def test_killed_at_each_write_it_is_done_once(tmp_path: Path, moment: str, applies: bool) -> None:
+async def test_analysis_killed_at_each_write_it_is_done_once(
+    tmp_path: Path, moment: str, applies: bool
+) -> None:
     store = DyingStore(DEATHS[moment], applies=applies)
     async with working(tmp_path, store) as world:
         await world.begin(measured(world, 0))
@@ -205,7 +209,7 @@ async def test_killed_at_each_write_it_is_done_once(tmp_path: Path, moment: str,
         assert runs_on(world.master) == ["run-0"]
 
 
-async def test_a_node_that_shares_nothing_never_asks_about_rounds(
+async def test_analysis_node_that_shares_nothing_never_asks_about_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(*_: Any, **__: Any) -> Any:

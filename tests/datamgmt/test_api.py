@@ -34,7 +34,7 @@ def dataset(api: Api, tmp_path: Path) -> Path:
     return master
 
 
-def test_bare_repository(api: Api) -> None:
+def test_api_bare_repository(api: Api) -> None:
     made = api.post("/bare-repo/init", json={"name": "data"})
     assert made.status_code == 201
     master = Path(made.json()["master"])
@@ -44,7 +44,7 @@ def test_bare_repository(api: Api) -> None:
     assert again.json()["next"]
 
 
-def test_bare_repository_with_a_key_is_made_once(api: Api) -> None:
+def test_api_bare_repository_with_a_key_is_made_once(api: Api) -> None:
     answers = [
         api.post("/bare-repo/init", json={"name": "data"}, headers={"Idempotency-Key": "k"}) for _ in range(2)
     ]
@@ -53,13 +53,13 @@ def test_bare_repository_with_a_key_is_made_once(api: Api) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".new-x", "x" * 300, "a b"])
-def test_bare_repository_with_a_bad_name(api: Api, name: str) -> None:
+def test_api_bare_repository_with_a_bad_name(api: Api, name: str) -> None:
     answer = api.post("/bare-repo/init", json={"name": name})
     assert answer.status_code == 422
     assert answer.json()["next"]
 
 
-def test_status(api: Api, dataset: Path) -> None:
+def test_api_status(api: Api, dataset: Path) -> None:
     status = api.get("/datasets/data").json()
     assert status["master"] == str(dataset)
     assert [branch["name"] for branch in status["branches"]] == ["ground-truth", NODE]
@@ -69,7 +69,7 @@ def test_status(api: Api, dataset: Path) -> None:
     assert [item["name"] for item in api.get("/datasets").json()["items"]] == ["data"]
 
 
-def test_ensure_refuses_a_body_of_another_name(api: Api) -> None:
+def test_api_ensure_refuses_a_body_of_another_name(api: Api) -> None:
     answer = api.put("/datasets/data", json={"name": "other", "master": "/x"})
     assert (answer.status_code, answer.json()["code"]) == (422, "name-mismatch")
 
@@ -83,7 +83,7 @@ def test_ensure_refuses_a_body_of_another_name(api: Api) -> None:
         ("https://127.0.0.1:1/x.git", "remote-unavailable"),
     ],
 )
-def test_ensure_with_a_bad_master(api: Api, tmp_path: Path, master: str, code: str) -> None:
+def test_api_ensure_with_a_bad_master(api: Api, tmp_path: Path, master: str, code: str) -> None:
     master = master.replace("{here}", str(tmp_path))
     answer = api.put("/datasets/data", json={"name": "data", "master": master})
     assert answer.json()["code"] == code
@@ -91,7 +91,7 @@ def test_ensure_with_a_bad_master(api: Api, tmp_path: Path, master: str, code: s
     assert api.get("/datasets/data").json()["code"] == "dataset-not-here"
 
 
-def test_log_page_by_page(api: Api, dataset: Path) -> None:
+def test_api_log_page_by_page(api: Api, dataset: Path) -> None:
     first = api.get("/datasets/data/log", params={"limit": 2}).json()
     assert [entry["subject"] for entry in first["items"]] == ["Add d/c", "Add b.html"]
     rest = api.get("/datasets/data/log", params={"limit": 2, "cursor": first["cursor"]}).json()
@@ -99,7 +99,7 @@ def test_log_page_by_page(api: Api, dataset: Path) -> None:
     assert rest.get("cursor") is None
 
 
-def test_files_page_by_page(api: Api, dataset: Path) -> None:
+def test_api_files_page_by_page(api: Api, dataset: Path) -> None:
     first = api.get("/datasets/data/files", params={"limit": 2}).json()
     assert [(entry["name"], entry["kind"], entry["size"]) for entry in first["items"]] == [
         ("a.csv", "file", 5),
@@ -111,7 +111,7 @@ def test_files_page_by_page(api: Api, dataset: Path) -> None:
     assert [entry["path"] for entry in below["items"]] == ["d/c"]
 
 
-def test_file_is_a_download(api: Api, dataset: Path) -> None:
+def test_api_file_is_a_download(api: Api, dataset: Path) -> None:
     answer = api.get("/datasets/data/file", params={"path": "b.html"})
     assert answer.content == b"b.html"
     assert answer.headers["content-type"] == "application/octet-stream"
@@ -138,7 +138,7 @@ def test_file_is_a_download(api: Api, dataset: Path) -> None:
         ("log", {"limit": "0"}, 422, None),
     ],
 )
-def test_bad_questions(
+def test_api_bad_questions(
     api: Api, dataset: Path, path: str, params: dict[str, str], status: int, code: str | None
 ) -> None:
     if "\udc80" in params.get("path", ""):
@@ -150,18 +150,18 @@ def test_bad_questions(
     assert answer.json()["next"]
 
 
-def test_dataset_that_is_not_here(api: Api) -> None:
+def test_api_dataset_that_is_not_here(api: Api) -> None:
     answer = api.get("/datasets/none/log")
     assert (answer.status_code, answer.json()["code"]) == (404, "dataset-not-here")
 
 
-def test_a_second_one_on_the_same_data_does_not_start(api: Api, tmp_path: Path) -> None:
+def test_api_second_one_on_the_same_data_does_not_start(api: Api, tmp_path: Path) -> None:
     assert api.get("/readyz").status_code == 200
     second = make_app(settings_for(tmp_path), store=MemoryStore())
     with pytest.raises(Conflict, match="Another datamgmt is already running"):
         asyncio.run(second.router.lifespan_context(second).__aenter__())
 
 
-def test_ready(api: Api) -> None:
+def test_api_ready(api: Api) -> None:
     assert api.get("/readyz").status_code == 200
     assert "bare.init" in api.get("/openapi.json").text

@@ -192,7 +192,7 @@ async def with_outbox(tmp_path: Path, how: str) -> AsyncIterator[World]:
 
 
 @pytest.mark.parametrize("how", BREAKAGES)
-async def test_what_only_the_broken_clone_had_is_put_on_top(tmp_path: Path, how: str) -> None:
+async def test_broken_clone_what_only_the_broken_clone_had_is_put_on_top(tmp_path: Path, how: str) -> None:
     async with with_outbox(tmp_path, how) as world:
         await collect(world, 3)
         if how in LOST:
@@ -222,7 +222,7 @@ async def test_what_only_the_broken_clone_had_is_put_on_top(tmp_path: Path, how:
         assert all(commit[:10] in told.detail for commit in record.lost)
 
 
-async def test_spoilt_commit_in_between_costs_only_itself(tmp_path: Path) -> None:
+async def test_broken_clone_spoilt_commit_in_between_costs_only_itself(tmp_path: Path) -> None:
     BREAKAGES["older"] = spoil(f"{NODE}~1")
     try:
         async with with_outbox(tmp_path, "older") as world:
@@ -233,7 +233,7 @@ async def test_spoilt_commit_in_between_costs_only_itself(tmp_path: Path) -> Non
         del BREAKAGES["older"]
 
 
-async def test_remote_that_others_pushed_to_meanwhile_is_followed(tmp_path: Path) -> None:
+async def test_broken_clone_remote_that_others_pushed_to_meanwhile_is_followed(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         world.master.rename(tmp_path / "away")
@@ -251,7 +251,7 @@ async def test_remote_that_others_pushed_to_meanwhile_is_followed(tmp_path: Path
         assert git(world.master, "show", f"{NODE}:d/only-1") == "x"
 
 
-async def test_step_that_is_publishing_is_published_from_its_workspace(tmp_path: Path) -> None:
+async def test_broken_clone_step_that_is_publishing_is_published_from_its_workspace(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
@@ -278,7 +278,7 @@ async def test_step_that_is_publishing_is_published_from_its_workspace(tmp_path:
         await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
 
 
-async def test_condition_stays_over_restarts_until_it_is_acknowledged(tmp_path: Path) -> None:
+async def test_broken_clone_condition_stays_over_restarts_until_it_is_acknowledged(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         emptied("HEAD")(world.manager.context.data.clone("data"))
@@ -298,7 +298,7 @@ async def test_condition_stays_over_restarts_until_it_is_acknowledged(tmp_path: 
         assert condition(world) is None
 
 
-async def test_looking_at_a_dataset_finds_that_its_clone_is_broken(tmp_path: Path) -> None:
+async def test_broken_clone_looking_at_a_dataset_finds_that_its_clone_is_broken(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         spoil(NODE)(world.manager.context.data.clone("data"))
@@ -307,7 +307,7 @@ async def test_looking_at_a_dataset_finds_that_its_clone_is_broken(tmp_path: Pat
         assert {each.name for each in status.branches} == {NODE, "ground-truth"}
 
 
-async def test_list_shows_other_datasets_beside_a_broken_clone(tmp_path: Path) -> None:
+async def test_broken_clone_list_shows_other_datasets_beside_a_broken_clone(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         other = bare_repository(tmp_path / "other.git")
@@ -318,7 +318,7 @@ async def test_list_shows_other_datasets_beside_a_broken_clone(tmp_path: Path) -
         assert listed["more"].failure is None
 
 
-async def test_failing_disk_is_not_filled_with_clones(tmp_path: Path) -> None:
+async def test_broken_clone_failing_disk_is_not_filled_with_clones(tmp_path: Path) -> None:
     """A clone that breaks again at once is left where it is."""
     async with working(tmp_path) as world:
         await collect(world, 0)
@@ -335,7 +335,7 @@ async def test_failing_disk_is_not_filled_with_clones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "how", ["sound", "stale lock", "half-written", "packed", "no hooks", "empty folders"]
 )
-def test_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
+def test_broken_clone_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
     context = context_for(tmp_path)
     master = bare_repository(tmp_path / "master.git")
     work = tmp_path / "work"
@@ -364,7 +364,7 @@ def test_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
     assert clone.is_dir()
 
 
-def test_shallow_clone_is_in_order(tmp_path: Path) -> None:
+def test_broken_clone_shallow_clone_is_in_order(tmp_path: Path) -> None:
     """A commit whose parents were never fetched."""
     master = bare_repository(tmp_path / "master.git")
     work = tmp_path / "work"
@@ -382,7 +382,7 @@ def test_shallow_clone_is_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [13, 28, 30, 122])
-def test_closed_or_full_disk_is_no_broken_clone(number: int) -> None:
+def test_broken_clone_closed_or_full_disk_is_no_broken_clone(number: int) -> None:
     assert not broken.may_be_broken(OSError(number, os.strerror(number)))
     assert not broken.may_be_broken(OSError(f"failed to open: {os.strerror(number)}"))
     assert broken.may_be_broken(OSError(5, os.strerror(5)))

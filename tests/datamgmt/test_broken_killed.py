@@ -33,7 +33,9 @@ LIVES = [
 
 
 @pytest.mark.parametrize("life", LIVES)
-async def test_killed_while_a_clone_is_made_anew(etcd_server: EtcdServer, tmp_path: Path, life: str) -> None:
+async def test_broken_clone_killed_while_a_clone_is_made_anew(
+    etcd_server: EtcdServer, tmp_path: Path, life: str
+) -> None:
     async with lab(etcd_server, tmp_path) as one:
         one.mortal.live()
         done = [await one.prepared(0)]

@@ -54,7 +54,9 @@ UNFIT: dict[str, tuple[Tool, str]] = {
 
 
 @pytest.mark.parametrize("case", UNFIT)
-async def test_what_the_node_cannot_hold_is_refused_and_stops_nothing(tmp_path: Path, case: str) -> None:
+async def test_publish_what_the_node_cannot_hold_is_refused_and_stops_nothing(
+    tmp_path: Path, case: str
+) -> None:
     tool, words = UNFIT[case]
     async with working(tmp_path) as world:
         failed = await world.whole(run_of("run-0", step("collect", "data", world.master)), tool)
@@ -72,7 +74,7 @@ async def test_what_the_node_cannot_hold_is_refused_and_stops_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize("letter", ["d", "ü"])
-async def test_the_longest_path_that_is_published_can_be_laid_again(tmp_path: Path, letter: str) -> None:
+async def test_publish_longest_path_that_is_published_can_be_laid_again(tmp_path: Path, letter: str) -> None:
     def tool(workspace: Workspace) -> None:
         left = world.manager.context.limits.path - len("/f")
         folders = [letter * (100 // len(letter.encode()))] * (left // 101)
@@ -92,7 +94,7 @@ async def test_the_longest_path_that_is_published_can_be_laid_again(tmp_path: Pa
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("tool", [no_way_in, secret_file])
-async def test_what_the_node_may_not_read_is_refused(tmp_path: Path, tool: Tool) -> None:
+async def test_publish_what_the_node_may_not_read_is_refused(tmp_path: Path, tool: Tool) -> None:
     tmp_path.chmod(0o777)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.owner() == "root" and folder != Path("/"):
@@ -146,7 +148,7 @@ async def test_publishing_that_gets_nowhere_is_stuck_and_can_be_cancelled(tmp_pa
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["at once", "while others are at work on the dataset"])
-async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
+async def test_publish_commit_that_is_made_is_not_undone_by_a_cancellation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
     async with working(tmp_path) as world:
@@ -162,7 +164,7 @@ async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
             at_work.set()
             go.wait(PATIENCE)
 
-        held = asyncio.ensure_future(world.manager._executor.change(["data"], long))
+        held = asyncio.ensure_future(world.manager._executor.write(["data"], long))
         try:
             if busy:
                 await asyncio.to_thread(at_work.wait, PATIENCE)
@@ -184,7 +186,7 @@ def _never(*_: object, **__: object) -> None:
     raise OSError("the disk is asleep")
 
 
-async def test_cancelled_once_it_has_exited_publishes_nothing(tmp_path: Path) -> None:
+async def test_publish_cancelled_once_it_has_exited_publishes_nothing(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.begin(run_of("run-0", step("collect", "data", world.master)))
         await world.phase("run-0", StepPhase.READY)
@@ -195,7 +197,9 @@ async def test_cancelled_once_it_has_exited_publishes_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("phase", [StepPhase.PREPARING, StepPhase.PUBLISHING])
-async def test_step_that_waits_for_its_dataset_can_be_cancelled(tmp_path: Path, phase: StepPhase) -> None:
+async def test_publish_step_that_waits_for_its_dataset_can_be_cancelled(
+    tmp_path: Path, phase: StepPhase
+) -> None:
     """Something else is at work on the dataset for long, say the push of a large file."""
     async with working(tmp_path) as world:
         works, go, at_work = world.manager._executor, threading.Event(), threading.Event()
@@ -209,7 +213,7 @@ async def test_step_that_waits_for_its_dataset_can_be_cancelled(tmp_path: Path, 
         if phase is StepPhase.PUBLISHING:
             await world.begin(run)
             await world.phase("run-1", StepPhase.READY)
-        held = asyncio.ensure_future(works.change(["data"], long))
+        held = asyncio.ensure_future(works.write(["data"], long))
         await asyncio.to_thread(at_work.wait, PATIENCE)
         try:
             if phase is StepPhase.PUBLISHING:

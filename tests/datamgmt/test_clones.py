@@ -54,7 +54,7 @@ def seeded(tmp_path: Path, *branches: str) -> Path:
         (("other",), None),
     ],
 )
-def test_where_the_nodes_branch_begins(
+def test_clone_where_the_nodes_branch_begins(
     tmp_path: Path, branches: tuple[str, ...], begins_with: str | None
 ) -> None:
     remote = seeded(tmp_path, *branches)
@@ -65,13 +65,13 @@ def test_where_the_nodes_branch_begins(
         assert git(remote, "rev-list", "--count", NODE) == "1"
 
 
-def test_file_url(tmp_path: Path) -> None:
+def test_clone_file_url(tmp_path: Path) -> None:
     remote = bare_repository(tmp_path / "with%20percent.git".replace("%20", "%"))
     clones.ensure_clone(context_for(tmp_path), "data", f"file://{str(remote).replace('%', '%25')}")
     assert git(remote, "rev-list", "--count", NODE) == "1"
 
 
-def test_a_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) -> None:
+def test_clone_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     for name in ("empty.git", "mirror.git"):
@@ -83,7 +83,7 @@ def test_a_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) 
         assert git(new, "rev-list", "--count", NODE) == "1"
 
 
-def test_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
+def test_clone_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     one = bare_repository(tmp_path / "one.git")
     clones.ensure_clone(context, "data", str(one))
@@ -96,7 +96,7 @@ def test_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
     assert Clone.open(context.data.clone("data")).url == str(one)
 
 
-def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:
+def test_clone_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "-b", NODE, "work")
     with pytest.raises(Exception, match="checked out"):
         clones.ensure_clone(context_for(tmp_path), "data", str(tmp_path / "work"))
@@ -105,7 +105,7 @@ def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: P
 
 
 @pytest.mark.parametrize("make", ["file", "folder"])
-def test_what_is_no_repository(tmp_path: Path, make: str) -> None:
+def test_clone_what_is_no_repository(tmp_path: Path, make: str) -> None:
     target = tmp_path / "x"
     target.mkdir() if make == "folder" else target.write_text("x")
     with pytest.raises(InvalidInput) as caught:
@@ -113,7 +113,7 @@ def test_what_is_no_repository(tmp_path: Path, make: str) -> None:
     assert caught.value.code == "dataset-unreachable"
 
 
-def test_half_made_repositories_are_cleared_away(tmp_path: Path) -> None:
+def test_clone_half_made_repositories_are_cleared_away(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     (context.data.clone("x").parent / ".new-1234-x.git").mkdir()
@@ -122,7 +122,7 @@ def test_half_made_repositories_are_cleared_away(tmp_path: Path) -> None:
     assert [path.name for path in context.data.clone("x").parent.iterdir()] == ["data.git"]
 
 
-def test_folder_without_rights_is_removed(tmp_path: Path) -> None:
+def test_clone_folder_without_rights_is_removed(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     (folder / "a/b").mkdir(parents=True)
     (folder / "a/b/file").write_text("x")
@@ -132,7 +132,7 @@ def test_folder_without_rights_is_removed(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-async def test_workspaces_expire_but_never_those_of_active_runs(tmp_path: Path) -> None:
+async def test_clone_workspaces_expire_but_never_those_of_active_runs(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.begin(run_of("active", step("collect", "data", world.master)))
         await world.phase("active", StepPhase.READY)
@@ -148,7 +148,7 @@ async def test_workspaces_expire_but_never_those_of_active_runs(tmp_path: Path) 
         await eventually(lambda: not data.run_workspaces("ended").exists())
 
 
-def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
+def test_clone_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
     one, two = (context_for(tmp_path, data_dir=tmp_path / name) for name in "ab")
     remote = bare_repository(tmp_path / "remote.git")
     for context, text in ((one, "1"), (two, "2")):
@@ -165,7 +165,7 @@ def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
     assert caught.value.code == "branch-conflict"
 
 
-async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
+async def test_clone_run_that_begins_while_workspaces_are_listed_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with working(tmp_path, keep_workspaces=0) as world:
@@ -185,7 +185,7 @@ async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
         assert world.workspace("late").data.is_dir()
 
 
-def test_the_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path) -> None:
+def test_clone_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     there = seeded(tmp_path, "node-2", "ground-truth")
@@ -201,7 +201,7 @@ def test_the_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path) -
     assert clones.ensure_clone(context, "data", str(there)).url == str(there)
 
 
-async def test_a_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
     other = bare_repository(tmp_path / "other.git")
     commit = git(other, "commit-tree", "-m", "x", git(other, "mktree", feed=""))
     git(other, "update-ref", "refs/heads/main", commit)
@@ -229,7 +229,7 @@ async def test_a_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_pa
         assert ended.phase is StepPhase.SUCCEEDED
 
 
-async def test_a_clone_that_an_enrolment_uses_is_not_set_aside(tmp_path: Path) -> None:
+async def test_clone_that_an_enrolment_uses_is_not_set_aside(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         clones.ensure_clone(world.manager.context, "data", str(world.master))
         run = run_of("one", step("collect", "data", world.master))

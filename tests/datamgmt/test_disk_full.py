@@ -65,17 +65,17 @@ async def fill_and_publish(world: World, small: Path, *, leave: int) -> None:
         git(repository, "fsck", "--strict", "--full")
 
 
-async def test_full_while_publishing(tmp_path: Path, small: Path) -> None:
+async def test_disk_full_full_while_publishing(tmp_path: Path, small: Path) -> None:
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         await fill_and_publish(world, small, leave=MIB + MIB // 2)
 
 
-async def test_full_to_the_last_byte_while_publishing(tmp_path: Path, small: Path) -> None:
+async def test_disk_full_full_to_the_last_byte_while_publishing(tmp_path: Path, small: Path) -> None:
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         await fill_and_publish(world, small, leave=0)
 
 
-async def test_full_in_the_midst_of_writing_objects(
+async def test_disk_full_full_in_the_midst_of_writing_objects(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -85,12 +85,12 @@ async def test_full_in_the_midst_of_writing_objects(
         await fill_and_publish(world, small, leave=MIB + MIB // 2)
 
 
-async def test_reserve_is_left_alone(tmp_path: Path, small: Path) -> None:
+async def test_disk_full_reserve_is_left_alone(tmp_path: Path, small: Path) -> None:
     async with working(tmp_path, data_dir=small / "node", min_free=8 * MIB) as world:
         await fill_and_publish(world, small, leave=10 * MIB)
 
 
-async def test_nothing_begins_without_room(
+async def test_disk_full_nothing_begins_without_room(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(controller, "ROOM_PAUSE", 0.05)
@@ -108,7 +108,7 @@ async def test_nothing_begins_without_room(
 
 
 @pytest.mark.parametrize("objects", [1, 12])
-async def test_full_while_the_clone_is_made(tmp_path: Path, small: Path, objects: int) -> None:
+async def test_disk_full_full_while_the_clone_is_made(tmp_path: Path, small: Path, objects: int) -> None:
     """What a fetch writes meets the end of the disk: the step waits, the process lives."""
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         there = tmp_path / "there"

@@ -35,11 +35,13 @@ from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
 from .conftest import Api, api_on
-from .test_inbox import KEY, KINDS, NOON, entry, torn
+from .test_external_inbox import KEY, KINDS, NOON, entry, torn
 from .world import BEGIN, NODE, PATIENCE, World, context_for, run_of, step, working, writes
 
 
-def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_day_goes_on_in_another_part_and_holds_each_entry_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(commit, "PART", 100)
     files: dict[str, bytes] = {}
 
@@ -59,7 +61,9 @@ def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: py
 
 
 @pytest.mark.parametrize(("file", "key"), [("external", KEY), ("external", "a/b"), ("external/a", "a/b")])
-def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path, file: str, key: str) -> None:
+def test_external_file_in_the_way_of_the_folder_is_not_overwritten(
+    tmp_path: Path, file: str, key: str
+) -> None:
     context = context_for(tmp_path)
     master = str(bare_repository(tmp_path / "master.git"))
     commit_entries(context, "data", master, [entry(1)])
@@ -76,7 +80,7 @@ def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path, file
 # torn files and the listener
 
 
-async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
+async def test_external_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
     await send(world, 1)
     made = torn(world.manager.context.data.inbox / "data")
     await send(world, 2)
@@ -92,7 +96,7 @@ async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
     assert world.manager.conditions.current() == []
 
 
-async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -> None:
+async def test_external_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -> None:
     async with working(tmp_path, external_batch=3) as world:
         await declare(world.store, world.master, "data", KEY, "wind")
         await send(world, 0, "wind")
@@ -117,7 +121,9 @@ async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -
         assert "is a file" in told.detail
 
 
-async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(tmp_path: Path) -> None:
+async def test_external_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(
+    tmp_path: Path,
+) -> None:
     torn(tmp_path / "node" / "inbox" / "data")
     for _ in range(2):
         async with working(tmp_path) as world:
@@ -125,7 +131,9 @@ async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_resta
             assert [each.subject for each in world.manager.conditions.current()] == ["data"]
 
 
-async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_external_what_no_waiting_commits_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(commit, "LARGEST_PART", 1)
     await send(world, 1)
     await world.manager.ingest.commit_all()
@@ -140,7 +148,7 @@ async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("odd"), InvalidInput("no"), RecursionError()])
-async def test_trouble_of_values_that_were_taken_away_is_over(
+async def test_external_trouble_of_values_that_were_taken_away_is_over(
     world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     def stumbles(*_: Any) -> None:
@@ -186,7 +194,7 @@ async def pushed(world: World) -> None:
     await eventually(lambda: tip in git(world.master, "for-each-ref", "--format=%(objectname)"), PATIENCE)
 
 
-async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world: World) -> None:
+async def test_external_values_are_committed_in_one_batch_with_a_record_and_pushed(world: World) -> None:
     for number in range(3):
         await send(world, number)
     assert (await world.manager.ingest.state("data")).waiting == 3
@@ -205,7 +213,7 @@ async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world:
     )
 
 
-async def test_a_run_and_values_that_come_meanwhile_are_both_there(world: World) -> None:
+async def test_external_run_and_values_that_come_meanwhile_are_both_there(world: World) -> None:
     run = run_of("run-1", step("collect", "data", world.master))
     await world.begin(run)
 
@@ -224,7 +232,7 @@ async def test_a_run_and_values_that_come_meanwhile_are_both_there(world: World)
     assert git(world.manager.context.data.clone("data"), "show", f"{NODE}:result") == "1"
 
 
-async def test_a_kill_between_commit_and_removal_commits_nothing_twice(
+async def test_external_kill_between_commit_and_removal_commits_nothing_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await send(world, 1)
@@ -242,7 +250,7 @@ def _disk_fails(*_: Any) -> None:
     raise OSError("no space")
 
 
-async def test_a_dataset_that_cannot_be_cloned_keeps_its_values_and_says_why(tmp_path: Path) -> None:
+async def test_external_dataset_that_cannot_be_cloned_keeps_its_values_and_says_why(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await declare(world.store, tmp_path / "absent.git")
         await send(world, 1)
@@ -288,7 +296,7 @@ def live(root: Path, first: int, after: int) -> list[int]:
         return seen + [int(line) for line in process.stdout.read().splitlines()]
 
 
-async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
+async def test_external_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
     """With torn files in between, as a power cut or a disk may leave them."""
     acknowledged: list[int] = []
     inbox = tmp_path / "node" / "inbox" / "data"
@@ -311,7 +319,7 @@ async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_p
 # the HTTP API
 
 
-def test_write_without_a_dataset_for_the_key(api: Api) -> None:
+def test_external_write_without_a_dataset_for_the_key(api: Api) -> None:
     answer = api.post("/write", json={"key": KEY, "value": 1})
     assert (answer.status_code, answer.json()["code"]) == (404, "external-key-unknown")
     assert f"--key {KEY}" in answer.json()["next"]
@@ -319,7 +327,7 @@ def test_write_without_a_dataset_for_the_key(api: Api) -> None:
     assert api.post("/write", json={"key": KEY}).status_code == 422
 
 
-def test_remotes_check(api: Api, tmp_path: Path) -> None:
+def test_external_remotes_check(api: Api, tmp_path: Path) -> None:
     there = api.post("/remotes/check", json={"master": str(bare_repository(tmp_path / "r.git"))})
     assert there.status_code == 200, there.text
     gone = api.post("/remotes/check", json={"master": str(tmp_path / "gone.git")})
@@ -340,17 +348,17 @@ def test_remotes_check(api: Api, tmp_path: Path) -> None:
         ("", (None, None)),
     ],
 )
-def test_keys_of_insights(key: str, meant: tuple[str | None, str | None]) -> None:
+def test_external_keys_of_insights(key: str, meant: tuple[str | None, str | None]) -> None:
     assert parse_key(key) == meant
 
 
 @pytest.mark.parametrize("key", ["a/b/c", "../x", "a b"])
-def test_no_key_of_insights(key: str) -> None:
+def test_external_no_key_of_insights(key: str) -> None:
     with pytest.raises(InvalidInput):
         parse_key(key)
 
 
-def test_insights_are_read_and_listed(tmp_path: Path) -> None:
+def test_external_insights_are_read_and_listed(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])

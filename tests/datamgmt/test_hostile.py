@@ -25,7 +25,7 @@ from .world import BEGIN, NODE, push_as_stranger, run_of, step, working, writes
 ENDLESS = "[" * 20_000
 
 
-async def test_a_line_that_json_cannot_read_does_not_stop_external_data(tmp_path: Path) -> None:
+async def test_hostile_output_line_that_json_cannot_read_does_not_stop_external_data(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.store.create(
             "/mao/registry/datasets/data",
@@ -42,7 +42,9 @@ async def test_a_line_that_json_cannot_read_does_not_stop_external_data(tmp_path
 
 
 @pytest.mark.parametrize("forged", ["../../elsewhere", "..", "../logs", "a/../../b", "-v", "x" * 201, "a b"])
-async def test_a_run_whose_id_is_no_plain_name_gets_no_folder(forged: str, tmp_path: Path) -> None:
+async def test_hostile_output_run_whose_id_is_no_plain_name_gets_no_folder(
+    forged: str, tmp_path: Path
+) -> None:
     """Its id names folders, which are made and removed with this process's rights."""
     async with working(tmp_path) as world:
         document = run_of("run-0", step("collect", "forged", world.master)).model_dump(mode="json")
@@ -55,7 +57,7 @@ async def test_a_run_whose_id_is_no_plain_name_gets_no_folder(forged: str, tmp_p
         assert told == [key]
 
 
-def test_a_value_is_found_in_an_older_part_of_its_day() -> None:
+def test_hostile_output_value_is_found_in_an_older_part_of_its_day() -> None:
     entry = make_entry("t", 1, BEGIN, "00000000", 1000)
     day = entry.day
     parts = {f"{day}.jsonl": entry.line + b"\n", f"{day}.2.jsonl": b"{}\n"}
@@ -63,7 +65,7 @@ def test_a_value_is_found_in_an_older_part_of_its_day() -> None:
     assert appended("external/t", day, parts, [entry], read.__getitem__) is None
 
 
-def test_an_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None:
+def test_hostile_output_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None:
     entry = make_entry("t", 1, BEGIN, "00000000", 1000)
     other = make_entry("t", entry.id, BEGIN, "11111111", 1000)
     added = appended("external/t", entry.day, [f"{entry.day}.jsonl"], [entry], lambda _: other.line + b"\n")
@@ -71,17 +73,17 @@ def test_an_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None
     assert added[2] == [entry]
 
 
-def test_long_names_above_many_values_are_refused() -> None:
+def test_hostile_output_long_names_above_many_values_are_refused() -> None:
     with pytest.raises(NotRecords, match="too long names"):
         load(json.dumps({"a" * 1_000_000: [1] * 1500}).encode(), RecordFormat.JSON)
 
 
-def test_columns_behind_a_line_break_in_the_heading_are_refused() -> None:
+def test_hostile_output_columns_behind_a_line_break_in_the_heading_are_refused() -> None:
     with pytest.raises(NotRecords, match="several lines"):
         load(('"a\n"' + "," * 100_000 + "\n").encode(), RecordFormat.CSV)
 
 
-def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
+def test_hostile_output_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
     mao_git.init_bare(tmp_path / "r.git")
     data = bytes(8 << 20)
     oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
@@ -93,7 +95,7 @@ def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
     assert max(sizes) <= objects.READ_SIZE
 
 
-async def test_a_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path: Path) -> None:
+async def test_hostile_output_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path: Path) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
     async with working(tmp_path) as world:
         bad = await world.whole(
@@ -113,7 +115,7 @@ async def test_a_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path: Path) -> No
         assert again.phase is StepPhase.SUCCEEDED, again.error
 
 
-async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) -> None:
+async def test_hostile_output_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="1"))
         message = git(world.master, "log", "-1", "--format=%B", NODE).replace("collect", "x/../../evil")
@@ -131,11 +133,11 @@ async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) 
 @pytest.mark.parametrize(
     "path", ["../a", "a/../b", "a\\..\\b", "..\\a", "d/a\\.. \\b", ".git/config", "a//b", "./a"]
 )
-def test_paths_that_lead_out(path: str) -> None:
+def test_hostile_output_paths_that_lead_out(path: str) -> None:
     assert mao_git.paths.leads_out(path)
 
 
-def test_paths_that_do_not() -> None:
+def test_hostile_output_paths_that_do_not() -> None:
     assert not any(
         mao_git.paths.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b", "a\\b", "...", "a\\..b")
     )

@@ -24,6 +24,8 @@ from tests.support.waiting import eventually
 
 from .world import NODE, run_of, runs_on, settings_for, step, working, writes
 
+pytestmark = pytest.mark.virtual_time
+
 NOW = "2026-01-31T12:00:00Z"
 
 
@@ -95,7 +97,7 @@ async def test_loop_goes_on_after_what_an_item_raised(
     assert loop in await survives(part, method, run, manager.conditions, poke=poke)
 
 
-async def test_webhooks_one_delivery_that_raises_keeps_no_other(manager: DataManager) -> None:
+async def test_loop_webhooks_one_delivery_that_raises_keeps_no_other(manager: DataManager) -> None:
     tried: list[str] = []
 
     async def deliver(name: str) -> None:
@@ -114,7 +116,7 @@ async def test_webhooks_one_delivery_that_raises_keeps_no_other(manager: DataMan
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+async def test_loop_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         plain = world.manager._steps.reconcile
 
@@ -129,7 +131,7 @@ async def test_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_path: P
         assert "runs/bad" in [each.subject for each in world.manager.conditions.current()]
 
 
-async def test_retention_one_dataset_that_raises_keeps_no_other(
+async def test_loop_retention_one_dataset_that_raises_keeps_no_other(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidied: list[str] = []
@@ -158,7 +160,7 @@ EXAMPLES: dict[str, tuple[type[Record], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", EXAMPLES)
-async def test_unreadable_record_is_shown_beside_the_others(
+async def test_loop_unreadable_record_is_shown_beside_the_others(
     manager: DataManager, what: str, kind: str
 ) -> None:
     model, fields = EXAMPLES[what]
@@ -193,7 +195,9 @@ async def test_unreadable_record_is_shown_beside_the_others(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_path: Path, kind: str) -> None:
+async def test_loop_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(
+    tmp_path: Path, kind: str
+) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
         bad = await world.begin(run_of("bad", step("collect", "other", world.master)))
@@ -212,7 +216,7 @@ async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
+async def test_loop_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
     tmp_path: Path, kind: str
 ) -> None:
     store = MemoryStore()

@@ -60,7 +60,7 @@ KILL_POINTS = [
 
 
 @pytest.mark.parametrize(("name", "after"), KILL_POINTS)
-async def test_killed_while_publishing(
+async def test_outage_killed_while_publishing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: bool
 ) -> None:
     store = MemoryStore()
@@ -82,7 +82,9 @@ async def test_killed_while_publishing(
 
 
 @pytest.mark.parametrize("name", ["fetch", "finish_clone", "checkout_tree"])
-async def test_killed_while_preparing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_outage_killed_while_preparing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
         death = DiesAt(monkeypatch, name, after=True)
@@ -142,7 +144,7 @@ class StoreThatFallsSilent(MemoryStore):
             yield batch
 
 
-async def test_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> None:
+async def test_outage_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> None:
     store = StoreThatFallsSilent()
     async with working(tmp_path, store) as world:
         await world.begin(run_of("run-1", step("collect", "data", world.master)))
@@ -158,7 +160,7 @@ async def test_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> None:
         assert git(world.master, "show", f"{NODE}:a") == "1"
 
 
-async def test_lost_answers_of_the_store(tmp_path: Path) -> None:
+async def test_outage_lost_answers_of_the_store(tmp_path: Path) -> None:
     store = StoreThatLosesAnswers()
     async with working(tmp_path, store) as world:
         for number in range(4):
@@ -173,7 +175,7 @@ async def test_lost_answers_of_the_store(tmp_path: Path) -> None:
         assert runs_on(world.master) == [f"run-{number}" for number in (3, 2, 1, 0)]
 
 
-async def test_remote_moved_meanwhile_is_built_upon(tmp_path: Path) -> None:
+async def test_outage_remote_moved_meanwhile_is_built_upon(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
@@ -200,7 +202,7 @@ async def test_remote_moved_meanwhile_is_built_upon(tmp_path: Path) -> None:
         )
 
 
-async def test_conflict_with_a_stranger_fails_and_keeps_the_output(tmp_path: Path) -> None:
+async def test_outage_conflict_with_a_stranger_fails_and_keeps_the_output(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
@@ -220,7 +222,7 @@ async def test_conflict_with_a_stranger_fails_and_keeps_the_output(tmp_path: Pat
         assert runs_on(world.master, "ground-truth") == ["run-2", "run-0"]
 
 
-async def test_earlier_commits_that_conflict_are_kept_and_shown(tmp_path: Path) -> None:
+async def test_outage_earlier_commits_that_conflict_are_kept_and_shown(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         away = world.master.rename(tmp_path / "away.git")
@@ -244,7 +246,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-async def test_remote_that_hangs_keeps_only_its_own_dataset_busy(tmp_path: Path) -> None:
+async def test_outage_remote_that_hangs_keeps_only_its_own_dataset_busy(tmp_path: Path) -> None:
     with silent_server() as port:
         async with working(tmp_path, remote_silence_timeout=1, remote_connect_timeout=1) as world:
             hanging = f"ssh://git@127.0.0.1:{port}/srv/x.git"
@@ -257,7 +259,7 @@ async def test_remote_that_hangs_keeps_only_its_own_dataset_busy(tmp_path: Path)
             assert (failed.error.code, failed.error.fault) == ("remote-unavailable", "infrastructure")
 
 
-async def test_workspace_that_vanished_is_told(tmp_path: Path) -> None:
+async def test_outage_workspace_that_vanished_is_told(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
 
         def tool(workspace: Workspace) -> None:
@@ -268,7 +270,7 @@ async def test_workspace_that_vanished_is_told(tmp_path: Path) -> None:
         assert (failed.error.code, failed.error.fault) == ("workspace-missing", "infrastructure")
 
 
-async def test_lost_seal_only_costs_time(tmp_path: Path) -> None:
+async def test_outage_lost_seal_only_costs_time(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0", b="0"))
 
@@ -281,7 +283,7 @@ async def test_lost_seal_only_costs_time(tmp_path: Path) -> None:
         assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["b"]
 
 
-async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_path: Path) -> None:
+async def test_outage_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         away = world.master.rename(tmp_path / "away.git")
@@ -297,7 +299,7 @@ async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_pa
         assert [entry.name for entry in listed.items] == ["a", "agreed"]
 
 
-async def test_broken_objects_are_shown_on_the_step_and_tried_again(
+async def test_outage_broken_objects_are_shown_on_the_step_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: Any) -> str:
@@ -315,7 +317,7 @@ async def test_broken_objects_are_shown_on_the_step_and_tried_again(
         assert (await world.phase("run-0", StepPhase.SUCCEEDED)).waiting is None
 
 
-async def test_what_cannot_be_removed_or_opened_stops_nobody(
+async def test_outage_what_cannot_be_removed_or_opened_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Path) -> None:

@@ -88,7 +88,7 @@ PROTECTED: dict[str, Spoil] = {
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("how", PROTECTED)
-async def test_own_branch_is_pushed_where_ground_truth_is_refused(
+async def test_push_refused_own_branch_is_pushed_where_ground_truth_is_refused(
     tmp_path: Path, server: SshServer, remote: Path, how: str
 ) -> None:
     PROTECTED[how](remote)
@@ -116,7 +116,9 @@ async def test_own_branch_is_pushed_where_ground_truth_is_refused(
 
 
 @OVER_SSH
-def test_ground_truth_waits_where_own_branch_is_refused(at: tuple[Context, str], remote: Path) -> None:
+def test_push_refused_ground_truth_waits_where_own_branch_is_refused(
+    at: tuple[Context, str], remote: Path
+) -> None:
     context, url = at
     clones.ensure_clone(context, "data", url)
     hook("pre-receive", f'while read o n r; do case "$r" in */{NODE}) exit 1;; esac; done')(remote)
@@ -127,7 +129,7 @@ def test_ground_truth_waits_where_own_branch_is_refused(at: tuple[Context, str],
 
 @BOTH
 @pytest.mark.parametrize("below", ["x", "deep/er/x"])
-def test_a_branch_below_the_nodes_is_named_with_the_way_out(
+def test_push_refused_branch_below_the_nodes_is_named_with_the_way_out(
     at: tuple[Context, str], remote: Path, below: str
 ) -> None:
     context, url = at
@@ -142,7 +144,7 @@ def test_a_branch_below_the_nodes_is_named_with_the_way_out(
     assert push_one(context).pushed
 
 
-def test_a_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
+def test_push_refused_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
     """Anybody who may push to the remote chooses it, and a person is told to run it."""
     advice = mao_git.branch_name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
@@ -157,7 +159,7 @@ def test_a_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
 
 @BOTH
 @pytest.mark.parametrize(("before", "after"), [("x", "x/y"), ("x/y", "x"), ("x/y/z", "x/y"), ("x", "x/y/z")])
-def test_a_branch_that_became_a_folder_of_branches_or_back_is_fetched(
+def test_push_refused_branch_that_became_a_folder_of_branches_or_back_is_fetched(
     at: tuple[Context, str], remote: Path, before: str, after: str
 ) -> None:
     context, url = at
@@ -172,7 +174,9 @@ def test_a_branch_that_became_a_folder_of_branches_or_back_is_fetched(
 
 
 @BOTH
-def test_a_round_names_what_is_in_the_way_of_ground_truth(at: tuple[Context, str], remote: Path) -> None:
+def test_push_refused_round_names_what_is_in_the_way_of_ground_truth(
+    at: tuple[Context, str], remote: Path
+) -> None:
     context, url = at
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
@@ -207,7 +211,7 @@ WHOLE: dict[str, tuple[Spoil, str, str]] = {
 
 @OVER_SSH
 @pytest.mark.parametrize("why", WHOLE)
-def test_what_the_server_does_not_take_is_told_in_its_words_with_the_way_out(
+def test_push_refused_what_the_server_does_not_take_is_told_in_its_words_with_the_way_out(
     at: tuple[Context, str], remote: Path, why: str
 ) -> None:
     context, url = at
@@ -223,7 +227,7 @@ def test_what_the_server_does_not_take_is_told_in_its_words_with_the_way_out(
     assert git(remote, "rev-parse", NODE) == before
 
 
-def test_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, remote: Path) -> None:
+def test_push_refused_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, remote: Path) -> None:
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(remote))
     WHOLE["checked out"][0](remote)
@@ -233,7 +237,9 @@ def test_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, remote: Path)
     assert "bare repository" in (failure.next or "")
 
 
-def test_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(tmp_path: Path, remote: Path) -> None:
+def test_push_refused_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(
+    tmp_path: Path, remote: Path
+) -> None:
     """Of a remote on this machine, where no hook runs: a lock that somebody left."""
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(remote))
@@ -256,11 +262,11 @@ def test_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(tmp_path: P
         ("a/b", ["a/b/c/d", "a/bc"], ["a/b/c/d"]),
     ],
 )
-def test_in_the_way(name: str, others: list[str], found: list[str]) -> None:
+def test_push_refused_in_the_way(name: str, others: list[str], found: list[str]) -> None:
     assert mao_git.conflicting_branches(name, others) == found
 
 
-def test_a_server_that_takes_no_notice_of_case_is_named(tmp_path: Path, remote: Path) -> None:
+def test_push_refused_server_that_takes_no_notice_of_case_is_named(tmp_path: Path, remote: Path) -> None:
     assert mao_git.case_variants("node-1", ["Node-1", "node-1", "node-11"]) == ["Node-1"]
     context = context_for(tmp_path)
     make_branch(remote, "Ground-Truth")

@@ -36,7 +36,7 @@ def commit_and_push(context: Context, prefix: str, count: int, results: list[Pus
 
 @pytest.mark.parametrize("writers", [2, 6])
 @pytest.mark.parametrize("transport", ["path", pytest.param("ssh", marks=pytest.mark.sshd)])
-def test_writers_race_for_the_same_branches(tmp_path: Path, transport: str, writers: int) -> None:
+def test_race_writers_race_for_the_same_branches(tmp_path: Path, transport: str, writers: int) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     git(remote, "config", "core.logAllRefUpdates", "always")
     if transport == "path":
@@ -79,7 +79,9 @@ NODES = 6
 
 
 @pytest.mark.parametrize("transport", ["path", pytest.param("ssh", marks=pytest.mark.sshd)])
-def test_six_nodes_push_to_their_own_branches_and_to_ground_truth(tmp_path: Path, transport: str) -> None:
+def test_race_six_nodes_push_to_their_own_branches_and_to_ground_truth(
+    tmp_path: Path, transport: str
+) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     git(remote, "config", "core.logAllRefUpdates", "always")
     if transport == "path":

@@ -54,7 +54,7 @@ def rescued(context: Context) -> list[str]:
     ).split()
 
 
-def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: Path) -> None:
+def test_resolve_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: Path) -> None:
     before = git(remote, "rev-parse", NODE)
     clone = Clone.open(context.data.clone("data"))
     known, ours = clone.upstream_base(NODE), clone.tip(NODE)
@@ -117,7 +117,7 @@ def test_resolve_may_be_repeated_after_a_kill(
 
 
 @pytest.mark.parametrize(("how", "text"), [("merge", "b"), ("take-theirs", "theirs")])
-def test_conflict_in_one_file(tmp_path: Path, remote: Path, how: Strategy, text: str) -> None:
+def test_resolve_conflict_in_one_file(tmp_path: Path, remote: Path, how: Strategy, text: str) -> None:
     context = context_for(tmp_path)
     clone = clones.ensure_clone(context, "data", str(remote))
     commit(context, "b")
@@ -132,7 +132,7 @@ def test_conflict_in_one_file(tmp_path: Path, remote: Path, how: Strategy, text:
     assert clone.path.is_dir()
 
 
-async def test_runs_go_on_and_are_pushed_once_it_is_resolved(tmp_path: Path) -> None:
+async def test_resolve_runs_go_on_and_are_pushed_once_it_is_resolved(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         rewrite(world.master, git(world.master, "rev-parse", f"{NODE}~1"))
@@ -149,7 +149,7 @@ async def test_runs_go_on_and_are_pushed_once_it_is_resolved(tmp_path: Path) -> 
 
 
 @pytest.mark.sshd
-def test_branch_set_back_over_ssh_is_not_silently_restored(tmp_path: Path, remote: Path) -> None:
+def test_resolve_branch_set_back_over_ssh_is_not_silently_restored(tmp_path: Path, remote: Path) -> None:
     with ssh_server(tmp_path / "sshd") as server:
         context = context_for(tmp_path, ssh_dir=server.key_dir)
         url = server.url(remote)

@@ -21,7 +21,7 @@ def one_step(master: Path, run_id: str = "run-1", after: int = 0) -> Run:
     return run_of(run_id, step("collect", "data", master), after=after)
 
 
-async def test_output_reaches_node_branch_and_ground_truth(tmp_path: Path) -> None:
+async def test_run_output_reaches_node_branch_and_ground_truth(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         done = await world.whole(one_step(world.master), writes(a="1", deep__er__b="2"))
         assert done.phase is StepPhase.SUCCEEDED, done.error
@@ -34,7 +34,7 @@ async def test_output_reaches_node_branch_and_ground_truth(tmp_path: Path) -> No
         await eventually(lambda: not world.workspace("run-1").root.parent.exists())
 
 
-async def test_second_run_builds_on_the_first(tmp_path: Path) -> None:
+async def test_run_second_run_builds_on_the_first(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
 
         def append(workspace: Workspace) -> None:
@@ -51,7 +51,7 @@ async def test_second_run_builds_on_the_first(tmp_path: Path) -> None:
         assert done.base_commit == git(world.master, "rev-parse", f"{NODE}~1")
 
 
-async def test_same_content_again_is_an_observation(tmp_path: Path) -> None:
+async def test_run_same_content_again_is_an_observation(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(one_step(world.master, "run-1"), writes(a="same"))
         done = await world.whole(one_step(world.master, "run-2", 1), writes(a="same"))
@@ -61,7 +61,7 @@ async def test_same_content_again_is_an_observation(tmp_path: Path) -> None:
         )
 
 
-async def test_tool_that_touches_nothing_fails(tmp_path: Path) -> None:
+async def test_run_tool_that_touches_nothing_fails(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(one_step(world.master, "run-1"), writes(a="1"))
         done = await world.whole(one_step(world.master, "run-2", 1), lambda _: None)
@@ -71,7 +71,7 @@ async def test_tool_that_touches_nothing_fails(tmp_path: Path) -> None:
         assert world.workspace("run-2").data.is_dir()
 
 
-async def test_tool_may_write_nothing_where_the_step_allows_it(tmp_path: Path) -> None:
+async def test_run_tool_may_write_nothing_where_the_step_allows_it(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = one_step(world.master)
         spec = run.steps[0].spec.model_copy(update={"allow_empty": True})
@@ -80,7 +80,7 @@ async def test_tool_may_write_nothing_where_the_step_allows_it(tmp_path: Path) -
         assert (done.phase, done.snapshot) == (StepPhase.SUCCEEDED, None)
 
 
-async def test_removed_and_changed_files(tmp_path: Path) -> None:
+async def test_run_removed_and_changed_files(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(one_step(world.master, "run-1"), writes(keep="1", gone="2", d__gone="3", x="4"))
 
@@ -98,7 +98,7 @@ async def test_removed_and_changed_files(tmp_path: Path) -> None:
         ]
 
 
-async def test_second_step_reads_the_first_steps_ground_truth(tmp_path: Path) -> None:
+async def test_run_second_step_reads_the_first_steps_ground_truth(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         source = ("data", str(world.master), "ground-truth")
         second = step("sum", "sums", tmp_path / "sums.git", source)
@@ -118,7 +118,7 @@ async def test_second_step_reads_the_first_steps_ground_truth(tmp_path: Path) ->
         assert git(tmp_path / "sums.git", "show", f"{NODE}:sum") == "42"
 
 
-async def test_missing_input_branch_is_told(tmp_path: Path) -> None:
+async def test_run_missing_input_branch_is_told(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         git(tmp_path, "init", "-q", "--bare", "in.git")
         source = ("in", str(tmp_path / "in.git"), "ground-truth")
@@ -130,7 +130,7 @@ async def test_missing_input_branch_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["ext::sh -c id", "--upload-pack=id", "http://127.0.0.1/x", "relative/x"])
-async def test_remotes_that_run_programs_are_refused(tmp_path: Path, url: str) -> None:
+async def test_run_remotes_that_run_programs_are_refused(tmp_path: Path, url: str) -> None:
     async with working(tmp_path) as world:
         await world.begin(run_of("run-1", step("collect", "data", url)))
         failed = await world.phase("run-1", StepPhase.FAILED)
@@ -138,7 +138,7 @@ async def test_remotes_that_run_programs_are_refused(tmp_path: Path, url: str) -
         assert failed.error.code == "dataset-url-refused"
 
 
-async def test_repository_that_is_not_there(tmp_path: Path) -> None:
+async def test_run_repository_that_is_not_there(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.begin(run_of("run-1", step("collect", "data", tmp_path / "none.git")))
         failed = await world.phase("run-1", StepPhase.FAILED)
@@ -146,7 +146,7 @@ async def test_repository_that_is_not_there(tmp_path: Path) -> None:
         assert failed.error.code == "dataset-unreachable"
 
 
-async def test_one_step_at_a_time_has_a_dataset_the_oldest_first(tmp_path: Path) -> None:
+async def test_run_one_step_at_a_time_has_a_dataset_the_oldest_first(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         for number in range(3):
             await world.begin(one_step(world.master, f"run-{number}", after=number))
@@ -162,7 +162,7 @@ async def test_one_step_at_a_time_has_a_dataset_the_oldest_first(tmp_path: Path)
         assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["f0", "f1", "f2"]
 
 
-async def test_other_datasets_do_not_wait(tmp_path: Path) -> None:
+async def test_run_other_datasets_do_not_wait(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         git(tmp_path, "init", "-q", "--bare", "other.git")
         await world.begin(one_step(world.master, "run-0"))
@@ -171,7 +171,7 @@ async def test_other_datasets_do_not_wait(tmp_path: Path) -> None:
         await world.phase("run-1", StepPhase.READY)
 
 
-async def test_cancel_while_waiting_and_after_exit(tmp_path: Path) -> None:
+async def test_run_cancel_while_waiting_and_after_exit(tmp_path: Path) -> None:
     def cancelled(run: Run) -> Run:
         return run.model_copy(update={"cancel": CancelRequest(requested_at=BEGIN)})
 
@@ -188,7 +188,7 @@ async def test_cancel_while_waiting_and_after_exit(tmp_path: Path) -> None:
         assert git(world.master, "log", "--all") == ""
 
 
-async def test_dataset_of_several_nodes_waits_for_a_vote(tmp_path: Path) -> None:
+async def test_run_dataset_of_several_nodes_waits_for_a_vote(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.takes_part("node-2", "data")
         done = await world.whole(one_step(world.master), writes(a="1"))
@@ -199,7 +199,7 @@ async def test_dataset_of_several_nodes_waits_for_a_vote(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("others", [[], ["node-2"], ["node-2", "node-3"]])
-async def test_a_tick_that_is_done_says_nothing_of_the_vote_to_come(
+async def test_run_tick_that_is_done_says_nothing_of_the_vote_to_come(
     tmp_path: Path, others: list[str]
 ) -> None:
     """It would stay there when the vote is over."""
@@ -230,7 +230,7 @@ async def hand_over(world: World) -> None:
 
 @pytest.mark.parametrize("remote", ["there", "away"])
 @pytest.mark.parametrize("others", [[], ["node-2"], ["node-2", "node-3"]])
-async def test_a_first_run_by_hand_reads_what_its_own_step_has_written(
+async def test_run_first_run_by_hand_reads_what_its_own_step_has_written(
     tmp_path: Path, others: list[str], remote: str
 ) -> None:
     """Alone it has become ground truth by then; where others vote there is none before the first round."""
@@ -251,7 +251,7 @@ async def test_a_first_run_by_hand_reads_what_its_own_step_has_written(
         assert ready.spec.input == run.steps[1].spec.input  # the one that the operator has agreed to
 
 
-async def test_a_first_step_that_writes_nothing_leaves_the_second_an_empty_input(tmp_path: Path) -> None:
+async def test_run_first_step_that_writes_nothing_leaves_the_second_an_empty_input(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await two_steps(world, tmp_path, allow_empty=True)
         await world.run_tool("run-1", writes())
@@ -262,7 +262,7 @@ async def test_a_first_step_that_writes_nothing_leaves_the_second_an_empty_input
 
 
 @pytest.mark.parametrize(("others", "branch"), [([], "ground-truth"), (["node-2"], NODE)])
-async def test_the_record_says_which_branch_was_read(tmp_path: Path, others: list[str], branch: str) -> None:
+async def test_run_record_says_which_branch_was_read(tmp_path: Path, others: list[str], branch: str) -> None:
     async with working(tmp_path) as world:
         for node in [NODE, *others]:
             await world.takes_part(node, "data")

@@ -28,6 +28,8 @@ from tests.vote.test_detector import hub, played, real
 
 from .world import BEGIN, NODE, World, run_of, step, working, writes
 
+pytestmark = pytest.mark.virtual_time
+
 METRICS = [
     ControlMetric(name="total", file="out/summary.json", pointer="/images/0/total", unit="images"),
     ControlMetric(name="mean", file="table.csv", column="size", aggregate="mean"),
@@ -61,7 +63,7 @@ async def alarms_of(world: World) -> list[Alarm]:
     return (await world.manager.alarms.list_(False, 100, None)).items
 
 
-async def test_the_metrics_of_a_run_are_kept_with_it(tmp_path: Path) -> None:
+async def test_series_metrics_of_a_run_are_kept_with_it(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7)))
         done = await world.analysed("run-1")
@@ -73,7 +75,7 @@ async def test_the_metrics_of_a_run_are_kept_with_it(tmp_path: Path) -> None:
         assert await alarms_of(world) == []
 
 
-async def test_a_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_path: Path) -> None:
+async def test_series_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         for number, total in enumerate([100, 101, 99, 100, 100, 101, 99, 300, 100]):
             run = watched(world, f"run-{number}", number, METRICS[:1])
@@ -89,7 +91,7 @@ async def test_a_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_path: P
         ]
 
 
-async def test_what_cannot_be_read_is_an_alarm_and_no_more(tmp_path: Path) -> None:
+async def test_series_what_cannot_be_read_is_an_alarm_and_no_more(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7, "other\n1\n"), more="1"))
         done = await world.analysed("run-1")
@@ -113,7 +115,7 @@ class ForgetfulStore(MemoryStore):
         return await super().transact(checks, writes)
 
 
-async def test_a_run_that_is_published_again_counts_once(tmp_path: Path) -> None:
+async def test_series_run_that_is_published_again_counts_once(tmp_path: Path) -> None:
     async with working(tmp_path, ForgetfulStore()) as world:
         await world.whole(watched(world, "run-1", 0, METRICS[:2]), writes(**summary(7, "x\n1\n")))
         done = await world.analysed("run-1")
@@ -122,7 +124,7 @@ async def test_a_run_that_is_published_again_counts_once(tmp_path: Path) -> None
         assert len(await alarms_of(world)) == 1
 
 
-def test_a_series_keeps_its_newest_points_and_one_for_a_run() -> None:
+def test_series_keeps_its_newest_points_and_one_for_a_run() -> None:
     series = Series(pipeline="p", step="s", metric="m")
     for number in range(KEPT + 10):
         series, _ = with_point(series, f"run-{number}", BEGIN, 100 + number % 3)
@@ -133,7 +135,7 @@ def test_a_series_keeps_its_newest_points_and_one_for_a_run() -> None:
 
 
 @real
-def test_production_judges_the_real_series_as_the_detector_does() -> None:
+def test_series_production_judges_the_real_series_as_the_detector_does() -> None:
     for values in hub()[:2]:
         series = Series(pipeline="p", step="s", metric="m")
         found = []
@@ -159,12 +161,12 @@ def test_production_judges_the_real_series_as_the_detector_does() -> None:
         ("", "", "not JSON"),
     ],
 )
-def test_hostile_json(text: str, pointer: str, why: str) -> None:
+def test_series_hostile_json(text: str, pointer: str, why: str) -> None:
     with pytest.raises(UnreadableMetric, match=why):
         json_number(opened(text.encode("latin-1")), pointer)
 
 
-def test_pointers_are_unescaped() -> None:
+def test_series_pointers_are_unescaped() -> None:
     assert json_number(opened(b'{"a/b": {"m~n": [0, 2.5]}}'), "/a~1b/m~0n/1") == 2.5
 
 
@@ -172,7 +174,7 @@ def test_pointers_are_unescaped() -> None:
     ("how", "value"),
     [("first", 3), ("last", 2), ("sum", 6), ("mean", 2), ("min", 1), ("max", 3), ("count", 3)],
 )
-def test_columns(how: Aggregate, value: float) -> None:
+def test_series_columns(how: Aggregate, value: float) -> None:
     lines = lines_of(opened(b'\xef\xbb\xbf"size",x\r\n3,"a\nb"\r\n\r\n1\r\n , \r\n2,c'))
     assert aggregate(column_numbers(table_rows("x.csv", lines), "size", how), how) == value
 
@@ -188,7 +190,7 @@ def test_columns(how: Aggregate, value: float) -> None:
         (b"x" * 3_000_000, "a line is longer"),
     ],
 )
-def test_hostile_columns(data: bytes, why: str) -> None:
+def test_series_hostile_columns(data: bytes, why: str) -> None:
     def read() -> float:
         return aggregate(column_numbers(table_rows("x.csv", lines_of(opened(data))), "size", "sum"), "sum")
 
@@ -208,7 +210,7 @@ def test_hostile_columns(data: bytes, why: str) -> None:
         ("a.csv", "\n\ncity|size\n\nRome|1\n\nBern|2\n", 3),
     ],
 )
-def test_column_numbers_finds_the_separator(path: str, text: str, total: float | None) -> None:
+def test_series_column_numbers_finds_the_separator(path: str, text: str, total: float | None) -> None:
     def read() -> float:
         return aggregate(
             column_numbers(table_rows(path, lines_of(opened(text.encode()))), "size", "sum"), "sum"
@@ -221,12 +223,12 @@ def test_column_numbers_finds_the_separator(path: str, text: str, total: float |
         assert read() == total
 
 
-def test_table_rows_says_when_the_separator_is_unclear() -> None:
+def test_series_table_rows_says_when_the_separator_is_unclear() -> None:
     with pytest.raises(UnreadableMetric, match="may separate"):
         table_rows("a.csv", ["a;b,size\n", "1;2,3\n"])
 
 
-async def test_no_file_of_that_name_and_infinite_numbers(tmp_path: Path) -> None:
+async def test_series_no_file_of_that_name_and_infinite_numbers(tmp_path: Path) -> None:
     metrics = [
         ControlMetric(name="away", file="../master.git/HEAD", pointer=""),
         ControlMetric(name="endless", file="table.csv", column="size", aggregate="max"),

@@ -12,7 +12,7 @@ from tests.vote.repo import TICK, new_repository, vote
 CALM = 40
 
 
-def test_a_nodes_spike_and_one_of_all(tmp_path: Path) -> None:
+def test_spikes_nodes_spike_and_one_of_all(tmp_path: Path) -> None:
     clone, tip = new_repository(tmp_path), None
     values = [(100.0 + n % 3,) * 3 for n in range(CALM)] + [(101.0, 101.0, 300.0), (102.0,) * 3, (300.0,) * 3]
     for number, each in enumerate(values):

@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-async def test_files_that_stay_are_not_written_again(tmp_path: Path) -> None:
+async def test_worktree_files_that_stay_are_not_written_again(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
 
         def tool(workspace: Workspace) -> None:
@@ -54,7 +54,7 @@ async def test_files_that_stay_are_not_written_again(tmp_path: Path) -> None:
         assert content(folder) == {"a": "1", "d/b": "2"}
 
 
-async def test_what_others_pushed_is_laid(tmp_path: Path) -> None:
+async def test_worktree_what_others_pushed_is_laid(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, writes(a="1", d__b="2", d__c="3", e__x__f="4"))
         push_as_stranger(tmp_path, world.master, NODE, a="changed", new="n")
@@ -84,7 +84,7 @@ def _traces(workspace: Workspace) -> None:
     os.setxattr(data / "d", "user.note", b"for the next tool")
 
 
-async def test_only_content_passes_on(tmp_path: Path) -> None:
+async def test_worktree_only_content_passes_on(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, _traces)
         folder = await laid(world, 2)
@@ -100,7 +100,7 @@ async def test_only_content_passes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["changed", "added", "removed", "no seal", "no note", "a link for a folder"])
-async def test_a_kept_folder_that_somebody_touched_is_laid_whole(tmp_path: Path, harm: str) -> None:
+async def test_worktree_kept_folder_that_somebody_touched_is_laid_whole(tmp_path: Path, harm: str) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, writes(a="1", d__b="2"))
         kept = world.manager.context.data.worktree("data")
@@ -120,7 +120,7 @@ async def test_a_kept_folder_that_somebody_touched_is_laid_whole(tmp_path: Path,
         assert not (folder / "d").is_symlink()
 
 
-async def test_chain_of_changes_is_published_right(tmp_path: Path) -> None:
+async def test_worktree_chain_of_changes_is_published_right(tmp_path: Path) -> None:
     def more(workspace: Workspace) -> None:
         (workspace.data / "a").write_text((workspace.data / "a").read_text() + "+")
         (workspace.data / "d/b").unlink(missing_ok=True)

@@ -48,7 +48,7 @@ def test_a_node_whose_volumes_are_gone_is_as_it_was(
     assert done.returncode == 0, done.stderr
     with backup.open("rb") as file:
         running = compose(node, "run", "--rm", "-T", "restore", stdin=file)
-    assert (running.returncode, b"The node runs" in running.stderr) == (5, True), running.stderr
+    assert (running.returncode, b"The node is running" in running.stderr) == (5, True), running.stderr
 
     compose(node, "down", "--volumes").check_returncode()
     with backup.open("rb") as file:

@@ -191,3 +191,12 @@ def test_known_keys_of_a_hashed_name(tmp_path: Path) -> None:
         ["QUFB"],
         [],
     ]
+
+
+def test_scan_host_key_without_ssh_keyscan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host_keys.scan_host_key(SshHost("127.0.0.1", 22)) is None
+
+
+def test_scan_host_key_takes_no_host_for_an_option() -> None:
+    assert host_keys.scan_host_key(SshHost("-h", 1)) is None

@@ -37,7 +37,7 @@ LEADING_OUT: dict[str, tuple[dict[str, str], str, str]] = {
     "link to a link that leads out": (
         {"l": ".", "y": "l/l/../../etc", "x": "y"},
         "x",
-        "by way of the link y",
+        "through the link y",
     ),
     "from below": ({"d/e/l": "../../k", "k": ".", "d/x": "e/l/../../etc"}, "d/x", OUT),
     "two ups through two links": ({"p/q/l": "../..", "x": "p/q/l/p/q/l/../etc"}, "x", OUT),
@@ -49,7 +49,7 @@ LEADING_OUT: dict[str, tuple[dict[str, str], str, str]] = {
     ),
     "what it passes is not there": ({"x": "none/../../etc"}, "x", OUT),
     "absolute": ({"x": "/etc/passwd"}, "x", "absolute path"),
-    "absolute through a link": ({"y": "/", "x": "y/etc"}, "x", "by way of the link y"),
+    "absolute through a link": ({"y": "/", "x": "y/etc"}, "x", "through the link y"),
     "absolute on Windows": ({"x": "C:/Windows"}, "x", "absolute path"),
     "absolute share on Windows": ({"x": "\\\\host\\share"}, "x", "absolute path"),
     "parted by backslashes": ({"x": "..\\..\\etc"}, "x", OUT),

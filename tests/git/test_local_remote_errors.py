@@ -102,8 +102,8 @@ def _inodes_used(folder: Path) -> int:
 
 BREAKAGES = {
     "read_only": ("remote-read-only", "mounted read-only"),
-    "full": ("remote-full", "no room"),
-    "no_inodes": ("remote-full", "no room"),
+    "full": ("remote-full", "system is full"),
+    "no_inodes": ("remote-full", "system is full"),
     "locked": ("remote-unavailable", "nobody else moved it"),
     "moved_away": ("dataset-unreachable", "no git repository"),
     "no_file_system": ("dataset-unreachable", "no git repository"),

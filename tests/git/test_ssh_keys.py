@@ -96,7 +96,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "one line": (replaced(lambda text: text.replace(b"\n", b" ")), "lines were changed", "ssh-keygen -y"),
     "one line, RSA": (one_line_of_rsa, "lines were changed", "ssh-keygen -y"),
-    "something else": (replaced(lambda _: b"a,b\n1,2\n"), "no private key", "ssh-keygen -t ed25519"),
+    "something else": (replaced(lambda _: b"a,b\n1,2\n"), "not a private key", "ssh-keygen -t ed25519"),
     "PuTTY": (replaced(lambda _: b"PuTTY-User-Key-File-3: ssh-ed25519\n"), "PuTTY", "puttygen"),
 }
 
@@ -206,7 +206,7 @@ def test_why_no_key_without_a_directory() -> None:
     assert access.key_faults(None) == []
 
 
-@pytest.mark.parametrize(("how", "words"), [("gone", "is not there"), ("a file", "is a file")])
+@pytest.mark.parametrize(("how", "words"), [("gone", "does not exist"), ("a file", "is a file")])
 def test_key_directory_fault_is_named(tmp_path: Path, how: str, words: str) -> None:
     folder = tmp_path / "keys"
     if how == "a file":

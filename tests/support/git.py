@@ -40,6 +40,7 @@ def bare_repository(path: Path) -> Path:
 def _empty_repository() -> Path:
     """What git makes, once in a process."""
     folder = Path(tempfile.mkdtemp(prefix="mao-test-"))
+    folder.chmod(0o755)  # for tests that give up root's rights
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "git")], env=ENV, check=True)
     return folder / "git"

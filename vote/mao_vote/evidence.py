@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 from mao_git import TreeEntry
 from mao_shared.models.common import STORED
@@ -122,88 +122,59 @@ def _cut(value: str | None) -> str | None:
     return value if value is None or len(value) <= MAX_VALUE else value[:MAX_VALUE] + "…"
 
 
-class EvidenceTotals(TypedDict):
-    """The part of Evidence that is counted."""
-
-    decided: dict[str, int]
-    conflicts: int
-    cells: int
-    cells_listed: int
-    votes: dict[str, Tally]
-    files: list[FileEvidence]
-
-
 @dataclass(slots=True)
 class RoundTotals:
-    """`changes`: what becomes of each path; `lines`: contested cells as they are written down.
+    """What was decided file by file, added up; of each file no more is kept than goes into the evidence.
 
-    For the ledger: `tallies` of record files that are in the result or undecided, `gone`: those that are not.
+    `changes`: what becomes of each path. `lines`: contested cells as they are written down, `listed` of
+    `cells`. For the ledger: `tallies` of record files that are in the result or undecided, `gone`: those that
+    are not.
     """
 
+    votes: dict[str, Tally]
     changes: dict[str, TreeEntry | None] = field(default_factory=dict)
-    lines: bytes = b""
+    lines: bytearray = field(default_factory=bytearray)
     tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     decided: Counter[str] = field(default_factory=Counter)
-    votes: dict[str, Tally] = field(default_factory=dict)
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
     cells: int = 0
     listed: int = 0
 
-    def as_fields(self) -> EvidenceTotals:
-        return {
-            "decided": dict(sorted(self.decided.items())),
-            "conflicts": self.conflicts,
-            "cells": self.cells,
-            "cells_listed": self.listed,
-            "votes": self.votes,
-            "files": self.files,
-        }
+    def add(self, vote: FileVote) -> None:
+        """A file that all have alike counts as one cell, and for the ledger as a success, of each."""
+        self.changes[vote.path] = vote.placed
+        self.decided[vote.how] += 1
+        self.conflicts += vote.conflicts
+        unanimous = Tally(1, 0) if vote.how == "unanimous" else Tally()
+        for voter, votes in self.votes.items():
+            tally = vote.votes.get(voter, unanimous)
+            self.votes[voter] = votes.plus(tally.cells, tally.differing)
+        if vote.placed is None and not vote.conflicts:
+            self.gone.add(vote.path)
+        elif format_of(vote.path) is not None:
+            self.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
+        if vote.how != "unanimous":
+            self._list_cells(vote)
+            if len(self.files) < MAX_FILES:
+                self.files.append(describe(vote))
+
+    def _list_cells(self, vote: FileVote) -> None:
+        self.cells += vote.differing_cells
+        if self.listed >= MAX_CELLS:
+            return
+        by_record = vote.how == "records"
+        for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [whole_line(vote)]:
+            if self.listed >= MAX_CELLS or len(self.lines) + len(line) > MAX_CELL_BYTES:
+                return
+            self.lines += line
+            self.listed += 1
 
 
 def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:
-    """Goes through the votes once, and keeps of each file no more than goes into the evidence."""
-    count, lines = RoundTotals(votes={voter: Tally() for voter in sorted(voters)}), bytearray()
+    """Goes through the votes once."""
+    totals = RoundTotals({voter: Tally() for voter in sorted(voters)})
     for vote in votes:
-        count.changes[vote.path] = vote.placed
-        count.decided[vote.how] += 1
-        count.conflicts += vote.conflicts
-        _add_votes(count, vote)
-        _add_standing(count, vote)
-        if vote.how != "unanimous":
-            _add_lines(count, vote, lines)
-            if len(count.files) < MAX_FILES:
-                count.files.append(describe(vote))
-    count.lines = bytes(lines)
-    return count
-
-
-def _add_votes(count: RoundTotals, vote: FileVote) -> None:
-    """A file that all have alike counts as one cell of each."""
-    for voter, votes in count.votes.items():
-        tally = vote.votes.get(voter)
-        if tally is not None:
-            count.votes[voter] = votes.plus(tally.cells, tally.differing)
-        elif vote.how == "unanimous":
-            count.votes[voter] = votes.plus(1, 0)
-
-
-def _add_standing(count: RoundTotals, vote: FileVote) -> None:
-    """A record file that all have alike is a success of each."""
-    if vote.placed is None and not vote.conflicts:
-        count.gone.add(vote.path)
-    elif format_of(vote.path) is not None:
-        count.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
-
-
-def _add_lines(count: RoundTotals, vote: FileVote, lines: bytearray) -> None:
-    count.cells += vote.differing_cells
-    if count.listed >= MAX_CELLS:
-        return
-    by_record = vote.how == "records"
-    for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [whole_line(vote)]:
-        if count.listed >= MAX_CELLS or len(lines) + len(line) > MAX_CELL_BYTES:
-            return
-        lines += line
-        count.listed += 1
+        totals.add(vote)
+    return totals

@@ -60,6 +60,10 @@ class _Question:
     def described(self) -> FileEvidence | None:
         return next((each for each in self.evidence.files if each.path == self.file), None)
 
+    def means(self, key: Sequence[str]) -> bool:
+        """Whether the typed key may mean this one."""
+        return any(len(key) == len(parts) and all(map(records.same_text, key, parts)) for parts in self.keys)
+
     def value_at(self, commit: str) -> str | None:
         """The field's value in a commit; of a file voted as a whole git's id of it.
 
@@ -195,7 +199,7 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
     is_whole_record = decided.evidence.definition.rule_for(file).atomic == "record"
     fields = (field, WHOLE) if is_whole_record and field else (field,)
     for cell in cells_of(clone, decided) if asked.described is not None else ():
-        if cell.file == file and cell.field in fields and _is_key(cell.key, asked.keys):
+        if cell.file == file and cell.field in fields and asked.means(cell.key):
             return asked.contested(cell)
     return asked.agreed()
 
@@ -244,9 +248,3 @@ def key_readings(key: str) -> list[list[str]]:
         except (ValueError, TypeError, RecursionError):
             return readings
     return readings
-
-
-def _is_key(observed: Sequence[str], readings: Sequence[Sequence[str]]) -> bool:
-    return any(
-        len(observed) == len(parts) and all(map(records.same_text, observed, parts)) for parts in readings
-    )

@@ -106,9 +106,14 @@ def vote_round(
             before=before.id, after=before.id if ledger is None else clone.write_blob(ledger)
         ),
         notes=[*([] if before.fault is None else [before.fault]), *_link_notes(escaping)],
-        **totals.as_fields(),
+        decided=dict(sorted(totals.decided.items())),
+        conflicts=totals.conflicts,
+        cells=totals.cells,
+        cells_listed=totals.listed,
+        votes=totals.votes,
+        files=totals.files,
     )
-    full = _with_evidence(clone, tree, evidence, totals.lines, ledger)
+    full = _with_evidence(clone, tree, evidence, bytes(totals.lines), ledger)
     parents = [] if base is None else [base]
     commit = clone.commit(full, parents, message_of(evidence), Author(NAME, EMAIL, evidence.tick))
     return Voted(full, commit, evidence)

@@ -108,7 +108,7 @@ def _folder_fault(folder: Path) -> KeyFault | None:
     except FileNotFoundError:
         return KeyFault(
             name,
-            f"{folder} (MAO_SSH_DIR) is not there",
+            f"{folder} (MAO_SSH_DIR) does not exist",
             f"Make it, with a key in it: mkdir -m 700 {quote(str(folder))}",
         )
     except NotADirectoryError:
@@ -131,7 +131,7 @@ def _unreadable(path: Path, name: str) -> KeyFault:
     mode = "700" if target == "." else "600"
     return KeyFault(
         name,
-        f"user {me}, as whom the node runs, may not read it{facts}",
+        f"user {me}, as whom the node runs, cannot read it{facts}",
         f"{_IN_FOLDER}: chown {me} {target} && chmod {mode} {target}",
     )
 
@@ -188,7 +188,7 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
     block = _BLOCK.search(content)
     if block is None:
         return (
-            "it is no private key, or was cut off",
+            "it is not a private key, or is cut off",
             f"Copy it again, whole; or make one: ssh-keygen -t ed25519 -N '' -f {name}",
         )
     if block[1] == b"ENCRYPTED " or b"ENCRYPTED" in block[2] or _openssh_cipher(block) not in (None, b"none"):
@@ -289,7 +289,7 @@ class RemoteAccess:
             folder for folder in folders if os.pathsep not in folder
         )  # such a path cannot be in a list
         raise Forbidden(
-            f"The remote {url}{shown} lies in no folder whose repositories this node may open "
+            f"The remote {url}{shown} is outside of the folders whose repositories this node may open "
             f"({', '.join(map(str, self.roots)) or 'there is none'}).",
             code="remote-not-allowed",
             next=f"If the node may write there with its own rights, set MAO_LOCAL_REMOTES={setting} in its "

@@ -40,7 +40,7 @@ _ADVICE = (
     ),
     (
         re.compile(r"quota|exceed|too (?:large|big)|file size|size limit|maximum", re.IGNORECASE),
-        "Have the limit raised or room made on the server; what waits is then pushed as it is.",
+        "Have the limit raised or space freed on the server; waiting commits are then pushed unchanged.",
     ),
     (
         re.compile(r"read-?only|archived|locked for", re.IGNORECASE),
@@ -104,9 +104,9 @@ def not_stored(url: str, message: str) -> RemoteUnavailable:
 def remote_full(url: str, message: str) -> RemoteUnavailable:
     """The server's disk is full."""
     return RemoteUnavailable(
-        f"The remote {url} has no room: {message}.",
+        f"The remote {url} is out of disk space: {message}.",
         code="remote-full",
-        next="Make room on its server. What is not pushed is kept on this node and tried again.",
+        next="Free space on its server. What is not pushed is kept on this node and tried again.",
         remote=url,
     )
 
@@ -120,7 +120,7 @@ def push_refusal(url: str, message: str) -> MaoError | None:
 
 def branch_checked_out(url: str, branch: str) -> Forbidden:
     """Somebody works on the branch in the remote's own folder."""
-    return push_refused(url, branch, "it is checked out in the folder of that repository")
+    return push_refused(url, branch, "it is checked out in that repository's folder")
 
 
 def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
@@ -131,7 +131,7 @@ def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
     return Conflict(
         f"The branch {branch} cannot be created at {url}: it has {shown}, and git cannot keep both names.",
         code="branch-name-taken",
-        next=f"Rename {one} there, in a clone of it: {moved} . What waits is then pushed by itself.",
+        next=f"Rename {one} there, in a clone of it: {moved} . Waiting commits are then pushed.",
         remote=url,
     )
 
@@ -203,8 +203,8 @@ def local_remote_error(error: Exception, url: str, path: Path) -> MaoError:
         return kind
     place = quote(str(path))
     if is_full(error) or (not _has_words(error) and _is_nearly_full(path)):
-        code, why = "remote-full", "there is no room on its file system, or its quota is used up"
-        next_step = f"Make room there: df -h {place}; quota."
+        code, why = "remote-full", "its file system is full, or its quota is used up"
+        next_step = f"Free space there: df -h {place}; quota."
     elif number == errno.EROFS:
         code, why = "remote-read-only", f"its file system is mounted read-only ({message})"
         next_step = f"Mount it for writing: findmnt -T {place}."

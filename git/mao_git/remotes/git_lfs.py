@@ -55,7 +55,7 @@ def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
         raise _no_program() from None
     except subprocess.TimeoutExpired:
         raise RemoteUnavailable(
-            f"Git LFS did not end in {_TIMEOUT} s at {repo.url}.", remote=repo.url
+            f"Git LFS timed out after {_TIMEOUT} s at {repo.url}.", remote=repo.url
         ) from None
     if done.returncode != 0:
         _fail(repo, done.stderr.strip() or done.stdout.strip())

@@ -74,7 +74,7 @@ _KINDS = (
     ),
     _kind(
         r"dubious ownership",
-        "belongs to another user of its server than the one that this node logs in as, so git there does not "
+        "belongs to another user of its server than the one that this node logs in as, so git refuses to "
         "open it",
         "On the server: chown -R USER {place}, or as that user: git config --global --add safe.directory "
         "{place}",
@@ -82,17 +82,17 @@ _KINDS = (
     _kind(
         r"invalid gitfile format",
         "is a file, not a repository (a bundle, say)",
-        "Make a repository of a bundle: git clone --mirror FILE data.git. Then name that folder.",
+        "Make a repository of a bundle: git clone --mirror FILE data.git. Then use that folder.",
     ),
     _kind(
         r"failed to parse config|bad config (?:line|value|file|numeric)",
         "has a configuration that git cannot read",
-        "Mend it: git config --file {place}/config --list names the line.",
+        "Fix it: git config --file {place}/config --list names the line.",
     ),
     _kind(
         r"bad packet length|invalid hex digit in length|(?:bad|invalid) line length|protocol error: bad"
         r"|invalid content-type",
-        "does not answer as git does: something else is printed first, as by a login script or a web page",
+        "does not answer like git: it prints something else first, such as a login script or a web page",
         "Try: ssh USER@HOST true; it must print nothing (see ~/.bashrc on the server). Or correct the URL.",
     ),
 )

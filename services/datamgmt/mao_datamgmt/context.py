@@ -22,8 +22,8 @@ _FOLDERS = len("/workspaces/") + 255 + len("/.new-01234567/data/")
 class OutputLimits:
     """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
 
-    `path`: bytes of a path in the folder that this node can lay again. A tool can make longer ones, since its
-    folder lies elsewhere in its container, and since a name can be made relative to the folder it is in.
+    `path`: length in bytes of a path in the folder that this node can create. A tool can make longer ones,
+    since its folder lies elsewhere in its container.
     """
 
     file_size: int
@@ -37,7 +37,7 @@ class OutputLimits:
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: they stay ours. `sign`: signs every commit.
+    """`owner`: user id that workspaces are given to; None: this process's user. `sign`: signs every commit.
 
     `min_free`: bytes that stay free on the disk.
     """
@@ -55,11 +55,11 @@ class Context:
     sign: Sign | None = None
 
     def any_size(self) -> OutputLimits:
-        """For folders that were accepted before."""
+        """The limits for folders that were accepted before."""
         return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize, path=sys.maxsize)
 
     def author(self) -> Author:
-        """Who commits now."""
+        """The author of a commit made now."""
         return Author(self.name, self.email, self.clock.now(), self.sign)
 
 

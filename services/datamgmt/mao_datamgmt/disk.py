@@ -11,12 +11,49 @@ from mao_shared.models.node import CommitIdentity, Disk, Storage
 
 from .context import Context
 
+MIB = 1 << 20
+
+LEAST_INODES = 1000  # free ones; a commit of a few files takes some dozens
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """What a file system has free. `inodes`: None where it does not count them, as on btrfs."""
+
+    free: int  # bytes
+    total: int  # bytes
+    inodes: int | None = None
+    writable: bool = True
+
+    @classmethod
+    def of(cls, told: os.statvfs_result, *, writable: bool = True) -> DiskSpace:
+        inodes = told.f_favail if told.f_files else None
+        return cls(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize, inodes, writable)
+
+
+def room_of(folder: Path) -> DiskSpace:
+    """The space of a folder's file system. Root may write everywhere but on a read-only one. Blocking."""
+    return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
+
+
+def rooms(root: Path) -> dict[str, DiskSpace]:
+    """The space of the data directory (named ""), and of its folders on other file systems. Blocking."""
+    found = {"": room_of(root)}
+    own = root.stat().st_dev
+    for folder in root.iterdir():
+        try:
+            if folder.is_dir() and folder.stat().st_dev != own:
+                found[folder.name] = room_of(folder)
+        except OSError:  # gone meanwhile, or nobody may look
+            continue
+    return found
+
 
 def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
-    """Why `needed` bytes cannot be written so that `reserve` stays free; None when they can.
+    """Why `needed` bytes cannot be written with `reserve` left free; None when they can.
 
-    This is the one rule: for what is published, for what is begun, and for what people are told. The words do
-    not tell how much is free now: they are compared to see whether the reason is a new one.
+    This is the one rule for publishing, for preparing and for what people are shown. The text does not say
+    how much is free now: it is compared to see whether the reason is a new one.
     """
     if not room.writable:
         return "it takes no writes (read-only, or not ours)"
@@ -30,8 +67,40 @@ def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
     return f"{kept} is free"
 
 
+def nearly_short(room: DiskSpace, reserve: int) -> str | None:
+    """What is low although nothing waits for it yet: below twice the reserve."""
+    if room.inodes is not None and room.inodes < 2 * LEAST_INODES:
+        return f"less than {2 * LEAST_INODES} inodes are free"
+    if room.free < 2 * reserve:
+        return f"less than {2 * reserve / MIB:.0f} MiB is free, twice what has to stay free (MAO_MIN_FREE)"
+    return None
+
+
+def require_room(context: Context, needed: int = 0) -> None:
+    """Checks that `needed` bytes can be written with MAO_MIN_FREE left free.
+
+    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that takes no writes.
+    """
+    room = room_of(context.data.root)
+    why = shortage(room, context.min_free, needed)
+    if why is not None:
+        raise disk_full(why) if room.writable else disk_trouble(why)
+
+
+def met_full_disk(context: Context, error: Exception) -> bool:
+    """Whether an error was caused by a full disk. Blocking.
+
+    libgit2 often gives no reason, or a wrong one, when an object cannot be written for want of space; then
+    the space that is left decides. A reason of the system counts as it is.
+    """
+    if is_full(error) or errno_of(error) is not None:
+        return is_full(error)
+    free = room_of(context.data.root).free
+    return free < max(context.min_free, NEARLY_FULL)
+
+
 def describe_storage(context: Context) -> Storage:
-    """Blocks for as long as statvfs does."""
+    """The state of the disk and the author of commits. Blocking."""
     room = room_of(context.data.root)
     return Storage(
         disk=Disk(
@@ -44,76 +113,3 @@ def describe_storage(context: Context) -> Storage:
         ),
         git=CommitIdentity(name=context.name, email=context.email),
     )
-
-
-def room_of(folder: Path) -> DiskSpace:
-    """Blocking. Root writes everywhere but on a file system that is read-only."""
-    return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
-
-
-def rooms(root: Path) -> dict[str, DiskSpace]:
-    """The room of the data directory, and of each folder in it that lies on another file system. Blocking.
-
-    Such a folder is named; the data directory's own name is empty.
-    """
-    found = {"": room_of(root)}
-    own = root.stat().st_dev
-    for folder in root.iterdir():
-        try:
-            if folder.is_dir() and folder.stat().st_dev != own:
-                found[folder.name] = room_of(folder)
-        except OSError:  # gone meanwhile, or nobody may look
-            continue
-    return found
-
-
-def require_room(context: Context, needed: int = 0) -> None:
-    """Looks whether `needed` bytes can be written with MAO_MIN_FREE still free.
-
-    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that takes no writes.
-    """
-    room = room_of(context.data.root)
-    why = shortage(room, context.min_free, needed)
-    if why is not None:
-        raise disk_full(why) if room.writable else disk_trouble(why)
-
-
-def met_full_disk(context: Context, error: Exception) -> bool:
-    """Whether an error came of a full disk.
-
-    libgit2 often says nothing, or what went wrong before, when an object cannot be written for want of room;
-    then the room that is left has to tell. Where the system gave another reason, it is that one.
-    """
-    if is_full(error) or errno_of(error) is not None:
-        return is_full(error)
-    free = room_of(context.data.root).free
-    return free < max(context.min_free, NEARLY_FULL)
-
-
-MIB = 1 << 20
-
-LEAST_INODES = 1000  # free ones; a commit of a few files takes some dozens
-
-
-@dataclass(frozen=True, slots=True)
-class DiskSpace:
-    """What a file system has free for us. `inodes`: None where it does not count them, as on btrfs."""
-
-    free: int  # bytes
-    total: int  # bytes
-    inodes: int | None = None
-    writable: bool = True
-
-    @classmethod
-    def of(cls, told: os.statvfs_result, *, writable: bool = True) -> DiskSpace:
-        inodes = told.f_favail if told.f_files else None
-        return cls(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize, inodes, writable)
-
-
-def nearly_short(room: DiskSpace, reserve: int) -> str | None:
-    """What is low though nothing waits for it yet: below twice of what would stop the node."""
-    if room.inodes is not None and room.inodes < 2 * LEAST_INODES:
-        return f"less than {2 * LEAST_INODES} inodes are free"
-    if room.free < 2 * reserve:
-        return f"less than {2 * reserve / MIB:.0f} MiB is free, twice what has to stay free (MAO_MIN_FREE)"
-    return None

@@ -17,87 +17,86 @@ Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 
 class Abandoned(Unavailable):
-    """Nobody wants any more what waits for its turn."""
+    """The write was cancelled while it waited for its turn."""
 
     default_code = "given-up"
 
 
 class GitExecutor:
-    """A remote that hangs keeps its own datasets busy and no others, up to `threads` of them.
+    """A remote that hangs blocks the writers of its own datasets and of no others, up to `threads` of them.
 
-    Reading for people has threads of its own, so that it goes on meanwhile; what the node itself reads has
-    others, so that people who read for long do not hold it up.
+    Queries of people have threads of their own, and so have the node's own reads: neither blocks the other.
 
-    `attend`: looks at what a change raised while its datasets are still held; what to raise in its place.
-    `changed`: are told the datasets of a change that went well, while they are held.
+    `on_error`: gets what a write raised while its datasets are still locked; what to raise in its place.
+    `on_change`: called with the datasets of a write that succeeded, while they are locked.
     """
 
     def __init__(self, threads: int) -> None:
         self._writers = ThreadPoolExecutor(threads, "git")
         self._readers = ThreadPoolExecutor(4, "git-read")
         self._people = ThreadPoolExecutor(4, "git-people")
-        self.attend: Callable[[list[str], BaseException], Awaitable[Exception | None]] | None = None
-        self.changed: list[Callable[[list[str]], Awaitable[None]]] = []
+        self.on_error: Callable[[list[str], BaseException], Awaitable[Exception | None]] | None = None
+        self.on_change: list[Callable[[list[str]], Awaitable[None]]] = []
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def change(
+    async def write(
         self, datasets: Iterable[str], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs `call` while nothing else changes the clones of these datasets."""
-        return await self.change_unless(asyncio.Event(), datasets, call, *args, **kwargs)
+        """Runs `call` while nothing else writes to the clones of these datasets."""
+        return await self.write_unless(asyncio.Event(), datasets, call, *args, **kwargs)
 
-    async def change_unless(
+    async def write_unless(
         self,
-        given_up: asyncio.Event,
+        cancelled: asyncio.Event,
         datasets: Iterable[str],
         call: Callable[P, T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """The same; raises GivenUp when the event is set while others still change these datasets."""
+        """The same; raises Abandoned when the event is set while others still write to these datasets."""
         async with AsyncExitStack() as held:
             names = sorted(set(datasets))  # always in one order, so that two cannot wait for each other
-            await _unless(given_up, self._hold(names, held))
+            await _unless(cancelled, self._hold(names, held))
             try:
                 done = await self.run(call, *args, **kwargs)
             except Exception as error:
-                better = None if self.attend is None else await self.attend(names, error)
+                better = None if self.on_error is None else await self.on_error(names, error)
                 if better is None:
                     raise
                 raise better from error
-            for told in self.changed:
-                await told(names)
+            for listener in self.on_change:
+                await listener(names)
             return done
 
     async def _hold(self, names: list[str], held: AsyncExitStack) -> None:
         for name in names:
             await held.enter_async_context(self._locks[name])
 
-    async def look_after(self, dataset: str) -> Exception | None:
-        """What keeps a dataset from being in order, found by `attend`; None when it finds nothing wrong."""
-        if self.attend is None:
+    async def inspect(self, dataset: str) -> Exception | None:
+        """What `on_error` finds wrong with a dataset; None when it finds nothing."""
+        if self.on_error is None:
             return None
         async with self._locks[dataset]:
-            return await self.attend([dataset], OSError("something failed on it that does not tell why"))
+            return await self.on_error([dataset], OSError("something failed on it that does not tell why"))
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `call` in a writer's thread; for who holds the datasets."""
+        """Runs `call` in a writer's thread, for a caller that has locked the datasets."""
         return await asyncio.wrap_future(self._writers.submit(call, *args, **kwargs))
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `call` beside all others; for short work of the node itself."""
+        """Runs `call` beside all others; for short reads of the node itself."""
         return await asyncio.wrap_future(self._readers.submit(call, *args, **kwargs))
 
-    async def show(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `call`, which a person waits for, and which may read for long."""
+    async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `call`, which may take long; for what people ask, and for analysis."""
         return await asyncio.wrap_future(self._people.submit(call, *args, **kwargs))
 
     async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """The pieces, each fetched in a reader's thread; none is held while the caller takes its time."""
+        """The pieces, each fetched in a thread of `query`; no thread waits for a slow caller."""
         asked: asyncio.Future[Piece | None] | None = None
         try:
             while True:
-                asked = asyncio.ensure_future(self.show(next, pieces, None))
+                asked = asyncio.ensure_future(self.query(next, pieces, None))
                 piece = await asyncio.shield(asked)
                 if piece is None:
                     return
@@ -114,12 +113,12 @@ class GitExecutor:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _unless(given_up: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.ensure_future(each) for each in (waiting, given_up.wait())]
+async def _unless(cancelled: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in (waiting, cancelled.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
-            raise Abandoned("The step is given up while others are at work on its dataset.")
+            raise Abandoned("The step was cancelled while others were writing to its dataset.")
         tasks[0].result()
     finally:
         for each in tasks:

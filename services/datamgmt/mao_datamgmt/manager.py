@@ -107,7 +107,7 @@ class DataManager:
 
         # datasets and their remotes
         late, retry = LatePushes(context, executor, runs), settings.push_retry
-        self.repair = CloneRepair(context, executor, conditions, self._master_of, late.unpushed_of, retry)
+        self.repair = CloneRepair(context, executor, conditions, self._remote_of, late.unpushed_of, retry)
         self.pusher = Pusher(context, executor, self._promotes, late, retry, metrics, conditions)
         outbox_age = timedelta(seconds=settings.outbox_alarm)
         self.health = HealthChecks(context, executor, conditions, outbox_age, self.pusher.failures)
@@ -115,7 +115,7 @@ class DataManager:
         public_key = settings.public_signing_key()
         own_line = public_key and allowed_line(context.email, node, public_key)
         self.signers = Signers(node, signers, own_line, conditions)
-        self.upload_pack = UploadPack(context, executor, self.sharing)
+        self.upload_pack = UploadPack(context, executor, self.sharing.declared)
         self.ingest = Ingest(context, executor, ExternalKeys(datasets), self.pusher, settings, conditions)
 
         # what follows from runs
@@ -192,27 +192,27 @@ class DataManager:
     # questions and commands
 
     async def ensure_dataset(self, dataset: Dataset) -> DatasetStatus:
-        """See `clones.ensure`."""
-        await self._executor.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
+        """See `clones.ensure_clone`."""
+        await self._executor.write([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> DatasetStatus:
-        """Raises NotFound; a clone that cannot be read is looked after first."""
+        """Raises NotFound; a clone that cannot be read is checked and repaired first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
-            return await self._executor.show(show, self.pusher.failures.get(name))
+            return await self._executor.query(show, self.pusher.failures.get(name))
         except (mao_git.CloneBroken, RepositoryError, OSError) as error:
-            if await self._executor.look_after(name) is None:
+            if await self._executor.inspect(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))
-        return await self._executor.show(show, self.pusher.failures.get(name))
+        return await self._executor.query(show, self.pusher.failures.get(name))
 
     async def acknowledge(self, name: str) -> DatasetStatus:
-        """See `mending.acknowledge` and `Backwards.acknowledge`."""
+        """See `RewoundBranches.acknowledge` and `CloneRepair.acknowledge`."""
         await self.health.rewound.acknowledge(name, self.repair.acknowledge)
         return await self.status(name)
 
-    async def _master_of(self, name: str) -> str | None:
+    async def _remote_of(self, name: str) -> str | None:
         """A dataset's remote as this node's active runs or enrolments have it."""
         runs = [stored.record for _, stored in self.mirror.items()]
         steps = [step.spec for run in runs for step in run.steps]
@@ -224,7 +224,7 @@ class DataManager:
         return next((ref.master for ref in named if ref.name == name), None)
 
     async def push_now(self, name: str) -> DatasetStatus:
-        """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
+        """Pushes at once what waits, whatever pause is left. Raises NotFound."""
         await self.pusher.push_now(name)
         return await self.status(name)
 
@@ -233,7 +233,7 @@ class DataManager:
         return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> DatasetStatus:
-        """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
+        """See `DatasetSharing.go_alone`; this node's snapshot becomes ground truth when it is pushed."""
         await self.status(name)  # raises NotFound without a clone
         await self.sharing.go_alone(name)
         self.rounds.announcer.forget(name)
@@ -241,9 +241,9 @@ class DataManager:
         return await self.push_now(name)
 
     async def resolve(self, name: str, how: Strategy) -> Resolution:
-        """See `resolve.resolve`; what does not get through now is pushed later."""
+        """See `resolve.resolve`; a push that fails is tried again later."""
         promote = await self._promotes(name)
-        done, failure = await self._executor.change([name], resolve, self.context, name, how, promote)
+        done, failure = await self._executor.write([name], resolve, self.context, name, how, promote)
         if failure is None:
             self.pusher.note_pushed(name)
         else:
@@ -252,7 +252,7 @@ class DataManager:
         return done
 
     async def set_aside(self, name: str) -> SetAside:
-        """See `aside.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is not left over."""
+        """See `clones.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is in use."""
         remote = await self._executor.read(remote_of, self.context, name)
         enrolled = [each.record for each in await self._enrolments.all()]
         uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
@@ -267,37 +267,37 @@ class DataManager:
                 code="dataset-in-use",
                 next="Withdraw, or wait for the run; of a dataset that is registered: maoctl dataset remove.",
             )
-        done = await self._executor.change([name], set_aside, self.context, name)
+        done = await self._executor.write([name], set_aside, self.context, name)
         self.pusher.note_pushed(name)
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[DatasetStatus]:
-        return await self._executor.show(
+        return await self._executor.query(
             datasets.list_statuses, self.context, self.pusher.failures, limit, cursor
         )
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
     ) -> Listing[models_dataset.CommitInfo]:
-        return await self._executor.show(datasets.list_commits, self.context, name, branch, limit, cursor)
+        return await self._executor.query(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
     ) -> Listing[models_dataset.FileInfo]:
-        return await self._executor.show(datasets.list_files, self.context, name, ref, path, limit, cursor)
+        return await self._executor.query(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What a blocking function says that only reads."""
-        return await self._executor.show(question, self.context, *args, **kwargs)
+        """What a blocking function that only reads returns."""
+        return await self._executor.query(question, self.context, *args, **kwargs)
 
     def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """See `Works.stream`."""
+        """See `GitExecutor.stream`."""
         return self._executor.stream(pieces)
 
     async def find_run(self, run_id: str) -> Run | None:
-        """The run's document; None when it has left the store."""
+        """The run's document; None when it was removed from the store."""
         stored = await self._runs.get(run_id)
         return None if stored is None else stored.record
 
@@ -341,7 +341,7 @@ def build(
     metrics: Metrics,
     conditions: Conditions | None = None,
 ) -> DataManager:
-    """The data manager with libgit2 set up for it and half-made repositories cleared away."""
+    """The data manager, with libgit2 configured and unfinished repositories removed."""
     context = context_of(settings)
     mao_git.configure(
         context.data.root / "git-home",

@@ -26,9 +26,9 @@ def _signer(path: Path) -> Callable[[bytes], str]:
 
 
 class DataSettings(ServiceSettings):
-    """`git_user` and `git_email` sign the commits; without them the node's name does.
+    """`git_user` and `git_email` name the author of commits; the default is the node's name.
 
-    `local_remotes`: folders of this machine, parted by ':', whose repositories may be remotes beside those
+    `local_remotes`: folders of this machine, separated by ':', whose repositories may be remotes beside those
     that the node keeps itself. `ssh_dir` holds the private key (id_ed25519, id_ecdsa or id_rsa) and
     known_hosts. `tool_uid` owns the workspaces when this process is root; otherwise they belong to the
     process's own user. Times in seconds.
@@ -98,7 +98,7 @@ class DataSettings(ServiceSettings):
         return None if self.signing_key is None else _signer(self.signing_key)
 
     def public_signing_key(self) -> str | None:
-        """What others need to check the signatures."""
+        """The key that others need to check the signatures."""
         if self.signing_key is None:
             return None
         from mao_git.signing import public_key  # as above
@@ -116,18 +116,18 @@ class DataSettings(ServiceSettings):
         )
 
     def own_hosts(self) -> set[str]:
-        """Hosts of the node's own services and etcd, where they are called by host at all."""
+        """Hosts of the node's own services and etcd, as far as they are called by host."""
         urls = [self.service_url(service) for service in SERVICES]
         urls += [f"//{each}" for each in self.etcd_endpoints.split(",") if "//" not in each]
         return {host for url in urls if (host := urlsplit(url).hostname)}
 
     def owner(self) -> int | None:
-        """User id that workspaces are given to; None: they stay ours."""
+        """User id that workspaces are given to; None: they stay with this process's user."""
         return self.tool_uid if os.geteuid() == 0 else None
 
 
 def _web_id(site: str, value: str | None) -> str | None:
-    """An identifier as the URL that it stands for."""
+    """An identifier as a URL."""
     return None if value is None else site + value.rstrip("/").rpartition("/")[2]
 
 

@@ -7,7 +7,7 @@ from mao_shared.models import StepRun
 
 
 class DataMetrics:
-    """Declared once an app."""
+    """One instance for each app."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.outcomes = metrics.counter(
@@ -40,5 +40,5 @@ class DataMetrics:
         )
 
     def count(self, step: StepRun) -> None:
-        """Counts a step that is another service's now."""
+        """Counts a step that this service has finished."""
         self.outcomes.labels(step.phase.value, step.error.code if step.error else "").inc()

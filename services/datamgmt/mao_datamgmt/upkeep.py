@@ -62,7 +62,7 @@ class Upkeep:
         datasets = await self._executor.read(dataset_names, self._context.data)
         self._guard.keep({"alarms", *datasets})
         for dataset in datasets:
-            await self._guarded(dataset, self._executor.change([dataset], tidy, self._context, dataset, age))
+            await self._guarded(dataset, self._executor.write([dataset], tidy, self._context, dataset, age))
 
     async def _guarded(self, item: str, work: Awaitable[object]) -> None:
         try:

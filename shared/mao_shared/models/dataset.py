@@ -69,10 +69,10 @@ class Outbox(Record):
 
 
 class BrokenClone(Record):
-    """A broken clone that the node set aside. `path`: where it is now; `fault`: what was wrong with it.
+    """A clone that was set aside automatically. `path`: where it is now; `fault`: what was wrong with it.
 
-    `state`: whether it was replaced. `kept`: commits that only it had and that are in the new clone;
-    `lost`: those that could not be read, each with the reason and the run.
+    `state`: whether it was rebuilt. `kept`: number of commits that only it had and that are in the new one;
+    `lost`: commits that could not be read, each with the reason and its run.
     """
 
     dataset: str
@@ -102,7 +102,7 @@ class BrokenClone(Record):
         if not self.lost:
             return f"{begin}; it was cloned again{put}. Nothing is lost."
         lost = "; ".join(f"{commit[:10]}: {why}" for commit, why in self.lost.items())
-        return f"{begin}; it was cloned again{put}. Unreadable and never pushed: {lost}."
+        return f"{begin}; it was cloned again{put}. Lost, since it cannot be read and was not pushed: {lost}."
 
     @computed_field  # type: ignore[prop-decorator]
     @property

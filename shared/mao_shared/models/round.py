@@ -248,6 +248,6 @@ class LiveRound(Round):
 
 
 class LiveRounds(Listing[LiveRound]):
-    """`waiting`: what this node's ticks of the dataset, or of all, still have to tell the federation."""
+    """`waiting`: how many announcements of this node (for the dataset asked for) are still to be made."""
 
     waiting: int = 0

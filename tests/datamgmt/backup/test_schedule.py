@@ -134,7 +134,7 @@ async def test_schedule_reports_a_store_that_is_away(tmp_path: Path) -> None:
     site.clock.turn(days=1)
     store.away = True
     await site.backups.step()
-    assert "The last one is of 2026-01-31T12:00:00Z" in site.told()[0]
+    assert "The last one is from 2026-01-31T12:00:00Z" in site.told()[0]
     assert site.names() == [backup_name(NODE, BEGIN)]
     assert [path.name for path in site.folder.iterdir()] == site.names()
     store.away = False
@@ -149,7 +149,7 @@ async def test_schedule_reports_an_old_backup(site: Site) -> None:
     assert site.told() == []
     site.clock.turn(seconds=1)
     await site.backups.look()
-    assert site.told() == ["The last backup is of 2026-01-31T12:00:00Z."]
+    assert site.told() == ["The last backup is from 2026-01-31T12:00:00Z."]
     await site.backups.step()
     assert site.told() == []
 

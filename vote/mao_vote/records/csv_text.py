@@ -62,7 +62,9 @@ def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
     # Records that leave out their last fields are common; one with more fields than names is none of it.
     short = [each for each, found in widths.items() if found and max(found[1:], default=0) == found[0] > 1]
     if len(short) == 1:
-        if rivals := _rivals(widths, short[0]):
+        # what cuts the heading, and more of the records
+        cut = {each: sum(width > 1 for width in row) for each, row in widths.items() if row and row[0] > 1}
+        if rivals := [each for each in cut if cut[each] > cut[short[0]]]:
             raise UnclearDialect(f"not all its records have the fields of {_names([short[0], *rivals])}")
         return short[0]
     if short:
@@ -72,12 +74,6 @@ def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
     if max((found[0] for found in widths.values() if found), default=1) > 1:
         raise UnclearDialect("its records have more fields than its heading has names, or all have fewer")
     return _of_one_column(kept, widths)
-
-
-def _rivals(widths: dict[str, list[int]], found: str) -> list[str]:
-    """What cuts the heading and more of the records than a separator that not all records are cut by."""
-    cut = {each: sum(width > 1 for width in row) for each, row in widths.items() if row and row[0] > 1}
-    return [each for each in cut if cut[each] > cut[found]]
 
 
 def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
@@ -91,23 +87,18 @@ def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
             and not (each == "," and decimals)
         ):
             raise UnclearDialect("its records have more fields than its heading has names")
-    if other := next((each for each in _OTHERS if _cuts_alike(rows, each)), None):
-        raise UnclearDialect(f"{other!r} may separate its fields")
+    for other in _OTHERS:
+        if len({row.count(other) for row in rows}) == 1 and other in rows[0]:
+            raise UnclearDialect(f"{other!r} may separate its fields")
     words = [row.split() for row in rows]
-    if len({len(each) for each in words}) == 1 < len(words) and len(words[0]) > 1 and _has_numbers(words):
-        raise UnclearDialect("blanks may separate its fields")
+    if len({len(each) for each in words}) == 1 < len(words) and len(words[0]) > 1:
+        columns = ([row[place] for row in words[1:]] for place in range(len(words[0])))
+        if any(all(map(_NUMBER.fullmatch, column)) for column in columns):
+            raise UnclearDialect("blanks may separate its fields")
     whole = [each for each, found in widths.items() if found and max(found) == 1]
     if not whole and rows:
         raise UnclearDialect("its records have more fields than its heading has names")
     return whole[0] if whole else ","
-
-
-def _cuts_alike(rows: Sequence[str], separator: str) -> bool:
-    return len({row.count(separator) for row in rows}) == 1 and separator in rows[0]
-
-
-def _has_numbers(rows: Sequence[Sequence[str]]) -> bool:
-    return any(all(_NUMBER.fullmatch(row[place]) for row in rows[1:]) for place in range(len(rows[0])))
 
 
 def _confirmed(only: str, widths: dict[str, list[int]]) -> str:

@@ -164,7 +164,7 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except tarfile.TarError as error:
-                raise backup_invalid(f"it is no tar: {error}") from error
+                raise backup_invalid(f"it is not a tar archive: {error}") from error
             if info.size < 0:
                 raise backup_invalid(f"a size of {info.size} bytes in it")
             if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= LONGEST_NAME:
@@ -173,7 +173,7 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
                 continue
             name, long_name = long_name or info.name, None
             if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                raise backup_invalid(f"{name!a} in it is no plain file")
+                raise backup_invalid(f"{name!a} in it is not a regular file")
             stream = _Limited(zipped, info.size)
             yield BackupFile(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
             stream.skip()
@@ -188,7 +188,7 @@ def _check_end(zipped: Readable) -> None:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise backup_invalid(f"its end is cut off or damaged: {error}") from error
     if more or rest.strip(b"\0"):
-        raise backup_invalid("there is more behind its end")
+        raise backup_invalid("there is data after its end")
 
 
 def _padded(size: int) -> int:
@@ -200,7 +200,7 @@ def _read_exactly(stream: Readable, size: int) -> bytes:
     try:
         data = stream.read(size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise backup_invalid(f"it is cut off, damaged, or no gzip at all: {error}") from error
+        raise backup_invalid(f"it is cut off, damaged, or not gzip: {error}") from error
     if len(data) < size:
         raise backup_invalid("it is cut off")
     return data
@@ -230,7 +230,7 @@ def check_name(name: str) -> str:
     known = name in (HEADER, STORE, SETTINGS, MANIFEST) or (len(parts) > 1 and parts[0] in FOLDERS)
     plain = all(part not in ("", ".", "..") for part in parts) and "\0" not in name
     if not known or not plain or len(os.fsencode(name)) > LONGEST_NAME:
-        raise backup_invalid(f"a file in it is called {name[:200]!a}")
+        raise backup_invalid(f"it has a file named {name[:200]!a}")
     return name
 
 
@@ -249,7 +249,7 @@ def verify_backup(path: Path) -> tuple[Header, Manifest]:
                 header = _read_header(member, seen)
                 continue
             if manifest is not None:
-                raise backup_invalid("there is more behind its manifest")
+                raise backup_invalid("there are files after its manifest")
             if member.name in seen:
                 raise backup_invalid(f"{member.name!a} is in it twice")
             if member.name == MANIFEST:
@@ -288,7 +288,7 @@ def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header
     try:
         version = json.loads(content).get("format")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise backup_invalid("its header is no JSON") from error
+        raise backup_invalid("its header is not JSON") from error
     if isinstance(version, int) and version > FORMAT:
         raise InvalidInput(
             f"The backup has format {version}; this version of MAO reads up to {FORMAT}.",

@@ -38,10 +38,10 @@ class Reconciler:
     """`run` works until cancelled; `reconcile` is one try."""
 
     def __init__(
-        self, context: Context, works: GitExecutor, own: Store, runs: Records[Run], conditions: Conditions
+        self, context: Context, executor: GitExecutor, own: Store, runs: Records[Run], conditions: Conditions
     ) -> None:
         self._context = context
-        self._works = works
+        self._executor = executor
         self._runs = runs
         self._conditions = conditions
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
@@ -90,7 +90,7 @@ class Reconciler:
         """What is in the clone, and why the remote could not be asked, if so."""
         tip = restored.tips.get(dataset)
         try:
-            return await self._works.change([dataset], fetch_commits, self._context, dataset, tip)
+            return await self._executor.write([dataset], fetch_commits, self._context, dataset, tip)
         except NotFound:  # the clone was set aside since
             return [], None
         except (MaoError, RepositoryError, OSError) as error:
@@ -133,7 +133,7 @@ class Reconciler:
             self._conditions.report(
                 CONDITION,
                 "(another node)",
-                detail=f"A node {node} elsewhere runs as well: it pushed to {found[0].dataset} at "
+                detail=f"Another node {node} is running elsewhere: it pushed to {found[0].dataset} at "
                 f"{latest:%Y-%m-%dT%H:%M:%SZ}, after this one was restored.",
                 next_step=f"Stop one of the two; then restart this one: there can be only one {node}.",
             )

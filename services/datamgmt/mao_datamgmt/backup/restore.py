@@ -94,10 +94,10 @@ async def restore_backup(
         header, manifest = await asyncio.to_thread(verify_backup, archive)
         for name in (*manifest.files, *manifest.links):
             if not places.may_restore(name):
-                raise backup_invalid(f"a file in it is called {name[:200]!a}, which no backup has")
+                raise backup_invalid(f"it has a file named {name[:200]!a}, which no backup has")
         if header.node != settings.node:
             raise Conflict(
-                f"The backup is of the node {header.node!r}, and this one is called {settings.node!r}.",
+                f"The backup is of the node {header.node!r}, and this node is {settings.node!r}.",
                 code="other-node",
                 next=f"Set MAO_NODE={header.node} and restore again: its branches and keys have that name.",
             )
@@ -205,7 +205,7 @@ def _answers(path: str) -> bool:
 
 def _running(why: str) -> Conflict:
     return Conflict(
-        f"The node runs: {why}.",
+        f"The node is running: {why}.",
         code="node-running",
         next="Stop it first: Ctrl-C natively, 'docker compose stop' under compose.",
     )

@@ -40,13 +40,13 @@ log = get_logger(__name__)
 def backup_loops(
     settings: DataSettings,
     context: Context,
-    works: GitExecutor,
+    executor: GitExecutor,
     own: Store,
     runs: Records[Run],
     conditions: Conditions,
 ) -> list[Coroutine[Any, Any, None]]:
     """The loops of backups, for the data manager to run."""
-    loops = [Reconciler(context, works, own, runs, conditions).run()]
+    loops = [Reconciler(context, executor, own, runs, conditions).run()]
     if settings.backup_dir is not None:
         backups = BackupSchedule(settings, settings.backup_dir, own, context.clock, conditions)
         loops += [backups.run(), backups.watch()]
@@ -95,7 +95,7 @@ class BackupSchedule:
         since = self._latest or self._began_at
         reported = any(condition.name == CONDITION for condition in self._conditions.current())
         if self._clock.now() - since > 2 * self._every and not reported:
-            self._report(f"The last backup is of {_time(since)}.", "See the data manager's log.")
+            self._report(f"The last backup is from {_time(since)}.", "See the data manager's log.")
 
     def _newest(self, found: list[tuple[datetime, Path]]) -> datetime | None:
         """Backups of the future, from a clock that was ahead, do not count."""
@@ -125,7 +125,7 @@ class BackupSchedule:
             why, step = f"{error.filename or self._folder}: {error.strerror or error}.", None
         step = await asyncio.to_thread(_folder_advice, self._folder) or step
         log.warning("backup.failed", folder=str(self._folder), error=why)
-        last = "There is none yet" if self._latest is None else f"The last one is of {_time(self._latest)}"
+        last = "There is none yet" if self._latest is None else f"The last one is from {_time(self._latest)}"
         self._report(f"No backup could be made: {why} {last}.", step or "It is tried again by itself.")
 
     def _report(self, detail: str, step: str) -> None:

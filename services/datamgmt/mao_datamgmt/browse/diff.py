@@ -132,7 +132,7 @@ def _rows(
     sides: tuple[bytes, bytes], how: records.RecordFormat | None, key: Sequence[str], limit: int
 ) -> RowsDifference:
     if how is None:
-        raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
+        raise NotRecords("its name does not end in .csv .tsv .tab .json .jsonl .ndjson")
     before, after = (records.load(side, how) for side in sides)
     found = records.compare(before, after, records.choose_key([before, after], key), limit)
     return RowsDifference(
@@ -168,7 +168,7 @@ def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limi
         return
     lines = mao_git.diff_lines(*sides, path)
     if lines is None:
-        answer.note = "Binary files: only their ids tell that they differ."
+        answer.note = "Binary files; only their ids are compared."
         return
     shown = [_cut(line) or "" for line in islice(lines, limit + 1)]
     answer.lines = LinesDifference(lines=shown[:limit], truncated=len(shown) > limit)

@@ -13,7 +13,7 @@ import asyncio
 import os
 import re
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +23,9 @@ from pydantic import BaseModel, Field
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import remote_of
 from mao_datamgmt.executor import GitExecutor
-from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.models import Dataset
 
 SERVICE = "git-upload-pack"
 MAX_PROCESSES = 4  # further requests wait
@@ -82,12 +82,19 @@ def protocol_of(header: str | None) -> str | None:
 
 
 class UploadPack:
-    """Runs `git upload-pack`. One object serves all requests, so that only a few run at the same time."""
+    """Runs `git upload-pack`. One object serves all requests, so that only a few run at the same time.
+
+    `declared`: a dataset as it is registered, for one that has no clone here.
+    """
 
     def __init__(
-        self, context: Context, works: GitExecutor, agreement: DatasetSharing, git: str = "git"
+        self,
+        context: Context,
+        executor: GitExecutor,
+        declared: Callable[[str], Awaitable[Dataset | None]],
+        git: str = "git",
     ) -> None:
-        self._context, self._works, self._agreement = context, works, agreement
+        self._context, self._executor, self._declared = context, executor, declared
         self._git = git
         self._room = asyncio.Semaphore(MAX_PROCESSES)
 
@@ -96,14 +103,14 @@ class UploadPack:
 
         Raises NotFound, also for one that lies elsewhere, Forbidden (`remote-not-allowed`) and Unavailable.
         """
-        return await self._works.read(self._local, name, await self._master(name))
+        return await self._executor.read(self._local, name, await self._master(name))
 
     async def _master(self, name: str) -> str:
         """The remote of a dataset that is on this node, or of one that is only registered."""
         try:
-            return await self._works.read(remote_of, self._context, name)
+            return await self._executor.read(remote_of, self._context, name)
         except NotFound:
-            declared = await self._agreement.declared(name)
+            declared = await self._declared(name)
             if declared is None:
                 raise
             return declared.master

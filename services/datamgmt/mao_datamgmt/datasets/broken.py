@@ -65,7 +65,7 @@ def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
 
 
 def awaiting_rebuild(context: Context, dataset: str) -> list[tuple[Path, BrokenClone]]:
-    """Those from which what only they had is still to be put on top of the new clone."""
+    """The records of clones whose commits are still to be put on top of the new clone."""
     return [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state == "waiting"]
 
 
@@ -92,16 +92,16 @@ def _sync(folder: Path) -> None:
 
 
 def may_be_broken(error: BaseException) -> bool:
-    """Whether an error may come of a broken clone, and not of the disk being full or closed to us."""
+    """Whether an error may be due to a broken clone, and not to a full or read-only disk."""
     if isinstance(error, MaoError):
         return isinstance(error, mao_git.CloneBroken) or error.code == "dataset-not-here"
     return isinstance(error, (RepositoryError, OSError)) and mao_git.errors.errno_of(error) not in _OURS
 
 
 def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
-    """Moves the clone away if it is broken; None when it is in order or not there.
+    """Moves the clone away if it is broken; None when it is intact or absent.
 
-    Raises Unavailable (`clone-broken`) when one was set aside just before, so that it must be the disk.
+    Raises Unavailable (`clone-broken`) when one was set aside just before: then the disk is the cause.
     """
     path = context.data.clone(dataset)
     if not os.path.lexists(path):
@@ -112,7 +112,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     now = context.clock.now()
     if any(now - each.at < AGAIN for each in broken_clones(context, dataset)):
         raise Unavailable(
-            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was made anew.",
+            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was cloned again.",
             code="clone-broken",
             next="Look at the disk of the data directory (dmesg, smartctl). The clone is left as it is "
             f"for {AGAIN.seconds // 60} minutes.",
@@ -129,7 +129,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
 
 
 def move_aside(context: Context, record: BrokenClone) -> None:
-    """The clone goes last, so that the record without it means that this was not finished."""
+    """The clone is moved last, so a record without it means that the move was not finished."""
     path, target = context.data.clone(record.dataset), Path(record.path)
     kept = context.data.worktree(record.dataset)
     if kept.exists():
@@ -142,7 +142,7 @@ def move_aside(context: Context, record: BrokenClone) -> None:
 
 
 def finish_moves(context: Context) -> None:
-    """At the start: what a kill left between a record and the move. Only while no other call runs."""
+    """At the start: finishes a move that a kill interrupted. Only while no other call runs."""
     for path, record in _records(context):
         if record.state == "waiting" and not os.path.lexists(record.path):
             if os.path.lexists(context.data.clone(record.dataset)):
@@ -153,7 +153,7 @@ def finish_moves(context: Context) -> None:
 
 
 def _url_of(path: Path) -> str | None:
-    """The remote's URL as the clone's configuration has it, as far as it can be read."""
+    """The remote's URL in the clone's configuration, as far as that can be read."""
     try:
         lines = (path / "config").read_text(errors="replace").splitlines()
     except OSError:
@@ -168,11 +168,11 @@ def _url_of(path: Path) -> str | None:
     return None
 
 
-# making anew
+# rebuilding
 
 
 def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
-    """Puts on top of a clone what only broken ones had. May be done again."""
+    """Puts the commits that only broken clones had on top of the new one. May be repeated."""
     for path, record in awaiting_rebuild(context, dataset):
         done = mao_git.salvage(
             Path(record.path), clone, context.node, observation_key(context.node), context.sign
@@ -182,7 +182,7 @@ def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
 
 
 def mark_rebuilt(context: Context, dataset: str) -> None:
-    """Writes down that the new clone is in place, with what was put on top."""
+    """Records that the new clone is in place, with the commits put on top."""
     for path, record in awaiting_rebuild(context, dataset):
         changes: dict[str, object] = {"state": "made-anew"}
         try:
@@ -194,9 +194,8 @@ def mark_rebuilt(context: Context, dataset: str) -> None:
 
 
 def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
-    """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the clone made anew.
-
-    False while there is none.
+    """Records which of `unpushed` (commit → its observation) are not in the rebuilt clone; False while there
+    is none.
     """
     made = [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state != "waiting"]
     if not made or not unpushed:
@@ -217,7 +216,7 @@ def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> b
 
 
 def observation_key(node: str) -> Callable[[str], str | None]:
-    """From a commit's message what of this node's it holds; None for what the node did not observe."""
+    """A function from a commit's message to this node's observation in it; None where there is none."""
 
     def key(message: str) -> str | None:
         record = provenance.read_step_record(message)
@@ -232,14 +231,14 @@ def observation_key(node: str) -> Callable[[str], str | None]:
 
 
 def rebuild_waits(record: BrokenClone, error: MaoError) -> Unavailable:
-    """To be tried again by whoever was at work."""
+    """An error to be retried: the clone cannot be rebuilt yet."""
     return Unavailable(f"{record.detail} {error.detail}", code="clone-broken", next=error.next or record.next)
 
 
 def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
-    """A person has seen it: what is kept aside stays, and is told no more.
+    """A person has seen it: the folder stays, the condition ends.
 
-    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before it is made anew.
+    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before the clone is rebuilt.
     """
     found = [(path, each) for path, each in _records(context) if each.dataset == dataset]
     if not found:

@@ -23,35 +23,37 @@ from mao_shared.models import GROUND_TRUTH, Name, Record
 from mao_shared.models.dataset import BareRepository, SetAside
 from mao_shared.models.external import RemoteState
 
-from . import broken as mending
+from . import broken
 from .delivery import branch_conflict, follow_remote, push_lost
 
 log = get_logger(__name__)
 
+OLD_LOCK = 60.0  # seconds
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class SyncedClone:
-    """An open clone, and why it could not be brought up to date, if so."""
+    """An open clone. `stale`: why it could not be brought up to date, if so."""
 
     clone: Clone
     stale: MaoError | None = None
 
 
 def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
-    """The clone of a dataset, with what its remote has now.
+    """The clone of a dataset, brought up to date with its remote; cloned from `url` where there is none.
 
-    Once a clone is there, an unreachable remote is no reason to stop, and its own remote is used: that
-    changes by enrolment only, see `ensure`. Raises what `fetch` raises when there is none.
+    A clone that is there goes on using its own remote, which only an enrolment changes (see `ensure_clone`);
+    that the remote does not answer is told in `stale`. Without a clone it raises what `fetch` raises.
     """
     try:
         clone = Clone.open(context.data.clone(name))
     except NotFound:
         return SyncedClone(_make(context, name, url))
-    if mending.awaiting_rebuild(
-        context, name
-    ):  # killed after the new clone got its name, and before that was noted
-        mending.restore_commits(context, name, clone)
-        mending.mark_rebuilt(context, name)
+    if broken.awaiting_rebuild(context, name):  # the process was killed when the new clone had its name
+        broken.restore_commits(context, name, clone)
+        broken.mark_rebuilt(context, name)
     if clone.url != url:
         log.warning("clone.other_master", dataset=name, clone=clone.url, enrolment=url)
     try:
@@ -62,7 +64,7 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
 
 
 def follow_new_master(context: Context, name: str, url: str) -> None:
-    """Lets a clone that is there follow a dataset that has moved to `url`.
+    """Lets a clone follow a dataset whose remote is `url` now.
 
     Raises Conflict (`dataset-master-changed`) when what is there is other data, and what `fetch` raises.
     """
@@ -81,17 +83,17 @@ def follow_new_master(context: Context, name: str, url: str) -> None:
 
 
 def _make(context: Context, name: str, url: str) -> Clone:
-    """A new clone; in place of a broken one with all that only that one had, from before it has its name.
+    """A new clone; in place of a broken one, with all commits that only that one had.
 
     Raises Unavailable (`clone-broken`) where a broken one waits for the remote.
     """
-    broken = mending.awaiting_rebuild(context, name)
+    waiting = broken.awaiting_rebuild(context, name)
     try:
-        return _make_now(context, name, url, 0 if broken else context.clone_depth)
+        return _make_now(context, name, url, 0 if waiting else context.clone_depth)
     except MaoError as error:
-        if not broken:
+        if not waiting:
             raise
-        raise mending.rebuild_waits(broken[-1][1], error) from error
+        raise broken.rebuild_waits(waiting[-1][1], error) from error
 
 
 def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
@@ -101,8 +103,8 @@ def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
         clone.fetch(context.access, depth=depth)
         if not clone.list_branches(remote=True):
             clone.check_pushable(context.access)
-        mending.restore_commits(context, name, clone)
-    mending.mark_rebuilt(context, name)
+        broken.restore_commits(context, name, clone)
+    broken.mark_rebuilt(context, name)
     return Clone.open(path)
 
 
@@ -120,9 +122,9 @@ def _other_master(context: Context, clone: Clone, name: str, url: str) -> Confli
 
 
 def ensure_branch(context: Context, brought: SyncedClone) -> str:
-    """Tip of the node's branch here, following the remote; begun from what is there if it is new.
+    """Tip of the node's branch, which follows the remote; created where it is new.
 
-    It begins at the remote's branch of that name, else at ground truth, else at the remote's default branch
+    It starts at the remote's branch of that name, else at ground truth, else at the remote's default branch
     (where its HEAD names none, at `main` or `master`), else with an empty commit.
     """
     clone = brought.clone
@@ -148,8 +150,8 @@ def _default_tip(context: Context, brought: SyncedClone) -> str | None:
 def ensure_clone(context: Context, name: str, url: str) -> Clone:
     """The clone with the node's branch, pushed. May be repeated.
 
-    Raises what `bring` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
-    branch does not fit the remote's. An unreachable remote is fine once it was seen to have the branch.
+    Raises what `sync_clone` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
+    branch does not fit the remote's. An unreachable remote is no error once it was seen to have the branch.
     """
     follow_new_master(context, name, url)
     brought = sync_clone(context, name, url)
@@ -167,9 +169,6 @@ def ensure_clone(context: Context, name: str, url: str) -> Clone:
     return brought.clone
 
 
-OLD_LOCK = 60.0  # seconds
-
-
 class BareRequest(Record):
     """Body of `POST /bare-repo/init`."""
 
@@ -179,7 +178,7 @@ class BareRequest(Record):
 def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository:
     """An empty bare repository with HEAD on ground truth.
 
-    Raises AlreadyExists, unless `mine`: then an earlier try of the same command made what is there.
+    Raises AlreadyExists, unless `mine`: then an earlier attempt of the same command made what is there.
     """
     path = data.bare(name)
     if not (mine and path.is_dir()):
@@ -188,7 +187,7 @@ def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository
 
 
 def dataset_names(data: DataDir) -> list[str]:
-    """The datasets that have a clone here, in order."""
+    """The datasets that have a clone here, sorted."""
     folder = data.clone("x").parent
     if not folder.is_dir():
         return []
@@ -197,35 +196,37 @@ def dataset_names(data: DataDir) -> list[str]:
 
 
 def remove_half_made(data: DataDir) -> None:
-    """Removes what a killed process left half-made; only when no other call runs, that is, at the start."""
+    """Removes repositories that a killed process had not finished. Only at the start, while no other call
+    runs.
+    """
     for folder in (data.clone("x").parent, data.bare("x").parent):
         mao_git.remove_unfinished(folder)
 
 
 def sweep_clones(data: DataDir) -> list[Path]:
-    """Removes what a killed process left in our clones, and old locks in local remotes; what was removed.
+    """Removes what a killed process left in our clones, and old locks in local remotes; the paths removed.
 
-    Only at the start, under the lock of the data directory: then no writer of our clones is alive. To the
-    local remotes others may be pushing, whose locks are young.
+    Only at the start, under the lock of the data directory: then nobody writes to our clones. Others may be
+    pushing to the local remotes, but their locks are young.
     """
     swept = [path for name in dataset_names(data) for path in mao_git.sweep(data.clone(name))]
     return swept + sweep_old_locks(data)
 
 
 def sweep_old_locks(data: DataDir) -> list[Path]:
-    """Removes locks that a killed writer left in the local remotes; what was removed."""
+    """Removes locks that a killed writer left in the local remotes; the paths removed."""
     bare = data.bare("x").parent
     whole = (each for each in bare.glob("*.git") if not mao_git.is_unfinished(each.name))
     return [lock for each in whole for lock in mao_git.sweep_locks(each, OLD_LOCK)]
 
 
 def remote_of(context: Context, name: str) -> str:
-    """The remote of the clone that is here. Raises NotFound."""
+    """The remote of a dataset's clone. Raises NotFound."""
     return Clone.open(context.data.clone(name)).url
 
 
 def set_aside(context: Context, name: str) -> SetAside:
-    """Renames the clone, last, so that a kill in between leaves it where it was. Raises NotFound."""
+    """Moves the clone away, last, so that a kill in between leaves it where it was. Raises NotFound."""
     path = context.data.clone(name)
     clone = Clone.open(path)
     unpushed, _ = clone.unpushed(context.node)
@@ -240,16 +241,15 @@ def set_aside(context: Context, name: str) -> SetAside:
 
 
 def check_remote(context: Context, master: str) -> RemoteState:
-    """Asks the remote what it has. Raises InvalidInput (`dataset-url-refused`, `dataset-unreachable`),
-    Forbidden and RemoteUnavailable as a clone would."""
+    """Checks that a repository can be a dataset's remote.
+
+    Raises InvalidInput (`dataset-url-refused`, `dataset-unreachable`), Forbidden and RemoteUnavailable.
+    """
     mao_git.check_url(master)
     with Clone.scratch(context.data.clone("check").parent, master) as clone:
         branch = clone.default_branch(context.access)
         clone.check_pushable(context.access)
     return RemoteState(master=master, default_branch=branch)
-
-
-T = TypeVar("T")
 
 
 def with_lfs_content(context: Context, clone: Clone, commit: str, call: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_git import Clone, MergeConflict, Relation, RemoteMoved, Sign
+from mao_git import Clone, MergeConflict, Relation, RemoteMoved
 from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
 from mao_shared.models import GROUND_TRUTH
 
@@ -24,9 +24,9 @@ PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
-    """What the branches are now. `failure`: why not all of them are at the remote; None when they are.
+    """The tips of the branches now. `failure`: why the remote does not have all of them; None when it does.
 
-    `observed`: the remote has the node's own branch, whatever it says of ground truth.
+    `observed`: whether the remote has the node's own branch, whatever became of ground truth.
     """
 
     tip: str
@@ -42,9 +42,8 @@ class PushOutcome:
 def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutcome:
     """Pushes the node's branch and, with `promote`, its tip as ground truth.
 
-    A remote that is away or refuses is told in the answer, not raised: the commits stay here. That it refuses
-    one branch does not keep the other. Raises MergeConflict when our commits cannot be replayed onto the
-    remote's.
+    That the remote is away or refuses is in the answer, not raised; one refused branch does not hold up the
+    other. Raises MergeConflict when our commits cannot be replayed onto the remote's.
     """
     failure: MaoError | None = None
     for attempt in range(ATTEMPTS):
@@ -72,9 +71,9 @@ def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutco
 
 
 def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
-    """Why a push was not taken that looks like a lost race: one it was, or the branch cannot be made there.
+    """The error for a push that looks like a lost race: it was one, or the branch cannot be created there.
 
-    `was_moved`: a look at the remote since has shown that somebody else moved a branch.
+    `was_moved`: a fetch since then has shown that somebody else moved a branch.
     """
     theirs = clone.list_branches(remote=True)
     for name in branches:
@@ -94,7 +93,7 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
 
 
 def _seen(clone: Clone, branches: Iterable[str]) -> list[str | None]:
-    """The tips that the remote was last seen to have."""
+    """The remote's tips as last fetched."""
     return [clone.tip(name, remote=True) for name in branches]
 
 
@@ -113,18 +112,18 @@ def _tips(context: Context, clone: Clone) -> dict[str, str]:
 
 
 def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
-    """The branches that the remote was not seen to have as they are here."""
+    """The branches that differ from the remote's as last fetched."""
     return {n: tip for n, tip in tips.items() if clone.tip(n, remote=True) != tip}
 
 
 class BranchRewritten(Conflict):
-    """The remote's branch of this node lacks commits that it was known to have: somebody rewrote it."""
+    """The remote's branch of this node lacks commits that it was known to have."""
 
     default_code = "branch-rewritten"
 
 
 def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
-    """Keeps the tip that the remote had, and says so."""
+    """The error for a rewritten branch; keeps the tip that the remote had."""
     kept = clone.rescue(context.node, known, context.clock.now())
     if clone.contains(known, theirs):
         return BranchRewritten(
@@ -150,7 +149,7 @@ def how_to_resolve(clone: Clone, choices: str) -> str:
 
 
 def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
-    """Commits made earlier on this node do not fit what somebody pushed to its branch."""
+    """The error for commits of this node that conflict with what somebody pushed to its branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return Conflict(
         f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {shown}.",
@@ -161,7 +160,7 @@ def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
 
 
 def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
-    """Moves our branches on top of what the remote was last seen to have; those that are to be pushed."""
+    """Moves our branches on top of the remote's as last fetched; the tips to push."""
     tip = follow_remote(context, clone)
     if tip is None:
         return {}
@@ -177,7 +176,7 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
 
 
 def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
-    """The remote's where ours lacks something of it: what ours adds is derived from snapshots anyway."""
+    """The remote's tip where ours lacks commits of it: what ours adds is derived from snapshots anyway."""
     theirs = clone.tip(GROUND_TRUTH, remote=True)
     if ours is None or theirs is None:
         return ours or theirs
@@ -186,10 +185,10 @@ def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
 
 
 def follow_remote(context: Context, clone: Clone) -> str | None:
-    """The node's branch after it took in what the remote's has: moved forward, or replayed on top of it.
+    """The node's branch after it took in the remote's: fast-forwarded, or replayed on top of it.
 
-    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks what it was
-    known to have; ours is then as it was.
+    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks commits
+    that it was known to have; our branch stays as it was then.
     """
     branch = context.node
     ours, theirs = clone.tip(branch), clone.tip(branch, remote=True)
@@ -200,14 +199,11 @@ def follow_remote(context: Context, clone: Clone) -> str | None:
         return ours
     if known is not None and clone.is_rewritten(branch):
         raise branch_rewritten(context, clone, known, theirs)
-    new = _built_upon(clone, ours, theirs, context.sign)
+    if ours is None or clone.contains(theirs, ours):
+        new = theirs
+    else:
+        new = ours if clone.contains(ours, theirs) else clone.replay(ours, theirs, context.sign)
     if new != ours and not clone.move_branch(branch, new, ours):
         raise mao_git.errors.branch_busy(branch)
     clone.set_upstream_base(branch, theirs)
     return new
-
-
-def _built_upon(clone: Clone, ours: str | None, theirs: str, sign: Sign | None) -> str:
-    if ours is None or clone.contains(theirs, ours):
-        return theirs
-    return ours if clone.contains(ours, theirs) else clone.replay(ours, theirs, sign)

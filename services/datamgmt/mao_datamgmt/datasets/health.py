@@ -36,7 +36,7 @@ SEARCHED = 20  # newest commits in which a node's branch shows that it is one
 
 
 class HealthChecks:
-    """Keeps the conditions `disk`, `unpushed` and `ssh-key` in step, and `branch-went-back` (`rewound`).
+    """Maintains the conditions `disk`, `unpushed` and `ssh-key`; `rewound` those of branches.
 
     `outbox_age`: how old a commit may get that its remote lacks; `failures`: why pushes failed.
     """
@@ -44,15 +44,15 @@ class HealthChecks:
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        executor: GitExecutor,
         conditions: Conditions,
         outbox_age: timedelta,
         failures: Mapping[str, PushFailure],
     ) -> None:
-        self.rewound = RewoundBranches(context, works, conditions)
+        self.rewound = RewoundBranches(context, executor, conditions)
         self._conditions = conditions
         self._context = context
-        self._works = works
+        self._executor = executor
         self._outbox_age = outbox_age
         self._push_failures = failures
 
@@ -67,13 +67,13 @@ class HealthChecks:
 
     async def check_disk(self) -> float:
         """Checks every file system that the node writes to; seconds until the next check."""
-        found = await self._works.read(rooms, self._context.data.root)
+        found = await self._executor.read(rooms, self._context.data.root)
         waits = [self._judge(folder, room) for folder, room in found.items()]
         self._conditions.clear_all_but("disk", found)
         return DISK_EVERY_WHILE_FULL if any(waits) else DISK_EVERY
 
     def _judge(self, folder: str, room: DiskSpace) -> bool:
-        """Whether something waits for room there."""
+        """Reports the state of a file system; whether something waits for room there."""
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
@@ -97,7 +97,7 @@ class HealthChecks:
 
     async def check_ssh_keys(self) -> None:
         """Checks the files of the key directory."""
-        found = await self._works.read(access.key_faults, self._context.access.key_dir)
+        found = await self._executor.read(access.key_faults, self._context.access.key_dir)
         for fault in found:
             self._conditions.report("ssh-key", fault.name, detail=f"{fault.words}.", next_step=fault.next)
         self._conditions.clear_all_but("ssh-key", [fault.name for fault in found])
@@ -106,7 +106,7 @@ class HealthChecks:
         """Checks the age of what waits to be pushed."""
         now = self._context.clock.now()
         late = []
-        for dataset, waiting, since in await self._works.read(unpushed_since, self._context):
+        for dataset, waiting, since in await self._executor.read(unpushed_since, self._context):
             if now - since > self._outbox_age:
                 late.append(dataset)
                 self._conditions.report(
@@ -141,10 +141,10 @@ def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
 
 
 class RewoundBranches:
-    """Keeps the condition `branch-went-back` in step; subject: dataset/branch."""
+    """Maintains the condition `branch-went-back`; subject: dataset/branch."""
 
-    def __init__(self, context: Context, works: GitExecutor, conditions: Conditions) -> None:
-        self._context, self._works, self._conditions = context, works, conditions
+    def __init__(self, context: Context, executor: GitExecutor, conditions: Conditions) -> None:
+        self._context, self._executor, self._conditions = context, executor, conditions
         self._reported: dict[str, set[str]] = {}  # dataset → subjects
         self._controller = Controller(
             "branches",
@@ -154,7 +154,7 @@ class RewoundBranches:
             resync=BRANCHES_EVERY,
             conditions=conditions,
         )
-        works.changed.append(self._changed)
+        executor.on_change.append(self._changed)
 
     async def run(self) -> None:
         """Checks until cancelled."""
@@ -165,11 +165,11 @@ class RewoundBranches:
             self._controller.add(dataset)
 
     async def _datasets(self) -> Iterable[str]:
-        return {*await self._works.read(dataset_names, self._context.data), *self._reported}
+        return {*await self._executor.read(dataset_names, self._context.data), *self._reported}
 
     async def check(self, dataset: str) -> None:
         """Reports the branches of a dataset that were rewound, and clears those that are whole again."""
-        found = await self._works.read(rewound_branches, self._context, dataset)
+        found = await self._executor.read(rewound_branches, self._context, dataset)
         subjects = {f"{dataset}/{branch.branch}": branch for branch, _ in found}
         for (subject, branch), (_, detail) in zip(subjects.items(), found, strict=True):
             next_step = _next_step(dataset, branch)
@@ -186,7 +186,7 @@ class RewoundBranches:
         """
         kept = []
         if dataset in self._reported:
-            kept = await self._works.change([dataset], _accept, self._context, dataset)
+            kept = await self._executor.write([dataset], _accept, self._context, dataset)
             log.info("branches.acknowledged", dataset=dataset, kept=kept)
             await self.check(dataset)
         try:
@@ -210,7 +210,7 @@ def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch
 
 
 def _is_a_nodes(clone: Clone, back: RewoundBranch) -> bool:
-    """Whether runs have committed to it: of other branches people may do what they like."""
+    """Whether runs have committed to it; people may rewrite other branches as they like."""
     entries, _ = clone.log(back.seen, SEARCHED)
     return any(provenance.trailers(entry.message) for entry in entries)
 

@@ -26,7 +26,7 @@ SEARCHED = 10_000  # newest commits that are looked through for those of the run
 
 @dataclass(frozen=True, slots=True)
 class PushedCommits:
-    """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth.
+    """A dataset's remote as last fetched: the commit of each run and step, and the tip of ground truth.
 
     `truth_waits`: this node's ground truth has commits that the remote's lacks.
     """
@@ -37,22 +37,19 @@ class PushedCommits:
 
 
 class LatePushes:
-    """Looks through the node's runs; not often, since the push that failed before it was an exception.
+    """Updates runs that ended before their commits were pushed. `runs`: late ones do not become history."""
 
-    `runs`: those with something late do not become history, so there is no need to look there.
-    """
-
-    def __init__(self, context: Context, works: GitExecutor, runs: Records[Run]) -> None:
+    def __init__(self, context: Context, executor: GitExecutor, runs: Records[Run]) -> None:
         self._context = context
-        self._works = works
+        self._executor = executor
         self._runs = runs
 
     async def datasets(self) -> set[str]:
-        """Datasets of which some run says that it is not pushed."""
+        """Datasets with commits that some run says are not pushed."""
         return {dataset for run in await self.runs() for dataset in _late_datasets(run)}
 
     async def runs(self) -> list[Run]:
-        """The runs with something late."""
+        """The runs with commits that are not pushed."""
         found = (stored.record async for stored in self._runs.each())
         return [run async for run in found if any(step.late for step in run.steps)]
 
@@ -71,11 +68,11 @@ class LatePushes:
         }
 
     async def record_pushed(self, dataset: str) -> None:
-        """Corrects the runs whose commits are at the dataset's remote. Raises Unavailable: then once more."""
+        """Updates the runs whose commits are at the dataset's remote. Raises Unavailable."""
         late = [run for run in await self.runs() if dataset in _late_datasets(run)]
         if not late:
             return
-        remote = await self._works.read(pushed_commits, self._context, dataset)
+        remote = await self._executor.read(pushed_commits, self._context, dataset)
         for run in late:
             await self._runs.update(run.id, lambda it: with_pushed(it, dataset, remote))
 
@@ -85,7 +82,7 @@ def _late_datasets(run: Run) -> set[str]:
 
 
 def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
-    """The run with its steps that are at the remote now, None when that changes nothing: pure.
+    """Pure: the run with those steps marked whose commits are at the remote now; None when nothing changes.
 
     A commit that was replayed on top of others' has another id since.
     """
@@ -108,7 +105,7 @@ def _pushed(step: StepRun, commit: str, ground_truth: str | None) -> StepRun:
 
 
 def pushed_commits(context: Context, dataset: str) -> PushedCommits:
-    """What the remote was last seen to have. Blocking."""
+    """What the remote had when it was last fetched. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     tip = clone.tip(context.node, remote=True)
     entries = [] if tip is None else clone.log(tip, SEARCHED)[0]

@@ -56,7 +56,7 @@ LOCAL_FAULTS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-b
 
 @dataclass(frozen=True, slots=True)
 class PushFailure:
-    """Why the last push did not get through. `tries`: since the last that did; `since`: the first of them."""
+    """Why the last push failed. `tries`: since the last success; `since`: the first of them."""
 
     failure: MaoError
     tries: int
@@ -100,14 +100,14 @@ class Pusher:
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        executor: GitExecutor,
         promotes: Callable[[str], Awaitable[bool]],
         late: LatePushes,
         pause: float,
         metrics: DataMetrics,
         conditions: Conditions,
     ) -> None:
-        self._context, self._works = context, works
+        self._context, self._executor = context, executor
         self._promotes, self._late, self._pause = promotes, late, pause
         self._conditions, self._guard = conditions, Guard("pusher", conditions)
         self._metrics = metrics
@@ -143,7 +143,7 @@ class Pusher:
         self._pushes.add(dataset)
 
     def note_pushed(self, dataset: str) -> None:
-        """The remote has everything now; runs whose pushes were late get to know it."""
+        """The remote has everything; runs whose commits were late are updated."""
         if self._forget(dataset):
             self._pushes.add(dataset)
 
@@ -155,7 +155,7 @@ class Pusher:
         return self.failures.pop(dataset, None) is not None
 
     def note_fetch(self, dataset: str, failure: MaoError | None) -> None:
-        """What a fetch from the remote met; that it can be read does not mean that it takes pushes.
+        """The result of a fetch; a remote that can be read may still refuse pushes.
 
         One that does not answer is asked again until it does: there may be nothing to push for long.
         """
@@ -182,10 +182,10 @@ class Pusher:
         await asyncio.gather(self._pushes.run(), self._measures.run())
 
     async def _list_unfinished(self) -> Iterable[str]:
-        for name in await self._works.read(unpushed_datasets, self._context):
+        for name in await self._executor.read(unpushed_datasets, self._context):
             self._pushes.add(name)  # though the store may be away
         late = await self._late.datasets()
-        return late & set(await self._works.read(dataset_names, self._context.data))
+        return late & set(await self._executor.read(dataset_names, self._context.data))
 
     async def _reconcile(self, dataset: str) -> None:
         if dataset not in self._unanswered or dataset in self.failures or await self._check_remote(dataset):
@@ -194,7 +194,7 @@ class Pusher:
     async def _check_remote(self, dataset: str) -> bool:
         """Whether a remote that did not answer is back, and there is something here to push to it."""
         try:
-            has_branch = await self._works.change([dataset], partial(fetch_remote, self._context, dataset))
+            has_branch = await self._executor.write([dataset], partial(fetch_remote, self._context, dataset))
         except MaoError as error:
             self.note_fetch(dataset, None if error.code == "dataset-not-here" else error)
             return False
@@ -203,7 +203,7 @@ class Pusher:
 
     async def push_now(self, dataset: str) -> None:
         """Tries once, now. Raises NotFound when the dataset has no clone here."""
-        await self._works.read(Clone.open, self._context.data.clone(dataset))
+        await self._executor.read(Clone.open, self._context.data.clone(dataset))
         await self._push(dataset, fetch=True)
 
     async def _push(self, dataset: str, *, fetch: bool = False) -> None:
@@ -211,14 +211,14 @@ class Pusher:
         try:
             promote = await self._promotes(dataset)
             work = partial(push_again, self._context, dataset, promote, fetch=fetch)
-            delivery = await self._works.change([dataset], work)
+            delivery = await self._executor.write([dataset], work)
             failure = delivery.failure
             if delivery.observed:  # ground truth alone may be refused, and for long
                 await self._late.record_pushed(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
         except (StorageError, ObjectBroken, OSError) as error:  # our disk: the remote's faults are MaoErrors
-            if await self._works.read(met_full_disk, self._context, error):
+            if await self._executor.read(met_full_disk, self._context, error):
                 failure = disk_full("no room was left while pushing")  # which is told as `disk`
             else:
                 failure = disk_trouble(error.strerror or str(error))
@@ -236,13 +236,10 @@ class Pusher:
             self.push_later(dataset, failure)
             log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
 
-    def _read_outbox(self, dataset: str) -> Outbox:
-        return outbox_of(Clone.open(self._context.data.clone(dataset)), self._context.node, None)
-
     async def _measure(self, dataset: str) -> None:
         """Updates the metrics of a dataset's outbox."""
         try:
-            found = await self._works.read(self._read_outbox, dataset)
+            found = await self._executor.read(read_outbox, self._context, dataset)
         except (MaoError, RepositoryError):
             return  # the push reports it
         since, clock = found.since, self._context.clock
@@ -250,6 +247,11 @@ class Pusher:
         self._metrics.unpushed_age.labels(dataset).set_function(  # it grows between the tries too
             lambda: 0.0 if since is None else max(0.0, (clock.now() - since).total_seconds())
         )
+
+
+def read_outbox(context: Context, dataset: str) -> Outbox:
+    """The outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
+    return outbox_of(Clone.open(context.data.clone(dataset)), context.node, None)
 
 
 def unpushed_datasets(context: Context) -> list[str]:

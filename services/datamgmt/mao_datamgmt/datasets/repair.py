@@ -13,11 +13,9 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.git_urls import remote_url_fault
 from mao_shared.logs import get_logger
-from mao_shared.models.dataset import BrokenClone
 from mao_shared.reconcile import Backoff, Guard, every
 
 from . import broken
-from . import broken as mending
 from .clones import sync_clone
 
 log = get_logger(__name__)
@@ -26,48 +24,47 @@ LONGEST_PAUSE = 60.0  # seconds between two tries
 
 
 class CloneRepair:
-    """`master_of`: the URL of a dataset's remote as this node's enrolments have it; None: not known.
+    """`remote_of`: the URL of a dataset's remote by this node's enrolments; None: not known.
 
-    `unpushed_of`: a dataset's commits that are not pushed as the runs' documents say, with run and step.
+    `unpushed_of`: a dataset's commits that are not pushed by the runs' documents, with run and step.
+    `pause`: seconds before the second try of a rebuild.
     """
 
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        executor: GitExecutor,
         conditions: Conditions,
-        master_of: Callable[[str], Awaitable[str | None]],
+        remote_of: Callable[[str], Awaitable[str | None]],
         unpushed_of: Callable[[str], Awaitable[dict[str, str]]],
         pause: float,
     ) -> None:
-        self._unpushed_of = unpushed_of
-        self._context = context
-        self._works = works
-        self._conditions = conditions
-        self._guard = Guard("clones", conditions)
-        self._master_of = master_of
+        self._context, self._executor = context, executor
+        self._remote_of, self._unpushed_of = remote_of, unpushed_of
+        self._conditions, self._guard = conditions, Guard("clones", conditions)
         self._pause = pause
-        self._told: set[str] = set()
-        self._telling = asyncio.Lock()
-        self._unaccounted: set[str] = set()  # datasets of which the runs were not asked what is lost
-        works.attend = self._attend
-        works.changed.append(self._changed)
+        self._reported: set[str] = set()
+        self._refreshing = asyncio.Lock()
+        self._losses_unknown: set[str] = set()  # datasets of which the runs were not asked what is lost
+        executor.on_error = self._attend
+        executor.on_change.append(self._changed)
 
     async def run(self) -> None:
-        """Tells what an earlier process left, and makes anew what waits for its remote, until cancelled."""
+        """Reports what an earlier process left, and rebuilds what waits for its remote, until cancelled."""
         tries = 0
 
         async def step() -> float:
             nonlocal tries
-            waiting = await self._works.read(self._look)
+            records = await self._executor.read(broken.broken_clones, self._context)
+            waiting = sorted({each.dataset for each in records if each.state == "waiting"})
             await self.refresh()
             self._guard.keep(set(waiting))
-            for dataset in waiting:  # one that cannot be mended now keeps no other from it
+            for dataset in waiting:
                 try:
                     with self._guard.item(dataset):
-                        await self._works.look_after(dataset)
+                        await self._executor.inspect(dataset)
                 except Unavailable as error:
-                    log.warning("clone.not_mended", dataset=dataset, error=error.detail)
+                    log.warning("clone.not_rebuilt", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
             return min(self._pause * 2.0 ** min(tries, 10), LONGEST_PAUSE)
 
@@ -75,79 +72,72 @@ class CloneRepair:
             0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
         )
 
-    def _look(self) -> list[str]:
-        found = broken.broken_clones(self._context)
-        return sorted({each.dataset for each in found if each.state == "waiting"})
-
     async def _attend(self, names: list[str], error: BaseException) -> MaoError | None:
-        """What to raise in place of `error` when it came of a broken clone; the datasets are held."""
+        """The error to raise in place of `error` when a broken clone caused it; the datasets are locked."""
         if not broken.may_be_broken(error):
             return None
         for name in names:
-            master = await self._master_of(name)
+            remote = await self._remote_of(name)
             found: MaoError | None = None
             try:
-                found = await self._works.run(rebuild_clone, self._context, name, master)
+                found = await self._executor.run(rebuild_clone, self._context, name, remote)
             except MaoError as worse:
                 found = worse
             except (RepositoryError, OSError) as worse:  # say, the disk is full
                 log.warning("clone.not_looked_at", dataset=name, error=str(worse))
             if found is not None:
-                await self._account_for(name)
+                await self._record_losses(name)
                 await self.refresh()
                 return found
         return None
 
     async def _changed(self, names: list[str]) -> None:
-        """A change may have made a clone anew on its way; it is told at once."""
-        for name in self._unaccounted & set(names):
-            await self._account_for(name)
+        """A change may have rebuilt a clone on its way."""
+        for name in self._losses_unknown & set(names):
+            await self._record_losses(name)
             await self.refresh()
 
-    async def _account_for(self, dataset: str) -> None:
-        """Of a commit that cannot be read only the run's document still says that it was, and whose."""
+    async def _record_losses(self, dataset: str) -> None:
+        """Of a commit that cannot be read, only the document of its run still knows."""
         unpushed = await self._unpushed_of(dataset)
         try:
-            if await self._works.run(broken.record_losses, self._context, dataset, unpushed):
-                self._unaccounted.discard(dataset)
+            if await self._executor.run(broken.record_losses, self._context, dataset, unpushed):
+                self._losses_unknown.discard(dataset)
         except (MaoError, RepositoryError, OSError) as error:
-            log.warning("clone.not_accounted_for", dataset=dataset, error=str(error))
+            log.warning("clone.losses_not_recorded", dataset=dataset, error=str(error))
 
     async def refresh(self) -> None:
-        """Reads and tells in one, so that what was read earlier is never told later."""
-        async with self._telling:
-            self._tell(await self._works.read(broken.broken_clones, self._context))
-
-    def _tell(self, records: list[BrokenClone]) -> None:
-        """As conditions: of each dataset the latest."""
-        latest = {each.dataset: each for each in records}
-        for dataset, record in latest.items():
-            self._conditions.report("clone", dataset, detail=record.detail, next_step=record.next)
-        for dataset in self._told - latest.keys():
-            self._conditions.clear("clone", dataset)
-        self._told = set(latest)
-        self._unaccounted |= {each.dataset for each in records if each.state == "waiting"}
+        """Reports the latest broken clone of each dataset as a condition."""
+        async with self._refreshing:
+            records = await self._executor.read(broken.broken_clones, self._context)
+            latest = {each.dataset: each for each in records}
+            for dataset, record in latest.items():
+                self._conditions.report("clone", dataset, detail=record.detail, next_step=record.next)
+            for dataset in self._reported - latest.keys():
+                self._conditions.clear("clone", dataset)
+            self._reported = set(latest)
+            self._losses_unknown |= {each.dataset for each in records if each.state == "waiting"}
 
     async def acknowledge(self, dataset: str) -> None:
-        """See `mending.acknowledge`."""
-        await self._works.change([dataset], partial(broken.acknowledge, self._context, dataset))
+        """See `broken.acknowledge`."""
+        await self._executor.write([dataset], partial(broken.acknowledge, self._context, dataset))
         await self.refresh()
 
 
 def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable | None:
-    """After trouble with a clone: sets it aside if it is broken, and makes it anew if one waits for that.
+    """Sets a clone aside on which something failed, if it is broken, and rebuilds it.
 
-    What to raise in place of that trouble, so that it is tried again; None when the clone has no part in it.
-    `url`: of the remote, where the broken clone does not tell. Raises what `mending.set_broken_aside` raises.
+    What to raise in place of that failure, so that it is tried again; None when the clone is not at fault.
+    `url`: of the remote, where the broken clone does not tell. Raises what `broken.set_broken_aside` raises.
     """
-    aside = mending.set_broken_aside(context, name)
-    broken = mending.awaiting_rebuild(context, name)
-    if aside is None and not broken:
+    aside = broken.set_broken_aside(context, name)
+    waiting = broken.awaiting_rebuild(context, name)
+    if aside is None and not waiting:
         return None
-    latest = broken[-1][1]
+    latest = waiting[-1][1]
     remote = latest.url if latest.url is not None and remote_url_fault(latest.url) is None else url
     if remote is None:
-        return mending.rebuild_waits(
+        return broken.rebuild_waits(
             latest, MaoError("Its remote is not known until a run needs the dataset.")
         )
     try:
@@ -155,7 +145,7 @@ def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable |
     except Unavailable as error:
         return error
     return Unavailable(
-        f"The clone of dataset {name} was broken ({latest.fault}) and was made anew.",
+        f"The clone of dataset {name} was broken ({latest.fault}) and was cloned again.",
         code="clone-broken",
         next="It is tried again by itself.",
     )

@@ -17,10 +17,10 @@ from .delivery import branch_conflict, push_branches, push_lost
 
 
 def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[Resolution, MaoError | None]:
-    """Brings the branches together as told, and pushes; with why it is not at the remote, if so.
+    """Joins the branches as chosen, and pushes; the second value: why the push failed, if it did.
 
-    Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or
-    `branch-conflict` when `replay` does not fit.
+    Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or `branch-
+    conflict` when `replay` does not apply.
     """
     clone = Clone.open(context.data.clone(name))
     clone.fetch(context.access)
@@ -51,9 +51,9 @@ def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[
 def _put_truth_back(
     context: Context, clone: Clone, name: str, how: Strategy
 ) -> tuple[Resolution, MaoError | None] | None:
-    """Pushes ground truth as it was seen, where the remote has an earlier state of it.
+    """Pushes ground truth as last fetched, where the remote has an earlier state of it.
 
-    What to answer when that was all there was to do; None when this node's branch does not fit either.
+    The answer when that was all; None when this node's branch conflicts as well.
     """
     back = next((each for each in clone.rewound_branches() if each.branch == GROUND_TRUTH), None)
     if back is None or not back.is_earlier:
@@ -120,14 +120,14 @@ def _joined(context: Context, clone: Clone, how: Strategy, ours: str, theirs: st
 
 
 def _rescued(context: Context, clone: Clone, ours: str, new: str) -> list[str]:
-    """Keeps what the new tip does not contain: our old one, and the one that the remote had."""
+    """Keeps the tips that the new one does not contain: our old one, and the one that the remote had."""
     known, now = clone.upstream_base(context.node), context.clock.now()
     left = [tip for tip in (known, ours) if tip is not None and not clone.contains(new, tip)]
     return list(dict.fromkeys(clone.rescue(context.node, tip, now) for tip in left))
 
 
 def _accept(context: Context, clone: Clone, new: str) -> None:
-    """What the new tip leaves out of what the remote's branch of this node had is decided by this."""
+    """Accepts that the new tip leaves out commits which the remote's branch of this node had."""
     for back in clone.rewound_branches():
         if back.branch == context.node and not clone.contains(new, back.seen):
             clone.accept_rewound(back, context.clock.now())

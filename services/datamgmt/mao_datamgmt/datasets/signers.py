@@ -20,13 +20,13 @@ _PRINCIPAL = re.compile(r"[^\s,!*?\"#]+")
 
 
 def allowed_line(email: str, node: str, public_key: str) -> str:
-    """A line of an allowed-signers file. An e-mail that is no plain word would be a pattern there."""
+    """A line of an allowed-signers file. An e-mail with special characters would be a pattern there."""
     principal = email if _PRINCIPAL.fullmatch(email) else f"mao@{node}"
     return f'{principal} namespaces="git" {public_key}'
 
 
 def with_line(signer: Signer | None, node: str, line: str) -> Signer | None:
-    """Pure: the node's record with one more line; None when it has it."""
+    """Pure: the node's record with one more line; None when it has that line."""
     lines = [] if signer is None else signer.lines
     if line in lines:
         return None
@@ -64,6 +64,6 @@ class Signers:
             await self._records.create_or_update(self._node, lambda it: with_line(it, self._node, own))
 
     async def allowed(self) -> str:
-        """The file that `git -c gpg.ssh.allowedSignersFile=… verify-commit` takes."""
+        """The file for `git -c gpg.ssh.allowedSignersFile=… verify-commit`."""
         signers = sorted((each.record for each in await self._records.all()), key=lambda each: each.node)
         return "".join(f"{line}\n" for signer in signers for line in signer.lines)

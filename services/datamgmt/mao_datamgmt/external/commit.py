@@ -40,11 +40,11 @@ _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 def commit_entries(
     context: Context, dataset: str, master: str | None, entries: list[InboxEntry]
 ) -> str | None:
-    """The commit that holds those of the entries that no commit held; None when all were held already.
+    """The commit with those entries that no commit held yet; None when all were held.
 
-    `master`: where the dataset is cloned from if it is not here; None: it is not known. Raises NotFound when
-    it is not here and not known, Unavailable (`disk-full`), what `clones.ensure` raises, and InvalidInput
-    when a tool has made a file where the folder should be.
+    `master`: the remote to clone from where the dataset is not here; None: unknown. Raises NotFound when it
+    is neither here nor known, Unavailable (`disk-full`), what `ensure_clone` raises, and InvalidInput when a
+    tool has made a file where the folder should be.
     """
     require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
     clone = _clone(context, dataset, master)
@@ -90,7 +90,7 @@ def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
 
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
-    """Raises InvalidInput for a file that is far larger than we make them."""
+    """Raises InvalidInput for a file that is far larger than ours."""
     opened = clone.open_file(tip, path)
     if opened.size > LARGEST_PART:
         raise InvalidInput(
@@ -102,7 +102,7 @@ def _read_part(clone: Clone, tip: str, path: str) -> bytes:
 
 
 def _names(clone: Clone, tip: str, folder: str) -> list[str]:
-    """Names in a folder, none where it is not there; raises InvalidInput where a file is in its way."""
+    """The names in a folder, none where it is absent; raises InvalidInput where a file is in its place."""
     try:
         for each in folders_to(folder):
             entries = clone.list_files(tip, each)
@@ -120,7 +120,7 @@ def folders_to(folder: str) -> list[str]:
 def appended(
     folder: str, day: str, names: Iterable[str], entries: list[InboxEntry], read: Callable[[str], bytes]
 ) -> tuple[str, bytes, list[InboxEntry]] | None:
-    """Pure but for `read`: the day's part to write, its content, and the entries that it did not hold yet."""
+    """The day's part to write, its content, and the entries new in it. Pure except for `read`."""
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
     ]
@@ -139,7 +139,7 @@ def appended(
 
 
 def _not_in(data: bytes, entries: list[InboxEntry]) -> list[InboxEntry]:
-    """The entries that a part does not hold; it is parsed only where an id stands in it somewhere."""
+    """The entries that a part does not hold; it is parsed only where one of the ids occurs in it."""
     if not any(entry.id.encode() in data for entry in entries):
         return entries
     held = ids_in(data)

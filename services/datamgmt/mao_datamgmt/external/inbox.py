@@ -55,7 +55,7 @@ class InboxEntry:
 
 
 def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> InboxEntry:
-    """`value` is written as it is spelt where it is RawJson.
+    """`value` keeps its spelling where it is RawJson.
 
     Raises InvalidInput for one that JSON cannot hold or that takes more than `limit` bytes.
     """
@@ -90,7 +90,7 @@ def _dump(value: Any) -> str:
 
 
 class InvalidEntry(ValueError):
-    """Says why a file of the inbox is no entry."""
+    """Why a file of the inbox is not an entry."""
 
 
 class Inbox:
@@ -106,7 +106,7 @@ class Inbox:
     def put(self, dataset: str, entry: InboxEntry) -> None:
         """Returns when the entry is on the disk. The same entry again changes nothing.
 
-        Raises Unavailable (`inbox-full`), and OSError for trouble with the disk.
+        Raises Unavailable (`inbox-full`), and OSError for failures of the disk.
         """
         with self._lock:
             if self._counts.get(dataset, 0) >= self._limit:
@@ -151,7 +151,7 @@ class Inbox:
             return {name: count for name, count in sorted(self._counts.items()) if count}
 
     def to_do(self) -> list[str]:
-        """Datasets in whose folders something lies, also what was put there by hand."""
+        """Datasets whose folders hold anything, also what was put there by hand."""
         return [name for name in sorted(self._folders()) if self._present(name) or self.aside(name)]
 
     def oldest(self, dataset: str) -> datetime | None:
@@ -164,9 +164,8 @@ class Inbox:
     def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[InboxEntry]:
         """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are.
 
-        Those of the keys in `without` are passed over.
-
-        What is no entry is set aside; where even that fails, it is passed over. Raises OSError.
+        Those of the keys in `without` are skipped. What is not an entry is set aside; where that fails, it is
+        skipped. Raises OSError.
         """
         taken: list[InboxEntry] = []
         room = size
@@ -213,7 +212,7 @@ class Inbox:
         log.error("external.set_aside", dataset=dataset, path=str(target), reason=reason)
 
     def aside(self, dataset: str) -> dict[Path, str]:
-        """What was set aside and is still there, with the reasons."""
+        """The entries that were set aside and are still there, with the reasons."""
         folder = self._root / dataset / ASIDE
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
@@ -222,7 +221,7 @@ class Inbox:
         return {path: _reason(path) for path in paths}
 
     def remove(self, dataset: str, entries: Iterable[InboxEntry]) -> None:
-        """The entries are committed."""
+        """Removes entries that are committed."""
         folder = self._root / dataset
         for entry in entries:
             (folder / (entry.id + _SUFFIX)).unlink(missing_ok=True)
@@ -237,7 +236,7 @@ class Inbox:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
     def _present(self, dataset: str) -> int:
-        """How many wait; 1 for a folder that cannot be read, so that `take` comes to say why."""
+        """How many wait; 1 for a folder that cannot be read, so that `take` reports it."""
         try:
             return len(self._names(dataset))
         except OSError:
@@ -252,7 +251,9 @@ class Inbox:
 
 
 def _read(path: Path) -> InboxEntry:
-    """Raises Unreadable for what is no entry, FileNotFoundError, and OSError for trouble with the machine."""
+    """Raises InvalidEntry for what is not an entry, FileNotFoundError, and OSError for failures of the
+    machine.
+    """
     line = _line(path)
     try:
         fields = json.loads(line.decode())
@@ -294,7 +295,7 @@ def _reason(path: Path) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Names are on the disk as well."""
+    """Writes the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -19,7 +19,7 @@ from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, Unavai
 from mao_shared.logs import get_logger
 from mao_shared.models import Dataset, Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
-from mao_shared.reconcile import Guard, every, wait_at_most
+from mao_shared.reconcile import Guard, every
 from mao_shared.store import Records
 from mao_shared.store.unreadable import CONDITION
 from mao_shared.web.dependencies import Attempt
@@ -36,7 +36,7 @@ BATCH_BYTES = 8 << 20
 
 
 class ExternalKeys:
-    """Remembers what it has seen, for when the federation's store does not answer."""
+    """Remembers the datasets seen, for when the federation's store does not answer."""
 
     def __init__(self, datasets: Records[Dataset]) -> None:
         self._datasets = datasets
@@ -57,7 +57,7 @@ class ExternalKeys:
         return found
 
     async def record(self, name: str) -> Dataset | None:
-        """A dataset's record, as far as it can be told now."""
+        """A dataset's record, as far as it is known now."""
         try:
             stored = await self._datasets.get(name)
         except MaoError as error:
@@ -111,7 +111,7 @@ class Ingest:
     def __init__(
         self,
         context: Context,
-        works: GitExecutor,
+        executor: GitExecutor,
         keys: ExternalKeys,
         pusher: Pusher,
         settings: DataSettings,
@@ -122,7 +122,7 @@ class Ingest:
         self.failures: dict[str, Failure] = {}
         self.inbox = Inbox(context.data.inbox, settings.external_waiting)
         self._context = context
-        self._works = works
+        self._executor = executor
         self._keys = keys
         self._pusher = pusher
         self._reported: set[str] = set()
@@ -139,40 +139,35 @@ class Ingest:
         """
         entry = make_entry(body.key, body.value, attempt.at, attempt.token, self._limit)
         dataset = (await self._keys.dataset_of(body.key)).name
-        await self._works.read(require_room, self._context, len(entry.line))
-        await self._works.read(self.inbox.put, dataset, entry)
+        await self._executor.read(require_room, self._context, len(entry.line))
+        await self._executor.read(self.inbox.put, dataset, entry)
         if self.inbox.waiting().get(dataset, 0) >= self._batch:
             self._full.set()
         return Receipt(id=entry.id, key=body.key, dataset=dataset, received_at=attempt.at)
 
     async def state(self, dataset: str) -> ExternalState:
-        """What is declared and what waits for a dataset."""
+        """The keys declared for a dataset, and what waits to be committed."""
         record = await self._keys.record(dataset)
         return ExternalState(
             dataset=dataset,
             keys=[] if record is None else record.external,
             waiting=self.inbox.waiting().get(dataset, 0),
-            since=await self._works.read(self.inbox.oldest, dataset),
+            since=await self._executor.read(self.inbox.oldest, dataset),
             failure=self.failures.get(dataset),
         )
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process had taken in."""
-        await every(0.0, self._commit_and_wait, name="inbox", conditions=self._conditions)
-
-    async def _commit_and_wait(self) -> None:
-        await self.commit_all()
-        await wait_at_most(self._full, self._period)
+        await every(self._period, self.commit_all, name="inbox", wake=self._full, conditions=self._conditions)
 
     async def commit_all(self) -> None:
-        """One pass over all datasets; what fails stays, and is tried in the next."""
-        self._full.clear()
-        names = await self._works.read(self.inbox.to_do)
+        """Commits what waits for all datasets; what fails stays and is tried again next time."""
+        names = await self._executor.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
         self._forget_all_but(set(names))
 
     def _forget_all_but(self, waiting: set[str]) -> None:
-        """What was wrong with a dataset is over once nothing of it lies here, whoever took it away."""
+        """Ends the failures of datasets for which nothing waits any more, whoever removed it."""
         for gone in (self._reported | self.failures.keys()) - waiting:
             self._conditions.clear("inbox", gone)
             self.failures.pop(gone, None)
@@ -207,8 +202,8 @@ class Ingest:
         await self._report(dataset)
 
     async def _report(self, dataset: str) -> None:
-        """Whether something of the dataset was set aside, or keeps all that wait from being committed."""
-        aside = await self._works.read(self.inbox.aside, dataset)
+        """Reports entries that were set aside, and failures that hold up all values of the dataset."""
+        aside = await self._executor.read(self.inbox.aside, dataset)
         failure = self.failures.get(dataset)
         self._reported.add(dataset)
         if aside:
@@ -233,8 +228,8 @@ class Ingest:
             self._reported.discard(dataset)
 
     async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
-        """Whether there may be more. `blocked` gets the keys whose values cannot be committed, and why."""
-        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
+        """Whether there may be more. `blocked` collects keys whose values cannot be committed, and why."""
+        entries = await self._executor.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False
         try:
@@ -251,8 +246,8 @@ class Ingest:
         record = await self._keys.record(dataset)
         master = None if record is None else record.master
         work = partial(commit_entries, self._context, dataset, master, entries)
-        commit = await self._works.change([dataset], work)
-        await self._works.read(self.inbox.remove, dataset, entries)
+        commit = await self._executor.write([dataset], work)
+        await self._executor.read(self.inbox.remove, dataset, entries)
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
             self._pusher.push_soon(dataset)

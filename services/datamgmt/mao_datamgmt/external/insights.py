@@ -40,7 +40,7 @@ def parse_key(key: str) -> tuple[str | None, str | None]:
 
 
 def key_missing() -> InvalidInput:
-    """Neither a tool nor a dataset was named."""
+    """The error for a query that names neither a tool nor a dataset."""
     return InvalidInput(
         "No key is given.",
         code="insights-key-missing",
@@ -57,7 +57,7 @@ def sources_of(name: str | None, sources: Iterable[ToolDataset], dataset: str | 
 
 
 def read(context: Context, sources: list[ToolDataset], branch: str | None, key: str) -> Insight:
-    """The one that a key means. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
+    """The insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
     found = [each for source in sources if (each := _find(context, source, branch or context.node))]
     if not found:
         raise NotFound(
@@ -85,7 +85,7 @@ def _find(context: Context, source: ToolDataset, branch: str) -> Insight | None:
 
 
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
-    """Raises NotFound. A file larger than `room` comes without its value, one past LARGEST is refused."""
+    """Raises NotFound. A file larger than `room` comes without its value; one above MAX_BYTES is refused."""
     commit = clone.resolve(branch)
     opened = clone.open_file(commit, FILE)
     if room == MAX_BYTES and opened.size > room:
@@ -115,7 +115,7 @@ def _parse(data: bytes, tool: str, dataset: str, branch: str) -> RawJson:
 
 
 def as_json(insight: Insight) -> str:
-    """The answer's text, the value spelt as in its file."""
+    """The answer's text; the value keeps the spelling of its file."""
     texts = {name: json.dumps(value) for name, value in insight.model_dump(mode="json").items()}
     if isinstance(insight.value, RawJson):
         texts["value"] = insight.value
@@ -123,7 +123,7 @@ def as_json(insight: Insight) -> str:
 
 
 def inspect(context: Context, sources: list[ToolDataset], branch: str | None) -> list[Insight]:
-    """All insights there are, in the order of their keys; values as long as there is room for them."""
+    """All insights, sorted by key; with values as long as there is room for them."""
     found: list[Insight] = []
     room = MAX_TOTAL_BYTES
     for tool, dataset in sources:

@@ -40,7 +40,7 @@ class Alarms:
         self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
 
     async def raise_(self, alarm: Alarm) -> bool:
-        """Writes an alarm and what is due at the webhooks, at once; False when it was raised before."""
+        """Writes an alarm and its deliveries in one transaction; False when it was raised before."""
         key = keys.alarm(self._node, alarm.id)
         writes = await alarm_writes(self._store, self._node, key, alarm, self._clock.now())
         written = await self._store.transact([Check(key, 0)], writes)
@@ -50,7 +50,7 @@ class Alarms:
         return True
 
     async def retain(self, oldest: datetime, most: int) -> int:
-        """Removes alarms raised before `oldest`, and the oldest beyond `most`, with what is due of them."""
+        """Removes alarms raised before `oldest`, and the oldest beyond `most`, with their deliveries."""
         listed = [(book, each) for book in self._books for each in await _readable(book)]
         listed.sort(key=lambda pair: pair[1].record.raised_at, reverse=True)
         gone = [
@@ -67,9 +67,9 @@ class Alarms:
         return len(gone)
 
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
-        """First those about the node, then the others, each in the order of their ids.
+        """First those about the node, then the others, each sorted by id.
 
-        With `open_only` those that nobody has acknowledged, be they over or not.
+        With `open_only` those that nobody has acknowledged, whether over or not.
         """
         place, inner = _read_cursor(cursor, len(self._books))
         found: list[Alarm] = []
@@ -84,7 +84,7 @@ class Alarms:
         return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None, unreadable=unreadable)
 
     async def find(self, alarm_id: str) -> Stored[Alarm] | None:
-        """The alarm; None when it has gone."""
+        """The alarm; None when it was removed."""
         for book in self._books:
             if (stored := await book.get(alarm_id)) is not None:
                 return stored
@@ -102,7 +102,7 @@ class Alarms:
         return stored
 
     async def acknowledge(self, alarm_id: str, by: str, note: str) -> Alarm:
-        """Notes that a person has seen it; one that was seen before stays as it is. Raises NotFound."""
+        """Records that a person has seen it; an earlier acknowledgement stays. Raises NotFound."""
 
         def acknowledged(alarm: Alarm) -> Alarm | None:
             if alarm.acknowledged is not None:

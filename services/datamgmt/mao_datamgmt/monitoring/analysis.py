@@ -32,7 +32,7 @@ LOOK_AGAIN = 30.0  # seconds after which a run that has not ended is looked at a
 
 
 class AnalysisRequest(Record):
-    """Stored under `keys.analysis`: a step of a run has ended, and what follows from it is not done yet."""
+    """Stored under `keys.analysis`: a step has ended, and what follows from it is not done yet."""
 
     run: RunId
     step: Name
@@ -82,7 +82,7 @@ class RunAnalysis:
                     self._controller.add(name)
 
     async def _reconcile(self, name: str) -> float | None:
-        """Does what follows from a step; seconds until its run is looked at again, which has not ended."""
+        """Does what follows from a step; seconds until its run is checked again while that goes on."""
         request = self._mirror.get(name)
         if request is None:
             return None

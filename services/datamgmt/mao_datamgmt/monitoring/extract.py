@@ -112,7 +112,7 @@ def _lines(opened: ContentStream) -> int:
 
 
 def _said_by_name(path: str) -> str | None:
-    """The separator that a file's name promises."""
+    """The separator that a file's extension implies."""
     return "\t" if records.format_of(path) is records.RecordFormat.TSV else None
 
 
@@ -135,7 +135,7 @@ def json_number(opened: ContentStream, pointer: str) -> float:
 
 
 def at_pointer(document: Any, pointer: str) -> Any:
-    """What a JSON pointer points at. Raises UnreadableMetric where there is nothing."""
+    """The value at a JSON pointer. Raises UnreadableMetric where there is none."""
     if pointer and not pointer.startswith("/"):
         raise UnreadableMetric(f"{pointer!r} is no JSON pointer: it begins with '/'")
     found = document
@@ -167,7 +167,7 @@ def _kind(value: Any) -> str:
 
 
 def table_rows(path: str, lines: Iterable[str]) -> Rows:
-    """The rows of a file whose separator is found as for votes and diffs. Raises UnreadableMetric."""
+    """The rows of a file; its separator is found as for votes and diffs. Raises UnreadableMetric."""
     try:
         return read_rows(lines, _said_by_name(path))
     except UnclearDialect as error:
@@ -195,7 +195,7 @@ def _number(cell: str, line: int) -> float:
 
 
 def aggregate(values: Iterator[float], how: Aggregate) -> float:
-    """One number of many, read once. Raises UnreadableMetric when there are none, except for their count."""
+    """One number of many, read once. Raises UnreadableMetric when there are none, except for a count."""
     if how == "count":
         return math.fsum(values)
     first = next(values, None)

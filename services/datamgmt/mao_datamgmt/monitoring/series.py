@@ -29,7 +29,7 @@ RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the value of a metric belongs to."""
+    """The value of a metric, with its run and step."""
 
     run: Run
     step: StepRun
@@ -37,12 +37,12 @@ class Observation:
 
     @property
     def name(self) -> str:
-        """Of the series' record."""
+        """The name of the series' record."""
         return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
 
     @property
     def time(self) -> datetime:
-        """When the step ended; an analysis that is repeated or late comes to the same."""
+        """When the step ended: the same for an analysis that is late or repeated."""
         return self.step.times.get(StepPhase.SUCCEEDED, self.run.created_at)
 
 
@@ -50,10 +50,10 @@ class SeriesRecorder:
     """`raise_alarm` may be called with the same alarm twice."""
 
     def __init__(
-        self, context: Context, works: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
+        self, context: Context, executor: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
     ) -> None:
         self._context = context
-        self._works = works
+        self._executor = executor
         self._series = series
         self._raise_alarm = raise_alarm
 
@@ -63,16 +63,16 @@ class SeriesRecorder:
             return []
         name, metrics = step.spec.output.name, step.spec.metrics
         try:
-            readings = await self._works.show(read_metrics, self._context, name, step.snapshot, metrics)
+            readings = await self._executor.query(read_metrics, self._context, name, step.snapshot, metrics)
         except NotFound as error:
             log.warning("metric.dataset_gone", dataset=name, run=run.id, error=error.detail)
             return []
         return [Observation(run, step, reading) for reading in readings]
 
     async def record(self, observations: Sequence[Observation]) -> None:
-        """Adds a point to each series, with an alarm where the value looks wrong or cannot be read.
+        """Adds a point to each series, and raises an alarm where the value looks wrong or cannot be read.
 
-        One metric that fails does not hold up the others. Raises MaoError when any did: then once more.
+        One metric that fails does not hold up the others. Raises MaoError when any did, to be repeated.
         """
         failed: MaoError | None = None
         for observed in observations:
@@ -101,9 +101,14 @@ class SeriesRecorder:
         found: list[Judgement] = []
 
         def longer(series: Series | None) -> Series:
-            extended, judgement = with_point(
-                series or _empty(observed), observed.run.id, observed.time, value
-            )
+            metric = observed.reading.metric
+            names = {
+                "pipeline": observed.run.pipeline,
+                "step": observed.step.spec.name,
+                "metric": metric.name,
+            }
+            before = series or Series(**names, unit=metric.unit)
+            extended, judgement = with_point(before, observed.run.id, observed.time, value)
             found[:] = [judgement]
             return extended
 
@@ -141,7 +146,7 @@ class SeriesRecorder:
 
 
 def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
-    """What is wrong with a value."""
+    """What is wrong with a value, for people."""
     metric, step = observed.reading.metric, observed.step.spec.name
     is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
     unit = f" {metric.unit}" if metric.unit else ""
@@ -150,18 +155,8 @@ def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
     return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
 
 
-def _empty(observed: Observation) -> Series:
-    metric = observed.reading.metric
-    return Series(
-        pipeline=observed.run.pipeline,
-        step=observed.step.spec.name,
-        metric=metric.name,
-        unit=metric.unit,
-    )
-
-
 def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:
-    """The series with a run's point at its end and how that is judged: pure.
+    """Pure: the series with a run's point at its end, and how that point is judged.
 
     A series that has the run's point is returned as it is.
     """
@@ -182,7 +177,7 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
 
 
 def judge(before: Sequence[Point], value: float) -> Judgement:
-    """How a value is judged after those before it; a series that was cut begins with an accepted one."""
+    """How a value is judged after those before it; a truncated series starts at an accepted one."""
     detector, begun = Detector(), False
     for point in before:
         begun = begun or point.accepted

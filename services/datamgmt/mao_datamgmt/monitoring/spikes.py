@@ -25,10 +25,10 @@ Whose = Literal["node", "consensus", "lagging"]
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """At one tick (its place in the series). `nodes`: those whose own series spikes there, sorted.
+    """A spike at one tick (its place in the series). `nodes`: those whose own series spikes there, sorted.
 
     `node`: these nodes spike and ground truth does not. `consensus`: ground truth spikes. `lagging`: ground
-    truth spikes, and these nodes alone, who have a value, go on as if nothing had happened.
+    truth spikes, and only these nodes, which have a value, do not.
     """
 
     tick: int
@@ -55,7 +55,7 @@ def spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | 
 
 
 def judged(series: Sequence[float | None]) -> list[Judgement | None]:
-    """What the detector says of each value, in turn; None where there is none, or no finite one."""
+    """The detector's judgement of each value, in turn; None where there is no finite one."""
     detector = Detector()
     return [None if each is None or not isfinite(each) else detector.see(each) for each in series]
 
@@ -73,7 +73,7 @@ def _at(
 
 
 def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
-    """Over the last `most` rounds that led to `tip`; a metric that a commit does not have is no spike."""
+    """Spikes in the last `most` rounds that led to `tip`; a metric that a commit lacks is no spike."""
     rounds = sorted(latest_rounds(clone, tip, most), key=lambda each: each.evidence.tick)
     items = [each for metric in metrics for each in _of(clone, rounds, metric)]
     items.sort(key=lambda each: each.tick, reverse=True)

@@ -29,7 +29,184 @@ from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .alarms import MAX_WEBHOOKS, Alarms
 
+log = get_logger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
+
+PATIENCE = timedelta(days=3)  # then it is given up
+
+AT_ONCE = 8
+
 KEY_FILE = "secret.key"
+
+
+class Webhooks:
+    """`run` has to run beside what people ask."""
+
+    def __init__(
+        self,
+        node: str,
+        store: Store,
+        clock: Clock,
+        alarms: Alarms,
+        sealed: SealedSecrets,
+        client: WebhookClient,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._clock = clock
+        self._alarms = alarms
+        self._sealed = sealed
+        self._client = client
+        self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
+        self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
+        self.mirror = Mirror(self.deliveries, conditions=conditions)
+        self.controller = Controller("webhooks", self._deliver, workers=AT_ONCE, conditions=conditions)
+        self.controller.watches(self.mirror)
+
+    # what people ask
+
+    async def add(self, request: WebhookRequest) -> WebhookState:
+        """The secret is in this answer and never shown again.
+
+        Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
+        """
+        if refused := await self._client.check(request.url):
+            raise InvalidInput(
+                f"url: {refused}.",
+                code="webhook-address-refused",
+                next="Give the address of a receiver on another machine, or set MAO_WEBHOOK_HOSTS.",
+            )
+        if len(await self._hooks.all()) >= MAX_WEBHOOKS:
+            raise Conflict(
+                f"There are {MAX_WEBHOOKS} webhooks already.", next="Remove one: maoctl webhook remove NAME"
+            )
+        secret = request.secret or PREFIX + base64.b64encode(secrets.token_bytes(24)).decode()
+        sealed, now = await asyncio.to_thread(self._sealed.seal, secret), self._clock.now()
+        hook = Webhook(name=request.name, url=request.url, sealed=sealed, created_at=now)
+        if await self._hooks.create(hook.name, hook) is None:
+            raise AlreadyExists(
+                f"There is a webhook {hook.name!r} already.",
+                next=f"Remove it first: maoctl webhook remove {hook.name}",
+            )
+        return WebhookState(name=hook.name, url=hook.url, created_at=now, secret=secret)
+
+    async def states(self) -> list[WebhookState]:
+        return (await self.list_()).items
+
+    async def list_(self) -> Listing[WebhookState]:
+        """All webhooks, and those that cannot be read."""
+        due = [each.record for each in await self.deliveries.all()]
+        page = await self._hooks.page()
+        return Listing(
+            items=[_state(each.record, due) for each in page.items],
+            unreadable=unreadable_items(page.unreadable),
+        )
+
+    async def state(self, name: str) -> WebhookState:
+        """Raises NotFound."""
+        hook = await self._get(name)
+        return _state(hook.record, [each.record for each in await self.deliveries.all()])
+
+    async def remove(self, name: str) -> None:
+        """Removes the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
+        if not await self._hooks.delete(name):
+            await self._get(name)
+        for each in await self.deliveries.all():
+            if each.record.webhook == name:
+                await self.deliveries.delete(_name(each.record))
+
+    async def test(self, name: str) -> str | None:
+        """Sends a test message now; why it was not accepted, None when it was."""
+        hook = (await self._get(name)).record
+        now = self._clock.now()
+        body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
+        secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
+        return await self._client.post(hook.url, secret, f"test-{secrets.token_hex(8)}", now, body)
+
+    async def _get(self, name: str) -> Stored[Webhook]:
+        stored = await self._hooks.get(name)
+        if stored is None:
+            raise NotFound(
+                f"There is no webhook {name!r}.",
+                code="webhook-not-found",
+                next="List them: maoctl webhook get",
+            )
+        return stored
+
+    # what runs
+
+    async def run(self) -> None:
+        """Delivers until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.mirror.run())
+                group.create_task(self.controller.run())
+        finally:
+            await self._client.close()
+
+    async def _deliver(self, name: str) -> float | None:
+        """One attempt at a delivery that is due; seconds until the next."""
+        stored = self.mirror.get(name)
+        if stored is None or stored.record.given_up:
+            return None
+        due, now = stored.record, self._clock.now()
+        if due.not_before is not None and due.not_before > now:
+            return (due.not_before - now).total_seconds()
+        hook = await self._hooks.get(due.webhook)
+        alarm = await self._alarms.find(due.alarm)
+        if hook is None or alarm is None:
+            await self.deliveries.delete(name)
+            return None
+        error = await self._post(hook.record, alarm.record, due, now)
+        if error is None:
+            await self.deliveries.delete(name)
+            log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
+            return None
+        log.warning("webhook.failed", webhook=due.webhook, alarm=due.alarm, error=error)
+        changed = failed(due, error, self._clock.now())
+        await self.deliveries.replace(name, changed, stored.revision)
+        return None  # the watch brings it again, with its time
+
+    async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
+        try:
+            secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
+        except MaoError as error:
+            return error.detail
+        raised = format_time(alarm.raised_at)
+        data = alarm.model_dump_json(exclude_none=True)
+        body = f'{{"type":"alarm.{alarm.kind}","timestamp":"{raised}","data":{data}}}'.encode()
+        return await self._client.post(hook.url, secret, _name(due), now, body)
+
+
+def _name(delivery: Delivery) -> str:
+    return f"{delivery.alarm}~{delivery.webhook}"
+
+
+def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
+    own = [each for each in due if each.webhook == hook.name]
+    errors = [each.last_error for each in own if each.last_error is not None]
+    return WebhookState(
+        name=hook.name,
+        url=hook.url,
+        created_at=hook.created_at,
+        waiting=sum(not each.given_up for each in own),
+        given_up=sum(each.given_up for each in own),
+        last_error=errors[-1] if errors else None,
+    )
+
+
+def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
+    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
+    tries = delivery.tries + 1
+    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
+    changes = {
+        "tries": tries,
+        "last_error": error,
+        "not_before": now + timedelta(seconds=pause),
+        "given_up": now - delivery.created_at > PATIENCE,
+    }
+    return delivery.model_copy(update=changes)
 
 
 class SealedSecrets:
@@ -88,181 +265,3 @@ def _make_key(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-log = get_logger(__name__)
-
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
-
-PATIENCE = timedelta(days=3)  # then it is given up
-
-AT_ONCE = 8
-
-
-def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
-    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
-    tries = delivery.tries + 1
-    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
-    changes = {
-        "tries": tries,
-        "last_error": error,
-        "not_before": now + timedelta(seconds=pause),
-        "given_up": now - delivery.created_at > PATIENCE,
-    }
-    return delivery.model_copy(update=changes)
-
-
-class Webhooks:
-    """`run` has to run beside what people ask."""
-
-    def __init__(
-        self,
-        node: str,
-        store: Store,
-        clock: Clock,
-        alarms: Alarms,
-        sealed: SealedSecrets,
-        client: WebhookClient,
-        unreadable: Unreadable | None = None,
-        conditions: Conditions | None = None,
-    ) -> None:
-        self._clock = clock
-        self._alarms = alarms
-        self._sealed = sealed
-        self._client = client
-        self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
-        self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
-        self.mirror = Mirror(self.deliveries, conditions=conditions)
-        self.controller = Controller("webhooks", self._deliver, workers=AT_ONCE, conditions=conditions)
-        self.controller.watches(self.mirror)
-
-    # what people ask
-
-    async def add(self, request: WebhookRequest) -> WebhookState:
-        """The secret is in the answer and never told again.
-
-        Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
-        """
-        if refused := await self._client.check(request.url):
-            raise InvalidInput(
-                f"url: {refused}.",
-                code="webhook-address-refused",
-                next="Give the address of a receiver on another machine, or set MAO_WEBHOOK_HOSTS.",
-            )
-        if len(await self._hooks.all()) >= MAX_WEBHOOKS:
-            raise Conflict(
-                f"There are {MAX_WEBHOOKS} webhooks already.", next="Remove one: maoctl webhook remove NAME"
-            )
-        secret = request.secret or PREFIX + base64.b64encode(secrets.token_bytes(24)).decode()
-        sealed, now = await asyncio.to_thread(self._sealed.seal, secret), self._clock.now()
-        hook = Webhook(name=request.name, url=request.url, sealed=sealed, created_at=now)
-        if await self._hooks.create(hook.name, hook) is None:
-            raise AlreadyExists(
-                f"There is a webhook {hook.name!r} already.",
-                next=f"Remove it first: maoctl webhook remove {hook.name}",
-            )
-        return WebhookState(name=hook.name, url=hook.url, created_at=now, secret=secret)
-
-    async def states(self) -> list[WebhookState]:
-        return (await self.list_()).items
-
-    async def list_(self) -> Listing[WebhookState]:
-        """All, with those that cannot be read."""
-        due = [each.record for each in await self.deliveries.all()]
-        page = await self._hooks.page()
-        return Listing(
-            items=[_state(each.record, due) for each in page.items],
-            unreadable=unreadable_items(page.unreadable),
-        )
-
-    async def state(self, name: str) -> WebhookState:
-        """Raises NotFound."""
-        hook = await self._get(name)
-        return _state(hook.record, [each.record for each in await self.deliveries.all()])
-
-    async def remove(self, name: str) -> None:
-        """With what was due there; also one that cannot be read. Raises NotFound."""
-        if not await self._hooks.delete(name):
-            await self._get(name)
-        for each in await self.deliveries.all():
-            if each.record.webhook == name:
-                await self.deliveries.delete(_name(each.record))
-
-    async def test(self, name: str) -> str | None:
-        """Sends a message of no consequence now; why it was not taken, None when it was."""
-        hook = (await self._get(name)).record
-        now = self._clock.now()
-        body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
-        secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
-        return await self._client.post(hook.url, secret, f"test-{secrets.token_hex(8)}", now, body)
-
-    async def _get(self, name: str) -> Stored[Webhook]:
-        stored = await self._hooks.get(name)
-        if stored is None:
-            raise NotFound(
-                f"There is no webhook {name!r}.",
-                code="webhook-not-found",
-                next="List them: maoctl webhook get",
-            )
-        return stored
-
-    # what runs
-
-    async def run(self) -> None:
-        """Delivers until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.mirror.run())
-                group.create_task(self.controller.run())
-        finally:
-            await self._client.close()
-
-    async def _deliver(self, name: str) -> float | None:
-        """One try of one delivery, when it is due; seconds until the next."""
-        stored = self.mirror.get(name)
-        if stored is None or stored.record.given_up:
-            return None
-        due, now = stored.record, self._clock.now()
-        if due.not_before is not None and due.not_before > now:
-            return (due.not_before - now).total_seconds()
-        hook = await self._hooks.get(due.webhook)
-        alarm = await self._alarms.find(due.alarm)
-        if hook is None or alarm is None:
-            await self.deliveries.delete(name)
-            return None
-        error = await self._post(hook.record, alarm.record, due, now)
-        if error is None:
-            await self.deliveries.delete(name)
-            log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
-            return None
-        log.warning("webhook.failed", webhook=due.webhook, alarm=due.alarm, error=error)
-        changed = failed(due, error, self._clock.now())
-        await self.deliveries.replace(name, changed, stored.revision)
-        return None  # the watch brings it again, with its time
-
-    async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
-        try:
-            secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
-        except MaoError as error:
-            return error.detail
-        raised = format_time(alarm.raised_at)
-        data = alarm.model_dump_json(exclude_none=True)
-        body = f'{{"type":"alarm.{alarm.kind}","timestamp":"{raised}","data":{data}}}'.encode()
-        return await self._client.post(hook.url, secret, _name(due), now, body)
-
-
-def _name(delivery: Delivery) -> str:
-    return f"{delivery.alarm}~{delivery.webhook}"
-
-
-def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
-    own = [each for each in due if each.webhook == hook.name]
-    errors = [each.last_error for each in own if each.last_error is not None]
-    return WebhookState(
-        name=hook.name,
-        url=hook.url,
-        created_at=hook.created_at,
-        waiting=sum(not each.given_up for each in own),
-        given_up=sum(each.given_up for each in own),
-        last_error=errors[-1] if errors else None,
-    )

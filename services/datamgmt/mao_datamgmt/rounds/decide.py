@@ -267,16 +267,21 @@ def announcement_checks(
     round_: Round, announced: Mapping[str, Stored[Announcement]], unreadable: Mapping[str, int]
 ) -> list[Check]:
     """That the announcements are these and no others."""
+    return _checks(round_, keys.announcement, announced, unreadable)
+
+
+def _checks(
+    round_: Round,
+    key_of: Callable[[str, str, str], str],
+    found: Mapping[str, Stored[Announcement] | Stored[Attestation]],
+    unreadable: Mapping[str, int],
+) -> list[Check]:
+    """That the nodes' records are these: absent, unreadable as known, or of the revision found."""
+    wanted = {node: key_of(node, round_.dataset, round_.id) for node in round_.nodes[:MAX_CHECKS]}
     return [
-        _check(keys.announcement(node, round_.dataset, round_.id), announced.get(node), unreadable)
-        for node in round_.nodes[:MAX_CHECKS]
+        Check(key, found[node].revision if node in found else unreadable.get(key, 0))
+        for node, key in wanted.items()
     ]
-
-
-def _check(
-    key: str, there: Stored[Announcement] | Stored[Attestation] | None, unreadable: Mapping[str, int]
-) -> Check:
-    return Check(key, unreadable.get(key, 0) if there is None else there.revision)
 
 
 def ended_undecided(round_: Round, now: datetime, reason: str) -> Round:
@@ -308,7 +313,8 @@ def _next_closed(view: RoundView, stored: Stored[Round]) -> tuple[Action | None,
     reason, wait = _no_agreement(view, round_, votes, counts)
     if reason is not None:
         ended = ended_undecided(round_, view.now, reason)
-        return UpdateRound(stored, ended, _vote_checks(view, round_)), None
+        attested = view.attested.get(round_.id, {})
+        return UpdateRound(stored, ended, _checks(round_, keys.attestation, attested, view.unreadable)), None
     mine, attest = votes.get(view.node), AttestRound(stored, round_.definition in view.definitions)
     if mine is None:
         return attest, None
@@ -352,14 +358,6 @@ def attested_by(round_: Round, closed: datetime | None = None, *, patiently: boo
     if patiently:
         time = max(time * PATIENCE_FACTOR, MIN_PATIENCE)
     return (closed or round_.closed_at or round_.opened_at) + time
-
-
-def _vote_checks(view: RoundView, round_: Round) -> list[Check]:
-    found = view.attested.get(round_.id, {})
-    return [
-        _check(keys.attestation(node, round_.dataset, round_.id), found.get(node), view.unreadable)
-        for node in round_.nodes[:MAX_CHECKS]
-    ]
 
 
 def _dissenters(view: RoundView, round_: Round) -> dict[str, str]:

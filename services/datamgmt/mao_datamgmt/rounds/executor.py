@@ -196,7 +196,7 @@ class RoundExecutor:
 
     async def _inspect(self, job: _Job, round_: Round, announced: FreshRead[Announcement]) -> PinnedState:
         """What the round is to pin; raises alarms about nodes that broke the rules."""
-        state: PinnedState = await self._git.change(
+        state: PinnedState = await self._git.write(
             [job.dataset.name],
             inspect_remote,
             self._context,
@@ -278,7 +278,7 @@ class RoundExecutor:
         except MaoError as error:
             result = VoteResult(none="trouble", detail=error.detail[:2000])
         if result.none == "trouble":
-            broken = await self._git.look_after(job.dataset.name)
+            broken = await self._git.inspect(job.dataset.name)
             if broken is not None:  # computed again once the clone is rebuilt; nothing is published before
                 raise broken
         await self._publish(round_, result)
@@ -324,7 +324,7 @@ class RoundExecutor:
                 await self._alarms.false_record(round_, _unattested(round_))
             await self._write(job.stored, reset(round_, job.dataset, self._now()))
             return None
-        delivery = await self._git.change(
+        delivery = await self._git.write(
             [job.dataset.name],
             deliver_ground_truth,
             self._context,

@@ -63,7 +63,11 @@ class PeerRecordStore(Records[Record]):
         except Exception as error:  # noqa: BLE001 (written by a member, so it may be anything)
             self._report(entry, why_unreadable(error, entry.value))
             return Stored(UnreadablePeerRecord(), entry.revision)
-        if [record.dataset, record.round] != parts[1:] or not _has_matching_round(record):
+        # else an announcement could open the round of another tick as its own
+        has_matching_round = isinstance(record, Attestation) or (
+            record.round == round_id(record.tick, record.pipeline, record.step)
+        )
+        if [record.dataset, record.round] != parts[1:] or not has_matching_round:
             self._report(entry, "it is about another round than its key says")
             return Stored(UnreadablePeerRecord(), entry.revision)
         self.gone(entry.key)
@@ -86,13 +90,6 @@ def parse_participation(entry: Entry) -> Participation | None:
     except Exception:  # noqa: BLE001 (written by a member, so it may be anything)
         return None
     return part if part.dataset == keys.last_part(entry.key) else None
-
-
-def _has_matching_round(record: Announcement | Attestation) -> bool:
-    """An announcement must name the round of its tick: else it could open another tick's round as its own."""
-    if isinstance(record, Attestation):
-        return True
-    return record.round == round_id(record.tick, record.pipeline, record.step)
 
 
 def is_about_rounds(record: Record) -> bool:

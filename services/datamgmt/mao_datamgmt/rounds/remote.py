@@ -106,8 +106,15 @@ def choose_pins(
 def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | None, pins: Pins) -> None:
     commit = announced.commit or ""
     try:
-        is_there = _branch_has(clone, node, commit)
-        outdated = is_there and _is_outdated(clone, commit, node, last)
+        tip = clone.tip(node, remote=True)
+        is_there = tip is not None and clone.has_commit(commit) and clone.contains(tip, commit)
+        known = None if last is None else last.commits.get(node)
+        outdated = (
+            is_there
+            and known not in (None, commit)
+            and clone.has_commit(known)
+            and clone.contains(known, commit)
+        )
     except (MaoError, RepositoryError) as error:
         pins.abstained[node] = Abstention(reason="unavailable", detail=f"{commit[:10]}: {error}"[:2000])
         return
@@ -120,20 +127,6 @@ def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | Non
         pins.abstained[node] = Abstention(reason="late", detail=detail)
     else:
         pins.commits[node] = commit
-
-
-def _branch_has(clone: Clone, node: str, commit: str) -> bool:
-    tip = clone.tip(node, remote=True)
-    if tip is None or not clone.has_commit(commit):
-        return False
-    return clone.contains(tip, commit)
-
-
-def _is_outdated(clone: Clone, commit: str, node: str, last: Round | None) -> bool:
-    known = None if last is None else last.commits.get(node)
-    if known is None or known == commit or not clone.has_commit(known):
-        return False
-    return clone.contains(known, commit)
 
 
 @dataclass(frozen=True)
@@ -166,7 +159,8 @@ def closing_faults(
             found.errors.append(f"another abstention for {node} than it has announced")
         if pinned == due or node in right.flagged or _unclear(right, node):
             continue
-        if pinned is not None and _withdrew(pinned, now, revision, commits.get(node, set())):
+        withdrew = pinned in commits.get(node, ()) if now is None else now.revision > revision
+        if pinned is not None and withdrew:
             found.violations[node] = (
                 f"it changed what it had announced, {pinned[:10]}, after the round was closed"
             )
@@ -186,10 +180,6 @@ def _is_misquoted(
     if now is None or now.revision > revision:
         return recorded != NOT_ANNOUNCED
     return now.record.commit is None and recorded != right.abstained.get(node)
-
-
-def _withdrew(pinned: str, now: Stored[Announcement] | None, revision: int, commits: set[str]) -> bool:
-    return pinned in commits if now is None else now.revision > revision
 
 
 def _unclear(pins: Pins, node: str) -> bool:

@@ -85,7 +85,10 @@ class RoundRetention:
                     if node == self._context.node:
                         await self._store.delete(key, revision)
                     elif may_others and node not in participants:
-                        may_others = await self._try_delete(key, revision)
+                        try:
+                            await self._store.delete(key, revision)
+                        except Forbidden:
+                            may_others = False
 
     def _peer_records_of(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
         """Node, key and revision of all peer records about a round."""
@@ -98,14 +101,6 @@ class RoundRetention:
             (node, keys.attestation(node, dataset, round_id), each.revision)
             for node, each in attested.items()
         ]
-
-    async def _try_delete(self, key: str, revision: int) -> bool:
-        """Whether this node is allowed to."""
-        try:
-            await self._store.delete(key, revision)
-        except Forbidden:
-            return False
-        return True
 
 
 def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> bool:

@@ -136,17 +136,13 @@ def is_tick_over(
     """
     return any(
         is_decided_and_attested(each, attestations)
-        and _first_attested_at(each, attestations) - done_at > PEER_RECORDS_KEPT
+        and min(vote.attested_at for vote in attestations(each).values() if vote.commit == each.commit)
+        > done_at + PEER_RECORDS_KEPT  # a false time can only move the earliest one back
         for each in rounds
         if each.tick > announcement.tick
         and series(each) == series(announcement)
         and each.dataset == announcement.dataset
     )
-
-
-def _first_attested_at(round_: Round, attestations: AttestationsOf) -> datetime:
-    """The earliest time of an attestation of its commit; a false time can only move it back."""
-    return min(each.attested_at for each in attestations(round_).values() if each.commit == round_.commit)
 
 
 def latest_decided(rounds: Iterable[Round], attestations: AttestationsOf) -> dict[Series, Round]:

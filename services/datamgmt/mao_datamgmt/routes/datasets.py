@@ -64,7 +64,7 @@ Ref = Annotated[
 async def init_bare(
     manager: TheManager, body: BareRequest, original: AsksOriginal, key: IdempotencyKey = None
 ) -> BareRepository:
-    """The original's clients get one that is there already, as `git init` gave it to them."""
+    """Clients of the original get an existing one, as `git init` did for them."""
     try:
         return await manager.init_bare(body, key)
     except AlreadyExists:
@@ -163,7 +163,7 @@ async def file(
 
 
 def download_headers(path: str) -> dict[str, str]:
-    """A tool may have written anything, so a browser gets it as a download and nothing else."""
+    """A tool may have written anything, so a browser only downloads it."""
     return {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
         "X-Content-Type-Options": "nosniff",
@@ -173,7 +173,7 @@ def download_headers(path: str) -> dict[str, str]:
 
 
 class ResolveRequest(BaseModel):
-    """What to do."""
+    """How to join the branches."""
 
     model_config = ConfigDict(extra="forbid")
 

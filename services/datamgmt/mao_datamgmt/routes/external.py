@@ -43,9 +43,9 @@ async def write(
     ],
     key: IdempotencyKey = None,
 ) -> Receipt:
-    """Answers when the value is on the node's disk: no crash loses it from then on.
+    """Answers when the value is on the node's disk: from then on no crash loses it.
 
-    Its text comes into the dataset as it was sent, on one line: 1.10 and 1e500 stay what they are.
+    Its text is committed as it was sent, on one line: 1.10 and 1e500 stay what they are.
     """
 
     async def make(attempt: Attempt) -> Stored[Receipt]:
@@ -57,7 +57,7 @@ async def write(
 
 
 def _comparable(body: ExternalWrite) -> ExternalWrite:
-    """By what a repetition is told: another order of names is another body, other blanks are not."""
+    """The body by which repetitions are recognised: the order of names counts, blanks do not."""
     if not isinstance(body.value, RawJson):
         return body
     return body.model_copy(update={"value": comparable_json(body.value)})

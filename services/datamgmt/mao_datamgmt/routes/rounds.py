@@ -207,6 +207,6 @@ async def list_live(
 
 
 async def _note_age(manager: DataManager) -> None:
-    """Rounds are held in memory, so nothing is read that would notice that the federation is away."""
+    """Rounds are held in memory; this read notices that the federation is away."""
     with suppress(Unavailable):
         await manager.rounds.mirror.records.store.get(keys.federation())

@@ -1,7 +1,7 @@
 """Moves steps through the phases of the data manager: preparing → ready, exited → publishing → succeeded.
 
-Every arrow is one guarded write. What happens between two of them may happen twice: a workspace is laid anew,
-a commit is found again, a push has nothing left to push.
+Every arrow is one guarded write. What happens between two of them may happen twice: a workspace is created
+again, a commit is found again, a push has nothing left to push.
 """
 
 from __future__ import annotations
@@ -50,32 +50,27 @@ _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable
 class StagingController:
     """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now.
 
-    `follow_ups`: what is written in the same transaction as the end of a step, so that it is analysed later.
+    `follow_ups`: what is written in the transaction that ends a step, so that it is analysed later.
     """
 
     def __init__(
         self,
         context: Context,
         mirror: Mirror[Run],
-        works: GitExecutor,
-        agreement: DatasetSharing,
+        executor: GitExecutor,
+        sharing: DatasetSharing,
         pusher: Pusher,
         metrics: DataMetrics,
-        truths: InputGate,
+        input_gate: InputGate,
         follow_ups: Callable[[Run, StepRun], Sequence[Put]],
     ) -> None:
         self.waits = WaitQueue()
-        self._context = context
-        self._mirror = mirror
-        self._works = works
-        self._agreement = agreement
-        self._pusher = pusher
-        self._metrics = metrics
-        self._truths = truths
-        self._follow_ups = follow_ups
+        self._context, self._mirror, self._executor = context, mirror, executor
+        self._sharing, self._input_gate = sharing, input_gate
+        self._pusher, self._metrics, self._follow_ups = pusher, metrics, follow_ups
         metrics.waiting.set_function(lambda: len(self.waits))
-        self._wishes: dict[str, asyncio.Event] = {}  # runs at work here → set once they are to end
-        mirror.subscribe(self._heed)
+        self._cancelled: dict[str, asyncio.Event] = {}  # runs at work here → set when one is to be cancelled
+        mirror.subscribe(self._check_cancelled)
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
             StepPhase.PREPARING: self._prepare,
@@ -84,30 +79,30 @@ class StagingController:
         }
 
     async def reconcile(self, run_id: str) -> float | None:
-        """Does what the run's present phase asks for; seconds until it is to be looked at again."""
+        """Does what the run's phase requires; seconds until it is to be checked again."""
         stored = self._mirror.get(run_id)
         active = stored is not None and stored.record.phase is RunPhase.RUNNING
         index = stored.record.active_step() if stored is not None and active else None
         if stored is None or index is None or stored.record.steps[index].phase is not StepPhase.PREPARING:
-            self.waits.over(run_id)
+            self.waits.stop_waiting(run_id)
         if stored is None or index is None:
             return None
         handler = self._handlers.get(stored.record.steps[index].phase)
         if handler is None:
             return None
-        self._wishes[run_id] = asyncio.Event()
-        self._heed(run_id)
+        self._cancelled[run_id] = asyncio.Event()
+        self._check_cancelled(run_id)
         try:
             with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
                 return await handler(stored, index)
         finally:
-            del self._wishes[run_id]
+            del self._cancelled[run_id]
 
-    def _heed(self, run_id: str) -> None:
-        """Lets a run that is to end wait for nobody any more."""
-        wish, stored = self._wishes.get(run_id), self._mirror.get(run_id)
-        if wish is not None and stored is not None and stored.record.cancel is not None:
-            wish.set()
+    def _check_cancelled(self, run_id: str) -> None:
+        """Ends the waiting of a run that is to be cancelled."""
+        cancelled, stored = self._cancelled.get(run_id), self._mirror.get(run_id)
+        if cancelled is not None and stored is not None and stored.record.cancel is not None:
+            cancelled.set()
 
     # preparing
 
@@ -116,74 +111,75 @@ class StagingController:
         if run.cancel is not None:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
-            return await self._lay_out(stored, index)
-        verdict, wrote_input = await self._input_readiness(run, index), has_written_input(run, index)
-        if verdict.state == "wait":
-            return await self._wait_for_truth(stored, index, verdict)
-        if verdict.state == "late":
+            return await self._create_workspace(stored, index)
+        readiness, wrote_input = await self._input_readiness(run, index), has_written_input(run, index)
+        if readiness.state == "wait":
+            return await self._wait_for_round(stored, index, readiness)
+        if readiness.state == "late":
             if step.spec.on_late_truth == "skip":
-                return await self._skip(stored, index, verdict.reason)
+                await self._move(stored, index, StepPhase.SKIPPED, waiting=readiness.reason)
+                return None
             stored, wrote_input = with_own_input(stored, index), False
-            log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=verdict.reason)
+            log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=readiness.reason)
         others, held_back = [other.record for _, other in self._mirror.items()], self.waits.held_back()
         before = earlier_tick(others, run, index, held_back)
         if before is not None:
-            self.waits.behind(run.id, before.id)
+            self.waits.wait_behind(run.id, before.id)
             await self._note(stored, index, earlier_tick_reason(before))
             return None
         reason = blocked_by(others, self._granted, run, index, held_back)
         if reason is not None:
             return await self._wait_for_dataset(stored, index, reason)
-        self.waits.over(run.id)
+        self.waits.stop_waiting(run.id)
         if not await self._has_room(stored, index):
             return ROOM_PAUSE
         self._granted[step.spec.output.name] = run.id
         try:
-            return await self._lay_out(stored, index, wrote_input=wrote_input)
+            return await self._create_workspace(stored, index, wrote_input=wrote_input)
         finally:
             self._granted.pop(step.spec.output.name, None)
 
     async def _input_readiness(self, run: Run, index: int) -> InputReadiness:
-        """Rounds are asked about a dataset that other nodes have a say in, and about no other."""
+        """Rounds are asked only about a dataset that other nodes share."""
         source = run.steps[index].spec.input
-        if source is None or await self._agreement.is_solo(source.name):
+        if source is None or await self._sharing.is_solo(source.name):
             return GO
-        return await self._truths.check(run, index)
+        return await self._input_gate.check(run, index)
 
-    async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: InputReadiness) -> float | None:
+    async def _wait_for_round(
+        self, stored: Stored[Run], index: int, readiness: InputReadiness
+    ) -> float | None:
         run, source = stored.record, stored.record.steps[index].spec.input
         assert source is not None  # noqa: S101 (else there is nothing to wait for)
         assert run.scheduled_for is not None  # noqa: S101 (nor without a tick)
-        self.waits.for_round(run.id, source.name, run.scheduled_for)
-        await self._note(stored, index, verdict.reason)
-        if verdict.until is None:
+        self.waits.wait_for_round(run.id, source.name, run.scheduled_for)
+        await self._note(stored, index, readiness.reason)
+        if readiness.until is None:
             return LOOK_AGAIN
-        return max((verdict.until - self._context.clock.now()).total_seconds(), 0.0)
+        return max((readiness.until - self._context.clock.now()).total_seconds(), 0.0)
 
     async def _wait_for_dataset(self, stored: Stored[Run], index: int, reason: str) -> float | None:
-        """Only who is first in the line says anew for whom it waits: else each end were a write of each."""
+        """Only the first in the queue updates its reason, or each end of a run would rewrite them all."""
         run, step = stored.record, stored.record.steps[index]
         dataset = step.spec.output.name
-        first = self.waits.for_dataset(run.id, dataset, queue_place(run, index))
+        first = self.waits.wait_for_dataset(run.id, dataset, queue_place(run, index))
         if first or not (step.waiting or "").startswith(in_use(dataset)):
             await self._note(stored, index, reason)
         return LOOK_AGAIN if first else None
 
-    async def _skip(self, stored: Stored[Run], index: int, reason: str) -> float | None:
-        await self._move(stored, index, StepPhase.SKIPPED, waiting=reason)
-        return None
-
     async def _has_room(self, stored: Stored[Run], index: int) -> bool:
-        """Whether the disk has room for a run; a step waits for it as long as its tool has not begun."""
+        """Whether the disk has room for a run; a step waits for it until its tool has started."""
         try:
-            await self._works.read(require_room, self._context)
+            await self._executor.read(require_room, self._context)
         except MaoError as error:
-            self.waits.for_room(stored.record.id)  # the end of another run may make some
+            self.waits.wait_for_room(stored.record.id)  # the end of another run may make some
             await self._note(stored, index, error.detail)
             return False
         return True
 
-    async def _lay_out(self, stored: Stored[Run], index: int, *, wrote_input: bool = False) -> float | None:
+    async def _create_workspace(
+        self, stored: Stored[Run], index: int, *, wrote_input: bool = False
+    ) -> float | None:
         step = stored.record.steps[index]
         datasets = [ref.name for ref in (step.spec.output, step.spec.input) if ref is not None]
         workspace = self._workspace(stored.record, index)
@@ -197,15 +193,11 @@ class StagingController:
                 )
                 prepared: PreparedStep = await self._change(stored, datasets, lay, workspace)
         except WorkspaceExists:
-            await self._clear(stored, index)
+            await self._remove_stale_workspace(stored, index)
             return None
-        except MaoError as error:
-            if _passes(error):
-                await self._show(stored, index, error)
-                raise
-            return await self._fail(stored, index, error)
-        except (RepositoryError, OSError) as error:
-            raise await self._disk_trouble(stored, index, error) from error
+        except (MaoError, RepositoryError, OSError) as error:
+            await self._fail_or_retry(stored, index, error)
+            return None
         for dataset, stale in prepared.looked_at.items():
             self._pusher.note_fetch(dataset, stale)
             if stale is not None:
@@ -214,15 +206,15 @@ class StagingController:
         await self._move(stored, index, StepPhase.READY, **changes)
         return None
 
-    async def _clear(self, stored: Stored[Run], index: int) -> None:
-        """Makes way for a fresh workspace where an earlier pass has laid one but could not write `ready`.
+    async def _remove_stale_workspace(self, stored: Stored[Run], index: int) -> None:
+        """Removes the workspace of an earlier pass that created it but could not write `ready`.
 
-        That write may have come through all the same, or may still: then a tool works in there. So the
-        document is written first: this fails after that write, and that write fails after this.
+        That write may have been applied all the same, or may still be: then a tool works in there. So the
+        document is written first: either this write fails or that one.
         """
-        step = stored.record.steps[index].model_copy(update={"waiting": "lays its workspace afresh"})
+        step = stored.record.steps[index].model_copy(update={"waiting": "its workspace is created again"})
         if await self._write(stored, index, step) is not None:
-            await self._works.read(remove_tree, self._workspace(stored.record, index).root)
+            await self._executor.read(remove_tree, self._workspace(stored.record, index).root)
 
     # publishing
 
@@ -235,13 +227,13 @@ class StagingController:
     async def _publish(self, stored: Stored[Run], index: int) -> float | None:
         with self._metrics.publish_seconds.time():
             if stored.record.cancel is not None:
-                return await self._give_up(stored, index)
+                return await self._finish_cancelled(stored, index)
             return await self._publish_once(stored, index)
 
-    async def _give_up(self, stored: Stored[Run], index: int) -> float | None:
-        """Ends a step that was cancelled: a commit that is made stays, and is pushed when it can be."""
+    async def _finish_cancelled(self, stored: Stored[Run], index: int) -> float | None:
+        """Ends a cancelled step: a commit that was made stays, and is pushed when possible."""
         run, step = stored.record, stored.record.steps[index]
-        made = await self._works.read(committed_snapshot, self._context, run, step)
+        made = await self._executor.read(committed_snapshot, self._context, run, step)
         if made is None:
             return await self._cancel(stored, index)
         try:
@@ -259,31 +251,28 @@ class StagingController:
             commit = await self._change(stored, [dataset], commit_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
-            solo = await self._agreement.is_solo(dataset)
-            obstacle = None if solo else await self._agreement.obstacle(dataset)
+            solo = await self._sharing.is_solo(dataset)
+            obstacle = None if solo else await self._sharing.obstacle(dataset)
             published: Published = await self._change(
                 stored, [dataset], push_output, self._context, run, step, commit, promote=obstacle is None
             )
-        except MaoError as error:
-            if _passes(error):
-                await self._show(stored, index, error)
-                raise
-            return await self._fail(stored, index, error)
-        except (RepositoryError, OSError) as error:
-            await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
-            raise await self._disk_trouble(stored, index, error) from error
+        except (MaoError, RepositoryError, OSError) as error:
+            if not isinstance(error, MaoError):
+                await self._executor.write([dataset], sweep_half_written, self._context.data.clone(dataset))
+            await self._fail_or_retry(stored, index, error)
+            return None
         has_tick = run.scheduled_for is not None
-        remark = None if solo else await self._agreement.remark(dataset, has_tick=has_tick)
+        remark = None if solo else await self._sharing.remark(dataset, has_tick=has_tick)
         return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
-        """Ends a reproduction; the files of one that differs are kept to be looked at."""
+        """Ends a reproduction; the files of one that differs are kept for inspection."""
         run, step = stored.record, stored.record.steps[index]
         workspace = self._workspace(run, index)
-        found: Reproduced = await self._works.read(compare_output, self._context, run, step, workspace)
+        found: Reproduced = await self._executor.read(compare_output, self._context, run, step, workspace)
         moved = await self._move(stored, index, StepPhase.SUCCEEDED, reproduced=found)
         if moved is not None and found.same:
-            await self._works.read(remove_workspace, workspace)
+            await self._executor.read(remove_workspace, workspace)
         return None
 
     async def _succeed(
@@ -302,7 +291,7 @@ class StagingController:
                 self._pusher.note_pushed(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
             workspace = self._workspace(stored.record, index)
-            await self._works.change([dataset], retain, self._context.data, dataset, workspace)
+            await self._executor.write([dataset], retain, self._context.data, dataset, workspace)
         return None
 
     # writes
@@ -311,12 +300,19 @@ class StagingController:
         await self._move(stored, index, StepPhase.CANCELLED)
         return None
 
-    async def _fail(self, stored: Stored[Run], index: int, error: MaoError) -> float | None:
+    async def _fail_or_retry(self, stored: Stored[Run], index: int, error: Exception) -> None:
+        """Ends the step as failed, or raises Unavailable so that it is tried again.
+
+        A remote that is needed and away is no reason to wait here: the scheduler decides about retries.
+        """
+        if not isinstance(error, MaoError):
+            raise await self._disk_trouble(stored, index, error) from error
+        if isinstance(error, Unavailable) and not isinstance(error, RemoteUnavailable):
+            await self._show(stored, index, error)
+            raise error
         fault: Fault = "tool" if error.code in _TOOLS_FAULT else "infrastructure"
-        failure = _failure(error, fault)
         log.warning("step.failed", code=error.code, error=error.detail)
-        await self._move(stored, index, StepPhase.FAILED, error=failure)
-        return None
+        await self._move(stored, index, StepPhase.FAILED, error=_failure(error, fault))
 
     async def _change(
         self,
@@ -326,9 +322,9 @@ class StagingController:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Changes datasets for a run; raises GivenUp when it is cancelled before its turn."""
-        wish = self._wishes[stored.record.id]
-        return await self._works.change_unless(wish, datasets, call, *args, **kwargs)
+        """Changes datasets for a run; raises Abandoned when it is cancelled before its turn."""
+        cancelled = self._cancelled[stored.record.id]
+        return await self._executor.write_unless(cancelled, datasets, call, *args, **kwargs)
 
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
@@ -341,14 +337,14 @@ class StagingController:
         return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
-        """Shows why a step does not move on, once for each reason."""
+        """Shows why a step waits, once for each reason."""
         step = stored.record.steps[index]
         if step.waiting != reason:
             await self._write(stored, index, step.model_copy(update={"waiting": reason}))
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
-        """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
-        if await self._works.read(met_full_disk, self._context, error):
+        """The error to retry with when the node's disk or repository failed; shown on the step as well."""
+        if await self._executor.read(met_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
             why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
@@ -357,7 +353,7 @@ class StagingController:
         return trouble
 
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
-        """Shows on the step what keeps it from going on; once its output is at stake, as its error."""
+        """Shows on the step what it waits for; once its output is at stake, as its error."""
         step = stored.record.steps[index]
         if trouble.code in _PASSING or step.waiting == trouble.detail:
             return
@@ -389,8 +385,3 @@ class StagingController:
 
 def _failure(error: MaoError, fault: Fault) -> Failure:
     return Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
-
-
-def _passes(error: MaoError) -> bool:
-    """Whether to try again by ourselves; a remote that is needed and away is the scheduler's matter."""
-    return isinstance(error, Unavailable) and not isinstance(error, RemoteUnavailable)

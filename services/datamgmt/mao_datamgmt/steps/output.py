@@ -81,9 +81,9 @@ class FoundFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FolderScan:
-    """A folder as it was found: files and links, and folders, by path; the folder itself is "".
+    """A folder as found: files and links, and folders, by path; the folder itself is "".
 
-    `same`: paths of the files that are surely as they were `known`; they are not in `files`.
+    `same`: paths of `known` files that are surely unchanged; they are not in `files`.
     """
 
     limits: OutputLimits
@@ -94,24 +94,28 @@ class FolderScan:
     same: list[str] = field(default_factory=list)
 
     def is_same(self, path: str, status: os.stat_result) -> bool:
-        """A file stamped in the very moment of the seal is not surely the same: the clock of file systems
-        ticks in milliseconds, so that a change right after would leave the stamp as it is."""
+        """A file stamped at the very moment of the seal may have changed since: file systems' clocks tick in
+        milliseconds, so a change right after leaves the stamp as it is.
+        """
         before = self.known.get(path)
         return before is not None and before[3] < self.sealed_at and before == stamp_of(status)
 
 
 def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
-    """All files and links below `folder`, by path; raises InvalidInput (`output-refused` …) for the first
-    thing that cannot be published."""
+    """All files and links below `folder`, by path.
+
+    Raises InvalidInput (`output-refused` and others) for the first thing that cannot be published.
+    """
     found = scan_folder(folder, limits).files
     check_links({path: each.link for path, each in found.items() if each.link is not None})
     return found
 
 
 def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
-    """Raises InvalidInput (`output-refused`) for the first link of a tree (path → target) that leads out.
+    """Raises InvalidInput (`output-refused`) for the first link of a tree (path → target) that leads out of
+    it.
 
-    `known`: the links of the tree before: what led out there and stayed is not this tool's doing.
+    `known`: the links of the tree before; what led out there already is not this tool's doing.
     """
     wrong = escaping_links(links)
     before = known or {}
@@ -126,9 +130,9 @@ def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None
 def scan_folder(
     folder: Path, limits: OutputLimits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
 ) -> FolderScan:
-    """The same with the folders; of the files that were `known` at `sealed_at` (ns) only what may differ.
+    """As `scan`, with the folders; of the files `known` at `sealed_at` (ns) only those that may have changed.
 
-    Where links lead is not judged yet: that takes all links of the tree that comes of it, see `check_links`.
+    Where links lead is not checked yet: that takes all links of the resulting tree, see `check_links`.
     """
     found = FolderScan(limits, known or {}, sealed_at)
     root = _open_root(folder)
@@ -216,7 +220,7 @@ def _readable(path: str, target: str) -> str:
 
 
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
-    """Output that cannot be published."""
+    """The error for output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
     name = printable(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
     return InvalidInput(
@@ -241,7 +245,7 @@ def _too_large(path: str, size: int, limits: OutputLimits) -> InvalidInput:
 
 
 def unreadable(path: str) -> InvalidInput:
-    """Output that the tool made inaccessible for this process."""
+    """The error for output that this process may not read."""
     return InvalidInput(
         f"The tool's output cannot be read: no access to {path!r}.",
         code="output-unreadable",
@@ -253,9 +257,8 @@ def unreadable(path: str) -> InvalidInput:
 
 @contextmanager
 def _told(path: str) -> Iterator[None]:
-    """In the block a file or folder at `path` is looked at: what it is to blame for is told as its fault.
-
-    What the disk is to blame for passes: that is to be tried again, and this is not.
+    """While a file or folder at `path` is read: errors that it causes become InvalidInput, those of the disk
+    pass.
     """
     try:
         yield
@@ -278,8 +281,10 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
 
 
 def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
-    """Opens a file that `scan` found, folder by folder and following nothing; raises InvalidInput when it
-    is no longer what was seen."""
+    """Opens a file that `scan` found, folder by folder and following no link.
+
+    Raises InvalidInput when it is not what was found.
+    """
     *folders, name = found.path.split("/")
     current = os.open(root, _FOLDER)
     try:
@@ -298,8 +303,11 @@ def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """How a workspace was handed to the tool: `sealed_at` is later than the stamps of all its files,
-    in the file system's own time (ns), or equal to those of files that were written last."""
+    """The state of a workspace at the hand-over to the tool.
+
+    `sealed_at` (ns, the file system's clock) is later than the stamps of all files, or equal to those written
+    last.
+    """
 
     files: Mapping[str, Stamp]
     sealed_at: int
@@ -307,7 +315,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class OutputChanges:
-    """`touched` says whether the tool did anything to any file; `written` may still have the old content."""
+    """`touched`: whether the tool did anything to any file; `written` may still have the old content."""
 
     written: list[FoundFile]
     removed: list[str]
@@ -315,25 +323,19 @@ class OutputChanges:
 
 
 def changes_of(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
-    """Files with the stamp they were handed over with are unchanged and need not be read.
+    """Files with the stamp of the hand-over are unchanged and need not be read.
 
-    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment
-    of the hand-over is read all the same, see `Survey.is_same`.
+    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment of the
+    hand-over is read all the same, see `FolderScan.is_same`.
     """
-    touched = [each for each in now.values() if before.files.get(each.path) != each.stamp]
-    racy = [
-        each for each in now.values() if before.files.get(each.path) == each.stamp and _racy(each, before)
+    touched = [found for found in now.values() if before.files.get(found.path) != found.stamp]
+    unsure = [
+        found
+        for found in now.values()
+        if before.files.get(found.path) == found.stamp and found.stamp[3] >= before.sealed_at
     ]
-    removed = _removed(before, now, same)
-    return OutputChanges(touched + racy, removed, bool(touched or removed))
-
-
-def _removed(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str]) -> list[str]:
-    if len(same) + sum(path in before.files for path in now) == len(before.files):
-        return []
-    here = {*now, *same}
-    return [path for path in before.files if path not in here]
-
-
-def _racy(found: FoundFile, before: Baseline) -> bool:
-    return found.stamp[3] >= before.sealed_at
+    removed: list[str] = []
+    if len(same) + sum(path in before.files for path in now) != len(before.files):
+        here = {*now, *same}
+        removed = [path for path in before.files if path not in here]
+    return OutputChanges(touched + unsure, removed, bool(touched or removed))

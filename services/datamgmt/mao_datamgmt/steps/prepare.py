@@ -24,7 +24,7 @@ from .output import Stamp, stamp_of
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """`looked_at`: dataset whose remote was asked → why the folders may lack what others have pushed."""
+    """`looked_at`: dataset whose remote was fetched → why that failed, if it did."""
 
     base_commit: str
     input_commit: str | None
@@ -39,7 +39,7 @@ def has_written_input(run: Run, index: int) -> bool:
 
 
 def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
-    """The run with the step reading what it is to read in place of a ground truth that is not decided."""
+    """The run with the step reading this node's branch, where it does so without a decided ground truth."""
     run, step = stored.record, stored.record.steps[index]
     source = step.spec.input
     if step.spec.on_late_truth != "own" or source is None:
@@ -53,17 +53,20 @@ def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
 def prepare(
     context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
 ) -> PreparedStep:
-    """Lays the workspace out from what the datasets' remotes have, or from what is here when they are away.
+    """Lays out the workspace from what the datasets' remotes have, or from the clones while they are away.
 
-    `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth at
-    all yet, as before the first round, the step reads what that one has written to this node's branch.
+    `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth
+    yet, as before the first round, the step reads this node's branch.
 
-    Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
-    (`dataset-master-changed`), and what `clones.bring` raises while there is no clone at all.
+    Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict (`dataset-
+    master-changed`), and what `sync_clone` raises while there is no clone.
     """
     output = sync_clone(context, spec.output.name, spec.output.master)
     base = _branch_tip(context, output)
-    source = _input_of(context, spec, output)
+    if spec.input is None or spec.input.name == spec.output.name:
+        source = None if spec.input is None else output
+    else:
+        source = sync_clone(context, spec.input.name, spec.input.master)
     own = context.node if wrote_input and spec.reads_truth else None
     commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input, own)
 
@@ -90,7 +93,7 @@ def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -
 def checkout_whole(
     context: Context, clone: Clone, commit: str, folder: Path, manner: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Lays a commit into a folder from nothing, with the content of large files; raises MaoError."""
+    """Checks a commit out into an empty folder, with the content of large files; raises MaoError."""
 
     def lay() -> dict[str, os.stat_result]:
         workspaces.remove_tree(folder)
@@ -101,7 +104,7 @@ def checkout_whole(
 
 
 def _branch_tip(context: Context, output: SyncedClone) -> str:
-    """The node's branch; as it is here where it cannot follow the remote's: publishing tells."""
+    """The node's branch; our own tip where it conflicts with the remote's, which publishing reports."""
     try:
         return ensure_branch(context, output)
     except (MergeConflict, BranchRewritten):
@@ -109,14 +112,6 @@ def _branch_tip(context: Context, output: SyncedClone) -> str:
         if tip is None:
             raise
         return tip
-
-
-def _input_of(context: Context, spec: ResolvedStep, output: SyncedClone) -> SyncedClone | None:
-    if spec.input is None:
-        return None
-    if spec.input.name == spec.output.name:
-        return output
-    return sync_clone(context, spec.input.name, spec.input.master)
 
 
 def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:

@@ -29,9 +29,173 @@ from .output import Baseline, FoundFile, OutputChanges, changes_of
 
 LARGEST_ATTRIBUTES = 32 << 20  # bytes; a line for each large file has about 80
 
+_NEVER = (0, 0, 0, 0)  # the stamp of no file
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """`failure`: why the remote lacks something; None when it does not. `pushed`: it has the snapshot."""
+
+    snapshot: str
+    ground_truth: str | None
+    failure: MaoError | None
+    pushed: bool
+
+
+def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
+    """The commit with a step's output on the node's branch; None when it may write nothing and did.
+
+    Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) when
+    the branch has changed in the same places since the workspace was created, and Unavailable (`disk-full`)
+    when the commit would not leave MAO_MIN_FREE.
+    """
+    clone = Clone.open(context.data.clone(step.spec.output.name))
+    known = find_snapshot(context, clone, run, step)
+    if known is not None:
+        return known
+    if step.base_commit is not None and not clone.has_commit(step.base_commit):
+        # It went with a broken clone: the folder is taken as a whole, on top of what the branch holds now.
+        step = step.model_copy(update={"base_commit": clone.latest_tip(context.node)})
+        before = _unsealed(clone, step.base_commit)
+    else:
+        before = workspaces.read_seal(workspace.root) or _unsealed(clone, step.base_commit)
+    limits = output_limits(context, step.spec.output)
+    seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
+    changes = changes_of(before, seen.files, seen.same)
+    base = clone.tree(step.base_commit)
+    if not changes.touched:
+        if step.spec.allow_empty:
+            worktrees.record_published(context, workspace, base, changes)
+            return None
+        raise output_missing(step)
+    sizes = [each.size for each in changes.written]
+    require_room(context, sum(sizes) + max(sizes, default=0))  # a large file lies there twice while written
+    contents = tree_contents(clone, base, changes, workspace.data, limits)
+    digests = Digests()
+    try:
+        tree = clone.write_tree(base, digests.watch(contents))
+    except InvalidPath as error:
+        raise output.refused(str(error), "cannot be kept") from error
+    output.check_links(clone.links(tree), clone.links(base))
+    texts = lfs_texts(clone, base, tree, contents)
+    tree = clone.write_texts(tree, texts)
+    texts.pop(mao_git.lfs.MARK, None)  # of which tools and records know nothing
+    for path, text in texts.items():
+        digests.note(path, text)
+    worktrees.record_published(
+        context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.lfs.MARK})
+    )
+    touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
+    written = digests.written(touched, clone.changed_files(base, tree))
+    return _commit(context, clone, run, step, tree, written)
+
+
+def _unsealed(clone: Clone, base: str | None) -> Baseline:
+    """The baseline when the seal is lost: every file counts as changed."""
+    paths = clone.list_paths(base) if base is not None else []
+    return Baseline(dict.fromkeys(paths, _NEVER), 0)
+
+
+def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: WrittenFiles) -> str:
+    base, tip = step.base_commit, clone.tip(context.node)
+    if tip is not None and base is not None and tip != base:
+        try:
+            tree = clone.merge_trees(base, tip, tree)
+        except MergeConflict as conflict:
+            raise output_conflict(conflict) from conflict
+    versions = {"libgit2": mao_git.libgit2_version()}
+    message = provenance.commit_message(run, as_read(context, step), written, versions)
+    parents = [] if tip is None else [tip]
+    commit = clone.commit(tree, parents, message, context.author())
+    if not clone.move_branch(context.node, commit, tip):
+        raise mao_git.errors.branch_busy(context.node)
+    return commit
+
+
+def as_read(context: Context, step: StepRun) -> StepRun:
+    """The step with the branch that its input really came from, for the record of its snapshot.
+
+    Without any ground truth `prepare` takes this node's branch, while the agreed step names ground truth.
+    """
+    source, commit = step.spec.input, step.input_commit
+    if source is None or commit is None or not step.spec.reads_truth:
+        return step
+    clone = Clone.open(context.data.clone(source.name))
+    truth, own = (clone.latest_tip(name) for name in (source.branch, context.node))
+    if truth is not None and clone.contains(truth, commit):
+        return step
+    if own is None or not clone.contains(own, commit):
+        return step
+    spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
+    return step.model_copy(update={"spec": spec})
+
+
+def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
+    """The commit that this step has made already, as far as the clone can be read."""
+    try:
+        clone = Clone.open(context.data.clone(step.spec.output.name))
+        return find_snapshot(context, clone, run, step)
+    except (NotFound, mao_git.CloneBroken, RepositoryError):
+        return None
+
+
+def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
+    """The commit that this step has made already, if any."""
+    tip = clone.tip(context.node)
+    if tip is None:
+        return None
+    matches = partial(provenance.is_snapshot_of, run_id=run.id, step=step.spec.name)
+    return clone.find_commit(tip, step.base_commit, matches)
+
+
+def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
+    """Pushes the commit of a step; raises `output-conflict` when it conflicts with what the remote has."""
+    clone = Clone.open(context.data.clone(step.spec.output.name))
+    if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
+        raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
+    try:
+        delivery = push_branches(context, clone, promote=promote)
+    except MergeConflict as conflict:
+        if conflict.commit == commit and withdraw(context, clone, commit):
+            raise output_conflict(conflict) from conflict
+        return Published(commit, None, branch_conflict(clone, conflict), pushed=False)
+    snapshot = find_snapshot(context, clone, run, step) or commit
+    truth = delivery.ground_truth if promote else None
+    return Published(snapshot, truth, delivery.failure, delivery.observed)
+
+
+def withdraw(context: Context, clone: Clone, commit: str) -> bool:
+    """Removes a commit that cannot be published from our branches, if it is the tip of the node's."""
+    parent = clone.parent(commit)
+    if parent is None or not clone.move_branch(context.node, parent, commit):
+        return False
+    clone.reset_to_remote(GROUND_TRUTH)
+    return True
+
+
+def output_missing(step: StepRun) -> InvalidInput:
+    """The error for a tool that succeeded and changed no file."""
+    return InvalidInput(
+        "The tool ended with success but wrote nothing to its data folder.",
+        code="output-missing",
+        next=f"Check where it writes: maoctl tool check {step.spec.image.name}. If a run without output is "
+        "fine, set 'allow_empty' on the step.",
+    )
+
+
+def output_conflict(conflict: MergeConflict) -> MaoError:
+    """The error for output whose files somebody else changed on the node's branch."""
+    shown = ", ".join(conflict.paths[:5]) or "its history"
+    return MaoError(
+        f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
+        code="output-conflict",
+        next="Only this node should push to its branch. The output is kept in the run's workspace; run it "
+        "again to build on what is there now.",
+    )
+
 
 def output_limits(context: Context, output: DatasetRef) -> OutputLimits:
-    """The limits of what a step writes: those that its enrolment was made with."""
+    """The limits of what a step may write, by its enrolment."""
     return replace(context.limits, lfs_above=output.lfs_above)
 
 
@@ -40,8 +204,8 @@ def tree_contents(
 ) -> dict[str, Content | None]:
     """What a tool changed in its folder, as changes of the tree `base`.
 
-    With the first large file, older files that look like pointers go to LFS as well: from then on whatever
-    looks like one is one.
+    With the first large file, older files that look like pointers go to LFS as well: from then on everything
+    that looks like a pointer is one.
     """
     contents: dict[str, Content | None] = {path: None for path in changes.removed if path != mao_git.lfs.MARK}
     in_use = clone.uses_lfs(base)
@@ -72,9 +236,10 @@ def _look_alikes(clone: Clone, base: str) -> dict[str, Content | None]:
 
 
 def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content | None]) -> Texts:
-    """What is MAO's in a tree, where it has to change. `contents`: how `tree` differs from `base`.
+    """The files of a tree that are MAO's own, where they have to change. `contents`: how `tree` differs from
+    `base`.
 
-    Raises InvalidInput (`output-refused`) where the tool has put something in its way.
+    Raises InvalidInput (`output-refused`) where the tool has put something in their place.
     """
     add = {path for path, content in contents.items() if content is not None and content.lfs}
     try:
@@ -95,7 +260,7 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
 
 
 def _with_less_or_more(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
-    """As nobody but MAO has changed the attributes since `base`, what it wrote there still holds."""
+    """Only MAO has changed the attributes since `base`, so what it wrote there still holds."""
     texts = clone.lfs_attributes(tree, add, drop, whole=False)
     if texts.get(mao_git.lfs.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
         return _with_just(clone, tree, clone.lfs_pointers(tree).keys())
@@ -108,7 +273,7 @@ def _with_just(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
 
 
 def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
-    """Raises InvalidInput (`output-refused`): pointers count where this file says so; it is read whole."""
+    """Raises InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
     if found.size > LARGEST_ATTRIBUTES:
         raise output.refused(found.path, f"has {found.size} bytes, the limit is {LARGEST_ATTRIBUTES}")
     if active or found.link is not None:
@@ -127,186 +292,8 @@ def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool)
 
 
 def _passes_for_pointer(found: FoundFile, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
-    """A file that looks like a pointer would be read as what it points to, so it goes to LFS itself."""
+    """A file that looks like a pointer would be read as one, so it goes to LFS itself."""
     if not active or not mao_git.lfs.may_be_pointer(found.size):
         return False
     with opener() as stream:
         return mao_git.lfs.parse_pointer(stream.read()) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """`failure`: why the remote has not taken all; None when it has. `pushed`: it has the snapshot itself."""
-
-    snapshot: str
-    ground_truth: str | None
-    failure: MaoError | None
-    pushed: bool
-
-
-_NEVER = (0, 0, 0, 0)  # the stamp of no file
-
-
-def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
-    """The commit with a step's output on the node's branch; None when it wrote nothing and may.
-
-    Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
-    (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
-    Unavailable (`disk-full`) when the commit would not leave MAO_MIN_FREE.
-    """
-    clone = Clone.open(context.data.clone(step.spec.output.name))
-    known = find_snapshot(context, clone, run, step)
-    if known is not None:
-        return known
-    if step.base_commit is not None and not clone.has_commit(step.base_commit):
-        step = _on_what_is_left(context, clone, step)  # it went with a broken clone
-        before = _unsealed(clone, step.base_commit)
-    else:
-        before = workspaces.read_seal(workspace.root) or _unsealed(clone, step.base_commit)
-    limits = output_limits(context, step.spec.output)
-    seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
-    changes = changes_of(before, seen.files, seen.same)
-    base = clone.tree(step.base_commit)
-    if not changes.touched:
-        if step.spec.allow_empty:
-            worktrees.record_published(context, workspace, base, changes)
-            return None
-        raise output_missing(step)
-    require_room(context, _room_for([each.size for each in changes.written]))
-    contents = tree_contents(clone, base, changes, workspace.data, limits)
-    digests = Digests()
-    tree = _tree(clone, base, digests.watch(contents))
-    output.check_links(clone.links(tree), clone.links(base))
-    texts = lfs_texts(clone, base, tree, contents)
-    tree = clone.write_texts(tree, texts)
-    texts.pop(mao_git.lfs.MARK, None)  # of which tools and records know nothing
-    for path, text in texts.items():
-        digests.note(path, text)
-    worktrees.record_published(
-        context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.lfs.MARK})
-    )
-    touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
-    written = digests.written(touched, clone.changed_files(base, tree))
-    return _commit(context, clone, run, step, tree, written)
-
-
-def _room_for(sizes: list[int]) -> int:
-    """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
-    return sum(sizes) + max(sizes, default=0)
-
-
-def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
-    """The commit that this step of this run has made already, if it has and that can be told."""
-    try:
-        clone = Clone.open(context.data.clone(step.spec.output.name))
-        return find_snapshot(context, clone, run, step)
-    except (NotFound, mao_git.CloneBroken, RepositoryError):
-        return None
-
-
-def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
-    """The commit that this step of this run has made already, if it has."""
-    tip = clone.tip(context.node)
-    if tip is None:
-        return None
-    matches = partial(provenance.is_snapshot_of, run_id=run.id, step=step.spec.name)
-    return clone.find_commit(tip, step.base_commit, matches)
-
-
-def _unsealed(clone: Clone, base: str | None) -> Baseline:
-    """What to take for handed over when the record of it is lost: every file is looked at anew."""
-    paths = clone.list_paths(base) if base is not None else []
-    return Baseline(dict.fromkeys(paths, _NEVER), 0)
-
-
-def _on_what_is_left(context: Context, clone: Clone, step: StepRun) -> StepRun:
-    """The step as if it had been given what the branch holds now: its folder is taken as a whole."""
-    tip = clone.latest_tip(context.node)
-    return step.model_copy(update={"base_commit": tip})
-
-
-def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
-    try:
-        return clone.write_tree(base, contents)
-    except InvalidPath as error:
-        raise output.refused(str(error), "cannot be kept") from error
-
-
-def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: WrittenFiles) -> str:
-    base, tip = step.base_commit, clone.tip(context.node)
-    if tip is not None and base is not None and tip != base:
-        try:
-            tree = clone.merge_trees(base, tip, tree)
-        except MergeConflict as conflict:
-            raise output_conflict(conflict) from conflict
-    versions = {"libgit2": mao_git.libgit2_version()}
-    message = provenance.commit_message(run, as_read(context, step), written, versions)
-    parents = [] if tip is None else [tip]
-    commit = clone.commit(tree, parents, message, context.author())
-    if not clone.move_branch(context.node, commit, tip):
-        raise mao_git.errors.branch_busy(context.node)
-    return commit
-
-
-def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
-    """Pushes the commit of a step; raises `output-conflict` when it does not fit what the remote has."""
-    clone = Clone.open(context.data.clone(step.spec.output.name))
-    if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
-        raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
-    try:
-        delivery = push_branches(context, clone, promote=promote)
-    except MergeConflict as conflict:
-        if conflict.commit == commit and withdraw(context, clone, commit):
-            raise output_conflict(conflict) from conflict
-        return Published(commit, None, branch_conflict(clone, conflict), pushed=False)
-    snapshot = find_snapshot(context, clone, run, step) or commit
-    truth = delivery.ground_truth if promote else None
-    return Published(snapshot, truth, delivery.failure, delivery.observed)
-
-
-def withdraw(context: Context, clone: Clone, commit: str) -> bool:
-    """Takes a commit that cannot be published off our branches, if it is the tip of the node's."""
-    parent = clone.parent(commit)
-    if parent is None or not clone.move_branch(context.node, parent, commit):
-        return False
-    clone.reset_to_remote(GROUND_TRUTH)
-    return True
-
-
-def output_missing(step: StepRun) -> InvalidInput:
-    """The tool ended well and touched no file."""
-    return InvalidInput(
-        "The tool ended with success but wrote nothing to its data folder.",
-        code="output-missing",
-        next=f"Check where it writes: maoctl tool check {step.spec.image.name}. If a run without output is "
-        "fine, set 'allow_empty' on the step.",
-    )
-
-
-def output_conflict(conflict: MergeConflict) -> MaoError:
-    """Somebody changed the same files on the node's branch."""
-    shown = ", ".join(conflict.paths[:5]) or "its history"
-    return MaoError(
-        f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
-        code="output-conflict",
-        next="Only this node should push to its branch. The output is kept in the run's workspace; run it "
-        "again to build on what is there now.",
-    )
-
-
-def as_read(context: Context, step: StepRun) -> StepRun:
-    """The step with the branch that its input really came from, for the record of its snapshot.
-
-    Without any ground truth `prepare` takes this node's branch; the agreed step goes on saying ground truth.
-    """
-    source, commit = step.spec.input, step.input_commit
-    if source is None or commit is None or not step.spec.reads_truth:
-        return step
-    clone = Clone.open(context.data.clone(source.name))
-    truth, own = (clone.latest_tip(name) for name in (source.branch, context.node))
-    if truth is not None and clone.contains(truth, commit):
-        return step
-    if own is None or not clone.contains(own, commit):
-        return step
-    spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
-    return step.model_copy(update={"spec": spec})

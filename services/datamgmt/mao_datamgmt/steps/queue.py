@@ -19,6 +19,8 @@ from mao_shared.states import HOLDS_DATASET, StepPhase
 
 Place = tuple[bool, datetime, str]
 
+K = TypeVar("K")
+
 
 def blocked_by(
     runs: Iterable[Run],
@@ -27,12 +29,13 @@ def blocked_by(
     index: int,
     held_back: Collection[str] = (),
 ) -> str | None:
-    """Why this preparing step has to wait, in words; None when it may go on.
+    """Why this preparing step has to wait, for people; None when it may go on.
 
-    One step at a time has a dataset, from the checkout of its workspace to its commit; see `place` for whose
-    turn it is. A reproduction works on commits of its own and has none.
-    `granted`: dataset → id of the run that this process is just preparing for, not yet in `runs`.
-    `held_back`: runs that wait for a round. They stand in nobody's way.
+    One step at a time has a dataset, from the checkout of its workspace to its commit; see `queue_place` for
+    whose turn it is. A reproduction works on commits of its own and needs none.
+
+    `granted`: dataset → the run that this process is preparing for at present, not yet in `runs`.
+    `held_back`: runs that wait for a round; they block nobody.
     """
     dataset = candidate.steps[index].spec.output.name
     if granted.get(dataset, candidate.id) != candidate.id:
@@ -52,18 +55,18 @@ def blocked_by(
 
 
 def queue_place(run: Run, index: int) -> Place:
-    """Steps have a dataset in this order: those that observe before those that read ground truth, by age.
+    """Steps get a dataset in this order: those that observe before those that read ground truth, by age.
 
-    Many of the latter may be due at once, when rounds that waited for a node are decided; no observation has
-    to wait for all of these.
+    Many of the latter may become ready at once, when rounds that waited for a node are decided; no
+    observation waits for all of these.
     """
     return run.steps[index].spec.reads_truth, run.created_at, run.id
 
 
 def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Collection[str]) -> Run | None:
-    """The run of an earlier tick that waits for the round which the same step of it reads, the last such one.
+    """The run of the last earlier tick whose same step waits for the round that it reads.
 
-    A step is done in the order of its ticks, so that a node's branch and what it announces are in that order.
+    A step is done in the order of its ticks, so the node's branch and its announcements are in that order.
     """
     if candidate.scheduled_for is None or not held_back:
         return None
@@ -81,7 +84,7 @@ def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Col
 
 
 def earlier_tick_reason(before: Run) -> str:
-    """Why a step waits behind that of an earlier tick, in words that end with what that one waits for."""
+    """Why a step waits behind that of an earlier tick, ending with what that one waits for."""
     at = before.active_step()
     waiting = None if at is None else before.steps[at].waiting
     why = (waiting or "").rpartition(": ")[2]
@@ -101,11 +104,8 @@ def in_use(dataset: str) -> str:
     return f"dataset {dataset} is in use"
 
 
-K = TypeVar("K")
-
-
 def _stamp(tick: datetime) -> str:
-    """How the ids of a tick's rounds begin."""
+    """The start of the ids of a tick's rounds."""
     return f"{tick:%Y%m%dT%H%M%SZ}"
 
 
@@ -118,81 +118,80 @@ class WaitQueue:
         self._of_round: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._behind: dict[str, str] = {}  # run → the run of an earlier tick
         self._followers: defaultdict[str, set[str]] = defaultdict(set)
-        self._lines: defaultdict[str, dict[str, Place]] = defaultdict(dict)  # dataset → run → its place
-        self._line_of: dict[str, str] = {}
+        self._queues: defaultdict[str, dict[str, Place]] = defaultdict(dict)  # dataset → run → place
+        self._queue_of: dict[str, str] = {}
         self._room: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._rounds) + len(self._behind) + len(self._line_of) + len(self._room)
+        return len(self._rounds) + len(self._behind) + len(self._queue_of) + len(self._room)
 
     def held_back(self) -> set[str]:
         """Runs that wait for a round, or behind one that does."""
         return {*self._rounds, *self._behind}
 
-    def over(self, run: str) -> None:
-        """The run does not wait any more; if it was the first in a line, the next one is."""
+    def stop_waiting(self, run: str) -> None:
+        """Forgets the run; if it was the first in a queue, the next one is woken."""
         if (place := self._rounds.pop(run, None)) is not None:
             _drop(self._of_round, place, run)
         if (other := self._behind.pop(run, None)) is not None:
             _drop(self._followers, other, run)
-        if (dataset := self._line_of.pop(run, None)) is not None:
+        if (dataset := self._queue_of.pop(run, None)) is not None:
             first = self._head(dataset) == run
-            del self._lines[dataset][run]
-            if not self._lines[dataset]:
-                del self._lines[dataset]
+            del self._queues[dataset][run]
+            if not self._queues[dataset]:
+                del self._queues[dataset]
             elif first:
                 self.wake(self._head(dataset))
         self._room.discard(run)
 
-    def for_round(self, run: str, dataset: str, tick: datetime) -> None:
-        known = run in self._rounds or run in self._behind
-        self.over(run)
+    def wait_for_round(self, run: str, dataset: str, tick: datetime) -> None:
+        """A run that is held back blocks nobody from then on."""
+        newly = run not in self._rounds and run not in self._behind
+        self.stop_waiting(run)
         self._rounds[run] = (dataset, _stamp(tick))
         self._of_round[self._rounds[run]].add(run)
-        self._let_pass(known=known)
-
-    def behind(self, run: str, other: str) -> None:
-        known = run in self._rounds or run in self._behind
-        self.over(run)
-        self._behind[run] = other
-        self._followers[other].add(run)
-        self._let_pass(known=known)
-
-    def _let_pass(self, *, known: bool) -> None:
-        """A run that is held back stands in nobody's way from then on."""
-        if not known:
+        if newly:
             self._wake_heads()
 
-    def for_dataset(self, run: str, dataset: str, place: Place) -> bool:
-        """Whether the run is the first in the dataset's line, which is looked at when another run changes."""
-        if self._line_of.get(run) != dataset:
-            self.over(run)
-        self._line_of[run] = dataset
-        self._lines[dataset][run] = place
+    def wait_behind(self, run: str, other: str) -> None:
+        """Behind a run of an earlier tick that waits for a round; blocks nobody either."""
+        newly = run not in self._rounds and run not in self._behind
+        self.stop_waiting(run)
+        self._behind[run] = other
+        self._followers[other].add(run)
+        if newly:
+            self._wake_heads()
+
+    def wait_for_dataset(self, run: str, dataset: str, place: Place) -> bool:
+        """Whether the run is the first in the dataset's queue: that one is woken when another run changes."""
+        if self._queue_of.get(run) != dataset:
+            self.stop_waiting(run)
+        self._queue_of[run] = dataset
+        self._queues[dataset][run] = place
         return self._head(dataset) == run
 
-    def for_room(self, run: str) -> None:
-        self.over(run)
+    def wait_for_room(self, run: str) -> None:
+        self.stop_waiting(run)
         self._room.add(run)
 
     def _head(self, dataset: str) -> str:
-        line = self._lines[dataset]
-        return min(line, key=line.__getitem__)
+        places = self._queues[dataset]
+        return min(places, key=places.__getitem__)
 
     def _wake_heads(self) -> None:
-        for dataset in list(self._lines):
+        for dataset in list(self._queues):
             self.wake(self._head(dataset))
 
     def _wake_all(self, runs: Iterable[str]) -> None:
         for run in list(runs):
             self.wake(run)
 
-    # what may let somebody go on
+    # what may let a run go on
 
     def follow(self, runs: Mirror[Run], rounds: Mirror[Round], voters: Voters) -> None:
         runs.subscribe(self.run_changed)
         rounds.subscribe(self.round_changed)
-        voters.peer_records.mirror.subscribe(self.said)
+        voters.peer_records.mirror.subscribe(self.peer_record_changed)
         voters.members.subscribe(lambda _: self._wake_all(self._rounds))
 
     def run_changed(self, run: str) -> None:
@@ -204,8 +203,8 @@ class WaitQueue:
         dataset, _, round_id = name.partition("/")
         self._wake_all(self._of_round.get((dataset, round_id.partition("-")[0]), ()))
 
-    def said(self, name: str) -> None:
-        """What a node says: whether it takes part in a dataset may end the wait for any of its rounds."""
+    def peer_record_changed(self, name: str) -> None:
+        """Whether a node takes part in a dataset may end the wait for any of its rounds."""
         if (part := participation_of(name)) is not None:
             self._wake_all(run for run, (dataset, _) in self._rounds.items() if dataset == part[0])
 

@@ -90,7 +90,7 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     Raises InvalidInput (`output-…`) for output that would be refused, NotFound (`commit-missing`).
     """
     if run.reproduces is None:
-        raise ValueError(f"run {run.id} reproduces nothing")
+        raise ValueError(f"run {run.id} is not a reproduction")
     clone = Clone.open(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
     limits = publish.output_limits(context, step.spec.output)

@@ -15,6 +15,7 @@ import shutil
 import stat
 from array import array
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -28,34 +29,6 @@ from .output import Baseline, Stamp
 SEAL = "handed-over"
 
 _NUMBERS = 4  # in a stamp
-
-
-def write_seal(root: Path, files: dict[str, Stamp]) -> None:
-    """Seals now: later than all changes of the files so far, by the file system's own clock."""
-    (root / SEAL).unlink(missing_ok=True)
-    names = "\0".join(files).encode()
-    with (root / SEAL).open("xb") as file:
-        sealed_at = os.fstat(file.fileno()).st_ctime_ns
-        head = {"sealed_at": sealed_at, "files": len(files), "names": len(names)}
-        file.write(json.dumps(head).encode() + b"\n" + names)
-        file.write(array("q", chain.from_iterable(files.values())).tobytes())
-
-
-def read_seal(root: Path) -> Baseline | None:
-    """None when that cannot be told, so that all files count as new."""
-    try:
-        head, _, body = (root / SEAL).read_bytes().partition(b"\n")
-        facts = json.loads(head)
-        names = body[: facts["names"]].decode().split("\0") if facts["files"] else []
-        numbers = array("q", body[facts["names"] :])
-        if not len(names) == facts["files"] == len(numbers) / _NUMBERS:
-            return None
-        inodes, sizes, modified, changed = (numbers[part::_NUMBERS] for part in range(_NUMBERS))
-        stamps = zip(inodes, sizes, modified, changed, strict=True)
-        return Baseline(dict(zip(names, stamps, strict=True)), int(facts["sealed_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
 
 _NEW = ".new-"
 
@@ -72,11 +45,11 @@ def create(
     fill: Callable[[Workspace], dict[str, Stamp]],
     kept: Path | None = None,
 ) -> None:
-    """Makes a workspace: `fill` lays both folders out and tells the stamps of the files under `data`.
+    """Creates a workspace: `fill` lays out both folders and returns the stamps of the files under `data`.
 
-    `kept`: a workspace of an earlier step, if there is one, that becomes this one; `fill` then renews it.
-
-    It gets its name when it is complete. One that is there already is never touched: raises AlreadyLaid.
+    `kept`: the worktree of an earlier step, if there is one, which becomes this workspace; `fill` then
+    updates it. The workspace gets its name when it is complete. An existing one is never touched: raises
+    WorkspaceExists.
     """
     if target.root.exists():
         raise WorkspaceExists
@@ -116,8 +89,35 @@ def _name(fresh: Workspace, target: Workspace) -> None:
         raise
 
 
+def write_seal(root: Path, files: dict[str, Stamp]) -> None:
+    """Seals the workspace now: later than all changes of the files so far, by the file system's own clock."""
+    (root / SEAL).unlink(missing_ok=True)
+    names = "\0".join(files).encode()
+    with (root / SEAL).open("xb") as file:
+        sealed_at = os.fstat(file.fileno()).st_ctime_ns
+        head = {"sealed_at": sealed_at, "files": len(files), "names": len(names)}
+        file.write(json.dumps(head).encode() + b"\n" + names)
+        file.write(array("q", chain.from_iterable(files.values())).tobytes())
+
+
+def read_seal(root: Path) -> Baseline | None:
+    """The state at the hand-over; None when it cannot be read, so that all files count as new."""
+    try:
+        head, _, body = (root / SEAL).read_bytes().partition(b"\n")
+        facts = json.loads(head)
+        names = body[: facts["names"]].decode().split("\0") if facts["files"] else []
+        numbers = array("q", body[facts["names"] :])
+        if not len(names) == facts["files"] == len(numbers) / _NUMBERS:
+            return None
+        inodes, sizes, modified, changed = (numbers[part::_NUMBERS] for part in range(_NUMBERS))
+        stamps = zip(inodes, sizes, modified, changed, strict=True)
+        return Baseline(dict(zip(names, stamps, strict=True)), int(facts["sealed_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def remove_tree(folder: Path) -> None:
-    """Removes a folder with all that is in it, also where a tool took its own rights away; absent is fine."""
+    """Removes a folder with everything in it, even where a tool removed its permissions; may be absent."""
     if folder.is_symlink() or not folder.is_dir():
         return
     try:
@@ -130,8 +130,9 @@ def remove_tree(folder: Path) -> None:
 
 
 def _flatten(folder: Path) -> None:
-    """Moves all folders below `folder` right into it: a tool can nest them deeper than a path is long, than
-    calls are nested, and than files may be open."""
+    """Moves all folders below `folder` directly into it: a tool can nest them deeper than paths, recursion
+    and open files allow.
+    """
     todo = [each.name for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)]
     moved = 0
     while todo:
@@ -168,7 +169,7 @@ class StoredWorkspace:
 def expired(
     kept: Iterable[StoredWorkspace], active: set[str], now: datetime, age: timedelta, count: int
 ) -> list[str]:
-    """Pure: the runs whose workspaces go, the oldest first; those of an active run never do."""
+    """Pure: the runs whose workspaces are to be removed, the oldest first; never those of an active run."""
     idle = sorted(
         (each for each in kept if each.run not in active), key=lambda each: each.changed_at, reverse=True
     )
@@ -179,18 +180,12 @@ def expired(
 def list_stored(data: DataDir) -> list[StoredWorkspace]:
     """All runs that have workspaces on the disk."""
     parent = data.run_workspaces("x").parent
-    if not parent.is_dir():
-        return []
-    found = ((each.name, _changed_at(each)) for each in parent.iterdir())
-    return [StoredWorkspace(run, changed_at) for run, changed_at in found if changed_at is not None]
-
-
-def _changed_at(folder: Path) -> datetime | None:
-    """None when it has just been removed."""
-    try:
-        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-    except FileNotFoundError:
-        return None
+    found = []
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        with suppress(FileNotFoundError):  # it has just been removed
+            changed_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+            found.append(StoredWorkspace(folder.name, changed_at))
+    return found
 
 
 def remove_workspace(workspace: Workspace) -> None:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,7 +37,7 @@ _OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno
 
 @dataclass(frozen=True, slots=True)
 class RetainedTree:
-    """What a kept folder holds: `tree`, with the files as they are stamped. `unlike`: paths to lay anew."""
+    """What a retained folder holds: `tree`, and the stamps of its files. `unlike`: paths to replace."""
 
     tree: str
     files: dict[str, Stamp]
@@ -50,35 +51,28 @@ def record_published(
     changes: OutputChanges,
     unlike: frozenset[str] = frozenset(),
 ) -> None:
-    """Writes down beside a tool's folder that it holds `tree`, but for the paths `unlike`; proportional to
-    what the tool changed.
+    """Records beside a tool's folder that it holds `tree`, except for the paths `unlike`.
 
-    The folder is laid anew where that cannot be done: nothing has to wait for it.
+    Proportional to what the tool changed. Where it cannot be written, the folder is laid out again next time.
     """
     try:
-        _write_record(context, workspace, tree, changes, unlike)
+        written = {found.path: found for found in changes.written if found.path not in unlike}
+        ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
+        document = {
+            "tree": tree,
+            "files": {path: written[path].stamp for path in ours},
+            "removed": changes.removed,
+            "unlike": sorted(unlike | (written.keys() - ours)),
+        }
+        (workspace.root / RECORD).write_text(json.dumps(document))
     except OSError as error:
         log.warning("worktree.not_kept", folder=str(workspace.root), error=error.strerror)
         with suppress(OSError):
             (workspace.root / RECORD).unlink(missing_ok=True)
 
 
-def _write_record(
-    context: Context, workspace: Workspace, tree: str, changes: OutputChanges, unlike: frozenset[str]
-) -> None:
-    written = {found.path: found for found in changes.written if found.path not in unlike}
-    ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
-    document = {
-        "tree": tree,
-        "files": {path: written[path].stamp for path in ours},
-        "removed": changes.removed,
-        "unlike": sorted(unlike | (written.keys() - ours)),
-    }
-    (workspace.root / RECORD).write_text(json.dumps(document))
-
-
 def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
-    """Whether a file differs in nothing from one that we would lay with its content."""
+    """Whether a file is as we would lay it out, whatever its content."""
     return (
         found.link is None
         and not found.shared
@@ -89,7 +83,7 @@ def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
 
 
 def _attributes(path: Path) -> list[str]:
-    """Extra attributes that a tool may set; others are the file system's or the security module's own."""
+    """Extra attributes that a tool may set; others belong to the file system or a security module."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
@@ -106,7 +100,7 @@ def _is_owned(context: Context, rights: Rights) -> bool:
 
 
 def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
-    """Keeps the workspace of a step that was published for the next step, or removes it."""
+    """Keeps the workspace of a published step for the next step, or removes it."""
     if not (workspace.root / RECORD).is_file():
         workspaces.remove_workspace(workspace)
         return
@@ -119,12 +113,14 @@ def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
 
 
 def _read(workspace: Workspace) -> RetainedTree | None:
-    """What the folder holds; None when that cannot be told."""
+    """What the folder holds; None when that cannot be read."""
     sealed = workspaces.read_seal(workspace.root)
     try:
         document = json.loads((workspace.root / RECORD).read_text())
         unlike = frozenset(document["unlike"])
-        files = {**(sealed.files if sealed else {}), **_stamps(document["files"])}
+        files = dict(sealed.files) if sealed else {}
+        for path, (inode, size, modified, changed) in document["files"].items():
+            files[path] = (inode, size, modified, changed)
         for path in (*unlike, *document["removed"]):
             files.pop(path, None)
         return None if sealed is None else RetainedTree(str(document["tree"]), files, unlike)
@@ -132,14 +128,10 @@ def _read(workspace: Workspace) -> RetainedTree | None:
         return None
 
 
-def _stamps(document: dict[str, list[int]]) -> dict[str, Stamp]:
-    return {path: (inode, size, mod, chg) for path, (inode, size, mod, chg) in document.items()}
-
-
 def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
-    """Makes the folder of a workspace that was kept hold `commit`; the stamps of its files.
+    """Updates a retained folder to `commit`; the stamps of its files.
 
-    None for a fresh workspace, and for one that is not as it was kept: it must be laid whole.
+    None for a fresh workspace, and for one that was changed since: it must be laid out whole.
     """
     kept = _read(workspace)
     (workspace.root / RECORD).unlink(missing_ok=True)
@@ -150,7 +142,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     except MaoError as error:
         log.warning("worktree.unusable", error=error.detail)
         return None
-    if not _is_as_kept(kept, seen):
+    if len(seen.same) != len(kept.files) or not seen.files.keys() <= kept.unlike:  # somebody touched it
         log.warning("worktree.changed", folder=str(workspace.data))
         return None
     stale = clone.differing_paths(kept.tree, commit) | kept.unlike
@@ -158,7 +150,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     try:
         for path in stale & {*seen.same, *seen.files}:
             (workspace.data / path).unlink()
-        _tidy_folders(context, workspace.data, seen, _folders_of(files))
+        _tidy_folders(context, workspace.data, seen, files)
     except OSError as error:
         if error.errno not in _OF_THE_FOLDER:
             raise
@@ -170,18 +162,10 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     return files | {path: stamp_of(status) for path, status in laid.items()}
 
 
-def _is_as_kept(kept: RetainedTree, seen: FolderScan) -> bool:
-    """Whether nobody touched the folder since."""
-    return len(seen.same) == len(kept.files) and seen.files.keys() <= kept.unlike
-
-
-def _folders_of(paths: dict[str, Stamp]) -> set[str]:
-    nearest = {path.rpartition("/")[0] for path in paths}
-    return nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
-
-
-def _tidy_folders(context: Context, root: Path, seen: FolderScan, needed: set[str]) -> None:
-    """Removes folders that hold nothing any more, and makes the others as we lay them."""
+def _tidy_folders(context: Context, root: Path, seen: FolderScan, files: Mapping[str, Stamp]) -> None:
+    """Removes folders that hold no files any more, and gives the others our owner and mode."""
+    nearest = {path.rpartition("/")[0] for path in files}
+    needed = nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
     for path in sorted(seen.folders, key=len, reverse=True):  # inner ones first
         folder, rights = root / path, seen.folders[path]
         if path not in needed:

@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 from .world import NODE, push_as_stranger, run_of, runs_on, step, working, writes
 
 
-async def test_remote_away_and_back(tmp_path: Path) -> None:
+async def test_late_push_remote_away_and_back(tmp_path: Path) -> None:
     store = MemoryStore()
     away = tmp_path / "away.git"
     async with working(tmp_path, store) as world:
@@ -46,7 +46,7 @@ async def test_remote_away_and_back(tmp_path: Path) -> None:
         assert world.metric("mao_datamgmt_disk_free_bytes")
 
 
-async def test_a_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_path: Path) -> None:
+async def test_late_push_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_path: Path) -> None:
     """By the next run's own push; the commit was replayed meanwhile, so it has another name."""
     store = MemoryStore()
     away = tmp_path / "away.git"
@@ -67,7 +67,7 @@ async def test_a_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_pa
         git(world.master, "merge-base", "--is-ancestor", str(told.ground_truth), "ground-truth")
 
 
-async def test_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> None:
+async def test_late_push_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> None:
     store = MemoryStore()
     away = tmp_path / "away.git"
     async with working(tmp_path, store, push_retry=3600) as world:
@@ -80,7 +80,7 @@ async def test_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> 
         await world.until("run-1", lambda run: run.steps[0].pushed)
 
 
-async def test_killed_between_a_late_push_and_its_note(tmp_path: Path) -> None:
+async def test_late_push_killed_between_a_late_push_and_its_note(tmp_path: Path) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
@@ -96,7 +96,7 @@ async def test_killed_between_a_late_push_and_its_note(tmp_path: Path) -> None:
         assert (await world.until("run-0", lambda run: run.steps[0].pushed)).steps[0].waiting is None
 
 
-async def test_second_step_reads_ground_truth_that_is_only_here(tmp_path: Path) -> None:
+async def test_late_push_second_step_reads_ground_truth_that_is_only_here(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         world.master.rename(tmp_path / "away.git")

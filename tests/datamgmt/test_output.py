@@ -81,7 +81,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_output_is_refused(tmp_path: Path, case: str) -> None:
+def test_output_hostile_output_is_refused(tmp_path: Path, case: str) -> None:
     make, words = HOSTILE[case]
     make(tmp_path)
     with pytest.raises(InvalidInput) as caught:
@@ -91,7 +91,7 @@ def test_hostile_output_is_refused(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
-def test_device_is_refused(tmp_path: Path) -> None:
+def test_output_device_is_refused(tmp_path: Path) -> None:
     os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
     with pytest.raises(InvalidInput, match="a device"):
         scan(tmp_path, LIMITS)
@@ -99,7 +99,7 @@ def test_device_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("what", ["file", "folder", "folder of names only", "all"])
-def test_unreadable_output_is_told(what: str) -> None:
+def test_output_unreadable_output_is_told(what: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "d").mkdir()
@@ -117,7 +117,7 @@ def test_unreadable_output_is_told(what: str) -> None:
         assert caught.value.code == "output-unreadable"
 
 
-def test_links_within_and_odd_names_are_fine(tmp_path: Path) -> None:
+def test_output_links_within_and_odd_names_are_fine(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").write_text("x")
     (tmp_path / "latest").symlink_to("d/f")
@@ -128,7 +128,7 @@ def test_links_within_and_odd_names_are_fine(tmp_path: Path) -> None:
     assert found["latest"].link == "d/f"
 
 
-def test_file_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_output_file_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").write_text("x")
     found = scan(tmp_path, LIMITS)["d/f"]
@@ -138,7 +138,7 @@ def test_file_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
         open_file(tmp_path, found)
 
 
-def test_folder_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_output_folder_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/passwd").write_text("x")
     found = scan(tmp_path, LIMITS)["d/passwd"]
@@ -148,7 +148,7 @@ def test_folder_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
         open_file(tmp_path, found)
 
 
-def test_file_swapped_for_a_pipe_does_not_block(tmp_path: Path) -> None:
+def test_output_file_swapped_for_a_pipe_does_not_block(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     found = scan(tmp_path, LIMITS)["f"]
     (tmp_path / "f").unlink()
@@ -157,7 +157,7 @@ def test_file_swapped_for_a_pipe_does_not_block(tmp_path: Path) -> None:
         open_file(tmp_path, found)
 
 
-async def test_refused_output_fails_the_step_and_is_kept(tmp_path: Path) -> None:
+async def test_output_refused_output_fails_the_step_and_is_kept(tmp_path: Path) -> None:
     def tool(workspace: Workspace) -> None:
         (workspace.data / "leak").symlink_to("/etc/passwd")
 
@@ -171,7 +171,7 @@ async def test_refused_output_fails_the_step_and_is_kept(tmp_path: Path) -> None
         assert git(world.master, "log", "--all") == ""
 
 
-async def test_link_within_is_kept_as_a_link_and_laid_as_a_file(tmp_path: Path) -> None:
+async def test_output_link_within_is_kept_as_a_link_and_laid_as_a_file(tmp_path: Path) -> None:
     def link(workspace: Workspace) -> None:
         (workspace.data / "f").write_text("x")
         (workspace.data / "latest").symlink_to("f")
@@ -188,7 +188,7 @@ async def test_link_within_is_kept_as_a_link_and_laid_as_a_file(tmp_path: Path) 
         assert git(world.master, "ls-tree", NODE, "latest").startswith("120000 ")
 
 
-async def test_large_file_goes_through_in_pieces(tmp_path: Path) -> None:
+async def test_output_large_file_goes_through_in_pieces(tmp_path: Path) -> None:
     content = os.urandom(3 << 20)
 
     def tool(workspace: Workspace) -> None:
@@ -202,7 +202,7 @@ async def test_large_file_goes_through_in_pieces(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-async def test_workspace_belongs_to_the_tools_user(tmp_path: Path) -> None:
+async def test_output_workspace_belongs_to_the_tools_user(tmp_path: Path) -> None:
     async with working(tmp_path, tool_uid=12345) as world:
         await world.begin(run_of("run-1", step("collect", "data", world.master)))
         await world.phase("run-1", StepPhase.READY)
@@ -212,7 +212,7 @@ async def test_workspace_belongs_to_the_tools_user(tmp_path: Path) -> None:
         assert workspace.root.parent.stat().st_mode & 0o077 == 0
 
 
-async def test_many_files_at_once(tmp_path: Path) -> None:
+async def test_output_many_files_at_once(tmp_path: Path) -> None:
     def tool(workspace: Workspace) -> None:
         for number in range(600):
             (workspace.data / f"f{number}").write_text(str(number))
@@ -224,7 +224,7 @@ async def test_many_files_at_once(tmp_path: Path) -> None:
         git(world.master, "fsck", "--strict", "--full")
 
 
-async def test_hard_links_odd_names_and_special_bits_become_plain_files(tmp_path: Path) -> None:
+async def test_output_hard_links_odd_names_and_special_bits_become_plain_files(tmp_path: Path) -> None:
     def tool(workspace: Workspace) -> None:
         (workspace.data / "d").mkdir()
         (workspace.data / "here").symlink_to("d")

@@ -79,13 +79,13 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @given(value=json_texts())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-def test_write_keeps_what_was_sent(site: Site, value: str) -> None:
+def test_external_write_keeps_what_was_sent(site: Site, value: str) -> None:
     answer = site.post(value)
     assert answer.status_code == 202, answer.text
     assert site.stored(answer.json()["id"]) == value
 
 
-def test_write_commits_what_was_sent_as_lines(site: Site) -> None:
+def test_external_write_commits_what_was_sent_as_lines(site: Site) -> None:
     sent = [
         "1.10",
         "1e500",
@@ -103,14 +103,14 @@ def test_write_commits_what_was_sent_as_lines(site: Site) -> None:
     "value",
     ["NaN", "[-Infinity]", '"\\ud800"', '{"a":"\\udc00\\ud83d"}', "9" * 4301, '{"a":1,"a":1.0}', "1,2"],
 )
-def test_write_refuses_what_json_cannot_hold(site: Site, value: str) -> None:
+def test_external_write_refuses_what_json_cannot_hold(site: Site, value: str) -> None:
     answer = site.post(value)
     assert answer.status_code in (400, 422)
     assert answer.json()["next"]
     assert site.waiting() == 0
 
 
-def test_write_with_an_idempotency_key_is_done_once_and_knows_spellings_apart(site: Site) -> None:
+def test_external_write_with_an_idempotency_key_is_done_once_and_knows_spellings_apart(site: Site) -> None:
     key = {"idempotency-key": "one"}
     first = site.post('{"a": 1.10}', **key)
     again = site.post('{ "a":1.10 }', **key)
@@ -124,13 +124,13 @@ def test_write_with_an_idempotency_key_is_done_once_and_knows_spellings_apart(si
     assert site.committed() == ['{"a": 1.10}', "1e500", "1e500", '{"a":1e-500}']
 
 
-def test_write_limits_the_body(site: Site) -> None:
+def test_external_write_limits_the_body(site: Site) -> None:
     assert site.post(f'"{"x" * (1 << 20)}"').status_code == 413
 
 
 @given(value=json_texts((*("", " "), "\n", "\r\n  ")))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-def test_write_json_of_the_client_keeps_what_it_was_given(site: Site, value: str) -> None:
+def test_external_write_json_of_the_client_keeps_what_it_was_given(site: Site, value: str) -> None:
     with MaoClient("http://datamgmt", transport=_ToApi(site.api)) as client:
         receipt = client.external.write_json("k", value)
     assert "".join(site.stored(receipt.id).split()) == "".join(value.split())
@@ -139,7 +139,7 @@ def test_write_json_of_the_client_keeps_what_it_was_given(site: Site, value: str
     )
 
 
-def test_write_json_of_the_client_sends_one_value_only(site: Site) -> None:
+def test_external_write_json_of_the_client_sends_one_value_only(site: Site) -> None:
     with MaoClient("http://datamgmt", transport=_ToApi(site.api)) as client:
         for text in ('1,"key":"other"', "NaN", "", "{"):
             with pytest.raises(ValueError, match=r".") as raised:
@@ -151,7 +151,7 @@ def test_write_json_of_the_client_sends_one_value_only(site: Site) -> None:
 @pytest.mark.parametrize(
     "value", ['{"mean": 1.10, "n": 12345678901234567890}', "[1e500, -1E-500, -0.0]", '"\\u00e4"', "9" * 4000]
 )
-def test_read_and_inspect_show_what_the_tool_wrote(tmp_path: Path, value: str) -> None:
+def test_external_read_and_inspect_show_what_the_tool_wrote(tmp_path: Path, value: str) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])

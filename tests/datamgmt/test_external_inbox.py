@@ -21,7 +21,7 @@ def entry(number: int, key: str = KEY, at: datetime = NOON) -> InboxEntry:
     return make_entry(key, {"n": number}, at + timedelta(microseconds=number), f"{number:08x}", 1000)
 
 
-def test_an_entry_is_a_line_of_json() -> None:
+def test_inbox_entry_is_a_line_of_json() -> None:
     made = make_entry(KEY, {"name": "Zürich", "text": "a\nb"}, NOON, "0000000a", 1000)
     assert b"\n" not in made.line
     assert json.loads(made.line) == {
@@ -36,13 +36,13 @@ def test_an_entry_is_a_line_of_json() -> None:
     ("value", "code"),
     [(float("nan"), "value-invalid"), ("\ud800", "value-invalid"), ("x" * 2000, "value-too-large")],
 )
-def test_a_value_that_cannot_be_kept_is_refused(value: Any, code: str) -> None:
+def test_inbox_value_that_cannot_be_kept_is_refused(value: Any, code: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         make_entry(KEY, value, NOON, "0", 1000)
     assert raised.value.code == code
 
 
-def test_the_inbox_keeps_order_over_restarts_and_has_a_limit(tmp_path: Path) -> None:
+def test_inbox_keeps_order_over_restarts_and_has_a_limit(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path / "inbox", limit=3)
     for number in (2, 1, 1, 3):  # the same one twice
         inbox.put("data", entry(number))

@@ -79,7 +79,7 @@ def set_back(remote: Path, branch: str, commits: int) -> str:
 @pytest.mark.parametrize("commits", [1, 3])
 @pytest.mark.parametrize("how", ["replay", "merge"])
 @pytest.mark.parametrize("unpushed", [False, True])
-def test_lost_commits_are_brought_back_as_they_were(
+def test_rewound_branch_lost_commits_are_brought_back_as_they_were(
     context: Context, remote: Path, how: Strategy, commits: int, unpushed: bool
 ) -> None:
     for branch in ("ground-truth", NODE):
@@ -117,7 +117,7 @@ def backup_and_a_stranger(remote: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [begun_anew, backup_and_a_stranger])
-def test_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
+def test_rewound_branch_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
     context: Context, remote: Path, spoil: Callable[[Path], None]
 ) -> None:
     """What is not pushed yet changes a file that the remote has lost."""
@@ -136,7 +136,9 @@ def test_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
 
 
 @pytest.mark.parametrize("how", ["branches removed", "made anew and empty"])
-def test_what_is_gone_as_a_whole_is_pushed_again(context: Context, remote: Path, how: str) -> None:
+def test_rewound_branch_what_is_gone_as_a_whole_is_pushed_again(
+    context: Context, remote: Path, how: str
+) -> None:
     ours = clone_of(context).tip(NODE)
     if how == "branches removed":
         for branch in ("ground-truth", NODE):
@@ -154,7 +156,9 @@ def test_what_is_gone_as_a_whole_is_pushed_again(context: Context, remote: Path,
     assert clone_of(context).rewound_branches() == []
 
 
-def test_ground_truth_that_was_voted_is_put_back_by_replay(context: Context, remote: Path) -> None:
+def test_rewound_branch_ground_truth_that_was_voted_is_put_back_by_replay(
+    context: Context, remote: Path
+) -> None:
     """This node's own branch is as it was, and it does not decide alone."""
     lost = set_back(remote, "ground-truth", 2)
     clone_of(context).fetch(context.access)
@@ -165,7 +169,7 @@ def test_ground_truth_that_was_voted_is_put_back_by_replay(context: Context, rem
     assert git(remote, "rev-parse", "ground-truth") == lost
 
 
-def test_a_branch_that_is_no_nodes_may_go_where_it_likes(
+def test_rewound_branch_branch_that_is_no_nodes_may_go_where_it_likes(
     tmp_path: Path, context: Context, remote: Path
 ) -> None:
     git(remote, "update-ref", "refs/heads/main", f"{NODE}~1")
@@ -195,7 +199,9 @@ async def look(world: World) -> dict[str, Condition]:
 
 @pytest.mark.parametrize("branch", [OTHER, "ground-truth"])
 @pytest.mark.parametrize("how", ["set back", "rewritten", "removed"])
-async def test_another_node_tells_and_keeps_what_was_there(tmp_path: Path, branch: str, how: str) -> None:
+async def test_rewound_branch_another_node_tells_and_keeps_what_was_there(
+    tmp_path: Path, branch: str, how: str
+) -> None:
     async with working(tmp_path) as world:
         for number in range(3):
             run = run_of(f"run-{number}", step("collect", "data", world.master), after=number)
@@ -223,7 +229,9 @@ async def test_another_node_tells_and_keeps_what_was_there(tmp_path: Path, branc
         assert await look(world) == {}
 
 
-async def test_it_is_noticed_by_the_next_run_and_told_no_more_once_acknowledged(tmp_path: Path) -> None:
+async def test_rewound_branch_it_is_noticed_by_the_next_run_and_told_no_more_once_acknowledged(
+    tmp_path: Path,
+) -> None:
     async with working(tmp_path) as world:
         for number in range(2):
             run = run_of(f"run-{number}", step("collect", "data", world.master), after=number)
@@ -245,7 +253,7 @@ async def test_it_is_noticed_by_the_next_run_and_told_no_more_once_acknowledged(
             await world.manager.acknowledge("data")
 
 
-async def test_it_is_told_again_after_a_restart(tmp_path: Path) -> None:
+async def test_rewound_branch_it_is_told_again_after_a_restart(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         for number in range(2):
             run = run_of(f"run-{number}", step("collect", "data", world.master), after=number)

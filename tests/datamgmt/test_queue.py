@@ -38,12 +38,12 @@ def stamp(number: int) -> str:
 
 def many_wait(waits: WaitQueue) -> None:
     for number in range(MANY):
-        waits.for_round(f"r{number}", "data", BEGIN + number * HOUR)
+        waits.wait_for_round(f"r{number}", "data", BEGIN + number * HOUR)
 
 
-def test_a_round_wakes_those_of_its_tick(waits: Woken) -> None:
+def test_wait_queue_round_wakes_those_of_its_tick(waits: Woken) -> None:
     many_wait(waits)
-    waits.for_round("other", "else", BEGIN)
+    waits.wait_for_round("other", "else", BEGIN)
     waits.taken()
     waits.round_changed(f"data/{stamp(7)}-crawl-collect")
     assert waits.taken() == ["r7"]
@@ -51,12 +51,12 @@ def test_a_round_wakes_those_of_its_tick(waits: Woken) -> None:
     assert waits.taken() == ["r7"]
     waits.round_changed(f"else/{stamp(7)}-crawl-collect")
     assert waits.taken() == []
-    waits.over("r7")
+    waits.stop_waiting("r7")
     waits.round_changed(f"data/{stamp(7)}-crawl-collect")
     assert waits.taken() == []
 
 
-def test_a_run_wakes_none_that_wait_for_rounds(waits: Woken) -> None:
+def test_wait_queue_run_wakes_none_that_wait_for_rounds(waits: Woken) -> None:
     many_wait(waits)
     waits.taken()
     for number in range(MANY):
@@ -64,76 +64,76 @@ def test_a_run_wakes_none_that_wait_for_rounds(waits: Woken) -> None:
     assert waits.taken() == []
 
 
-def test_a_run_wakes_the_first_in_line_for_each_dataset(waits: Woken) -> None:
+def test_wait_queue_run_wakes_the_first_in_line_for_each_dataset(waits: Woken) -> None:
     for number in reversed(range(MANY)):
-        waits.for_dataset(f"r{number:03}", "data", (True, BEGIN + number * HOUR, f"r{number:03}"))
-    assert waits.for_dataset("young", "data", (False, BEGIN + MANY * HOUR, "young"))
-    assert waits.for_dataset("else", "else", (False, BEGIN, "else"))
-    assert not waits.for_dataset("last", "data", (True, BEGIN + MANY * HOUR, "last"))
+        waits.wait_for_dataset(f"r{number:03}", "data", (True, BEGIN + number * HOUR, f"r{number:03}"))
+    assert waits.wait_for_dataset("young", "data", (False, BEGIN + MANY * HOUR, "young"))
+    assert waits.wait_for_dataset("else", "else", (False, BEGIN, "else"))
+    assert not waits.wait_for_dataset("last", "data", (True, BEGIN + MANY * HOUR, "last"))
     waits.run_changed("somebody")
     assert waits.taken() == ["else", "young"]
-    waits.over("young")
+    waits.stop_waiting("young")
     assert waits.taken() == ["r000"]
     waits.run_changed("young")
     assert waits.taken() == ["else", "r000"]
 
 
-def test_the_first_in_a_line_that_leaves_it_lets_the_next_one_know(waits: Woken) -> None:
+def test_wait_queue_first_in_a_line_that_leaves_it_lets_the_next_one_know(waits: Woken) -> None:
     """However it leaves: it may have been cancelled, and nothing changes any more after that."""
     for number in range(3):
-        waits.for_dataset(f"r{number}", "data", (True, BEGIN + number * HOUR, f"r{number}"))
-    waits.for_dataset("r0", "data", (True, BEGIN, "r0"))
+        waits.wait_for_dataset(f"r{number}", "data", (True, BEGIN + number * HOUR, f"r{number}"))
+    waits.wait_for_dataset("r0", "data", (True, BEGIN, "r0"))
     assert waits.taken() == []
-    waits.over("r1")
+    waits.stop_waiting("r1")
     assert waits.taken() == []
-    waits.over("r0")
+    waits.stop_waiting("r0")
     assert waits.taken() == ["r2"]
-    waits.for_round("r2", "in", BEGIN)
+    waits.wait_for_round("r2", "in", BEGIN)
     assert waits.taken() == []
 
 
-def test_who_is_held_back_lets_the_line_behind_it_pass_once(waits: Woken) -> None:
-    waits.for_dataset("younger", "data", (True, BEGIN, "younger"))
-    waits.for_round("older", "in", BEGIN)
+def test_wait_queue_who_is_held_back_lets_the_line_behind_it_pass_once(waits: Woken) -> None:
+    waits.wait_for_dataset("younger", "data", (True, BEGIN, "younger"))
+    waits.wait_for_round("older", "in", BEGIN)
     assert waits.taken() == ["younger"]
-    waits.for_round("older", "in", BEGIN)
+    waits.wait_for_round("older", "in", BEGIN)
     assert waits.taken() == []
     assert waits.held_back() == {"older"}
 
 
-def test_who_waits_behind_an_earlier_tick_is_woken_by_it_alone(waits: Woken) -> None:
+def test_wait_queue_who_waits_behind_an_earlier_tick_is_woken_by_it_alone(waits: Woken) -> None:
     for number in range(1, MANY):
-        waits.behind(f"r{number}", f"r{number - 1}")
+        waits.wait_behind(f"r{number}", f"r{number - 1}")
     waits.taken()
     waits.run_changed("r4")
     assert waits.taken() == ["r5"]
     assert len(waits.held_back()) == MANY - 1
 
 
-def test_room_on_the_disk_is_for_all(waits: Woken) -> None:
-    waits.for_room("a")
-    waits.for_room("b")
+def test_wait_queue_room_on_the_disk_is_for_all(waits: Woken) -> None:
+    waits.wait_for_room("a")
+    waits.wait_for_room("b")
     waits.run_changed("somebody")
     assert waits.taken() == ["a", "b"]
 
 
-def test_who_takes_part_concerns_all_rounds_of_the_dataset(waits: Woken) -> None:
-    waits.for_round("a", "data", BEGIN)
-    waits.for_round("b", "data", BEGIN + HOUR)
-    waits.for_round("c", "else", BEGIN)
+def test_wait_queue_who_takes_part_concerns_all_rounds_of_the_dataset(waits: Woken) -> None:
+    waits.wait_for_round("a", "data", BEGIN)
+    waits.wait_for_round("b", "data", BEGIN + HOUR)
+    waits.wait_for_round("c", "else", BEGIN)
     waits.taken()
-    waits.said("node-2/parts/data")
+    waits.peer_record_changed("node-2/parts/data")
     assert waits.taken() == ["a", "b"]
-    waits.said("node-2/announcements/data/x")
+    waits.peer_record_changed("node-2/announcements/data/x")
     assert waits.taken() == []
 
 
-def test_a_run_waits_for_one_thing_at_a_time(waits: Woken) -> None:
-    waits.for_round("a", "data", BEGIN)
-    waits.for_dataset("a", "data", (True, BEGIN, "a"))
+def test_wait_queue_run_waits_for_one_thing_at_a_time(waits: Woken) -> None:
+    waits.wait_for_round("a", "data", BEGIN)
+    waits.wait_for_dataset("a", "data", (True, BEGIN, "a"))
     assert (len(waits), waits.held_back()) == (1, set())
-    waits.for_room("a")
-    waits.behind("a", "b")
+    waits.wait_for_room("a")
+    waits.wait_behind("a", "b")
     assert (len(waits), waits.held_back()) == (1, {"a"})
-    waits.over("a")
+    waits.stop_waiting("a")
     assert len(waits) == 0

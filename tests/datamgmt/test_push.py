@@ -20,7 +20,9 @@ from .world import NODE, World, run_of, runs_on, step, working, writes
 RUNS = 20
 
 
-async def test_a_remote_away_for_twenty_runs_gets_all_of_them_in_order_and_none_twice(tmp_path: Path) -> None:
+async def test_push_remote_away_for_twenty_runs_gets_all_of_them_in_order_and_none_twice(
+    tmp_path: Path,
+) -> None:
     store = MemoryStore()
     away = tmp_path / "away.git"
     ids = [f"run-{number:02}" for number in range(RUNS + 1)]
@@ -53,7 +55,7 @@ async def test_a_remote_away_for_twenty_runs_gets_all_of_them_in_order_and_none_
         git(world.master, "fsck", "--strict", "--full")
 
 
-async def test_a_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: Path) -> None:
+async def test_push_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: Path) -> None:
     async with working(tmp_path, push_retry=3600) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         away = tmp_path / "away.git"
@@ -67,7 +69,7 @@ async def test_a_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: Pat
         assert runs_on(world.master, NODE) == ["run-1", "run-0"]
 
 
-async def test_remote_that_was_away_for_a_step_that_published_nothing_is_looked_at_again(
+async def test_push_remote_that_was_away_for_a_step_that_published_nothing_is_looked_at_again(
     tmp_path: Path,
 ) -> None:
     """Of the input, which this node never pushes to, and of the output of a tool that failed."""
@@ -96,7 +98,7 @@ def remotes_told(world: World) -> list[str]:
     ("number", "code"),
     [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "disk-trouble")],
 )
-async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_remote(
+async def test_push_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_remote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -115,7 +117,7 @@ async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_r
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
-def test_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
+def test_push_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
     pauses = [retry_pause(5, tries, "remote-unavailable", chance) for tries in range(1, 12)]
     assert pauses == sorted(pauses)
     assert pauses[0] == 5 + 5 * chance
@@ -124,7 +126,7 @@ def test_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
 
 
 @pytest.mark.sshd
-async def test_a_server_that_is_down_for_twenty_runs_gets_all_of_them_in_order(tmp_path: Path) -> None:
+async def test_push_server_that_is_down_for_twenty_runs_gets_all_of_them_in_order(tmp_path: Path) -> None:
     server = prepare(tmp_path / "sshd")
     ids = [f"run-{number:02}" for number in range(RUNS + 1)]
     async with working(tmp_path, push_retry=3600, ssh_dir=server.key_dir) as world:

@@ -12,12 +12,12 @@ from mao_datamgmt.executor import GitExecutor
 from .world import PATIENCE, working
 
 
-async def test_people_who_read_for_long_do_not_hold_up_the_node() -> None:
+async def test_executor_people_who_read_for_long_do_not_hold_up_the_node() -> None:
     works, hold = GitExecutor(2), threading.Event()
     try:
-        long = [asyncio.ensure_future(works.show(hold.wait, PATIENCE)) for _ in range(8)]
+        long = [asyncio.ensure_future(works.query(hold.wait, PATIENCE)) for _ in range(8)]
         assert await asyncio.wait_for(works.read(lambda: 1), PATIENCE) == 1
-        assert await asyncio.wait_for(works.change(["data"], lambda: 2), PATIENCE) == 2
+        assert await asyncio.wait_for(works.write(["data"], lambda: 2), PATIENCE) == 2
         hold.set()
         assert await asyncio.gather(*long) == [True] * 8
     finally:
@@ -25,7 +25,7 @@ async def test_people_who_read_for_long_do_not_hold_up_the_node() -> None:
         works.close()
 
 
-async def test_a_download_that_is_cut_off_closes_what_it_read(tmp_path: Path) -> None:
+async def test_executor_download_that_is_cut_off_closes_what_it_read(tmp_path: Path) -> None:
     asked, go, closed = threading.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

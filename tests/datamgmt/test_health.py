@@ -30,7 +30,9 @@ async def unpushed_in(world: World) -> list[Condition]:
     return conditions_of(world, "unpushed")
 
 
-async def test_commits_that_wait_too_long_are_a_condition_until_they_are_pushed(tmp_path: Path) -> None:
+async def test_health_commits_that_wait_too_long_are_a_condition_until_they_are_pushed(
+    tmp_path: Path,
+) -> None:
     async with working(tmp_path, outbox_alarm=0, push_retry=3600) as world:
         await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
         assert await unpushed_in(world) == []
@@ -45,7 +47,7 @@ async def test_commits_that_wait_too_long_are_a_condition_until_they_are_pushed(
         assert conditions_of(world, "unpushed") + conditions_of(world, "remote") == []
 
 
-async def test_young_commits_are_none(tmp_path: Path) -> None:
+async def test_health_young_commits_are_none(tmp_path: Path) -> None:
     async with working(tmp_path, push_retry=3600) as world:
         await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
         world.master.rename(tmp_path / "away.git")
@@ -60,7 +62,7 @@ def failing(code: str) -> MaoError:
 @pytest.mark.parametrize(
     "code", ["push-refused", "remote-auth-failed", "host-key-changed", "branch-rewritten"]
 )
-async def test_a_remote_in_trouble_is_told_until_it_takes_all(tmp_path: Path, code: str) -> None:
+async def test_health_remote_in_trouble_is_told_until_it_takes_all(tmp_path: Path, code: str) -> None:
     async with working(tmp_path, push_retry=3600) as world:
         world.manager.pusher.push_later("data", failing(code))
         [told] = conditions_of(world, "remote")
@@ -70,7 +72,7 @@ async def test_a_remote_in_trouble_is_told_until_it_takes_all(tmp_path: Path, co
 
 
 @pytest.mark.parametrize("code", ["disk-full", "disk-trouble"])
-async def test_trouble_of_the_node_itself_is_not_put_on_the_remote(tmp_path: Path, code: str) -> None:
+async def test_health_trouble_of_the_node_itself_is_not_put_on_the_remote(tmp_path: Path, code: str) -> None:
     async with working(tmp_path, push_retry=3600) as world:
         world.manager.pusher.push_later("data", failing("push-refused"))
         world.manager.pusher.push_later("data", Unavailable("No room.", code=code))
@@ -95,7 +97,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_mount
-async def test_a_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(small_disk: Path) -> None:
+async def test_health_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(
+    small_disk: Path,
+) -> None:
     async with working(small_disk, min_free=16 * MIB) as world:
         ballast = small_disk / "ballast"
         seen, pauses = [], []
@@ -112,7 +116,7 @@ async def test_a_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(
 
 
 @needs_mount
-async def test_a_disk_without_inodes_is_failed_and_nothing_is_begun(small_disk: Path) -> None:
+async def test_health_disk_without_inodes_is_failed_and_nothing_is_begun(small_disk: Path) -> None:
     async with working(small_disk, min_free=1) as world:
         for number in range(os.statvfs(small_disk).f_favail - 500):
             (small_disk / f"empty-{number}").touch()
@@ -124,7 +128,7 @@ async def test_a_disk_without_inodes_is_failed_and_nothing_is_begun(small_disk: 
 
 
 @needs_mount
-async def test_a_disk_that_is_read_only_is_failed(small_disk: Path) -> None:
+async def test_health_disk_that_is_read_only_is_failed(small_disk: Path) -> None:
     async with working(small_disk) as world:
         run("mount", "-o", "remount,ro", str(small_disk))
         await world.manager.health.check_disk()
@@ -138,7 +142,7 @@ async def test_a_disk_that_is_read_only_is_failed(small_disk: Path) -> None:
 
 
 @needs_mount
-async def test_a_folder_on_another_file_system_is_told_by_its_name(tmp_path: Path) -> None:
+async def test_health_folder_on_another_file_system_is_told_by_its_name(tmp_path: Path) -> None:
     async with working(tmp_path, min_free=16 * MIB) as world:
         logs = world.manager.context.data.root / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -154,6 +158,6 @@ async def test_a_folder_on_another_file_system_is_told_by_its_name(tmp_path: Pat
         assert conditions_of(world, "disk") == []
 
 
-async def test_the_looks_run_by_themselves(tmp_path: Path) -> None:
+async def test_health_looks_run_by_themselves(tmp_path: Path) -> None:
     async with working(tmp_path, min_free=2**60) as world, background(world.manager.health.run()):
         await eventually(lambda: conditions_of(world, "disk"))
