@@ -88,7 +88,7 @@ def test_without_rights_the_exact_commands_are_named(machine: Machine, sudo: str
     done = machine.run("git-lfs")
     assert done.returncode == 1
     assert "    sudo apt-get update\n" in done.stderr
-    assert "    sudo apt-get install -y --no-install-recommends git git-lfs\n" in done.stderr
+    assert "    sudo apt-get install -y --no-install-recommends git git-lfs openssh-client\n" in done.stderr
     assert machine.calls("apt-get") == []
 
 
