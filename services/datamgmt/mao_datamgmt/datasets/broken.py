@@ -79,7 +79,8 @@ class BrokenClone(BaseModel):
     def next(self) -> str:
         """What a person can do."""
         if self.state == "waiting":
-            return f"See that the remote answers: git ls-remote {self.url or 'URL'}; it is tried by itself."
+            url = self.url or "URL"
+            return f"Check that the remote answers: git ls-remote {url}; it is retried automatically."
         return (
             f"Look at the disk (dmesg, smartctl), then: maoctl dataset acknowledge {self.dataset}; "
             f"the folder {self.path} is yours to keep or remove."
