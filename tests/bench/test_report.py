@@ -15,36 +15,36 @@ RATIO = {"than": "by hand", "theirs": 100.0, "judged": "ratio", "goal": 1.15, "l
 @pytest.mark.parametrize(
     ("ours", "verdict"), [(115.0, "goal met"), (116.0, "within limit"), (131.0, "PAST LIMIT")]
 )
-def test_a_ratio_is_judged_by_goal_and_limit(ours: float, verdict: str) -> None:
+def test_measure_ratio_is_judged_by_goal_and_limit(ours: float, verdict: str) -> None:
     measure = Measure("overhead", ours, "ms", **RATIO)  # type: ignore[arg-type]
     assert measure.verdict == verdict
     assert bool(past_limit([measure])) is (verdict == "PAST LIMIT")
 
 
-def test_the_median_of_pairs_goes_before_the_ratio_of_medians() -> None:
+def test_measure_paired_ratio_goes_first() -> None:
     assert Measure("overhead", 200.0, "ms", paired_ratio=1.1, **RATIO).verdict == "goal met"  # type: ignore[arg-type]
 
 
-def test_a_figure_can_be_judged_by_itself() -> None:
+def test_measure_judged_by_its_own_figure() -> None:
     measure = Measure("memory", 300.0, "MB", "Prefect", 100.0, "ours", 200.0, 350.0)
     assert measure.verdict == "within limit"
     assert measure.ratio == 3.0
 
 
-def test_without_a_limit_no_run_fails() -> None:
+def test_measure_without_limit_fails_no_run() -> None:
     missed = Measure("throughput", 150.0, "s", "xargs", 100.0, "ratio", 1.2)
     assert missed.verdict == "goal missed"
     assert past_limit([missed]) == []
     assert Measure("for information", 1.0, "s").verdict == "-"
 
 
-def test_a_figure_is_printed_as_it_comes_with_goal_and_verdict() -> None:
+def test_as_line_has_goal_and_verdict() -> None:
     measure = Measure("overhead", 116.0, "ms", **RATIO)  # type: ignore[arg-type]
     assert as_line(measure) == "overhead: 116 ms; by hand 100 ms, ratio 1.16; goal 1.15: within limit"
     assert as_line(Measure("for information", 1.0, "s")) == "for information: 1 s"
 
 
-def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_names_programs_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert list(missing([BENCHES["vote"]])) == []
     [etcd, git] = missing([replace(BENCHES["overhead"], engine=False)])
@@ -52,7 +52,7 @@ def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch: pytest
     assert git.startswith("git is not on PATH")
 
 
-def test_the_table_is_markdown_and_names_the_machine() -> None:
+def test_as_table_is_markdown_and_names_the_machine() -> None:
     measures = [Measure("overhead", 478.4, "ms", note="medians", **RATIO)]  # type: ignore[arg-type]
     head, rule, row, *rest = as_table({"cpu": "fast"}, measures).splitlines()
     assert head.count("|") == rule.count("|") == row.count("|") == 9
@@ -61,14 +61,14 @@ def test_the_table_is_markdown_and_names_the_machine() -> None:
     assert rest[1:] == ["* overhead: medians", "", "Machine: cpu fast"]
 
 
-def test_json_has_ratio_and_verdict() -> None:
+def test_as_json_has_ratio_and_verdict() -> None:
     document = json.loads(as_json({"cpu": "fast"}, [Measure("overhead", 110.0, "ms", **RATIO)]))  # type: ignore[arg-type]
     assert document["machine"] == {"cpu": "fast"}
     assert document["measures"][0]["verdict"] == "goal met"
     assert document["measures"][0]["ratio"] == pytest.approx(1.1)
 
 
-def test_an_unknown_bench_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_refuse_an_unknown_bench(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         arguments(["latness"])
     assert stopped.value.code == 2

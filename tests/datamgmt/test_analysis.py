@@ -26,6 +26,8 @@ from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, PATIENCE, World, run_of, runs_on, step, working, writes
 
+pytestmark = pytest.mark.virtual_time
+
 METRICS = [
     ControlMetric(name="files", measure="files"),
     ControlMetric(name="missing", file="missing.json", pointer="/total"),

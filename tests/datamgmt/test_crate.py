@@ -234,7 +234,7 @@ async def test_verify_names_a_log_that_cannot_be_read(
 
     async with working(tmp_path) as world:
         run = await succeeded(world)
-        monkeypatch.setattr(verify_module, "open_plain", broken)
+        monkeypatch.setattr(verify_module, "open_local_file", broken)
         found = check(world, run, run.id)
     assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
 

@@ -24,6 +24,8 @@ from tests.support.waiting import eventually
 
 from .world import NODE, run_of, runs_on, settings_for, step, working, writes
 
+pytestmark = pytest.mark.virtual_time
+
 NOW = "2026-01-31T12:00:00Z"
 
 

@@ -28,6 +28,8 @@ from tests.vote.test_detector import hub, played, real
 
 from .world import BEGIN, NODE, World, run_of, step, working, writes
 
+pytestmark = pytest.mark.virtual_time
+
 METRICS = [
     ControlMetric(name="total", file="out/summary.json", pointer="/images/0/total", unit="images"),
     ControlMetric(name="mean", file="table.csv", column="size", aggregate="mean"),

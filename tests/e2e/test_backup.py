@@ -155,7 +155,7 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
     with killed_when(node.data_dir / "restore.json") as restoring:
         restoring("node", "restore", "--replace", str(backup), env=node.env)
     started = subprocess.run([sys.executable, "-m", "mao_node"], env=node.env, capture_output=True, text=True)
-    assert (started.returncode, "has not ended" in started.stderr) == (1, True), started.stderr
+    assert (started.returncode, "has not finished" in started.stderr) == (1, True), started.stderr
     node.maoctl("node", "restore", "--replace", str(backup))
     node.restart()
     assert runs_of(node) == before

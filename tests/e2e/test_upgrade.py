@@ -28,14 +28,15 @@ from tests.support.waiting import eventually, eventually_answers
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
-PREVIOUS = "4083ac4"  # the last commit of the version before
+PREVIOUS = "12390cf"  # the last commit of the version before
 PORTS_OF_PREVIOUS = 9
 
 
 def packages(tree: Path) -> str:
     """PYTHONPATH of a checkout."""
     services = [f"services/{name}" for name in ("registry", "runner", "datamgmt", "scheduler", "gateway")]
-    return os.pathsep.join(str(tree / each) for each in ("shared", "cli", "node", *services))
+    folders = ("shared", "git", "vote", "cli", "node", *services)  # versions before 12390cf had no git/ and vote/
+    return os.pathsep.join(str(tree / folder) for folder in folders if (tree / folder).is_dir())
 
 
 @pytest.fixture(scope="module")

@@ -35,9 +35,7 @@ def called(data: Path, *words: str, uid: int = 0) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("words", [("backup", "-"), ("restore", "/no/such/file")])
 @pytest.mark.parametrize("uid", [0, NOBODY])
 @pytest.mark.parametrize("locked", [True, False])
-def test_backup_and_restore_work_as_the_nodes_user_alone(
-    words: tuple[str, ...], uid: int, *, locked: bool
-) -> None:
+def test_backup_and_restore_need_the_nodes_user(words: tuple[str, ...], uid: int, *, locked: bool) -> None:
     with common_folder() as place:
         data = owned(place, locked=locked)
         before = sorted(data.iterdir())
@@ -48,6 +46,6 @@ def test_backup_and_restore_work_as_the_nodes_user_alone(
         assert sorted(data.iterdir()) == before
 
 
-def test_a_backup_that_is_not_there_is_called_that(tmp_path: Path) -> None:
+def test_restore_of_a_missing_file_says_so(tmp_path: Path) -> None:
     done = called(tmp_path / "node", "restore", str(tmp_path / "none"))
     assert (done.returncode, "There is no file" in done.stderr) == (3, True), done.stderr

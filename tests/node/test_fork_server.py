@@ -90,7 +90,7 @@ def command_line(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
 
 
-async def test_it_has_its_environment_session_name_and_parent_and_tells_how_it_ended(
+async def test_fork_has_environment_session_name_parent_and_exit_code(
     fork_server: ForkServer,
 ) -> None:
     forked = await fork_server.fork(service("waits", WORD="hello"))
@@ -103,14 +103,14 @@ async def test_it_has_its_environment_session_name_and_parent_and_tells_how_it_e
     assert await forked.stdout.read() == b""
 
 
-async def test_a_module_that_fails_ends_with_its_traceback(fork_server: ForkServer) -> None:
+async def test_fork_of_a_failing_module_prints_its_traceback(fork_server: ForkServer) -> None:
     forked = await fork_server.fork(service("no_such_module"))
 
     assert b"No module named no_such_module" in await forked.stdout.read()
     assert await forked.wait() == 1
 
 
-async def test_what_a_service_leaves_behind_ends_with_it(fork_server: ForkServer) -> None:
+async def test_fork_orphans_end_with_the_service(fork_server: ForkServer) -> None:
     forked = await fork_server.fork(service("leaves_an_orphan", PATH=os.environ["PATH"]))
 
     orphan = int(await forked.stdout.readline())
@@ -178,7 +178,7 @@ def children_that_wait() -> set[int]:
     return found
 
 
-async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+async def test_fork_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(WAITS)
     supervisor = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SUPERVISES, env=with_modules(tmp_path), stdout=asyncio.subprocess.PIPE
@@ -195,13 +195,13 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
         await ended(pid)
 
 
-async def test_grpc_keeps_the_settings_it_was_imported_with(fork_server: ForkServer) -> None:
+async def test_fork_keeps_grpc_settings(fork_server: ForkServer) -> None:
     forked = await fork_server.fork(service("tells_grpc"))
     assert await forked.stdout.read() == b"NONE 0\n"
     assert await forked.wait() == 0
 
 
-async def test_many_at_once(fork_server: ForkServer) -> None:
+async def test_fork_concurrently(fork_server: ForkServer) -> None:
     words = [f"word-{i}" for i in range(8)]
     forked = await asyncio.gather(*(fork_server.fork(service("waits", WORD=word)) for word in words))
 

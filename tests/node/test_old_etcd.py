@@ -17,7 +17,7 @@ from tests.support.node import NativeNode
 
 @pytest.mark.etcd
 @pytest.mark.docker
-def test_old_etcd_starts_a_node_that_stands_alone_and_no_federation(tmp_path: Path) -> None:
+def test_old_etcd_runs_a_lone_node_but_no_federation(tmp_path: Path) -> None:
     program = unsafe_etcd()
     node = NativeNode(tmp_path, env={"MAO_ETCD": program, "MAO_FEDERATION_ADDRESS": "127.0.0.1"})
     try:
@@ -38,15 +38,13 @@ def test_old_etcd_starts_a_node_that_stands_alone_and_no_federation(tmp_path: Pa
         assert node.stop() == 0
 
 
-def test_settings_name_the_etcd_that_both_processes_run(tmp_path: Path) -> None:
+def test_settings_etcd_is_run_by_both_processes(tmp_path: Path) -> None:
     settings = NodeSettings(node="one", data_dir=tmp_path, etcd="/opt/etcd/etcd")
     specs = {spec.name: spec for spec in node_processes(settings, {})}
     assert {specs[name].argv[0] for name in ("etcd", "federation-etcd")} == {"/opt/etcd/etcd"}
 
 
-def test_settings_may_name_the_etcd_by_a_relative_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_etcd_may_be_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = NodeSettings(node="one", data_dir=tmp_path, etcd="opt/etcd")
     assert node_processes(settings, {})[0].argv[0] == str(tmp_path / "opt/etcd")
@@ -60,7 +58,7 @@ def test_settings_may_name_the_etcd_by_a_relative_path(
         ("echo hello", ""),
     ],
 )
-def test_note_etcd_version_writes_what_the_program_tells(tmp_path: Path, script: str, expected: str) -> None:
+def test_note_etcd_version_writes_the_programs_output(tmp_path: Path, script: str, expected: str) -> None:
     program, folder = tmp_path / "etcd", tmp_path / "data/federation"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -72,7 +70,7 @@ def test_note_etcd_version_writes_what_the_program_tells(tmp_path: Path, script:
     assert not (folder / OUTPUT_FILE).exists()
 
 
-def test_note_etcd_version_names_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+def test_note_etcd_version_names_an_unusable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Conflict, match="file/federation cannot be used") as refused:
         note_etcd_version("sh", tmp_path / "file/federation")

@@ -17,7 +17,7 @@ from mao_shared.errors import Conflict, NotFound
 from mao_shared.settings import WRONG_SETTINGS, ServiceSettings
 
 
-def test_two_nodes_on_one_machine_have_a_port_each_and_share_no_socket() -> None:
+def test_node_processes_of_two_nodes_share_no_port_or_socket() -> None:
     first = node_processes(NodeSettings(node="one", data_dir=Path("/srv/one"), gateway_port=8080), {})
     second = node_processes(NodeSettings(node="two", data_dir=Path("/srv/two"), gateway_port=8180), {})
     ports = [port for spec in first + second for port in spec.ports]
@@ -28,7 +28,7 @@ def test_two_nodes_on_one_machine_have_a_port_each_and_share_no_socket() -> None
     assert federation == ["8087", "8187"]
 
 
-def test_every_service_is_told_the_node_the_store_and_where_the_others_are() -> None:
+def test_node_processes_environment_names_node_store_and_services() -> None:
     settings = NodeSettings(node="one", data_dir=Path("/srv/one"))
     specs = {spec.name: spec for spec in node_processes(settings, {"MAO_SLOTS": "3", "MAO_SOCKET": "/x"})}
     env = specs["runner"].env
@@ -43,7 +43,7 @@ def test_every_service_is_told_the_node_the_store_and_where_the_others_are() -> 
     assert list(specs)[-1] == "gateway"
 
 
-def test_the_federations_etcd_runs_only_where_the_registry_has_written_its_file(tmp_path: Path) -> None:
+def test_node_processes_federation_etcd_needs_its_configuration(tmp_path: Path) -> None:
     specs = {spec.name: spec for spec in node_processes(NodeSettings(node="one", data_dir=tmp_path), {})}
     optional = specs["federation-etcd"]
     assert optional.config == tmp_path / "federation/etcd.yaml"
@@ -53,13 +53,13 @@ def test_the_federations_etcd_runs_only_where_the_registry_has_written_its_file(
     assert [spec.name for spec in specs.values() if spec.config is not None] == ["federation-etcd"]
 
 
-def test_a_given_etcd_is_used_and_none_is_started() -> None:
+def test_node_processes_start_no_etcd_where_one_is_given() -> None:
     specs = node_processes(NodeSettings(etcd_endpoints="10.0.0.1:2379"), {})
     assert "etcd" not in [spec.name for spec in specs]
     assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs if spec.module} == {"10.0.0.1:2379"}
 
 
-def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_accept_the_originals_names_after_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS", "MAO_GATEWAY_PORT"):
         monkeypatch.delenv(name, raising=False)
     seeds = {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example", "port": "2400"}
@@ -74,7 +74,7 @@ def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.Monke
     assert NodeSettings().node == "bern"
 
 
-def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
+def test_lock_of_a_running_node_is_refused(tmp_path: Path) -> None:
     held = lock(tmp_path)
     with pytest.raises(Conflict, match=str(os.getpid())) as caught:
         lock(tmp_path)
@@ -83,14 +83,14 @@ def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
     os.close(lock(tmp_path))
 
 
-def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_lock_names_an_unusable_data_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Conflict, match=r"file/node cannot be used: Not a directory") as caught:
         lock(tmp_path / "file/node")
     assert caught.value.code == "data-dir-unusable"
 
 
-def test_wrong_settings_are_named_as_they_were_set(
+def test_settings_errors_name_the_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MAO_NODE", "a b")
@@ -103,7 +103,7 @@ def test_wrong_settings_are_named_as_they_were_set(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
-def test_a_taken_port_is_named(host: str) -> None:
+def test_check_ports_names_a_taken_port(host: str) -> None:
     """Also where it is only the other loopback address, which `localhost` may mean."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         taken.bind((host, 0))
@@ -113,7 +113,7 @@ def test_a_taken_port_is_named(host: str) -> None:
             check_ports([port])
 
 
-def test_a_missing_program_is_named() -> None:
+def test_check_program_names_a_missing_program() -> None:
     with pytest.raises(NotFound, match="no-such-program"):
         check_program("no-such-program")
 
@@ -129,7 +129,7 @@ def test_a_missing_program_is_named() -> None:
         ({}, "2400", None),
     ],
 )
-def test_the_seeds_port_is_that_of_etcd(
+def test_settings_original_port_is_etcds(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], port: str, used: str | None
 ) -> None:
     for name in ("MAO_ETCD_ENDPOINTS", "MAO_GATEWAY_PORT", "etcdhost"):
@@ -141,7 +141,7 @@ def test_the_seeds_port_is_that_of_etcd(
 
 
 @pytest.mark.parametrize("port", ["0", "70000", "two", "²"])
-def test_a_seeds_port_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+def test_settings_original_port_that_is_invalid_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.delenv("MAO_ETCD_ENDPOINTS", raising=False)
     monkeypatch.setenv("etcdhost", "etcd.example")
     monkeypatch.setenv("port", port)

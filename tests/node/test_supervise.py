@@ -52,7 +52,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     return log
 
 
-async def test_supervise_a_process_that_cannot_be_started_stops_no_other(
+async def test_supervise_unstartable_process_stops_no_other(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever starting it raises: it is tried again, and the others go on."""
@@ -82,9 +82,7 @@ async def test_supervise_a_process_that_cannot_be_started_stops_no_other(
     assert await node == 0
 
 
-async def test_a_service_that_does_not_take_its_settings_stops_the_node(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_supervise_wrong_settings_stop_the_node(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "can_fork", lambda: False)
     refuses = ProcessSpec("runner", [sys.executable, "-c", "exit(2)"], [], dict(os.environ), module="x")
     specs = [python("etcd", TELLS_AND_WAITS), refuses]
@@ -94,7 +92,7 @@ async def test_a_service_that_does_not_take_its_settings_stops_the_node(
     assert ("node", "runner cannot start with these settings: the node stops") in lines.seen
 
 
-async def test_a_killed_process_is_started_again_and_the_others_live_on(lines: Lines) -> None:
+async def test_supervise_restarts_a_killed_process_alone(lines: Lines) -> None:
     stop = asyncio.Event()
     specs = [python("etcd", TELLS_AND_WAITS), python("gateway", TELLS_AND_WAITS)]
     running = asyncio.create_task(supervise(specs, stop))
@@ -111,7 +109,7 @@ async def test_a_killed_process_is_started_again_and_the_others_live_on(lines: L
         assert not Path(f"/proc/{pid}").exists()
 
 
-async def test_the_gateway_stops_first_and_the_store_last(lines: Lines) -> None:
+async def test_supervise_stops_gateway_first_and_store_last(lines: Lines) -> None:
     says_bye = (
         "import signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)))\n"
@@ -131,9 +129,7 @@ async def test_the_gateway_stops_first_and_the_store_last(lines: Lines) -> None:
     assert sorted(byes) == sorted(names)
 
 
-async def test_a_process_that_ignores_sigterm_is_killed(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_supervise_kills_what_ignores_sigterm(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "STOP_GRACE", 0.2)
     stubborn = (
         "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -149,46 +145,44 @@ async def test_a_process_that_ignores_sigterm_is_killed(
     assert any("killed" in line for _, line in lines.seen)
 
 
-async def test_a_process_with_a_configuration_comes_and_goes_with_it(lines: Lines, tmp_path: Path) -> None:
+async def test_configured_process_follows_its_file(lines: Lines, tmp_path: Path) -> None:
     config = tmp_path / "etcd.yaml"
-    stop, told = asyncio.Event(), asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     optional = replace(python("federation-etcd", TELLS_AND_WAITS), config=config)
-    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, told))
+    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, reload))
     await lines.until(lambda _: bool(lines.pids("gateway")))
     assert not lines.pids("federation-etcd")
 
     config.write_text("one")
-    told.set()
+    reload.set()
     await lines.until(lambda _: len(lines.pids("federation-etcd")) == 1)
-    told.set()  # nothing has changed
+    reload.set()  # nothing has changed
     config.write_text("two")
-    told.set()
+    reload.set()
     await lines.until(lambda _: len(lines.pids("federation-etcd")) == 2)
     assert not Path(f"/proc/{lines.pids('federation-etcd')[0]}").exists()
     config.unlink()
-    told.set()
+    reload.set()
     await lines.until(lambda seen: seen.count(STOPS) == 2)
     assert len(lines.pids("gateway")) == 1
 
     config.write_text("three")
-    told.set()
+    reload.set()
     await lines.until(lambda _: len(lines.pids("federation-etcd")) == 3)
     stop.set()
     await asyncio.wait_for(running, 60)
     assert not Path(f"/proc/{lines.pids('federation-etcd')[2]}").exists()
 
 
-async def test_a_process_with_a_configuration_that_ends_well_has_done_its_work(
-    lines: Lines, tmp_path: Path
-) -> None:
+async def test_configured_process_that_exits_0_stays_ended(lines: Lines, tmp_path: Path) -> None:
     config = tmp_path / "etcd.yaml"
     config.write_text("one")
-    stop, told = asyncio.Event(), asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     optional = replace(python("federation-etcd", "print('once', flush=True)"), config=config)
-    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, told))
+    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, reload))
     await lines.until(lambda seen: any("ended for good" in line for _, line in seen))
     config.write_text("two")
-    told.set()
+    reload.set()
     await lines.until(lambda seen: seen.count(("federation-etcd", "once")) == 2)
     stop.set()
     await asyncio.wait_for(running, 60)

@@ -37,6 +37,8 @@ from .conftest import NODE, running
 from .doubles import RememberedFiles, WillingServices
 from .seed import enrol
 
+pytestmark = pytest.mark.virtual_time
+
 NOW = "2026-01-01T00:00:00Z"
 
 

@@ -14,7 +14,8 @@ import pytest
 from mao_runner import runner
 from mao_runner.containers import controller
 from mao_runner.drivers.fake import FakeDriver
-from mao_shared.models import Limits, Privileges, StepRun
+from mao_runner.labels import StepAttempt
+from mao_shared.models import Limits, Privileges, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.users import needs_root
@@ -344,3 +345,25 @@ async def test_controller_compose_allows_root_on_isolated_network(tmp_path: Path
     await bench.submit(ready_run("r", network=network, privileges=Privileges(user="root")))
     async with bench.runner():
         assert (await bench.left("r")).phase is StepPhase.EXITED
+
+
+async def test_controller_launches_nothing_for_a_step_that_moved_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another runner of the node finishes the step while this one checks whether it may start it."""
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver)
+    moved = asyncio.Event()
+    async with bench.runner() as made:
+
+        async def moves_on(run: Run, key: StepAttempt) -> None:
+            step = run.steps[0].move(StepPhase.CANCELLED, datetime.now(UTC))
+            await bench.change(key.run, lambda run: run.with_step(0, step))
+            await eventually(lambda: made.mirror.get(key.run) is None)
+            moved.set()
+
+        monkeypatch.setattr(made.admission, "check", moves_on)
+        await bench.submit(ready_run("r"))
+        await moved.wait()
+        await asyncio.sleep(0.1)
+    assert not [call for call in driver.calls if call.startswith("create")]

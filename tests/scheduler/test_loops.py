@@ -18,6 +18,8 @@ from tests.support.loops import survives
 from .harness import scheduler
 from .samples import ManualClock
 
+pytestmark = pytest.mark.virtual_time
+
 Loop = tuple[object, str, Callable[[], Any], Callable[[], object]]
 LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
     "ticks": lambda made: (made.timer, "record_due_ticks", made.timer.run, made.timer._queue.changed.set),

@@ -15,15 +15,15 @@ if "mao_datamgmt.rounds.compute" in sys.orig_argv:
     while not lies and (here / "held").exists():
         time.sleep(0.05)
     if lies:
-        from mao_vote import round as voting
+        import mao_vote
 
-        honest = voting.vote_round
+        honest = mao_vote.vote_round
 
         def lie(clone, *, commits, **how):
             voted, mine = honest(clone, commits=commits, **how), commits[me]
-            return dataclasses.replace(voted, commit=mine, tree=str(clone.git[mine].tree.id))
+            return dataclasses.replace(voted, commit=mine, tree=clone.tree(mine))
 
-        voting.vote_round = lie
+        mao_vote.vote_round = lie
 """
 
 

@@ -265,7 +265,7 @@ def _with_columns(table: Table, made: ColumnPlan, how: RecordFormat, *, document
 
 def _tallies(readings: Sequence[ParsedVersion], votes: TableTally, made: ColumnPlan) -> dict[str, Tally]:
     tallies = {
-        node: Tally(votes.said[number] + len(made.cells), votes.lost[number] + made.lost[node])
+        node: Tally(votes.cells[number] + len(made.cells), votes.differing[number] + made.differing[node])
         for number, reading in enumerate(readings)
         for node in reading.version.nodes
     }

@@ -95,12 +95,12 @@ def parse_versions(
 
 @dataclass(slots=True)
 class ColumnPlan:
-    """`columns`: the result's, in order. `cells`, `lost`, `conflicts`: of the vote on CSV columns."""
+    """`columns`: the result's, in order. `cells`, `differing`, `conflicts`: of the vote on CSV columns."""
 
     columns: list[str]
     fields: list[VotedField]
     cells: list[Cell] = field(default_factory=list)
-    lost: Counter[str] = field(default_factory=Counter)
+    differing: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
 
 
@@ -157,7 +157,7 @@ def _has_column(
     behind = sum(holds == has for holds in there.values())
     made.cells.append(Cell((), name, values, name if has else None, why, contested=2 * behind <= len(there)))
     made.conflicts += has is None
-    made.lost.update(node for node, holds in there.items() if has is not None and holds != has)
+    made.differing.update(node for node, holds in there.items() if has is not None and holds != has)
     return bool(has)
 
 

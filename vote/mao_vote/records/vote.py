@@ -131,10 +131,10 @@ class Differences:
 
 @dataclass(slots=True)
 class TableTally:
-    """Of each version, in how many cells it had a say (`said`), and in how many of them it lost."""
+    """Of each version, in how many `cells` it voted, and in how many it is `differing` from the result."""
 
-    said: list[int]
-    lost: list[int]
+    cells: list[int]
+    differing: list[int]
     differences: list[Differences] = field(default_factory=list)
     conflicts: int = 0
 
@@ -166,7 +166,7 @@ def vote_table(
         if not each.volatile:
             kept = rows.kept.arg_true() if rows.partial.any() else None
             for version in each.versions:
-                votes.said[version] += (
+                votes.cells[version] += (
                     aligned.keys.height if kept is None else int(aligned.has(version, kept).sum())
                 )
     table = aligned.keys.with_columns(result.values())
@@ -190,8 +190,8 @@ def _count_rows(aligned: Aligned, rows: RowVote, votes: TableTally) -> None:
     places = rows.partial.arg_true()
     kept, undecided = rows.kept.gather(places), rows.undecided.gather(places)
     for version in range(len(aligned.versions)):
-        votes.said[version] += places.len()
-        votes.lost[version] += int(((aligned.has(version, places) != kept) & ~undecided).sum())
+        votes.cells[version] += places.len()
+        votes.differing[version] += int(((aligned.has(version, places) != kept) & ~undecided).sum())
     votes.conflicts += int(undecided.sum())
     cells = polars.DataFrame({"cell": places, "kept": kept, "contested": rows.contested.gather(places)})
     cells = cells.select(
@@ -242,8 +242,8 @@ def _decide_field(
         return column.scatter(taken["cell"], taken["text"])
     plain = decide_cells(ballots, error, lambda places: truth.texts(each.name, places))
     decided = (plain if judge is None else apply_judge(plain, ballots, judge)).sort("cell")
-    for version, lost in _lost(ballots, _yardstick(decided, plain), error):
-        votes.lost[version] += lost
+    for version, count in _differing_by_version(ballots, _yardstick(decided, plain), error):
+        votes.differing[version] += count
     votes.conflicts += int((decided["why"] == "undecided").sum())
     differing = decided.filter("several").select(
         "cell", "chosen", "why", contested=2 * polars.col("behind") <= polars.col("total")
@@ -276,7 +276,7 @@ def _yardstick(decided: DataFrame, plain: DataFrame) -> DataFrame:
     return polars.concat([decided.join(computed, on="cell", how="anti"), plain.join(computed, on="cell")])
 
 
-def _lost(ballots: DataFrame, decided: DataFrame, error: float) -> list[tuple[int, int]]:
+def _differing_by_version(ballots: DataFrame, decided: DataFrame, error: float) -> list[tuple[int, int]]:
     import polars
 
     asked = decided.filter(polars.col("several") & (polars.col("why") != "undecided"))

@@ -225,7 +225,11 @@ class StepController:
         self.slots.unpark(key.run)
         try:
             await self._admission.check(stored.record, key)
-            container = await self._driver.create(await self._container_spec(stored.record, key))
+            spec = await self._container_spec(stored.record, key)
+            current = self.mirror.get(key.run)
+            if current is None or current.revision != stored.revision:
+                return NOW  # it moved on meanwhile, and its container may be gone already
+            container = await self._driver.create(spec)
             if container.state == "created":
                 await self._driver.start(container.id)
                 container = replace(container, state="running")

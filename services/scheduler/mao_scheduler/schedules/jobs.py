@@ -33,7 +33,7 @@ from .cron import Cron, parse_cron
 from .due import cron_of
 from .marks import TickMarks
 
-EXISTS = 0  # in place of a revision
+EXISTS = 0  # no revision: a schedule with this id exists already
 
 
 class JobCommands:

@@ -26,7 +26,7 @@ from tests.support.users import NOBODY, common_folder, needs_root
 
 @pytest.mark.parametrize("length", [10, LONGEST_PATH - 5 - LONGEST_NAME - 1, 90, 108, 300])
 @pytest.mark.parametrize("letter", ["x", "é"])
-def test_every_socket_can_be_bound_however_long_the_data_directory(length: int, letter: str) -> None:
+def test_socket_dir_fits_any_data_directory(length: int, letter: str) -> None:
     data_dir = Path("/" + letter * length)
     folder = socket_dir(data_dir)
     assert len(os.fsencode(folder / ("s" * LONGEST_NAME))) <= LONGEST_PATH
@@ -37,18 +37,18 @@ def test_every_socket_can_be_bound_however_long_the_data_directory(length: int, 
 
 
 @pytest.mark.parametrize("name", ["my data", "100%", "a#b", "what?", "a,b", "tab\there"])
-def test_sockets_lie_elsewhere_where_the_data_directory_means_something_in_a_url(name: str) -> None:
+def test_socket_dir_avoids_characters_with_a_meaning_in_urls(name: str) -> None:
     folder = socket_dir(Path("/srv") / name)
     assert folder.parent == preflight.FALLBACK
     assert folder != socket_dir(Path("/srv") / f"{name}x")
 
 
 @pytest.mark.parametrize("name", ["it's", "Größe", "a;b", "$HOME", "(x)", "a&b", "back\\slash"])
-def test_other_names_hold_their_sockets_themselves(name: str) -> None:
+def test_socket_dir_is_in_the_data_directory_otherwise(name: str) -> None:
     assert socket_dir(Path("/srv") / name) == Path("/srv") / name / "run"
 
 
-def test_the_folder_is_made_private(tmp_path: Path) -> None:
+def test_make_socket_dir_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "node/run"
     before = os.umask(0)
     try:
@@ -59,7 +59,7 @@ def test_the_folder_is_made_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o1777])
-def test_a_folder_of_ours_that_others_may_enter_is_closed(tmp_path: Path, mode: int) -> None:
+def test_make_socket_dir_closes_an_open_folder(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(mode)
@@ -67,7 +67,7 @@ def test_a_folder_of_ours_that_others_may_enter_is_closed(tmp_path: Path, mode: 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_make_socket_dir_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Conflict, match="cannot be used") as refused:
@@ -75,19 +75,19 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert refused.value.code == "socket-dir-unusable"
 
 
-def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
+def test_make_socket_dir_names_a_file_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(Conflict, match="run, cannot be used"):
         make_socket_dir(tmp_path / "run")
 
 
 @needs_root
-def test_somebody_elses_folder_is_refused() -> None:
+def test_make_socket_dir_refuses_another_users_folder() -> None:
     with common_folder(NOBODY) as folder, pytest.raises(Conflict, match=f"belongs to user {NOBODY}"):
         make_socket_dir(folder)
 
 
-def test_a_killed_services_socket_is_taken_over_and_closed_to_others(tmp_path: Path) -> None:
+def test_socket_of_a_killed_service_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "runner.sock"
     with unix_listener(path):
         pass  # closed, but its name stays, as after kill -9
@@ -98,7 +98,7 @@ def test_a_killed_services_socket_is_taken_over_and_closed_to_others(tmp_path: P
             caller.connect(str(path))
 
 
-def test_a_stopped_node_leaves_no_folder_unless_something_else_lies_in_it(tmp_path: Path) -> None:
+def test_remove_sockets_keeps_a_folder_with_other_files(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     make_socket_dir(folder)
     (folder / "a.sock").touch()
@@ -110,7 +110,7 @@ def test_a_stopped_node_leaves_no_folder_unless_something_else_lies_in_it(tmp_pa
     assert (folder / "kept").exists()
 
 
-async def test_a_node_starts_when_the_parts_of_a_killed_one_have_stopped(
+async def test_wait_until_free_ends_when_the_sockets_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "localhost:2379"
