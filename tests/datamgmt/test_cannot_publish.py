@@ -48,8 +48,11 @@ UNFIT: dict[str, tuple[Tool, str]] = {
     "path that fits the container only": (lambda w: nested(w.data, *["d" * 200] * 20), "bytes; "),
     "path of few characters and many bytes": (lambda w: nested(w.data, *["ü" * 120] * 16), "bytes; "),
     "folders without a file's end in sight": (lambda w: nested(w.data, *["d"] * 3000), "folders deep"),
-    "name that leads out on Windows": (lambda w: (w.data / "..\\..\\x").touch(), "backslash parts names"),
-    "git's own, below a backslash": (lambda w: (w.data / "a\\.git\\config").touch(), "backslash parts names"),
+    "name that leads out on Windows": (lambda w: (w.data / "..\\..\\x").touch(), "backslash separates names"),
+    "git's own, below a backslash": (
+        lambda w: (w.data / "a\\.git\\config").touch(),
+        "backslash separates names",
+    ),
 }
 
 

@@ -61,7 +61,9 @@ def in_tar(context: Context) -> dict[str, str]:
 def in_zip(context: Context) -> dict[str, str]:
     source = open_archive(context, "data", NODE, "")
     with zipfile.ZipFile(io.BytesIO(b"".join(write_archive(source, "zip")))) as packed:
-        assert all(each.create_system == 3 for each in packed.infolist())  # Unix: no backslash parts names
+        assert all(
+            each.create_system == 3 for each in packed.infolist()
+        )  # Unix: no backslash separates names
         return {each.filename.partition("/")[2]: packed.read(each).decode() for each in packed.infolist()}
 
 

@@ -149,16 +149,16 @@ def test_series_production_judges_the_real_series_as_the_detector_does() -> None
 @pytest.mark.parametrize(
     ("text", "pointer", "why"),
     [
-        ("[" * 100_000, "", "not JSON"),
-        ('{"a": NaN}', "/a", "not JSON"),
-        ("9" * 5000, "", "not JSON"),
-        ('{"a": true}', "/a", "no number but true or false"),
-        ('{"a": "1"}', "/a", "no number but text"),
+        ("[" * 100_000, "", "not valid JSON"),
+        ('{"a": NaN}', "/a", "not valid JSON"),
+        ("9" * 5000, "", "not valid JSON"),
+        ('{"a": true}', "/a", "not a number but true or false"),
+        ('{"a": "1"}', "/a", "not a number but text"),
         ('{"a": [1]}', "/a/01", "points at nothing"),
         ('{"a": [1]}', "/a/-1", "points at nothing"),
         ('{"a": 1}', "a", "begins with"),
-        ('\xff{"a": 1}', "/a", "not JSON"),
-        ("", "", "not JSON"),
+        ('\xff{"a": 1}', "/a", "not valid JSON"),
+        ("", "", "not valid JSON"),
     ],
 )
 def test_series_hostile_json(text: str, pointer: str, why: str) -> None:
@@ -185,7 +185,7 @@ def test_series_columns(how: Aggregate, value: float) -> None:
         (b"", "no column"),
         (b"size\n", "no value"),
         (b"size\n1\nx\n", "line 3 has 'x'"),
-        (b"size\n1_0\n", "no number"),
+        (b"size\n1_0\n", "not a number"),
         (b"size\n\xff\n", "not UTF-8"),
         (b"x" * 3_000_000, "a line is longer"),
     ],
@@ -217,7 +217,7 @@ def test_series_column_numbers_finds_the_separator(path: str, text: str, total: 
         )
 
     if total is None:
-        with pytest.raises(UnreadableMetric, match="'1,5,2', which is no number"):
+        with pytest.raises(UnreadableMetric, match="'1,5,2', which is not a number"):
             read()
     else:
         assert read() == total

@@ -77,7 +77,7 @@ class GitExecutor:
         if self.on_error is None:
             return None
         async with self._locks[dataset]:
-            return await self.on_error([dataset], OSError("something failed on it that does not tell why"))
+            return await self.on_error([dataset], OSError("an operation on it failed without a reason"))
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `call` in a writer's thread, for a caller that has locked the datasets."""

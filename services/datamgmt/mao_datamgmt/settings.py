@@ -79,7 +79,7 @@ class DataSettings(ServiceSettings):
     @classmethod
     def _absolute_folders(cls, value: str) -> str:
         if relative := [each for each in value.split(os.pathsep) if each and not each.startswith("/")]:
-            raise ValueError(f"{relative[0]!r} is no path from the root; give folders as /srv/git:/data/git")
+            raise ValueError(f"{relative[0]!r} is not an absolute path; give folders as /srv/git:/data/git")
         return value
 
     def local_roots(self) -> list[Path]:

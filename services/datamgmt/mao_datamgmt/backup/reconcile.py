@@ -104,7 +104,7 @@ class Reconciler:
             dataset,
             detail=f"The node was restored from its backup of {at}, and what was run after that is not "
             f"looked up in {dataset} yet: {why}",
-            next_step="It is tried again by itself. Do not backfill before: a tick could run twice.",
+            next_step="It is retried automatically. Do not backfill before: a tick could run twice.",
         )
 
     async def _record(self, found: Sequence[StepCommit], restored: Restored) -> None:

@@ -126,7 +126,7 @@ class BackupSchedule:
         step = await asyncio.to_thread(_folder_advice, self._folder) or step
         log.warning("backup.failed", folder=str(self._folder), error=why)
         last = "There is none yet" if self._latest is None else f"The last one is from {_time(self._latest)}"
-        self._report(f"No backup could be made: {why} {last}.", step or "It is tried again by itself.")
+        self._report(f"No backup could be made: {why} {last}.", step or "It is retried automatically.")
 
     def _report(self, detail: str, step: str) -> None:
         self._conditions.report(CONDITION, str(self._folder), detail=detail, next_step=step)

@@ -112,11 +112,11 @@ def _other_master(context: Context, clone: Clone, name: str, url: str) -> Confli
     branch = f"refs/heads/{context.node}"
     push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
     return Conflict(
-        f"Dataset {name!r} is cloned on this node from {clone.url}, and is now to come from {url}. "
+        f"Dataset {name!r} is cloned on this node from {clone.url}, and its remote is now {url}. "
         "The two have no commit in common.",
         code="dataset-master-changed",
         next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it is "
-        f"other data and the clone is left over, put it away, nothing is deleted: maoctl dataset set-aside "
+        f"other data and the clone is left over, set it aside (nothing is deleted): maoctl dataset set-aside "
         f"{name}. Else register the other data under another name.",
     )
 

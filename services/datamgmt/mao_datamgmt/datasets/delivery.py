@@ -87,7 +87,7 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
     by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
     return RemoteUnavailable(
         words,
-        next=f"It is tried again. If it stays so, git may say more by hand: {by_hand}",
+        next=f"It is tried again. If it keeps failing, git may tell more by hand: {by_hand}",
         remote=clone.url,
     )
 
@@ -128,9 +128,9 @@ def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) ->
     if clone.contains(known, theirs):
         return BranchRewritten(
             f"The branch {context.node} at {clone.url} was set back to an earlier state: it is at "
-            f"{theirs[:10]}, without {known[:10]} that it had. All is kept here; nothing is pushed.",
-            next="If the git server was set back, say to a backup, push what is missing again, as it was: "
-            f"maoctl dataset resolve {clone.path.stem} --replay . If it was meant: --take-theirs.",
+            f"{theirs[:10]}, without {known[:10]} that it had. Everything is kept here; nothing is pushed.",
+            next="If the git server was restored from a backup, push the missing commits again: "
+            f"maoctl dataset resolve {clone.path.stem} --replay . If that was intended: --take-theirs.",
             remote=clone.url,
         )
     return BranchRewritten(

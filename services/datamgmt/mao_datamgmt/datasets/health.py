@@ -78,7 +78,7 @@ class HealthChecks:
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
             mend = (
-                "Free space (or inodes) where it lies, or lower MAO_MIN_FREE; what waits goes on by itself."
+                "Free space (or inodes) there, or lower MAO_MIN_FREE; what waits continues automatically."
                 if room.writable
                 else "See that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
             )
@@ -230,8 +230,8 @@ def _next_step(dataset: str, back: RewoundBranch) -> str:
     replay = f"maoctl dataset resolve {dataset} --replay"
     where = replay if back.branch == GROUND_TRUTH else f"on {back.branch}: {replay}"
     return (
-        f"If the git server was set back, say to a backup, bring them there again as they were; {where} . "
-        f"If it was meant: maoctl dataset acknowledge {dataset} ."
+        f"If the git server was restored from a backup, push them there again as they were; {where} . "
+        f"If that was intended: maoctl dataset acknowledge {dataset} ."
     )
 
 

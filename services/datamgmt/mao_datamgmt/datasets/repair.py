@@ -147,5 +147,5 @@ def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable |
     return Unavailable(
         f"The clone of dataset {name} was broken ({latest.fault}) and was cloned again.",
         code="clone-broken",
-        next="It is tried again by itself.",
+        next="It is retried automatically.",
     )

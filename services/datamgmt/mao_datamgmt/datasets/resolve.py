@@ -94,7 +94,7 @@ def _sides(context: Context, clone: Clone, name: str) -> tuple[str, str]:
     raise Conflict(
         f"The branch {context.node} of {name} fits the one at {clone.url}.",
         code="nothing-to-resolve",
-        next=f"See what waits: maoctl dataset show {name}. What can be pushed is pushed by itself.",
+        next=f"See what waits: maoctl dataset show {name}. What can be pushed is pushed automatically.",
     )
 
 

@@ -261,12 +261,12 @@ def _read(path: Path) -> InboxEntry:
     except UnicodeDecodeError as error:
         raise InvalidEntry(f"it is not UTF-8 at byte {error.start}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidEntry(f"it is no entry ({type(error).__name__}: {error})") from error
+        raise InvalidEntry(f"it is not an entry ({type(error).__name__}: {error})") from error
     whole = set(fields) == {"id", "key", "received_at", "value"} and b"\n" not in line
     if not whole or entry.id != path.stem or entry.received_at.tzinfo is None:
         raise InvalidEntry("it has other fields, another id or another form than an entry")
     if not isinstance(entry.key, str) or key_fault(entry.key):
-        raise InvalidEntry("its key is none that is taken")
+        raise InvalidEntry("its key is invalid")
     return entry
 
 
@@ -305,7 +305,7 @@ def _sync(folder: Path) -> None:
 
 def _full(dataset: str, limit: int) -> Unavailable:
     return Unavailable(
-        f"{limit} values wait to be committed to dataset {dataset!r}; no more are taken.",
+        f"{limit} values wait to be committed to dataset {dataset!r}; no more are accepted.",
         code="inbox-full",
         next=f"See why they wait: maoctl dataset external {dataset}. Then send it again.",
     )

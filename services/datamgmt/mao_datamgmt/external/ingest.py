@@ -100,7 +100,7 @@ def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
         raise Conflict(
             f"The key {key!r} is declared by {names}; its values can go to one only.",
             code="external-key-ambiguous",
-            next=f"Take it off the others: maoctl dataset external {declaring[-1].name} --remove-key {key}",
+            next=f"Remove it from others: maoctl dataset external {declaring[-1].name} --remove-key {key}",
         )
     return declaring[0]
 
@@ -213,7 +213,7 @@ class Ingest:
                 dataset,
                 detail=f"{len(aside)} of the values received for dataset {dataset} cannot be read and were "
                 f"set aside; those after them go on. The first is {path}: {reason}.",
-                next_step=f"Look at it: cat '{path}'. Put it back once it is mended: mv '{path}' "
+                next_step=f"Look at it: cat '{path}'. Put it back once it is repaired: mv '{path}' "
                 f"'{path.parent.parent}'. Or drop it: rm -r '{path}'.",
             )
         elif failure is not None and dataset in self._stuck:

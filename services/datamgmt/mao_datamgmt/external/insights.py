@@ -32,7 +32,7 @@ def parse_key(key: str) -> tuple[str | None, str | None]:
         parts = parts[1:]
     if len(parts) > 2 or not all(is_name(part) for part in parts):
         raise InvalidInput(
-            f"{key!r} is no key of insights.",
+            f"{key!r} is not a key of insights.",
             code="insights-key-invalid",
             next="Give the tool's name, or tool/node. What there is: maoctl inspect",
         )

@@ -59,7 +59,7 @@ def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> MetricReadi
     except (UnclearDialect, OverflowError, ValueError, mao_git.ContentMissing, RepositoryError) as error:
         return MetricReading(metric, problem=f"{metric.file or metric.measure}: {error}")
     if not math.isfinite(value):
-        return MetricReading(metric, problem=f"it is {value}, which is no finite number")
+        return MetricReading(metric, problem=f"it is {value}, which is not a finite number")
     return MetricReading(metric, value)
 
 
@@ -125,19 +125,19 @@ def json_number(opened: ContentStream, pointer: str) -> float:
     try:
         document = json.loads(b"".join(opened.pieces), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise UnreadableMetric(f"the file is not JSON that can be read: {error}") from error
+        raise UnreadableMetric(f"the file is not valid JSON: {error}") from error
     found = at_pointer(document, pointer)
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise UnreadableMetric(f"what {pointer!r} points at is no number but {_kind(found)}")
+        raise UnreadableMetric(f"what {pointer!r} points at is not a number but {_kind(found)}")
     if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
-        raise UnreadableMetric(f"what {pointer!r} points at is larger than a number may be")
+        raise UnreadableMetric(f"what {pointer!r} points at is too large for a number")
     return found
 
 
 def at_pointer(document: Any, pointer: str) -> Any:
     """The value at a JSON pointer. Raises UnreadableMetric where there is none."""
     if pointer and not pointer.startswith("/"):
-        raise UnreadableMetric(f"{pointer!r} is no JSON pointer: it begins with '/'")
+        raise UnreadableMetric(f"{pointer!r} is not a JSON pointer, which begins with '/'")
     found = document
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -155,7 +155,7 @@ def _is_index(name: str) -> bool:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _kind(value: Any) -> str:
@@ -191,7 +191,7 @@ def _number(cell: str, line: int) -> float:
     try:
         return number_of(cell)
     except ValueError:
-        raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is no number") from None
+        raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is not a number") from None
 
 
 def aggregate(values: Iterator[float], how: Aggregate) -> float:

@@ -230,7 +230,7 @@ class SealedSecrets:
             raise MaoError(
                 f"A secret cannot be decrypted with the keys in {self._path}.",
                 code="secret-unreadable",
-                next="Put the old key file back, or add the secret anew.",
+                next="Put the old key file back, or add the secret again.",
             ) from error
 
     def _box(self) -> MultiFernet:
@@ -242,7 +242,7 @@ class SealedSecrets:
             raise MaoError(
                 f"The file {self._path} holds no usable key.",
                 code="secret-key-unusable",
-                next="Put the old file back. Without it, move the file away, and add the webhooks anew.",
+                next="Put the old file back. Without it, move the file away, and add the webhooks again.",
             ) from error
 
 

@@ -175,7 +175,9 @@ def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
         else:
             seen.files[path] = _judge(name, folder, path, status, seen.limits)
             if len(seen.files) + len(seen.same) > seen.limits.files:
-                raise refused(path, f"is one too many, the limit is {seen.limits.files}", "MAO_MAX_FILES")
+                raise refused(
+                    path, f"is one file too many; the limit is {seen.limits.files}", "MAO_MAX_FILES"
+                )
 
 
 def _rights(status: os.stat_result) -> Rights:
@@ -202,9 +204,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 def _check_name(name: str, path: str, limits: OutputLimits) -> None:
     if is_git_name(name):
-        raise refused(path, "is a git directory or passes for one; a dataset holds no repositories")
+        raise refused(path, "is a git directory or looks like one; a dataset holds no repositories")
     if leads_out(name):
-        raise refused(path, "has a name that leads out of the folder where a backslash parts names (Windows)")
+        raise refused(
+            path, "has a name that leads out of the folder where a backslash separates names (Windows)"
+        )
     try:
         length = len(path.encode())
     except UnicodeEncodeError:

@@ -176,7 +176,7 @@ def withdraw(context: Context, clone: Clone, commit: str) -> bool:
 def output_missing(step: StepRun) -> InvalidInput:
     """The error for a tool that succeeded and changed no file."""
     return InvalidInput(
-        "The tool ended with success but wrote nothing to its data folder.",
+        "The tool succeeded but wrote nothing to its data folder.",
         code="output-missing",
         next=f"Check where it writes: maoctl tool check {step.spec.image.name}. If a run without output is "
         "fine, set 'allow_empty' on the step.",
@@ -214,7 +214,7 @@ def tree_contents(
         if found.path == mao_git.lfs.MARK:
             continue  # a tool has no say in it
         if found.path.startswith(f"{mao_git.lfs.MARK}/"):
-            raise output.refused(found.path, f"lies below {mao_git.lfs.MARK}, which MAO keeps for itself")
+            raise output.refused(found.path, f"lies below {mao_git.lfs.MARK}, which is reserved for MAO")
         if found.path == mao_git.lfs.ATTRIBUTES:
             _check_attributes(found, folder, active)
         contents[found.path] = _content(found, folder, limits, active)
