@@ -66,19 +66,19 @@ def read_output(text: str) -> str:
     return first.rpartition(":")[2].strip() if first.lower().startswith("etcd version:") else ""
 
 
-def is_enough(text: str | None, brought: str) -> bool:
-    """Whether to use an etcd that is there, where `brought` would be brought in its place."""
-    version, other = parse(text), parse(brought)
+def is_preferable(text: str | None, offered: str) -> bool:
+    """Whether to use the etcd found, rather than the version offered in its place."""
+    version, other = parse(text), parse(offered)
     if version is None or other is None or judge(text) == "unsafe":
         return False
     return judge(text) == "good" or version >= other
 
 
 def main(words: list[str]) -> int:
-    """`etcd_version.py VERSION BROUGHT`: exit code 0 for `is_enough`; without BROUGHT for one not unsafe."""
+    """`etcd_version.py VERSION OFFERED`: exit code 0 for `is_preferable`; without OFFERED, if not unsafe."""
     if len(words) == 1:
         return int(judge(words[0]) == "unsafe")
-    return int(not is_enough(*words[:2]))
+    return int(not is_preferable(*words[:2]))
 
 
 if __name__ == "__main__":

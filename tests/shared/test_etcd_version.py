@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mao_shared import etcd_version
-from mao_shared.etcd_version import is_enough, judge, parse, read_output, worst
+from mao_shared.etcd_version import is_preferable, judge, parse, read_output, worst
 
 UNSAFE = """2.3.8 3.3.27 3.4.0 3.4.23 3.4.41 3.4.42-rc.0 3.5.0 3.5.16+dfsg 3.5.16 3.5.27 3.5.28-rc.1
     3.6.0-alpha.0 3.6.0 3.6.8 3.7.0-rc.1 3.7.0-alpha.0 4.0.0-beta.1"""
@@ -92,8 +92,8 @@ def test_version_read_output_of_the_program(output: str, expected: str) -> None:
     ("there", "expected"),
     [("3.4.42", False), ("3.5.29", False), ("3.5.30", True), ("3.6.9", True), ("3.6.8", False), ("x", False)],
 )
-def test_version_is_enough_beside_the_one_that_would_be_brought(there: str, expected: bool) -> None:
-    assert is_enough(there, "3.5.30") is expected
+def test_version_is_preferable_to_the_one_on_offer(there: str, expected: bool) -> None:
+    assert is_preferable(there, "3.5.30") is expected
 
 
 @pytest.mark.parametrize(

@@ -209,15 +209,17 @@ def explain_ground_truth(
 ) -> Explanation:
     """As `explain_cell`; also compares with what the file says now at `tip`."""
     explanation = explain_cell(clone, decided, file, key, field)
-    strays = find_unattested(clone, tip)
-    if strays is None or not strays.after or strays.newest_round != decided.evidence.round:
+    unattested = find_unattested(clone, tip)
+    if unattested is None or not unattested.after or unattested.newest_round != decided.evidence.round:
         return explanation
     asked = _Question(clone, decided, explanation.file, [explanation.key], field)
     voted, at_tip = (_value_or_id(asked, commit) for commit in (decided.commit, tip))
     explanation.tip, explanation.at_tip = tip, at_tip
     if at_tip != voted:
         says = "has nothing there" if at_tip is None else f"says {at_tip!r}"
-        explanation.fault = f"the file at the tip {tip[:10]} {says}, which no round decided: {strays.fault}"
+        explanation.fault = (
+            f"the file at the tip {tip[:10]} {says}, which no round decided: {unattested.fault}"
+        )
     return explanation
 
 

@@ -26,9 +26,9 @@ class DiskSpace:
     writable: bool = True
 
     @classmethod
-    def of(cls, told: os.statvfs_result, *, writable: bool = True) -> DiskSpace:
-        inodes = told.f_favail if told.f_files else None
-        return cls(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize, inodes, writable)
+    def of(cls, stats: os.statvfs_result, *, writable: bool = True) -> DiskSpace:
+        inodes = stats.f_favail if stats.f_files else None
+        return cls(stats.f_bavail * stats.f_frsize, stats.f_blocks * stats.f_frsize, inodes, writable)
 
 
 def room_of(folder: Path) -> DiskSpace:

@@ -319,7 +319,9 @@ class DataManager:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
 
         async def make(attempt: Attempt) -> Stored[BareRepository]:
-            made = await self._executor.read(init_bare, self.context.data, request.name, mine=attempt.mine)
+            made = await self._executor.read(
+                init_bare, self.context.data, request.name, name_was_free=attempt.name_was_free
+            )
             return Stored(made, 0)
 
         async def taken() -> bool:

@@ -31,7 +31,7 @@ def _ask(endpoint: str, tls: TlsFiles, deadline: float) -> str | None:
     except (httpx.HTTPError, httpx.InvalidURL, OSError):
         return None
     try:
-        told = answer.json()["etcdserver"] if answer.is_success else ""
+        version = answer.json()["etcdserver"] if answer.is_success else ""
     except (ValueError, KeyError, TypeError):
         return ""
-    return told if isinstance(told, str) else ""
+    return version if isinstance(version, str) else ""

@@ -46,8 +46,8 @@ def normalize_title(text: str) -> str:
         raise ValueError("the title is empty")
     if len(title) > LONGEST_TITLE:
         raise ValueError(f"the title has {len(title)} characters; at most {LONGEST_TITLE} are accepted")
-    if strange := next((letter for letter in title if unicodedata.category(letter) in _NOT_ON_A_LINE), None):
-        raise ValueError(f"{strange!a} is in the title; a title is one line of text")
+    if invalid := next((letter for letter in title if unicodedata.category(letter) in _NOT_ON_A_LINE), None):
+        raise ValueError(f"{invalid!a} is in the title; a title is one line of text")
     return title
 
 

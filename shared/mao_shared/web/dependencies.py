@@ -139,13 +139,13 @@ IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 class Attempt:
     """What stays the same when a command with an Idempotency-Key is repeated.
 
-    `mine`: nothing had the name that the command wants when its key first came. What has it by now and is as
-    wanted, `make` takes for its own.
+    `name_was_free`: no record had the name when the key first came. If one has it now and equals the one
+    requested, an earlier attempt made it.
     """
 
     at: Timestamp
     token: str  # 8 hexadecimal digits
-    mine: bool = False
+    name_was_free: bool = False
 
 
 class _StoredAnswer(Record):
@@ -154,7 +154,7 @@ class _StoredAnswer(Record):
     body: str  # digest of the request's body
     at: Timestamp
     token: str
-    mine: bool
+    mine: bool  # `Attempt.name_was_free`
     lease: int
     answer: str | None = None  # JSON of the record; None: started, not known to have finished
     revision: int = 0
@@ -216,9 +216,9 @@ async def _begin(
     entry = await store.get(where)
     if entry is not None:
         return _read(where, _StoredAnswer, entry.value), entry.revision
-    mine = taken is None or not await taken()
+    name_was_free = taken is None or not await taken()
     lease = await store.grant(IDEMPOTENCY_LEASE)
-    fresh = _StoredAnswer(body=body, at=now, token=secrets.token_hex(4), mine=mine, lease=lease)
+    fresh = _StoredAnswer(body=body, at=now, token=secrets.token_hex(4), mine=name_was_free, lease=lease)
     revision = await store.create(where, dump(fresh), lease=lease)
     if revision is not None:
         return fresh, revision

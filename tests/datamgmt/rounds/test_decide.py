@@ -307,15 +307,15 @@ def test_decide_lateness_by_own_clock() -> None:
     voices = {"a": said("a", X), "c": said("c", X)}
     heard = {ID: TICK + timedelta(seconds=2)}
     early = a_round(opened_at=TICK - timedelta(hours=1), deadline=TICK - timedelta(minutes=50))
-    assert decide(seen(early, announced=voices, begun_at=heard, after=5)) == RoundDecision(again=597)
+    assert decide(seen(early, announced=voices, opened_at=heard, after=5)) == RoundDecision(again=597)
     shut = closed(abstained={"b": Abstention(reason="late")}).changed(commits={"a": X, "c": X})
     at = {ID: TICK + timedelta(seconds=100)}
-    action = only(decide(seen(shut, announced=voices, begun_at=heard, closed_at=at, after=100)))
+    action = only(decide(seen(shut, announced=voices, opened_at=heard, closed_at=at, after=100)))
     assert isinstance(action, UpdateRound)
     assert (action.round.phase, action.round.attempt, action.round.commits) == ("open", 2, {})
     assert "before its deadline" in action.fault
     in_time = {ID: TICK + timedelta(seconds=599)}
-    view = seen(shut, announced=voices, begun_at=heard, closed_at=in_time, after=599)
+    view = seen(shut, announced=voices, opened_at=heard, closed_at=in_time, after=599)
     assert isinstance(only(decide(view)), AttestRound)
 
 

@@ -23,8 +23,8 @@ def test_first_seen_begins_with_first_mention() -> None:
     clock.since.note_mention("data", ID)
     clock.now += MINUTE
     clock.since.note_record(a_round(opened_at=TICK - 99 * MINUTE))
-    assert clock.since.begun("data") == {ID: TICK}
-    assert clock.since.begun("other") == {}
+    assert clock.since.opened("data") == {ID: TICK}
+    assert clock.since.opened("other") == {}
 
 
 def test_first_seen_unknown_for_what_was_there_before() -> None:
@@ -33,7 +33,7 @@ def test_first_seen_unknown_for_what_was_there_before() -> None:
     clock.since.note_record(a_round())
     clock.settled = True
     clock.since.note_record(a_round())
-    assert clock.since.begun("data") == {}
+    assert clock.since.opened("data") == {}
 
 
 def test_first_seen_reset_extends_a_few_times() -> None:
@@ -42,7 +42,7 @@ def test_first_seen_reset_extends_a_few_times() -> None:
     for attempt in range(2, MAX_EXTENSIONS + 5):
         clock.now += MINUTE
         clock.since.note_record(a_round(attempt=attempt))
-    assert clock.since.begun("data") == {ID: TICK + MAX_EXTENSIONS * MINUTE}
+    assert clock.since.opened("data") == {ID: TICK + MAX_EXTENSIONS * MINUTE}
 
 
 def test_first_seen_closed_counts_per_attempt() -> None:
@@ -54,4 +54,4 @@ def test_first_seen_closed_counts_per_attempt() -> None:
     clock.since.note_record(a_round(attempt=3))
     assert clock.since.closed("data") == {}
     clock.since.retain("data", [])
-    assert clock.since.begun("data") == {}
+    assert clock.since.opened("data") == {}

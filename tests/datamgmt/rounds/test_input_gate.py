@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds.input_gate import GO, InputReadiness, input_readiness
+from mao_datamgmt.rounds.input_gate import READY, InputReadiness, input_readiness
 from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models import DatasetRef, Round, Run, StepRun, VoteDefinition, round_id
@@ -165,9 +165,9 @@ def test_input_readiness_ignores_round_that_waits_for_the_step(phase: str, name:
     )
     run = run.model_copy(update={"steps": [*run.steps, last]})
     found = of(phase, name).changed(closed_at=tick(0), reason="few")
-    assert input_readiness(run, 1, [of("decided"), found], DEADLINE, GRACE, tick(0)) == GO
+    assert input_readiness(run, 1, [of("decided"), found], DEADLINE, GRACE, tick(0)) == READY
     other = found.changed(pipeline="other", id=round_id(tick(0), "other", name))
-    assert input_readiness(run, 1, [of("decided"), other], DEADLINE, GRACE, tick(0)) != GO
+    assert input_readiness(run, 1, [of("decided"), other], DEADLINE, GRACE, tick(0)) != READY
 
 
 def minute(number: int, phase: str, **changes: Any) -> Round:
@@ -217,13 +217,13 @@ def test_input_readiness_false_times_do_not_hold_a_step(forged: Round) -> None:
 
 def test_input_readiness_ignores_misplaced_round() -> None:
     elsewhere = [of("open").changed(id="zzz"), of("undecided").changed(id=round_id(tick(1), "x", STEP))]
-    assert input_readiness(run_at(), 1, [of("decided"), *elsewhere], DEADLINE, GRACE, tick(0)) == GO
+    assert input_readiness(run_at(), 1, [of("decided"), *elsewhere], DEADLINE, GRACE, tick(0)) == READY
 
 
 def test_input_readiness_without_writer_waits_for_known_rounds_only() -> None:
     run = run_at()
     alone = run.model_copy(update={"steps": run.steps[1:]})
-    assert input_readiness(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
+    assert input_readiness(alone, 0, [], DEADLINE, GRACE, tick(0)) == READY
     assert input_readiness(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).state == "wait"
 
 
@@ -253,7 +253,7 @@ async def test_input_gate_reader_uses_dataset_record(tmp_path: Path) -> None:
         manager = fed["a"].manager
         assert manager is not None
         await eventually(lambda: not manager.rounds.voters.cached("data"))
-        assert await judged(fed, "a") == GO
+        assert await judged(fed, "a") == READY
 
 
 async def test_input_gate_waits_for_shared_dataset_while_voters_unknown(

@@ -121,7 +121,7 @@ class Menu:
                 raise Died
             there = await self.receipts.get(item)
             assert there is not None
-            if revision is None and not (attempt.mine and there.record == wanted):
+            if revision is None and not (attempt.name_was_free and there.record == wanted):
                 raise AlreadyExists(item)
             return there
 

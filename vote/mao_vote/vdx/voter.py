@@ -100,11 +100,11 @@ class Voter:
             return Outcome(None, (0.0,) * len(values), before, "quorum")
         limits = self.definition.exclusion, self.definition.exclusion_threshold
         places = list(numbers)
-        out = frozenset(places[each] for each in excluded(list(numbers.values()), *limits))
-        heard = {at: each for at, each in numbers.items() if at not in out}
-        weights = self._weights(heard, before)
-        votes = [WeightedValue(each, weights[at]) for at, each in heard.items()]
-        first = self.definition.bootstrapping and is_first([before[at] for at in heard])
+        left_out = frozenset(places[each] for each in excluded(list(numbers.values()), *limits))
+        included = {at: each for at, each in numbers.items() if at not in left_out}
+        weights = self._weights(included, before)
+        votes = [WeightedValue(each, weights[at]) for at, each in included.items()]
+        first = self.definition.bootstrapping and is_first([before[at] for at in included])
         if first:
             votes = bootstrapped(votes, self.definition.params.error)
         collated = collate(votes, self.definition.collation, self.definition.params.error)
@@ -113,8 +113,8 @@ class Voter:
             tuple(weights.get(at, 0.0) for at in range(len(values))),
             self._after(numbers, before, collated.centre),
             "bootstrapped" if first else "decided",
-            out,
-            frozenset(at for at, each in heard.items() if each == collated.output),
+            left_out,
+            frozenset(at for at, each in included.items() if each == collated.output),
         )
 
     def decide_text(self, values: Sequence[str | None], history: History = ()) -> Outcome[str]:
@@ -143,13 +143,13 @@ class Voter:
             raise ValueError(f"{voters} values and the shares of {len(self.shares)} voters")
         return history or (NEW,) * voters
 
-    def _weights(self, heard: Mapping[int, float], before: History) -> dict[int, float]:
-        standings = [before[at] for at in heard]
+    def _weights(self, included: Mapping[int, float], before: History) -> dict[int, float]:
+        standings = [before[at] for at in included]
         if self.definition.history == "HYBRID":
-            weights = hybrid_weights(standings, self._soft(heard))
+            weights = hybrid_weights(standings, self._soft(included))
         else:
             weights = base_weights(self.definition.history, standings)
-        return self._shared(dict(zip(heard, weights, strict=True)))
+        return self._shared(dict(zip(included, weights, strict=True)))
 
     def _shared(self, weights: dict[int, float]) -> dict[int, float]:
         return {at: each * self.shares[at] for at, each in weights.items()} if self.shares else weights

@@ -233,9 +233,9 @@ def _require_room(places: NodePaths, manifest: Manifest) -> None:
         path = places.folder(folder)
         while not path.exists():
             path = path.parent
-        told = os.statvfs(path)
-        if size > told.f_bavail * told.f_frsize:
-            free = told.f_bavail * told.f_frsize
+        stats = os.statvfs(path)
+        if size > stats.f_bavail * stats.f_frsize:
+            free = stats.f_bavail * stats.f_frsize
             raise disk_full(f"the backup has {size} bytes for {path}, and {free} are free")
 
 

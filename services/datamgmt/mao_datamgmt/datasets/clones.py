@@ -121,17 +121,17 @@ def _other_master(context: Context, clone: Clone, name: str, url: str) -> Confli
     )
 
 
-def ensure_branch(context: Context, brought: SyncedClone) -> str:
+def ensure_branch(context: Context, synced: SyncedClone) -> str:
     """Tip of the node's branch, which follows the remote; created where it is new.
 
     It starts at the remote's branch of that name, else at ground truth, else at the remote's default branch
     (where its HEAD names none, at `main` or `master`), else with an empty commit.
     """
-    clone = brought.clone
+    clone = synced.clone
     tip = follow_remote(context, clone)
     if tip is not None:
         return tip
-    begin = clone.latest_tip(GROUND_TRUTH) or _default_tip(context, brought)
+    begin = clone.latest_tip(GROUND_TRUTH) or _default_tip(context, synced)
     if begin is None:
         tree = clone.tree(None)
         begin = clone.commit(tree, [], "Begin the dataset\n", context.author())
@@ -139,11 +139,11 @@ def ensure_branch(context: Context, brought: SyncedClone) -> str:
     return begin
 
 
-def _default_tip(context: Context, brought: SyncedClone) -> str | None:
-    branches = brought.clone.list_branches(remote=True)
-    if not branches or brought.stale is not None:
+def _default_tip(context: Context, synced: SyncedClone) -> str | None:
+    branches = synced.clone.list_branches(remote=True)
+    if not branches or synced.stale is not None:
         return None
-    name = brought.clone.default_branch(context.access)
+    name = synced.clone.default_branch(context.access)
     return next((branches[each] for each in (name, "main", "master") if each in branches), None)
 
 
@@ -154,19 +154,19 @@ def ensure_clone(context: Context, name: str, url: str) -> Clone:
     branch does not fit the remote's. An unreachable remote is no error once it was seen to have the branch.
     """
     follow_new_master(context, name, url)
-    brought = sync_clone(context, name, url)
+    synced = sync_clone(context, name, url)
     try:
-        tip = ensure_branch(context, brought)
+        tip = ensure_branch(context, synced)
     except MergeConflict as conflict:
-        raise branch_conflict(brought.clone, conflict) from conflict
-    if brought.clone.tip(context.node, remote=True) is None:
-        if brought.stale is not None:
-            raise brought.stale
+        raise branch_conflict(synced.clone, conflict) from conflict
+    if synced.clone.tip(context.node, remote=True) is None:
+        if synced.stale is not None:
+            raise synced.stale
         try:
-            brought.clone.push({context.node: tip}, context.access)
+            synced.clone.push({context.node: tip}, context.access)
         except RemoteMoved as moved:
-            raise push_lost(brought.clone, [context.node], moved, was_moved=False) from moved
-    return brought.clone
+            raise push_lost(synced.clone, [context.node], moved, was_moved=False) from moved
+    return synced.clone
 
 
 class BareRequest(Record):
@@ -175,13 +175,13 @@ class BareRequest(Record):
     name: Name
 
 
-def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository:
+def init_bare(data: DataDir, name: str, *, name_was_free: bool = False) -> BareRepository:
     """An empty bare repository with HEAD on ground truth.
 
-    Raises AlreadyExists, unless `mine`: then an earlier attempt of the same command made what is there.
+    Raises AlreadyExists, unless `name_was_free` when the command first came: then an earlier attempt made it.
     """
     path = data.bare(name)
-    if not (mine and path.is_dir()):
+    if not (name_was_free and path.is_dir()):
         mao_git.init_bare(path)
     return BareRepository(name=name, master=str(path), path=str(path))
 

@@ -77,19 +77,19 @@ class HealthChecks:
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
-            mend = (
+            next_step = (
                 "Free space (or inodes) there, or lower MAO_MIN_FREE; what waits continues automatically."
                 if room.writable
                 else "See that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
             )
             stops = "What is written there waits" if folder else "No run starts and nothing is published"
             detail = f"{stops}: on the disk of {where} {short}."
-            self._conditions.report("disk", folder, detail=detail, next_step=mend, state="failed")
+            self._conditions.report("disk", folder, detail=detail, next_step=next_step, state="failed")
             return True
         if (low := nearly_short(room, self._context.min_free)) is not None:
-            mend = "Free space (or inodes) before runs have to wait for it."
+            next_step = "Free space (or inodes) before runs have to wait for it."
             self._conditions.report(
-                "disk", folder, detail=f"On the disk of {where} {low} ({left}).", next_step=mend
+                "disk", folder, detail=f"On the disk of {where} {low} ({left}).", next_step=next_step
             )
         else:
             self._conditions.clear("disk", folder)

@@ -121,10 +121,10 @@ def _steps_of_run(context: Context, run: Run) -> list[StepEvidence]:
             code="run-not-ended",
             next=f"Wait for it: maoctl run wait {run.id}",
         )
-    begun = ((index, step) for index, step in enumerate(run.steps) if step.times)
+    started = ((index, step) for index, step in enumerate(run.steps) if step.times)
     return [
         _step_of_run(context, run, index, step)
-        for index, step in begun
+        for index, step in started
         if step.phase is not StepPhase.SKIPPED
     ]
 

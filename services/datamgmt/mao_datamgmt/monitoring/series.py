@@ -178,9 +178,9 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
 
 def judge(before: Sequence[Point], value: float) -> Judgement:
     """How a value is judged after those before it; a truncated series starts at an accepted one."""
-    detector, begun = Detector(), False
+    detector, has_accepted = Detector(), False
     for point in before:
-        begun = begun or point.accepted
-        if begun:
+        has_accepted = has_accepted or point.accepted
+        if has_accepted:
             detector.see(point.value)
     return detector.see(value)

@@ -180,6 +180,6 @@ class RoundController:
             announced={each: peers.announced(dataset, each) for each in mentioned},
             attested={each: peers.attested(dataset, each) for each in mentioned},
             unreadable=peers.unreadable(dataset),
-            begun_at=self._first_seen.begun(dataset),
+            opened_at=self._first_seen.opened(dataset),
             closed_at=self._first_seen.closed(dataset),
         )

@@ -119,8 +119,12 @@ def lacks_attestations(view: RoundView, round_: Round) -> bool:
     if round_.phase != "decided" or view.now - round_.tick > RECHECKED_FOR:
         return False
     announced = view.announcements(round_)
-    brought = {node for node in view.voters & announced.keys() if announced[node].record.commit is not None}
-    return len(brought) >= most_of(len(view.voters)) and not is_attested(round_, view.attestations(round_))
+    with_snapshot = {
+        node for node in view.voters & announced.keys() if announced[node].record.commit is not None
+    }
+    return len(with_snapshot) >= most_of(len(view.voters)) and not is_attested(
+        round_, view.attestations(round_)
+    )
 
 
 def round_order(round_: Round) -> tuple[datetime, str]:
@@ -143,12 +147,12 @@ def _to_open(view: RoundView) -> list[Round]:
 
 def _first(announced: Mapping[str, Stored[Announcement]], nodes: Sequence[str]) -> Announcement | None:
     """The announcement that opens a round: one that brings a commit."""
-    bring = [
+    candidates = [
         announced[node].record
         for node in nodes
         if node in announced and announced[node].record.commit is not None
     ]
-    return min(bring, key=lambda each: each.announced_at, default=None)
+    return min(candidates, key=lambda each: each.announced_at, default=None)
 
 
 def _opened(view: RoundView, dataset: Dataset, first: Announcement) -> Round:
@@ -203,8 +207,8 @@ def _next_open(
 
 def late_after(view: RoundView, round_: Round) -> datetime:
     """When nodes that have not announced are late; by this node's own clock, if it saw the round begin."""
-    begun = view.begun_at.get(round_.id)
-    return max(round_.deadline if begun is None else begun + announcement_period(round_), view.grace_until)
+    opened = view.opened_at.get(round_.id)
+    return max(round_.deadline if opened is None else opened + announcement_period(round_), view.grace_until)
 
 
 def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> bool:
@@ -235,12 +239,12 @@ def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> b
 def _quorum_since(view: RoundView, round_: Round) -> int | None:
     """The revision at which the quorum of snapshots was reached; None if it is not."""
     announced = view.announcements(round_)
-    brought = sorted(
+    with_snapshot = sorted(
         announced[node].revision
         for node in round_.nodes
         if node in announced and announced[node].record.commit is not None
     )
-    return brought[round_.needed - 1] if len(brought) >= round_.needed else None
+    return with_snapshot[round_.needed - 1] if len(with_snapshot) >= round_.needed else None
 
 
 def _reachable_snapshots(view: RoundView, earlier: Round, later: Round) -> int:
@@ -315,11 +319,11 @@ def _next_closed(view: RoundView, stored: Stored[Round]) -> tuple[Action | None,
         ended = ended_undecided(round_, view.now, reason)
         attested = view.attested.get(round_.id, {})
         return UpdateRound(stored, ended, _checks(round_, keys.attestation, attested, view.unreadable)), None
-    mine, attest = votes.get(view.node), AttestRound(stored, round_.definition in view.definitions)
-    if mine is None:
+    own, attest = votes.get(view.node), AttestRound(stored, round_.definition in view.definitions)
+    if own is None:
         return attest, None
-    if mine.commit is None:
-        pause = ATTEST_RETRY - (view.now - mine.attested_at).total_seconds()
+    if own.commit is None:
+        pause = ATTEST_RETRY - (view.now - own.attested_at).total_seconds()
         return (attest, None) if pause <= 0 else (None, min(pause, ATTEST_RETRY))
     return None, wait
 

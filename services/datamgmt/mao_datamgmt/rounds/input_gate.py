@@ -28,7 +28,7 @@ class InputReadiness:
     until: datetime | None = None
 
 
-GO = InputReadiness("go")
+READY = InputReadiness("go")
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -45,15 +45,15 @@ class InputGate:
         """Whether the input of a step that is about to be prepared is ready."""
         source = run.steps[index].spec.input
         if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
-            return GO
+            return READY
         refusal = await self._sharing.solo_refusal(source.name)
         try:
             if not await self._sharing.is_shared(source.name):
                 is_left_alone = refusal is not None and self._sharing.takes_part(source.name)
-                return InputReadiness("late", refusal or "") if is_left_alone else GO
+                return InputReadiness("late", refusal or "") if is_left_alone else READY
         except Unavailable:
             if refusal is None:
-                return GO  # it was never shared, as far as this node knows
+                return READY  # it was never shared, as far as this node knows
         deadline = await self._deadline(run, index, source.name)
         known = [each.record for each in self._index.of(source.name).values()]
         return input_readiness(run, index, known, deadline, self._grace, self._clock.now())
@@ -80,7 +80,7 @@ def input_readiness(
     """
     source, moment = run.steps[index].spec.input, run.scheduled_for
     if source is None or moment is None:
-        return GO
+        return READY
     writers = [step for step in run.steps[:index] if step.spec.output.name == source.name]
     for step in writers:
         if step.phase is StepPhase.SKIPPED:
@@ -90,13 +90,16 @@ def input_readiness(
     rounds = {name: each for name, each in of_tick.items() if name not in to_come}
     unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
     latest = _latest(run, index, writers, deadline) + grace
-    results = [_of_round(each, _begun(each, known, now), latest, grace, now) for each in rounds.values()]
+    results = [
+        _round_readiness(each, _decidable_since(each, known, now), latest, grace, now)
+        for each in rounds.values()
+    ]
     unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
     for name, step in unopened:
         until = step.times.get(StepPhase.SUCCEEDED, now) + deadline + grace
         results.append(_wait_or_late(f"round {name} of its input, which is not open yet", until, now))
     results.sort(key=lambda each: ("wait", "late", "go").index(each.state))
-    return results[0] if results else GO
+    return results[0] if results else READY
 
 
 def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelta) -> datetime:
@@ -110,33 +113,33 @@ def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelt
     return since + deadline + max(deadline, MIN_ATTEST_TIME)
 
 
-def _begun(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
+def _decidable_since(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
     """Since when a round can have made progress: those of a dataset are decided one after the other.
 
     When many are due at once, after an outage or since a node is off, the last of them are closed late.
     """
     if round_.closed_at is not None:
         return round_.closed_at
-    begun = round_.deadline
-    if round_.phase != "open" or now <= begun:
-        return begun
+    since = round_.deadline
+    if round_.phase != "open" or now <= since:
+        return since
     earlier = [each for each in known if has_matching_id(each) and round_order(each) < round_order(round_)]
     if any(each.phase not in ROUND_ENDED for each in earlier):
         return NEVER
-    return max([begun, *(each.ended_at for each in earlier if each.ended_at is not None)])
+    return max([since, *(each.ended_at for each in earlier if each.ended_at is not None)])
 
 
-def _of_round(
-    round_: Round, begun: datetime, latest: datetime, grace: timedelta, now: datetime
+def _round_readiness(
+    round_: Round, since: datetime, latest: datetime, grace: timedelta, now: datetime
 ) -> InputReadiness:
     if round_.phase == "decided":
-        return GO
+        return READY
     if round_.phase == "undecided":
         return InputReadiness("late", f"round {round_.id} of its input is undecided: {round_.reason}")
     patience = grace
     if round_.closed_at is not None:
         patience += max(timedelta(seconds=round_.definition.deadline), MIN_ATTEST_TIME)
-    until = begun + patience if begun < latest - patience else latest  # in this order nothing overflows
+    until = since + patience if since < latest - patience else latest  # in this order nothing overflows
     return _wait_or_late(f"round {round_.id} of its input", until, now)
 
 

@@ -98,13 +98,13 @@ def announcement_period(round_: Round) -> timedelta:
 def closed_early(view: RoundView, stored: Stored[Round]) -> bool:
     """Whether a node that had not announced is left out before its time was up, by this node's own clock."""
     round_, announced = stored.record, view.announcements(stored.record)
-    begun, closed = view.begun_at.get(round_.id), view.closed_at.get(round_.id)
-    if begun is None or closed is None or round_.commit is not None:
+    opened, closed = view.opened_at.get(round_.id), view.closed_at.get(round_.id)
+    if opened is None or closed is None or round_.commit is not None:
         return False
     period = announcement_period(round_)
     left_out = (node for node in round_.nodes if node not in round_.commits)
     silent = any(node not in announced or announced[node].revision > stored.revision for node in left_out)
-    return silent and closed < begun + period - min(PROPAGATION_TIME + period / 10, MAX_CLOCK_SKEW)
+    return silent and closed < opened + period - min(PROPAGATION_TIME + period / 10, MAX_CLOCK_SKEW)
 
 
 def is_attested(round_: Round, votes: Mapping[str, Attestation]) -> bool:

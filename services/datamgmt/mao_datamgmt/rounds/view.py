@@ -70,7 +70,7 @@ class RoundIndex:
 class _FirstSeen:
     """`closed`: the attempt, and when it was first seen closed."""
 
-    begun: datetime | None
+    opened: datetime | None
     attempt: int = 1
     extensions: int = 0
     closed: tuple[int, datetime] | None = None
@@ -101,7 +101,7 @@ class FirstSeenTimes:
         if known is None:
             known = self._times[round_.dataset][round_.id] = _FirstSeen(self._moment(), round_.attempt)
         elif round_.phase == "open" and round_.attempt > known.attempt and known.extensions < MAX_EXTENSIONS:
-            known.begun = self._moment()
+            known.opened = self._moment()
             known.extensions += 1
         known.attempt = max(known.attempt, round_.attempt)
         if round_.phase == "closed" and (known.closed is None or known.closed[0] != round_.attempt):
@@ -112,9 +112,9 @@ class FirstSeenTimes:
         for gone in self._times[dataset].keys() - set(round_ids):
             del self._times[dataset][gone]
 
-    def begun(self, dataset: str) -> dict[str, datetime]:
+    def opened(self, dataset: str) -> dict[str, datetime]:
         """Round → when it began, of those that this node has seen begin."""
-        return {each: seen.begun for each, seen in self._times[dataset].items() if seen.begun is not None}
+        return {each: seen.opened for each, seen in self._times[dataset].items() if seen.opened is not None}
 
     def closed(self, dataset: str) -> dict[str, datetime]:
         """Round → when it was first seen closed in its last attempt."""
@@ -130,7 +130,7 @@ class RoundView:
     """One dataset's rounds as `node` knows them.
 
     `grace_until`: until then no deadline counts, since the store was away shortly before. `dataset`: its
-    `nodes` are the voters. `definitions`: by which this node's operator agreed to vote. `begun_at`: round →
+    `nodes` are the voters. `definitions`: by which this node's operator agreed to vote. `opened_at`: round →
     when this node saw it begin; absent where it may have missed that. `closed_at`: round → when this node saw
     its present attempt closed. `unreadable`: key → revision of peer records that cannot be read.
     """
@@ -144,7 +144,7 @@ class RoundView:
     announced: Mapping[str, Mapping[str, Stored[Announcement]]] = field(default_factory=dict)
     attested: Mapping[str, Mapping[str, Stored[Attestation]]] = field(default_factory=dict)
     unreadable: Mapping[str, int] = field(default_factory=dict)
-    begun_at: Mapping[str, datetime] = field(default_factory=dict)
+    opened_at: Mapping[str, datetime] = field(default_factory=dict)
     closed_at: Mapping[str, datetime] = field(default_factory=dict)
 
     @property

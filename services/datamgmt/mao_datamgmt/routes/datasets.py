@@ -70,7 +70,7 @@ async def init_bare(
     except AlreadyExists:
         if not original:
             raise
-        return await asyncio.to_thread(clones.init_bare, manager.context.data, body.name, mine=True)
+        return await asyncio.to_thread(clones.init_bare, manager.context.data, body.name, name_was_free=True)
 
 
 @router.get("/storage", name="storage.show", summary="Show the room on the disk and who signs the commits")

@@ -74,8 +74,8 @@ async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Ba
     path = await manager.upload_pack.repository(name)
     scheme = request.headers.get("x-forwarded-proto", "http")
     base = f"{scheme}://{request.headers.get('x-forwarded-host', '')}/git/{name}.git"
-    told = await asyncio.to_thread(git_http.answer_batch, body, path, base)
-    return JSONResponse(told, media_type=git_http.MEDIA_TYPE)
+    response = await asyncio.to_thread(git_http.answer_batch, body, path, base)
+    return JSONResponse(response, media_type=git_http.MEDIA_TYPE)
 
 
 @router.get(

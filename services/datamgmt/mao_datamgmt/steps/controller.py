@@ -15,7 +15,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import met_full_disk, require_room
 from mao_datamgmt.executor import GitExecutor
-from mao_datamgmt.rounds.input_gate import GO, InputGate, InputReadiness
+from mao_datamgmt.rounds.input_gate import READY, InputGate, InputReadiness
 from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.telemetry import DataMetrics
 from mao_git import RepositoryError, sweep_half_written
@@ -143,7 +143,7 @@ class StagingController:
         """Rounds are asked only about a dataset that other nodes share."""
         source = run.steps[index].spec.input
         if source is None or await self._sharing.is_solo(source.name):
-            return GO
+            return READY
         return await self._input_gate.check(run, index)
 
     async def _wait_for_round(
@@ -186,12 +186,12 @@ class StagingController:
         try:
             with self._metrics.prepare_seconds.time():
                 original = stored.record.reproduces is None
-                lay = (
+                prepare_step = (
                     partial(prepare, self._context, step.spec, wrote_input=wrote_input)
                     if original
                     else partial(prepare_reproduction, self._context, step)
                 )
-                prepared: PreparedStep = await self._change(stored, datasets, lay, workspace)
+                prepared: PreparedStep = await self._change(stored, datasets, prepare_step, workspace)
         except WorkspaceExists:
             await self._remove_stale_workspace(stored, index)
             return None

@@ -162,7 +162,7 @@ def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
         raise refused(inside, f"lies more than {MAX_DEPTH} folders deep")
     for name in sorted(os.listdir(folder)):
         path = inside + name
-        with _told(path):
+        with _read_errors(path):
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if seen.is_same(path, status):
             seen.same.append(path)
@@ -187,7 +187,7 @@ def _rights(status: os.stat_result) -> Rights:
 def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: OutputLimits) -> FoundFile:
     stamp = stamp_of(status)
     if stat.S_ISLNK(status.st_mode):
-        with _told(path):
+        with _read_errors(path):
             target = os.readlink(name, dir_fd=folder)
         return FoundFile(path, stamp, link=_readable(path, target))
     if not stat.S_ISREG(status.st_mode):
@@ -260,7 +260,7 @@ def unreadable(path: str) -> InvalidInput:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _read_errors(path: str) -> Iterator[None]:
     """While a file or folder at `path` is read: errors that it causes become InvalidInput, those of the disk
     pass.
     """
@@ -276,7 +276,7 @@ def _told(path: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
-    with _told(path):
+    with _read_errors(path):
         descriptor = os.open(name, flags, dir_fd=folder)
     try:
         yield descriptor

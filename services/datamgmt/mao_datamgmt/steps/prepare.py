@@ -73,7 +73,7 @@ def prepare(
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
             checkout_whole(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
-        return _lay_data(context, output.clone, base, workspace)
+        return _checkout_output(context, output.clone, base, workspace)
 
     workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
     looked_at = {spec.output.name: output.stale}
@@ -82,12 +82,12 @@ def prepare(
     return PreparedStep(base, commit, looked_at)
 
 
-def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
+def _checkout_output(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
     files = worktrees.reuse(context, clone, base, workspace)
     if files is not None:
         return files
-    laid = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
-    return {path: stamp_of(status) for path, status in laid.items()}
+    statuses = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
+    return {path: stamp_of(status) for path, status in statuses.items()}
 
 
 def checkout_whole(
@@ -95,12 +95,12 @@ def checkout_whole(
 ) -> dict[str, os.stat_result]:
     """Checks a commit out into an empty folder, with the content of large files; raises MaoError."""
 
-    def lay() -> dict[str, os.stat_result]:
+    def checkout() -> dict[str, os.stat_result]:
         workspaces.remove_tree(folder)
         mao_git.make_folder(folder, manner.owner)
         return clone.checkout_tree(commit, folder, manner)
 
-    return clones.with_lfs_content(context, clone, commit, lay)
+    return clones.with_lfs_content(context, clone, commit, checkout)
 
 
 def _branch_tip(context: Context, output: SyncedClone) -> str:

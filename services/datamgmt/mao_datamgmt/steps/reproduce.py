@@ -56,8 +56,8 @@ def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> 
             checkout_whole(
                 context, source, step.input_commit, workspace.input, CheckoutOptions(read_only=True)
             )
-        laid = checkout_whole(context, output, base, workspace.data, CheckoutOptions(owner=context.owner))
-        return {path: stamp_of(status) for path, status in laid.items()}
+        statuses = checkout_whole(context, output, base, workspace.data, CheckoutOptions(owner=context.owner))
+        return {path: stamp_of(status) for path, status in statuses.items()}
 
     workspaces.create(target, context.owner, fill)
     return PreparedStep(base, step.input_commit, {})

@@ -57,7 +57,11 @@ def record_published(
     """
     try:
         written = {found.path: found for found in changes.written if found.path not in unlike}
-        ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
+        ours = {
+            path
+            for path, found in written.items()
+            if _is_as_checked_out(context, workspace.data / path, found)
+        }
         document = {
             "tree": tree,
             "files": {path: written[path].stamp for path in ours},
@@ -71,7 +75,7 @@ def record_published(
             (workspace.root / RECORD).unlink(missing_ok=True)
 
 
-def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
+def _is_as_checked_out(context: Context, path: Path, found: FoundFile) -> bool:
     """Whether a file is as we would lay it out, whatever its content."""
     return (
         found.link is None
@@ -156,10 +160,10 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
             raise
         return None
     try:
-        laid = clone.checkout_paths(commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
+        statuses = clone.checkout_paths(commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
     except ContentMissing:
         return None
-    return files | {path: stamp_of(status) for path, status in laid.items()}
+    return files | {path: stamp_of(status) for path, status in statuses.items()}
 
 
 def _tidy_folders(context: Context, root: Path, seen: FolderScan, files: Mapping[str, Stamp]) -> None:

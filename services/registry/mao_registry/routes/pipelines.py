@@ -67,7 +67,7 @@ async def init(
     """
 
     async def make(attempt: Attempt) -> Stored[Pipeline]:
-        return await registry.enrolments.init(wanted, name_was_free=attempt.mine)
+        return await registry.enrolments.init(wanted, name_was_free=attempt.name_was_free)
 
     async def taken() -> bool:
         return await registry.enrolments.exists(wanted.pipeline().name)

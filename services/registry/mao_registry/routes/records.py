@@ -167,7 +167,7 @@ def _add_create(
         registry: RegistryDep, response: Response, record: R, idempotency_key: IdempotencyKey = None
     ) -> R:
         async def make(attempt: Attempt) -> Stored[R]:
-            return await pick(registry).create(record, name_was_free=attempt.mine)
+            return await pick(registry).create(record, name_was_free=attempt.name_was_free)
 
         async def taken() -> bool:
             return await pick(registry).exists(record.name)

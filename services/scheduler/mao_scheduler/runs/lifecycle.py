@@ -100,8 +100,8 @@ def _replaceable(other: Run) -> bool:
 
 def start_run(run: Run, now: datetime) -> Run:
     """The run as running, with its first step handed to the data manager."""
-    begun = run.move(RunPhase.RUNNING, started_at=now, reason=None)
-    return begun.with_step(0, begun.steps[0].move(StepPhase.PREPARING, now))
+    started = run.move(RunPhase.RUNNING, started_at=now, reason=None)
+    return started.with_step(0, started.steps[0].move(StepPhase.PREPARING, now))
 
 
 def may_yield(run: Run) -> bool:

@@ -82,10 +82,10 @@ def find_stuck_step(
 ) -> StuckStep | None:
     """Pure: the step if it is stuck, given the datasets in use."""
     since = _since(run, step)
-    begun = since
+    waiting_since = since
     if step.phase is StepPhase.PREPARING:  # several may wait for a dataset, one after another
-        begun = max(since, line.moved.get(step.spec.output.name, since))
-    if now - begun <= patience + _expected_wait(run, step, line, begun):
+        waiting_since = max(since, line.moved.get(step.spec.output.name, since))
+    if now - waiting_since <= patience + _expected_wait(run, step, line, waiting_since):
         return None
     reason = step.error.detail if step.error is not None else step.waiting or ""
     return StuckStep(run.id, step.spec.name, step.phase, since, reason)
