@@ -46,16 +46,16 @@ class LocalRounds:
 
     def decided(self, _dataset: str, limit: int) -> list[evidence.RoundSummary]:
         with self._opened() as (clone, tip):
-            return [_as_sent(each) for each in list_rounds(clone, tip, limit).items]
+            return [_through_json(each) for each in list_rounds(clone, tip, limit).items]
 
     def unattested(self, _dataset: str) -> evidence.UnattestedCommits | None:
         with self._opened() as (clone, tip):
             found = find_unattested(clone, tip)
-            return None if found is None else _as_sent(found)
+            return None if found is None else _through_json(found)
 
     def get(self, _dataset: str, round_id: str | None) -> evidence.DecidedRound:
         with self._opened() as (clone, tip):
-            return _as_sent(find_round(clone, tip, round_id))
+            return _through_json(find_round(clone, tip, round_id))
 
     def cells(
         self, _dataset: str, round_id: str | None, file: str | None, limit: int
@@ -69,15 +69,15 @@ class LocalRounds:
     ) -> evidence.Explanation:
         with self._opened() as (clone, tip):
             found = find_round(clone, tip, round_id)
-            return _as_sent(explain_ground_truth(clone, tip, found, file, key, field))
+            return _through_json(explain_ground_truth(clone, tip, found, file, key, field))
 
     def audit(self, _dataset: str, round_id: str | None) -> evidence.Audit:
         with self._opened() as (clone, tip):
-            return _as_sent(audit_ground_truth(clone, tip, find_round(clone, tip, round_id)))
+            return _through_json(audit_ground_truth(clone, tip, find_round(clone, tip, round_id)))
 
     def ranking(self, _dataset: str, rounds: int) -> evidence.Ranking:
         with self._opened() as (clone, tip):
-            return _as_sent(rank_nodes(clone, tip, rounds))
+            return _through_json(rank_nodes(clone, tip, rounds))
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Clone, str]]:
@@ -103,9 +103,9 @@ def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
     """Votes, and moves the branch to write if one is named."""
     with repository_errors(path):
         outcome = vote_locally(open_local(path), vote)
-    return LocalOutcome(_as_sent(outcome.decided), outcome.moved, outcome.known)
+    return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known)
 
 
-def _as_sent(found: M) -> M:
+def _through_json(found: M) -> M:
     """As if it had been read from a node's answer, which has all fields."""
     return type(found).model_validate(found.model_dump(mode="json"), context=STORED)

@@ -44,9 +44,9 @@ def sweep(path: Path) -> list[Path]:
 
 def sweep_half_written(path: Path) -> list[Path]:
     """Removes files that were never finished, and pack indexes without their pack; what was removed."""
-    indexes = _glob(path, ["objects/pack/*.idx"])
+    indexes = _matching_files(path, ["objects/pack/*.idx"])
     orphans = (index for index in indexes if not index.with_suffix(".pack").exists())
-    return _remove(chain(_glob(path, _HALF_WRITTEN), orphans))
+    return _remove(chain(_matching_files(path, _HALF_WRITTEN), orphans))
 
 
 def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
@@ -54,7 +54,7 @@ def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
 
     Git holds such a lock for moments only, so that in a repository which others push to, an old one is stale.
     """
-    return _remove(lock for lock in _glob(path, _LOCKS) if _age(lock) >= older_than)
+    return _remove(lock for lock in _matching_files(path, _LOCKS) if _age(lock) >= older_than)
 
 
 def lock_age(path: Path, reference: str) -> float | None:
@@ -132,7 +132,7 @@ def _age(path: Path) -> float:
         return -1.0
 
 
-def _glob(path: Path, patterns: Iterable[str]) -> Iterator[Path]:
+def _matching_files(path: Path, patterns: Iterable[str]) -> Iterator[Path]:
     """Files by patterns. Git may remove empty folders meanwhile: the rest is found the next time."""
     for pattern in patterns:
         with suppress(FileNotFoundError):

@@ -113,15 +113,15 @@ class Conditions:
         )
         if condition != before:
             self._current[name, subject] = condition
-            self._tell(condition)
+            self._notify(condition)
 
     def _drop(self, name: str, subject: str) -> None:
         before = self._current.pop((name, subject), None)
         if before is not None:
             changed = {"state": "ok", "detail": "", "next": "", "since": self._clock.now()}
-            self._tell(before.model_copy(update=changed))
+            self._notify(before.model_copy(update=changed))
 
-    def _tell(self, condition: Condition) -> None:
+    def _notify(self, condition: Condition) -> None:
         for callback in self._subscribers:
             try:
                 callback(condition)

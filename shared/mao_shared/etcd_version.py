@@ -18,13 +18,17 @@ from typing import Literal
 
 Standing = Literal["good", "warned", "unsafe"]
 Order = tuple[int, int, int, int, tuple[tuple[int, int, str], ...]]
-SAFE_FROM = {(3, 4): 42, (3, 5): 28, (3, 6): 9}  # minor line → its first patch release without CVE-2026-33343
-GOOD_FROM = {(3, 5): 33, (3, 6): 14, (3, 7): 1}  # and without CVE-2026-73499
+SECURE_FROM = {
+    (3, 4): 42,
+    (3, 5): 28,
+    (3, 6): 9,
+}  # minor line → its first patch release without CVE-2026-33343
+RECOMMENDED_FROM = {(3, 5): 33, (3, 6): 14, (3, 7): 1}  # and without CVE-2026-73499
 OUTPUT_FILE = (
     "etcd-version"  # in MAO_FEDERATION_DIR: what `etcd --version` prints, by who would start etcd there
 )
 NEEDED = "3.5.33, 3.6.14, 3.7.1 or newer"
-_FIRST_LINE = min(SAFE_FROM)
+_FIRST_LINE = min(SECURE_FROM)
 _VERSION = re.compile(
     r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.+~-]*)?", re.ASCII
 )
@@ -47,11 +51,11 @@ def judge(text: str | None) -> Standing:
     if version is None or version[:2] < _FIRST_LINE:
         return "unsafe"
     line, patch = version[:2], version[2:4]
-    if patch < (SAFE_FROM.get(line, 0), 1):
+    if patch < (SECURE_FROM.get(line, 0), 1):
         return "unsafe"
-    if line not in GOOD_FROM:
-        return "good" if line > max(GOOD_FROM) else "warned"
-    return "good" if patch >= (GOOD_FROM[line], 1) else "warned"
+    if line not in RECOMMENDED_FROM:
+        return "good" if line > max(RECOMMENDED_FROM) else "warned"
+    return "good" if patch >= (RECOMMENDED_FROM[line], 1) else "warned"
 
 
 def worst(texts: Iterable[str]) -> str | None:

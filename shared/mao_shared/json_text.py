@@ -17,7 +17,7 @@ from typing import Any
 _MARK = "n" + secrets.token_hex(16)  # a word for YAML as well
 MAX_DIGITS = 4300
 """Of an integer; Python's json reads none that is longer."""
-_SPELT = re.compile(f'"{_MARK}([^"]*)"')
+_NUMBER_TEXT = re.compile(f'"{_MARK}([^"]*)"')
 
 
 def _keep(spelling: str) -> str:
@@ -47,7 +47,7 @@ def render_json(value: Any, **options: Any) -> str:
     if isinstance(value, str) and value.startswith(_MARK):
         return value[len(_MARK) :]
     text = json.dumps(value, **options)
-    return _SPELT.sub(r"\1", text) if _MARK in text else text
+    return _NUMBER_TEXT.sub(r"\1", text) if _MARK in text else text
 
 
 def unmarked(text: str) -> str:
@@ -60,7 +60,7 @@ def check_json(text: str) -> None:
 
     NaN, Infinity and half a letter are none; a number may be as long or large as Python's reader allows.
     """
-    value = json.loads(text, parse_float=str, parse_int=_short_enough, parse_constant=_no_constant)
+    value = json.loads(text, parse_float=str, parse_int=_short_enough, parse_constant=_refuse_constant)
     json.dumps(value, ensure_ascii=False).encode()
 
 
@@ -70,7 +70,7 @@ def _short_enough(spelling: str) -> str:
     return spelling
 
 
-def _no_constant(word: str) -> Any:
+def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is not a JSON number")
 
 

@@ -14,13 +14,13 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 REQUEST_ID_HEADER = "X-Request-ID"
-_SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _request_id: ContextVar[str | None] = ContextVar("mao_request_id", default=None)
 
 
 def accept_request_id(sent: str | None) -> str:
     """The caller's id when it is safe to log and forward, else a new one; current from now on."""
-    request_id = sent if sent and _SANE.fullmatch(sent) else secrets.token_hex(8)
+    request_id = sent if sent and _VALID_ID.fullmatch(sent) else secrets.token_hex(8)
     _request_id.set(request_id)
     return request_id
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler.runs.lifecycle import NOTHING, backoff, decide
+from mao_scheduler.runs.lifecycle import NO_CHANGE, backoff, decide
 from mao_shared.models.pipeline import Fault, Overlap, Retry
 from mao_shared.models.run import CancelRequest, Exit, Failure, Run
 from mao_shared.states import RunPhase, StepPhase
@@ -82,12 +82,12 @@ def test_decide_next_document(before: Run, expected: list[str]) -> None:
 )
 @pytest.mark.parametrize("cancel", [None, CANCEL])
 def test_decide_ignores_phases_of_other_services(phase: StepPhase, cancel: CancelRequest | None) -> None:
-    assert decide(running(phase, P.PENDING, cancel=cancel), [], NOW) == NOTHING
+    assert decide(running(phase, P.PENDING, cancel=cancel), [], NOW) == NO_CHANGE
 
 
 @pytest.mark.parametrize("phase", ["succeeded", "failed", "cancelled", "missed", "lost"])
 def test_decide_ended_run_stays_ended(phase: str) -> None:
-    assert decide(run(phase=phase), [], NOW) == NOTHING
+    assert decide(run(phase=phase), [], NOW) == NO_CHANGE
 
 
 def test_decide_step_error_becomes_run_error() -> None:

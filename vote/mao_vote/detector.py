@@ -16,9 +16,9 @@ from typing import Literal
 
 REFERENCE = 3  # accepted values that make the reference
 WINDOW = 36  # residuals that make the band
-FEW = 5  # residuals below which the band is a guess
+MIN_RESIDUALS = 5  # residuals below which the band is a guess
 COLD_SHARE = 0.25  # of the reference: the band while residuals are few
-LEAST_SHARE = 0.062  # of the reference: changes below are never an alarm
+MIN_SHARE = 0.062  # of the reference: changes below are never an alarm
 NOISE_SHARE = 0.005  # of the reference: what a constant series may vary at least
 SIGMAS = 3.5
 TAIL = 1.5  # times the 95th percentile of residuals that were accepted before
@@ -67,7 +67,7 @@ class Detector:
             self._accepted.append(value)
             return Judgement("accepted", None, None, provisional=True)
         reference = median(self._accepted[-REFERENCE:])
-        provisional = len(self._residuals) < FEW
+        provisional = len(self._residuals) < MIN_RESIDUALS
         offset, band = _limits(reference, self._residuals)
         expected = reference + offset
         if abs(value - expected) <= band:
@@ -100,14 +100,14 @@ class Detector:
 def _limits(reference: float, residuals: Sequence[float]) -> tuple[float, float]:
     """How far from the reference a value is expected, and how far from there it may lie."""
     size = abs(reference)
-    if len(residuals) < FEW:
+    if len(residuals) < MIN_RESIDUALS:
         return 0.0, COLD_SHARE * size
     offset = median(residuals)
     deviation = median([abs(each - offset) for each in residuals])
     spread = max(_TO_SIGMA * deviation, NOISE_SHARE * size)
     few = 1 + 4 / len(residuals)  # a spread known from few residuals is itself uncertain
     tail = _quantile([abs(each) for each in residuals], 0.95)
-    return offset, max(SIGMAS * few * spread, TAIL * tail, LEAST_SHARE * size)
+    return offset, max(SIGMAS * few * spread, TAIL * tail, MIN_SHARE * size)
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

@@ -82,7 +82,7 @@ class _StoredStanding(BaseModel):
     rounds: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _no_more_than_all(self) -> _StoredStanding:
+    def _check_counts(self) -> _StoredStanding:
         if self.successes > self.rounds:
             raise ValueError("more successes than rounds")
         return self

@@ -136,7 +136,7 @@ def list_(
 ) -> None:
     """List the rounds that were decided, the newest first."""
     session = session_of(context, output)
-    source, name = _source_of_all(session, dataset, repo, truth)
+    source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.decided(name, limit)
         unattested = source.unattested(name) if found else None
@@ -236,7 +236,7 @@ def audit(
     faults = harmless_line("; ".join(found.faults))
     if not found.ok and found.commit == found.recomputed_commit:
         detail = f"Round {found.round} is reproduced, but {faults}."
-        raise CommandError(ExitCode.FAILED, detail, _how_to_inspect(found, repo, name))
+        raise CommandError(ExitCode.FAILED, detail, _inspection_step(found, repo, name))
     if not found.ok:
         compare = f"git diff {short_commit(found.commit)} {short_commit(found.recomputed_commit)}"
         detail = f"Round {found.round} is not reproduced: {faults}."
@@ -255,7 +255,7 @@ def ranking(
 ) -> None:
     """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
     session = session_of(context, output)
-    source, name = _source_of_all(session, dataset, repo, truth)
+    source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
     session.data(found, lambda: session.show(votes.RANKED, found.items))
@@ -287,7 +287,7 @@ def spikes(
 _SHOWN_COMMITS = 5
 
 
-def _how_to_inspect(found: evidence.Audit, repo: Path | None, dataset: str) -> str:
+def _inspection_step(found: evidence.Audit, repo: Path | None, dataset: str) -> str:
     """How to see the commits that no round made."""
     commits = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
     shown = " ".join(commits[:_SHOWN_COMMITS])
@@ -318,7 +318,7 @@ def _source(
     return LocalRounds(repo, truth), "", round_id
 
 
-def _source_of_all(
+def _dataset_source(
     session: CliSession, dataset: str | None, repo: Path | None, truth: str
 ) -> tuple[RoundSource, str]:
     """Who answers, and the dataset, of a question that is about no single round."""

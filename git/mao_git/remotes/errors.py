@@ -20,7 +20,7 @@ from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Remot
 from mao_shared.git_urls import local_path
 
 from . import host_keys
-from .unsupported import unsupported_error, what_is_there
+from .unsupported import explain_non_repository, unsupported_error
 
 NOT_STORED = "remote-not-stored"
 NOT_TAKEN = frozenset({"push-refused", NOT_STORED})
@@ -278,7 +278,7 @@ def unreachable(url: str, why: str) -> InvalidInput:
     used.
     """
     path = local_path(url)
-    what, advice = (why, "") if path is None else what_is_there(path)
+    what, advice = (why, "") if path is None else explain_non_repository(path)
     because = f": {what}" if what else ""
     return InvalidInput(
         f"There is no git repository at {url}{because}.",

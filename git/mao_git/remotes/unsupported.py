@@ -142,7 +142,7 @@ def _is_partial(path: Path) -> bool:
     return False
 
 
-def what_is_there(path: Path) -> tuple[str, str]:
+def explain_non_repository(path: Path) -> tuple[str, str]:
     """What is at a path that is no repository, and what to do about it; `` when there is nothing to say."""
     try:
         if path.is_file():

@@ -87,7 +87,7 @@ def require_room(context: Context, needed: int = 0) -> None:
         raise disk_full(why) if room.writable else disk_trouble(why)
 
 
-def met_full_disk(context: Context, error: Exception) -> bool:
+def caused_by_full_disk(context: Context, error: Exception) -> bool:
     """Whether an error was caused by a full disk. Blocking.
 
     libgit2 often gives no reason, or a wrong one, when an object cannot be written for want of space; then

@@ -56,7 +56,7 @@ class GitExecutor:
         """The same; raises Abandoned when the event is set while others still write to these datasets."""
         async with AsyncExitStack() as held:
             names = sorted(set(datasets))  # always in one order, so that two cannot wait for each other
-            await _unless(cancelled, self._hold(names, held))
+            await _unless(cancelled, self._lock_all(names, held))
             try:
                 done = await self.run(call, *args, **kwargs)
             except Exception as error:
@@ -68,7 +68,7 @@ class GitExecutor:
                 await listener(names)
             return done
 
-    async def _hold(self, names: list[str], held: AsyncExitStack) -> None:
+    async def _lock_all(self, names: list[str], held: AsyncExitStack) -> None:
         for name in names:
             await held.enter_async_context(self._locks[name])
 

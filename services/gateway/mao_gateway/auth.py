@@ -35,14 +35,14 @@ from mao_shared.host.sockets import allowed_users
 from mao_shared.logs import bind, get_logger
 from mao_shared.web.callers import OPEN_PATHS, READY, called_host, called_port, check_origin, host_not_allowed
 from mao_shared.web.error_handlers import problem_response
-from mao_shared.web.health import STRANGER
+from mao_shared.web.health import UNAUTHORISED_KEY
 
 from .callers import CallerCheck, LocalCallers
 from .settings import GatewaySettings
 
 log = get_logger(__name__)
 _TOKEN_LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
-HOW_TO_CREATE_ONE = "Create a token with: python -m mao_gateway --new-token NAME"
+AUTH_NEXT_STEP = "Create a token with: python -m mao_gateway --new-token NAME"
 _UNKNOWN_CALLER = (
     "Without a token this node answers root, the user who runs it and those in MAO_LOCAL_USERS; "
     "this call is not known to be one of theirs."
@@ -126,7 +126,7 @@ def token_owner(tokens: Mapping[str, str], token: str) -> str | None:
 
 
 def _tokens_invalid(detail: str) -> InvalidInput:
-    return InvalidInput(detail, code="tokens-invalid", next=HOW_TO_CREATE_ONE)
+    return InvalidInput(detail, code="tokens-invalid", next=AUTH_NEXT_STEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def policy_from(settings: GatewaySettings) -> AccessPolicy:
         raise InvalidInput(
             f"The gateway would be reachable at {settings.address} by anybody, without a token.",
             code="tokens-needed",
-            next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_CREATE_ONE}",
+            next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {AUTH_NEXT_STEP}",
         )
     users = allowed_users(settings.local_users, settings.owner_of)
     return AccessPolicy(
@@ -269,7 +269,7 @@ class AuthMiddleware:
         headers = Headers(scope=scope)
         refusal = None if scope["path"] in OPEN_PATHS - {READY} else await self._refusal(scope, headers)
         if refusal is not None and scope["path"] == READY:
-            scope[STRANGER], refusal = True, None
+            scope[UNAUTHORISED_KEY], refusal = True, None
         if refusal is not None:
             response = problem_response(refusal)
             if isinstance(refusal, Unauthorized):

@@ -52,7 +52,7 @@ class LocalCallers:
         self._supervisor = supervisor
         self._known: OrderedDict[TcpSocket, None] = OrderedDict()
         self._search = asyncio.Lock()
-        self._likely: list[str] = []  # the last caller often calls again
+        self._recent_pids: list[str] = []  # the last caller often calls again
 
     async def admits(self, scope: Scope) -> bool:
         """See `CallerCheck`."""
@@ -65,7 +65,7 @@ class LocalCallers:
         if not self._sees_processes or found in self._known:
             return True
         async with self._search:  # one at a time
-            local = await asyncio.to_thread(is_local_process, found, self._likely, self._supervisor)
+            local = await asyncio.to_thread(is_local_process, found, self._recent_pids, self._supervisor)
         # If the socket is still there, its process was visible all the time.
         if not local or socket_of((caller[0], caller[1]), (called[0], called[1])) != found:
             return False

@@ -15,7 +15,7 @@ from mao_shared.clients.responses import unreachable
 from mao_shared.clients.services import transport_for
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.logs import blocked_imports
-from mao_shared.web.envelope import PASSED_ON, CallerLeft
+from mao_shared.web.envelope import FORWARDED_KEY, CallerLeft
 
 with blocked_imports("rich", "pygments"):
     import httpx
@@ -104,7 +104,7 @@ class Proxy:
             headers=_forwarded(request.headers.raw),
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
-        request.scope[PASSED_ON] = service
+        request.scope[FORWARDED_KEY] = service
         upstream = await self._until_left(request, self._send(service, outgoing))
         answer = StreamingResponse(_body(upstream), upstream.status_code)
         answer.raw_headers = [

@@ -149,7 +149,7 @@ def proxied_router() -> APIRouter:
     return passed
 
 
-class _Former:
+class _RemovedRoute:
     """A call of the original's earlier versions: answers with its replacement."""
 
     def __init__(self, path: str, replacement: str) -> None:
@@ -168,7 +168,7 @@ def former_router() -> APIRouter:
     """A route for each call that the original itself has dropped."""
     dropped = APIRouter(include_in_schema=False)
     dropped.routes.extend(
-        PlainRoute(path, _Former(path, replacement), include_in_schema=False)
+        PlainRoute(path, _RemovedRoute(path, replacement), include_in_schema=False)
         for path, replacement in FORMER.items()
     )
     return dropped

@@ -128,17 +128,17 @@ def accounts_of(key: str) -> Iterator[tuple[str, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
-    """A change that the copies do not have yet: when it was received, and its revision."""
+class MissingChange:
+    """A change that is not copied yet: when it was received, and its revision."""
 
     since: float
     revision: int
 
 
 @dataclass(slots=True)
-class _Held:
+class _HeldChange:
     entry: Entry
-    lack: Lack  # the first of the changes that are held
+    missing: MissingChange  # the first of the changes that are held
 
 
 @dataclass(slots=True)
@@ -153,10 +153,10 @@ class ReplicationBudget:
     """Decides for every change; `now` is in seconds of a clock that is never set back."""
 
     def __init__(self) -> None:
-        self._held: dict[str, _Held] = {}
-        self._left: Lack | None = None  # the first change that was left out since the last listing
+        self._held: dict[str, _HeldChange] = {}
+        self._left: MissingChange | None = None  # the first change that was left out since the last listing
         self._list_at = math.inf  # when there is room again for some of what was left out
-        self._paid: dict[str, float] = {}  # key → when its copies would be a GAP apart again
+        self._next_free: dict[str, float] = {}  # key → when its copies would be a GAP apart again
         self._sweep_at = -math.inf
         self._hours: dict[str, _Hour] = {}
 
@@ -167,14 +167,14 @@ class ReplicationBudget:
         since it has been held and nothing new can come.
         """
         before = self._held.get(entry.key)
-        lack = before.lack if before else Lack(UNKNOWN if at_once else now, entry.revision)
+        missing = before.missing if before else MissingChange(UNKNOWN if at_once else now, entry.revision)
         self.drop(entry.key)
         if full := self._full(entry, now):
-            self._left = self._left or lack
+            self._left = self._left or missing
             self._list_at = min(self._list_at, max(hour.begin for hour in full) + HOUR)
             return False
         if not at_once and self._is_early(entry.key, now):
-            self._hold(_Held(entry, lack))
+            self._hold_back(_HeldChange(entry, missing))
             return False
         self._note(entry, now)
         return True
@@ -194,10 +194,10 @@ class ReplicationBudget:
         return self._held[key].entry.revision if key in self._held else 0
 
     @property
-    def lacking(self) -> Lack | None:
+    def lacking(self) -> MissingChange | None:
         """The first change that the copies do not have."""
-        lacks = [held.lack for held in self._held.values()] + ([self._left] if self._left else [])
-        return min(lacks, key=lambda lack: lack.since, default=None)
+        lacks = [held.missing for held in self._held.values()] + ([self._left] if self._left else [])
+        return min(lacks, key=lambda missing: missing.since, default=None)
 
     @property
     def is_waiting(self) -> bool:
@@ -223,18 +223,18 @@ class ReplicationBudget:
             hour.full = hour.full or hour.spent + hour.held + size_of(entry) > REWRITES * most
         return [hour for hour in self._hours_of(entry.key) if hour.full]
 
-    def _hold(self, held: _Held) -> None:
+    def _hold_back(self, held: _HeldChange) -> None:
         self._held[held.entry.key] = held
         for hour in self._hours_of(held.entry.key):
             hour.held += size_of(held.entry)
 
     def _is_early(self, key: str, now: float) -> bool:
-        return self._paid.get(key, now) - now > (BURST - 1) * GAP
+        return self._next_free.get(key, now) - now > (BURST - 1) * GAP
 
     def _note(self, entry: Entry, now: float) -> None:
-        self._paid[entry.key] = max(self._paid.get(entry.key, now), now) + GAP
+        self._next_free[entry.key] = max(self._next_free.get(entry.key, now), now) + GAP
         if now >= self._sweep_at:
-            self._paid = {key: paid for key, paid in self._paid.items() if paid > now}
+            self._next_free = {key: free_at for key, free_at in self._next_free.items() if free_at > now}
             self._sweep_at = now + GAP
         for hour in self._hours_of(entry.key):
             hour.spent += size_of(entry)

@@ -47,8 +47,8 @@ BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger
 MAX_REASON = 2000  # characters
 PAUSE = 0.5  # seconds between attempts while a store is away
-LOOK = 1.0  # seconds between looks at what is held
-CONTACT_EVERY = 30.0  # seconds between looks whether the federation still answers
+HELD_CHECK_PERIOD = 1.0  # seconds between looks at what is held
+CONTACT_PERIOD = 30.0  # seconds between looks whether the federation still answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Replicator:
         self,
         store: FederationStore,
         *,
-        every: float = CONTACT_EVERY,
+        every: float = CONTACT_PERIOD,
         clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
         seconds: Callable[[], float] = time.monotonic,
         conditions: Conditions | None = None,
@@ -117,7 +117,7 @@ class Replicator:
             group.create_task(
                 every(
                     self._every,
-                    self._tell,
+                    self._report_contact,
                     name="replica/contact",
                     wake=self._news,
                     conditions=self._conditions,
@@ -184,13 +184,13 @@ class Replicator:
             revision = page.revision
             entries = [entry for entry in page.entries if is_replicated(entry.key)]
             there.update(entry.key for entry in entries)
-            news = [entry for entry in entries if self._is_news(entry.key, entry.revision)]
+            news = [entry for entry in entries if self._is_newer(entry.key, entry.revision)]
             await self._write(news, at_once=True)
         return revision, there
 
     async def _follow(self, after: int) -> None:
         watch = self._store.watch(f"{keys.ROOT}/", after=after)
-        turns = with_idle_batches(watch, lambda: LOOK if self._budget.is_waiting else None)
+        turns = with_idle_batches(watch, lambda: HELD_CHECK_PERIOD if self._budget.is_waiting else None)
         try:
             async with contextlib.aclosing(turns):
                 async for batch in turns:
@@ -204,12 +204,12 @@ class Replicator:
 
     async def _take(self, batch: Batch) -> None:
         for event in batch:
-            if is_replicated(event.key) and self._is_news(event.key, event.revision):
+            if is_replicated(event.key) and self._is_newer(event.key, event.revision):
                 await self._write([event.entry or Delete(event.key)])
         if batch:
             self._revision = batch[-1].revision
 
-    def _is_news(self, key: str, revision: int) -> bool:
+    def _is_newer(self, key: str, revision: int) -> bool:
         known = self._kept.get(key)
         return max(known.there if known else 0, self._budget.held_revision(key)) < revision
 
@@ -280,7 +280,7 @@ class Replicator:
 
     # The contact
 
-    async def _tell(self) -> None:
+    async def _report_contact(self) -> None:
         """Asks whether the federation answers, and writes the result as `Contact`."""
         store = self._store
         if await store.alone():

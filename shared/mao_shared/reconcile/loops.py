@@ -87,8 +87,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 Exceptions = type[Exception] | tuple[type[Exception], ...]
 ITEM_FAILING = "item-failing"
-AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
-FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
+UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while something that a loop needs is away
+FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed by itself
 _RETRIED = "It is tried again automatically, and everything else goes on."
 NEXT_STEP = (
     f"{_RETRIED} Fix what 'detail' names; if it looks like a fault of MAO, report it with the lines of the "
@@ -231,8 +231,8 @@ async def every(
     initial_delay: float | None = 0.0,
     debounce: float = 0.0,
     conditions: Conditions | None = None,
-    away: Backoff = AWAY,
-    failing: Backoff = FAILING,
+    away: Backoff = UNAVAILABLE_BACKOFF,
+    failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> NoReturn:
     """Calls `step` until cancelled: again after the seconds that it returns, after `period` for None.
@@ -279,8 +279,8 @@ async def follow(
     start: Callable[[], Awaitable[int]] | None = None,
     on_gap: Callable[[MaoError], object] | None = None,
     conditions: Conditions | None = None,
-    away: Backoff = AWAY,
-    failing: Backoff = FAILING,
+    away: Backoff = UNAVAILABLE_BACKOFF,
+    failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> NoReturn:
     """Hands all changes under `prefix` to `take` until cancelled; begins again after every gap and outage.
@@ -317,8 +317,8 @@ async def until_done(
     *,
     name: str,
     conditions: Conditions | None = None,
-    away: Backoff = AWAY,
-    failing: Backoff = FAILING,
+    away: Backoff = UNAVAILABLE_BACKOFF,
+    failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> R:
     """What `step` returns, as soon as it does: whatever it raises, it is called again, as by `every`."""

@@ -176,22 +176,22 @@ class Mirror(Generic[R]):
             self._kept[name] = stored
         else:
             self._kept.pop(name, None)
-        self._tell(name)
+        self._notify(name)
 
     def _set_aside(self, name: str) -> None:
         """Subscribers are not called while what is known stays: there is nothing to do."""
         self.unreadable.add(name)
         if self._drop_unreadable and self._kept.pop(name, None) is not None:
-            self._tell(name)
+            self._notify(name)
 
     def _drop(self, name: str) -> None:
         if name in self.unreadable:
             self.unreadable.discard(name)
             self.records.gone(self.records.prefix + name)
         self._kept.pop(name, None)
-        self._tell(name)
+        self._notify(name)
 
-    def _tell(self, name: str) -> None:
+    def _notify(self, name: str) -> None:
         for callback in self._subscribers:
             try:
                 callback(name)

@@ -27,8 +27,8 @@ from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
 log = get_logger(__name__)
-SETTLE = 10.0  # seconds that a condition has to last before it is an alarm
-CALM = 30.0  # seconds that it has to hold again before the alarm is over
+RAISE_AFTER = 10.0  # seconds that a condition has to last before it is an alarm
+CLEAR_AFTER = 30.0  # seconds that it has to hold again before the alarm is over
 INHERITED = (
     120.0  # seconds after a start in which what an earlier process reported is reported again, or over
 )
@@ -97,8 +97,8 @@ class ConditionAlarms:
         conditions: Conditions,
         clock: Clock | None = None,
         *,
-        settle: float = SETTLE,
-        calm: float = CALM,
+        settle: float = RAISE_AFTER,
+        calm: float = CLEAR_AFTER,
         inherited: float = INHERITED,
     ) -> None:
         self._service, self._node, self._store = service, node, store

@@ -22,9 +22,9 @@ from mao_shared.logs import get_logger
 
 from .endpoints import TlsFiles
 from .etcd_auth import Access, range_end
-from .etcd_channel import Caller, Endpoint, NoLongerThere, is_lease_gone
+from .etcd_channel import Caller, Endpoint, RevisionOrLeaseGone, is_lease_gone
 from .protocol import (
-    ODD,
+    UNDECODABLE,
     Batch,
     Check,
     Delete,
@@ -121,13 +121,13 @@ class EtcdStore:
             response = await self._caller.read(
                 lambda e: e.kv.Range(request, **self._limit), Access("read", prefix, prefix=True)
             )
-        except NoLongerThere:
+        except RevisionOrLeaseGone:
             raise Compacted(revision) from None
         entries = [_entry(kv) for kv in response.kvs if _is_text(kv.key)]
         revision = revision or response.header.revision
         if not response.more or not response.kvs:
             return Page(entries, revision, None)
-        last_key = response.kvs[-1].key.decode(errors=ODD)
+        last_key = response.kvs[-1].key.decode(errors=UNDECODABLE)
         return Page(entries, revision, write_cursor(revision, prefix, last_key))
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
@@ -225,7 +225,7 @@ class EtcdStore:
 
     async def revoke(self, lease: int) -> None:
         request = rpc.LeaseRevokeRequest(ID=lease)
-        with contextlib.suppress(NoLongerThere):
+        with contextlib.suppress(RevisionOrLeaseGone):
             await self._caller.write(
                 lambda e: e.lease.LeaseRevoke(request, **self._limit), gone=is_lease_gone
             )
@@ -282,11 +282,11 @@ def _range(prefix: str, last: str | None, newest_first: bool) -> Any:
     """All keys under `prefix`, or those behind `last` in the direction of the listing."""
     start, end = prefix.encode(), range_end(prefix)
     if not newest_first:
-        after = start if last is None else last.encode(errors=ODD) + b"\0"
+        after = start if last is None else last.encode(errors=UNDECODABLE) + b"\0"
         return rpc.RangeRequest(key=after, range_end=end)
     return rpc.RangeRequest(
         key=start,
-        range_end=end if last is None else last.encode(errors=ODD),
+        range_end=end if last is None else last.encode(errors=UNDECODABLE),
         sort_order=rpc.RangeRequest.DESCEND,
         sort_target=rpc.RangeRequest.KEY,
     )

@@ -18,7 +18,7 @@ from mao_shared.errors import Conflict, Forbidden, MaoError
 
 from .endpoints import TlsFiles
 from .etcd_auth import Grant, Permission
-from .etcd_channel import KINDS, Call, Caller, NoLongerThere
+from .etcd_channel import KINDS, Call, Caller, RevisionOrLeaseGone
 
 ROOT = "root"  # etcd's own name of the role that may do all
 _TYPES = {kind: number for number, kind in KINDS.items()}
@@ -168,7 +168,7 @@ class Admin:
                 lambda e: e.cluster.MemberPromote(request, **self._limit),
                 gone=lambda details: details.endswith("can only promote a learner member"),
             )
-        except NoLongerThere:
+        except RevisionOrLeaseGone:
             return
         except Conflict as error:
             if "in sync" not in error.detail:
@@ -241,7 +241,7 @@ class Admin:
 
     async def _unless(self, done: str, call: Call) -> None:
         """Makes a call; that etcd answers `done` (it was so already) is fine."""
-        with contextlib.suppress(NoLongerThere):
+        with contextlib.suppress(RevisionOrLeaseGone):
             await self._caller.write(call, gone=lambda details: done in details)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from mao_shared.errors import Forbidden, Unauthorized, UserUnknown
 
-_DENIED = "permission denied"
+_PERMISSION_DENIED = "permission denied"
 _NO_USER = "user name not found"
 _NOT_ACCEPTED = ("invalid auth token", "user name is empty", "authentication failed")
 _HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # how gRPC puts a TLS alert that comes after its handshake
@@ -68,7 +68,7 @@ def range_end(prefix: str) -> bytes:
 
 
 def is_denied(details: str) -> bool:
-    return _DENIED in details
+    return _PERMISSION_DENIED in details
 
 
 def is_no_user(details: str) -> bool:
@@ -93,7 +93,7 @@ def forbidden(user: str, accesses: Sequence[Access], permissions: Iterable[Permi
     """Names those of the call's accesses that none of the user's permissions covers."""
     held = list(permissions)
     lacking = [access for access in accesses if not any(permission.covers(access) for permission in held)]
-    what = ", ".join(_words(access) for access in lacking or accesses) or "do this"
+    what = ", ".join(_describe(access) for access in lacking or accesses) or "do this"
     return Forbidden(
         f"The federation's etcd does not let {user!r} {what}.",
         code="store-forbidden",
@@ -123,5 +123,5 @@ _AGAIN = (
 )
 
 
-def _words(access: Access) -> str:
+def _describe(access: Access) -> str:
     return f"{access.kind} {access.key + '*' if access.prefix else access.key!r}"

@@ -189,7 +189,7 @@ class Endpoint:
 Call = Callable[[Endpoint], Awaitable[Any]]
 
 
-class NoLongerThere(Exception):
+class RevisionOrLeaseGone(Exception):
     """The revision or lease asked for is not there any more."""
 
 
@@ -254,7 +254,7 @@ class Caller:
             if not (tries and never_sent(code, details)):
                 break
         if gone(details):
-            raise NoLongerThere
+            raise RevisionOrLeaseGone
         if is_future(details):
             raise cursor_invalid()
         if refused := await self.refusal(endpoint, details, accesses):

@@ -220,7 +220,7 @@ def lease_ended() -> StoreUnavailable:
     )
 
 
-ODD = "surrogateescape"  # how bytes that are no text go through a str
+UNDECODABLE = "surrogateescape"  # how bytes that are no text go through a str
 _HEX = "\0"  # begins a name in hexadecimals
 _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 
@@ -228,7 +228,7 @@ _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 def write_cursor(revision: int, prefix: str, last_key: str) -> str:
     """Names the place behind `last_key`; the prefix is left out, so a cursor cannot lead out of it."""
     name = last_key.removeprefix(prefix)
-    return f"{revision}:{_HEX + name.encode(errors=ODD).hex() if _is_odd(name) else name}"
+    return f"{revision}:{_HEX + name.encode(errors=UNDECODABLE).hex() if _is_undecodable(name) else name}"
 
 
 def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
@@ -239,13 +239,13 @@ def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
     name = match[2]
     if name.startswith(_HEX):
         try:
-            name = bytes.fromhex(name.removeprefix(_HEX)).decode(errors=ODD)
+            name = bytes.fromhex(name.removeprefix(_HEX)).decode(errors=UNDECODABLE)
         except ValueError:
             raise cursor_invalid() from None
     return int(match[1]), prefix + name
 
 
-def _is_odd(name: str) -> bool:
+def _is_undecodable(name: str) -> bool:
     """Whether a name cannot be MAO's own: it is not text, or would be taken for our hexadecimals."""
     return name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name)
 

@@ -10,7 +10,7 @@ from mao_shared.errors import Conflict, RecordUnreadable, StoreUnknown
 from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
-from .unreadable import Misplaced, Unreadable, way_out, why_unreadable
+from .unreadable import Misplaced, Unreadable, recovery_step, why_unreadable
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -121,7 +121,7 @@ class Records(Generic[R]):
     def refuse(self, entry: Entry, error: Exception) -> RecordUnreadable:
         """What to raise for an entry that cannot be read; noted already."""
         why = why_unreadable(error, entry.value)
-        found = RecordUnreadable.of(entry.key, why, way_out(entry.key))
+        found = RecordUnreadable.of(entry.key, why, recovery_step(entry.key))
         self.unreadable.note(self.store, self.parse, found)
         return found
 

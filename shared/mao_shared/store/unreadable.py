@@ -42,7 +42,7 @@ class Unreadable:
             return
         log.error("record.unreadable", key=error.key, error=error.why)
         if self.conditions is not None:
-            detail, next_step = error.detail, error.next or way_out(error.key)
+            detail, next_step = error.detail, error.next or recovery_step(error.key)
             self.conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
 
     def clear(self, key: str) -> None:
@@ -118,7 +118,7 @@ _VERBS = {
 }
 
 
-def way_out(key: str) -> str:
+def recovery_step(key: str) -> str:
     """What a person can do about a record that cannot be read."""
     kind, name = key.split("/")[-2:] if key.count("/") >= 2 else ("", key)
     verb = _VERBS.get(kind)

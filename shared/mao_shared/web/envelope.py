@@ -47,7 +47,7 @@ TOO_MUCH = Refusal(
     "The request body is too large for this service.",
     "Send less at once, in larger chunks.",
 )
-CROWDED = Refusal(
+TOO_MANY_CONNECTIONS = Refusal(
     503, "too-many-connections", "Too many connections are open.", "Close some, or try again later."
 )
 MALFORMED = Refusal(400, "request-malformed", "The request is malformed HTTP.", _TALK_HTTP)
@@ -112,7 +112,7 @@ class BodyBudget:
 
 
 log = get_logger(__name__)
-PASSED_ON = "mao.passed_on"
+FORWARDED_KEY = "mao.passed_on"
 """Key in a request's scope: another service answers it and logs it."""
 CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -301,7 +301,7 @@ class Envelope:
         method = exchange.scope["method"]
         counted = method if method in _METHODS else "OTHER"
         self.metrics.requests.labels(counted, route, status).observe(exchange.seconds)
-        ordinary = method == "GET" or PASSED_ON in exchange.scope
+        ordinary = method == "GET" or FORWARDED_KEY in exchange.scope
         quiet = route in _QUIET_ROUTES or (ordinary and status < 500)
         (log.debug if quiet else log.info)(
             "http.request",

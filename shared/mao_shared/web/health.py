@@ -23,7 +23,7 @@ Probe = Callable[[], Awaitable[None]]
 Readiness = Mapping[str, Probe]
 """Name of a thing that is needed → a probe that raises while it does not answer."""
 PROBE_TIMEOUT = 2.0  # seconds
-STRANGER = "mao.stranger"
+UNAUTHORISED_KEY = "mao.stranger"
 """Key in a request's scope: the caller is not authorised, and learns only whether the service is ready."""
 
 
@@ -116,7 +116,7 @@ def health_router(
         failed = [probe for probe, reason in checks.items() if reason != "ok"]
         health = ServiceHealth(version=__version__)
         detail = f"The {name} service is not ready."
-        if not request.scope.get(STRANGER):  # details name paths, datasets, runs and remotes
+        if not request.scope.get(UNAUTHORISED_KEY):  # details name paths, datasets, runs and remotes
             health = ServiceHealth(version=__version__, checks=checks, conditions=conditions)
             if failed:
                 detail = f"The {name} service is waiting for: {', '.join(failed)} ({checks[failed[0]]})"

@@ -29,7 +29,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mao_shared.logs import get_logger
 from mao_shared.problems import MEDIA_TYPE
 
-from .envelope import CROWDED, LATE, MALFORMED, MAX_HEADER, NO_CODING, TOO_LONG, TOO_MUCH, Refusal
+from .envelope import (
+    LATE,
+    MALFORMED,
+    MAX_HEADER,
+    NO_CODING,
+    TOO_LONG,
+    TOO_MANY_CONNECTIONS,
+    TOO_MUCH,
+    Refusal,
+)
 
 log = get_logger(__name__)
 
@@ -145,7 +154,7 @@ class LimitedProtocol(H11Protocol):
         if self.slots.enter(self, self._address):
             self._begin("header")
         else:
-            self.refuse(CROWDED)
+            self.refuse(TOO_MANY_CONNECTIONS)
 
     @property
     def _address(self) -> str | None:

@@ -22,7 +22,7 @@ from mao_shared.errors import MaoError
 from mao_shared.models import Dataset, Pipeline, Step, Tool
 
 ORIGINAL_TYPE: Final = "application/vnd.mao-orchestrator+json"
-_ITS_LIBRARY = "python-requests/"
+_LEGACY_USER_AGENT = "python-requests/"
 _VARY = {"Vary": "Accept, User-Agent"}
 
 
@@ -34,7 +34,7 @@ def asks_original(request: Request, response: Response) -> bool:
         return True
     if "application/json" in accepted or {"limit", "cursor"} & request.query_params.keys():
         return False
-    return request.headers.get("user-agent", "").startswith(_ITS_LIBRARY)
+    return request.headers.get("user-agent", "").startswith(_LEGACY_USER_AGENT)
 
 
 def _accept(request: Request) -> str:

@@ -15,7 +15,7 @@ from .world import World
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     made = World(tmp_path)
-    monkeypatch.setattr(replicator, "LOOK", 0.01)
+    monkeypatch.setattr(replicator, "HELD_CHECK_PERIOD", 0.01)
     copy = Replicator(made.store, every=0.05, seconds=lambda: made.seconds)
     async with background(made.store.run(), copy.run()):
         assert await made.store.alone()

@@ -14,7 +14,7 @@ from mao_shared.store.backup import dump_keys, load_keys, read_groups
 from mao_shared.store.memory import MemoryStore
 
 OWN, OTHER = keys.schedule("node-1", "s"), keys.schedule("node-2", "s")
-ODD = keys.run("node-1", "odd")
+UNDECODABLE = keys.run("node-1", "odd")
 
 
 async def fill(store: Store) -> None:
@@ -22,7 +22,7 @@ async def fill(store: Store) -> None:
     await store.create(OWN, b'{"a":"\xc3\xa4\\n"}')
     await store.create(OTHER, b"{}")
     await store.create(keys.registry("tools", "t"), b"{}")
-    await store.create(ODD, b"\xff\x00no text")
+    await store.create(UNDECODABLE, b"\xff\x00no text")
     await store.create(keys.member("node-1"), b"{}", lease=lease)
     await store.create(keys.idempotency("node-1", "a", "b"), b"{}", lease=lease)
 
@@ -46,7 +46,7 @@ async def test_backup_all_but_leases_and_other_nodes_comes_back_byte_for_byte(st
     assert puts == {
         OWN: b'{"a":"\xc3\xa4\\n"}',
         keys.registry("tools", "t"): b"{}",
-        ODD: b"\xff\x00no text",
+        UNDECODABLE: b"\xff\x00no text",
     }
     new = MemoryStore()
     assert await load_keys(new, "node-1", read_groups(io.BytesIO(text))) == len(puts)

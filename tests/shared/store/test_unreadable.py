@@ -14,7 +14,7 @@ from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Records, Unreadable
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.store.unreadable import way_out
+from mao_shared.store.unreadable import recovery_step
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
@@ -70,7 +70,7 @@ async def test_records_unreadable_one_is_beside_the_others(
 
 @pytest.mark.parametrize("key", [PREFIX + "m", "/mao/nodes/n/schedules/j", "odd"])
 def test_way_out_names_the_command_that_restores_and_one_that_gives_the_record_up(key: str) -> None:
-    told = way_out(key)
+    told = recovery_step(key)
     assert "maoctl node restore FILE --replace" in told
     assert ("maoctl job remove j" if "schedules" in key else f"etcdctl del {key}") in told
 

@@ -180,11 +180,11 @@ def row_order(aligned: Aligned, kept: Series) -> Series:
         )
     )
     for rank, version in enumerate(others, 1):
-        frame = _with_those_of(frame, _rows_of(aligned, version), rank)
+        frame = _anchored(frame, _rows_of(aligned, version), rank)
     return frame.filter(kept).sort("anchor", "rank", "row")["place"]
 
 
-def _with_those_of(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
+def _anchored(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
     """Gives places that have none yet an anchor: the last record before it that the best version has."""
     import polars
 

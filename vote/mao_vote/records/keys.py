@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 POSITION = "#"
 """Name of the key column when records are matched by their place in the file."""
-_TELLING = ("id", "key", "name", "path", "uuid", "url", "uri")
+_KEY_LIKE_NAMES = ("id", "key", "name", "path", "uuid", "url", "uri")
 _MAX_PAIRED = 8  # columns from the left that are tried in pairs
 _SAMPLED = 1000  # records of a table that are looked up in the others
-_MEETING = 0.5  # the share of them that must be there
+_MIN_SHARED = 0.5  # the share of them that must be there
 _SAMPLE_PLACE = "\0place"  # `load` lets no NUL through
 _TRIED = 10_000  # records that rule a column out before all are looked at
 _KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
@@ -63,15 +63,15 @@ def vote_key(
     """
     if declared:
         bad = _failures(tables, declared)
-        if not _most(votes, [number not in bad for number in range(len(tables))]):
+        if not _is_majority(votes, [number not in bad for number in range(len(tables))]):
             raise NotRecords(f"in most versions {next(iter(bad.values()))}")
         return Key(tuple(declared), "declared"), bad
     names = dict.fromkeys(name for table in tables for name in table.columns)
-    common = [name for name in names if _most(votes, [name in table.columns for table in tables])]
+    common = [name for name in names if _is_majority(votes, [name in table.columns for table in tables])]
     for columns in _candidates(common):
         bad = _failures(tables, columns)
         good = [number for number in range(len(tables)) if number not in bad]
-        if _most(votes, [number in good for number in range(len(tables))]) and _meet(
+        if _is_majority(votes, [number in good for number in range(len(tables))]) and _match_tables(
             [tables[number] for number in good], [votes[number] for number in good], columns
         ):
             return Key(columns, "inferred"), bad
@@ -111,17 +111,17 @@ def _same_keys(one: DataFrame, other: DataFrame, columns: Sequence[str]) -> bool
     )
 
 
-def _most(votes: Sequence[int], which: Sequence[bool]) -> bool:
+def _is_majority(votes: Sequence[int], which: Sequence[bool]) -> bool:
     return 2 * sum(vote for vote, counts in zip(votes, which, strict=True) if counts) > sum(votes)
 
 
-def _meet(tables: Sequence[DataFrame], votes: Sequence[int], columns: Sequence[str]) -> bool:
+def _match_tables(tables: Sequence[DataFrame], votes: Sequence[int], columns: Sequence[str]) -> bool:
     """Whether of most tables half of a sample of the keys is in most of them. Empty tables have no say."""
     filled: list[tuple[DataFrame, int]] = []
     for table, vote in zip(tables, votes, strict=True):
         if table.height:
             _add(filled, table.select(columns), vote)
-    return not filled or _most(
+    return not filled or _is_majority(
         [vote for _, vote in filled], [_is_shared(table, filled, columns) for table, _ in filled]
     )
 
@@ -144,21 +144,21 @@ def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], column
     for other, vote in tables:
         found = sample.join(other, on=list(columns), how="semi")[_SAMPLE_PLACE]
         behind = behind.scatter(found, behind.gather(found) + vote)
-    return int((2 * behind > total).sum()) >= _MEETING * sample.height
+    return int((2 * behind > total).sum()) >= _MIN_SHARED * sample.height
 
 
 def _candidates(common: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for name in sorted(common, key=_telling):
+    for name in sorted(common, key=_name_rank):
         yield (name,)
     yield from combinations(common[:_MAX_PAIRED], 2)
 
 
-def _telling(name: str) -> int:
+def _name_rank(name: str) -> int:
     """Sorts telling names before others; the sort keeps the columns' order otherwise."""
     lower = name.lower()
-    if lower in _TELLING:
-        return _TELLING.index(lower)
-    return len(_TELLING) if lower.endswith(("_id", "-id")) else len(_TELLING) + 1
+    if lower in _KEY_LIKE_NAMES:
+        return _KEY_LIKE_NAMES.index(lower)
+    return len(_KEY_LIKE_NAMES) if lower.endswith(("_id", "-id")) else len(_KEY_LIKE_NAMES) + 1
 
 
 def _unique(table: DataFrame, columns: Sequence[str]) -> bool:

@@ -79,50 +79,50 @@ def take_over(
 
     texts = polars.repeat(None, table.height, dtype=polars.String, eager=True)
     open_ = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
-    lenders: list[_Lender] = []
+    donors: list[_Donor] = []
     for source in sources:
         raw = raw_of(source) if open_.len() else None
         if raw is None or len(raw) != source.table.height:
-            if not lenders:  # the model itself cannot serve
+            if not donors:  # the model itself cannot serve
                 return texts
             continue
         wanted = table if open_.len() == table.height else table[open_]
         rows = _rows_of(wanted, source.table, key, open_)
-        unlike = _unlike(wanted, source.table, rows)
-        differs = polars.select(polars.any_horizontal(*unlike.values())).to_series() | rows.is_null()
+        differing = _unlike(wanted, source.table, rows)
+        differs = polars.select(polars.any_horizontal(*differing.values())).to_series() | rows.is_null()
         texts = texts.scatter(open_.filter(~differs), raw.gather(rows.filter(~differs)))
         open_ = open_.filter(differs)
-        lenders = [each.only(differs) for each in [*lenders, _Lender(raw.gather(rows), unlike)]]
+        donors = [each.only(differs) for each in [*donors, _Donor(raw.gather(rows), differing)]]
     if open_.len():
-        patched = polars.Series(list(_patched(open_, lenders, changed)), dtype=polars.String)
+        patched = polars.Series(list(_patched(open_, donors, changed)), dtype=polars.String)
         texts = texts.scatter(open_, patched)
     return texts
 
 
 @dataclass(frozen=True, slots=True)
-class _Lender:
+class _Donor:
     """A source's records at the places that are still open, and which cells are decided otherwise."""
 
     texts: Series
-    unlike: dict[str, Series]
+    differing: dict[str, Series]
 
-    def only(self, kept: Series) -> _Lender:
-        unlike = {name: column.filter(kept) for name, column in self.unlike.items()}
-        return _Lender(self.texts.filter(kept), unlike)
+    def only(self, kept: Series) -> _Donor:
+        differing = {name: column.filter(kept) for name, column in self.differing.items()}
+        return _Donor(self.texts.filter(kept), differing)
 
 
-def _patched(places: Series, lenders: Sequence[_Lender], changed: Changed) -> Iterator[str | None]:
+def _patched(places: Series, donors: Sequence[_Donor], changed: Changed) -> Iterator[str | None]:
     """Records that nobody has just so: the model's, with cells of others. None where the model has none."""
-    texts = [each.texts.to_list() for each in lenders]
-    unlike = [{name: column.to_list() for name, column in each.unlike.items()} for each in lenders]
+    texts = [each.texts.to_list() for each in donors]
+    differing = [{name: column.to_list() for name, column in each.differing.items()} for each in donors]
     for at, place in enumerate(places.to_list()):
         model = texts[0][at]
         if model is None:
             yield None
             continue
         cells: dict[str, str | None] = {}
-        for name in (name for name, column in unlike[0].items() if column[at]):
-            has = (n for n in range(1, len(texts)) if texts[n][at] is not None and name in unlike[n])
-            donor = next((n for n in has if not unlike[n][name][at]), None)
+        for name in (name for name, column in differing[0].items() if column[at]):
+            has = (n for n in range(1, len(texts)) if texts[n][at] is not None and name in differing[n])
+            donor = next((n for n in has if not differing[n][name][at]), None)
             cells[name] = None if donor is None else texts[donor][at]
         yield changed(model, place, cells)

@@ -56,7 +56,7 @@ def unpack_records(
     import polars
 
     by = [*key.columns, RECORD]
-    known = polars.concat(_spelt(version.table, by, fields) for version in versions)
+    known = polars.concat(_with_spelling(version.table, by, fields) for version in versions)
     known = known.unique(by, keep="first", maintain_order=True)
     found = table.join(known, on=by, how="left", maintain_order="left", nulls_equal=True)
     undecided = polars.col(RECORD) == blank
@@ -66,7 +66,7 @@ def unpack_records(
     )
 
 
-def _spelt(table: DataFrame, by: Sequence[str], fields: Sequence[str]) -> DataFrame:
+def _with_spelling(table: DataFrame, by: Sequence[str], fields: Sequence[str]) -> DataFrame:
     import polars
 
     if not table.height:
@@ -238,11 +238,11 @@ def _decide_field(
 
     ballots = with_candidates(ballots)
     if each.volatile:
-        taken = _taken_over(ballots)
+        taken = _lower_median(ballots)
         return column.scatter(taken["cell"], taken["text"])
     plain = decide_cells(ballots, error, lambda places: truth.texts(each.name, places))
     decided = (plain if judge is None else apply_judge(plain, ballots, judge)).sort("cell")
-    for version, count in _differing_by_version(ballots, _yardstick(decided, plain), error):
+    for version, count in _differing_by_version(ballots, _version_reference(decided, plain), error):
         votes.differing[version] += count
     votes.conflicts += int((decided["why"] == "undecided").sum())
     differing = decided.filter("several").select(
@@ -254,7 +254,7 @@ def _decide_field(
     return column.scatter(decided["cell"], decided.select(said.alias("said"))["said"])
 
 
-def _taken_over(ballots: DataFrame) -> DataFrame:
+def _lower_median(ballots: DataFrame) -> DataFrame:
     """Of a volatile field the lower median: nobody's place in any order, and between what the others say."""
     import polars
 
@@ -265,7 +265,7 @@ def _taken_over(ballots: DataFrame) -> DataFrame:
     )
 
 
-def _yardstick(decided: DataFrame, plain: DataFrame) -> DataFrame:
+def _version_reference(decided: DataFrame, plain: DataFrame) -> DataFrame:
     """What versions are judged by: what was decided, but not a computed number, which may be near to nobody;
     there it is what the plain vote says."""
     import polars

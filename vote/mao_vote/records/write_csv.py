@@ -17,7 +17,7 @@ from .sources import SourceFile, take_over
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-_NOWHERE = b"\x1e"  # a separator that cuts no line
+_UNUSED_BYTE = b"\x1e"  # a separator that cuts no line
 _SAMPLE = 200  # records by which the manner of quoting is told
 Quoting = Literal["necessary", "always", "non_numeric"]
 
@@ -124,7 +124,7 @@ def _is_plain(source: SourceFile) -> bool:
     if (
         source.columns
         or b'"' in content
-        or _NOWHERE in content
+        or _UNUSED_BYTE in content
         or content.startswith((b"\n", b"\r", b" ", b"\t"))
     ):
         return False
@@ -158,7 +158,7 @@ class _Lines:
             io.BytesIO(source.content.removeprefix(BOM)),
             has_header=False,
             new_columns=["line"],
-            separator=_NOWHERE.decode(),
+            separator=_UNUSED_BYTE.decode(),
             quote_char=None,
             infer_schema=False,
         )["line"]

@@ -191,12 +191,12 @@ def _most_agreed(votes: WeightedValues, error: float) -> float:
         return winners[0]
     group = _closest_group(total, half, error)
     if group:
-        middle = _half_way(sorted(group, key=lambda value: (abs(value), value)), total)
+        middle = _midpoint(sorted(group, key=lambda value: (abs(value), value)), total)
         return min(group, key=lambda value: (-total[value], *_central(value, middle)))
     shared = [value for value in total if sum(1 for each in votes if each.value == value) > 1]
     most = max((total[value] for value in shared), default=0.0)
     heaviest = [value for value in shared if total[value] == most]
-    return heaviest[0] if len(heaviest) == 1 else _half_way(sorted(total), total)
+    return heaviest[0] if len(heaviest) == 1 else _midpoint(sorted(total), total)
 
 
 def _closest_group(total: Mapping[float, float], half: float, error: float) -> list[float]:
@@ -223,7 +223,7 @@ def _mutual(one: float, other: float, error: float) -> bool:
     return abs(one - other) <= error * max(abs(one), abs(other))
 
 
-def _half_way(ranked: Sequence[float], total: Mapping[float, float]) -> float:
+def _midpoint(ranked: Sequence[float], total: Mapping[float, float]) -> float:
     """The value at which half of the weight is reached."""
     half = fsum(total[value] for value in ranked) / 2
     reached = accumulate(total[value] for value in ranked)

@@ -40,7 +40,7 @@ from .collect import NodePaths, SourceChanged, collect, read_tips, waiting_outpu
 TRIES = 3
 PARTIAL = ".mao-backup-partial-"
 _STAMP = "%Y%m%dT%H%M%SZ"
-_MAY_WAIT = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; other runs are not parsed
+_UNPUBLISHED_MARKERS = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; other runs are not parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,9 @@ async def _write(
         runs = Records(store, keys.runs_prefix(node), Run)
 
         def note_waiting(entry: Entry) -> None:
-            if entry.key.startswith(runs.prefix) and any(word in entry.value for word in _MAY_WAIT):
+            if entry.key.startswith(runs.prefix) and any(
+                word in entry.value for word in _UNPUBLISHED_MARKERS
+            ):
                 with suppress(RecordUnreadable):
                     waiting.extend(waiting_outputs(runs.parse(entry).record))
 

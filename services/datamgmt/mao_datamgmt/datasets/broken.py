@@ -31,7 +31,9 @@ from mao_shared.models.dataset import BrokenClone
 log = get_logger(__name__)
 
 RECORD, ACKNOWLEDGED = "clone.json", "clone-acknowledged.json"
-AGAIN = timedelta(minutes=10)  # in which one dataset's clone is not set aside twice: a failing disk ends here
+MIN_REBUILD_INTERVAL = timedelta(
+    minutes=10
+)  # in which one dataset's clone is not set aside twice: a failing disk ends here
 _OURS = frozenset(
     {
         errno.ENOSPC,
@@ -110,12 +112,12 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     if fault is None:
         return None
     now = context.clock.now()
-    if any(now - each.at < AGAIN for each in broken_clones(context, dataset)):
+    if any(now - each.at < MIN_REBUILD_INTERVAL for each in broken_clones(context, dataset)):
         raise Unavailable(
             f"The clone of dataset {dataset} is broken again ({fault}), soon after it was cloned again.",
             code="clone-broken",
             next="Look at the disk of the data directory (dmesg, smartctl). The clone is left as it is "
-            f"for {AGAIN.seconds // 60} minutes.",
+            f"for {MIN_REBUILD_INTERVAL.seconds // 60} minutes.",
         )
     folder = context.data.aside(dataset, now)
     folder.mkdir(parents=True, mode=0o700)

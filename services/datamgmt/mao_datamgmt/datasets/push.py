@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.disk import met_full_disk
+from mao_datamgmt.disk import caused_by_full_disk
 from mao_datamgmt.executor import GitExecutor
 from mao_datamgmt.telemetry import DataMetrics
 from mao_git import Clone, MergeConflict, ObjectBroken, RepositoryError, StorageError
@@ -218,7 +218,7 @@ class Pusher:
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
         except (StorageError, ObjectBroken, OSError) as error:  # our disk: the remote's faults are MaoErrors
-            if await self._executor.read(met_full_disk, self._context, error):
+            if await self._executor.read(caused_by_full_disk, self._context, error):
                 failure = disk_full("no room was left while pushing")  # which is told as `disk`
             else:
                 failure = disk_trouble(error.strerror or str(error))

@@ -46,7 +46,7 @@ class CloneRepair:
         self._reported: set[str] = set()
         self._refreshing = asyncio.Lock()
         self._losses_unknown: set[str] = set()  # datasets of which the runs were not asked what is lost
-        executor.on_error = self._attend
+        executor.on_error = self._rebuild_if_broken
         executor.on_change.append(self._changed)
 
     async def run(self) -> None:
@@ -72,7 +72,7 @@ class CloneRepair:
             0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
         )
 
-    async def _attend(self, names: list[str], error: BaseException) -> MaoError | None:
+    async def _rebuild_if_broken(self, names: list[str], error: BaseException) -> MaoError | None:
         """The error to raise in place of `error` when a broken clone caused it; the datasets are locked."""
         if not broken.may_be_broken(error):
             return None

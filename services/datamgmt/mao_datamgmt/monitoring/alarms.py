@@ -33,7 +33,7 @@ class Alarms:
         self._node = node
         self._store = store
         self._clock = clock
-        self._books = [
+        self._record_sets = [
             Records(store, keys.condition_alarms_prefix(node), Alarm, unreadable),
             Records(store, keys.alarms_prefix(node), Alarm, unreadable),
         ]
@@ -51,19 +51,19 @@ class Alarms:
 
     async def retain(self, oldest: datetime, most: int) -> int:
         """Removes alarms raised before `oldest`, and the oldest beyond `most`, with their deliveries."""
-        listed = [(book, each) for book in self._books for each in await _readable(book)]
+        listed = [(records, each) for records in self._record_sets for each in await _readable(records)]
         listed.sort(key=lambda pair: pair[1].record.raised_at, reverse=True)
         gone = [
-            (book, each)
-            for place, (book, each) in enumerate(listed)
+            (records, each)
+            for place, (records, each) in enumerate(listed)
             if place >= most or each.record.raised_at < oldest
         ]
         ids = {each.record.id for _, each in gone}
         for due in await _readable(self._deliveries) if ids else []:
             if due.record.alarm in ids:
                 await self._deliveries.delete(f"{due.record.alarm}~{due.record.webhook}")
-        for book, each in gone:
-            await book.delete(each.record.id, each.revision)
+        for records, each in gone:
+            await records.delete(each.record.id, each.revision)
         return len(gone)
 
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
@@ -71,22 +71,22 @@ class Alarms:
 
         With `open_only` those that nobody has acknowledged, whether over or not.
         """
-        place, inner = _read_cursor(cursor, len(self._books))
+        place, inner = _read_cursor(cursor, len(self._record_sets))
         found: list[Alarm] = []
         unreadable: list[UnreadableItem] = []
-        while place < len(self._books) and len(found) < limit:
-            page = await self._books[place].page(limit - len(found), inner)
+        while place < len(self._record_sets) and len(found) < limit:
+            page = await self._record_sets[place].page(limit - len(found), inner)
             found += [each.record for each in page.items if not (open_only and each.record.acknowledged)]
             unreadable += unreadable_items(page.unreadable)
             inner = page.cursor
             place += inner is None
-        more = place < len(self._books)
+        more = place < len(self._record_sets)
         return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None, unreadable=unreadable)
 
     async def find(self, alarm_id: str) -> Stored[Alarm] | None:
         """The alarm; None when it was removed."""
-        for book in self._books:
-            if (stored := await book.get(alarm_id)) is not None:
+        for records in self._record_sets:
+            if (stored := await records.get(alarm_id)) is not None:
                 return stored
         return None
 
@@ -110,8 +110,8 @@ class Alarms:
             seen = Acknowledgement(at=self._clock.now(), by=by, note=note)
             return alarm.model_copy(update={"acknowledged": seen})
 
-        for book in self._books:
-            if (stored := await book.update(alarm_id, acknowledged)) is not None:
+        for records in self._record_sets:
+            if (stored := await records.update(alarm_id, acknowledged)) is not None:
                 return stored.record
         return (await self.get(alarm_id)).record
 
@@ -120,10 +120,10 @@ async def _readable(records: Records[R]) -> list[Stored[R]]:
     return (await records.page()).items
 
 
-def _read_cursor(cursor: str | None, books: int) -> tuple[int, str | None]:
+def _read_cursor(cursor: str | None, record_sets: int) -> tuple[int, str | None]:
     if cursor is None:
         return 0, None
     place, dot, inner = cursor.partition(".")
-    if not dot or place not in map(str, range(books)):
+    if not dot or place not in map(str, range(record_sets)):
         raise cursor_invalid()
     return int(place), inner or None

@@ -28,7 +28,9 @@ from .series import Observation, SeriesRecorder
 
 log = get_logger(__name__)
 
-LOOK_AGAIN = 30.0  # seconds after which a run that has not ended is looked at again, should a hint be lost
+PENDING_CHECK_PERIOD = (
+    30.0  # seconds after which a run that has not ended is looked at again, should a hint be lost
+)
 
 
 class AnalysisRequest(Record):
@@ -95,7 +97,7 @@ class RunAnalysis:
         elif step.phase is StepPhase.SKIPPED:
             await self._raise_alarm(self._skipped_alarm(run, step))
         elif run.phase not in RUN_ENDED:
-            return LOOK_AGAIN
+            return PENDING_CHECK_PERIOD
         else:
             observations = await self._recorder.measure(run, step)
             await self._note_values(run_id, step_name, observations)

@@ -103,7 +103,7 @@ def _rows(path: str, opened: ContentStream) -> int:
     """Raises UnclearDialect."""
     how = records.format_of(path)
     if how is not None and how.tabular:
-        return max(0, sum(1 for _ in read_rows(lines_of(opened), _said_by_name(path))) - 1)
+        return max(0, sum(1 for _ in read_rows(lines_of(opened), _separator(path))) - 1)
     return _lines(opened)
 
 
@@ -111,7 +111,7 @@ def _lines(opened: ContentStream) -> int:
     return sum(1 for line in lines_of(opened) if line.strip())
 
 
-def _said_by_name(path: str) -> str | None:
+def _separator(path: str) -> str | None:
     """The separator that a file's extension implies."""
     return "\t" if records.format_of(path) is records.RecordFormat.TSV else None
 
@@ -123,7 +123,7 @@ def json_number(opened: ContentStream, pointer: str) -> float:
     """The number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
     _require_room(opened.size, MAX_JSON)
     try:
-        document = json.loads(b"".join(opened.pieces), parse_constant=_no_constant)
+        document = json.loads(b"".join(opened.pieces), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise UnreadableMetric(f"the file is not valid JSON: {error}") from error
     found = at_pointer(document, pointer)
@@ -154,7 +154,7 @@ def _is_index(name: str) -> bool:
     return name.isascii() and name.isdigit() and len(name) < 10 and (name == "0" or name[0] != "0")
 
 
-def _no_constant(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number in JSON")
 
 
@@ -169,7 +169,7 @@ def _kind(value: Any) -> str:
 def table_rows(path: str, lines: Iterable[str]) -> Rows:
     """The rows of a file; its separator is found as for votes and diffs. Raises UnreadableMetric."""
     try:
-        return read_rows(lines, _said_by_name(path))
+        return read_rows(lines, _separator(path))
     except UnclearDialect as error:
         raise UnreadableMetric(f"{path} is not read: {error}") from error
 

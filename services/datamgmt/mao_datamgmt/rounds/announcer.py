@@ -222,7 +222,7 @@ class Announcer:
             del self._is_solo[run_id]
         for due in pending_announcements(run, steps, now):
             self._watermarks.track(due.announcement)
-            if self._is_news(due):
+            if self._is_new(due):
                 known = self._pending.get(due.key)
                 first = due if known is None else _announced_at(due, known.announcement.announced_at)
                 self._pending[due.key] = first
@@ -249,7 +249,7 @@ class Announcer:
         self._shared_since[dataset] = since if stored is None else stored.record.since or since
         return True
 
-    def _is_news(self, due: PendingAnnouncement) -> bool:
+    def _is_new(self, due: PendingAnnouncement) -> bool:
         dataset, round_id = due.key
         announcement = due.announcement
         stored = self._index.mirror.get(f"{dataset}/{round_id}")
@@ -290,7 +290,7 @@ class Announcer:
     async def _announce(self, dataset: str, dues: Sequence[PendingAnnouncement]) -> None:
         held_since: datetime | None = None
         for due in dues:
-            if not self._is_news(due):
+            if not self._is_new(due):
                 self._pending.pop(due.key, None)
                 continue
             pending_since = due.announcement.announced_at

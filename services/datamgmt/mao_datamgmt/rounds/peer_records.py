@@ -20,7 +20,7 @@ from mao_shared.models import Announcement, Attestation, Identity, Participation
 from mao_shared.models.common import STORED
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored, Unreadable
-from mao_shared.store.unreadable import way_out, why_unreadable
+from mao_shared.store.unreadable import recovery_step, why_unreadable
 
 R = TypeVar("R", Announcement, Attestation)
 MAX_REMEMBERED_COMMITS = 8  # of one node and round: two are too many already
@@ -78,9 +78,9 @@ class PeerRecordStore(Records[Record]):
 
         def again(now: Entry) -> None:
             if now.value == entry.value:
-                raise RecordUnreadable.of(entry.key, why, way_out(entry.key))
+                raise RecordUnreadable.of(entry.key, why, recovery_step(entry.key))
 
-        self.unreadable.note(self.store, again, RecordUnreadable.of(entry.key, why, way_out(entry.key)))
+        self.unreadable.note(self.store, again, RecordUnreadable.of(entry.key, why, recovery_step(entry.key)))
 
 
 def parse_participation(entry: Entry) -> Participation | None:

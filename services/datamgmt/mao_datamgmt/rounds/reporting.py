@@ -76,7 +76,7 @@ class RoundAlarms:
 
     async def undecided(self, round_: Round) -> None:
         """Raises an alarm if the round ended undecided."""
-        if self._is_news(round_) and round_.phase == "undecided":
+        if self._is_new(round_) and round_.phase == "undecided":
             await self._once(
                 round_,
                 f"{round_.tick:%Y%m%d}T000000Z.undecided.{round_.dataset}",  # one a day
@@ -86,13 +86,13 @@ class RoundAlarms:
 
     async def violations(self, round_: Round, nodes: Mapping[str, str]) -> None:
         """What this node itself has found others to do: node → what."""
-        if not self._is_news(round_):
+        if not self._is_new(round_):
             return
         for node, what in nodes.items():
             detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {what}."
             await self._once(round_, f"{round_.id}.{node}", detail)
 
-    def _is_news(self, round_: Round) -> bool:
+    def _is_new(self, round_: Round) -> bool:
         now = self._context.clock.now()
         return self._context.node in round_.nodes and now - (round_.ended_at or now) <= ALARM_MAX_AGE
 

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
-from mao_datamgmt.disk import met_full_disk, require_room
+from mao_datamgmt.disk import caused_by_full_disk, require_room
 from mao_datamgmt.executor import GitExecutor
 from mao_datamgmt.rounds.input_gate import READY, InputGate, InputReadiness
 from mao_datamgmt.rounds.participation import DatasetSharing
@@ -41,7 +41,7 @@ log = logs.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
+PENDING_CHECK_PERIOD = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
 ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
 _PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads of it
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
@@ -155,7 +155,7 @@ class StagingController:
         self.waits.wait_for_round(run.id, source.name, run.scheduled_for)
         await self._note(stored, index, readiness.reason)
         if readiness.until is None:
-            return LOOK_AGAIN
+            return PENDING_CHECK_PERIOD
         return max((readiness.until - self._context.clock.now()).total_seconds(), 0.0)
 
     async def _wait_for_dataset(self, stored: Stored[Run], index: int, reason: str) -> float | None:
@@ -165,7 +165,7 @@ class StagingController:
         first = self.waits.wait_for_dataset(run.id, dataset, queue_place(run, index))
         if first or not (step.waiting or "").startswith(in_use(dataset)):
             await self._note(stored, index, reason)
-        return LOOK_AGAIN if first else None
+        return PENDING_CHECK_PERIOD if first else None
 
     async def _has_room(self, stored: Stored[Run], index: int) -> bool:
         """Whether the disk has room for a run; a step waits for it until its tool has started."""
@@ -344,7 +344,7 @@ class StagingController:
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
         """The error to retry with when the node's disk or repository failed; shown on the step as well."""
-        if await self._executor.read(met_full_disk, self._context, error):
+        if await self._executor.read(caused_by_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
             why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__

@@ -219,11 +219,11 @@ def tree_contents(
             _check_attributes(found, folder, active)
         contents[found.path] = _content(found, folder, limits, active)
     if not in_use and any(content is not None and content.lfs for content in contents.values()):
-        contents = _look_alikes(clone, base) | contents
+        contents = _pointer_like_files(clone, base) | contents
     return contents
 
 
-def _look_alikes(clone: Clone, base: str) -> dict[str, Content | None]:
+def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
     """The files of a tree that look like pointers and are none, as content for LFS."""
     found: dict[str, Content | None] = {}
     for path, pointer in clone.lfs_pointers(base).items():
@@ -248,26 +248,26 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
         marked = mao_git.lfs.MARK in clone.blob_ids(base, [mao_git.lfs.MARK])
         kept = marked and mao_git.lfs.MARK in clone.blob_ids(tree, [mao_git.lfs.MARK])
         if kept and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
-            return _with_less_or_more(clone, tree, add, contents.keys() - add)
+            return _updated_attributes(clone, tree, add, contents.keys() - add)
         if not (marked or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
             return {}
         known = marked or bool(add) or clone.uses_lfs(base)
         found = clone.lfs_pointers(tree)
         pointers = {path for path, each in found.items() if known or clone.has_lfs_content(each)}
-        return _with_just(clone, tree, pointers)
+        return _rewritten_attributes(clone, tree, pointers)
     except mao_git.LfsConflict as error:
         raise output.refused(error.path, str(error)) from error
 
 
-def _with_less_or_more(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
+def _updated_attributes(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
     """Only MAO has changed the attributes since `base`, so what it wrote there still holds."""
     texts = clone.lfs_attributes(tree, add, drop, whole=False)
     if texts.get(mao_git.lfs.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
-        return _with_just(clone, tree, clone.lfs_pointers(tree).keys())
+        return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
     return texts
 
 
-def _with_just(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
+def _rewritten_attributes(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
     texts = clone.lfs_attributes(tree, pointers, whole=True)
     return texts | clone.lfs_mark(tree, wanted=bool(pointers))
 

@@ -23,7 +23,9 @@ from .etcd_members import advice, quorum
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Health
 
-AWAY = FederationUnavailable.default_code  # also for calls that the federation's etcd itself does not answer
+UNAVAILABLE_CODE = (
+    FederationUnavailable.default_code
+)  # also for calls that the federation's etcd itself does not answer
 QUORUM_PERIOD = 30.0  # seconds; a check only reads what the connection has noticed
 
 
@@ -136,7 +138,7 @@ async def outage_explained(context: FederationContext, federation: Store) -> Asy
         raise node_removed(stored.record.federation) from error
     except StoreUnavailable as error:
         stored = await context.find_link()
-        if error.code != AWAY or stored is None:
+        if error.code != UNAVAILABLE_CODE or stored is None:
             raise
         raise await _explain(context, federation, stored.record, error) from error
 

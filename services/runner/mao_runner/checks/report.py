@@ -16,7 +16,7 @@ from mao_shared.models.pipeline import Pull
 from mao_shared.models.tool import CheckFinding, CheckReport, FindingName, Image, Network
 
 ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
-ENGINE_OWN = (
+ENGINE_FILES = (
     "/etc/hostname",
     "/etc/hosts",
     "/etc/resolv.conf",
@@ -25,7 +25,7 @@ ENGINE_OWN = (
     "/usr/sbin/docker-init",
 )
 BYTECODE = ("/__pycache__", ".pyc")  # Python silently does without it if it cannot be written
-NAMED_PATHS = 20
+MAX_LISTED_PATHS = 20
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 InputText = Annotated[str, Field(max_length=1024**2)]
 
@@ -223,7 +223,7 @@ def _writes_data(trial: Trial) -> CheckFinding:
     )
 
 
-_ELSEWHERE_ADVICE = (
+_OUTSIDE_ADVICE = (
     f"Write results to {TOOL_DATA} and temporary files to /tmp; everything else is lost when it ends."
 )
 
@@ -231,7 +231,7 @@ _ELSEWHERE_ADVICE = (
 def _writes_only_data(trial: Trial) -> CheckFinding:
     if not trial.elsewhere:
         return CheckFinding(name="writes-only-data", ok=True, detail=f"wrote only to {TOOL_DATA} and /tmp")
-    return failed_finding("writes-only-data", f"wrote to {_list_paths(trial.elsewhere)}", _ELSEWHERE_ADVICE)
+    return failed_finding("writes-only-data", f"wrote to {_list_paths(trial.elsewhere)}", _OUTSIDE_ADVICE)
 
 
 def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[CheckFinding]:
@@ -257,8 +257,8 @@ def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> 
 
 
 def _list_paths(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - NAMED_PATHS} more" if len(paths) > NAMED_PATHS else ""
-    return ", ".join(paths[:NAMED_PATHS]) + more
+    more = f" and {len(paths) - MAX_LISTED_PATHS} more" if len(paths) > MAX_LISTED_PATHS else ""
+    return ", ".join(paths[:MAX_LISTED_PATHS]) + more
 
 
 def stray_paths(changed: Iterable[str]) -> list[str]:
@@ -282,6 +282,6 @@ def tried_paths(changed: Iterable[str], written: Iterable[str]) -> list[str]:
 
 
 def _allowed(path: str) -> bool:
-    if path in ENGINE_OWN:
+    if path in ENGINE_FILES:
         return True
     return any(path == each or path.startswith(each + "/") or each.startswith(path + "/") for each in ALLOWED)

@@ -200,8 +200,8 @@ class StepController:
             case plan.Kill(container):
                 await self._driver.signal(container.id, "KILL")
                 return plan.KILL_RETRY
-            case plan.Settle(container):
-                return await self._settle(stored, key, container)
+            case plan.RecordOutcome(container):
+                return await self._record_outcome(stored, key, container)
             case _:
                 return None
 
@@ -283,7 +283,7 @@ class StepController:
         engine = self.containers.engine
         return await self._write(stored, key, outcome.mark_running(step, container, now, engine))
 
-    async def _settle(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:
+    async def _record_outcome(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:
         """Stores the log, then writes the phase, then removes the container."""
         try:
             stored_log = await self.logs.finish(key, container.id)

@@ -10,10 +10,10 @@ from dataclasses import replace
 from mao_runner.drivers.protocol import (
     Connected,
     Container,
+    ContainerEvent,
     Disconnected,
     Driver,
     EngineRefused,
-    Happened,
     fault_of_refusal,
 )
 from mao_shared.conditions import Conditions
@@ -98,7 +98,7 @@ class ContainerMirror:
                         if self.synced.is_set():
                             log.warning("engine.away", reason=event.reason)
                         self.synced.clear()
-                    case Happened():
+                    case ContainerEvent():
                         with self._guard.item(event.name):
                             self._take(event)
 
@@ -152,7 +152,7 @@ class ContainerMirror:
     async def _read_list(self) -> tuple[list[Container], str]:
         return await self.driver.recover(self.labels), await self.driver.version()
 
-    def _take(self, event: Happened) -> None:
+    def _take(self, event: ContainerEvent) -> None:
         known = self._known.get(event.name)
         if event.what == "destroy":
             gone = self._known.pop(event.name, None)
@@ -178,7 +178,7 @@ class ContainerMirror:
             self._callbacks.worked(name)
 
 
-def apply_event(container: Container, event: Happened) -> Container:
+def apply_event(container: Container, event: ContainerEvent) -> Container:
     """Pure: the container after an event. Once exited it never runs again, whatever event is repeated."""
     if container.state == "exited":
         return replace(container, oom=True) if event.what == "oom" else container

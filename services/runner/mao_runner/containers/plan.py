@@ -2,8 +2,8 @@
 
                    container: none      created     running                 exited
 ready     granted  → Begin           (ready and starting, while the network is not usable → AwaitNetwork)
-starting           → Launch   → Launch    → NoteRunning           → Settle
-running            → Confirm  → Confirm   → Watch | Stop | Kill   → Settle
+starting           → Launch   → Launch    → NoteRunning           → RecordOutcome
+running            → Confirm  → Confirm   → Watch | Stop | Kill   → RecordOutcome
 cancelled before it runs: ready, starting without a running container → Cancel
 """
 
@@ -99,7 +99,7 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class RecordOutcome:
     """Write the outcome of the ended container."""
 
     container: Container
@@ -132,7 +132,7 @@ Action = (
     | Watch
     | Stop
     | Kill
-    | Settle
+    | RecordOutcome
     | Confirm
     | Cancel
     | Ignore
@@ -148,7 +148,7 @@ def decide(view: Observed) -> Action:
     if not view.engine:
         return AwaitEngine()
     if view.container is not None and view.container.state == "exited":
-        return Settle(view.container)
+        return RecordOutcome(view.container)
     if view.step.phase is StepPhase.STARTING:
         return _starting(view)
     return _running(view)

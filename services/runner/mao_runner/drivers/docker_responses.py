@@ -24,11 +24,11 @@ from mao_shared.errors import EngineUnavailable, InvalidInput, MaoError
 from .protocol import (
     Connected,
     Container,
+    ContainerEvent,
     ContainerState,
     Disconnected,
     EngineEvent,
     EngineRefused,
-    Happened,
     ImageConfig,
     RegistryUnavailable,
     image_not_found,
@@ -77,14 +77,14 @@ def read_image_config(document: Mapping[str, Any]) -> ImageConfig:
     )
 
 
-def read_event(event: Mapping[str, Any]) -> Happened | None:
+def read_event(event: Mapping[str, Any]) -> ContainerEvent | None:
     """From one line of `GET /events`; None for events that are not followed."""
     what, actor = event.get("Action"), event.get("Actor") or {}
     if what not in FOLLOWED_EVENTS:
         return None
     attributes = actor.get("Attributes") or {}
     code = attributes.get("exitCode")
-    return Happened(
+    return ContainerEvent(
         what=what,
         id=actor["ID"],
         name=attributes.get("name", ""),

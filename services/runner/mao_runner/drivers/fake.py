@@ -17,10 +17,10 @@ from .protocol import (
     Capacity,
     Connected,
     Container,
+    ContainerEvent,
     ContainerSpec,
     Disconnected,
     EngineEvent,
-    Happened,
     HostCommand,
     ImageConfig,
     image_not_found,
@@ -158,7 +158,7 @@ class FakeDriver:
         try:
             while True:
                 event = await listener.get()
-                if not isinstance(event, Happened) or labels.items() <= dict(event.labels).items():
+                if not isinstance(event, ContainerEvent) or labels.items() <= dict(event.labels).items():
                     yield event
         finally:
             self._listeners.remove(listener)
@@ -224,6 +224,6 @@ class FakeDriver:
         """Sends an event to all who listen."""
         container = self.containers[container_id]
         at = at or datetime.now(UTC)
-        event = Happened(what, container.id, container.name, container.labels, at, exit_code)
+        event = ContainerEvent(what, container.id, container.name, container.labels, at, exit_code)
         for listener in self._listeners:
             listener.put_nowait(event)

@@ -114,7 +114,7 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class ContainerEvent:
     """An event of one container."""
 
     what: Literal["start", "kill", "oom", "die", "destroy"]
@@ -125,7 +125,7 @@ class Happened:
     exit_code: int | None = None  # with `die`
 
 
-EngineEvent = Connected | Disconnected | Happened
+EngineEvent = Connected | Disconnected | ContainerEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Decision:
     holder: str | None = None
 
 
-NOTHING = Decision()
+NO_CHANGE = Decision()
 
 
 def decide(run: Run, blockers: Sequence[Run], now: datetime, *, yielded: int = 0) -> Decision:
@@ -67,7 +67,7 @@ def decide(run: Run, blockers: Sequence[Run], now: datetime, *, yielded: int = 0
         return _decide_queued(run, blockers, now, full=yielded >= MAX_YIELDED)
     if run.phase is RunPhase.RUNNING:
         return _decide_running(run, now, full=yielded >= MAX_YIELDED)
-    return NOTHING
+    return NO_CHANGE
 
 
 def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime, *, full: bool) -> Decision:
@@ -128,7 +128,7 @@ def _decide_running(run: Run, now: datetime, *, full: bool) -> Decision:
     if step.phase in (StepPhase.FAILED, StepPhase.LOST):
         return _decide_failed(run, index, now)
     if not must_yield(run):
-        return NOTHING
+        return NO_CHANGE
     return Decision(retry_after=FULL_RETRY) if full else Decision(yields=True)
 
 

@@ -119,7 +119,7 @@ class StuckStepMonitor:
         self._clock = clock
         self._patience = timedelta(seconds=patience)
         self._guard = Guard("stuck", conditions)
-        self._lead = self._lead_now()
+        self._lead = self._clock_lead()
         self._jumped_at: float | None = None
 
     async def run(self) -> None:
@@ -154,7 +154,7 @@ class StuckStepMonitor:
 
     def check_clock(self) -> None:
         """Compares the wall clock with the monotonic clock."""
-        lead, before = self._lead_now(), self._lead
+        lead, before = self._clock_lead(), self._lead
         self._lead = lead
         if abs(lead - before) > MAX_CLOCK_JUMP:
             self._jumped_at = _boot_time()
@@ -171,7 +171,7 @@ class StuckStepMonitor:
             self._jumped_at = None
             self._conditions.clear("clock")
 
-    def _lead_now(self) -> timedelta:
+    def _clock_lead(self) -> timedelta:
         return self._clock.now() - datetime.fromtimestamp(_boot_time(), UTC)
 
 
