@@ -64,7 +64,7 @@ def read_one(text: str) -> Any:
     """The only document; None for an empty text. Raises DocumentInvalid."""
     documents = read_all(text)
     if len(documents) > 1:
-        raise DocumentInvalid(f"there are {len(documents)} documents in it, and one is wanted")
+        raise DocumentInvalid(f"there are {len(documents)} documents in it; exactly one is expected")
     return documents[0] if documents else None
 
 

@@ -67,7 +67,7 @@ def run_goes_on(run_id: str) -> Iterator[None]:
     except KeyboardInterrupt:
         raise CommandError(
             ExitCode.INTERRUPTED,
-            f"No longer waiting; the run {run_id} goes on.",
+            f"No longer waiting; the run {run_id} continues.",
             f"maoctl run wait {run_id}, or maoctl run cancel {run_id}",
         ) from None
 
@@ -125,7 +125,7 @@ def wait_for_run(session: CliSession, run_id: str, timeout: float | None = None)
 
 def limit_for_run(run_id: str, timeout: float | None) -> AbstractContextManager[None]:
     """`time_limit` for waiting for a run; `timeout` in seconds."""
-    goes_on = f"It goes on: maoctl run wait {run_id}, or maoctl run cancel {run_id}"
+    goes_on = f"It continues: maoctl run wait {run_id}, or maoctl run cancel {run_id}"
     return time_limit(timeout, f"The run {run_id} has not ended", goes_on)
 
 
@@ -208,7 +208,7 @@ def wait_for_job_runs(session: CliSession, job: Schedule, count: int, timeout: f
     ended = EndedRuns(session, job, count)
     ended.note_all()
     what = f"{count} runs of the job {job.id} have not ended"
-    with time_limit(timeout, what, f"The job goes on: maoctl job show {job.id}"):
+    with time_limit(timeout, what, f"The job continues: maoctl job show {job.id}"):
         changes = resumed(session, ended.subscribe, lambda: ended.enough)
         while not ended.enough and (event := next(changes, None)) is not None:
             if event.event == "gone":  # what happened meanwhile is not sent any more

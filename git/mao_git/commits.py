@@ -88,7 +88,7 @@ def rev_parse(repo: Repository, text: str) -> str:
             raise NotFound(
                 f"The repository has no branch, tag or commit {text!r}.",
                 code="ref-not-found",
-                next=f"See what there is: git -C {repo.path} branch --all",
+                next=f"List the branches: git -C {repo.path} branch --all",
             ) from None
         raise InvalidInput(
             f"{text!r} is not a commit: {error}.",

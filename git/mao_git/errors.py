@@ -200,7 +200,7 @@ def disk_full(why: str) -> Unavailable:
     return Unavailable(
         f"The node's disk is full: {why}.",
         code="disk-full",
-        next="Free space (or inodes) where the data directory lies, or lower MAO_MIN_FREE. "
+        next="Free space (or inodes) on the data directory's disk, or lower MAO_MIN_FREE. "
         "What a tool wrote is kept and is published then, without running the tool again.",
     )
 

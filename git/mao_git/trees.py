@@ -162,7 +162,7 @@ def _require_at(repo: Repository, commit: str, path: str) -> pygit2.Object:
             raise NotFound(
                 f"There is no {path!r} in commit {commit[:10]}.",
                 code="path-not-found",
-                next=f"List what is there: maoctl dataset files {repo.path.stem}",
+                next=f"List its files: maoctl dataset files {repo.path.stem}",
             )
         found = found[name]
         if isinstance(found, pygit2.Tree):

@@ -17,7 +17,7 @@ from .models.node import Condition, ConditionState
 
 log = get_logger(__name__)
 NAMES: dict[str, str] = {
-    "store": "the node's etcd takes reads and writes",
+    "store": "the node's etcd accepts reads and writes",
     "store-reset": "the node's etcd still holds what this node has written to it",
     "quorum": "the federation's etcd answers",
     "disk": "there is room where the node writes (subject: a folder on a file system of its own)",

@@ -172,7 +172,7 @@ def _site_fault(scheme: str, authority: str) -> str | None:
     if not site or int(site["port"] or 1) not in range(1, 65536):
         return "its user, host or port is malformed"
     if scheme == "https" and site["user"]:
-        return "what stands before '@' in an https:// URL is a secret or serves none"
+        return "what precedes '@' in an https:// URL is a secret or has no use"
     return None
 
 

@@ -121,7 +121,7 @@ def test_run_wait_exits_with_130_on_ctrl_c(gateway: RememberingGateway, url: str
 
     assert "step crawler: running" in first
     assert process.returncode == 130
-    assert f"the run {RUN} goes on" in rest
+    assert f"the run {RUN} continues" in rest
     assert f"maoctl run cancel {RUN}" in rest
     assert gateway.called("POST", f"/runs/{RUN}/cancel") == []
 

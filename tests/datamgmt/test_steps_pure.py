@@ -98,11 +98,11 @@ def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
     """However long the chain; until when tells `step-stuck` that nothing is wrong."""
     why = "waits for round x of its input, until 2026-01-31T13:00:00Z at most"
     first = reader("r0", 0)
-    assert earlier_tick_reason(first) == "goes after the step's earlier tick, run r0"
+    assert earlier_tick_reason(first) == "waits for the step's earlier tick, run r0"
     first = first.with_step(0, first.steps[0].model_copy(update={"waiting": why}))
     second = reader("r1", 1)
     second = second.with_step(0, second.steps[0].model_copy(update={"waiting": earlier_tick_reason(first)}))
-    assert earlier_tick_reason(second) == f"goes after the step's earlier tick, run r1: {why}"
+    assert earlier_tick_reason(second) == f"waits for the step's earlier tick, run r1: {why}"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ _REASONS = {
     "unanimous": "all nodes that voted say the same",
     "majority": "more than half of the nodes that voted say so",
     "plurality": "more nodes say so than anything else, though no more than half",
-    "tolerance": "it lies in the largest group of numbers that agree within the tolerance",
+    "tolerance": "it is in the largest group of numbers that agree within the tolerance",
     "median": "the numbers agree in no group; it is the lower median of what was observed",
     "incumbent": "as many nodes say so as something else; it was the ground truth before",
     "weight": "as many nodes say so as something else; the nodes that say so weigh more",
@@ -71,7 +71,7 @@ class _Question:
         """
         entry = self.clone.entry(commit, self.file)
         if entry is None:
-            raise self._not_found(f"ground truth has no file {self.file!r}, and no node brought one")
+            raise self._not_found(f"ground truth has no file {self.file!r}, and no node submitted one")
         how = records.format_of(self.file)
         if how is None or not self.field:
             return entry.id

@@ -97,5 +97,5 @@ def find_round(clone: Clone, tip: str, wanted: str | None) -> DecidedRound:
     raise NotFound(
         "No round is decided yet." if wanted is None else f"No round {wanted!r} has been decided here.",
         code="round-not-found",
-        next="See which there are: maoctl vote list. A round that is open has no evidence yet.",
+        next="List them: maoctl vote list. A round that is open has no evidence yet.",
     )

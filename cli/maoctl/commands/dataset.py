@@ -32,7 +32,8 @@ app = typer.Typer(
 
 DescriptionOption = Annotated[str | None, typer.Option(help="What is in it.", show_default=False)]
 LfsOption = Annotated[
-    str | None, typer.Option("--lfs-above", help="Larger files go to Git LFS, like 10m.", show_default=False)
+    str | None,
+    typer.Option("--lfs-above", help="Size from which files go to Git LFS, like 10m.", show_default=False),
 ]
 ExternalOption = Annotated[
     list[str] | None,

@@ -64,7 +64,10 @@ def resolve(
         ),
     ] = False,
     take_theirs: Annotated[
-        bool, typer.Option("--take-theirs", help="Take the remote's branch; this node's tip is kept aside.")
+        bool,
+        typer.Option(
+            "--take-theirs", help="Take the remote's branch; this node's tip is kept under another name."
+        ),
     ] = False,
     output: OutputOption = None,
 ) -> None:
@@ -96,7 +99,7 @@ def alone(
     with did_you_mean((name, session.client.datasets)):
         master = session.client.datasets.get(name).record.master
         say(f"What this node collects then becomes ground truth at {harmless(master)}, at once.")
-        say("If others go on voting there, give it a remote of its own first: maoctl dataset update --master")
+        say("If others still vote there, give it a remote of its own first: maoctl dataset update --master")
         confirm(f"Let this node alone decide the ground truth of {name}?", yes)
         status = session.client.datasets.go_alone(name)
     session.data(status, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))

@@ -68,7 +68,7 @@ def _condition(condition: node.NodeCondition) -> HealthCheck:
 def _service(name: str, state: node.ServiceStatus) -> HealthCheck:
     if state.ready:
         return HealthCheck(name, True)
-    next_step = f"See what is listed above; the log of {name} says more."
+    next_step = f"See what is listed above; the log of {name} has details."
     return HealthCheck(name, False, state.reason or "not ready", next_step)
 
 

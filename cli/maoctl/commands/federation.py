@@ -117,7 +117,7 @@ def leave(
     """Leave the federation; this node continues alone with the records as they are now."""
     session = session_of(context)
     node = session.client.status().node
-    say("The node then stands alone; it moves voted ground truth only after: maoctl dataset alone NAME")
+    say("The node is then on its own; it moves voted ground truth only after: maoctl dataset alone NAME")
     _report_shared_work(session, node)
     confirm("Leave the federation?", yes)
     left = session.client.federation.leave(force=force)
@@ -145,7 +145,7 @@ def _report_shared_work(session: CliSession, node: str) -> None:
         say(f"Others vote on and push to the remotes of {', '.join(sorted(names))} as well.")
     going_on = [each.id for each in jobs if written.get(each.pipeline, set()) & names]
     if going_on:
-        say("These jobs go on there; to pause them first:")
+        say("These jobs continue there; to pause them first:")
     for job in going_on:
         say(f"  maoctl job pause {job}")
 

@@ -145,7 +145,7 @@ def key_fault(path: Path) -> KeyFault | None:
             return KeyFault(
                 name,
                 "it is a folder",
-                "Put the key itself there. (A container's mount of a file that is not there makes a folder.)",
+                "Put the key itself there. (Mounting a missing file into a container creates a folder.)",
             )
         if not stat.S_ISREG(status.st_mode):
             return KeyFault(name, "it is not a regular file", "Put the key itself there.")
@@ -193,7 +193,7 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
         )
     if block[1] == b"ENCRYPTED " or b"ENCRYPTED" in block[2] or _openssh_cipher(block) not in (None, b"none"):
         return (
-            "it has a passphrase, and nobody is there to type it",
+            "it has a passphrase, which nobody can type in here",
             f"Remove it from a copy for the node: ssh-keygen -p -N '' -f {name} ; or make one for it alone: "
             f"ssh-keygen -t ed25519 -N '' -f {name}",
         )

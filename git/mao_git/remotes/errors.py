@@ -268,7 +268,7 @@ def no_answer(url: str, why: str) -> RemoteUnavailable:
     """The remote does not answer, or not as git does, for a reason that may be temporary."""
     return RemoteUnavailable(
         f"The remote {url} does not answer: {why}.",
-        next="Check the network and the server; the node goes on with what it has and tries again.",
+        next="Check the network and the server; the node continues with what it has and tries again.",
         remote=url,
     )
 

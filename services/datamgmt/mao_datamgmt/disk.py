@@ -56,7 +56,7 @@ def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
     how much is free now: it is compared to see whether the reason is a new one.
     """
     if not room.writable:
-        return "it takes no writes (read-only, or not ours)"
+        return "it accepts no writes (read-only, or not ours)"
     if room.inodes is not None and room.inodes < LEAST_INODES:
         return f"less than {LEAST_INODES} inodes are free"
     if room.free - needed >= reserve:
@@ -79,7 +79,7 @@ def nearly_short(room: DiskSpace, reserve: int) -> str | None:
 def require_room(context: Context, needed: int = 0) -> None:
     """Checks that `needed` bytes can be written with MAO_MIN_FREE left free.
 
-    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that takes no writes.
+    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that accepts no writes.
     """
     room = room_of(context.data.root)
     why = shortage(room, context.min_free, needed)

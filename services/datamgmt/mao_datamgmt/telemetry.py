@@ -14,7 +14,7 @@ class DataMetrics:
             "mao_datamgmt_outcomes_total", "Steps that left the data manager", ["phase", "code"]
         )
         self.prepare_seconds = metrics.histogram(
-            "mao_datamgmt_prepare_seconds", "Time to fetch datasets and lay a workspace out"
+            "mao_datamgmt_prepare_seconds", "Time to fetch datasets and check out a workspace"
         )
         self.publish_seconds = metrics.histogram(
             "mao_datamgmt_publish_seconds", "Time to judge, commit and push a step's output"
@@ -23,7 +23,7 @@ class DataMetrics:
             "mao_datamgmt_late_pushes_total", "Pushes tried again after the first had failed", ["outcome"]
         )
         self.unpushed = metrics.gauge(
-            "mao_datamgmt_unpushed_datasets", "Datasets with commits that their remote did not take yet"
+            "mao_datamgmt_unpushed_datasets", "Datasets with commits not yet pushed to their remote"
         )
         self.unpushed_commits = metrics.gauge(
             "mao_datamgmt_unpushed_commits", "Commits that only this node has, at the last try", ["dataset"]

@@ -73,7 +73,7 @@ FORMER = {
     "/regtools/{name}": "GET /registry/tools/NAME",
     "/register": 'POST /registry/tools {"name", "author", "image", "data_repo", "code_repo", "artefact"}',
     "/regdata": 'POST /registry/datasets {"name", "body": {"master", "nodes"}}',
-    "/retrieve": 'GET /registry/datasets/NAME; POST /pipeline/init {"tool", "dataset"} brings it to the node',
+    "/retrieve": 'GET /registry/datasets/NAME; POST /pipeline/init {"tool", "dataset"} clones it to the node',
     "/tooldelete": "DELETE /registry/tools/NAME",
     "/datadelete": "DELETE /registry/datasets/NAME",
     "/localdelete": "DELETE /registry/datasets/NAME",

@@ -122,9 +122,9 @@ def unreachable(service: str, url: str, error: httpx.TransportError, next_step: 
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         why = f"nothing answers at {url}"
     elif isinstance(error, httpx.TimeoutException):
-        why = f"{url} did not answer in time; what was asked may have been done"
+        why = f"{url} did not answer in time; the request may have been carried out"
     else:
-        why = f"the connection to {url} broke off; what was asked may have been done"
+        why = f"the connection to {url} broke off; the request may have been carried out"
     return PeerUnavailable(f"The {service} service is not reachable: {why}.", next=next_step, service=service)
 
 

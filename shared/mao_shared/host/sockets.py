@@ -44,7 +44,7 @@ def loopback_listeners(port: int) -> list[socket.socket]:
             raise Conflict(
                 f"Cannot listen on port {port} of {host}: {error.strerror}.",
                 code="port-taken",
-                next=f"See who has it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT, say to 8180.",
+                next=f"See what uses it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT, say to 8180.",
             ) from error
     return made
 

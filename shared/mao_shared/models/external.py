@@ -25,7 +25,7 @@ def key_fault(key: str) -> str | None:
         if fault := name_fault(part):
             return f"{fault} (in its part {part!r})" if len(parts) > 1 else fault
     if any(_DAY_FILE.fullmatch(part) for part in parts[1:]):  # a file of the key above it has this name
-        return "a part of it is the name of a day's file"
+        return "one of its parts is named like a daily file"
     return None
 
 

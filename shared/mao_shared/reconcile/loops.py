@@ -89,12 +89,12 @@ Exceptions = type[Exception] | tuple[type[Exception], ...]
 ITEM_FAILING = "item-failing"
 UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while something that a loop needs is away
 FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed by itself
-_RETRIED = "It is tried again automatically, and everything else goes on."
+_RETRIED = "It is tried again automatically, and everything else continues."
 NEXT_STEP = (
     f"{_RETRIED} Fix what 'detail' names; if it looks like a fault of MAO, report it with the lines of the "
     "service's log that name it."
 )
-DISK_STEP = f"{_RETRIED} Check that the node's disk has room and takes writes: maoctl doctor."
+DISK_STEP = f"{_RETRIED} Check that the node's disk has free space and is writable: maoctl doctor."
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 

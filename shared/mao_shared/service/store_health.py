@@ -36,14 +36,14 @@ def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
     if "CORRUPT" in health.alarms:
         return StoreFinding(
             "failed",
-            "etcd's data are corrupt (alarm CORRUPT); it takes no writes.",
+            "etcd's data are corrupt (alarm CORRUPT); it accepts no writes.",
             "Stop the node, move its folder 'etcd' away, and restore its last backup: maoctl node restore "
             "FILE --replace. Git has all data of the datasets.",
         )
     if "NOSPACE" in health.alarms:
         return StoreFinding(
             "failed",
-            f"etcd is full ({health.size / MIB:.0f} MiB, alarm NOSPACE) and takes no writes.",
+            f"etcd is full ({health.size / MIB:.0f} MiB, alarm NOSPACE) and accepts no writes.",
             "Make room: etcdctl compact (to the newest revision), etcdctl defrag, etcdctl alarm disarm; "
             "or give etcd a larger --quota-backend-bytes. See docs/operations.md.",
         )
@@ -53,7 +53,7 @@ def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
             "degraded",
             f"etcd's database has {health.size / MIB:.0f} MiB, {share:.0f} % of what it may have.",
             "Make room (etcdctl compact, then etcdctl defrag) or give etcd a larger --quota-backend-bytes "
-            "and set MAO_ETCD_QUOTA alike; full, it takes no writes.",
+            "and set MAO_ETCD_QUOTA alike; full, it accepts no writes.",
         )
     return None
 

@@ -160,6 +160,6 @@ async def _is_there(store: Store, node: str, put: Put) -> bool:
         raise Conflict(
             f"The store already has {put.key}, with another value than the backup.",
             code="store-not-empty",
-            next="Restore into an empty store, or replace what is there: maoctl node restore FILE --replace.",
+            next="Restore into an empty store, or replace its content: maoctl node restore FILE --replace.",
         )
     return found is not None

@@ -118,7 +118,7 @@ def translate(
         )
     return StoreUnavailable(
         f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
-        next="Start etcd or correct MAO_ETCD_ENDPOINTS; 'maoctl doctor' tells more.",
+        next="Start etcd or correct MAO_ETCD_ENDPOINTS; 'maoctl doctor' shows more.",
     )
 
 
@@ -128,7 +128,7 @@ FEDERATION_AWAY = FederationUnavailable.default_code
 def _refused(details: str, endpoint: str) -> StoreUnavailable:
     if "database space exceeded" in details:
         return StoreUnavailable(
-            f"etcd at {endpoint} is full and takes no writes ({details}).",
+            f"etcd at {endpoint} is full and accepts no writes ({details}).",
             code="store-full",
             next="Free space with 'etcdctl compact', 'etcdctl defrag' and 'etcdctl alarm disarm', "
             "or start etcd with a larger --quota-backend-bytes.",

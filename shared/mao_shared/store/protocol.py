@@ -93,7 +93,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """`size`: bytes of its database, `in_use` of these. `alarms`: why it takes no writes, as etcd names it:
+    """`size`: bytes of its database, `in_use` of these. `alarms`: why it accepts no writes, as etcd names it:
     NOSPACE, CORRUPT.
     """
 

@@ -232,5 +232,5 @@ def _read(key: str, model: type[R], value: bytes) -> R:
         return model.model_validate_json(value, context=STORED)
     except Exception as error:
         why = why_unreadable(error, value)
-        next_step = "Look whether the command was carried out; if not, send it with a fresh Idempotency-Key."
+        next_step = "Check whether the command was carried out; if not, send it with a fresh Idempotency-Key."
         raise RecordUnreadable.of(key, why, next_step) from error

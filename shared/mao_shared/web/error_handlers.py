@@ -62,7 +62,7 @@ async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
-    """A disk that takes no writes is for the operator to fix; any other OSError is a bug."""
+    """A disk that accepts no writes is for the operator to fix; any other OSError is a bug."""
     if not isinstance(error, OSError) or error.errno not in _DISK_TROUBLE:
         raise error
     log.warning("http.disk", error=error.strerror, path=error.filename)

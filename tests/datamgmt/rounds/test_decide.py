@@ -141,7 +141,7 @@ def test_decide_deadline_does_not_count_within_grace() -> None:
 def test_decide_too_few_snapshots_undecided_with_checks() -> None:
     voices = {"a": said("a", X, 4), "b": said("b", None, 6)}
     decision = decide(seen(a_round(), announced=voices, after=600))
-    assert "1 of 3 nodes brought a snapshot, 2 are needed" in ended(decision)
+    assert "1 of 3 nodes submitted a snapshot, 2 are needed" in ended(decision)
     assert "b: failed, the tool broke" in ended(decision)
     assert "c: late" in ended(decision)
     revisions = {"a": 4, "b": 6, "c": 0}

@@ -198,7 +198,7 @@ async def test_forger_garbage_of_one_does_not_keep_round_open(tmp_path: Path) ->
         await fed["a"].collect(1, price(HONEST))
         done = await fed.ended(1)
         assert done.phase == "undecided"
-        assert "1 of 3 nodes brought a snapshot" in (done.reason or "")
+        assert "1 of 3 nodes submitted a snapshot" in (done.reason or "")
 
 
 @pytest.mark.parametrize(

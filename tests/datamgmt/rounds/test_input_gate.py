@@ -72,7 +72,7 @@ async def test_input_gate_skips_with_reason_and_alarm(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
         node, run_id = await _undecided(fed)
         run = await node.until(run_id, lambda run: run.steps[1].phase is StepPhase.SKIPPED)
-        assert "1 of 3 nodes brought a snapshot" in str(run.steps[1].waiting)
+        assert "1 of 3 nodes submitted a snapshot" in str(run.steps[1].waiting)
 
         async def alarmed() -> bool:
             return f"{run_id}.sum.skipped" in [each.id for each in await node.alarms()]

@@ -88,7 +88,7 @@ async def test_outages_too_few_snapshots_then_next_round(tmp_path: Path) -> None
         await fed["a"].collect(0, writes(a="0"))
         done = await fed.ended(0)
         assert done.phase == "undecided"
-        assert "1 of 3 nodes brought a snapshot" in str(done.reason)
+        assert "1 of 3 nodes submitted a snapshot" in str(done.reason)
         await fed.collect(1, [writes(a="1")] * 3)
         assert (await fed.ended(1)).phase == "decided"
         once(fed, await fed.rounds())

@@ -115,7 +115,7 @@ async def test_service_client_sends_other_calls_once() -> None:
     async with RunnerClient(URL, transport=script) as client:
         with pytest.raises(PeerUnavailable) as raised:
             await client.resolve_image("a:1")
-    assert "may have been done" in raised.value.detail
+    assert "may have been carried out" in raised.value.detail
     assert "maoctl doctor" in (raised.value.next or "")
     assert raised.value.facts == {"service": "runner"}
 

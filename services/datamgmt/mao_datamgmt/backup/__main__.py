@@ -37,7 +37,7 @@ def main() -> int:
     taking.add_argument("target", help="a new file, a folder, or - for the standard output")
     restoring = commands.add_parser("restore", help="restore a backup into a stopped node")
     restoring.add_argument("file", help="the backup, or - for the standard input")
-    restoring.add_argument("--replace", action="store_true", help="set aside what is there")
+    restoring.add_argument("--replace", action="store_true", help="set aside the existing data")
     asked = parser.parse_args()
     try:
         settings = DataSettings()

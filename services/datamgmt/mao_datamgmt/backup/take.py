@@ -261,7 +261,7 @@ def _failed(path: Path, error: OSError) -> MaoError:
         full = disk_full(f"the backup {path} does not fit")
         place = "the output's file" if path == Path("-") else str(path.parent)
         full.next = (
-            f"Free space where {place} lies, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
+            f"Free space on the disk of {place}, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
         )
         return full
     where = Path(error.filename or path)

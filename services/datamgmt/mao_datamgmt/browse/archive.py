@@ -66,7 +66,7 @@ def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
         raise NotFound(
             f"There is no {path!r} in commit {commit[:10]}.",
             code="path-not-found",
-            next=f"List what is there: maoctl dataset files {name}",
+            next=f"List its files: maoctl dataset files {name}",
         )
     if kind == "file":
         raise InvalidInput(

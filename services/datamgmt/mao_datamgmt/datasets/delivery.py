@@ -87,7 +87,7 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
     by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
     return RemoteUnavailable(
         words,
-        next=f"It is tried again. If it keeps failing, git may tell more by hand: {by_hand}",
+        next=f"It is tried again. If it keeps failing, run git by hand for details: {by_hand}",
         remote=clone.url,
     )
 
@@ -145,7 +145,7 @@ def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) ->
 
 def how_to_resolve(clone: Clone, choices: str) -> str:
     """The next step for a person."""
-    return f"Choose how to go on: maoctl dataset resolve {clone.path.stem} with {choices}."
+    return f"Choose how to proceed: maoctl dataset resolve {clone.path.stem} with {choices}."
 
 
 def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:

@@ -80,7 +80,7 @@ class HealthChecks:
             next_step = (
                 "Free space (or inodes) there, or lower MAO_MIN_FREE; what waits continues automatically."
                 if room.writable
-                else "See that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
+                else "Make sure that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
             )
             stops = "What is written there waits" if folder else "No run starts and nothing is published"
             detail = f"{stops}: on the disk of {where} {short}."

@@ -212,7 +212,7 @@ class Ingest:
                 "inbox",
                 dataset,
                 detail=f"{len(aside)} of the values received for dataset {dataset} cannot be read and were "
-                f"set aside; those after them go on. The first is {path}: {reason}.",
+                f"set aside; later ones are processed. The first is {path}: {reason}.",
                 next_step=f"Look at it: cat '{path}'. Put it back once it is repaired: mv '{path}' "
                 f"'{path.parent.parent}'. Or drop it: rm -r '{path}'.",
             )

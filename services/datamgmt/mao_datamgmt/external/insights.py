@@ -44,7 +44,7 @@ def key_missing() -> InvalidInput:
     return InvalidInput(
         "No key is given.",
         code="insights-key-missing",
-        next="Give a tool's name. What there is: maoctl inspect",
+        next="Give a tool's name. List them: maoctl inspect",
     )
 
 

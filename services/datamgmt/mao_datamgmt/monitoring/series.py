@@ -151,7 +151,7 @@ def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
     is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
     unit = f" {metric.unit}" if metric.unit else ""
     allowed = f"expected {judgement.expected:.6g} ± {judgement.band:.6g}"
-    guess = "; there are few values yet to judge by" if judgement.provisional else ""
+    guess = "; there are still few values to judge by" if judgement.provisional else ""
     return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
 
 

@@ -299,7 +299,7 @@ def quorum_missing(round_: Round, snapshots: Collection[str], silent: Mapping[st
     """Why the nodes with `snapshots` are too few; None when they are enough."""
     if len(snapshots) >= round_.needed:
         return None
-    count = f"{len(snapshots)} of {len(round_.nodes)} nodes brought a snapshot, {round_.needed} are needed"
+    count = f"{len(snapshots)} of {len(round_.nodes)} nodes submitted a snapshot, {round_.needed} are needed"
     reasons = [f"{node}: {each.reason}, {each.detail}" for node, each in sorted(silent.items())]
     return f"{count} ({'; '.join(reasons)})" if reasons else count
 

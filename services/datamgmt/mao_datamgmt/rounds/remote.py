@@ -123,7 +123,7 @@ def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | Non
         pins.abstained[node] = Abstention(reason="rewritten", detail=violation)
         pins.flagged[node] = violation
     elif outdated and last is not None:
-        detail = f"its snapshot {commit[:10]} is older than the one it brought to round {last.id}"
+        detail = f"its snapshot {commit[:10]} is older than the one it submitted to round {last.id}"
         pins.abstained[node] = Abstention(reason="late", detail=detail)
     else:
         pins.commits[node] = commit

@@ -28,9 +28,7 @@ class AcknowledgeBody(Record):
     note: str = Field(default="", max_length=2000, examples=["The source changed its format."])
 
 
-@router.get(
-    "/alarms", name="alarms.list", summary="List alarms; those that nobody has seen yet with open=true"
-)
+@router.get("/alarms", name="alarms.list", summary="List alarms; with open=true only those not acknowledged")
 async def list_alarms(
     manager: TheManager,
     page: Paging,

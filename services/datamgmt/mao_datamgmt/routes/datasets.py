@@ -98,7 +98,7 @@ async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
 @router.post(
     "/datasets/{name}/acknowledge",
     name="datasets.acknowledge",
-    summary="Say that a broken clone that was set aside, or a branch that went back at the remote, was seen",
+    summary="Acknowledge a broken clone that was set aside, or a branch that went back at the remote",
 )
 async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.acknowledge(name)
@@ -180,14 +180,14 @@ class ResolveRequest(BaseModel):
     how: Strategy = Field(
         examples=["merge"],
         description="merge: a commit with both as parents and this node's content; replay: this node's "
-        "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside",
+        "unpushed commits on top of the remote's; take-theirs: the remote's branch, this node's tip is kept",
     )
 
 
 @router.post(
     "/datasets/{name}/resolve",
     name="datasets.resolve",
-    summary="Bring this node's branch and the remote's together where they do not fit",
+    summary="Reconcile this node's branch with the remote's where they have diverged",
 )
 async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) -> Resolution:
     return await manager.resolve(name, body.how)
@@ -205,7 +205,7 @@ async def alone(manager: TheManager, name: DatasetName) -> DatasetStatus:
 @router.post(
     "/datasets/{name}/set-aside",
     name="datasets.set-aside",
-    summary="Put away a clone that is left over from a dataset removed or moved; nothing is deleted",
+    summary="Set aside a clone left over from a dataset removed or moved; nothing is deleted",
 )
 async def set_aside(manager: TheManager, name: DatasetName) -> SetAside:
     return await manager.set_aside(name)

@@ -88,7 +88,7 @@ def earlier_tick_reason(before: Run) -> str:
     at = before.active_step()
     waiting = None if at is None else before.steps[at].waiting
     why = (waiting or "").rpartition(": ")[2]
-    return f"goes after the step's earlier tick, run {before.id}" + (f": {why}" if why else "")
+    return f"waits for the step's earlier tick, run {before.id}" + (f": {why}" if why else "")
 
 
 def _tick(run: Run) -> tuple[datetime, str]:

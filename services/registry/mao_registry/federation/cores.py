@@ -174,7 +174,8 @@ async def promote(
     """Makes a node a voting member of etcd and waits until it is one. Idempotent.
 
     Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`, and
-    `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) when it goes on by itself.
+    `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) when it continues in the
+    background.
     """
     link = await context.link()
     async with context.connect_both(link.endpoints) as (store, admin):
@@ -213,7 +214,7 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
             return voter
     state = "has not caught up yet" if await cores.get(node) else "has not started its etcd yet"
     raise Unavailable(
-        f"The node {node!r} {state}, after {PROMOTE_TIMEOUT:.0f} s; it goes on by itself.",
+        f"The node {node!r} {state}, after {PROMOTE_TIMEOUT:.0f} s; it continues by itself.",
         code="promotion-unfinished",
         next=f"See 'maoctl federation list' and the log of {node}: are its ports open to the other core"
         f" nodes? Cancel it with 'maoctl federation demote {node}'.",

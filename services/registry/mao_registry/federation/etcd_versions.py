@@ -26,7 +26,7 @@ UNSAFE = (
     " (CVE-2026-33343)"
 )
 WEAK = (
-    "lets whoever may read one key watch all keys behind it (CVE-2026-73499; nothing secret is stored there)"
+    "lets anyone who may read one key watch all keys after it (CVE-2026-73499; no secrets are stored there)"
 )
 INSTALL = "'scripts/machine.sh etcd' and 'make node' (compose: 'make up') install a safe one"
 UPGRADE = (
