@@ -158,7 +158,7 @@ def _metric_source(text: str, source: str) -> dict[str, str]:
 
 
 def with_metrics(steps: list[dict[str, Any]], metrics: Iterable[str]) -> list[dict[str, Any]]:
-    """The steps with the metrics that name them; a step bears its tool's name. Raises BadParameter."""
+    """The steps with the metrics that name them; a step is named after its tool. Raises BadParameter."""
     found: dict[str, list[dict[str, str]]] = {step["tool"]: [] for step in steps}
     for text in metrics:
         name, fields = parse_metric(text)
@@ -175,7 +175,7 @@ def _invalid_metric(text: str) -> typer.BadParameter:
 
 
 # The command lines of the original's client in our words: its verbs and options are accepted too, so that
-# notes and scripts go on working. What it did without asking is done without asking. Pure.
+# notes and scripts keep working. What it did without asking is done without asking. Pure.
 
 _ORIGINAL_OPTIONS = {
     ("tool", "get"): ("--name",),

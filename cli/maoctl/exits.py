@@ -18,7 +18,7 @@ from .output import say
 class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
-    USAGE = 2  # what was typed is invalid, whoever found it out
+    USAGE = 2  # invalid usage, whether the CLI or the node detected it
     NOT_FOUND = 3
     AUTH = 4
     CONFLICT = 5

@@ -193,7 +193,7 @@ class CliSession:
             self.show_one(view, record)
 
     def done(self, view: TableView[T], record: T, what: str) -> None:
-        """A command has changed something: people are told on stderr, programs get the record."""
+        """A command has changed something: a message on stderr, or the record with -o."""
         say(f"{view.name(record)} {what}")
         if not self.output.for_people:
             self.show_one(view, record)

@@ -73,7 +73,7 @@ def span(delta: timedelta) -> str:
 
 
 def relative(moment: datetime | None, now: datetime) -> str:
-    """How long ago it was, or `in …` when it lies ahead; empty when there is none."""
+    """How long ago it was, or `in …` for the future; empty when there is none."""
     if moment is None:
         return ""
     delta = now - moment
@@ -81,7 +81,7 @@ def relative(moment: datetime | None, now: datetime) -> str:
 
 
 def took(start: datetime | None, end: datetime | None, now: datetime) -> str:
-    """How long something took, or has taken until now; empty when it has not begun."""
+    """How long something took, or has taken until now; empty when it has not started."""
     return "" if start is None else span((end or now) - start)
 
 

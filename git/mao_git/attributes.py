@@ -2,7 +2,7 @@
 
 The mark says that every blob which looks like a pointer is one. It is MAO's alone: no tool is given it, and
 what a tool puts there is ignored. `.gitattributes` belongs to the tool as well; with every commit our lines
-are put back at its end, for those who use git. MAO itself reads them only where there is no mark, as in trees
+are appended again, for those who use git. MAO itself reads them only where there is no mark, as in trees
 of earlier versions and of people who use git-lfs.
 """
 

@@ -31,7 +31,7 @@ _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 class Relation(StrEnum):
-    """How a branch of ours stands to the remote's."""
+    """How a branch of ours relates to the remote's."""
 
     SAME = "same"
     AHEAD = "ahead"  # ours has commits that it lacks
@@ -138,7 +138,7 @@ def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str |
 
 
 def relation(repo: Repository, ours: str, theirs: str) -> Relation:
-    """How commit `ours` stands to commit `theirs`."""
+    """How commit `ours` relates to commit `theirs`."""
     if ours == theirs:
         return Relation.SAME
     ahead, behind = repo.git.ahead_behind(ours, theirs)

@@ -249,7 +249,7 @@ def _conflicts(repo: Repository, index: pygit2.Index, with_lfs: bool) -> set[str
 def replay(repo: Repository, tip: str, onto: str, sign: Sign | None, *, since: str | None = None) -> str:
     """Copies of the commits that `tip` has and `onto` lacks, on top of `onto`; the new tip.
 
-    Messages, authors and their times stay; signatures are made anew by `sign`. `since`: a commit that is left
+    Messages, authors and their times stay; signatures are made again by `sign`. `since`: a commit left
     out with all before it. Raises MergeConflict with the commit that does not fit.
     """
     base = merge_base(repo, tip, onto)

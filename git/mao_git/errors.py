@@ -1,4 +1,4 @@
-"""What goes wrong in git, as exceptions; and telling a full disk from all other trouble.
+"""What goes wrong in git, as exceptions; and telling a full disk from all other failures.
 
     Exception
     └── GitError                    for callers to decide on; never shown to a person as it is

@@ -1,6 +1,6 @@
 """Git LFS on this node: pointers in git, and the content that they stand for beside it.
 
-Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote does not have
+Content is stored in the clone as by git-lfs (`lfs/objects/ab/cd/<sha256>`). What the remote does not have
 yet is marked in `lfs/waiting` before the commit that points to it exists, and is pushed before any branch.
 """
 

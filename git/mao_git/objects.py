@@ -47,7 +47,7 @@ def blob_hash(size: int) -> hashlib._Hash:
 
 
 def loose_path(repository: Path, oid: str) -> Path:
-    """Where an object lies when it is not packed."""
+    """Path of an object that is not packed."""
     return repository / "objects" / oid[:2] / oid[2:]
 
 
@@ -187,7 +187,7 @@ def _inflated(path: Path) -> Iterator[bytes]:
 
 
 Target = Callable[[], AbstractContextManager[None]]
-"""Makes a block in which only the target repository is used, so that its failures can be told from ours."""
+"""Makes a block in which only the target repository is used, so that its failures are distinct from ours."""
 
 
 def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, at: Target) -> None:

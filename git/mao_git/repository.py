@@ -182,7 +182,7 @@ def configure(home: Path, key_dir: Path | None, *, connect: float, silence: floa
     """
     trusted = (home / TRUSTED).absolute()
     trusted.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _link(home / ".ssh", trusted)  # a link, as the version before makes it: it can be put back
+    _link(home / ".ssh", trusted)  # a link, as earlier versions make it, so that a downgrade works
     _link(home / KEYS, (key_dir or home / "no-keys").absolute())
     settings = pygit2.settings
     settings.homedir = _plain_path(home.absolute())

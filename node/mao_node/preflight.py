@@ -1,7 +1,7 @@
 """What must hold before a node starts: its lock, programs, ports, and the folder of its sockets.
 
 The parts of a node talk over sockets in a folder that nobody but the node's own user and root may enter. A
-socket's path may be 107 bytes long (`sun_path`), and stands in URLs, which gRPC and etcd parse. So the
+socket's path may be 107 bytes long (`sun_path`), and is part of URLs, which gRPC and etcd parse. So the
 folder is `run` in the data directory where that fits, otherwise one in /tmp that is named after the data
 directory. Not in $XDG_RUNTIME_DIR: that goes when its user logs out, while a node in the background goes
 on.
@@ -33,7 +33,7 @@ LONGEST_NAME = len("localhost:2379")  # of a socket in the folder
 PRIVATE = 0o700
 STOP_LIMIT = 30.0  # seconds that parts of a killed node may take to stop
 POLL_INTERVAL = 0.05  # seconds
-FALLBACK = Path("/tmp")  # noqa: S108 (what lies there already is checked by `make_socket_dir`)
+FALLBACK = Path("/tmp")  # noqa: S108 (existing content is checked by `make_socket_dir`)
 _PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # what has no meaning in a URL or in a list of them
 
 
@@ -87,7 +87,7 @@ def check_program(name: str) -> None:
 def note_etcd_version(program: str, folder: Path) -> None:
     """Writes down for the registry which etcd would run for a federation: its version, or none.
 
-    An old etcd does not keep a node that stands alone from starting, nor does a missing one where the node's
+    An old etcd does not keep a node without a federation from starting, nor a missing one where the node's
     own is given. `folder`: MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
     """
     if shutil.which(program) is None:

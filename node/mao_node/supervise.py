@@ -20,7 +20,7 @@ from .processes import FEDERATION_ETCD, ProcessSpec, end_with_parent
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
-NOT_STARTED = 255  # stands for the exit code of a process that could not even be started
+NOT_STARTED = 255  # in place of an exit code: the process could not be started
 STORES = ("etcd", FEDERATION_ETCD)
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 

@@ -173,7 +173,7 @@ class AgreementFiles:
             raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
-        """Whether the files are complete: an enrolment without one is one that nobody agreed to.
+        """Whether the files are complete: an enrolment without one was never agreed to.
 
         Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
         """

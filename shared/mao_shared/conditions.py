@@ -2,7 +2,7 @@
 
 One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they cannot
 contradict each other. It lives in memory: each reporter looks again after a restart and reports again. What
-each name means, what goes on meanwhile and how to fix it: docs/operations.md.
+each name means, what continues meanwhile and how to fix it: docs/operations.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAMES: dict[str, str] = {
 }
 """Every name that is reported, and what has to hold."""
 MOST = 200  # conditions of one name that are kept in full; further ones are counted
-MORE = "(more)"  # subject of the one that stands for those further ones
+MORE = "(more)"  # subject of the one that summarises the others
 
 
 class Conditions:

@@ -45,7 +45,7 @@ def local_path(url: str) -> Path | None:
 
 
 def normalized_url(url: str) -> str:
-    """A URL as libgit2 takes it, which sends what stands in an ssh:// URL as it is, where git decodes it."""
+    """A URL as libgit2 takes it: unlike git, it does not decode the path of an ssh:// URL."""
     match = _URL.fullmatch(url)
     if not match or match["scheme"].lower() != "ssh" or "%" not in match["path"]:
         return url

@@ -93,13 +93,13 @@ def on_one_line(text: str) -> str:
 
 
 class RawJson(str):
-    """JSON text that stands for its value, and goes out as it came in."""
+    """JSON text that represents its value and is sent as it was received."""
 
     __slots__ = ()
 
 
 def same_json(raw: str, cell: str) -> bool:
-    """Whether a value as it stands in a file is that of a cell, which is spelt by `load`."""
+    """Whether a value's text in a file equals a cell's, which is written by `load`."""
     return raw == cell or parse_json(raw) == parse_json(cell)
 
 
@@ -169,7 +169,7 @@ def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
 
 
 def member_text(text: str, name: str) -> str:
-    """A member of an object as it is written, with its name. Raises ValueError and KeyError."""
+    """A member of an object as text, with its name. Raises ValueError and KeyError."""
     begin, end = member_spans(text)[name]
     colon = text.rindex(":", 0, begin)
     before = text[:colon].rstrip(" \t\r\n")

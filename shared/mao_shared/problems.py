@@ -52,7 +52,7 @@ def to_problem(error: MaoError, request_id: str | None = None) -> Problem:
 def make_problem(
     status: int, code: str, detail: str, next_step: str, request_id: str | None = None, **facts: Any
 ) -> Problem:
-    """A document for what no exception of ours stands for, such as an unknown route."""
+    """A document for what no exception of ours covers, such as an unknown route."""
     return Problem(
         type=TYPE_PREFIX + code,
         title=_title(code),

@@ -1,7 +1,7 @@
 """Whether a value of a series is anomalous, judged from the values before it. Pure and causal.
 
-The reference is the median of the last accepted values. A value is judged by how far it lies from the
-reference, compared to how far the accepted ones lay from theirs. What is flagged stays out of the history, so
+The reference is the median of the last accepted values. A value is judged by how far it is from the
+reference, compared to how far the accepted ones were from theirs. Flagged values stay out of the history, so
 that one spike raises one alarm and not also one for each value after it; several flagged values that agree
 with one another are the series' new level and become the history. So do several on another scale than all
 before, as after a start of zeros, whether they agree or not: what is known says nothing of how they vary.
@@ -49,7 +49,7 @@ class Judgement:
 
     @property
     def alarming(self) -> bool:
-        """Whether a person is to be told."""
+        """Whether it raises an alarm."""
         return self.verdict in ("spike", "level-shift")
 
 

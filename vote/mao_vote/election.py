@@ -94,7 +94,7 @@ def elect(
 
 @dataclass(frozen=True, slots=True)
 class NumberDecision:
-    """`value` is one of those given; None where nobody voted. `contested`: no majority stands behind it."""
+    """`value` is one of those given; None where nobody voted. `contested`: no majority supports it."""
 
     value: float | None
     why: Why

@@ -166,7 +166,7 @@ class _Question:
 
 
 def cells_of(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCell]:
-    """The cells of a round over which nodes differ; none where nobody differed."""
+    """The cells of a round over which nodes differ; empty where none differed."""
     try:
         content = clone.read_file(decided.commit, cells_path(decided.evidence.round))
     except NotFound:

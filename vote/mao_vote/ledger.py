@@ -1,6 +1,6 @@
 """The history of the nodes' votes by file, kept in the dataset: what VDX's history rules weigh them by.
 
-It lies beside the ground truth it was voted into, so that whoever recomputes a round starts from the same
+It is stored beside the ground truth it was voted into, so that a recomputed round starts from the same
 history. A round of a file counts once for a node, as a success by the share of the cells in which it agreed
 with the result. It is written while the vote's definition asks for history, and kept as it is otherwise.
 """
@@ -136,7 +136,7 @@ class LedgerState:
 
 
 def read_ledger(clone: Clone, base: str | None) -> LedgerState:
-    """What the base has; a ledger that cannot be read is begun anew, the same on every node."""
+    """What the base has; a ledger that cannot be read starts again empty, the same on every node."""
     entry = None if base is None else clone.entry(base, LEDGER_PATH)
     if entry is None or not entry.is_file:
         return LedgerState(Ledger())

@@ -23,7 +23,7 @@ from .round_history import find_round, walk_rounds
 
 @dataclass(frozen=True, slots=True)
 class LocalVote:
-    """What is asked for. `branches`: names for what git means by them; `base`: whose ground truth goes on.
+    """What is asked for. `branches`: names for what git means by them; `base`: the previous ground truth.
 
     `tick`: None takes the time of the newest of the branches' commits, so that repeating gives the same.
     `write`: a branch that is moved to the result; without one only objects are written.

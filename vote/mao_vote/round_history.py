@@ -23,7 +23,7 @@ def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
 
 
 def made_by(clone: Clone, entry: LogEntry) -> str | None:
-    """The round whose mark a commit bears and whose evidence it brought; None for anybody's other commit."""
+    """The round that a commit's trailer names and whose evidence it added; None for any other commit."""
     round_id = mark_of(entry)
     if round_id is None:
         return None
@@ -38,7 +38,7 @@ def made_by(clone: Clone, entry: LogEntry) -> str | None:
 
 
 def mark_of(entry: LogEntry) -> str | None:
-    """The round whose mark a commit bears."""
+    """The round that a commit's trailer names."""
     found = _MARKED.findall(entry.message)
     return found[-1] if found else None
 

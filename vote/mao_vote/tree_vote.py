@@ -199,7 +199,7 @@ def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Seq
 
 
 def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
-    """A file as one cell; what stayed undecided counts against nobody."""
+    """A file as one cell; undecided files count against no node."""
     return {voter: Tally(1, int(chosen is not None and each != chosen)) for voter, each in votes.items()}
 
 

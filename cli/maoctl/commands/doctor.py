@@ -30,7 +30,7 @@ CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedu
 class HealthCheck:
     """One thing that has to be well; `next` is the command or step when it is not.
 
-    `aside`: in one word, that it is not well and that the node goes on with everything else.
+    `aside`: in one word, that it is degraded while the node continues with everything else.
     """
 
     name: str

@@ -85,7 +85,7 @@ DockerSocketOption = Annotated[
 
 
 def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A record with changes laid over it; maps are merged, everything else is replaced."""
+    """A record with changes applied; maps are merged, everything else is replaced."""
     result = dict(record)
     for key, value in changes.items():
         old = result.get(key)

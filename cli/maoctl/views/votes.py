@@ -18,7 +18,7 @@ _SHOWN_VALUE = 60  # letters
 
 
 def short(value: str | None, absent: str = "(none)") -> str:
-    """A value in a table: cut, and told apart from none."""
+    """A value in a table: shortened, and distinguishable from no value."""
     if value is None:
         return absent
     return value if len(value) <= _SHOWN_VALUE else value[:_SHOWN_VALUE] + "…"

@@ -265,8 +265,8 @@ class RemoteAccess:
         """Where a repository of this machine really is; None for a remote over the network.
 
         Checked each time that one is opened, since a link may have been put there meanwhile: this process has
-        rights that whoever registered the dataset may lack. Raises Forbidden (`remote-not-allowed`) when the
-        repository, or a part of it that its own files name, lies outside of `roots`, and what `at_remote`
+        rights that the dataset's owner may lack. Raises Forbidden (`remote-not-allowed`) when the
+        repository, or a part of it that its own files name, is outside of `roots`, and what `at_remote`
         raises.
         """
         path = local_path(url)

@@ -124,7 +124,7 @@ def branch_checked_out(url: str, branch: str) -> Forbidden:
 
 
 def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
-    """A branch cannot exist beside others: `x/y` lies in a folder `x`, which then can be no branch."""
+    """A branch cannot exist beside others: `x/y` is in a folder `x`, which then can be no branch."""
     shown, one = ", ".join(others[:5]), others[0]
     kept = one.replace("/", "-")
     moved = shlex.join(["git", "push", "origin", f"origin/{one}:{HEADS}kept-{kept}", f":{HEADS}{one}"])
@@ -168,7 +168,7 @@ def at_remote(url: str, path: Path) -> Iterator[None]:
 def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
     """In the block a remote at `path` of this machine is read, and our clone at `own` is written to.
 
-    Which of the two failed is told by the path in the error, or by the kind of failure: only ours is written
+    The path in the error, or the kind of failure, tells which of the two failed: only ours is written
     to. What failed here passes as it is, or as `disk-full`.
     """
     try:

@@ -1,4 +1,4 @@
-"""Repositories that exist and cannot be a dataset's remote: which kind each is, and the way out.
+"""Repositories that exist and cannot be a dataset's remote: which kind each is, and what to do.
 
 libgit2 (on this machine) and git (over SSH) word the same fault differently; the patterns know both.
 """
@@ -143,7 +143,7 @@ def _is_partial(path: Path) -> bool:
 
 
 def explain_non_repository(path: Path) -> tuple[str, str]:
-    """What is at a path that is no repository, and what to do about it; `` when there is nothing to say."""
+    """What is at a path that is not a repository, and the next step; empty strings if unknown."""
     try:
         if path.is_file():
             with path.open("rb") as file:

@@ -23,7 +23,7 @@ class OutputLimits:
     """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
 
     `path`: length in bytes of a path in the folder that this node can create. A tool can make longer ones,
-    since its folder lies elsewhere in its container.
+    since its folder is elsewhere in its container.
     """
 
     file_size: int

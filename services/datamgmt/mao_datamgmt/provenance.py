@@ -220,7 +220,7 @@ def _step_facts(step: StepRun) -> dict[str, Any]:
 def rerun_command(run: Run, step: StepRun) -> str:
     """A shell command that repeats the step in a checkout of its dataset; DataLad fills in {pwd}.
 
-    It runs as whoever calls it. An input dataset has to be checked out beside it, as `../input` at the commit
+    It runs as the calling user. An input dataset has to be checked out beside it, as `../input` at the commit
     of the record; a masked variable is taken from the caller's environment.
     """
     spec = step.spec

@@ -47,7 +47,9 @@ class DataSettings(ServiceSettings):
     tool_uid: int = Field(default=TOOL_UID, ge=1)
     max_file_size: Bytes = 100 << 20  # of one file that a tool writes
     clone_depth: int = Field(default=0, ge=0)  # commits a new clone over the network begins with; 0: all
-    min_free: Bytes = 256 << 20  # on the data directory's file system; below it nothing is begun or committed
+    min_free: Bytes = (
+        256 << 20
+    )  # on the data directory's file system; below it nothing is started or committed
     max_files: int = Field(default=500_000, ge=1)  # in one dataset
     remote_connect_timeout: float = Field(default=10, gt=0, le=600)
     remote_silence_timeout: float = Field(default=30, gt=0, le=3600)

@@ -194,7 +194,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_request(policy: AccessPolicy, method: str, headers: Headers) -> MaoError | None:
-    """Why the request is refused, whoever calls, or None; on loopback `check_local` follows. Pure."""
+    """Why the request is refused for any caller, or None; on loopback `check_local` follows. Pure."""
     refusal = None if policy.tokens else check_host(policy, headers)
     refusal = refusal or check_origin(method, headers, policy.hosts, _host_step(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)

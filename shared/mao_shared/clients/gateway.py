@@ -81,7 +81,7 @@ class MaoClient:
         return self.http.get("/status", NodeStatus)
 
     def accept_store(self) -> None:
-        """The node's etcd counts as it is now, whatever was lost."""
+        """Accepts the node's etcd as it is now, despite lost data."""
         self.http.execute("POST", "/store/accept")
 
     def events(self, after: str | None = None) -> Iterator[ServerEvent]:

@@ -57,7 +57,7 @@ class Datasets(Resource[Dataset]):
         return self.http.get(url_path("datasets", name), DatasetStatus)
 
     def ensure(self, dataset: Dataset) -> DatasetStatus:
-        """Makes the node's clone be as the record says; clones where there is none."""
+        """Makes the node's clone match the record; clones it if missing."""
         path, document = (
             url_path("datasets", dataset.name),
             dataset.model_dump(mode="json", exclude_none=True),

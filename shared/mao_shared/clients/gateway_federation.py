@@ -22,7 +22,7 @@ class Federation:
         self.http = http
 
     def get(self) -> models.FederationState:
-        """Raises NotFound (`no-federation`) for a node that stands alone."""
+        """Raises NotFound (`no-federation`) for a node outside of any federation."""
         return self.http.get("/federation", models.FederationState)
 
     def members(self) -> list[models.NodeState]:

@@ -196,7 +196,7 @@ _WANTS_TLS = (  # what web servers answer to plain HTTP at a port for HTTPS: ngi
 
 
 def explain_failure(url: str, error: httpx.TransportError) -> tuple[str, str] | None:
-    """What is wrong with `url`, and the next step; None when nothing more can be told than `error` says."""
+    """What is wrong with `url`, and the next step; None when `error` says all that is known."""
     parts = urlsplit(url)
     causes = _causes(error)
     if any(isinstance(each, socket.gaierror) for each in causes):

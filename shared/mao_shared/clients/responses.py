@@ -22,7 +22,7 @@ stamina.instrumentation.set_on_retry_hooks([])  # what fails in the end is logge
 M = TypeVar("M", bound=BaseModel)
 
 WRONG_ADDRESS = "gateway-address"
-"""Code of a PeerUnavailable that another try does not mend."""
+"""Code of a PeerUnavailable that a retry does not fix."""
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Methods whose calls have the same effect once or twice; only these are tried again."""
 
@@ -54,7 +54,7 @@ def outgoing_headers(token: str | None = None) -> dict[str, str]:
 
 
 def check(response: httpx.Response) -> None:
-    """Raises the exception that a problem document stands for; the body must have been read."""
+    """Raises the exception that a problem document describes; the body must have been read."""
     if response.is_success:
         return
     try:

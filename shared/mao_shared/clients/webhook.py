@@ -218,7 +218,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it does."""
+    """The IPv4 address embedded in an IPv6 address, if any."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:

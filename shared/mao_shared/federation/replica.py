@@ -13,7 +13,7 @@ listed again. Deletions are not held: there is at most one for each copy that wa
 make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
 
 So copies may be older than what was received. `lacking` says since when, and `Contact` promises no more:
-its time and revision are those up to which *all* copies are true, since readers go on from there.
+its time and revision are those up to which *all* copies are true, since readers continue from there.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class ReplicationBudget:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether `due` and `wants_listing` may come to say something else as time goes by."""
+        """Whether `due` and `wants_listing` may change with time alone."""
         return bool(self._held) or self._left is not None
 
     def wants_listing(self, now: float) -> bool:

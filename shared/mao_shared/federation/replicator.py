@@ -65,7 +65,7 @@ class _Restart(Exception):
 
 
 class Replicator:
-    """`run` goes on for as long as the service does; a node that is its own federation needs no replica.
+    """`run` runs as long as the service; a node that is its own federation needs no replica.
 
     Args:
         every: seconds between two looks whether the federation still answers.
@@ -102,7 +102,7 @@ class Replicator:
         store.on_contact(self._news.set)
 
     async def run(self) -> None:
-        """For ever."""
+        """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 every(
@@ -231,7 +231,7 @@ class Replicator:
                     self._keep(change, written)
 
     def _affordable(self, changes: Sequence[Entry | Delete]) -> Iterator[Entry | Delete]:
-        """What there is room for; in place of what there is none for, the removal of its older copy."""
+        """The changes that fit; for those that do not, the removal of the older copy."""
         planned: Counter[str] = Counter()
         for change in changes:
             if isinstance(change, Delete):

@@ -74,7 +74,7 @@ class FederationFiles:
         self.write(self.identity, f"{certificate.strip()}\n{key.strip()}\n")
 
     def remove_identity(self) -> None:
-        """Forgets who the node was; what is not there is fine."""
+        """Removes the node's identity; missing files are fine."""
         for path in (self.identity, self.ca):
             path.unlink(missing_ok=True)
 
@@ -121,7 +121,7 @@ class BindingOpener:
 
 
 class BindingResolver:
-    """The binding in force, and the retired ones whose last calls are under way.
+    """The current binding, and retired ones whose last calls are still running.
 
     `on_change` is called with the binding before and the new one.
     """
@@ -142,7 +142,7 @@ class BindingResolver:
         self._retired: list[StoreBinding] = []
 
     async def current(self) -> StoreBinding:
-        """The binding in force; the first call reads the link. Raises the own store's outage."""
+        """The current binding; the first call reads the link. Raises the own store's outage."""
         if self.now is None:
             async with self._opening_lock:
                 link, _ = await self._read_link()

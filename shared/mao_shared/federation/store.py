@@ -134,7 +134,7 @@ class FederationStore:
         return isinstance(self._fault, NodeRemoved)
 
     def on_switch(self, callback: Callable[[], None]) -> None:
-        """`callback` is called when other records are in force; what was announced has to be so again."""
+        """`callback` is called when another store takes effect; announcements must then be repeated."""
         self._on_switch.append(callback)
 
     def on_contact(self, callback: Callable[[], None]) -> None:
@@ -292,7 +292,7 @@ class FederationStore:
             raise fault from error
 
     async def _replica_revision(self, key: str, error: FederationUnavailable) -> int:
-        """The federation's revision that the copies stand for; raises `error` where there is none to read."""
+        """The federation's revision that the copies reflect; raises `error` where there is none to read."""
         contact = await self.replica.contact(self.name) if is_replicated(key) else None
         if contact is None or contact.as_of is None:
             raise error
@@ -343,7 +343,7 @@ class FederationStore:
             group.create_task(every(0.0, self._probe, name="federation-probe"))
 
     def _binding_changed(self, before: StoreBinding, binding: StoreBinding) -> None:
-        """Another binding is in force."""
+        """Another binding has taken effect."""
         self._clear_fault()
         if before.name != binding.name:
             self.as_of = None

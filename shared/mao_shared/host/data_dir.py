@@ -1,4 +1,4 @@
-"""Where things lie under a node's data directory; the runner and the data manager agree here.
+"""The layout of a node's data directory; the runner and the data manager agree here.
 
 <data_dir>/
 ├── datasets/<dataset>.git            bare clone, never seen by a tool
@@ -12,7 +12,7 @@
 ├── agreements/<pipeline>.json        what the operator agreed to run (`agreements`); no part of this class
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
 ├── replaced/<time>/                  what was there before `maoctl node restore --replace`
-├── restore.json                      a restore was begun and has not ended
+├── restore.json                      a restore was started and has not ended
 ├── runner.lock  datamgmt.lock        held by the one process of each (`process_lock`)
 └── etcd/                             the native node's own store
 
@@ -35,7 +35,7 @@ from mao_shared.errors import Conflict
 
 from .files import make_private
 
-TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
+TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but deeper entries have the tools' modes
 AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
 _FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")

@@ -210,7 +210,7 @@ ROOT = 0
 
 
 def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
-    """The uids: root, whoever runs the node, and those in `names` (user[,user…], by name or number).
+    """The uids: root, the node's user, and those in `names` (user[,user…], by name or number).
 
     Who runs it is this process's user, or under compose, where that is one of the image, the owner of the
     file `owner_of`. Raises InvalidInput (`local-users-invalid`) for a user that this machine does not have.

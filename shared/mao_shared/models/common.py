@@ -70,7 +70,7 @@ def _check_node_name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
 STORED = {"stored": True}
-"""Context of reading what lies in a store: older versions refused less, newer ones write more fields."""
+"""Context of reading stored records: older versions refused less, newer ones write more fields."""
 
 
 def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
@@ -301,7 +301,7 @@ class UnreadableItem(BaseModel):
 class Listing(BaseModel, Generic[Item]):
     """`items` in key order; `cursor` for the next page, null on the last one.
 
-    `unreadable`: what lies among the items and cannot be read; absent when there is nothing of the kind.
+    `unreadable`: items that cannot be read; absent when there are none.
     """
 
     items: list[Item]

@@ -64,7 +64,7 @@ class Enrolment(Record):
     """Stored on the node; the pipeline runs from this copy when the federation is unreachable.
 
     `records`: `kind/name` of what it was resolved from → digest, so that a change is noticed. `approved_by`:
-    `operator`, or `trusted:<nodes>` for a change that was taken over since these nodes stand for it.
+    `operator`, or `trusted:<nodes>` for a change that was adopted because these nodes endorse it.
     """
 
     key_field = "pipeline"
@@ -119,7 +119,7 @@ class PipelineDiff(Record):
     """What this node runs of a pipeline against what is registered now.
 
     `definition` names what is registered: the pipeline and all that it refers to, as it would run here. An
-    approval bears it, so that nothing is approved that was not shown. `agree`: what the operator would have
+    approval repeats it, so that nothing is approved that was not shown. `agree`: what the operator would have
     to grant; `endorsed`: for each record that changed, the trusted nodes that stand for it; `rebuilt`: images
     of which this node has another build by now than its runs use, by name.
     """
@@ -142,7 +142,7 @@ class Approval(Record):
 
 
 class Trust(Record):
-    """Stored under `keys.trusted(node, author)`: what `node`'s operator changes is taken over unasked."""
+    """Stored under `keys.trusted(node, author)`: what `node`'s operator changes is adopted without asking."""
 
     key_field = "node"
     node: NodeName

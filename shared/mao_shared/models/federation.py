@@ -66,7 +66,7 @@ class Contact(Record):
 class Identity(Record):
     """Stored under `keys.identity(node)`, written by core nodes: the node's place in the federation.
 
-    `user` bears a number that grows whenever the node is invited again: an old certificate never revives.
+    `user` has a number that grows whenever the node is invited again: an old certificate never revives.
     `certificate` answers the request of the same digest.
     """
 
@@ -195,7 +195,7 @@ class Demotion(Record):
 class Departure(Record):
     """What leaving came to.
 
-    `struck`: nothing is left to do there. `known`: the node goes on with the federation's
+    `struck`: nothing is left to do there. `known`: the node continues with the federation's
     records, else with those it had before it joined.
     """
 

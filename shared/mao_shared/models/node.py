@@ -38,7 +38,7 @@ ConditionState = Literal["ok", "degraded", "failed"]
 class Condition(Record):
     """One thing that has to hold, or what it is about when it does not.
 
-    `degraded`: a person should look, the service goes on with everything else. `failed`: the service cannot
+    `degraded`: a person should look, everything else continues. `failed`: the service cannot
     do its work, so it is not ready. `next` is the command or step that fixes it.
     """
 
@@ -138,7 +138,7 @@ class FederationStatus(Record):
 
 
 class NodeStatus(Record):
-    """The node at a glance. What has a default is not told by every version."""
+    """The node at a glance. Fields with a default are not sent by every version."""
 
     node: str
     version: str

@@ -30,7 +30,7 @@ from .common import (
 from .tool import DockerSocket, Limits
 
 LONGEST_TITLE = 500
-_HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not tell titles apart
+_HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not distinguish titles
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
 )
@@ -55,7 +55,7 @@ _NOT_ON_A_LINE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates
 
 
 def name_from_title(title: str) -> str:
-    """The name of what bears this title; a title that can be a name is its own.
+    """The name for a title; a title that is a valid name is used as it is.
 
     Accents go, all else that a name cannot hold becomes '-'. A title that is too long, or of which nothing is
     left, gets digits of its hash, so that others of the kind have another name.
@@ -142,7 +142,7 @@ class Retry(Record):
 
 
 class Step(Record):
-    """One step of a pipeline. Unset command and limits come from the tool; env is laid over the tool's.
+    """One step of a pipeline. Unset command and limits come from the tool; env is merged over the tool's.
 
     `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
     this node's own branch, or the last ground truth there is. `engine_socket`: the tool gets the socket of
@@ -205,7 +205,7 @@ Steps = Annotated[list[Step], Field(max_length=MAX_STEPS), AfterValidator(_check
 
 
 class Pipeline(Named):
-    """A registered pipeline. One that was given a title bears the name that follows from it."""
+    """A registered pipeline. With a title, the name is derived from it."""
 
     title: OptionalTitle = None
     description: str = Field(default="", max_length=10_000)
@@ -268,7 +268,7 @@ class PipelineInit(Record):
         return self
 
     def pipeline(self) -> Pipeline:
-        """The pipeline this asks for; with the seed's form it bears the tool's name and has one step."""
+        """The pipeline this asks for; with the seed's form it has the tool's name and one step."""
         steps = self.steps
         if self.tool is not None and self.dataset is not None:
             words = {"command": self.command, "env": self.env, "engine_socket": self.engine_socket}

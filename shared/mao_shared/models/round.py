@@ -3,7 +3,7 @@
 open ──(all have announced, or the deadline)──► closed ──(a quorum attests the same commit)──► decided
   └─(too few snapshots at the deadline)─► undecided ◄─(no quorum attests within the deadline)─┘
 
-What a node says of a round lies under its own prefix, where nobody else can write (Announcement,
+What a node says of a round is stored under its own prefix, where nobody else can write (Announcement,
 Attestation). The Round itself is shared: whichever node sees that it can move moves it by compare-and-swap,
 and all check what it pins against what the nodes have announced.
 
@@ -52,7 +52,7 @@ class FileRule(Record):
     """How files whose path matches `path` (as fnmatch, the first rule that matches counts) are voted.
 
     `ignore`: fields that are left out of the vote and of the result. `volatile`: fields that are expected to
-    differ, such as the time of collection: they are taken over and count as no disagreement. `atomic`:
+    differ, such as the time of collection: they are copied and count as no disagreement. `atomic`:
     `record` takes a record whole from one node, `field` decides field by field. `error`: tolerance for
     this file's numbers in place of `params.error`. `opaque`: the file is voted as a whole.
     """
@@ -122,7 +122,7 @@ class Abstention(Record):
 
 
 class Announcement(Record):
-    """Under the node's own prefix: what it brings to a round; without `commit` it abstains, with the
+    """Under the node's own prefix: what it contributes to a round; without `commit` it abstains, with the
     reason."""
 
     dataset: Name
@@ -207,7 +207,7 @@ class Round(Record):
 
     @property
     def needed(self) -> int:
-        """How many nodes must bring a snapshot."""
+        """How many nodes must submit a snapshot."""
         return self.definition.needed(len(self.nodes))
 
     @property
@@ -232,7 +232,7 @@ def round_id(tick: datetime, pipeline: str, step: str) -> str:
 class LiveRound(Round):
     """A round and what each node has announced and attested.
 
-    `needed_nodes`: so many must bring a snapshot and attest the same.
+    `needed_nodes`: so many must submit a snapshot and attest the same.
 
     `announced` and `computed` hold commits by node, null where a node abstains or could not compute.
     `silent`: nodes that have announced nothing. `missing`: what nodes lack that could not compute.

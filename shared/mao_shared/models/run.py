@@ -54,7 +54,7 @@ class CancelRequest(Record):
 
 
 class CoveredTicks(Record):
-    """Older ticks that were missed and for which one record stands, so that a long pause stays small."""
+    """Older missed ticks that one record covers, so that a long pause takes little space."""
 
     since: Timestamp  # the first of them
     until: Timestamp  # the last of them, the `scheduled_for` of the record
@@ -106,7 +106,7 @@ class StepRun(Record):
     log_sha256: str | None = None  # of the stored log
     user: str | None = None  # uid:gid that the container ran as
     engine: str | None = None  # name and version of the engine, as "docker 20.10.24"
-    base_commit: str | None = None  # tip of the node's branch that the workspace was laid from
+    base_commit: str | None = None  # tip of the node's branch that the workspace was checked out from
     input_commit: str | None = None
     snapshot: str | None = None
     ground_truth: str | None = None

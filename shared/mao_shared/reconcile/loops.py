@@ -1,7 +1,7 @@
-"""Loops that go on whatever happens to one of their items, their back-off, and the tasks they run in.
+"""Loops that survive the failure of any of their items, their back-off, and the tasks they run in.
 
 `every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
-step until it returns. A `Guard` stands around the work on one item of a loop. An item that raises is set
+step until it returns. A `Guard` wraps the work on one item of a loop. An item that raises is set
 aside: its condition `item-failing` (subject `<loop>/<item>`) says so until it works again, and it is tried
 again after a pause that grows. `Unavailable` says that something else is away, which is not the item's fault,
 so it is passed on to the loop.
@@ -345,7 +345,7 @@ async def in_halves(
 ) -> tuple[list[R], list[tuple[T, Exception]]]:
     """Writes a batch; the answers of `write`, and the items that cannot be written, each with the reason.
 
-    A batch that fails for the fault of one item is halved until that item stands alone, so that the others go
+    A batch that fails for the fault of one item is halved until that item is alone, so that the others go
     through. Raises Unavailable, which is no item's fault: some may have been written.
     """
     try:

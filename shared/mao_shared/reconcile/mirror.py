@@ -69,7 +69,7 @@ class Mirror(Generic[R]):
         return list(self._kept.items())
 
     def is_set_aside(self, name: str) -> bool:
-        """Whether what is known of the record is not what lies there now, since that cannot be read."""
+        """Whether the stored record cannot be read, so that an older version is used."""
         return name in self.unreadable and not self._drop_unreadable
 
     def subscribe(self, callback: Callable[[str], None]) -> None:

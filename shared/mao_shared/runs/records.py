@@ -6,7 +6,7 @@
 
 A run is settled when it has ended and nothing is left to be written down of it. The scheduler moves it then,
 document and index in one transaction, guarded by the revision that it read. So what a service lists at its
-start is in proportion to the work and not to the years. A run lies under one of its two keys at any time; a
+start is in proportion to the work and not to the years. A run is under one of its two keys at any time; a
 reader by name finds it under either. One that is written again (a missed tick that a backfill queues) comes
 back in one transaction as well.
 """
@@ -111,7 +111,7 @@ class IndexedRun:
 def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
     """Pure: whether the run has ended, `after` ago, and all its commits are where they belong.
 
-    After a clock that was set, an end that lies far ahead is as good.
+    After a clock that was set, an end far in the future is as good.
     """
     if run.phase not in RUN_ENDED or any(step.late for step in run.steps):
         return False
@@ -187,7 +187,7 @@ class RunRecords(Records[Run]):
         return await self.store.transact(self.absent(name), [Put(self.prefix + name, dump(record), lease)])
 
     async def replace(self, name: str, record: Run, revision: int) -> int | None:
-        """Brings a run back that is history at that revision."""
+        """Restores an active run from the history at that revision."""
         written = await super().replace(name, record, revision)
         if written is not None:
             return written
@@ -224,7 +224,7 @@ class RunRecords(Records[Run]):
         return moved
 
     async def _move(self, runs: Sequence[LiveRun], past: Entry | None = None) -> bool:
-        """`past`: what lies in the history for the one run that is to go there."""
+        """`past`: the history's entry for the one run that is to be moved there."""
         checks: list[Check] = []
         writes: list[Write] = []
         for run, entry in ((live.run, live.entry) for live in runs):

@@ -204,7 +204,7 @@ def server(
         app,
         host=host,
         port=port,
-        loop="asyncio",  # uvloop and httptools bring nothing at this load and cost memory
+        loop="asyncio",  # uvloop and httptools have no benefit at this load and cost memory
         http=limited(limits),
         h11_max_incomplete_event_size=MAX_HEADER,
         timeout_keep_alive=limits.idle,

@@ -1,6 +1,6 @@
 """Connections to etcd's members, the rules for repeating a call, and what etcd's errors mean.
 
-etcd tells conditions apart by message where one gRPC status stands for several.
+etcd tells conditions apart by message where one gRPC status covers several.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Stored(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class StoredPage(Generic[R]):
-    """`unreadable`: what lies among the items and cannot be read."""
+    """`unreadable`: items that cannot be read."""
 
     items: list[Stored[R]]
     cursor: str | None
@@ -112,7 +112,7 @@ class Records(Generic[R]):
         return Stored(record, entry.revision)
 
     def check(self, entry: Entry, record: R) -> None:
-        """Raises Misplaced for a record that does not belong where it lies."""
+        """Raises Misplaced for a record that does not belong under its key."""
         own = self.model.key_field
         name = entry.key.removeprefix(self.prefix)
         if own is not None and getattr(record, own) != name:

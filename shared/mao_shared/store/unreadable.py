@@ -1,6 +1,6 @@
 """The stored records that this version cannot read: shown until they can be read or are gone.
 
-Every reader that meets one notes it here and goes on without it. Records that are seldom read would stay on
+Every reader that finds one notes it here and continues without it. Records that are seldom read would stay on
 the list for long, so the list is checked again by itself (`mao_shared.reconcile.recheck_unreadable`).
 """
 
@@ -18,7 +18,7 @@ from mao_shared.logs import get_logger
 from .protocol import Entry, Store
 
 if TYPE_CHECKING:
-    from mao_shared.conditions import Conditions  # brings FastAPI, which the command line does without
+    from mao_shared.conditions import Conditions  # imports FastAPI, which the command line does without
 
 log = get_logger(__name__)
 CONDITION = "record-unreadable"

@@ -46,7 +46,7 @@ def operation_id(service: str) -> Callable[[APIRoute], str]:
 
 
 def describe_problems(app: FastAPI) -> None:
-    """Adds the schema that RESPONSES refers to; nothing else would bring it in."""
+    """Adds the schema that RESPONSES refers to; nothing else includes it."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

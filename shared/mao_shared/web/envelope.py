@@ -122,7 +122,7 @@ _STREAMS_AT_ONCE = 128
 
 
 class CallerLeft(Exception):
-    """The client has disconnected: there is nobody left to answer."""
+    """The client has disconnected: no response can be sent."""
 
 
 class EventStreams:

@@ -95,7 +95,7 @@ AllConditions = Callable[[FastAPI], Awaitable[Sequence[Condition]]]
 def health_router(
     name: str, readiness: Callable[[FastAPI], Readiness], all_conditions: AllConditions | None = None
 ) -> APIRouter:
-    """The routes; `readiness` is asked at every request, when the lifespan has begun.
+    """The routes; `readiness` is called at every request, once the lifespan has started.
 
     `all_conditions`: what `/conditions` lists where that is more than this service's own.
     """

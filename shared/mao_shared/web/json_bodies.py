@@ -57,7 +57,7 @@ class JsonFault:
 
 
 class _Wrong:
-    """Stands in the document for a value that is refused."""
+    """Placeholder in the document for a value that is refused."""
 
     def __init__(self, message: str) -> None:
         self.message = message

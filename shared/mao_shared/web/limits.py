@@ -110,7 +110,7 @@ class ConnectionSlots:
 
 
 def _is_own(client: str) -> bool:
-    """Whether the address is this machine's: all local programs have it, so it identifies nobody."""
+    """Whether the address is this machine's: all local programs have it, so it identifies no one."""
     try:
         return ipaddress.ip_address(client).is_loopback
     except ValueError:

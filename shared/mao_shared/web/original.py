@@ -27,7 +27,7 @@ _VARY = {"Vary": "Accept, User-Agent"}
 
 
 def asks_original(request: Request, response: Response) -> bool:
-    """Dependency: whether the answer is to have the original's form. Caches are told what that depends on."""
+    """Dependency: whether the answer is to have the original's form. Sets `Vary` for caches."""
     response.headers.update(_VARY)
     accepted = [part.partition(";")[0].strip().lower() for part in _accept(request).split(",")]
     if ORIGINAL_TYPE in accepted:

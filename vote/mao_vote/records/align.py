@@ -16,7 +16,7 @@ _PLACE, _ROW = "\0place", "\0row"  # `load` lets no NUL through
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One reading of a file, and who brings it. `weight` is a sum of whole numbers, so it is exact."""
+    """One version of a file, and who has it. `weight` is a sum of whole numbers, so it is exact."""
 
     table: DataFrame
     nodes: tuple[str, ...]

@@ -1,7 +1,7 @@
 """The text of CSV files: the separator, quotes, rows, and records as they are written.
 
 A separator is right when all records have the same number of fields with it; quotes are respected, so that
-what stands inside them does not count. Where two are right, or none is, a file is not read as records: a
+what is inside them does not count. Where two are right, or none is, a file is not read as records: a
 wrong guess would cut its cells, and rows would vanish silently. (The idea is that of "consistency" in van den
 Burg et al., Wrangling messy CSV files by detecting row and type patterns, 2019, without its score of types.)
 
@@ -31,7 +31,7 @@ COMMENTS = "it has comment lines, which CSV does not know"
 
 
 class UnclearDialect(ValueError):
-    """A file whose fields cannot be told apart for sure; the message says why, for a person."""
+    """A file whose fields cannot be separated reliably; the message says why."""
 
 
 def separator_of(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
@@ -229,7 +229,7 @@ def read_rows(lines: Iterable[str], only: str | None = None) -> Rows:
 
 
 def check_quotes(text: str, separator: str, known: str | None = None) -> str:
-    """What quotes are in whole records: `around` cells or `letters`; None of `known`: that is not told yet.
+    """What quotes are in whole records: `around` cells or `letters`; None of `known`: not determined yet.
 
     Raises UnclearDialect where they are both.
     """
@@ -279,7 +279,7 @@ def _blank_lines(separator: str) -> str:
 
 
 def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True) -> str:
-    """Without empty lines and lines of blanks, which are no records; what stands in quotes stays."""
+    """Without empty lines and lines of blanks, which are no records; text in quotes stays."""
     blanks = _blank_lines(separator)
     letters = "\n\r " if separator == "\t" else "\n\r \t"
     if text[:1] not in letters and not any(

@@ -145,8 +145,8 @@ def _median(order: Expr) -> Expr:
 def _with_middle(candidates: DataFrame) -> DataFrame:
     """With each cell's lower `median` and its `middle`, and how far `off` a number is from the centre.
 
-    The middle is the median; of `MANY` votes and more it is half-way between the ends of what lies within
-    a few sigma (told by the median absolute deviation) of the centre, which is between the two medians.
+    The middle is the median; of `MANY` votes and more it is half-way between the ends of what is within
+    a few sigma (estimated by the median absolute deviation) of the centre, which is between the two medians.
     """
     import polars
 
@@ -211,7 +211,7 @@ def _plurality(candidates: DataFrame) -> DataFrame:
 def _middle(candidates: DataFrame) -> DataFrame:
     """The number nearest to the middle, of those with a third of the votes below and a third above it.
 
-    Thirds are rounded down, so that it lies between honest numbers while less than a third of the voters lie.
+    Thirds are rounded down, so that it is between honest numbers while less than a third of the voters lie.
     """
     import polars
 

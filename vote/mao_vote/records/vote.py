@@ -255,7 +255,7 @@ def _decide_field(
 
 
 def _lower_median(ballots: DataFrame) -> DataFrame:
-    """Of a volatile field the lower median: nobody's place in any order, and between what the others say."""
+    """The lower median of a volatile field: independent of any order, and between what the nodes report."""
     import polars
 
     votes = polars.col("votes")
@@ -266,7 +266,7 @@ def _lower_median(ballots: DataFrame) -> DataFrame:
 
 
 def _version_reference(decided: DataFrame, plain: DataFrame) -> DataFrame:
-    """What versions are judged by: what was decided, but not a computed number, which may be near to nobody;
+    """What versions are compared with: the decision, but not a computed number, which may be near to no vote;
     there it is what the plain vote says."""
     import polars
 

@@ -31,9 +31,9 @@ from .write_csv import csv_manner, write_csv
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-_SAMPLE = 200  # lines by which the manner of spacing is told
+_SAMPLE = 200  # lines from which the style of spacing is inferred
 Dump = Callable[[Any], str]
-_GAP = "\0"  # between what stands before a record and its text; JSON has no such letter
+_GAP = "\0"  # between what precedes a record and its text; JSON has no such letter
 _HEAD = 10_000  # bytes that show how a JSON file is spaced
 
 
@@ -110,7 +110,7 @@ def _line_dump(lines: Sequence[str]) -> Dump:
 
 
 def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
-    """A line a record; what stands between the model's lines stays as it is."""
+    """One record per line; what is between the model's lines is kept."""
     model = sources[0].content
     pieces, tail = _line_pieces(model)
 
@@ -165,7 +165,7 @@ def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -
 
 
 def _element_pieces(text: str, spans: Sequence[Span]) -> list[str]:
-    """The elements of a list, with what stands before them where that is not everywhere the same."""
+    """The elements of a list, with the text before them where it varies."""
     before = [text[one[1] : other[0]] for one, other in pairwise(spans)]
     if len(set(before)) < 2:
         return [text[begin:end] for begin, end in spans]
@@ -173,7 +173,7 @@ def _element_pieces(text: str, spans: Sequence[Span]) -> list[str]:
 
 
 def _element_dump(text: str, begin: int) -> Dump:
-    """How an element of a list is written, told by its first element and how far that is indented."""
+    """How elements of a list are written, inferred from the first and its indentation."""
     element, end = text[begin:], element_spans(text)[0][1]
     element = text[begin:end]
     margin = re.search(r"\n([ \t]*)$", text[:begin])
@@ -232,7 +232,7 @@ def _write_whole(document: Any, model: bytes) -> bytes:
 
 
 def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
-    """The records in the manner of the first source, the model; bytes of all of them are taken over."""
+    """The records in the manner of the first source, the model; bytes of all of them are reused."""
     if how.tabular:
         return write_csv(table, sources, how, key)
     if how is RecordFormat.JSON_LINES:
@@ -241,7 +241,7 @@ def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordForma
 
 
 def manner_of(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
-    """What is equal for files that are written alike, as far as that can be told from their beginnings."""
+    """Equal for files of the same style, as far as their beginnings show."""
     if how.tabular:
         return csv_manner(content, how, table)
     head = content[:_HEAD].decode("utf-8", "replace")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _UNUSED_BYTE = b"\x1e"  # a separator that cuts no line
-_SAMPLE = 200  # records by which the manner of quoting is told
+_SAMPLE = 200  # records from which the style of quoting is inferred
 Quoting = Literal["necessary", "always", "non_numeric"]
 
 
@@ -64,7 +64,7 @@ def _csv_text(table: DataFrame, manner: CsvManner, *, heading: bool = True) -> s
 def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
     """The records, as far as they serve in the bytes of the sources, the first of which is the model.
 
-    What stands between the model's records, blank lines and the ends of its lines, stays as it is. Columns
+    What is between the model's records, blank lines and the ends of its lines, stays as it is. Columns
     that the result does not have are left out of a source's records.
     """
     import polars

@@ -39,7 +39,7 @@ class CellOutcome(Generic[T]):
 
     @property
     def computed(self) -> bool:
-        """Whether nobody has observed this value."""
+        """Whether no node has observed this value."""
         return self.value is not None and not self.observed
 
 

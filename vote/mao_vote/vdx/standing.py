@@ -65,7 +65,7 @@ def ratios(history: Sequence[Standing]) -> list[float]:
 def base_weights(rule: HistoryRule, history: Sequence[Standing]) -> list[float]:
     """The weights that follow from successes and rounds; HYBRID multiplies them by agreement.
 
-    Who is eliminated is told by the parts of successes, not by their counts: who joined late has fewer.
+    Voters are eliminated by their share of successes, not by the count: who joined late has fewer.
     """
     if rule == "NONE" or is_first(history):
         return [1.0] * len(history)
@@ -79,7 +79,7 @@ def base_weights(rule: HistoryRule, history: Sequence[Standing]) -> list[float]:
 
 
 def hybrid_weights(history: Sequence[Standing], agreements: Sequence[float]) -> list[float]:
-    """HYBRID's weights of a vote; `agreements` are those in it, for who brings no weight from before."""
+    """HYBRID's weights of a vote; `agreements` are those in it, for voters without a weight from before."""
     if is_first(history):
         return [1.0] * len(history)
     now = earned(history, agreements)

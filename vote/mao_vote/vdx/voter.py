@@ -34,7 +34,7 @@ def text_weights(texts: Mapping[int, str], before: History, rule: HistoryRule) -
 
 
 def heaviest_text(texts: Mapping[int, str], weights: Mapping[int, float]) -> str | None:
-    """None when the heaviest are equally heavy. Who has no weight has no part unless nobody has any."""
+    """None when the heaviest are equally heavy. Voters without weight do not count unless all have none."""
     counted = weights if any(weights.values()) else dict.fromkeys(texts, 1.0)
     parts: dict[str, list[float]] = {}
     for at, each in texts.items():
@@ -86,7 +86,7 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """A vote definition at work. `shares`: by place, what each voter's weight is multiplied with."""
+    """Votes by one vote definition. `shares`: by place, what each voter's weight is multiplied with."""
 
     definition: VoteDefinition
     shares: tuple[float, ...] = ()

@@ -10,7 +10,7 @@
 
 `tar -xzf` unpacks it, but restoring reads it by the rules here: only plain files with plain names below these
 folders, and nothing is restored before all files were compared with the manifest. That finds a torn or
-damaged file, not a forged one: whoever can write the backup can write its manifest.
+damaged file, not a forged one: who can write the backup can write its manifest.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class SourceChanged(OSError):
 def copy_repository(path: Path, name: str, copy: Copy) -> None:
     """Copies a repository while it is in use, so that each branch has all that it leads to.
 
-    References first and objects last: an object that a reference leads to then lies in some file from the
+    References first and objects last: an object that a reference leads to is then in some file from the
     first listing to the end, though not always in the same one. Of references the loose ones come before the
     packed ones, since git packs them in that order. Raises SourceChanged when the repository was replaced.
     """

@@ -60,7 +60,7 @@ def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
     changed = run.model_copy(update={"steps": steps})
     index = changed.current()
     if index is None or steps[index].phase in (*_TO_PUBLISH, StepPhase.CANCELLED):
-        return changed  # goes on to its end, without any tool
+        return changed  # continues to its end without running a tool
     why = steps[index].error or restored_failure(backup_at)
     ended = RunPhase.LOST if steps[index].phase is StepPhase.LOST else RunPhase.FAILED
     return changed.model_copy(update={"phase": ended, "finished_at": restored_at, "error": why})
@@ -155,7 +155,7 @@ def reconstruct_run(
 ) -> Run | None:
     """The run as its commits have it; None when that changes nothing, or none of them can be used: pure.
 
-    `known`: as the store has it. What ended before the backup, and what was begun here since, stays as it is.
+    `known`: as the store has it. What ended before the backup, and what started here since, is left alone.
     """
     if known is not None and not _is_uncertain(known, restored):
         return None

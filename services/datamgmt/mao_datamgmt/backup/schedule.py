@@ -1,6 +1,6 @@
 """Periodic backups into a folder, with the newest few kept; the condition `backup` when they fail.
 
-When the last one was made is told by the names in the folder, so that a restart makes none too many, and a
+The names in the folder tell when the last one was made, so that a restart makes none too many, and a
 folder that was emptied, or is not mounted, is noticed.
 """
 

@@ -99,9 +99,9 @@ class UploadPack:
         self._room = asyncio.Semaphore(MAX_PROCESSES)
 
     async def repository(self, name: str) -> Path:
-        """Where a dataset's remote lies on this node.
+        """Path of a dataset's remote on this node.
 
-        Raises NotFound, also for one that lies elsewhere, Forbidden (`remote-not-allowed`) and Unavailable.
+        Raises NotFound, also for one that is elsewhere, Forbidden (`remote-not-allowed`) and Unavailable.
         """
         return await self._executor.read(self._local, name, await self._master(name))
 

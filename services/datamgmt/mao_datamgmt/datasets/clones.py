@@ -1,6 +1,6 @@
 """Clones and local remotes on this node's disk: made, fetched, swept, set aside. Blocking.
 
-A clone that is there is enough to go on without its remote. Setting one aside deletes nothing: with all its
+An existing clone is enough to continue without its remote. Setting one aside deletes nothing: with all its
 branches and what was never pushed it gets a dated name beside the others, which frees the dataset's name.
 """
 
@@ -44,8 +44,8 @@ class SyncedClone:
 def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
     """The clone of a dataset, brought up to date with its remote; cloned from `url` where there is none.
 
-    A clone that is there goes on using its own remote, which only an enrolment changes (see `ensure_clone`);
-    that the remote does not answer is told in `stale`. Without a clone it raises what `fetch` raises.
+    An existing clone keeps using its own remote, which only an enrolment changes (see `ensure_clone`);
+    `stale` says that the remote does not answer. Without a clone it raises what `fetch` raises.
     """
     try:
         clone = Clone.open(context.data.clone(name))
@@ -255,7 +255,7 @@ def check_remote(context: Context, master: str) -> RemoteState:
 def with_lfs_content(context: Context, clone: Clone, commit: str, call: Callable[[], T]) -> T:
     """Makes a call that reads files of a commit; once more when content had to be fetched first.
 
-    That the remote lacks some content is told only where it is what the call reads.
+    That the remote lacks some content is reported only for content that the call reads.
     """
     try:
         return call()

@@ -28,7 +28,7 @@ from .push import PushFailure
 log = get_logger(__name__)
 
 DISK_EVERY = 30.0  # seconds
-DISK_EVERY_WHILE_FULL = 2.0  # seconds: what waits for room goes on within seconds, and so says readiness
+DISK_EVERY_WHILE_FULL = 2.0  # seconds: what waits for room continues within seconds, and readiness reports it
 OUTBOX_EVERY = 300.0  # seconds; a push that succeeds ends the condition at once
 BRANCHES_EVERY = 300.0  # seconds; a clone that was changed is checked at once
 REWOUND = "branch-went-back"

@@ -219,7 +219,7 @@ class Pusher:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
         except (StorageError, ObjectBroken, OSError) as error:  # our disk: the remote's faults are MaoErrors
             if await self._executor.read(caused_by_full_disk, self._context, error):
-                failure = disk_full("no room was left while pushing")  # which is told as `disk`
+                failure = disk_full("no room was left while pushing")  # reported as the condition `disk`
             else:
                 failure = disk_trouble(error.strerror or str(error))
                 self._guard.failed(dataset, failure)

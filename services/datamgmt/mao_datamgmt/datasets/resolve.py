@@ -106,7 +106,7 @@ def _joined(context: Context, clone: Clone, how: Strategy, ours: str, theirs: st
     if how == "merge":
         return clone.merge_keeping_ours(ours, theirs, context.author())
     since = clone.upstream_base(context.node)
-    if clone.merge_base(ours, theirs) is None:  # begun anew there: nothing was taken out of ours
+    if clone.merge_base(ours, theirs) is None:  # started again there: nothing was taken out of ours
         since = None
     try:
         return clone.replay(ours, theirs, context.sign, since=since)

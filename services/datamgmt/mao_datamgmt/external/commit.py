@@ -31,7 +31,7 @@ from mao_shared.models import format_time
 from .inbox import InboxEntry
 
 FOLDER = "external"
-PART = 4 << 20  # bytes from which on a day goes on in another file
+PART = 4 << 20  # bytes after which a day continues in another file
 LARGEST_PART = 64 << 20  # bytes; a batch and the part it goes to have far less
 SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")

@@ -7,7 +7,7 @@ Everything here blocks. An entry goes only once its commit is on the disk, so th
 nothing; that nothing is committed twice is for `commit` to see to.
 
 What cannot be read as an entry was not written by us, or a disk has spoilt it. It is moved aside with the
-reason, so that those behind it go on, and is never deleted: it may hold a value that was acknowledged. Put
+reason, so that later ones are processed, and is never deleted: it may hold a value that was acknowledged. Put
 back into the dataset's folder, as `<id>.json`, it is looked at again.
 """
 

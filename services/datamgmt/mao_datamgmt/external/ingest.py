@@ -167,7 +167,7 @@ class Ingest:
         self._forget_all_but(set(names))
 
     def _forget_all_but(self, waiting: set[str]) -> None:
-        """Ends the failures of datasets for which nothing waits any more, whoever removed it."""
+        """Ends the failures of datasets for which no values wait any more, for whatever reason."""
         for gone in (self._reported | self.failures.keys()) - waiting:
             self._conditions.clear("inbox", gone)
             self.failures.pop(gone, None)
@@ -234,7 +234,7 @@ class Ingest:
             return False
         try:
             await self._commit_entries(dataset, entries)
-        except InvalidInput:  # such as a file where one key's folder should be: the other keys go on
+        except InvalidInput:  # such as a file where one key's folder should be: the other keys are processed
             for key in sorted({each.key for each in entries}):
                 try:
                     await self._commit_entries(dataset, [each for each in entries if each.key == key])

@@ -84,7 +84,7 @@ class RunAnalysis:
                     self._controller.add(name)
 
     async def _reconcile(self, name: str) -> float | None:
-        """Does what follows from a step; seconds until its run is checked again while that goes on."""
+        """Does what follows from a step; seconds until its run is checked again while that is in progress."""
         request = self._mirror.get(name)
         if request is None:
             return None

@@ -2,7 +2,7 @@
 
 A delivery is a record of the store, written together with its alarm, so none is lost. It may arrive twice,
 when the process is killed between the answer and the removal of the record, with the same `webhook-id`.
-Secrets are encrypted with a key that lies in the data directory, never in the store.
+Secrets are encrypted with a key kept in the data directory, never in the store.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Webhooks:
         log.warning("webhook.failed", webhook=due.webhook, alarm=due.alarm, error=error)
         changed = failed(due, error, self._clock.now())
         await self.deliveries.replace(name, changed, stored.revision)
-        return None  # the watch brings it again, with its time
+        return None  # the watch delivers it again, with its time
 
     async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
         try:

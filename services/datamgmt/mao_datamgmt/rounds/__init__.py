@@ -2,7 +2,7 @@
 
 service        all of it in one object: composition and loops
 
-announcer      announces what this node's runs bring to rounds
+announcer      announces what this node's runs contribute to rounds
 pending        what a run has to announce; the watermark up to which all is announced
 participation  in which datasets this node takes part, and whether it decides alone
 peer_records   what all nodes have written about rounds, and who votes

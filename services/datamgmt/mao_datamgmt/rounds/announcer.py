@@ -1,4 +1,4 @@
-"""Announces what this node's runs bring to rounds, each thing once, in the order of the ticks.
+"""Announces what this node's runs contribute to rounds, each thing once, in the order of the ticks.
 
 What is to be announced is derived from the runs in the node's own store at every start, so that neither a
 crash nor an outage of the federation loses any of it. Whatever waits for the federation waits here, off the
@@ -161,7 +161,7 @@ class Announcer:
         return stored.record.steps if any(shared) else []
 
     def _is_announced(self, run: IndexedRun, steps: Sequence[ResolvedStep] | None) -> bool:
-        """Whether all that such a run brings to rounds has been announced, with its commits."""
+        """Whether all that such a run contributes to rounds has been announced, with its commits."""
         if steps is None or run.scheduled_for is None:
             return False
         for step in steps:
@@ -173,7 +173,7 @@ class Announcer:
         return True
 
     def _run_of_round(self, name: str) -> str | None:
-        """The run that may bring something to a round that others have opened, or that was reset."""
+        """The run that may contribute to a round that others have opened, or that was reset."""
         stored, node = self._index.mirror.get(name), self._context.node
         if stored is None or stored.record.phase in ROUND_ENDED:
             return None

@@ -1,4 +1,4 @@
-"""What to do next about a dataset's rounds: pure, from what lies in the federation store and the time.
+"""What to do next about a dataset's rounds: pure, from the federation store's records and the time.
 
 The phases and who writes what are in mao_shared/models/round.py. Every node decides for itself; what two of
 them do at once is settled by the guard of each write. The view may lag behind the store, so a write that
@@ -146,7 +146,7 @@ def _to_open(view: RoundView) -> list[Round]:
 
 
 def _first(announced: Mapping[str, Stored[Announcement]], nodes: Sequence[str]) -> Announcement | None:
-    """The announcement that opens a round: one that brings a commit."""
+    """The announcement that opens a round: one with a commit."""
     candidates = [
         announced[node].record
         for node in nodes
@@ -248,7 +248,7 @@ def _quorum_since(view: RoundView, round_: Round) -> int | None:
 
 
 def _reachable_snapshots(view: RoundView, earlier: Round, later: Round) -> int:
-    """How many nodes have brought a snapshot to the earlier round, or may still bring one."""
+    """How many nodes have submitted a snapshot to the earlier round, or still may."""
     announced, after = view.announcements(earlier), view.announcements(later)
     return sum(
         announced[node].record.commit is not None if node in announced else node not in after
@@ -257,7 +257,7 @@ def _reachable_snapshots(view: RoundView, earlier: Round, later: Round) -> int:
 
 
 def abstentions(round_: Round, announced: Mapping[str, Stored[Announcement]]) -> dict[str, Abstention]:
-    """Of each node that brings no commit."""
+    """Of each node that submits no commit."""
     without = (
         node for node in round_.nodes if node not in announced or announced[node].record.commit is None
     )

@@ -1,6 +1,6 @@
 """Executes what `decide` says about a round; each action ends with one guarded write and can be repeated.
 
-A write that lost its race leaves everything to the next pass: the watch brings what the other node wrote.
+A write that lost its race leaves everything to the next pass: the watch delivers what the other node wrote.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What nodes have written about rounds, each under its own prefix of the federation store; and who votes.
 
 The voters of a dataset are the members that publish that they take part in it. Nobody can do so for another:
-a node's participation lies under its own prefix, and only core nodes can write who is a member. The dataset's
+a node's participation is under its own prefix, and only core nodes can write who is a member. The dataset's
 record, which any member can write, decides nothing.
 """
 
@@ -37,7 +37,7 @@ class _OtherRecord(Record):
 
 
 class UnreadablePeerRecord(Record):
-    """Placeholder for what lies in the place of an announcement or attestation but is not one."""
+    """Placeholder for a record under the key of an announcement or attestation that is not one."""
 
 
 class PeerRecordStore(Records[Record]):
@@ -74,7 +74,7 @@ class PeerRecordStore(Records[Record]):
         return Stored(record, entry.revision)
 
     def _report(self, entry: Entry, why: str) -> None:
-        """Shows it as a condition for as long as it lies there."""
+        """Reports it as a condition for as long as it is stored."""
 
         def again(now: Entry) -> None:
             if now.value == entry.value:

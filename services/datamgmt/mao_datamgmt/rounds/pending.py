@@ -1,11 +1,11 @@
 """What runs have to announce to rounds, and the watermark up to which all of it has been announced.
 
-A node announces each thing once. That it has done so is known while the announcement lies in the federation
+A node announces each thing once. That it has done so is known while the announcement is in the federation
 store, from where it is removed a day after the round's end, as is the round; the run may stay for months. So
-a watermark for each pipeline and step lies in the node's own store, beside the runs that it is about. Only
+a watermark for each pipeline and step is kept in the node's own store, beside the runs that it is about. Only
 the end of a round that this node has seen moves it, never past a tick of which something is still to be
 announced: after an outage all of it is, however old. It covers what was done by then: what a backfill or a
-retry brings to an old tick is announced.
+retry contributes to an old tick is announced.
 """
 
 from __future__ import annotations

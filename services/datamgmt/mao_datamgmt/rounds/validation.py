@@ -130,8 +130,8 @@ def is_tick_over(
     That there is no round proves nothing, since rounds are removed sooner than runs; nor does age, since
     after an outage ticks of many days are new. It is proved by a later round of the same pipeline and step
     that is decided, that most of its nodes attest, and that was computed long after this node's step was
-    done (`done_at`). Steps are announced in the order of their ticks, so whoever voted in the later round had
-    announced to the earlier one before; where enough brought a snapshot, it was opened then and closed first.
+    done (`done_at`). Steps are announced in the order of their ticks, so a voter in the later round announced
+    to the earlier one before; where enough submitted a snapshot, it was opened then and closed first.
     So it was decided and removed, or it had no quorum. A backfill or a retry done since is not over by that.
     """
     return any(

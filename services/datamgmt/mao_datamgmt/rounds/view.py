@@ -17,7 +17,7 @@ from mao_shared.store import Check, Stored
 
 from .peer_records import current_attestations
 
-MAX_EXTENSIONS = 3  # resets of a round after which it gets no more time, so that it cannot go on for ever
+MAX_EXTENSIONS = 3  # resets of a round after which it gets no more time, so that it cannot last for ever
 
 
 class RoundIndex:

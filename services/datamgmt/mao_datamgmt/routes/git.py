@@ -1,6 +1,6 @@
-"""What git asks this node: `git clone` of a remote that lies here, and whose signatures count.
+"""What git asks this node: `git clone` of a remote on this node, and whose signatures count.
 
-`git clone` of a dataset whose remote lies on this node: git over HTTP and Git LFS, for reading.
+`git clone` of a dataset whose remote is on this node: git over HTTP and Git LFS, for reading.
 
 `GET /signers`.
 """

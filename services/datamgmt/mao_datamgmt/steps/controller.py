@@ -48,7 +48,7 @@ _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable
 
 
 class StagingController:
-    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now.
+    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may continue now.
 
     `follow_ups`: what is written in the transaction that ends a step, so that it is analysed later.
     """
@@ -329,7 +329,7 @@ class StagingController:
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
     ) -> Stored[Run] | None:
-        """Writes a step's next phase; None when somebody else wrote first: the watch brings the run again."""
+        """Writes a step's next phase; None when another writer was first: the watch delivers its run."""
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
         written = await self._write(stored, index, step, self._follow_ups(stored.record, step))
         if written is not None and phase is not StepPhase.PUBLISHING:

@@ -1,4 +1,4 @@
-"""Preparing a step: what it reads, its dataset's branch and its input laid out as plain files. Blocking."""
+"""Preparing a step: its dataset's branch and its input, checked out as plain files. Blocking."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             return None
         raise output_missing(step)
     sizes = [each.size for each in changes.written]
-    require_room(context, sum(sizes) + max(sizes, default=0))  # a large file lies there twice while written
+    require_room(context, sum(sizes) + max(sizes, default=0))  # a large file is there twice while written
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
     try:

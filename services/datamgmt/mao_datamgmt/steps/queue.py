@@ -29,7 +29,7 @@ def blocked_by(
     index: int,
     held_back: Collection[str] = (),
 ) -> str | None:
-    """Why this preparing step has to wait, for people; None when it may go on.
+    """Why this preparing step has to wait, for people; None when it may continue.
 
     One step at a time has a dataset, from the checkout of its workspace to its commit; see `queue_place` for
     whose turn it is. A reproduction works on commits of its own and needs none.
@@ -110,7 +110,7 @@ def _stamp(tick: datetime) -> str:
 
 
 class WaitQueue:
-    """A run waits for one thing at a time. `wake` is called with each run that may go on now."""
+    """A run waits for one thing at a time. `wake` is called with each run that may continue now."""
 
     def __init__(self) -> None:
         self.wake: Callable[[str], None] = lambda _: None
@@ -186,7 +186,7 @@ class WaitQueue:
         for run in list(runs):
             self.wake(run)
 
-    # what may let a run go on
+    # what may let a run continue
 
     def follow(self, runs: Mirror[Run], rounds: Mirror[Round], voters: Voters) -> None:
         runs.subscribe(self.run_changed)

@@ -45,7 +45,7 @@ class OutputComparison:
 def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
     """Checks out the commits that the original step was given; fetches only what is not here.
 
-    Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
+    Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.sync_clone` raises.
     """
     base, spec = step.base_commit or "", step.spec
     output = _clone_with(context, spec.output, base)
@@ -120,7 +120,7 @@ def _links(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The links that publishing would have left, and those of the commit before.
 
-    One that was laid as a file with its target as text and still is that file stays a link.
+    One that was checked out as a file with its target as text and still is that file stays a link.
     """
     before = clone.links(base)
     ids = clone.blob_ids(base, before)

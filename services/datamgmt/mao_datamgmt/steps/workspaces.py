@@ -1,6 +1,6 @@
 """The folders that tools work in: created whole, sealed, removed, and kept after a failure for a while.
 
-The seal lies beside the folders and holds the stamps of all files and the time of the hand-over: a line of
+The seal is beside the folders and holds the stamps of all files and the time of the hand-over: a line of
 JSON, the paths separated by NUL, four 64-bit numbers a file. A hundred thousand are read much faster than as
 JSON.
 """

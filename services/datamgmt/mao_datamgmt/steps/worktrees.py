@@ -1,7 +1,7 @@
 """The folder of a dataset's last published step, reused for the next one. Blocking.
 
 Laying out a hundred thousand files costs far more than checking that they are unchanged, so what a tool left
-and was published becomes the next tool's folder: only what differs from the branch is laid out again. Nothing
+and was published becomes the next tool's folder: only what differs from the branch is written. Nothing
 but the published content passes on: files with other rights, links or extra attributes than ours are
 replaced, and folders get our rights again.
 """
@@ -53,7 +53,7 @@ def record_published(
 ) -> None:
     """Records beside a tool's folder that it holds `tree`, except for the paths `unlike`.
 
-    Proportional to what the tool changed. Where it cannot be written, the folder is laid out again next time.
+    Proportional to what the tool changed. If that fails, the folder is checked out again next time.
     """
     try:
         written = {found.path: found for found in changes.written if found.path not in unlike}
@@ -76,7 +76,7 @@ def record_published(
 
 
 def _is_as_checked_out(context: Context, path: Path, found: FoundFile) -> bool:
-    """Whether a file is as we would lay it out, whatever its content."""
+    """Whether a file is as a checkout would create it, apart from its content."""
     return (
         found.link is None
         and not found.shared
@@ -135,7 +135,7 @@ def _read(workspace: Workspace) -> RetainedTree | None:
 def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
     """Updates a retained folder to `commit`; the stamps of its files.
 
-    None for a fresh workspace, and for one that was changed since: it must be laid out whole.
+    None for a fresh workspace, and for one that was changed since: it must be checked out entirely.
     """
     kept = _read(workspace)
     (workspace.root / RECORD).unlink(missing_ok=True)

@@ -85,7 +85,7 @@ class Agreements:
             return await self._off_loop(lambda: self._write_trusted(node, wanted))
 
     def _read_trusted(self) -> set[str]:
-        """Nobody if the file is unusable: what others could have written does not count."""
+        """Empty if the file is unusable: what others could have written does not count."""
         try:
             return self.files.trusted()
         except MaoError as error:

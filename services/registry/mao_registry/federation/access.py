@@ -164,7 +164,7 @@ def _unpack_token(text: str) -> bytes:
 
 
 def _check_token(token: InvitationToken) -> None:
-    """Checks that the parts belong together; whoever hands out a token can still forge all of them."""
+    """Checks that the parts belong together; the issuer of a token can still forge all of them."""
     try:
         parse_endpoints(",".join(token.endpoints))
         facts = pki.facts(token.certificate)

@@ -37,7 +37,7 @@ from .registry_merge import copy_own_records, copy_registry, registry_entries, r
 log = get_logger(__name__)
 START_TIMEOUT = 60.0  # seconds that etcd may take to start
 POLL_PERIOD = 0.2  # seconds
-MAX_COPIES = 20  # of the registry, while others go on writing to it
+MAX_COPIES = 20  # of the registry, while others still write to it
 
 
 class CreateCommand:

@@ -1,7 +1,7 @@
 """Whether the versions of the federation's etcd enforce the key rights that a federation relies on.
 
 Checked before a federation is created or joined and before a node is promoted, and refused if not. A running
-federation goes on, with the condition `etcd-version`: no node stops collecting because of it.
+federation continues, with the condition `etcd-version`: no node stops collecting because of it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class EtcdVersions:
         )
 
     def warnings(self) -> list[str]:
-        """What whoever has created, joined or enlarged the federation has to know."""
+        """Warnings for the person who created, joined or enlarged the federation."""
         rating = self._rating()
         if rating == "good":
             return []

@@ -36,7 +36,7 @@ _HASH = hashes.SHA256()
 
 
 class Authority(Record):
-    """What signs a federation's certificates; whoever has the key can become any member.
+    """What signs a federation's certificates; with its key one can become any member.
 
     Stored on disk while a federation is being created, then in its store, readable by core nodes alone.
     """

@@ -179,7 +179,7 @@ def describe_outage(
 
 
 async def watch_quorum(federation: FederationStore, conditions: Conditions) -> None:
-    """Keeps the condition `quorum` until cancelled. The node stays ready and goes on collecting without."""
+    """Keeps the condition `quorum` until cancelled. The node stays ready and collects without it."""
 
     async def step() -> None:
         with suppress(MaoError):  # the node's own store, which holds the link, does not answer

@@ -220,7 +220,7 @@ def _parse_answer(value: bytes, request: LogAsk) -> LogAnswer:
 
 
 def _check_status(answer: LogAnswer, node: str) -> LogAnswer:
-    """The answer if it holds a log; else raises what its status stands for."""
+    """The answer if it holds a log; else raises the error that its status means."""
     if answer.status == "ok":
         return answer
     if answer.status == "not-found":

@@ -223,5 +223,5 @@ def _add_changes(
 
 
 def _annotate_body(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:
-    """Tells FastAPI which model the type variable of the handler's body stands for."""
+    """Tells FastAPI which model the type variable of the handler's body is bound to."""
     handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]

@@ -212,7 +212,7 @@ START_SUBJECT, DATA_SUBJECT = "start", "data directory"  # of the condition, bes
 
 
 class EngineMonitor:
-    """Whether the engine answers, sees the data directory and starts containers (told by the controller)."""
+    """Whether the engine answers, sees the data directory and starts containers (see the controller)."""
 
     def __init__(
         self,

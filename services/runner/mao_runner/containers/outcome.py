@@ -101,7 +101,7 @@ def _judge(step: StepRun, end: ContainerEnd) -> tuple[StepPhase, Failure | None]
 
 
 def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
-    """Whether it was stopped by this process or, as far as can be told, by an earlier one.
+    """Whether it was stopped by this process or, as far as is known, by an earlier one.
 
     A tool that was watched and ended by itself was in time, whatever the system clock says.
     """

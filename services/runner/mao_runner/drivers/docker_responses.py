@@ -1,6 +1,6 @@
 """What Docker Engine sends, as our types: documents, errors, output and events.
 
-The engine has no error codes, so errors are told apart by HTTP status and wording.
+The engine has no error codes, so errors are distinguished by HTTP status and wording.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class LogCopier(threading.Thread):
                 self._sync(file)
             if self.sha256 is not None:
                 self.stored = self.verify()
-        except Exception as error:  # noqa: BLE001 (raised by whoever waits for the end)
+        except Exception as error:  # noqa: BLE001 (raised to those who wait for the end)
             self.error = error
             if not self._stopping:
                 log.warning("log.broken", path=str(self.path), error=str(error))

@@ -1,4 +1,4 @@
-"""One run of a pipeline at a time: the active runs, and the stored turn that names the one at work.
+"""One run of a pipeline at a time: the active runs, and the stored turn that names the current one.
 
 A run starts in the transaction that takes the turn. The turn names the run that was started last and is
 free once that run has ended, so nobody gives it back, with one exception: a run whose step has to wait for

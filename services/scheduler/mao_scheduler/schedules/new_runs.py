@@ -164,7 +164,7 @@ class RunCreator:
     """Writes new run documents and adds them to the mirror.
 
     A batch that contains an existing record is written one by one; a batch that fails for the fault of one
-    record is halved until that record stands alone.
+    record is halved until that record is alone.
     """
 
     def __init__(self, runs: Mirror[Run], records: RunRecords) -> None:
