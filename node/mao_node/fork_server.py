@@ -187,7 +187,7 @@ def main() -> None:
             request, descriptors, *_ = received
             if _fork_orphan():
                 requests.close()
-                _become(json.loads(request), *descriptors)
+                _run_as_service(json.loads(request), *descriptors)
                 return
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -203,7 +203,7 @@ def _fork_orphan() -> bool:
     return False
 
 
-def _become(request: dict[str, Any], output: int, report: int) -> None:
+def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
     """Turns this process into the service; returns when it has ended."""
     os.setsid()
     _end_with(request["parent"])

@@ -58,7 +58,7 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
     "clones": lambda m: (m.repair, "refresh", m.repair.run, lambda: None),
     "signers": lambda m: (m.signers, "announce", m.signers.run, lambda: None),
     "inbox": lambda m: (m.ingest, "commit_all", m.ingest.run, lambda: None),
-    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.push_soon("data")),
+    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.schedule_push("data")),
     "federation-answers": lambda m: (m.rounds.health, "check", m.rounds.health.run, lambda: None),
     "parts": lambda m: (m.rounds.participation, "_publish", m.rounds.participation.run, lambda: None),
     "rounds-retention": lambda m: (m.rounds.retention, "once", m.rounds.retention.run, lambda: None),

@@ -50,7 +50,7 @@ async def test_defrag_shrinks_store(
 
     await eventually_answers(is_freed)
     before = (await etcd_store.examine()).size
-    assert await Defragmenter(etcd_store, lambda: next_due, clock).look() is done
+    assert await Defragmenter(etcd_store, lambda: next_due, clock).check() is done
     after = (await etcd_store.examine()).size
     assert after < MIB + before / 8 if done else after == before
-    assert await Defragmenter(etcd_store, lambda: next_due, clock).look() is False
+    assert await Defragmenter(etcd_store, lambda: next_due, clock).check() is False

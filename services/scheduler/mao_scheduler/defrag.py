@@ -49,11 +49,11 @@ class Defragmenter:
 
     async def run(self) -> None:
         async def step() -> None:
-            await self.look()
+            await self.check()
 
         await every(PERIOD, step, name="store-upkeep", initial_delay=PERIOD, conditions=self._conditions)
 
-    async def look(self) -> bool:
+    async def check(self) -> bool:
         """Whether the store was defragmented. Raises Unavailable."""
         if not isinstance(self._store, Examinable):
             return False

@@ -194,7 +194,7 @@ class Controller:
             self._retry(key, error)
         else:
             self._failures.pop(key, None)
-            self._guard.worked(key)
+            self._guard.succeeded(key)
             if again is not None:
                 self._queue.add_later(key, again)
         finally:

@@ -152,7 +152,7 @@ class Guard:
             )
         return pause
 
-    def worked(self, item: str) -> None:
+    def succeeded(self, item: str) -> None:
         """Clears the item's failure; also for one that is gone."""
         if self._tries.pop(item, None) is not None:
             self._until.pop(item, None)
@@ -162,7 +162,7 @@ class Guard:
     def keep(self, items: set[str]) -> None:
         """Forgets all that are not among these: they are gone."""
         for item in self._tries.keys() - items:
-            self.worked(item)
+            self.succeeded(item)
 
     def _subject(self, item: str) -> str:
         return f"{self._loop}/{item}"[:500] if item else self._loop
@@ -181,7 +181,7 @@ class _GuardedItem:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if error is None:
-            self._guard.worked(self._name)
+            self._guard.succeeded(self._name)
             return False
         if isinstance(error, Unavailable) or not isinstance(error, Exception):
             return False
@@ -216,9 +216,9 @@ class _Attempts:
         self._tries += 1
         return self._away.pause(self._tries)
 
-    def worked(self) -> None:
+    def succeeded(self) -> None:
         self._outage.over()
-        self._guard.worked("")
+        self._guard.succeeded("")
         self._tries = 0
 
 
@@ -258,7 +258,7 @@ async def every(
         except Exception as error:  # noqa: BLE001 (one step must not end the loop)
             await asyncio.sleep(attempts.failed(error))
         else:
-            attempts.worked()
+            attempts.succeeded()
             await _until(wake, period if wanted is None else wanted)
 
 
@@ -301,7 +301,7 @@ async def follow(
     while True:
         try:
             after = await begin()
-            attempts.worked()
+            attempts.succeeded()
             async with aclosing(store.watch(prefix, after=after)) as batches:
                 async for batch in batches:
                     take(batch)
@@ -329,7 +329,7 @@ async def until_done(
         except Exception as error:  # noqa: BLE001 (one step must not end the loop)
             await asyncio.sleep(attempts.failed(error))
         else:
-            attempts.worked()
+            attempts.succeeded()
             return found
 
 

@@ -187,7 +187,7 @@ class Mirror(Generic[R]):
     def _drop(self, name: str) -> None:
         if name in self.unreadable:
             self.unreadable.discard(name)
-            self.records.gone(self.records.prefix + name)
+            self.records.note_absent(self.records.prefix + name)
         self._kept.pop(name, None)
         self._notify(name)
 
@@ -199,14 +199,14 @@ class Mirror(Generic[R]):
                 self._guard.failed(name, error)
                 return
         if self._guard.is_failing(name):
-            self._guard.worked(name)
+            self._guard.succeeded(name)
 
 
 async def recheck_unreadable(unreadable: Unreadable) -> None:
     """Looks again and again at the records that could not be read, until cancelled."""
     await every(
         RECHECK,
-        unreadable.look,
+        unreadable.check,
         name="unreadable-records",
         initial_delay=RECHECK,
         conditions=unreadable.conditions,

@@ -60,7 +60,7 @@ class Session:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._lose()
+        self._mark_lost()
         if self.lease is not None:
             with contextlib.suppress(Unavailable):  # it ends by itself then
                 await self._store.revoke(self.lease)
@@ -72,13 +72,13 @@ class Session:
     async def _renew(self) -> None:
         try:
             await self._step()
-        except Unavailable as error:  # no back-off, which `begin_again` would not cut short
+        except Unavailable as error:  # no back-off, which `restart_lease` would not cut short
             log.warning("session.store_away", lease=self.lease, error=error.detail)
 
-    def begin_again(self) -> None:
+    def restart_lease(self) -> None:
         """The store has become another one: takes a lease there at once; the old one ends by itself."""
         self.lease = None
-        self._lose()
+        self._mark_lost()
         self._wake.set()
 
     async def _step(self) -> None:
@@ -90,7 +90,7 @@ class Session:
         if not renewed:
             log.warning("session.lease_ended", lease=self.lease)
             self.lease = None
-            self._lose()
+            self._mark_lost()
         if self.lease is None:
             granted = await self._store.grant(self._ttl)
             if self._wake.is_set():
@@ -100,17 +100,17 @@ class Session:
             if self._on_lease is not None:
                 await self._on_lease(self.lease)
             self._established = True
-        self._hold_until(asked + self._ttl)
+        self._mark_held_until(asked + self._ttl)
 
-    def _hold_until(self, moment: float) -> None:
+    def _mark_held_until(self, moment: float) -> None:
         """Counts from when the renewal was asked for: the store's own count began no earlier."""
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_at(moment, self._lose)
+        self._expiry = asyncio.get_running_loop().call_at(moment, self._mark_lost)
         self.lost.clear()
         self.held.set()
 
-    def _lose(self) -> None:
+    def _mark_lost(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
         self.held.clear()

@@ -143,8 +143,8 @@ class RunRecords(Records[Run]):
         found = await self.entry(name)
         if found is not None:
             return self.parse(found)
-        self.gone(self.prefix + name)
-        self.gone(keys.past_run(self.node, name))
+        self.note_absent(self.prefix + name)
+        self.note_absent(keys.past_run(self.node, name))
         return None
 
     def parse(self, entry: Entry) -> Stored[Run]:
@@ -258,7 +258,7 @@ class RunRecords(Records[Run]):
             checks += [Check(index, run.revision), Check(keys.past_run(self.node, run.id), run.revision)]
         done = await self.store.transact(checks, [Delete(check.key) for check in checks]) is not None
         for check in checks if done else ():
-            self.gone(check.key)
+            self.note_absent(check.key)
         return done
 
 

@@ -72,9 +72,9 @@ class StoreHealthWatch:
         await every(0.0, self._look_and_pause, name="store-watch", conditions=self._conditions)
 
     async def _look_and_pause(self) -> float:
-        return EVERY if await self.look() else EVERY_BAD
+        return EVERY if await self.check() else EVERY_BAD
 
-    async def look(self) -> bool:
+    async def check(self) -> bool:
         """One check; whether all is well."""
         began = time.monotonic()
         try:

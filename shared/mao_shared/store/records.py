@@ -125,14 +125,14 @@ class Records(Generic[R]):
         self.unreadable.note(self.store, self.parse, found)
         return found
 
-    def gone(self, key: str) -> None:
+    def note_absent(self, key: str) -> None:
         """Notes that there is nothing under the key."""
         self.unreadable.clear(key)
 
     async def get(self, name: str) -> Stored[R] | None:
         entry = await self.store.get(self.prefix + name)
         if entry is None:
-            self.gone(self.prefix + name)
+            self.note_absent(self.prefix + name)
             return None
         return self.parse(entry)
 
@@ -156,7 +156,7 @@ class Records(Generic[R]):
                 unreadable.append(error)
         return StoredPage(items, page.cursor, unreadable)
 
-    async def each(self, limit: int = 500) -> AsyncGenerator[Stored[R], None]:
+    async def iterate(self, limit: int = 500) -> AsyncGenerator[Stored[R], None]:
         """All that can be read, fetched `limit` at a time so that other calls get their turn."""
         async for page in pages(lambda cursor: self.page(limit, cursor)):
             for stored in page.items:
@@ -237,7 +237,7 @@ class Records(Generic[R]):
     async def delete(self, name: str, revision: int | None = None) -> bool:
         deleted = await self.store.delete(self.prefix + name, revision)
         if deleted:
-            self.gone(self.prefix + name)
+            self.note_absent(self.prefix + name)
         return deleted
 
 

@@ -53,7 +53,7 @@ class Unreadable:
         if self.conditions is not None:
             self.conditions.clear(CONDITION, key)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Reads all of them again."""
         for key, (store, parse, _) in list(self._known.items()):
             try:

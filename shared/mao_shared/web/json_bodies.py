@@ -56,7 +56,7 @@ class JsonFault:
         return make_problem(422, "invalid-input", detail, next_step, request, errors=errors)
 
 
-class _Wrong:
+class _RefusedValue:
     """Placeholder in the document for a value that is refused."""
 
     def __init__(self, message: str) -> None:
@@ -65,12 +65,12 @@ class _Wrong:
 
 def _integer(text: str, most: int = MAX_DIGITS) -> Any:
     digits = len(text.lstrip("-"))
-    return 0 if digits <= most else _Wrong(f"has {digits} digits; at most {most} are accepted")
+    return 0 if digits <= most else _RefusedValue(f"has {digits} digits; at most {most} are accepted")
 
 
 def _fraction(text: str) -> Any:
     number = float(text)
-    return _Wrong("is too large a number") if math.isinf(number) else number
+    return _RefusedValue("is too large a number") if math.isinf(number) else number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -79,7 +79,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
         return made
     seen: set[str] = set()
     twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-    return {twice: _Wrong("occurs twice")}
+    return {twice: _RefusedValue("occurs twice")}
 
 
 def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
@@ -92,7 +92,7 @@ def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
             object_pairs_hook=_object,
             parse_int=partial(_integer, most=json_text.MAX_DIGITS) if verbatim else _integer,
             parse_float=str if verbatim else _fraction,
-            parse_constant=lambda word: _Wrong(f"is {word}, which JSON does not have"),
+            parse_constant=lambda word: _RefusedValue(f"is {word}, which JSON does not have"),
         )
     except UnicodeDecodeError as error:
         return JsonFault("", f"it is not UTF-8 at byte {error.start}")
@@ -126,7 +126,7 @@ def _inside(place: Place, value: Any) -> list[tuple[Place, Any]]:
 
 
 def _message(value: Any) -> str | None:
-    if isinstance(value, _Wrong):
+    if isinstance(value, _RefusedValue):
         return value.message
     if isinstance(value, str):
         return _text_fault(value)

@@ -66,7 +66,7 @@ class ConnectionSlots:
         self.limits = limits
         self.lingering = 0
         self._taken: set[LimitedProtocol] = set()
-        self._owing: dict[LimitedProtocol, None] = {}
+        self._pending: dict[LimitedProtocol, None] = {}
         self._of: Counter[str] = Counter()
         self._warned: float | None = None
 
@@ -76,9 +76,9 @@ class ConnectionSlots:
         if known and self._of[str(client)] >= self.limits.of_client:
             return self._refuse(one, client)
         if len(self._taken) >= self.limits.connections:
-            if not self._owing:
+            if not self._pending:
                 return self._refuse(one, client)
-            next(iter(self._owing)).make_room()
+            next(iter(self._pending)).make_room()
         self._taken.add(one)
         if known:
             self._of[str(client)] += 1
@@ -93,13 +93,13 @@ class ConnectionSlots:
             self._of[client] -= 1
             self._of += Counter()  # drops those at zero
 
-    def owes(self, one: LimitedProtocol) -> None:
+    def note_pending(self, one: LimitedProtocol) -> None:
         """From now on it has to send bytes, or to read those that it was sent."""
-        self._owing.pop(one, None)
-        self._owing[one] = None
+        self._pending.pop(one, None)
+        self._pending[one] = None
 
     def done(self, one: LimitedProtocol) -> None:
-        self._owing.pop(one, None)
+        self._pending.pop(one, None)
 
     def _refuse(self, one: LimitedProtocol, client: str | None) -> bool:
         now = one.loop.time()
@@ -176,16 +176,16 @@ class LimitedProtocol(H11Protocol):
         self._received += len(data)
         self._last = self.loop.time()
         super().data_received(data)
-        self._look()
+        self._update_phase()
         if self._phase == "body" and self._received > self.slots.limits.wire:
             self.refuse(TOO_MUCH)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.ending:
-            self._look(answered=True)
+            self._update_phase(answered=True)
 
-    def _look(self, answered: bool = False) -> None:
+    def _update_phase(self, answered: bool = False) -> None:
         """Notes what is expected of the client by now."""
         theirs = self.conn.their_state
         if self.ending:
@@ -204,7 +204,7 @@ class LimitedProtocol(H11Protocol):
                 self._begin("header")
         else:  # uvicorn's keep-alive runs
             self._begin("busy")
-            self.slots.owes(self)
+            self.slots.note_pending(self)
 
     def _begin(self, phase: Phase) -> None:
         if phase == self._phase == "rest":
@@ -214,7 +214,7 @@ class LimitedProtocol(H11Protocol):
         self._began, self._received = self.loop.time(), 0
         limits = self.slots.limits
         if phase != "busy" or self._stall is not None:
-            self.slots.owes(self)
+            self.slots.note_pending(self)
         if phase != "busy":
             wait = {"header": limits.header, "body": limits.silence, "rest": limits.linger}[phase]
             self._timer = self.loop.call_later(wait, self._expire)
@@ -314,7 +314,7 @@ class LimitedProtocol(H11Protocol):
         super().pause_writing()
         self._watch_reader(True)
         if self._phase == "busy":
-            self.slots.owes(self)
+            self.slots.note_pending(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -145,10 +145,10 @@ async def test_schedule_reports_a_store_that_is_away(tmp_path: Path) -> None:
 async def test_schedule_reports_an_old_backup(site: Site) -> None:
     await site.backups.step()
     site.clock.turn(seconds=2 * DAY)
-    await site.backups.look()
+    await site.backups.check()
     assert site.told() == []
     site.clock.turn(seconds=1)
-    await site.backups.look()
+    await site.backups.check()
     assert site.told() == ["The last backup is from 2026-01-31T12:00:00Z."]
     await site.backups.step()
     assert site.told() == []

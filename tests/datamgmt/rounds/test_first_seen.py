@@ -20,7 +20,7 @@ class Clock:
 
 def test_first_seen_begins_with_first_mention() -> None:
     clock = Clock()
-    clock.since.note_mention("data", ID)
+    clock.since.note_announced("data", ID)
     clock.now += MINUTE
     clock.since.note_record(a_round(opened_at=TICK - 99 * MINUTE))
     assert clock.since.opened("data") == {ID: TICK}

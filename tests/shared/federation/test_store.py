@@ -158,7 +158,7 @@ async def test_federation_session_announces_in_the_other_store(world: World) -> 
         await world.store.create(keys.member(NODE), b"{}", lease=lease)
 
     async with Session(world.store, 5, announce, interval=60) as session:
-        world.store.on_switch(session.begin_again)
+        world.store.on_switch(session.restart_lease)
         await session.held.wait()
         await world.join()
         await eventually(lambda: keys.member(NODE) in world.there._entries)

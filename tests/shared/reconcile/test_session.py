@@ -121,7 +121,7 @@ async def test_session_lease_that_outlived_the_outage_is_held_on(store: AwayStor
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)
-        session._lose()
+        session._mark_lost()
         await held(session)
         assert len(owner.leases) == 1
         assert not session.lost.is_set()
@@ -172,7 +172,7 @@ async def test_session_begun_again_it_takes_a_new_lease_at_once(store: AwayStore
     leases: asyncio.Queue[int] = asyncio.Queue()
     async with Session(store, 30, leases.put, interval=1000) as session:
         first = await asyncio.wait_for(leases.get(), SECONDS)
-        session.begin_again()
+        session.restart_lease()
         assert not session.held.is_set()
         assert await asyncio.wait_for(leases.get(), SECONDS) != first
         await asyncio.wait_for(session.held.wait(), SECONDS)

@@ -76,11 +76,11 @@ async def test_store_health_etcd_that_is_full_is_failed_everywhere_and_well_agai
     watch = StoreHealthWatch(small_store, conditions, QUOTA)
     alarms = ConditionAlarms("toolbox", "n", small_store, conditions, settle=0, calm=0)
     async with client_of(app) as client, background(alarms.run()):
-        assert await watch.look()
+        assert await watch.check()
         assert (await client.get("/readyz")).status_code == 200
         await fill(small_store)
         await small_store.ping()  # it answers all the same
-        assert not await watch.look()
+        assert not await watch.check()
         ready = await client.get("/readyz")
         assert ready.status_code == 503
         assert "NOSPACE" in ready.json()["checks"]["store"]
@@ -90,7 +90,7 @@ async def test_store_health_etcd_that_is_full_is_failed_everywhere_and_well_agai
             'mao_condition{name="store",state="failed",subject=""} 1.0' in (await client.get("/metrics")).text
         )
         make_room(small_etcd)
-        assert await watch.look()
+        assert await watch.check()
         assert (await client.get("/readyz")).status_code == 200
 
         async def alarm_is_over() -> bool:
@@ -105,11 +105,11 @@ async def test_store_health_etcd_that_is_away_is_failed_until_it_is_back(small_e
     watch = StoreHealthWatch(store, conditions, QUOTA)
     try:
         small_etcd.kill()
-        assert not await watch.look()
+        assert not await watch.check()
         [told] = conditions.current()
         assert (told.name, told.state) == ("store", "failed")
         small_etcd.start()
-        await eventually_answers(watch.look)
+        await eventually_answers(watch.check)
         assert conditions.current() == []
     finally:
         await store.close()
@@ -138,8 +138,8 @@ async def test_store_health_slow_store_is_degraded_at_the_second_look(
     monkeypatch.setattr("mao_shared.service.store_health.SLOW", 0.0)
     conditions = Conditions()
     watch = StoreHealthWatch(AwayStore(), conditions, QUOTA)
-    assert await watch.look()
-    assert not await watch.look()
+    assert await watch.check()
+    assert not await watch.check()
     assert [each.state for each in conditions.current()] == ["degraded"]
 
 

@@ -87,7 +87,7 @@ async def test_unreadable_record_is_no_more_shown_when_it_is_well_or_gone(
     revision = await records.store.create(PREFIX + "m", bad("m", kind))
     await records.all()
     assert revision is not None
-    await records.unreadable.look()
+    await records.unreadable.check()
     assert shown(conditions) == [PREFIX + "m"]
     if way == "mended":
         await records.replace("m", alarm("m"), revision)
@@ -95,7 +95,7 @@ async def test_unreadable_record_is_no_more_shown_when_it_is_well_or_gone(
         await records.store.delete(PREFIX + "m")
     else:
         assert await records.delete("m")
-    await records.unreadable.look()
+    await records.unreadable.check()
     assert shown(conditions) == []
 
 

@@ -149,6 +149,6 @@ async def test_each_reads_all_pages(store: Store) -> None:
     for n in range(5):
         await counters.create(f"{n}", Counter(n=n))
     await store.create("/counters/x", b"nonsense")
-    assert [stored.record.n async for stored in counters.each(2)] == list(range(5))
+    assert [stored.record.n async for stored in counters.iterate(2)] == list(range(5))
     sizes = [len(page.entries) async for page in pages(lambda c: store.list("/counters/", limit=4, cursor=c))]
     assert sizes == [4, 2]

@@ -117,7 +117,7 @@ async def test_limits_newcomer_is_refused_where_all_are_at_work() -> None:
         working = [
             await (await site.connect()).send(b"GET /slow HTTP/1.1\r\n", HOST, b"\r\n") for _ in range(3)
         ]
-        await eventually(lambda: not site.slots._owing)
+        await eventually(lambda: not site.slots._pending)
         newcomer = await site.connect()
         assert await newcomer.refused() == (503, "too-many-connections")
         site.toolbox.go.set()
@@ -132,7 +132,7 @@ async def test_limits_who_does_not_read_makes_room_for_a_newcomer(more: bytes) -
         for _ in range(3):
             client = await (await site.connect()).send(b"GET /flood HTTP/1.1\r\n", HOST, b"\r\n")
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await eventually(lambda: len(site.slots._owing) == 3)
+        await eventually(lambda: len(site.slots._pending) == 3)
         for client in site.clients:
             await client.send(more)
         for _ in range(5):

@@ -73,7 +73,7 @@ class BackupSchedule:
         await every(0.0, self.step, name="backups", conditions=self._conditions)
 
     async def watch(self) -> None:
-        await every(MAX_PAUSE, self.look, name="backups-age", conditions=self._conditions)
+        await every(MAX_PAUSE, self.check, name="backups-age", conditions=self._conditions)
 
     async def step(self) -> float:
         """Makes a backup when one is due; seconds until the next step."""
@@ -90,7 +90,7 @@ class BackupSchedule:
         self._clear()
         return min(self._settings.backup_every, MAX_PAUSE)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Reports when the last one is twice as old as it should be, whatever prevents the next one."""
         since = self._latest or self._began_at
         reported = any(condition.name == CONDITION for condition in self._conditions.current())

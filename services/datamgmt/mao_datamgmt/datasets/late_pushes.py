@@ -50,7 +50,7 @@ class LatePushes:
 
     async def runs(self) -> list[Run]:
         """The runs with commits that are not pushed."""
-        found = (stored.record async for stored in self._runs.each())
+        found = (stored.record async for stored in self._runs.iterate())
         return [run async for run in found if any(step.late for step in run.steps)]
 
     async def unpushed_of(self, dataset: str) -> dict[str, str]:

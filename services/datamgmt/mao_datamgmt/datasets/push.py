@@ -138,7 +138,7 @@ class Pusher:
         self._pushes.add_later(dataset, pause)
         self._measures.add(dataset)
 
-    def push_soon(self, dataset: str) -> None:
+    def schedule_push(self, dataset: str) -> None:
         """Pushes the dataset as soon as a worker is free: it has a new commit."""
         self._pushes.add(dataset)
 
@@ -228,7 +228,7 @@ class Pusher:
             failure = MaoError(f"The push of {dataset} failed: {error}")
         self._metrics.late_pushes.labels("failed" if failure else "done").inc()
         if failure is None:
-            self._guard.worked(dataset)
+            self._guard.succeeded(dataset)
             self._forget(dataset)
             self._measures.add(dataset)
             log.info("push.done", dataset=dataset)

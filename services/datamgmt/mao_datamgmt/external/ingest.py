@@ -47,7 +47,7 @@ class ExternalKeys:
         declared = first_part(key)
         try:
             found = await self._known(declared) or declaring_dataset(
-                key, [stored.record async for stored in self._datasets.each()]
+                key, [stored.record async for stored in self._datasets.iterate()]
             )
         except Unavailable:
             if declared not in self._seen:
@@ -197,7 +197,7 @@ class Ingest:
             (self._stuck.add if stuck else self._stuck.discard)(dataset)
         else:
             self.failures.pop(dataset, None)
-            self._guard.worked(dataset)
+            self._guard.succeeded(dataset)
             self._stuck.discard(dataset)
         await self._report(dataset)
 
@@ -250,7 +250,7 @@ class Ingest:
         await self._executor.read(self.inbox.remove, dataset, entries)
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
-            self._pusher.push_soon(dataset)
+            self._pusher.schedule_push(dataset)
 
 
 def _failure(error: Exception) -> Failure:

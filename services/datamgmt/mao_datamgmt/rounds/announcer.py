@@ -135,7 +135,7 @@ class Announcer:
     async def _list_runs(self) -> list[str]:
         """All active runs and those of the history that may have something to announce, the oldest first."""
         past = [run_id async for run_id in self._past_runs()]
-        active = [stored.record.id async for stored in self._run_records.each()]
+        active = [stored.record.id async for stored in self._run_records.iterate()]
         return [*reversed(past), *active, ALL_RUNS_QUEUED]
 
     async def _past_runs(self) -> AsyncIterator[str]:
@@ -188,7 +188,7 @@ class Announcer:
             return None
         try:
             await self._collect(run_id)
-            self._guard.worked(run_id)
+            self._guard.succeeded(run_id)
         except Unavailable:
             return AWAY_PAUSE
         except RecordUnreadable as error:  # a condition of its own

@@ -115,7 +115,7 @@ class RoundController:
 
     def _peer_record_changed(self, name: str) -> str | None:
         if (named := round_named_by(name)) is not None:
-            self._first_seen.note_mention(*named)
+            self._first_seen.note_announced(*named)
         return dataset_named_by(name)
 
     def _members_changed(self, _: str) -> None:

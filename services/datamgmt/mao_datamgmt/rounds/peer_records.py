@@ -53,7 +53,7 @@ class PeerRecordStore(Records[Record]):
             if part is None:
                 self._report(entry, "it is not a participation in the dataset that its key names")
                 return Stored(_OtherRecord(), entry.revision)
-            self.gone(entry.key)
+            self.note_absent(entry.key)
             return Stored(part, entry.revision)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
@@ -70,7 +70,7 @@ class PeerRecordStore(Records[Record]):
         if [record.dataset, record.round] != parts[1:] or not has_matching_round:
             self._report(entry, "it is about another round than its key says")
             return Stored(UnreadablePeerRecord(), entry.revision)
-        self.gone(entry.key)
+        self.note_absent(entry.key)
         return Stored(record, entry.revision)
 
     def _report(self, entry: Entry, why: str) -> None:

@@ -176,12 +176,12 @@ class Watermarks:
         )
 
     async def _update(self) -> None:
-        self.look()
+        self.check()
         for dataset in list(self._changed):
             with self._guard.item(dataset):
                 await self._write(dataset)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Takes in rounds that ended long enough ago, before they are removed while this node is down."""
         now = self._clock.now()
         for dataset in {dataset for dataset, _ in self._tracked}:

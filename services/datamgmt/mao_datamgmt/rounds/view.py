@@ -90,7 +90,7 @@ class FirstSeenTimes:
     def _moment(self) -> datetime | None:
         return self._now() if self._is_settled() else None
 
-    def note_mention(self, dataset: str, round_id: str) -> None:
+    def note_announced(self, dataset: str, round_id: str) -> None:
         """A node has written something about a round."""
         if round_id not in self._times[dataset]:
             self._times[dataset][round_id] = _FirstSeen(self._moment())

@@ -198,7 +198,7 @@ class StagingController:
         except (MaoError, RepositoryError, OSError) as error:
             await self._fail_or_retry(stored, index, error)
             return None
-        for dataset, stale in prepared.looked_at.items():
+        for dataset, stale in prepared.fetched.items():
             self._pusher.note_fetch(dataset, stale)
             if stale is not None:
                 log.warning("prepare.remote_away", dataset=dataset, code=stale.code, error=stale.detail)

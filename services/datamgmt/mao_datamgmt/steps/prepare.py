@@ -24,11 +24,11 @@ from .output import Stamp, stamp_of
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """`looked_at`: dataset whose remote was fetched → why that failed, if it did."""
+    """`fetched`: dataset whose remote was fetched → why that failed, if it did."""
 
     base_commit: str
     input_commit: str | None
-    looked_at: dict[str, MaoError | None]
+    fetched: dict[str, MaoError | None]
 
 
 def has_written_input(run: Run, index: int) -> bool:
@@ -76,10 +76,10 @@ def prepare(
         return _checkout_output(context, output.clone, base, workspace)
 
     workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
-    looked_at = {spec.output.name: output.stale}
+    fetched = {spec.output.name: output.stale}
     if source is not None and spec.input is not None:
-        looked_at[spec.input.name] = source.stale
-    return PreparedStep(base, commit, looked_at)
+        fetched[spec.input.name] = source.stale
+    return PreparedStep(base, commit, fetched)
 
 
 def _checkout_output(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:

@@ -37,8 +37,8 @@ class FileDigest:
 class OutputComparison:
     """What two executions left, by path, None for nothing; `lfs`: pointer's id → SHA-256 of its content."""
 
-    ours: Mapping[str, FileDigest | None]
-    theirs: Mapping[str, str | None]
+    reproductions: Mapping[str, FileDigest | None]
+    originals: Mapping[str, str | None]
     lfs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -102,17 +102,17 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     output.check_links(*_links(clone, base, changes, read))
     left_alone = {found.path for found in changes.written if before.files.get(found.path) == found.stamp}
     as_before = clone.blob_ids(base, left_alone)
-    ours: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
+    reproductions: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
     pointers = _pointers(clone, {*as_before.values()})
-    ours |= {
+    reproductions |= {
         path: digest for path, digest in read.items() if not _same(digest, as_before.get(path), pointers)
     }
     for found in changes.written:
-        if is_attributes(found.path) and found.path in ours and found.link is None:
+        if is_attributes(found.path) and found.path in reproductions and found.link is None:
             with output.open_file(workspace.data, found) as stream:
                 own = _id_without_lines(stream.read())
-            ours[found.path] = None if own is None else FileDigest(own)
-    return judge(_compare(clone, base, original, ours))
+            reproductions[found.path] = None if own is None else FileDigest(own)
+    return judge(_compare(clone, base, original, reproductions))
 
 
 def _links(
@@ -145,29 +145,31 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
     return again
 
 
-def _compare(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
+def _compare(
+    clone: Clone, base: str, original: str, reproductions: dict[str, FileDigest | None]
+) -> OutputComparison:
     """Both sides at every path that either touched; what one did not touch is as it was before."""
     changed = clone.changed_files(clone.parent(original), original)
-    theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
-    for path in [path for path in theirs.keys() - ours.keys() if is_attributes(path)]:
-        del theirs[path]  # written by us for LFS, and by no tool
-    theirs.pop(mao_git.lfs.MARK, None)
-    paths = ours.keys() | theirs.keys()
+    originals: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
+    for path in [path for path in originals.keys() - reproductions.keys() if is_attributes(path)]:
+        del originals[path]  # written by us for LFS, and by no tool
+    originals.pop(mao_git.lfs.MARK, None)
+    paths = reproductions.keys() | originals.keys()
     before = clone.blob_ids(base, paths)
     for path in (
-        paths - ours.keys()
+        paths - reproductions.keys()
     ):  # with the digest of what looks like a pointer: publishing may move it to LFS
-        ours[path] = (
+        reproductions[path] = (
             FileDigest(blob, hashlib.sha256(clone.small_blob(blob)).hexdigest())
             if (blob := before.get(path))
             else None
         )
-    theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
+    originals = {path: originals[path] if path in originals else before.get(path) for path in paths}
     for path in filter(is_attributes, paths):
-        found = theirs[path]
-        theirs[path] = None if found is None else _id_without_lines(clone.read_blob(found))
-    unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
-    return OutputComparison(ours, theirs, _pointers(clone, unequal - {""}))
+        found = originals[path]
+        originals[path] = None if found is None else _id_without_lines(clone.read_blob(found))
+    unequal = {originals[path] or "" for path in paths if not _same(reproductions[path], originals[path], {})}
+    return OutputComparison(reproductions, originals, _pointers(clone, unequal - {""}))
 
 
 def is_attributes(path: str) -> bool:
@@ -195,13 +197,13 @@ def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
 def judge(compared: OutputComparison) -> Reproduced:
     """Pure: path by path identical, different, missing or extra."""
     different, missing, extra, identical = [], [], [], 0
-    for path in sorted(compared.ours):
-        ours, theirs = compared.ours[path], compared.theirs[path]
-        if _same(ours, theirs, compared.lfs):
-            identical += ours is not None
-        elif ours is None:
+    for path in sorted(compared.reproductions):
+        reproductions, originals = compared.reproductions[path], compared.originals[path]
+        if _same(reproductions, originals, compared.lfs):
+            identical += reproductions is not None
+        elif reproductions is None:
             missing.append(path)
-        elif theirs is None:
+        elif originals is None:
             extra.append(path)
         else:
             different.append(path)
@@ -215,10 +217,10 @@ def judge(compared: OutputComparison) -> Reproduced:
     )
 
 
-def _same(ours: FileDigest | None, theirs: str | None, lfs: Mapping[str, str]) -> bool:
-    if ours is None or theirs is None:
-        return ours is None and theirs is None
-    return ours.id == theirs or (theirs in lfs and lfs[theirs] == ours.sha256)
+def _same(reproductions: FileDigest | None, originals: str | None, lfs: Mapping[str, str]) -> bool:
+    if reproductions is None or originals is None:
+        return reproductions is None and originals is None
+    return reproductions.id == originals or (originals in lfs and lfs[originals] == reproductions.sha256)
 
 
 def _content(folder: Path, found: FoundFile) -> FileDigest:

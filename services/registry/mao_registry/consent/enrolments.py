@@ -227,7 +227,7 @@ class Enrolments:
                     await self._change_dataset(dataset, with_node)
                 raise
             await self.agreements.withdraw(name)
-            self.records.gone(check.key)
+            self.records.note_absent(check.key)
 
     async def _check(self, name: str, if_match: int | None) -> Check:
         """Also of an unreadable record, which withdrawing removes."""

@@ -110,14 +110,14 @@ class TrustController:
         except Unavailable as error:
             self._log_once(name, error)
         except MaoError as error:  # a refusal is no failure
-            self._guard.worked(name)
+            self._guard.succeeded(name)
             if error.code != "nothing-pending":
                 self._log_once(name, error)
         except Exception as error:  # noqa: BLE001 (of what others have registered)
             self._guard.failed(name, error)
         else:
             self._logged.pop(name, None)
-            self._guard.worked(name)
+            self._guard.succeeded(name)
             log.info("consent.auto_approved", pipeline=name, approved_by=enrolment.approved_by)
 
     def _log_once(self, name: str, error: MaoError) -> None:

@@ -205,5 +205,5 @@ class FederationController:
             log.warning("federation.not_done", node=node, action=action)
             self._guard.failed(node, error)
             return False
-        self._guard.worked(node)
+        self._guard.succeeded(node)
         return True

@@ -54,7 +54,7 @@ class Presence:
         """Runs until cancelled, which removes the record."""
         async with Session(self.repositories.federation, self.ttl, self.announce) as session:
             if isinstance(self.repositories.federation, FederationStore):
-                self.repositories.federation.on_switch(session.begin_again)
+                self.repositories.federation.on_switch(session.restart_lease)
 
             async def refresh() -> float | None:
                 known = await self._update_capacity()

@@ -113,7 +113,7 @@ class Catalogue(Generic[R]):
         await delete_unreferenced(
             self.records.store, keys.references(), self.rules.noun, name, self.rules.find_references, read
         )
-        self.records.gone(self.records.prefix + name)
+        self.records.note_absent(self.records.prefix + name)
 
     async def _write(self, record: R, revision: int) -> Stored[R] | None:
         """Writes over `revision` (0: none), and makes the record's references known to deletes.

@@ -162,7 +162,7 @@ class References:
         return [stored.record for stored in await self.repositories.enrolments.all()]
 
     async def _active_runs(self, pipeline: str) -> list[str]:
-        runs = [stored.record async for stored in self.repositories.runs.each()]
+        runs = [stored.record async for stored in self.repositories.runs.iterate()]
         return [run.id for run in runs if run.pipeline == pipeline and run.phase not in RUN_ENDED]
 
 

@@ -117,7 +117,7 @@ class ContainerCleanup:
             self._guard.failed(container.name, error)
             return False
         if not loose:  # claimed again
-            self._guard.worked(container.name)
+            self._guard.succeeded(container.name)
         return loose
 
     async def _is_removable(self, container: Container, waited: timedelta) -> bool:

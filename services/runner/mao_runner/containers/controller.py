@@ -128,7 +128,7 @@ class StepController:
             self.controller.add(key.run)
 
     def _enqueue_all(self) -> None:
-        self.slots.assign_soon()
+        self.slots.schedule_assignment()
         for name, _ in list(self.mirror.items()):
             self.controller.add(name)
 
@@ -144,7 +144,7 @@ class StepController:
         return Observed(
             step=run.steps[key.step],
             cancelled=run.cancel is not None,
-            container=container if container is not None and self._is_of(container, key) else None,
+            container=container if container is not None and self._belongs_to(container, key) else None,
             now=self._monotonic_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
             network=self._network.is_usable(run.steps[key.step].spec.network),
@@ -310,7 +310,7 @@ class StepController:
         step = stored.record.steps[key.step]
         subject, delay = self._unstored_logs.get(key.run, (f"{key.run}/{step.spec.name}", LOG_RETRY))
         self._unstored_logs[key.run] = subject, min(delay * 2, MAX_LOG_RETRY)
-        self.slots.assign_soon()
+        self.slots.schedule_assignment()
         self._conditions.report(
             LOG_CONDITION,
             subject,
@@ -332,14 +332,14 @@ class StepController:
         """Asks the engine for a container that the mirror does not have; without one the step is lost."""
         step = stored.record.steps[key.step]
         found = await self._driver.inspect(step.container_id or container_name(stored.record.node, key))
-        if found is not None and not self._is_of(found, key):
+        if found is not None and not self._belongs_to(found, key):
             found = None  # the document names a container that was not created for it
         if found is not None and found.state != "created":
             self.containers.note(found)
             return NOW
         return await self._leave(stored, key, outcome.mark_lost(step, self._clock.now()), found)
 
-    def _is_of(self, container: Container, key: StepAttempt) -> bool:
+    def _belongs_to(self, container: Container, key: StepAttempt) -> bool:
         ours = container.labels.get(INSTALLATION) == self._installation
         return ours and attempt_of(container.labels) == key
 

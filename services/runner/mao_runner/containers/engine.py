@@ -175,7 +175,7 @@ class ContainerMirror:
                 self._callbacks.failed(name, error)
                 all_called = False
         if all_called:
-            self._callbacks.worked(name)
+            self._callbacks.succeeded(name)
 
 
 def apply_event(container: Container, event: ContainerEvent) -> Container:

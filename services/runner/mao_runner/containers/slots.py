@@ -45,7 +45,7 @@ class SlotQueue:
         self._granted: set[str] = set()
         self._ahead: dict[str, int] = {}
         self._due = False
-        mirror.subscribe(lambda _: self.assign_soon())
+        mirror.subscribe(lambda _: self.schedule_assignment())
 
     def granted(self, run: str) -> bool:
         return run in self._granted
@@ -66,13 +66,13 @@ class SlotQueue:
             yield
         finally:
             self._taking.discard(run)
-            self.assign_soon()
+            self.schedule_assignment()
 
     def park(self, run: str) -> None:
         """Frees the slot of a step that is `starting` and cannot start; it waits for a slot again."""
         if run not in self._parked:
             self._parked.add(run)
-            self.assign_soon()
+            self.schedule_assignment()
 
     def is_parked(self, run: str) -> bool:
         return run in self._parked
@@ -81,9 +81,9 @@ class SlotQueue:
         """The step takes the slot that it was granted, or has ended."""
         if run in self._parked:
             self._parked.discard(run)
-            self.assign_soon()
+            self.schedule_assignment()
 
-    def assign_soon(self) -> None:
+    def schedule_assignment(self) -> None:
         """Assigns the slots again in the next iteration of the event loop."""
         if not self._due:
             self._due = True

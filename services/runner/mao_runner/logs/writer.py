@@ -241,7 +241,7 @@ class LogWriter:
         """`following`: the copier that followed the container until it ended."""
         last = self._copier(path, container_id, on_growth)
         try:
-            return await self._all_of(last)
+            return await self._finished_log(last)
         except LogDiffers as error:
             if (
                 following is not None
@@ -254,9 +254,9 @@ class LogWriter:
             log.warning("log.rewritten", path=str(path), error=error.detail)
         with contextlib.suppress(OSError):  # the copy below reports what is wrong
             await asyncio.to_thread(path.replace, path.with_suffix(".log.aside"))
-        return await self._all_of(self._copier(path, container_id, on_growth))
+        return await self._finished_log(self._copier(path, container_id, on_growth))
 
-    async def _all_of(self, copier: LogCopier) -> StoredLog:
+    async def _finished_log(self, copier: LogCopier) -> StoredLog:
         """The log that the copier of an ended container stored. Raises LogUnavailable."""
         try:
             in_time = await self._until_ended(copier)

@@ -201,8 +201,8 @@ class JobCommands:
             ]
             if await self._schedules.store.transact(checks, deletes) is not None:
                 self._marks.forget(job_id)  # so that the same job can be added again
-                self._schedules.gone(self._schedules.prefix + job_id)
-                self._marks.records.gone(self._marks.records.prefix + job_id)
+                self._schedules.note_absent(self._schedules.prefix + job_id)
+                self._marks.records.note_absent(self._marks.records.prefix + job_id)
                 return True
             if expected not in (None, ANY_REVISION):
                 raise PreconditionFailed(

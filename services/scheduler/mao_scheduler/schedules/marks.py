@@ -74,7 +74,7 @@ class TickMarks:
         wanted = self.unreadable & pipelines.keys()
         if not wanted:
             return
-        found = certainly_decided([stored.record async for stored in runs.each(RUNS_PAGE)], wanted)
+        found = certainly_decided([stored.record async for stored in runs.iterate(RUNS_PAGE)], wanted)
         for name in wanted:
             stored = await forgotten.find(pipelines[name])
             known = [found.get(name), stored.record.until if stored is not None else None]
@@ -98,7 +98,7 @@ class TickMarks:
         self._marks.pop(schedule_id, None)
         self._unsaved.discard(schedule_id)
         self.unreadable.discard(schedule_id)
-        self._guard.worked(schedule_id)
+        self._guard.succeeded(schedule_id)
 
     async def set_with(
         self, schedule_id: str, decided_until: datetime, absent: Sequence[Check], put: Put
@@ -136,7 +136,7 @@ class TickMarks:
                     await self._refresh(name)
                     await self._save([name])
         for name in names:
-            self._guard.worked(name)
+            self._guard.succeeded(name)
 
     async def _save(self, names: Iterable[str]) -> bool:
         marks = {name: self._marks[name] for name in names if name in self._marks}

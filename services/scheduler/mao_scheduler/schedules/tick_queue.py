@@ -64,7 +64,7 @@ class TickQueue:
             self._unusable.discard(name)
             if stored is None:
                 self._marks.forget(name)
-                self._guard.worked(name)
+                self._guard.succeeded(name)
                 continue
             with self._guard.item(name):  # such as a zone unknown to this machine
                 entry = ScheduleEntry(stored.record, cron_of(stored.record))

@@ -248,7 +248,7 @@ class Timer:
             if run in failed:
                 self._guard.failed(entry.schedule.id, failed[run])
                 return
-        self._guard.worked(entry.schedule.id)
+        self._guard.succeeded(entry.schedule.id)
         self._marks.set(entry.schedule.id, until)
 
     async def _decide(self, entry: ScheduleEntry, now: datetime) -> DueTicks:
