@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mao_git
-from mao_datamgmt.context import Context, context_of
+from mao_datamgmt.context import Context, make_context
 from mao_datamgmt.settings import DataSettings
 from mao_datamgmt.steps.prepare import prepare
 from mao_datamgmt.steps.publish import commit_output, push_output
@@ -71,7 +71,7 @@ def _rounds(folder: Path, rounds: int) -> Times:
 def make_node(folder: Path, **settings: Any) -> tuple[Context, Path]:
     """A data manager's context in `folder`, and a new remote."""
     settings = {"node": NODE, "data_dir": folder / "node", "local_remotes": str(folder), **settings}
-    context = context_of(DataSettings(**settings))
+    context = make_context(DataSettings(**settings))
     context.data.root.mkdir(parents=True)
     mao_git.configure(context.data.root / "git-home", None, connect=10, silence=30)
     master = folder / "master.git"

@@ -96,7 +96,7 @@ def read_records(text: str) -> Iterator[dict[str, Any]]:
 _KIND_BY_FIELD = {"steps": "pipeline", "image": "tool", "master": "dataset", "body": "dataset"}
 
 
-def kind_of(record: dict[str, Any], kinds: Iterable[str]) -> str:
+def find_kind(record: dict[str, Any], kinds: Iterable[str]) -> str:
     """The kind that a record names, else the one that its fields show: the original's marketplace names none.
 
     Raises CommandError for one that is none of `kinds`.

@@ -31,7 +31,7 @@ from .commands import (
 )
 from .exits import CommandError, ExitCode, report_error
 from .output import Format, say, write
-from .session import CliSession, OutputOption, example, session_of
+from .session import CliSession, OutputOption, example, get_session
 
 PROGRAM = "maoctl"
 _NOUNS = {
@@ -69,7 +69,7 @@ def root(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    session = session_of(context, output)
+    session = get_session(context, output)
     session.url = url
     session.output = output or Format.TABLE
 
@@ -79,7 +79,7 @@ def version(context: typer.Context, output: OutputOption = None) -> None:
     """Show the versions of client and node."""
     from mao_shared import __version__
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     versions: dict[str, str | None] = {"client": __version__, "node": None}
     try:
         versions["node"] = session.client.status().version

@@ -69,7 +69,7 @@ class TableView(Generic[T]):
         return f"{self.kind}/{self.identify(record)}"
 
 
-def document_of(record: Any) -> Document:
+def to_document(record: Any) -> Document:
     """A record as the node has sent it: with the fields that this version does not know, and no others."""
     if hasattr(record, "model_dump"):
         return dict(record.model_dump(mode="json", exclude_unset=True, warnings=False))
@@ -84,13 +84,13 @@ def print_records(view: TableView[T], records: Sequence[T], how: Format, now: da
         for record in records:
             write(harmless_line(view.name(record)) + "\n")
     else:
-        print_data([_with_kind(view, document_of(record), how) for record in records], how)
+        print_data([_with_kind(view, to_document(record), how) for record in records], how)
 
 
 def print_record(view: TableView[T], record: T, how: Format, now: datetime) -> None:
     """One record; as JSON and YAML it is an object."""
     if how in (Format.JSON, Format.YAML):
-        print_data(_with_kind(view, document_of(record), how), how)
+        print_data(_with_kind(view, to_document(record), how), how)
     else:
         print_records(view, [record], how, now)
 
@@ -130,7 +130,7 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
         _print_rows(["", ""], [True, False], rows, heading=False)
 
 
-def facts_of(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten_facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """A document flattened to name and value, nested names joined by a dot."""
     facts: list[tuple[str, str]] = []
     for key, value in document.items():
@@ -141,7 +141,7 @@ def facts_of(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
             items = (
                 value if isinstance(value, dict) else {str(index): item for index, item in enumerate(value)}
             )
-            facts += facts_of(items, f"{prefix}{key}.")
+            facts += flatten_facts(items, f"{prefix}{key}.")
         else:
             facts.append((f"{prefix}{key}", plain(value)))
     return facts

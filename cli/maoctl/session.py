@@ -19,7 +19,7 @@ from mao_shared.clock import Clock, SystemClock
 
 from . import output as printing
 from .exits import CommandError, ExitCode
-from .output import Format, TableView, document_of, say
+from .output import Format, TableView, say, to_document
 from .text import span
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ def _node_token(environ: Mapping[str, str], url: str) -> str | None:
     stored = _stored_token(environ) if parts.hostname in LOOPBACK else None
     if stored is None:
         return None
-    from mao_shared.host.sockets import listeners_of  # rarely needed, and start-up time counts
+    from mao_shared.host.sockets import listening_inodes  # rarely needed, and start-up time counts
 
     token, owner = stored
-    return token if token and listeners_of(parts.port or 80) == {owner} else None
+    return token if token and listening_inodes(parts.port or 80) == {owner} else None
 
 
 def _stored_token(environ: Mapping[str, str]) -> tuple[str, int] | None:
@@ -188,7 +188,7 @@ class CliSession:
     def describe(self, view: TableView[T], record: T) -> None:
         """Everything about one record: as name and value for people."""
         if self.output.for_people:
-            printing.print_facts(printing.facts_of(document_of(record)))
+            printing.print_facts(printing.flatten_facts(to_document(record)))
         else:
             self.show_one(view, record)
 
@@ -202,12 +202,12 @@ class CliSession:
         """A record or plain data as JSON or YAML where that is asked for, else what `otherwise` prints."""
         how = self.output
         if how in (Format.JSON, Format.YAML):
-            printing.print_data(data if isinstance(data, dict | list) else document_of(data), how)
+            printing.print_data(data if isinstance(data, dict | list) else to_document(data), how)
         else:
             otherwise()
 
 
-def session_of(context: typer.Context, output: Format | None = None) -> CliSession:
+def get_session(context: typer.Context, output: Format | None = None) -> CliSession:
     """The session that `main` put into the context. `output`: the command's own option."""
     session = context.find_object(CliSession)
     if session is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mao_shared.models.common import STORED
 
 from .exits import CommandError, ExitCode
-from .output import Document, document_of
+from .output import Document, to_document
 
 if TYPE_CHECKING:
     from mao_git import Clone
@@ -96,7 +96,7 @@ class LocalOutcome:
     known: bool
 
     def document(self) -> Document:
-        return {**document_of(self.decided), "moved": self.moved, "known": self.known}
+        return {**to_document(self.decided), "moved": self.moved, "known": self.known}
 
 
 def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:

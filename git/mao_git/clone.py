@@ -70,7 +70,7 @@ class Clone(Repository):
     rev_parse = commits.rev_parse
     has_commit = commits.has_commit
     is_commit = commits.is_commit
-    parent = commits.parent_of
+    parent = commits.read_parent
     commit_time = commits.commit_time
     log = commits.list_log
     log_since = commits.log_since
@@ -93,7 +93,7 @@ class Clone(Repository):
     list_files = trees.list_files
     list_paths = trees.list_paths
     archive_entries = trees.archive_entries
-    links = paths.links_of
+    links = paths.list_links
     top_text = trees.top_text
     open_file = trees.open_file
     read_file = trees.read_file

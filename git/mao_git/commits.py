@@ -113,7 +113,7 @@ def is_commit(repo: Repository, text: str) -> bool:
     return bool(repo.git[text].type == ObjectType.COMMIT)
 
 
-def parent_of(repo: Repository, commit: str) -> str | None:
+def read_parent(repo: Repository, commit: str) -> str | None:
     """The first parent of a commit."""
     parents = repo.git[commit].peel(pygit2.Commit).parent_ids
     return str(parents[0]) if parents else None

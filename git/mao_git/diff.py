@@ -9,7 +9,7 @@ import pygit2
 
 from .objects import top_tree
 from .repository import Repository
-from .trees import TreeEntry, entry_of
+from .trees import TreeEntry, to_tree_entry
 
 MAX_ENTRIES = 5_000_000  # of all trees of a commit that differ from the base; a small pack can stand for more
 
@@ -30,17 +30,17 @@ def entry_name(entry: pygit2.Object, _inside: str) -> str:
 def diff_trees(
     old: pygit2.Tree | None,
     new: pygit2.Tree | None,
-    name_of: Callable[[pygit2.Object, str], str] = entry_name,
+    nested_name: Callable[[pygit2.Object, str], str] = entry_name,
 ) -> Iterator[TreeDifference]:
     """Where two trees differ. Folders that both have alike are not read, as in libgit2's diff.
 
-    `name_of`: gives the name of an entry of `new`, from the entry and the folder that it is in; it may raise.
+    `nested_name`: names an entry of `new`, from the entry and the folder that it is in; it may raise.
     """
     todo: list[tuple[str, pygit2.Tree | None, pygit2.Tree | None]] = [("", old, new)]
     while todo:
         inside, before, after = todo.pop()
         left = {entry_name(entry, inside): entry for entry in before or ()}
-        pairs = [(name_of(entry, inside), entry) for entry in after or ()]
+        pairs = [(nested_name(entry, inside), entry) for entry in after or ()]
         found = [(name, left.pop(name, None), entry) for name, entry in pairs]
         for name, ours, theirs in [*found, *((name, entry, None) for name, entry in left.items())]:
             if ours and theirs and (ours.id, ours.filemode) == (theirs.id, theirs.filemode):
@@ -160,8 +160,8 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
             refused[node] = f"its trees have more than {MAX_ENTRIES // 1_000_000} million entries"
             continue
         for change in differences:
-            bases[change.path] = entry_of(change.old)
-            changed.setdefault(change.path, {})[node] = entry_of(change.new)
+            bases[change.path] = to_tree_entry(change.old)
+            changed.setdefault(change.path, {})[node] = to_tree_entry(change.new)
     nodes = [node for node in commits if node not in refused]
     paths = []
     for path in sorted(changed):
@@ -174,11 +174,11 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
 def _limited(old: pygit2.Tree | None, new: pygit2.Tree) -> Iterator[TreeDifference]:
     seen = 0
 
-    def name_of(entry: pygit2.Object, inside: str) -> str:
+    def nested_name(entry: pygit2.Object, inside: str) -> str:
         nonlocal seen
         seen += 1
         if seen > MAX_ENTRIES:
             raise _TooManyEntries
         return entry_name(entry, inside)
 
-    return diff_trees(old, new, name_of)
+    return diff_trees(old, new, nested_name)

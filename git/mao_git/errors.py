@@ -145,9 +145,9 @@ def git_errors() -> Iterator[None]:
         words = str(error) or type(error).__name__
         if error.strerror is not None:
             words = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
-        raise StorageError(words, errno_of(error)) from error
+        raise StorageError(words, find_errno(error)) from error
     except pygit2.GitError as error:
-        raise RepositoryError(str(error) or "git gives no reason", errno_of(error)) from error
+        raise RepositoryError(str(error) or "git gives no reason", find_errno(error)) from error
 
 
 def raises_git_errors(cls: type[C]) -> type[C]:
@@ -176,7 +176,7 @@ def _translated(method: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def errno_of(error: BaseException) -> int | None:
+def find_errno(error: BaseException) -> int | None:
     """The system's number, also where libgit2 gives it in words only."""
     if isinstance(error, (OSError, RepositoryError)) and error.errno is not None:
         return error.errno

@@ -20,7 +20,7 @@ import pygit2
 
 from mao_shared.host.files import sync_folder
 
-from .objects import ids_of, is_large, is_whole, loose_id, loose_objects
+from .objects import is_large, is_whole, loose_id, loose_objects, packed_ids
 from .repository import Repository
 
 _UNSYNCED = "mao-unsynced"
@@ -159,7 +159,7 @@ def pack(repo: Repository) -> int:
     """Packs what is loose or in small packs; how many objects. Nobody else may write meanwhile."""
     loose = {loose_id(path): path for path in loose_objects(repo.path) if not is_large(path)}
     small = _small_packs(repo)
-    packed = {oid for pack in small for oid in ids_of(pack)}
+    packed = {oid for pack in small for oid in packed_ids(pack)}
     wanted = loose.keys() | packed
     if not wanted or (not loose and len(small) < 2):
         return 0
@@ -169,7 +169,7 @@ def pack(repo: Repository) -> int:
         builder.add(pygit2.Oid(hex=oid))
     builder.write()
     sync_folder(repo.path / "objects" / "pack")
-    made = next((pack for pack in _packs(repo) if wanted <= ids_of(pack)), None)
+    made = next((pack for pack in _packs(repo) if wanted <= packed_ids(pack)), None)
     if made is None:
         return 0  # everything stays
     for pack in small:

@@ -225,7 +225,7 @@ def _copy_file(source: Path, target: Path, at: Target) -> None:
                 temporary.unlink()
 
 
-def ids_of(pack: Path) -> set[str]:
+def packed_ids(pack: Path) -> set[str]:
     """Ids of the objects in a pack, from its index; empty for an index that is not version 2."""
     data = pack.with_suffix(".idx").read_bytes()
     if data[:_INDEX_HEAD] != b"\xfftOc\0\0\0\x02":
@@ -345,7 +345,7 @@ class RawObjects:
     def all_commits(self) -> Iterator[RawCommit]:
         """All commits that can be read, whether any reference leads to them or not."""
         packs = (self.repository / "objects" / "pack").glob("pack-*.pack")
-        packed = (ids_of(pack) for pack in packs if pack.with_suffix(".idx").exists())
+        packed = (packed_ids(pack) for pack in packs if pack.with_suffix(".idx").exists())
         for oid in chain(map(loose_id, loose_objects(self.repository)), chain.from_iterable(packed)):
             with suppress(ObjectUnreadable):
                 yield self.commit(oid)

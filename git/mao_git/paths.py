@@ -80,7 +80,7 @@ def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
     What is no link counts as a folder, even if there is nothing: it may be one tomorrow. A loop leads nowhere
     and is allowed. Work is proportional to the length of all targets.
     """
-    found = {path: why for path, target in links.items() if (why := _fault_of(target)) is not None}
+    found = {path: why for path, target in links.items() if (why := _target_fault(target)) is not None}
     unsound = list(found)
     sound = {path: target for path, target in links.items() if path not in found}
     latest_first = dict(reversed(sound.items()))
@@ -102,7 +102,7 @@ def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
     return {path: found[path] for path in links if path in found}
 
 
-def _fault_of(target: str) -> str | None:
+def _target_fault(target: str) -> str | None:
     """Why a target is refused for its text alone."""
     if not target or not target.isprintable():
         return "is a link with an unreadable target"
@@ -232,7 +232,7 @@ _FOLLOWS = _Place(None)
 _without_links: OrderedDict[bytes, bool] = OrderedDict()
 
 
-def links_of(repo: Repository, tree: str) -> dict[str, str]:
+def list_links(repo: Repository, tree: str) -> dict[str, str]:
     """Path → target of all links in a tree (or commit), in git's order.
 
     Folders without links below are cached by their id, so that after the first time only what has changed is
@@ -284,10 +284,10 @@ def _target(repo: Repository, oid: bytes) -> str:
 
 def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> dict[str, str]:
     """The links of a tree that lead out and did not in the trees that it was merged from, and why."""
-    links = links_of(repo, tree)
+    links = list_links(repo, tree)
     wrong = escaping_links(links) if links else {}
     for source in before if wrong else ():
-        had = links_of(repo, source)
+        had = list_links(repo, source)
         for path in escaping_links(had):
             if links.get(path) == had[path]:
                 wrong.pop(path, None)

@@ -13,7 +13,7 @@ from . import lfs
 from .errors import InvalidPath
 from .maintenance import unsynced
 from .objects import top_tree
-from .paths import escaping_links, links_of
+from .paths import escaping_links, list_links
 from .repository import Repository
 from .trees import TreeEntry, tree_of
 
@@ -159,7 +159,7 @@ def without_escaping_links(repo: Repository, tree: str) -> tuple[str, dict[str, 
     """
     gone: dict[str, str] = {}
     for last in (False, False, True):
-        links = links_of(repo, tree)
+        links = list_links(repo, tree)
         wrong = escaping_links(links)
         if not wrong:
             break

@@ -14,7 +14,7 @@ from mao_shared.errors import InvalidInput, NotFound
 
 from . import lfs
 from .objects import ContentStream, check_object, open_content, open_raw_blob, top_tree
-from .paths import escaping_links, links_of, path_fault, unsafe_name
+from .paths import escaping_links, list_links, path_fault, unsafe_name
 from .repository import Repository, tree_entry
 
 _KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
@@ -106,14 +106,14 @@ def tree_uses_lfs(repo: Repository, tree: str) -> bool:
     return lfs.uses_lfs(top_tree(repo, tree))
 
 
-def entry_of(found: pygit2.Object | None) -> TreeEntry | None:
+def to_tree_entry(found: pygit2.Object | None) -> TreeEntry | None:
     return None if found is None else TreeEntry(str(found.id), int(found.filemode))
 
 
 def entry_at(repo: Repository, commit: str, path: str) -> TreeEntry | None:
     """The file, link or submodule that a commit has at a path; None for nothing or a folder."""
     found = tree_entry(top_tree(repo, commit), path)
-    return None if isinstance(found, pygit2.Tree) else entry_of(found)
+    return None if isinstance(found, pygit2.Tree) else to_tree_entry(found)
 
 
 def names_in(repo: Repository, commit: str, folder: str) -> list[str]:
@@ -241,7 +241,7 @@ def archive_entries(repo: Repository, commit: str, path: str) -> list[ArchiveEnt
     top = top_tree(repo, commit)
     inside = _normal(path)
     start = top[inside] if inside else top
-    outward = escaping_links(links_of(repo, str(top.id)))
+    outward = escaping_links(list_links(repo, str(top.id)))
     found = _entries_below(repo, start.peel(pygit2.Tree), inside and f"{inside}/", lfs.uses_lfs(top))
     return [replace(entry, link=False) if entry.path in outward else entry for entry in found]
 

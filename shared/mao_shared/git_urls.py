@@ -74,7 +74,7 @@ def canonical_url(url: str) -> str:
         scheme, (user, path) = "ssh", _scp_parts(url)
         user, _, site = user.rpartition("@")
     whose = "" if user in ("", "git") else f"{user}@"
-    return f"{whose}{_site_of(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
+    return f"{whose}{_host_and_port(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
 
 
 def same_remote(one: str, other: str) -> bool:
@@ -126,7 +126,7 @@ def _scp_parts(url: str) -> tuple[str, str]:
     return url[:end] + site, path
 
 
-def _site_of(scheme: str, site: str) -> str:
+def _host_and_port(scheme: str, site: str) -> str:
     """Host and port: in lower case, addresses in their short form, and without the scheme's own port."""
     host, _, port = site.lower().rpartition(":") if _PORT.search(site) else (site.lower(), "", "")
     if host.startswith("["):

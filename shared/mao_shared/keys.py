@@ -155,7 +155,7 @@ def newest_first(run_id: str) -> str:
     return run_id.translate(_MIRRORED) + _END
 
 
-def run_id_of(mirrored: str) -> str:
+def mirrored_run_id(mirrored: str) -> str:
     """The id that `newest_first` was given."""
     return mirrored.removesuffix(_END).translate(_MIRRORED)
 
@@ -163,4 +163,4 @@ def run_id_of(mirrored: str) -> str:
 def split_run_index(key: str) -> tuple[str, str, str]:
     """A key of the index of past runs → phase, pipeline and run id. Raises ValueError for any other."""
     phase, pipeline, mirrored = key.split("/")[-3:]
-    return phase, pipeline, run_id_of(mirrored)
+    return phase, pipeline, mirrored_run_id(mirrored)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from mao_datamgmt import provenance
 from mao_datamgmt.monitoring.extract import UnreadableMetric, json_number
-from mao_runner.labels import ATTEMPT, RUN, STEP, attempt_of
+from mao_runner.labels import ATTEMPT, RUN, STEP, labelled_attempt
 from mao_scheduler.schedules.cron import parse_cron
-from mao_shared.clients.responses import revision_of
+from mao_shared.clients.responses import read_etag_revision
 from mao_shared.errors import InvalidInput
 from mao_shared.git_urls import remote_url_fault
 from mao_shared.models.common import Bytes, Seconds
@@ -54,7 +54,7 @@ def test_if_match(text: str) -> None:
 @pytest.mark.parametrize("text", [f'"{LONG}"', '"²"', '"x"', ""])
 def test_revision_of_an_answer(text: str) -> None:
     answer = httpx.Response(200, headers=[(b"etag", text.encode())])
-    assert revision_of(answer) is None
+    assert read_etag_revision(answer) is None
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_key_of_a_cell_is_spelt_as_typed(number: str) -> None:
 
 @pytest.mark.parametrize("number", [LONG, "9" * 10, "-1", "x", "1.0", ""])
 def test_labels_of_a_container(number: str) -> None:
-    assert attempt_of({RUN: "r", STEP: number, ATTEMPT: "1"}) is None
-    assert attempt_of({RUN: "r", STEP: "0", ATTEMPT: number}) is None
+    assert labelled_attempt({RUN: "r", STEP: number, ATTEMPT: "1"}) is None
+    assert labelled_attempt({RUN: "r", STEP: "0", ATTEMPT: number}) is None
 
 
 @pytest.mark.parametrize("port", [LONG, "65536", "0", "-1", "٣"])

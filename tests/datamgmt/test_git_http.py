@@ -17,7 +17,7 @@ from mao_datamgmt.browse.git_http import (
     UploadPack,
     check_git_service,
     decompress_request,
-    protocol_of,
+    parse_protocol,
 )
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from tests.support.git import bare_repository, git
@@ -174,7 +174,7 @@ def test_decompress_request_refuses_invalid_bodies(body: bytes, encoding: str) -
 
 
 def test_protocol_of_known_versions() -> None:
-    assert [protocol_of(each) for each in ("version=0", "version=2")] == ["version=0", "version=2"]
-    assert [protocol_of(each) for each in (None, "", "version=3", "version=2\n", "x")] == [None] * 5
+    assert [parse_protocol(each) for each in ("version=0", "version=2")] == ["version=0", "version=2"]
+    assert [parse_protocol(each) for each in (None, "", "version=3", "version=2\n", "x")] == [None] * 5
     with pytest.raises(MaoError):
         check_git_service("git-upload-pack ")

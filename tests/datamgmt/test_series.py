@@ -12,8 +12,8 @@ from mao_datamgmt.monitoring.extract import (
     UnreadableMetric,
     aggregate,
     column_numbers,
+    iter_lines,
     json_number,
-    lines_of,
     table_rows,
 )
 from mao_datamgmt.monitoring.series import KEPT, judge, with_point
@@ -175,7 +175,7 @@ def test_series_pointers_are_unescaped() -> None:
     [("first", 3), ("last", 2), ("sum", 6), ("mean", 2), ("min", 1), ("max", 3), ("count", 3)],
 )
 def test_series_columns(how: Aggregate, value: float) -> None:
-    lines = lines_of(opened(b'\xef\xbb\xbf"size",x\r\n3,"a\nb"\r\n\r\n1\r\n , \r\n2,c'))
+    lines = iter_lines(opened(b'\xef\xbb\xbf"size",x\r\n3,"a\nb"\r\n\r\n1\r\n , \r\n2,c'))
     assert aggregate(column_numbers(table_rows("x.csv", lines), "size", how), how) == value
 
 
@@ -192,7 +192,7 @@ def test_series_columns(how: Aggregate, value: float) -> None:
 )
 def test_series_hostile_columns(data: bytes, why: str) -> None:
     def read() -> float:
-        return aggregate(column_numbers(table_rows("x.csv", lines_of(opened(data))), "size", "sum"), "sum")
+        return aggregate(column_numbers(table_rows("x.csv", iter_lines(opened(data))), "size", "sum"), "sum")
 
     with pytest.raises(UnreadableMetric, match=why):
         read()
@@ -213,7 +213,7 @@ def test_series_hostile_columns(data: bytes, why: str) -> None:
 def test_series_column_numbers_finds_the_separator(path: str, text: str, total: float | None) -> None:
     def read() -> float:
         return aggregate(
-            column_numbers(table_rows(path, lines_of(opened(text.encode()))), "size", "sum"), "sum"
+            column_numbers(table_rows(path, iter_lines(opened(text.encode()))), "size", "sum"), "sum"
         )
 
     if total is None:

@@ -13,11 +13,11 @@ import pytest
 from mao_datamgmt import provenance
 from mao_datamgmt.provenance import WrittenFiles
 from mao_datamgmt.rounds.participation import vote_needed
-from mao_datamgmt.steps.output import Baseline, FoundFile, changes_of
+from mao_datamgmt.steps.output import Baseline, FoundFile, find_changes
 from mao_datamgmt.steps.queue import blocked_by, earlier_tick, earlier_tick_reason
 from mao_datamgmt.steps.workspaces import StoredWorkspace, expired
 from mao_git.remotes import host_keys
-from mao_git.remotes.host_keys import KnownHostKeys, SshHost, known_keys, ssh_host_of, untrusted
+from mao_git.remotes.host_keys import KnownHostKeys, SshHost, known_keys, parse_ssh_host, untrusted
 from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
@@ -137,7 +137,7 @@ def found(path: str, *stamp: int) -> FoundFile:
 def test_changes() -> None:
     before = Baseline({"a": (1, 5, 10, 10), "b": (2, 5, 10, 10), "c": (3, 5, 10, 10)}, sealed_at=11)
     now = [found("a", 1, 5, 10, 10), found("b", 2, 5, 10, 12), found("d", 4, 1, 12, 12)]
-    changes = changes_of(before, {each.path: each for each in now})
+    changes = find_changes(before, {each.path: each for each in now})
     assert [each.path for each in changes.written] == ["b", "d"]
     assert changes.removed == ["c"]
     assert changes.touched
@@ -145,7 +145,7 @@ def test_changes() -> None:
 
 def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None:
     before = Baseline({"a": (1, 5, 10, 10)}, sealed_at=10)
-    changes = changes_of(before, {"a": found("a", 1, 5, 10, 10)})
+    changes = find_changes(before, {"a": found("a", 1, 5, 10, 10)})
     assert [each.path for each in changes.written] == ["a"]
     assert not changes.touched
 
@@ -168,7 +168,7 @@ def test_message_is_what_datalad_reads() -> None:
     assert record["mao"]["run"] == "old"
     assert message.count("MAO-Run: old") == 1
     assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
-    assert provenance.subject_of(message) == "pipeline: a on node-1"
+    assert provenance.commit_subject(message) == "pipeline: a on node-1"
 
 
 def test_command_of_a_tool_cannot_forge_the_record() -> None:
@@ -219,7 +219,7 @@ def test_vote() -> None:
     ],
 )
 def test_site_of(url: str, site: SshHost | None) -> None:
-    assert ssh_host_of(url) == site
+    assert parse_ssh_host(url) == site
 
 
 def test_known_hosts_lines() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.steps import workspaces
-from mao_datamgmt.steps.output import stamp_of
+from mao_datamgmt.steps.output import make_stamp
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
@@ -48,9 +48,9 @@ async def test_worktree_files_that_stay_are_not_written_again(tmp_path: Path) ->
 
         await publish(world, 1, tool)
         kept = world.manager.context.data.worktree("data") / "data"
-        before = {name: stamp_of((kept / name).stat()) for name in ("a", "d/b")}
+        before = {name: make_stamp((kept / name).stat()) for name in ("a", "d/b")}
         folder = await laid(world, 2)
-        assert {name: stamp_of((folder / name).stat()) for name in ("a", "d/b")} == before
+        assert {name: make_stamp((folder / name).stat()) for name in ("a", "d/b")} == before
         assert content(folder) == {"a": "1", "d/b": "2"}
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mao_datamgmt.context import Context, context_of
+from mao_datamgmt.context import Context, make_context
 from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.settings import DataSettings
 from mao_git import configure
@@ -47,7 +47,7 @@ def settings_for(root: Path, **changes: Any) -> DataSettings:
 def context_for(root: Path, **changes: Any) -> Context:
     """A context with libgit2 set up for it."""
     settings = settings_for(root, **changes)
-    context = context_of(settings)
+    context = make_context(settings)
     configure(
         context.data.root / "git-home",
         settings.ssh_dir,

@@ -24,7 +24,7 @@ from mao_gateway.auth import load_or_create_token, new_token
 from mao_gateway.callers import LocalCallers, is_local_process
 from mao_gateway.settings import GatewaySettings
 from mao_shared.conditions import conditions_of
-from mao_shared.host.sockets import socket_of
+from mao_shared.host.sockets import find_socket
 from mao_shared.store.memory import MemoryStore
 from tests.support.services import serving
 from tests.support.users import NOBODY, SOMEBODY, as_user, common_folder, needs_root, status_of
@@ -333,7 +333,7 @@ async def test_caller_socket_of_other_user_is_refused() -> None:
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as caller,
     ):
-        found = socket_of(caller.getsockname(), server.getsockname())
+        found = find_socket(caller.getsockname(), server.getsockname())
         assert found is not None
         assert is_local_process(found)
         assert not is_local_process(replace(found, uid=found.uid + 1))

@@ -19,7 +19,7 @@ from mao_git import (
     ObjectMissing,
     StorageError,
 )
-from mao_git.errors import errno_of, is_full
+from mao_git.errors import find_errno, is_full
 from mao_shared.errors import NotFound
 
 ABSENT = "1" * 40
@@ -90,7 +90,7 @@ def test_methods_raise_storage_error(tmp_path: Path, clone: Clone) -> None:
     made = commit(clone, {"a": b"1"})
     with pytest.raises(StorageError, match="No such file or directory") as caught:
         clone.checkout_paths(made, tmp_path / "none", ["a"], CheckoutOptions())
-    assert (errno_of(caught.value), is_full(caught.value)) == (2, False)
+    assert (find_errno(caught.value), is_full(caught.value)) == (2, False)
     assert caught.value.strerror == "No such file or directory"
 
 

@@ -100,7 +100,7 @@ def test_ssh_changed_host_key_is_refused(
 def test_ssh_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts)], check=True, capture_output=True)
     Path(f"{known_hosts}.old").unlink()
-    site = host_keys.ssh_host_of(url)
+    site = host_keys.parse_ssh_host(url)
     assert site is not None
     assert host_keys.known_keys(known_hosts.read_text(), site).fingerprints == [server.fingerprint()]
     clones.ensure_clone(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)

@@ -11,7 +11,7 @@ import pytest
 from mao_shared import keys
 
 DOC = (Path(__file__).parents[2] / "docs" / "keys.md").read_text()
-PARSERS = {"last_part", "split_peer", "newest_first", "run_id_of", "split_run_index"}
+PARSERS = {"last_part", "split_peer", "newest_first", "mirrored_run_id", "split_run_index"}
 TEMPLATES = {name: found for name, found in vars(keys).items() if isinstance(found, keys.KeyTemplate)}
 FUNCTIONS = {
     name: found for name, found in inspect.getmembers(keys, inspect.isfunction) if not name.startswith("_")

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mao_datamgmt.monitoring.extract import UnreadableMetric, lines_of
+from mao_datamgmt.monitoring.extract import UnreadableMetric, iter_lines
 from mao_shared.models.round import VoteDefinition
 from mao_vote import decide_file
 from mao_vote.records import NotRecords, RecordFormat, load
 from mao_vote.records.csv_text import (
     SEPARATORS,
     UnclearDialect,
+    find_separator,
     read_rows,
-    separator_of,
     split_pieces,
     uses_quotes,
     without_blank_lines,
@@ -95,7 +95,7 @@ def test_csv_text_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
         load(content, RecordFormat.CSV)
     assert str(raised.value)
     with pytest.raises(UnclearDialect):
-        list(read_rows(lines_of(opened(content))))
+        list(read_rows(iter_lines(opened(content))))
     vote = decide_file(
         "a.csv",
         {
@@ -127,7 +127,7 @@ def test_csv_text_nobody_reads_other_text_than_utf_8(encoding: str) -> None:
     with pytest.raises(NotRecords):
         load(content, RecordFormat.CSV)
     with pytest.raises((UnclearDialect, UnreadableMetric)):
-        list(read_rows(lines_of(opened(content))))
+        list(read_rows(iter_lines(opened(content))))
 
 
 cells = st.text(st.sampled_from('ab1,;|\t"\n\r .#'), max_size=5)
@@ -154,7 +154,7 @@ def test_csv_text_votes_and_metrics_read_the_same_records(
     content = "".join(line + next(line_ends) for line in lines).encode()
     only = "\t" if how is RecordFormat.TSV else None
     try:
-        heading, *others = read_rows(lines_of(opened(content)), only)
+        heading, *others = read_rows(iter_lines(opened(content)), only)
     except UnclearDialect:
         with pytest.raises(NotRecords):
             load(content, how)
@@ -194,7 +194,7 @@ def test_csv_text_separator_of_is_the_writers_or_unclear(rows: list[list[str]], 
     written = io.StringIO()
     csv.writer(written, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     try:
-        found = separator_of(io.StringIO(written.getvalue(), newline=""))
+        found = find_separator(io.StringIO(written.getvalue(), newline=""))
     except UnclearDialect:
         return
     assert found == separator

@@ -57,7 +57,7 @@ def test_ledger_weights_of_a_file() -> None:
     ledger = Ledger({"m.csv": {"a": Standing(1, 2), "b": Standing(2, 2)}})
     nodes = ["b", "a", "new"]
     weights = {
-        rule: ledger.weights_of("m.csv", nodes, VoteDefinition.model_validate({"history": rule}))
+        rule: ledger.node_weights("m.csv", nodes, VoteDefinition.model_validate({"history": rule}))
         for rule in ("NONE", "STANDARD", "MODULE_ELIMINATION", "HYBRID")
     }
     assert weights == {
@@ -66,7 +66,7 @@ def test_ledger_weights_of_a_file() -> None:
         "MODULE_ELIMINATION": {"a": 0, "b": 1, "new": 0.5625},
         "HYBRID": {"a": 0, "b": 1, "new": 1},
     }
-    assert ledger.weights_of("other", "ab", VoteDefinition(history="STANDARD", weights={"a": 3})) == {
+    assert ledger.node_weights("other", "ab", VoteDefinition(history="STANDARD", weights={"a": 3})) == {
         "a": 3,
         "b": 1,
     }
@@ -74,7 +74,7 @@ def test_ledger_weights_of_a_file() -> None:
 
 def test_ledger_where_all_have_failed_all_count() -> None:
     ledger = Ledger({"f": {"a": Standing(0, 2), "b": Standing(0, 2)}})
-    assert ledger.weights_of("f", "ab", VoteDefinition(history="STANDARD")) == {"a": 1, "b": 1}
+    assert ledger.node_weights("f", "ab", VoteDefinition(history="STANDARD")) == {"a": 1, "b": 1}
 
 
 def test_ledger_no_ledger_is_an_empty_one() -> None:

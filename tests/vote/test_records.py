@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_vote.records import NotRecords, RecordFormat, TableDiff, choose_key, compare, format_of, load
+from mao_vote.records import NotRecords, RecordFormat, TableDiff, choose_key, compare, load, record_format
 
 
 def compared(before: str, after: str, how: RecordFormat, *key: str, limit: int = 100) -> TableDiff:
@@ -30,7 +30,7 @@ def counts(found: TableDiff) -> tuple[int, int, int, int]:
     ],
 )
 def test_records_format_by_name(path: str, expected: str | None) -> None:
-    assert format_of(path) == expected
+    assert record_format(path) == expected
 
 
 def test_records_csv_rows_by_an_inferred_key_whatever_their_order() -> None:

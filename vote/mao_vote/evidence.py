@@ -17,7 +17,7 @@ from mao_shared.models.common import STORED
 from mao_shared.models.evidence import ContestedCell, Evidence, FileEvidence, Tally
 
 from .election import Cell
-from .records import format_of
+from .records import record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
 RULES = 3
@@ -153,7 +153,7 @@ class RoundTotals:
             self.votes[voter] = votes.plus(tally.cells, tally.differing)
         if vote.placed is None and not vote.conflicts:
             self.gone.add(vote.path)
-        elif format_of(vote.path) is not None:
+        elif record_format(vote.path) is not None:
             self.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
         if vote.how != "unanimous":
             self._list_cells(vote)

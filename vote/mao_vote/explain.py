@@ -72,7 +72,7 @@ class _Question:
         entry = self.clone.entry(commit, self.file)
         if entry is None:
             raise self._not_found(f"ground truth has no file {self.file!r}, and no node submitted one")
-        how = records.format_of(self.file)
+        how = records.record_format(self.file)
         if how is None or not self.field:
             return entry.id
         key, row = self._record(commit, entry.id, how)
@@ -165,7 +165,7 @@ class _Question:
         return self.explanation(cell, words, silent)
 
 
-def cells_of(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCell]:
+def contested_cells(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCell]:
     """The cells of a round over which nodes differ; empty where none differed."""
     try:
         content = clone.read_file(decided.commit, cells_path(decided.evidence.round))
@@ -181,7 +181,7 @@ def page_of_cells(
     if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
         raise cursor_invalid()
     begin = int(cursor or 0)
-    wanted = (each for each in cells_of(clone, decided) if file is None or each.file == file)
+    wanted = (each for each in contested_cells(clone, decided) if file is None or each.file == file)
     items = list(islice(wanted, begin, begin + limit + 1))
     return CellPage(items=items[:limit], cursor=str(begin + limit) if len(items) > limit else None)
 
@@ -198,7 +198,7 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
     asked = _Question(clone, decided, file, key_readings(key), field)
     is_whole_record = decided.evidence.definition.rule_for(file).atomic == "record"
     fields = (field, WHOLE) if is_whole_record and field else (field,)
-    for cell in cells_of(clone, decided) if asked.described is not None else ():
+    for cell in contested_cells(clone, decided) if asked.described is not None else ():
         if cell.file == file and cell.field in fields and asked.means(cell.key):
             return asked.contested(cell)
     return asked.agreed()

@@ -23,11 +23,11 @@ from .records import (
     TableTally,
     VotedField,
     align,
-    format_of,
     has_key,
-    manner_of,
     pack_records,
     pack_versions,
+    record_format,
+    text_style,
     unpack_records,
     vote_key,
     vote_table,
@@ -194,7 +194,7 @@ class PreviousTruth:
         table = self.read()
         if table is None or self.ask.incumbent is None:
             return None
-        return manner_of(self.ask.incumbent, self.ask.how, table)
+        return text_style(self.ask.incumbent, self.ask.how, table)
 
 
 def _decided(
@@ -321,7 +321,7 @@ def decide_file(
         weights: settle the ties that are left; a node without one has weight 1.
         standings: the nodes' history with this file, for definitions that use VDX.
     """
-    rule, how = definition.rule_for(path), format_of(path)
+    rule, how = definition.rule_for(path), record_format(path)
     if how is None or rule.opaque:
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
     error = definition.params.error if rule.error is None else rule.error

@@ -39,7 +39,7 @@ class Ledger:
         known = self.files.get(path, {})
         return {node: known.get(node, NEW) for node in nodes}
 
-    def weights_of(self, path: str, nodes: Iterable[str], definition: VoteDefinition) -> dict[str, float]:
+    def node_weights(self, path: str, nodes: Iterable[str], definition: VoteDefinition) -> dict[str, float]:
         """What each node's voice counts for in this file: by its history, times the definition's own weight.
 
         Where the rule leaves nobody any weight, all count by the definition's.

@@ -84,7 +84,7 @@ def vote_round(
         clone,
         voters,
         definition,
-        lambda path: before.ledger.weights_of(path, voters, definition),
+        lambda path: before.ledger.node_weights(path, voters, definition),
         lambda path: before.ledger.standings(path, voters),
         base is not None,
     )
@@ -115,7 +115,7 @@ def vote_round(
     )
     full = _with_evidence(clone, tree, evidence, bytes(totals.lines), ledger)
     parents = [] if base is None else [base]
-    commit = clone.commit(full, parents, message_of(evidence), Author(NAME, EMAIL, evidence.tick))
+    commit = clone.commit(full, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
     return Voted(full, commit, evidence)
 
 
@@ -156,7 +156,7 @@ def outdated_files(names: Sequence[str], round_id: str) -> list[str]:
     return [name for name in names if round_of_file(name) in old]
 
 
-def message_of(evidence: Evidence) -> str:
+def round_message(evidence: Evidence) -> str:
     """The commit's message: what was decided in a line, and trailers to find it by."""
     files = sum(evidence.decided.values())
     return (

@@ -24,7 +24,7 @@ def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
 
 def made_by(clone: Clone, entry: LogEntry) -> str | None:
     """The round that a commit's trailer names and whose evidence it added; None for any other commit."""
-    round_id = mark_of(entry)
+    round_id = round_mark(entry)
     if round_id is None:
         return None
     evidence = clone.entry(entry.commit, evidence_path(round_id))
@@ -37,7 +37,7 @@ def made_by(clone: Clone, entry: LogEntry) -> str | None:
     return None if before is not None and before.id == evidence.id else round_id
 
 
-def mark_of(entry: LogEntry) -> str | None:
+def round_mark(entry: LogEntry) -> str | None:
     """The round that a commit's trailer names."""
     found = _MARKED.findall(entry.message)
     return found[-1] if found else None

@@ -155,7 +155,7 @@ def _decide_shape(
 def _decide_content(
     election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
 ) -> FileVote:
-    how = None if rule.opaque else records.format_of(ballot.path)
+    how = None if rule.opaque else records.record_format(ballot.path)
     ids = {entry.id for entry in ballot.entries.values()}
     if how is None or (len(ids) == 1 and not rule.ignore):
         return _decide_whole(ballot, weights)

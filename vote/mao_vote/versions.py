@@ -21,11 +21,11 @@ from .records import (
     VotedField,
     build_document,
     containers,
-    leaves_of,
+    iter_leaves,
     load,
     load_document,
-    manner_of,
     parse_json,
+    text_style,
     write_document,
     write_like,
 )
@@ -182,7 +182,7 @@ def write_result(
     model = _model(readings, how, was, weights, result)
     ordered = [model, *(each for each in readings if each is not model)]
     if document:
-        decided = dict(leaves_of(result))
+        decided = dict(iter_leaves(result))
         contents = [each.content for each in ordered]
         return write_document(decided, lambda: build_document(decided.items(), _kinds(readings)), contents)
     sources = [SourceFile(each.content, each.version.table) for each in ordered]
@@ -212,7 +212,7 @@ def _model(
     result: Table,
 ) -> ParsedVersion:
     """Of those in the manner of most the first that has just the result's columns, or leaves, and records."""
-    manners = {each.content: manner_of(each.content, how, each.version.table) for each in readings}
+    manners = {each.content: text_style(each.content, how, each.version.table) for each in readings}
     votes = {node: manners[each.content] for each in readings for node in each.version.nodes}
     best, _ = elect(votes, incumbent=None, weights={})
     if best is None:

@@ -11,7 +11,7 @@ from mao_shared.errors import InvalidInput
 from maoctl import records
 from maoctl.exits import ExitCode
 from maoctl.output import say, write
-from maoctl.session import OutputOption, YesOption, confirm, example, session_of
+from maoctl.session import OutputOption, YesOption, confirm, example, get_session
 from maoctl.views import registry as views
 
 app = typer.Typer(help="Alarms of this node.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,7 +32,7 @@ def get(
     output: OutputOption = None,
 ) -> None:
     """Show the alarms that nobody has acknowledged, or one alarm."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if alarm is not None:
         session.describe(views.ALARM, session.client.alarms.get(alarm))
         return
@@ -47,7 +47,7 @@ def ack(
     by: Annotated[str | None, typer.Option(help="Else your login name.", show_default=False)] = None,
 ) -> None:
     """Acknowledge an alarm."""
-    session_of(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
+    get_session(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
     say(f"alarm/{alarm} acknowledged")
 
 
@@ -61,7 +61,7 @@ def get_series(
     output: OutputOption = None,
 ) -> None:
     """Show the control metrics with their newest values, or the points of one."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if pipeline is None:
         session.show(views.SERIES, session.client.alarms.all_series())
         return
@@ -95,7 +95,7 @@ def add_webhook(
 
     secret = None if secret_file is None else secret_file.read().strip()
     request = records.build(WebhookRequest, records.given(name=name, url=url, secret=secret))
-    made = session_of(context).client.webhooks.add(request)
+    made = get_session(context).client.webhooks.add(request)
     say(f"webhook/{name} added; its secret, which is not shown again:")
     write((made.secret or "") + "\n")
 
@@ -108,7 +108,7 @@ def get_webhook(
     output: OutputOption = None,
 ) -> None:
     """Show the webhooks, and how many deliveries are due."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if name is None:
         session.show(views.WEBHOOK, session.client.webhooks.list())
     else:
@@ -119,14 +119,14 @@ def get_webhook(
 def remove_webhook(context: typer.Context, name: NameArgument, yes: YesOption = False) -> None:
     """Remove a webhook and its due deliveries."""
     confirm(f"Remove webhook {name}?", yes)
-    session_of(context).client.webhooks.remove(name)
+    get_session(context).client.webhooks.remove(name)
     say(f"webhook/{name} removed")
 
 
 @webhook_app.command("test", epilog=example("maoctl webhook test lab"))
 def test_webhook(context: typer.Context, name: NameArgument) -> None:
     """Send a test message now; exit code 1 when it is not accepted."""
-    result = session_of(context).client.webhooks.test(name)
+    result = get_session(context).client.webhooks.test(name)
     if not result.delivered:
         say(f"webhook/{name} did not accept the message: {result.error}")
         raise typer.Exit(ExitCode.FAILED)

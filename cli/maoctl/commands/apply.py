@@ -13,7 +13,7 @@ from mao_shared.errors import NotFound
 from maoctl import records
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import APPLIED, Format, say, write
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ _NOT_APPLIED = ("kind", "status", "enrolled", "outdated", "pending", "enrolment"
 def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
     """All records, checked, in an order in which they can be written. Raises CommandError, InvalidInput."""
     from mao_shared.models import Dataset, Pipeline, Tool
-    from maoctl.documents import kind_of
+    from maoctl.documents import find_kind
 
     models: dict[str, type[Record]] = {"tool": Tool, "dataset": Dataset, "pipeline": Pipeline}
     wanted: dict[tuple[str, str], Wanted] = {}
     for document in documents:
-        kind = kind_of(document, APPLIED)
+        kind = find_kind(document, APPLIED)
         fields = {key: value for key, value in document.items() if key not in _NOT_APPLIED}
         record = records.build(models[kind], fields)
         each = Wanted(kind, str(getattr(record, "name", "")), record)
@@ -86,7 +86,7 @@ def apply(
     """Create or update the tools, datasets and pipelines in a file."""
     from maoctl.documents import read_records
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     wanted = plan(list(read_records(_read(file))))
     results = []
     for each in wanted:

@@ -14,8 +14,8 @@ from mao_shared import errors
 from maoctl import records
 from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import Format, document_of, facts_of, print_data, print_facts, say, write
-from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
+from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
+from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.text import plain, size
 from maoctl.views import contents, registry
 
@@ -60,7 +60,7 @@ def add(
     output: OutputOption = None,
 ) -> None:
     """Register a dataset that has a remote."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if not unchecked:
         _check_remote(session, master)
     fields = records.given(nodes=node, description=description, lfs_above=lfs_above, external=external)
@@ -77,7 +77,7 @@ def init(
     output: OutputOption = None,
 ) -> None:
     """Make an empty repository on the node and register it."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with suppress(errors.NotFound):  # before a repository is made that nothing would refer to
         session.client.datasets.get(name)
         raise errors.AlreadyExists(
@@ -111,7 +111,7 @@ def _register(session: CliSession, fields: dict[str, Any]) -> None:
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
     """Show one dataset, or all, with what waits to be pushed from this node, and why."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if name is not None:
         dataset = _find(session, name)
         session.show_one(registry.NODE_DATASET, dataset)
@@ -161,13 +161,13 @@ def _report_broken(status: DatasetStatus | None) -> None:
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Show a dataset and its state on this node: branches, waiting pushes, size."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     record = records.fetch(session.client.datasets, name).record
     dataset = registry.NodeDataset(record, _status(session, name))
     if not session.output.for_people:
         session.show_one(registry.NODE_DATASET, dataset)
         return
-    print_facts([*facts_of(document_of(record)), *_status_facts(dataset.status)])
+    print_facts([*flatten_facts(to_document(record)), *_status_facts(dataset.status)])
     if dataset.status and dataset.status.branches:
         write("\n")
         session.show(contents.BRANCH, dataset.status.branches)
@@ -203,7 +203,7 @@ def update(
     output: OutputOption = None,
 ) -> None:
     """Change the named fields of a dataset; the rest stays."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     changes = records.given(
         master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
     )
@@ -230,7 +230,7 @@ def _move_clone(session: CliSession, name: str, changes: dict[str, Any]) -> None
 @app.command(epilog=example("maoctl dataset remove data --yes"))
 def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False) -> None:
     """Remove a dataset's record; repositories stay where they are."""
-    session = session_of(context)
+    session = get_session(context)
     records.remove(session, session.client.datasets, registry.DATASET, name, yes)
     with suppress(errors.MaoError):  # without a clone there is nothing to say, and the hint is a courtesy
         session.client.datasets.status(name)
@@ -251,7 +251,7 @@ def vote(
     output: OutputOption = None,
 ) -> None:
     """Show how ground truth is voted, or set it; counts on a node once its operator approves."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if definition is None and not defaults:
         from mao_shared.models import VoteDefinition
 
@@ -279,7 +279,7 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
     from mao_shared.git_urls import local_path
     from maoctl.text import harmless_line
 
-    session = session_of(context)
+    session = get_session(context)
     master = records.fetch(session.client.datasets, name).record.master
     folder = local_path(master)
     hidden = folder is not None and not os.access(folder, os.R_OK | os.X_OK)

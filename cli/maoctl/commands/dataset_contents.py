@@ -15,7 +15,7 @@ from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless, short_commit, size
 from maoctl.views import contents
 
@@ -68,7 +68,7 @@ def log(
     output: OutputOption = None,
 ) -> None:
     """Show the commits of a branch, newest first."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         session.show(contents.COMMIT, islice(session.client.datasets.log(name, branch), limit))
 
@@ -81,7 +81,7 @@ def files(
     output: OutputOption = None,
 ) -> None:
     """List the files of a dataset."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         session.show(contents.FILE, session.client.datasets.files(name, ref=ref, path=path))
 
@@ -98,7 +98,7 @@ def cat(
     """Write a file of a dataset to stdout."""
     from maoctl.logs import TextWriter
 
-    session = session_of(context)
+    session = get_session(context)
     writer = TextWriter(raw)
     with did_you_mean((name, session.client.datasets)):
         session.client.datasets.download(name, path, writer, ref=ref)
@@ -107,7 +107,7 @@ def cat(
 
 def branches(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """List the branches of a dataset as this node knows them."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         session.show(contents.BRANCH, session.client.datasets.status(name).branches)
 
@@ -124,7 +124,7 @@ def diff(
     output: OutputOption = None,
 ) -> None:
     """Show what differs between two commits: files, and of one file rows and fields, or lines."""
-    _show(session_of(context, output), name, (before, after), path, key, lines, limit)
+    _show(get_session(context, output), name, (before, after), path, key, lines, limit)
 
 
 def compare(
@@ -138,7 +138,7 @@ def compare(
     output: OutputOption = None,
 ) -> None:
     """Show where a node's branch differs from ground-truth."""
-    _show(session_of(context, output), name, ("ground-truth", node), path, key, lines, limit)
+    _show(get_session(context, output), name, ("ground-truth", node), path, key, lines, limit)
 
 
 def _show(
@@ -186,7 +186,7 @@ def download(
     ] = None,
 ) -> None:
     """Save a file, a folder or all of a dataset."""
-    session = session_of(context)
+    session = get_session(context)
     with did_you_mean((name, session.client.datasets)):
         if out is not None and str(out) == "-":
             _fetch(session, name, path, ref, sys.stdout.buffer, "tar.gz")

@@ -10,7 +10,7 @@ from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
-from maoctl.session import OutputOption, YesOption, confirm, example, session_of
+from maoctl.session import OutputOption, YesOption, confirm, example, get_session
 from maoctl.text import harmless, short_commit
 
 
@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def push(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Push what waits for the dataset's remote, now; exit code 1 when it fails."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         status = session.client.datasets.push(name)
     session.data(status, lambda: None)
@@ -43,7 +43,7 @@ def acknowledge(context: typer.Context, name: DatasetArgument, output: OutputOpt
 
     The clone stays where it is, what the branch had is kept in the clone; neither is reported any more.
     """
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         status = session.client.datasets.acknowledge(name)
     session.data(status, lambda: None)
@@ -76,7 +76,7 @@ def resolve(
     chosen = [how for how, given in options.items() if given]
     if len(chosen) != 1:
         raise CommandError(ExitCode.USAGE, "Choose one: --merge, --replay or --take-theirs.")
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         done = session.client.datasets.resolve(name, chosen[0])
 
@@ -95,7 +95,7 @@ def alone(
     context: typer.Context, name: DatasetArgument, yes: YesOption = False, output: OutputOption = None
 ) -> None:
     """Let this node alone decide a ground truth that several have voted, once nobody else takes part."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         master = session.client.datasets.get(name).record.master
         say(f"What this node collects then becomes ground truth at {harmless(master)}, at once.")
@@ -107,7 +107,7 @@ def alone(
 
 def set_aside(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Put away this node's clone of a dataset that was removed or is other data now; nothing is deleted."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     done = session.client.datasets.set_aside(name)
 
     def for_people() -> None:

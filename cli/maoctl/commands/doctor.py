@@ -14,7 +14,7 @@ from mao_shared.errors import PeerUnavailable
 from maoctl.arguments import duration_option
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import span
 from maoctl.views.runs import CHECK, CheckRow
 
@@ -43,7 +43,7 @@ class HealthCheck:
         return CheckRow(self.name, self.aside or ("ok" if self.ok else "failed"), self.detail, self.next)
 
 
-def checks_of(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
+def health_checks(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
     """What the node's status says; only how its clock differs from this machine's is judged here."""
     away = status.federation is not None and status.federation.reachable is False  # shown below, since when
     checks = [_condition(each) for each in status.conditions if not (away and each.name == "quorum")]
@@ -107,7 +107,7 @@ def examine(session: CliSession) -> list[HealthCheck]:
         status = session.client.status()
     except PeerUnavailable as error:
         return [HealthCheck("gateway", False, error.detail, error.next or "")]
-    return [HealthCheck("gateway", True, session.config.url), *checks_of(status, session.now)]
+    return [HealthCheck("gateway", True, session.config.url), *health_checks(status, session.now)]
 
 
 def wait_until_well(
@@ -133,7 +133,7 @@ def doctor(
     output: OutputOption = None,
 ) -> None:
     """Check the node: gateway, services, store, engine and what they need."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     checks = (
         wait_until_well(session, timeout if timeout is not None else DEFAULT_WAIT)
         if wait

@@ -18,7 +18,7 @@ from mao_shared.errors import NotFound
 from maoctl.arguments import RunArgument, duration_option
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say, write
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line
 from maoctl.views.runs import RUN, VERIFICATION
 
@@ -47,7 +47,7 @@ def export(
     data: Annotated[bool, typer.Option("--data/--no-data", help="With inputs and outputs.")] = True,
 ) -> None:
     """Write a run as an RO-Crate: inputs, outputs, logs and how they came about, for anybody to read."""
-    session = session_of(context)
+    session = get_session(context)
     partial = out.with_name(f".{out.name}.part")
     try:
         with partial.open("wb") as file:
@@ -69,7 +69,7 @@ def verify(
     context: typer.Context, run: RunArgument, crate: CrateFile = None, output: OutputOption = None
 ) -> None:
     """Read every byte of a run's snapshots and logs again: 0 if all is as recorded, 1 if not."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     run_id = _run_id(session, run)
     report = session.client.runs.verify(run_id)
     lines = [
@@ -186,7 +186,7 @@ def reproduce(
     from maoctl.follow import check_succeeded, wait_for_run
     from maoctl.lookup import find_run
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     made = session.client.runs.reproduce(find_run(session.client, run).id, step)
     if not wait:
         session.done(RUN, made, "started")

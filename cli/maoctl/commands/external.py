@@ -17,7 +17,7 @@ from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import print_facts, write
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_json, plain, relative
 from maoctl.views.contents import INSIGHT
 from maoctl.views.registry import DATASET
@@ -43,7 +43,7 @@ def write_value(
 
     JSON is sent as it is spelt: 1.10 stays 1.10.
     """
-    session = session_of(context, output)
+    session = get_session(context, output)
     if (value is None) == (file is None):
         raise CommandError(ExitCode.USAGE, "Give either a value or a file.", "See: maoctl write --help")
     typed = value if value not in (None, "-") else _read_text(file)
@@ -104,7 +104,7 @@ def read(
     output: OutputOption = None,
 ) -> None:
     """Show what a tool left as insights.json."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = session.client.external.read(key, dataset=dataset)
     session.data(found, lambda: write(_json(found.value) + "\n"))
 
@@ -120,7 +120,7 @@ def inspect(
     output: OutputOption = None,
 ) -> None:
     """List what tools left as insights.json, on all nodes."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     session.show(INSIGHT, session.client.external.inspect(key, dataset=dataset))
 
 
@@ -138,7 +138,7 @@ def external(
     output: OutputOption = None,
 ) -> None:
     """Declare the keys of `maoctl write` that go to a dataset, or show them and what waits."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if key or remove_key:
 
         def edit(old: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 
 from mao_shared.errors import InvalidInput, MaoError
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import document_of, facts_of, print_facts, say, write
-from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
+from maoctl.output import flatten_facts, print_facts, say, to_document, write
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.views.federation import FEDERATION, MEMBER
 
 app = typer.Typer(help="Several nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
@@ -34,7 +34,7 @@ def create(
     output: OutputOption = None,
 ) -> None:
     """Create a federation on this node, with all that is registered here."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     made = session.client.federation.create(name, allow_unsafe=allow_unsafe)
     session.done(FEDERATION, made, "created")
     _say_warnings(made.warnings)
@@ -51,7 +51,7 @@ def invite(
     output: OutputOption = None,
 ) -> None:
     """Print a token with which one node may join, once. It is a secret. On core nodes only."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     made = session.client.federation.invite(node, _seconds(valid))
     soon = made.expires_at - session.now < timedelta(hours=1)
     until = f"{made.expires_at:%Y-%m-%d %H:%M:%S}" if soon else f"{made.expires_at:%Y-%m-%d %H:%M}"
@@ -83,7 +83,7 @@ def join(
     output: OutputOption = None,
 ) -> None:
     """Join a federation; this node's records become the federation's. Name clashes are listed first."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     text = (sys.stdin.read() if token == "-" else token).strip()  # noqa: S105
     joined = session.client.federation.join(text, allow_unsafe=allow_unsafe)
     session.done(FEDERATION, joined, "joined")
@@ -96,16 +96,16 @@ def join(
 @app.command("get", hidden=True)
 def list_(context: typer.Context, output: OutputOption = None) -> None:
     """List the federation's nodes: who is present, who runs its etcd and whether that answers."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     session.show(MEMBER, session.client.federation.members())
 
 
 @app.command(epilog=example("maoctl federation show"))
 def show(context: typer.Context, output: OutputOption = None) -> None:
     """Show the federation that this node is in."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     state = session.client.federation.get()
-    session.data(state, lambda: print_facts(facts_of(document_of(state))))
+    session.data(state, lambda: print_facts(flatten_facts(to_document(state))))
 
 
 @app.command(epilog=example("maoctl federation leave --yes"))
@@ -115,7 +115,7 @@ def leave(
     yes: YesOption = False,
 ) -> None:
     """Leave the federation; this node continues alone with the records as they are now."""
-    session = session_of(context)
+    session = get_session(context)
     node = session.client.status().node
     say("The node is then on its own; it moves voted ground truth only after: maoctl dataset alone NAME")
     _report_shared_work(session, node)
@@ -153,7 +153,7 @@ def _report_shared_work(session: CliSession, node: str) -> None:
 @app.command(epilog=example("maoctl federation remove node-9 --yes"))
 def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> None:
     """Remove a node from the federation for good; its access ends at once. On core nodes only."""
-    session = session_of(context)
+    session = get_session(context)
     confirm(f"Remove node {node} from the federation?", yes)
     session.client.federation.remove(node)
     say(f"node/{node} removed")
@@ -162,7 +162,7 @@ def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> 
 @app.command(epilog=example("maoctl federation promote node-2"))
 def promote(context: typer.Context, node: NodeOption, allow_unsafe: AllowUnsafeOption = False) -> None:
     """Promote a node: it runs a voting member of the federation's etcd. On core nodes only."""
-    session = session_of(context)
+    session = get_session(context)
     seat = session.client.federation.promote(node, allow_unsafe=allow_unsafe)
     say(f"node/{node} promoted; its etcd is at {seat.client}")
     state = session.client.federation.get()
@@ -179,6 +179,6 @@ def _say_warnings(warnings: list[str]) -> None:
 @app.command(epilog=example("maoctl federation demote node-2"))
 def demote(context: typer.Context, node: NodeOption) -> None:
     """Demote a core node to a client. On core nodes only."""
-    session = session_of(context)
+    session = get_session(context)
     was_core = session.client.federation.demote(node).was_core
     say(f"node/{node} demoted" if was_core else f"node/{node} is not a core node; nothing was changed")

@@ -9,8 +9,8 @@ import typer
 from maoctl import records
 from maoctl.arguments import AnyJob, JobArgument, duration_option, parse_moment
 from maoctl.lookup import did_you_mean
-from maoctl.output import Format, document_of, facts_of, print_data, print_facts, say, write
-from maoctl.session import OutputOption, YesOption, example, session_of
+from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
+from maoctl.session import OutputOption, YesOption, example, get_session
 from maoctl.text import plain
 from maoctl.views.runs import JOB, RUN, time_facts
 
@@ -25,7 +25,7 @@ CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help=
 @app.command("list", hidden=True)
 def get(context: typer.Context, job: AnyJob = None, output: OutputOption = None) -> None:
     """Show one job, or all."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     records.get(session, session.client.jobs, JOB, job)
 
 
@@ -34,23 +34,23 @@ def show(
     context: typer.Context, job: JobArgument, count: CountOption = 5, output: OutputOption = None
 ) -> None:
     """Show a job and its next times."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = records.fetch(session.client.jobs, job).record
     times = [] if found.paused else session.client.jobs.next_times(job, count).times
     if session.output.for_people:
-        print_facts(facts_of(document_of(found)))
+        print_facts(flatten_facts(to_document(found)))
         say("Next times:" if times else "It is paused.")
         print_facts(time_facts(times, session.now))
     elif session.output is Format.NAME:
         session.show_one(JOB, found)
     else:
-        print_data(document_of(found) | {"next_times": [plain(each) for each in times]}, session.output)
+        print_data(to_document(found) | {"next_times": [plain(each) for each in times]}, session.output)
 
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
 def pause(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
     """Pause a job: its ticks are recorded as missed until it is resumed."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((job, session.client.jobs)):
         session.done(JOB, session.client.jobs.pause(job), "paused")
 
@@ -58,7 +58,7 @@ def pause(context: typer.Context, job: JobArgument, output: OutputOption = None)
 @app.command(epilog=example("maoctl job resume daily-3f2a1c"))
 def resume(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
     """Resume a paused job, from the next tick on."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((job, session.client.jobs)):
         session.done(JOB, session.client.jobs.resume(job), "resumed")
 
@@ -66,7 +66,7 @@ def resume(context: typer.Context, job: JobArgument, output: OutputOption = None
 @app.command(epilog=example("maoctl job remove daily-3f2a1c --yes"))
 def remove(context: typer.Context, job: JobArgument, yes: YesOption = False) -> None:
     """Remove a job; its runs stay."""
-    session = session_of(context)
+    session = get_session(context)
     records.remove(session, session.client.jobs, JOB, job, yes)
 
 
@@ -79,7 +79,7 @@ def backfill(
     output: OutputOption = None,
 ) -> None:
     """Run the ticks that were missed."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     now = session.now
     begin, end = parse_moment(since, now), parse_moment(until, now) if until else now
     if begin > end:
@@ -102,7 +102,7 @@ def preview(
     output: OutputOption = None,
 ) -> None:
     """Show the next times of a cron string."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = session.client.jobs.preview(cron, timezone=timezone, seconds=seconds, count=count)
     session.data(found, lambda: print_facts(time_facts(found.times, session.now)))
 
@@ -118,7 +118,7 @@ def wait(
     """Wait until that many runs of a job have ended: 7 if one of them failed, 8 on timeout."""
     from maoctl.follow import check_none_failed, wait_for_job_runs
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = records.fetch(session.client.jobs, job).record
     ended = wait_for_job_runs(session, found, runs, timeout)
     session.show(RUN, ended)

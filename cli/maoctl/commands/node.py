@@ -15,7 +15,7 @@ from maoctl.arguments import AnyNode, NodeArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
 from maoctl.output import say, write
-from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.views.federation import NODE, TRUST
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_ma
 @app.command("list", epilog=example("maoctl node list -o wide"))
 def get(context: typer.Context, name: AnyNode = None, output: OutputOption = None) -> None:
     """Show the nodes of the federation, present or not."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if name is None:
         session.show(NODE, session.client.nodes.states())
     else:
@@ -38,7 +38,7 @@ def get(context: typer.Context, name: AnyNode = None, output: OutputOption = Non
 @app.command(epilog=example("maoctl node show node-1"))
 def show(context: typer.Context, name: NodeArgument, output: OutputOption = None) -> None:
     """Show everything about one node."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     session.describe(NODE, _state(session, name))
 
 
@@ -54,13 +54,13 @@ def _names(session: CliSession) -> Names:
 @app.command(epilog=example("maoctl node signers > allowed_signers"))
 def signers(context: typer.Context) -> None:
     """Print the signers of the federation, as an allowed-signers file for git verify-commit."""
-    write(session_of(context).client.nodes.signers())
+    write(get_session(context).client.nodes.signers())
 
 
 @app.command(epilog=example("maoctl node remove node-9 --yes"))
 def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -> None:
     """Remove a node that is gone from all datasets."""
-    session = session_of(context)
+    session = get_session(context)
     confirm(f"Remove node {name} from all datasets?", yes)
     with did_you_mean((name, _names(session))):
         session.client.nodes.delete(name)
@@ -73,7 +73,7 @@ def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -
 @app.command(epilog=example("maoctl node trust node-2"))
 def trust(context: typer.Context, node: NodeArgument) -> None:
     """Trust a node: apply its operator's changes without asking; privileges are still asked for."""
-    session = session_of(context)
+    session = get_session(context)
     _state(session, node)  # a misspelt name would be trusted as soon as some node has it
     session.client.nodes.trust(node)
     say(f"node/{node} is trusted")
@@ -82,14 +82,14 @@ def trust(context: typer.Context, node: NodeArgument) -> None:
 @app.command(epilog=example("maoctl node untrust node-2"))
 def untrust(context: typer.Context, node: NodeArgument) -> None:
     """Stop trusting a node: its operator's changes need approval again."""
-    session_of(context).client.nodes.untrust(node)
+    get_session(context).client.nodes.untrust(node)
     say(f"node/{node} is no longer trusted")
 
 
 @app.command(epilog=example("maoctl node trusted"))
 def trusted(context: typer.Context, output: OutputOption = None) -> None:
     """List the trusted nodes, whose changes are applied without asking."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     session.show(TRUST, session.client.nodes.trusted())
 
 
@@ -99,7 +99,7 @@ def trusted(context: typer.Context, output: OutputOption = None) -> None:
 @app.command("accept-store", epilog=example("maoctl node accept-store --yes"))
 def accept_store(context: typer.Context, yes: YesOption = False) -> None:
     """Accept the node's etcd as it is now, after its data were lost or set back."""
-    session = session_of(context)
+    session = get_session(context)
     confirm("Accept the node's etcd as it is now, with what is missing in it?", yes)
     session.client.accept_store()
     say("accepted; see what else there is: maoctl doctor")

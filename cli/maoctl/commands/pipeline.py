@@ -13,7 +13,7 @@ from maoctl.arguments import AnyPipeline, PipelineArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
-from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.text import harmless, harmless_line
 from maoctl.views.federation import NODE_RUNS
 from maoctl.views.registry import ENROLMENT, PIPELINE
@@ -67,7 +67,7 @@ def init(
     output: OutputOption = None,
 ) -> None:
     """Create a pipeline of one tool and enrol this node in it."""
-    _create(session_of(context, output), {"tool": tool, "dataset": dataset, "agree": agree or []})
+    _create(get_session(context, output), {"tool": tool, "dataset": dataset, "agree": agree or []})
 
 
 @app.command(
@@ -93,7 +93,7 @@ def create(
     """Create a pipeline of several steps and enrol this node in it."""
     steps = arguments.with_metrics([parse_step(each) for each in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
-    _create(session_of(context, output), fields | records.given(overlap=overlap))
+    _create(get_session(context, output), fields | records.given(overlap=overlap))
 
 
 def _create(session: CliSession, fields: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption = None) -> None:
     """Show one pipeline, or all, and whether this node is enrolled."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if name is None:
         session.show(PIPELINE, session.client.pipelines.states())
     else:
@@ -128,7 +128,7 @@ def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption =
 @app.command(epilog=example("maoctl pipeline show daily"))
 def show(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
     """Show everything about one pipeline."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     session.describe(PIPELINE, _find(session, name))
 
 
@@ -171,7 +171,7 @@ def run(
     output: OutputOption = None,
 ) -> None:
     """Run a pipeline now, or schedule it."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     timing = records.given(
         timezone=timezone,
         catch_up=catch_up,
@@ -205,7 +205,7 @@ def runs(
     output: OutputOption = None,
 ) -> None:
     """List a pipeline's runs, newest first, or the latest of each node."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if not all_nodes:
         list_runs(context, pipeline=name, limit=limit, output=output)
         return
@@ -218,7 +218,7 @@ def enrol(
     context: typer.Context, name: PipelineArgument, agree: AgreeOption = None, output: OutputOption = None
 ) -> None:
     """Enrol this node in a pipeline, or renew: pin its tools as they are now."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((name, session.client.pipelines)):
         enrolment = session.client.enrolments.enrol(name, agree or [])
     session.done(ENROLMENT, enrolment, "enrolled")
@@ -227,7 +227,7 @@ def enrol(
 @app.command(epilog=example("maoctl pipeline diff daily"))
 def diff(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
     """Show what has changed in a pipeline since this node agreed to it."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = _diff(session, name)
     session.data(found, lambda: _print_diff(found))
 
@@ -266,7 +266,7 @@ def approve(
     output: OutputOption = None,
 ) -> None:
     """Approve a changed pipeline: this node runs it as it was shown."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     if revision is None:
         found = _diff(session, name)
         _print_diff(found)
@@ -288,12 +288,12 @@ def approve(
 @app.command(epilog=example("maoctl pipeline withdraw daily --yes"))
 def withdraw(context: typer.Context, name: PipelineArgument, yes: YesOption = False) -> None:
     """Withdraw this node from a pipeline; what was collected stays."""
-    session = session_of(context)
+    session = get_session(context)
     records.remove(session, session.client.enrolments, ENROLMENT, name, yes, "withdrawn")
 
 
 @app.command(epilog=example("maoctl pipeline remove daily --yes"))
 def remove(context: typer.Context, name: PipelineArgument, yes: YesOption = False) -> None:
     """Remove a pipeline in which no node is enrolled."""
-    session = session_of(context)
+    session = get_session(context)
     records.remove(session, session.client.pipelines, PIPELINE, name, yes)

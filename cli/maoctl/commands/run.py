@@ -12,7 +12,7 @@ from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, parse_
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import find_run, other_nodes_run
 from maoctl.output import print_facts, print_records, say, write
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.views.runs import RUN, STEP, run_facts
 
 from . import evidence
@@ -49,7 +49,7 @@ def list_runs(
     output: OutputOption = None,
 ) -> None:
     """List runs, newest first; a run's time is its tick, or when it was requested."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = session.client.runs.list(
         pipeline=pipeline,
         phase=phase,
@@ -71,14 +71,14 @@ def get(
     if run is None:
         list_runs(context, limit=limit, output=output)
     else:
-        session = session_of(context, output)
+        session = get_session(context, output)
         session.show_one(RUN, find_run(session.client, run))
 
 
 @app.command(epilog=example("maoctl run show 1f3a5c7d"))
 def show(context: typer.Context, run: RunArgument, output: OutputOption = None) -> None:
     """Show a run with its steps, and why it failed."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     show_run(session, find_run(session.client, run))
 
 
@@ -122,7 +122,7 @@ def logs(
     """Show what a run's tools have printed."""
     from maoctl.logs import TextWriter, follow_logs, print_logs, print_node_log
 
-    session = session_of(context)
+    session = get_session(context)
     if node is not None:
         other = "--follow" if follow else "--attempt" if attempt is not None else None
         if other is not None:
@@ -155,7 +155,7 @@ def cancel(
     """Cancel a run; what a step has already committed stays."""
     from maoctl.follow import wait_for_run
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = find_run(session.client, run)
     if found.phase in RUN_ENDED:
         again = f"To run it again: maoctl run retry {found.id}"
@@ -174,7 +174,7 @@ def wait(
     """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 on timeout."""
     from maoctl.follow import check_succeeded, wait_for_run
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     ended = wait_for_run(session, find_run(session.client, run).id, timeout)
     show_run(session, ended)
     check_succeeded(ended)
@@ -190,7 +190,7 @@ def retry(
     output: OutputOption = None,
 ) -> None:
     """Retry a run: a new run that refers to this one."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     started = session.client.runs.retry(find_run(session.client, run).id)
     started_run(session, started, wait=wait, follow=follow, timeout=timeout)
 

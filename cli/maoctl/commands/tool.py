@@ -13,7 +13,7 @@ from maoctl import records
 from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, print_records, say
-from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.views.registry import TOOL
 from maoctl.views.runs import CHECK, CheckRow
 
@@ -143,7 +143,7 @@ def add(
     """Register a tool."""
     from mao_shared.models import Tool
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
@@ -159,21 +159,21 @@ def add(
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyTool = None, output: OutputOption = None) -> None:
     """Show one tool, or all."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     records.get(session, session.client.tools, TOOL, name)
 
 
 @app.command(epilog=example("maoctl tool show crawler"))
 def show(context: typer.Context, name: ToolArgument, output: OutputOption = None) -> None:
     """Show everything about one tool."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     records.show(session, session.client.tools, TOOL, name)
 
 
 @app.command(epilog=example("maoctl tool remove crawler --yes"))
 def remove(context: typer.Context, name: ToolArgument, yes: YesOption = False) -> None:
     """Remove a tool that no pipeline uses."""
-    session = session_of(context)
+    session = get_session(context)
     records.remove(session, session.client.tools, TOOL, name, yes)
 
 
@@ -213,7 +213,7 @@ def update(
     changes |= records.given(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
     )
-    session = session_of(context, output)
+    session = get_session(context, output)
     tools = session.client.tools
 
     def edit(old: dict[str, Any]) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def check(
 
     It runs a second time as root of a container of its own, to see what it tried to write elsewhere.
     """
-    session = session_of(context, output)
+    session = get_session(context, output)
     privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     fields = records.given(
         command=command,
@@ -289,7 +289,7 @@ def check(
         network=network,
         privileges=privileges or None,
         once=once or None,
-        input={path.name: _text_of(path) for path in input_} if input_ else None,
+        input={path.name: _read_text(path) for path in input_} if input_ else None,
         timeout=time,
     )
     registered = _registered(session, image)
@@ -318,7 +318,7 @@ def _registered(session: CliSession, name: str) -> dict[str, Any]:
     return wanted | ({"privileges": asked} if asked else {})
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:

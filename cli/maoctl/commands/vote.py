@@ -12,7 +12,7 @@ from maoctl.arguments import DatasetArgument, NamedDataset, datasets, strip_kind
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
 from maoctl.output import print_facts, say, write
-from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
 from maoctl.views import votes
 
@@ -106,7 +106,7 @@ def run(
     from maoctl.documents import read_definition
     from maoctl.voting import LocalVote, run_vote
 
-    session = session_of(context, output)
+    session = get_session(context, output)
     names = [each.strip() for each in branches.split(",") if each.strip()]
     rules = VoteDefinition() if definition is None else read_definition(definition)
     vote = LocalVote(branches=names, definition=rules, base=base, write=write, round_id=round_id)
@@ -135,7 +135,7 @@ def list_(
     output: OutputOption = None,
 ) -> None:
     """List the rounds that were decided, the newest first."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.decided(name, limit)
@@ -165,7 +165,7 @@ def status(
     output: OutputOption = None,
 ) -> None:
     """Show rounds as they stand now, also those that are open or undecided, and why."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     found = session.client.rounds.live(dataset, "live" if live else None, limit)
     if dataset is not None and not found.items and not found.waiting:
         records.fetch(session.client.datasets, dataset)  # raises where there is none
@@ -197,7 +197,7 @@ def show(
     output: OutputOption = None,
 ) -> None:
     """Show how a round was decided: who voted and where they differed; or the cells; or explain one value."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         if cell is not None:
@@ -221,7 +221,7 @@ def audit(
     output: OutputOption = None,
 ) -> None:
     """Recompute a round from the commits that it pinned: 0 if it gives the same commit, 1 if not."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.audit(name, round_id)
@@ -254,7 +254,7 @@ def ranking(
     output: OutputOption = None,
 ) -> None:
     """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
@@ -274,7 +274,7 @@ def spikes(
     output: OutputOption = None,
 ) -> None:
     """Show where a control metric spikes, and whether in one node or in what the nodes agree on."""
-    session = session_of(context, output)
+    session = get_session(context, output)
     with did_you_mean((dataset, _datasets(session, None))):
         found = session.client.rounds.spikes(dataset, rounds)
     session.data(found, lambda: session.show(votes.SPIKE, found.items))
@@ -342,7 +342,7 @@ def _print_round(session: CliSession, decided: evidence.DecidedRound) -> None:
         return
     print_facts(votes.round_facts(decided))
     write("\n")
-    session.show(votes.VOTER, votes.voters_of(decided.evidence))
+    session.show(votes.VOTER, votes.list_voters(decided.evidence))
     if decided.evidence.files:
         write("\n")
         session.show(votes.VOTED_FILE, decided.evidence.files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maoctl.output import Column, Document, TableView, document_of
+from maoctl.output import Column, Document, TableView, to_document
 from maoctl.text import relative, size
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class NodeDataset:
     known: bool = True
 
     def document(self) -> Document:
-        status = None if self.status is None else document_of(self.status)
-        return document_of(self.record) | ({"status": status} if self.known else {})
+        status = None if self.status is None else to_document(self.status)
+        return to_document(self.record) | ({"status": status} if self.known else {})
 
 
 NODE_DATASET: TableView[NodeDataset] = TableView(

@@ -138,7 +138,7 @@ VOTER: TableView[Voter] = TableView(
 )
 
 
-def voters_of(evidence: evidence.Evidence) -> list[Voter]:
+def list_voters(evidence: evidence.Evidence) -> list[Voter]:
     """A row a node."""
     rows = []
     for node in evidence.nodes:

@@ -14,7 +14,7 @@ from shlex import quote
 
 import pygit2
 
-from mao_git.errors import NEARLY_FULL, RAW_ERRORS, RemoteMoved, disk_full, errno_of, is_full, stable_text
+from mao_git.errors import NEARLY_FULL, RAW_ERRORS, RemoteMoved, disk_full, find_errno, is_full, stable_text
 from mao_git.repository import HEADS
 from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.git_urls import local_path
@@ -186,7 +186,7 @@ def _is_ours(error: Exception, path: Path, own: Path) -> bool:
     places = [(len(str(place)), place is own) for place in (path, own) if f"{place}/" in f"{named}/"]
     if places:
         return max(places)[1]
-    if errno_of(error) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if find_errno(error) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
     return not _has_words(error) and shutil.disk_usage(own).free < NEARLY_FULL
 
@@ -198,7 +198,7 @@ def _has_words(error: BaseException) -> bool:
 
 def local_remote_error(error: Exception, url: str, path: Path) -> MaoError:
     """The exception for a remote on this machine that failed."""
-    number, message = errno_of(error), stable_text(str(error).strip().rstrip("."))
+    number, message = find_errno(error), stable_text(str(error).strip().rstrip("."))
     if kind := unsupported_error(message, url, path):
         return kind
     place = quote(str(path))
@@ -313,7 +313,7 @@ def no_key(url: str, why: str, advice: str | None) -> Forbidden:
 
 
 def _certificate(url: str, message: str) -> MaoError:
-    host = host_keys.ssh_host_of(url)
+    host = host_keys.parse_ssh_host(url)
     if host is None:
         return Forbidden(
             f"The certificate of {url} is not trusted: {message}.",

@@ -45,7 +45,7 @@ def fetch_lfs(repo: Repository, commit: str, access: RemoteAccess) -> None:
 
 def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
     argv = ["git", "-C", str(repo.path), *_options(repo.url, access), "lfs", *words]
-    if (host := host_keys.ssh_host_of(repo.url)) is not None:  # git-lfs may connect before git itself does
+    if (host := host_keys.parse_ssh_host(repo.url)) is not None:  # git-lfs may connect before git itself does
         host_keys.trust_listed(pygit2.settings.homedir or "/", host)
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)

@@ -51,7 +51,7 @@ class SshHost:
         return self.host if self.port == DEFAULT_PORT else f"[{self.host}]:{self.port}"
 
 
-def ssh_host_of(url: str) -> SshHost | None:
+def parse_ssh_host(url: str) -> SshHost | None:
     """Host and port of an ssh URL or scp form; None for any other URL."""
     match = _SSH_URL.match(url)
     if match:
@@ -63,7 +63,7 @@ def ssh_host_of(url: str) -> SshHost | None:
 # what known_hosts lists
 
 
-def known_hosts_of(home: str | Path) -> Path:
+def known_hosts_path(home: str | Path) -> Path:
     """The operator's known_hosts, as `repository.configure` has linked it."""
     return Path(home) / KEYS / "known_hosts"
 
@@ -71,7 +71,7 @@ def known_hosts_of(home: str | Path) -> Path:
 def read_known_hosts(home: str | Path) -> str:
     """The text of the operator's known_hosts, empty when there is none or it cannot be read."""
     try:
-        return known_hosts_of(home).read_text(encoding="utf-8-sig", errors="replace")
+        return known_hosts_path(home).read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
         return ""
 
@@ -79,7 +79,7 @@ def read_known_hosts(home: str | Path) -> str:
 def known_hosts_fault(home: str | Path) -> str:
     """Why nothing is read from known_hosts; `` when it can be read. Blocks."""
     try:
-        if b"\0" in known_hosts_of(home).read_bytes():
+        if b"\0" in known_hosts_path(home).read_bytes():
             return f"known_hosts: {NO_TEXT}"
     except FileNotFoundError:
         return "there is no file known_hosts in the key directory, MAO_SSH_DIR"
@@ -105,15 +105,15 @@ class KnownHostKeys:
 
 def known_keys(known_hosts: str, host: SshHost) -> KnownHostKeys:
     """As ssh reads the file: a host at another port may be listed by its name alone."""
-    found = _keys_of(known_hosts, host.listed_as)
+    found = _find_host_keys(known_hosts, host.listed_as)
     if not found.keys and not found.authority and host.listed_as != host.host:
-        plain = _keys_of(known_hosts, host.host)
+        plain = _find_host_keys(known_hosts, host.host)
         found = KnownHostKeys(plain.keys, found.revoked + plain.revoked, plain.authority)
     keys = [(algorithm, key) for algorithm, key in found.keys if key not in found.revoked]
     return KnownHostKeys(keys, found.revoked, found.authority)
 
 
-def _keys_of(known_hosts: str, name: str) -> KnownHostKeys:
+def _find_host_keys(known_hosts: str, name: str) -> KnownHostKeys:
     keys: list[tuple[str, str]] = []
     revoked: list[str] = []
     authority = False
@@ -222,7 +222,7 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
     port = "" if host.port == DEFAULT_PORT else f"-p {host.port} "
     add = f"ssh-keyscan {port}{host.host} >> KEY_DIRECTORY/known_hosts"
     key = (
-        f"It shows {_algorithm_of(shown)} {fingerprint(shown)}"
+        f"It shows {_key_algorithm(shown)} {fingerprint(shown)}"
         if shown
         else "Its key could not be read again"
     )
@@ -253,7 +253,7 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
     listed = ", ".join(
         f"{kind} {digest}" for (kind, _), digest in zip(found.keys, found.fingerprints, strict=True)
     )
-    if shown and _algorithm_of(shown) not in {algorithm for algorithm, _ in found.keys}:
+    if shown and _key_algorithm(shown) not in {algorithm for algorithm, _ in found.keys}:
         return Forbidden(
             f"{name} shows a host key of another algorithm than known_hosts lists. {key}, listed: {listed}.",
             code="host-key-unknown",
@@ -270,7 +270,7 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
     )
 
 
-def _algorithm_of(key: bytes) -> str:
+def _key_algorithm(key: bytes) -> str:
     """The name of the algorithm, with which a key begins."""
     length = int.from_bytes(key[:4], "big")
     return key[4 : 4 + length].decode("ascii", errors="replace")

@@ -67,7 +67,7 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
         super().__init__()
         self._keys: Iterator[Path] = iter(self.access.private_keys())
         self._offered: list[str] = []
-        host = host_keys.ssh_host_of(self.url)
+        host = host_keys.parse_ssh_host(self.url)
         if host is not None:
             host_keys.trust_listed(pygit2.settings.homedir or "/", host)
 

@@ -104,7 +104,7 @@ def unsupported_error(message: str, url: str, path: Path | None = None) -> Inval
 
     `path`: where it is on this machine.
     """
-    text = message.replace(str(path or _path_of(url)), "")  # a folder may have any name
+    text = message.replace(str(path or _server_path(url)), "")  # a folder may have any name
     for kind in _KINDS:
         if match := kind.pattern.search(text):
             words = [word for word in match.groupdict().values() if word]
@@ -116,7 +116,7 @@ def unsupported_error(message: str, url: str, path: Path | None = None) -> Inval
 
 
 def _error(url: str, path: Path | None, what: str, next_step: str) -> InvalidInput:
-    place = str(path) if path is not None else _path_of(url)
+    place = str(path) if path is not None else _server_path(url)
     return InvalidInput(
         f"The repository {url} {what}.",
         code=CODE,
@@ -125,7 +125,7 @@ def _error(url: str, path: Path | None, what: str, next_step: str) -> InvalidInp
     )
 
 
-def _path_of(url: str) -> str:
+def _server_path(url: str) -> str:
     """The folder on the server, as far as the URL names one."""
     _, scheme, rest = url.partition("://")
     return "/" + rest.partition("/")[2] if scheme else url.partition(":")[2] or url

@@ -68,7 +68,7 @@ def longest_path(root: Path) -> int:
     return PATH_MAX - 1 - len(os.fsencode(root)) - _FOLDERS
 
 
-def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
+def make_context(settings: DataSettings, clock: Clock | None = None) -> Context:
     data = DataDir(settings.data_dir.absolute())
     return Context(
         node=settings.node,

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, errno_of, is_full
+from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, find_errno, is_full
 from mao_shared.models.node import CommitIdentity, Disk, Storage
 
 from .context import Context
@@ -31,19 +31,19 @@ class DiskSpace:
         return cls(stats.f_bavail * stats.f_frsize, stats.f_blocks * stats.f_frsize, inodes, writable)
 
 
-def room_of(folder: Path) -> DiskSpace:
+def disk_space(folder: Path) -> DiskSpace:
     """The space of a folder's file system. Root may write everywhere but on a read-only one. Blocking."""
     return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
 
 
 def rooms(root: Path) -> dict[str, DiskSpace]:
     """The space of the data directory (named ""), and of its folders on other file systems. Blocking."""
-    found = {"": room_of(root)}
+    found = {"": disk_space(root)}
     own = root.stat().st_dev
     for folder in root.iterdir():
         try:
             if folder.is_dir() and folder.stat().st_dev != own:
-                found[folder.name] = room_of(folder)
+                found[folder.name] = disk_space(folder)
         except OSError:  # gone meanwhile, or nobody may look
             continue
     return found
@@ -81,7 +81,7 @@ def require_room(context: Context, needed: int = 0) -> None:
 
     Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that accepts no writes.
     """
-    room = room_of(context.data.root)
+    room = disk_space(context.data.root)
     why = shortage(room, context.min_free, needed)
     if why is not None:
         raise disk_full(why) if room.writable else disk_trouble(why)
@@ -93,15 +93,15 @@ def caused_by_full_disk(context: Context, error: Exception) -> bool:
     libgit2 often gives no reason, or a wrong one, when an object cannot be written for want of space; then
     the space that is left decides. A reason of the system counts as it is.
     """
-    if is_full(error) or errno_of(error) is not None:
+    if is_full(error) or find_errno(error) is not None:
         return is_full(error)
-    free = room_of(context.data.root).free
+    free = disk_space(context.data.root).free
     return free < max(context.min_free, NEARLY_FULL)
 
 
 def describe_storage(context: Context) -> Storage:
     """The state of the disk and the author of commits. Blocking."""
-    room = room_of(context.data.root)
+    room = disk_space(context.data.root)
     return Storage(
         disk=Disk(
             free=room.free,

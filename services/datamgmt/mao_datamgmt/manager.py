@@ -40,13 +40,13 @@ from mao_shared.web.dependencies import Attempt, once
 from .backup.schedule import backup_loops
 from .browse import datasets
 from .browse.git_http import UploadPack
-from .context import Context, context_of
+from .context import Context, make_context
 from .datasets.broken import finish_moves
 from .datasets.clones import (
     BareRequest,
+    clone_remote_url,
     ensure_clone,
     init_bare,
-    remote_of,
     remove_half_made,
     set_aside,
     sweep_clones,
@@ -107,7 +107,9 @@ class DataManager:
 
         # datasets and their remotes
         late, retry = LatePushes(context, executor, runs), settings.push_retry
-        self.repair = CloneRepair(context, executor, conditions, self._remote_of, late.unpushed_of, retry)
+        self.repair = CloneRepair(
+            context, executor, conditions, self._remote_url, late.unpushed_by_branch, retry
+        )
         self.pusher = Pusher(context, executor, self._promotes, late, retry, metrics, conditions)
         outbox_age = timedelta(seconds=settings.outbox_alarm)
         self.health = HealthChecks(context, executor, conditions, outbox_age, self.pusher.failures)
@@ -212,7 +214,7 @@ class DataManager:
         await self.health.rewound.acknowledge(name, self.repair.acknowledge)
         return await self.status(name)
 
-    async def _remote_of(self, name: str) -> str | None:
+    async def _remote_url(self, name: str) -> str | None:
         """A dataset's remote as this node's active runs or enrolments have it."""
         runs = [stored.record for _, stored in self.mirror.items()]
         steps = [step.spec for run in runs for step in run.steps]
@@ -253,7 +255,7 @@ class DataManager:
 
     async def set_aside(self, name: str) -> SetAside:
         """See `clones.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is in use."""
-        remote = await self._executor.read(remote_of, self.context, name)
+        remote = await self._executor.read(clone_remote_url, self.context, name)
         enrolled = [each.record for each in await self._enrolments.all()]
         uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
         active = [(run, stored.record) for run, stored in self.mirror.items()]
@@ -344,7 +346,7 @@ def build(
     conditions: Conditions | None = None,
 ) -> DataManager:
     """The data manager, with libgit2 configured and unfinished repositories removed."""
-    context = context_of(settings)
+    context = make_context(settings)
     mao_git.configure(
         context.data.root / "git-home",
         settings.ssh_dir,
@@ -357,7 +359,7 @@ def build(
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 
 
-def manager_of(request: Request) -> DataManager:
+def get_manager(request: Request) -> DataManager:
     """The data manager of the app that a request is for."""
     manager = request.app.state.manager
     if not isinstance(manager, DataManager):

@@ -258,7 +258,7 @@ def trailers(message: str) -> dict[str, str]:
     return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
 
 
-def subject_of(message: str) -> str:
+def commit_subject(message: str) -> str:
     """The first line without DataLad's mark."""
     return message.partition("\n")[0].removeprefix("[DATALAD RUNCMD] ")
 

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from starlette.types import Scope
 
-from mao_shared.host.sockets import TcpSocket, socket_of
+from mao_shared.host.sockets import TcpSocket, find_socket
 from mao_shared.settings import SERVICES
 
 PROC = Path("/proc")
@@ -59,7 +59,7 @@ class LocalCallers:
         caller, called = scope.get("client"), scope.get("server")
         if not caller or not called or called[1] is None:
             return False
-        found = socket_of((caller[0], caller[1]), (called[0], called[1]))
+        found = find_socket((caller[0], caller[1]), (called[0], called[1]))
         if found is None or found.uid not in self._users:
             return False
         if not self._sees_processes or found in self._known:
@@ -67,7 +67,7 @@ class LocalCallers:
         async with self._search:  # one at a time
             local = await asyncio.to_thread(is_local_process, found, self._recent_pids, self._supervisor)
         # If the socket is still there, its process was visible all the time.
-        if not local or socket_of((caller[0], caller[1]), (called[0], called[1])) != found:
+        if not local or find_socket((caller[0], caller[1]), (called[0], called[1])) != found:
             return False
         if found.cookie:
             self._known[found] = None

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from fastapi.sse import ServerSentEvent
 
 from mao_shared.errors import Compacted, InvalidInput, Unavailable
-from mao_shared.keys import last_part, past_runs_prefix, run_id_of, runs_prefix, runs_root
+from mao_shared.keys import last_part, mirrored_run_id, past_runs_prefix, runs_prefix, runs_root
 from mao_shared.store import Batch, Event, Store
 
 RETRY = 2000  # milliseconds after which a browser reconnects
@@ -64,7 +64,7 @@ def of_runs(batch: Batch, node: str) -> Batch:
     live, past = runs_prefix(node), past_runs_prefix(node)
 
     def run_of(key: str) -> str:
-        return run_id_of(key.removeprefix(past)) if key.startswith(past) else key.removeprefix(live)
+        return mirrored_run_id(key.removeprefix(past)) if key.startswith(past) else key.removeprefix(live)
 
     written = {(event.revision, run_of(event.key)) for event in batch if event.entry is not None}
     changes: Batch = []

@@ -102,7 +102,7 @@ def build(
     )
 
 
-def registry_of(request: Request) -> Registry:
+def get_registry(request: Request) -> Registry:
     """Dependency: the registry that the lifespan built."""
     registry: Registry = request.app.state.registry
     return registry

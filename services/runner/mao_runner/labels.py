@@ -62,7 +62,7 @@ def container_labels(installation: str, run: Run, key: StepAttempt) -> dict[str,
     }
 
 
-def attempt_of(labels: Mapping[str, str]) -> StepAttempt | None:
+def labelled_attempt(labels: Mapping[str, str]) -> StepAttempt | None:
     """None for labels that are not those of a step's container."""
     run, step, attempt = (labels.get(name, "") for name in (RUN, STEP, ATTEMPT))
     if not (run and all(each.isdecimal() and len(each) < 10 for each in (step, attempt))):

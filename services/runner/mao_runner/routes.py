@@ -30,7 +30,7 @@ class ImageRequest(Record):
     pull: Pull = Field(default="missing", description="Whether to ask the image's registry")
 
 
-def runner_of(request: Request) -> Runner:
+def get_runner(request: Request) -> Runner:
     """The runner of the app."""
     runner = request.app.state.runner
     if not isinstance(runner, Runner):
@@ -61,7 +61,7 @@ async def logs(
 ) -> Response:
     """Plain text; or, with `follow`, events whose data is a JSON string (a part of the log, cut anywhere)
     and whose id is the byte offset after it. The last event is named `end`."""
-    reader = runner_of(request).reader
+    reader = get_runner(request).reader
     key = await reader.find(run_id, step, attempt)
     if follow:
         chunks = reader.follow(key, read_offset(last_event_id))
@@ -79,7 +79,7 @@ async def logs(
     summary="Pin an image by digest, pulling it if necessary",
 )
 async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
-    return await runner_of(request).driver.resolve(body.image, body.pull)
+    return await get_runner(request).driver.resolve(body.image, body.pull)
 
 
 @router.post(
@@ -90,12 +90,12 @@ async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
 )
 async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
     """Runs the image on a scratch workspace, hardened as in a pipeline, and reports what it did."""
-    return await runner_of(request).checker.check(body)
+    return await get_runner(request).checker.check(body)
 
 
 @router.get("/engine", name="engine.get", tags=["engine"], summary="The container engine and its capacity")
 async def engine(request: Request) -> EngineInfo:
-    runner = runner_of(request)
+    runner = get_runner(request)
     capacity = await runner.driver.capacity()
     return EngineInfo(
         version=capacity.version,

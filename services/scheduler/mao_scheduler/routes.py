@@ -31,12 +31,12 @@ from mao_shared.web.dependencies import JOB_TITLE, Attempt, IdempotencyKey, IfMa
 from mao_shared.web.original import AsksOriginal, original_answer
 
 from .runs.commands import RunFilter
-from .scheduler import Scheduler, scheduler_of
+from .scheduler import Scheduler, get_scheduler
 
 R = TypeVar("R", bound=Record)
 runs_router = APIRouter(tags=["runs"])
 jobs_router = APIRouter(tags=["jobs"])
-SchedulerDep = Annotated[Scheduler, Depends(scheduler_of)]
+SchedulerDep = Annotated[Scheduler, Depends(get_scheduler)]
 
 
 async def pipeline_filter(

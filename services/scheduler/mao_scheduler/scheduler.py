@@ -89,13 +89,13 @@ def make_scheduler(
     conditions = conditions or Conditions(clock)
     unreadable = Unreadable(conditions)
 
-    def mirror_of(records: Records[R], keep: Callable[[R], bool] = lambda _: True) -> Mirror[R]:
+    def make_mirror(records: Records[R], keep: Callable[[R], bool] = lambda _: True) -> Mirror[R]:
         return Mirror(records, keep, conditions=conditions)
 
-    schedules = mirror_of(Records(store, keys.schedules_prefix(node), Schedule, unreadable))
-    enrolments = mirror_of(Records(store, keys.enrolments_prefix(node), Enrolment, unreadable))
+    schedules = make_mirror(Records(store, keys.schedules_prefix(node), Schedule, unreadable))
+    enrolments = make_mirror(Records(store, keys.enrolments_prefix(node), Enrolment, unreadable))
     runs = RunRecords(store, node, unreadable)
-    mirror = mirror_of(runs, is_active)
+    mirror = make_mirror(runs, is_active)
     ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
     forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
     history = TickHistory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
@@ -145,7 +145,7 @@ def make_scheduler(
     )
 
 
-def scheduler_of(request: Request) -> Scheduler:
+def get_scheduler(request: Request) -> Scheduler:
     """Dependency: the scheduler of the app that serves this request."""
     scheduler = request.app.state.scheduler
     if not isinstance(scheduler, Scheduler):

@@ -18,7 +18,7 @@ from mao_shared.models.tool import CheckReport
 from .gateway_data import BinaryWriter, Datasets, ExternalData, Rounds
 from .gateway_federation import Alarms, Federation, Nodes, Webhooks
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
-from .responses import ServerEvent, check, json_of, read_events
+from .responses import ServerEvent, check, read_events, read_json
 from .services import PULL_TIMEOUT
 
 Json = dict[str, Any]
@@ -232,7 +232,7 @@ class Runs:
     def crate_metadata(self, run_id: str) -> Json:
         """What the crate says: all its files with sizes and digests, as JSON-LD."""
         path = url_path("runs", run_id, "crate", "metadata")
-        return dict(json_of(self.http.send("GET", path, timeout=READ_TIMEOUT)))
+        return dict(read_json(self.http.send("GET", path, timeout=READ_TIMEOUT)))
 
     def verify(self, run_id: str) -> Verification:
         """Every byte of the run's snapshots and logs against its record."""

@@ -26,7 +26,7 @@ from mao_shared.models.external import ExternalState, Insight, Receipt, RemoteSt
 from mao_shared.models.round import LiveRounds
 
 from .gateway_http import GatewayHttp, Params, Resource, compact, url_path
-from .responses import parse_record, verbatim_json_of
+from .responses import parse_record, read_verbatim_json
 from .services import CLONE_TIMEOUT
 
 COMPUTE_TIMEOUT = 900.0  # seconds; an audit reads and decides all that differed
@@ -244,12 +244,12 @@ class ExternalData:
     def read(self, key: str, *, dataset: str | None = None) -> Insight:
         """What a tool left; numbers in its `value` are as `json_text.parse_json` keeps them."""
         response = self.http.send("POST", "/read", json=compact({"key": key, "dataset": dataset}))
-        return _insight(response, verbatim_json_of(response))
+        return _insight(response, read_verbatim_json(response))
 
     def inspect(self, key: str | None = None, *, dataset: str | None = None) -> list[Insight]:
         """All that tools left, on all nodes; `key` narrows it."""
         response = self.http.send("POST", "/inspect", json=compact({"key": key, "dataset": dataset}))
-        return [_insight(response, each) for each in verbatim_json_of(response)["items"]]
+        return [_insight(response, each) for each in read_verbatim_json(response)["items"]]
 
     def state(self, dataset: str) -> ExternalState:
         """The keys that a dataset declares, and what waits for it."""

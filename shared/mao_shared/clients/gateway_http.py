@@ -22,12 +22,12 @@ from mao_shared.models.common import Record, UnreadableItem
 from .responses import (
     WRONG_ADDRESS,
     check,
-    json_of,
     outgoing_headers,
     parse_record,
-    record_of,
+    read_etag_revision,
+    read_json,
+    read_record_body,
     retry_attempts,
-    revision_of,
     unreachable,
 )
 from .services import CONNECT_TIMEOUT
@@ -120,7 +120,7 @@ class GatewayHttp:
 
     def call(self, method: str, path: str, model: type[M], **options: Any) -> M:
         """One call that answers a record."""
-        return record_of(self.send(method, path, **options), model)
+        return read_record_body(self.send(method, path, **options), model)
 
     def get(self, path: str, model: type[M], params: Params = None, **options: Any) -> M:
         """A record; parameters that are None are left out."""
@@ -152,7 +152,7 @@ class GatewayHttp:
         more = True
         while more:
             response = self.send("GET", path, params=query)
-            document = json_of(response)
+            document = read_json(response)
             yield from self._items(response, document, model)
             if more := bool(document.get("cursor")):
                 query["cursor"] = document["cursor"]
@@ -160,7 +160,7 @@ class GatewayHttp:
     def items(self, path: str, model: type[M]) -> list[M]:
         """The items of a list that is never so long as to come in pages."""
         response = self.send("GET", path)
-        return list(self._items(response, json_of(response), model))
+        return list(self._items(response, read_json(response), model))
 
     def _items(self, response: httpx.Response, document: dict[str, Any], model: type[M]) -> Iterator[M]:
         for item in document.get("unreadable", []):
@@ -314,7 +314,7 @@ class Resource(Generic[R]):
         return self.path + url_path(name, *more)
 
     def _versioned(self, response: httpx.Response) -> Versioned[R]:
-        return Versioned(record_of(response, self.model), revision_of(response))
+        return Versioned(read_record_body(response, self.model), read_etag_revision(response))
 
 
 def _guard(revision: int | None) -> dict[str, str]:

@@ -67,7 +67,7 @@ def check(response: httpx.Response) -> None:
     raise error
 
 
-def json_of(response: httpx.Response) -> Any:
+def read_json(response: httpx.Response) -> Any:
     """The answer's JSON, None for an empty one; raises MaoError (`answer-unreadable`) for anything else."""
     check(response)
     if not response.content:
@@ -78,8 +78,8 @@ def json_of(response: httpx.Response) -> Any:
         raise _unexpected_response(response) from None
 
 
-def verbatim_json_of(response: httpx.Response) -> Any:
-    """As `json_of`, with numbers as `json_text.parse_json` keeps them."""
+def read_verbatim_json(response: httpx.Response) -> Any:
+    """As `read_json`, with numbers as `json_text.parse_json` keeps them."""
     check(response)
     try:
         return parse_json(response.text)
@@ -87,9 +87,9 @@ def verbatim_json_of(response: httpx.Response) -> Any:
         raise _unexpected_response(response) from None
 
 
-def record_of(response: httpx.Response, model: type[M]) -> M:
+def read_record_body(response: httpx.Response, model: type[M]) -> M:
     """The answer as a record; raises MaoError when it is something else."""
-    return parse_record(response, json_of(response), model)
+    return parse_record(response, read_json(response), model)
 
 
 def parse_record(response: httpx.Response, document: Any, model: type[M]) -> M:
@@ -103,7 +103,7 @@ def parse_record(response: httpx.Response, document: Any, model: type[M]) -> M:
         raise _unexpected_response(response, error.errors()[0]["msg"]) from error
 
 
-def revision_of(response: httpx.Response) -> int | None:
+def read_etag_revision(response: httpx.Response) -> int | None:
     """The revision in the answer's ETag, None without one."""
     digits = response.headers.get("etag", "").strip('W/"')
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None

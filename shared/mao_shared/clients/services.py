@@ -15,7 +15,7 @@ from mao_shared.models import Dataset, Job, Listing, ResolvedImage, Run
 from mao_shared.models.dataset import DatasetStatus
 from mao_shared.models.node import EngineInfo
 
-from .responses import check, outgoing_headers, record_of, retry_attempts, unreachable
+from .responses import check, outgoing_headers, read_record_body, retry_attempts, unreachable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -84,7 +84,7 @@ class ServiceClient:
 
     async def record(self, method: str, path: str, model: type[M], **options: Any) -> M:
         """The answer as a record. `options` are httpx's: json, params, headers, timeout."""
-        return record_of(await self._send_with_retries(method, path, options), model)
+        return read_record_body(await self._send_with_retries(method, path, options), model)
 
     async def response(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The answer as it is, unless it is an error; options as for `record`."""

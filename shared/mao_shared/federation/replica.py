@@ -110,17 +110,17 @@ OVERHEAD = 300  # bytes that a store needs for a record beside key and value
 UNKNOWN = -math.inf  # when something was changed that was found by a listing
 
 
-def size_of(entry: Entry) -> int:
+def copy_size(entry: Entry) -> int:
     """Bytes that a copy takes; its key counts twice, since its deletion holds it again."""
     return 2 * len(entry.key.encode()) + len(entry.value) + OVERHEAD
 
 
 def is_too_large(entry: Entry) -> bool:
     most = LARGEST if entry.key.startswith(keys.registry_root()) else LARGEST_OF_PEERS
-    return size_of(entry) > most
+    return copy_size(entry) > most
 
 
-def accounts_of(key: str) -> Iterator[tuple[str, int]]:
+def quota_prefixes(key: str) -> Iterator[tuple[str, int]]:
     """The prefixes under which a key counts, and how many bytes each may take."""
     yield next((prefix for prefix in LISTED if key.startswith(prefix)), ""), MOST
     if key.startswith(keys.all_peers()):
@@ -186,8 +186,8 @@ class ReplicationBudget:
     def drop(self, key: str) -> None:
         """The record is gone: what is held of it is not to be written."""
         if held := self._held.pop(key, None):
-            for hour in self._hours_of(key):
-                hour.held -= size_of(held.entry)
+            for hour in self._hour_windows(key):
+                hour.held -= copy_size(held.entry)
 
     def held_revision(self, key: str) -> int:
         """Of what is held of a key; 0: nothing is."""
@@ -216,17 +216,17 @@ class ReplicationBudget:
 
     def _full(self, entry: Entry, now: float) -> list[_Hour]:
         """Those of its accounts that have no room for it, or had none for another in this hour."""
-        for prefix, most in accounts_of(entry.key):
+        for prefix, most in quota_prefixes(entry.key):
             hour = self._hours.get(prefix)
             if hour is None or now >= hour.begin + HOUR:
                 hour = self._hours[prefix] = _Hour(now, held=hour.held if hour else 0)
-            hour.full = hour.full or hour.spent + hour.held + size_of(entry) > REWRITES * most
-        return [hour for hour in self._hours_of(entry.key) if hour.full]
+            hour.full = hour.full or hour.spent + hour.held + copy_size(entry) > REWRITES * most
+        return [hour for hour in self._hour_windows(entry.key) if hour.full]
 
     def _hold_back(self, held: _HeldChange) -> None:
         self._held[held.entry.key] = held
-        for hour in self._hours_of(held.entry.key):
-            hour.held += size_of(held.entry)
+        for hour in self._hour_windows(held.entry.key):
+            hour.held += copy_size(held.entry)
 
     def _is_early(self, key: str, now: float) -> bool:
         return self._next_free.get(key, now) - now > (BURST - 1) * GAP
@@ -236,8 +236,8 @@ class ReplicationBudget:
         if now >= self._sweep_at:
             self._next_free = {key: free_at for key, free_at in self._next_free.items() if free_at > now}
             self._sweep_at = now + GAP
-        for hour in self._hours_of(entry.key):
-            hour.spent += size_of(entry)
+        for hour in self._hour_windows(entry.key):
+            hour.spent += copy_size(entry)
 
-    def _hours_of(self, key: str) -> list[_Hour]:
-        return [self._hours[prefix] for prefix, _ in accounts_of(key)]
+    def _hour_windows(self, key: str) -> list[_Hour]:
+        return [self._hours[prefix] for prefix, _ in quota_prefixes(key)]

@@ -33,11 +33,11 @@ from .replica import (
     LISTED,
     UNKNOWN,
     ReplicationBudget,
-    accounts_of,
+    copy_size,
     is_replicated,
     is_too_large,
     pack_copy,
-    size_of,
+    quota_prefixes,
 )
 from .store import FederationStore
 
@@ -238,15 +238,15 @@ class Replicator:
                 yield change
                 continue
             before = self._kept.get(change.key)
-            more = size_of(change) - (before.size if before else 0)
-            accounts = list(accounts_of(change.key))
+            more = copy_size(change) - (before.size if before else 0)
+            accounts = list(quota_prefixes(change.key))
             room = all(self._bytes[name] + planned[name] + more <= most for name, most in accounts)
             if room and not is_too_large(change):
                 planned.update({name: more for name, _ in accounts})
                 yield change
                 continue
             if self._full.is_news():
-                log.warning("replica.no_room", key=change.key, bytes=size_of(change))
+                log.warning("replica.no_room", key=change.key, bytes=copy_size(change))
             yield Delete(change.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
@@ -260,17 +260,17 @@ class Replicator:
             elif self._budget.admit(change, now, at_once=at_once):
                 yield change
             elif not self._budget.held_revision(change.key) and self._paused.is_news():
-                log.warning("replica.paused", key=change.key, bytes=size_of(change))
+                log.warning("replica.paused", key=change.key, bytes=copy_size(change))
 
     def _keep(self, entry: Entry, here: int) -> None:
         self._drop(entry.key)
-        self._kept[entry.key] = _Copied(entry.revision, here, size_of(entry))
-        self._bytes.update({name: size_of(entry) for name, _ in accounts_of(entry.key)})
+        self._kept[entry.key] = _Copied(entry.revision, here, copy_size(entry))
+        self._bytes.update({name: copy_size(entry) for name, _ in quota_prefixes(entry.key)})
 
     def _drop(self, key: str) -> None:
         before = self._kept.pop(key, None)
         if before:
-            self._bytes.subtract({name: before.size for name, _ in accounts_of(key)})
+            self._bytes.subtract({name: before.size for name, _ in quota_prefixes(key)})
 
     async def _forget(self) -> None:
         """The copies are of a federation that was left. The contact vouches for them, so it goes first."""

@@ -285,7 +285,7 @@ class FederationStore:
         except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
             if binding.is_own or error.code in _ANSWERS:
                 raise
-            fault = _fault_of(binding, error)
+            fault = _as_unavailable(binding, error)
             self._mark_away(binding, fault)
             if isinstance(error, StoreUnknown | FederationUnavailable):
                 raise
@@ -368,7 +368,7 @@ _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
 
 
-def _fault_of(binding: StoreBinding, error: MaoError) -> FederationUnavailable:
+def _as_unavailable(binding: StoreBinding, error: MaoError) -> FederationUnavailable:
     """What an outage or a refusal to let this node in means for who wanted something."""
     if isinstance(error, FederationUnavailable):
         return error

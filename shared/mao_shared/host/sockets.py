@@ -90,7 +90,7 @@ class TcpSocket:
     cookie: int = 0
 
 
-def socket_of(own: Address, other: Address) -> TcpSocket | None:
+def find_socket(own: Address, other: Address) -> TcpSocket | None:
     """The socket whose own end is `own` and which is connected to `other`; None where there is none here.
 
     None as well for one that nobody holds any more (its process has closed it): for those the kernel says
@@ -121,7 +121,7 @@ def _kernel_answers() -> bool:
             return False
 
 
-def listeners_of(port: int) -> set[int]:
+def listening_inodes(port: int) -> set[int]:
     """The uids of all that listen at this port of a loopback address, whichever, or of all addresses."""
     here = (line for line in _proc_lines() if line.state == _LISTEN and line.own[1] == port)
     return {line.socket.uid for line in here if line.own[0].is_loopback or line.own[0].is_unspecified}

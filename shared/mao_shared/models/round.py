@@ -213,13 +213,13 @@ class Round(Record):
     @property
     def to_attest(self) -> int:
         """How many nodes must attest: never fewer than a majority, whatever the definition has."""
-        return max(self.needed, most_of(len(self.nodes)))
+        return max(self.needed, majority_count(len(self.nodes)))
 
     def changed(self, **changes: Any) -> Round:
         return self.model_copy(update=changes)
 
 
-def most_of(nodes: int) -> int:
+def majority_count(nodes: int) -> int:
     """More than half of so many nodes."""
     return nodes // 2 + 1
 

@@ -99,7 +99,7 @@ async def list_newest(
     examined = 0
     async with aclosing(_merged(await _streams(records, revision, last, limit, query))) as items:
         async for item in items:
-            name, found = keys.run_id_of(item.place), item.found
+            name, found = keys.mirrored_run_id(item.place), item.found
             if name < oldest:
                 break
             if len(chosen) == limit or examined >= SCAN * LINES:
@@ -120,7 +120,7 @@ async def past_runs_since(records: RunRecords, since: datetime) -> AsyncGenerato
     revision, _ = await _begin(records, None, ANY)
     async with aclosing(_merged(await _indexes(records, revision, _NEWEST, ANY))) as items:
         async for item in items:
-            if keys.run_id_of(item.place) < _stamp(since):
+            if keys.mirrored_run_id(item.place) < _stamp(since):
                 return
             if isinstance(item.found, IndexedRun):
                 yield item.found

@@ -163,7 +163,7 @@ class RunRecords(Records[Run]):
     def name(self, key: str) -> str:
         """The id that a key of either kind is of."""
         if key.startswith(self.past_prefix):
-            return keys.run_id_of(key.removeprefix(self.past_prefix))
+            return keys.mirrored_run_id(key.removeprefix(self.past_prefix))
         return key.removeprefix(self.prefix)
 
     # writing

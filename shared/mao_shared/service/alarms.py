@@ -47,7 +47,7 @@ async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: dat
     return [Put(key, dump(alarm)), *deliveries]
 
 
-def alarm_of(condition: Condition, node: str, service: str) -> Alarm:
+def to_alarm(condition: Condition, node: str, service: str) -> Alarm:
     """Pure: the alarm about a condition; one that comes again has another id, by its `since`."""
     plain = is_name(condition.subject)
     tail = condition.subject if plain else hashlib.sha256(condition.subject.encode()).hexdigest()[:10]
@@ -204,7 +204,7 @@ class ConditionAlarms:
     async def _raise(self, condition: Condition) -> None:
         """Writes the alarm, or adds this service to those that report the same."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
-        alarm = alarm_of(condition, self._node, self._service)
+        alarm = to_alarm(condition, self._node, self._service)
 
         async def attempt() -> bool | None:
             known, revision = await self._read(key)

@@ -82,7 +82,7 @@ class MemoryStore:
 
     async def delete(self, key: str, revision: int | None = None) -> bool:
         async with self._changed:
-            current = self._revision_of(key)
+            current = self._key_revision(key)
             if current == 0 or revision not in (None, current):
                 return False
             self._commit([Delete(key)])
@@ -111,11 +111,11 @@ class MemoryStore:
 
     def _holds(self, check: Check) -> bool:
         if check.until is None:
-            return self._revision_of(check.key) == check.revision
+            return self._key_revision(check.key) == check.revision
         found = (entry for key, entry in self._entries.items() if check.key <= key < check.until)
         return all(entry.revision == check.revision for entry in found)
 
-    def _revision_of(self, key: str) -> int:
+    def _key_revision(self, key: str) -> int:
         entry = self._entries.get(key)
         return 0 if entry is None else entry.revision
 

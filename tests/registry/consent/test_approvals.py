@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from mao_registry.consent.definition import Document, definition_id, describe_changes, unified_diff
-from mao_registry.records.endorsements import digest_of
+from mao_registry.records.endorsements import record_digest
 from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, Tool
@@ -274,12 +274,12 @@ async def test_trust_excludes_docker_socket_changes(world: World, change: str, b
 
 
 def _under_its_own_name(record: Tool) -> tuple[str, bytes]:
-    return keys.endorsement("node-3", "tools", record.name), _endorsement(digest_of(record))
+    return keys.endorsement("node-3", "tools", record.name), _endorsement(record_digest(record))
 
 
 def _of_another_record(record: Tool) -> tuple[str, bytes]:
     old = record.model_copy(update={"image": "crawler:old"})
-    return keys.endorsement("node-2", "tools", record.name), _endorsement(digest_of(old))
+    return keys.endorsement("node-2", "tools", record.name), _endorsement(record_digest(old))
 
 
 def _garbage(record: Tool) -> tuple[str, bytes]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mao_registry.records.endorsements import digest_of
+from mao_registry.records.endorsements import record_digest
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.models import Endorsement, Tool
@@ -35,7 +35,7 @@ async def member(federation: FederationEtcd, node: str) -> AsyncIterator[Store]:
 
 
 def forged() -> bytes:
-    return dump(Endorsement(digest=digest_of(EVIL), endorsed_at=datetime(2026, 1, 1, tzinfo=UTC)))
+    return dump(Endorsement(digest=record_digest(EVIL), endorsed_at=datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 async def test_endorsement_needs_own_node() -> None:

@@ -89,7 +89,7 @@ async def test_replicator_what_others_write_has_a_size_and_a_budget(
     large = 2 * len(A) + replica.OVERHEAD + 1000
     monkeypatch.setattr(replica, "LARGEST", large)
     monkeypatch.setattr(
-        replicator, "accounts_of", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
+        replicator, "quota_prefixes", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
     )
     await world.join()
     names = ("a", "b", "c")

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from mao_shared.host import sockets
-from mao_shared.host.sockets import Address, TcpSocket, listeners_of, socket_of
+from mao_shared.host.sockets import Address, TcpSocket, find_socket, listening_inodes
 from tests.support.users import NOBODY, as_user, needs_root
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -61,7 +61,7 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 @pytest.mark.parametrize("kind", KINDS)
 def test_socket_of_callers_socket_is_found(asked: str, kind: str) -> None:
     with connection(kind) as (caller, accepted):
-        found = socket_of(*seen(accepted))
+        found = find_socket(*seen(accepted))
         assert found is not None
         assert (found.uid, found.inode) == (os.geteuid(), os.fstat(caller.fileno()).st_ino)
         assert bool(found.cookie) == (asked == "sock_diag")
@@ -76,7 +76,7 @@ def test_socket_of_another_users_socket_is_theirs(asked: str, host: str) -> None
         with subprocess.Popen(as_user(NOBODY, sys.executable, "-c", calls, host, port)) as process:
             accepted, _ = server.accept()
             with accepted:
-                found = socket_of(*seen(accepted))
+                found = find_socket(*seen(accepted))
                 accepted.sendall(b".")
             assert process.wait(20) == 0
     assert found is not None
@@ -90,25 +90,25 @@ def test_socket_of_socket_that_nobody_holds_any_more_is_nobodys(asked: str, end:
         ends = seen(accepted)
         if end.startswith("shutdown"):
             caller.shutdown(socket.SHUT_WR)
-            assert socket_of(*ends) is not None  # it still reads
+            assert find_socket(*ends) is not None  # it still reads
         caller.close()
-        assert socket_of(*ends) is None
+        assert find_socket(*ends) is None
 
 
 def test_socket_of_what_is_not_connected_is_not_found(asked: str) -> None:
     with connection() as (_, accepted):
         own, other = seen(accepted)
-        assert socket_of(other, own) is not None  # the server's own end is another socket
-        assert socket_of(own, (other[0], 1)) is None
-        assert socket_of(("127.0.0.2", own[1]), other) is None
-        assert socket_of(("not an address", 1), other) is None
-        assert socket_of(("::1", own[1]), ("::1", other[1])) is None
+        assert find_socket(other, own) is not None  # the server's own end is another socket
+        assert find_socket(own, (other[0], 1)) is None
+        assert find_socket(("127.0.0.2", own[1]), other) is None
+        assert find_socket(("not an address", 1), other) is None
+        assert find_socket(("::1", own[1]), ("::1", other[1])) is None
 
 
 def test_socket_of_one_that_listens_at_the_callers_port_is_not_taken_for_it(asked: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, connection() as (_, accepted):
         _, called = seen(accepted)
-        assert socket_of(("127.0.0.1", listener.getsockname()[1]), called) is None
+        assert find_socket(("127.0.0.1", listener.getsockname()[1]), called) is None
 
 
 def test_socket_of_among_many_connections_each_is_told_apart(asked: str) -> None:
@@ -117,7 +117,7 @@ def test_socket_of_among_many_connections_each_is_told_apart(asked: str) -> None
         callers, found = [], []
         for _ in range(200):
             callers.append(stack.enter_context(socket.create_connection(server.getsockname())))
-            found.append(socket_of(*seen(stack.enter_context(server.accept()[0]))))
+            found.append(find_socket(*seen(stack.enter_context(server.accept()[0]))))
         assert [each.inode for each in found if each] == [os.fstat(c.fileno()).st_ino for c in callers]
         assert len(set(found)) == 200
 
@@ -127,10 +127,10 @@ def test_socket_of_who_listens(host: str, family: socket.AddressFamily) -> None:
     with socket.socket(family) as server:
         server.bind((host, 0))
         port = server.getsockname()[1]
-        assert listeners_of(port) == set()  # bound, but nobody can call it
+        assert listening_inodes(port) == set()  # bound, but nobody can call it
         server.listen()
-        assert listeners_of(port) == {os.geteuid()}
-    assert listeners_of(port) == set()
+        assert listening_inodes(port) == {os.geteuid()}
+    assert listening_inodes(port) == set()
 
 
 def test_socket_of_kernel_without_sock_diag_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_socket_of_kernel_without_sock_diag_is_noticed(monkeypatch: pytest.Monke
         monkeypatch.setattr(sockets, "_by_netlink", ask)
         sockets._kernel_answers.cache_clear()
         with connection() as (caller, accepted):
-            found = socket_of(*seen(accepted))
+            found = find_socket(*seen(accepted))
             assert found is not None
             assert found.inode == os.fstat(caller.fileno()).st_ino
     monkeypatch.undo()

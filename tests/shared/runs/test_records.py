@@ -57,7 +57,9 @@ async def settled(records: RunRecords, *runs: Run) -> None:
 
 @given(st.lists(RUN_ID, unique=True))
 def test_newest_first_is_the_reverse_order_and_keeps_the_id(ids: list[str]) -> None:
-    assert [keys.run_id_of(each) for each in sorted(map(keys.newest_first, ids))] == sorted(ids, reverse=True)
+    assert [keys.mirrored_run_id(each) for each in sorted(map(keys.newest_first, ids))] == sorted(
+        ids, reverse=True
+    )
 
 
 @given(st.binary())

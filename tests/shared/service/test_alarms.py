@@ -15,7 +15,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.models import Alarm, Delivery, Webhook
 from mao_shared.models.node import Condition
 from mao_shared.reconcile import background
-from mao_shared.service.alarms import ConditionAlarms, alarm_of
+from mao_shared.service.alarms import ConditionAlarms, to_alarm
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import AwayStore
@@ -203,13 +203,13 @@ async def test_alarms_record_that_cannot_be_read_keeps_no_alarm_back() -> None:
 )
 def test_alarms_alarm_of_a_condition(name: str, subject: str, facts: dict[str, str]) -> None:
     condition = Condition(name=name, subject=subject, state="failed", detail="So.", since=NOW)
-    alarm = alarm_of(condition, NODE, "runner")
+    alarm = to_alarm(condition, NODE, "runner")
     assert alarm.model_dump(include={"dataset", "run", "step"}, exclude_none=True) == facts
     assert alarm.id.startswith(f"20260131T120000000Z.{name}")
     assert "/" not in alarm.id
     later = condition.model_copy(update={"since": NOW.replace(microsecond=5000)})
-    assert alarm_of(later, NODE, "runner").id != alarm.id
-    assert alarm_of(condition, NODE, "registry").id == alarm.id
+    assert to_alarm(later, NODE, "runner").id != alarm.id
+    assert to_alarm(condition, NODE, "registry").id == alarm.id
 
 
 async def test_alarms_alarm_that_cannot_be_read_any_more_ends_and_holds_up_no_other() -> None:

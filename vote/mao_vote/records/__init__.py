@@ -2,7 +2,7 @@
 
 Knows neither git nor HTTP. polars is loaded with the first file that is read, not before.
 
-    table = load(content, format_of("results.csv"))
+    table = load(content, record_format("results.csv"))
     keyed = choose_key([before, after], declared=None)
     compare(before, after, keyed)
 
@@ -12,7 +12,7 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 
 from mao_shared.json_text import parse_json
 
-from .align import Aligned, Version, align, places_of
+from .align import Aligned, Version, align, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
 from .keys import (
     POSITION,
@@ -33,10 +33,10 @@ from .load import (
     Table,
     build_document,
     containers,
-    format_of,
-    leaves_of,
+    iter_leaves,
     load,
     load_document,
+    record_format,
 )
 from .sources import SourceFile
 from .vote import (
@@ -50,7 +50,7 @@ from .vote import (
     unpack_records,
     vote_table,
 )
-from .write import manner_of, write_document, write_like
+from .write import text_style, write_document, write_like
 
 __all__ = [
     "COMPUTED",
@@ -79,17 +79,17 @@ __all__ = [
     "compare",
     "containers",
     "find_record",
-    "format_of",
     "has_key",
-    "leaves_of",
+    "iter_leaves",
     "load",
     "load_document",
-    "manner_of",
+    "ordered_places",
     "pack_records",
     "pack_versions",
     "parse_json",
-    "places_of",
+    "record_format",
     "same_text",
+    "text_style",
     "unpack_records",
     "vote_key",
     "vote_numbers",

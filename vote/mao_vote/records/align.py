@@ -79,7 +79,7 @@ def align(versions: Sequence[Version], key: Key) -> Aligned:
     return _by_key(versions, frames, key)
 
 
-def places_of(table: DataFrame, aligned: Aligned, key: Key) -> Series:
+def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
     """The places of another table's records; null for those that no version has."""
     import polars
 
@@ -173,14 +173,14 @@ def row_order(aligned: Aligned, kept: Series) -> Series:
         return kept.arg_true()
     best, *others = _ranked(aligned, kept)
     frame = (
-        polars.DataFrame({"anchor": _rows_of(aligned, best).cast(polars.Int64)})
+        polars.DataFrame({"anchor": _row_positions(aligned, best).cast(polars.Int64)})
         .with_row_index("place")
         .with_columns(
             rank=polars.when(polars.col("anchor").is_not_null()).then(0), row=polars.lit(0, polars.UInt32)
         )
     )
     for rank, version in enumerate(others, 1):
-        frame = _anchored(frame, _rows_of(aligned, version), rank)
+        frame = _anchored(frame, _row_positions(aligned, version), rank)
     return frame.filter(kept).sort("anchor", "rank", "row")["place"]
 
 
@@ -205,7 +205,7 @@ def _anchored(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
     )
 
 
-def _rows_of(aligned: Aligned, version: int) -> Series:
+def _row_positions(aligned: Aligned, version: int) -> Series:
     import polars
 
     rows = aligned.rows[version]
@@ -215,7 +215,7 @@ def _rows_of(aligned: Aligned, version: int) -> Series:
 def _ranked(aligned: Aligned, kept: Series) -> list[int]:
     """The versions, first whose order most nodes share, of those whose has most of the kept records."""
     every = range(len(aligned.versions))
-    rows = [_rows_of(aligned, version) for version in every]
+    rows = [_row_positions(aligned, version) for version in every]
 
     def merit(version: int) -> tuple[int, int]:
         alike = (other for other in every if rows[other].equals(rows[version], null_equal=True))

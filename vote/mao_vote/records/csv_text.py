@@ -34,7 +34,7 @@ class UnclearDialect(ValueError):
     """A file whose fields cannot be separated reliably; the message says why."""
 
 
-def separator_of(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
+def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
     """The separator of a file, by its first `sample` records; a comma where there is one column only.
 
     `lines` with their ends, the first without a byte order mark. `only`: what the file's name says. Raises
@@ -225,7 +225,7 @@ def read_rows(lines: Iterable[str], only: str | None = None) -> Rows:
     """The rows, cut at what the first lines tell, or the file's name says (`only`). Raises UnclearDialect."""
     rest = iter(lines)
     head = list(first_lines(rest))
-    return Rows(chain(head, rest), separator_of(head, only=only))
+    return Rows(chain(head, rest), find_separator(head, only=only))
 
 
 def check_quotes(text: str, separator: str, known: str | None = None) -> str:

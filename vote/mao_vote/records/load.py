@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mao_shared.json_text import parse_json, render_json
 
-from .csv_text import UnclearDialect, check_text, separator_of, without_blank_lines
+from .csv_text import UnclearDialect, check_text, find_separator, without_blank_lines
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -55,7 +55,7 @@ class NotRecords(Exception):
     """A file cannot be read as records; the message says why, for a person."""
 
 
-def format_of(path: str) -> RecordFormat | None:
+def record_format(path: str) -> RecordFormat | None:
     """The format that a file's name promises; None for a file that is no record file."""
     return _BY_ENDING.get(path.rpartition(".")[2].lower())
 
@@ -85,7 +85,7 @@ def separator_in(content: bytes, how: RecordFormat) -> str:
     """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
     only = "\t" if how is RecordFormat.TSV else None
     try:
-        return separator_of(
+        return find_separator(
             io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), only=only
         )
     except UnclearDialect as error:
@@ -302,7 +302,7 @@ def _escape_step(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def leaves_of(table: DataFrame) -> Iterator[tuple[str, str]]:
+def iter_leaves(table: DataFrame) -> Iterator[tuple[str, str]]:
     """The leaves of a document's table, those that are volatile among them."""
     for path, value, volatile in table.select(PATH, VALUE, VOLATILE).iter_rows():
         yield path, value if volatile is None else volatile

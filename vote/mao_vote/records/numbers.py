@@ -75,7 +75,7 @@ def _plain(text: Expr) -> Expr:
     )
 
 
-def number_of(text: str) -> float:
+def parse_number(text: str) -> float:
     """The number that a cell's text is. Raises ValueError."""
     if "_" in text:  # Python's own way of writing numbers
         raise ValueError(text)

@@ -34,7 +34,7 @@ class SourceFile:
     columns: Sequence[str] = ()
 
 
-def _rows_of(result: DataFrame, table: DataFrame, key: Key, places: Series) -> Series:
+def _row_positions(result: DataFrame, table: DataFrame, key: Key, places: Series) -> Series:
     """The number of each record in a version's table, null where it has none. `places`: in the result."""
     import polars
 
@@ -68,12 +68,12 @@ def take_over(
     table: DataFrame,
     sources: Sequence[SourceFile],
     key: Key,
-    raw_of: Callable[[SourceFile], Series | None],
+    raw_texts: Callable[[SourceFile], Series | None],
     changed: Changed,
 ) -> Series:
     """The text of each record as far as the sources' bytes serve; null where they do not.
 
-    `raw_of`: the texts of a source's records, None where they cannot serve.
+    `raw_texts`: the texts of a source's records, None where they cannot serve.
     """
     import polars
 
@@ -81,13 +81,13 @@ def take_over(
     open_ = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
     donors: list[_Donor] = []
     for source in sources:
-        raw = raw_of(source) if open_.len() else None
+        raw = raw_texts(source) if open_.len() else None
         if raw is None or len(raw) != source.table.height:
             if not donors:  # the model itself cannot serve
                 return texts
             continue
         wanted = table if open_.len() == table.height else table[open_]
-        rows = _rows_of(wanted, source.table, key, open_)
+        rows = _row_positions(wanted, source.table, key, open_)
         differing = _unlike(wanted, source.table, rows)
         differs = polars.select(polars.any_horizontal(*differing.values())).to_series() | rows.is_null()
         texts = texts.scatter(open_.filter(~differs), raw.gather(rows.filter(~differs)))

@@ -12,7 +12,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from .align import Aligned, RowVote, Version, places_of, row_order, vote_rows
+from .align import Aligned, RowVote, Version, ordered_places, row_order, vote_rows
 from .ballots import COMPUTED, Judge, apply_judge, decide_cells, with_candidates
 from .keys import Key
 from .numbers import agrees, numbers
@@ -103,7 +103,7 @@ class Incumbent:
         if not self._done:
             self._done, self._table = True, self.read()
             if self._table is not None:
-                frame = polars.DataFrame({"place": places_of(self._table, self.aligned, self.key)})
+                frame = polars.DataFrame({"place": ordered_places(self._table, self.aligned, self.key)})
                 frame = frame.with_row_index("row").drop_nulls("place")
                 every = self.aligned.keys.select(place=polars.int_range(polars.len(), dtype=polars.UInt32))
                 self._rows = every.join(frame, on="place", how="left", maintain_order="left")["row"]

@@ -82,15 +82,15 @@ def _json_texts(
     table: DataFrame,
     sources: Sequence[SourceFile],
     key: Key,
-    raw_of: Callable[[SourceFile], list[str]],
+    raw_texts: Callable[[SourceFile], list[str]],
     dump: Callable[[], Dump],
 ) -> list[str]:
     import polars
 
-    def series_of(source: SourceFile) -> Series:
-        return polars.Series(raw_of(source), dtype=polars.String)
+    def text_series(source: SourceFile) -> Series:
+        return polars.Series(raw_texts(source), dtype=polars.String)
 
-    texts = take_over(table, sources, key, series_of, partial(_with_cells, table)).to_list()
+    texts = take_over(table, sources, key, text_series, partial(_with_cells, table)).to_list()
     if None not in texts:
         return texts
     write = dump()
@@ -114,13 +114,13 @@ def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) 
     model = sources[0].content
     pieces, tail = _line_pieces(model)
 
-    def raw_of(source: SourceFile) -> list[str]:
+    def raw_texts(source: SourceFile) -> list[str]:
         return strip_common_line_ends(_line_pieces(source.content)[0])
 
     def dump() -> Dump:
         return _line_dump([piece.rpartition(_GAP)[2] for piece in pieces])
 
-    texts = [each.replace(_GAP, "") for each in _json_texts(table, sources, key, raw_of, dump)]
+    texts = [each.replace(_GAP, "") for each in _json_texts(table, sources, key, raw_texts, dump)]
     line_end = "\r\n" if pieces and pieces[0].endswith("\r\n") else "\n"
     ended = [each if each.endswith("\n") else each + line_end for each in texts]
     if ended and pieces and not pieces[-1].endswith("\n"):
@@ -150,11 +150,11 @@ def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -
     if not spans:
         return _write_whole([_record(table, place) for place in range(table.height)], sources[0].content)
 
-    def raw_of(source: SourceFile) -> list[str]:
+    def raw_texts(source: SourceFile) -> list[str]:
         other = source.content.decode("utf-8-sig")
         return _element_pieces(other, element_spans(other)) if other.strip() else []
 
-    texts = _json_texts(table, sources, key, raw_of, lambda: _element_dump(text, spans[0][0]))
+    texts = _json_texts(table, sources, key, raw_texts, lambda: _element_dump(text, spans[0][0]))
     first, *more = spans
     usual = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
     parts = [each.rpartition(_GAP) for each in texts]
@@ -240,7 +240,7 @@ def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordForma
     return write_json_list(table, sources, key)
 
 
-def manner_of(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
+def text_style(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
     """Equal for files of the same style, as far as their beginnings show."""
     if how.tabular:
         return csv_manner(content, how, table)

@@ -75,7 +75,7 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat
     model = shown[0]
     lines = _Lines(manner, uses_quotes(_text(model), separator), all(map(_is_plain, shown)))
 
-    def raw_of(source: SourceFile) -> Series | None:
+    def raw_texts(source: SourceFile) -> Series | None:
         if source.table.columns != table.columns or not source.table.height:
             return None
         if source is not model and separator_in(source.content, how) != separator:
@@ -96,7 +96,7 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat
             cells[at] = raw[at] if at < len(raw) else decided
         return before + separator.join(cells) + end
 
-    texts = take_over(table, shown, key, raw_of, changed)
+    texts = take_over(table, shown, key, raw_texts, changed)
     missing = texts.is_null().arg_true()
     written = [_csv_text(table[place], manner, heading=False) for place in missing.to_list()]
     heading = None

@@ -70,7 +70,7 @@ class Reconciler:
         found: defaultdict[str, list[StepCommit]] = defaultdict(list)
         left: list[str] = []
         for dataset in restored.open:
-            steps, failure = await self._commits_of(dataset, restored)
+            steps, failure = await self._find_commits(dataset, restored)
             for step in steps:
                 found[step.run].append(step)
             if failure is None:
@@ -84,7 +84,7 @@ class Reconciler:
         await self._records.replace("", done, stored.revision)
         return not left
 
-    async def _commits_of(
+    async def _find_commits(
         self, dataset: str, restored: Restored
     ) -> tuple[list[StepCommit], Exception | None]:
         """What is in the clone, and why the remote could not be asked, if so."""

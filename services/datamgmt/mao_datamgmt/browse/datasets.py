@@ -12,7 +12,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.broken import broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
-from mao_datamgmt.datasets.push import PushFailure, outbox_of
+from mao_datamgmt.datasets.push import PushFailure, make_outbox
 from mao_git import Clone, FileEntry, LogEntry, RepositoryError
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
@@ -38,7 +38,7 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         branches=branches,
         unpushed=sum(branch.unpushed for branch in branches),
         failure=None if failed is None else failed.failure.detail,
-        outbox=outbox_of(clone, context.node, failed),
+        outbox=make_outbox(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
     )
@@ -67,7 +67,7 @@ def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
         name=name,
         commit=tip,
         time=entry.time,
-        subject=provenance.subject_of(entry.message),
+        subject=provenance.commit_subject(entry.message),
         here=here,
         unpushed=clone.unpushed(name).commits if here else 0,
     )
@@ -126,7 +126,7 @@ def _commit(entry: LogEntry) -> CommitInfo:
         author=entry.author,
         email=entry.email,
         time=entry.time,
-        subject=provenance.subject_of(entry.message),
+        subject=provenance.commit_subject(entry.message),
         message=entry.message,
         run=marks.get("MAO-Run"),
         step=marks.get("MAO-Step"),

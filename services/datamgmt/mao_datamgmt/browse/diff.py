@@ -92,7 +92,7 @@ def _compare_file(
     key: Sequence[str],
     limit: int,
 ) -> None:
-    how = records.format_of(delta.path)
+    how = records.record_format(delta.path)
     most = RECORDS_MAX[how] if how and manner != "lines" else LINES_MAX
     sides = (
         _read_side(context, clone, answer.before, delta.old, most),

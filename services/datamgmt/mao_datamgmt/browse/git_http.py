@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.clones import remote_of
+from mao_datamgmt.datasets.clones import clone_remote_url
 from mao_datamgmt.executor import GitExecutor
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
@@ -76,7 +76,7 @@ def decompress_request(body: bytes, encoding: str | None) -> bytes:
     return plain
 
 
-def protocol_of(header: str | None) -> str | None:
+def parse_protocol(header: str | None) -> str | None:
     """The protocol version that a client asks for; None for an unknown one."""
     return header if header is not None and _PROTOCOL.fullmatch(header) else None
 
@@ -108,7 +108,7 @@ class UploadPack:
     async def _master(self, name: str) -> str:
         """The remote of a dataset that is on this node, or of one that is only registered."""
         try:
-            return await self._executor.read(remote_of, self._context, name)
+            return await self._executor.read(clone_remote_url, self._context, name)
         except NotFound:
             declared = await self._declared(name)
             if declared is None:

@@ -97,7 +97,7 @@ def may_be_broken(error: BaseException) -> bool:
     """Whether an error may be due to a broken clone, and not to a full or read-only disk."""
     if isinstance(error, MaoError):
         return isinstance(error, mao_git.CloneBroken) or error.code == "dataset-not-here"
-    return isinstance(error, (RepositoryError, OSError)) and mao_git.errors.errno_of(error) not in _OURS
+    return isinstance(error, (RepositoryError, OSError)) and mao_git.errors.find_errno(error) not in _OURS
 
 
 def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
@@ -122,7 +122,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     folder = context.data.aside(dataset, now)
     folder.mkdir(parents=True, mode=0o700)
     record = BrokenClone(
-        dataset=dataset, path=str(folder / path.name), fault=fault, at=now, url=_url_of(path)
+        dataset=dataset, path=str(folder / path.name), fault=fault, at=now, url=_origin_url(path)
     )
     _write(folder / RECORD, record)
     move_aside(context, record)
@@ -154,7 +154,7 @@ def finish_moves(context: Context) -> None:
                 _write(path, record.model_copy(update={"state": "made-anew"}))
 
 
-def _url_of(path: Path) -> str | None:
+def _origin_url(path: Path) -> str | None:
     """The remote's URL in the clone's configuration, as far as that can be read."""
     try:
         lines = (path / "config").read_text(errors="replace").splitlines()

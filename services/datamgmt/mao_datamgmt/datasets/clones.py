@@ -220,7 +220,7 @@ def sweep_old_locks(data: DataDir) -> list[Path]:
     return [lock for each in whole for lock in mao_git.sweep_locks(each, OLD_LOCK)]
 
 
-def remote_of(context: Context, name: str) -> str:
+def clone_remote_url(context: Context, name: str) -> str:
     """The remote of a dataset's clone. Raises NotFound."""
     return Clone.open(context.data.clone(name)).url
 

@@ -53,7 +53,7 @@ class LatePushes:
         found = (stored.record async for stored in self._runs.iterate())
         return [run async for run in found if any(step.late for step in run.steps)]
 
-    async def unpushed_of(self, dataset: str) -> dict[str, str]:
+    async def unpushed_by_branch(self, dataset: str) -> dict[str, str]:
         """Commits of a dataset that are not pushed, with run and step; none while the store is away."""
         try:
             runs = await self.runs()

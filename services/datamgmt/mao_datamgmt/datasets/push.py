@@ -68,7 +68,7 @@ class PushFailure:
         return _STATES.get(self.failure.code, "waiting")
 
 
-def outbox_of(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox:
+def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox:
     """The outbox of a dataset. Blocking; proportional to what waits."""
     waiting, since = clone.unpushed(branch)
     if failed is None:
@@ -251,7 +251,7 @@ class Pusher:
 
 def read_outbox(context: Context, dataset: str) -> Outbox:
     """The outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
-    return outbox_of(Clone.open(context.data.clone(dataset)), context.node, None)
+    return make_outbox(Clone.open(context.data.clone(dataset)), context.node, None)
 
 
 def unpushed_datasets(context: Context) -> list[str]:

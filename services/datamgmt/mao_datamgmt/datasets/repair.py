@@ -24,9 +24,9 @@ LONGEST_PAUSE = 60.0  # seconds between two tries
 
 
 class CloneRepair:
-    """`remote_of`: the URL of a dataset's remote by this node's enrolments; None: not known.
+    """`clone_remote_url`: the URL of a dataset's remote by this node's enrolments; None: not known.
 
-    `unpushed_of`: a dataset's commits that are not pushed by the runs' documents, with run and step.
+    `unpushed_by_branch`: a dataset's commits that are not pushed by the runs' documents, with run and step.
     `pause`: seconds before the second try of a rebuild.
     """
 
@@ -35,12 +35,12 @@ class CloneRepair:
         context: Context,
         executor: GitExecutor,
         conditions: Conditions,
-        remote_of: Callable[[str], Awaitable[str | None]],
-        unpushed_of: Callable[[str], Awaitable[dict[str, str]]],
+        clone_remote_url: Callable[[str], Awaitable[str | None]],
+        unpushed_by_branch: Callable[[str], Awaitable[dict[str, str]]],
         pause: float,
     ) -> None:
         self._context, self._executor = context, executor
-        self._remote_of, self._unpushed_of = remote_of, unpushed_of
+        self._remote_url, self._unpushed_of = clone_remote_url, unpushed_by_branch
         self._conditions, self._guard = conditions, Guard("clones", conditions)
         self._pause = pause
         self._reported: set[str] = set()
@@ -77,7 +77,7 @@ class CloneRepair:
         if not broken.may_be_broken(error):
             return None
         for name in names:
-            remote = await self._remote_of(name)
+            remote = await self._remote_url(name)
             found: MaoError | None = None
             try:
                 found = await self._executor.run(rebuild_clone, self._context, name, remote)

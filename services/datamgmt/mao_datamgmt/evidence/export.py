@@ -20,7 +20,7 @@ from .crate import METADATA, CrateFile, CrateRun, CrateStep, Entity, describe
 from .steps import (
     ContentDigest,
     StepEvidence,
-    digest_of,
+    content_digest,
     find_steps,
     log_path,
     open_content,
@@ -76,7 +76,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
     """What goes into the crate; without `data` only records and logs. Raises what `find_steps` raises."""
     steps = find_steps(context, run_id, run)
     first = steps[0].record
-    document = b"" if run is None else document_of(run)
+    document = b"" if run is None else run_document(run)
     return Export(
         run_id,
         first["pipeline"],
@@ -90,7 +90,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
     )
 
 
-def document_of(run: Run) -> bytes:
+def run_document(run: Run) -> bytes:
     """The run's document with what looks like a secret masked."""
     document = run.model_dump(mode="json", exclude_none=True)
     for step, dumped in zip(run.steps, document["steps"], strict=True):
@@ -159,7 +159,7 @@ def metadata(export: Export) -> Entity:
     made = {}
     for item in export.items():
         opened = item.open()
-        made[item.path] = _crate_file(item, digest_of(opened.size, opened.pieces))
+        made[item.path] = _crate_file(item, content_digest(opened.size, opened.pieces))
     return describe(_crate_run(export, made))
 
 

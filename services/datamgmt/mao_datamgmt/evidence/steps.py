@@ -53,7 +53,7 @@ class ContentDigest:
         return self._git.hexdigest()
 
 
-def digest_of(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
+def content_digest(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
     """The digest of a whole content, which is read."""
     digest = ContentDigest(size)
     for _ in digest.read(pieces):
@@ -133,7 +133,7 @@ def _step_of_run(context: Context, run: Run, index: int, step: StepRun) -> StepE
     record = None
     if step.snapshot is not None:
         clone = open_dataset(context, step.spec.output.name)
-        record = provenance.read_step_record(message_of(clone, step.snapshot))
+        record = provenance.read_step_record(read_message(clone, step.snapshot))
     written: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
     last = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
     return StepEvidence(
@@ -153,8 +153,8 @@ def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
         clone = open_dataset(context, name)
         branches = {**clone.list_branches(remote=True), **clone.list_branches()}
         for tip in set(branches.values()):
-            for commit in _commits_of(clone, tip, run_id):
-                record = provenance.read_step_record(message_of(clone, commit))
+            for commit in _find_commits(clone, tip, run_id):
+                record = provenance.read_step_record(read_message(clone, commit))
                 if record is not None and _is_valid(record, name):
                     found.setdefault(str(record["step"]), (commit, _current_form(record)))
     oldest_first = reversed(found.values())  # decides where times are equal
@@ -179,7 +179,7 @@ def _exit_time(record: dict[str, Any]) -> str:
     return times.get("exited") or max(times.values(), default="1970-01-01T00:00:00Z")
 
 
-def _commits_of(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
+def _find_commits(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
     start: str | None = tip
     while start is not None:
         found = clone.find_commit(
@@ -197,7 +197,7 @@ def _current_form(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
 
 
-def message_of(clone: Clone, commit: str) -> str:
+def read_message(clone: Clone, commit: str) -> str:
     """Raises NotFound when the clone does not have the commit, MaoError (`commit-broken`)."""
     try:
         clone.check_object(commit)

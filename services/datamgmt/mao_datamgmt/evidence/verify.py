@@ -15,7 +15,7 @@ from mao_shared.models.run import Mismatch, Verification
 from .steps import (
     ContentDigest,
     StepEvidence,
-    digest_of,
+    content_digest,
     find_steps,
     log_path,
     open_content,
@@ -93,17 +93,17 @@ def _snapshot_faults(
     for path in paths:
         try:
             opened = open_content(context, clone, commit, path)
-            measured = digest_of(opened.size, opened.pieces)
+            measured = content_digest(opened.size, opened.pieces)
         except (MaoError, RepositoryError, OSError) as error:
             detail = f"It cannot be read: {error}"
-            yield Mismatch(step=step.name, what=_kind_of(path, written), path=path, detail=detail)
+            yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=detail)
             continue
         count.files += 1
         count.bytes += measured.size
         if path in written:
             found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
         if why := _mismatch(clone, commit, path, measured, outputs.get(path)):
-            yield Mismatch(step=step.name, what=_kind_of(path, written), path=path, detail=why)
+            yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=why)
     for path in sorted(outputs.keys() - set(paths)):
         yield Mismatch(
             step=step.name, what="output", path=path, detail="It is in the record and not in the snapshot."
@@ -117,7 +117,7 @@ def _snapshot_faults(
         )
 
 
-def _kind_of(path: str, written: set[str]) -> str:
+def _entry_kind(path: str, written: set[str]) -> str:
     return "output" if path in written else "snapshot"
 
 
@@ -148,7 +148,7 @@ def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Total
         return
     try:
         opened = open_local_file(path)
-        measured = digest_of(opened.size, opened.pieces)
+        measured = content_digest(opened.size, opened.pieces)
     except OSError as error:
         detail = f"It cannot be read: {error.strerror or error}"
         yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)

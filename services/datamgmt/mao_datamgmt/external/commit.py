@@ -54,7 +54,7 @@ def commit_entries(
         return None
     contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
     tree = clone.write_tree(clone.tree(tip), contents)
-    message = message_of(context.node, files)
+    message = batch_message(context.node, files)
     commit = clone.commit(tree, [tip], message, context.author())
     if not clone.move_branch(context.node, commit, tip):
         raise mao_git.errors.branch_busy(context.node)
@@ -163,7 +163,7 @@ def _id(line: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def message_of(node: str, files: Files) -> str:
+def batch_message(node: str, files: Files) -> str:
     """The commit's message: what came, when, and what the files are now."""
     entries = sorted((each for _, new in files.values() for each in new), key=lambda each: each.id)
     keys = sorted({each.key for each in entries})

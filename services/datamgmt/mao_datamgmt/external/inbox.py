@@ -61,7 +61,7 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> In
     """
     entry_id = f"{at:%Y%m%dT%H%M%S.%fZ}-{token}"
     try:
-        text = _text_of(value).encode()
+        text = _json_text(value).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The value cannot be written as JSON: {error}.",
@@ -78,7 +78,7 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> In
     return InboxEntry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
 
 
-def _text_of(value: Any) -> str:
+def _json_text(value: Any) -> str:
     if not isinstance(value, RawJson):
         return _dump(value)
     check_json(value)

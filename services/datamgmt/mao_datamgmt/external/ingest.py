@@ -42,7 +42,7 @@ class ExternalKeys:
         self._datasets = datasets
         self._seen: dict[str, Dataset] = {}
 
-    async def dataset_of(self, key: str) -> Dataset:
+    async def dataset_for(self, key: str) -> Dataset:
         """Raises NotFound (`external-key-unknown`), Conflict (`external-key-ambiguous`), Unavailable."""
         declared = first_part(key)
         try:
@@ -135,10 +135,10 @@ class Ingest:
     async def take(self, body: ExternalWrite, attempt: Attempt) -> Receipt:
         """Returns when the value is on this node's disk.
 
-        Raises what `ExternalKeys.dataset_of` and `make_entry` raise, and Unavailable when there is no room.
+        Raises what `ExternalKeys.dataset_for` and `make_entry` raise, and Unavailable when there is no room.
         """
         entry = make_entry(body.key, body.value, attempt.at, attempt.token, self._limit)
-        dataset = (await self._keys.dataset_of(body.key)).name
+        dataset = (await self._keys.dataset_for(body.key)).name
         await self._executor.read(require_room, self._context, len(entry.line))
         await self._executor.read(self.inbox.put, dataset, entry)
         if self.inbox.waiting().get(dataset, 0) >= self._batch:

@@ -48,7 +48,9 @@ def key_missing() -> InvalidInput:
     )
 
 
-def sources_of(name: str | None, sources: Iterable[ToolDataset], dataset: str | None) -> list[ToolDataset]:
+def select_sources(
+    name: str | None, sources: Iterable[ToolDataset], dataset: str | None
+) -> list[ToolDataset]:
     """Pure: where to look. A name that no tool has is taken for a dataset's."""
     known = sorted(set(sources))
     if name is not None:

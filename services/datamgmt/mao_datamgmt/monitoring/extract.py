@@ -21,7 +21,7 @@ from mao_shared.models import ControlMetric
 from mao_shared.models.alarm import Aggregate, Measured
 from mao_vote import records
 from mao_vote.records.csv_text import Rows, UnclearDialect, read_rows
-from mao_vote.records.numbers import number_of
+from mao_vote.records.numbers import parse_number
 
 MAX_JSON = 8 << 20  # bytes; parsed whole, it takes some twenty times that
 MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
@@ -72,7 +72,7 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
     if metric.pointer is not None:
         return json_number(opened, metric.pointer)
     _require_room(opened.size, MAX_TABLE)
-    rows = table_rows(metric.file, lines_of(opened))
+    rows = table_rows(metric.file, iter_lines(opened))
     return aggregate(column_numbers(rows, metric.column or "", metric.aggregate), metric.aggregate)
 
 
@@ -101,19 +101,19 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
 
 def _rows(path: str, opened: ContentStream) -> int:
     """Raises UnclearDialect."""
-    how = records.format_of(path)
+    how = records.record_format(path)
     if how is not None and how.tabular:
-        return max(0, sum(1 for _ in read_rows(lines_of(opened), _separator(path))) - 1)
+        return max(0, sum(1 for _ in read_rows(iter_lines(opened), _separator(path))) - 1)
     return _lines(opened)
 
 
 def _lines(opened: ContentStream) -> int:
-    return sum(1 for line in lines_of(opened) if line.strip())
+    return sum(1 for line in iter_lines(opened) if line.strip())
 
 
 def _separator(path: str) -> str | None:
     """The separator that a file's extension implies."""
-    return "\t" if records.format_of(path) is records.RecordFormat.TSV else None
+    return "\t" if records.record_format(path) is records.RecordFormat.TSV else None
 
 
 # JSON
@@ -189,7 +189,7 @@ def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
 
 def _number(cell: str, line: int) -> float:
     try:
-        return number_of(cell)
+        return parse_number(cell)
     except ValueError:
         raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is not a number") from None
 
@@ -234,7 +234,7 @@ _AGGREGATES: dict[str, Callable[[float, Iterable[float]], float]] = {
 # text
 
 
-def lines_of(opened: ContentStream) -> Iterator[str]:
+def iter_lines(opened: ContentStream) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless lines."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     held = ""

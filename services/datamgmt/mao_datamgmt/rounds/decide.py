@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round
-from mao_shared.models.round import ROUND_ENDED, most_of
+from mao_shared.models.round import ROUND_ENDED, majority_count
 from mao_shared.store import Check, Stored
 
 from .validation import (
@@ -122,7 +122,7 @@ def lacks_attestations(view: RoundView, round_: Round) -> bool:
     with_snapshot = {
         node for node in view.voters & announced.keys() if announced[node].record.commit is not None
     }
-    return len(with_snapshot) >= most_of(len(view.voters)) and not is_attested(
+    return len(with_snapshot) >= majority_count(len(view.voters)) and not is_attested(
         round_, view.attestations(round_)
     )
 

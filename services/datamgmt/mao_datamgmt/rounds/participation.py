@@ -19,7 +19,7 @@ from mao_shared.reconcile import Backoff, Mirror, every
 from mao_shared.store import Records, Store, Unreadable
 from mao_shared.store.unreadable import CONDITION
 
-from .peer_records import Voters, participation_of
+from .peer_records import Voters, participation_names
 from .view import RoundIndex
 
 log = get_logger(__name__)
@@ -72,7 +72,7 @@ class DatasetSharing:
         voters.members.subscribe(lambda _: self._never_shared.clear())
 
     def _peer_record_changed(self, name: str) -> None:
-        if (named := participation_of(name)) is not None:
+        if (named := participation_names(name)) is not None:
             self._never_shared.discard(named[0])
 
     async def is_solo(self, dataset: str) -> bool:
@@ -206,7 +206,7 @@ class ParticipationPublisher:
         self._wake.set()
 
     def _peer_record_changed(self, name: str) -> None:
-        if participation_of(name) is not None:
+        if participation_names(name) is not None:
             self._wake.set()
 
     async def run(self) -> None:

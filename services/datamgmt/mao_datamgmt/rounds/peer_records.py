@@ -102,7 +102,7 @@ def round_named_by(name: str) -> tuple[str, str] | None:
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] in _KINDS else None
 
 
-def participation_of(name: str) -> tuple[str, str] | None:
+def participation_names(name: str) -> tuple[str, str] | None:
     """Dataset and node of a participation in the mirror; None for other records."""
     node, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], node) if len(parts) == 2 and parts[0] == _PARTS else None
@@ -110,7 +110,7 @@ def participation_of(name: str) -> tuple[str, str] | None:
 
 def dataset_named_by(name: str) -> str | None:
     """Dataset of any record in the mirror that is about rounds."""
-    named = round_named_by(name) or participation_of(name)
+    named = round_named_by(name) or participation_names(name)
     return None if named is None else named[0]
 
 
@@ -133,7 +133,7 @@ class PeerRecords:
 
     def _changed(self, name: str) -> None:
         stored = self.mirror.get(name)
-        if (participation := participation_of(name)) is not None:
+        if (participation := participation_names(name)) is not None:
             self._note_participation(*participation, takes_part=stored is not None)
         named = round_named_by(name)
         if named is None:
@@ -146,7 +146,7 @@ class PeerRecords:
         dataset, round_id = named
         self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
-            commits = self._commits[named][_node_of(name)]
+            commits = self._commits[named][_node_in_key(name)]
             if len(commits) < MAX_REMEMBERED_COMMITS:
                 commits.add(stored.record.commit)
 
@@ -214,7 +214,7 @@ class PeerRecords:
         names = self._names.get(dataset, {}).get(round_id, set())
         found = ((name, self.mirror.get(name)) for name in names)
         return {
-            _node_of(name): Stored(stored.record, stored.revision)
+            _node_in_key(name): Stored(stored.record, stored.revision)
             for name, stored in found
             if stored is not None and isinstance(stored.record, kind)
         }
@@ -257,7 +257,7 @@ async def read_fresh(store: Store, keys_of: Mapping[str, str], kind: type[R]) ->
     return fresh
 
 
-def _node_of(name: str) -> str:
+def _node_in_key(name: str) -> str:
     return keys.split_peer(keys.all_peers() + name)[0]
 
 
@@ -312,6 +312,6 @@ def eligible_voters(participants: Iterable[str], identities: Mapping[str, Identi
 def _participants(entries: Sequence[Entry | None], dataset: str) -> Iterator[str]:
     for entry in entries:
         if entry is not None and parse_participation(entry) is not None:
-            named = participation_of(entry.key.removeprefix(keys.all_peers()))
+            named = participation_names(entry.key.removeprefix(keys.all_peers()))
             if named is not None and named[0] == dataset:
                 yield named[1]

@@ -81,7 +81,7 @@ class RoundRetention:
             for round_id in self._peers.round_ids(dataset):
                 if round_id in protected or not peer_records_expired(round_id, rounds.get(round_id), now):
                     continue
-                for node, key, revision in self._peer_records_of(dataset, round_id):
+                for node, key, revision in self._round_records(dataset, round_id):
                     if node == self._context.node:
                         await self._store.delete(key, revision)
                     elif may_others and node not in participants:
@@ -90,7 +90,7 @@ class RoundRetention:
                         except Forbidden:
                             may_others = False
 
-    def _peer_records_of(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
+    def _round_records(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
         """Node, key and revision of all peer records about a round."""
         announced, attested = (of(dataset, round_id) for of in (self._peers.announced, self._peers.attested))
         found = [

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from mao_shared.models import Announcement, Attestation, Dataset, Round, VoteDefinition, round_id
-from mao_shared.models.round import most_of
+from mao_shared.models.round import majority_count
 from mao_shared.store import Entry, Records, Stored
 from mao_shared.store.unreadable import Misplaced
 
@@ -115,7 +115,7 @@ def is_attested(round_: Round, votes: Mapping[str, Attestation]) -> bool:
 
 def is_attested_by_voters(round_: Round, supporters: set[str], voters: set[str]) -> bool:
     """Whether most voters attest the round's commit, whatever nodes the round names."""
-    return len(voters) > 1 and len(supporters & voters) >= max(round_.to_attest, most_of(len(voters)))
+    return len(voters) > 1 and len(supporters & voters) >= max(round_.to_attest, majority_count(len(voters)))
 
 
 def series(of: Round | Announcement) -> Series:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
-from mao_datamgmt.manager import DataManager, manager_of
+from mao_datamgmt.manager import DataManager, get_manager
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, Listing, Name, Record, Series, WebhookRequest, WebhookState
 from mao_shared.models.alarm import WebhookTest
@@ -16,7 +16,7 @@ from mao_shared.web.dependencies import Paging
 
 router = APIRouter(tags=["alarms"])
 
-TheManager = Annotated[DataManager, Depends(manager_of)]
+TheManager = Annotated[DataManager, Depends(get_manager)]
 AlarmId = Annotated[str, Path(max_length=300, description="Id of the alarm")]
 HookName = Annotated[Name, Path(description="Name of the webhook")]
 

@@ -22,7 +22,7 @@ from mao_datamgmt.browse.archive import MEDIA_TYPES, Packing, open_archive, writ
 from mao_datamgmt.browse.diff import DiffFormat, difference
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import BareRequest
-from mao_datamgmt.manager import DataManager, manager_of
+from mao_datamgmt.manager import DataManager, get_manager
 from mao_shared.errors import AlreadyExists, InvalidInput
 from mao_shared.models import Dataset, Listing, Name
 from mao_shared.models.dataset import (
@@ -43,7 +43,7 @@ router = APIRouter(tags=["datasets"])
 
 BYTES = "application/octet-stream"
 
-TheManager = Annotated[DataManager, Depends(manager_of)]
+TheManager = Annotated[DataManager, Depends(get_manager)]
 
 DatasetName = Annotated[Name, Path(description="Name of the dataset")]
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 
 from mao_datamgmt.datasets.clones import check_remote
 from mao_datamgmt.external import insights
-from mao_datamgmt.manager import DataManager, manager_of
+from mao_datamgmt.manager import DataManager, get_manager
 from mao_shared.json_text import RawJson, comparable_json
 from mao_shared.models import Listing, Name
 from mao_shared.models.external import (
@@ -26,7 +26,7 @@ from mao_shared.web.json_bodies import VerbatimRoute
 
 router = APIRouter(tags=["external data"])
 verbatim = APIRouter(tags=["external data"], route_class=VerbatimRoute)
-TheManager = Annotated[DataManager, Depends(manager_of)]
+TheManager = Annotated[DataManager, Depends(get_manager)]
 
 
 @verbatim.post(
@@ -84,7 +84,7 @@ async def read(
     name, branch = insights.parse_key(body.key or body.dataset or "")
     if name is None:
         raise insights.key_missing()
-    sources = insights.sources_of(name, await manager.sources(), body.dataset)
+    sources = insights.select_sources(name, await manager.sources(), body.dataset)
     found = await manager.ask(insights.read, sources, branch, body.key or name)
     return _json_answer(insights.as_json(found))
 
@@ -103,7 +103,7 @@ async def inspect(
     ],
 ) -> Response:
     name, branch = insights.parse_key(body.key or "")
-    sources = insights.sources_of(name, await manager.sources(), body.dataset)
+    sources = insights.select_sources(name, await manager.sources(), body.dataset)
     found = await manager.ask(insights.inspect, sources, branch)
     return _json_answer(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
 

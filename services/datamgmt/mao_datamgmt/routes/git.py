@@ -20,9 +20,9 @@ from mao_datamgmt.browse.git_http import (
     Oid,
     check_git_service,
     decompress_request,
-    protocol_of,
+    parse_protocol,
 )
-from mao_datamgmt.manager import DataManager, manager_of
+from mao_datamgmt.manager import DataManager, get_manager
 
 from .datasets import BYTES, DatasetName, TheManager, download_headers
 
@@ -48,7 +48,7 @@ async def refs(
 ) -> Response:
     check_git_service(service)
     path = await manager.upload_pack.repository(name)
-    pieces = await manager.upload_pack.advertise(path, protocol_of(protocol))
+    pieces = await manager.upload_pack.advertise(path, parse_protocol(protocol))
     return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NOT_KEPT)
 
 
@@ -60,7 +60,7 @@ async def pack(
 ) -> Response:
     body = decompress_request(await request.body(), request.headers.get("content-encoding"))
     path = await manager.upload_pack.repository(name)
-    pieces = await manager.upload_pack.answer(path, body, protocol_of(protocol))
+    pieces = await manager.upload_pack.answer(path, body, parse_protocol(protocol))
     return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NOT_KEPT)
 
 
@@ -101,6 +101,6 @@ async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileR
         }
     },
 )
-async def list_signers(manager: Annotated[DataManager, Depends(manager_of)]) -> str:
+async def list_signers(manager: Annotated[DataManager, Depends(get_manager)]) -> str:
     """Empty while no node of the federation signs its commits (setting MAO_SIGNING_KEY)."""
     return await manager.signers.allowed()

@@ -98,7 +98,7 @@ class FolderScan:
         milliseconds, so a change right after leaves the stamp as it is.
         """
         before = self.known.get(path)
-        return before is not None and before[3] < self.sealed_at and before == stamp_of(status)
+        return before is not None and before[3] < self.sealed_at and before == make_stamp(status)
 
 
 def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
@@ -185,7 +185,7 @@ def _rights(status: os.stat_result) -> Rights:
 
 
 def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: OutputLimits) -> FoundFile:
-    stamp = stamp_of(status)
+    stamp = make_stamp(status)
     if stat.S_ISLNK(status.st_mode):
         with _read_errors(path):
             target = os.readlink(name, dir_fd=folder)
@@ -198,7 +198,7 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Ou
     return FoundFile(path, stamp, executable, None, _rights(status), status.st_nlink > 1)
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
+def make_stamp(status: os.stat_result) -> Stamp:
     return (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -298,7 +298,7 @@ def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
                 current = os.dup(inner)
         with _opened(name, current, found.path, _FILE) as descriptor:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or stamp_of(status) != found.stamp:
+            if not stat.S_ISREG(status.st_mode) or make_stamp(status) != found.stamp:
                 raise refused(found.path, "changed while it was read")
             return os.fdopen(os.dup(descriptor), "rb")
     finally:
@@ -326,7 +326,7 @@ class OutputChanges:
     touched: bool
 
 
-def changes_of(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
+def find_changes(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
     """Files with the stamp of the hand-over are unchanged and need not be read.
 
     `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment of the

@@ -19,7 +19,7 @@ from mao_shared.states import StepPhase
 from mao_shared.store import Stored
 
 from . import workspaces, worktrees
-from .output import Stamp, stamp_of
+from .output import Stamp, make_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _checkout_output(context: Context, clone: Clone, base: str, workspace: Works
     if files is not None:
         return files
     statuses = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
-    return {path: stamp_of(status) for path, status in statuses.items()}
+    return {path: make_stamp(status) for path, status in statuses.items()}
 
 
 def checkout_whole(

@@ -25,7 +25,7 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
 
 from . import output, workspaces, worktrees
-from .output import Baseline, FoundFile, OutputChanges, changes_of
+from .output import Baseline, FoundFile, OutputChanges, find_changes
 
 LARGEST_ATTRIBUTES = 32 << 20  # bytes; a line for each large file has about 80
 
@@ -61,7 +61,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
         before = workspaces.read_seal(workspace.root) or _unsealed(clone, step.base_commit)
     limits = output_limits(context, step.spec.output)
     seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
-    changes = changes_of(before, seen.files, seen.same)
+    changes = find_changes(before, seen.files, seen.same)
     base = clone.tree(step.base_commit)
     if not changes.touched:
         if step.spec.allow_empty:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
-from mao_datamgmt.rounds.peer_records import Voters, participation_of
+from mao_datamgmt.rounds.peer_records import Voters, participation_names
 from mao_shared.models import Round, Run
 from mao_shared.reconcile import Mirror
 from mao_shared.states import HOLDS_DATASET, StepPhase
@@ -205,7 +205,7 @@ class WaitQueue:
 
     def peer_record_changed(self, name: str) -> None:
         """Whether a node takes part in a dataset may end the wait for any of its rounds."""
-        if (part := participation_of(name)) is not None:
+        if (part := participation_names(name)) is not None:
             self._wake_all(run for run, (dataset, _) in self._rounds.items() if dataset == part[0])
 
 

@@ -18,7 +18,7 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
 
 from . import output, publish, workspaces
-from .output import Baseline, FoundFile, OutputChanges, Stamp, changes_of, stamp_of
+from .output import Baseline, FoundFile, OutputChanges, Stamp, find_changes, make_stamp
 from .prepare import PreparedStep, checkout_whole
 
 MAX_LISTED = 1000  # paths of one kind in a run's document
@@ -57,7 +57,7 @@ def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> 
                 context, source, step.input_commit, workspace.input, CheckoutOptions(read_only=True)
             )
         statuses = checkout_whole(context, output, base, workspace.data, CheckoutOptions(owner=context.owner))
-        return {path: stamp_of(status) for path, status in statuses.items()}
+        return {path: make_stamp(status) for path, status in statuses.items()}
 
     workspaces.create(target, context.owner, fill)
     return PreparedStep(base, step.input_commit, {})
@@ -96,7 +96,7 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     limits = publish.output_limits(context, step.spec.output)
     before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
     seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
-    changes = changes_of(before, seen.files, seen.same)
+    changes = find_changes(before, seen.files, seen.same)
     read = {found.path: _content(workspace.data, found) for found in changes.written}
     base = step.base_commit or ""
     output.check_links(*_links(clone, base, changes, read))

@@ -24,7 +24,7 @@ from mao_shared.host.data_dir import DataDir, Workspace
 from mao_shared.logs import get_logger
 
 from . import output, workspaces
-from .output import FolderScan, FoundFile, OutputChanges, Rights, Stamp, stamp_of
+from .output import FolderScan, FoundFile, OutputChanges, Rights, Stamp, make_stamp
 
 log = get_logger(__name__)
 
@@ -163,7 +163,7 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
         statuses = clone.checkout_paths(commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
     except ContentMissing:
         return None
-    return files | {path: stamp_of(status) for path, status in statuses.items()}
+    return files | {path: make_stamp(status) for path, status in statuses.items()}
 
 
 def _tidy_folders(context: Context, root: Path, seen: FolderScan, files: Mapping[str, Stamp]) -> None:

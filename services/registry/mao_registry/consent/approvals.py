@@ -22,12 +22,12 @@ from mao_shared.store import Stored
 
 from .definition import (
     Document,
+    consent_document,
     definition_id,
     describe_changes,
-    digests_of,
-    document_of,
-    pins_of,
+    image_pins,
     proposed_steps,
+    record_digests,
     requested_privileges,
     unified_diff,
     widened,
@@ -81,9 +81,9 @@ def compare(proposal: Proposal, node: str) -> ProposedChange:
     steps = proposed_steps(proposal.pipeline, tools, datasets, node, enrolled)
     return ProposedChange(
         proposal=proposal,
-        before=document_of(enrolled.overlap, enrolled.steps) if enrolled else NO_DOCUMENT,
-        after=document_of(proposal.pipeline.overlap, steps),
-        digests=digests_of([proposal.pipeline, *tools.values(), *datasets.values()]),
+        before=consent_document(enrolled.overlap, enrolled.steps) if enrolled else NO_DOCUMENT,
+        after=consent_document(proposal.pipeline.overlap, steps),
+        digests=record_digests([proposal.pipeline, *tools.values(), *datasets.values()]),
         widened=widened(enrolled.steps if enrolled else [], steps),
     )
 
@@ -122,7 +122,7 @@ class Approvals:
     async def _rebuilt(self, enrolled: Enrolment | None) -> dict[str, Rebuilt]:
         """Images that are now another one under the same name; without those that cannot be resolved."""
         found: dict[str, Rebuilt] = {}
-        for name, image in pins_of(enrolled).items():
+        for name, image in image_pins(enrolled).items():
             with suppress(MaoError):
                 here = (await self.enrolments.services.resolve_image(name, "never")).pinned
                 if here != image.pinned:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from mao_registry.records.endorsements import digest_of, label_of
+from mao_registry.records.endorsements import record_digest, record_label
 from mao_shared.errors import InvalidInput
 from mao_shared.models import (
     Dataset,
@@ -134,7 +134,7 @@ def proposed_steps(
     before: Enrolment | None,
 ) -> list[ResolvedStep]:
     """The steps as a renewal would make them; `pinned` is empty for an image that is not pinned yet."""
-    pins = pins_of(before)
+    pins = image_pins(before)
     images = {
         tool.image: pins.get(tool.image) or ResolvedImage(name=tool.image, pinned="", platform="")
         for tool in tools.values()
@@ -142,17 +142,17 @@ def proposed_steps(
     return resolve_steps(pipeline, tools, datasets, images, node)
 
 
-def pins_of(enrolment: Enrolment | None) -> dict[str, ResolvedImage]:
+def image_pins(enrolment: Enrolment | None) -> dict[str, ResolvedImage]:
     """Image reference → what it is pinned to here."""
     return {step.image.name: step.image for step in enrolment.steps} if enrolment else {}
 
 
-def digests_of(records: Sequence[Named]) -> dict[str, str]:
+def record_digests(records: Sequence[Named]) -> dict[str, str]:
     """`kind/name` → digest."""
-    return {label_of(record): digest_of(record) for record in records}
+    return {record_label(record): record_digest(record) for record in records}
 
 
-def document_of(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
+def consent_document(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
     """All that decides what runs, without the pins: a tag that moved is no change of a record."""
     documents = {
         step.name: {

@@ -29,15 +29,15 @@ from mao_registry.records.endorsements import Endorser
 from mao_registry.records.references import (
     References,
     delete_unreferenced,
-    outputs_of,
+    pipeline_outputs,
     still_referenced,
     touch_guard,
 )
 from mao_registry.records.rules import (
     ReferencedRecords,
-    checks_of,
     not_found,
     read_references,
+    reference_conditions,
     title_clash,
     with_node,
     without_node,
@@ -55,7 +55,7 @@ from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.dependencies import check_if_match
 
 from .agreements import Agreements
-from .definition import check_agreed, digests_of, enrol_command, pins_of, resolve_steps
+from .definition import check_agreed, enrol_command, image_pins, record_digests, resolve_steps
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Enrolments:
             terms.command or enrol_command(pipeline.record, registered=pipeline.revision != 0),
             pipeline.record.steps,
         )
-        pins = pins_of(proposal.enrolled) if terms.keep_pins else {}
+        pins = image_pins(proposal.enrolled) if terms.keep_pins else {}
         enrolment = await self._resolve(pipeline.record, referenced, agreed, terms.pull, pins)
         async with self._lock:
             registered = await self._write_shared(pipeline, referenced)
@@ -302,7 +302,7 @@ class Enrolments:
             agreed=agreed,
             pipeline_revision=0,
             enrolled_at=self.clock.now(),
-            records=digests_of([pipeline, *tools.values(), *datasets.values()]),
+            records=record_digests([pipeline, *tools.values(), *datasets.values()]),
         )
 
     async def _write_shared(
@@ -310,11 +310,11 @@ class Enrolments:
     ) -> Stored[Pipeline] | None:
         """Write 1 of an enrolment. Returns None for a lost race."""
         key = self.repositories.pipelines.prefix + pipeline.record.name
-        checks = [Check(key, pipeline.revision), *checks_of(referenced, self.repositories)]
+        checks = [Check(key, pipeline.revision), *reference_conditions(referenced, self.repositories)]
         writes: list[Write] = [touch_guard(keys.references())]
         if pipeline.revision == 0:
             writes += [Put(key, dump(pipeline.record)), self.endorser.put(pipeline.record)]
-        for name in sorted(outputs_of(pipeline.record)):
+        for name in sorted(pipeline_outputs(pipeline.record)):
             dataset = referenced.datasets[name].record
             joined = with_node(dataset, self.repositories.node)
             if joined is not dataset:

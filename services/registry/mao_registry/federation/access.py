@@ -42,14 +42,14 @@ _MAX_TEXT = 40_000  # characters; a token has about 3000
 _MAX_BYTES = 60_000
 
 
-def user_of(node: str, number: int) -> str:
+def etcd_user_name(node: str, number: int) -> str:
     return f"{node}@{number}"
 
 
 def next_user(node: str, before: Identity | None) -> str:
     """The user of a new invitation."""
     number = int(before.user.rpartition("@")[2]) if before else 0
-    return user_of(node, number + 1)
+    return etcd_user_name(node, number + 1)
 
 
 def invitation_user(user: str) -> str:
@@ -64,7 +64,7 @@ def invitation_role(node: str) -> str:
     return f"join-{node}"
 
 
-def roles_of(identity: Identity) -> list[str]:
+def etcd_role_names(identity: Identity) -> list[str]:
     return [ROOT] if identity.role == "core" else [member_role(identity.node)]
 
 
@@ -232,6 +232,6 @@ def _invited(before: Identity | None, node: str, context: FederationContext) -> 
 async def _delete_earlier_users(admin: Admin, identity: Identity) -> None:
     node, _, number = identity.user.rpartition("@")
     for earlier in range(max(1, int(number) - 3), int(number)):
-        user = user_of(node, earlier)
+        user = etcd_user_name(node, earlier)
         await admin.delete_user(user)
         await admin.delete_user(invitation_user(user))

@@ -19,7 +19,7 @@ from mao_shared.models import Identity, Link
 from mao_shared.reconcile import Backoff, Guard, every, follow
 from mao_shared.store import Store
 
-from .access import roles_of
+from .access import etcd_role_names
 from .context import LINK, FederationContext, FederationRecords
 from .cores import (
     Action,
@@ -193,7 +193,7 @@ class FederationController:
             elif action == "demote":
                 await demote_node(self.context, store, admin, identity)
             elif action == "grant-core":
-                await admin.set_roles(identity.user, roles_of(identity))
+                await admin.set_roles(identity.user, etcd_role_names(identity))
 
     async def _isolated(self, action: Action, node: str, work: Awaitable[None]) -> bool:
         """Returns whether it was done: a failure with one node does not keep the others waiting."""

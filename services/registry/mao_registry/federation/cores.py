@@ -21,7 +21,7 @@ from mao_shared.models.federation import Role
 from mao_shared.store import Records, Store, Stored
 
 from . import pki
-from .access import invitation_role, invitation_user, member_grants, member_role, roles_of
+from .access import etcd_role_names, invitation_role, invitation_user, member_grants, member_role
 from .context import FederationContext, FederationRecords, check_core
 from .etcd_members import check_addition, check_removal, observe_members, remove_etcd_member
 from .etcd_versions import EtcdVersions
@@ -92,7 +92,7 @@ async def sign_request(
         await delete_key(store, keys.certificate_request(identity.node))
         return
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
-    await admin.ensure_user(identity.user, roles_of(identity))
+    await admin.ensure_user(identity.user, etcd_role_names(identity))
     signed = identity.model_copy(
         update={
             "request": request_digest(request.request),
@@ -189,7 +189,7 @@ async def promote(
         await versions.check_members((await records.cores.by_name()).values(), allow_unsafe=allow_unsafe)
         check_addition(await observe_members(store, admin), node)
         identity = await _set_role(store, node, "core")
-        await admin.set_roles(identity.user, roles_of(identity))
+        await admin.set_roles(identity.user, etcd_role_names(identity))
         return await _wait_for_vote(store, node)
 
 

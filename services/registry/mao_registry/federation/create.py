@@ -27,7 +27,7 @@ from mao_shared.store import Store
 from mao_shared.store.records import dump
 
 from . import pki
-from .access import ROOT, user_of
+from .access import ROOT, etcd_user_name
 from .context import LINK, EtcdAddress, FederationContext, FederationRecords
 from .etcd_versions import EtcdVersions
 from .files import FederationDraft
@@ -59,7 +59,7 @@ class CreateCommand:
         address = self._check_address()
         self.versions.check_own(allow_unsafe=allow_unsafe)
         draft = self._make_draft(name)
-        user = user_of(self.context.node, 1)
+        user = etcd_user_name(self.context.node, 1)
         self._write_files(draft, address, user)
         self.context.notify_supervisor()
         await self._wait_for_etcd(address)

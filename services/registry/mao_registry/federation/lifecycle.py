@@ -127,7 +127,7 @@ class Lifecycle:
         await until_done(join, name="join-by-file", away=pace, failing=pace, outages=MaoError)
 
 
-def lifecycle_of(request: Request) -> Lifecycle:
+def get_lifecycle(request: Request) -> Lifecycle:
     """Dependency: what the lifespan built."""
     lifecycle: Lifecycle = request.app.state.lifecycle
     return lifecycle

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mao_registry.records.catalogue import Catalogue
-from mao_registry.records.endorsements import Endorser, kind_of
-from mao_registry.records.references import References, datasets_of, tools_of
+from mao_registry.records.endorsements import Endorser, registry_kind
+from mao_registry.records.references import References, pipeline_datasets, pipeline_tools
 from mao_registry.records.rules import DatasetRules, PipelineRules, ToolRules, with_node
 from mao_registry.records.stores import Repositories, mirror_prefix, put_value
 from mao_shared import keys
@@ -117,8 +117,8 @@ def removal_commands(
         pipeline.name
         for pipeline in own.pipelines
         if pipeline.name in names["pipelines"]
-        or tools_of(pipeline) & names["tools"]
-        or datasets_of(pipeline) & names["datasets"]
+        or pipeline_tools(pipeline) & names["tools"]
+        or pipeline_datasets(pipeline) & names["datasets"]
     )
     return [
         *(f"maoctl job remove {job.id} --yes" for job in jobs if job.pipeline in pipelines),
@@ -199,7 +199,7 @@ async def _add(catalogue: Catalogue[R], record: R, federation: str) -> None:
     try:
         await catalogue.create(record, name_was_free=True)
     except AlreadyExists:
-        _refuse_new_clash(kind_of(record), record.name, federation)
+        _refuse_new_clash(registry_kind(record), record.name, federation)
 
 
 async def _add_dataset(catalogue: Catalogue[Dataset], dataset: Dataset, node: str, federation: str) -> None:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from mao_registry.consent.agreements import Agreements
-from mao_registry.records.references import outputs_of
+from mao_registry.records.references import pipeline_outputs
 from mao_registry.records.rules import not_found
 from mao_registry.records.stores import Repositories
 from mao_shared import keys
@@ -150,10 +150,12 @@ class PeerQueries:
         else:
             raise not_found("pipeline", pipeline)
         members = await self._members()
-        return [row for stored in pipelines for row in await self._runs_of(stored.record, members)]
+        return [row for stored in pipelines for row in await self._query_runs(stored.record, members)]
 
-    async def _runs_of(self, pipeline: Pipeline, members: dict[str, Member]) -> list[NodeRuns]:
-        datasets = [await self.repositories.datasets.find(name) for name in sorted(outputs_of(pipeline))]
+    async def _query_runs(self, pipeline: Pipeline, members: dict[str, Member]) -> list[NodeRuns]:
+        datasets = [
+            await self.repositories.datasets.find(name) for name in sorted(pipeline_outputs(pipeline))
+        ]
         listed = {node for stored in datasets if stored for node in stored.record.nodes}
         names = sorted({*members, *listed})[:MAX_NODES]
         published = await _read_each(names, lambda node: self._published_runs(node, pipeline.name))

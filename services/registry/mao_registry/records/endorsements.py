@@ -25,16 +25,16 @@ _NOT_ENDORSED = {"nodes"}  # every node that enrols adds itself
 _MAX_BYTES = 10_000  # of an endorsement; MAO writes no larger one
 
 
-def kind_of(record: Named) -> RegistryKind:
+def registry_kind(record: Named) -> RegistryKind:
     return _KINDS[type(record)]
 
 
-def label_of(record: Named) -> str:
+def record_label(record: Named) -> str:
     """`kind/name`: how an enrolment and a diff name the record."""
-    return f"{kind_of(record)}/{record.name}"
+    return f"{registry_kind(record)}/{record.name}"
 
 
-def digest_of(record: Named) -> str:
+def record_digest(record: Named) -> str:
     """SHA-256 of a record's content, the same for every version of MAO that knows its fields."""
     content = record.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_ENDORSED)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -48,8 +48,8 @@ class Endorser:
         self._clock = clock
 
     def put(self, record: Named) -> Put:
-        endorsement = Endorsement(digest=digest_of(record), endorsed_at=self._clock.now())
-        return Put(keys.endorsement(self._node, kind_of(record), record.name), dump(endorsement))
+        endorsement = Endorsement(digest=record_digest(record), endorsed_at=self._clock.now())
+        return Put(keys.endorsement(self._node, registry_kind(record), record.name), dump(endorsement))
 
 
 async def endorsers(store: Store, records: Mapping[str, str], nodes: Iterable[str]) -> dict[str, list[str]]:

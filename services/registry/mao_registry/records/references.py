@@ -114,7 +114,7 @@ class References:
         return [
             Reference("pipeline", pipeline.name)
             for pipeline in await self._pipelines()
-            if name in tools_of(pipeline)
+            if name in pipeline_tools(pipeline)
         ] + [
             Reference("enrolment", enrolment.pipeline)
             for enrolment in await self._enrolments()
@@ -129,7 +129,7 @@ class References:
             [
                 Reference("pipeline", pipeline.name)
                 for pipeline in await self._pipelines()
-                if name in datasets_of(pipeline)
+                if name in pipeline_datasets(pipeline)
             ]
             + [
                 Reference("enrolment", enrolment.pipeline)
@@ -166,15 +166,15 @@ class References:
         return [run.id for run in runs if run.pipeline == pipeline and run.phase not in RUN_ENDED]
 
 
-def tools_of(pipeline: Pipeline) -> set[str]:
+def pipeline_tools(pipeline: Pipeline) -> set[str]:
     return {step.tool for step in pipeline.steps}
 
 
-def datasets_of(pipeline: Pipeline) -> set[str]:
+def pipeline_datasets(pipeline: Pipeline) -> set[str]:
     """Names of the datasets that the pipeline writes or reads."""
     return {name for step in pipeline.steps for name in (step.dataset, step.input_dataset) if name}
 
 
-def outputs_of(pipeline: Pipeline) -> set[str]:
+def pipeline_outputs(pipeline: Pipeline) -> set[str]:
     """Names of the datasets that the pipeline writes."""
     return {step.dataset for step in pipeline.steps}

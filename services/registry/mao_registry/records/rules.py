@@ -13,7 +13,7 @@ from mao_shared.models import Dataset, Named, Pipeline, Tool
 from mao_shared.store import Check, Records, Stored
 from mao_shared.store.records import R
 
-from .references import Reference, References, datasets_of, read_guard, tools_of
+from .references import Reference, References, pipeline_datasets, pipeline_tools, read_guard
 from .stores import Repositories
 
 _REGISTER_COMMAND = {
@@ -134,8 +134,8 @@ class ReferencedRecords:
 
 async def read_references(pipeline: Pipeline, repositories: Repositories) -> ReferencedRecords:
     """Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records."""
-    tools, missing_tools = await _read_all(repositories.tools, tools_of(pipeline))
-    datasets, missing_datasets = await _read_all(repositories.datasets, datasets_of(pipeline))
+    tools, missing_tools = await _read_all(repositories.tools, pipeline_tools(pipeline))
+    datasets, missing_datasets = await _read_all(repositories.datasets, pipeline_datasets(pipeline))
     if missing_tools or missing_datasets:
         raise _unknown_references(missing_tools, missing_datasets)
     return ReferencedRecords(tools, datasets)
@@ -199,7 +199,7 @@ def keep_title(before: R, after: R) -> R:
     )
 
 
-def checks_of(referenced: ReferencedRecords, repositories: Repositories) -> list[Check]:
+def reference_conditions(referenced: ReferencedRecords, repositories: Repositories) -> list[Check]:
     """Checks that none of the records was changed or deleted since it was read."""
     return [
         Check(records.prefix + name, stored.revision)
@@ -224,7 +224,7 @@ class PipelineRules:
 
     async def reference_checks(self, record: Pipeline) -> list[Check]:
         repositories = self.references.repositories
-        return checks_of(await read_references(record, repositories), repositories)
+        return reference_conditions(await read_references(record, repositories), repositories)
 
     async def find_references(self, name: str) -> list[Reference]:
         return await self.references.to_pipeline(name)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Response
 
-from mao_registry.registry import Registry, registry_of
+from mao_registry.registry import Registry, get_registry
 from mao_shared.models import Listing, Name, NameOrTitle, Record, is_name
 from mao_shared.models.common import unreadable_items
 from mao_shared.store import Stored
@@ -14,7 +14,7 @@ from mao_shared.store.records import StoredPage
 from mao_shared.web.dependencies import etag
 
 R = TypeVar("R", bound=Record)
-RegistryDep = Annotated[Registry, Depends(registry_of)]
+RegistryDep = Annotated[Registry, Depends(get_registry)]
 PathName = Annotated[Name, Path(description="Name of the record")]
 
 

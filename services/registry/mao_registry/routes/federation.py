@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from mao_registry.federation.lifecycle import Lifecycle, lifecycle_of
+from mao_registry.federation.lifecycle import Lifecycle, get_lifecycle
 from mao_shared.models import (
     CoreMember,
     Demotion,
@@ -24,7 +24,7 @@ from mao_shared.models import (
 from .common import PathName
 
 router = APIRouter(prefix="/federation", tags=["federation"])
-LifecycleDep = Annotated[Lifecycle, Depends(lifecycle_of)]
+LifecycleDep = Annotated[Lifecycle, Depends(get_lifecycle)]
 AllowUnsafe = Annotated[
     bool,
     Query(description="Also with an etcd that lets every member read and write all keys (CVE-2026-33343)"),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mao_runner.drivers.protocol import Container
-from mao_runner.labels import CHECK, StepAttempt, attempt_of
+from mao_runner.labels import CHECK, StepAttempt, labelled_attempt
 from mao_runner.metrics import RunnerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -122,7 +122,7 @@ class ContainerCleanup:
 
     async def _is_removable(self, container: Container, waited: timedelta) -> bool:
         """Asks the store, since the mirror has only runs of this runner's phases. Raises Unavailable."""
-        key = attempt_of(container.labels)
+        key = labelled_attempt(container.labels)
         if key is None:
             return True  # of a check that nobody waits for
         try:
@@ -150,7 +150,7 @@ class ContainerCleanup:
         self._orphans = orphans
 
     async def _remove(self, container: Container) -> None:
-        key = attempt_of(container.labels)
+        key = labelled_attempt(container.labels)
         if key is not None and container.state == "exited" and self._keep_log is not None:
             await self._keep_log(key, container.id)
         await self._containers.driver.remove(container.id)
@@ -164,7 +164,7 @@ def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -
     """Pure: whether neither a step in a phase of the runner nor a check claims the container."""
     if check := container.labels.get(CHECK):
         return check not in checks
-    key = attempt_of(container.labels)
+    key = labelled_attempt(container.labels)
     if key is None:
         return False  # not one of ours
     run = runs.get(key.run)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mao_runner.drivers.protocol import Container, ContainerSpec, Driver, EngineRefused
-from mao_runner.labels import INSTALLATION, StepAttempt, attempt_of, container_name
+from mao_runner.labels import INSTALLATION, StepAttempt, container_name, labelled_attempt
 from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_runner.metrics import RunnerMetrics
 from mao_shared.clock import Clock
@@ -124,7 +124,7 @@ class StepController:
     def _container_changed(self, container: Container | None) -> None:
         if container is None:
             self._enqueue_all()
-        elif (key := attempt_of(container.labels)) is not None:
+        elif (key := labelled_attempt(container.labels)) is not None:
             self.controller.add(key.run)
 
     def _enqueue_all(self) -> None:
@@ -341,7 +341,7 @@ class StepController:
 
     def _belongs_to(self, container: Container, key: StepAttempt) -> bool:
         ours = container.labels.get(INSTALLATION) == self._installation
-        return ours and attempt_of(container.labels) == key
+        return ours and labelled_attempt(container.labels) == key
 
     async def _leave(
         self, stored: Stored[Run], key: StepAttempt, step: StepRun, container: Container | None

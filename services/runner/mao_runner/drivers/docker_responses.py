@@ -108,14 +108,14 @@ def pinned_reference(name: str, document: Mapping[str, Any]) -> str:
 
     An image may have been pushed to several registries; the digest is that of the repository in `name`.
     """
-    repository = _repository_of(name)
+    repository = _repository_name(name)
     for digest in document.get("RepoDigests") or []:
-        if _repository_of(digest) == repository:
+        if _repository_name(digest) == repository:
             return str(digest)
     return str(document["Id"])
 
 
-def _repository_of(name: str) -> str:
+def _repository_name(name: str) -> str:
     bare = name.partition("@")[0]
     head, _, last = bare.rpartition("/")
     path = f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]

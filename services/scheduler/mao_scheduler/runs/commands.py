@@ -137,12 +137,12 @@ class RunCommands:
     ) -> Stored[Run]:
         """Creates a run that repeats a published step, also while its run continues.
 
-        Raises what `reproduction_of` and `check_agreed` raise, and NotFound or Conflict if this node is no
+        Raises what `make_reproduction` and `check_agreed` raise, and NotFound or Conflict if this node is no
         longer enrolled in the pipeline: the runner would refuse it.
         """
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
-        made = reproduction_of(name, old, step, self._clock.now(), request_id)
+        made = make_reproduction(name, old, step, self._clock.now(), request_id)
         check_agreed(made.steps[0].spec.asked(), (await self._enrolments.require(old.pipeline)).record)
         return await self._create(made)
 
@@ -212,7 +212,7 @@ class RunCommands:
                         return
 
 
-def reproduction_of(
+def make_reproduction(
     run_id: str, old: Run, step_name: str | None, now: datetime, request_id: str | None = None
 ) -> Run:
     """A queued run of one step, with the image, command, commits and tick of the original.

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from mao_scheduler.schedules.due import cron_of
+from mao_scheduler.schedules.due import schedule_cron
 from mao_scheduler.schedules.marks import TickMarks
 from mao_shared import keys
 from mao_shared.clock import Clock
@@ -43,7 +43,7 @@ def next_tick(schedules: Iterable[Schedule], marks: TickMarks, now: datetime) ->
         if schedule.paused:
             continue
         try:
-            ticks.append(cron_of(schedule).next(marks.get(schedule.id) or now))
+            ticks.append(schedule_cron(schedule).next(marks.get(schedule.id) or now))
         except InvalidInput:  # a zone unknown to this machine; the job says so
             continue
     return min((tick for tick in ticks if tick is not None), default=None)

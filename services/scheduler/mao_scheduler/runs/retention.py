@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from mao_scheduler.schedules.due import cron_of, decidable_until, undecided_after
+from mao_scheduler.schedules.due import decidable_until, schedule_cron, undecided_after
 from mao_scheduler.schedules.marks import TickHistory
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -110,7 +110,7 @@ def undecided_since(
 
 def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
     try:
-        following = cron_of(schedule).next(after)
+        following = schedule_cron(schedule).next(after)
     except Exception:  # noqa: BLE001 (such as a zone unknown to this machine: it may be behind)
         return True
     return following is not None and following <= decidable_until(schedule, now)

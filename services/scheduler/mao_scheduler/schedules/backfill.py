@@ -18,7 +18,7 @@ from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
 
-from .due import cron_of
+from .due import schedule_cron
 from .jobs import JobCommands
 from .marks import RestoreStatus, TickHistory
 from .new_runs import queued_run
@@ -62,7 +62,7 @@ class Backfill:
         await self._restores.require_checked(since)
         enrolment = (await self._enrolments.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
-        ticks = cron_of(schedule).times(since - _SECOND, until)
+        ticks = schedule_cron(schedule).times(since - _SECOND, until)
         for _ in range(0, MAX_TICKS_SCANNED, TICKS_PER_LOOKUP):
             chunk = list(islice(ticks, TICKS_PER_LOOKUP))
             if not chunk:

@@ -88,7 +88,7 @@ class Cron:
             end = _naive_utc(until)
         last: datetime | None = None
         for span in offset_spans(self._zone, start, end):
-            for moment in self._times_of(span):
+            for moment in self._span_times(span):
                 if moment != last:
                     yield moment.replace(tzinfo=UTC)
                 last = moment
@@ -96,7 +96,7 @@ class Cron:
     def count(self, after: datetime, until: datetime) -> int:
         """The number of times in (after, until], without iterating over them."""
         start, end = _naive_utc(after), _naive_utc(until)
-        return sum(self._count_of(span) for span in offset_spans(self._zone, start, end))
+        return sum(self._span_count(span) for span in offset_spans(self._zone, start, end))
 
     def newest(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
         """The last `limit` times in (after, until], in ascending order."""
@@ -113,7 +113,7 @@ class Cron:
                 high = middle
         return list(self.times(high.replace(tzinfo=UTC), until))
 
-    def _times_of(self, span: OffsetSpan) -> Iterator[datetime]:
+    def _span_times(self, span: OffsetSpan) -> Iterator[datetime]:
         if self._starts_with_skipped(span) and span.change is not None:
             yield span.change.at
         end = span.end + span.offset
@@ -124,7 +124,7 @@ class Cron:
                 return
             yield wall - span.offset
 
-    def _count_of(self, span: OffsetSpan) -> int:
+    def _span_count(self, span: OffsetSpan) -> int:
         start, end = self._wall_start(span), span.end + span.offset
         count = self._count_wall(start, end) if end > start else 0
         if self._starts_with_skipped(span) and self._count_wall(start, start + SECOND) == 0:

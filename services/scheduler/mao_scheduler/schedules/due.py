@@ -48,7 +48,7 @@ class DueTicks:
     summary: BacklogSummary | None = None
 
 
-def cron_of(schedule: Schedule) -> Cron:
+def schedule_cron(schedule: Schedule) -> Cron:
     """The schedule's parsed cron string; raises InvalidInput if this machine does not know its zone."""
     return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
 
@@ -56,7 +56,7 @@ def cron_of(schedule: Schedule) -> Cron:
 def is_tick(schedule: Schedule, moment: datetime) -> bool:
     """Whether the schedule has a tick at `moment`; False if this machine does not know its zone."""
     try:
-        return cron_of(schedule).next(moment - _SECOND) == moment
+        return schedule_cron(schedule).next(moment - _SECOND) == moment
     except InvalidInput:
         return False
 

@@ -30,7 +30,7 @@ from mao_shared.store.records import dump
 from mao_shared.web.dependencies import ANY_REVISION, check_if_match
 
 from .cron import Cron, parse_cron
-from .due import cron_of
+from .due import schedule_cron
 from .marks import TickMarks
 
 EXISTS = 0  # no revision: a schedule with this id exists already
@@ -215,7 +215,7 @@ class JobCommands:
     async def next_times(self, job_id: str, count: int) -> NextTimes:
         """The next times of a job, paused or not."""
         schedule = (await self.get(job_id)).record
-        return self._next_times(cron_of(schedule), count, self._next_after(schedule))
+        return self._next_times(schedule_cron(schedule), count, self._next_after(schedule))
 
     def preview(self, asked: CronPreview) -> NextTimes:
         """The next times of a cron string; raises InvalidInput."""
@@ -236,7 +236,7 @@ class JobCommands:
             with suppress(
                 InvalidInput
             ):  # a zone unknown to this machine: the other jobs are listed all the same
-                following = cron_of(schedule).next(self._next_after(schedule))
+                following = schedule_cron(schedule).next(self._next_after(schedule))
         return Job(**stored_fields(schedule), next=following, last=await self._last(schedule))
 
     async def _last(self, schedule: Schedule) -> TickOutcome | None:

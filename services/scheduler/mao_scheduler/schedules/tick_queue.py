@@ -18,7 +18,7 @@ from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Guard, Mirror
 
 from .cron import Cron
-from .due import DueTicks, Tick, cron_of, decidable_until, undecided_after
+from .due import DueTicks, Tick, decidable_until, schedule_cron, undecided_after
 from .marks import TickMarks
 from .new_runs import PreparedTick
 
@@ -67,7 +67,7 @@ class TickQueue:
                 self._guard.succeeded(name)
                 continue
             with self._guard.item(name):  # such as a zone unknown to this machine
-                entry = ScheduleEntry(stored.record, cron_of(stored.record))
+                entry = ScheduleEntry(stored.record, schedule_cron(stored.record))
                 self._entries[entry.schedule.id] = entry
                 self._by_pipeline[entry.schedule.pipeline].add(entry.schedule.id)
                 self.requeue(entry)
@@ -109,7 +109,7 @@ class TickQueue:
             entry.next = None
             self._held.add(name)
             return
-        entry.next = self._next_of(entry)
+        entry.next = self._next_tick_time(entry)
         if entry.next is not None:
             heapq.heappush(self._heap, (entry.next, entry.schedule.id))
 
@@ -122,7 +122,7 @@ class TickQueue:
             if entry.prepared is None or entry.prepared.tick != moment:
                 yield entry
 
-    def _next_of(self, entry: ScheduleEntry) -> datetime | None:
+    def _next_tick_time(self, entry: ScheduleEntry) -> datetime | None:
         after = undecided_after(entry.schedule, self._marks.get(entry.schedule.id))
         known = entry.prepared
         following = known.following if known and known.tick == after else entry.cron.next(after)
