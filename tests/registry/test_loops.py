@@ -256,13 +256,13 @@ async def test_log_responder_isolates_failing_request(
     assert all(each.startswith("log-answers//mao/peers/n2/asks/") for each in subjects)
 
 
-@pytest.mark.parametrize("part", ["_copy", "_tell"])
+@pytest.mark.parametrize("part", ["_copy", "_report_contact"])
 async def test_replica_continues_after_exception(
     conditions: Conditions, memory: MemoryStore, tmp_path: Any, part: str
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
     copy = Replicator(shared, every=0.05, conditions=conditions)
-    subject = {"_copy": "replica/copies", "_tell": "replica/contact"}[part]
+    subject = {"_copy": "replica/copies", "_report_contact": "replica/contact"}[part]
     assert subject in await survives(copy, part, copy.run, conditions)
     await shared.close()
 

@@ -43,7 +43,7 @@ def _old_logs(runner: Runner) -> Loop:
 
 def _store_watch(runner: Runner) -> Loop:
     made = StoreHealthWatch(runner.mirror.records.store, runner.conditions, 1 << 30)
-    return made, "look", made.run
+    return made, "check", made.run
 
 
 LOOPS: dict[str, Callable[[Runner], Loop]] = {

@@ -29,7 +29,7 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
     "stuck": lambda made: (made.stuck, "_check", made.stuck.run, lambda: None),
     "unreadable-records": lambda made: (
         made.unreadable,
-        "look",
+        "check",
         partial(recheck_unreadable, made.unreadable),
         lambda: None,
     ),

@@ -52,8 +52,8 @@ def _waits(guard: Guard, now: list[float], seconds: float) -> bool:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "has room"),
-        (OSError(errno.EROFS, "Read-only file system"), "takes writes"),
+        (OSError(errno.ENOSPC, "No space left on device"), "has free space"),
+        (OSError(errno.EROFS, "Read-only file system"), "is writable"),
         (OSError(errno.EBADF, "Bad file descriptor"), "fault of MAO"),
         (KeyError("x"), "fault of MAO"),
     ],
