@@ -102,7 +102,7 @@ class Replicator:
         store.on_contact(self._news.set)
 
     async def run(self) -> None:
-        """For ever."""
+        """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 every(
