@@ -216,10 +216,14 @@ class _Attempts:
         self._tries += 1
         return self._away.pause(self._tries)
 
-    def worked(self) -> None:
-        self._outage.over()
+    def began(self) -> None:
+        """What is to last has begun: it may end at once, so that its outage is still no news."""
         self._guard.worked("")
         self._tries = 0
+
+    def worked(self) -> None:
+        self._outage.over()
+        self.began()
 
 
 async def every(
@@ -301,7 +305,7 @@ async def follow(
     while True:
         try:
             after = await begin()
-            attempts.worked()
+            attempts.began()
             async with aclosing(store.watch(prefix, after=after)) as batches:
                 async for batch in batches:
                     take(batch)

@@ -242,6 +242,20 @@ async def test_follow_begins_again_after_gaps_and_outages() -> None:
     assert [type(gap) for gap in gaps] == [Compacted, StoreSwitched]
 
 
+async def test_follow_outage_of_the_watch_alone_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A replica may answer listings for as long as the store of the watch does not let the node in."""
+    store, begun = Watched(*[StoreUnavailable("away")] * 5), 0
+
+    async def start() -> int:
+        nonlocal begun
+        begun += 1
+        return 0
+
+    async with running(follow(store, "/a/", lambda _: None, start=start, name="loop", away=QUICK)):
+        await eventually(lambda: begun > 5)
+    assert capsys.readouterr().err.count("loop.waits") == 1
+
+
 @pytest.mark.parametrize("bad", [set(), {0}, {63}, {7, 8, 40}, set(range(64))])
 async def test_in_halves_writes_all_but_the_bad_ones(bad: set[int]) -> None:
     calls = 0
