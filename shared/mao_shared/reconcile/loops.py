@@ -212,7 +212,8 @@ class _Attempts:
         if not isinstance(error, self._outages):
             return self._guard.failed("", error)
         if self._outage.is_news():
-            log.warning("loop.waits", loop=self._name, error=getattr(error, "detail", str(error)))
+            detail, step = getattr(error, "detail", str(error)), getattr(error, "next", None)
+            log.warning("loop.waits", loop=self._name, error=detail, next=step)
         self._tries += 1
         return self._away.pause(self._tries)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Compacted, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
+from mao_shared.errors import Compacted, Conflict, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
 from mao_shared.reconcile import Backoff, Guard, every, follow, in_halves, until_done
 from mao_shared.store import Batch
 from tests.support.stores import AwayStore
@@ -298,3 +298,15 @@ async def test_until_done_begins_again_whatever_was_raised(error: Exception) -> 
         == "done"
     )
     assert subjects(conditions) == []
+
+
+async def test_until_done_outage_is_logged_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that joins by a file has nobody to answer: its log has to name the next command."""
+    failures = [Conflict("the names clash", next="maoctl tool remove x"), None]
+
+    async def step() -> None:
+        if error := failures.pop(0):
+            raise error
+
+    await until_done(step, name="join-by-file", away=QUICK, outages=MaoError)
+    assert 'error="the names clash" next="maoctl tool remove x"' in capsys.readouterr().err
