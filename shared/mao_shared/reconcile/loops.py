@@ -212,14 +212,19 @@ class _Attempts:
         if not isinstance(error, self._outages):
             return self._guard.failed("", error)
         if self._outage.is_news():
-            log.warning("loop.waits", loop=self._name, error=getattr(error, "detail", str(error)))
+            detail, step = getattr(error, "detail", str(error)), getattr(error, "next", None)
+            log.warning("loop.waits", loop=self._name, error=detail, next=step)
         self._tries += 1
         return self._away.pause(self._tries)
 
-    def worked(self) -> None:
-        self._outage.over()
+    def began(self) -> None:
+        """What is to last has begun: it may end at once, so that its outage is still no news."""
         self._guard.worked("")
         self._tries = 0
+
+    def worked(self) -> None:
+        self._outage.over()
+        self.began()
 
 
 async def every(
@@ -301,7 +306,7 @@ async def follow(
     while True:
         try:
             after = await begin()
-            attempts.worked()
+            attempts.began()
             async with aclosing(store.watch(prefix, after=after)) as batches:
                 async for batch in batches:
                     take(batch)
