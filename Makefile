@@ -52,7 +52,7 @@ check: ## ruff format and lint, mypy strict, import contracts
 	./dev lint-imports --no-cache >/dev/null || ./dev lint-imports --no-cache
 
 .PHONY: bench
-bench: ## measures of DESIGN §10 beside what they are compared to
+bench: ## speed, memory and accuracy beside what they are compared to
 	@$(MACHINE) venv engine etcd git-lfs tool-images >/dev/null
 	./dev python -m bench
 

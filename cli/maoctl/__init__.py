@@ -1,0 +1,1 @@
+"""The command-line client of a node; it talks to the gateway only."""

@@ -41,7 +41,7 @@ NAMES: dict[str, str] = {
     "restored": "after a restore, the runs since the backup are looked up (subject: dataset)",
     "service": "a service answers (subject: its name)",
 }
-"""Every name that is reported, and what has to hold."""
+"""Every name that is reported, and what has to hold; docs/operations.md has a row for each."""
 MOST = 200  # conditions of one name that are kept in full; further ones are counted
 MORE = "(more)"  # subject of the one that summarises the others
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mao_registry import store_identity
 from mao_registry.store_identity import (
     ObservedIdentity,
     SavedIdentity,
@@ -183,3 +184,23 @@ async def test_store_identity_unaffected_by_outage(file: Path) -> None:
     with pytest.raises(StoreUnavailable):
         await identity(store, file, conditions).check()
     assert conditions.current() == []
+
+
+async def test_store_identity_accepts_nothing_that_is_not_on_disk(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await identity(MemoryStore(), file).check()
+    other, conditions = MemoryStore(), Conditions()
+    known = identity(other, file, conditions)
+
+    def full(path: Path, saved: SavedIdentity) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_identity, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            await known.accept()
+    assert not await known.check(), "the next start would report it again"
+    await known.accept()
+    assert await known.check()
+    assert await fault(other, file) == ""

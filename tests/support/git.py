@@ -32,7 +32,7 @@ def git(repository: Path, *args: str, feed: str | None = None) -> str:
 
 def bare_repository(path: Path) -> Path:
     """A new, empty bare repository."""
-    shutil.copytree(_empty_repository(), path)
+    shutil.copytree(_empty_repository(), path, dirs_exist_ok=True)
     return path
 
 

@@ -1,0 +1,1 @@
+"""The gateway: the one public address of a node."""

@@ -141,9 +141,9 @@ class StoreIdentity:
         self._highest = observed.revision
         now = asyncio.get_running_loop().time()
         if saved is None or (observed.revision > saved.revision and now - self._saved_at >= SAVE_PERIOD):
-            self._saved = SavedIdentity(store_id, observed.revision, self._node)
-            await asyncio.to_thread(write, self._file, self._saved)
-            self._saved_at = now
+            adopted = SavedIdentity(store_id, observed.revision, self._node)
+            await asyncio.to_thread(write, self._file, adopted)
+            self._saved, self._saved_at = adopted, now
 
     async def _observe(self) -> ObservedIdentity:
         entry = await self._store.get(self._key)

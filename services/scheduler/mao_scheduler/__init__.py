@@ -1,0 +1,1 @@
+"""The scheduler: cron schedules to runs, and each run through its steps."""

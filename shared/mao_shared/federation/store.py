@@ -332,6 +332,7 @@ class FederationStore:
 
     def _clear_fault(self) -> None:
         self._away.clear()
+        self._probes = 0
         self.away_since, self._fault = None, None
 
     # Beside the calls
@@ -359,7 +360,6 @@ class FederationStore:
             log.debug("federation.still_away", error=error.detail)
             self._probes += 1
             return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes)
-        self._probes = 0
         return 0.0
 
 

@@ -93,7 +93,7 @@ class Acknowledgement(Record):
 
 
 AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
-"""Of what tools and nodes have produced; an alarm about the node itself has its condition's name as kind."""
+"""About what tools and nodes have produced; one about the node itself has its condition's name as kind."""
 
 
 class Alarm(Record):

@@ -212,14 +212,19 @@ class _Attempts:
         if not isinstance(error, self._outages):
             return self._guard.failed("", error)
         if self._outage.is_news():
-            log.warning("loop.waits", loop=self._name, error=getattr(error, "detail", str(error)))
+            detail, step = getattr(error, "detail", str(error)), getattr(error, "next", None)
+            log.warning("loop.waits", loop=self._name, error=detail, next=step)
         self._tries += 1
         return self._away.pause(self._tries)
 
-    def succeeded(self) -> None:
-        self._outage.over()
+    def started(self) -> None:
+        """A long-lived step has started; it may end at once, so its outage is not over yet."""
         self._guard.succeeded("")
         self._tries = 0
+
+    def succeeded(self) -> None:
+        self._outage.over()
+        self.started()
 
 
 async def every(
@@ -301,7 +306,7 @@ async def follow(
     while True:
         try:
             after = await begin()
-            attempts.succeeded()
+            attempts.started()
             async with aclosing(store.watch(prefix, after=after)) as batches:
                 async for batch in batches:
                     take(batch)

@@ -16,7 +16,7 @@ from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
-from .loops import Backoff, every
+from .loops import every
 
 log = get_logger(__name__)
 OnLease = Callable[[int], Awaitable[None]]
@@ -66,14 +66,16 @@ class Session:
                 await self._store.revoke(self.lease)
 
     async def _run(self) -> None:
-        pace = Backoff(self._interval, self._interval)
-        await every(self._interval, self._renew, name="session", wake=self._wake, failing=pace)
+        await every(self._interval, self._renew, name="session", wake=self._wake)
 
     async def _renew(self) -> None:
+        """Raises nothing, since `restart_lease` would not cut the back-off short that follows an error."""
         try:
             await self._step()
-        except Unavailable as error:  # no back-off, which `restart_lease` would not cut short
+        except Unavailable as error:
             log.warning("session.store_away", lease=self.lease, error=error.detail)
+        except Exception:  # the owner's; its next attempt may work
+            log.exception("session.owner_failed", lease=self.lease)
 
     def restart_lease(self) -> None:
         """The store has become another one: takes a lease there at once; the old one ends by itself."""

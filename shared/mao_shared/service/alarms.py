@@ -48,7 +48,10 @@ async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: dat
 
 
 def to_alarm(condition: Condition, node: str, service: str) -> Alarm:
-    """Pure: the alarm about a condition; one that comes again has another id, by its `since`."""
+    """Pure: the alarm about a condition; one that comes again has another id, by its `since`.
+
+    Run, step and dataset are read from the subjects of the conditions named here: add new ones.
+    """
     plain = is_name(condition.subject)
     tail = condition.subject if plain else hashlib.sha256(condition.subject.encode()).hexdigest()[:10]
     about = [condition.name, tail] if condition.subject else [condition.name]

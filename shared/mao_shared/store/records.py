@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from mao_shared.errors import Conflict, RecordUnreadable, StoreUnknown
+from mao_shared.errors import Conflict, RecordUnreadable, StoreUnknown, Unavailable
 from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
@@ -44,8 +44,9 @@ async def retry_lost(
     """The first answer of `attempt` that is not None, which says that it has lost a race.
 
     An attempt reads, decides, and writes guarded by what it read. A write that timed out (StoreUnknown) may
-    have happened: the next attempt sees it. With `unknown_is_lost` False it is passed on, for callers that
-    cannot tell their own write from others'. Raises Conflict (`busy`) after ATTEMPTS.
+    have happened: the next attempt sees it, or raises StoreUnknown where it cannot read. With
+    `unknown_is_lost` False it is passed on at once, for callers that cannot tell their own write from
+    others'. Raises Conflict (`busy`) after ATTEMPTS.
     """
     unknown: StoreUnknown | None = None
     for _ in range(ATTEMPTS):
@@ -56,6 +57,10 @@ async def retry_lost(
                 raise
             unknown = error
             continue
+        except Unavailable as error:
+            if unknown is not None:
+                raise unknown from error
+            raise
         if answer is not None:
             return answer
         unknown = None

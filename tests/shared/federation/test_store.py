@@ -177,6 +177,24 @@ async def test_federation_without_its_certificate_the_node_says_so(world: World)
 # --- the federation is away -------------------------------------------------------------------------------
 
 
+async def test_federation_next_outage_is_probed_quickly_though_no_probe_ended_the_last(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.write_link(link())
+    await world.store.ping()
+    world.there.away = True
+    pauses: list[list[float]] = []
+    for generation in (2, 3):
+        with pytest.raises(FederationUnavailable):
+            await world.store.ping()
+        pauses.append([await world.store._probe() for _ in range(6)])
+        world.store._resolver._move(link(generation))  # as when the link names other core nodes
+        assert world.store.reachable
+    assert all(first <= 2 * store.PROBE_PAUSE < last for first, *_, last in pauses)
+    await world.store.close()
+
+
 async def test_federation_reads_are_answered_from_copies_that_tell_their_age(world: World) -> None:
     await world.there.create(A, tool("a"))
     await world.join()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Compacted, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
+from mao_shared.errors import Compacted, Conflict, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
 from mao_shared.reconcile import Backoff, Guard, every, follow, in_halves, until_done
 from mao_shared.store import Batch
 from tests.support.stores import AwayStore
@@ -242,6 +242,20 @@ async def test_follow_begins_again_after_gaps_and_outages() -> None:
     assert [type(gap) for gap in gaps] == [Compacted, StoreSwitched]
 
 
+async def test_follow_outage_of_the_watch_alone_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A replica may answer listings for as long as the store of the watch does not let the node in."""
+    store, begun = Watched(*[StoreUnavailable("away")] * 5), 0
+
+    async def start() -> int:
+        nonlocal begun
+        begun += 1
+        return 0
+
+    async with running(follow(store, "/a/", lambda _: None, start=start, name="loop", away=QUICK)):
+        await eventually(lambda: begun > 5)
+    assert capsys.readouterr().err.count("loop.waits") == 1
+
+
 @pytest.mark.parametrize("bad", [set(), {0}, {63}, {7, 8, 40}, set(range(64))])
 async def test_in_halves_writes_all_but_the_bad_ones(bad: set[int]) -> None:
     calls = 0
@@ -284,3 +298,15 @@ async def test_until_done_begins_again_whatever_was_raised(error: Exception) -> 
         == "done"
     )
     assert subjects(conditions) == []
+
+
+async def test_until_done_outage_is_logged_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that joins by a file has nobody to answer: its log has to name the next command."""
+    failures = [Conflict("the names clash", next="maoctl tool remove x"), None]
+
+    async def step() -> None:
+        if error := failures.pop(0):
+            raise error
+
+    await until_done(step, name="join-by-file", away=QUICK, outages=MaoError)
+    assert 'error="the names clash" next="maoctl tool remove x"' in capsys.readouterr().err

@@ -176,3 +176,12 @@ async def test_session_begun_again_it_takes_a_new_lease_at_once(store: AwayStore
         assert not session.held.is_set()
         assert await asyncio.wait_for(leases.get(), SECONDS) != first
         await asyncio.wait_for(session.held.wait(), SECONDS)
+
+
+async def test_session_begun_again_does_not_wait_for_an_owner_that_failed(store: AwayStore) -> None:
+    owner = Owner(store, failures=1)
+    async with Session(store, 3000, owner.make_key, interval=1000) as session:
+        await eventually(lambda: len(owner.leases) == 1)
+        session.restart_lease()
+        await held(session)
+        assert owner.leases[-1] == session.lease != owner.leases[0]

@@ -144,6 +144,20 @@ async def test_retry_lost_passes_an_unknown_write_on_where_it_is_asked_to() -> N
     assert await retry_lost(attempt, "it") == "done"
 
 
+async def test_retry_lost_keeps_saying_that_a_write_is_unknown_when_it_cannot_read_again() -> None:
+    calls = 0
+
+    async def attempt() -> str | None:
+        nonlocal calls
+        calls += 1
+        raise StoreUnknown("it timed out") if calls == 1 else StoreUnavailable("away")
+
+    with pytest.raises(StoreUnknown, match="it timed out"):
+        await retry_lost(attempt, "it")
+    with pytest.raises(StoreUnavailable, match="away"):
+        await retry_lost(attempt, "it")
+
+
 async def test_each_reads_all_pages(store: Store) -> None:
     counters = Records(store, "/counters/", Counter)
     for n in range(5):

@@ -103,7 +103,7 @@ class BackupSchedule:
         return max((at for at, _ in found if at <= now), default=None)
 
     def _due_in(self) -> float:
-        """Seconds."""
+        """Seconds until the next backup; not positive when one is due."""
         if self._latest is None:
             return 0.0
         return (self._latest + self._every - self._clock.now()).total_seconds()

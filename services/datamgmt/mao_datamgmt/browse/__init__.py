@@ -1,0 +1,1 @@
+"""Looking at datasets: state, history, files, differences, archives, `git clone` over HTTP."""

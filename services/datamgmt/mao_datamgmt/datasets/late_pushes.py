@@ -1,4 +1,4 @@
-"""Runs that ended before their commits reached the remote: written down once they have.
+"""Runs that ended before their commits reached the remote: written down once they have (push.py pushes).
 
 A step that succeeds while its remote is away says `pushed: false`. When the push comes through later, its
 run has ended and no service owns it any more; this is the one change that is still made to it, guarded like

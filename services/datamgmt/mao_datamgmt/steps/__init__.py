@@ -1,0 +1,1 @@
+"""A step's folders and commits: prepared, published, reproduced; and which step has a dataset next."""

@@ -74,7 +74,7 @@ class ProposedChange:
 
 
 def compare(proposal: Proposal, node: str) -> ProposedChange:
-    """Pure."""
+    """Pure: what runs on `node` now and what would run after the change."""
     enrolled = proposal.enrolled
     tools = {name: stored.record for name, stored in proposal.referenced.tools.items()}
     datasets = {name: stored.record for name, stored in proposal.referenced.datasets.items()}

@@ -51,7 +51,7 @@ class TrustController:
         return replace(page, items=[stored for stored in page.items if stored.record.node in trusted])
 
     async def trust(self, node: str) -> Trust:
-        """Idempotent."""
+        """Changes that `node` endorses are approved from now on; nothing changes if it is trusted already."""
         await self.agreements.trust(node, wanted=True)
         new = Trust(node=node, since=self.clock.now())
         stored = await self.repositories.trusts.create_or_update(node, lambda current: current or new)

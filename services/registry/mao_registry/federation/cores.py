@@ -239,7 +239,9 @@ async def demote(context: FederationContext, node: str) -> Demotion:
 
 
 async def remove(context: FederationContext, node: str) -> None:
-    """Revokes the node's certificate and removes all of it; a repeat removes what is left.
+    """Ends the node's access (its user in etcd, so its certificate is refused) and removes all of it.
+
+    A repeat removes what is left.
 
     Raises NotFound, Conflict (`node-is-this-one`, `last-core`, `quorum-at-risk`).
     """

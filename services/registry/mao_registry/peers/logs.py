@@ -152,7 +152,7 @@ def shorten_to_fit(answer: LogAnswer) -> LogAnswer:
 
 
 class LogRequests:
-    """Asks other nodes."""
+    """Asks another node for the end of a run's log, and waits for the answer."""
 
     def __init__(self, repositories: Repositories, queries: PeerQueries, responder: LogResponder) -> None:
         self.repositories = repositories

@@ -1,0 +1,1 @@
+"""The shared records: tools, datasets, pipelines, and who endorses them."""

@@ -1,6 +1,7 @@
 """Container engines behind one protocol (protocol.py).
 
 To add an engine, write a module here with a class that has the methods of `Driver`, and add it to ENGINES.
+What else to change: services/runner/README.md, "Another engine".
 """
 
 from pkgutil import resolve_name

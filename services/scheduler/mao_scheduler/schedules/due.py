@@ -1,6 +1,8 @@
 """Pure: which ticks of a schedule are due, and which run, are missed or are coalesced.
 
 Every tick in (mark, now] gets exactly one outcome. docs/decisions/0004-ticks.md has the rules and why.
+For other reasons a tick is missed where its run is made (`not-enrolled`: new_runs.py) or started (`overlap`:
+runs/lifecycle.py).
 """
 
 from __future__ import annotations
