@@ -23,12 +23,20 @@ if TYPE_CHECKING:
     M = TypeVar("M", bound=Record)
 
 try:
-    from mao_vote.audit import audit_ground_truth, find_unattested
-    from mao_vote.explain import explain_ground_truth, page_of_cells
-    from mao_vote.local import LocalVote as LocalVote
-    from mao_vote.local import ground_truth_tip, open_local, repository_errors, vote_locally
-    from mao_vote.outliers import rank_nodes
-    from mao_vote.round_history import find_round, list_rounds
+    from mao_vote import LocalVote as LocalVote
+    from mao_vote import (
+        audit_ground_truth,
+        explain_ground_truth,
+        find_round,
+        find_unattested,
+        ground_truth_tip,
+        list_rounds,
+        open_local,
+        page_of_cells,
+        rank_nodes,
+        repository_errors,
+        vote_locally,
+    )
 except ModuleNotFoundError as error:
     raise CommandError(
         ExitCode.FAILED,
