@@ -198,7 +198,7 @@ def test_vote_run_without_mao_vote_installed(
     maoctl: Maoctl, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "maoctl.voting", raising=False)
-    monkeypatch.setitem(sys.modules, "mao_vote.audit", None)
+    monkeypatch.setitem(sys.modules, "mao_vote", None)
     result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a")
     assert result.code == 1
     assert "needs the package mao-vote" in result.err
