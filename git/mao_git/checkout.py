@@ -150,7 +150,7 @@ def _write(to: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
 
 def _checked_name(entry: pygit2.Object, inside: str) -> str:
     if inside.count("/") > MAX_DEPTH:
-        raise unsafe_name(inside, f"lies more than {MAX_DEPTH} folders deep")
+        raise unsafe_name(inside, f"is more than {MAX_DEPTH} folders deep")
     try:
         name = entry.name or ""
         name.encode()

@@ -63,7 +63,7 @@ def _nest(nested: _Changes, path: str, content: Content | None) -> None:
         if isinstance(inner, Content):
             if content is None:
                 return  # it is gone with its folder, which a file replaces
-            raise InvalidPath(f"{path} lies below a file")
+            raise InvalidPath(f"{path} is below a file")
         if inner is None:
             inner = level[folder] = {}
         level = inner

@@ -55,7 +55,9 @@ class SupervisedProcess:
                 stop.set()
                 return
             if code == 0 and self.spec.config is not None:  # etcd ends so when its member has been removed
-                log_line("node", f"{self.spec.name} has ended for good, unless its configuration changes")
+                log_line(
+                    "node", f"{self.spec.name} has stopped permanently, unless its configuration changes"
+                )
                 return
             first = False
             lived = asyncio.get_running_loop().time() - began

@@ -28,7 +28,7 @@ from .errors import MaoError
 from .host.files import remove_access, replace_file, writable_by_others
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
 
-MOST_STEPS = 2000  # kept of one pipeline
+MAX_AGREED_STEPS = 2000  # kept of one pipeline
 LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller
 TRUSTED, TAKEN_OVER = ".trusted", ".taken-over"
 _NOT_RUN = {"retry"}  # what the scheduler alone does; a reproduction is not tried again
@@ -130,7 +130,7 @@ def make_agreement(
         pipeline=pipeline,
         approved_by=enrolment.approved_by,
         agreed_at=now,
-        steps=list(first.values())[:MOST_STEPS],
+        steps=list(first.values())[:MAX_AGREED_STEPS],
     )
 
 

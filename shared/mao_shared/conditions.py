@@ -22,8 +22,8 @@ NAMES: dict[str, str] = {
     "quorum": "the federation's etcd answers",
     "disk": "there is room where the node writes (subject: a folder on a file system of its own)",
     "engine": "the container engine answers and starts containers (subject: what of it)",
-    "remote": "a dataset's remote takes what is pushed (subject: dataset)",
-    "branch-went-back": "a branch at a dataset's remote keeps what it had (subject: dataset/branch)",
+    "remote": "a dataset's remote accepts pushes (subject: dataset)",
+    "branch-went-back": "a branch at a dataset's remote is not rewound (subject: dataset/branch)",
     "ssh-key": "the keys and known_hosts of MAO_SSH_DIR can be used (subject: file)",
     "unpushed": "no commit waits for long to be pushed (subject: dataset)",
     "clone": "a dataset's clone can be read and written (subject: dataset)",
@@ -42,7 +42,7 @@ NAMES: dict[str, str] = {
     "service": "a service answers (subject: its name)",
 }
 """Every name that is reported, and what has to hold; docs/operations.md has a row for each."""
-MOST = 200  # conditions of one name that are kept in full; further ones are counted
+MAX_SHOWN = 200  # conditions of one name that are kept in full; further ones are counted
 MORE = "(more)"  # subject of the one that summarises the others
 
 
@@ -60,7 +60,7 @@ class Conditions:
     ) -> None:
         """Records what does not hold. `since` stays as it was when the same was reported before."""
         subject = subject[:500]
-        if (name, subject) not in self._current and self._count(name) >= MOST:
+        if (name, subject) not in self._current and self._count(name) >= MAX_SHOWN:
             self._beyond.setdefault(name, {})[subject] = state
             self._sum_up(name)
         else:

@@ -14,7 +14,7 @@ import pytest
 import mao_git
 from mao_datamgmt import upkeep
 from mao_datamgmt.datasets.clones import sweep_old_locks
-from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
+from mao_datamgmt.disk import MIN_FREE_INODES, DiskSpace, nearly_short, shortage
 from mao_git import Clone
 from mao_git.errors import disk_full, is_full
 from mao_git.maintenance import pushing, unsynced
@@ -174,9 +174,9 @@ def test_is_full() -> None:
         (DiskSpace(199, 1000), None, "twice"),
         (DiskSpace(100, 1000), None, "twice"),
         (DiskSpace(99, 1000), "MAO_MIN_FREE", "twice"),
-        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES), None, None),
-        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
-        (DiskSpace(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
+        (DiskSpace(500, 1000, inodes=2 * MIN_FREE_INODES), None, None),
+        (DiskSpace(500, 1000, inodes=2 * MIN_FREE_INODES - 1), None, "inodes"),
+        (DiskSpace(500, 1000, inodes=MIN_FREE_INODES - 1), "inodes", "inodes"),
         (DiskSpace(500, 1000, writable=False), "no writes", None),
     ],
 )

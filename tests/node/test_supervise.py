@@ -180,7 +180,7 @@ async def test_configured_process_that_exits_0_stays_ended(lines: Lines, tmp_pat
     stop, reload = asyncio.Event(), asyncio.Event()
     optional = replace(python("federation-etcd", "print('once', flush=True)"), config=config)
     running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, reload))
-    await lines.until(lambda seen: any("ended for good" in line for _, line in seen))
+    await lines.until(lambda seen: any("stopped permanently" in line for _, line in seen))
     config.write_text("two")
     reload.set()
     await lines.until(lambda seen: seen.count(("federation-etcd", "once")) == 2)

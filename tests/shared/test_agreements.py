@@ -133,7 +133,7 @@ def test_agreements_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to
 
 
 def test_agreements_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreements, "MOST_STEPS", 3)
+    monkeypatch.setattr(agreements, "MAX_AGREED_STEPS", 3)
     steps = [step(command=[str(number)]) for number in range(5)]
     known = agreed(*steps)
     assert [refusal_reason(known, "n", "p", each) is None for each in steps] == [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mao_shared import keys
-from mao_shared.conditions import MORE, MOST, NAMES, Conditions, conditions_of
+from mao_shared.conditions import MAX_SHOWN, MORE, NAMES, Conditions, conditions_of
 from mao_shared.models import Alarm
 from mao_shared.models.node import Condition, ConditionState
 from mao_shared.reconcile import background
@@ -73,14 +73,14 @@ def test_conditions_further_ones_of_a_name_are_counted_and_never_vanish() -> Non
     conditions = Conditions()
     told: list[Condition] = []
     conditions.subscribe(told.append)
-    for number in range(MOST + 5):
-        state: ConditionState = "failed" if number == MOST + 1 else "degraded"
+    for number in range(MAX_SHOWN + 5):
+        state: ConditionState = "failed" if number == MAX_SHOWN + 1 else "degraded"
         conditions.report("record-unreadable", f"/key/{number}", detail="odd", next_step="Look.", state=state)
     conditions.report("disk", detail="full", next_step="Free space.")
-    assert len(conditions.current()) == MOST + 2
+    assert len(conditions.current()) == MAX_SHOWN + 2
     [more] = [each for each in conditions.current() if each.subject == MORE]
     assert (more.state, more.detail.split()[:3]) == ("failed", ["and", "5", "more"])
-    conditions.clear("record-unreadable", f"/key/{MOST + 1}")
+    conditions.clear("record-unreadable", f"/key/{MAX_SHOWN + 1}")
     [more] = [each for each in conditions.current() if each.subject == MORE]
     assert (more.state, more.detail.split()[:3]) == ("degraded", ["and", "4", "more"])
     conditions.clear_all_but("record-unreadable", ["/key/3"])

@@ -100,7 +100,7 @@ def trusted(context: typer.Context, output: OutputOption = None) -> None:
 def accept_store(context: typer.Context, yes: YesOption = False) -> None:
     """Accept the node's etcd as it is now, after its data were lost or set back."""
     session = get_session(context)
-    confirm("Accept the node's etcd as it is now, with what is missing in it?", yes)
+    confirm("Accept the node's etcd as it is now, with data missing?", yes)
     session.client.accept_store()
     say("accepted; see what else there is: maoctl doctor")
 

@@ -273,7 +273,10 @@ def check(
         float | None, duration_option("Longest run, like 90s or 2h.", "--time", "--timeout")
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Run it once only, without the check for writes elsewhere.")
+        bool,
+        typer.Option(
+            "--once", help="Run it only once, without the check for writes outside the data folder."
+        ),
     ] = False,
     output: OutputOption = None,
 ) -> None:

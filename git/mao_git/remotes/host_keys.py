@@ -236,7 +236,7 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
         )
     if shown and fingerprint(shown) in found.fingerprints:  # known_hosts was corrected just now
         return RemoteUnavailable(
-            f"{name} was not trusted when it was called; its key is listed by now.",
+            f"{name} was not trusted when it was called; its key is listed now.",
             next="It is tried again.",
             **facts,
         )

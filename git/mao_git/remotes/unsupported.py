@@ -69,7 +69,7 @@ _KINDS = (
     _kind(
         r"unsupported repository version (?P<word>\d+)"
         r"|expected git repo version <= \d+, found (?P<other>\d+)",
-        "has version {word} of git's repository format, which is newer than what is known here",
+        "has version {word} of git's repository format, which is newer than this version supports",
         _CONVERT,
     ),
     _kind(

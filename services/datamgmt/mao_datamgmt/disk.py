@@ -13,7 +13,7 @@ from .context import Context
 
 MIB = 1 << 20
 
-LEAST_INODES = 1000  # free ones; a commit of a few files takes some dozens
+MIN_FREE_INODES = 1000  # free ones; a commit of a few files takes some dozens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
     """
     if not room.writable:
         return "it accepts no writes (read-only, or not ours)"
-    if room.inodes is not None and room.inodes < LEAST_INODES:
-        return f"less than {LEAST_INODES} inodes are free"
+    if room.inodes is not None and room.inodes < MIN_FREE_INODES:
+        return f"less than {MIN_FREE_INODES} inodes are free"
     if room.free - needed >= reserve:
         return None
     kept = f"less than {reserve / MIB:.0f} MiB (MAO_MIN_FREE)"
@@ -69,8 +69,8 @@ def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
 
 def nearly_short(room: DiskSpace, reserve: int) -> str | None:
     """What is low although nothing waits for it yet: below twice the reserve."""
-    if room.inodes is not None and room.inodes < 2 * LEAST_INODES:
-        return f"less than {2 * LEAST_INODES} inodes are free"
+    if room.inodes is not None and room.inodes < 2 * MIN_FREE_INODES:
+        return f"less than {2 * MIN_FREE_INODES} inodes are free"
     if room.free < 2 * reserve:
         return f"less than {2 * reserve / MIB:.0f} MiB is free, twice what has to stay free (MAO_MIN_FREE)"
     return None

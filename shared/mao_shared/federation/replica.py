@@ -103,8 +103,8 @@ GAP = 30.0  # seconds between two copies of one key after that
 HOUR = 3600.0  # seconds
 LARGEST = 1_000_000  # bytes of a record of the registry that is copied
 LARGEST_OF_PEERS = 256 << 10  # bytes of a record that a node writes of itself
-MOST = 64_000_000  # bytes of all copies under one of LISTED
-MOST_OF_ONE = 16_000_000  # the same for what one node writes of itself
+MAX_COPIED_BYTES = 64_000_000  # bytes of all copies under one of LISTED
+MAX_BYTES_PER_NODE = 16_000_000  # the same for what one node writes of itself
 REWRITES = 4  # how often all of that may be written in an hour
 OVERHEAD = 300  # bytes that a store needs for a record beside key and value
 UNKNOWN = -math.inf  # when something was changed that was found by a listing
@@ -122,9 +122,9 @@ def is_too_large(entry: Entry) -> bool:
 
 def quota_prefixes(key: str) -> Iterator[tuple[str, int]]:
     """The prefixes under which a key counts, and how many bytes each may take."""
-    yield next((prefix for prefix in LISTED if key.startswith(prefix)), ""), MOST
+    yield next((prefix for prefix in LISTED if key.startswith(prefix)), ""), MAX_COPIED_BYTES
     if key.startswith(keys.all_peers()):
-        yield keys.peer_root(keys.split_peer(key)[0]), MOST_OF_ONE
+        yield keys.peer_root(keys.split_peer(key)[0]), MAX_BYTES_PER_NODE
 
 
 @dataclass(frozen=True, slots=True)

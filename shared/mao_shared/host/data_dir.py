@@ -124,7 +124,7 @@ def process_lock(data_dir: Path, service: str) -> Iterator[None]:
             raise Conflict(
                 f"Another {service} is already running on the data directory {data_dir}.",
                 code="already-running",
-                next=f"Stop one of the two (to find it: fuser {path}), or give one its own MAO_DATA_DIR and "
+                next=f"Stop one of the two (find it: fuser {path}), or give one its own MAO_DATA_DIR and "
                 "MAO_NODE.",
             ) from error
         yield

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from .common import Name, Record, Timestamp, name_fault
 from .run import Failure
 
-MOST_PARTS = 8
+MAX_KEY_PARTS = 8
 
 
 def key_fault(key: str) -> str | None:
@@ -19,8 +19,8 @@ def key_fault(key: str) -> str | None:
     A key is a name, or names with '/' between them: folders below `external/` of the dataset.
     """
     parts = key.split("/")
-    if len(parts) > MOST_PARTS:
-        return f"it has {len(parts)} parts; at most {MOST_PARTS} are accepted"
+    if len(parts) > MAX_KEY_PARTS:
+        return f"it has {len(parts)} parts; at most {MAX_KEY_PARTS} are accepted"
     for part in parts:
         if fault := name_fault(part):
             return f"{fault} (in its part {part!r})" if len(parts) > 1 else fault

@@ -206,7 +206,7 @@ class Departure(Record):
 
 KEPT_BRIEFS = 30
 Commit = Annotated[str, Field(max_length=64)]
-LONGEST_REASON = 500
+MAX_REASON_LENGTH = 500
 MAX_LOG_ANSWER = 256 << 10  # bytes of a log that travel through the store
 
 
@@ -220,7 +220,7 @@ class RunBrief(Record):
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     snapshots: dict[Name, Commit] = Field(default_factory=dict, max_length=100)
-    reason: str | None = Field(default=None, max_length=LONGEST_REASON)
+    reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -233,7 +233,7 @@ class RunBrief(Record):
             started_at=run.started_at,
             finished_at=run.finished_at,
             snapshots={step.spec.output.name: step.snapshot for step in run.steps if step.snapshot},
-            reason=reason[:LONGEST_REASON] if reason else None,
+            reason=reason[:MAX_REASON_LENGTH] if reason else None,
         )
 
 

@@ -130,11 +130,11 @@ class FederationStatus(Record):
 
     name: str
     reachable: bool | None = None
-    removed: bool = Field(default=False, description="It has removed this node, for good")
+    removed: bool = Field(default=False, description="It has removed this node permanently")
     since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
     reason: str = Field(default="", description="Why it does not answer")
     next: str = Field(default="", description="What to do about that")
-    as_of: Timestamp | None = Field(default=None, description="When what is known of it was last true")
+    as_of: Timestamp | None = Field(default=None, description="Time of the newest information about it")
 
 
 class NodeStatus(Record):

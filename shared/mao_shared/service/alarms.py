@@ -33,7 +33,7 @@ INHERITED = (
     120.0  # seconds after a start in which what an earlier process reported is reported again, or over
 )
 RETRY, LONGEST_RETRY = 2.0, 30.0  # seconds between tries to write, doubled
-MOST_WAITING = 1000  # writes that wait for the store; beyond, the oldest are dropped
+MAX_WAITING_WRITES = 1000  # writes that wait for the store; beyond, the oldest are dropped
 
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
@@ -108,7 +108,7 @@ class ConditionAlarms:
         self._clock = clock or SystemClock()
         self._settle, self._calm, self._inherited = settle, calm, inherited
         self._episodes: dict[tuple[str, str], _Episode] = {}
-        self._writes: deque[_AlarmWrite] = deque(maxlen=MOST_WAITING)
+        self._writes: deque[_AlarmWrite] = deque(maxlen=MAX_WAITING_WRITES)
         self._wake = asyncio.Event()
         self._has_inherited = False
         for condition in conditions.current():

@@ -195,7 +195,7 @@ async def test_replicator_contact_vouches_for_no_more_than_all_copies(
 async def test_replicator_what_one_node_writes_in_an_hour_is_bounded_and_others_are_still_copied(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica, "MOST_OF_ONE", 20_000)
+    monkeypatch.setattr(replica, "MAX_BYTES_PER_NODE", 20_000)
     monkeypatch.setattr(replica, "REWRITES", 1)
     await world.join()
     runs = [keys.peer_runs("flood", f"p{i}") for i in range(10)]
@@ -235,6 +235,6 @@ def test_replicator_hours_of_rewriting_large_records_cost_what_a_store_can_bear(
             written += len(each.value) if pace.admit(each, now) else 0
         if pace.wants_listing(now):
             pace.begin_listing()
-    assert written <= hours * replica.REWRITES * replica.MOST
+    assert written <= hours * replica.REWRITES * replica.MAX_COPIED_BYTES
     assert written <= 150_000_000 * hours or names > 1
     assert pace.lacking is not None

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mao_shared.conditions import MOST, Conditions
+from mao_shared.conditions import MAX_SHOWN, Conditions
 from mao_shared.errors import RecordUnreadable
 from mao_shared.models import Alarm
 from mao_shared.models.common import Listing, unreadable_items
@@ -102,11 +102,11 @@ async def test_unreadable_record_is_no_more_shown_when_it_is_well_or_gone(
 async def test_unreadable_records_beyond_many_are_counted(
     records: Records[Alarm], conditions: Conditions
 ) -> None:
-    names = [f"x{number:04}" for number in range(MOST + 50)]
+    names = [f"x{number:04}" for number in range(MAX_SHOWN + 50)]
     for name in names:
         await records.store.create(PREFIX + name, b"")
     await records.all()
-    assert len(shown(conditions)) == MOST + 1
+    assert len(shown(conditions)) == MAX_SHOWN + 1
     for name in names:
         await records.delete(name)
     assert shown(conditions) == []

@@ -129,7 +129,7 @@ async def _restore(
         raise Conflict(
             f"A restore of another backup into {places.data} was started and has not finished.",
             code="restore-unfinished",
-            next="Finish it with that file, or give --replace: then what that restored is set aside.",
+            next="Finish it with that file, or give --replace: then the data already restored are set aside.",
         )
     if progress is None or progress.archive != digest:
         there = await _existing_items(node, store, places)
@@ -138,7 +138,7 @@ async def _restore(
             raise Conflict(
                 f"The node is not empty: {shown}.",
                 code="node-not-empty",
-                next="Restore into an empty data directory and store; or give --replace: what is there is "
+                next="Restore into an empty data directory and store; or give --replace: existing data are "
                 f"set aside in folders named {REPLACED!r}, nothing is deleted.",
             )
         now = datetime.now(UTC)

@@ -114,7 +114,7 @@ def _path_for(target: Path, name: str, places: NodePaths) -> Path:
     folders = (places.data, places.agreements, places.federation)
     if any(path.resolve().is_relative_to(place) for place in folders):
         raise InvalidInput(
-            f"{path} is inside of what is backed up: it would be lost with it, and be in the next one.",
+            f"{path} is inside the data that are backed up: it would be lost with them and backed up again.",
             code="backup-inside",
             next="Give a folder outside of the node's data directory, best on another disk.",
         )

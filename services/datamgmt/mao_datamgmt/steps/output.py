@@ -159,7 +159,7 @@ def _open_root(folder: Path) -> int:
 
 def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
     if depth > MAX_DEPTH:
-        raise refused(inside, f"lies more than {MAX_DEPTH} folders deep")
+        raise refused(inside, f"is more than {MAX_DEPTH} folders deep")
     for name in sorted(os.listdir(folder)):
         path = inside + name
         with _read_errors(path):

@@ -214,7 +214,7 @@ def tree_contents(
         if found.path == mao_git.lfs.MARK:
             continue  # a tool has no say in it
         if found.path.startswith(f"{mao_git.lfs.MARK}/"):
-            raise output.refused(found.path, f"lies below {mao_git.lfs.MARK}, which is reserved for MAO")
+            raise output.refused(found.path, f"is below {mao_git.lfs.MARK}, which is reserved for MAO")
         if found.path == mao_git.lfs.ATTRIBUTES:
             _check_attributes(found, folder, active)
         contents[found.path] = _content(found, folder, limits, active)
