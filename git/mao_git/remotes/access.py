@@ -145,7 +145,7 @@ def key_fault(path: Path) -> KeyFault | None:
             return KeyFault(
                 name,
                 "it is a folder",
-                "Put the key itself there. (Mounting a missing file into a container creates a folder.)",
+                "Put the key itself there. (A container mount of a missing file creates a folder.)",
             )
         if not stat.S_ISREG(status.st_mode):
             return KeyFault(name, "it is not a regular file", "Put the key itself there.")
