@@ -104,11 +104,15 @@ def _sweep_pushing(path: Path) -> list[Path]:
         TypeError,
     ):  # killed before the marker was whole, so before any lock
         held = {}
-    gone = []
+    ours = []
     for lock, commit in held.items():
         with suppress(OSError, UnicodeDecodeError):
             if Path(lock).read_text().strip() in ("", commit):
-                gone += _remove([Path(lock)])
+                ours.append(Path(lock))
+    try:
+        gone = _remove(ours)
+    except OSError:  # the remote is read-only, say: the marker stays for the next start
+        return []
     mark.unlink(missing_ok=True)
     return gone
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mao_datamgmt.context import Context
 from mao_datamgmt.monitoring import series as series_module
 from mao_datamgmt.monitoring.extract import read_metrics
 from mao_datamgmt.rounds.input_gate import InputGate
@@ -20,7 +21,7 @@ from mao_shared.models import ControlMetric, Run
 from mao_shared.reconcile import background
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Check, Delete, Write
+from mao_shared.store import Batch, Check, Delete, Write
 from mao_shared.store.memory import MemoryStore
 from tests.support.waiting import eventually, eventually_answers
 
@@ -230,3 +231,58 @@ async def test_analysis_node_that_shares_nothing_never_asks_about_rounds(
                 done = await world.whole(ticked, writes(a=str(number)))
                 assert (done.phase, done.error) == (StepPhase.SUCCEEDED, None)
                 assert done.ground_truth == done.snapshot
+
+
+class SlowEchoStore(MemoryStore):
+    """Tells of what becomes of requests a second late, as a store that is far or busy."""
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
+        async for batch in super().watch(prefix, after=after):
+            if "/analyses/" in prefix:
+                await asyncio.sleep(1.0)
+            yield batch
+
+
+async def test_analysis_is_done_once_though_it_writes_its_run(tmp_path: Path, gate: Gate) -> None:
+    gate.opened.set()
+    async with working(tmp_path, SlowEchoStore()) as world:
+        for number in range(3):
+            await world.whole(measured(world, number), writes(a=str(number)))
+            await world.analysed(f"run-{number}")
+        await asyncio.sleep(10.0)
+        assert gate.calls == 3
+
+
+async def test_analysis_series_that_cannot_be_written_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requests stay until the series is mended; meanwhile nothing is read or written again and again."""
+    read: list[int] = []
+
+    def counted(context: Context, dataset: str, commit: str, metrics: Sequence[ControlMetric]) -> Any:
+        read.append(len(metrics))
+        return read_metrics(context, dataset, commit, metrics)
+
+    monkeypatch.setattr(series_module, "read_metrics", counted)
+    store = MemoryStore()
+    broken = keys.series(NODE, "pipeline", "collect", "files")
+    await store.create(broken, b"broken")
+    async with working(tmp_path, store) as world:
+        for number in range(3):
+            await world.whole(measured(world, number), writes(a=str(number)))
+            await world.finish(f"run-{number}")
+        await eventually_answers(lambda: _all_have_values(world, 3))
+        revision = store.revision
+        await asyncio.sleep(3600.0)
+        assert store.revision == revision
+        assert [count for count in read if count == len(METRICS)] == [len(METRICS)] * 3
+        assert len(read) < 3 * 40
+        assert len(await requests_of(world)) == 3
+        await store.delete(broken)
+        await world.until_analysed()
+        assert sorted(await points_of(world)) == [("run-0", 1.0), ("run-1", 1.0), ("run-2", 1.0)]
+
+
+async def _all_have_values(world: World, count: int) -> bool:
+    runs = [(await world.get(f"run-{number}")).record for number in range(count)]
+    return all(run.steps[0].metrics == {"files": 1.0} for run in runs)

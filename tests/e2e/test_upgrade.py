@@ -162,10 +162,10 @@ def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
     assert [messages.count(f"MAO-Run: {run}") for run in ended] == [1, 1, 1]
 
 
-async def test_what_is_history_here_is_run_by_neither_version_again(
+async def test_history_is_run_by_neither_version_again(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
 ) -> None:
-    """The previous version takes it for removed. Previous → this → previous → this, killed at each change."""
+    """Previous → this → previous → this, killed at each change."""
     remote = bare_repository(tmp_path / "quick.git")
     main_job.register(node, Names("quick", "quick-data"), tool_image, str(remote))
     spec = {"cron": "* * * * * *", "seconds": True, "catch_up": "all", "overlap": "queue"}
@@ -177,11 +177,7 @@ async def test_what_is_history_here_is_run_by_neither_version_again(
         node.run_after(job, datetime.now().astimezone())
         switch(node, tree, killed=True)
         last = node.run_after(job, datetime.now().astimezone())["scheduled_for"]
-        if tree is REPO:
-            await eventually_answers(partial(is_history, node, last), 60)
-        else:
-            refused = node.http.post(f"/jobs/{job}/backfill", json=span)
-            assert (refused.status_code, refused.json()["code"]) == (422, "range-forgotten")
+        await eventually_answers(partial(is_history, node, last), 60)
     assert node.http.post(f"/jobs/{job}/pause").is_success
     runs = [each for each in runs_of(node, job) if each["phase"] != "queued"]
     check_ticks(runs, first, last)

@@ -90,7 +90,7 @@ async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) 
         assert alarms(node, "store") == []  # which cannot be written now
 
         def lasts() -> bool:
-            return any("alarms.wait_for_store" in line for line in node.log)
+            return any("loop.waits loop=alarms" in line for line in node.log)
 
         await eventually(lasts, 60)
         assert state_of(run) == "running"

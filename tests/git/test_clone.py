@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from mao_git import (
     InvalidPath,
     ObjectBroken,
     ObjectMissing,
+    RepositoryError,
     StorageError,
+    salvage,
 )
 from mao_git.errors import find_errno, is_full
 from mao_shared.errors import NotFound
@@ -112,3 +115,17 @@ def test_tip_of_what_cannot_be_a_branch(clone: Clone) -> None:
 def test_methods_are_documented() -> None:
     public = {name: method for name, method in vars(Clone).items() if inspect.isfunction(method)}
     assert [name for name, method in public.items() if not name.startswith("_") and not method.__doc__] == []
+
+
+@pytest.mark.parametrize("folder", ["objects", "refs/heads"])
+def test_salvage_into_a_clone_that_takes_no_writes_is_a_repository_error(
+    tmp_path: Path, clone: Clone, folder: str
+) -> None:
+    commit(clone, {"a": b"1"})
+    with Clone.create(tmp_path / "new.git", "/nowhere"):
+        pass
+    new = Clone.open(tmp_path / "new.git")
+    shutil.rmtree(new.path / folder)
+    (new.path / folder).write_text("no folder")
+    with pytest.raises(RepositoryError):
+        salvage(clone.path, new, "main", lambda message: message, None)

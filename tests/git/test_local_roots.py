@@ -190,7 +190,7 @@ def test_local_remote_of_the_node_needs_no_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["srv/git", "~/git", "/srv:git"])
 def test_local_remotes_setting_takes_absolute_folders(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ValidationError, match="no path from the root"):
+    with pytest.raises(ValidationError, match="is not an absolute path"):
         settings_for(tmp_path, local_remotes=value)
 
 

@@ -145,6 +145,29 @@ def test_sweep_removes_only_our_locks_in_a_remote(tmp_path: Path) -> None:
     assert mao_git.sweep(path) == []
 
 
+def test_sweep_lock_that_cannot_be_removed_is_left_for_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, remote = tmp_path / "x.git", tmp_path / "remote.git"
+    mao_git.init_bare(remote)
+    new_clone(path, str(remote))
+    dies = pushing(Clone.open(path), remote, {"refs/heads/ours": "a" * 40})
+    dies.__enter__()
+    lock = remote / "refs/heads/ours.lock"
+    lock.write_text("")
+    with monkeypatch.context() as patch:
+        unlink = Path.unlink
+
+        def refused(at: Path, missing_ok: bool = False) -> None:
+            if at == lock:
+                raise PermissionError("not yours")
+            unlink(at, missing_ok)
+
+        patch.setattr(Path, "unlink", refused)
+        assert mao_git.sweep(path) == []
+    assert mao_git.sweep(path) == [lock]
+
+
 async def test_sweep_locks_of_local_remotes_by_age(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         bare = world.manager.context.data.bare("shared")

@@ -13,6 +13,7 @@ import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
 from mao_git.branches import KNOWN
+from mao_git.errors import git_errors
 from mao_git.objects import ObjectUnreadable, RawObjects
 from mao_git.repository import HEADS, REMOTE, TRACKED
 
@@ -46,12 +47,13 @@ def shallow_ids(repository: Path) -> set[str]:
     return set(path.read_text(errors="replace").split()) if path.is_file() else set()
 
 
+@git_errors()
 def fsck(repository: Path, branch: str) -> str | None:
     """What is broken in a clone; None when it is in order.
 
     Reads all references, all commits, and all content of the branches' tips and of what was not pushed, so
     that it takes as long as reading the dataset. `branch`: this node's, which must exist once the remote was
-    seen to have it.
+    seen to have it. Raises RepositoryError when that cannot be found out.
     """
     for name in ("objects", "refs"):
         if not (repository / name).is_dir():

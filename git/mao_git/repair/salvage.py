@@ -18,7 +18,7 @@ from pygit2.enums import ObjectType
 
 from mao_git.branches import KNOWN, RESCUED, contains, find_tip
 from mao_git.commits import Sign, merge_trees, write_commit
-from mao_git.errors import MergeConflict, ObjectBroken
+from mao_git.errors import MergeConflict, ObjectBroken, git_errors
 from mao_git.objects import ObjectUnreadable, RawCommit, RawObjects, is_large, is_whole, loose_path
 from mao_git.repository import HEADS, Repository
 from mao_git.trees import tree_of
@@ -36,6 +36,7 @@ class Salvaged:
     lost: dict[str, str] = field(default_factory=dict)
 
 
+@git_errors()
 def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
     """Puts the commits of our branch that only the repository `broken` has on top of `repo`.
 

@@ -138,7 +138,7 @@ class Guard:
         tries = self._tries[item] = self._tries.get(item, 0) + 1
         pause = self._backoff.pause(tries)
         self._until[item] = self._seconds() + pause
-        of_disk = isinstance(error, OSError) and error.errno in _OF_THE_DISK
+        of_disk = getattr(error, "errno", None) in _OF_THE_DISK  # an OSError, or what a library makes of one
         known = isinstance(error, MaoError) or of_disk
         log.warning(
             "item.failed", loop=self._loop, item=item, tries=tries, error=str(error), exc_info=not known

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mao_git import StorageError
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Conflict, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
 from mao_shared.reconcile import Backoff, Guard, every, follow, in_halves, until_done
@@ -54,6 +55,7 @@ def _waits(guard: Guard, now: list[float], seconds: float) -> bool:
     [
         (OSError(errno.ENOSPC, "No space left on device"), "has free space"),
         (OSError(errno.EROFS, "Read-only file system"), "is writable"),
+        (StorageError("no space left on device", errno.ENOSPC), "has free space"),
         (OSError(errno.EBADF, "Bad file descriptor"), "fault of MAO"),
         (KeyError("x"), "fault of MAO"),
     ],

@@ -18,7 +18,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Name, Record, Run, StepRun, Timestamp
 from mao_shared.models.run import RunId
-from mao_shared.reconcile import Controller, Mirror
+from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.store import Put, Records, Unreadable
@@ -28,9 +28,8 @@ from .series import Observation, SeriesRecorder
 
 log = get_logger(__name__)
 
-PENDING_CHECK_PERIOD = (
-    30.0  # seconds after which a run that has not ended is looked at again, should a hint be lost
-)
+PENDING_CHECK_PERIOD = 30.0  # seconds after which an active run is checked again, should a hint be lost
+BACKOFF = Backoff(1.0, 300.0)  # of a request that fails: each run of a series that cannot be written has one
 
 
 class AnalysisRequest(Record):
@@ -61,7 +60,9 @@ class RunAnalysis:
         self._clock = clock
         self._requests = Records(runs.store, keys.analyses_prefix(runs.node), AnalysisRequest, unreadable)
         self._mirror = Mirror(self._requests, conditions=conditions)
-        self._controller = Controller("analysis", self._reconcile, workers=1, conditions=conditions)
+        self._controller = Controller(
+            "analysis", self._reconcile, workers=1, backoff=BACKOFF, conditions=conditions
+        )
         self._controller.watches(self._mirror)
         active.subscribe(self._run_changed)
 
@@ -85,7 +86,7 @@ class RunAnalysis:
 
     async def _reconcile(self, name: str) -> float | None:
         """Does what follows from a step; seconds until its run is checked again while that is in progress."""
-        request = self._mirror.get(name)
+        request = await self._requests.find(name)  # the mirror may not know yet that it is done
         if request is None:
             return None
         run_id, step_name = request.record.run, request.record.step

@@ -58,15 +58,20 @@ class SeriesRecorder:
         self._raise_alarm = raise_alarm
 
     async def measure(self, run: Run, step: StepRun) -> list[Observation]:
-        """The metrics of a published step; none when its dataset has left this node. Raises MaoError."""
-        if step.snapshot is None or not step.spec.metrics:
-            return []
-        name, metrics = step.spec.output.name, step.spec.metrics
-        try:
-            readings = await self._executor.query(read_metrics, self._context, name, step.snapshot, metrics)
-        except NotFound as error:
-            log.warning("metric.dataset_gone", dataset=name, run=run.id, error=error.detail)
-            return []
+        """The metrics of a published step; those that its run has already are not read again.
+
+        None are read when the dataset has left this node. Raises MaoError.
+        """
+        known, name = step.metrics, step.spec.output.name
+        readings = [MetricReading(each, known[each.name]) for each in step.spec.metrics if each.name in known]
+        unread = [each for each in step.spec.metrics if each.name not in known]
+        if step.snapshot is not None and unread:
+            try:
+                readings += await self._executor.query(
+                    read_metrics, self._context, name, step.snapshot, unread
+                )
+            except NotFound as error:
+                log.warning("metric.dataset_gone", dataset=name, run=run.id, error=error.detail)
         return [Observation(run, step, reading) for reading in readings]
 
     async def record(self, observations: Sequence[Observation]) -> None:
