@@ -17,7 +17,7 @@ import typer
 
 from mao_shared.clock import Clock, SystemClock
 
-from . import output as printing
+from . import output
 from .exits import CommandError, ExitCode
 from .output import Format, TableView, say, to_document
 from .text import span
@@ -176,19 +176,19 @@ class CliSession:
 
     def show(self, view: TableView[T], records: Iterable[T]) -> None:
         """A list of records, and on stderr which of those that were listed cannot be read."""
-        printing.print_records(view, list(records), self.output, self.now)
+        output.print_records(view, list(records), self.output, self.now)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
                 say(f"{item.name} cannot be read: {item.unreadable}")
                 say(f"next: {item.next}")
 
     def show_one(self, view: TableView[T], record: T) -> None:
-        printing.print_record(view, record, self.output, self.now)
+        output.print_record(view, record, self.output, self.now)
 
     def describe(self, view: TableView[T], record: T) -> None:
         """Everything about one record: as name and value for people."""
         if self.output.for_people:
-            printing.print_facts(printing.flatten_facts(to_document(record)))
+            output.print_facts(output.flatten_facts(to_document(record)))
         else:
             self.show_one(view, record)
 
@@ -202,7 +202,7 @@ class CliSession:
         """A record or plain data as JSON or YAML where that is asked for, else what `otherwise` prints."""
         how = self.output
         if how in (Format.JSON, Format.YAML):
-            printing.print_data(data if isinstance(data, dict | list) else to_document(data), how)
+            output.print_data(data if isinstance(data, dict | list) else to_document(data), how)
         else:
             otherwise()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.monitoring import series as series_module
+from mao_datamgmt.monitoring import series
 from mao_datamgmt.monitoring.extract import read_metrics
 from mao_datamgmt.rounds.input_gate import InputGate
 from mao_datamgmt.rounds.participation import DatasetSharing
@@ -74,7 +74,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     made = Gate()
-    monkeypatch.setattr(series_module, "read_metrics", made)
+    monkeypatch.setattr(series, "read_metrics", made)
     return made
 
 
@@ -263,7 +263,7 @@ async def test_analysis_series_that_cannot_be_written_costs_little(
         read.append(len(metrics))
         return read_metrics(context, dataset, commit, metrics)
 
-    monkeypatch.setattr(series_module, "read_metrics", counted)
+    monkeypatch.setattr(series, "read_metrics", counted)
     store = MemoryStore()
     broken = keys.series(NODE, "pipeline", "collect", "files")
     await store.create(broken, b"broken")

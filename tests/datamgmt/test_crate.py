@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.evidence import export
-from mao_datamgmt.evidence import verify as verify_module
+from mao_datamgmt.evidence import export, verify
 from mao_datamgmt.evidence.crate import METADATA
 from mao_datamgmt.evidence.verify import verify_evidence
 from mao_shared.errors import Conflict, MaoError, NotFound
@@ -235,7 +234,7 @@ async def test_verify_names_a_log_that_cannot_be_read(
 
     async with working(tmp_path) as world:
         run = await succeeded(world)
-        monkeypatch.setattr(verify_module, "open_local_file", broken)
+        monkeypatch.setattr(verify, "open_local_file", broken)
         found = check(world, run, run.id)
     assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
 

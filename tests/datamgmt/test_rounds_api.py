@@ -13,9 +13,10 @@ from mao_git import Clone, Content, diff
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.round import Abstention, VoteDefinition
 from mao_vote import NoQuorum, find_unattested, rank_nodes, vote_round
-from tests.datamgmt.conftest import Api
 from tests.support.git import bare_repository, git
 from tests.vote.repo import TICK, commit, new_repository, vote
+
+from .conftest import Api
 
 
 def versions(bad: int) -> dict[str, dict[str, str]]:

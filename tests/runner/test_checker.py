@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mao_runner.checks.report import CheckRequest, stray_paths, tried_paths
+from mao_runner.compliance.report import CheckRequest, stray_paths, tried_paths
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.protocol import Container
 from mao_runner.runner import Runner

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from mao_runner.checks.report import CheckRequest
+from mao_runner.compliance.report import CheckRequest
 from mao_runner.containers import network
 from mao_runner.containers.data_dir import assign_owner
 from mao_runner.containers.spec import step_container

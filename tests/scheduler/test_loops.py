@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler.runs import publishing, stuck
+from mao_scheduler.runs import peer_runs, stuck
 from mao_scheduler.scheduler import Scheduler
 from mao_scheduler.schedules import timer
 from mao_shared.reconcile import recheck_unreadable
@@ -39,7 +39,7 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_loops_continue_after_failed_item(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
     monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
-    monkeypatch.setattr(publishing, "BATCH_DELAY", 0.01)
+    monkeypatch.setattr(peer_runs, "BATCH_DELAY", 0.01)
     monkeypatch.setattr(stuck, "CHECK_PERIOD", 0.01)
     monkeypatch.setattr("mao_shared.reconcile.mirror.RECHECK", 0.01)
     async with scheduler(MemoryStore(), ManualClock()) as made:

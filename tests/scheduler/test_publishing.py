@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from mao_scheduler.metrics import SchedulerMetrics
-from mao_scheduler.runs import publishing
+from mao_scheduler.runs import peer_runs
 from mao_scheduler.scheduler import Scheduler, make_scheduler
 from mao_shared import keys
 from mao_shared.errors import StoreUnavailable
@@ -123,7 +123,7 @@ class CountingStore(MemoryStore):
 async def test_publisher_batches_changes_and_survives_outage(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "BATCH_DELAY", 0.1)
+    monkeypatch.setattr(peer_runs, "BATCH_DELAY", 0.1)
     own, federation = MemoryStore(), CountingStore()
     federation.dead = True
     await put(own, enrolment())

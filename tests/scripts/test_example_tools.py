@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_runner.checks.report import CheckRequest
+from mao_runner.compliance.report import CheckRequest
 from mao_runner.drivers.docker import DockerDriver
 from tests.runner.harness import Bench
 from tests.support.docker import Engine

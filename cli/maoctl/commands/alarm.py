@@ -12,7 +12,7 @@ from maoctl import records
 from maoctl.exits import ExitCode
 from maoctl.output import say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, get_session
-from maoctl.views import registry as views
+from maoctl.views import registry
 
 app = typer.Typer(help="Alarms of this node.", no_args_is_help=True, rich_markup_mode=None)
 series_app = typer.Typer(help="Control metrics of this node.", no_args_is_help=True, rich_markup_mode=None)
@@ -34,9 +34,9 @@ def get(
     """Show the alarms that nobody has acknowledged, or one alarm."""
     session = get_session(context, output)
     if alarm is not None:
-        session.describe(views.ALARM, session.client.alarms.get(alarm))
+        session.describe(registry.ALARM, session.client.alarms.get(alarm))
         return
-    session.show(views.ALARM, session.client.alarms.list(open_only=not all_))
+    session.show(registry.ALARM, session.client.alarms.list(open_only=not all_))
 
 
 @app.command(epilog=example('maoctl alarm ack ID --note "the source changed its format"'))
@@ -63,7 +63,7 @@ def get_series(
     """Show the control metrics with their newest values, or the points of one."""
     session = get_session(context, output)
     if pipeline is None:
-        session.show(views.SERIES, session.client.alarms.all_series())
+        session.show(registry.SERIES, session.client.alarms.all_series())
         return
     if step is None or metric is None:
         raise InvalidInput(
@@ -72,7 +72,7 @@ def get_series(
             next="maoctl series get PIPELINE STEP METRIC; without any, all are listed.",
         )
     series = session.client.alarms.series(pipeline, step, metric)
-    session.show(views.POINT, series.points)
+    session.show(registry.POINT, series.points)
 
 
 # Webhooks
@@ -110,9 +110,9 @@ def get_webhook(
     """Show the webhooks, and how many deliveries are due."""
     session = get_session(context, output)
     if name is None:
-        session.show(views.WEBHOOK, session.client.webhooks.list())
+        session.show(registry.WEBHOOK, session.client.webhooks.list())
     else:
-        session.show_one(views.WEBHOOK, session.client.webhooks.get(name))
+        session.show_one(registry.WEBHOOK, session.client.webhooks.get(name))
 
 
 @webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))

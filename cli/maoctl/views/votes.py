@@ -112,7 +112,7 @@ VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
 
 
 @dataclass(frozen=True)
-class Voter:
+class VoterRow:
     """A node in a round: its commit and how often it differs, or why it has no voice."""
 
     node: str
@@ -125,7 +125,7 @@ class Voter:
         return asdict(self)
 
 
-VOTER: TableView[Voter] = TableView(
+VOTER: TableView[VoterRow] = TableView(
     "node",
     [
         Column("NODE", lambda voter, _: voter.node, keep_whole=True),
@@ -138,14 +138,14 @@ VOTER: TableView[Voter] = TableView(
 )
 
 
-def list_voters(evidence: evidence.Evidence) -> list[Voter]:
+def list_voters(evidence: evidence.Evidence) -> list[VoterRow]:
     """A row a node."""
     rows = []
     for node in evidence.nodes:
         abstained, votes = evidence.abstained.get(node), evidence.votes.get(node)
         note = f"abstained: {abstained.reason} {abstained.detail}".strip() if abstained else ""
         cells, differing = (votes.cells, votes.differing) if votes else (None, None)
-        rows.append(Voter(node, evidence.commits.get(node), cells, differing, note))
+        rows.append(VoterRow(node, evidence.commits.get(node), cells, differing, note))
     return rows
 
 

@@ -27,8 +27,8 @@ from mao_shared.models import (
     Series,
     SharedDataset,
     Signer,
+    dataset,
 )
-from mao_shared.models import dataset as models_dataset
 from mao_shared.models.dataset import BareRepository, DatasetStatus, Resolution, SetAside, Strategy
 from mao_shared.models.node import Storage
 from mao_shared.reconcile import Controller, Mirror, recheck_unreadable
@@ -52,15 +52,16 @@ from .datasets.clones import (
     sweep_clones,
 )
 from .datasets.health import HealthChecks
-from .datasets.late_pushes import LatePushes
+from .datasets.late_commits import LatePushes
 from .datasets.push import Pusher
 from .datasets.repair import CloneRepair
 from .datasets.resolve import resolve
 from .datasets.signers import Signers, allowed_line
 from .disk import describe_storage
-from .executor import GitExecutor, P, Piece, T
 from .external.ingest import ExternalKeys, Ingest
 from .external.insights import ToolDataset
+from .git_executor import GitExecutor, P, Piece, T
+from .metrics import DataMetrics
 from .monitoring.alarms import Alarms
 from .monitoring.analysis import RunAnalysis
 from .monitoring.series import SeriesRecorder
@@ -71,7 +72,6 @@ from .rounds.peer_records import PeerRecords, Voters
 from .rounds.service import RoundService
 from .settings import DataSettings
 from .steps.controller import StagingController
-from .telemetry import DataMetrics
 from .upkeep import Upkeep, log_swept
 
 log = get_logger(__name__)
@@ -280,12 +280,12 @@ class DataManager:
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
-    ) -> Listing[models_dataset.CommitInfo]:
+    ) -> Listing[dataset.CommitInfo]:
         return await self._executor.query(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
-    ) -> Listing[models_dataset.FileInfo]:
+    ) -> Listing[dataset.FileInfo]:
         return await self._executor.query(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
     async def ask(

@@ -15,7 +15,7 @@ from mao_shared.reconcile import Guard, Mirror, every
 
 from .context import Context
 from .datasets.clones import dataset_names, sweep_old_locks
-from .executor import GitExecutor
+from .git_executor import GitExecutor
 from .monitoring.alarms import Alarms
 from .settings import DataSettings
 from .steps import workspaces

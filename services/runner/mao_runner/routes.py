@@ -14,7 +14,7 @@ from mao_shared.models.node import EngineInfo
 from mao_shared.models.pipeline import Pull
 from mao_shared.models.tool import CheckReport, Image
 
-from .checks.report import CheckRequest
+from .compliance.report import CheckRequest
 from .labels import StepAttempt
 from .logs.reader import LogChunk, read_offset
 from .runner import Runner

@@ -18,7 +18,7 @@ from mao_shared.reconcile import Backoff, Mirror, recheck_unreadable, until_done
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
-from .checks.checker import Checker, CheckPolicy
+from .compliance.checker import Checker, CheckPolicy
 from .containers.admission import Admission
 from .containers.cleanup import ContainerCleanup, LogRetention, LogRetentionPolicy
 from .containers.controller import ContainerPolicy, StepController

@@ -27,7 +27,7 @@ from .metrics import SchedulerMetrics
 from .runs.commands import RunCommands
 from .runs.controller import RunController
 from .runs.lifecycle import is_active
-from .runs.publishing import RunPublisher
+from .runs.peer_runs import RunPublisher
 from .runs.retention import RetentionPolicy, RunRetention
 from .runs.stuck import StuckStepMonitor
 from .runs.turns import Turns

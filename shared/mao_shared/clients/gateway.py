@@ -15,8 +15,8 @@ from mao_shared.models.node import NodeStatus
 from mao_shared.models.run import Verification
 from mao_shared.models.tool import CheckReport
 
-from .gateway_data import BinaryWriter, Datasets, ExternalData, Rounds
-from .gateway_federation import Alarms, Federation, Nodes, Webhooks
+from .gateway_data import BinaryWriter, DatasetCalls, ExternalDataCalls, RoundCalls
+from .gateway_federation import AlarmCalls, FederationCalls, NodeCalls, WebhookCalls
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
 from .responses import ServerEvent, check, read_events, read_json
 from .services import PULL_TIMEOUT
@@ -54,18 +54,18 @@ class MaoClient:
         self.http = http = GatewayHttp(
             url, token=token, timeout=timeout, attempts=attempts, transport=transport, on_stale=on_stale
         )
-        self.tools = Tools(http, "/registry/tools", models.Tool)
-        self.datasets = Datasets(http)
-        self.pipelines = Pipelines(http, "/registry/pipelines", models.Pipeline)
-        self.enrolments = Enrolments(http, "/enrolments", models.Enrolment)
-        self.jobs = Jobs(http, "/jobs", models.Job)
-        self.runs = Runs(http)
-        self.rounds = Rounds(http)
-        self.external = ExternalData(http)
-        self.nodes = Nodes(http)
-        self.federation = Federation(http)
-        self.alarms = Alarms(http)
-        self.webhooks = Webhooks(http)
+        self.tools = ToolCalls(http, "/registry/tools", models.Tool)
+        self.datasets = DatasetCalls(http)
+        self.pipelines = PipelineCalls(http, "/registry/pipelines", models.Pipeline)
+        self.enrolments = EnrolmentCalls(http, "/enrolments", models.Enrolment)
+        self.jobs = JobCalls(http, "/jobs", models.Job)
+        self.runs = RunCalls(http)
+        self.rounds = RoundCalls(http)
+        self.external = ExternalDataCalls(http)
+        self.nodes = NodeCalls(http)
+        self.federation = FederationCalls(http)
+        self.alarms = AlarmCalls(http)
+        self.webhooks = WebhookCalls(http)
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +89,7 @@ class MaoClient:
         return open_events(self.http, "/events", {}, after)
 
 
-class Tools(Resource[models.Tool]):
+class ToolCalls(Resource[models.Tool]):
     """Container images that are registered, or may be."""
 
     def check(self, image: str, **fields: Any) -> CheckReport:
@@ -98,7 +98,7 @@ class Tools(Resource[models.Tool]):
         return self.http.call("POST", "/tools/check", CheckReport, json=body, timeout=PULL_TIMEOUT)
 
 
-class Pipelines(Resource[models.Pipeline]):
+class PipelineCalls(Resource[models.Pipeline]):
     """Registered pipelines, and this node's part in them."""
 
     def states(self) -> Iterator[models.PipelineState]:
@@ -133,7 +133,7 @@ class Pipelines(Resource[models.Pipeline]):
         return self.http.call("POST", "/pipeline/run", models.Run, json=body, headers=headers)
 
 
-class Enrolments(Resource[models.Enrolment]):
+class EnrolmentCalls(Resource[models.Enrolment]):
     """The pipelines that this node takes part in."""
 
     def enrol(self, pipeline: str, agree: list[str]) -> models.Enrolment:
@@ -142,7 +142,7 @@ class Enrolments(Resource[models.Enrolment]):
         return self.http.call("PUT", self.at(pipeline), models.Enrolment, **options)
 
 
-class Jobs(Resource[models.Job]):
+class JobCalls(Resource[models.Job]):
     """The schedules of this node."""
 
     def pause(self, job: str) -> models.Job:
@@ -166,7 +166,7 @@ class Jobs(Resource[models.Job]):
         )
 
 
-class Runs:
+class RunCalls:
     """Executions of pipelines on this node, with their logs and evidence."""
 
     def __init__(self, http: GatewayHttp) -> None:

@@ -41,7 +41,7 @@ class BinaryWriter(Protocol):
     def write(self, data: bytes, /) -> int: ...
 
 
-class Datasets(Resource[Dataset]):
+class DatasetCalls(Resource[Dataset]):
     """Registered datasets, their clones on this node, and what is in them."""
 
     def __init__(self, http: GatewayHttp) -> None:
@@ -157,7 +157,7 @@ def _opened(out: BinaryWriter | Path) -> Iterator[BinaryWriter]:
         yield out
 
 
-class Rounds:
+class RoundCalls:
     """The rounds that decide datasets' ground truth. A round is named by its id or the beginning of one."""
 
     def __init__(self, http: GatewayHttp) -> None:
@@ -225,7 +225,7 @@ def _round(dataset: str, round_id: str | None, *more: str) -> str:
     return url_path("datasets", dataset, "rounds", round_id or LATEST, *more)
 
 
-class ExternalData:
+class ExternalDataCalls:
     """Values of programs outside: handed over, and what tools left for them."""
 
     def __init__(self, http: GatewayHttp) -> None:

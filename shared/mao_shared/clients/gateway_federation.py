@@ -15,7 +15,7 @@ ALLOW_UNSAFE = "allow_unsafe_etcd_that_ignores_key_rights"
 JOIN_TIMEOUT = 180.0  # seconds: etcd has to start, or another node to answer
 
 
-class Federation:
+class FederationCalls:
     """The federation that this node is in, and who runs its etcd."""
 
     def __init__(self, http: GatewayHttp) -> None:
@@ -70,7 +70,7 @@ def _member(node: str, *more: str) -> str:
     return url_path("federation", "members", node, *more)
 
 
-class Nodes(Resource[models.Member]):
+class NodeCalls(Resource[models.Member]):
     """Nodes of the federation: presence, runs and logs as this node sees them, and whom it trusts."""
 
     def __init__(self, http: GatewayHttp) -> None:
@@ -112,7 +112,7 @@ class Nodes(Resource[models.Member]):
         return response.text
 
 
-class Alarms:
+class AlarmCalls:
     """Alarms of this node, and the series of control metrics behind them."""
 
     def __init__(self, http: GatewayHttp) -> None:
@@ -137,7 +137,7 @@ class Alarms:
         return self.http.get(url_path("series", pipeline, step, metric), models.Series)
 
 
-class Webhooks:
+class WebhookCalls:
     """Addresses that all alarms are sent to."""
 
     def __init__(self, http: GatewayHttp) -> None:

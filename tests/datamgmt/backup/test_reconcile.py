@@ -13,7 +13,7 @@ from mao_datamgmt.backup.reconcile import Reconciler
 from mao_datamgmt.backup.restore import restore_backup
 from mao_datamgmt.backup.runs import StepCommit, reconstruct_run, restored_failure
 from mao_datamgmt.backup.take import take_backup
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Enrolment, Run, StepRun

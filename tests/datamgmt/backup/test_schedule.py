@@ -12,7 +12,7 @@ import pytest
 
 from mao_datamgmt.backup.schedule import BackupSchedule, backup_loops
 from mao_datamgmt.backup.take import backup_name, backups_in
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Run

@@ -16,10 +16,11 @@ from mao_shared.reconcile import background
 from mao_shared.service.alarms import ConditionAlarms
 from mao_shared.service.store_health import StoreHealthWatch, judge_store
 from mao_shared.store import Put, Records, Store, StoreHealth, open_store
-from tests.shared.service.test_app import client_of, make_app
 from tests.support.etcd import EtcdServer
 from tests.support.stores import AwayStore
 from tests.support.waiting import eventually_answers
+
+from .test_app import client_of, make_app
 
 pytestmark = pytest.mark.etcd
 

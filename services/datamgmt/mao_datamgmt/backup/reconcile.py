@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone, RepositoryError
 from mao_shared import keys
 from mao_shared.conditions import Conditions

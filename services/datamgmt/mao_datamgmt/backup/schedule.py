@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_datamgmt.settings import DataSettings
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions

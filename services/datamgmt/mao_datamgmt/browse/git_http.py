@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import clone_remote_url
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Dataset

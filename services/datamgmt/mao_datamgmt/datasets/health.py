@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.disk import MIB, DiskSpace, nearly_short, rooms, shortage
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone, RepositoryError, RewoundBranch
 from mao_git.remotes import access
 from mao_shared.conditions import Conditions

@@ -14,8 +14,8 @@ from functools import partial
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.disk import caused_by_full_disk
-from mao_datamgmt.executor import GitExecutor
-from mao_datamgmt.telemetry import DataMetrics
+from mao_datamgmt.git_executor import GitExecutor
+from mao_datamgmt.metrics import DataMetrics
 from mao_git import Clone, MergeConflict, ObjectBroken, RepositoryError, StorageError
 from mao_git.errors import disk_full, disk_trouble
 from mao_shared.conditions import Conditions
@@ -27,7 +27,7 @@ from mao_shared.reconcile import Backoff, Controller, Guard
 
 from .clones import dataset_names
 from .delivery import PushOutcome, branch_conflict, push_branches
-from .late_pushes import LatePushes
+from .late_commits import LatePushes
 
 log = get_logger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_git import RepositoryError
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable

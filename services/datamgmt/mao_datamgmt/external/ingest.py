@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import require_room
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_git import RepositoryError
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, Unavailable

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_shared.errors import MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Point, Run, Series, StepRun

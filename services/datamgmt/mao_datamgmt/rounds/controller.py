@@ -28,7 +28,7 @@ PING_PERIOD = 5.0  # seconds
 SETTLE_TIME = timedelta(seconds=10)
 
 
-class StoreHealth:
+class StoreAvailability:
     """Since when the federation store has answered without a break: only then does silence mean anything.
 
     `grace`: how long after a break no deadline counts, so that all nodes can catch up.
@@ -77,7 +77,7 @@ class RoundController:
         voters: Voters,
         enrolments: Records[Enrolment],
         index: RoundIndex,
-        health: StoreHealth,
+        health: StoreAvailability,
         executor: RoundExecutor,
         alarms: RoundAlarms,
         conditions: Conditions | None = None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_shared import keys
 from mao_shared.errors import MaoError, RecordUnreadable, StoreUnavailable, StoreUnknown
 from mao_shared.logs import get_logger
@@ -70,7 +70,7 @@ def decided_before(view: RoundView, round_: Round) -> DecidedRounds:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _RoundTask:
     """A round to be worked on, as it is stored."""
 
     stored: Stored[Round]
@@ -120,7 +120,7 @@ class RoundExecutor:
         if isinstance(action, RecheckRound):
             await self._recheck(stored, dataset, view)
             return None
-        job = _Job(stored, dataset, decided_before(view, stored.record))
+        job = _RoundTask(stored, dataset, decided_before(view, stored.record))
         if isinstance(action, CloseRound):
             await self._close(job, job.round)
             return None
@@ -194,7 +194,9 @@ class RoundExecutor:
 
     # closing
 
-    async def _inspect(self, job: _Job, round_: Round, announced: FreshRead[Announcement]) -> PinnedState:
+    async def _inspect(
+        self, job: _RoundTask, round_: Round, announced: FreshRead[Announcement]
+    ) -> PinnedState:
         """What the round is to pin; raises alarms about nodes that broke the rules."""
         state: PinnedState = await self._git.write(
             [job.dataset.name],
@@ -209,7 +211,7 @@ class RoundExecutor:
         await self._alarms.violations(round_, state.pins.flagged)
         return state
 
-    async def _close(self, job: _Job, draft: Round) -> None:
+    async def _close(self, job: _RoundTask, draft: Round) -> None:
         """Pins what there is. `draft`: the round as it is to be closed, apart from its pins."""
         announced = await self._announced(draft, draft.nodes)
         state = await self._inspect(job, draft, announced)
@@ -242,7 +244,7 @@ class RoundExecutor:
         result = await self._compute(round_.changed(base=state.base), pins)
         return state.base if result.commit == state.made else state.tip
 
-    async def _close_again(self, job: _Job, flagged: dict[str, str]) -> None:
+    async def _close_again(self, job: _RoundTask, flagged: dict[str, str]) -> None:
         round_ = job.round
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
         log.warning("round.again", round=round_.id, attempt=draft.attempt, flagged=flagged)
@@ -264,7 +266,7 @@ class RoundExecutor:
             )
         )
 
-    async def _attest(self, job: _Job) -> None:
+    async def _attest(self, job: _RoundTask) -> None:
         round_ = job.round
         try:
             violations = await self._closed_wrongly(job)
@@ -283,7 +285,7 @@ class RoundExecutor:
                 raise broken
         await self._publish(round_, result)
 
-    async def _closed_wrongly(self, job: _Job) -> dict[str, str] | None:
+    async def _closed_wrongly(self, job: _RoundTask) -> dict[str, str] | None:
         """Violations (node → what, may be empty) for which a round must be closed again; None if in order."""
         round_, revision = job.round, job.stored.revision
         announced = await self._announced(round_, round_.nodes)
@@ -316,7 +318,7 @@ class RoundExecutor:
 
     # delivering
 
-    async def _deliver(self, job: _Job, voters: set[str]) -> float | None:
+    async def _deliver(self, job: _RoundTask, voters: set[str]) -> float | None:
         round_ = job.round
         supporters = await self._supporters(round_)
         if not is_attested_by_voters(round_, supporters, voters):

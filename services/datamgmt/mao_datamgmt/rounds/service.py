@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_datamgmt.settings import DataSettings
 from mao_shared import keys
 from mao_shared.conditions import Conditions
@@ -19,7 +19,7 @@ from mao_shared.store import Records, Store, Unreadable
 
 from .announcer import Announcer
 from .compute import VoteProcesses
-from .controller import RoundController, StoreHealth
+from .controller import RoundController, StoreAvailability
 from .executor import RoundExecutor
 from .input_gate import InputGate
 from .participation import DatasetSharing, ParticipationPublisher
@@ -56,7 +56,7 @@ class RoundService:
         self.peer_records, self.voters = voters.peer_records, voters
         self.participation = ParticipationPublisher(context.node, own, voters, index, unreadable, conditions)
         grace = timedelta(seconds=settings.round_grace)
-        self.health = StoreHealth(federation, context.clock, grace, conditions)
+        self.health = StoreAvailability(federation, context.clock, grace, conditions)
         self.input_gate = InputGate(sharing, index, context.clock, grace)
         self.announcer = Announcer(
             context, git, sharing, runs, own, self.peer_records, index, unreadable, conditions

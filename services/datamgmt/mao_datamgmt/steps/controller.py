@@ -14,10 +14,10 @@ from typing import Any, ParamSpec, TypeVar
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import caused_by_full_disk, require_room
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
+from mao_datamgmt.metrics import DataMetrics
 from mao_datamgmt.rounds.input_gate import READY, InputGate, InputReadiness
 from mao_datamgmt.rounds.participation import DatasetSharing
-from mao_datamgmt.telemetry import DataMetrics
 from mao_git import RepositoryError, sweep_half_written
 from mao_git.errors import disk_full, disk_trouble, stable_text
 from mao_shared import logs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
