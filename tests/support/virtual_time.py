@@ -48,7 +48,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps over the time in which it would be idle; it stands still otherwise."""
 
-    latest: ClassVar[VirtualTimeLoop]
+    latest: ClassVar[VirtualTimeLoop | None] = None
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -61,8 +61,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @classmethod
     def time_of_day(cls) -> datetime:
-        """As it is by the loop that was made last; may be asked in any thread."""
+        """As it is by the loop that was made last, if any; may be asked in any thread."""
         loop = cls.latest
+        if loop is None:
+            return datetime.now(UTC)
         return loop._began_at + timedelta(seconds=loop.time() - loop._began)
 
     def wait_for_thread(self, work: Future[Any]) -> None:
