@@ -64,12 +64,15 @@ class Scheduler:
     defragmenter: Defragmenter
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """The loops that run as long as the service."""
-        mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
-        controllers = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
+        """Return the loops that run as long as the service."""
         return [
-            *mirrors,
-            *controllers,
+            self.schedules.run(),
+            self.enrolments.run(),
+            self.run_mirror.run(),
+            self.controller.run(),
+            self.timer.run(),
+            self.retention.run(),
+            self.publisher.run(),
             self.stuck.run(),
             self.defragmenter.run(),
             recheck_unreadable(self.unreadable),
@@ -84,7 +87,7 @@ def make_scheduler(
     metrics: SchedulerMetrics,
     conditions: Conditions | None = None,
 ) -> Scheduler:
-    """Connects the components; nothing runs yet."""
+    """Create and connect the components; nothing runs yet."""
     node = settings.node
     conditions = conditions or Conditions(clock)
     unreadable = Unreadable(conditions)
@@ -146,7 +149,7 @@ def make_scheduler(
 
 
 def get_scheduler(request: Request) -> Scheduler:
-    """Dependency: the scheduler of the app that serves this request."""
+    """Return the scheduler of the app that serves this request (FastAPI dependency)."""
     scheduler = request.app.state.scheduler
     if not isinstance(scheduler, Scheduler):
         raise TypeError("the app was not made by make_app")
