@@ -39,7 +39,7 @@ async def test_monitor_unavailable_engine_is_failed() -> None:
     engine.fault = EngineUnavailable("Docker does not answer.")
     assert await engine.watch.check() is not None
     assert engine.told == [("", "failed")]
-    assert "docker info" in engine.conditions.current()[0].next
+    assert "engine is running" in engine.conditions.current()[0].next
     engine.fault = None
     assert await engine.watch.check() is None
     assert engine.told == []
