@@ -272,4 +272,4 @@ def tried_paths(changed: Iterable[str], written: Iterable[str]) -> list[str]:
 def _allowed(path: str) -> bool:
     if path in ENGINE_FILES:
         return True
-    return any(path == each or path.startswith(each + "/") or each.startswith(path + "/") for each in ALLOWED)
+    return any(_is_below(path, folder) or folder.startswith(path + "/") for folder in ALLOWED)

@@ -75,7 +75,11 @@ class Admission:
             "this node's etcd: restrict access to it.",
         )
         log.warning("step.not_agreed", run=key.run, step=step.name, reason=reason, asks=step.asked() or None)
-        self._report(subject, RefusedStep(run.pipeline, None if mismatch else step, self._clock.now()), error)
+        self._refused.pop(subject, None)
+        self._refused[subject] = RefusedStep(run.pipeline, None if mismatch else step, self._clock.now())
+        while len(self._refused) > MAX_REFUSALS_SHOWN:
+            self._forget(next(iter(self._refused)))
+        self._conditions.report(NOT_AGREED, subject, detail=error.detail, next_step=error.next or "")
         raise error
 
     async def run(self) -> None:
@@ -105,13 +109,6 @@ class Admission:
             return refusal_reason(self._files.read(pipeline), self._node, pipeline, step)
         except (MaoError, ValueError) as error:
             return str(error)
-
-    def _report(self, subject: str, refused: RefusedStep, error: StepNotAgreed) -> None:
-        self._refused.pop(subject, None)
-        self._refused[subject] = refused
-        while len(self._refused) > MAX_REFUSALS_SHOWN:
-            self._forget(next(iter(self._refused)))
-        self._conditions.report(NOT_AGREED, subject, detail=error.detail, next_step=error.next or "")
 
     def _forget(self, subject: str) -> None:
         if self._refused.pop(subject, None) is not None:

@@ -110,7 +110,7 @@ class FakeDriver:
 
     async def create(self, spec: ContainerSpec) -> Container:
         self.calls.append(f"create {spec.name}")
-        there = next((each for each in self.containers.values() if each.name == spec.name), None)
+        there = next((made for made in self.containers.values() if made.name == spec.name), None)
         if there is not None:
             return there
         made = Container(f"id-{spec.name}", spec.name, dict(spec.labels), "created", killed=False)
@@ -129,7 +129,7 @@ class FakeDriver:
         return self.containers.get(container_id)
 
     async def recover(self, labels: Mapping[str, str]) -> list[Container]:
-        return [each for each in self.containers.values() if labels.items() <= dict(each.labels).items()]
+        return [made for made in self.containers.values() if labels.items() <= dict(made.labels).items()]
 
     async def mounts(self, container_id: str) -> dict[str, str] | None:
         return self.own_mounts.get(container_id)

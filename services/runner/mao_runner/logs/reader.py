@@ -125,8 +125,8 @@ def step_index(run: Run, step: str | None) -> int:
     Raises NotFound (`step-not-found`).
     """
     if step is None:
-        return max((i for i, each in enumerate(run.steps) if StepPhase.STARTING in each.times), default=0)
-    names = [each.spec.name for each in run.steps]
+        return max((i for i, known in enumerate(run.steps) if StepPhase.STARTING in known.times), default=0)
+    names = [known.spec.name for known in run.steps]
     if step in names:
         return names.index(step)
     if step.isdecimal() and len(step) < 4 and int(step) < len(names):

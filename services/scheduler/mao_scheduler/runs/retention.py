@@ -87,24 +87,21 @@ def _tick(run: Run | IndexedRun) -> datetime | None:
 def undecided_since(
     schedules: Iterable[Schedule], decided: Mapping[str, datetime], now: datetime
 ) -> dict[str, datetime]:
-    """Return for each pipeline with due ticks that may be undecided the time after which these are (pure).
+    """Return by pipeline the time after which due ticks may be undecided, if there are such ticks (pure).
 
     `decided` are the stored marks. Schedules of a pipeline that share a tick share its run.
     """
     found: dict[str, datetime] = {}
     for schedule in schedules:
         after = undecided_after(schedule, decided.get(schedule.id))
-        if _is_behind(schedule, after, now):
+        try:
+            following = schedule_cron(schedule).next(after)
+            is_behind = following is not None and following <= decidable_until(schedule, now)
+        except Exception:  # noqa: BLE001 (for example a zone unknown to this machine: it may be behind)
+            is_behind = True
+        if is_behind:
             found[schedule.pipeline] = min(after, found.get(schedule.pipeline, after))
     return found
-
-
-def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
-    try:
-        following = schedule_cron(schedule).next(after)
-    except Exception:  # noqa: BLE001 (for example a zone unknown to this machine: it may be behind)
-        return True
-    return following is not None and following <= decidable_until(schedule, now)
 
 
 def newest_ticks(runs: Iterable[Run | IndexedRun]) -> dict[str, datetime]:

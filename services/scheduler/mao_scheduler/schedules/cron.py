@@ -88,10 +88,18 @@ class Cron:
             end = _naive_utc(until)
         last: datetime | None = None
         for span in offset_spans(self._zone, start, end):
-            for moment in self._span_times(span):
-                if moment != last:
-                    yield moment.replace(tzinfo=UTC)
-                last = moment
+            if self._starts_with_skipped(span) and span.change is not None and span.change.at != last:
+                last = span.change.at
+                yield last.replace(tzinfo=UTC)
+            wall_end = span.end + span.offset
+            fields = copy.copy(self._fields)  # avoids parsing the string again
+            fields.dt = self._wall_start(span)
+            for wall in fields:
+                if wall > wall_end:
+                    break
+                if wall - span.offset != last:
+                    last = wall - span.offset
+                    yield last.replace(tzinfo=UTC)
 
     def count(self, after: datetime, until: datetime) -> int:
         """Return the number of times in (after, until], without iterating over them."""
@@ -118,17 +126,6 @@ class Cron:
             else:
                 high = middle
         return list(self.times(high.replace(tzinfo=UTC), until))
-
-    def _span_times(self, span: OffsetSpan) -> Iterator[datetime]:
-        if self._starts_with_skipped(span) and span.change is not None:
-            yield span.change.at
-        end = span.end + span.offset
-        times = copy.copy(self._fields)  # avoids parsing the string again
-        times.dt = self._wall_start(span)
-        for wall in times:
-            if wall > end:
-                return
-            yield wall - span.offset
 
     def _wall_start(self, span: OffsetSpan) -> datetime:
         """Return the wall-clock time after which the span's times start."""

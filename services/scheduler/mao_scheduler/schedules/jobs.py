@@ -230,17 +230,15 @@ class JobCommands:
         if not schedule.paused:
             with suppress(InvalidInput):  # a zone unknown to this machine; the other jobs are still listed
                 following = schedule_cron(schedule).next(self._next_after(schedule))
-        return Job(**stored_fields(schedule), next=following, last=await self._last(schedule))
-
-    async def _last(self, schedule: Schedule) -> TickOutcome | None:
-        decided_until = self._marks.get(schedule.id)
-        if decided_until is None:
-            return None
-        run = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
-        if run is None:
-            return None
-        found = run.record
-        return TickOutcome(run=found.id, scheduled_for=decided_until, phase=found.phase, missed=found.missed)
+        last, decided_until = None, self._marks.get(schedule.id)
+        if decided_until is not None:
+            found = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
+            if found is not None:
+                run = found.record
+                last = TickOutcome(
+                    run=run.id, scheduled_for=decided_until, phase=run.phase, missed=run.missed
+                )
+        return Job(**stored_fields(schedule), next=following, last=last)
 
 
 def _unknown_job(job_id: str) -> NotFound:

@@ -60,7 +60,9 @@ class TickQueue:
         """Update the entries of schedules that were added, changed or removed."""
         for name in self._stale | {name for name in self._unusable if not self._guard.waits(name)}:
             stored = self._schedules.get(name)
-            self._remove(name)
+            before = self._entries.pop(name, None)
+            if before is not None:
+                self._by_pipeline[before.schedule.pipeline].discard(name)
             self._unusable.discard(name)
             if stored is None:
                 self._marks.forget(name)
@@ -84,11 +86,6 @@ class TickQueue:
         """Return the other schedules of the same pipeline."""
         names = self._by_pipeline[entry.schedule.pipeline]
         return [self._entries[name] for name in names if name != entry.schedule.id]
-
-    def _remove(self, name: str) -> None:
-        entry = self._entries.pop(name, None)
-        if entry is not None:
-            self._by_pipeline[entry.schedule.pipeline].discard(name)
 
     def pop_due(self, now: datetime, limit: int) -> list[ScheduleEntry]:
         """Remove up to `limit` due entries from the heap; pass each of them to `requeue` afterwards."""
