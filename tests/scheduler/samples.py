@@ -1,4 +1,4 @@
-"""Records that the scheduler's tests begin with, and a clock that only moves when told."""
+"""Sample records for the scheduler's tests, and a clock that moves only when set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def utc(text: str) -> datetime:
 
 
 class ManualClock:
-    """Stands still until it is turned, in either direction."""
+    """A clock that stands still until it is set, forwards or backwards."""
 
     def __init__(self, now: datetime = START) -> None:
         self.moment = now
@@ -57,7 +57,7 @@ def schedule(cron: str = "* * * * *", pipeline: str = "crawler", **changes: Any)
 
 
 def run(run_id: str = "r1", *, steps: int = 1, retry: Retry | None = None, **changes: Any) -> Run:
-    """A queued run by hand."""
+    """Return a queued manual run."""
     fields: dict[str, Any] = {"pipeline": "crawler", "node": NODE, "trigger": "manual", "created_at": START}
     resolved = [StepRun(spec=step(f"step-{n}", retry=retry or Retry())) for n in range(steps)]
     return Run(id=run_id, **(fields | {"steps": resolved} | changes))

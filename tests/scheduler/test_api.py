@@ -1,4 +1,4 @@
-"""The scheduler over HTTP: what each call answers, refuses and says to do next."""
+"""The scheduler's HTTP API: answers, refusals and their next steps."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ async def test_backfill_refuses_range_removed_by_retention(
 
 
 async def test_job_next_times_after_clock_was_set_back(memory: MemoryStore, clock: ManualClock) -> None:
-    """Its ticks of a year to come have their outcome already: it does not claim to run in an hour."""
+    """After the clock was set back, a job whose ticks are decided for a year shows no earlier next time."""
     job_id = schedule_id("crawler", ScheduleSpec(cron="@hourly"))
     mark = TickMark(decided_until=START + timedelta(days=365))
     await memory.create(keys.tick(NODE, job_id), dump(mark))
@@ -278,7 +278,7 @@ async def test_list_runs_newest_first_with_filters_and_pages(
         )
         await memory.create(keys.run(NODE, made.id), dump(made))
     first = (await http.get("/runs", params={"limit": 4})).json()
-    assert [each["id"] for each in first["items"]] == ["r29", "r28", "r27", "r26"]
+    assert [item["id"] for item in first["items"]] == ["r29", "r28", "r27", "r26"]
     assert await _all(http, limit=7) == [f"r{n:02}" for n in reversed(range(30))]
     assert await _all(http, limit=7, pipeline="other", phase="succeeded") == [
         "r27",
@@ -301,7 +301,7 @@ async def _all(http: httpx.AsyncClient, **params: Any) -> list[str]:
     found: list[str] = []
     while True:
         page = (await http.get("/runs", params=params)).json()
-        found += [each["id"] for each in page["items"]]
+        found += [item["id"] for item in page["items"]]
         assert len(page["items"]) <= params["limit"]
         if page["cursor"] is None:
             return found

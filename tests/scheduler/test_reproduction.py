@@ -1,4 +1,4 @@
-"""`POST /runs/{id}/reproduce`: which run it makes, and that no other run waits for it."""
+"""`POST /runs/{id}/reproduce` creates a run for which no other run waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .test_api import post, serving
 
 
 def published(run_id: str = "old", *, steps: int = 1) -> Run:
-    """A run whose steps have all been published."""
+    """Return a run whose steps have all been published."""
     made = run(run_id, steps=steps, phase=RunPhase.SUCCEEDED, scheduled_for=START, finished_at=START)
     ended = [
         step.model_copy(
