@@ -19,7 +19,7 @@ from mao_runner.labels import StepAttempt
 from mao_shared.conditions import Conditions
 from mao_shared.models import DatasetRef, Limits, Original, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
-from mao_shared.store.records import dump
+from mao_shared.store import dump
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
 

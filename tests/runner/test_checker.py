@@ -19,7 +19,7 @@ from mao_runner.runner import Runner
 from mao_shared import keys
 from mao_shared.models import Enrolment, ResolvedImage
 from mao_shared.models.tool import CheckReport
-from mao_shared.store.records import dump
+from mao_shared.store import dump
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
 

@@ -17,8 +17,8 @@ from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_shared.models import Run
 from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 

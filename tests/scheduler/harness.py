@@ -12,14 +12,10 @@ from mao_scheduler.settings import SchedulerSettings
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.metrics import Metrics
-from mao_shared.models.common import Record
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.models import Enrolment, Record, Run, Schedule, TickMark
 from mao_shared.reconcile import background
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Records, Store
-from mao_shared.store.records import dump
+from mao_shared.store import Records, Store, dump
 from tests.support.waiting import eventually
 
 from .samples import NODE, ManualClock

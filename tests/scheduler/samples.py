@@ -5,10 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mao_shared.models.enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
-from mao_shared.models.pipeline import Overlap, Retry
-from mao_shared.models.run import Run, StepRun
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import (
+    DatasetRef,
+    Enrolment,
+    Overlap,
+    ResolvedImage,
+    ResolvedStep,
+    Retry,
+    Run,
+    Schedule,
+    StepRun,
+)
 
 NODE = "node-1"
 START = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)

@@ -15,12 +15,11 @@ from fastapi import FastAPI
 
 from mao_scheduler.app import make_app
 from mao_shared import keys
-from mao_shared.models.pipeline import Pipeline, Step
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import Forgotten, ScheduleSpec, TickMark, schedule_id
+from mao_shared.models import Pipeline, Run, ScheduleSpec, Step, TickMark, schedule_id, tick_run_id
+from mao_shared.models.schedule import Forgotten
 from mao_shared.states import RunPhase
+from mao_shared.store import dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.waiting import eventually
 
 from .harness import finish_step, put, run_records, settings, wait_phase

@@ -7,12 +7,10 @@ import asyncio
 import pytest
 
 from mao_shared import keys
-from mao_shared.models.pipeline import Overlap
-from mao_shared.models.run import Run
+from mao_shared.models import Overlap, Run
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Store
+from mao_shared.store import Store, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.stores import UnsureStore
 
 from .harness import finish_step, put, run_records, scheduler, wait_phase, wait_run

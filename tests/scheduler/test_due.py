@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mao_scheduler.schedules.cron import parse_cron
 from mao_scheduler.schedules.due import DueTicks, Tick, decide_ticks
+from mao_shared.models import Schedule
 from mao_shared.models.node import Restored
-from mao_shared.models.schedule import Schedule
 
 from .samples import START, schedule
 

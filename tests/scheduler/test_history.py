@@ -11,13 +11,12 @@ from mao_scheduler.runs.commands import RunFilter
 from mao_scheduler.scheduler import Scheduler
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
-from mao_shared.models.run import Run, StepRun, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, Forgotten, TickMark
+from mao_shared.models import Run, StepRun, TickMark, tick_run_id
+from mao_shared.models.schedule import BackfillRequest, Forgotten
 from mao_shared.runs.listing import list_newest
 from mao_shared.runs.records import MOVED_AT_ONCE, RunRecords
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Put, Records, Store
-from mao_shared.store.records import dump
+from mao_shared.store import Put, Records, Store, dump
 from tests.support.stores import UnsureStore
 
 from .doubles import StoreThatDiesAfter

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from mao_scheduler.runs.lifecycle import NO_CHANGE, backoff, decide
-from mao_shared.models.pipeline import Fault, Overlap, Retry
-from mao_shared.models.run import CancelRequest, Exit, Failure, Run
+from mao_shared.models import CancelRequest, Exit, Failure, Fault, Overlap, Retry, Run
 from mao_shared.states import RunPhase, StepPhase
 
 from .samples import START, run

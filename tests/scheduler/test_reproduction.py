@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from mao_scheduler.app import make_app
-from mao_shared.models import Privileges
-from mao_shared.models.run import Run
+from mao_shared.models import Privileges, Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 

@@ -14,12 +14,11 @@ from mao_scheduler.runs.retention import (
 )
 from mao_scheduler.schedules.marks import TickHistory
 from mao_shared import keys
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
+from mao_shared.models import Run, Schedule, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered
 from mao_shared.runs.records import IndexedRun, RunRecords
 from mao_shared.states import RunPhase
-from mao_shared.store import Records, Store
-from mao_shared.store.records import dump
+from mao_shared.store import Records, Store, dump
 
 from .harness import all_runs
 from .samples import NODE, START, ManualClock, run, schedule

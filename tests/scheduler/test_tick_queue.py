@@ -15,8 +15,8 @@ from mao_scheduler.schedules.cron import parse_cron
 from mao_scheduler.schedules.due import decide_ticks
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, StoreUnavailable
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, Schedule
+from mao_shared.models import Run, Schedule, tick_run_id
+from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.waiting import eventually

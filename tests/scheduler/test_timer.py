@@ -15,13 +15,12 @@ from mao_scheduler.schedules.new_runs import prepare_tick, tick_run
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import Conflict, StoreUnavailable
+from mao_shared.models import Run, tick_run_id
 from mao_shared.models.node import Restored
-from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
-from mao_shared.store import Store, Stored
+from mao_shared.store import Store, Stored, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.stores import AwayStore, UnsureStore
 from tests.support.waiting import eventually
 

@@ -8,13 +8,11 @@ import pytest
 
 from mao_scheduler.runs import lifecycle
 from mao_shared import keys
-from mao_shared.models.enrolment import DatasetRef
-from mao_shared.models.pipeline import Overlap, Retry
-from mao_shared.models.run import CancelRequest, Failure, Run, StepRun, Turn
+from mao_shared.models import CancelRequest, DatasetRef, Failure, Overlap, Retry, Run, StepRun
+from mao_shared.models.run import Turn
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Put, Records, Store
+from mao_shared.store import Put, Records, Store, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.stores import UnsureStore
 from tests.support.waiting import eventually_answers
 

@@ -14,14 +14,12 @@ import pytest
 from mao_scheduler.app import make_app
 from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.models.common import Record
-from mao_shared.models.pipeline import Retry
+from mao_shared.models import Record, Retry, Schedule, TickMark
 from mao_shared.models.run import Turn
-from mao_shared.models.schedule import Forgotten, Schedule, TickMark
+from mao_shared.models.schedule import Forgotten
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Records
+from mao_shared.store import Records, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 

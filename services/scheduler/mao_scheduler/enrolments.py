@@ -6,9 +6,8 @@ from contextlib import suppress
 
 from mao_shared import keys
 from mao_shared.errors import Conflict, NotFound, Unavailable
-from mao_shared.models.common import is_name
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.pipeline import Pipeline, name_from_title, normalize_title
+from mao_shared.models import Enrolment, Pipeline, is_name
+from mao_shared.models.pipeline import name_from_title, normalize_title
 from mao_shared.store import Records, Store, Stored
 
 

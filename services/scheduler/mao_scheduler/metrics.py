@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mao_shared.metrics import Metrics
-from mao_shared.models.run import Run
+from mao_shared.models import Run
 from mao_shared.states import RUN_ENDED
 
 _LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds

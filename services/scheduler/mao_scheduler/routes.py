@@ -12,18 +12,22 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
-from mao_shared.models.common import Listing, Record, Removed, Timestamp
-from mao_shared.models.pipeline import NameOrTitle
-from mao_shared.models.run import CancelBody, ReproduceBody, Run, RunRequest, Trigger, has_cron
-from mao_shared.models.schedule import (
-    BackfillRequest,
+from mao_shared.models import (
     BackfillResult,
-    CronPreview,
     Job,
+    Listing,
+    NameOrTitle,
     NextTimes,
+    Record,
+    Run,
+    RunRequest,
     Schedule,
-    ScheduleRequest,
+    Timestamp,
+    Trigger,
 )
+from mao_shared.models.common import Removed
+from mao_shared.models.run import CancelBody, ReproduceBody, has_cron
+from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.request_context import current_request_id
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored

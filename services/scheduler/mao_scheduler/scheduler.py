@@ -13,10 +13,9 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.models.common import Record
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.run import Run, Turn
-from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
+from mao_shared.models import Enrolment, Record, Run, Schedule, TickMark
+from mao_shared.models.run import Turn
+from mao_shared.models.schedule import Forgotten, Remembered
 from mao_shared.reconcile import Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable

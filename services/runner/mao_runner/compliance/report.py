@@ -10,10 +10,10 @@ from pydantic import Field, field_validator
 
 from mao_runner.drivers.protocol import Container, ImageConfig
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
-from mao_shared.models import Privileges, Record, ResolvedImage
+from mao_shared.models import Network, Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
 from mao_shared.models.pipeline import Pull
-from mao_shared.models.tool import CheckFinding, CheckReport, FindingName, Image, Network
+from mao_shared.models.tool import CheckFinding, CheckReport, FindingName, Image
 
 ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
 ENGINE_FILES = (

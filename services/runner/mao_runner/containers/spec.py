@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from mao_runner.drivers.protocol import Bind, ContainerSpec, EngineRefused
 from mao_runner.labels import USER, StepAttempt, container_labels, container_name
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
-from mao_shared.models import Privileges, Run
+from mao_shared.models import Network, Privileges, Run
 from mao_shared.models.run import tool_env
-from mao_shared.models.tool import Network
 
 REACH_FILES = "DAC_OVERRIDE"
 TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # in the tool's container

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import ClassVar, Literal, Protocol
 
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
-from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Fault, Pull
+from mao_shared.models import Fault, ResolvedImage
+from mao_shared.models.pipeline import Pull
 
 ContainerState = Literal["created", "running", "exited"]
 

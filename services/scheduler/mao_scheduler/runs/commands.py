@@ -12,11 +12,20 @@ from mao_scheduler.schedules.due import is_tick
 from mao_scheduler.schedules.new_runs import queued_run
 from mao_shared.clock import Clock
 from mao_shared.errors import Compacted, Conflict, InvalidInput, NotFound, RecordUnreadable
-from mao_shared.models.common import Listing, unreadable_items
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.pipeline import Retry
-from mao_shared.models.run import CancelRequest, Original, Run, RunRequest, StepRun, Trigger, manual_run_id
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import (
+    CancelRequest,
+    Enrolment,
+    Listing,
+    Original,
+    Retry,
+    Run,
+    RunRequest,
+    Schedule,
+    StepRun,
+    Trigger,
+    manual_run_id,
+)
+from mao_shared.models.common import unreadable_items
 from mao_shared.reconcile import Mirror
 from mao_shared.runs.listing import RunQuery, list_newest
 from mao_shared.runs.records import IndexedRun, RunRecords

@@ -8,7 +8,7 @@ from mao_scheduler.metrics import SchedulerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
-from mao_shared.models.run import CancelRequest, Run
+from mao_shared.models import CancelRequest, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mao_shared.models import Failure, Fault, Run, StepRun
 from mao_shared.models.common import carry_unknown_fields
-from mao_shared.models.pipeline import Fault
-from mao_shared.models.run import Failure, Run, StepRun
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 MAX_BACKOFF = 86400.0  # seconds

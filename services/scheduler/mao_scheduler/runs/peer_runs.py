@@ -19,10 +19,8 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import InvalidInput
 from mao_shared.federation import FederationStore
-from mao_shared.models import PeerRuns, Run, RunBrief
-from mao_shared.models.enrolment import Enrolment
+from mao_shared.models import Enrolment, PeerRuns, Run, RunBrief, Schedule
 from mao_shared.models.federation import KEPT_BRIEFS
-from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Backoff, Guard, Mirror, every
 from mao_shared.runs.listing import list_newest
 from mao_shared.runs.records import RunRecords

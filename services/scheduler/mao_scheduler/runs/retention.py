@@ -21,8 +21,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.models import Run, Schedule, TickMark
 from mao_shared.reconcile import Guard, every, in_halves
 from mao_shared.runs.records import (
     MOVED_AT_ONCE,

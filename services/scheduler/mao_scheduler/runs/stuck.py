@@ -15,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.models import format_time
-from mao_shared.models.run import Run, StepRun
+from mao_shared.models import Run, StepRun, format_time
 from mao_shared.reconcile import Guard, Mirror, every
 from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
 

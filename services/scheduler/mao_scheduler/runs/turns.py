@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_shared.errors import RecordUnreadable
-from mao_shared.models.run import Run, Turn
+from mao_shared.models import Run
+from mao_shared.models.run import Turn
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase
-from mao_shared.store import Check, Put, Records
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Put, Records, dump
 from mao_shared.store.unreadable import raw_field
 
 from .lifecycle import is_active, may_be_active

@@ -10,9 +10,8 @@ from itertools import islice
 from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput, RecordUnreadable
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, BackfillResult, Schedule
+from mao_shared.models import BackfillResult, Enrolment, Run, Schedule, tick_run_id
+from mao_shared.models.schedule import BackfillRequest
 from mao_shared.reconcile import Mirror
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mao_shared.errors import InvalidInput
+from mao_shared.models import Schedule
 from mao_shared.models.node import Restored, unknown_since
 from mao_shared.models.run import CoveredTicks, MissedWhy
-from mao_shared.models.schedule import Schedule
 
 from .cron import Cron, parse_cron
 

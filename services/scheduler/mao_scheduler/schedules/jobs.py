@@ -12,21 +12,11 @@ from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
-from mao_shared.models.common import Listing, stored_fields, unreadable_items
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import (
-    CronPreview,
-    Job,
-    NextTimes,
-    Schedule,
-    ScheduleRequest,
-    ScheduleSpec,
-    TickOutcome,
-    schedule_id,
-)
+from mao_shared.models import Job, Listing, NextTimes, Run, Schedule, ScheduleSpec, schedule_id, tick_run_id
+from mao_shared.models.common import stored_fields, unreadable_items
+from mao_shared.models.schedule import CronPreview, ScheduleRequest, TickOutcome
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Check, Delete, Put, Records, Stored, retry_lost
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Delete, Put, Records, Stored, dump, retry_lost
 from mao_shared.web.dependencies import ANY_REVISION, check_if_match
 
 from .cron import Cron, parse_cron

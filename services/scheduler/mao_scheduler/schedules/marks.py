@@ -21,12 +21,11 @@ from datetime import UTC, datetime
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, RecordUnreadable
+from mao_shared.models import Run, TickMark
 from mao_shared.models.node import Restored
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Forgotten, Remembered, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered
 from mao_shared.reconcile import Guard, in_halves
-from mao_shared.store import Check, Put, Records, Store, Stored, pages, retry_lost
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Put, Records, Store, Stored, dump, pages, retry_lost
 
 MARKS_PER_TRANSACTION = 64
 MARKS_PAGE = 1000

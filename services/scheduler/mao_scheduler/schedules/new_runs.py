@@ -13,16 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
-from mao_shared.models.common import format_time
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.pipeline import Overlap
-from mao_shared.models.run import MissedWhy, Run, StepRun, Trigger, tick_run_id
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import Enrolment, Overlap, Run, Schedule, StepRun, Trigger, format_time, tick_run_id
+from mao_shared.models.run import MissedWhy
 from mao_shared.reconcile import Mirror, in_halves
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
-from mao_shared.store import Put, Stored
-from mao_shared.store.records import dump
+from mao_shared.store import Put, Stored, dump
 
 from .cron import Cron
 from .due import BacklogSummary, Tick

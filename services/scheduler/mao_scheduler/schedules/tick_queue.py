@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import Schedule
 from mao_shared.reconcile import Guard, Mirror
 
 from .cron import Cron

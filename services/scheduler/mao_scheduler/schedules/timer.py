@@ -18,14 +18,12 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models.enrolment import Enrolment
+from mao_shared.models import Enrolment, Run, Schedule, tick_run_id
 from mao_shared.models.node import Restored
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import Forgotten, Schedule
+from mao_shared.models.schedule import Forgotten
 from mao_shared.reconcile import Backoff, Guard, Mirror, every, until_done
 from mao_shared.runs.records import RunRecords
-from mao_shared.store import Put, Records
-from mao_shared.store.records import dump
+from mao_shared.store import Put, Records, dump
 
 from .due import DueTicks, decide_ticks, undecided_after
 from .marks import RestoreStatus, TickMarks
