@@ -1,4 +1,4 @@
-"""A repository copied while it is committed to and packed: each reference of the copy has all it leads to."""
+"""Copying a repository during commits and packing: the copy has all objects of each of its references."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def commit(path: Path, number: int) -> None:
 
 
 def fsck(copy: Path) -> int:
-    """How many commits the copy has, all of them whole."""
+    """Check the copy with fsck and count its commits."""
     for each in ("refs/heads", "objects/pack"):
         (copy / each).mkdir(parents=True, exist_ok=True)
     git(copy, "fsck", "--full", "--strict")

@@ -1,4 +1,4 @@
-"""A node backed up on a memory store and put back: whole, refused, or going on after a kill."""
+"""Backup and restore of a node on a memory store: complete, refused, and continued after a kill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.git import git
 
 
 class DyingStore(MemoryStore):
-    """Dies at its n-th write, before or after it was done."""
+    """A store that raises `Killed` at its n-th write, before or after the write."""
 
     def __init__(self, at: int, *, done: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class DyingStore(MemoryStore):
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing of ours catches it."""
+    """Stands for SIGKILL: nothing in the code under test catches it."""
 
 
 def writing(name: str) -> Tool:
@@ -74,7 +74,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 async def backed_up(root: Path, target: Path) -> tuple[MemoryStore, BackupResult]:
-    """A node with a pushed and an unpushed commit, a value in the inbox, keys and agreements; its backup."""
+    """Back up a node with a pushed and an unpushed commit, a value in the inbox, keys and agreements."""
     store = MemoryStore()
     async with working(root, store) as world:
         made = run_of("run-1", step("one", "data", world.master))

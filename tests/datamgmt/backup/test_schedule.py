@@ -1,4 +1,4 @@
-"""Backups by themselves, in virtual time: when they are due, how many stay, what is told when they fail."""
+"""Periodic backups in virtual time: when they are due, how many are kept, what is reported on failure."""
 
 from __future__ import annotations
 
