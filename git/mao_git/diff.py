@@ -27,19 +27,29 @@ def entry_name(entry: pygit2.Object, _inside: str) -> str:
     return entry.name or ""
 
 
+class TooManyEntries(Exception):
+    """A tree has more entries than may be read."""
+
+
 def diff_trees(
     old: pygit2.Tree | None,
     new: pygit2.Tree | None,
     nested_name: Callable[[pygit2.Object, str], str] = entry_name,
+    max_entries: int | None = None,
 ) -> Iterator[TreeDifference]:
-    """Where two trees differ. Folders that both have alike are not read, as in libgit2's diff.
+    """Yield where two trees differ. Folders that are equal in both are not read, as in libgit2's diff.
 
-    `nested_name`: names an entry of `new`, from the entry and the folder that it is in; it may raise.
+    `nested_name`: names an entry of `new`, from the entry and the folder that it is in; it may raise. Raises
+    TooManyEntries after reading `max_entries` entries of `new`.
     """
     todo: list[tuple[str, pygit2.Tree | None, pygit2.Tree | None]] = [("", old, new)]
+    read = 0
     while todo:
         inside, before, after = todo.pop()
         left = {entry_name(entry, inside): entry for entry in before or ()}
+        read += len(after or ())
+        if max_entries is not None and read > max_entries:
+            raise TooManyEntries
         pairs = [(nested_name(entry, inside), entry) for entry in after or ()]
         found = [(name, left.pop(name, None), entry) for name, entry in pairs]
         for name, ours, theirs in [*found, *((name, entry, None) for name, entry in left.items())]:
@@ -140,10 +150,6 @@ class CommitComparison:
     refused: dict[str, str]
 
 
-class _TooManyEntries(Exception):
-    pass
-
-
 def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
     """Where any of the commits (node → id) differs from `base` (None: the empty tree), by path.
 
@@ -155,8 +161,8 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
     refused: dict[str, str] = {}
     for node, commit in sorted(commits.items()):
         try:
-            differences = list(_limited(root, top_tree(repo, commit)))
-        except _TooManyEntries:
+            differences = list(diff_trees(root, top_tree(repo, commit), max_entries=MAX_ENTRIES))
+        except TooManyEntries:
             refused[node] = f"its trees have more than {MAX_ENTRIES // 1_000_000} million entries"
             continue
         for change in differences:
@@ -169,16 +175,3 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
         entries = {node: entry for node, entry in found if entry is not None}
         paths.append(PathVersions(path, entries, bases[path]))
     return CommitComparison(paths, refused)
-
-
-def _limited(old: pygit2.Tree | None, new: pygit2.Tree) -> Iterator[TreeDifference]:
-    seen = 0
-
-    def nested_name(entry: pygit2.Object, inside: str) -> str:
-        nonlocal seen
-        seen += 1
-        if seen > MAX_ENTRIES:
-            raise _TooManyEntries
-        return entry_name(entry, inside)
-
-    return diff_trees(old, new, nested_name)

@@ -38,8 +38,38 @@ SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
 
 
 def sweep(path: Path) -> list[Path]:
-    """Removes what a killed process left in a repository; what was removed. Walks all of `refs`."""
-    return [*sweep_locks(path), *sweep_half_written(path), *_sweep_torn(path), *_sweep_pushing(path)]
+    """Remove what a killed process left in a repository and in its remote. Returns the removed paths.
+
+    Walks all of `refs`.
+    """
+    gone = [*sweep_locks(path), *sweep_half_written(path)]
+
+    # Objects written without a sync may have a name and no content, see `unsynced`.
+    mark = path / _UNSYNCED
+    if mark.exists():
+        since = mark.stat().st_mtime
+        loose = (file for file in path.glob("objects/??/*") if file.stat().st_mtime >= since)
+        gone += _remove(file for file in list(loose) if not is_whole(file))
+        os.sync()
+        mark.unlink()
+
+    # The locks that we held in a remote contain what we were writing, see `pushing`.
+    mark = path / _PUSHING
+    try:
+        held: dict[str, str] = dict(json.loads(mark.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # killed before the marker was whole: before any lock
+        held = {}
+    ours = []
+    for lock, commit in held.items():
+        with suppress(OSError, UnicodeDecodeError):
+            if Path(lock).read_text().strip() in ("", commit):
+                ours.append(Path(lock))
+    try:
+        gone += _remove(ours)
+    except OSError:  # the remote may be read-only: the marker stays for the next start
+        return gone
+    mark.unlink(missing_ok=True)
+    return gone
 
 
 def sweep_half_written(path: Path) -> list[Path]:
@@ -91,42 +121,6 @@ def pushing(repo: Repository, remote: Path, moves: Mapping[str, str]) -> Iterato
         yield
     finally:
         mark.unlink(missing_ok=True)
-
-
-def _sweep_pushing(path: Path) -> list[Path]:
-    """Removes the locks that we held in a remote when we were killed; they contain what we were writing."""
-    mark = path / _PUSHING
-    try:
-        held: dict[str, str] = dict(json.loads(mark.read_text()))
-    except (
-        FileNotFoundError,
-        ValueError,
-        TypeError,
-    ):  # killed before the marker was whole, so before any lock
-        held = {}
-    ours = []
-    for lock, commit in held.items():
-        with suppress(OSError, UnicodeDecodeError):
-            if Path(lock).read_text().strip() in ("", commit):
-                ours.append(Path(lock))
-    try:
-        gone = _remove(ours)
-    except OSError:  # the remote is read-only, say: the marker stays for the next start
-        return []
-    mark.unlink(missing_ok=True)
-    return gone
-
-
-def _sweep_torn(path: Path) -> list[Path]:
-    mark = path / _UNSYNCED
-    if not mark.exists():
-        return []
-    since = mark.stat().st_mtime
-    loose = (file for file in path.glob("objects/??/*") if file.stat().st_mtime >= since)
-    torn = _remove(file for file in list(loose) if not is_whole(file))
-    os.sync()
-    mark.unlink()
-    return torn
 
 
 def _age(path: Path) -> float:

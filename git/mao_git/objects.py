@@ -200,17 +200,14 @@ def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.
             target.write(ObjectType.BLOB, data)
         return
     with at():
-        there = oid in target
-    if not there:
-        _copy_file(loose, loose_path(Path(target.path), str(oid)), at)
-
-
-def _copy_file(source: Path, target: Path, at: Target) -> None:
-    temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git removes old files of such names
-    with source.open("rb") as reading:
+        if oid in target:
+            return
+    path = loose_path(Path(target.path), str(oid))
+    temporary = path.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git removes old files of such names
+    with loose.open("rb") as reading:
         try:
             with at():
-                target.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(exist_ok=True)
                 temporary.touch(exist_ok=False)
             while piece := reading.read(READ_SIZE):
                 with at(), temporary.open("ab") as writing:
@@ -219,7 +216,7 @@ def _copy_file(source: Path, target: Path, at: Target) -> None:
                 with temporary.open("ab") as writing:
                     os.fsync(writing.fileno())
                 temporary.chmod(0o444)
-                temporary.rename(target)
+                temporary.rename(path)
         finally:
             with suppress(OSError):
                 temporary.unlink()

@@ -39,9 +39,15 @@ def load_signer(path: Path) -> Callable[[bytes], str]:
     that is not ed25519, ECDSA or RSA of 2048 bits or more.
     """
     key = _load(path)
+    public = base64.b64decode(
+        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1]
+    )
 
     def sign(content: bytes) -> str:
-        lines = textwrap.wrap(base64.b64encode(_signature(key, content)).decode(), _WIDTH)
+        fields = _string(NAMESPACE) + _string(b"") + _string(_HASH)
+        signed = _signed(key, b"SSHSIG" + fields + _string(hashlib.sha512(content).digest()))
+        blob = b"SSHSIG" + struct.pack(">I", 1) + _string(public) + fields + _string(signed)
+        lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
         return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----"])
 
     return sign
@@ -68,15 +74,6 @@ def _load(path: Path) -> _Key:
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA:
         return key
     raise ValueError(f"the key {path} is too weak, or of a kind that git does not verify")
-
-
-def _signature(key: _Key, content: bytes) -> bytes:
-    public = base64.b64decode(
-        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1]
-    )
-    fields = _string(NAMESPACE) + _string(b"") + _string(_HASH)
-    to_sign = b"SSHSIG" + fields + _string(hashlib.sha512(content).digest())
-    return b"SSHSIG" + struct.pack(">I", 1) + _string(public) + fields + _string(_signed(key, to_sign))
 
 
 def _signed(key: _Key, data: bytes) -> bytes:

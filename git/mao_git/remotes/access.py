@@ -23,6 +23,7 @@ from .errors import at_remote
 from .host_keys import NO_TEXT
 
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+_KEY_DIRECTORY = "key directory"  # name of a fault that is of the folder itself
 _MAX_KEY = 64 << 10  # bytes of a file that may be a key
 _IN_FOLDER = "In the folder of MAO_SSH_DIR (under compose: on the host)"
 _OWN_LINES = re.compile(
@@ -59,11 +60,21 @@ def usable_keys(folder: Path | None) -> list[Path]:
 
 
 def key_faults(folder: Path | None) -> list[KeyFault]:
-    """What is wrong in a key directory; nothing when none is set or it is empty. Blocks."""
+    """List what is wrong in a key directory; empty if none is set or it holds no key. Blocking."""
     if folder is None:
         return []
-    if fault := _folder_fault(folder):
-        return [fault]
+    name = _KEY_DIRECTORY
+    try:
+        next(folder.iterdir(), None)
+        (folder / KEY_NAMES[0]).exists()
+    except FileNotFoundError:
+        advice = f"Make it, with a key in it: mkdir -m 700 {quote(str(folder))}"
+        return [KeyFault(name, f"{folder} (MAO_SSH_DIR) does not exist", advice)]
+    except NotADirectoryError:
+        advice = "Set MAO_SSH_DIR to the folder that holds the key."
+        return [KeyFault(name, f"{folder} (MAO_SSH_DIR) is a file", advice)]
+    except PermissionError:
+        return [_unreadable(folder, name)]
     found = [key_fault(folder / name) for name in KEY_NAMES if _exists(folder / name)]
     return [fault for fault in (*found, _known_hosts_fault(folder / "known_hosts")) if fault is not None]
 
@@ -100,26 +111,6 @@ def key_advice(folder: Path | None) -> str | None:
     return wrong[0].next if wrong else None
 
 
-def _folder_fault(folder: Path) -> KeyFault | None:
-    name = "key directory"
-    try:
-        next(folder.iterdir(), None)
-        (folder / KEY_NAMES[0]).exists()
-    except FileNotFoundError:
-        return KeyFault(
-            name,
-            f"{folder} (MAO_SSH_DIR) does not exist",
-            f"Make it, with a key in it: mkdir -m 700 {quote(str(folder))}",
-        )
-    except NotADirectoryError:
-        return KeyFault(
-            name, f"{folder} (MAO_SSH_DIR) is a file", "Set MAO_SSH_DIR to the folder that holds the key."
-        )
-    except PermissionError:
-        return _unreadable(folder, name)
-    return None
-
-
 def _unreadable(path: Path, name: str) -> KeyFault:
     me = os.geteuid()
     try:
@@ -127,7 +118,7 @@ def _unreadable(path: Path, name: str) -> KeyFault:
         facts = f" (mode {stat.S_IMODE(status.st_mode):04o}, it belongs to user {status.st_uid})"
     except OSError:
         facts = ""
-    target = "." if name == "key directory" else name
+    target = "." if name == _KEY_DIRECTORY else name
     mode = "700" if target == "." else "600"
     return KeyFault(
         name,
@@ -317,18 +308,14 @@ def _parts(repository: Path) -> Iterator[Path]:
         yield from _linked(folder / name for name in names)
         for name in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
             yield from _linked(_entries(folder / name))
-        yield from _alternates(folder / "objects")
-
-
-def _alternates(first: Path) -> Iterator[Path]:
-    todo, seen = [first], 0
-    while todo and seen < _MAX_ALTERNATES:
-        objects = todo.pop()
-        for line in _file_lines(objects / "info" / "alternates"):
-            seen += 1
-            other = Path(os.path.realpath(objects / line))
-            yield other
-            todo.append(other)
+        todo, seen = [folder / "objects"], 0
+        while todo and seen < _MAX_ALTERNATES:
+            objects = todo.pop()
+            for line in _file_lines(objects / "info" / "alternates"):
+                seen += 1
+                other = Path(os.path.realpath(objects / line))
+                yield other
+                todo.append(other)
 
 
 def _linked(paths: Iterable[Path]) -> Iterator[Path]:

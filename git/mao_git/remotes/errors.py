@@ -244,7 +244,18 @@ def network_error(error: pygit2.GitError, url: str, *, writes_there: bool = Fals
             else disk_full(f"no room was left while talking to {url}")
         )
     if isinstance(error, pygit2.CertificateError) or _NO_COMMON_KEY.search(message):
-        return _certificate(url, message)
+        host = host_keys.parse_ssh_host(url)
+        if host is None:
+            return Forbidden(
+                f"The certificate of {url} is not trusted: {message}.",
+                code="remote-certificate-refused",
+                next="Install the authority's certificate on the node or use another URL.",
+                remote=url,
+            )
+        home = pygit2.settings.homedir or "/"
+        listed = host_keys.known_keys(host_keys.read_known_hosts(home), host)
+        shown = host_keys.scan_host_key(host)
+        return host_keys.untrusted(host, listed, shown, host_keys.known_hosts_fault(home))
     if kind := unsupported_error(message, url):
         return kind
     if _KEY_UNREAD.search(message):  # though it looked usable, see `access.key_fault`
@@ -310,17 +321,3 @@ def no_key(url: str, why: str, advice: str | None) -> Forbidden:
         "have its public part added at the remote, with write access.",
         remote=url,
     )
-
-
-def _certificate(url: str, message: str) -> MaoError:
-    host = host_keys.parse_ssh_host(url)
-    if host is None:
-        return Forbidden(
-            f"The certificate of {url} is not trusted: {message}.",
-            code="remote-certificate-refused",
-            next="Install the authority's certificate on the node or use another URL.",
-            remote=url,
-        )
-    home = pygit2.settings.homedir or "/"
-    found = host_keys.known_keys(host_keys.read_known_hosts(home), host)
-    return host_keys.untrusted(host, found, host_keys.scan_host_key(host), host_keys.known_hosts_fault(home))

@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable
-from typing import NoReturn
 
 import pygit2
 
@@ -57,60 +56,9 @@ def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
         raise RemoteUnavailable(
             f"Git LFS timed out after {_TIMEOUT} s at {repo.url}.", remote=repo.url
         ) from None
-    if done.returncode != 0:
-        _fail(repo, done.stderr.strip() or done.stdout.strip())
-
-
-def _options(url: str, access: RemoteAccess) -> list[str]:
-    """Settings that override any `.lfsconfig` of the dataset: where content goes to and comes from, and that
-    none is left out.
-    """
-    endpoint = _endpoint(url, access)
-    settings = {
-        "lfs.url": endpoint,
-        "lfs.pushurl": endpoint,
-        "lfs.fetchinclude": "",
-        "lfs.fetchexclude": "",
-        "lfs.skipdownloaderrors": "false",
-        "lfs.allowincompletepush": "false",
-        "lfs.locksverify": "false",
-        "lfs.dialtimeout": "15",
-        "lfs.tlstimeout": "15",
-        "lfs.activitytimeout": str(_INACTIVITY),
-        "credential.helper": "",
-        "safe.directory": "*",
-    }
-    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-
-
-def _endpoint(url: str, access: RemoteAccess) -> str:
-    path = access.local(url)
-    if path is not None:
-        return path.as_uri()
-    if url.startswith(("http://", "https://")):
-        base = url.rstrip("/")
-        return f"{base if base.endswith('.git') else base + '.git'}/info/lfs"
-    return url
-
-
-def _environment(access: RemoteAccess) -> dict[str, str]:
-    """ssh gets the keys by the link to their folder, whose own path may have a meaning to ssh."""
-    home = str(pygit2.settings.homedir)
-    ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
-    ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
-    ssh += [f"-oIdentityFile={home}/{repository.KEYS}/{key.name}" for key in access.private_keys()]
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": home,
-        "LC_ALL": "C",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_SSH_COMMAND": shlex.join(ssh),
-    }
-
-
-def _fail(repo: Repository, output: str) -> NoReturn:
+    if done.returncode == 0:
+        return
+    output = done.stderr.strip() or done.stdout.strip()
     line = " ".join(output.split())[-500:]
     if "is not a git command" in output or "lfs' is not" in output:
         raise _no_program()
@@ -129,6 +77,48 @@ def _fail(repo: Repository, output: str) -> NoReturn:
         next="The content is kept on this node and is pushed later. Check that the remote serves Git LFS.",
         remote=repo.url,
     )
+
+
+def _options(url: str, access: RemoteAccess) -> list[str]:
+    """Return settings that override any `.lfsconfig` of the dataset: the endpoint, and no filters."""
+    path = access.local(url)
+    endpoint = url
+    if path is not None:
+        endpoint = path.as_uri()
+    elif url.startswith(("http://", "https://")):
+        endpoint = f"{url.rstrip('/').removesuffix('.git')}.git/info/lfs"
+    settings = {
+        "lfs.url": endpoint,
+        "lfs.pushurl": endpoint,
+        "lfs.fetchinclude": "",
+        "lfs.fetchexclude": "",
+        "lfs.skipdownloaderrors": "false",
+        "lfs.allowincompletepush": "false",
+        "lfs.locksverify": "false",
+        "lfs.dialtimeout": "15",
+        "lfs.tlstimeout": "15",
+        "lfs.activitytimeout": str(_INACTIVITY),
+        "credential.helper": "",
+        "safe.directory": "*",
+    }
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _environment(access: RemoteAccess) -> dict[str, str]:
+    """ssh gets the keys by the link to their folder, whose own path may have a meaning to ssh."""
+    home = str(pygit2.settings.homedir)
+    ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
+    ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
+    ssh += [f"-oIdentityFile={home}/{repository.KEYS}/{key.name}" for key in access.private_keys()]
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": home,
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_SSH_COMMAND": shlex.join(ssh),
+    }
 
 
 def _no_program() -> MaoError:

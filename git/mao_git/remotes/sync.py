@@ -21,7 +21,7 @@ from mao_git.branches import (
 )
 from mao_git.errors import RemoteMoved
 from mao_git.repository import FETCH_SPEC, HEADS, Repository
-from mao_shared.errors import Forbidden, InvalidInput, MaoError
+from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
 
 from . import access, host_keys
@@ -80,22 +80,20 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
             if key is not None:
                 self._offered.append(key.name)
                 return pygit2.Keypair(user, None, str(key), "")
-            raise self._keys_refused()
+            folder = self.access.key_dir
+            if not self._offered:
+                raise no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
+            others = [
+                fault.words
+                for fault in access.key_faults(folder)
+                if fault.name in access.KEY_NAMES and not fault.usable
+            ]
+            unused = f"; not offered: {'; '.join(others)}" if others else ""
+            offered = ", ".join(self._offered)
+            raise auth_failed(self.url, f"it did not accept this node's keys ({offered}){unused}")
         if allowed_types & CredentialType.USERNAME:
             return pygit2.Username(user)
         raise auth_failed(self.url, "it asks for a password, and MAO has none")
-
-    def _keys_refused(self) -> Forbidden:
-        folder = self.access.key_dir
-        if not self._offered:
-            return no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
-        others = [
-            fault.words
-            for fault in access.key_faults(folder)
-            if fault.name in access.KEY_NAMES and not fault.usable
-        ]
-        unused = f"; not offered: {'; '.join(others)}" if others else ""
-        return auth_failed(self.url, f"it did not take this node's keys ({', '.join(self._offered)}){unused}")
 
     def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:  # noqa: ARG002
         return valid  # for SSH: libssh2 found this very key in known_hosts
@@ -141,20 +139,16 @@ def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
     if path is not None:
         _fetch_local(repo, path)
     else:
-        _fetch_remote(repo, access, depth)
+        try:
+            _fetch_over_network(repo, access, depth)
+        except pygit2.GitError as error:
+            if not _NAME_CONFLICT.search(str(error)):
+                raise network_error(error, repo.url) from error
+            forget_remote(repo, ls_remote(repo, repo.url, access))
+            with network_errors(repo.url):
+                _fetch_over_network(repo, access, depth)
     for branch, tip in list_branches(repo, remote=True).items():
         note_seen(repo, branch, tip)
-
-
-def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
-    try:
-        _fetch_over_network(repo, access, depth)
-    except pygit2.GitError as error:
-        if not _NAME_CONFLICT.search(str(error)):
-            raise network_error(error, repo.url) from error
-        forget_remote(repo, ls_remote(repo, repo.url, access))
-        with network_errors(repo.url):
-            _fetch_over_network(repo, access, depth)
 
 
 def _fetch_over_network(repo: Repository, access: RemoteAccess, depth: int) -> None:
@@ -231,29 +225,19 @@ def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> No
     if path is not None:
         refused = push_local(repo, path, branches)
     else:
-        refused = _push_over_network(repo, branches, access)
+        refused = _push_once(repo, branches, access)
+        lost_races = all(isinstance(refusal, RemoteMoved) for refusal in refused.values())
+        if len(refused) == len(branches) > 1 and not lost_races:
+            # A pre-receive hook refuses all branches for one of them, so they are tried one by one.
+            for name, tip in branches.items():
+                if refused := _push_once(repo, {name: tip}, access):
+                    break
     for name, tip in branches.items():
         if name in refused:
             raise refused[name]
         note_pushed(repo, name, tip)
         set_upstream_base(repo, name, tip)
         note_seen(repo, name, tip)
-
-
-def _push_over_network(
-    repo: Repository, branches: dict[str, str], access: RemoteAccess
-) -> dict[str, Refusal]:
-    """Branch → why it was refused. A pre-receive hook refuses all for one of them: then they are tried one by
-    one.
-    """
-    refused = _push_once(repo, branches, access)
-    partly = len(refused) < len(branches)
-    if len(branches) == 1 or partly or all(isinstance(e, RemoteMoved) for e in refused.values()):
-        return refused
-    for name, tip in branches.items():
-        if refused := _push_once(repo, {name: tip}, access):
-            break
-    return refused
 
 
 def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:

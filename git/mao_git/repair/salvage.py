@@ -74,8 +74,9 @@ class _Salvage:
         chain, whole = self._chain(tip)
         if unsure or not whole:
             chain = self._with_others(chain)
-        theirs = find_tip(self._repo, self._branch, remote=True)
-        held = self._held_keys(find_tip(self._repo, self._branch) or theirs)
+        held: set[str | None] = set()  # keys of the commits of the new clone's branch
+        if (new_tip := self._tip()) is not None:
+            held = {self._key_of(commit.message) for commit in self._repo.git.walk(new_tip)} - {None}
         wanted = [commit for commit in chain if self._key_of(commit.message) not in held]
         if whole and not unsure and len(wanted) == len(chain):
             self._copy_all(wanted)
@@ -111,12 +112,6 @@ class _Salvage:
             ordered |= {ancestor.id: ancestor for ancestor in reversed(line)}
         return [*ordered.values(), *chain]
 
-    def _held_keys(self, tip: str | None) -> set[str | None]:
-        """What the commits of the new clone's branch hold; reads all of them."""
-        if tip is None:
-            return set()
-        return {self._key_of(commit.message) for commit in self._repo.git.walk(tip)} - {None}
-
     # putting them there
 
     def _copy_all(self, chain: list[RawCommit]) -> None:
@@ -131,29 +126,28 @@ class _Salvage:
             self._move(commit.id)
 
     def _rebuild(self, commits: list[RawCommit]) -> None:
+        """Copy commits on top of the branch, each with its changes against its parent."""
         for commit in commits:
             try:
-                self._rebuild_one(commit)
+                self._copy_tree(commit.tree)
+                before = self._readable_tree_before(commit)
+                tip = self._tip()
+                theirs = tree_of(self._repo, tip)
+                tree = (
+                    commit.tree if theirs == before else merge_trees(self._repo, before, theirs, commit.tree)
+                )
+                if tree == theirs and tip is not None and self._key_of(commit.message) is None:
+                    continue  # a merge or the branch's first commit, which add nothing
+                parents = [] if tip is None else [tip]
+                if parents == commit.parents and tree == commit.tree:
+                    self._move(str(self._repo.git.write(ObjectType.COMMIT, commit.raw)))
+                    continue
+                people = (_person(commit, b"author"), _person(commit, b"committer"))
+                self._move(write_commit(self._repo.git, people, commit.message, tree, parents, self._sign))
             except ObjectUnreadable as error:
                 self._mark_lost(commit, str(error))
             except MergeConflict as conflict:
-                self._mark_lost(commit, f"it conflicts with what the branch has now in {conflict}")
-
-    def _rebuild_one(self, commit: RawCommit) -> None:
-        """A copy on top of the branch, with what it changed against its parent."""
-        self._copy_tree(commit.tree)
-        before = self._readable_tree_before(commit)
-        tip = self._tip()
-        theirs = tree_of(self._repo, tip)
-        tree = commit.tree if theirs == before else merge_trees(self._repo, before, theirs, commit.tree)
-        if tree == theirs and tip is not None and self._key_of(commit.message) is None:
-            return  # a merge or the branch's first commit, which add nothing
-        parents = [] if tip is None else [tip]
-        if parents == commit.parents and tree == commit.tree:
-            self._move(str(self._repo.git.write(ObjectType.COMMIT, commit.raw)))
-            return
-        people = (_person(commit, b"author"), _person(commit, b"committer"))
-        self._move(write_commit(self._repo.git, people, commit.message, tree, parents, self._sign))
+                self._mark_lost(commit, f"it conflicts with the branch's current content in {conflict}")
 
     def _readable_tree_before(self, commit: RawCommit) -> str:
         """The tree of the nearest ancestor that is whole; without one, what the branch has by now."""
