@@ -13,7 +13,6 @@ from mao_shared.models import OutputFile, Run
 from mao_shared.models.run import Mismatch, Verification
 
 from .steps import (
-    ContentDigest,
     StepEvidence,
     content_digest,
     find_steps,
@@ -102,7 +101,22 @@ def _snapshot_faults(
         totals.bytes += measured.size
         if path in written:
             found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
-        if why := _mismatch(clone, commit, path, measured, outputs.get(path)):
+        recorded_file = outputs.get(path)
+        why = None
+        if recorded_file is not None and recorded_file != {"size": measured.size, "sha256": measured.sha256}:
+            why = (
+                f"It has {measured.size} bytes and SHA-256 {measured.sha256}; the record has "
+                f"{recorded_file.get('size')} and {recorded_file.get('sha256')}."
+            )
+        else:
+            # The commit has the content itself, or its LFS pointer.
+            pointer = LfsPointer(measured.sha256, measured.size).text()
+            pointer_hash = blob_hash(len(pointer))
+            pointer_hash.update(pointer)
+            named = clone.blob_id(commit, path)
+            if named not in (measured.blob, pointer_hash.hexdigest()):
+                why = f"Its content has the id {measured.blob}; the commit has {named}."
+        if why is not None:
             yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=why)
     for path in sorted(outputs.keys() - set(paths)):
         detail = "The record lists it, but the snapshot does not have it."
@@ -118,23 +132,6 @@ def _snapshot_faults(
 
 def _entry_kind(path: str, written: set[str]) -> str:
     return "output" if path in written else "snapshot"
-
-
-def _mismatch(
-    clone: Clone, commit: str, path: str, measured: ContentDigest, recorded: dict[str, object] | None
-) -> str | None:
-    if recorded is not None and recorded != {"size": measured.size, "sha256": measured.sha256}:
-        return (
-            f"It has {measured.size} bytes and SHA-256 {measured.sha256}; the record has "
-            f"{recorded.get('size')} and {recorded.get('sha256')}."
-        )
-    named = clone.blob_id(commit, path)
-    pointer = LfsPointer(measured.sha256, measured.size).text()
-    digest = blob_hash(len(pointer))
-    digest.update(pointer)
-    if named in (measured.blob, digest.hexdigest()):
-        return None
-    return f"Its content has the id {measured.blob}; the commit has {named}."
 
 
 def _log_faults(context: Context, run_id: str, step: StepEvidence, totals: _Totals) -> Iterator[Mismatch]:
