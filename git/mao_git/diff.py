@@ -1,4 +1,4 @@
-"""What differs between trees: two of them by path and line, or several from a common base."""
+"""Differences between two trees, by path and line, or between several trees and a common base."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .objects import top_tree
 from .repository import Repository
 from .trees import TreeEntry, to_tree_entry
 
-MAX_ENTRIES = 5_000_000  # of all trees of a commit that differ from the base; a small pack can stand for more
+MAX_ENTRIES = 5_000_000  # of all trees of a commit that differ from the base; a small pack can expand to more
 
 
 @dataclass(frozen=True, slots=True)
 class TreeDifference:
-    """A path at which two trees differ in a file, link or submodule; None where one has none of these."""
+    """A path at which two trees differ in a file, link or submodule. `old`, `new`: None if it has none."""
 
     path: str
     old: pygit2.Object | None
@@ -75,14 +75,14 @@ def _file(entry: pygit2.Object | None) -> pygit2.Object | None:
 
 @dataclass(frozen=True, slots=True)
 class ChangedFiles:
-    """`files`: path → id of the content of files and links that are new or different; `removed`: paths."""
+    """Changes between two trees. `files`: path → blob id of new and changed files and links."""
 
     files: dict[str, str] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
 
 
 def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFiles:
-    """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
+    """Compare two trees or commits (None: the empty tree), reading only the folders that differ."""
     changed = ChangedFiles()
     old = None if before is None else top_tree(repo, before)
     for change in diff_trees(old, top_tree(repo, after)):
@@ -95,7 +95,7 @@ def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFi
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file that differs. `change`: added, removed, changed; `old`, `new`: ids, None where there is none."""
+    """A file that differs. `change`: added, removed or changed; `old`, `new`: blob ids, None if absent."""
 
     path: str
     change: str
@@ -104,7 +104,7 @@ class FileChange:
 
 
 def file_changes(repo: Repository, before: str, after: str, path: str = "") -> list[FileChange]:
-    """Files (at or below `path`) that differ between two commits, by path."""
+    """List the files at or below `path` that differ between two commits, sorted by path."""
     inside = path.strip("/")
     changes = []
     for found in diff_trees(top_tree(repo, before), top_tree(repo, after)):
@@ -116,7 +116,7 @@ def file_changes(repo: Repository, before: str, after: str, path: str = "") -> l
 
 
 def diff_lines(before: bytes, after: bytes, path: str) -> Iterator[str] | None:
-    """Lines of a unified diff, without a heading; None when git takes a side for binary."""
+    """Yield the lines of a unified diff without its heading; return None if git considers a side binary."""
     patch = pygit2.Patch.create_from(before, after, path, path)
     if patch is None or patch.delta.is_binary:
         return None
@@ -135,7 +135,7 @@ def _lines(patch: pygit2.Patch) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PathVersions:
-    """A path: what each node has there (none for a node that has nothing), and what the base has."""
+    """A path, with each node's entry (missing for a node that has none) and the base's."""
 
     path: str
     entries: Mapping[str, TreeEntry]
@@ -144,16 +144,16 @@ class PathVersions:
 
 @dataclass(frozen=True, slots=True)
 class CommitComparison:
-    """`paths` in their order; `refused`: nodes whose commit is too large to be read, with the reason."""
+    """Differing paths, sorted; `refused`: node → why its commit was not read."""
 
     paths: list[PathVersions]
     refused: dict[str, str]
 
 
 def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
-    """Where any of the commits (node → id) differs from `base` (None: the empty tree), by path.
+    """List where any of the commits (node → id) differs from `base` (None: the empty tree), by path.
 
-    Folders that a commit has like the base are not read.
+    Folders that are the same as in the base are not read.
     """
     root = None if base is None else top_tree(repo, base)
     bases: dict[str, TreeEntry | None] = {}

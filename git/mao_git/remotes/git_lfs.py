@@ -1,4 +1,4 @@
-"""Large files at the remote: the only place that runs git-lfs."""
+"""Fetches and pushes the content of large files by running git-lfs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import host_keys
 from .access import RemoteAccess
 from .errors import auth_failed
 
-_BATCH = 100  # objects a call
+_BATCH = 100  # objects per call
 _INACTIVITY = 60  # seconds without any progress
 _TIMEOUT = 12 * 3600  # seconds for one call, however large the files
 _REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
@@ -27,7 +27,7 @@ _ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
 
 def push_content(repo: Repository, access: RemoteAccess) -> None:
-    """Pushes the content that the remote does not have yet. Raises MaoError."""
+    """Push the content that the remote does not have yet. Raises MaoError."""
     waiting = repo.path / "lfs" / "waiting"
     names = sorted(path.name for path in waiting.iterdir()) if waiting.is_dir() else []
     here = [name for name in names if content_path(repo, name).exists()]
@@ -38,7 +38,7 @@ def push_content(repo: Repository, access: RemoteAccess) -> None:
 
 
 def fetch_lfs(repo: Repository, commit: str, access: RemoteAccess) -> None:
-    """Fetches the content of all pointers in a commit that is not here. Raises MaoError."""
+    """Fetch the missing content of all pointers in a commit. Raises MaoError."""
     _run(repo, access, ["fetch", "origin", commit])
 
 
@@ -105,7 +105,7 @@ def _options(url: str, access: RemoteAccess) -> list[str]:
 
 
 def _environment(access: RemoteAccess) -> dict[str, str]:
-    """ssh gets the keys by the link to their folder, whose own path may have a meaning to ssh."""
+    """Return git's environment. ssh gets the keys by a link, since their path may have a meaning to ssh."""
     home = str(pygit2.settings.homedir)
     ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
     ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
@@ -125,5 +125,5 @@ def _no_program() -> MaoError:
     return Unavailable(
         "A dataset keeps large files in Git LFS, and this node has no git-lfs program.",
         code="lfs-missing",
-        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). Nothing is lost.",
+        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). No data is lost.",
     )

@@ -101,7 +101,7 @@ def test_archive_keeps_modes_and_names(tmp_path: Path) -> None:
     found, manifest = verify_backup(tmp_path / "b")
     assert (found.node, found.revision) == ("node-1", 7)
     with (tmp_path / "b").open("rb") as file:
-        read = {each.name: (each.stream.read(100), each.executable) for each in read_files(file)}
+        read = {member.name: (member.stream.read(100), member.executable) for member in read_files(file)}
     assert read[DEEP] == (b"deep", False)
     assert read[odd] == (b"odd", False)
     assert read["data/script"] == (b"#!/bin/sh\n", True)

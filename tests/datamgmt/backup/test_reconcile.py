@@ -132,7 +132,7 @@ async def test_reconcile_corrects_the_run_history(tmp_path: Path) -> None:
     assert found["run-1"].record == was
     await settle(new)
     indexed, _ = await records.index_page(10, None)
-    assert {each.id for each in indexed} == set(found)
+    assert {entry.id for entry in indexed} == set(found)
     assert await records.remove(indexed) == 2
 
 
@@ -218,7 +218,7 @@ def enrolment(*names: str) -> Enrolment:
 
 def phases(run: Run | None) -> tuple[str, list[str]]:
     assert run is not None
-    return run.phase.value, [each.phase.value for each in run.steps]
+    return run.phase.value, [step.phase.value for step in run.steps]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ async def test_restore_then_push_and_publish(tmp_path: Path) -> None:
     async with working(tmp_path, new) as world:
         await world.phase("run-3", StepPhase.SUCCEEDED)
     names = git(world.master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=)", NODE)
-    assert [each for each in names.split() if each] == ["run-3", "run-2", "run-1"]
+    assert [name for name in names.split() if name] == ["run-3", "run-2", "run-1"]
     assert git(world.master, "show", f"{NODE}:new") == "not committed yet"
 
 
@@ -374,15 +374,15 @@ async def test_take_backup_names_unreadable_files(
 async def test_take_backup_ignores_lost_and_found(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
-    folders = [tmp_path / "node" / each for each in (".", "datasets", "logs", "agreements", "federation")]
-    for each in folders[:1]:
-        (each / "lost+found").mkdir(parents=True)
+    folders = [tmp_path / "node" / folder for folder in (".", "datasets", "logs", "agreements", "federation")]
+    for folder in folders[:1]:
+        (folder / "lost+found").mkdir(parents=True)
     store = MemoryStore()
     await put_back(tmp_path, store, taken.path)
-    for each in folders[1:]:
-        (each / "lost+found").mkdir()
-    for each in folders:
-        (each / "lost+found/#12").touch()
+    for folder in folders[1:]:
+        (folder / "lost+found").mkdir()
+    for folder in folders:
+        (folder / "lost+found/#12").touch()
     again = await take_backup(NODE, store, places(tmp_path), tmp_path / "again", {})
     assert again.path is not None
     assert [name for name in verify_backup(again.path)[1].files if "lost+found" in name] == []
