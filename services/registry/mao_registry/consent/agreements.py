@@ -81,8 +81,17 @@ class Agreements:
     async def trust(self, node: str, *, wanted: bool) -> bool:
         """Adds the node to the file, or removes it; returns whether that changed anything."""
         await self._migrate()
+
+        def write() -> bool:
+            before = self._read_trusted()
+            after = before | {node} if wanted else before - {node}
+            if after == before:
+                return False
+            self.files.trust(after)
+            return True
+
         async with self._trust_lock:
-            return await self._off_loop(lambda: self._write_trusted(node, wanted))
+            return await self._off_loop(write)
 
     def _read_trusted(self) -> set[str]:
         """Empty if the file is unusable: what others could have written does not count."""
@@ -91,14 +100,6 @@ class Agreements:
         except MaoError as error:
             log.warning("agreements.unusable", error=error.detail)
             return set()
-
-    def _write_trusted(self, node: str, wanted: bool) -> bool:
-        before = self._read_trusted()
-        after = before | {node} if wanted else before - {node}
-        if after == before:
-            return False
-        self.files.trust(after)
-        return True
 
     async def _migrate(self) -> None:
         """Precedes the first command too: what that finds enrolled was agreed to before there were files."""

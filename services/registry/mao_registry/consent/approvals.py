@@ -97,12 +97,24 @@ class Approvals:
 
     async def diff(self, name: str) -> PipelineDiff:
         """Raises NotFound, and InvalidInput if a tool or dataset of the pipeline is gone."""
-        change = await self._read_change(name)
+        pipeline = await self.repositories.pipelines.get(name)
+        if pipeline is None:
+            raise not_found("pipeline", name)
+        referenced = await read_references(pipeline.record, self.repositories)
+        before = await self.enrolments.records.get(name)
+        change = compare(await self._proposal(pipeline.record, referenced, before), self.repositories.node)
         enrolled = change.proposal.enrolled
         was = f"{name} as it runs on {self.repositories.node}" if enrolled else "/dev/null"
         text = await asyncio.to_thread(
             unified_diff, change.before, change.after, was=was, will_be=f"{name} as it is registered"
         )
+        endorsed = await self._endorsers(change)
+        rebuilt: dict[str, Rebuilt] = {}
+        for image, pin in image_pins(enrolled).items():
+            with suppress(MaoError):  # an image that cannot be resolved here is left out
+                here = (await self.enrolments.services.resolve_image(image, "never")).pinned
+                if here != pin.pinned:
+                    rebuilt[image] = Rebuilt(pinned=pin.pinned, here=here)
         return PipelineDiff(
             pipeline=name,
             enrolled=change.proposal.before is not None,
@@ -110,24 +122,14 @@ class Approvals:
             pending=change.pending,
             diff=text,
             agree=change.new_privileges,
-            endorsed=await self._endorsers(change),
-            rebuilt=await self._rebuilt(enrolled),
+            endorsed=endorsed,
+            rebuilt=rebuilt,
         )
 
     async def _endorsers(self, change: ProposedChange) -> dict[str, list[str]]:
         """By changed record, the trusted nodes that endorse it."""
         trusted = await self.enrolments.agreements.trusted()
         return await endorsers(self.repositories.federation, change.changed, trusted)
-
-    async def _rebuilt(self, enrolled: Enrolment | None) -> dict[str, Rebuilt]:
-        """Images that are now another one under the same name; without those that cannot be resolved."""
-        found: dict[str, Rebuilt] = {}
-        for name, image in image_pins(enrolled).items():
-            with suppress(MaoError):
-                here = (await self.enrolments.services.resolve_image(name, "never")).pinned
-                if here != image.pinned:
-                    found[name] = Rebuilt(pinned=image.pinned, here=here)
-        return found
 
     async def approve(self, name: str, approval: Approval) -> Stored[Enrolment]:
         """Enrols in what was shown; images with an unchanged reference stay pinned as they are.
@@ -220,14 +222,6 @@ class Approvals:
         except MaoError as error:
             return [error.detail]
         return compare(await self._proposal(pipeline, referenced, enrolled), self.repositories.node).pending
-
-    async def _read_change(self, name: str) -> ProposedChange:
-        pipeline = await self.repositories.pipelines.get(name)
-        if pipeline is None:
-            raise not_found("pipeline", name)
-        referenced = await read_references(pipeline.record, self.repositories)
-        before = await self.enrolments.records.get(name)
-        return compare(await self._proposal(pipeline.record, referenced, before), self.repositories.node)
 
     async def _proposal(
         self, pipeline: Pipeline, referenced: ReferencedRecords, before: Stored[Enrolment] | None

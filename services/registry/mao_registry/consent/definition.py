@@ -43,36 +43,32 @@ def resolve_steps(
     node: str,
 ) -> list[ResolvedStep]:
     """The steps with all that tools and datasets say filled in. `images`: by the tools' image references."""
-    return [_resolve_step(step, tools[step.tool], datasets, images, node) for step in pipeline.steps]
-
-
-def _resolve_step(
-    step: Step,
-    tool: Tool,
-    datasets: Mapping[str, Dataset],
-    images: Mapping[str, ResolvedImage],
-    node: str,
-) -> ResolvedStep:
-    output = datasets[step.dataset]
-    privileges = tool.privileges
-    if step.engine_socket:
-        privileges = privileges.model_copy(update={"docker_socket": True})
-    return ResolvedStep(
-        name=step.name,
-        tool=tool.name,
-        image=images[tool.image],
-        command=step.command or tool.command,
-        env={**tool.env, **step.env},
-        limits=step.limits or tool.limits,
-        network=tool.network,
-        privileges=privileges,
-        output=_ref(output, node).model_copy(update={"vote": output.vote, "lfs_above": output.lfs_above}),
-        input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
-        retry=step.retry,
-        allow_empty=step.allow_empty,
-        on_late_truth=step.on_late_truth,
-        metrics=step.metrics,
-    )
+    resolved = []
+    for step in pipeline.steps:
+        tool, output = tools[step.tool], datasets[step.dataset]
+        privileges = tool.privileges
+        if step.engine_socket:
+            privileges = privileges.model_copy(update={"docker_socket": True})
+        written = _ref(output, node).model_copy(update={"vote": output.vote, "lfs_above": output.lfs_above})
+        resolved.append(
+            ResolvedStep(
+                name=step.name,
+                tool=tool.name,
+                image=images[tool.image],
+                command=step.command or tool.command,
+                env={**tool.env, **step.env},
+                limits=step.limits or tool.limits,
+                network=tool.network,
+                privileges=privileges,
+                output=written,
+                input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
+                retry=step.retry,
+                allow_empty=step.allow_empty,
+                on_late_truth=step.on_late_truth,
+                metrics=step.metrics,
+            )
+        )
+    return resolved
 
 
 def _ref(dataset: Dataset, branch: str) -> DatasetRef:
@@ -224,8 +220,12 @@ def describe_changes(before: Document, after: Document) -> list[str]:
 def _describe_fields(prefix: str, before: Document, after: Document) -> Iterator[str]:
     old, new = dict(_flatten(before)), dict(_flatten(after))
     for path in [*old, *(path for path in new if path not in old)]:
-        if old.get(path) != new.get(path):
-            yield f"{prefix}{path}: {_describe_change(_text(old.get(path)), _text(new.get(path)))}"
+        if old.get(path) == new.get(path):
+            continue
+        was, becomes, start = _text(old.get(path)), _text(new.get(path)), 0
+        if max(len(was), len(becomes)) > MAX_VALUE:  # shown from the difference on, or it might be cut off
+            start = max(0, _common_length(was, becomes) - 20)
+        yield f"{prefix}{path}: {_truncated(was, start)} → {_truncated(becomes, start)}"
 
 
 def _flatten(value: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -234,14 +234,6 @@ def _flatten(value: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flatten(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
-
-
-def _describe_change(old: str, new: str) -> str:
-    """Both values; long ones from where they begin to differ, so that truncation hides no change."""
-    start = 0
-    if max(len(old), len(new)) > MAX_VALUE:
-        start = max(0, _common_length(old, new) - 20)
-    return f"{_truncated(old, start)} → {_truncated(new, start)}"
 
 
 def _common_length(old: Sequence[str], new: Sequence[str]) -> int:
@@ -262,20 +254,16 @@ def _text(value: Any) -> str:
 def unified_diff(before: Document, after: Document, *, was: str, will_be: str) -> str:
     """Unified diff of two documents, truncated to MAX_DIFF; empty if they are equal."""
     old, new = yaml_lines(_readable(before)), yaml_lines(_readable(after))
-    if len(old) + len(new) > MAX_DIFF_LINES:
-        lines = [f"--- {was}", f"+++ {will_be}", *_linear_diff(old, new)]
-    else:
+    if len(old) + len(new) <= MAX_DIFF_LINES:
         lines = list(difflib.unified_diff(old, new, was, will_be, n=100, lineterm=""))
+    else:  # one hunk, from the first to the last line that differs
+        head = _common_length(old, new)
+        tail = _common_length(old[head:][::-1], new[head:][::-1])
+        removed, added = old[head : len(old) - tail], new[head : len(new) - tail]
+        lines = [f"--- {was}", f"+++ {will_be}", f"@@ line {head + 1} @@"]
+        lines += [*(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
     text = "\n".join(lines)
     return text if len(text) <= MAX_DIFF else f"{text[:MAX_DIFF]}\n… {len(text) - MAX_DIFF} more"
-
-
-def _linear_diff(old: list[str], new: list[str]) -> list[str]:
-    """One hunk, from the first to the last line that differs."""
-    head = _common_length(old, new)
-    tail = _common_length(old[head:][::-1], new[head:][::-1])
-    removed, added = old[head : len(old) - tail], new[head : len(new) - tail]
-    return [f"@@ line {head + 1} @@", *(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
 
 
 def yaml_lines(value: Any, indent: str = "") -> list[str]:

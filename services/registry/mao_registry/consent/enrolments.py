@@ -212,7 +212,10 @@ class Enrolments:
             if references := await self.references.to_enrolment(name):
                 raise still_referenced("enrolment", name, references)
             if enrolment is not None:  # else its datasets are unknown
-                await self._leave_datasets(enrolment.record)
+                others = [stored.record for stored in await self.records.all()]
+                kept = [other.outputs for other in others if other.pipeline != enrolment.record.pipeline]
+                for dataset in sorted(enrolment.record.outputs.difference(*kept)):
+                    await self._change_dataset(dataset, without_node)
             try:
                 await delete_unreferenced(
                     self.repositories.own,
@@ -351,13 +354,6 @@ class Enrolments:
             return await self.repositories.federation.transact([check], [touch_guard(keys.references())])
 
         await retry_lost(attempt, f"the pipeline {name!r}")
-
-    async def _leave_datasets(self, enrolment: Enrolment) -> None:
-        """Removes this node from the datasets that no other enrolment of it writes."""
-        enrolments = [stored.record for stored in await self.records.all()]
-        kept = [other.outputs for other in enrolments if other.pipeline != enrolment.pipeline]
-        for name in sorted(enrolment.outputs.difference(*kept)):
-            await self._change_dataset(name, without_node)
 
     async def _change_dataset(self, name: str, change: Callable[[Dataset, str], Dataset]) -> None:
         with suppress(RecordUnreadable):  # what a member has made unreadable holds up nobody

@@ -101,24 +101,21 @@ class TrustController:
             return
         pipelines = [stored.record.pipeline for stored in await self.repositories.enrolments.all()]
         self._guard.keep(set(pipelines))
-        for pipeline in pipelines:
-            await self._reconcile_pipeline(pipeline)
-
-    async def _reconcile_pipeline(self, name: str) -> None:
-        try:
-            enrolment = (await self.approvals.auto_approve(name)).record
-        except Unavailable as error:
-            self._log_once(name, error)
-        except MaoError as error:  # a refusal is no failure
-            self._guard.succeeded(name)
-            if error.code != "nothing-pending":
+        for name in pipelines:
+            try:
+                enrolment = (await self.approvals.auto_approve(name)).record
+            except Unavailable as error:
                 self._log_once(name, error)
-        except Exception as error:  # noqa: BLE001 (of what others have registered)
-            self._guard.failed(name, error)
-        else:
-            self._logged.pop(name, None)
-            self._guard.succeeded(name)
-            log.info("consent.auto_approved", pipeline=name, approved_by=enrolment.approved_by)
+            except MaoError as error:  # a refusal is no failure
+                self._guard.succeeded(name)
+                if error.code != "nothing-pending":
+                    self._log_once(name, error)
+            except Exception as error:  # noqa: BLE001 (caused by what others have registered)
+                self._guard.failed(name, error)
+            else:
+                self._logged.pop(name, None)
+                self._guard.succeeded(name)
+                log.info("consent.auto_approved", pipeline=name, approved_by=enrolment.approved_by)
 
     def _log_once(self, name: str, error: MaoError) -> None:
         if self._logged.get(name) != error.detail:

@@ -18,7 +18,6 @@ import base64
 import binascii
 import zlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
@@ -32,9 +31,6 @@ from mao_shared.store.endpoints import parse_endpoints
 
 from . import pki
 from .context import FederationContext, FederationRecords, check_core
-
-if TYPE_CHECKING:
-    from mao_shared.store.etcd_admin import Admin
 
 ROOT = "root"  # etcd's role with all rights; also a user, which etcd requires
 INVITATION_PREFIX = "mao1."
@@ -133,7 +129,20 @@ def decode_token(text: str, *, now: datetime | None = None) -> InvitationToken:
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"])) or "content"
         raise _token_invalid(f"its {field} is missing or malformed") from None
-    _check_token(token)
+    # This finds mistakes only: whoever issues a token can forge all of its parts.
+    try:
+        parse_endpoints(",".join(token.endpoints))
+        facts = pki.facts(token.certificate)
+        key_matches = pki.belongs_to(token.key, token.certificate)
+        fingerprint = pki.facts(token.ca).fingerprint
+    except (ValueError, InvalidInput) as error:
+        raise _token_invalid(str(error)) from None
+    if fingerprint != token.fingerprint:
+        raise _token_invalid("its fingerprint does not match its authority's certificate")
+    if not pki.is_signed_by(token.certificate, token.ca) or not key_matches:
+        raise _token_invalid("its certificate, key and authority do not belong together")
+    if facts.user != token.user or facts.not_after != token.expires_at:
+        raise _token_invalid("its certificate is for another user or time")
     if token.expires_at <= (now or datetime.now(UTC)):
         raise InvalidInput(
             f"The invitation of {token.node} to {token.federation} expired at "
@@ -163,23 +172,6 @@ def _unpack_token(text: str) -> bytes:
     return content
 
 
-def _check_token(token: InvitationToken) -> None:
-    """Checks that the parts belong together; the issuer of a token can still forge all of them."""
-    try:
-        parse_endpoints(",".join(token.endpoints))
-        facts = pki.facts(token.certificate)
-        key_matches = pki.belongs_to(token.key, token.certificate)
-        fingerprint = pki.facts(token.ca).fingerprint
-    except (ValueError, InvalidInput) as error:
-        raise _token_invalid(str(error)) from None
-    if fingerprint != token.fingerprint:
-        raise _token_invalid("its fingerprint does not match its authority's certificate")
-    if not pki.is_signed_by(token.certificate, token.ca) or not key_matches:
-        raise _token_invalid("its certificate, key and authority do not belong together")
-    if facts.user != token.user or facts.not_after != token.expires_at:
-        raise _token_invalid("its certificate is for another user or time")
-
-
 def _token_invalid(why: str) -> InvalidInput:
     return InvalidInput(
         f"invalid invitation: {why}.",
@@ -201,7 +193,10 @@ async def invite(context: FederationContext, node: str, valid: timedelta) -> Inv
         )
         assert stored is not None  # noqa: S101 (`_invited` always makes one)
         user = invitation_user(stored.record.user)
-        await _delete_earlier_users(admin, stored.record)
+        number = int(stored.record.user.rpartition("@")[2])
+        for earlier in (etcd_user_name(node, before) for before in range(max(1, number - 3), number)):
+            await admin.delete_user(earlier)
+            await admin.delete_user(invitation_user(earlier))
         await admin.ensure_role(invitation_role(node), invited_grants(node))
         await admin.ensure_user(user, [invitation_role(node)])
         authority, key = await records.authority(), pki.make_key()
@@ -227,11 +222,3 @@ def _invited(before: Identity | None, node: str, context: FederationContext) -> 
             next=f"Give the node a name of at most {len(node) - excess} characters (MAO_NODE), then join.",
         )
     return Identity(node=node, user=user, invited_at=context.now)
-
-
-async def _delete_earlier_users(admin: Admin, identity: Identity) -> None:
-    node, _, number = identity.user.rpartition("@")
-    for earlier in range(max(1, int(number) - 3), int(number)):
-        user = etcd_user_name(node, earlier)
-        await admin.delete_user(user)
-        await admin.delete_user(invitation_user(user))

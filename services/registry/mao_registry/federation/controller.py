@@ -118,8 +118,18 @@ class FederationController:
             if identity is None or identity.record.state == "removed":
                 return None
             await self._renew_certificate(store, identity.record)
-            await self._update_endpoints(records, link)
-            pause = await self._reconcile_member(store, admin, link, identity.record)
+            voters = await records.voters()
+            voters.sort(key=lambda core: core.node != link.node)  # a core node asks its own etcd first
+            endpoints = [core.client for core in voters]
+            if endpoints and endpoints != link.endpoints:
+                await self.context.links.update(
+                    LINK, lambda current: current.model_copy(update={"endpoints": endpoints})
+                )
+            pause = None
+            if identity.record.role == "core":
+                pause = await join_etcd(self.context, store, admin, link)
+            elif self.context.files.read(self.context.files.etcd_config) is not None:
+                pause = await leave_etcd(self.context, store, admin, link)
             await self.versions.update_condition(await records.cores.by_name())
             if identity.record.role == "core" and await records.cores.get(link.node):
                 signed = await self._serve_nodes(store, admin, link)
@@ -143,25 +153,6 @@ class FederationController:
         )
         files.pending.unlink(missing_ok=True)
         log.info("federation.certificate_renewed", user=identity.user, until=identity.expires_at)
-
-    async def _update_endpoints(self, records: FederationRecords, link: Link) -> None:
-        voters = await records.voters()
-        voters.sort(key=lambda core: core.node != link.node)  # a core node asks its own etcd first
-        endpoints = [core.client for core in voters]
-        if endpoints and endpoints != link.endpoints:
-            await self.context.links.update(
-                LINK,
-                lambda current: current.model_copy(update={"endpoints": endpoints}),
-            )
-
-    async def _reconcile_member(
-        self, store: Store, admin: Admin, link: Link, identity: Identity
-    ) -> float | None:
-        if identity.role == "core":
-            return await join_etcd(self.context, store, admin, link)
-        if self.context.files.read(self.context.files.etcd_config) is not None:
-            return await leave_etcd(self.context, store, admin, link)
-        return None
 
     async def _serve_nodes(self, store: Store, admin: Admin, link: Link) -> bool:
         """Returns whether all requests that had to be signed were answered."""

@@ -16,7 +16,7 @@ from mao_registry.records.stores import delete_key, delete_prefix, unknown_as_lo
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, CoreMember, Dataset, Demotion, Identity, Member
+from mao_shared.models import CertificateRequest, CoreMember, Dataset, Demotion, Identity
 from mao_shared.models.federation import Role
 from mao_shared.store import Records, Store, Stored
 
@@ -185,24 +185,24 @@ async def promote(
         if core is not None and not core.record.learner:
             return core.record
         await _joined_identity(store, node)
-        versions.check_candidate(await _ready_member(store, node), allow_unsafe=allow_unsafe)
+        member = await records.members.get(node)
+        if member is None or member.record.core_address is None:
+            why = (
+                "is not present"
+                if member is None
+                else "has not set an address at which others reach its etcd"
+            )
+            raise Conflict(
+                f"The node {node!r} {why}.",
+                code="node-not-ready",
+                next="Start it there with 'make node' or 'make up', with MAO_FEDERATION_ADDRESS set.",
+            )
+        versions.check_candidate(member.record, allow_unsafe=allow_unsafe)
         await versions.check_members((await records.cores.by_name()).values(), allow_unsafe=allow_unsafe)
         check_addition(await observe_members(store, admin), node)
         identity = await _set_role(store, node, "core")
         await admin.set_roles(identity.user, etcd_role_names(identity))
         return await _wait_for_vote(store, node)
-
-
-async def _ready_member(store: Store, node: str) -> Member:
-    member = await FederationRecords(store).members.get(node)
-    if member is None or member.record.core_address is None:
-        why = "is not present" if member is None else "does not say at which address others reach its etcd"
-        raise Conflict(
-            f"The node {node!r} {why}.",
-            code="node-not-ready",
-            next="Start it there with 'make node' or 'make up'; a core node needs MAO_FEDERATION_ADDRESS.",
-        )
-    return member.record
 
 
 async def _wait_for_vote(store: Store, node: str) -> CoreMember:

@@ -56,7 +56,14 @@ class CreateCommand:
         self.context.check_not_pinned()
         if stored := await self.context.find_link():
             return self._check_same(stored.record, name)
-        address = self._check_address()
+        address = self.context.address
+        if address is None:
+            raise Conflict(
+                "A core node needs an address at which other nodes reach it.",
+                code="no-federation-address",
+                next="Set MAO_FEDERATION_ADDRESS to this host's name or address, restart the node, and"
+                " repeat the command.",
+            )
         self.versions.check_own(allow_unsafe=allow_unsafe)
         draft = self._make_draft(name)
         user = etcd_user_name(self.context.node, 1)
@@ -89,16 +96,6 @@ class CreateCommand:
             )
         self.context.files.remove_drafts()
         return link
-
-    def _check_address(self) -> EtcdAddress:
-        if self.context.address is None:
-            raise Conflict(
-                "A core node needs an address at which other nodes reach it.",
-                code="no-federation-address",
-                next="Set MAO_FEDERATION_ADDRESS to this host's name or address, restart the node, and"
-                " repeat the command.",
-            )
-        return self.context.address
 
     def _make_draft(self, name: str) -> FederationDraft:
         files, now = self.context.files, self.context.now

@@ -59,7 +59,13 @@ class JoinCommand:
         """
         self.context.check_not_pinned()
         token = decode_token(text, now=self.context.now)
-        self._check_node(token)
+        if token.node != self.context.node:
+            raise InvalidInput(
+                f"The invitation is for the node {token.node!r}; this one is {self.context.node!r}.",
+                code="token-other-node",
+                next=f"Ask for one for this node: 'maoctl federation invite {self.context.node}' on a core"
+                " node.",
+            )
         if stored := await self.context.find_link():
             return self._check_same(stored.record, token)
         if draft := self.context.files.read_draft():
@@ -92,14 +98,6 @@ class JoinCommand:
         self.context.files.remove_drafts()
         log.info("federation.joined", federation=info.name, id=info.id, user=identity.user)
         return link
-
-    def _check_node(self, token: InvitationToken) -> None:
-        if token.node != self.context.node:
-            raise InvalidInput(
-                f"The invitation is for the node {token.node!r}; this one is {self.context.node!r}.",
-                code="token-other-node",
-                next=f"Ask for its own: 'maoctl federation invite {self.context.node}' on a core node.",
-            )
 
     def _check_same(self, link: Link, token: InvitationToken) -> Link:
         ca = self.context.files.read(self.context.files.ca)

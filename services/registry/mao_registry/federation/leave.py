@@ -22,7 +22,7 @@ from mao_shared import keys
 from mao_shared.errors import Forbidden, Unauthorized, Unavailable
 from mao_shared.federation.replica import Replica
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Link
+from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
@@ -51,11 +51,24 @@ class LeaveCommand:
         """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable."""
         stored = await self.context.find_link()
         if stored is None:
-            return self._drop_unfinished()
+            # Creating, joining or leaving may have left files behind without finishing.
+            files = self.context.files
+            draft = files.read_draft()
+            rest = (files.draft, files.invitation().identity, files.identity, files.etcd_config)
+            if not any(path.exists() for path in rest):
+                raise not_in_federation(self.context.node)
+            self._remove_files()
+            return Departure(federation=draft.name if draft else "", known=True, struck=True)
         link = stored.record
         removed = known = True
         try:
-            await self._leave_connected(link)
+            async with self.context.connect_both(link.endpoints) as (store, admin):
+                await store.ping()
+                others = await self._leave_etcd(store, admin, link.node)
+                await self._copy_registry(store)
+                if others:
+                    await remove_from_datasets(store, link.node)
+                    await self._request_removal(store, link.node)
         except (Unavailable, Unauthorized, Forbidden) as error:
             removed = error.code == REMOVED
             if not force and not removed:
@@ -72,15 +85,6 @@ class LeaveCommand:
         self._remove_files()
         log.info("federation.left", federation=link.federation, removed=removed)
         return Departure(federation=link.federation, known=known, struck=removed)
-
-    async def _leave_connected(self, link: Link) -> None:
-        async with self.context.connect_both(link.endpoints) as (store, admin):
-            await store.ping()
-            others = await self._leave_etcd(store, admin, link.node)
-            await self._copy_registry(store)
-            if others:
-                await remove_from_datasets(store, link.node)
-                await self._request_removal(store, link.node)
 
     async def _leave_etcd(self, store: Store, admin: Admin, node: str) -> bool:
         """Returns whether other nodes are left, which remove this one."""
@@ -118,16 +122,6 @@ class LeaveCommand:
                 entries = _with_node_alone(entries, node, outputs)
             await replace_prefix(own, keys.registry_prefix(kind), entries)
         await renumber_enrolments(source, own, own, node)
-
-    def _drop_unfinished(self) -> Departure:
-        """Removes what creating, joining or leaving has left behind without finishing."""
-        files = self.context.files
-        draft = files.read_draft()
-        rest = (files.draft, files.invitation().identity, files.identity, files.etcd_config)
-        if not any(path.exists() for path in rest):
-            raise not_in_federation(self.context.node)
-        self._remove_files()
-        return Departure(federation=draft.name if draft else "", known=True, struck=True)
 
     def _remove_files(self) -> None:
         delete_own_member(self.context)

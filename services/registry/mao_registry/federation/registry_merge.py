@@ -224,21 +224,18 @@ async def renumber_enrolments(before: Store | Replica, after: Store, own: Store,
     An enrolment that was behind its pipeline stays so.
     """
     enrolments = Records(own, keys.enrolments_prefix(node), Enrolment)
-    for stored in await enrolments.all():
-        await _renumber(enrolments, stored.record, before, after)
+    for enrolment in [stored.record for stored in await enrolments.all()]:
+        key = keys.registry_prefix("pipelines") + enrolment.pipeline
+        old, new = await before.get(key), await after.get(key)
+        if old is None or new is None or old.revision != enrolment.pipeline_revision:
+            continue
+        pipeline = _read_pipeline(old)
+        unchanged = pipeline is not None and pipeline == _read_pipeline(new)
 
+        def renumber(current: Enrolment, revision: int = new.revision if unchanged else 0) -> Enrolment:
+            return current.model_copy(update={"pipeline_revision": revision})
 
-async def _renumber(
-    enrolments: Records[Enrolment], enrolment: Enrolment, before: Store | Replica, after: Store
-) -> None:
-    key = keys.registry_prefix("pipelines") + enrolment.pipeline
-    old, new = await before.get(key), await after.get(key)
-    if old is None or new is None or old.revision != enrolment.pipeline_revision:
-        return
-    pipeline = _read_pipeline(old)
-    unchanged = pipeline is not None and pipeline == _read_pipeline(new)
-    update = {"pipeline_revision": new.revision if unchanged else 0}
-    await enrolments.update(enrolment.pipeline, lambda current: current.model_copy(update=update))
+        await enrolments.update(enrolment.pipeline, renumber)
 
 
 def _read_pipeline(entry: Entry) -> Pipeline | None:

@@ -12,7 +12,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import FederationUnavailable, MaoError, StoreUnavailable, UserUnknown
 from mao_shared.federation import FederationStore
 from mao_shared.federation.binding import node_removed
-from mao_shared.models import CoreMember, FederationState, Identity, Link, Member, NodeState
+from mao_shared.models import CoreMember, FederationState, Link, NodeState
 from mao_shared.reconcile import every
 from mao_shared.store import Store
 
@@ -73,12 +73,31 @@ async def node_states(context: FederationContext, store: Store) -> list[NodeStat
     present = await records.members.by_name()
     cores = await records.cores.by_name()
     health = await _ask_cores(context, link, list(cores.values()))
-    identities = [stored.record for stored in (await records.identities.page()).items]
-    return [
-        _node_state(identity, present.get(identity.node), cores.get(identity.node), health.get(identity.node))
-        for identity in identities
-        if identity.state != "removed"
-    ]
+    states = []
+    for identity in [stored.record for stored in (await records.identities.page()).items]:
+        if identity.state == "removed":
+            continue
+        member, core = present.get(identity.node), cores.get(identity.node)
+        reported = health.get(identity.node)
+        answers = reported is not None and reported.reachable
+        states.append(
+            NodeState(
+                node=identity.node,
+                state=identity.state,
+                present=member is not None,
+                role=identity.role,
+                seat=None if core is None else "learner" if core.learner else "voter",
+                healthy=(answers and reported is not None and reported.has_leader) if core else None,
+                answers=answers if core else None,
+                etcd=core.client if core else None,
+                version=member.version if member else None,
+                core_address=member.core_address if member else None,
+                invited_at=identity.invited_at,
+                joined_at=identity.joined_at,
+                expires_at=identity.expires_at,
+            )
+        )
+    return states
 
 
 def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
@@ -104,27 +123,6 @@ async def _ask_cores(
     except MaoError:
         return {}
     return {core.node: health for core, health in zip(cores, answers, strict=True)}
-
-
-def _node_state(
-    identity: Identity, member: Member | None, core: CoreMember | None, health: Health | None
-) -> NodeState:
-    answers = health is not None and health.reachable
-    return NodeState(
-        node=identity.node,
-        state=identity.state,
-        present=member is not None,
-        role=identity.role,
-        seat=None if core is None else "learner" if core.learner else "voter",
-        healthy=(answers and health is not None and health.has_leader) if core else None,
-        answers=answers if core else None,
-        etcd=core.client if core else None,
-        version=member.version if member else None,
-        core_address=member.core_address if member else None,
-        invited_at=identity.invited_at,
-        joined_at=identity.joined_at,
-        expires_at=identity.expires_at,
-    )
 
 
 @asynccontextmanager

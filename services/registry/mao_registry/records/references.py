@@ -151,19 +151,20 @@ class References:
     async def to_enrolment(self, pipeline: str) -> list[Reference]:
         """Schedules of the pipeline on this node, and its runs that have not ended."""
         schedules = [stored.record for stored in await self.repositories.schedules.all()]
+        runs = [stored.record async for stored in self.repositories.runs.iterate()]
         return [
             Reference("schedule", schedule.id) for schedule in schedules if schedule.pipeline == pipeline
-        ] + [Reference("run", run) for run in await self._active_runs(pipeline)]
+        ] + [
+            Reference("run", run.id)
+            for run in runs
+            if run.pipeline == pipeline and run.phase not in RUN_ENDED
+        ]
 
     async def _pipelines(self) -> Iterable[Pipeline]:
         return (await self.repositories.pipelines.by_name()).values()
 
     async def _enrolments(self) -> list[Enrolment]:
         return [stored.record for stored in await self.repositories.enrolments.all()]
-
-    async def _active_runs(self, pipeline: str) -> list[str]:
-        runs = [stored.record async for stored in self.repositories.runs.iterate()]
-        return [run.id for run in runs if run.pipeline == pipeline and run.phase not in RUN_ENDED]
 
 
 def pipeline_tools(pipeline: Pipeline) -> set[str]:

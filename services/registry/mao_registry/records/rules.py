@@ -74,24 +74,20 @@ class DatasetRules:
         guard = await read_guard(datasets.store, keys.references())
         by_name = await datasets.by_name()
         before = by_name.pop(record.name, None)
-        _check_external_keys(record, by_name)
+        for name, other in by_name.items():
+            if shared := sorted(set(record.external) & set(other.external)):
+                raise Conflict(
+                    f"The key {shared[0]!r} is already declared by dataset {name!r}.",
+                    code="external-key-taken",
+                    next=f"Remove it there: maoctl dataset external {name} "
+                    f"--remove-key {shared[0]}; or use another key.",
+                )
         if self._unique_remote:
             await asyncio.to_thread(_check_remote, before, record, by_name)
         return [guard]
 
     async def find_references(self, name: str) -> list[Reference]:
         return await self.references.to_dataset(name)
-
-
-def _check_external_keys(record: Dataset, others: Mapping[str, Dataset]) -> None:
-    for name, other in others.items():
-        if shared := sorted(set(record.external) & set(other.external)):
-            raise Conflict(
-                f"The key {shared[0]!r} is already declared by dataset {name!r}.",
-                code="external-key-taken",
-                next=f"Remove it there: maoctl dataset external {name} "
-                f"--remove-key {shared[0]}; or use another key.",
-            )
 
 
 def _check_remote(before: Dataset | None, record: Dataset, others: Mapping[str, Dataset]) -> None:
@@ -136,9 +132,23 @@ async def read_references(pipeline: Pipeline, repositories: Repositories) -> Ref
     """Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records."""
     tools, missing_tools = await _read_all(repositories.tools, pipeline_tools(pipeline))
     datasets, missing_datasets = await _read_all(repositories.datasets, pipeline_datasets(pipeline))
-    if missing_tools or missing_datasets:
-        raise _unknown_references(missing_tools, missing_datasets)
-    return ReferencedRecords(tools, datasets)
+    if not missing_tools and not missing_datasets:
+        return ReferencedRecords(tools, datasets)
+    nouns = [
+        (noun, names) for noun, names in (("tool", missing_tools), ("dataset", missing_datasets)) if names
+    ]
+    missing = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
+    register = " and ".join(f"'{_REGISTER_COMMAND[noun]}'" for noun, _ in nouns)
+    show = " and ".join(f"'maoctl {noun} get'" for noun, _ in nouns)
+    several = len(missing_tools) + len(missing_datasets) > 1
+    raise InvalidInput(
+        f"There is {missing}, which the pipeline refers to.",
+        code=f"unknown-{nouns[0][0]}",
+        next=f"Register {'them' if several else 'it'} with {register}, or see what there is with {show}.",
+        name=nouns[0][1][0],
+        ok=False,  # the original's clients read this and `errors`, and offer to register what is missing
+        errors={"missing_tools": missing_tools, "missing_datasets": missing_datasets},
+    )
 
 
 async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str, Stored[R]], list[str]]:
@@ -152,23 +162,6 @@ async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str
         else:
             found[name] = stored
     return found, missing
-
-
-def _unknown_references(tools: list[str], datasets: list[str]) -> InvalidInput:
-    """The original's clients read `ok` and `errors`, and offer to register what is missing."""
-    nouns = [(noun, names) for noun, names in (("tool", tools), ("dataset", datasets)) if names]
-    missing = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
-    register = " and ".join(f"'{_REGISTER_COMMAND[noun]}'" for noun, _ in nouns)
-    show = " and ".join(f"'maoctl {noun} get'" for noun, _ in nouns)
-    several = len(tools) + len(datasets) > 1
-    return InvalidInput(
-        f"There is {missing}, which the pipeline refers to.",
-        code=f"unknown-{nouns[0][0]}",
-        next=f"Register {'them' if several else 'it'} with {register}, or see what there is with {show}.",
-        name=nouns[0][1][0],
-        ok=False,
-        errors={"missing_tools": tools, "missing_datasets": datasets},
-    )
 
 
 def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
