@@ -30,7 +30,7 @@ from .processes import ProcessSpec, end_with_parent, node_processes
 from .settings import NodeSettings
 
 PROGRAM = "mao_datamgmt.backup"
-START_LIMIT = 60.0  # seconds until etcd answers
+START_TIMEOUT = 60.0  # seconds until etcd answers
 COMMANDS = {"backup": "take", "restore": "restore"}
 
 
@@ -116,7 +116,7 @@ async def _etcd(settings: NodeSettings, spec: ProcessSpec | None) -> AsyncIterat
 async def _wait_until_served(process: asyncio.subprocess.Process, spec: ProcessSpec) -> None:
     """Raises Unavailable (`etcd-not-started`)."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_LIMIT):
+        async with asyncio.timeout(START_TIMEOUT):
             while process.returncode is None:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_unix_connection(str(spec.sockets[0]))

@@ -28,10 +28,10 @@ from typing import Any
 
 from .processes import ProcessSpec, end_with_parent
 
-LONGEST_LINE = 1 << 20  # bytes of a service's output
-LARGEST_REQUEST = 1 << 18  # bytes; an environment is far smaller
-START_LIMIT = 30.0  # seconds; the server imports everything before its first fork
-PARENT_LIMIT = 5.0  # seconds until the kernel has made the supervisor a service's parent
+MAX_LINE = 1 << 20  # bytes of a service's output
+MAX_REQUEST = 1 << 18  # bytes; an environment is far smaller
+START_TIMEOUT = 30.0  # seconds; the server imports everything before its first fork
+PARENT_TIMEOUT = 5.0  # seconds until the kernel has made the supervisor a service's parent
 SHARED = (
     "mao_shared.models",
     "mao_shared.service.app",
@@ -116,7 +116,7 @@ class ForkServer:
         (output, service_output), (report, service_report) = os.pipe(), os.pipe()
         (lines, output_pipe), (pid, pid_pipe) = await _reader(output), await _reader(report)
         try:
-            async with asyncio.timeout(START_LIMIT):
+            async with asyncio.timeout(START_TIMEOUT):
                 try:
                     await self._request(spec, [service_output, service_report])
                 finally:
@@ -166,7 +166,7 @@ class ForkServer:
 
 
 async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    reader = asyncio.StreamReader(limit=LONGEST_LINE)
+    reader = asyncio.StreamReader(limit=MAX_LINE)
     pipe = os.fdopen(descriptor, "rb", buffering=0)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
@@ -183,7 +183,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # the collector then leaves the shared pages alone
     with socket.socket(fileno=int(sys.argv[1])) as requests:
-        while (received := socket.recv_fds(requests, LARGEST_REQUEST, 2))[0]:
+        while (received := socket.recv_fds(requests, MAX_REQUEST, 2))[0]:
             request, descriptors, *_ = received
             if _fork_orphan():
                 requests.close()
@@ -204,9 +204,15 @@ def _fork_orphan() -> bool:
 
 
 def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
-    """Turns this process into the service; returns when it has ended."""
+    """Turn this process into the service; returns when it has ended."""
     os.setsid()
-    _end_with(request["parent"])
+    # SIGTERM when the supervisor dies. A later change of the parent would cancel that, so wait for it first.
+    deadline = time.monotonic() + PARENT_TIMEOUT
+    while os.getppid() != request["parent"] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != request["parent"]:
+        os._exit(1)
     os.write(report, str(os.getpid()).encode())
     os.close(report)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -216,27 +222,13 @@ def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
     grpc = {name: value for name, value in os.environ.items() if name.startswith("GRPC_")}
     os.environ.clear()  # but for what mao_shared.store set when gRPC was imported
     os.environ.update({**grpc, **request["env"]})
-    _set_command_line(request["argv"])
-    sys.argv = [request["module"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-
-
-def _end_with(parent: int) -> None:
-    """Makes the kernel send SIGTERM when the supervisor dies; a change of the parent would cancel that."""
-    deadline = time.monotonic() + PARENT_LIMIT
-    while os.getppid() != parent and time.monotonic() < deadline:
-        time.sleep(0.001)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _set_command_line(argv: list[str]) -> None:
-    """What `ps` shows, in the space that the server's own command line takes."""
+    # The command line that `ps` shows takes the space of the server's own.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, size = int(fields[_ARG_START]), int(fields[_ARG_END]) - int(fields[_ARG_START])
-    text = b"\0".join(word.encode() for word in argv)[: size - 1]
+    text = b"\0".join(word.encode() for word in request["argv"])[: size - 1]
     ctypes.memmove(start, text.ljust(size, b"\0"), size)
+    sys.argv = [request["module"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

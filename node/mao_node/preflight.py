@@ -28,10 +28,10 @@ from mao_shared.host.data_dir import make_data_dir_private
 from mao_shared.host.sockets import loopback_listeners
 
 LOCK = "node.lock"
-LONGEST_PATH = 107  # bytes of a socket's path
-LONGEST_NAME = len("localhost:2379")  # of a socket in the folder
+MAX_PATH = 107  # bytes of a socket's path
+MAX_NAME = len("localhost:2379")  # of a socket in the folder
 PRIVATE = 0o700
-STOP_LIMIT = 30.0  # seconds that parts of a killed node may take to stop
+STOP_TIMEOUT = 30.0  # seconds that parts of a killed node may take to stop
 POLL_INTERVAL = 0.05  # seconds
 FALLBACK = Path("/tmp")  # noqa: S108 (existing content is checked by `make_socket_dir`)
 _PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # what has no meaning in a URL or in a list of them
@@ -112,7 +112,7 @@ def note_etcd_version(program: str, folder: Path) -> None:
 def socket_dir(data_dir: Path) -> Path:
     """Pure: where the sockets of the node with this (absolute) data directory lie."""
     within = data_dir / "run"
-    is_short = len(os.fsencode(within)) + 1 + LONGEST_NAME <= LONGEST_PATH
+    is_short = len(os.fsencode(within)) + 1 + MAX_NAME <= MAX_PATH
     if is_short and _PLAIN.fullmatch(str(within)):
         return within
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -146,7 +146,7 @@ async def wait_until_free(sockets: Sequence[Path]) -> None:
     Parts of a node that was killed may still be stopping. Raises Conflict (`node-ending`) if they do not end.
     """
     try:
-        async with asyncio.timeout(STOP_LIMIT):
+        async with asyncio.timeout(STOP_TIMEOUT):
             while served := [path for path in sockets if _is_served(path)]:  # noqa: ASYNC110 (no event)
                 await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mao_shared.settings import WRONG_SETTINGS
 
-from .fork_server import LONGEST_LINE, ForkedProcess, ForkServer, can_fork
+from .fork_server import MAX_LINE, ForkedProcess, ForkServer, can_fork
 from .processes import FEDERATION_ETCD, ProcessSpec, end_with_parent
 
-FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
+MIN_PAUSE, MAX_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
 NOT_STARTED = 255  # in place of an exit code: the process could not be started
 STORES = ("etcd", FEDERATION_ETCD)
@@ -43,7 +43,7 @@ class SupervisedProcess:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Returns when the process has ended after `stop()`; sets `stop` where a restart is of no use."""
-        pause, first = FIRST_PAUSE, True
+        pause, first = MIN_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
             code = await self._run_once()
@@ -61,7 +61,7 @@ class SupervisedProcess:
                 return
             first = False
             lived = asyncio.get_running_loop().time() - began
-            pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
+            pause = MIN_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, MAX_PAUSE)
             ending = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             log_line("node", f"{self.spec.name} ended ({ending}), starting it again in {pause:.1f} s")
             with contextlib.suppress(TimeoutError):
@@ -100,13 +100,13 @@ class SupervisedProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
-            limit=LONGEST_LINE,
+            limit=MAX_LINE,
         )
 
     async def _copy_output(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         assert process.stdout is not None  # noqa: S101 (asked for above)
         while not process.stdout.at_eof():
-            with contextlib.suppress(ValueError):  # longer than LONGEST_LINE: the rest comes as further lines
+            with contextlib.suppress(ValueError):  # longer than MAX_LINE: the rest comes as further lines
                 if line := await process.stdout.readline():
                     log_line(self.spec.name, line.decode(errors="replace").rstrip())
 

@@ -68,7 +68,7 @@ async def test_supervise_unstartable_process_stops_no_other(
         return await plain(self)
 
     monkeypatch.setattr(supervision.SupervisedProcess, "_start", stumbles)
-    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(supervision, "MIN_PAUSE", 0.05)
     stop = asyncio.Event()
     specs = [
         python("bad", TELLS_AND_WAITS),

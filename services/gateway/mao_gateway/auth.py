@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,35 +61,25 @@ def new_token(name: str) -> tuple[str, str]:
 
 
 def load_or_create_token(path: Path) -> str | None:
-    """The gateway's own token, for calls on loopback whose user needs one; `maoctl` finds the file by itself.
+    """Return the gateway's own token, for callers on loopback who need one; `maoctl` finds the file itself.
 
-    The file is created, readable by our user alone, if it does not exist or others may read it. None if that
-    is impossible: then such calls are refused.
+    The file is replaced by one that only our user can read if it does not exist, is empty, or can be read by
+    others. Returns None if that is impossible; such calls are then refused.
     """
     try:
-        return _load_token(path) or _create_token(path)
+        with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+            private = os.fstat(file.fileno()).st_mode & 0o077 == 0
+            if private and (token := file.read().strip()):
+                return token
+        token = f"mao_{secrets.token_urlsafe(32)}"
+        new = path.with_name(f".{path.name}.new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{token}\n")
+        new.replace(path)
     except (OSError, UnicodeDecodeError) as error:
         log.warning("gateway.no_token", file=str(path), error=str(error))
         return None
-
-
-def _load_token(path: Path) -> str | None:
-    """None for a file that does not exist, is empty, or may be read by others."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            private = os.fstat(file.fileno()).st_mode & 0o077 == 0
-            return (file.read().strip() or None) if private else None
-    except FileNotFoundError:
-        return None
-
-
-def _create_token(path: Path) -> str:
-    token = f"mao_{secrets.token_urlsafe(32)}"
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{token}\n")
-    new.replace(path)
     return token
 
 

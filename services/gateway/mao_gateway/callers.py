@@ -93,7 +93,10 @@ def is_local_process(
     for pid in chain(likely, _pids()):
         if _holds(pid, name):
             likely[:] = [pid]
-            return _namespace(pid) == ours and _runs_as(pid, found.uid) and not _is_service(pid, supervisor)
+            users = _status(pid).get("Uid", "").split()  # real, effective, saved, of the file system
+            # The socket of a set-uid program belongs to the program's owner; its caller is the real user.
+            runs_as_owner = str(found.uid) in users and users[0] in (str(found.uid), "0")
+            return _namespace(pid) == ours and runs_as_owner and not _is_service(pid, supervisor)
     if ours != FIRST_NAMESPACE or not _status("1"):
         return False
     return not any(_is_container_on(pid, found) for pid in _pids())
@@ -129,12 +132,6 @@ def _status(pid: str) -> dict[str, str]:
     return {}
 
 
-def _runs_as(pid: str, uid: int) -> bool:
-    """Whether this user runs it, and not by a set-uid program of somebody else."""
-    users = _status(pid).get("Uid", "").split()  # real, effective, saved, of the file system
-    return str(uid) in users and users[0] in (str(uid), "0")
-
-
 def _is_service(pid: str, supervisor: int | None) -> bool:
     """Whether the process is a service of this node or was started by one.
 
@@ -158,13 +155,11 @@ def _is_container_on(pid: str, found: TcpSocket) -> bool:
     if len(status.get("NSpid", "").split()) < 2 or dead:
         return False
     try:
-        return any(found.inode in _inodes(PROC / pid / "net" / name) for name in ("tcp", "tcp6"))
+        for name in ("tcp", "tcp6"):
+            with (PROC / pid / "net" / name).open("rb") as lines:
+                next(lines, None)  # the header
+                if any(int(line.split()[9]) == found.inode for line in lines):
+                    return True
     except OSError:
         return (PROC / pid).exists()
-
-
-def _inodes(table: Path) -> Iterator[int]:
-    with table.open("rb") as lines:
-        next(lines, None)
-        for line in lines:
-            yield int(line.split()[9])
+    return False

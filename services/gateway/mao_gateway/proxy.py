@@ -97,11 +97,16 @@ class Proxy:
         """
         # At most 1 MiB (the envelope ensures that), and complete before anything is done.
         body = await request.body()
+        # The service gets no credentials, but the host name that the caller uses, for URLs in its answers.
+        own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
+        sent = {name.lower(): value for name, value in request.headers.raw}
+        if b"host" in sent:
+            own.append((b"x-forwarded-host", sent.get(b"x-forwarded-host", sent[b"host"])))
         outgoing = self._clients[service].build_request(
             request.method,
             self._clients[service].base_url.copy_with(raw_path=_target(request, path)),
             content=body or None,
-            headers=_forwarded(request.headers.raw),
+            headers=_without(request.headers.raw, _NOT_FORWARDED) + own,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
         request.scope[FORWARDED_KEY] = service
@@ -172,21 +177,9 @@ def _request_id() -> dict[str, str]:
     return {request_context.REQUEST_ID_HEADER: current} if current else {}
 
 
-def _connection_headers(headers: RawHeaders) -> set[str]:
-    """The headers that Connection names: they are for one hop only."""
-    lists = [value.decode("latin-1") for name, value in headers if name.lower() == b"connection"]
-    return {part.strip().lower() for text in lists for part in text.split(",")}
-
-
 def _without(headers: RawHeaders, dropped: Iterable[str]) -> RawHeaders:
-    names = {name.encode("latin-1") for name in {*dropped, *_connection_headers(headers)}}
+    """Remove the `dropped` headers and those that Connection names, which are for one hop only."""
+    lists = [value.decode("latin-1") for name, value in headers if name.lower() == b"connection"]
+    for_one_hop = {part.strip().lower() for text in lists for part in text.split(",")}
+    names = {name.encode("latin-1") for name in {*dropped, *for_one_hop}}
     return [(name, value) for name, value in headers if name.lower() not in names]
-
-
-def _forwarded(headers: RawHeaders) -> RawHeaders:
-    """What the service gets: no credentials, but the host name that the caller uses, for URLs in answers."""
-    own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
-    names = {name.lower(): value for name, value in headers}
-    if b"host" in names:
-        own.append((b"x-forwarded-host", names.get(b"x-forwarded-host", names[b"host"])))
-    return _without(headers, _NOT_FORWARDED) + own

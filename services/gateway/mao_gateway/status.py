@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -194,7 +195,10 @@ def parse_readyz(status: int, document: Any) -> ServiceStatus:
     reason = None if status == 200 else str(document.get("detail", f"it answered with status {status}"))
     version = document.get("version")
     if isinstance(listed := document.get("conditions"), list):
-        conditions = [condition for condition in map(_parse_condition, listed) if condition is not None]
+        conditions = []
+        for item in listed:
+            with suppress(ValidationError):  # of another version
+                conditions.append(Condition.model_validate(item))
     else:
         conditions = with_checks(checks, [], datetime.now(UTC))
     return ServiceStatus(
@@ -204,13 +208,6 @@ def parse_readyz(status: int, document: Any) -> ServiceStatus:
         reason=reason,
         conditions=conditions,
     )
-
-
-def _parse_condition(document: Any) -> Condition | None:
-    try:
-        return Condition.model_validate(document)
-    except ValidationError:  # another version's
-        return None
 
 
 def next_steps(conditions: Sequence[Condition]) -> list[str]:
