@@ -1,4 +1,4 @@
-"""Services forked from one process that has imported what they share, so that they share its memory.
+"""Forks services from one process that has imported their common modules, so that they share memory.
 
 Five interpreters that import the same libraries by themselves hold them five times
 (docs/decisions/0006-forked-services.md has the figures). The supervisor's `ForkServer` starts `python -m
@@ -61,12 +61,12 @@ _ARG_START, _ARG_END = 45, 46  # in /proc/self/stat, counted from behind the com
 
 
 def can_fork() -> bool:
-    """Whether this system can fork services; elsewhere they are started one by one."""
+    """True if this system can fork services; elsewhere each is started by itself."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 class ForkedProcess:
-    """A service that the server forked: the part of asyncio's Process that the supervisor uses."""
+    """A forked service, with the part of asyncio's Process that the supervisor uses."""
 
     def __init__(self, pid: int, stdout: asyncio.StreamReader) -> None:
         self.pid = pid
@@ -109,7 +109,7 @@ class ForkServer:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     async def fork(self, spec: ProcessSpec) -> ForkedProcess:
-        """Starts a service; raises OSError or TimeoutError when the server ends or hangs meanwhile.
+        """Start a service; raises OSError or TimeoutError when the server ends or hangs meanwhile.
 
         Either there is a service and its pid is known, or there is none: the service itself reports its pid.
         """
@@ -154,7 +154,7 @@ class ForkServer:
         return ours
 
     async def close(self) -> None:
-        """Ends the server; the services that it has forked live on."""
+        """Stop the server; the services that it has forked continue."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -174,7 +174,7 @@ async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTr
 
 
 def main() -> None:
-    """The server: forks services until the supervisor closes its end of the socket."""
+    """Run the server: fork services until the supervisor closes its end of the socket."""
     from mao_shared.store import load_etcd
 
     for module in SHARED:
@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def _fork_orphan() -> bool:
-    """True in the new process. It becomes a child of the supervisor, which is the next subreaper."""
+    """Fork twice; returns True in the new process, which becomes a child of the supervisor, the subreaper."""
     if (between := os.fork()) == 0:
         if os.fork() == 0:
             return True

@@ -25,7 +25,7 @@ def python(name: str, code: str) -> ProcessSpec:
 
 
 class Lines:
-    """The common log as it is written, to wait on."""
+    """The common log, for tests that wait for a line."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []

@@ -22,7 +22,7 @@ RELIST_STEP = "List the runs again with GET /runs; the stream continues from her
 
 
 def parse_last_event_id(sent: str | None) -> int | None:
-    """The revision in Last-Event-ID; raises InvalidInput (`last-event-id-invalid`)."""
+    """Parse the revision in Last-Event-ID; raises InvalidInput (`last-event-id-invalid`)."""
     if not sent:
         return None
     if not sent.isascii() or not sent.isdigit() or len(sent) > 18:
@@ -35,12 +35,12 @@ def parse_last_event_id(sent: str | None) -> int | None:
 
 
 async def revision_now(store: Store, node: str) -> int:
-    """Where a new stream starts. Raises StoreUnavailable."""
+    """Return the revision where a new stream starts. Raises StoreUnavailable."""
     return (await store.list(runs_prefix(node), limit=1)).revision
 
 
 async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Changes with a revision above `after`, until the store does not answer."""
+    """Stream changes with a revision above `after`, until the store does not answer."""
     yield ServerSentEvent(event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RETRY)
     while True:
         try:
@@ -57,7 +57,7 @@ async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[Serv
 
 
 def of_runs(batch: Batch, node: str) -> Batch:
-    """The changes of runs in a batch. Pure.
+    """Select the changes of runs in a batch. Pure.
 
     A run that moves into the history is not removed; one that leaves the history is, under its active key.
     """

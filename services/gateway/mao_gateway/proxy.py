@@ -34,7 +34,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 _CHECKED_BY_AUTH = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
-"""To a service the gateway is the caller."""
+"""Not forwarded, since the gateway is the service's caller."""
 _NOT_FORWARDED = (
     HOP_BY_HOP
     | _CHECKED_BY_AUTH
@@ -78,7 +78,7 @@ class Proxy:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def get_json(self, service: str, path: str, timeout: float) -> tuple[int, Any]:
-        """Status and JSON document (None if it is none) of a GET; raises PeerUnavailable."""
+        """Return status and JSON document (None if it is not JSON) of a GET. Raises PeerUnavailable."""
         try:
             response = await self._clients[service].get(path, timeout=timeout, headers=_request_id())
         except httpx.TransportError as error:
@@ -91,7 +91,7 @@ class Proxy:
     async def forward(
         self, request: Request, service: str, *, path: str | None = None, timeout: float
     ) -> StreamingResponse:
-        """The service's answer as it arrives. `timeout`: seconds without a byte.
+        """Forward a request and stream the answer. `timeout`: seconds without a byte.
 
         Raises PeerUnavailable. When the caller disconnects, so does the gateway from the service.
         """
@@ -133,7 +133,7 @@ class Proxy:
 
     @staticmethod
     async def _until_left(request: Request, sending: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Waits for the answer to start, but no longer than the caller does."""
+        """Wait until the answer starts or the caller disconnects; raises CallerLeft."""
         answer = asyncio.create_task(sending)
 
         async def left() -> None:
@@ -156,7 +156,7 @@ class Proxy:
 
 
 def _target(request: Request, path: str | None) -> bytes:
-    """Path and query as sent: an escaped slash in a name must not become a real one."""
+    """Return path and query as sent: an escaped slash in a name must not become a real one."""
     raw = path.encode() if path else request.scope.get("raw_path") or request.url.path.encode()
     if any(unquote_to_bytes(part) in (b".", b"..") for part in raw.split(b"/")):
         raise NotFound("invalid path: it contains '.' or '..'.", code="no-such-route", next=_SEE_DOCS)

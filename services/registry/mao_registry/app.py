@@ -40,10 +40,10 @@ def make_app(
     clients: NodeServices | None = None,
     clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
 ) -> FastAPI:
-    """The app; what is not given is created from the settings, and closed at the end.
+    """Make the app; what is not given is created from the settings and closed at the end.
 
     Args:
-        store: the node's own.
+        store: the node's own store.
         federation: default: `store` if that is given.
         clients: of this node's runner and data manager.
     """

@@ -1,4 +1,4 @@
-"""Who may do what in a federation's etcd: users, roles and their rights, and invitations.
+"""Access control in a federation's etcd: users, roles and their rights, and invitations.
 
 A user is the common name of a certificate. `<node>@<n>` is the node itself; n grows with every invitation, so
 that an old certificate never becomes valid again. `<node>@<n>-join` is the invitation, which may only request
@@ -43,7 +43,7 @@ def etcd_user_name(node: str, number: int) -> str:
 
 
 def next_user(node: str, before: Identity | None) -> str:
-    """The user of a new invitation."""
+    """Return the user name for the node's next invitation."""
     number = int(before.user.rpartition("@")[2]) if before else 0
     return etcd_user_name(node, number + 1)
 
@@ -65,7 +65,7 @@ def etcd_role_names(identity: Identity) -> list[str]:
 
 
 def member_grants(node: str) -> list[Grant]:
-    """A member reads everything, writes under its own prefix, and changes shared records by their rules."""
+    """Return the rights of a member: read everything, write under its own prefix, change shared records."""
     return [
         Grant("read", f"{keys.ROOT}/", prefix=True),
         Grant("readwrite", keys.peer_root(node), prefix=True),
@@ -78,7 +78,7 @@ def member_grants(node: str) -> list[Grant]:
 
 
 def invited_grants(node: str) -> list[Grant]:
-    """An invitation checks for name clashes and requests a certificate, no more."""
+    """Return the rights of an invitation: check for name clashes and request a certificate."""
     return [
         Grant("read", f"{keys.ROOT}/", prefix=True),
         Grant("readwrite", keys.certificate_request(node)),
@@ -86,7 +86,7 @@ def invited_grants(node: str) -> list[Grant]:
 
 
 class InvitationToken(Record):
-    """What `federation invite` hands out. `fingerprint`: SHA-256 of the authority's certificate."""
+    """The content of an invitation. `fingerprint`: SHA-256 of the authority's certificate."""
 
     federation: Name
     node: NodeName
@@ -102,7 +102,7 @@ class InvitationToken(Record):
 def make_token(
     federation: str, node: str, endpoints: list[str], *, ca: str, certificate: str, key: str
 ) -> InvitationToken:
-    """User, fingerprint and expiry are those of the certificates."""
+    """Make a token with user, fingerprint and expiry from the certificates."""
     facts = pki.facts(certificate)
     return InvitationToken(
         federation=federation,
@@ -123,7 +123,7 @@ def encode_token(token: InvitationToken) -> str:
 
 
 def decode_token(text: str, *, now: datetime | None = None) -> InvitationToken:
-    """Raises InvalidInput: `token-invalid` for a damaged or inconsistent token, `token-expired`."""
+    """Parse and check a token. Raises InvalidInput (`token-invalid`, `token-expired`)."""
     try:
         token = InvitationToken.model_validate_json(_unpack_token("".join(text.split())))
     except ValidationError as error:
@@ -176,13 +176,14 @@ def _token_invalid(why: str) -> InvalidInput:
     return InvalidInput(
         f"invalid invitation: {why}.",
         code="token-invalid",
-        next="Copy the whole line that 'maoctl federation invite' printed.",
+        next="Copy the whole line that 'maoctl federation invite' has printed.",
     )
 
 
 async def invite(context: FederationContext, node: str, valid: timedelta) -> InvitationToken:
-    """Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`), and Forbidden (`not-core`)
-    on a node that is no core node.
+    """Invite a node; only core nodes may.
+
+    Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`) and Forbidden (`not-core`).
     """
     link = await context.link()
     async with context.connect_both(link.endpoints) as (store, admin):

@@ -63,7 +63,7 @@ class FederationController:
         self._outage = Outage()
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         watched = (
             keys.certificate_requests_prefix(),
             keys.identities_prefix(),
@@ -106,7 +106,7 @@ class FederationController:
         return pause
 
     async def reconcile(self) -> float | None:
-        """Does what can be done now; returns seconds after which to run again, None for RESYNC_PERIOD."""
+        """Do what can be done now; returns seconds after which to run again, None for RESYNC_PERIOD."""
         stored = await self.context.find_link()
         if stored is None:
             self.versions.update_condition_alone()
@@ -137,7 +137,7 @@ class FederationController:
         return pause
 
     async def _renew_certificate(self, store: Store, identity: Identity) -> None:
-        """Requests a new certificate when it is time, or installs the one that was signed."""
+        """Request a new certificate when it is due, or install the one that was signed."""
         files = self.context.files
         ca, current, pending = files.read(files.ca), files.read(files.identity), files.read_pending()
         if not ca or not current:
@@ -155,7 +155,7 @@ class FederationController:
         log.info("federation.certificate_renewed", user=identity.user, until=identity.expires_at)
 
     async def _serve_nodes(self, store: Store, admin: Admin, link: Link) -> bool:
-        """Returns whether all requests that had to be signed were answered."""
+        """Do what other nodes need; returns False if a request could not be signed."""
         records, all_signed = FederationRecords(store), True
         requests = await records.requests.by_name()  # not by the name inside, which a member could forge
         present = await records.members.by_name()
@@ -187,7 +187,7 @@ class FederationController:
                 await admin.set_roles(identity.user, etcd_role_names(identity))
 
     async def _isolated(self, action: Action, node: str, work: Awaitable[None]) -> bool:
-        """Returns whether it was done: a failure with one node does not keep the others waiting."""
+        """Return False if it failed: a failure with one node must not keep the others waiting."""
         try:
             await work
         except Unavailable:

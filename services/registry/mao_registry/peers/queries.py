@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str | None:
-    """Why the node counts as late, in words; None if it does not. Pure."""
+    """Return why the node counts as late; None if it does not. Pure."""
     finished = {
         brief.scheduled_for: other.node
         for other in others
@@ -75,7 +75,7 @@ def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str |
 
 
 class PeerQueries:
-    """Lists of limited length; outages raise Unavailable. `scheduler`: this node's own."""
+    """Queries about nodes, of limited length. Outages raise Unavailable. `scheduler`: this node's."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class PeerQueries:
         self.clock = clock
 
     async def nodes(self) -> list[NodePart]:
-        """All nodes that are present, belong to the federation, or are listed by a dataset."""
+        """Return all nodes that are present, belong to the federation, or are listed by a dataset."""
         members = await self._members()
         datasets: defaultdict[str, set[str]] = defaultdict(set)
         for dataset in await self.repositories.datasets.all():
@@ -113,7 +113,7 @@ class PeerQueries:
         ]
 
     async def node(self, name: str) -> NodePart:
-        """Raises NotFound."""
+        """Return one of `nodes`. Raises NotFound."""
         found = next((node for node in await self.nodes() if node.name == name), None)
         if found is None:
             raise NotFound(f"There is no node {name!r}.", next="See all nodes with 'maoctl node list'.")
@@ -127,13 +127,13 @@ class PeerQueries:
         return NodePart(present=True, last_seen=self.clock.now(), **facts)
 
     async def _members(self) -> dict[str, Member]:
-        """By name. A node can claim to be present under its own key only."""
+        """Return the present nodes by name. A record counts only under the key of its node."""
         page = await self.repositories.federation.list(keys.members_prefix(), limit=MAX_NODES)
         found = {keys.last_part(entry.key): _parse(entry, Member) for entry in page.entries}
         return {name: member for name, member in found.items() if member and member.name == name}
 
     async def runs(self, pipeline: str | None) -> list[NodeRuns]:
-        """Each node's runs of a pipeline, or of all that are registered. Raises NotFound."""
+        """Return each node's runs of a pipeline, or of all registered ones. Raises NotFound."""
         if pipeline is None:
             pipelines = (await self.repositories.pipelines.page(100)).items
         elif (stored := await self.repositories.pipelines.get(pipeline)) is not None:
@@ -197,7 +197,7 @@ class PeerQueries:
 
 
 def _parse(entry: Entry | None, model: type[R]) -> R | None:
-    """None for what is absent, too large, or unreadable for this version."""
+    """Parse a record; None if it is missing, too large, or unreadable for this version."""
     if entry is None or len(entry.value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -207,7 +207,7 @@ def _parse(entry: Entry | None, model: type[R]) -> R | None:
 
 
 async def _read_each(names: Iterable[str], read: Callable[[str], Awaitable[T]]) -> dict[str, T | None]:
-    """By name, what `read` returns, a few at a time; None for what is no name and so has no key."""
+    """Call `read` for each name, a few at a time; None for an invalid name, which has no key."""
     slots = asyncio.Semaphore(CONCURRENT_READS)
     names = list(names)
 

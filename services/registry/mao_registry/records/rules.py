@@ -23,7 +23,7 @@ _REGISTER_COMMAND = {
 
 
 class ToolRules:
-    """No secrets in URLs."""
+    """URLs must not contain secrets."""
 
     noun = "tool"
 
@@ -34,7 +34,7 @@ class ToolRules:
         for field in ("data_repo", "code_repo", "artefact"):
             if has_secret(getattr(record, field)):
                 raise InvalidInput(
-                    f"The URL in '{field}' carries a secret, which all nodes of the federation could read.",
+                    f"The URL in '{field}' contains a secret, which all nodes of the federation could read.",
                     code="secret-in-record",
                     next=f"Send '{field}' without the part before '@'.",
                 )
@@ -47,9 +47,9 @@ class ToolRules:
 
 
 class DatasetRules:
-    """A dataset's remote has to be safe for git and without secrets; its external keys are its alone.
+    """The remote must be safe for git and contain no secret; external keys must be unique.
 
-    `unique_remote`: no two datasets may share a remote, where they would write to the same branches.
+    `unique_remote`: refuse two datasets with the same remote, where they would write to the same branches.
     """
 
     noun = "dataset"
@@ -67,7 +67,7 @@ class DatasetRules:
             )
 
     async def reference_checks(self, record: Dataset) -> list[Check]:
-        """Raises Conflict: `external-key-taken`, `dataset-remote-taken`."""
+        """Raise Conflict if a key or the remote is taken (`external-key-taken`, `dataset-remote-taken`)."""
         if not record.external and not self._unique_remote:
             return []
         datasets = self.references.repositories.datasets
@@ -91,7 +91,7 @@ class DatasetRules:
 
 
 def _check_remote(before: Dataset | None, record: Dataset, others: Mapping[str, Dataset]) -> None:
-    """Blocks: a remote may be a directory of this machine."""
+    """Raise Conflict (`dataset-remote-taken`) if another dataset has the remote. Blocks."""
     if before is not None and same_remote(before.master, record.master):
         return
     for name, other in others.items():
@@ -100,21 +100,21 @@ def _check_remote(before: Dataset | None, record: Dataset, others: Mapping[str, 
                 f"The remote {record.master} already belongs to dataset {name!r}: two datasets in it would "
                 "write to the same branches.",
                 code="dataset-remote-taken",
-                next=f"Use dataset {name}, or give {record.name} a repository of its own: "
-                "maoctl dataset init NAME makes one on this node.",
+                next=f"Use dataset {name}, or give {record.name} another repository: "
+                "maoctl dataset init NAME creates one on this node.",
                 dataset=name,
             )
 
 
 def with_node(dataset: Dataset, node: str) -> Dataset:
-    """The dataset with `node` among its nodes; the same object if it is there already."""
+    """Return the dataset with `node` among its nodes; the same object if it already is."""
     if node in dataset.nodes:
         return dataset
     return dataset.model_copy(update={"nodes": sorted([*dataset.nodes, node])})
 
 
 def without_node(dataset: Dataset, node: str) -> Dataset:
-    """The dataset without `node`; the same object if it is not there."""
+    """Return the dataset without `node`; the same object if it is not among its nodes."""
     if node not in dataset.nodes:
         return dataset
     return dataset.model_copy(update={"nodes": [other for other in dataset.nodes if other != node]})
@@ -122,14 +122,17 @@ def without_node(dataset: Dataset, node: str) -> Dataset:
 
 @dataclass(frozen=True)
 class ReferencedRecords:
-    """The records that a pipeline refers to, as they were read."""
+    """The tools and datasets that a pipeline refers to, with their revisions."""
 
     tools: dict[str, Stored[Tool]]
     datasets: dict[str, Stored[Dataset]]
 
 
 async def read_references(pipeline: Pipeline, repositories: Repositories) -> ReferencedRecords:
-    """Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records."""
+    """Read tools and datasets of a pipeline.
+
+    Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records.
+    """
     tools, missing_tools = await _read_all(repositories.tools, pipeline_tools(pipeline))
     datasets, missing_datasets = await _read_all(repositories.datasets, pipeline_datasets(pipeline))
     if not missing_tools and not missing_datasets:
@@ -152,7 +155,7 @@ async def read_references(pipeline: Pipeline, repositories: Repositories) -> Ref
 
 
 async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str, Stored[R]], list[str]]:
-    """The records that exist, and the names of those that do not."""
+    """Return the records that exist, and the names of those that do not."""
     found: dict[str, Stored[R]] = {}
     missing: list[str] = []
     for name in sorted(names):
@@ -165,7 +168,7 @@ async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str
 
 
 def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
-    """The refusal of a title that maps to the name of another pipeline; None if it does not."""
+    """Return the error for a title that maps to the name of another pipeline; None if it does not."""
     if not (isinstance(wanted, Pipeline) and isinstance(existing, Pipeline)):
         return None
     if wanted.title is None or wanted.title == existing.title:
@@ -179,7 +182,7 @@ def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
 
 
 def keep_title(before: R, after: R) -> R:
-    """`after`, with the title of `before` if it has none. Raises InvalidInput (`title-mismatch`)."""
+    """Return `after`, with the title of `before` if it has none. Raises InvalidInput (`title-mismatch`)."""
     if not (isinstance(before, Pipeline) and isinstance(after, Pipeline)) or before.title == after.title:
         return after
     if after.title is None:
@@ -193,7 +196,7 @@ def keep_title(before: R, after: R) -> R:
 
 
 def reference_conditions(referenced: ReferencedRecords, repositories: Repositories) -> list[Check]:
-    """Checks that none of the records was changed or deleted since it was read."""
+    """Return checks that none of the records was changed or deleted since it was read."""
     return [
         Check(records.prefix + name, stored.revision)
         for records, found in (
@@ -205,7 +208,7 @@ def reference_conditions(referenced: ReferencedRecords, repositories: Repositori
 
 
 class PipelineRules:
-    """All tools and datasets that a pipeline refers to exist."""
+    """All tools and datasets that a pipeline refers to must exist."""
 
     noun = "pipeline"
 
