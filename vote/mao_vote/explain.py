@@ -85,6 +85,16 @@ class _Question:
             raise self._not_found(f"{self.file!r} has no field {self.field!r}; it has {known}")
         return row[self.field]
 
+    def value_or_id(self, commit: str) -> str | None:
+        """Return the value in a commit: a blob id if the file cannot be read, None if it is absent."""
+        try:
+            return self.value_at(commit)
+        except NotFound:
+            return None
+        except InvalidInput:
+            entry = self.clone.entry(commit, self.file)
+            return None if entry is None else entry.id
+
     def _record(
         self, commit: str, content: str, how: RecordFormat
     ) -> tuple[Key, dict[str, str | None] | None]:
@@ -213,25 +223,14 @@ def explain_ground_truth(
     if unattested is None or not unattested.after or unattested.newest_round != decided.evidence.round:
         return explanation
     asked = _Question(clone, decided, explanation.file, [explanation.key], field)
-    voted, at_tip = (_value_or_id(asked, commit) for commit in (decided.commit, tip))
+    voted, at_tip = (asked.value_or_id(commit) for commit in (decided.commit, tip))
     explanation.tip, explanation.at_tip = tip, at_tip
     if at_tip != voted:
-        says = "has nothing there" if at_tip is None else f"says {at_tip!r}"
+        says = "has no such value" if at_tip is None else f"says {at_tip!r}"
         explanation.fault = (
             f"the file at the tip {tip[:10]} {says}, which no round decided: {unattested.fault}"
         )
     return explanation
-
-
-def _value_or_id(asked: _Question, commit: str) -> str | None:
-    """What a commit of ground truth has there; git's id of a file that cannot be looked into."""
-    try:
-        return asked.value_at(commit)
-    except NotFound:
-        return None
-    except InvalidInput:
-        entry = asked.clone.entry(commit, asked.file)
-        return None if entry is None else entry.id
 
 
 def key_readings(key: str) -> list[list[str]]:

@@ -64,7 +64,16 @@ def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
             next=f"Write another one: --write {GROUND_TRUTH}",
         )
     commits = _commits(clone, asked.branches)
-    old = None if asked.write is None else _branch_to_write(clone, asked.write)
+    old = None
+    if asked.write is not None:
+        mao_git.check_branch_name(asked.write)
+        old = clone.tip(asked.write)
+        if old is not None and clone.is_checked_out(asked.write):
+            raise Conflict(
+                f"The branch {asked.write} is checked out, and moving it would leave its files behind.",
+                code="branch-checked-out",
+                next=f"Write another one: --write {GROUND_TRUTH}, or check another one out: git switch -",
+            )
     base = old if asked.base is None else clone.rev_parse(asked.base)
     if base is not None and (known := _same(clone, base, commits, asked)):
         return LocalResult(known, moved=False, known=True)
@@ -99,19 +108,6 @@ def _commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
             next="Name each node's branch once: --branches a,b,c",
         )
     return {each: clone.rev_parse(each) for each in branches}
-
-
-def _branch_to_write(clone: Clone, name: str) -> str | None:
-    """Its tip, None for a new one. Raises Conflict for one that somebody works on."""
-    mao_git.check_branch_name(name)
-    tip = clone.tip(name)
-    if tip is not None and clone.is_checked_out(name):
-        raise Conflict(
-            f"The branch {name} is checked out, and moving it would leave its files behind.",
-            code="branch-checked-out",
-            next=f"Write another one: --write {GROUND_TRUTH}, or check another one out: git switch -",
-        )
-    return tip
 
 
 def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: LocalVote) -> DecidedRound | None:
