@@ -47,7 +47,7 @@ class LocalResult:
 
 
 def open_local(path: Path) -> Clone:
-    """Open the repository to vote on. Raises NotFound."""
+    """Open the repository to vote on. Raises NotFound if there is none."""
     return Clone.discover(path)
 
 

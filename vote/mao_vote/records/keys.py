@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .load import NotRecords
 
@@ -237,6 +237,15 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     counts = joined.select(added.sum().alias("a"), removed.sum().alias("r"), changed.sum().alias("c")).row(0)
     place = polars.coalesce(_NEW_PLACE, _OLD_PLACE)
     shown = joined.filter(added | removed | changed).sort(place, _OLD_PLACE).head(limit)
+    rows = []
+    for row in shown.iter_rows(named=True):
+        change: Literal["added", "removed", "changed"] = "changed"
+        if row[_OLD_PLACE] is None or row[_NEW_PLACE] is None:
+            change = "added" if row[_OLD_PLACE] is None else "removed"
+        pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
+        differing_fields = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        record_key = {POSITION if name == _KEY_PLACE else name: row[name] for name in columns}
+        rows.append(RowChange(change, record_key, differing_fields))
     return TableDiff(
         key,
         [name for name in after.columns if name not in before.columns],
@@ -245,7 +254,7 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
         removed=counts[1],
         changed=counts[2],
         same=joined.height - sum(counts),
-        rows=[_row_change(row, columns, fields) for row in shown.iter_rows(named=True)],
+        rows=rows,
     )
 
 
@@ -264,14 +273,3 @@ def _with_columns(table: DataFrame, names: Sequence[str]) -> DataFrame:
 
     absent = [name for name in names if name not in table.columns]
     return table.with_columns(polars.lit(None, polars.String).alias(name) for name in absent)
-
-
-def _row_change(row: dict[str, Any], columns: Sequence[str], fields: Sequence[str]) -> RowChange:
-    change: Literal["added", "removed", "changed"] = "changed"
-    if row[_OLD_PLACE] is None or row[_NEW_PLACE] is None:
-        change = "added" if row[_OLD_PLACE] is None else "removed"
-    pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return RowChange(
-        change, {POSITION if name == _KEY_PLACE else name: row[name] for name in columns}, differing
-    )

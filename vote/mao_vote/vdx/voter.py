@@ -105,9 +105,14 @@ class Voter:
         places = list(numbers)
         left_out = frozenset(places[each] for each in excluded(list(numbers.values()), *limits))
         included = {at: each for at, each in numbers.items() if at not in left_out}
-        weights = self._weights(included, before)
+        standings = [before[at] for at in included]
+        if self.definition.history == "HYBRID":
+            base = hybrid_weights(standings, self._soft(included))
+        else:
+            base = base_weights(self.definition.history, standings)
+        weights = self._shared(dict(zip(included, base, strict=True)))
         votes = [WeightedValue(each, weights[at]) for at, each in included.items()]
-        first = self.definition.bootstrapping and is_first([before[at] for at in included])
+        first = self.definition.bootstrapping and is_first(standings)
         if first:
             votes = bootstrapped(votes, self.definition.params.error)
         collated = collate(votes, self.definition.collation, self.definition.params.error)
@@ -145,14 +150,6 @@ class Voter:
         if self.shares and len(self.shares) != voters:
             raise ValueError(f"{voters} values and the shares of {len(self.shares)} voters")
         return history or (NEW,) * voters
-
-    def _weights(self, included: Mapping[int, float], before: History) -> dict[int, float]:
-        standings = [before[at] for at in included]
-        if self.definition.history == "HYBRID":
-            weights = hybrid_weights(standings, self._soft(included))
-        else:
-            weights = base_weights(self.definition.history, standings)
-        return self._shared(dict(zip(included, weights, strict=True)))
 
     def _shared(self, weights: dict[int, float]) -> dict[int, float]:
         return {at: each * self.shares[at] for at, each in weights.items()} if self.shares else weights
