@@ -123,7 +123,7 @@ def test_vote_list_show_cell_and_audit(maoctl: Maoctl, repo: Path) -> None:
     cells = maoctl("vote", "show", *here, "--cells").out
     assert "d.csv  x    v      p       majority  a=p, b=p, c=q" in cells
     told = maoctl("vote", "show", *here, "--cell", "d.csv", "x", "v").out
-    assert "why     majority: more than half of the nodes that voted say so" in told
+    assert "why     majority: more than half of the nodes that voted have this value" in told
     audit = maoctl("vote", "audit", *here, round_id)
     assert (audit.code, f"round/{round_id} is reproduced" in audit.err) == (0, True)
     ranking = maoctl("vote", "ranking", *here).out.splitlines()
@@ -184,7 +184,7 @@ def test_vote_show_of_an_undecided_value(maoctl: Maoctl, repo: Path) -> None:
     assert "1 differ, 1 undecided" in made.out
     told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
     assert "value   (none)" in told
-    assert "no value has more voices or weight than any other" in told
+    assert "the vote is tied, also by weight: the value stays empty" in told
 
 
 @pytest.mark.parametrize("args", [["show"], ["show", "a", "b", "c"], ["audit"], ["list"], ["ranking"]])

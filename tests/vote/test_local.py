@@ -171,7 +171,7 @@ def test_local_vote_audit_shows_of_a_rewritten_branch_and_of_missing_commits(clo
     commit(clone, {"d.csv": "id,v\n"}, branch="c")
     found = audit_round(clone, decided)
     assert found.ok
-    assert found.notes == [f"the branch of c does not contain {decided.evidence.commits['c'][:10]} any more"]
+    assert found.notes == [f"the branch of c no longer contains {decided.evidence.commits['c'][:10]}"]
     decided.evidence.commits["c"] = "1" * 40
     with pytest.raises(NotFound, match="1111111111 of c"):
         audit_round(clone, decided)

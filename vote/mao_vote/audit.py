@@ -1,4 +1,4 @@
-"""Recomputing a round from its pinned commits, and finding ground-truth commits that no round made."""
+"""Recomputes a round from its pinned commits, and finds ground-truth commits that no round made."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PATHS_SHOWN = 100
 
 
 def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
-    """Looks at the whole line that led to `tip`; None where no round is decided yet."""
+    """Find commits that no round made in the history of `tip`; None if no round is decided yet."""
     newest: str | None = None
-    since: list[str] = []  # commits since the last round that was met, on the way back
+    since: list[str] = []  # commits that no round made, since the last round that was passed
     after, between, faulty = 0, 0, list[str]()
     for entry in clone.first_parents(tip):
         found = made_by(clone, entry)
@@ -39,7 +39,7 @@ def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
 
 
 def audit_ground_truth(clone: Clone, tip: str, decided: DecidedRound) -> Audit:
-    """The audit of a round that led to `tip`, and whether rounds made all of the line. Raises as `audit`."""
+    """Audit a round and the history of `tip`. Raises NotFound as `audit_round` does."""
     found = audit_round(clone, decided)
     found.strays = find_unattested(clone, tip)
     if found.strays is not None and (fault := found.strays.fault):
@@ -51,7 +51,7 @@ def audit_ground_truth(clone: Clone, tip: str, decided: DecidedRound) -> Audit:
 
 
 def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
-    """Of the round's own commit. Raises NotFound where a commit that went into it is not in the clone."""
+    """Recompute a round and compare the commits. Raises NotFound if a commit that it needs is missing."""
     evidence = decided.evidence
     _require(clone, evidence)
     again = vote_round(
@@ -90,35 +90,35 @@ def _require(clone: Clone, evidence: Evidence) -> None:
     if missing:
         listed = ", ".join(f"{each[:10]} of {node}" for node, each in sorted(missing.items())[:10])
         raise NotFound(
-            f"Round {evidence.round} cannot be computed again, since commits are not here: {listed}.",
+            f"Round {evidence.round} cannot be recomputed: commits are missing here: {listed}.",
             code="commits-missing",
-            next="Fetch the branches of these nodes (git fetch --unshallow where the clone is shallow). "
-            "If a node has rewritten its branch, ask it for the commit, or look for it in another clone.",
+            next="Fetch the branches of these nodes (git fetch --unshallow if the clone is shallow). "
+            "If a node has rewritten its branch, get the commit from its operator or from another clone.",
         )
 
 
 def _faults(clone: Clone, decided: DecidedRound, found: Audit, data: list[str]) -> list[str]:
     faults = []
     if clone.parent(decided.commit) != decided.evidence.base:
-        faults.append("the commit does not build upon the ground truth that its evidence names")
+        faults.append("the commit's parent is not the ground truth that its evidence names")
     if decided.evidence.rules != RULES:
         faults.append(
-            f"it was decided by version {decided.evidence.rules} of the rules, this program has {RULES}"
+            f"it was decided by version {decided.evidence.rules} of the rules, and this program has {RULES}"
         )
     if data:
         faults.append(f"the data differ in {len(data)} files, first {data[0]}")
     elif found.differing:
         faults.append(f"the data are the same, the evidence differs: {', '.join(found.differing[:3])}")
     elif not found.ok:
-        faults.append("the tree is the same, the commit was not made by a round as it is made here")
+        faults.append("the tree is the same, but the commit is not the one that a round makes")
     return faults
 
 
 def _notes(clone: Clone, evidence: Evidence) -> list[str]:
-    """Nodes whose branch, as this clone knows it, does not have the commit any more."""
+    """Return a note for each node whose branch no longer contains the commit, as far as this clone knows."""
     notes = []
     for node, commit in evidence.commits.items():
         tip = clone.tip(node, remote=True) or clone.tip(node)
         if tip is not None and not clone.contains(tip, commit):
-            notes.append(f"the branch of {node} does not contain {commit[:10]} any more")
+            notes.append(f"the branch of {node} no longer contains {commit[:10]}")
     return notes

@@ -1,10 +1,10 @@
-"""Whether a value of a series is anomalous, judged from the values before it. Pure and causal.
+"""Detects anomalous values of a series from the values before them. Pure and causal.
 
-The reference is the median of the last accepted values. A value is judged by how far it is from the
-reference, compared to how far the accepted ones were from theirs. Flagged values stay out of the history, so
-that one spike raises one alarm and not also one for each value after it; several flagged values that agree
-with one another are the series' new level and become the history. So do several on another scale than all
-before, as after a start of zeros, whether they agree or not: what is known says nothing of how they vary.
+The reference is the median of the last accepted values. The distance of a value from the reference is
+compared with the distances of earlier accepted values from theirs. Flagged values are kept out of the
+history, so that one spike does not raise an alarm for each value after it. Several flagged values in a row
+that agree with one another are a new level and become the history. So do several on a much larger scale than
+all before, for instance after a start of zeros, even if they do not agree.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-REFERENCE = 3  # accepted values that make the reference
-WINDOW = 36  # residuals that make the band
-MIN_RESIDUALS = 5  # residuals below which the band is a guess
-COLD_SHARE = 0.25  # of the reference: the band while residuals are few
-MIN_SHARE = 0.062  # of the reference: changes below are never an alarm
-NOISE_SHARE = 0.005  # of the reference: what a constant series may vary at least
-SIGMAS = 3.5
-TAIL = 1.5  # times the 95th percentile of residuals that were accepted before
-SHIFT = 3  # flagged values in a row that agree with one another make a new level
-MAGNITUDE = 10  # times expected value and band: flagged values beyond are on another scale than those known
+REFERENCE = 3  # accepted values whose median is the reference
+WINDOW = 36  # residuals from which the band is computed
+MIN_RESIDUALS = 5  # with fewer, the band is a guess
+COLD_SHARE = 0.25  # band as a share of the reference while there are few residuals
+MIN_SHARE = 0.062  # smallest band as a share of the reference
+NOISE_SHARE = 0.005  # smallest assumed noise as a share of the reference
+SIGMAS = 3.5  # width of the band in standard deviations
+TAIL = 1.5  # width of the band in 95th percentiles of the residuals
+SHIFT = 3  # flagged values in a row that make a new level
+MAGNITUDE = 10  # flagged values beyond this multiple of expected value and band are on another scale
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 Verdict = Literal["accepted", "spike", "repeated", "level-shift"]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The value was allowed `expected` ± `band`; None for the first value, which nothing is known about.
+    """The verdict on one value. The accepted range is `expected` ± `band`; both are None for the first value.
 
-    `repeated`: it is flagged like the value right before it and agrees with that one, so what was said of
-    that one goes for both. `level-shift`: it is the last of several that were flagged and agree, or are on
-    another scale; it is accepted, as the new level.
+    `repeated`: flagged like the previous value, with which it agrees, so it raises no second alarm.
+    `level-shift`: the last of several flagged values that agree or are on another scale; it is accepted as
+    the new level. `provisional`: the band is a guess, since few residuals are known.
     """
 
     verdict: Verdict
@@ -44,25 +44,25 @@ class Judgement:
 
     @property
     def accepted(self) -> bool:
-        """Whether it counts among the values that later ones are judged by."""
+        """True if the value becomes part of the history."""
         return self.verdict in ("accepted", "level-shift")
 
     @property
     def alarming(self) -> bool:
-        """Whether it raises an alarm."""
+        """True if the value raises an alarm."""
         return self.verdict in ("spike", "level-shift")
 
 
 @dataclass(slots=True)
 class Detector:
-    """The state after the values seen so far; `see` judges the next one and takes it in."""
+    """A series' state after the values seen so far."""
 
     _accepted: list[float] = field(default_factory=list)
     _residuals: list[float] = field(default_factory=list)
     _flagged: list[float] = field(default_factory=list)
 
     def see(self, value: float) -> Judgement:
-        """Judges a finite value."""
+        """Judge the next value, which must be finite, and add it to the state."""
         if not self._accepted:
             self._accepted.append(value)
             return Judgement("accepted", None, None, provisional=True)
@@ -76,12 +76,17 @@ class Detector:
         self._flagged.append(value)
         scale = abs(expected) + band
         last = self._flagged[-SHIFT:]
-        other_scale = len(last) == SHIFT and _beyond(last, scale)
-        if not (other_scale or _agree(last, band)):
+        level = median(last)
+        is_other_scale = len(last) == SHIFT and _beyond(last, scale)
+        is_one_level = len(last) == SHIFT and all(abs(flagged - level) <= band for flagged in last)
+        if not (is_other_scale or is_one_level):
             near = COLD_SHARE * abs(value) if _beyond(last[-2:], scale) else band
-            again = any(abs(value - each) <= near for each in last[-2:-1])
-            return Judgement("repeated" if again else "spike", expected, band, provisional)
-        self._rebase(forget=other_scale)
+            is_repeated = any(abs(value - flagged) <= near for flagged in last[-2:-1])
+            return Judgement("repeated" if is_repeated else "spike", expected, band, provisional)
+        # The residuals show how noisy the series is, so they are kept unless the scale has changed.
+        self._accepted, self._flagged = last, []
+        if is_other_scale:
+            self._residuals = []
         return Judgement("level-shift", expected, band, provisional)
 
     def _accept(self, value: float, residual: float) -> None:
@@ -89,44 +94,28 @@ class Detector:
         self._residuals = [*self._residuals, residual][-WINDOW:]
         self._flagged = []
 
-    def _rebase(self, *, forget: bool) -> None:
-        """The flagged values become the level; the residuals, which tell the series' noise, stay unless they
-        are of another scale, and then the band is again a guess."""
-        self._accepted = self._flagged[-SHIFT:]
-        self._residuals = [] if forget else self._residuals
-        self._flagged = []
-
 
 def _limits(reference: float, residuals: Sequence[float]) -> tuple[float, float]:
-    """How far from the reference a value is expected, and how far from there it may lie."""
+    """Return the expected offset from the reference, and the half-width of the band around it."""
     size = abs(reference)
     if len(residuals) < MIN_RESIDUALS:
         return 0.0, COLD_SHARE * size
     offset = median(residuals)
-    deviation = median([abs(each - offset) for each in residuals])
+    deviation = median([abs(residual - offset) for residual in residuals])
     spread = max(_TO_SIGMA * deviation, NOISE_SHARE * size)
     few = 1 + 4 / len(residuals)  # a spread known from few residuals is itself uncertain
-    tail = _quantile([abs(each) for each in residuals], 0.95)
+    ranked = sorted(abs(residual) for residual in residuals)
+    place = 0.95 * (len(ranked) - 1)  # of the 95th percentile, between two residuals
+    low = int(place)
+    high = min(low + 1, len(ranked) - 1)
+    tail = ranked[low] + (ranked[high] - ranked[low]) * (place - low)
     return offset, max(SIGMAS * few * spread, TAIL * tail, MIN_SHARE * size)
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
-    """Linear between the two values around it."""
-    ranked = sorted(values)
-    place = share * (len(ranked) - 1)
-    low = int(place)
-    high = min(low + 1, len(ranked) - 1)
-    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)
-
-
 def _beyond(values: Sequence[float], scale: float) -> bool:
-    """Whether all lie on one side of zero, and so far out that a band of that scale, which is none at all for
-    a series that was always zero, tells nothing of how such values vary."""
+    """True if all values have one sign and are so large that the known scale says nothing about their noise.
+
+    The scale of a series that was always zero is zero.
+    """
     low, high = min(values), max(values)
     return low * high > 0 and min(abs(low), abs(high)) > MAGNITUDE * scale
-
-
-def _agree(values: Sequence[float], band: float) -> bool:
-    """Whether flagged values in a row are one level: each as near to the middle as the band allows."""
-    middle = median(values)
-    return len(values) == SHIFT and all(abs(each - middle) <= band for each in values)

@@ -1,4 +1,4 @@
-"""What a vote yields for cells and files; electing one thing, and the default vote on plain numbers."""
+"""Results of votes on cells and files; elections among equals, and the default vote on plain numbers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Why = Literal[
     "computed",
 ]
 WHOLE = "*"
-"""In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
+"""Field name that stands for the whole record, for files with the rule `atomic: record`."""
 Thing = TypeVar("Thing", bound=Hashable)
 _SCALE = 10**6
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A field of a record (or a record, a column, a file) that the nodes do not agree on.
+    """A field of a record (or a record, column or file) on which the nodes do not agree.
 
-    `values`: what each node that has the record says; None: its record has no such field. `why`: by what
-    `chosen` was. `contested`: not more than half of those who voted stand behind it.
-    Whether a record is there at all is a cell with `why` "row" and no field name, a CSV column one
-    without a key: there the values are the name (or "row") of those who have it, and None of the others.
+    `values`: node → its value, for nodes that have the record; None if the record lacks the field. `why`: the
+    rule by which `chosen` was chosen. `contested`: no more than half of the voters have the chosen value.
+    The presence of a record is a cell with `why` "row" and no field name; that of a CSV column is a cell
+    without a key. Their values are "row" or the column's name for nodes that have it, and None for others.
     """
 
     key: tuple[str, ...]
@@ -49,9 +49,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class FileDecision:
-    """`content` None: no such file in the result. `cells`: where the nodes differ, in the file's order.
+    """How a file was decided. `content`: None if the result has no such file.
 
-    `conflicts`: how many cells stayed undecided. `abstained`: node → why its version did not vote.
+    `cells`: those in which nodes differ, in the file's order. `conflicts`: the number of undecided cells.
+    `abstained`: node → why its version did not vote.
     """
 
     content: bytes | None
@@ -65,16 +66,16 @@ class FileDecision:
 
 
 def fixed(weight: float) -> int:
-    """A weight as a whole number: sums of those are equal in whatever order they are added up."""
+    """Return a weight as an integer, so that sums do not depend on their order."""
     return round(weight * _SCALE)
 
 
 def elect(
     ballots: Mapping[str, Thing], *, incumbent: Thing | None, weights: Mapping[str, float]
 ) -> tuple[Thing | None, Why]:
-    """What most nodes name: by majority or plurality; of those tied the incumbent, else the heaviest.
+    """Return the most frequent ballot and the reason; if tied, the incumbent, or else the heaviest.
 
-    None and "undecided" where that leaves a tie. A node without a weight has weight 1.
+    Returns None and "undecided" if it is still tied. A node without an entry in `weights` has weight 1.
     """
     votes: dict[Thing, int] = defaultdict(int)
     heavy: dict[Thing, int] = defaultdict(int)
@@ -94,7 +95,7 @@ def elect(
 
 @dataclass(frozen=True, slots=True)
 class NumberDecision:
-    """`value` is one of those given; None where nobody voted. `contested`: no majority supports it."""
+    """`value`: one of the given numbers, None if nobody voted. `contested`: no majority supports it."""
 
     value: float | None
     why: Why
@@ -102,12 +103,12 @@ class NumberDecision:
 
 
 def decide_numbers(values: Sequence[float | None], error: float = 0.05) -> NumberDecision:
-    """Decides one round; None is a voter that is absent. Raises ValueError for NaN and infinity."""
+    """Decide one round; None stands for an absent voter. Raises ValueError for NaN and infinity."""
     return decide_rounds([values], error)[0]
 
 
 def decide_rounds(rounds: Sequence[Sequence[float | None]], error: float = 0.05) -> list[NumberDecision]:
-    """Decides many rounds at once, each for itself; much faster than one after the other."""
+    """Decide many independent rounds at once, which is much faster than one after the other."""
     return [
         NumberDecision(value, cast("Why", why), contested)
         for value, why, contested in vote_numbers(rounds, error)

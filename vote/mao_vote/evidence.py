@@ -1,4 +1,4 @@
-"""What a round leaves in the dataset, so that anybody can see and recompute how every value was decided.
+"""Evidence: what a round writes into the dataset, so that every decision can be inspected and recomputed.
 
 `.mao/rounds/<id>.json` (Evidence), `.mao/rounds/<id>.cells.jsonl` (a contested cell a line, with every node's
 value) and `.mao/history.json` (how often nodes agreed with the result, see ledger.py).
@@ -21,13 +21,13 @@ from .records import record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
 RULES = 3
-"""Version of the voting rules: raised whenever the same inputs would be decided or written down otherwise."""
+"""Version of the voting rules. Increase it when the same input would give other decisions or other bytes."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
-TRAILER = "MAO-Round"  # of the commits that rounds make
-MAX_FILES = 10_000  # files that are described one by one
+TRAILER = "MAO-Round"  # commit trailer that holds the round's id
+MAX_FILES = 10_000  # files described one by one
 MAX_CELLS = 100_000
 MAX_CELL_BYTES = 64 << 20  # of all cells together
-MAX_VALUE = 4096  # characters of a value that are shown
+MAX_VALUE = 4096  # characters after which a value is cut
 
 
 def evidence_path(round_id: str) -> str:
@@ -39,29 +39,29 @@ def cells_path(round_id: str) -> str:
 
 
 def round_of_file(name: str) -> str:
-    """The round that a file in ROUNDS_FOLDER belongs to."""
+    """Return the id of the round that a file in ROUNDS_FOLDER belongs to."""
     return name.removesuffix(".json").removesuffix(".cells.jsonl")
 
 
 def dump_evidence(evidence: Evidence) -> bytes:
-    """The same bytes everywhere; of the definition what differs from the defaults."""
+    """Return evidence as JSON, the same bytes on every node; defaults of the definition are left out."""
     data = evidence.model_dump(mode="json", exclude={"definition"})
     data["definition"] = evidence.definition.model_dump(mode="json", exclude_defaults=True)
     return (json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
 
 
 def load_evidence(content: bytes) -> Evidence:
-    """Raises ValueError (as pydantic does) for what is no evidence."""
+    """Parse evidence. Raises ValueError (pydantic's ValidationError) if the bytes are not evidence."""
     return Evidence.model_validate_json(content, context=STORED)
 
 
 def shown_path(path: str) -> str:
-    """A path that any JSON can hold; bytes that are no UTF-8 as `\\xe9`."""
+    """Return a path that JSON can hold: bytes that are not UTF-8 are written as `\\xe9`."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def describe(vote: FileVote) -> FileEvidence:
-    """A file's evidence."""
+    """Return a file's entry in the evidence."""
     return FileEvidence(
         path=shown_path(vote.path),
         how=vote.how,
@@ -79,7 +79,7 @@ def describe(vote: FileVote) -> FileEvidence:
 
 
 def cell_line(path: str, cell: Cell) -> bytes:
-    """A contested cell as a line of JSON. A node without such a row or file is not in `values`."""
+    """Return a contested cell as a line of JSON. Nodes without the record or file are not in `values`."""
     return _json_line(
         {
             "file": shown_path(path),
@@ -94,7 +94,7 @@ def cell_line(path: str, cell: Cell) -> bytes:
 
 
 def whole_line(vote: FileVote) -> bytes:
-    """A file that was voted as one value, in a line like a cell's; its values are git's ids of contents."""
+    """Return a file that was voted as a whole as a line like a cell's; its values are git blob ids."""
     return _json_line(
         {
             "file": shown_path(vote.path),
@@ -113,7 +113,7 @@ def _json_line(data: dict[str, Any]) -> bytes:
 
 
 def cells_in(content: bytes) -> Iterator[ContestedCell]:
-    """Cells as they were written. Raises ValueError."""
+    """Parse lines written by `cell_line` and `whole_line`. Raises ValueError."""
     lines = (line for line in content.splitlines() if line)
     return (ContestedCell.model_validate_json(line, context=STORED) for line in lines)
 
@@ -124,11 +124,11 @@ def _cut(value: str | None) -> str | None:
 
 @dataclass(slots=True)
 class RoundTotals:
-    """What was decided file by file, added up; of each file no more is kept than goes into the evidence.
+    """Totals of the decisions on all files; of each file only what the evidence needs is kept.
 
-    `changes`: what becomes of each path. `lines`: contested cells as they are written down, `listed` of
-    `cells`. For the ledger: `tallies` of record files that are in the result or undecided, `gone`: those that
-    are not.
+    `changes`: path → entry in the result, None if it has none. `lines`: contested cells as JSON lines, the
+    first `listed` of all `cells`. For the ledger, `tallies`: of record files that are in the result or
+    undecided; `gone`: files that are in neither.
     """
 
     votes: dict[str, Tally]
@@ -143,7 +143,7 @@ class RoundTotals:
     listed: int = 0
 
     def add(self, vote: FileVote) -> None:
-        """A file that all have alike counts as one cell, and for the ledger as a success, of each."""
+        """Add the decision on one file. A unanimous file counts as one cell in which every voter agreed."""
         self.changes[vote.path] = vote.placed
         self.decided[vote.how] += 1
         self.conflicts += vote.conflicts
@@ -155,15 +155,11 @@ class RoundTotals:
             self.gone.add(vote.path)
         elif record_format(vote.path) is not None:
             self.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
-        if vote.how != "unanimous":
-            self._list_cells(vote)
-            if len(self.files) < MAX_FILES:
-                self.files.append(describe(vote))
-
-    def _list_cells(self, vote: FileVote) -> None:
-        self.cells += vote.differing_cells
-        if self.listed >= MAX_CELLS:
+        if vote.how == "unanimous":
             return
+        if len(self.files) < MAX_FILES:
+            self.files.append(describe(vote))
+        self.cells += vote.differing_cells
         by_record = vote.how == "records"
         for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [whole_line(vote)]:
             if self.listed >= MAX_CELLS or len(self.lines) + len(line) > MAX_CELL_BYTES:
@@ -173,7 +169,7 @@ class RoundTotals:
 
 
 def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:
-    """Goes through the votes once."""
+    """Add up the votes on all files in one pass."""
     totals = RoundTotals({voter: Tally() for voter in sorted(voters)})
     for vote in votes:
         totals.add(vote)

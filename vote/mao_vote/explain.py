@@ -1,4 +1,4 @@
-"""How one value of the ground truth was decided, in words and with every node's value."""
+"""Explains how one value of the ground truth was decided, in words and with every node's value."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from .records import Key, NotRecords, RecordFormat
 from .tree_vote import RECORDS_MAX
 
 _REASONS = {
-    "unanimous": "all nodes that voted say the same",
-    "majority": "more than half of the nodes that voted say so",
-    "plurality": "more nodes say so than anything else, though no more than half",
+    "unanimous": "all nodes that voted have the same value",
+    "majority": "more than half of the nodes that voted have this value",
+    "plurality": "this is the most frequent value, but not that of more than half of the nodes",
     "tolerance": "it is in the largest group of numbers that agree within the tolerance",
-    "median": "the numbers agree in no group; it is the lower median of what was observed",
-    "incumbent": "as many nodes say so as something else; it was the ground truth before",
-    "weight": "as many nodes say so as something else; the nodes that say so weigh more",
-    "row": "whether the record is there at all was decided",
-    "vdx": "the algorithm that the vote's definition names chose it among the nodes' values",
-    "computed": "it was computed from the nodes' values, as the vote's definition asks",
-    "undecided": "no value has more voices or weight than any other: it stays empty",
+    "median": "no group of numbers agrees; it is the lower median of the observed values",
+    "incumbent": "the vote was tied; this is the value of the previous ground truth",
+    "weight": "the vote was tied; the nodes with this value have more weight",
+    "row": "the decision was whether the record exists",
+    "vdx": "the algorithm in the vote definition chose it from the nodes' values",
+    "computed": "it was computed from the nodes' values, as the vote definition requires",
+    "undecided": "the vote is tied, also by weight: the value stays empty",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A cell as asked for. `keys`: what the typed key may mean. `described`: the file's evidence, if any."""
+    """A cell that a user asked for. `keys`: the possible readings of the key as typed."""
 
     clone: Clone
     decided: DecidedRound
@@ -58,16 +58,17 @@ class _Question:
 
     @property
     def described(self) -> FileEvidence | None:
-        return next((each for each in self.evidence.files if each.path == self.file), None)
+        """The file's entry in the evidence; None if all nodes have the same file."""
+        return next((entry for entry in self.evidence.files if entry.path == self.file), None)
 
-    def means(self, key: Sequence[str]) -> bool:
-        """Whether the typed key may mean this one."""
+    def matches(self, key: Sequence[str]) -> bool:
+        """True if a reading of the typed key is this key."""
         return any(len(key) == len(parts) and all(map(records.same_text, key, parts)) for parts in self.keys)
 
     def value_at(self, commit: str) -> str | None:
-        """The field's value in a commit; of a file voted as a whole git's id of it.
+        """Return the field's value in a commit; for a file that was voted as a whole, its blob id.
 
-        Raises NotFound where there is none, InvalidInput where the file cannot be read as records.
+        Raises NotFound if there is none, InvalidInput if the file cannot be read as records.
         """
         entry = self.clone.entry(commit, self.file)
         if entry is None:
@@ -85,13 +86,23 @@ class _Question:
             raise self._not_found(f"{self.file!r} has no field {self.field!r}; it has {known}")
         return row[self.field]
 
+    def value_or_id(self, commit: str) -> str | None:
+        """Return the value in a commit: a blob id if the file cannot be read, None if it is absent."""
+        try:
+            return self.value_at(commit)
+        except NotFound:
+            return None
+        except InvalidInput:
+            entry = self.clone.entry(commit, self.file)
+            return None if entry is None else entry.id
+
     def _record(
         self, commit: str, content: str, how: RecordFormat
     ) -> tuple[Key, dict[str, str | None] | None]:
-        """The record, by the key by which the file was voted or would have been."""
+        """Return the file's key and the record; it is the key by which the file was or would be voted."""
         if self.clone.blob_size(content) > RECORDS_MAX[how]:
             raise InvalidInput(
-                f"{self.file!r} is too large to look into. Nodes agree on all cells that are not listed.",
+                f"{self.file!r} is too large to be read here. Nodes agree on all cells that are not listed.",
                 code="file-too-large",
                 next=f"Read it: git show {commit[:10]}:{self.file}",
             )
@@ -105,20 +116,20 @@ class _Question:
             raise InvalidInput(
                 f"{self.file!r} was voted as a whole, since it cannot be read as records: {reason}.",
                 code="not-records",
-                next=f"Ask for the file as a whole: --cell {self.file} '' ''",
+                next=f"Show the file as a whole: --cell {self.file} '' ''",
             ) from None
         found = (records.find_record(table, key, parts) for parts in self.keys)
         return key, next(filter(None, found), None)
 
     def _not_found(self, why: str) -> NotFound:
         return NotFound(
-            f"In round {self.evidence.round} there is no such cell: {why}.",
+            f"Round {self.evidence.round} has no such cell: {why}.",
             code="cell-not-found",
-            next="See what the nodes differ in: maoctl vote show … --cells",
+            next="List the cells in which nodes differ: maoctl vote show … --cells",
         )
 
     def silent(self) -> dict[str, str]:
-        """Node → why it did not vote on the cell."""
+        """Return node → why it did not vote on the cell."""
         silent = {
             node: f"abstained: {each.reason}" + (f", {each.detail}" if each.detail else "")
             for node, each in self.evidence.abstained.items()
@@ -143,15 +154,15 @@ class _Question:
         return self.explanation(cell, words, {**dict.fromkeys(absent, "has no such record"), **self.silent()})
 
     def agreed(self) -> Explanation:
-        """Of a cell that is not listed as contested: what the result has there."""
+        """Explain a cell that is not listed as contested."""
         value, evidence, silent = self.value_at(self.decided.commit), self.evidence, self.silent()
         words = _REASONS["unanimous"]
         if self.described is None:
-            words = f"all {len(evidence.votes)} nodes that voted have the same file, which was taken unread"
+            words = f"all {len(evidence.votes)} nodes that voted have the same file, which was not parsed"
         elif evidence.cells > evidence.cells_listed:
             words = (
                 f"it is not among the first {evidence.cells_listed} of {evidence.cells} cells that differ, "
-                "which are written down: either all say so, or it comes after those"
+                "which are listed: either all nodes have this value, or the cell comes after those"
             )
         cell = ContestedCell(
             file=self.file,
@@ -166,7 +177,7 @@ class _Question:
 
 
 def contested_cells(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCell]:
-    """The cells of a round over which nodes differ; empty where none differed."""
+    """Iterate over the cells of a round in which nodes differ."""
     try:
         content = clone.read_file(decided.commit, cells_path(decided.evidence.round))
     except NotFound:
@@ -177,19 +188,19 @@ def contested_cells(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCe
 def page_of_cells(
     clone: Clone, decided: DecidedRound, file: str | None, limit: int, cursor: str | None
 ) -> CellPage:
-    """`cursor`: how many cells come before the page. Raises InvalidInput (`cursor-invalid`)."""
+    """Return a page of contested cells. `cursor`: number of cells before it. Raises InvalidInput."""
     if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
         raise cursor_invalid()
     begin = int(cursor or 0)
-    wanted = (each for each in contested_cells(clone, decided) if file is None or each.file == file)
+    wanted = (cell for cell in contested_cells(clone, decided) if file is None or cell.file == file)
     items = list(islice(wanted, begin, begin + limit + 1))
     return CellPage(items=items[:limit], cursor=str(begin + limit) if len(items) > limit else None)
 
 
 def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field: str) -> Explanation:
-    """One cell of a round.
+    """Explain one cell of a round.
 
-    Raises NotFound for a file, record or field that the result does not have and nobody had.
+    Raises NotFound for a file, record or field that neither the result nor any node has.
 
     Args:
         key: the record's key, of several columns joined by commas or as a JSON list; its number where
@@ -199,7 +210,7 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
     is_whole_record = decided.evidence.definition.rule_for(file).atomic == "record"
     fields = (field, WHOLE) if is_whole_record and field else (field,)
     for cell in contested_cells(clone, decided) if asked.described is not None else ():
-        if cell.file == file and cell.field in fields and asked.means(cell.key):
+        if cell.file == file and cell.field in fields and asked.matches(cell.key):
             return asked.contested(cell)
     return asked.agreed()
 
@@ -207,35 +218,24 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
 def explain_ground_truth(
     clone: Clone, tip: str, decided: DecidedRound, file: str, key: str, field: str
 ) -> Explanation:
-    """As `explain_cell`; also compares with what the file says now at `tip`."""
+    """Explain one cell of a round as `explain_cell` does, and compare it with the file at `tip`."""
     explanation = explain_cell(clone, decided, file, key, field)
     unattested = find_unattested(clone, tip)
     if unattested is None or not unattested.after or unattested.newest_round != decided.evidence.round:
         return explanation
     asked = _Question(clone, decided, explanation.file, [explanation.key], field)
-    voted, at_tip = (_value_or_id(asked, commit) for commit in (decided.commit, tip))
+    voted, at_tip = (asked.value_or_id(commit) for commit in (decided.commit, tip))
     explanation.tip, explanation.at_tip = tip, at_tip
     if at_tip != voted:
-        says = "has nothing there" if at_tip is None else f"says {at_tip!r}"
+        says = "has no such value" if at_tip is None else f"says {at_tip!r}"
         explanation.fault = (
             f"the file at the tip {tip[:10]} {says}, which no round decided: {unattested.fault}"
         )
     return explanation
 
 
-def _value_or_id(asked: _Question, commit: str) -> str | None:
-    """What a commit of ground truth has there; git's id of a file that cannot be looked into."""
-    try:
-        return asked.value_at(commit)
-    except NotFound:
-        return None
-    except InvalidInput:
-        entry = asked.clone.entry(commit, asked.file)
-        return None if entry is None else entry.id
-
-
 def key_readings(key: str) -> list[list[str]]:
-    """What a typed key may mean: it as a whole, split at commas, or a JSON list."""
+    """Return the possible readings of a typed key: as a whole, split at commas, or a JSON list."""
     readings = [[key]] if key else [[]]
     if "," in key:
         readings.append(key.split(","))

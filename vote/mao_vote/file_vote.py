@@ -1,4 +1,4 @@
-"""Deciding the content of one file from several nodes' versions of it: by records, or as a whole. Pure."""
+"""Decides the content of one file from the nodes' versions of it: by records, or as a whole. Pure."""
 
 from __future__ import annotations
 
@@ -49,16 +49,15 @@ _A = {"records": "a list of records", "document": "a document that is no list of
 
 
 class DisputedCells(Sequence[Cell]):
-    """The cells in which nodes differ, first those about columns, then by record and field; made lazily."""
+    """The cells in which nodes differ, built on access: CSV columns first, then by record and field."""
 
     def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
-        places = [
-            (cell, field, row)
-            for field, each in enumerate(differences)
-            for row, cell in enumerate(each.cells["cell"])
-        ]
-        self._order = sorted(places)
+        self._order = sorted(
+            (place, field, row)
+            for field, of_field in enumerate(differences)
+            for row, place in enumerate(of_field.cells["cell"])
+        )
 
     def __len__(self) -> int:
         return len(self._columns) + len(self._order)
@@ -73,17 +72,15 @@ class DisputedCells(Sequence[Cell]):
         number = range(len(self))[index]
         if number < len(self._columns):
             return self._columns[number]
-        return self._cell(*self._order[number - len(self._columns)])
-
-    def _cell(self, place: int, field: int, row: int) -> Cell:
+        place, field, row = self._order[number - len(self._columns)]
         found = self._differences[field]
         chosen, why, contested = found.cells.row(row)[1:]
         values: dict[str, str | None] = {}
-        for number, version in enumerate(self._aligned.versions):
-            there, value = self._aligned.value(number, found.field, place)
+        for at, version in enumerate(self._aligned.versions):
+            has_record, value = self._aligned.value(at, found.field, place)
             if why == "row":
-                values |= dict.fromkeys(version.nodes, "row" if there else None)
-            elif there:
+                values |= dict.fromkeys(version.nodes, "row" if has_record else None)
+            elif has_record:
                 values |= dict.fromkeys(version.nodes, value)
         name = WHOLE if found.field == RECORD else found.field
         return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)
@@ -91,7 +88,7 @@ class DisputedCells(Sequence[Cell]):
 
 @dataclass(frozen=True, slots=True)
 class RecordVote:
-    """What `decide_file` was asked about a record file."""
+    """The arguments of `decide_file` for a record file."""
 
     how: RecordFormat
     rule: FileRule
@@ -104,18 +101,53 @@ class RecordVote:
 
     @property
     def blank(self) -> str:
-        """What an undecided cell says."""
+        """The text of an undecided cell."""
         return "" if self.how.tabular else "null"
 
 
 def decide_records(ask: RecordVote) -> FileDecision:
-    """Raises TooFewReadable."""
+    """Decide a file record by record. Raises TooFewReadable."""
     readings, abstained = parse_versions(ask.versions, ask.how, ask.rule, ask.weights)
     _check_majority(abstained, ask)
-    readings = _of_one_shape(readings, abstained, ask)
-    readings, key = _keyed(readings, abstained, ask)
+    readings = _with_elected_shape(readings, abstained, ask)
+    readings, key = _with_elected_key(readings, abstained, ask)
     _check_majority(abstained, ask)
-    return _decided(readings, key, abstained, ask)
+
+    is_document = readings[0].shape == "document"
+    before = PreviousTruth(ask, key, readings[0])
+    plan = plan_columns(readings, key, ask.rule, ask.how, before.columns, ask.weights)
+    if ask.rule.atomic == "record" and not is_document:
+        table, votes, aligned = _vote_records(readings, key, plan, before, ask)
+    else:
+        aligned = align([reading.version for reading in readings], key)
+        table, votes = _vote(aligned, plan.fields, Incumbent(before.read, aligned, key), readings, ask)
+
+    columns = plan.columns
+    if (
+        not (ask.how.tabular or is_document) and table.height
+    ):  # in JSON, fields that no record has are dropped
+        columns = [name for name in columns if table[name].null_count() < table.height]
+    result = table.select(columns)
+    notes = []
+    if key.source == "position":
+        notes.append("no column tells the records apart, so they were matched by their place in the file")
+    if ask.rule.ignore:
+        notes.append(f"left out: {', '.join(ask.rule.ignore)}")
+    tallies = {
+        node: Tally(votes.cells[number] + len(plan.cells), votes.differing[number] + plan.differing[node])
+        for number, reading in enumerate(readings)
+        for node in reading.version.nodes
+    }
+    return FileDecision(
+        write_result(result, readings, ask.how, ask.rule, key, before.manner, ask.weights),
+        "records",
+        key,
+        DisputedCells(aligned, votes.differences, plan.cells),
+        dict(sorted(tallies.items())),
+        votes.conflicts + plan.conflicts,
+        [*notes, *rewrite_notes(result, readings, ask.how)],
+        abstained,
+    )
 
 
 def _check_majority(abstained: Mapping[str, str], ask: RecordVote) -> None:
@@ -123,9 +155,10 @@ def _check_majority(abstained: Mapping[str, str], ask: RecordVote) -> None:
         raise TooFewReadable("; ".join(f"{node}: {why}" for node, why in sorted(abstained.items())))
 
 
-def _of_one_shape(
+def _with_elected_shape(
     readings: list[ParsedVersion], abstained: dict[str, str], ask: RecordVote
 ) -> list[ParsedVersion]:
+    """Return the readings of the shape that most nodes have; the others abstain. Raises TooFewReadable."""
     shapes = {node: reading.shape for reading in readings for node in reading.version.nodes}
     if len(set(shapes.values())) < 2:
         return readings
@@ -139,15 +172,19 @@ def _of_one_shape(
     return [reading for reading in readings if reading.shape == shape]
 
 
-def _keyed(
+def _with_elected_key(
     readings: list[ParsedVersion], abstained: dict[str, str], ask: RecordVote
 ) -> tuple[list[ParsedVersion], Key]:
-    """The key, and the readings in which it holds."""
+    """Return the readings in which the key is unique, and the key; the others abstain.
+
+    Raises TooFewReadable.
+    """
     if readings and readings[0].shape == "document":
         return readings, Key(("path",), "inferred")
-    tables, votes = [each.version.table for each in readings], [each.version.votes for each in readings]
-    if not ask.rule.key:  # what is expected to differ, or does not count, cannot identify records
-        tables = [each.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for each in tables]
+    versions = [reading.version for reading in readings]
+    tables, votes = [version.table for version in versions], [version.votes for version in versions]
+    if not ask.rule.key:  # fields that may differ, or do not count, cannot identify records
+        tables = [table.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for table in tables]
     try:
         key, bad = vote_key(tables, votes, ask.rule.key)
     except NotRecords as why:
@@ -166,7 +203,7 @@ def _parse(content: bytes, ask: RecordVote) -> ParsedVersion | None:
 
 @dataclass(slots=True)
 class PreviousTruth:
-    """The ground truth so far, parsed when it is first asked for, and only used if it has the key."""
+    """The previous ground truth, parsed on first use; ignored unless it has the same shape and key."""
 
     ask: RecordVote
     key: Key
@@ -197,39 +234,11 @@ class PreviousTruth:
         return text_style(self.ask.incumbent, self.ask.how, table)
 
 
-def _decided(
-    readings: list[ParsedVersion], key: Key, abstained: dict[str, str], ask: RecordVote
-) -> FileDecision:
-    before = PreviousTruth(ask, key, readings[0])
-    made = plan_columns(readings, key, ask.rule, ask.how, before.columns, ask.weights)
-    vote = _vote_whole if ask.rule.atomic == "record" and readings[0].shape == "records" else _vote_fields
-    table, votes, aligned = vote(readings, key, made, before, ask)
-    result = _with_columns(table, made, ask.how, document=readings[0].shape == "document")
-    content = write_result(result, readings, ask.how, ask.rule, key, before.manner, ask.weights)
-    return FileDecision(
-        content,
-        "records",
-        key,
-        DisputedCells(aligned, votes.differences, made.cells),
-        _tallies(readings, votes, made),
-        votes.conflicts + made.conflicts,
-        [*_notes(key, ask), *rewrite_notes(result, readings, ask.how)],
-        abstained,
-    )
-
-
-def _vote_fields(
-    readings: Sequence[ParsedVersion], key: Key, made: ColumnPlan, before: PreviousTruth, ask: RecordVote
+def _vote_records(
+    readings: Sequence[ParsedVersion], key: Key, plan: ColumnPlan, before: PreviousTruth, ask: RecordVote
 ) -> tuple[Table, TableTally, Aligned]:
-    aligned = align([reading.version for reading in readings], key)
-    return *_vote(aligned, made.fields, Incumbent(before.read, aligned, key), readings, ask), aligned
-
-
-def _vote_whole(
-    readings: Sequence[ParsedVersion], key: Key, made: ColumnPlan, before: PreviousTruth, ask: RecordVote
-) -> tuple[Table, TableTally, Aligned]:
-    """Each record as one value; volatile fields are decided beside it."""
-    names = [each.name for each in made.fields if not each.volatile]
+    """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
+    names = [voted.name for voted in plan.fields if not voted.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
     aligned = align(versions, key)
 
@@ -238,7 +247,7 @@ def _vote_whole(
         return None if table is None else pack_records(table, names)
 
     record = VotedField(RECORD, tuple(range(len(versions))))
-    fields = [record, *(each for each in made.fields if each.volatile)]
+    fields = [record, *(voted for voted in plan.fields if voted.volatile)]
     table, votes = _vote(aligned, fields, Incumbent(packed, aligned, key), readings, ask)
     return unpack_records(table, versions, key, names, ask.blank), votes, aligned
 
@@ -250,41 +259,15 @@ def _vote(
     readings: Sequence[ParsedVersion],
     ask: RecordVote,
 ) -> tuple[Table, TableTally]:
-    nodes = [each.version.nodes for each in readings]
+    nodes = [reading.version.nodes for reading in readings]
     judge = vdx_judge(ask.definition, nodes, ask.standings, ask.error) if uses_vdx(ask.definition) else None
     return vote_table(aligned, fields, truth, error=ask.error, blank=ask.blank, judge=judge)
-
-
-def _with_columns(table: Table, made: ColumnPlan, how: RecordFormat, *, document: bool) -> Table:
-    """The columns in the order of the heading; of JSON without fields that no record has."""
-    if how.tabular or document or not table.height:
-        return table.select(made.columns)
-    filled = [name for name in made.columns if table[name].null_count() < table.height]
-    return table.select(filled)
-
-
-def _tallies(readings: Sequence[ParsedVersion], votes: TableTally, made: ColumnPlan) -> dict[str, Tally]:
-    tallies = {
-        node: Tally(votes.cells[number] + len(made.cells), votes.differing[number] + made.differing[node])
-        for number, reading in enumerate(readings)
-        for node in reading.version.nodes
-    }
-    return dict(sorted(tallies.items()))
-
-
-def _notes(key: Key, ask: RecordVote) -> list[str]:
-    notes = []
-    if key.source == "position":
-        notes.append("no column tells the records apart, so they were matched by their place in the file")
-    if ask.rule.ignore:
-        notes.append(f"left out: {', '.join(ask.rule.ignore)}")
-    return notes
 
 
 def decide_opaque(
     versions: Mapping[str, bytes], *, incumbent: bytes | None, weights: Mapping[str, float]
 ) -> FileDecision:
-    """Elects one of the versions as it is; the evidence has their SHA-256."""
+    """Elect one version as a whole. Its cell shows the SHA-256 of each version."""
     chosen, why = elect(versions, incumbent=incumbent, weights=weights)
     votes = {
         node: Tally(1, int(chosen is not None and content != chosen)) for node, content in versions.items()
@@ -311,14 +294,14 @@ def decide_file(
     weights: Mapping[str, float],
     standings: Mapping[str, Standing] | None = None,
 ) -> FileDecision:
-    """The file's content in ground truth, and how it was decided. The order of the nodes does not matter.
+    """Decide the content of one file from the nodes' versions. The order of the nodes does not matter.
 
-    A record file of which most versions cannot be read as records is decided as a whole, like any other file.
+    A record file is decided as a whole, like any other file, if most versions cannot be read as records.
 
     Args:
-        versions: node → content, of the nodes that have the file; at least one.
-        incumbent: the content in ground truth so far, which settles ties.
-        weights: settle the ties that are left; a node without one has weight 1.
+        versions: node → content, for the nodes that have the file; not empty.
+        incumbent: the content in the previous ground truth, which breaks ties.
+        weights: break the remaining ties; a node without an entry has weight 1.
         standings: the nodes' history with this file, for definitions that use VDX.
     """
     rule, how = definition.rule_for(path), record_format(path)

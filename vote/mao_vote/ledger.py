@@ -1,8 +1,8 @@
-"""The history of the nodes' votes by file, kept in the dataset: what VDX's history rules weigh them by.
+"""The ledger: each node's history of votes by file, which VDX's history rules use as weights.
 
-It is stored beside the ground truth it was voted into, so that a recomputed round starts from the same
-history. A round of a file counts once for a node, as a success by the share of the cells in which it agreed
-with the result. It is written while the vote's definition asks for history, and kept as it is otherwise.
+It is stored in the dataset with the ground truth that it led to, so that a recomputed round starts from the
+same history. Each round of a file counts once per node; its success is the fraction of cells in which the
+node agreed with the result. The ledger is updated only if the vote definition uses history.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ LEDGER_PATH = ".mao/history.json"
 
 
 class BrokenLedger(ValueError):
-    """The bytes are no ledger; says where not."""
+    """The bytes are not a ledger; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Standings by file and node. Never changed in place."""
+    """Standings by file and node. Immutable."""
 
     files: Mapping[str, Mapping[str, Standing]] = field(default_factory=dict)
 
     def standings(self, path: str, nodes: Iterable[str]) -> dict[str, Standing]:
-        """Those before this round; a node that never voted on the file is new."""
+        """Return the nodes' standings for a file; a node that never voted on it is new."""
         known = self.files.get(path, {})
         return {node: known.get(node, NEW) for node in nodes}
 
     def node_weights(self, path: str, nodes: Iterable[str], definition: VoteDefinition) -> dict[str, float]:
-        """What each node's voice counts for in this file: by its history, times the definition's own weight.
+        """Return each node's weight for a file: by its history, times the definition's weight.
 
-        Where the rule leaves nobody any weight, all count by the definition's.
+        If no node has any weight by its history, only the definition's weights count.
         """
         standings = self.standings(path, sorted(nodes))
         base = base_weights(definition.history, list(standings.values()))
@@ -53,25 +53,25 @@ class Ledger:
         }
 
     def updated(self, path: str, tallies: Mapping[str, Tally]) -> Ledger:
-        """With one more round of this file; nodes without any cell in it did not vote."""
-        voted = {node: each for node, each in tallies.items() if each.cells > 0}
+        """Return the ledger with one more round of a file; nodes without a cell did not vote."""
+        voted = {node: tally for node, tally in tallies.items() if tally.cells > 0}
         if not voted:
             return self
         before = self.standings(path, voted)
-        after = {node: before[node].after(1 - each.differing / each.cells) for node, each in voted.items()}
+        after = {node: before[node].after(1 - tally.differing / tally.cells) for node, tally in voted.items()}
         return Ledger({**self.files, path: {**self.files.get(path, {}), **after}})
 
     def updated_all(self, tallies: Mapping[str, Mapping[str, Tally]]) -> Ledger:
-        """With one more round of each of these files."""
+        """Return the ledger with one more round of each of these files."""
         changed = {
-            path: Ledger({path: self.files.get(path, {})}).updated(path, each).files[path]
-            for path, each in tallies.items()
-            if any(one.cells > 0 for one in each.values())
+            path: Ledger({path: self.files.get(path, {})}).updated(path, of_file).files[path]
+            for path, of_file in tallies.items()
+            if any(tally.cells > 0 for tally in of_file.values())
         }
         return Ledger({**self.files, **changed})
 
     def only(self, paths: Collection[str]) -> Ledger:
-        """Without the files that are no more."""
+        """Return the ledger with only these files."""
         return Ledger({path: nodes for path, nodes in self.files.items() if path in paths})
 
 
@@ -96,7 +96,7 @@ class _LedgerDocument(BaseModel):
 
 
 def load_ledger(content: bytes | None) -> Ledger:
-    """The ledger in these bytes; an empty one for None. Raises BrokenLedger."""
+    """Parse a ledger; None gives an empty one. Raises BrokenLedger."""
     if content is None:
         return Ledger()
     try:
@@ -114,7 +114,7 @@ def load_ledger(content: bytes | None) -> Ledger:
 
 
 def dump_ledger(ledger: Ledger) -> bytes:
-    """The same bytes for the same ledger, however it was built up; a line a file, to read well in a diff."""
+    """Return the ledger as JSON, one line per file for readable diffs; equal ledgers give equal bytes."""
     lines = []
     for path, nodes in sorted(ledger.files.items()):
         stored = {
@@ -128,7 +128,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """The ledger before a round, git's id of it, and what was wrong with it, if anything."""
+    """The ledger before a round, its blob id, and its fault if it could not be read."""
 
     ledger: Ledger
     id: str | None = None
@@ -136,7 +136,7 @@ class LedgerState:
 
 
 def read_ledger(clone: Clone, base: str | None) -> LedgerState:
-    """What the base has; a ledger that cannot be read starts again empty, the same on every node."""
+    """Read the ledger of the base; an unreadable one counts as empty, the same on every node."""
     entry = None if base is None else clone.entry(base, LEDGER_PATH)
     if entry is None or not entry.is_file:
         return LedgerState(Ledger())
@@ -147,9 +147,9 @@ def read_ledger(clone: Clone, base: str | None) -> LedgerState:
 
 
 def updated_ledger(kept: LedgerState, definition: VoteDefinition, count: RoundTotals) -> bytes | None:
-    """With this round's record files that are new or changed; None where no history is kept.
+    """Return the ledger's bytes after a round; None if the definition does not use history.
 
-    What ground truth does not have any more is dropped, but what is merely undecided stays.
+    Files that ground truth no longer has are dropped; undecided files are kept.
     """
     if definition.history == "NONE":
         return None

@@ -1,4 +1,4 @@
-"""Voting on any local repository without a node: what `maoctl vote --repo` does."""
+"""Votes on any local repository without a node, for `maoctl vote --repo`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .round_history import find_round, walk_rounds
 
 @dataclass(frozen=True, slots=True)
 class LocalVote:
-    """What is asked for. `branches`: names for what git means by them; `base`: the previous ground truth.
+    """The arguments of a local vote. `branches`: revisions to vote on; `base`: the previous ground truth.
 
-    `tick`: None takes the time of the newest of the branches' commits, so that repeating gives the same.
-    `write`: a branch that is moved to the result; without one only objects are written.
+    `tick`: None takes the time of the newest commit, so that a repeated vote gives the same result. `write`:
+    a branch to move to the result; without it only objects are written.
     """
 
     branches: Sequence[str]
@@ -39,7 +39,7 @@ class LocalVote:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """`moved`: whether the branch was; `known`: the same round had been decided there before."""
+    """The decided round. `moved`: the branch was moved. `known`: the branch already had the same round."""
 
     decided: DecidedRound
     moved: bool
@@ -47,14 +47,14 @@ class LocalResult:
 
 
 def open_local(path: Path) -> Clone:
-    """The repository to vote on; raises NotFound."""
+    """Open the repository to vote on. Raises NotFound if there is none."""
     return Clone.discover(path)
 
 
 def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
-    """Votes, and moves the branch to write if one is named. Raises MaoError.
+    """Vote, and move the branch `write` if it is given. Raises MaoError.
 
-    The branch to write is also the base, where it is there and no other is named.
+    If no base is given, the branch `write` is also the base, if it exists.
     """
     if asked.write in [re.sub("^(refs/)?heads/", "", each) for each in asked.branches]:
         raise InvalidInput(
@@ -64,14 +64,23 @@ def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
             next=f"Write another one: --write {GROUND_TRUTH}",
         )
     commits = _commits(clone, asked.branches)
-    old = None if asked.write is None else _branch_to_write(clone, asked.write)
+    old = None
+    if asked.write is not None:
+        mao_git.check_branch_name(asked.write)
+        old = clone.tip(asked.write)
+        if old is not None and clone.is_checked_out(asked.write):
+            raise Conflict(
+                f"The branch {asked.write} is checked out, and moving it would leave its files behind.",
+                code="branch-checked-out",
+                next=f"Write another one: --write {GROUND_TRUTH}, or check another one out: git switch -",
+            )
     base = old if asked.base is None else clone.rev_parse(asked.base)
     if base is not None and (known := _same(clone, base, commits, asked)):
         return LocalResult(known, moved=False, known=True)
     tick = asked.tick or max(clone.commit_time(each) for each in commits.values())
     voted = vote_round(
         clone,
-        round_id=asked.round_id or _free_id(clone, base, tick),
+        round_id=asked.round_id or _unused_id(clone, base, tick),
         tick=tick,
         nodes=list(commits),
         commits=commits,
@@ -81,9 +90,9 @@ def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
     )
     if asked.write is not None and not clone.move_branch(asked.write, voted.commit, old):
         raise Conflict(
-            f"The branch {asked.write} was moved by somebody else while this was decided.",
+            f"The branch {asked.write} was moved by another process during the vote.",
             code="branch-busy",
-            next="Repeat the command.",
+            next="Run the command again.",
         )
     return LocalResult(
         DecidedRound(commit=voted.commit, evidence=voted.evidence), asked.write is not None, known=False
@@ -101,21 +110,8 @@ def _commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
     return {each: clone.rev_parse(each) for each in branches}
 
 
-def _branch_to_write(clone: Clone, name: str) -> str | None:
-    """Its tip, None for a new one. Raises Conflict for one that somebody works on."""
-    mao_git.check_branch_name(name)
-    tip = clone.tip(name)
-    if tip is not None and clone.is_checked_out(name):
-        raise Conflict(
-            f"The branch {name} is checked out, and moving it would leave its files behind.",
-            code="branch-checked-out",
-            next=f"Write another one: --write {GROUND_TRUTH}, or check another one out: git switch -",
-        )
-    return tip
-
-
 def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: LocalVote) -> DecidedRound | None:
-    """The newest round of the base, if it decided just this."""
+    """Return the newest round of the base if it had the same input."""
     newest = next(walk_rounds(clone, base), None)
     if newest is None or newest[1] != base or asked.round_id not in (None, newest[0]):
         return None
@@ -125,8 +121,8 @@ def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: LocalVote)
     return found if same and asked.tick in (None, evidence.tick) else None
 
 
-def _free_id(clone: Clone, base: str | None, tick: datetime) -> str:
-    """Named after the tick; numbered where that was decided before, by other branches or another way."""
+def _unused_id(clone: Clone, base: str | None, tick: datetime) -> str:
+    """Return an id that begins with the tick, numbered if another vote on that tick was decided before."""
     taken = set() if base is None else {round_id for round_id, _ in walk_rounds(clone, base)}
     plain = f"{tick:%Y%m%dT%H%M%SZ}-by-hand"
     names = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
@@ -134,14 +130,14 @@ def _free_id(clone: Clone, base: str | None, tick: datetime) -> str:
 
 
 def ground_truth_tip(clone: Clone, branch: str) -> str:
-    """The tip of the branch that rounds are looked up on; of a clone of a remote also the remote's."""
+    """Return the tip of the branch that contains the rounds; in a clone, also of the remote's branch."""
     mao_git.check_branch_name(branch)
     return clone.tip(branch) or clone.tip(branch, remote=True) or clone.rev_parse(branch)
 
 
 @contextmanager
 def repository_errors(path: Path) -> Iterator[None]:
-    """Says in words that objects are missing or broken, or that the folder cannot be read or written."""
+    """Convert errors of git and the file system into InvalidInput."""
     try:
         yield
     except MaoError:

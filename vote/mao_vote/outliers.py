@@ -1,8 +1,8 @@
-"""Which nodes disagree with ground truth significantly more often than the others.
+"""Ranks nodes by whether they disagree with ground truth significantly more often than the others.
 
-A share alone misleads: one cell out of two is nothing, fifty out of a thousand may be much, and where all
-differ a lot nobody stands out. So a node is compared with all the others together, and ranked by how much
-more often than they it differs at least, given how many cells that is known from.
+A rate alone misleads: one cell out of two says nothing, fifty out of a thousand may say much, and where all
+nodes differ often none stands out. So each node is compared with all others together, and ranked by the
+difference of the rates that is certain given the number of cells.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EXACT = 20_000  # disagreements up to which the binomial tail is added up term 
 
 
 def sum_tallies(rounds: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
-    """Several rounds' (or files') tallies by node, added up."""
+    """Add up the tallies of several rounds or files by node."""
     sums: dict[str, Tally] = {}
     for tallies in rounds:
         for node, each in tallies.items():
@@ -30,34 +30,34 @@ def sum_tallies(rounds: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
 
 
 def rank_by_disagreement(tallies: Mapping[str, Tally]) -> list[OutlierScore]:
-    """All nodes, the most deviating first, ties by name. Pure."""
-    scores = [_score(node, tallies) for node in tallies]
-    return sorted(scores, key=lambda each: (-each.excess, each.chance, each.node))
-
-
-def _score(node: str, tallies: Mapping[str, Tally]) -> OutlierScore:
-    own = tallies[node]
-    cells = sum(each.cells for other, each in tallies.items() if other != node)
-    differing = sum(each.differing for other, each in tallies.items() if other != node)
-    chance, excess = 1.0, 0.0
-    if cells and own.cells:
-        # half a disagreement is added, so that the rate of others who never differed is small but not zero
-        chance = binomial_tail(own.differing, own.cells, (differing + 0.5) / (cells + 1))
-        excess = wilson_interval(own.differing, own.cells)[0] - wilson_interval(differing, cells)[1]
-    return OutlierScore(
-        node=node,
-        cells=own.cells,
-        differing=own.differing,
-        rate=own.differing / own.cells if own.cells else 0.0,
-        others=differing / cells if cells else None,
-        excess=excess,
-        chance=chance,
-        strange=excess > 0 and chance * len(tallies) < SIGNIFICANT,
-    )
+    """Score all nodes, the most deviating first, ties by name. Pure."""
+    all_cells = sum(tally.cells for tally in tallies.values())
+    all_differing = sum(tally.differing for tally in tallies.values())
+    scores = []
+    for node, own in tallies.items():
+        cells, differing = all_cells - own.cells, all_differing - own.differing
+        chance, excess = 1.0, 0.0
+        if cells and own.cells:
+            # half a disagreement is added, so that the rate of nodes that never differed is not zero
+            chance = binomial_tail(own.differing, own.cells, (differing + 0.5) / (cells + 1))
+            excess = wilson_interval(own.differing, own.cells)[0] - wilson_interval(differing, cells)[1]
+        scores.append(
+            OutlierScore(
+                node=node,
+                cells=own.cells,
+                differing=own.differing,
+                rate=own.differing / own.cells if own.cells else 0.0,
+                others=differing / cells if cells else None,
+                excess=excess,
+                chance=chance,
+                strange=excess > 0 and chance * len(tallies) < SIGNIFICANT,
+            )
+        )
+    return sorted(scores, key=lambda score: (-score.excess, score.chance, score.node))
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 99 % interval of a rate."""
+    """Return Wilson's 99 % confidence interval of a rate."""
     rate, square = successes / trials, _Z**2 / trials
     centre = (rate + square / 2) / (1 + square)
     half = sqrt(rate * (1 - rate) * square + square**2 / 4) / (1 + square)
@@ -65,7 +65,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def binomial_tail(successes: int, trials: int, rate: float) -> float:
-    """How probable so many successes or more are; `rate` between 0 and 1, both excluded."""
+    """Return the probability of at least this many successes; `rate` is above 0 and below 1."""
     if successes <= trials * rate:
         return 1 - binomial_tail(trials - successes + 1, trials, 1 - rate) if successes else 1.0
     if trials - successes > _EXACT and successes > _EXACT:
@@ -84,7 +84,7 @@ def binomial_tail(successes: int, trials: int, rate: float) -> float:
 
 
 def rank_nodes(clone: Clone, tip: str, most: int) -> Ranking:
-    """Over the last `most` rounds that led to `tip`."""
+    """Rank the nodes by their votes in the last `most` rounds that led to `tip`."""
     rounds = [each.evidence for each in latest_rounds(clone, tip, most)]
     voted = [each.votes for each in rounds]
     silent = [each.abstained for each in rounds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,8 +26,8 @@ from .ledger import LEDGER_PATH, read_ledger, updated_ledger
 from .tree_vote import OWN_FOLDER, Election, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
-KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
-NOTED_LINKS = 100  # links left out that the evidence names
+KEPT_ROUNDS = 1000  # rounds whose evidence stays in the tree; older ones are found in the history
+NOTED_LINKS = 100  # omitted links that the evidence names
 _ROUND_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -39,7 +39,7 @@ class NoQuorum(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Voted:
-    """Ids of the ground-truth commit that was made, to which no branch leads yet, and of its tree."""
+    """The ground-truth commit that a round made, its tree and evidence. No branch contains it yet."""
 
     tree: str
     commit: str
@@ -57,19 +57,29 @@ def vote_round(
     base: str | None,
     definition: VoteDefinition,
 ) -> Voted:
-    """Decides a round; the same arguments give the same commit id on every node and at any time.
+    """Decide a round; the same arguments give the same commit id on every node.
 
     Writes objects to the clone and moves no branch.
 
     Args:
-        nodes: who may vote; `commits`: their snapshots; `abstained`: why those without one have none.
-        base: the ground-truth commit to build on (None: this is the first one).
+        nodes: the nodes that may vote.
+        commits: node → its snapshot.
+        abstained: node → why it has no snapshot.
+        base: the ground-truth commit to build on; None for the first round.
 
     Raises:
-        NoQuorum; InvalidInput for a round id that is not a name, or a voter that is not among the nodes;
-        RepositoryError when objects are missing or broken here.
+        NoQuorum: too few nodes vote.
+        InvalidInput: the round id is malformed, or a voter is not among the nodes.
+        RepositoryError: objects are missing or broken in the clone.
     """
-    _check_arguments(round_id, commits, nodes)
+    if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
+        raise InvalidInput(
+            f"{round_id!r} is not a valid round id.",
+            code="round-id-invalid",
+            next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
+    if strangers := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(strangers))} may not vote in round {round_id}.")
     compared = clone.compare_commits(base, commits)
     refused = {node: Abstention(reason="unreadable", detail=why) for node, why in compared.refused.items()}
     silent = {**abstained, **refused}
@@ -92,6 +102,10 @@ def vote_round(
     tree, escaping = clone.without_escaping_links(clone.place_entries(base, totals.changes))
     tree = clone.settle_lfs(tree, [commits[voter] for voter in voters])
     ledger = updated_ledger(before, definition, totals)
+    notes = [] if before.fault is None else [before.fault]
+    notes += [f"left out: {path} {why}" for path, why in list(escaping.items())[:NOTED_LINKS]]
+    if len(escaping) > NOTED_LINKS:
+        notes.append(f"left out: {len(escaping) - NOTED_LINKS} more links that lead out")
     evidence = Evidence(
         rules=RULES,
         round=round_id,
@@ -105,7 +119,7 @@ def vote_round(
         ledger=LedgerChange(
             before=before.id, after=before.id if ledger is None else clone.write_blob(ledger)
         ),
-        notes=[*([] if before.fault is None else [before.fault]), *_link_notes(escaping)],
+        notes=notes,
         decided=dict(sorted(totals.decided.items())),
         conflicts=totals.conflicts,
         cells=totals.cells,
@@ -119,25 +133,8 @@ def vote_round(
     return Voted(full, commit, evidence)
 
 
-def _check_arguments(round_id: str, commits: Iterable[str], nodes: Sequence[str]) -> None:
-    if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
-        raise InvalidInput(
-            f"{round_id!r} is not a valid round id.",
-            code="round-id-invalid",
-            next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-        )
-    if strangers := set(commits) - set(nodes):
-        raise InvalidInput(f"{', '.join(sorted(strangers))} may not vote in round {round_id}.")
-
-
-def _link_notes(escaping: Mapping[str, str]) -> list[str]:
-    shown = [f"left out: {path} {why}" for path, why in list(escaping.items())[:NOTED_LINKS]]
-    more = len(escaping) - len(shown)
-    return [*shown, f"left out: {more} more links that lead out"] if more > 0 else shown
-
-
 def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, ledger: bytes | None) -> str:
-    """The tree with what this round leaves, and without the oldest rounds where there are too many."""
+    """Return the tree with the files that the round adds to `.mao`, and without those of outdated rounds."""
     files = {
         evidence_path(evidence.round): dump_evidence(evidence),
         cells_path(evidence.round): lines,
@@ -150,14 +147,14 @@ def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, le
 
 
 def outdated_files(names: Sequence[str], round_id: str) -> list[str]:
-    """Those of rounds beyond the newest KEPT_ROUNDS; round ids begin with the tick. Pure."""
+    """Return the files of rounds older than the newest KEPT_ROUNDS; round ids begin with the tick. Pure."""
     ids = sorted({round_of_file(name) for name in names} | {round_id})
     old = set(ids[:-KEPT_ROUNDS])
     return [name for name in names if round_of_file(name) in old]
 
 
 def round_message(evidence: Evidence) -> str:
-    """The commit's message: what was decided in a line, and trailers to find it by."""
+    """Return the commit's message: a summary line, and trailers by which the round is found."""
     files = sum(evidence.decided.values())
     return (
         f"Ground truth of {len(evidence.votes)} of {len(evidence.nodes)} nodes: {files} files changed, "

@@ -1,4 +1,4 @@
-"""Decided rounds found in a repository: the commits on ground truth that rounds made."""
+"""Finds decided rounds in a repository: the commits on ground truth that rounds made."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MARKED = re.compile(rf"^{TRAILER}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
 
 
 def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
-    """Ids and commits of the rounds that led to `tip`, the newest first."""
+    """Yield ids and commits of the rounds that led to `tip`, the newest first."""
     for entry in clone.first_parents(tip):
         if round_id := made_by(clone, entry):
             yield round_id, entry.commit
 
 
 def made_by(clone: Clone, entry: LogEntry) -> str | None:
-    """The round that a commit's trailer names and whose evidence it added; None for any other commit."""
+    """Return the round that made a commit: its trailer names the round and it adds the evidence."""
     round_id = round_mark(entry)
     if round_id is None:
         return None
@@ -38,13 +38,13 @@ def made_by(clone: Clone, entry: LogEntry) -> str | None:
 
 
 def round_mark(entry: LogEntry) -> str | None:
-    """The round that a commit's trailer names."""
+    """Return the round that a commit's trailer names."""
     found = _MARKED.findall(entry.message)
     return found[-1] if found else None
 
 
 def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
-    """Raises InvalidInput where the commit has no evidence of that round that can be read."""
+    """Read a round's evidence from its commit. Raises InvalidInput if it is absent or unreadable."""
     try:
         content = clone.read_file(commit, evidence_path(round_id))
         return DecidedRound(commit=commit, evidence=load_evidence(content))
@@ -58,7 +58,7 @@ def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
 
 
 def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> RoundPage:
-    """A page of rounds. `cursor`: the commit of the first round of the page."""
+    """Return a page of rounds, the newest first. `cursor`: the commit of the page's first round."""
     if cursor is not None and not clone.is_commit(cursor):
         raise cursor_invalid()
     items: list[RoundSummary] = []
@@ -70,7 +70,7 @@ def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -
 
 
 def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[DecidedRound]:
-    """The newest rounds with their evidence, the newest first."""
+    """Yield the newest `most` rounds with their evidence, the newest first."""
     for number, (round_id, commit) in enumerate(walk_rounds(clone, tip)):
         if number == most:
             return
@@ -78,7 +78,10 @@ def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[DecidedRound]:
 
 
 def find_round(clone: Clone, tip: str, wanted: str | None) -> DecidedRound:
-    """A round by its id, or the beginning of one that fits no other; None: the newest. Raises NotFound."""
+    """Find a round by its id or an unambiguous prefix; None gives the newest.
+
+    Raises NotFound, or InvalidInput if the prefix is ambiguous.
+    """
     found: list[tuple[str, str]] = []
     for round_id, commit in walk_rounds(clone, tip):
         if wanted is None or round_id == wanted:

@@ -1,4 +1,4 @@
-"""Deciding all files of a dataset: which are there, and what is in them."""
+"""Decides all files of a dataset: which exist, and their contents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import mao_git
 from mao_git import Clone, PathVersions, TreeEntry
 from mao_shared.models.evidence import Tally
-from mao_shared.models.round import FileRule, VoteDefinition
+from mao_shared.models.round import VoteDefinition
 
 from . import records
 from .election import Cell, elect
@@ -18,28 +18,28 @@ from .records import Key, RecordFormat
 from .vdx import Standing
 
 OWN_FOLDER = ".mao"
-"""What rounds write into a dataset; nodes' branches have no say in it."""
+"""The folder that rounds write into a dataset; a node's own `.mao` has no vote."""
 RECORDS_MAX = {
     RecordFormat.CSV: 128 << 20,
     RecordFormat.TSV: 128 << 20,
     RecordFormat.JSON: 16 << 20,
     RecordFormat.JSON_LINES: 64 << 20,
 }
-"""Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
+"""Maximum bytes of a version that is voted by records; must be the same on all nodes."""
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 WeightsOf = Callable[[str], Mapping[str, float]]
 StandingsOf = Callable[[str], Mapping[str, Standing]]
 EntryShape = tuple[str, str]
-"""File, link or submodule; of the latter two with the id, since they are voted whole."""
+"""File, link or submodule; links and submodules with their id, since they are voted as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileVote:
-    """How one path was decided. `placed` is None where the result has no such file.
+    """How one path was decided. `placed` is None if the result has no such file.
 
-    `how`: `unanimous` (all the same, unread), by `records`, as a `whole`, by its `presence` alone, or
-    `refused` for its name. `conflicts` counts what stayed undecided, `abstained` says whose version could
-    not be used.
+    `how`: `unanimous` (all the same, not read), by `records`, as a `whole`, by its `presence` alone, or
+    `refused` because of its name. `conflicts`: number of undecided cells. `abstained`: node → why its
+    version could not be used.
     """
 
     path: str
@@ -56,13 +56,13 @@ class FileVote:
 
     @property
     def differing_cells(self) -> int:
-        """A file that is not voted by records is one cell."""
+        """Number of cells in which nodes differ; a file that is not voted by records is one cell."""
         return len(self.cells) if self.how == "records" else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """What decisions on all files share. `weigh`, `known`: the nodes' weights and history for a file."""
+    """What all files share. `weigh`, `known`: return the nodes' weights and history for a path."""
 
     clone: Clone
     voters: Sequence[str]
@@ -73,12 +73,12 @@ class Election:
 
 
 def is_own(path: str) -> bool:
-    """Whether a path belongs to the rounds, not to the tools."""
+    """True if a path belongs to rounds and not to tools."""
     return path == OWN_FOLDER or path.startswith(OWN_FOLDER + "/")
 
 
 def decide_path(election: Election, ballot: PathVersions) -> FileVote:
-    """Decides one path. Only contents that differ are read, and only of record files."""
+    """Decide one path. Only contents that differ are read, and only of record files."""
     if fault := mao_git.paths.path_fault(ballot.path):
         return FileVote(ballot.path, None, "refused", fault, ballot.entries, notes=[f"left out: {fault}"])
     rule = election.definition.rule_for(ballot.path)
@@ -88,62 +88,35 @@ def decide_path(election: Election, ballot: PathVersions) -> FileVote:
     if len(ballot.entries) == len(election.voters) and len(entries) == 1 and not rule.ignore:
         return FileVote(ballot.path, next(iter(entries)), "unanimous", "unanimous", ballot.entries)
     weights = election.weigh(ballot.path)
-    absent = _decide_presence(election, ballot, weights)
-    if absent is not None:
-        return absent
-    vote = _decide_present(election, ballot, rule, weights)
-    missing = {voter: Tally(1, 1) for voter in election.voters if voter not in ballot.entries}
+
+    # Is the file in the result?
+    has_file = {voter: voter in ballot.entries for voter in election.voters}
+    incumbent = ballot.base is not None if election.has_base else None
+    present, why = elect(has_file, incumbent=incumbent, weights=weights)
+    if not present:
+        undecided = present is None
+        votes = {voter: Tally(1, int(has and not undecided)) for voter, has in has_file.items()}
+        holders = ", ".join(sorted(ballot.entries)[:10])
+        note = f"left out: only {len(ballot.entries)} of {len(has_file)} have it ({holders})"
+        return FileVote(
+            ballot.path, None, "presence", why, ballot.entries, votes, conflicts=int(undecided), notes=[note]
+        )
+    vote = _decide_shape(election, ballot, weights)
+    missing = {voter: Tally(1, 1) for voter, has in has_file.items() if not has}
     return replace(vote, votes={**vote.votes, **missing})
 
 
-def _decide_presence(
-    election: Election, ballot: PathVersions, weights: Mapping[str, float]
-) -> FileVote | None:
-    """The decision when the result has no such file; None when it has one."""
-    there = {voter: voter in ballot.entries for voter in election.voters}
-    incumbent = ballot.base is not None if election.has_base else None
-    present, why = elect(there, incumbent=incumbent, weights=weights)
-    if present:
-        return None
-    holders = ", ".join(sorted(ballot.entries)[:10])
-    undecided = present is None
-    votes = {voter: Tally(1, int(has and not undecided)) for voter, has in there.items()}
-    note = f"left out: only {len(ballot.entries)} of {len(there)} have it ({holders})"
-    return FileVote(
-        ballot.path,
-        None,
-        "presence",
-        why,
-        ballot.entries,
-        votes,
-        conflicts=int(undecided),
-        notes=[note],
-    )
-
-
-def _decide_present(
-    election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
-) -> FileVote:
+def _decide_shape(election: Election, ballot: PathVersions, weights: Mapping[str, float]) -> FileVote:
+    """Decide whether a path is a file, and then its content; a link or submodule is voted as a whole."""
     shapes = {voter: _shape(entry) for voter, entry in ballot.entries.items()}
     before = None if ballot.base is None else _shape(ballot.base)
     shape, why = elect(shapes, incumbent=before, weights=weights)
-    if shape is None or shape[0] != "file":
-        return _decide_shape(ballot, shapes, shape, why)
-    files = {voter: entry for voter, entry in ballot.entries.items() if entry.is_file}
-    others = {voter: Tally(1, 1) for voter in ballot.entries if voter not in files}
-    base = ballot.base if ballot.base is not None and ballot.base.is_file else None
-    vote = _decide_content(election, replace(ballot, entries=files, base=base), rule, weights)
-    return replace(vote, entries=ballot.entries, votes={**vote.votes, **others})
-
-
-def _shape(entry: TreeEntry) -> EntryShape:
-    return ("file", "") if entry.is_file else (f"{entry.mode:o}", entry.id)
-
-
-def _decide_shape(
-    ballot: PathVersions, shapes: Mapping[str, EntryShape], shape: EntryShape | None, why: str
-) -> FileVote:
-    """A link or a submodule, or not even that could be decided."""
+    if shape is not None and shape[0] == "file":
+        files = {voter: entry for voter, entry in ballot.entries.items() if entry.is_file}
+        others = {voter: Tally(1, 1) for voter in ballot.entries if voter not in files}
+        base = ballot.base if ballot.base is not None and ballot.base.is_file else None
+        vote = _decide_content(election, replace(ballot, entries=files, base=base), weights)
+        return replace(vote, entries=ballot.entries, votes={**vote.votes, **others})
     votes = _tallies(shapes, shape)
     placed = None if shape is None else TreeEntry(shape[1], int(shape[0], 8))
     notes = [] if placed else ["left out: undecided whether it is a file or a link, or where the link leads"]
@@ -152,15 +125,19 @@ def _decide_shape(
     )
 
 
-def _decide_content(
-    election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
-) -> FileVote:
+def _shape(entry: TreeEntry) -> EntryShape:
+    return ("file", "") if entry.is_file else (f"{entry.mode:o}", entry.id)
+
+
+def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[str, float]) -> FileVote:
+    """Decide a file's content, by records where enough versions can be read, otherwise as a whole."""
+    rule = election.definition.rule_for(ballot.path)
     how = None if rule.opaque else records.record_format(ballot.path)
     ids = {entry.id for entry in ballot.entries.values()}
     if how is None or (len(ids) == 1 and not rule.ignore):
         return _decide_whole(ballot, weights)
-    obstacles = {each: why for each in ids if (why := _obstacle(election.clone, each, how))}
-    out = {voter: obstacles[each.id] for voter, each in ballot.entries.items() if each.id in obstacles}
+    obstacles = {blob: why for blob in ids if (why := _obstacle(election.clone, blob, how))}
+    out = {voter: obstacles[entry.id] for voter, entry in ballot.entries.items() if entry.id in obstacles}
     if 2 * len(out) >= len(ballot.entries):
         return _decide_whole(ballot, weights, [f"voted as a whole: {', '.join(sorted(set(out.values())))}"])
     entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in out}
@@ -171,7 +148,7 @@ def _decide_content(
 
 
 def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
-    """Why a version is not read as records."""
+    """Return why a version is not read as records, None if it is."""
     size = clone.blob_size(content)
     if size > RECORDS_MAX[how]:
         return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
@@ -199,12 +176,12 @@ def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Seq
 
 
 def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
-    """A file as one cell; undecided files count against no node."""
-    return {voter: Tally(1, int(chosen is not None and each != chosen)) for voter, each in votes.items()}
+    """Count a file as one cell; an undecided one counts against no node."""
+    return {voter: Tally(1, int(chosen is not None and vote != chosen)) for voter, vote in votes.items()}
 
 
 def _mode(ballot: PathVersions, weights: Mapping[str, float]) -> int:
-    """A file's mode: executable when most say so, whatever they say of its content; undecided it is not."""
+    """Elect a file's mode, whatever its content; if tied, the file is not executable."""
     modes = {voter: entry.mode for voter, entry in ballot.entries.items()}
     before = None if ballot.base is None else ballot.base.mode
     return elect(modes, incumbent=before, weights=weights)[0] or min(modes.values())
@@ -214,7 +191,7 @@ def _decide_records(
     election: Election, ballot: PathVersions, how: RecordFormat, weights: Mapping[str, float]
 ) -> FileVote:
     clone = election.clone
-    contents = {each: clone.read_blob(each) for each in {e.id for e in ballot.entries.values()}}
+    contents = {blob: clone.read_blob(blob) for blob in {entry.id for entry in ballot.entries.values()}}
     incumbent = None
     if ballot.base is not None and _obstacle(clone, ballot.base.id, how) is None:
         incumbent = contents.get(ballot.base.id) or clone.read_blob(ballot.base.id)
@@ -246,5 +223,5 @@ def _decide_records(
 
 
 def decide_all(election: Election, ballots: Sequence[PathVersions]) -> Iterator[FileVote]:
-    """One after the other, so that only one file's contents are in memory."""
-    return (decide_path(election, each) for each in ballots if not is_own(each.path))
+    """Decide the files one after the other, so that only one file's contents are in memory."""
+    return (decide_path(election, ballot) for ballot in ballots if not is_own(ballot.path))

@@ -1,4 +1,4 @@
-"""A record file's versions read from bytes, equal ones once, and the result written as most of them are."""
+"""Parses the versions of a record file, equal ones once, and writes the result in the style of most."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ Manner = Callable[[], Hashable | None]
 
 
 class TooFewReadable(Exception):
-    """Not more than half of the versions can be read as records; the message says why, for a person."""
+    """Too few versions can be read as records; the message says why in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedVersion:
-    """`kinds`: of a document, what is a list and what an object."""
+    """A version and its content. `kinds`: for documents, JSON pointer → list or object."""
 
     content: bytes
     version: Version
@@ -53,9 +53,9 @@ class ParsedVersion:
 def parse_version(
     content: bytes, how: RecordFormat, rule: FileRule, nodes: tuple[str, ...] = (), weight: int = 0
 ) -> ParsedVersion:
-    """Raises NotRecords."""
+    """Parse a file. Raises NotRecords."""
     document = _document(content) if how is RecordFormat.JSON else []
-    if isinstance(document, list) and all(isinstance(each, dict) for each in document):
+    if isinstance(document, list) and all(isinstance(item, dict) for item in document):
         table = load(content, how)
         if not how.tabular and not table.width and b"".join(content.split()) not in (b"", b"[]"):
             raise NotRecords("its records have no fields")
@@ -77,7 +77,7 @@ def _document(content: bytes) -> Any:
 def parse_versions(
     versions: Mapping[str, bytes], how: RecordFormat, rule: FileRule, weights: Mapping[str, float]
 ) -> tuple[list[ParsedVersion], dict[str, str]]:
-    """The versions, those of most nodes first; and node → why its version cannot be read."""
+    """Return the versions, those of most nodes first, and node → why its version cannot be read."""
     nodes: dict[bytes, list[str]] = defaultdict(list)
     for node in sorted(versions):
         nodes[versions[node]].append(node)
@@ -89,13 +89,16 @@ def parse_versions(
             readings.append(parse_version(content, how, rule, tuple(holders), weight))
         except NotRecords as why:
             abstained |= dict.fromkeys(holders, str(why))
-    readings.sort(key=lambda each: (-each.version.votes, -each.version.weight, each.content))
+    readings.sort(key=lambda reading: (-reading.version.votes, -reading.version.weight, reading.content))
     return readings, abstained
 
 
 @dataclass(slots=True)
 class ColumnPlan:
-    """`columns`: the result's, in order. `cells`, `differing`, `conflicts`: of the vote on CSV columns."""
+    """The result's `columns` in order, and the `fields` to vote on.
+
+    `cells`, `differing` and `conflicts` are of the vote on which columns a CSV file has.
+    """
 
     columns: list[str]
     fields: list[VotedField]
@@ -112,53 +115,57 @@ def plan_columns(
     was: Columns,
     weights: Mapping[str, float],
 ) -> ColumnPlan:
-    """`was`: the columns of the ground truth so far, read only when there is a tie.
+    """Decide the columns of the result.
 
-    The heading is the one of most nodes. A CSV file has one heading for all its records, so whether a
-    column is there is voted once; in JSON each record has its own fields, and the vote on each says.
+    The heading is the one of most nodes. A CSV file has one heading for all records, so whether a column
+    exists is voted once; in JSON each record has its own fields, which are voted with their values.
+
+    Args:
+        was: returns the columns of the previous ground truth; called only for a tie.
     """
-    names = _in_order(readings, rule, was, weights)
-    made = ColumnPlan([], [])
-    for name in names:
+    headings = {node: tuple(r.version.table.columns) for r in readings for node in r.version.nodes}
+    heading, _ = elect(headings, incumbent=None, weights=weights)
+    if heading is None:
+        before = tuple(was() or ())
+        heading = before if before in headings.values() else tuple(readings[0].version.table.columns)
+    others = (name for reading in readings for name in reading.version.table.columns)
+
+    plan = ColumnPlan([], [])
+    for name in dict.fromkeys([*heading, *others]):
+        if name in rule.ignore:
+            continue
         having = tuple(i for i, reading in enumerate(readings) if name in reading.version.table.columns)
-        everybody = len(having) == len(readings)
         if not how.tabular:
             having = tuple(range(len(readings)))
-        elif not everybody and not _has_column(made, name, readings, was, weights):
+        elif len(having) < len(readings) and not _elect_column(plan, name, headings, was, weights):
             continue
-        made.columns.append(name)
+        plan.columns.append(name)
         if name not in key.columns:
             is_volatile = readings[0].shape == "document" and name == "volatile"
-            made.fields.append(VotedField(name, having, is_volatile or name in rule.volatile))
-    return made
+            plan.fields.append(VotedField(name, having, is_volatile or name in rule.volatile))
+    return plan
 
 
-def _in_order(
-    readings: Sequence[ParsedVersion], rule: FileRule, was: Columns, weights: Mapping[str, float]
-) -> list[str]:
-    headings = {node: tuple(each.version.table.columns) for each in readings for node in each.version.nodes}
-    best, _ = elect(headings, incumbent=None, weights=weights)
-    if best is None:
-        before = tuple(was() or ())
-        best = before if before in headings.values() else tuple(readings[0].version.table.columns)
-    others = (name for each in readings for name in each.version.table.columns)
-    return [name for name in dict.fromkeys([*best, *others]) if name not in rule.ignore]
-
-
-def _has_column(
-    made: ColumnPlan, name: str, readings: Sequence[ParsedVersion], was: Columns, weights: Mapping[str, float]
+def _elect_column(
+    plan: ColumnPlan,
+    name: str,
+    headings: Mapping[str, Sequence[str]],
+    was: Columns,
+    weights: Mapping[str, float],
 ) -> bool:
-    there = {node: name in each.version.table.columns for each in readings for node in each.version.nodes}
-    has, why = elect(there, incumbent=None, weights={})
-    if has is None:
+    """Return whether a CSV file has a column; the plan counts the vote as a cell."""
+    ballots = {node: name in columns for node, columns in headings.items()}
+    exists, why = elect(ballots, incumbent=None, weights={})
+    if exists is None:
         before = was()
-        has, why = elect(there, incumbent=None if before is None else name in before, weights=weights)
-    values = {node: name if holds else None for node, holds in there.items()}
-    behind = sum(holds == has for holds in there.values())
-    made.cells.append(Cell((), name, values, name if has else None, why, contested=2 * behind <= len(there)))
-    made.conflicts += has is None
-    made.differing.update(node for node, holds in there.items() if has is not None and holds != has)
-    return bool(has)
+        exists, why = elect(ballots, incumbent=None if before is None else name in before, weights=weights)
+    values = {node: name if has else None for node, has in ballots.items()}
+    chosen = name if exists else None
+    behind = sum(has == exists for has in ballots.values())
+    plan.cells.append(Cell((), name, values, chosen, why, contested=2 * behind <= len(ballots)))
+    plan.conflicts += exists is None
+    plan.differing.update(node for node, has in ballots.items() if exists is not None and has != exists)
+    return bool(exists)
 
 
 def write_result(
@@ -170,9 +177,10 @@ def write_result(
     was: Manner,
     weights: Mapping[str, float],
 ) -> bytes:
-    """The result as bytes: those of a version that says just the same, else in the manner of most.
+    """Return the result as bytes: those of a version with the same table, or else in the style of most.
 
-    `was`: the manner of the ground truth so far, asked for when there is a tie.
+    Args:
+        was: returns the style of the previous ground truth; called only for a tie.
     """
     document = readings[0].shape == "document"
     if not (document and rule.ignore):
@@ -180,17 +188,28 @@ def write_result(
             if _same(result, reading.version.table, how):
                 return reading.content
     model = _model(readings, how, was, weights, result)
-    ordered = [model, *(each for each in readings if each is not model)]
-    if document:
-        decided = dict(iter_leaves(result))
-        contents = [each.content for each in ordered]
-        return write_document(decided, lambda: build_document(decided.items(), _kinds(readings)), contents)
-    sources = [SourceFile(each.content, each.version.table) for each in ordered]
-    return write_like(result, sources, how, key)
+    ordered = [model, *(reading for reading in readings if reading is not model)]
+    if not document:
+        sources = [SourceFile(reading.content, reading.version.table) for reading in ordered]
+        return write_like(result, sources, how, key)
+
+    leaves = dict(iter_leaves(result))
+
+    def rebuilt() -> Any:
+        votes: Counter[tuple[str, Container]] = Counter()
+        for reading in readings:
+            for pointer, kind in reading.kinds.items():
+                votes[pointer, kind] += reading.version.votes
+        ranked = sorted(votes, key=lambda pointer_kind: (votes[pointer_kind], pointer_kind))
+        return build_document(
+            leaves.items(), dict(ranked)
+        )  # of each pointer the last, which most have, stays
+
+    return write_document(leaves, rebuilt, [reading.content for reading in ordered])
 
 
 def rewrite_notes(result: Table, readings: Sequence[ParsedVersion], how: RecordFormat) -> list[str]:
-    """What to note where no version has all that the result has, so that none can lend its text."""
+    """Return a note if no version has all columns or leaves of the result, so that the text is generated."""
     if readings[0].shape == "document":
         had = [set(each.version.table["path"]) for each in readings]
         what, wanted = "values", set(result["path"])
@@ -199,7 +218,7 @@ def rewrite_notes(result: Table, readings: Sequence[ParsedVersion], how: RecordF
         what, wanted = "columns", set(result.columns)
     else:
         return []
-    if any(wanted <= each for each in had):
+    if any(wanted <= names for names in had):
         return []
     return [f"written anew: no node has all the {what} that most nodes have"]
 
@@ -211,13 +230,13 @@ def _model(
     weights: Mapping[str, float],
     result: Table,
 ) -> ParsedVersion:
-    """Of those in the manner of most the first that has just the result's columns, or leaves, and records."""
-    manners = {each.content: text_style(each.content, how, each.version.table) for each in readings}
-    votes = {node: manners[each.content] for each in readings for node in each.version.nodes}
+    """Return a version in the style of most, preferably with the columns or leaves of the result."""
+    styles = {r.content: text_style(r.content, how, r.version.table) for r in readings}
+    votes = {node: styles[r.content] for r in readings for node in r.version.nodes}
     best, _ = elect(votes, incumbent=None, weights={})
     if best is None:
         best, _ = elect(votes, incumbent=was(), weights=weights)
-    fitting = [each for each in readings if manners[each.content] == best] or readings
+    fitting = [reading for reading in readings if styles[reading.content] == best] or readings
 
     def distance(reading: ParsedVersion) -> tuple[bool, bool]:
         table = reading.version.table
@@ -232,14 +251,3 @@ def _same(result: Table, table: Table, how: RecordFormat) -> bool:
     if set(result.columns) != set(table.columns):
         return False
     return result.equals(table if how.tabular else table.select(result.columns))
-
-
-def _kinds(readings: Sequence[ParsedVersion]) -> dict[str, Container]:
-    """What most say that each pointer is."""
-    votes: Counter[tuple[str, Container]] = Counter()
-    for reading in readings:
-        for pointer, kind in reading.kinds.items():
-            votes[pointer, kind] += reading.version.votes
-    return {
-        pointer: kind for (pointer, kind), _ in sorted(votes.items(), key=lambda each: (each[1], each[0]))
-    }

@@ -1,4 +1,4 @@
-"""Versions of a table aligned by key; which records are in the result, and in which order."""
+"""Aligns the versions of a table by key, and decides which records are in the result and in which order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE, _ROW = "\0place", "\0row"  # `load` lets no NUL through
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a file, and who has it. `weight` is a sum of whole numbers, so it is exact."""
+    """One version of a file and the nodes that have it. `weight` is a sum of integers, so it is exact."""
 
     table: DataFrame
     nodes: tuple[str, ...]
@@ -29,10 +29,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """The versions over the places of all their records.
+    """Versions of a table whose records have a common place if they have the same key.
 
-    `keys` has a row a place. `rows`: of each version, at each place the number of its record, null where it
-    has none; None in place of all of them when the version's records lie just as the places do.
+    `keys` has one row per place. `rows`: for each version, place → row in its table, null if it has no such
+    record; None instead of a series if its rows are in the order of the places.
     """
 
     versions: Sequence[Version]
@@ -40,7 +40,7 @@ class Aligned:
     rows: Sequence[Series | None]
 
     def has(self, version: int, places: Series) -> Series:
-        """Whether the version has records at the places."""
+        """Return for each of the places whether the version has a record there."""
         import polars
 
         rows = self.rows[version]
@@ -49,7 +49,7 @@ class Aligned:
         return rows.gather(places).is_not_null()
 
     def value(self, version: int, name: str, place: int) -> tuple[bool, str | None]:
-        """Whether the version has the record, and what it says."""
+        """Return whether the version has the record, and its value of a field."""
         table, rows = self.versions[version].table, self.rows[version]
         row = place if rows is None else rows[place]
         if row is None or name not in table.columns:
@@ -57,7 +57,7 @@ class Aligned:
         return True, table[name][row]
 
     def column(self, version: int, name: str, places: Series | None = None) -> Series:
-        """The values at all places or at those given; null where there is no such record or field."""
+        """Return the values at all places, or at those given; null if there is no such record or field."""
         import polars
 
         table, rows = self.versions[version].table, self.rows[version]
@@ -70,17 +70,37 @@ class Aligned:
 
 
 def align(versions: Sequence[Version], key: Key) -> Aligned:
-    """Places are those of the first version, then what only others have, in the order of the versions."""
+    """Align versions by key. Places follow the first version, then the order of the others."""
+    import polars
+
     if not key.columns:
-        return _by_position(versions)
+        height = max(version.table.height for version in versions)
+        position = polars.int_range(height, dtype=polars.UInt32, eager=True)
+        rows = [
+            None if version.table.height == height else position.set(position >= version.table.height, None)
+            for version in versions
+        ]
+        return Aligned(versions, polars.DataFrame({POSITION: (position + 1).cast(polars.String)}), rows)
+
     frames = [_keys(version.table, key) for version in versions]
     if all(frame.equals(frames[0]) for frame in frames[1:]):
         return Aligned(versions, frames[0], [None] * len(versions))
-    return _by_key(versions, frames, key)
+    known = frames[0].with_row_index(_PLACE)
+    places = [known[_PLACE]]
+    for frame in frames[1:]:
+        place = _found(frame, known, key)
+        new = frame.filter(place.is_null()).with_row_index(_PLACE, offset=known.height)
+        known = polars.concat([known, new])
+        places.append(place.scatter(place.is_null().arg_true(), new[_PLACE]))
+
+    everywhere = polars.DataFrame({_PLACE: polars.int_range(known.height, dtype=polars.UInt32, eager=True)})
+    by_place = [polars.DataFrame({_PLACE: place}).with_row_index(_ROW) for place in places]
+    rows = [everywhere.join(frame, on=_PLACE, how="left", maintain_order="left")[_ROW] for frame in by_place]
+    return Aligned(versions, known.drop(_PLACE), rows)
 
 
 def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
-    """The places of another table's records; null for those that no version has."""
+    """Return the places of another table's records; null for records that no version has."""
     import polars
 
     if not key.columns:
@@ -97,47 +117,15 @@ def _keys(table: DataFrame, key: Key) -> DataFrame:
     return table.select(key.columns)
 
 
-def _by_position(versions: Sequence[Version]) -> Aligned:
-    import polars
-
-    height = max(version.table.height for version in versions)
-    place = polars.int_range(height, dtype=polars.UInt32, eager=True)
-    rows = [
-        None if version.table.height == height else place.set(place >= version.table.height, None)
-        for version in versions
-    ]
-    return Aligned(versions, polars.DataFrame({POSITION: (place + 1).cast(polars.String)}), rows)
-
-
-def _by_key(versions: Sequence[Version], frames: Sequence[DataFrame], key: Key) -> Aligned:
-    import polars
-
-    known = frames[0].with_row_index(_PLACE)
-    places = [known[_PLACE]]
-    for frame in frames[1:]:
-        place = _found(frame, known, key)
-        new = frame.filter(place.is_null()).with_row_index(_PLACE, offset=known.height)
-        known = polars.concat([known, new])
-        places.append(place.scatter(place.is_null().arg_true(), new[_PLACE]))
-    return Aligned(versions, known.drop(_PLACE), [_inverse(place, known.height) for place in places])
-
-
 def _found(frame: DataFrame, known: DataFrame, key: Key) -> Series:
     return frame.join(known, on=list(key.columns), how="left", maintain_order="left")[_PLACE]
 
 
-def _inverse(places: Series, height: int) -> Series:
-    """From row → place to place → row."""
-    import polars
-
-    rows = polars.DataFrame({_PLACE: places}).with_row_index(_ROW)
-    everywhere = polars.DataFrame({_PLACE: polars.int_range(height, dtype=polars.UInt32, eager=True)})
-    return everywhere.join(rows, on=_PLACE, how="left", maintain_order="left")[_ROW]
-
-
 @dataclass(frozen=True, slots=True)
 class RowVote:
-    """Over all places: is the record in the result, do only some have it, is it out because of a tie."""
+    """Over all places: is the record in the result, do only some versions have it, is it undecided, was it
+    a tie.
+    """
 
     kept: Series
     partial: Series
@@ -146,9 +134,11 @@ class RowVote:
 
 
 def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
-    """A record that most have is in. Tied: as the ground truth has it (`incumbent`), else the heavier side.
+    """Decide which records are in the result: those that most nodes have; if tied, as in the previous ground
+    truth, or by weight if there is none.
 
-    `incumbent`: over all places, whether the ground truth has the record; None without a ground truth.
+    Args:
+        incumbent: over all places, whether the previous ground truth has the record.
     """
     import polars
 
@@ -166,34 +156,44 @@ def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
 
 
 def row_order(aligned: Aligned, kept: Series) -> Series:
-    """The kept places as most versions order them; what those lack follows what it follows elsewhere."""
+    """Return the kept places in the order of most nodes.
+
+    A record that the preferred version lacks comes after the record that it follows in another version.
+    """
     import polars
 
     if all(rows is None for rows in aligned.rows):
         return kept.arg_true()
-    best, *others = _ranked(aligned, kept)
+    every = range(len(aligned.versions))
+    rows = [_row_positions(aligned, version) for version in every]
+
+    def merit(version: int) -> tuple[int, int]:
+        alike = (other for other in every if rows[other].equals(rows[version], null_equal=True))
+        return sum(aligned.versions[other].votes for other in alike), rows[version].filter(kept).count()
+
+    best, *others = sorted(every, key=merit, reverse=True)
     frame = (
-        polars.DataFrame({"anchor": _row_positions(aligned, best).cast(polars.Int64)})
+        polars.DataFrame({"anchor": rows[best].cast(polars.Int64)})
         .with_row_index("place")
         .with_columns(
             rank=polars.when(polars.col("anchor").is_not_null()).then(0), row=polars.lit(0, polars.UInt32)
         )
     )
     for rank, version in enumerate(others, 1):
-        frame = _anchored(frame, _row_positions(aligned, version), rank)
+        frame = _anchored(frame, rows[version], rank)
     return frame.filter(kept).sort("anchor", "rank", "row")["place"]
 
 
 def _anchored(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
-    """Gives places that have none yet an anchor: the last record before it that the best version has."""
+    """Give places without an anchor one: the last record before them that the preferred version has too."""
     import polars
 
-    there = frame.with_columns(at=rows).filter(polars.col("at").is_not_null()).sort("at")
+    present = frame.with_columns(at=rows).filter(polars.col("at").is_not_null()).sort("at")
     known = polars.when(polars.col("rank") == 0).then("anchor")
-    there = there.with_columns(follows=known.forward_fill().fill_null(-1)).filter(
+    present = present.with_columns(follows=known.forward_fill().fill_null(-1)).filter(
         polars.col("rank").is_null()
     )
-    found = there.select("place", "follows", "at")
+    found = present.select("place", "follows", "at")
     return frame.join(found, on="place", how="left", maintain_order="left").select(
         "place",
         polars.coalesce("anchor", "follows").alias("anchor"),
@@ -210,15 +210,3 @@ def _row_positions(aligned: Aligned, version: int) -> Series:
 
     rows = aligned.rows[version]
     return polars.int_range(aligned.keys.height, dtype=polars.UInt32, eager=True) if rows is None else rows
-
-
-def _ranked(aligned: Aligned, kept: Series) -> list[int]:
-    """The versions, first whose order most nodes share, of those whose has most of the kept records."""
-    every = range(len(aligned.versions))
-    rows = [_row_positions(aligned, version) for version in every]
-
-    def merit(version: int) -> tuple[int, int]:
-        alike = (other for other in every if rows[other].equals(rows[version], null_equal=True))
-        return sum(aligned.versions[other].votes for other in alike), rows[version].filter(kept).count()
-
-    return sorted(every, key=merit, reverse=True)

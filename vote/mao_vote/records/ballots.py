@@ -1,19 +1,19 @@
-"""The vote on all cells of a field at once, cells decided by another rule, and plain numbers.
+"""Votes on all cells of a field at once, by the default rules or by a judge, and on plain numbers.
 
 Ballots are a long table: `cell` (any number that identifies the cell), `text` (null: no such field), `votes`,
-`weight`. Texts that are the same number, such as 1 and 1.0, are one candidate; `decide_cells` says of each
-cell which candidate is chosen, and why:
+`weight`. Texts that are the same number, such as 1 and 1.0, are one candidate. `decide_cells` chooses a
+candidate for each cell and gives the reason:
 
     more than half of the votes                                   majority
     numbers, where most votes are for numbers (numbers.py)        tolerance, plurality, median …
     most votes                                                    plurality
-    tied: what the incumbent says, else the heaviest              incumbent, weight
+    tied: the incumbent's value, or else the heaviest             incumbent, weight
     still tied                                                    undecided
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 IncumbentTexts = Callable[["Series"], "Series"]
-"""From cells to the texts that the ground truth has there so far; null where it has none."""
+"""Cells → their texts in the previous ground truth; null if it has none."""
 CANDIDATE = ("cell", "number", "word")
 _COLUMNS = ("cell", "number", "word", "text", "other", "why", "behind", "total", "several")
-COMPUTED = "computed"  # why a cell says what no version says
+COMPUTED = "computed"  # the reason for a value that no version has
 
 
 def with_candidates(ballots: DataFrame) -> DataFrame:
-    """With `number`, or else `word`; neither: the field is missing."""
+    """Add the columns `number`, or else `word`; both are null if the field is missing."""
     import polars
 
     text = polars.col("text")
@@ -42,9 +42,9 @@ def with_candidates(ballots: DataFrame) -> DataFrame:
 
 
 def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) -> DataFrame:
-    """A row a cell: cell, chosen (the text), number, word, why, behind (votes), total, several.
+    """Return one row per cell: cell, chosen (the text), number, word, why, behind (votes), total, several.
 
-    `ballots` as `with_candidates` gives them. `several`: whether there is more than one candidate.
+    `several` is true if there is more than one candidate. `ballots` must come from `with_candidates`.
     """
     import polars
 
@@ -66,33 +66,27 @@ def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) ->
     majority = candidates.filter(clear & (polars.col("votes") == polars.col("most"))).with_columns(
         why=polars.lit("majority"), behind=polars.col("votes")
     )
-    parts = [majority, *_without_majority(candidates.filter(~clear), error, incumbent)]
-    chosen = polars.concat([part.select(*_COLUMNS) for part in parts])
-    return _spelled(chosen, ballots)
-
-
-def _without_majority(candidates: DataFrame, error: float, incumbent: IncumbentTexts) -> list[DataFrame]:
-    import polars
-
-    if candidates.is_empty():
-        return []
-    cells = candidates["cell"].unique()
-    said = with_candidates(polars.DataFrame({"cell": cells, "text": incumbent(cells)}))
-    said = said.select("cell", said_number="number", said_word="word", was=polars.col("text").is_not_null())
-    candidates = candidates.join(said, on="cell").with_columns(
-        incumbent=polars.col("was")
-        & polars.col("number").eq_missing(polars.col("said_number"))
-        & polars.col("word").eq_missing(polars.col("said_word"))
-    )
-    numeric = 2 * polars.col("numbers") > polars.col("total")
-    return [
-        decide_numeric_cells(candidates.filter(numeric & polars.col("number").is_not_null()), error),
-        _decide_words(candidates.filter(~numeric)),
-    ]
+    parts, disputed = [majority], candidates.filter(~clear)
+    if not disputed.is_empty():
+        places = disputed["cell"].unique()
+        before = with_candidates(polars.DataFrame({"cell": places, "text": incumbent(places)}))
+        before = before.select(
+            "cell", old_number="number", old_word="word", exists=polars.col("text").is_not_null()
+        )
+        disputed = disputed.join(before, on="cell").with_columns(
+            incumbent=polars.col("exists")
+            & polars.col("number").eq_missing(polars.col("old_number"))
+            & polars.col("word").eq_missing(polars.col("old_word"))
+        )
+        numeric = 2 * polars.col("numbers") > polars.col("total")
+        is_number = polars.col("number").is_not_null()
+        parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), error))
+        parts.append(_decide_words(disputed.filter(~numeric)))
+    return _with_spelling(polars.concat([part.select(*_COLUMNS) for part in parts]), ballots)
 
 
 def _decide_words(candidates: DataFrame) -> DataFrame:
-    """The candidate with most votes; tied ones as `elect` would."""
+    """Choose the candidate with most votes in each cell; ties are broken as by `elect`."""
     import polars
 
     leaders = candidates.filter(polars.col("votes") == polars.col("most"))
@@ -118,8 +112,8 @@ def _decide_words(candidates: DataFrame) -> DataFrame:
     )
 
 
-def _spelled(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
-    """A number in the spelling that most voters use, of those the shortest, of those the first by letters."""
+def _with_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
+    """Write numbers in the spelling of most voters; if tied, the shortest, then the first in text order."""
     import polars
 
     differently = chosen.filter(polars.col("text") != polars.col("other")).select("cell", "number")
@@ -143,7 +137,7 @@ def _spelled(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class CellBallot:
-    """What a version says in a cell: the `text` there (None: no such field), and `number` if it is one."""
+    """A version's value of a cell: its `text` (None: no such field), and `number` if it is one."""
 
     version: int
     votes: int
@@ -152,13 +146,13 @@ class CellBallot:
 
     @property
     def candidate(self) -> tuple[float | None, str | None]:
-        """What is voted on: texts that are the same number are one candidate."""
+        """The number, or else the text: texts that are the same number are one candidate."""
         return self.number, self.text if self.number is None else None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a cell is to say: a candidate that was said, or a number that nobody said, written as `text`."""
+    """A decision on a cell: one of the candidates, or a computed number that is written as `text`."""
 
     text: str | None
     number: float | None
@@ -170,15 +164,22 @@ class Verdict:
 
 
 Judge = Callable[[Sequence[CellBallot]], Verdict | None]
-"""Decides a cell; None leaves it to the vote. What it is given is in no order that it may count on."""
+"""Decides a cell from its ballots, which are in no particular order; None leaves it to the default rules."""
 
 
 def apply_judge(decided: DataFrame, ballots: DataFrame, judge: Judge) -> DataFrame:
-    """`decided` (by `decide_cells`) with the judge's verdict on each cell that has several candidates."""
+    """Replace the decisions of `decide_cells` on cells with several candidates by the judge's verdicts."""
     import polars
 
     contested = ballots.join(decided.filter("several").select("cell"), on="cell").sort("cell", "version")
-    rows = list(_verdicts(contested, judge))
+    rows = []
+    by_cell = contested.select("cell", "version", "votes", "text", "number").iter_rows()
+    for cell, group in groupby(by_cell, key=itemgetter(0)):
+        votes = [CellBallot(*row[1:]) for row in group]
+        if (verdict := judge(votes)) is not None:
+            number, word = verdict.candidate
+            behind = sum(ballot.votes for ballot in votes if ballot.candidate == verdict.candidate)
+            rows.append((cell, verdict.text, number, word, verdict.why, behind))
     if not rows:
         return decided
     kept = decided.select("cell", "total", "several")
@@ -188,24 +189,13 @@ def apply_judge(decided: DataFrame, ballots: DataFrame, judge: Judge) -> DataFra
     return polars.concat([decided.join(new, on="cell", how="anti"), new.select(decided.columns)])
 
 
-def _verdicts(ballots: DataFrame, judge: Judge) -> Iterator[tuple[object, ...]]:
-    """A row a cell that the judge decides."""
-    rows = ballots.select("cell", "version", "votes", "text", "number").iter_rows()
-    for cell, group in groupby(rows, key=itemgetter(0)):
-        votes = [CellBallot(*row[1:]) for row in group]
-        verdict = judge(votes)
-        if verdict is not None:
-            number, word = verdict.candidate
-            behind = sum(each.votes for each in votes if each.candidate == verdict.candidate)
-            yield cell, verdict.text, number, word, verdict.why, behind
-
-
 def vote_numbers(
     rounds: Sequence[Sequence[float | None]], error: float
 ) -> list[tuple[float | None, str, bool]]:
-    """Of each round the chosen value, why it is that, and whether it is contested. None: a voter is absent.
+    """Return for each round the chosen value, the reason, and whether it is contested.
 
-    A round in which nobody votes is undecided. Raises ValueError where a number is not finite.
+    None stands for an absent voter; a round without voters is undecided. Raises ValueError if a number is not
+    finite.
     """
     import polars
 
@@ -221,15 +211,13 @@ def vote_numbers(
         votes=polars.lit(1, polars.Int64),
         weight=polars.lit(1, polars.Int64),
     )
-    decided = decide_cells(ballots, error, _no_incumbent)
+
+    def no_incumbent(cells: Series) -> Series:
+        return polars.repeat(None, cells.len(), dtype=polars.String, eager=True)
+
+    decided = decide_cells(ballots, error, no_incumbent)
     found: list[tuple[float | None, str, bool]] = [(None, "undecided", False)] * len(rounds)
     contested = 2 * polars.col("behind") <= polars.col("total")
     for cell, value, why, disputed in decided.select("cell", "number", "why", contested).iter_rows():
         found[cell] = value, why, disputed
     return found
-
-
-def _no_incumbent(cells: Series) -> Series:
-    import polars
-
-    return polars.repeat(None, cells.len(), dtype=polars.String, eager=True)

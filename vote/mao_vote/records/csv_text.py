@@ -1,12 +1,12 @@
-"""The text of CSV files: the separator, quotes, rows, and records as they are written.
+"""Parses the text of CSV files: the separator, quotes, rows, and records as they are written.
 
-A separator is right when all records have the same number of fields with it; quotes are respected, so that
-what is inside them does not count. Where two are right, or none is, a file is not read as records: a
-wrong guess would cut its cells, and rows would vanish silently. (The idea is that of "consistency" in van den
-Burg et al., Wrangling messy CSV files by detecting row and type patterns, 2019, without its score of types.)
+The separator is the one with which all records have the same number of fields, ignoring separators in quotes.
+If two fit, or none does, a file is not read as records: a wrong guess would split its cells, and rows would
+be lost silently. (This is the "consistency" of van den Burg et al., Wrangling messy CSV files by detecting
+row and type patterns, 2019, without its type score.)
 
-Quotes enclose a cell where they stand around it; in a file in which none begins a cell they are letters, as
-in 5" disk. A file that has both is not read, since readers differ about it. Blank lines are not records.
+Quotes around a cell enclose it; in a file in which no cell begins with one, they are text, as in 5" disk. A
+file that has both is not read, since CSV readers treat it differently. Blank lines are not records.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 SEPARATORS = (",", ";", "\t", "|")
-SAMPLE = 1000  # records that are looked at
-_OTHERS = (":", "~", "^", "\x1f", "\x01")  # that a single column may be meant to be cut at
-_BLANKS = " \t"  # a line of these is none
+SAMPLE = 1000  # records from which the separator is inferred
+_OTHERS = (":", "~", "^", "\x1f", "\x01")  # unsupported separators that a single column may contain
+_BLANKS = " \t"  # whitespace of a blank line
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
@@ -31,14 +31,17 @@ COMMENTS = "it has comment lines, which CSV does not know"
 
 
 class UnclearDialect(ValueError):
-    """A file whose fields cannot be separated reliably; the message says why."""
+    """The fields of a file cannot be separated reliably; the message says why."""
 
 
 def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
-    """The separator of a file, by its first `sample` records; a comma where there is one column only.
+    """Infer the separator of a file from its first `sample` records; a comma if there is only one column.
 
-    `lines` with their ends, the first without a byte order mark. `only`: what the file's name says. Raises
-    UnclearDialect, also where the first line seems to be no heading.
+    Args:
+        lines: the lines with their ends, the first without a byte order mark.
+        only: the separator that the file's name implies.
+
+    Raises UnclearDialect, also if the first line does not look like a heading.
     """
     kept = list(first_lines(lines, sample))
     widths = {each: _widths(kept, each) for each in SEPARATORS}
@@ -46,7 +49,14 @@ def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None 
         raise UnclearDialect(
             RETURNS if LONE_RETURN.search("".join(kept)) else "its quotes do not fit together"
         )
-    found = _separator(kept, widths) if only is None else _confirmed(only, widths)
+    found = _separator(kept, widths) if only is None else only
+    if only is not None:
+        own = widths[only]
+        if own and max(own) > own[0]:
+            raise UnclearDialect("its records have more fields than its heading has names")
+        wider = [each for each, found in widths.items() if found and found[0] > 1]
+        if wider and (not own or own[0] == 1):
+            raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
     _check_heading(kept, found)
     return found
 
@@ -77,7 +87,7 @@ def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
 
 
 def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
-    """Any separator that cuts nothing; below a title most lines are cut, and there it is unclear."""
+    """Return a separator that splits no line. Raises UnclearDialect if the first line may be a title."""
     rows = [line.strip() for line in kept if line.strip()]
     decimals = all(_DECIMAL_COMMA.fullmatch(row) for row in rows[1:] if "," in row)
     for each, found in widths.items():
@@ -101,19 +111,8 @@ def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
     return whole[0] if whole else ","
 
 
-def _confirmed(only: str, widths: dict[str, list[int]]) -> str:
-    """A file of the name that says `only`, if it is cut by that at all or by nothing else either."""
-    own = widths[only]
-    if own and max(own) > own[0]:
-        raise UnclearDialect("its records have more fields than its heading has names")
-    wider = [each for each, found in widths.items() if found and found[0] > 1]
-    if wider and (not own or own[0] == 1):
-        raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
-    return only
-
-
 def _check_heading(kept: Sequence[str], separator: str) -> None:
-    """Raises UnclearDialect where the first record is a remark, or data."""
+    """Raise UnclearDialect if the first record does not look like a heading."""
     filled = (line for line in kept if line.strip(_BLANKS + "\r\n"))
     names = next(csv.reader(filled, delimiter=separator), [])
     if names and names[0].startswith("\ufeff"):
@@ -132,7 +131,7 @@ def _check_heading(kept: Sequence[str], separator: str) -> None:
 
 
 def first_lines(lines: Iterable[str], sample: int = SAMPLE) -> Iterator[str]:
-    """Enough lines for a sample of records, whole ones also where a field goes over several lines."""
+    """Yield enough lines for a sample of records; a record of several lines is not cut."""
     quotes = 0
     for number, line in enumerate(lines, 1):
         quotes += line.count('"')
@@ -142,7 +141,7 @@ def first_lines(lines: Iterable[str], sample: int = SAMPLE) -> Iterator[str]:
 
 
 def _widths(lines: Sequence[str], separator: str) -> list[int]:
-    """How many fields the records have; blank lines are none. Empty where the quotes do not fit."""
+    """Count the fields of each record, ignoring blank lines. Empty if the quotes do not match."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
         return [
@@ -153,12 +152,12 @@ def _widths(lines: Sequence[str], separator: str) -> list[int]:
 
 
 def quotes_fit(lines: Iterable[str], separator: str) -> bool:
-    """Whether cells with quotes are quoted as a whole, as no cell is that was cut at the wrong places."""
+    """True if quotes only enclose whole cells, which is not the case with a wrong separator."""
     return '"' not in quoted_cells(separator).sub("", "".join(lines))
 
 
 def quoted_cells(separator: str) -> re.Pattern[str]:
-    """Cells in quotes, with them; in a text that may hold several records."""
+    """Return a pattern for quoted cells in the text of one or more records."""
     edge = re.escape(separator)
     return re.compile(rf'(?:\A|(?<=[{edge}\n]))"[^"]*+(?:""[^"]*+)*+"(?=[{edge}]|\r?\n|\r?\Z)')
 
@@ -169,7 +168,7 @@ def _names(separators: Iterable[str]) -> str:
 
 
 class Rows:
-    """The rows of a file, the heading first. Raises UnclearDialect while it is read."""
+    """Iterates over the rows of a file, the heading first. Raises UnclearDialect during iteration."""
 
     def __init__(self, lines: Iterable[str], separator: str) -> None:
         self._separator = separator
@@ -182,7 +181,7 @@ class Rows:
 
     @property
     def line_num(self) -> int:
-        """Of the last line that was read, from 1."""
+        """Number of the last line that was read, from 1."""
         return self._reader.line_num
 
     def _remembered(self) -> Iterator[str]:
@@ -222,16 +221,19 @@ class Rows:
 
 
 def read_rows(lines: Iterable[str], only: str | None = None) -> Rows:
-    """The rows, cut at what the first lines tell, or the file's name says (`only`). Raises UnclearDialect."""
+    """Iterate over the rows of a file. Raises UnclearDialect.
+
+    The separator is inferred from the first lines unless the file's name implies it (`only`).
+    """
     rest = iter(lines)
     head = list(first_lines(rest))
     return Rows(chain(head, rest), find_separator(head, only=only))
 
 
 def check_quotes(text: str, separator: str, known: str | None = None) -> str:
-    """What quotes are in whole records: `around` cells or `letters`; None of `known`: not determined yet.
+    """Return the role of quotes in whole records: `around` cells, or `letters`.
 
-    Raises UnclearDialect where they are both.
+    `known`: the role in the records before; None if not determined yet. Raises UnclearDialect if it is both.
     """
     outside = quoted_cells(separator).sub("", text)
     here = "letters" if '"' in outside else "around"
@@ -247,7 +249,7 @@ def check_quotes(text: str, separator: str, known: str | None = None) -> str:
 
 
 def check_text(text: str, separator: str) -> bool:
-    """Whether quotes hold cells in a whole file. Raises UnclearDialect for what `Rows` would refuse."""
+    """True if quotes enclose cells in a file. Raises UnclearDialect for the text that `Rows` would refuse."""
     quoted = True
     if '"' in text:
         quoted = check_quotes(text, separator) == "around"
@@ -256,30 +258,26 @@ def check_text(text: str, separator: str) -> bool:
     elif "\r" in text and LONE_RETURN.search(text):
         raise UnclearDialect(RETURNS)
     if "#" in text:
-        _check_comments(quoted_cells(separator).sub("", text) if quoted and '"' in text else text, separator)
+        outside = quoted_cells(separator).sub("", text) if quoted and '"' in text else text
+        heading, _, rest = outside.lstrip("\r\n").partition("\n")
+        marked = re.finditer(rf"^{_blank_lines(separator)}#[^\n]*", rest, re.MULTILINE)
+        if any(line[0].count(separator) < heading.count(separator) for line in marked):
+            raise UnclearDialect(COMMENTS)
     return quoted
 
 
-def _check_comments(outside: str, separator: str) -> None:
-    heading, _, rest = outside.lstrip("\r\n").partition("\n")
-    names = heading.count(separator) + 1
-    for found in re.finditer(rf"^{_blank_lines(separator)}#[^\n]*", rest, re.MULTILINE):
-        if found[0].count(separator) + 1 < names:
-            raise UnclearDialect(COMMENTS)
-
-
 def uses_quotes(text: str, separator: str) -> bool:
-    """Whether quotes hold cells in a file that `check_text` has let pass."""
+    """True if quotes enclose cells in a file that has passed `check_text`."""
     return '"' in text and re.search(rf'(?:\A|[{re.escape(separator)}\n])"', text) is not None
 
 
 def _blank_lines(separator: str) -> str:
-    """Of spaces and tabs, which are none where a tab separates cells."""
+    """Return a pattern for the whitespace of a blank line; tabs do not count if they separate cells."""
     return "[ ]*" if separator == "\t" else "[ \t]*"
 
 
 def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True) -> str:
-    """Without empty lines and lines of blanks, which are no records; text in quotes stays."""
+    """Remove empty lines and lines of whitespace outside of quotes; they are not records."""
     blanks = _blank_lines(separator)
     letters = "\n\r " if separator == "\t" else "\n\r \t"
     if text[:1] not in letters and not any(
@@ -295,7 +293,7 @@ def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True)
 
 @dataclass(frozen=True, slots=True)
 class CsvPieces:
-    """A file's text in pieces: each record with the blank lines before it and the end of its line."""
+    """A file's text in pieces: each record with the blank lines before it and its line end."""
 
     heading: str
     records: list[str]
@@ -303,7 +301,7 @@ class CsvPieces:
 
 
 def split_pieces(text: str, separator: str, *, quoted: bool) -> CsvPieces:
-    """`text` without byte order mark; put together again, the pieces are it."""
+    """Split a text without byte order mark; the joined pieces are the text."""
     cell = r'(?:"[^"]*"|[^"\n]++)*+' if quoted else r"[^\n]*+"
     blanks = _blank_lines(separator)
     record = re.compile(rf"(?:{blanks}\r?\n)*+(?!{blanks}\r?\Z){cell}(?:\n|\Z)")
@@ -312,13 +310,13 @@ def split_pieces(text: str, separator: str, *, quoted: bool) -> CsvPieces:
 
 
 def split_record(piece: str, separator: str) -> tuple[str, str, str]:
-    """The blank lines before a record, the record, and its line's end, if it has one."""
+    """Split a piece into the blank lines before a record, the record, and its line end."""
     found = re.match(rf"(?s)((?:{_blank_lines(separator)}\r?\n)*)(.*?)(\r?\n)?\Z", piece)
     return (found[1], found[2], found[3] or "") if found else ("", piece, "")
 
 
 def strip_common_line_ends(pieces: list[str]) -> list[str]:
-    """Records without their lines' ends where these are all alike, so that those of another file serve."""
+    """Remove the line ends if all are the same, so that records can be used in a file with others."""
     ended = sum(piece.endswith("\n") for piece in pieces)
     returns = sum(piece.endswith("\r\n") for piece in pieces)
     if returns not in (0, ended):
@@ -328,7 +326,7 @@ def strip_common_line_ends(pieces: list[str]) -> list[str]:
 
 
 def raw_cells(record: str, separator: str, *, quoted: bool = True) -> list[str]:
-    """The cells of a record as they are written, with their quotes."""
+    """Split a record into its cells as they are written, with their quotes."""
     if not quoted or '"' not in record:
         return record.split(separator)
     cells, held = [], ""

@@ -1,4 +1,4 @@
-"""Which columns identify records; records found, and tables compared, by them."""
+"""Chooses the key columns that identify records; finds records and compares tables by key."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .load import NotRecords
 
 if TYPE_CHECKING:
-    from polars import DataFrame, Expr
+    from polars import DataFrame
 
 POSITION = "#"
 """Name of the key column when records are matched by their place in the file."""
@@ -35,18 +35,19 @@ class Key:
 
 
 def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = None) -> Key:
-    """The key that holds in all the tables.
+    """Return a key that is unique in all tables.
 
-    Declared columns must be there and be unique: raises NotRecords otherwise. Without them the first that is
-    unique everywhere is taken: a column with a telling name (`id`, `*_id`, `name` …), any column from the
-    left, a pair of the leftmost; else position.
+    Without declared columns it is the first candidate that is unique in all of them: a column with a telling
+    name (`id`, `*_id`, `name` …), any column from the left, a pair of the leftmost columns; else position.
+
+    Raises NotRecords if a declared column is missing or the declared key is not unique.
     """
     if declared:
         _check(tables, declared)
         return Key(tuple(declared), "declared")
     filled = [table for table in tables if table.height]
     names = filled[0].columns if filled else []
-    common = [name for name in names if all(name in each.columns for each in filled)]
+    common = [name for name in names if all(name in table.columns for table in filled)]
     for columns in _candidates(common):
         if all(_unique(table, columns) for table in filled):
             return Key(columns, "inferred")
@@ -56,10 +57,10 @@ def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = Non
 def vote_key(
     tables: Sequence[DataFrame], votes: Sequence[int], declared: Sequence[str] = ()
 ) -> tuple[Key, dict[int, str]]:
-    """The key that holds in most of the tables, each with so many votes; and why it does not in the others.
+    """Return a key that is unique in most tables, and table index → why it cannot be used in that table.
 
-    Declared columns that hold in no majority raise NotRecords. An inferred key also has to find its records
-    again: of most tables half of the records at least must be in most of them, whatever the others hold.
+    `votes` has one count per table. For an inferred key, most tables must also share at least half of their
+    records with most tables. Raises NotRecords if a declared key is not unique in a majority.
     """
     if declared:
         bad = _failures(tables, declared)
@@ -95,7 +96,10 @@ def _failures(tables: Sequence[DataFrame], columns: Sequence[str]) -> dict[int, 
     bad: dict[int, str] = {}
     sound: DataFrame | None = None  # most versions have the same keys, which need to be looked at once
     for number, table in enumerate(tables):
-        if sound is not None and table.width and _same_keys(table, sound, columns):
+        if sound is not None and all(
+            name in table.columns and name in sound.columns and table[name].equals(sound[name])
+            for name in columns
+        ):
             continue
         try:
             _check([table], columns)
@@ -105,37 +109,33 @@ def _failures(tables: Sequence[DataFrame], columns: Sequence[str]) -> dict[int, 
     return bad
 
 
-def _same_keys(one: DataFrame, other: DataFrame, columns: Sequence[str]) -> bool:
-    return all(
-        name in one.columns and name in other.columns and one[name].equals(other[name]) for name in columns
-    )
-
-
 def _is_majority(votes: Sequence[int], which: Sequence[bool]) -> bool:
     return 2 * sum(vote for vote, counts in zip(votes, which, strict=True) if counts) > sum(votes)
 
 
 def _match_tables(tables: Sequence[DataFrame], votes: Sequence[int], columns: Sequence[str]) -> bool:
-    """Whether of most tables half of a sample of the keys is in most of them. Empty tables have no say."""
-    filled: list[tuple[DataFrame, int]] = []
+    """True if most tables share at least half of a sample of their keys with most tables.
+
+    Empty tables do not count.
+    """
+    distinct: list[DataFrame] = []  # equal keys once, as looking up a million is slow
+    counts: list[int] = []
     for table, vote in zip(tables, votes, strict=True):
-        if table.height:
-            _add(filled, table.select(columns), vote)
-    return not filled or _is_majority(
-        [vote for _, vote in filled], [_is_shared(table, filled, columns) for table, _ in filled]
-    )
-
-
-def _add(keys: list[tuple[DataFrame, int]], table: DataFrame, vote: int) -> None:
-    """Equal keys stand there once, with all their votes: looking up a million takes its time."""
-    for number, (known, votes) in enumerate(keys):
-        if known.equals(table):
-            keys[number] = known, votes + vote
-            return
-    keys.append((table, vote))
+        if not table.height:
+            continue
+        keys = table.select(columns)
+        at = next((at for at, known in enumerate(distinct) if known.equals(keys)), None)
+        if at is None:
+            distinct.append(keys)
+            counts.append(vote)
+        else:
+            counts[at] += vote
+    pairs = list(zip(distinct, counts, strict=True))
+    return not pairs or _is_majority(counts, [_is_shared(keys, pairs, columns) for keys in distinct])
 
 
 def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], columns: Sequence[str]) -> bool:
+    """True if half of a sample of a table's keys are in most of the tables, given with their votes."""
     import polars
 
     total = sum(vote for _, vote in tables)
@@ -148,17 +148,16 @@ def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], column
 
 
 def _candidates(common: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for name in sorted(common, key=_name_rank):
+    """Yield columns that may be the key: those with a telling name, the others from the left, then pairs."""
+    names = {name: name.lower() for name in common}
+    ranked = [
+        *(name for wanted in _KEY_LIKE_NAMES for name in common if names[name] == wanted),
+        *(name for name in common if names[name].endswith(("_id", "-id"))),
+        *common,
+    ]
+    for name in dict.fromkeys(ranked):
         yield (name,)
     yield from combinations(common[:_MAX_PAIRED], 2)
-
-
-def _name_rank(name: str) -> int:
-    """Sorts telling names before others; the sort keeps the columns' order otherwise."""
-    lower = name.lower()
-    if lower in _KEY_LIKE_NAMES:
-        return _KEY_LIKE_NAMES.index(lower)
-    return len(_KEY_LIKE_NAMES) if lower.endswith(("_id", "-id")) else len(_KEY_LIKE_NAMES) + 1
 
 
 def _unique(table: DataFrame, columns: Sequence[str]) -> bool:
@@ -172,9 +171,9 @@ def _unique(table: DataFrame, columns: Sequence[str]) -> bool:
 
 
 def find_record(table: DataFrame, key: Key, wanted: Sequence[str]) -> dict[str, str | None] | None:
-    """The record whose key columns hold the texts `wanted` (of position: its number from 1); None for none.
+    """Return the record whose key columns have the texts `wanted`, or None.
 
-    A text may be written as the table has it, or without JSON's quotes.
+    Without key columns `wanted` is the record's number, from 1. JSON strings may be given without quotes.
     """
     import polars
 
@@ -191,7 +190,7 @@ def find_record(table: DataFrame, key: Key, wanted: Sequence[str]) -> dict[str, 
 
 
 def same_text(observed: str, wanted: str) -> bool:
-    """Whether a cell is what a person typed, with or without JSON's quotes."""
+    """True if a cell has the text that a user typed, with or without JSON's quotes."""
     return observed in (wanted, _json_quoted(wanted))
 
 
@@ -223,7 +222,7 @@ class TableDiff:
 
 
 def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> TableDiff:
-    """What differs. Needs memory for the joined tables; at most `limit` rows become Python objects."""
+    """Compare two tables by key. Holds the joined tables in memory; returns at most `limit` rows."""
     import polars
 
     columns = list(key.columns) or [_KEY_PLACE]
@@ -233,10 +232,20 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     new = new.rename({name: _AFTER + name for name in fields})
     joined = old.join(new, on=columns, how="full", coalesce=True)
     removed, added = polars.col(_NEW_PLACE).is_null(), polars.col(_OLD_PLACE).is_null()
-    changed = ~removed & ~added & _differs(fields)
+    differing = [polars.col(name).ne_missing(polars.col(_AFTER + name)) for name in fields]
+    changed = ~removed & ~added & polars.any_horizontal(*differing, False)
     counts = joined.select(added.sum().alias("a"), removed.sum().alias("r"), changed.sum().alias("c")).row(0)
     place = polars.coalesce(_NEW_PLACE, _OLD_PLACE)
     shown = joined.filter(added | removed | changed).sort(place, _OLD_PLACE).head(limit)
+    rows = []
+    for row in shown.iter_rows(named=True):
+        change: Literal["added", "removed", "changed"] = "changed"
+        if row[_OLD_PLACE] is None or row[_NEW_PLACE] is None:
+            change = "added" if row[_OLD_PLACE] is None else "removed"
+        pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
+        differing_fields = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        record_key = {POSITION if name == _KEY_PLACE else name: row[name] for name in columns}
+        rows.append(RowChange(change, record_key, differing_fields))
     return TableDiff(
         key,
         [name for name in after.columns if name not in before.columns],
@@ -245,12 +254,12 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
         removed=counts[1],
         changed=counts[2],
         same=joined.height - sum(counts),
-        rows=[_row(each, columns, fields) for each in shown.iter_rows(named=True)],
+        rows=rows,
     )
 
 
 def _prepared(table: DataFrame, key: Key, place: str) -> DataFrame:
-    """With the records' places, and those as the key where there is no other."""
+    """Add a column of the records' positions, which are also the key if there is no other."""
     import polars
 
     numbered = table.with_row_index(place, offset=1).cast({place: polars.Int64})
@@ -264,21 +273,3 @@ def _with_columns(table: DataFrame, names: Sequence[str]) -> DataFrame:
 
     absent = [name for name in names if name not in table.columns]
     return table.with_columns(polars.lit(None, polars.String).alias(name) for name in absent)
-
-
-def _differs(fields: Sequence[str]) -> Expr:
-    import polars
-
-    pairs = [polars.col(name).ne_missing(polars.col(_AFTER + name)) for name in fields]
-    return polars.any_horizontal(pairs) if pairs else polars.lit(value=False)
-
-
-def _row(row: dict[str, Any], columns: Sequence[str], fields: Sequence[str]) -> RowChange:
-    change: Literal["added", "removed", "changed"] = "changed"
-    if row[_OLD_PLACE] is None or row[_NEW_PLACE] is None:
-        change = "added" if row[_OLD_PLACE] is None else "removed"
-    pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return RowChange(
-        change, {POSITION if name == _KEY_PLACE else name: row[name] for name in columns}, differing
-    )

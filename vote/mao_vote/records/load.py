@@ -1,4 +1,4 @@
-"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back."""
+"""Reads files as tables of text, and turns other JSON documents into tables of leaves and back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RecordFormat(StrEnum):
 
     @property
     def tabular(self) -> bool:
-        """Whether it has one heading for all its records, and cells that are text."""
+        """True for formats with one heading for all records, and cells that are text."""
         return self in (RecordFormat.CSV, RecordFormat.TSV)
 
 
@@ -52,19 +52,19 @@ _BY_ENDING = {
 
 
 class NotRecords(Exception):
-    """A file cannot be read as records; the message says why, for a person."""
+    """A file cannot be read as records; the message says why in words."""
 
 
 def record_format(path: str) -> RecordFormat | None:
-    """The format that a file's name promises; None for a file that is no record file."""
+    """Return the format by a file's name; None if it is not a record file."""
     return _BY_ENDING.get(path.rpartition(".")[2].lower())
 
 
 def load(content: bytes, how: RecordFormat) -> DataFrame:
-    """The records of a file, every column as text; raises NotRecords.
+    """Read a file as a table in which every column is text. Raises NotRecords.
 
-    A JSON list of objects has a row an object. Any other JSON document has a row a value that is neither
-    object nor list (or is empty), with its JSON pointer as `path`.
+    A JSON list of objects gives one row per object. Any other JSON document gives one row per leaf (a scalar,
+    or an empty list or object), with its JSON pointer as `path`.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -73,8 +73,7 @@ def load(content: bytes, how: RecordFormat) -> DataFrame:
     if how.tabular:
         return _csv(text, content, how)
     try:
-        rows = _json_lines(text) if how is RecordFormat.JSON_LINES else _json(text)
-        return _table(rows)
+        return _table(_json_rows(text, how))
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
     except ValueError as error:
@@ -82,7 +81,7 @@ def load(content: bytes, how: RecordFormat) -> DataFrame:
 
 
 def separator_in(content: bytes, how: RecordFormat) -> str:
-    """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
+    """Return the separator of a tabular file. Raises NotRecords if it is ambiguous."""
     only = "\t" if how is RecordFormat.TSV else None
     try:
         return find_separator(
@@ -125,7 +124,7 @@ def _csv(text: str, content: bytes, how: RecordFormat) -> DataFrame:
 
 
 def _names(heading: str, separator: str) -> list[str]:
-    """The columns' names. Two of one name are refused; polars would make up another name."""
+    """Return the columns' names. Duplicates are refused, since polars would rename them."""
     try:
         names = next(csv.reader([heading], delimiter=separator), [])
     except csv.Error as error:
@@ -136,7 +135,13 @@ def _names(heading: str, separator: str) -> list[str]:
     return names
 
 
-def _json_lines(text: str) -> list[dict[str, str]]:
+def _json_rows(text: str, how: RecordFormat) -> list[dict[str, str]]:
+    if how is RecordFormat.JSON:
+        document = parse_json(text, names_once=True) if text.strip() else []
+        if isinstance(document, list) and all(isinstance(item, dict) for item in document):
+            _check_objects(len(document))
+            return [_row(item) for item in document]
+        return leaf_rows(document)
     rows = []
     _check_objects(text.count("\n"))
     for number, line in enumerate(text.split("\n"), 1):
@@ -149,16 +154,11 @@ def _json_lines(text: str) -> list[dict[str, str]]:
     return rows
 
 
-def _json(text: str) -> list[dict[str, str]]:
-    document = parse_json(text, names_once=True) if text.strip() else []
-    if isinstance(document, list) and all(isinstance(each, dict) for each in document):
-        _check_objects(len(document))
-        return [_row(each) for each in document]
-    return leaf_rows(document)
-
-
 def leaf_rows(document: Any) -> list[dict[str, str]]:
-    """`path` (a JSON pointer) and `value` (JSON text) of all in a document that has nothing below it."""
+    """Return the `path` (JSON pointer) and `value` (JSON text) of each leaf of a document.
+
+    Raises NotRecords.
+    """
     rows: list[dict[str, str]] = []
     letters = 0
     for path, value in _leaves("", document):
@@ -176,7 +176,7 @@ def _row(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """All values in a document that have nothing below them, each with its JSON pointer (RFC 6901)."""
+    """Yield the leaves of a document, each with its JSON pointer (RFC 6901)."""
     if depth > MAX_DEPTH:
         raise NotRecords(_TOO_DEEP)
     if not isinstance(value, dict | list) or not value:
@@ -188,25 +188,22 @@ def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """JSON text with sorted names, numbers as they are spelt."""
+    """Return JSON text with sorted names; numbers keep their spelling."""
     text = render_json(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
-        raise NotRecords(_TOO_DEEP)
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        level = [value]
+        for _ in range(MAX_DEPTH):
+            inner = (item for item in level if isinstance(item, dict | list))
+            level = [below for item in inner for below in (item.values() if isinstance(item, dict) else item)]
+        if any(isinstance(item, dict | list) for item in level):
+            raise NotRecords(_TOO_DEEP)
     if not text.isascii() and _has_half_letter(text):
         return render_json(value, sort_keys=True, separators=(",", ":"))
     return text
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner = (each for each in level if isinstance(each, dict | list))
-        level = [one for each in inner for one in (each.values() if isinstance(each, dict) else each)]
-    return any(isinstance(each, dict | list) for each in level)
-
-
 def _has_half_letter(text: str) -> bool:
-    """Whether it has half of a pair of UTF-16, which no table can hold."""
+    """True if a text has an unpaired UTF-16 surrogate, which no table can hold."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -234,9 +231,9 @@ def _check_cells(rows: int, columns: int) -> None:
 
 
 def load_document(document: Any, ignore: Collection[str], volatile: Collection[str]) -> DataFrame:
-    """A row a leaf: its JSON pointer as `path`, its JSON text as `value`, or as `volatile` where it is that.
+    """Return one row per leaf: its JSON pointer as `path`, its JSON text as `value` or `volatile`.
 
-    `ignore` and `volatile` name pointers, or the last step of pointers. Raises NotRecords.
+    `ignore` and `volatile` name JSON pointers, or their last steps. Raises NotRecords.
     """
     import polars
 
@@ -257,7 +254,7 @@ def _is_named(path: str, names: Collection[str]) -> bool:
 
 
 def containers(document: Any, path: str = "") -> Iterator[tuple[str, Container]]:
-    """Of each object and list that holds something: its JSON pointer, and which of the two it is."""
+    """Yield the JSON pointer and kind of each object and list that is not empty."""
     if not isinstance(document, dict | list) or not document:
         return
     yield path, "dict" if isinstance(document, dict) else "list"
@@ -267,9 +264,9 @@ def containers(document: Any, path: str = "") -> Iterator[tuple[str, Container]]
 
 
 def build_document(leaves: Iterable[tuple[str, str]], kinds: Mapping[str, Container]) -> Any:
-    """The document with those leaves (pointer, JSON text), its objects and lists as `kinds` says.
+    """Build a document from leaves (pointer, JSON text); None if there are none.
 
-    Lists close up over what is missing. No pointer may lie below another. None when there are no leaves.
+    `kinds`: pointer → list or object. Gaps in lists are closed. No pointer may lie below another.
     """
     root: dict[str, Any] = {}
     for path, text in leaves:
@@ -290,12 +287,9 @@ def _folded(node: Any, path: str, kinds: Mapping[str, Container]) -> Any:
         return node.value
     below = {step: _folded(inner, f"{path}/{step}", kinds) for step, inner in node.items()}
     if kinds[path] == "list":
-        return [below[step] for step in sorted(filter(_is_place, below), key=int)]
+        places = (step for step in below if step.isascii() and step.isdigit() and len(step) < 20)
+        return [below[step] for step in sorted(places, key=int)]
     return {step.replace("~1", "/").replace("~0", "~"): inner for step, inner in below.items()}
-
-
-def _is_place(step: str) -> bool:
-    return step.isascii() and step.isdigit() and len(step) < 20
 
 
 def _escape_step(name: str) -> str:
@@ -303,6 +297,6 @@ def _escape_step(name: str) -> str:
 
 
 def iter_leaves(table: DataFrame) -> Iterator[tuple[str, str]]:
-    """The leaves of a document's table, those that are volatile among them."""
+    """Yield the pointer and JSON text of each leaf in a document's table, including volatile ones."""
     for path, value, volatile in table.select(PATH, VALUE, VOLATILE).iter_rows():
         yield path, value if volatile is None else volatile

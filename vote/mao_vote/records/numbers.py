@@ -1,21 +1,22 @@
-"""Numbers as tables spell them, and the vote on numbers without a majority.
+"""Parses numbers as tables spell them, and votes on numbers without a majority.
 
-A number may have a decimal point or comma, and thousands in groups; anything else is a text:
+A number may have a decimal point or comma, and thousands separators; anything else is text:
 
     2.50  1e3  -0.5           as programs write them
-    2,50  1.234,5  1 234,5    the last mark is a comma: it is the decimal one
-    1,234.5  1,234,567        a comma before a point, and one that comes twice, groups thousands
+    2,50  1.234,5  1 234,5    the last mark is a comma: it is the decimal comma
+    1,234.5  1,234,567        a comma before a point, or a repeated one, separates thousands
     1.234.567  1'234.5
-    1,234                     taken for 1.234: nobody can tell, and several such numbers keep their order
+    1,234                     read as 1.234: it is ambiguous, and several such numbers keep their order
 
-`candidates` of a vote is a long table, a row for each different number of a cell: cell, number, votes,
-weight, incumbent (whether the ground truth says so), total (votes on the cell), and further columns:
+`candidates` of a vote is a long table with one row per distinct number of a cell: cell, number, votes,
+weight, incumbent (it is the value in the previous ground truth), total (votes on the cell), and further
+columns. The rules are tried in this order:
 
-    tolerance   more than half of the votes lie so close that each agrees with each. Of the closest such
-                group, and of what agrees with its ends, what most say; tied: the incumbent, else
-                what is nearest to the middle
-    plurality   a number that most say, at least two; tied: incumbent or weight
-    median      the lower median; of seven votes and more, what is nearest to the middle of their spread
+    tolerance   more than half of the votes form a group in which each agrees with each. The most frequent
+                number of the closest such group, and of those that agree with its ends; if tied, the
+                incumbent, or else the one nearest to the middle
+    plurality   the most frequent number, with at least two votes; if tied, by incumbent or weight
+    median      the lower median; with seven votes or more, the number nearest to the middle of their spread
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polars import DataFrame, Expr, Series
 
-_DIGITS_THAT_FIT = 15  # longer whole numbers would be rounded, so they are compared as texts
+_MAX_DIGITS = 15  # longer integers would be rounded, so they are compared as texts
 _GAP = " '\u00a0\u2009\u202f\u2019"
 _POWER = "(?:[eE][+-]?[0-9]+)?"
 _COMMA = rf"^[+-]?(?:[0-9]+|[0-9]{{1,3}}(?:[.{_GAP}][0-9]{{3}})+),[0-9]+{_POWER}$"
@@ -35,13 +36,13 @@ _GROUPS = (
     rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+\.[0-9]+{_POWER}$"
 )
 _MAYBE = rf"^[+-]?[0-9]+[,.{_GAP}]"
-MANY = 7  # votes from which the ends of the spread say more of the middle than the middle value does
+MANY = 7  # from so many votes on, the ends of the spread are a better estimate of the middle than the median
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
-_SIGMAS = 5.0  # what is further off is no end of the spread
+_SIGMAS = 5.0  # numbers further from the centre are outliers and not part of the spread
 
 
 def numbers(texts: Series) -> Series:
-    """Of each text the finite number that it is; null where it is none, or would be rounded."""
+    """Parse texts as finite numbers; null for other texts and for integers too long for a float."""
     import polars
 
     value = texts.cast(polars.Float64, strict=False)
@@ -52,7 +53,7 @@ def numbers(texts: Series) -> Series:
         plain = texts.gather(places).to_frame("text").select(_plain(polars.col("text")))["text"]
         spelt = texts.scatter(places, plain)
         value = value.scatter(places, plain.cast(polars.Float64, strict=False))
-    longer = (spelt.str.len_bytes() > _DIGITS_THAT_FIT).fill_null(value=False).arg_true()
+    longer = (spelt.str.len_bytes() > _MAX_DIGITS).fill_null(value=False).arg_true()
     longer = longer.filter(spelt.gather(longer).str.contains(r"^[+-]?\d{16,}$"))
     found = value.scatter(longer, None) + 0.0  # makes -0.0 the 0.0 that it equals
     return found.set(~found.is_finite().fill_null(value=False), None)
@@ -76,7 +77,7 @@ def _plain(text: Expr) -> Expr:
 
 
 def parse_number(text: str) -> float:
-    """The number that a cell's text is. Raises ValueError."""
+    """Parse a cell's text as a number, by the same rules as `numbers`. Raises ValueError."""
     if "_" in text:  # Python's own way of writing numbers
         raise ValueError(text)
     if re.search(_COMMA, text):
@@ -87,19 +88,19 @@ def parse_number(text: str) -> float:
 
 
 def agrees(one: Expr, other: Expr, error: float) -> Expr:
-    """Whether two numbers differ by at most the part `error` of the larger one; whatever their signs."""
+    """True where two numbers differ by at most the fraction `error` of the larger absolute value."""
     import polars
 
     return (one - other).abs() <= error * polars.max_horizontal(one.abs(), other.abs())
 
 
 def decide_numeric_cells(candidates: DataFrame, error: float) -> DataFrame:
-    """The chosen row of each cell, with `why` and `behind` (the votes that stand behind it)."""
+    """Return the chosen row of each cell, with `why` and `behind` (the number of votes for it)."""
     import polars
 
     number = polars.col("number")
     columns = [*candidates.columns, "why", "behind"]
-    tight = _groups(candidates, error)
+    tight = _closest_groups(candidates, error)
     candidates = _with_middle(candidates)
     near = agrees(number, polars.col("low"), error) | agrees(number, polars.col("high"), error)
     within = number.is_between("low", "high")
@@ -107,14 +108,17 @@ def decide_numeric_cells(candidates: DataFrame, error: float) -> DataFrame:
     rest = candidates.join(tight, on="cell", how="anti")
     by_votes = _plurality(rest)
     rest = rest.join(by_votes, on="cell", how="anti")
-    return polars.concat(part.select(columns) for part in (_of_group(grouped), by_votes, _middle(rest)))
+    return polars.concat(
+        part.select(columns) for part in (_most_in_group(grouped), by_votes, _nearest_to_middle(rest))
+    )
 
 
-def _groups(candidates: DataFrame, error: float) -> DataFrame:
-    """cell, low, high, size: the closest group of more than half of the votes, where there is one.
+def _closest_groups(candidates: DataFrame, error: float) -> DataFrame:
+    """Return cell, low, high and size of the closest group with more than half of the votes, if there is one.
 
-    A group is named by its lowest number and holds all above that agree with it: those agree with each other
-    as well. Two groups of more than half overlap, so they have one sign, and the last tie is settled by size.
+    A group consists of its lowest number and all above that agree with it; these agree with each other as
+    well. Two groups of more than half overlap, so they have the same sign, and the last tie is broken by
+    absolute value.
     """
     import polars
 
@@ -135,7 +139,7 @@ def _groups(candidates: DataFrame, error: float) -> DataFrame:
 
 
 def _median(order: Expr) -> Expr:
-    """The lower median of a cell's votes, when its rows are sorted."""
+    """Return the lower median of each cell's votes; rows must be sorted."""
     import polars
 
     votes = polars.col("votes")
@@ -143,10 +147,11 @@ def _median(order: Expr) -> Expr:
 
 
 def _with_middle(candidates: DataFrame) -> DataFrame:
-    """With each cell's lower `median` and its `middle`, and how far `off` a number is from the centre.
+    """Add each cell's lower `median` and `middle`, and each number's distance `off` from the centre.
 
-    The middle is the median; of `MANY` votes and more it is half-way between the ends of what is within
-    a few sigma (estimated by the median absolute deviation) of the centre, which is between the two medians.
+    The centre is half-way between the two medians. The middle is the lower median. With `MANY` votes or more
+    it is half-way between the lowest and highest number within a few sigma of the centre; sigma is estimated
+    from the median absolute deviation.
     """
     import polars
 
@@ -166,10 +171,11 @@ def _with_middle(candidates: DataFrame) -> DataFrame:
     return spread.with_columns(middle=polars.when(few).then("median").otherwise(between))
 
 
-def _of_group(members: DataFrame) -> DataFrame:
-    """What most of the group say; tied: the incumbent, else what is nearest to the middle.
+def _most_in_group(members: DataFrame) -> DataFrame:
+    """Choose the most frequent number of each group; if tied, the incumbent, or the one nearest the middle.
 
-    With few votes that is the group's median, the lower one by size: with all signs turned, so is the result.
+    With few votes the middle is the group's median, the lower one by absolute value, so that the result does
+    not depend on the sign.
     """
     import polars
 
@@ -187,6 +193,7 @@ def _of_group(members: DataFrame) -> DataFrame:
 
 
 def _plurality(candidates: DataFrame) -> DataFrame:
+    """Choose the most frequent number of each cell if it has two votes; leave out cells that stay tied."""
     import polars
 
     votes, weight = polars.col("votes"), polars.col("weight")
@@ -208,10 +215,11 @@ def _plurality(candidates: DataFrame) -> DataFrame:
     )
 
 
-def _middle(candidates: DataFrame) -> DataFrame:
-    """The number nearest to the middle, of those with a third of the votes below and a third above it.
+def _nearest_to_middle(candidates: DataFrame) -> DataFrame:
+    """Choose the number nearest to the middle, of those with a third of the votes below and a third above.
 
-    Thirds are rounded down, so that it is between honest numbers while less than a third of the voters lie.
+    Thirds are rounded down, so that the result lies between honest numbers while fewer than a third of the
+    voters lie.
     """
     import polars
 

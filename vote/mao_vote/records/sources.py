@@ -1,8 +1,8 @@
-"""Which version's bytes serve for which record, so that undisputed data comes out of a vote as observed.
+"""Reuses the bytes of versions for the records of a result, so that undisputed data stays as observed.
 
-A record that a version has exactly as decided is taken from that version's bytes; of any other record the
-cells that were decided otherwise are replaced in the bytes of the model, the version written as most are.
-What no version has is written in the model's manner.
+A record that a version has exactly as decided is copied from that version. In any other record, the cells
+that were decided otherwise are replaced in the text of the model, the version in the style of most. A record
+that the model does not have is generated in the model's style.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 _ROW = "\0row"  # `load` lets no NUL through
 Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
-"""`(text, place, others)`: the model's text of a record with other cells, None where that cannot be.
+"""`(text, place, others)` → the model's text of a record with other cells, None if that is not possible.
 
-`place`: of the record in the result. `others`: of each cell that was decided otherwise a record's text that
-has it so, None where nobody's has.
+`place`: the record's position in the result. `others`: field decided otherwise → the text of a record that
+has the decided value, None if no version has it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A version of a file, and its records. `columns`: the file's, where the table has only some of them."""
+    """A version of a file, and its records. `columns`: those of the file, if the table lacks some of them."""
 
     content: bytes
     table: DataFrame
@@ -35,7 +35,7 @@ class SourceFile:
 
 
 def _row_positions(result: DataFrame, table: DataFrame, key: Key, places: Series) -> Series:
-    """The number of each record in a version's table, null where it has none. `places`: in the result."""
+    """Return each record's row in a version's table, null if it has none. `places`: rows of the result."""
     import polars
 
     if not key.columns:
@@ -51,15 +51,15 @@ def _row_positions(result: DataFrame, table: DataFrame, key: Key, places: Series
     return found[_ROW] if found.height == result.height else nowhere
 
 
-def _unlike(result: DataFrame, table: DataFrame, rows: Series) -> dict[str, Series]:
-    """Of each column whether the version's record says something else than the result."""
+def _differing_cells(result: DataFrame, table: DataFrame, rows: Series) -> dict[str, Series]:
+    """Return for each column whether the version's cells differ from the result."""
     import polars
 
     in_place = table.height == rows.len() and bool((rows.diff() == 1).all()) and rows[0] == 0
-    there = table if in_place else table.select(polars.all().gather(rows))
+    version = table if in_place else table.select(polars.all().gather(rows))
     nothing = polars.repeat(None, result.height, dtype=polars.String, eager=True)
     return {
-        name: there.get_column(name, default=nothing).ne_missing(result.get_column(name, default=nothing))
+        name: version.get_column(name, default=nothing).ne_missing(result.get_column(name, default=nothing))
         for name in dict.fromkeys([*result.columns, *table.columns])
     }
 
@@ -71,9 +71,11 @@ def take_over(
     raw_texts: Callable[[SourceFile], Series | None],
     changed: Changed,
 ) -> Series:
-    """The text of each record as far as the sources' bytes serve; null where they do not.
+    """Return the text of each record from the sources, the first of which is the model; null if none fits.
 
-    `raw_texts`: the texts of a source's records, None where they cannot serve.
+    Args:
+        raw_texts: returns the texts of a source's records, None if they cannot be used.
+        changed: replaces cells in the model's text of a record.
     """
     import polars
 
@@ -88,7 +90,7 @@ def take_over(
             continue
         wanted = table if open_.len() == table.height else table[open_]
         rows = _row_positions(wanted, source.table, key, open_)
-        differing = _unlike(wanted, source.table, rows)
+        differing = _differing_cells(wanted, source.table, rows)
         differs = polars.select(polars.any_horizontal(*differing.values())).to_series() | rows.is_null()
         texts = texts.scatter(open_.filter(~differs), raw.gather(rows.filter(~differs)))
         open_ = open_.filter(differs)
@@ -101,7 +103,7 @@ def take_over(
 
 @dataclass(frozen=True, slots=True)
 class _Donor:
-    """A source's records at the places that are still open, and which cells are decided otherwise."""
+    """A source's texts of the records that are still open, and which of its cells differ from the result."""
 
     texts: Series
     differing: dict[str, Series]
@@ -112,7 +114,10 @@ class _Donor:
 
 
 def _patched(places: Series, donors: Sequence[_Donor], changed: Changed) -> Iterator[str | None]:
-    """Records that nobody has just so: the model's, with cells of others. None where the model has none."""
+    """Yield the texts of records that no source has as decided: the model's, with cells of other sources.
+
+    None stands for a record that the model does not have.
+    """
     texts = [each.texts.to_list() for each in donors]
     differing = [{name: column.to_list() for name, column in each.differing.items()} for each in donors]
     for at, place in enumerate(places.to_list()):

@@ -1,7 +1,7 @@
-"""The vote on a whole table: field by field, or with each record as one value.
+"""Votes on a whole table: field by field, or with each record as one value.
 
-Records and fields that are equal in all versions are found by comparing columns, never one by one; only where
-versions differ are there ballots (ballots.py).
+Records and fields that are equal in all versions are found by comparing whole columns; ballots (ballots.py)
+are made only for cells in which versions differ.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ RECORD = "\0record"  # `load` lets no NUL through
 
 
 def pack_records(table: DataFrame, fields: Sequence[str]) -> DataFrame:
-    """With a column RECORD: the JSON text of the `fields`, with equal numbers spelt alike.
+    """Add a column RECORD: the JSON text of the `fields`, in which equal numbers have the same spelling.
 
-    A field that the record does not have is null there, unlike the texts `null` and empty.
+    A field that the record lacks is null there, which differs from the text `null` and the empty text.
     """
     import polars
 
@@ -52,12 +52,21 @@ def pack_versions(versions: Sequence[Version], fields: Sequence[str]) -> list[Ve
 def unpack_records(
     table: DataFrame, versions: Sequence[Version], key: Key, fields: Sequence[str], blank: str
 ) -> DataFrame:
-    """The fields of each RECORD, as the first of the versions has them; `blank` where none was decided."""
+    """Return the fields of each RECORD as the first version spells them; `blank` if it is undecided."""
     import polars
 
     by = [*key.columns, RECORD]
-    known = polars.concat(_with_spelling(version.table, by, fields) for version in versions)
-    known = known.unique(by, keep="first", maintain_order=True)
+    tables = []
+    for table_of_version in (version.table for version in versions):
+        if table_of_version.height:
+            absent = [name for name in fields if name not in table_of_version.columns]
+            filled = table_of_version.with_columns(
+                polars.lit(None, polars.String).alias(name) for name in absent
+            )
+            tables.append(filled.select(*by, *fields))
+    if not tables:
+        tables.append(polars.DataFrame(schema=dict.fromkeys([*by, *fields], polars.String)))
+    known = polars.concat(tables).unique(by, keep="first", maintain_order=True)
     found = table.join(known, on=by, how="left", maintain_order="left", nulls_equal=True)
     undecided = polars.col(RECORD) == blank
     return found.with_columns(
@@ -66,19 +75,9 @@ def unpack_records(
     )
 
 
-def _with_spelling(table: DataFrame, by: Sequence[str], fields: Sequence[str]) -> DataFrame:
-    import polars
-
-    if not table.height:
-        return polars.DataFrame(schema=dict.fromkeys([*by, *fields], polars.String))
-    absent = (name for name in fields if name not in table.columns)
-    filled = table.with_columns(polars.lit(None, polars.String).alias(name) for name in absent)
-    return filled.select(*by, *fields)
-
-
 @dataclass(frozen=True, slots=True)
 class VotedField:
-    """A field to be decided: `versions` are the numbers of those that have a say in it."""
+    """A field to vote on. `versions`: indices of the versions that have a vote."""
 
     name: str
     versions: tuple[int, ...]
@@ -87,7 +86,7 @@ class VotedField:
 
 @dataclass(slots=True)
 class Incumbent:
-    """The ground truth so far, which is read only when a tie asks for it."""
+    """The previous ground truth, which is read only to break a tie."""
 
     read: Callable[[], DataFrame | None]
     aligned: Aligned
@@ -97,7 +96,7 @@ class Incumbent:
     _done: bool = False
 
     def rows(self) -> Series | None:
-        """Over all places, the number of the record there; None without a ground truth."""
+        """Return for each place the row in the previous ground truth; None if there is no ground truth."""
         import polars
 
         if not self._done:
@@ -120,7 +119,7 @@ class Incumbent:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Where versions differ in a field (no name: in the record as a whole, or in whether there is one).
+    """The cells of a field in which versions differ; an empty name stands for the presence of the record.
 
     `cells`: cell (its place), chosen, why, contested.
     """
@@ -131,7 +130,7 @@ class Differences:
 
 @dataclass(slots=True)
 class TableTally:
-    """Of each version, in how many `cells` it voted, and in how many it is `differing` from the result."""
+    """For each version, the number of `cells` in which it voted and of those `differing` from the result."""
 
     cells: list[int]
     differing: list[int]
@@ -148,45 +147,47 @@ def vote_table(
     blank: str,
     judge: Judge | None = None,
 ) -> tuple[DataFrame, TableTally]:
-    """The result's records (key columns first, then the fields), and how it came about.
+    """Return the result's records (key columns first, then the fields), and the counts of the vote.
 
-    `blank` is what an undecided cell says: the format's null. `judge` decides the cells in which versions
-    differ in place of a plain vote.
+    Args:
+        error: the relative tolerance for numbers.
+        blank: the text of an undecided cell.
+        judge: decides the cells in which versions differ, instead of the default rules.
     """
     count = len(aligned.versions)
     votes = TableTally([0] * count, [0] * count)
-    rows = vote_rows(aligned, _tied_rows(aligned, truth))
-    _count_rows(aligned, rows, votes)
+    is_same_keys = all(version_rows is None for version_rows in aligned.rows)
+    before = None if is_same_keys else truth.rows()
+    rows = vote_rows(aligned, None if before is None else before.is_not_null())
+    kept = None
+    if rows.partial.any():
+        kept = rows.kept.arg_true()
+        _count_rows(aligned, rows, votes)
+
     result = {}
-    for each in fields:
-        column, ballots, places = _contested(aligned, each, rows)
-        if places.len():
-            column = _decide_field(each, column, ballots, truth, votes, error=error, blank=blank, judge=judge)
-        result[each.name] = column
-        if not each.volatile:
-            kept = rows.kept.arg_true() if rows.partial.any() else None
-            for version in each.versions:
+    for voted in fields:
+        column, ballots = _contested(aligned, voted, rows)
+        if not ballots.is_empty():
+            column = _decide_field(
+                voted, column, ballots, truth, votes, error=error, blank=blank, judge=judge
+            )
+        result[voted.name] = column
+        if not voted.volatile:
+            for version in voted.versions:
                 votes.cells[version] += (
                     aligned.keys.height if kept is None else int(aligned.has(version, kept).sum())
                 )
+
     table = aligned.keys.with_columns(result.values())
     places = row_order(aligned, rows.kept)
-    as_is = places.len() == table.height and places.is_sorted()
-    return table if as_is else table[places], votes
-
-
-def _tied_rows(aligned: Aligned, truth: Incumbent) -> Series | None:
-    if all(rows is None for rows in aligned.rows):
-        return None
-    rows = truth.rows()
-    return None if rows is None else rows.is_not_null()
+    is_in_order = places.len() == table.height and places.is_sorted()
+    return table if is_in_order else table[places], votes
 
 
 def _count_rows(aligned: Aligned, rows: RowVote, votes: TableTally) -> None:
+    """Count each record that only some versions have as a cell."""
     import polars
 
-    if not rows.partial.any():
-        return
     places = rows.partial.arg_true()
     kept, undecided = rows.kept.gather(places), rows.undecided.gather(places)
     for version in range(len(aligned.versions)):
@@ -203,11 +204,11 @@ def _count_rows(aligned: Aligned, rows: RowVote, votes: TableTally) -> None:
     votes.differences.append(Differences("", cells))
 
 
-def _contested(aligned: Aligned, each: VotedField, rows: RowVote) -> tuple[Series, DataFrame, Series]:
-    """The field's column as the first version has it, and ballots for the places where that may be wrong."""
+def _contested(aligned: Aligned, voted: VotedField, rows: RowVote) -> tuple[Series, DataFrame]:
+    """Return the column of the first version, and ballots for the places where versions may differ."""
     import polars
 
-    columns = [aligned.column(version, each.name) for version in each.versions]
+    columns = [aligned.column(version, voted.name) for version in voted.versions]
     differ = reduce(or_, (other.ne_missing(columns[0]) for other in columns[1:]), rows.partial)
     places = (differ & rows.kept).arg_true()
     ballots = [
@@ -218,13 +219,13 @@ def _contested(aligned: Aligned, each: VotedField, rows: RowVote) -> tuple[Serie
             votes=polars.lit(aligned.versions[version].votes, polars.Int64),
             weight=polars.lit(aligned.versions[version].weight, polars.Int64),
         )
-        for version, column in zip(each.versions, columns, strict=True)
+        for version, column in zip(voted.versions, columns, strict=True)
     ]
-    return columns[0].alias(each.name), polars.concat(ballots), places
+    return columns[0].alias(voted.name), polars.concat(ballots)
 
 
 def _decide_field(
-    each: VotedField,
+    voted: VotedField,
     column: Series,
     ballots: DataFrame,
     truth: Incumbent,
@@ -237,48 +238,39 @@ def _decide_field(
     import polars
 
     ballots = with_candidates(ballots)
-    if each.volatile:
-        taken = _lower_median(ballots)
+    if voted.volatile:  # the lower median lies between the reported values and does not depend on any order
+        count = polars.col("votes")
+        ordered = ballots.sort("cell", "number", "text", nulls_last=True)
+        taken = ordered.group_by("cell", maintain_order=True).agg(
+            polars.col("text").filter(2 * count.cum_sum() >= count.sum()).first()
+        )
         return column.scatter(taken["cell"], taken["text"])
-    plain = decide_cells(ballots, error, lambda places: truth.texts(each.name, places))
+    plain = decide_cells(ballots, error, lambda places: truth.texts(voted.name, places))
     decided = (plain if judge is None else apply_judge(plain, ballots, judge)).sort("cell")
-    for version, count in _differing_by_version(ballots, _version_reference(decided, plain), error):
-        votes.differing[version] += count
+    _count_differing(ballots, decided, plain, votes, error)
     votes.conflicts += int((decided["why"] == "undecided").sum())
     differing = decided.filter("several").select(
         "cell", "chosen", "why", contested=2 * polars.col("behind") <= polars.col("total")
     )
     if not differing.is_empty():
-        votes.differences.append(Differences(each.name, differing))
-    said = polars.when(polars.col("why") == "undecided").then(polars.lit(blank)).otherwise("chosen")
-    return column.scatter(decided["cell"], decided.select(said.alias("said"))["said"])
+        votes.differences.append(Differences(voted.name, differing))
+    value = polars.when(polars.col("why") == "undecided").then(polars.lit(blank)).otherwise("chosen")
+    return column.scatter(decided["cell"], decided.select(value.alias("value"))["value"])
 
 
-def _lower_median(ballots: DataFrame) -> DataFrame:
-    """The lower median of a volatile field: independent of any order, and between what the nodes report."""
-    import polars
+def _count_differing(
+    ballots: DataFrame, decided: DataFrame, plain: DataFrame, votes: TableTally, error: float
+) -> None:
+    """Count for each version the cells in which it differs from the decision.
 
-    votes = polars.col("votes")
-    ordered = ballots.sort("cell", "number", "text", nulls_last=True)
-    return ordered.group_by("cell", maintain_order=True).agg(
-        polars.col("text").filter(2 * votes.cum_sum() >= votes.sum()).first()
-    )
-
-
-def _version_reference(decided: DataFrame, plain: DataFrame) -> DataFrame:
-    """What versions are compared with: the decision, but not a computed number, which may be near to no vote;
-    there it is what the plain vote says."""
+    A computed number may be near to no ballot, so there versions are compared with the `plain` vote.
+    """
     import polars
 
     computed = decided.filter(polars.col("why") == COMPUTED).select("cell")
-    if computed.is_empty():
-        return decided
-    return polars.concat([decided.join(computed, on="cell", how="anti"), plain.join(computed, on="cell")])
-
-
-def _differing_by_version(ballots: DataFrame, decided: DataFrame, error: float) -> list[tuple[int, int]]:
-    import polars
-
+    if not computed.is_empty():
+        others = decided.join(computed, on="cell", how="anti")
+        decided = polars.concat([others, plain.join(computed, on="cell")])
     asked = decided.filter(polars.col("several") & (polars.col("why") != "undecided"))
     asked = asked.select("cell", chosen_number="number", chosen_word="word")
     number, chosen = polars.col("number"), polars.col("chosen_number")
@@ -286,4 +278,5 @@ def _differing_by_version(ballots: DataFrame, decided: DataFrame, error: float) 
     lost = ballots.join(asked, on="cell").filter(
         ~(same | agrees(number, chosen, error).fill_null(value=False))
     )
-    return list(lost.group_by("version").len().iter_rows())
+    for version, count in lost.group_by("version").len().iter_rows():
+        votes.differing[version] += count

@@ -1,4 +1,4 @@
-"""Tables to files in the manner of an observed one and with its bytes: JSON, JSON lines (CSV: write_csv)."""
+"""Writes tables in the style and with the bytes of observed files: JSON, JSON lines (CSV: write_csv)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _manners(indent: int | str | None) -> Iterator[Dump]:
 
 
 def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
-    """A record's text with these cells as decided; fields that come are put at its end."""
+    """Return a record's text with the `others` as decided; new fields are added at its end."""
     before, gap, text = piece.rpartition(_GAP)
     spans = member_spans(text)
     changes, gone, new = [], [], []
@@ -70,7 +70,7 @@ def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, s
 
 
 def _encodable(text: str) -> str:
-    """Half letters, which UTF-8 does not have, are escaped."""
+    """Escape unpaired surrogates, which UTF-8 cannot represent."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -99,18 +99,8 @@ def _json_texts(
     ]
 
 
-def _line_dump(lines: Sequence[str]) -> Dump:
-    """Spaced as most of the lines are."""
-    sample = lines[:_SAMPLE]
-    parsed = [parse_json(line) for line in sample]
-    return max(
-        _manners(None),
-        key=lambda dump: sum(dump(value) == line.strip() for value, line in zip(parsed, sample, strict=True)),
-    )
-
-
 def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
-    """One record per line; what is between the model's lines is kept."""
+    """Write one record per line; the text between the model's lines is kept."""
     model = sources[0].content
     pieces, tail = _line_pieces(model)
 
@@ -118,11 +108,17 @@ def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) 
         return strip_common_line_ends(_line_pieces(source.content)[0])
 
     def dump() -> Dump:
-        return _line_dump([piece.rpartition(_GAP)[2] for piece in pieces])
+        sample = [piece.rpartition(_GAP)[2] for piece in pieces[:_SAMPLE]]
+        parsed = [parse_json(line) for line in sample]
 
-    texts = [each.replace(_GAP, "") for each in _json_texts(table, sources, key, raw_texts, dump)]
+        def matches(dump: Dump) -> int:
+            return sum(dump(value) == line.strip() for value, line in zip(parsed, sample, strict=True))
+
+        return max(_manners(None), key=matches)
+
+    texts = [text.replace(_GAP, "") for text in _json_texts(table, sources, key, raw_texts, dump)]
     line_end = "\r\n" if pieces and pieces[0].endswith("\r\n") else "\n"
-    ended = [each if each.endswith("\n") else each + line_end for each in texts]
+    ended = [text if text.endswith("\n") else text + line_end for text in texts]
     if ended and pieces and not pieces[-1].endswith("\n"):
         ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")
     mark = BOM if model.startswith(BOM) else b""
@@ -130,7 +126,7 @@ def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) 
 
 
 def _line_pieces(content: bytes) -> tuple[list[str], str]:
-    """Each record with the blank lines before it and its line's end; and those after the last one."""
+    """Split a file into records, with the blank lines before each and its line end, and the tail."""
     pieces, held = [], ""
     for line in content.decode("utf-8-sig").split("\n"):
         held += line + "\n"
@@ -144,7 +140,7 @@ def _line_pieces(content: bytes) -> tuple[list[str], str]:
 
 
 def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
-    """A list of objects, spaced between them as the model is."""
+    """Write a list of objects with the spacing of the model."""
     text = sources[0].content.decode("utf-8-sig")
     spans = element_spans(text) if text.strip() else []
     if not spans:
@@ -152,7 +148,13 @@ def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -
 
     def raw_texts(source: SourceFile) -> list[str]:
         other = source.content.decode("utf-8-sig")
-        return _element_pieces(other, element_spans(other)) if other.strip() else []
+        if not other.strip():
+            return []
+        spans = element_spans(other)
+        before = [other[left[1] : right[0]] for left, right in pairwise(spans)]
+        if len(set(before)) < 2:
+            return [other[begin:end] for begin, end in spans]
+        return [gap + _GAP + other[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)]
 
     texts = _json_texts(table, sources, key, raw_texts, lambda: _element_dump(text, spans[0][0]))
     first, *more = spans
@@ -164,16 +166,8 @@ def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -
     return mark + (inner + text[spans[-1][1] :] if texts else "[]").encode()
 
 
-def _element_pieces(text: str, spans: Sequence[Span]) -> list[str]:
-    """The elements of a list, with the text before them where it varies."""
-    before = [text[one[1] : other[0]] for one, other in pairwise(spans)]
-    if len(set(before)) < 2:
-        return [text[begin:end] for begin, end in spans]
-    return [gap + _GAP + text[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)]
-
-
 def _element_dump(text: str, begin: int) -> Dump:
-    """How elements of a list are written, inferred from the first and its indentation."""
+    """Infer the style of a list's elements from the first one and its indentation."""
     element, end = text[begin:], element_spans(text)[0][1]
     element = text[begin:end]
     margin = re.search(r"\n([ \t]*)$", text[:begin])
@@ -191,9 +185,13 @@ def _element_dump(text: str, begin: int) -> Dump:
 
 
 def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], contents: Sequence[bytes]) -> bytes:
-    """A JSON document with those leaves (JSON text by pointer): in the first text that has them all.
+    """Write a JSON document with the given leaves (pointer → JSON text).
 
-    `contents`: all versions, the model first. `rebuilt`: the document, asked for where none has them all.
+    The leaves are replaced in the first version that has all of them.
+
+    Args:
+        rebuilt: builds the document, called if no version has all leaves.
+        contents: all versions, the model first.
     """
     texts = [content.decode("utf-8-sig") for content in contents]
     found = ((place, leaf_spans(text)) for place, text in enumerate(texts) if text.strip())
@@ -220,7 +218,7 @@ def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], conten
 
 
 def _write_whole(document: Any, model: bytes) -> bytes:
-    """A JSON document, indented and ended as the model is; by two spaces where that is in no usual way."""
+    """Write a JSON document with the model's indentation and end, or with two spaces if it is irregular."""
     text = model.decode("utf-8-sig")
     body = text.rstrip()
     was = parse_json(body) if body else []
@@ -232,7 +230,7 @@ def _write_whole(document: Any, model: bytes) -> bytes:
 
 
 def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
-    """The records in the manner of the first source, the model; bytes of all of them are reused."""
+    """Write records in the style of the first source, the model; bytes of all sources are reused."""
     if how.tabular:
         return write_csv(table, sources, how, key)
     if how is RecordFormat.JSON_LINES:
@@ -241,7 +239,7 @@ def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordForma
 
 
 def text_style(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
-    """Equal for files of the same style, as far as their beginnings show."""
+    """Return a value that is equal for files of the same style, judged by their beginnings."""
     if how.tabular:
         return csv_manner(content, how, table)
     head = content[:_HEAD].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Tables to CSV, in the manner of an observed file and with its bytes where they serve."""
+"""Writes tables as CSV in the style of an observed file, and with its bytes where possible."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def _csv_text(table: DataFrame, manner: CsvManner, *, heading: bool = True) -> s
 
 
 def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
-    """The records, as far as they serve in the bytes of the sources, the first of which is the model.
+    """Write records with the bytes of the sources where possible; the first source is the model.
 
-    What is between the model's records, blank lines and the ends of its lines, stays as it is. Columns
-    that the result does not have are left out of a source's records.
+    Blank lines and line ends of the model are kept. Columns that the result does not have are cut out of a
+    source's records.
     """
     import polars
 
@@ -107,7 +107,7 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat
 
 
 def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
-    """The source with just those columns, in their order, where it has them all."""
+    """Return the source with only these columns, in this order, if it has all of them."""
     has = source.table.columns
     if has == columns or not set(columns) <= set(has):
         return source
@@ -119,7 +119,7 @@ def _text(source: SourceFile) -> str:
 
 
 def _is_plain(source: SourceFile) -> bool:
-    """Whether each line is a record, or the heading, and all of them end alike: as most files are."""
+    """True if each line is a record or the heading and all have the same line end, as in most files."""
     content = source.content
     if (
         source.columns
@@ -136,9 +136,9 @@ def _is_plain(source: SourceFile) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Records as texts, without the ends of their lines where those of a file are alike.
+    """Reads records as texts, without line ends if those of a file are all the same.
 
-    `quoted`: whether quotes hold cells. `plain`: whether that is so of all sources, without more to look at.
+    `quoted`: quotes enclose cells. `plain`: all sources pass `_is_plain`, so that they can be split at lines.
     """
 
     manner: CsvManner
@@ -146,7 +146,7 @@ class _Lines:
     plain: bool
 
     def of(self, source: SourceFile, columns: Sequence[str]) -> Series | None:
-        """None where they cannot stand in the model's file."""
+        """Return a source's records; None if their text cannot be used in the model's file."""
         import polars
 
         if not self.plain:
@@ -176,14 +176,14 @@ class _Lines:
         return CsvPieces(heading, rest, found.tail)
 
     def _cut(self, piece: str, places: Sequence[int]) -> str:
-        """A record with only the cells at those places."""
+        """Return a record with only the cells at these places."""
         before, record, end = split_record(piece, self.manner.separator)
         cells = self.cells(record)
         kept = [cells[place] if place < len(cells) else "" for place in places]
         return before + (self.manner.separator.join(kept) or '""') + end
 
     def together(self, texts: Series, model: SourceFile, heading: str | None) -> bytes:
-        """The file with those records below the model's heading, or another one."""
+        """Return the file: the model's heading, or the one given, and the records."""
         end = self.manner.line_end
         out = io.BytesIO()
         out.write(self.manner.mark)
@@ -207,7 +207,7 @@ class _Lines:
 
 
 def _quoted(text: str, separator: str, *, like: str) -> str:
-    """A cell, quoted where it has to be or the one in whose place it comes is."""
+    """Return a cell, quoted if necessary or if the cell that it replaces is."""
     if not like.startswith('"') and not re.search(rf'["\r\n{re.escape(separator)}]', text):
         return text
     line = io.StringIO()

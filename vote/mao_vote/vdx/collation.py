@@ -1,7 +1,7 @@
-"""Numbers under VDX: means, agreement, exclusion, and how the remaining values become one.
+"""VDX on numbers: means, agreement, exclusion, and collation of the remaining values into one.
 
-Nothing here depends on the order of the voters: sums are exact until the last rounding (`fsum`), and ties go
-to the heavier, then to what is nearer to the median, then to zero, then to the lower value.
+No result depends on the order of the voters: sums are exact until the last rounding (`fsum`), and ties are
+broken by weight, then by distance to the median, then by distance to zero, then by the lower value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SMALL = 1e-150  # and from here on squares do so at the other end
 
 
 def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
-    """Σwx/Σw, or the plain mean without weights or when all of them are zero. Needs one value."""
+    """Return Σwx/Σw, or the plain mean if there are no weights or all are zero. Needs one value."""
     if weights is None or not any(weights):
         weights = [1.0] * len(values)
     size = _size(values)
@@ -30,7 +30,7 @@ def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> flo
 
 
 def standard_deviation(values: Sequence[float]) -> float:
-    """The standard deviation of the values as they are (not of what they are a sample of)."""
+    """Return the population standard deviation."""
     size = _size(values)
     small = [each / size for each in values]
     middle = mean(small)
@@ -38,25 +38,25 @@ def standard_deviation(values: Sequence[float]) -> float:
 
 
 def _size(values: Sequence[float]) -> float:
-    """What the values are divided by meanwhile: 1 unless they are very large or small, as dividing rounds."""
+    """Return a divisor against overflow: 1 unless the values are very large or small, as division rounds."""
     largest = max(abs(each) for each in values)
     return 1.0 if not largest or _SMALL <= largest <= _LARGE else largest
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two in the middle. Needs one value."""
+    """Return the middle value, or the mean of the two in the middle. Needs one value."""
     ranked, half = sorted(values), len(values) // 2
     return ranked[half] if len(values) % 2 else mean(ranked[half - 1 : half + 1])
 
 
 def agrees(value: float, reference: float, error: float) -> bool:
-    """Whether `value` lies within the part `error` of `reference`; nothing but zero agrees with zero."""
+    """True if `value` is within the fraction `error` of `reference`; only zero agrees with zero."""
     bounds = (1 - error) * reference, (1 + error) * reference
     return min(bounds) <= value <= max(bounds)
 
 
 def soft_agreement(value: float, reference: float, error: float, scaling: float) -> float:
-    """1 within `error`, from there falling in a straight line to 0 at `scaling` times `error`."""
+    """Return 1 within `error`, decreasing linearly to 0 at `scaling` times `error`."""
     distance, near = abs(value - reference), error * abs(reference)
     if distance <= near:
         return 1.0
@@ -67,7 +67,7 @@ def soft_agreement(value: float, reference: float, error: float, scaling: float)
 
 
 def agree_with_most(values: Sequence[float], error: float) -> list[bool]:
-    """For each value, whether at least half of the others are a reference that it agrees with."""
+    """Return for each value whether it agrees with at least half of the others as reference."""
     return [
         2 * sum(agrees(value, other, error) for at, other in enumerate(values) if at != place)
         >= len(values) - 1
@@ -76,7 +76,7 @@ def agree_with_most(values: Sequence[float], error: float) -> list[bool]:
 
 
 def soft_shares(values: Sequence[float], error: float, scaling: float) -> list[float]:
-    """For each value its mean soft agreement with the others; 1 for the only one there is."""
+    """Return for each value its mean soft agreement with the others; 1 for a single value."""
     others = len(values) - 1
     if not others:
         return [1.0]
@@ -90,24 +90,20 @@ def soft_shares(values: Sequence[float], error: float, scaling: float) -> list[f
 
 
 def excluded(values: Sequence[float], exclusion: Exclusion, threshold: float) -> frozenset[int]:
-    """The places of the values left out; never all of them."""
+    """Return the indices of the excluded values; never all of them."""
     if exclusion == "NONE" or not values:
         return frozenset()
     middle = median(values)
     distances = [abs(each - middle) for each in values]
-    if exclusion == "FURTHEST":
-        return _furthest(distances, int(threshold))
-    limit = threshold * standard_deviation(values)
-    out = frozenset(place for place, distance in enumerate(distances) if distance > limit)
-    return out if len(out) < len(values) else frozenset()
-
-
-def _furthest(distances: Sequence[float], most: int) -> frozenset[int]:
-    """At most so many. Those equally far go together or stay together, as their order is chance."""
-    out: frozenset[int] = frozenset()
-    for distance in sorted({each for each in distances if each}, reverse=True):
-        more = out | {place for place, each in enumerate(distances) if each == distance}
-        if len(more) > most or len(more) == len(distances):
+    if exclusion == "OUTSIDE_SIGMA":
+        limit = threshold * standard_deviation(values)
+        out = frozenset(place for place, distance in enumerate(distances) if distance > limit)
+        return out if len(out) < len(values) else frozenset()
+    out = frozenset()
+    for furthest in sorted({distance for distance in distances if distance}, reverse=True):
+        # values at the same distance are excluded together, as their order is arbitrary
+        more = out | {place for place, distance in enumerate(distances) if distance == furthest}
+        if len(more) > int(threshold) or len(more) == len(distances):
             break
         out = more
     return out
@@ -115,7 +111,7 @@ def _furthest(distances: Sequence[float], most: int) -> frozenset[int]:
 
 @dataclass(frozen=True, slots=True)
 class WeightedValue:
-    """A value and the weight of who gave it."""
+    """A value and the weight of its voter."""
 
     value: float
     weight: float = 1.0
@@ -126,15 +122,17 @@ WeightedValues = Sequence[WeightedValue]
 
 @dataclass(frozen=True, slots=True)
 class Collated:
-    """`centre`: what the voters are judged by; for a nearest neighbour the mean that it is near to."""
+    """The result of a collation. `centre`: the value by which voters are judged; for MEAN_NEAREST_NEIGHBOR
+    the mean.
+    """
 
     output: float
     centre: float
 
 
 def collate(votes: WeightedValues, collation: Collation, error: float) -> Collated:
-    """The outcome of one vote at least; votes without weight have no part unless none has weight."""
-    weighty = [each for each in votes if each.weight > 0] or [WeightedValue(each.value) for each in votes]
+    """Collate at least one vote; votes without weight are ignored unless none has weight."""
+    weighty = [vote for vote in votes if vote.weight > 0] or [WeightedValue(vote.value) for vote in votes]
     if collation == "AGREEMENT":
         agreed = _most_agreed(weighty, error)
         return Collated(agreed, agreed)
@@ -147,10 +145,10 @@ def collate(votes: WeightedValues, collation: Collation, error: float) -> Collat
 
 
 def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
-    """The largest group of values near to one another.
+    """Return the largest group of values near to one another.
 
-    The groups are formed greedily, as VDX does it: a value joins the first group whose mean it agrees with.
-    VDX takes the values as they come in. Here they are taken from the median outwards, so that the voters'
+    Groups are formed greedily, as in VDX: a value joins the first group whose mean it agrees with. VDX takes
+    the values in the order of the input. Here they are taken from the median outwards, so that the voters'
     order does not matter, and the most central of equally large groups wins.
     """
     middle = median([each.value for each in votes])
@@ -166,12 +164,12 @@ def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
 
 
 def _central(value: float, middle: float) -> tuple[float, float, float]:
-    """Sorts what is nearer to the middle first."""
+    """Return a sort key by distance from the middle."""
     return abs(value - middle), abs(value), value
 
 
 def _by_value(votes: WeightedValues) -> dict[float, float]:
-    """The weight behind each value; -0.0 is 0.0."""
+    """Return the total weight of each value; -0.0 counts as 0.0."""
     weights: dict[float, list[float]] = {}
     for each in votes:
         weights.setdefault(each.value + 0.0, []).append(each.weight)
@@ -179,10 +177,11 @@ def _by_value(votes: WeightedValues) -> dict[float, float]:
 
 
 def _most_agreed(votes: WeightedValues, error: float) -> float:
-    """The plain vote on numbers, by weight instead of by count: always a value that somebody gave.
+    """Vote on numbers as by default, but by weight instead of by count. The result is always a given value.
 
-    What has more than half of the weight; else out of the closest group that has it, and what agrees with its
-    ends, the heaviest value; else the heaviest that two at least gave; else, or if tied, the lower median.
+    It is the value with more than half of the weight; else the heaviest value of the closest group with more
+    than half, and of those that agree with its ends; else the heaviest value with at least two votes; else,
+    or if tied, the lower median.
     """
     total = _by_value(votes)
     half = fsum(total.values()) / 2
@@ -200,8 +199,9 @@ def _most_agreed(votes: WeightedValues, error: float) -> float:
 
 
 def _closest_group(total: Mapping[float, float], half: float, error: float) -> list[float]:
-    """Values each of which agrees with each and that together weigh more than half; then who agrees with the
-    lowest or the highest of them. Empty where there are none such."""
+    """Return the closest group of mutually agreeing values with more than half of the weight, and the values
+    that agree with its lowest or highest. Empty if there is no such group.
+    """
     groups = []
     for low in total:
         members = [value for value in total if value >= low and _mutual(low, value, error)]
@@ -219,12 +219,12 @@ def _closest_group(total: Mapping[float, float], half: float, error: float) -> l
 
 
 def _mutual(one: float, other: float, error: float) -> bool:
-    """Whether they differ by at most the part `error` of the larger one."""
+    """True if the values differ by at most the fraction `error` of the larger absolute value."""
     return abs(one - other) <= error * max(abs(one), abs(other))
 
 
 def _midpoint(ranked: Sequence[float], total: Mapping[float, float]) -> float:
-    """The value at which half of the weight is reached."""
+    """Return the value at which half of the weight is reached."""
     half = fsum(total[value] for value in ranked) / 2
     reached = accumulate(total[value] for value in ranked)
     return next((value for value, weight in zip(ranked, reached, strict=True) if weight >= half), ranked[-1])

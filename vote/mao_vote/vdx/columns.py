@@ -1,9 +1,9 @@
-"""A VDX definition applied to the columns and cells of record files.
+"""Applies a VDX definition to the columns and cells of record files.
 
-All cells of a file are one round: they are judged by the standings that the nodes had before it, whatever the
-order of the rows, and the ledger counts the round once. Values that differ only in spelling agree; a number
-is written as most of its voters write it. Where VDX decides nothing (too few gave a number, texts of equal
-weight) the cell is left to the plain vote.
+All cells of a file are one round: they are judged by the standings before it, in any order of the rows, and
+the ledger counts the round once. Values that differ only in spelling agree; a number is written as most of
+its voters write it. If VDX makes no decision (too few numbers, texts of equal weight), the default rules
+decide the cell.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ OBSERVED = "vdx"
 
 @dataclass(frozen=True, slots=True)
 class CellOutcome(Generic[T]):
-    """One cell's vote. `observed`: the nodes that gave just this value, sorted; empty for a computed one.
+    """One cell's vote. `observed`: the nodes that have exactly this value, sorted; empty if it is computed.
 
-    `value` is None where nothing was decided, `reason` says why: it is then for who asks to fall back upon
-    the incumbent.
+    `value` is None if there was no decision, and `reason` says why; the caller may then use the incumbent.
     """
 
     value: T | None
@@ -39,7 +38,7 @@ class CellOutcome(Generic[T]):
 
     @property
     def computed(self) -> bool:
-        """Whether no node has observed this value."""
+        """True if no node has observed this value."""
         return self.value is not None and not self.observed
 
 
@@ -48,9 +47,11 @@ def vote_column(
     definition: VoteDefinition,
     standings: Mapping[str, Standing] | None = None,
 ) -> list[CellOutcome[float]]:
-    """Decides each row of one field; `columns` has a list a node, all of one length, None for no number.
+    """Decide each row of one field.
 
-    `standings`: those before this round, from the ledger; a node that is missing there is new.
+    Args:
+        columns: node → its values, all of the same length; None stands for no number.
+        standings: the nodes' standings before this round; a node without an entry is new.
     """
     nodes, voter, history = _voter(columns, definition, standings or {})
     return [_named(voter.decide(row, history), nodes) for row in _rows(columns, nodes)]
@@ -61,7 +62,7 @@ def vote_text_column(
     definition: VoteDefinition,
     standings: Mapping[str, Standing] | None = None,
 ) -> list[CellOutcome[str]]:
-    """The same for texts."""
+    """Decide each row of one field of texts, with the arguments of `vote_column`."""
     nodes, voter, history = _voter(columns, definition, standings or {})
     return [_named(voter.decide_text(row, history), nodes) for row in _rows(columns, nodes)]
 
@@ -86,7 +87,7 @@ def _named(outcome: Outcome[T], nodes: Sequence[str]) -> CellOutcome[T]:
 
 
 def uses_vdx(definition: VoteDefinition) -> bool:
-    """Whether the definition is more than a plain vote on what most nodes say."""
+    """True if the definition uses features of VDX beyond the default vote."""
     plain = ("AGREEMENT", "NONE", "NONE", False)
     return (
         definition.collation,
@@ -102,7 +103,12 @@ def vdx_judge(
     standings: Mapping[str, Standing],
     error: float,
 ) -> Judge:
-    """`versions`: of each version of the file, the nodes that have it; `error`: the file's own tolerance."""
+    """Return a judge that decides cells by a VDX definition.
+
+    Args:
+        versions: for each version of the file, the nodes that have it.
+        error: the file's own tolerance.
+    """
     nodes = sorted(node for each in versions for node in each)
     place = {node: at for at, node in enumerate(nodes)}
     params = definition.params.model_copy(update={"error": error})
@@ -114,12 +120,16 @@ def vdx_judge(
     places = [tuple(place[node] for node in each) for each in versions]
 
     def judge(said: Sequence[CellBallot]) -> Verdict | None:
-        votes = sum(each.votes for each in said)
-        if 2 * sum(each.votes for each in said if each.number is not None) > votes:
-            values = _spread(said, places, [each.number for each in said], len(nodes))
+        votes = sum(ballot.votes for ballot in said)
+        if 2 * sum(ballot.votes for ballot in said if ballot.number is not None) > votes:
+            values = _spread(said, places, [ballot.number for ballot in said], len(nodes))
             return _number(said, voter.decide(values, history).output)
-        texts = _spread(said, places, [repr(each.candidate) for each in said], len(nodes))
-        return _text(said, voter.decide_text(texts, history).output)
+        texts = _spread(said, places, [repr(ballot.candidate) for ballot in said], len(nodes))
+        output = voter.decide_text(texts, history).output
+        chosen = next((ballot for ballot in said if repr(ballot.candidate) == output), None)
+        if chosen is None:
+            return None
+        return Verdict(chosen.text, None, OBSERVED) if chosen.number is None else _number(said, chosen.number)
 
     return judge
 
@@ -127,10 +137,10 @@ def vdx_judge(
 def _spread(
     said: Sequence[CellBallot], places: Sequence[tuple[int, ...]], values: Sequence[Value | None], nodes: int
 ) -> list[Value | None]:
-    """A value a node, of those a version each."""
+    """Turn one value per version into one value per node."""
     spread: list[Value | None] = [None] * nodes
-    for each, value in zip(said, values, strict=True):
-        for place in places[each.version]:
+    for ballot, value in zip(said, values, strict=True):
+        for place in places[ballot.version]:
             spread[place] = value
     return spread
 
@@ -139,25 +149,13 @@ def _number(said: Sequence[CellBallot], output: float | None) -> Verdict | None:
     if output is None:
         return None
     spellings: Counter[str] = Counter()
-    for each in said:
-        if each.number == output and each.text is not None:
-            spellings[each.text] += each.votes
-    if not spellings:
-        return Verdict(_computed(said, output), output, COMPUTED)
+    for ballot in said:
+        if ballot.number == output and ballot.text is not None:
+            spellings[ballot.text] += ballot.votes
+    if not spellings:  # computed: with a decimal comma if most ballots have one
+        numeric = [ballot for ballot in said if ballot.number is not None]
+        with_comma = sum(ballot.votes for ballot in numeric if "," in (ballot.text or ""))
+        has_comma = 2 * with_comma > sum(ballot.votes for ballot in numeric)
+        return Verdict(repr(output).replace(".", ",") if has_comma else repr(output), output, COMPUTED)
     best = min(spellings, key=lambda text: (-spellings[text], len(text), text))
     return Verdict(best, output, OBSERVED)
-
-
-def _computed(said: Sequence[CellBallot], number: float) -> str:
-    """With a decimal comma where most have one."""
-    votes = sum(each.votes for each in said if each.number is not None)
-    commas = sum(each.votes for each in said if each.number is not None and "," in (each.text or ""))
-    return repr(number).replace(".", ",") if 2 * commas > votes else repr(number)
-
-
-def _text(said: Sequence[CellBallot], output: str | None) -> Verdict | None:
-    chosen = [each for each in said if repr(each.candidate) == output]
-    if not chosen:
-        return None
-    number = chosen[0].number
-    return Verdict(chosen[0].text, None, OBSERVED) if number is None else _number(said, number)

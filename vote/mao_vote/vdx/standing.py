@@ -1,4 +1,4 @@
-"""What a voter's past rounds say of it, and the weight that VDX's history rules give it for that."""
+"""A voter's record in past rounds, and the weight that VDX's history rules derive from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _ROUNDING = 1e-12  # ratios that are equal but for the rounding of their mean
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`successes` of `rounds` in which it voted; a success may be a part of one, so it is no whole number.
+    """A voter's `successes` in the `rounds` in which it voted; partial successes count as fractions.
 
-    `weight`: what its last round earned it for the next one under HYBRID, which weighs a vote by the
-    agreement in the vote before. None where the history is kept by file and not by value: HYBRID then goes
-    by the agreement in the vote at hand.
+    `weight`: earned in its last round for the next one, under HYBRID, which weighs a vote by the agreement in
+    the previous vote. None if the history is kept by file and not by value; HYBRID then uses the agreement in
+    the current vote.
     """
 
     successes: float = 0.0
@@ -26,11 +26,11 @@ class Standing:
 
     @property
     def ratio(self) -> float | None:
-        """None before its first round."""
+        """The rate of success; None before the first round."""
         return self.successes / self.rounds if self.rounds else None
 
     def after(self, success: float, weight: float | None = None) -> Standing:
-        """Its standing after one more round, in which it had this part (0 to 1) of a success."""
+        """Return the standing after one more round with this success (0 to 1)."""
         return Standing(self.successes + success, self.rounds + 1, weight)
 
 
@@ -39,33 +39,33 @@ History = tuple[Standing, ...]  # one a voter, in the order of the values
 
 
 def advanced(before: History, successes: Mapping[int, float]) -> History:
-    """With one more round of the voters at these places; those of the others are as before."""
+    """Return the history after one more round of the voters at these places."""
     return tuple(each.after(successes[at]) if at in successes else each for at, each in enumerate(before))
 
 
 def weighed(history: History, weights: Mapping[int, float]) -> History:
-    """With the weights for the next round of the voters at these places."""
+    """Return the history with these weights for the next round of the voters at these places."""
     return tuple(
         replace(each, weight=weights[at]) if at in weights else each for at, each in enumerate(history)
     )
 
 
 def is_first(history: Sequence[Standing]) -> bool:
-    """Whether nothing is known about any of them."""
+    """True if no voter has a past round."""
     return not any(each.rounds for each in history)
 
 
 def ratios(history: Sequence[Standing]) -> list[float]:
-    """Each one's part of successes. Who is new counts as the mean of the others, for better or worse."""
+    """Return each voter's rate of success; new voters count as the mean of the others."""
     known = [each.ratio for each in history if each.ratio is not None]
     usual = fsum(known) / len(known) if known else 1.0
     return [usual if each.ratio is None else each.ratio for each in history]
 
 
 def base_weights(rule: HistoryRule, history: Sequence[Standing]) -> list[float]:
-    """The weights that follow from successes and rounds; HYBRID multiplies them by agreement.
+    """Return the weights that follow from the rates of success; HYBRID multiplies them by agreement.
 
-    Voters are eliminated by their share of successes, not by the count: who joined late has fewer.
+    Voters are eliminated by their rate and not by their number of successes, since late joiners have fewer.
     """
     if rule == "NONE" or is_first(history):
         return [1.0] * len(history)
@@ -79,7 +79,7 @@ def base_weights(rule: HistoryRule, history: Sequence[Standing]) -> list[float]:
 
 
 def hybrid_weights(history: Sequence[Standing], agreements: Sequence[float]) -> list[float]:
-    """HYBRID's weights of a vote; `agreements` are those in it, for voters without a weight from before."""
+    """Return HYBRID's weights. `agreements`: in this vote, used for voters without an earlier weight."""
     if is_first(history):
         return [1.0] * len(history)
     now = earned(history, agreements)
@@ -87,11 +87,11 @@ def hybrid_weights(history: Sequence[Standing], agreements: Sequence[float]) -> 
 
 
 def earned(history: Sequence[Standing], agreements: Sequence[float]) -> list[float]:
-    """The agreements, without those of who is eliminated."""
+    """Return the agreements, with 0 for eliminated voters."""
     return [base * each for base, each in zip(base_weights("HYBRID", history), agreements, strict=True)]
 
 
 def reweighed(history: History, voters: Collection[int], agreements: Sequence[float]) -> History:
-    """With the weights that this round's agreements earn the voters at these places for the next one."""
+    """Return the history with the weights that voters at these places earn by this round's agreements."""
     weights = earned([history[at] for at in voters], agreements)
     return weighed(history, dict(zip(voters, weights, strict=True)))

@@ -1,4 +1,4 @@
-"""One vote of VDX: quorum, exclusion, weights by history, collation, and what it adds to the history."""
+"""One vote of VDX: quorum, exclusion, weights by history, collation, and the updated history."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
 
 
 def text_weights(texts: Mapping[int, str], before: History, rule: HistoryRule) -> dict[int, float]:
-    """What agreement is to numbers is here the part of the others who say the same."""
+    """Return the weights of texts; agreement is the fraction of other voters with the same text."""
     standings = [before[at] for at in texts]
     if rule == "HYBRID":
         return dict(zip(texts, hybrid_weights(standings, _shares(texts)), strict=True))
@@ -34,7 +34,7 @@ def text_weights(texts: Mapping[int, str], before: History, rule: HistoryRule) -
 
 
 def heaviest_text(texts: Mapping[int, str], weights: Mapping[int, float]) -> str | None:
-    """None when the heaviest are equally heavy. Voters without weight do not count unless all have none."""
+    """Return the heaviest text, None if tied. Voters without weight do not count unless all have none."""
     counted = weights if any(weights.values()) else dict.fromkeys(texts, 1.0)
     parts: dict[str, list[float]] = {}
     for at, each in texts.items():
@@ -46,7 +46,7 @@ def heaviest_text(texts: Mapping[int, str], weights: Mapping[int, float]) -> str
 
 
 def text_history(texts: Mapping[int, str], before: History, rule: HistoryRule, output: str | None) -> History:
-    """The standings after this vote. Without an output HYBRID judges as at its first vote."""
+    """Return the standings after this vote. Without an output HYBRID judges as in its first vote."""
     if rule == "NONE":
         return before
     if rule == "HYBRID" and output is not None and not is_first([before[at] for at in texts]):
@@ -58,7 +58,7 @@ def text_history(texts: Mapping[int, str], before: History, rule: HistoryRule, o
 
 
 def _alike(texts: Mapping[int, str]) -> list[int]:
-    """For each text, how many of the others say the same."""
+    """Return for each text the number of other voters with the same text."""
     counts = Counter(texts.values())
     return [counts[each] - 1 for each in texts.values()]
 
@@ -69,11 +69,11 @@ def _shares(texts: Mapping[int, str]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """What one vote came to. Places are those of the values that were handed in.
+    """The result of one vote. Voters are identified by the index of their value.
 
-    `output` is None where nothing was decided: too few voted (`quorum`), or texts of equal weight (`tie`).
-    `observed`: who gave just this value; empty for a computed one. `weights`: 0 for who had no part.
-    `history`: the standings after this vote; those of who did not vote are as before.
+    `output`: None if there is no decision: too few voted (`quorum`), or texts have equal weight (`tie`).
+    `observed`: the voters with exactly this value; empty if it is computed. `weights`: 0 for voters that did
+    not take part. `history`: the standings after this vote.
     """
 
     output: T | None
@@ -86,14 +86,17 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """Votes by one vote definition. `shares`: by place, what each voter's weight is multiplied with."""
+    """Votes by one vote definition. `shares`: a factor for each voter's weight."""
 
     definition: VoteDefinition
     shares: tuple[float, ...] = ()
 
     def decide(self, values: Sequence[float | None], history: History = ()) -> Outcome[float]:
-        """One vote on numbers; None, or what is no finite number, did not vote. `history` has a standing a
-        value, or is empty for a first vote. ValueError if the lengths differ."""
+        """Vote on numbers; None and numbers that are not finite are absent voters.
+
+        `history` has one standing per value, or is empty for a first vote. Raises ValueError if the lengths
+        differ.
+        """
         numbers = {at: each for at, each in enumerate(values) if each is not None and isfinite(each)}
         before = self._standings(len(values), history)
         if len(numbers) < self.definition.needed(len(values)):
@@ -102,9 +105,14 @@ class Voter:
         places = list(numbers)
         left_out = frozenset(places[each] for each in excluded(list(numbers.values()), *limits))
         included = {at: each for at, each in numbers.items() if at not in left_out}
-        weights = self._weights(included, before)
+        standings = [before[at] for at in included]
+        if self.definition.history == "HYBRID":
+            base = hybrid_weights(standings, self._soft(included))
+        else:
+            base = base_weights(self.definition.history, standings)
+        weights = self._shared(dict(zip(included, base, strict=True)))
         votes = [WeightedValue(each, weights[at]) for at, each in included.items()]
-        first = self.definition.bootstrapping and is_first([before[at] for at in included])
+        first = self.definition.bootstrapping and is_first(standings)
         if first:
             votes = bootstrapped(votes, self.definition.params.error)
         collated = collate(votes, self.definition.collation, self.definition.params.error)
@@ -118,9 +126,9 @@ class Voter:
         )
 
     def decide_text(self, values: Sequence[str | None], history: History = ()) -> Outcome[str]:
-        """One vote on texts, which agree when they are equal: the heaviest wins, equally heavy ones tie.
+        """Vote on texts, which agree if they are equal: the heaviest wins, and equal weights tie.
 
-        Exclusion, bootstrapping and collation are about distances, and texts have none.
+        Exclusion, bootstrapping and collation need distances and do not apply to texts.
         """
         texts = {at: each for at, each in enumerate(values) if each is not None}
         before = self._standings(len(values), history)
@@ -143,14 +151,6 @@ class Voter:
             raise ValueError(f"{voters} values and the shares of {len(self.shares)} voters")
         return history or (NEW,) * voters
 
-    def _weights(self, included: Mapping[int, float], before: History) -> dict[int, float]:
-        standings = [before[at] for at in included]
-        if self.definition.history == "HYBRID":
-            weights = hybrid_weights(standings, self._soft(included))
-        else:
-            weights = base_weights(self.definition.history, standings)
-        return self._shared(dict(zip(included, weights, strict=True)))
-
     def _shared(self, weights: dict[int, float]) -> dict[int, float]:
         return {at: each * self.shares[at] for at, each in weights.items()} if self.shares else weights
 
@@ -159,9 +159,11 @@ class Voter:
         return soft_shares(list(numbers.values()), params.error, params.scaling)
 
     def _after(self, numbers: Mapping[int, float], before: History, centre: float) -> History:
-        """The history with this round. HYBRID judges by how near a value is to the centre; its first vote,
-        whose centre is but a plain mean, is judged as the other rules judge, by agreement with most of the
-        others, and weighs nobody's next vote."""
+        """Return the history with this round.
+
+        HYBRID judges a value by its distance from the centre. Its first vote, whose centre is only a plain
+        mean, is judged as by the other rules, by agreement with most of the others, and earns no weights.
+        """
         rule, params = self.definition.history, self.definition.params
         if rule == "NONE":
             return before

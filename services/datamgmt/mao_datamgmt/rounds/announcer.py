@@ -1,14 +1,14 @@
-"""Announces what this node's runs contribute to rounds, each thing once, in the order of the ticks.
+"""Announces the snapshots of this node's runs to rounds, each once, in the order of the ticks.
 
-What is to be announced is derived from the runs in the node's own store at every start, so that neither a
-crash nor an outage of the federation loses any of it. Whatever waits for the federation waits here, off the
-path from a tick to its commit.
+At every start the pending announcements are derived from the runs in the node's own store, so that neither a
+crash nor an outage of the federation loses any. All waiting for the federation happens here and does not
+delay runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,7 +25,6 @@ from mao_shared.models import (
     Announcement,
     Enrolment,
     ResolvedStep,
-    Round,
     Run,
     SharedDataset,
     round_id,
@@ -35,7 +34,7 @@ from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Backoff, Controller, Guard, Mirror, every, until_done
 from mao_shared.runs.listing import past_runs_since
 from mao_shared.runs.records import IndexedRun, RunRecords
-from mao_shared.store import Records, Store, Stored, Unreadable
+from mao_shared.store import Records, Store, Unreadable
 
 from .decide import MAX_TICK_AGE
 from .participation import DatasetSharing
@@ -45,11 +44,11 @@ from .validation import PEER_RECORDS_KEPT, is_attested, is_tick_over
 from .view import RoundIndex
 
 log = get_logger(__name__)
-AWAY_PAUSE = 1.0  # seconds between two tries while a store is away
-UNREADABLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
-PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has been pushed
-HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to be pushed
-ALL_RUNS_QUEUED = ""  # key after all runs that there were at the start
+AWAY_PAUSE = 1.0  # seconds between two attempts while a store is away
+UNREADABLE_PAUSE = 30.0  # seconds until a run with an unreadable record is tried again
+PUSH_PAUSE = 2.0  # seconds between two checks whether a commit has been pushed
+HOLD_BACK = timedelta(seconds=60)  # how long a later tick waits for the commit of an earlier one to be pushed
+ALL_RUNS_QUEUED = ""  # key queued after all runs that existed at the start
 
 
 class Announcer:
@@ -98,16 +97,16 @@ class Announcer:
 
     @property
     def waiting(self) -> list[Announcement]:
-        """What is still to be announced."""
+        """The announcements that are still pending."""
         return [due.announcement for due in self._pending.values()]
 
     @property
     def complete(self) -> bool:
-        """Whether all runs that there were at the start have been looked at."""
+        """True once all runs that existed at the start have been processed."""
         return self._watermarks.started
 
     def forget(self, dataset: str) -> None:
-        """Forgets that it was shared; its operator has said so."""
+        """Forget that a dataset was shared, at its operator's request."""
         self._shared_since.pop(dataset, None)
 
     async def run(self) -> None:
@@ -133,24 +132,21 @@ class Announcer:
     # from runs to what is pending
 
     async def _list_runs(self) -> list[str]:
-        """All active runs and those of the history that may have something to announce, the oldest first."""
-        past = [run_id async for run_id in self._past_runs()]
-        active = [stored.record.id async for stored in self._run_records.iterate()]
-        return [*reversed(past), *active, ALL_RUNS_QUEUED]
-
-    async def _past_runs(self) -> AsyncIterator[str]:
-        """The newest first. The index alone rules out most: the documents of a month are not read."""
+        """Return all active runs, and the past runs that may have something to announce, the oldest first."""
+        past: list[str] = []
         oldest = self._context.clock.now() - MAX_TICK_AGE
         steps: dict[str, Sequence[ResolvedStep] | None] = {}
         async with aclosing(past_runs_since(self._run_records, oldest)) as indexed:
-            async for run in indexed:
+            async for run in indexed:  # the index rules out most, so that their documents are not read
                 if run.pipeline not in steps:
                     steps[run.pipeline] = await self._steps_with_rounds(run.pipeline)
                 if run.scheduled_for is not None and not self._is_announced(run, steps[run.pipeline]):
-                    yield run.id
+                    past.append(run.id)
+        active = [stored.record.id async for stored in self._run_records.iterate()]
+        return [*reversed(past), *active, ALL_RUNS_QUEUED]
 
     async def _steps_with_rounds(self, pipeline: str) -> Sequence[ResolvedStep] | None:
-        """The enrolment's steps; none where nobody shares what they write, None while that is unknown."""
+        """Return the enrolment's steps, none if nobody shares their outputs, None if that is unknown."""
         stored = await self._enrolments.find(pipeline)
         if stored is None:
             return None
@@ -161,7 +157,7 @@ class Announcer:
         return stored.record.steps if any(shared) else []
 
     def _is_announced(self, run: IndexedRun, steps: Sequence[ResolvedStep] | None) -> bool:
-        """Whether all that such a run contributes to rounds has been announced, with its commits."""
+        """True if all of a run's snapshots have been announced, with their commits."""
         if steps is None or run.scheduled_for is None:
             return False
         for step in steps:
@@ -173,7 +169,7 @@ class Announcer:
         return True
 
     def _run_of_round(self, name: str) -> str | None:
-        """The run that may contribute to a round that others have opened, or that was reset."""
+        """Return this node's run for a round that another node has opened or that was reset."""
         stored, node = self._index.mirror.get(name), self._context.node
         if stored is None or stored.record.phase in ROUND_ENDED:
             return None
@@ -199,7 +195,7 @@ class Announcer:
         return None
 
     async def _collect(self, run_id: str) -> None:
-        """Takes in what a run has to announce now."""
+        """Add what a run has to announce now to the pending announcements."""
         active = self._runs.get(run_id)
         if self._is_solo.get(run_id, False):
             if active is None:
@@ -229,7 +225,7 @@ class Announcer:
                 self._wake.set()
 
     async def _note_sharing(self, dataset: str, since: datetime) -> bool:
-        """Whether it is shared. Records from which tick on it has rounds, or that nobody shares it now."""
+        """Return whether a dataset is shared, and record since which tick it is, or that it is not."""
         is_shared = await self._sharing.is_shared(dataset)
         if is_shared and dataset in self._shared_since:
             return True
@@ -250,37 +246,32 @@ class Announcer:
         return True
 
     def _is_new(self, due: PendingAnnouncement) -> bool:
+        """True if the federation store lacks the announcement, and its round can still use it."""
         dataset, round_id = due.key
         announcement = due.announcement
         stored = self._index.mirror.get(f"{dataset}/{round_id}")
         if stored is None and announcement.tick < self._shared_since.get(dataset, announcement.announced_at):
             return False
-        if stored is not None and stored.record.phase in ROUND_ENDED and not self._may_be_reset(stored):
-            return False
+        if stored is not None and stored.record.phase in ROUND_ENDED:
+            # A round that is recorded as decided without being attested may be reset, and then needs it.
+            round_ = stored.record
+            if round_.phase != "decided" or self._context.clock.now() - round_.tick > PEER_RECORDS_KEPT:
+                return False
+            if is_attested(round_, self._peers.attestations(round_)):
+                return False
         earlier = self._peers.announced(dataset, round_id).get(self._context.node)
-        if stored is None and earlier is None and self._is_over(due):
-            return False
+        if stored is None and earlier is None:
+            if self._watermarks.covers(due):
+                return False
+            newest_first = (known.record for known in reversed(self._index.of(dataset).values()))
+            if is_tick_over(announcement, due.done_at, newest_first, self._peers.attestations):
+                return False
         return earlier is None or (earlier.record.commit is None and announcement.commit is not None)
-
-    def _may_be_reset(self, stored: Stored[Round]) -> bool:
-        """Whether it is recorded as decided without being attested: a reset needs the announcements."""
-        round_ = stored.record
-        if round_.phase != "decided" or self._context.clock.now() - round_.tick > PEER_RECORDS_KEPT:
-            return False
-        return not is_attested(round_, self._peers.attestations(round_))
-
-    def _is_over(self, due: PendingAnnouncement) -> bool:
-        """Of a tick without a round, for which no announcement of this node is there any more."""
-        if self._watermarks.covers(due):
-            return True
-        newest_first = reversed(self._index.of(due.announcement.dataset).values())
-        rounds = (stored.record for stored in newest_first)
-        return is_tick_over(due.announcement, due.done_at, rounds, self._peers.attestations)
 
     # from what is pending to announcements
 
     async def _announce_all(self) -> float | None:
-        """Seconds until what has to wait is looked at again."""
+        """Announce what is ready; return the seconds until the rest is checked again."""
         ordered = sorted(self._pending.values(), key=_order)
         for dataset, group in groupby(ordered, key=lambda due: due.announcement.dataset):
             with self._guard.item(f"dataset {dataset}"):
@@ -322,7 +313,7 @@ def _announced_at(due: PendingAnnouncement, moment: datetime) -> PendingAnnounce
 
 
 def is_at_remote(context: Context, dataset: str, commit: str) -> bool:
-    """Whether the remote was seen to have a commit on this node's branch. Blocking."""
+    """True if the remote was seen to have a commit on this node's branch. Blocking."""
     try:
         clone = Clone.open(context.data.clone(dataset))
         tip = clone.tip(context.node, remote=True)

@@ -1,6 +1,6 @@
-"""Computing a round in a process of its own, which gives its memory back when it ends.
+"""Computes the vote of a round in a child process, so that its memory is freed when it ends.
 
-Run as a module it is that process: a VoteTask as JSON on stdin, a VoteResult on stdout.
+Run as a module, it is the child process: it reads a VoteTask as JSON from stdin and writes a VoteResult.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class VoteTask(Record):
 
 
 class VoteResult(Record):
-    """`none`: why there is no commit: too few voters (the same on every node), or trouble on this node."""
+    """A round's commit. `none`: why there is none: too few voters (on all nodes), or a fault of this node."""
 
     commit: Oid | None = None
     tree: Oid | None = None
@@ -51,39 +51,35 @@ ComputeVote = Callable[[VoteTask], Awaitable[VoteResult]]
 
 @dataclass(frozen=True)
 class VoteProcesses:
-    """`turns`: how many may run at once, since each may take much memory."""
+    """Runs votes in child processes. `turns` limits how many run at once, since each may need much memory."""
 
     turns: asyncio.Semaphore
 
     async def __call__(self, task: VoteTask) -> VoteResult:
-        """Raises Unavailable when the process ends without an answer."""
+        """Compute a vote. Raises Unavailable if the process ends without an answer."""
         async with self.turns:
-            return await _compute_in_process(task)
-
-
-async def _compute_in_process(task: VoteTask) -> VoteResult:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "mao_datamgmt.rounds.compute",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(TIME_LIMIT):
-            out, err = await process.communicate(task.model_dump_json().encode())
-    except TimeoutError as error:
-        raise _vote_failed(task, f"it took longer than {TIME_LIMIT:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()  # closes its pipes
-    try:
-        return VoteResult.model_validate_json(out)
-    except ValidationError as error:
-        output = err.decode(errors="replace").strip()[-500:]
-        raise _vote_failed(task, output or f"it ended with code {process.returncode}") from error
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mao_datamgmt.rounds.compute",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                async with asyncio.timeout(TIME_LIMIT):
+                    out, err = await process.communicate(task.model_dump_json().encode())
+            except TimeoutError as error:
+                raise _vote_failed(task, f"it took longer than {TIME_LIMIT:.0f} s") from error
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.communicate()  # closes its pipes
+        try:
+            return VoteResult.model_validate_json(out)
+        except ValidationError as error:
+            output = err.decode(errors="replace").strip()[-500:]
+            raise _vote_failed(task, output or f"it ended with code {process.returncode}") from error
 
 
 def _vote_failed(task: VoteTask, why: str) -> Unavailable:
@@ -95,7 +91,7 @@ def _vote_failed(task: VoteTask, why: str) -> Unavailable:
 
 
 def compute(task: VoteTask) -> VoteResult:
-    """Blocking; writes objects to the clone and moves no branch."""
+    """Compute a vote in this process. Blocking; writes objects to the clone and moves no branch."""
     try:
         clone = Clone.open(task.repository)
         voted = vote_round(
@@ -115,12 +111,7 @@ def compute(task: VoteTask) -> VoteResult:
     return VoteResult(commit=voted.commit, tree=voted.tree)
 
 
-def _prefer_oom_kill() -> None:
-    """When files need more memory than there is, the kernel kills this process and not a service."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
 if __name__ == "__main__":
-    _prefer_oom_kill()
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel kills this process and not a service
+        Path("/proc/self/oom_score_adj").write_text("1000")
     sys.stdout.write(compute(VoteTask.model_validate_json(sys.stdin.read())).model_dump_json())

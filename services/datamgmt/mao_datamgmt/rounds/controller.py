@@ -1,4 +1,4 @@
-"""Reconciles the rounds of each dataset: builds the view, decides, executes; and the store's health."""
+"""Reconciles the rounds of each dataset (view, decide, execute), and tracks the store's health."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from .reporting import RoundAlarms
 from .view import FirstSeenTimes, RoundIndex, RoundView
 
 WORKERS = 4
-RESYNC = 60.0  # seconds after which every dataset is looked at again, against lost hints
-VOTERS_RETRY = 1.0  # seconds to look again while it is not known here yet who votes
-STORE_RETRY = 2.0  # seconds to look again while the store is away
+RESYNC = 60.0  # seconds between two passes over all datasets, in case a change was missed
+VOTERS_RETRY = 1.0  # seconds until a retry while the voters are not known here
+STORE_RETRY = 2.0  # seconds until a retry while the store is away
 PING_PERIOD = 5.0  # seconds
-SETTLE_TIME = timedelta(seconds=10)
+SETTLE_TIME = timedelta(seconds=10)  # of a healthy store, after which changes arrive without delay
 
 
 class StoreAvailability:
-    """Since when the federation store has answered without a break: only then does silence mean anything.
+    """Tracks since when the federation store has been available without a break.
 
-    `grace`: how long after a break no deadline counts, so that all nodes can catch up.
+    A node's silence means something only while the store is available. `grace`: time after an outage in which
+    no deadline counts, so that all nodes can catch up.
     """
 
     def __init__(
@@ -47,18 +48,19 @@ class StoreAvailability:
         return self._clock.now()
 
     def grace_until(self) -> datetime | None:
-        """Until when no deadline counts; None while the store is away."""
+        """Return until when no deadline counts; None while the store is away."""
         return None if self._healthy_since is None else self._healthy_since + self._grace
 
     def is_settled(self) -> bool:
-        """Whether what arrives from the store has just happened, and not while it was away."""
+        """True if changes that arrive now have just happened, and not during an outage."""
         return self._healthy_since is not None and self.now() - self._healthy_since >= SETTLE_TIME
 
     async def run(self) -> None:
-        """Pings until cancelled."""
+        """Ping the store until cancelled."""
         await every(PING_PERIOD, self.check, name="federation-answers", conditions=self._conditions)
 
     async def check(self) -> None:
+        """Ping the store once."""
         try:
             await self._store.ping()
         except MaoError:
@@ -68,7 +70,7 @@ class StoreAvailability:
 
 
 class RoundController:
-    """The mirrors of rounds, peer records and members must run beside this."""
+    """Reconciles rounds. The mirrors of rounds, peer records and members must be running."""
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class RoundController:
             return await self.reconcile(dataset)
 
     async def reconcile(self, dataset: str) -> float | None:
-        """Does all that can be done for a dataset now; seconds until it is to be looked at again."""
+        """Do all that is possible for a dataset now; return the seconds until the next pass."""
         grace_until, voters = self._health.grace_until(), self._voters.cached(dataset)
         if grace_until is None:
             await self._health.check()
@@ -149,7 +151,12 @@ class RoundController:
             return None
         view = self._view(consented, grace_until)
         decision = decide(view)
-        if any(map(depends_on_voters, decision.actions)) and not await self._are_voters_current(consented):
+        # A write that depends on the voters needs current ones: otherwise nodes undo each other's writes
+        # while one of them lags behind.
+        if (
+            any(map(depends_on_voters, decision.actions))
+            and await self._voters.fetch(consented.dataset.name) != consented.dataset.nodes
+        ):
             return VOTERS_RETRY
         pauses = [decision.again]
         for action in decision.actions:
@@ -159,12 +166,6 @@ class RoundController:
         for stored in filter(is_relevant(view), view.rounds.values()):
             await self._alarms.undecided(stored.record)
         return min((pause for pause in pauses if pause is not None), default=None)
-
-    async def _are_voters_current(self, consented: ConsentedDataset) -> bool:
-        """Whether the store says the same of who votes: else nodes would undo each other's writes for as long
-        as one hears later than another.
-        """
-        return await self._voters.fetch(consented.dataset.name) == consented.dataset.nodes
 
     def _view(self, consented: ConsentedDataset, grace_until: datetime) -> RoundView:
         peers, dataset = self._peers, consented.dataset.name
@@ -177,8 +178,8 @@ class RoundController:
             dataset=consented.dataset,
             definitions=consented.definitions,
             rounds=rounds,
-            announced={each: peers.announced(dataset, each) for each in mentioned},
-            attested={each: peers.attested(dataset, each) for each in mentioned},
+            announced={round_id: peers.announced(dataset, round_id) for round_id in mentioned},
+            attested={round_id: peers.attested(dataset, round_id) for round_id in mentioned},
             unreadable=peers.unreadable(dataset),
             opened_at=self._first_seen.opened(dataset),
             closed_at=self._first_seen.closed(dataset),

@@ -1,8 +1,8 @@
-"""What to do next about a dataset's rounds: pure, from the federation store's records and the time.
+"""Decides what to do next about a dataset's rounds, from the federation store's records and the time. Pure.
 
-The phases and who writes what are in mao_shared/models/round.py. Every node decides for itself; what two of
-them do at once is settled by the guard of each write. The view may lag behind the store, so a write that
-rests on a node's silence carries the revisions of all that it rests on.
+The phases and their transitions are in mao_shared/models/round.py. Every node decides on its own; the guard
+of each write settles conflicts between nodes. The view may lag behind the store, so a write that relies on a
+node's silence is guarded by the revisions of all records that it relies on.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .view import (
 )
 
 MAX_TICK_AGE = timedelta(days=30)  # beyond that no round is opened for a tick
-ATTEST_RETRY = 10.0  # seconds between two tries to attest what could not be computed
+ATTEST_RETRY = 10.0  # seconds between two attempts to compute and attest a round
 MIN_ATTEST_TIME = timedelta(minutes=5)  # for computing and attesting, however short the deadline is
-PATIENCE_FACTOR = 10  # deadlines to wait for nodes that publish that they cannot compute a round yet
+PATIENCE_FACTOR = 10  # deadlines to wait for nodes that report that they cannot compute a round yet
 MIN_PATIENCE = timedelta(days=1)
 MAX_ATTEMPTS = 20  # of one round; each says why in `flagged` or by another `base`
 MAX_CHECKS = 120  # keys that one write can depend on
@@ -53,8 +53,8 @@ NOT_ANNOUNCED = Abstention(reason="late", detail="it had said nothing when the r
 
 
 def decide(view: RoundView) -> RoundDecision:
-    """All that can be done now, the earliest round first."""
-    actions: list[Action] = [OpenRound(each) for each in _to_open(view)]
+    """Return all actions that are possible now, the earliest round first."""
+    actions: list[Action] = [OpenRound(opened) for opened in _to_open(view)]
     waits: list[float] = []
     violations: list[tuple[Round, dict[str, str]]] = []
     ordered = sorted(
@@ -77,7 +77,7 @@ def decide(view: RoundView) -> RoundDecision:
 
 
 def is_relevant(view: RoundView) -> Callable[[Stored[Round]], bool]:
-    """Which rounds to decide about: those that have not ended, or that peer records are about."""
+    """Return a predicate for rounds that need a decision: live ones, and those with peer records."""
     return lambda each: (
         each.record.phase not in ROUND_ENDED
         or each.record.id in view.announced
@@ -86,7 +86,7 @@ def is_relevant(view: RoundView) -> Callable[[Stored[Round]], bool]:
 
 
 def _repair(view: RoundView, stored: Stored[Round]) -> UpdateRound | RecheckRound | None:
-    """Any member can write any round: one that is not as its dataset says is reset."""
+    """Reset a round that does not match its dataset, since any member can write any round."""
     round_, dataset = stored.record, view.dataset
     if dataset is None or view.node not in dataset.nodes:
         return None
@@ -105,16 +105,16 @@ def _repair(view: RoundView, stored: Stored[Round]) -> UpdateRound | RecheckRoun
 
 
 def depends_on_voters(action: Action) -> bool:
-    """Whether an action undoes or completes what others do, depending on who votes."""
+    """True for actions that undo or complete what other nodes did, depending on who votes."""
     if isinstance(action, UpdateRound):
         return action.round.phase == "open"
     return isinstance(action, (DeliverRound, RecheckRound))
 
 
 def lacks_attestations(view: RoundView, round_: Round) -> bool:
-    """Whether a round is recorded as decided that most nodes have announced for and too few attest.
+    """True if a round is recorded as decided, and most nodes have announced to it but too few attest it.
 
-    Peer records are removed `PEER_RECORDS_KEPT` after a round's end, so nothing is known of older ones.
+    Peer records are removed `PEER_RECORDS_KEPT` after a round's end, so older rounds are not checked.
     """
     if round_.phase != "decided" or view.now - round_.tick > RECHECKED_FOR:
         return False
@@ -128,7 +128,7 @@ def lacks_attestations(view: RoundView, round_: Round) -> bool:
 
 
 def round_order(round_: Round) -> tuple[datetime, str]:
-    """Sort key: the order in which rounds of a dataset are decided."""
+    """Return the sort key for the order in which rounds of a dataset are decided."""
     return round_.tick, round_.id
 
 
@@ -136,23 +136,16 @@ def _to_open(view: RoundView) -> list[Round]:
     dataset = view.dataset
     if dataset is None or view.node not in dataset.nodes or len(set(dataset.nodes)) < 2:
         return []
-    firsts = [
-        first
-        for name, announced in view.announced.items()
-        if name not in view.rounds and (first := _first(announced, dataset.nodes)) is not None
+    firsts: list[Announcement] = []  # for each new round the first announcement with a commit
+    for round_id, announced in view.announced.items():
+        records = (announced[node].record for node in dataset.nodes if node in announced)
+        with_commit = [record for record in records if record.commit is not None]
+        if with_commit and round_id not in view.rounds:
+            firsts.append(min(with_commit, key=lambda record: record.announced_at))
+    young = [first for first in firsts if view.now - first.tick < MAX_TICK_AGE]
+    return [
+        _opened(view, dataset, first) for first in sorted(young, key=lambda first: (first.tick, first.round))
     ]
-    young = [each for each in firsts if view.now - each.tick < MAX_TICK_AGE]
-    return [_opened(view, dataset, each) for each in sorted(young, key=lambda each: (each.tick, each.round))]
-
-
-def _first(announced: Mapping[str, Stored[Announcement]], nodes: Sequence[str]) -> Announcement | None:
-    """The announcement that opens a round: one with a commit."""
-    candidates = [
-        announced[node].record
-        for node in nodes
-        if node in announced and announced[node].record.commit is not None
-    ]
-    return min(candidates, key=lambda each: each.announced_at, default=None)
 
 
 def _opened(view: RoundView, dataset: Dataset, first: Announcement) -> Round:
@@ -206,20 +199,20 @@ def _next_open(
 
 
 def late_after(view: RoundView, round_: Round) -> datetime:
-    """When nodes that have not announced are late; by this node's own clock, if it saw the round begin."""
+    """Return when nodes that have not announced are late, by this node's clock if it saw the round begin."""
     opened = view.opened_at.get(round_.id)
     return max(round_.deadline if opened is None else opened + announcement_period(round_), view.grace_until)
 
 
 def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> bool:
-    """Whether another round of the dataset must end first: one that is closed, or an earlier one.
+    """True if another round of the dataset must end first: one that is closed, or an earlier one.
 
-    It does not wait for rounds in which this node does not vote, nor for those that can no longer reach their
-    quorum: nodes announce in the order of the ticks, so nobody can hold up rounds with invented ones.
+    Rounds in which this node does not vote do not block, nor do those that can no longer reach their quorum.
+    Nodes announce in the order of the ticks, so that invented rounds cannot hold up others.
 
-    Of two that have their quorum of snapshots the one goes first that had it first. In a dataset that several
-    steps write, the snapshot of a step that had to wait is later on the nodes' branches than what was
-    observed meanwhile for a later tick; decided in tick order, it would make those snapshots outdated.
+    Of two rounds with a quorum of snapshots, the one that reached it first goes first. If several steps write
+    the dataset, the snapshot of a step that had to wait comes later on a node's branch than snapshots of
+    later ticks; deciding in tick order would make those outdated.
     """
     due, since = late_after(view, round_), _quorum_since(view, round_)
 
@@ -229,15 +222,20 @@ def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> b
             return (theirs, round_order(other)) < (since, round_order(round_))
         if round_order(other) >= round_order(round_):
             return False
-        hopeful = late_after(view, other) <= due and _reachable_snapshots(view, other, round_) >= other.needed
-        return hopeful or theirs is not None
+        # Snapshots that nodes have submitted to the earlier round, or may still submit to it.
+        announced, later = view.announcements(other), view.announcements(round_)
+        reachable = sum(
+            announced[node].record.commit is not None if node in announced else node not in later
+            for node in other.nodes
+        )
+        return theirs is not None or (late_after(view, other) <= due and reachable >= other.needed)
 
     others = (each.record for each in live if each.record.id != round_.id and view.node in each.record.nodes)
     return any(other.phase == "closed" or goes_first(other) for other in others)
 
 
 def _quorum_since(view: RoundView, round_: Round) -> int | None:
-    """The revision at which the quorum of snapshots was reached; None if it is not."""
+    """Return the revision at which the quorum of snapshots was reached, None if it is not."""
     announced = view.announcements(round_)
     with_snapshot = sorted(
         announced[node].revision
@@ -247,17 +245,8 @@ def _quorum_since(view: RoundView, round_: Round) -> int | None:
     return with_snapshot[round_.needed - 1] if len(with_snapshot) >= round_.needed else None
 
 
-def _reachable_snapshots(view: RoundView, earlier: Round, later: Round) -> int:
-    """How many nodes have submitted a snapshot to the earlier round, or still may."""
-    announced, after = view.announcements(earlier), view.announcements(later)
-    return sum(
-        announced[node].record.commit is not None if node in announced else node not in after
-        for node in earlier.nodes
-    )
-
-
 def abstentions(round_: Round, announced: Mapping[str, Stored[Announcement]]) -> dict[str, Abstention]:
-    """Of each node that submits no commit."""
+    """Return the abstention of each node that submits no commit."""
     without = (
         node for node in round_.nodes if node not in announced or announced[node].record.commit is None
     )
@@ -270,7 +259,7 @@ def abstentions(round_: Round, announced: Mapping[str, Stored[Announcement]]) ->
 def announcement_checks(
     round_: Round, announced: Mapping[str, Stored[Announcement]], unreadable: Mapping[str, int]
 ) -> list[Check]:
-    """That the announcements are these and no others."""
+    """Return guards for the announcements of the round's nodes."""
     return _checks(round_, keys.announcement, announced, unreadable)
 
 
@@ -280,7 +269,7 @@ def _checks(
     found: Mapping[str, Stored[Announcement] | Stored[Attestation]],
     unreadable: Mapping[str, int],
 ) -> list[Check]:
-    """That the nodes' records are these: absent, unreadable as known, or of the revision found."""
+    """Return guards that the nodes' records are unchanged: absent, unreadable, or of the revision found."""
     wanted = {node: key_of(node, round_.dataset, round_.id) for node in round_.nodes[:MAX_CHECKS]}
     return [
         Check(key, found[node].revision if node in found else unreadable.get(key, 0))
@@ -289,14 +278,14 @@ def _checks(
 
 
 def ended_undecided(round_: Round, now: datetime, reason: str) -> Round:
-    """The round ended without a result."""
+    """Return the round ended without a result."""
     return round_.changed(
         phase="undecided", ended_at=now, commit=None, tree=None, attested=[], reason=reason[:2000]
     )
 
 
 def quorum_missing(round_: Round, snapshots: Collection[str], silent: Mapping[str, Abstention]) -> str | None:
-    """Why the nodes with `snapshots` are too few; None when they are enough."""
+    """Return why the nodes with `snapshots` are too few, None if they are enough."""
     if len(snapshots) >= round_.needed:
         return None
     count = f"{len(snapshots)} of {len(round_.nodes)} nodes submitted a snapshot, {round_.needed} are needed"
@@ -329,7 +318,7 @@ def _next_closed(view: RoundView, stored: Stored[Round]) -> tuple[Action | None,
 
 
 def with_agreed_commit(round_: Round, votes: Mapping[str, Attestation], commit: str) -> Round:
-    """The round with the commit that a quorum attests; only its delivery is left."""
+    """Return the round with the commit that a quorum attests; only its delivery is left."""
     those = sorted(node for node, vote in votes.items() if vote.commit == commit)
     return round_.changed(commit=commit, tree=votes[those[0]].tree, attested=those)
 
@@ -337,7 +326,7 @@ def with_agreed_commit(round_: Round, votes: Mapping[str, Attestation], commit: 
 def _no_agreement(
     view: RoundView, round_: Round, votes: Mapping[str, Attestation], counts: Mapping[str, int]
 ) -> tuple[str | None, float | None]:
-    """Why there will be no quorum of attestations, or seconds until that is to be asked again."""
+    """Return why there will be no quorum of attestations, or the seconds until the next check."""
     silent = [node for node in round_.nodes if node not in votes or votes[node].commit is None]
     if round_.attempt > MAX_ATTEMPTS:
         return f"it was closed {round_.attempt - 1} times without an agreement", None
@@ -357,7 +346,7 @@ def _no_agreement(
 
 
 def attested_by(round_: Round, closed: datetime | None = None, *, patiently: bool = False) -> datetime:
-    """By when a quorum must attest a closed round. `closed`: when this node saw it closed."""
+    """Return the deadline for attesting a closed round. `closed`: when this node saw it closed."""
     time = max(announcement_period(round_), MIN_ATTEST_TIME)
     if patiently:
         time = max(time * PATIENCE_FACTOR, MIN_PATIENCE)
@@ -365,7 +354,7 @@ def attested_by(round_: Round, closed: datetime | None = None, *, patiently: boo
 
 
 def _dissenters(view: RoundView, round_: Round) -> dict[str, str]:
-    """Nodes that attested another commit than the quorum did, by their own attestations."""
+    """Return node → violation for nodes that attested another commit than the quorum."""
     if round_.commit is None:
         return {}
     votes = view.attestations(round_)

@@ -1,6 +1,6 @@
-"""Executes what `decide` says about a round; each action ends with one guarded write and can be repeated.
+"""Executes the actions of `decide`; each ends with one guarded write and can be repeated.
 
-A write that lost its race leaves everything to the next pass: the watch delivers what the other node wrote.
+If a write loses a race, the next pass decides again: the watch delivers what the other node wrote.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ from .validation import is_attested, is_attested_by_voters, reset
 from .view import Action, AttestRound, CloseRound, OpenRound, RecheckRound, RoundView, UpdateRound
 
 log = get_logger(__name__)
-DELIVERY_RETRY = 5.0  # seconds to look again when another node has to deliver
+DELIVERY_RETRY = 5.0  # seconds until the next check if another node has to deliver
 NOT_AGREED = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
 
 
 @dataclass(frozen=True)
 class DecidedRounds:
-    """A dataset's other rounds that are decided and attested: the `last` by tick, and the `commits` of all,
-    since one of an earlier tick may have been decided later.
+    """A dataset's other rounds that are decided and attested: the `last` by tick, and the `commits` of all.
+
+    A round of an earlier tick may have been decided later, so `last` need not be the tip of ground truth.
     """
 
     last: Round | None
@@ -58,7 +59,7 @@ class DecidedRounds:
 
 
 def decided_before(view: RoundView, round_: Round) -> DecidedRounds:
-    """As far as it is still known. Pure."""
+    """Return the dataset's other decided rounds, as far as their records still exist. Pure."""
     decided = [
         each.record
         for each in view.rounds.values()
@@ -71,7 +72,7 @@ def decided_before(view: RoundView, round_: Round) -> DecidedRounds:
 
 @dataclass(frozen=True)
 class _RoundTask:
-    """A round to be worked on, as it is stored."""
+    """A round to work on, as it is stored."""
 
     stored: Stored[Round]
     dataset: Dataset
@@ -83,7 +84,7 @@ class _RoundTask:
 
 
 class RoundExecutor:
-    """Of one node, on rounds of the federation. `compute`: computes a vote; a test may replace it."""
+    """Executes one node's actions on rounds. `compute`: computes a vote; tests may replace it."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class RoundExecutor:
         return self._context.clock.now()
 
     async def execute(self, action: Action, dataset: Dataset, view: RoundView) -> float | None:
-        """Seconds until the round is to be looked at again, where no change will say so."""
+        """Execute an action; return the seconds until the next pass if no change will trigger it."""
         if isinstance(action, OpenRound):
             await self._open(action.round)
             return None
@@ -142,7 +143,7 @@ class RoundExecutor:
             log.info("round.opened", round=round_.id, nodes=round_.nodes)
 
     async def _replace_unreadable(self, round_: Round) -> int | None:
-        """An unreadable record in the round's place must not keep it from being opened."""
+        """Replace an unreadable record under the round's key, which must not keep it from being opened."""
         entry = await self._store.get(keys.round(round_.dataset, round_.id))
         if entry is None:
             return None
@@ -153,7 +154,7 @@ class RoundExecutor:
         return None
 
     async def _write(self, stored: Stored[Round], round_: Round, checks: Sequence[Check] = ()) -> bool:
-        """False when the race was lost."""
+        """Write a round; return False if another node has changed it meanwhile."""
         key = keys.round(round_.dataset, round_.id)
         guards = [Check(key, stored.revision), *checks]
         revision = await self._store.transact(guards, [Put(key, dump(round_))])
@@ -166,7 +167,7 @@ class RoundExecutor:
         return True
 
     async def _recheck(self, stored: Stored[Round], dataset: Dataset, view: RoundView) -> None:
-        """Resets a round that is recorded as decided without being attested."""
+        """Reset a round that is recorded as decided without being attested."""
         round_ = stored.record
         nodes = sorted({*round_.nodes, *dataset.nodes})
         announced, attested = await self._announced(round_, nodes), await self._attested(round_, nodes)
@@ -176,7 +177,7 @@ class RoundExecutor:
         if await self._write(stored, reset(round_, dataset, self._now())):
             await self._alarms.false_record(round_, _unattested(round_))
 
-    # reading afresh
+    # reading from the store
 
     async def _announced(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Announcement]:
         keys_of = {node: keys.announcement(node, round_.dataset, round_.id) for node in nodes}
@@ -186,18 +187,12 @@ class RoundExecutor:
         keys_of = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
         return await read_fresh(self._store, keys_of, Attestation)
 
-    async def _supporters(self, round_: Round) -> set[str]:
-        """The nodes that attest the round's commit."""
-        attested = (await self._attested(round_, round_.nodes)).by
-        wanted = (round_.commit, round_.attempt)
-        return {n for n, each in attested.items() if (each.record.commit, each.record.attempt) == wanted}
-
     # closing
 
     async def _inspect(
         self, job: _RoundTask, round_: Round, announced: FreshRead[Announcement]
     ) -> PinnedState:
-        """What the round is to pin; raises alarms about nodes that broke the rules."""
+        """Return what the round has to pin, and raise alarms about nodes that violate the rules."""
         state: PinnedState = await self._git.write(
             [job.dataset.name],
             inspect_remote,
@@ -212,7 +207,7 @@ class RoundExecutor:
         return state
 
     async def _close(self, job: _RoundTask, draft: Round) -> None:
-        """Pins what there is. `draft`: the round as it is to be closed, apart from its pins."""
+        """Close a round with the snapshots that are available. `draft`: the closed round without its pins."""
         announced = await self._announced(draft, draft.nodes)
         state = await self._inspect(job, draft, announced)
         pins, now = state.pins, self._now()
@@ -238,7 +233,7 @@ class RoundExecutor:
         await self._write(job.stored, closed, checks)
 
     async def _base(self, state: PinnedState, round_: Round, pins: Pins) -> str | None:
-        """The commit to build on; not the one that this very round has made before, if it has."""
+        """Return the commit to build on, which is not one that this round itself has made before."""
         if state.made is None:
             return state.tip
         result = await self._compute(round_.changed(base=state.base), pins)
@@ -286,7 +281,7 @@ class RoundExecutor:
         await self._publish(round_, result)
 
     async def _closed_wrongly(self, job: _RoundTask) -> dict[str, str] | None:
-        """Violations (node → what, may be empty) for which a round must be closed again; None if in order."""
+        """Return violations by node (may be empty) if a round must be closed again, None if it is valid."""
         round_, revision = job.round, job.stored.revision
         announced = await self._announced(round_, round_.nodes)
         state = await self._inspect(job, round_, announced)
@@ -299,7 +294,7 @@ class RoundExecutor:
         return None if await self._base(state, round_, state.pins) == round_.base else {}
 
     async def _publish(self, round_: Round, result: VoteResult) -> None:
-        """Attests a result, or publishes why there is none."""
+        """Attest a result, or publish why there is none."""
         reason = NO_QUORUM + result.detail if result.none == "quorum" else result.detail
         missing = "" if result.commit is not None else (reason or "it could not be computed")[:2000]
         attestation = Attestation(
@@ -320,7 +315,13 @@ class RoundExecutor:
 
     async def _deliver(self, job: _RoundTask, voters: set[str]) -> float | None:
         round_ = job.round
-        supporters = await self._supporters(round_)
+        attested = (await self._attested(round_, round_.nodes)).by
+        wanted = (round_.commit, round_.attempt)
+        supporters = {
+            node
+            for node, stored in attested.items()
+            if (stored.record.commit, stored.record.attempt) == wanted
+        }
         if not is_attested_by_voters(round_, supporters, voters):
             if len(supporters) < max(round_.to_attest, 2):  # else only the voters have changed meanwhile
                 await self._alarms.false_record(round_, _unattested(round_))

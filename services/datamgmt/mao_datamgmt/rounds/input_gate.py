@@ -1,4 +1,4 @@
-"""Steps that read ground truth: whether they start, wait for a round, or are too late for it."""
+"""Decides whether a step that reads ground truth starts, waits for a round, or is too late for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .view import RoundIndex
 
 @dataclass(frozen=True, slots=True)
 class InputReadiness:
-    """`wait`: until `until` at most. `late`: the step's `on_late_truth` applies."""
+    """Whether a step's input is ready. `wait`: at most until `until`. `late`: `on_late_truth` applies."""
 
     state: Literal["go", "wait", "late"]
     reason: str = ""
@@ -33,7 +33,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class InputGate:
-    """`grace`: how long after its deadline a round may take to be closed and noticed."""
+    """Checks inputs. `grace`: time after a round's deadline in which it is closed and this is noticed."""
 
     def __init__(self, sharing: DatasetSharing, index: RoundIndex, clock: Clock, grace: timedelta) -> None:
         self._sharing = sharing
@@ -42,7 +42,7 @@ class InputGate:
         self._grace = grace
 
     async def check(self, run: Run, index: int) -> InputReadiness:
-        """Whether the input of a step that is about to be prepared is ready."""
+        """Return whether the input of a step that is about to be prepared is ready."""
         source = run.steps[index].spec.input
         if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
             return READY
@@ -59,7 +59,7 @@ class InputGate:
         return input_readiness(run, index, known, deadline, self._grace, self._clock.now())
 
     async def _deadline(self, run: Run, index: int, dataset: str) -> timedelta:
-        """Of the run's own steps that write the dataset, else by the dataset's record."""
+        """Return the deadline of the run's own steps that write the dataset, else of the dataset's record."""
         votes = [step.spec.output.vote for step in run.steps[:index] if step.spec.output.name == dataset]
         if not votes:
             try:
@@ -73,10 +73,14 @@ class InputGate:
 def input_readiness(
     run: Run, index: int, known: Sequence[Round], deadline: timedelta, grace: timedelta, now: datetime
 ) -> InputReadiness:
-    """Pure. `known`: rounds of the input's dataset. `deadline`: of a round that is not opened yet.
+    """Return whether a step's input is ready. Pure.
 
     A step that writes the dataset that it reads does not wait for its own round, which other nodes may have
     opened: that round waits for this step.
+
+    Args:
+        known: the rounds of the input's dataset.
+        deadline: of a round that is not open yet.
     """
     source, moment = run.steps[index].spec.input, run.scheduled_for
     if source is None or moment is None:
@@ -103,9 +107,9 @@ def input_readiness(
 
 
 def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelta) -> datetime:
-    """By when a round that this run opens, or finds open, is attested if all goes well.
+    """Return by when a round that this run opens, or finds open, should be attested.
 
-    From this node's own times, since any member can write any time into a round.
+    Uses this node's own times, since any member can write any time into a round.
     """
     reading = run.steps[index].times.get(StepPhase.PREPARING)
     own = [each.times.get(StepPhase.SUCCEEDED) for each in writers] or [reading]
@@ -114,9 +118,9 @@ def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelt
 
 
 def _decidable_since(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
-    """Since when a round can have made progress: those of a dataset are decided one after the other.
+    """Return since when a round could progress: rounds of a dataset are decided one after the other.
 
-    When many are due at once, after an outage or since a node is off, the last of them are closed late.
+    If many are due at once, for instance after an outage, the last of them are closed late.
     """
     if round_.closed_at is not None:
         return round_.closed_at
@@ -150,7 +154,7 @@ def _wait_or_late(what: str, until: datetime, now: datetime) -> InputReadiness:
 
 
 def skipped_alarm(run: Run, step: StepRun, reason: str, now: datetime) -> Alarm:
-    """For a step that was skipped since its ground truth was late."""
+    """Return the alarm for a step that was skipped because its ground truth was late."""
     what = f"Step {step.spec.name} of run {run.id} was skipped: {reason}."
     return Alarm(
         id=f"{run.id}.{step.spec.name}.skipped",

@@ -1,7 +1,7 @@
-"""In which datasets this node takes part, by its operator's consent, and whether it decides alone.
+"""Tracks in which datasets this node takes part with its operator's consent, and whether it decides alone.
 
-Any member of the federation can write the records of datasets. What a round needs is therefore taken from the
-node's own enrolments; only how a new round votes is taken from the dataset's record.
+Any member of the federation can write the records of datasets. So all facts that a round needs come from the
+node's own enrolments, except the vote definition of a new round, which comes from the dataset's record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ConsentedDataset:
-    """`dataset`: as agreed to, with the voters as its `nodes`. `definitions`: by which this node votes."""
+    """`dataset`: as agreed to, with the voters as its `nodes`. `definitions`: those agreed to."""
 
     dataset: Dataset
     definitions: list[VoteDefinition]
@@ -36,7 +36,7 @@ class ConsentedDataset:
 async def consented_dataset(
     enrolments: Records[Enrolment], name: str, declared: Dataset | None, voters: Sequence[str]
 ) -> ConsentedDataset | None:
-    """None where no enrolment of this node writes to the dataset: then it does not vote.
+    """Return a dataset as this node's enrolments agree to it; None if none writes to it.
 
     `declared`: the dataset's record, if it can be read.
     """
@@ -55,9 +55,9 @@ async def consented_dataset(
 
 
 class DatasetSharing:
-    """Whether this node alone decides a dataset's ground truth, or other members take part in it.
+    """Knows whether this node alone decides a dataset's ground truth, or other members take part in it.
 
-    `shared`: the node's own record of the datasets that it has seen shared.
+    `shared`: the node's own records of datasets that were seen to be shared.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class DatasetSharing:
             self._never_shared.discard(named[0])
 
     async def is_solo(self, dataset: str) -> bool:
-        """Whether it is certain that nobody else votes, or ever has; from memory but for the first time."""
+        """Return whether certainly no other node votes or ever has; cached after the first call."""
         voters = self._voters.cached(dataset)
         if voters is None or not set(voters) <= {self._node}:
             return False
@@ -90,7 +90,7 @@ class DatasetSharing:
         return True
 
     async def declared(self, dataset: str) -> Dataset | None:
-        """The dataset's record; None where there is none that can be read. Raises Unavailable."""
+        """Return the dataset's record; None if it is missing or unreadable. Raises Unavailable."""
         try:
             stored = await self._datasets.get(dataset)
         except MaoError as error:
@@ -100,22 +100,22 @@ class DatasetSharing:
         return None if stored is None or stored.record.name != dataset else stored.record
 
     async def obstacle(self, dataset: str) -> str | None:
-        """Why a snapshot does not become ground truth at once; None when it does."""
+        """Return why a snapshot does not become ground truth at once, None if it does."""
         try:
             return vote_needed(self._node, await self._nodes(dataset)) or await self.solo_refusal(dataset)
         except Unavailable:
             return "ground-truth waits: the federation store does not answer"
 
     async def is_shared(self, dataset: str) -> bool:
-        """Whether other nodes vote on it. Raises Unavailable while that is not known."""
+        """Return whether other nodes vote on a dataset. Raises Unavailable while that is unknown."""
         return vote_needed(self._node, await self._nodes(dataset)) is not None
 
     def takes_part(self, dataset: str) -> bool:
-        """Whether this node has published that it writes to the dataset."""
+        """Return whether this node has published that it writes to the dataset."""
         return dataset in self._voters.peer_records.participations(self._node)
 
     async def solo_refusal(self, dataset: str) -> str | None:
-        """Why the only node left does not decide alone: several nodes have voted before."""
+        """Return why this node, the only voter, does not decide alone: several nodes have voted before."""
         if not await self._was_shared(dataset):
             return None
         return (
@@ -124,14 +124,14 @@ class DatasetSharing:
         )
 
     async def _was_shared(self, dataset: str) -> bool:
-        """Known by a record being there, readable or not."""
+        """Return whether there is a record that the dataset was shared, readable or not."""
         try:
             return await self._shared.get(dataset) is not None
         except RecordUnreadable:
             return True
 
     async def remark(self, dataset: str, *, has_tick: bool) -> str | None:
-        """What to note with a snapshot for good; a vote to come, or an outage, passes by itself."""
+        """Return a permanent remark on a snapshot; a pending vote or an outage is only temporary."""
         try:
             nodes = set(await self._nodes(dataset)) | {self._node}
         except Unavailable:
@@ -141,7 +141,7 @@ class DatasetSharing:
         return None if has_tick else f"{len(nodes)} nodes vote on ground-truth by ticks; this run has none"
 
     async def go_alone(self, dataset: str) -> None:
-        """Lets this node decide a dataset alone that several have voted before.
+        """Let this node decide alone on a dataset that several nodes have voted on.
 
         Raises Conflict while other nodes take part, and Unavailable.
         """
@@ -166,17 +166,17 @@ class DatasetSharing:
 
 
 def vote_needed(node: str, nodes: Sequence[str]) -> str | None:
-    """Why a vote is needed: other nodes vote as well. Pure."""
+    """Return why a vote is needed, None if no other node votes. Pure."""
     if set(nodes) <= {node}:
         return None
     return f"ground-truth is for {len(set(nodes) | {node})} nodes to agree on, it is not moved by one"
 
 
 class ParticipationPublisher:
-    """Publishes in which datasets this node takes part: those that its enrolments write to, no more, no less.
+    """Publishes in which datasets this node takes part: exactly those that its enrolments write to.
 
-    It also records in the node's own store which of them other nodes share. It works whenever an enrolment or
-    a participation changes, also by a switch to another federation store. `enrolments` must run beside it.
+    It also records in the node's own store which of them other nodes share. It runs whenever an enrolment or
+    a participation changes, also after a switch to another federation store. `enrolments` must be running.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class ParticipationPublisher:
             log.info("part.declared", dataset=dataset)
 
     async def _record_shared(self, datasets: Iterable[str]) -> None:
-        """Should this node be left alone, it must not decide a dataset that several have voted."""
+        """Record shared datasets, so that this node does not decide them alone once the others have left."""
         for dataset in datasets:
             others = set(self._voters.cached(dataset) or ()) - {self._node}
             if not others:

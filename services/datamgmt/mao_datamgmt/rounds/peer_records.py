@@ -1,8 +1,8 @@
-"""What nodes have written about rounds, each under its own prefix of the federation store; and who votes.
+"""Peer records: what nodes write about rounds, each under its own prefix of the federation store; and voters.
 
-The voters of a dataset are the members that publish that they take part in it. Nobody can do so for another:
-a node's participation is under its own prefix, and only core nodes can write who is a member. The dataset's
-record, which any member can write, decides nothing.
+The voters of a dataset are the members that publish that they take part in it. No node can do so for another:
+a node's participation is under its own prefix, and only core nodes can write the list of members. The
+dataset's record has no influence, since any member can write it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UnreadablePeerRecord(Record):
 
 
 class PeerRecordStore(Records[Record]):
-    """All that nodes write under their prefixes. Those about rounds are parsed, which never fails."""
+    """All records under the nodes' prefixes. Records about rounds are parsed, which never fails."""
 
     def __init__(self, store: Store, unreadable: Unreadable | None = None) -> None:
         super().__init__(store, keys.all_peers(), Record, unreadable)
@@ -74,7 +74,7 @@ class PeerRecordStore(Records[Record]):
         return Stored(record, entry.revision)
 
     def _report(self, entry: Entry, why: str) -> None:
-        """Reports it as a condition for as long as it is stored."""
+        """Report an unreadable record as a condition until it is replaced."""
 
         def again(now: Entry) -> None:
             if now.value == entry.value:
@@ -84,7 +84,7 @@ class PeerRecordStore(Records[Record]):
 
 
 def parse_participation(entry: Entry) -> Participation | None:
-    """None for one that cannot be read or names another dataset than its key: that node takes no part."""
+    """Parse a participation; None if it is unreadable or names a dataset other than its key."""
     try:
         part = Participation.model_validate_json(entry.value, context=STORED)
     except Exception:  # noqa: BLE001 (written by a member, so it may be anything)
@@ -97,19 +97,19 @@ def is_about_rounds(record: Record) -> bool:
 
 
 def round_named_by(name: str) -> tuple[str, str] | None:
-    """Dataset and round of an announcement or attestation in the mirror; None for other records."""
+    """Return dataset and round of an announcement or attestation in the mirror; None for other records."""
     _, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] in _KINDS else None
 
 
 def participation_names(name: str) -> tuple[str, str] | None:
-    """Dataset and node of a participation in the mirror; None for other records."""
+    """Return dataset and node of a participation in the mirror; None for other records."""
     node, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], node) if len(parts) == 2 and parts[0] == _PARTS else None
 
 
 def dataset_named_by(name: str) -> str | None:
-    """Dataset of any record in the mirror that is about rounds."""
+    """Return the dataset of any record in the mirror that is about rounds."""
     named = round_named_by(name) or participation_names(name)
     return None if named is None else named[0]
 
@@ -127,14 +127,21 @@ class PeerRecords:
         self._commits: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
             lambda: defaultdict(set)
         )
-        self._participants: defaultdict[str, set[str]] = defaultdict(set)  # dataset → nodes
+        self._participants: dict[str, set[str]] = {}  # dataset → nodes
         self._unreadable: set[str] = set()
         self.mirror.subscribe(self._changed)
 
     def _changed(self, name: str) -> None:
         stored = self.mirror.get(name)
         if (participation := participation_names(name)) is not None:
-            self._note_participation(*participation, takes_part=stored is not None)
+            dataset, node = participation
+            nodes = self._participants.setdefault(dataset, set())
+            if stored is not None:
+                nodes.add(node)
+            else:
+                nodes.discard(node)
+            if not nodes:
+                del self._participants[dataset]
         named = round_named_by(name)
         if named is None:
             return
@@ -150,14 +157,6 @@ class PeerRecords:
             if len(commits) < MAX_REMEMBERED_COMMITS:
                 commits.add(stored.record.commit)
 
-    def _note_participation(self, dataset: str, node: str, *, takes_part: bool) -> None:
-        if takes_part:
-            self._participants[dataset].add(node)
-        elif dataset in self._participants:
-            self._participants[dataset].discard(node)
-            if not self._participants[dataset]:
-                del self._participants[dataset]
-
     def _forget(self, named: tuple[str, str], name: str) -> None:
         dataset, round_id = named
         rounds = self._names.get(dataset, {})
@@ -170,15 +169,15 @@ class PeerRecords:
             self._names.pop(dataset, None)
 
     def participants(self, dataset: str) -> set[str]:
-        """Nodes that publish that they take part in a dataset, members or not."""
+        """Return the nodes that publish that they take part in a dataset, members or not."""
         return set(self._participants.get(dataset, ()))
 
     def participations(self, node: str) -> set[str]:
-        """Datasets in which a node publishes that it takes part."""
+        """Return the datasets in which a node publishes that it takes part."""
         return {dataset for dataset, nodes in self._participants.items() if node in nodes}
 
     def unreadable(self, dataset: str) -> dict[str, int]:
-        """Key → revision of the peer records about the dataset's rounds that cannot be read."""
+        """Return key → revision of the unreadable peer records about the dataset's rounds."""
         found = ((name, round_named_by(name), self.mirror.get(name)) for name in self._unreadable)
         return {
             keys.all_peers() + name: stored.revision
@@ -187,15 +186,15 @@ class PeerRecords:
         }
 
     def announced_commits(self, dataset: str, round_id: str) -> dict[str, set[str]]:
-        """Node → the commits that it was ever seen to announce for the round."""
+        """Return node → all commits that it was seen to announce for the round."""
         return dict(self._commits.get((dataset, round_id), {}))
 
     def round_ids(self, dataset: str) -> list[str]:
-        """Rounds about which any node has written."""
+        """Return the rounds about which any node has written."""
         return list(self._names.get(dataset, {}))
 
     def mentions(self, name: str) -> bool:
-        """Whether any record is about the round `<dataset>/<id>`."""
+        """True if any record is about the round `<dataset>/<id>`."""
         dataset, _, round_id = name.partition("/")
         return bool(self._names.get(dataset, {}).get(round_id))
 
@@ -203,11 +202,11 @@ class PeerRecords:
         return set(self._names)
 
     def announced(self, dataset: str, round_id: str) -> dict[str, Stored[Announcement]]:
-        """Node → its announcement."""
+        """Return node → its announcement."""
         return self._of_kind(Announcement, dataset, round_id)
 
     def attested(self, dataset: str, round_id: str) -> dict[str, Stored[Attestation]]:
-        """Node → its attestation, of whatever attempt."""
+        """Return node → its attestation, of any attempt."""
         return self._of_kind(Attestation, dataset, round_id)
 
     def _of_kind(self, kind: type[R], dataset: str, round_id: str) -> dict[str, Stored[R]]:
@@ -220,12 +219,12 @@ class PeerRecords:
         }
 
     def attestations(self, round_: Round) -> dict[str, Attestation]:
-        """Of the round's nodes, for its present attempt."""
+        """Return the attestations of the round's nodes for its current attempt."""
         return current_attestations(round_, self.attested(round_.dataset, round_.id))
 
 
 def current_attestations(round_: Round, found: Mapping[str, Stored[Attestation]]) -> dict[str, Attestation]:
-    """Of the round's nodes, for its present attempt."""
+    """Return the attestations of the round's nodes for its current attempt."""
     return {
         node: found[node].record
         for node in round_.nodes
@@ -242,7 +241,7 @@ class FreshRead(Generic[R]):
 
 
 async def read_fresh(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> FreshRead[R]:
-    """Reads from the store, not the mirror, for decisions that rest on a node's silence.
+    """Read peer records from the store instead of the mirror, for decisions that rely on a node's silence.
 
     `keys_of`: node → its key. Raises Unavailable.
     """
@@ -262,9 +261,9 @@ def _node_in_key(name: str) -> str:
 
 
 class Voters:
-    """The voters of datasets as this node last saw them, also while the federation is away.
+    """The voters of datasets as this node last saw them, also while the federation store is away.
 
-    `members` and the mirror of `peer_records` must run beside this.
+    `members` and the mirror of `peer_records` must be running.
     """
 
     def __init__(
@@ -280,19 +279,19 @@ class Voters:
         self._store = federation
 
     async def wait_synced(self) -> None:
-        """Returns when `cached` has an answer."""
+        """Wait until `cached` has an answer."""
         await self.members.synced.wait()
         await self.peer_records.mirror.synced.wait()
 
     def cached(self, dataset: str) -> list[str] | None:
-        """The voters, sorted; None before the first listing."""
+        """Return the voters, sorted; None before the first listing."""
         if not (self.members.synced.is_set() and self.peer_records.mirror.synced.is_set()):
             return None
         identities = {name: stored.record for name, stored in self.members.items()}
         return eligible_voters(self.peer_records.participants(dataset), identities)
 
     async def fetch(self, dataset: str) -> list[str]:
-        """The same, read from the store, or from its replica while it is away. Raises Unavailable."""
+        """Read the voters from the store, or from its replica while it is away. Raises Unavailable."""
         identities = await self.members.records.by_name()
         if identities:
             found = await asyncio.gather(
@@ -304,7 +303,10 @@ class Voters:
 
 
 def eligible_voters(participants: Iterable[str], identities: Mapping[str, Identity]) -> list[str]:
-    """Pure. Without identities, on a node alone or a plain etcd, all participants are members."""
+    """Return the participants that are members, sorted. Pure.
+
+    Without identities (a node alone, or plain etcd) all participants are members.
+    """
     joined = {node for node, each in identities.items() if each.node == node and each.state == "joined"}
     return sorted(node for node in set(participants) if node in joined or not identities)
 

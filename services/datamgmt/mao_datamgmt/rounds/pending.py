@@ -1,11 +1,10 @@
-"""What runs have to announce to rounds, and the watermark up to which all of it has been announced.
+"""Derives what runs have to announce to rounds, and keeps watermarks of what has been announced.
 
-A node announces each thing once. That it has done so is known while the announcement is in the federation
-store, from where it is removed a day after the round's end, as is the round; the run may stay for months. So
-a watermark for each pipeline and step is kept in the node's own store, beside the runs that it is about. Only
-the end of a round that this node has seen moves it, never past a tick of which something is still to be
-announced: after an outage all of it is, however old. It covers what was done by then: what a backfill or a
-retry contributes to an old tick is announced.
+A node announces each snapshot once. Announcements and rounds are removed from the federation store a day
+after the round's end, but runs may be kept for months. So the node's own store has a watermark for each
+pipeline and step. It advances only when this node sees the end of a round, and never past a tick with a
+pending announcement, so that after an outage everything is announced, however old. It also has a time:
+what a backfill or retry contributes to an old tick later is announced.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from .decide import MAX_TICK_AGE
 from .validation import PEER_RECORDS_KEPT, has_matching_id
 from .view import RoundIndex
 
-WATERMARK_PERIOD = 600.0  # seconds between two looks at what has ended
-SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # of a round's end; before that nothing of it is removed
+WATERMARK_PERIOD = 600.0  # seconds between two checks for ended rounds
+SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # after a round's end; none of its records is removed before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,9 @@ class PendingAnnouncement:
 def pending_announcements(
     run: Run, enrolled: Sequence[ResolvedStep], now: datetime
 ) -> list[PendingAnnouncement]:
-    """For each step that has ended; none for a run that belongs to no tick. Pure.
+    """Return an announcement for each step that has ended; none for a run without a tick. Pure.
 
-    `enrolled`: the pipeline's steps, for a missed tick, whose run has none.
+    `enrolled`: the pipeline's steps, used for a missed tick, whose run has none.
     """
     if run.scheduled_for is None or run.reproduces is not None:
         return []
@@ -83,20 +82,15 @@ def _of_step(run: Run, step: StepRun, now: datetime) -> PendingAnnouncement | No
         return PendingAnnouncement(_announcement(run, step.spec, now, commit=commit), done_at, ready)
     if run.phase not in RUN_ENDED and step.phase is not StepPhase.SKIPPED:
         return None
-    return PendingAnnouncement(
-        _announcement(run, step.spec, now, abstains=_abstention(run, step)), _ended(run)
-    )
+    error = step.error or run.error
+    reason = error.detail if error is not None else step.waiting or run.reason or ""
+    detail = f"the step ended as {step.phase}" + (f": {reason}" if reason else "")
+    abstention = Abstention(reason="failed", detail=detail[:2000])
+    return PendingAnnouncement(_announcement(run, step.spec, now, abstains=abstention), _ended(run))
 
 
 def _ended(run: Run) -> datetime:
     return run.finished_at or run.created_at
-
-
-def _abstention(run: Run, step: StepRun) -> Abstention:
-    error = step.error or run.error
-    reason = error.detail if error is not None else step.waiting or run.reason or ""
-    detail = f"the step ended as {step.phase}" + (f": {reason}" if reason else "")
-    return Abstention(reason="failed", detail=detail[:2000])
 
 
 def _announcement(
@@ -122,7 +116,7 @@ def _announcement(
 
 
 class Watermarks:
-    """`pending`: what this node has still to announce. `start` is called once that is complete."""
+    """Keeps the watermarks. `pending`: this node's pending announcements; `start` is called once complete."""
 
     def __init__(
         self,
@@ -151,7 +145,7 @@ class Watermarks:
         return known is not None and due.announcement.tick <= known.tick and due.done_at <= known.ended_at
 
     def track(self, announcement: Announcement) -> None:
-        """This node announces to such rounds; of others no watermark is kept."""
+        """Keep a watermark for the announcement's pipeline and step."""
         self._tracked.add((announcement.dataset, _series(announcement)))
 
     def start(self) -> None:
@@ -159,7 +153,7 @@ class Watermarks:
         self._wake.set()
 
     async def load(self) -> None:
-        """Raises Unavailable."""
+        """Read the stored watermarks. Raises Unavailable."""
         for name, record in (await self._records.by_name()).items():
             self._watermarks[name] = dict(record.passed)
             self._tracked.update((name, series) for series in record.passed)
@@ -182,7 +176,7 @@ class Watermarks:
                 await self._write(dataset)
 
     def check(self) -> None:
-        """Takes in rounds that ended long enough ago, before they are removed while this node is down."""
+        """Advance past rounds that ended long ago, in case they are removed while this node is down."""
         now = self._clock.now()
         for dataset in {dataset for dataset, _ in self._tracked}:
             for stored in reversed(self._index.of(dataset).values()):  # by and large the newest first
@@ -199,19 +193,16 @@ class Watermarks:
         watermarks = self._watermarks.setdefault(round_.dataset, {})
         known = watermarks.get(series) or Watermark(tick=round_.tick, ended_at=ended)
         new = Watermark(tick=max(known.tick, round_.tick), ended_at=max(known.ended_at, ended))
-        if new == watermarks.get(series) or self._is_pending(round_):
+        if new == watermarks.get(series):
             return
+        for due in self._pending.values():  # nothing up to the round's tick may still be pending
+            waiting = due.announcement
+            same = waiting.dataset == round_.dataset and _series(waiting) == series
+            if same and waiting.tick <= round_.tick:
+                return
         watermarks[series] = new
         self._changed.add(round_.dataset)
         self._wake.set()
-
-    def _is_pending(self, round_: Round) -> bool:
-        """Whether anything is still to be announced for the round's tick, or an earlier one."""
-        announcements = (due.announcement for due in self._pending.values())
-        return any(
-            each.dataset == round_.dataset and _series(each) == _series(round_) and each.tick <= round_.tick
-            for each in announcements
-        )
 
     async def _write(self, dataset: str) -> None:
         oldest = self._clock.now() - MAX_TICK_AGE - timedelta(days=1)

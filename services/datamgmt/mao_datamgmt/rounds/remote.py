@@ -1,6 +1,6 @@
-"""What rounds read and write at a dataset's remote: the snapshots to pin, ground truth to move. Blocking.
+"""Reads the snapshots to pin from a dataset's remote, and pushes ground truth to it. Blocking.
 
-Closing a round and checking how another node closed it are the same question: both ask `inspect_remote`.
+Closing a round and checking how another node closed it both use `inspect_remote`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class PinnedState:
-    """`tip`: of ground truth at the remote. `made`: a commit in it that claims to be this very round's."""
+    """`tip`: of ground truth at the remote. `made`: a commit behind it that claims to be this round's."""
 
     pins: Pins
     tip: str | None
@@ -53,7 +53,7 @@ class PinnedState:
 
     @property
     def base(self) -> str | None:
-        """What to build on; the parent of `made`, unless that is shown to be forged."""
+        """The commit to build on; the parent of `made`, unless `made` is shown to be forged."""
         return self.tip if self.made is None else self.made_from
 
 
@@ -65,33 +65,31 @@ def inspect_remote(
     last: Round | None,
     commits: AnnouncedCommits,
 ) -> PinnedState:
-    """Fetches, and finds what the round is to pin. `last`: the dataset's latest decided round.
+    """Fetch, and find what the round has to pin. Raises MaoError while the remote is away.
 
-    Raises MaoError while the remote is away.
+    `last`: the dataset's latest decided round.
     """
     synced = sync_clone(context, dataset.name, dataset.master)
     if synced.stale is not None:
         raise synced.stale
     clone = synced.clone
     tip = clone.tip(GROUND_TRUTH, remote=True)
-    made = _made_by(clone, round_, tip, last)
+    made = None
+    if tip is not None:
+        since = None if last is None or last.tick > round_.tick else last.commit
+
+        def is_of_round(message: str) -> bool:
+            return round_.id in _TRAILER.findall(message)
+
+        made = clone.find_commit(tip, since, is_of_round, MAX_COMMITS_SEARCHED)
     parent = None if made is None else clone.parent(made)
     return PinnedState(choose_pins(clone, round_, announced, last, commits), tip, made, parent)
-
-
-def _made_by(clone: Clone, round_: Round, tip: str | None, last: Round | None) -> str | None:
-    if tip is None:
-        return None
-    since = None if last is None or last.tick > round_.tick else last.commit
-    return clone.find_commit(
-        tip, since, lambda message: round_.id in _TRAILER.findall(message), MAX_COMMITS_SEARCHED
-    )
 
 
 def choose_pins(
     clone: Clone, round_: Round, announced: AnnouncementsByNode, last: Round | None, commits: AnnouncedCommits
 ) -> Pins:
-    """The commits that take part in the vote, and why the other nodes abstain."""
+    """Choose the commits that take part in the vote, and say why the other nodes abstain."""
     pins = Pins(abstained=abstentions(round_, announced))
     for node in round_.nodes:
         if round_.attempt >= EXCLUDE_FROM_ATTEMPT and len(commits.get(node, ())) > 1:
@@ -145,10 +143,12 @@ class ClosingFaults:
 def closing_faults(
     round_: Round, revision: int, right: Pins, announced: AnnouncementsByNode, commits: AnnouncedCommits
 ) -> ClosingFaults:
-    """Why a closed round must not be computed. Pure.
+    """Return why a closed round must not be computed. Pure.
 
-    `right`: what would be pinned now. `revision`: of the closing write, which rests on what had been
-    announced then. `commits`: for a node that has withdrawn its announcement.
+    Args:
+        revision: of the write that closed the round; later announcements do not count.
+        right: what would be pinned now.
+        commits: all commits ever announced, for nodes that have withdrawn their announcement.
     """
     found = ClosingFaults(
         {node: violation for node, violation in right.flagged.items() if node in round_.commits}
@@ -176,19 +176,19 @@ def closing_faults(
 def _is_misquoted(
     recorded: Abstention | None, right: Pins, node: str, now: Stored[Announcement] | None, revision: int
 ) -> bool:
-    """Whether the abstention that the round records of a node differs from what the node announced."""
+    """True if the abstention that a round records for a node differs from what the node announced."""
     if now is None or now.revision > revision:
         return recorded != NOT_ANNOUNCED
     return now.record.commit is None and recorded != right.abstained.get(node)
 
 
 def _unclear(pins: Pins, node: str) -> bool:
-    """Whether the remote may have looked different at another time or from another node."""
+    """True if the remote may have had another state at another time or for another node."""
     return node in pins.abstained and pins.abstained[node].reason in ("rewritten", "unavailable")
 
 
 def omitted_nodes(round_: Round, revision: int, right: Pins, announced: AnnouncementsByNode) -> list[str]:
-    """Nodes that a closed round leaves out though they had announced a commit that is there. Pure."""
+    """Return nodes that a closed round leaves out though their announced commit is available. Pure."""
     due = [node for node in right.commits if node in announced and announced[node].revision < revision]
     return [node for node in due if node not in round_.commits]
 
@@ -202,7 +202,7 @@ class DeliveryResult(StrEnum):
 
 
 def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: str | None) -> DeliveryResult:
-    """Pushes a round's commit as ground truth if it is not there. Raises MaoError."""
+    """Push a round's commit as ground truth unless the remote has it. Raises MaoError."""
     lost = None
     for attempt in range(PUSH_ATTEMPTS):
         synced = sync_clone(context, dataset.name, dataset.master)
@@ -211,7 +211,8 @@ def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: 
         clone = synced.clone
         tip = clone.tip(GROUND_TRUTH, remote=True)
         if tip is not None and clone.has_commit(commit) and clone.contains(tip, commit):
-            _take_over(clone, tip)
+            if clone.tip(GROUND_TRUTH) != tip:
+                clone.reset_to_remote(GROUND_TRUTH)
             return DeliveryResult.THERE
         if tip != base:
             return DeliveryResult.ELSEWHERE
@@ -225,7 +226,7 @@ def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: 
 
 
 def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
-    """Why it was not moved. Afterwards our branch is where the remote's is."""
+    """Push ground truth; return why it was not moved. Afterwards the local branch equals the remote's."""
     ours = clone.tip(GROUND_TRUTH)
     if ours != commit and not clone.move_branch(GROUND_TRUTH, commit, ours):
         return RemoteMoved("the branch here was moved by another process")
@@ -236,8 +237,3 @@ def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
     finally:
         clone.reset_to_remote(GROUND_TRUTH)
     return None
-
-
-def _take_over(clone: Clone, tip: str) -> None:
-    if clone.tip(GROUND_TRUTH) != tip:
-        clone.reset_to_remote(GROUND_TRUTH)

@@ -1,4 +1,4 @@
-"""What people are shown of rounds: their live state, and alarms."""
+"""Reports rounds to operators: their live state, and alarms."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def live_round(
     attested: Mapping[str, Stored[Attestation]],
     others: Sequence[Round] = (),
 ) -> LiveRound:
-    """Pure. `others`: the dataset's rounds that have not ended."""
+    """Return a round with its live state. Pure. `others`: the dataset's rounds that have not ended."""
     commits = {node: each.record.commit for node, each in announced.items() if node in round_.nodes}
     votes = current_attestations(round_, attested)
+    waits_for = None
+    if round_.phase == "open" and all(node in commits for node in round_.nodes):
+        before = [other for other in others if other.phase == "closed" or other.tick < round_.tick]
+        waits_for = min((other.id for other in before if other.id != round_.id), default=None)
     fields = {name: getattr(round_, name) for name in Round.model_fields}
     return LiveRound(
         **fields,
@@ -34,15 +38,8 @@ def live_round(
         silent=[node for node in round_.nodes if node not in commits and node not in round_.commits],
         computed={node: vote.commit for node, vote in votes.items()},
         missing={node: vote.missing for node, vote in votes.items() if vote.commit is None},
-        waits_for=_waits_for(round_, commits, others),
+        waits_for=waits_for,
     )
-
-
-def _waits_for(round_: Round, commits: Mapping[str, str | None], others: Sequence[Round]) -> str | None:
-    if round_.phase != "open" or any(node not in commits for node in round_.nodes):
-        return None
-    before = [each for each in others if each.phase == "closed" or each.tick < round_.tick]
-    return min((each.id for each in before if each.id != round_.id), default=None)
 
 
 def matches_filter(round_: Round, dataset: str | None, phase: PhaseFilter | None) -> bool:
@@ -52,7 +49,7 @@ def matches_filter(round_: Round, dataset: str | None, phase: PhaseFilter | None
 
 
 def page_of_rounds(rounds: Sequence[Round], limit: int, cursor: str | None) -> Listing[Round]:
-    """The newest first. `cursor`: the end of the page before; any text is accepted."""
+    """Return a page of rounds, the newest first. `cursor`: of the previous page; any text is accepted."""
     ordered = sorted(rounds, key=_sort_key, reverse=True)
     left = [each for each in ordered if cursor is None or _sort_key(each) < cursor]
     more = len(left) > limit
@@ -75,7 +72,7 @@ class RoundAlarms:
         self._raised: set[str] = set()
 
     async def undecided(self, round_: Round) -> None:
-        """Raises an alarm if the round ended undecided."""
+        """Raise an alarm if the round ended undecided."""
         if self._is_new(round_) and round_.phase == "undecided":
             await self._once(
                 round_,
@@ -85,7 +82,7 @@ class RoundAlarms:
             )
 
     async def violations(self, round_: Round, nodes: Mapping[str, str]) -> None:
-        """What this node itself has found others to do: node → what."""
+        """Raise an alarm for each violation (node → what it did) that this node has found."""
         if not self._is_new(round_):
             return
         for node, what in nodes.items():
@@ -97,7 +94,7 @@ class RoundAlarms:
         return self._context.node in round_.nodes and now - (round_.ended_at or now) <= ALARM_MAX_AGE
 
     async def moved_by_others(self, round_: Round, known: str | None, tip: str | None) -> None:
-        """Ground truth is not where the last round left it."""
+        """Raise an alarm if ground truth is not at the commit of the last round."""
         if known == tip:
             return
         at = "gone" if tip is None else f"at {tip[:10]}"
@@ -109,7 +106,7 @@ class RoundAlarms:
         )
 
     async def false_record(self, round_: Round, claim: str) -> None:
-        """The round's record claims what is not so; etcd does not tell who wrote it."""
+        """Raise an alarm about a false claim in a round's record; etcd does not record who wrote it."""
         await self._once(
             round_,
             f"{round_.id}.unfounded",

@@ -1,12 +1,12 @@
-"""How long rounds stay in the federation store; what they decided is in the datasets for good.
+"""Removes old rounds from the federation store; their results stay in the datasets.
 
-A round is removed only when no node has a peer record about it any more, else the next node to see that would
-open it again, and not before all have had time to see its end (pending.py). A node removes its own peer
-records. Those of nodes that do not take part in the dataset any more, and may be gone, are removed by nodes
-that are allowed to: core nodes, and all where the store has no users.
+A round is removed only when no node has a peer record about it any more, since such a record would open it
+again, and not before all nodes have had time to see its end (pending.py). A node removes its own peer
+records. Those of nodes that no longer take part in the dataset are removed by nodes with permission: core
+nodes, and all nodes if the store has no users.
 
-Peer records about the rounds decided last stay: from them a node knows where ground truth must be, which
-snapshots are outdated (remote.py), and which ticks are over (validation.py).
+Peer records about the rounds decided last are kept: they show where ground truth must be, which snapshots are
+outdated (remote.py), and which ticks are over (validation.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PERIOD = 600.0  # seconds
 
 
 class RoundRetention:
-    """`keep`: how many ended rounds of a dataset stay at most."""
+    """Removes old rounds. `keep`: maximum number of ended rounds per dataset."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class RoundRetention:
         await every(PERIOD, self.once, name="rounds-retention", conditions=self._conditions)
 
     async def once(self) -> None:
-        """Removes what is old now. Raises Unavailable."""
+        """Remove what has expired. Raises Unavailable."""
         if not (self._rounds.synced.is_set() and self._peers.mirror.synced.is_set()):
             return
         now = self._context.clock.now()
@@ -81,7 +81,13 @@ class RoundRetention:
             for round_id in self._peers.round_ids(dataset):
                 if round_id in protected or not peer_records_expired(round_id, rounds.get(round_id), now):
                     continue
-                for node, key, revision in self._round_records(dataset, round_id):
+                announced = self._peers.announced(dataset, round_id)
+                attested = self._peers.attested(dataset, round_id)
+                found = [
+                    *((n, keys.announcement(n, dataset, round_id), r.revision) for n, r in announced.items()),
+                    *((n, keys.attestation(n, dataset, round_id), r.revision) for n, r in attested.items()),
+                ]
+                for node, key, revision in found:
                     if node == self._context.node:
                         await self._store.delete(key, revision)
                     elif may_others and node not in participants:
@@ -90,21 +96,12 @@ class RoundRetention:
                         except Forbidden:
                             may_others = False
 
-    def _round_records(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
-        """Node, key and revision of all peer records about a round."""
-        announced, attested = (of(dataset, round_id) for of in (self._peers.announced, self._peers.attested))
-        found = [
-            (node, keys.announcement(node, dataset, round_id), each.revision)
-            for node, each in announced.items()
-        ]
-        return found + [
-            (node, keys.attestation(node, dataset, round_id), each.revision)
-            for node, each in attested.items()
-        ]
-
 
 def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> bool:
-    """Pure. Without a round, the tick at the beginning of its id tells the age."""
+    """True if a round's peer records can be removed. Pure.
+
+    If the round's record is gone, the tick at the beginning of its id gives the age.
+    """
     if round_ is not None:
         ended = round_.ended_at
         return ended is not None and now - max(ended, round_.tick) > PEER_RECORDS_KEPT
@@ -115,15 +112,16 @@ def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> 
 
 
 def ended_recently(round_: Round, now: datetime) -> bool:
-    """Pure. Whether some node may not have seen the round's end yet."""
+    """True if some node may not have seen the round's end yet. Pure."""
     return round_.ended_at is not None and abs(now - round_.ended_at) <= PEER_RECORDS_KEPT
 
 
 def protected_rounds(rounds: Sequence[Round], attestations: AttestationsOf, now: datetime) -> set[str]:
-    """Pure. Rounds of a dataset whose peer records stay: the latest that are decided and attested.
+    """Return the rounds of a dataset whose peer records are kept. Pure.
 
-    That of each pipeline and step for as long as an earlier tick could be opened; for ever the latest of all,
-    and the one that made the tip of ground truth, which may be of an earlier tick.
+    These are the latest decided and attested round of each pipeline and step while an earlier tick could be
+    opened; and, without limit, the latest of all, and the one that made the tip of ground truth, which may be
+    of an earlier tick.
     """
     last = sorted(latest_decided(rounds, attestations).values(), key=round_order)
     bases = {each.base for each in rounds}
@@ -134,7 +132,10 @@ def protected_rounds(rounds: Sequence[Round], attestations: AttestationsOf, now:
 
 
 def expired_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:
-    """Pure. Names of those ended that are old or beyond `keep`; a dataset's latest decided one stays."""
+    """Return the names of ended rounds that are old or beyond `keep`. Pure.
+
+    The latest decided round of each dataset is kept.
+    """
     by_dataset: defaultdict[str, list[Round]] = defaultdict(list)
     for each in rounds:
         if each.phase in ROUND_ENDED:

@@ -1,4 +1,4 @@
-"""The rounds of this node's datasets in one object: what runs, and what others ask of it."""
+"""The rounds of this node's datasets in one object: composition, loops, and the live rounds for the API."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RoundService:
         )
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs for as long as the app is up."""
+        """Return the loops that run while the service is up."""
         return [
             self.mirror.run(),
             self.peer_records.mirror.run(),
@@ -90,16 +90,16 @@ class RoundService:
     def live(
         self, dataset: str | None, phase: PhaseFilter | None, limit: int, cursor: str | None
     ) -> Listing[LiveRound]:
-        """Rounds as this node last saw them, the newest first."""
+        """Return a page of rounds as this node last saw them, the newest first."""
         rounds = [stored.record for _, stored in self.mirror.items()]
-        matching = [each for each in rounds if matches_filter(each, dataset, phase)]
+        matching = [round_ for round_ in rounds if matches_filter(round_, dataset, phase)]
         page = page_of_rounds(matching, limit, cursor)
-        return Listing(items=[self._live(each) for each in page.items], cursor=page.cursor)
-
-    def _live(self, round_: Round) -> LiveRound:
-        announced = self.peer_records.announced(round_.dataset, round_.id)
-        attested, others = self.peer_records.attested(round_.dataset, round_.id), []
-        if round_.phase == "open":
-            rounds = (stored.record for stored in self.index.of(round_.dataset).values())
-            others = [each for each in rounds if matches_filter(each, None, "live")]
-        return live_round(round_, announced, attested, others)
+        items = []
+        for round_ in page.items:
+            announced = self.peer_records.announced(round_.dataset, round_.id)
+            attested, others = self.peer_records.attested(round_.dataset, round_.id), []
+            if round_.phase == "open":
+                siblings = (stored.record for stored in self.index.of(round_.dataset).values())
+                others = [other for other in siblings if matches_filter(other, None, "live")]
+            items.append(live_round(round_, announced, attested, others))
+        return Listing(items=items, cursor=page.cursor)

@@ -1,9 +1,9 @@
-"""Which parts of a round's record can be trusted, and whether a tick without a round is over. Pure.
+"""Checks which parts of a round's record can be trusted, and whether a tick without a round is over. Pure.
 
-Any member of the federation can write any round. So a record in the place of another tick's round counts as
+Any member of the federation can write any round. So a record under the key of another tick's round counts as
 unreadable; a round that has not ended must have the nodes and the definition of its dataset and plausible
-times; and one has only ended if nodes attest that under their own prefixes. Whoever sees one that differs
-resets it.
+times; and a round has only ended if nodes attest that under their own prefixes. Any node resets a round that
+violates these rules.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from mao_shared.store.unreadable import Misplaced
 
 from .view import RoundView
 
-MAX_CLOCK_SKEW = timedelta(minutes=5)  # by which the clocks of two nodes may differ
-PROPAGATION_TIME = timedelta(seconds=5)  # and a tenth of its period: until a round's opening is known to all
-PEER_RECORDS_KEPT = timedelta(days=1)  # after a round has ended; late attestations are still compared
+MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of two nodes
+PROPAGATION_TIME = timedelta(seconds=5)  # plus a tenth of its period: until all nodes know a new round
+PEER_RECORDS_KEPT = timedelta(days=1)  # after a round's end, so that late attestations are still compared
 Series = tuple[str, str]  # pipeline and step
 AttestationsOf = Callable[[Round], Mapping[str, Attestation]]
 
 
 class RoundRecords(Records[Round]):
-    """One whose key is not that of its id, or whose id is not that of its tick, counts as unreadable."""
+    """Rounds; one whose key does not match its id, or whose id does not match its tick, is unreadable."""
 
     def check(self, entry: Entry, record: Round) -> None:
-        """Raises Misplaced."""
+        """Raise Misplaced if the round's key or id does not match."""
         own = f"{record.dataset}/{record.id}"
         if entry.key.removeprefix(self.prefix) != own or not has_matching_id(record):
             raise Misplaced("it is the round of another tick, or of another dataset")
 
 
 def has_matching_id(round_: Round) -> bool:
-    """Whether its id is that of the round for its tick, pipeline and step."""
+    """True if a round's id matches its tick, pipeline and step."""
     return round_.id == round_id(round_.tick, round_.pipeline, round_.step)
 
 
 def repaired(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
-    """The round reset to what its dataset says, if it is not agreed on yet; None where it is in order."""
+    """Return the round reset as its dataset requires; None if it is valid or already agreed on."""
     if round_.commit is not None or round_.phase not in ("open", "closed"):
         return None
     span = timedelta(seconds=_definition(dataset).deadline)
@@ -57,14 +57,12 @@ def repaired(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
 
 
 def pins_each_node_once(round_: Round) -> bool:
-    """Whether a closed round has either a commit or an abstention of each of its nodes, and of no others,
-    who would have a vote by that.
-    """
+    """True if a closed round has a commit or an abstention of each of its nodes, and of no other node."""
     return sorted([*round_.commits, *round_.abstained]) == sorted(round_.nodes)
 
 
 def reset(round_: Round, dataset: Dataset, now: datetime) -> Round:
-    """The round open again as its dataset says, with the whole time to announce."""
+    """Return the round open again as its dataset requires, with the full time to announce."""
     return round_.changed(
         phase="open",
         attempt=round_.attempt + 1,
@@ -91,12 +89,12 @@ def _definition(dataset: Dataset) -> VoteDefinition:
 
 
 def announcement_period(round_: Round) -> timedelta:
-    """For how long the round waits for announcements."""
+    """Return for how long a round waits for announcements."""
     return timedelta(seconds=round_.definition.deadline)
 
 
 def closed_early(view: RoundView, stored: Stored[Round]) -> bool:
-    """Whether a node that had not announced is left out before its time was up, by this node's own clock."""
+    """True if a silent node was left out before its deadline, by this node's own clock."""
     round_, announced = stored.record, view.announcements(stored.record)
     opened, closed = view.opened_at.get(round_.id), view.closed_at.get(round_.id)
     if opened is None or closed is None or round_.commit is not None:
@@ -108,13 +106,13 @@ def closed_early(view: RoundView, stored: Stored[Round]) -> bool:
 
 
 def is_attested(round_: Round, votes: Mapping[str, Attestation]) -> bool:
-    """Whether enough of the round's nodes attest its commit; one alone is never enough."""
+    """True if enough of the round's nodes attest its commit; one node is never enough."""
     supporters = {node for node, vote in votes.items() if vote.commit == round_.commit and round_.commit}
     return len(set(round_.nodes)) > 1 and len(supporters) >= round_.to_attest
 
 
 def is_attested_by_voters(round_: Round, supporters: set[str], voters: set[str]) -> bool:
-    """Whether most voters attest the round's commit, whatever nodes the round names."""
+    """True if most voters attest the round's commit, whatever nodes the round names."""
     return len(voters) > 1 and len(supporters & voters) >= max(round_.to_attest, majority_count(len(voters)))
 
 
@@ -125,14 +123,16 @@ def series(of: Round | Announcement) -> Series:
 def is_tick_over(
     announcement: Announcement, done_at: datetime, rounds: Iterable[Round], attestations: AttestationsOf
 ) -> bool:
-    """Of a tick without a round. `rounds`: those of the dataset, best the newest first.
+    """True if a tick that has no round will not get one any more.
 
-    That there is no round proves nothing, since rounds are removed sooner than runs; nor does age, since
-    after an outage ticks of many days are new. It is proved by a later round of the same pipeline and step
-    that is decided, that most of its nodes attest, and that was computed long after this node's step was
-    done (`done_at`). Steps are announced in the order of their ticks, so a voter in the later round announced
-    to the earlier one before; where enough submitted a snapshot, it was opened then and closed first.
-    So it was decided and removed, or it had no quorum. A backfill or a retry done since is not over by that.
+    A missing round proves nothing, since rounds are removed sooner than runs; nor does age, since after an
+    outage ticks of many days are new. The proof is a later round of the same pipeline and step that is
+    decided, that most of its nodes attest, and that was computed long after this node's step was done
+    (`done_at`). Steps are announced in the order of their ticks, so a voter in the later round had announced
+    to the earlier one before; if enough nodes submitted a snapshot, it was opened then and closed first. So
+    it was decided and removed, or it had no quorum. This does not apply to a later backfill or retry.
+
+    `rounds`: those of the dataset, preferably the newest first.
     """
     return any(
         is_decided_and_attested(each, attestations)
@@ -146,7 +146,7 @@ def is_tick_over(
 
 
 def latest_decided(rounds: Iterable[Round], attestations: AttestationsOf) -> dict[Series, Round]:
-    """Of one dataset's rounds the latest of each pipeline and step that is decided and attested."""
+    """Return the latest decided and attested round of each pipeline and step of one dataset."""
     found: dict[Series, Round] = {}
     for each in sorted(rounds, key=lambda each: (each.tick, each.id), reverse=True):
         if series(each) not in found and is_decided_and_attested(each, attestations):

@@ -1,7 +1,7 @@
-"""What one node knows of a dataset's rounds when it decides, and the actions that it can decide on.
+"""What a node knows about a dataset's rounds when it decides, and the possible actions.
 
-Any member can write any time into a round's record, so a node notes by its own clock when it first saw a
-round begin and close.
+Any member can write any time into a round's record, so a node records by its own clock when it first saw a
+round open and close.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class RoundIndex:
         mirror.subscribe(self._changed)
 
     def of(self, dataset: str) -> dict[str, Stored[Round]]:
-        """The dataset's rounds by id; a copy."""
+        """Return a copy of the dataset's rounds by id."""
         return dict(self._rounds.get(dataset, {}))
 
     def datasets(self) -> list[str]:
-        """Datasets that have rounds."""
+        """Return the datasets that have rounds."""
         return list(self._rounds)
 
     def on_removed(self, callback: Callable[[Round], None]) -> None:
@@ -77,10 +77,10 @@ class _FirstSeen:
 
 
 class FirstSeenTimes:
-    """When this node first saw rounds begin and close, by its clock `now`.
+    """Records when this node first saw rounds open and close, by its clock `now`.
 
-    Kept in memory only: what was there before the process counts as not seen. `is_settled`: whether what
-    arrives now has just happened. Must be called as things arrive.
+    Kept in memory only: rounds from before the process started count as not seen. `is_settled`: returns
+    whether changes that arrive now have just happened. The `note_*` methods must be called as they arrive.
     """
 
     def __init__(self, now: Callable[[], datetime], is_settled: Callable[[], bool]) -> None:
@@ -91,12 +91,12 @@ class FirstSeenTimes:
         return self._now() if self._is_settled() else None
 
     def note_announced(self, dataset: str, round_id: str) -> None:
-        """A node has written something about a round."""
+        """Note that a node has written a record about a round."""
         if round_id not in self._times[dataset]:
             self._times[dataset][round_id] = _FirstSeen(self._moment())
 
     def note_record(self, round_: Round) -> None:
-        """A round's record has changed."""
+        """Note that a round's record has changed."""
         known = self._times[round_.dataset].get(round_.id)
         if known is None:
             known = self._times[round_.dataset][round_.id] = _FirstSeen(self._moment(), round_.attempt)
@@ -108,7 +108,7 @@ class FirstSeenTimes:
             known.closed = round_.attempt, self._now()
 
     def retain(self, dataset: str, round_ids: Collection[str]) -> None:
-        """Forgets all other rounds of the dataset."""
+        """Forget all other rounds of the dataset."""
         for gone in self._times[dataset].keys() - set(round_ids):
             del self._times[dataset][gone]
 
@@ -174,8 +174,10 @@ class CloseRound:
 
 @dataclass(frozen=True, slots=True)
 class AttestRound:
-    """Check what is pinned, compute it and publish the result. Not `agreed`: publish that the operator has
-    not agreed to the definition."""
+    """Check the pins, compute the vote and publish the result.
+
+    If not `agreed`, publish instead that the operator has not agreed to the definition.
+    """
 
     stored: Stored[Round]
     agreed: bool = True
@@ -190,14 +192,14 @@ class DeliverRound:
 
 @dataclass(frozen=True, slots=True)
 class RecheckRound:
-    """Recorded as decided without enough attestations: read everything afresh, reset the round if so."""
+    """Read a round's attestations from the store; reset it if it is recorded as decided without them."""
 
     stored: Stored[Round]
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRound:
-    """The round's next record; `checks` must hold besides its revision. `fault`: what the old one claimed."""
+    """Write the round's next record, guarded by its revision and `checks`. `fault`: of the old record."""
 
     stored: Stored[Round]
     round: Round
@@ -210,7 +212,7 @@ Action = OpenRound | CloseRound | AttestRound | DeliverRound | RecheckRound | Up
 
 @dataclass(frozen=True)
 class RoundDecision:
-    """`again`: seconds until time alone changes something. `violations`: of a round, which node did what."""
+    """What to do now. `again`: seconds until the next pass. `violations`: round, and node → what it did."""
 
     actions: list[Action] = field(default_factory=list)
     again: float | None = None
