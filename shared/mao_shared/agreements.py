@@ -29,7 +29,7 @@ from .host.files import remove_access, replace_file, writable_by_others
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
 
 MAX_AGREED_STEPS = 2000  # kept of one pipeline
-LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller
+MAX_FILE_BYTES = 8 << 20  # a file of MAX_AGREED_STEPS is far smaller
 TRUSTED, TAKEN_OVER = ".trusted", ".taken-over"
 _NOT_RUN = {"retry"}  # what the scheduler alone does; a reproduction is not tried again
 UNUSABLE = "agreement-unusable"
@@ -116,9 +116,13 @@ def make_agreement(
     `earlier`: further steps, newest first, of a node that has no agreements yet.
     """
     node, pipeline = enrolment.node, enrolment.pipeline
-    steps = [
-        _agreed(node, pipeline, form, current=True) for step in enrolment.steps for form in _forms(step, node)
-    ]
+    steps: list[AgreedStep] = []
+    for step in enrolment.steps:
+        steps.append(_agreed(node, pipeline, step, current=True))
+        if step.input is not None and step.on_late_truth == "own" and step.input.branch != node:
+            # The data manager reads the node's own branch where the step's ground truth is late.
+            own = step.input.model_copy(update={"branch": node})
+            steps.append(_agreed(node, pipeline, step.model_copy(update={"input": own}), current=True))
     if before is not None and (before.node, before.pipeline) == (node, pipeline):
         steps += [agreed.model_copy(update={"current": False}) for agreed in before.steps]
     steps += [_agreed(node, pipeline, step, current=False) for step in earlier]
@@ -137,14 +141,6 @@ def make_agreement(
 def _agreed(node: str, pipeline: str, step: ResolvedStep, *, current: bool) -> AgreedStep:
     digest = step_digest(node, pipeline, step)
     return AgreedStep(digest=digest, name=step.name, tool=step.tool, asked=step.asked(), current=current)
-
-
-def _forms(step: ResolvedStep, node: str) -> list[ResolvedStep]:
-    """The step as it was agreed to, and as the data manager changes it where its ground truth is late."""
-    if step.input is None or step.on_late_truth != "own" or step.input.branch == node:
-        return [step]
-    own = step.input.model_copy(update={"branch": node})
-    return [step, step.model_copy(update={"input": own})]
 
 
 class AgreementFiles:
@@ -259,32 +255,27 @@ class AgreementFiles:
 
 
 def _read_model(path: Path, model: type[M]) -> M | None:
+    """Read a file that only this user and root could have written; None when it does not exist."""
     try:
-        raw = _read_own(path)
+        if why := writable_by_others(path.parent.stat()):
+            raise agreement_unusable(path.parent, why)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise agreement_unusable(path, "it is not a regular file")
+            if why := writable_by_others(status):
+                raise agreement_unusable(path, why)
+            raw = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise agreement_unusable(path, error.strerror or "it cannot be read") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise agreement_unusable(path, f"it has more than {MAX_FILE_BYTES} bytes")
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
         raise agreement_unusable(path, "it is damaged or of a later version") from error
-
-
-def _read_own(path: Path) -> bytes:
-    """The content of a file that only this user and root could have written; raises OSError, MaoError."""
-    if why := writable_by_others(path.parent.stat()):
-        raise agreement_unusable(path.parent, why)
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise agreement_unusable(path, "it is not a regular file")
-        if why := writable_by_others(status):
-            raise agreement_unusable(path, why)
-        raw = file.read(LARGEST + 1)
-    if len(raw) > LARGEST:
-        raise agreement_unusable(path, f"it has more than {LARGEST} bytes")
-    return raw
 
 
 def agreement_unusable(path: Path, why: str) -> MaoError:

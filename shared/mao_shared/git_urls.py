@@ -71,8 +71,9 @@ def canonical_url(url: str) -> str:
         if path.startswith("/~/"):  # in the user's home, as `user@host:path` is
             path = path.removeprefix("/~")
     else:
-        scheme, (user, path) = "ssh", _scp_parts(url)
-        user, _, site = user.rpartition("@")
+        scheme, end = "ssh", url.find("]") + 1  # an address in brackets has colons of its own
+        site, _, path = url[end:].partition(":")
+        user, _, site = (url[:end] + site).rpartition("@")
     whose = "" if user in ("", "git") else f"{user}@"
     return f"{whose}{_host_and_port(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
 
@@ -119,13 +120,6 @@ def _without_git(path: str) -> str:
     return path.removesuffix("/.git").removesuffix(".git")
 
 
-def _scp_parts(url: str) -> tuple[str, str]:
-    """`user@host` and path of `user@host:path`; an address in brackets has colons of its own."""
-    end = url.find("]") + 1
-    site, _, path = url[end:].partition(":")
-    return url[:end] + site, path
-
-
 def _host_and_port(scheme: str, site: str) -> str:
     """Host and port: in lower case, addresses in their short form, and without the scheme's own port."""
     host, _, port = site.lower().rpartition(":") if _PORT.search(site) else (site.lower(), "", "")
@@ -164,16 +158,12 @@ def _url_fault(scheme: str, authority: str, path: str) -> str | None:
         return "it carries a password"
     if scheme == "file":
         return _path_fault(path) if authority in ("", "localhost") else "a file:// URL names no host"
-    return _site_fault(scheme, authority) or _path_fault(path)
-
-
-def _site_fault(scheme: str, authority: str) -> str | None:
     site = _SITE.fullmatch(authority)
     if not site or int(site["port"] or 1) not in range(1, 65536):
         return "its user, host or port is malformed"
     if scheme == "https" and site["user"]:
         return "what precedes '@' in an https:// URL is a secret or has no use"
-    return None
+    return _path_fault(path)
 
 
 def _place_fault(path: str) -> str | None:

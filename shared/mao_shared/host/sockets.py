@@ -100,8 +100,11 @@ def find_socket(own: Address, other: Address) -> TcpSocket | None:
         here, there = _ip(own[0]), _ip(other[0])
     except ValueError:
         return None
-    ask = _by_netlink if _kernel_answers() else _by_proc
-    found = ask((here, own[1]), (there, other[1]))
+    ends = (here, own[1]), (there, other[1])
+    if _kernel_answers():
+        found = _by_netlink(*ends)
+    else:
+        found = next((line.socket for line in _proc_lines() if (line.own, line.other) == ends), None)
     return found if found is not None and found.inode != 0 else None
 
 
@@ -153,11 +156,6 @@ def _by_netlink(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> Tcp
         if code == -errno.ENOENT:
             return None
         raise OSError(-code, os.strerror(-code))
-    return _read_answer(answer, own, other)
-
-
-def _read_answer(answer: bytes, own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
-    """None for another socket than was asked for: where none is connected, one that listens is named."""
     at = _HEADER.size
     family, *_ = _ANSWER.unpack_from(answer, at)
     at += _ANSWER.size
@@ -166,7 +164,7 @@ def _read_answer(answer: bytes, own: tuple[IpAddress, int], other: tuple[IpAddre
     _, low, high = struct.unpack_from("=III", answer, at)
     *_, uid, inode = _REST.unpack_from(answer, at + 12)
     if (_unpack(family, own_ip), own_port) != own or (_unpack(family, other_ip), other_port) != other:
-        return None
+        return None  # where no socket is connected, the kernel names one that listens
     return TcpSocket(uid, inode, high << 32 | low)
 
 
@@ -182,10 +180,6 @@ class _ProcEntry:
     other: tuple[IpAddress, int]
     state: int
     socket: TcpSocket
-
-
-def _by_proc(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
-    return next((line.socket for line in _proc_lines() if (line.own, line.other) == (own, other)), None)
 
 
 def _proc_lines() -> Iterator[_ProcEntry]:
@@ -223,18 +217,14 @@ def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
             code="local-users-invalid",
             next="Set it to a file of the user who runs the node.",
         ) from error
-    named = (part.strip() for part in names.split(","))
-    return frozenset({ROOT, runs_it, *(_uid(name) for name in named if name)})
-
-
-def _uid(name: str) -> int:
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise InvalidInput(
-            f"MAO_LOCAL_USERS names {name!r}, which is not a user of this machine.",
-            code="local-users-invalid",
-            next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
-        ) from None
+    uids = {ROOT, runs_it}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        try:
+            uids.add(int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise InvalidInput(
+                f"MAO_LOCAL_USERS names {name!r}, which is not a user of this machine.",
+                code="local-users-invalid",
+                next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
+            ) from None
+    return frozenset(uids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -251,17 +251,13 @@ def _carried(before: Any, after: Any) -> Any:
     if isinstance(before, Record) and isinstance(after, Record):
         return carry_unknown_fields(before, after)
     if isinstance(before, list) and isinstance(after, list):
-        return _carried_list(before, after)
+        known = {_place(at, item): item for at, item in enumerate(before)}
+        items = [_carried(known.get(_place(at, item)), item) for at, item in enumerate(after)]
+        return items if any(one is not other for one, other in zip(items, after, strict=True)) else after
     if isinstance(before, Mapping) and isinstance(after, dict):
-        made = {key: _carried(before.get(key), each) for key, each in after.items()}
+        made = {key: _carried(before.get(key), value) for key, value in after.items()}
         return made if any(made[key] is not after[key] for key in made) else after
     return after
-
-
-def _carried_list(before: Sequence[Any], after: list[Any]) -> list[Any]:
-    known = {_place(at, each): each for at, each in enumerate(before)}
-    made = [_carried(known.get(_place(at, each)), each) for at, each in enumerate(after)]
-    return made if any(one is not other for one, other in zip(made, after, strict=True)) else after
 
 
 def _place(at: int, item: Any) -> object:
@@ -282,7 +278,7 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, list):
         return [_stripped(item) for item in value]
     if isinstance(value, dict):
-        return {key: _stripped(each) for key, each in value.items()}
+        return {key: _stripped(item) for key, item in value.items()}
     return value
 
 

@@ -24,10 +24,7 @@ class Dataset(Named):
     vote: VoteDefinition | None = None  # None: the defaults; see docs/ground-truth.md
     external: list[Name] = Field(default_factory=list, max_length=1000)  # keys that `POST /write` puts here
 
-    @model_validator(mode="before")
-    @classmethod
-    def _flatten_body(cls, value: Any) -> Any:
-        return flatten_body(value)
+    _flatten = model_validator(mode="before")(flatten_body)
 
 
 class BareRepository(Record):

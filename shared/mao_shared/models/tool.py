@@ -90,6 +90,13 @@ class Privileges(Record):
         return words + ([DOCKER_SOCKET] if self.docker_socket else [])
 
 
+def flatten_body(value: Any) -> Any:
+    """Accepts the seed's `{"name": …, "body": {…}}` beside the flat form."""
+    if isinstance(value, dict) and isinstance(value.get("body"), dict):
+        return {**value["body"], **{key: item for key, item in value.items() if key != "body"}}
+    return value
+
+
 class Tool(Named):
     """A registered tool, as `POST /registry/tools` takes it and the registry keeps it."""
 
@@ -105,10 +112,7 @@ class Tool(Named):
     network: Network = "bridge"
     privileges: Privileges = Field(default_factory=Privileges)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _flatten_body(cls, value: Any) -> Any:
-        return flatten_body(value)
+    _flatten = model_validator(mode="before")(flatten_body)
 
     def asked(self) -> list[str]:
         """What the operator has to agree to before this tool may run here."""
@@ -132,13 +136,6 @@ def network_words(network: Network) -> str:
                 "bridge (reaches the world outside; not this host, other tools or link-local, "
                 "unless MAO_TOOL_NETWORK=bridge is set)"
             )
-
-
-def flatten_body(value: Any) -> Any:
-    """Accepts the seed's `{"name": …, "body": {…}}` beside the flat form."""
-    if isinstance(value, dict) and isinstance(value.get("body"), dict):
-        return {**value["body"], **{key: item for key, item in value.items() if key != "body"}}
-    return value
 
 
 FindingName = Annotated[

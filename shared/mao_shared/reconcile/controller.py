@@ -157,23 +157,23 @@ class Controller:
         for synced in self._synced:
             await synced.wait()
         self._add_mirrored()
+        resync = every(
+            self._resync,
+            self._add_all,
+            name=self._name,
+            initial_delay=self._resync if self._list_keys is None else 0.0,
+            conditions=self._conditions,
+        )
         slots = asyncio.Semaphore(self._workers)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._resync_for_ever())
+                group.create_task(resync)  # beside the work, which does not wait for a listing that fails
                 while True:
                     await slots.acquire()
                     key = await self._queue.take()
                     group.create_task(self._work(key, slots))
         finally:
             self._queue.close()
-
-    async def _resync_for_ever(self) -> None:
-        """Beside the work, which does not wait for a listing that fails."""
-        delay = self._resync if self._list_keys is None else 0.0
-        await every(
-            self._resync, self._add_all, name=self._name, initial_delay=delay, conditions=self._conditions
-        )
 
     def _add_mirrored(self) -> None:
         for mirror in self._mirrors:

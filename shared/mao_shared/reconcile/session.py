@@ -102,13 +102,10 @@ class Session:
             if self._on_lease is not None:
                 await self._on_lease(self.lease)
             self._established = True
-        self._mark_held_until(asked + self._ttl)
-
-    def _mark_held_until(self, moment: float) -> None:
-        """Counts from when the renewal was asked for: the store's own count began no earlier."""
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_at(moment, self._mark_lost)
+        # Counted from when the renewal was requested: the store's own count began no earlier.
+        self._expiry = asyncio.get_running_loop().call_at(asked + self._ttl, self._mark_lost)
         self.lost.clear()
         self.held.set()
 

@@ -230,7 +230,14 @@ class RunRecords(Records[Run]):
         for run, entry in ((live.run, live.entry) for live in runs):
             key, index = keys.past_run(self.node, run.id), self._index_key(run)
             checks += [Check(entry.key, entry.revision), Check(key, past.revision if past else 0)]
-            writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(_past(run)))]
+            indexed = PastRun(
+                trigger=run.trigger,
+                schedule=run.schedule,
+                scheduled_for=run.scheduled_for,
+                finished_at=run.finished_at or run.created_at,
+                covers=run.covers,
+            )
+            writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(indexed))]
         if past is not None:
             before = self._index_key(self.parse(past).record)
             writes += [] if before in {write.key for write in writes} else [Delete(before)]
@@ -260,16 +267,6 @@ class RunRecords(Records[Run]):
         for check in checks if done else ():
             self.note_absent(check.key)
         return done
-
-
-def _past(run: Run) -> PastRun:
-    return PastRun(
-        trigger=run.trigger,
-        schedule=run.schedule,
-        scheduled_for=run.scheduled_for,
-        finished_at=run.finished_at or run.created_at,
-        covers=run.covers,
-    )
 
 
 def read_index(entry: Entry) -> IndexedRun | None:

@@ -148,18 +148,18 @@ async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
     """What is absent of a group is written in one transaction still; how many keys."""
 
     async def attempt() -> int | None:
-        absent = [put for put in group if not await _is_there(store, node, put)]
+        absent: list[Put] = []
+        for put in group:
+            found = await store.get(put.key)
+            if found is None:
+                absent.append(put)
+            elif found.value != put.value and put.key.startswith(keys.node_root(node)):
+                raise Conflict(
+                    f"The store already has {put.key}, with another value than the backup.",
+                    code="store-not-empty",
+                    next="Restore into an empty store, or replace its content: "
+                    "maoctl node restore FILE --replace.",
+                )
         return len(absent) if not absent or await _create(store, absent) else None
 
     return await retry_lost(attempt, "the store")
-
-
-async def _is_there(store: Store, node: str, put: Put) -> bool:
-    found = await store.get(put.key)
-    if found is not None and found.value != put.value and put.key.startswith(keys.node_root(node)):
-        raise Conflict(
-            f"The store already has {put.key}, with another value than the backup.",
-            code="store-not-empty",
-            next="Restore into an empty store, or replace its content: maoctl node restore FILE --replace.",
-        )
-    return found is not None

@@ -266,35 +266,31 @@ class Caller:
     async def refusal(self, endpoint: Endpoint, details: str, accesses: Sequence[Access]) -> MaoError | None:
         """The error for an answer that is about who we are or what we may; None for all others."""
         if is_certificate_refused(details):
-            return identity_refused(self.user, self._certificate_fault())
+            expires_at = None if self._material is None else self._material.expires_at
+            if expires_at is not None and expires_at <= datetime.now(UTC):
+                why = f"its certificate expired at {expires_at:%Y-%m-%d %H:%M} UTC"
+            else:
+                why = "its certificate is not one of the federation's authority, or not valid by etcd's clock"
+            return identity_refused(self.user, why)
         if is_not_accepted(details):
             return identity_refused(self.user, details)
         if not is_denied(details) and not is_no_user(details):
             return None
+        permissions: list[Permission] = []
         try:
-            permissions = await self._permissions(endpoint)
+            user = await endpoint.auth.UserGet(rpc.AuthUserGetRequest(name=self.user), timeout=self.deadline)
+            for name in user.roles:
+                request = rpc.AuthRoleGetRequest(role=name)
+                role = await endpoint.auth.RoleGet(request, timeout=self.deadline)
+                permissions += [
+                    Permission(KINDS[granted.permType], granted.key, granted.range_end)
+                    for granted in role.perm
+                ]
         except grpc.aio.AioRpcError as error:
             if is_no_user(error.details() or ""):
                 return user_unknown(self.user)
             permissions = []
         return forbidden(self.user, accesses, permissions) if is_denied(details) else None
-
-    async def _permissions(self, endpoint: Endpoint) -> list[Permission]:
-        """What etcd lets us do, by our roles; raises AioRpcError."""
-        user = await endpoint.auth.UserGet(rpc.AuthUserGetRequest(name=self.user), timeout=self.deadline)
-        found = []
-        for name in user.roles:
-            role = await endpoint.auth.RoleGet(rpc.AuthRoleGetRequest(role=name), timeout=self.deadline)
-            found += [
-                Permission(KINDS[granted.permType], granted.key, granted.range_end) for granted in role.perm
-            ]
-        return found
-
-    def _certificate_fault(self) -> str:
-        expires_at = None if self._material is None else self._material.expires_at
-        if expires_at is not None and expires_at <= datetime.now(UTC):
-            return f"its certificate expired at {expires_at:%Y-%m-%d %H:%M} UTC"
-        return "its certificate is not one of the federation's authority, or not valid by etcd's clock"
 
     @property
     def user(self) -> str:

@@ -228,7 +228,10 @@ _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 def write_cursor(revision: int, prefix: str, last_key: str) -> str:
     """Names the place behind `last_key`; the prefix is left out, so a cursor cannot lead out of it."""
     name = last_key.removeprefix(prefix)
-    return f"{revision}:{_HEX + name.encode(errors=UNDECODABLE).hex() if _is_undecodable(name) else name}"
+    if name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name):
+        # Not a name of MAO's: it is not text, or would be taken for our hexadecimals.
+        name = _HEX + name.encode(errors=UNDECODABLE).hex()
+    return f"{revision}:{name}"
 
 
 def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
@@ -243,11 +246,6 @@ def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
         except ValueError:
             raise cursor_invalid() from None
     return int(match[1]), prefix + name
-
-
-def _is_undecodable(name: str) -> bool:
-    """Whether a name cannot be MAO's own: it is not text, or would be taken for our hexadecimals."""
-    return name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def cursor_invalid() -> InvalidInput:

@@ -211,7 +211,11 @@ class Exchange:
             headers.update(request_context.staleness_headers(self.from_copies, datetime.now(UTC)))
             is_stream = headers.get("content-type", "").startswith("text/event-stream")
             if is_stream and self._streams.full:
-                await self._refuse_stream()
+                self.refused = True
+                await self.answer(STREAMS.problem(self.id), retry=True)
+                if self._task is not None:
+                    self._task.cancel()
+                await asyncio.Event().wait()  # the app's work ends here
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
@@ -220,14 +224,6 @@ class Exchange:
             if self.is_stream:
                 self._streams.add(self._task)
         await self._send(message)
-
-    async def _refuse_stream(self) -> None:
-        """Answers and ends the app's work; does not return."""
-        self.refused = True
-        await self.answer(STREAMS.problem(self.id), retry=True)
-        if self._task is not None:
-            self._task.cancel()
-        await asyncio.Event().wait()
 
     async def answer(self, problem: Problem, *, close: bool = False, retry: bool = False) -> None:
         body = problem.encode()
@@ -240,11 +236,6 @@ class Exchange:
     async def end_stream(self) -> None:
         """Ends the body in order, so that the client connects again rather than reports an error."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _fault(scope: Scope) -> Refusal | None:
-    target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
-    return header_fault(str(scope.get("http_version", "1.1")), target, scope["headers"])
 
 
 class Envelope:
@@ -273,12 +264,15 @@ class Envelope:
                 self._record(exchange)
 
     async def _run(self, exchange: Exchange) -> None:
-        if (fault := _fault(exchange.scope)) is not None:
+        scope = exchange.scope
+        target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        fault = header_fault(str(scope.get("http_version", "1.1")), target, scope["headers"])
+        if fault is not None:
             await exchange.answer(fault.problem(exchange.id), close=True)
             return
         exchange.limit_body(self.max_body)
         try:
-            await self.app(exchange.scope, exchange.receive, exchange.send)
+            await self.app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if exchange.refused:
                 return
@@ -288,7 +282,7 @@ class Envelope:
         except (CallerLeft, ClientDisconnect):
             exchange.left = True
         except Exception:
-            log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
+            log.exception("http.failed", method=scope["method"], path=scope["path"])
             if exchange.status is not None:
                 raise  # the response has started: all that is left is to break the connection
             detail = f"The {self.service} service failed unexpectedly; see its log."

@@ -166,12 +166,19 @@ class StrictJson:
         if kind != "application/json" and not kind.endswith("+json"):
             await self.app(scope, receive, send)
             return
+        parts: list[bytes] = []
+        more = True
         try:
-            body = await _whole(receive)
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerLeft
+                parts.append(message.get("body", b""))
+                more = message.get("more_body", False)
         except HTTPException as error:
             await (await http_error(Request(scope), error))(scope, receive, send)
             return
-        if body:
+        if body := b"".join(parts):
             find = partial(find_fault, body, verbatim=scope["path"] in VERBATIM_PATHS)
             fault = await asyncio.to_thread(find) if len(body) > _IN_THREAD else find()
             if fault is not None:
@@ -187,17 +194,6 @@ class StrictJson:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, again, send)
-
-
-async def _whole(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerLeft
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 VERBATIM_FIELD = "value"

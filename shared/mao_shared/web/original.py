@@ -29,16 +29,13 @@ _VARY = {"Vary": "Accept, User-Agent"}
 def asks_original(request: Request, response: Response) -> bool:
     """Dependency: whether the answer is to have the original's form. Sets `Vary` for caches."""
     response.headers.update(_VARY)
-    accepted = [part.partition(";")[0].strip().lower() for part in _accept(request).split(",")]
+    sent = ",".join(request.headers.getlist("accept"))
+    accepted = [part.partition(";")[0].strip().lower() for part in sent.split(",")]
     if ORIGINAL_TYPE in accepted:
         return True
     if "application/json" in accepted or {"limit", "cursor"} & request.query_params.keys():
         return False
     return request.headers.get("user-agent", "").startswith(_LEGACY_USER_AGENT)
-
-
-def _accept(request: Request) -> str:
-    return ",".join(request.headers.getlist("accept"))
 
 
 AsksOriginal = Annotated[bool, Depends(asks_original)]
