@@ -101,8 +101,8 @@ class Replica:
 BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
 GAP = 30.0  # seconds between two copies of one key after that
 HOUR = 3600.0  # seconds
-LARGEST = 1_000_000  # bytes of a record of the registry that is copied
-LARGEST_OF_PEERS = 256 << 10  # bytes of a record that a node writes of itself
+MAX_RECORD_BYTES = 1_000_000  # of a registry record
+MAX_PEER_RECORD_BYTES = 256 << 10  # of a record that a node writes about itself
 MAX_COPIED_BYTES = 64_000_000  # bytes of all copies under one of LISTED
 MAX_BYTES_PER_NODE = 16_000_000  # the same for what one node writes of itself
 REWRITES = 4  # how often all of that may be written in an hour
@@ -116,7 +116,7 @@ def copy_size(entry: Entry) -> int:
 
 
 def is_too_large(entry: Entry) -> bool:
-    most = LARGEST if entry.key.startswith(keys.registry_root()) else LARGEST_OF_PEERS
+    most = MAX_RECORD_BYTES if entry.key.startswith(keys.registry_root()) else MAX_PEER_RECORD_BYTES
     return copy_size(entry) > most
 
 
@@ -174,7 +174,9 @@ class ReplicationBudget:
             self._list_at = min(self._list_at, max(hour.begin for hour in full) + HOUR)
             return False
         if not at_once and self._is_early(entry.key, now):
-            self._hold_back(_HeldChange(entry, missing))
+            self._held[entry.key] = _HeldChange(entry, missing)
+            for hour in self._hour_windows(entry.key):
+                hour.held += copy_size(entry)
             return False
         self._note(entry, now)
         return True
@@ -222,11 +224,6 @@ class ReplicationBudget:
                 hour = self._hours[prefix] = _Hour(now, held=hour.held if hour else 0)
             hour.full = hour.full or hour.spent + hour.held + copy_size(entry) > REWRITES * most
         return [hour for hour in self._hour_windows(entry.key) if hour.full]
-
-    def _hold_back(self, held: _HeldChange) -> None:
-        self._held[held.entry.key] = held
-        for hour in self._hour_windows(held.entry.key):
-            hour.held += copy_size(held.entry)
 
     def _is_early(self, key: str, now: float) -> bool:
         return self._next_free.get(key, now) - now > (BURST - 1) * GAP

@@ -25,7 +25,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
-from mao_shared.reconcile import Backoff, every
+from mao_shared.reconcile import STORE_BACKOFF, every
 from mao_shared.store import Batch, Check, Delete, Entry, Put, dump, pages
 
 from .binding import with_idle_batches
@@ -46,7 +46,6 @@ PAGE = 500
 BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger
 MAX_REASON = 2000  # characters
-PAUSE = 0.5  # seconds between attempts while a store is away
 HELD_CHECK_PERIOD = 1.0  # seconds between looks at what is held
 CONTACT_PERIOD = 30.0  # seconds between looks whether the federation still answers
 
@@ -110,7 +109,7 @@ class Replicator:
                     self._copy,
                     name="replica/copies",
                     conditions=self._conditions,
-                    away=Backoff(PAUSE, PAUSE),
+                    away=STORE_BACKOFF,
                     outages=MaoError,
                 )
             )
@@ -126,33 +125,32 @@ class Replicator:
             )
 
     async def _copy(self) -> float:
-        """Copies all, and at the next call follows the changes, for as long as there is no gap."""
+        """Copy everything, then at the next call follow the changes until there is a gap.
+
+        A node that is its own federation waits until it has joined another one.
+        """
         self._switched.clear()
         try:
-            if self._copied_until is None:
-                await self._copy_or_wait()
-            else:
+            if self._copied_until is not None:
                 after, self._copied_until = self._copied_until, None
                 await self._follow(after)
+                return 0.0
+            await self._load()
+            if await self._store.alone():
+                await self._forget()
+                await self._switched.wait()
+                return 0.0
+            name = self._store.name
+            contact, _ = await self._replica.read_contact()
+            if contact is None or contact.federation != name:
+                await self._forget()
+            self._copied_until = await self._copy_all()
+            self._following, self._revision = name, self._copied_until
+            self._news.set()
         except (Compacted, _Restart):
             log.info("replica.restarted", federation=self._store.name)
-            return PAUSE
+            return STORE_BACKOFF.initial
         return 0.0
-
-    async def _copy_or_wait(self) -> None:
-        """A node that is its own federation waits until it is not."""
-        await self._load()
-        if await self._store.alone():
-            await self._forget()
-            await self._switched.wait()
-            return
-        name = self._store.name
-        contact, _ = await self._replica.read_contact()
-        if contact is None or contact.federation != name:
-            await self._forget()
-        self._copied_until = await self._copy_all()
-        self._following, self._revision = name, self._copied_until
-        self._news.set()
 
     async def _load(self) -> None:
         self._kept.clear()

@@ -15,7 +15,7 @@ from mao_shared.host.files import replace_file
 from mao_shared.logs import get_logger
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import Link
-from mao_shared.reconcile import Backoff, follow
+from mao_shared.reconcile import STORE_BACKOFF, follow
 from mao_shared.store import Batch, Entry, Store
 from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.unreadable import fault
@@ -81,8 +81,7 @@ class FederationFiles:
 
 log = get_logger(__name__)
 Opener = Callable[..., Store]
-DEADLINE = 3.0  # seconds that one call to the federation's etcd may take
-FOLLOW_PAUSE = 0.5  # seconds between attempts to read the link while the node's own store is away
+CALL_TIMEOUT = 3.0  # seconds for one call to the federation's etcd
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class BindingOpener:
             if self.fixed is not None and self.fixed is not self.own:
                 return StoreBinding("fixed", self.fixed)
             if self.endpoints is not None:
-                return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
+                return self._opened(self.endpoints, self.endpoints, None, deadline=CALL_TIMEOUT)
             return StoreBinding("", self.own)
         missing = self.files.missing()
         if missing:
@@ -109,7 +108,7 @@ class BindingOpener:
                 link.id, None, link=link, fault=f"the certificate {missing[0].name} is not there"
             )
         endpoints = ",".join(link.endpoints)
-        return self._opened(link.id, endpoints, link, deadline=DEADLINE, tls=self.files.tls())
+        return self._opened(link.id, endpoints, link, deadline=CALL_TIMEOUT, tls=self.files.tls())
 
     def _opened(self, name: str, endpoints: str, link: Link | None, **how: object) -> StoreBinding:
         try:
@@ -165,9 +164,10 @@ class BindingResolver:
 
     async def follow(self) -> None:
         """Moves to the binding of each link as it is written, until cancelled."""
-        backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
         key = keys.link(self._node)
-        await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)
+        await follow(
+            self._own, key, self._take, start=self._start, name="federation-link", away=STORE_BACKOFF
+        )
 
     async def _start(self) -> int:
         link, revision = await self._read_link()

@@ -24,7 +24,6 @@ from mao_shared import request_context
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
     FederationUnavailable,
-    MaoError,
     NodeRemoved,
     StoreSwitched,
     StoreUnavailable,
@@ -53,9 +52,8 @@ from .resolver import BindingOpener, BindingResolver, FederationFiles, Opener
 
 log = get_logger(__name__)
 T = TypeVar("T")
-PROBE_PAUSE = 0.1  # seconds between probes of a federation that is away; doubled up to PROBE_MAX_PAUSE
-PROBE_MAX_PAUSE = 2.0
-PATIENCE = 1.0  # seconds that a read waits for the federation where copies can answer as well
+PROBE_BACKOFF = Backoff(0.1, 2.0)  # between probes of a federation that does not answer
+READ_TIMEOUT = 1.0  # seconds that a read waits for the federation before the replica answers
 
 
 class FederationStore:
@@ -249,10 +247,10 @@ class FederationStore:
         if binding.is_own or not copied:
             return await self._ask(binding, call)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(READ_TIMEOUT):
                 return await self._ask(binding, call)
         except TimeoutError:
-            late = federation_unreachable(f"no answer within {PATIENCE:g} s.")
+            late = federation_unreachable(f"no answer within {READ_TIMEOUT:g} s.")
             self._mark_away(binding, late)
             raise (self._refusal() if self.removed else late) from None
 
@@ -274,7 +272,12 @@ class FederationStore:
     async def _try(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
         with self._noting_outage(binding), binding.used() as store:
             answer = await call(store)
-        self._mark_reachable(binding)
+        if binding is self._resolver.now:
+            self.as_of = self._clock.now()
+            if self._away.is_set():
+                self._clear_fault()
+                log.info("federation.back")
+                _call_all(self._on_contact)
         return answer
 
     @contextlib.contextmanager
@@ -285,7 +288,13 @@ class FederationStore:
         except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
             if binding.is_own or error.code in _ANSWERS:
                 raise
-            fault = _as_unavailable(binding, error)
+            if isinstance(error, FederationUnavailable):
+                fault = error
+            elif isinstance(error, UserUnknown):
+                fault = node_removed(binding.link.federation if binding.link else binding.name)
+            else:
+                next_step = error.next if isinstance(error, Unauthorized) else None
+                fault = federation_unreachable(error.detail, next_step)
             self._mark_away(binding, fault)
             if isinstance(error, StoreUnknown | FederationUnavailable):
                 raise
@@ -321,15 +330,6 @@ class FederationStore:
         fault = self._fault or federation_unreachable("")
         return type(fault)(fault.detail, next=fault.next)
 
-    def _mark_reachable(self, binding: StoreBinding) -> None:
-        if binding is not self._resolver.now:
-            return
-        self.as_of = self._clock.now()
-        if self._away.is_set():
-            self._clear_fault()
-            log.info("federation.back")
-            _call_all(self._on_contact)
-
     def _clear_fault(self) -> None:
         self._away.clear()
         self._probes = 0
@@ -359,22 +359,13 @@ class FederationStore:
         except Unavailable as error:
             log.debug("federation.still_away", error=error.detail)
             self._probes += 1
-            return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes)
+            return PROBE_BACKOFF.pause(self._probes)
         return 0.0
 
 
 REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
-
-
-def _as_unavailable(binding: StoreBinding, error: MaoError) -> FederationUnavailable:
-    """What an outage or a refusal to let this node in means for who wanted something."""
-    if isinstance(error, FederationUnavailable):
-        return error
-    if isinstance(error, UserUnknown):
-        return node_removed(binding.link.federation if binding.link else binding.name)
-    return federation_unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
 
 
 def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:

@@ -29,7 +29,7 @@ from .common import (
 )
 from .tool import DockerSocket, Limits
 
-LONGEST_TITLE = 500
+MAX_TITLE_LENGTH = 500
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not distinguish titles
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
@@ -44,8 +44,8 @@ def normalize_title(text: str) -> str:
     title = unicodedata.normalize("NFC", text).strip()
     if not title:
         raise ValueError("the title is empty")
-    if len(title) > LONGEST_TITLE:
-        raise ValueError(f"the title has {len(title)} characters; at most {LONGEST_TITLE} are accepted")
+    if len(title) > MAX_TITLE_LENGTH:
+        raise ValueError(f"the title has {len(title)} characters; at most {MAX_TITLE_LENGTH} are accepted")
     if invalid := next((letter for letter in title if unicodedata.category(letter) in _NOT_ON_A_LINE), None):
         raise ValueError(f"{invalid!a} is in the title; a title is one line of text")
     return title
@@ -109,7 +109,7 @@ def name_from_text(text: str) -> str:
 
 Title = Annotated[
     str,
-    Field(max_length=LONGEST_TITLE, examples=["ArtifactHUB Collector packages only"]),
+    Field(max_length=MAX_TITLE_LENGTH, examples=["ArtifactHUB Collector packages only"]),
     AfterValidator(_check_form),
 ]
 
@@ -117,7 +117,7 @@ Title = Annotated[
 OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
 NameOrTitle = Annotated[
     str,
-    Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
+    Field(max_length=MAX_TITLE_LENGTH, examples=["system-performance"]),
     AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
 """What a caller may write for a pipeline; `name_from_text` gives the name."""

@@ -88,6 +88,7 @@ R = TypeVar("R")
 Exceptions = type[Exception] | tuple[type[Exception], ...]
 ITEM_FAILING = "item-failing"
 UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while something that a loop needs is away
+STORE_BACKOFF = Backoff(0.5, 0.5)  # of a watch or listing that needs only the node's own store
 FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed by itself
 _RETRIED = "It is tried again automatically, and everything else continues."
 NEXT_STEP = (

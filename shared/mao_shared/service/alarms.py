@@ -27,12 +27,10 @@ from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
 log = get_logger(__name__)
-RAISE_AFTER = 10.0  # seconds that a condition has to last before it is an alarm
-CLEAR_AFTER = 30.0  # seconds that it has to hold again before the alarm is over
-INHERITED = (
-    120.0  # seconds after a start in which what an earlier process reported is reported again, or over
-)
-RETRY, LONGEST_RETRY = 2.0, 30.0  # seconds between tries to write, doubled
+RAISE_SECONDS = 10.0  # how long a condition lasts before an alarm is raised
+CLEAR_SECONDS = 30.0  # how long it has to hold again before the alarm ends
+INHERITED_SECONDS = 120.0  # after a start, how long an earlier process's alarm stays without a new report
+WRITE_BACKOFF = Backoff(2.0, 30.0)
 MAX_WAITING_WRITES = 1000  # writes that wait for the store; beyond, the oldest are dropped
 
 
@@ -100,9 +98,9 @@ class ConditionAlarms:
         conditions: Conditions,
         clock: Clock | None = None,
         *,
-        settle: float = RAISE_AFTER,
-        calm: float = CLEAR_AFTER,
-        inherited: float = INHERITED,
+        settle: float = RAISE_SECONDS,
+        calm: float = CLEAR_SECONDS,
+        inherited: float = INHERITED_SECONDS,
     ) -> None:
         self._service, self._node, self._store = service, node, store
         self._clock = clock or SystemClock()
@@ -146,8 +144,9 @@ class ConditionAlarms:
 
     async def run(self) -> None:
         """Runs until cancelled; idle while nothing changes."""
-        backoff = Backoff(RETRY, LONGEST_RETRY)
-        await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
+        await every(
+            None, self._step, name="alarms", wake=self._wake, away=WRITE_BACKOFF, failing=WRITE_BACKOFF
+        )
 
     async def _step(self) -> float | None:
         """Writes what is due; seconds until something else is, None when nothing will be."""

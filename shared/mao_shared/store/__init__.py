@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .endpoints import TlsFiles
+from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Grant
 from .protocol import (
     Batch,
@@ -58,7 +58,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
-def open_store(endpoints: str, *, deadline: float = 5.0, tls: TlsFiles | None = None) -> Store:
+def open_store(endpoints: str, *, deadline: float = CALL_TIMEOUT, tls: TlsFiles | None = None) -> Store:
     """The store on etcd at `host:port[,…]` or `unix:///path`; connects with its first call.
 
     Needs a running event loop. `deadline`: seconds that one call may take. With `tls` the caller is the etcd
@@ -68,7 +68,7 @@ def open_store(endpoints: str, *, deadline: float = 5.0, tls: TlsFiles | None = 
     return load_etcd()(endpoints, deadline=deadline, tls=tls)
 
 
-def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> Admin:
+def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> Admin:
     """What core nodes do with etcd's users, roles and members; see `etcd_admin.Admin`."""
     from .etcd_admin import Admin
 

@@ -16,7 +16,7 @@ from aetcd import rpc
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError
 
-from .endpoints import TlsFiles
+from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Grant, Permission
 from .etcd_channel import KINDS, Call, Caller, RevisionOrLeaseGone
 
@@ -57,7 +57,7 @@ class Health:
 class Admin:
     """Calls of etcd's auth, cluster and maintenance services; must be made inside a running event loop."""
 
-    def __init__(self, endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> None:
+    def __init__(self, endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> None:
         self._caller = Caller(endpoints, deadline=deadline, tls=tls)
         self._tls = tls
         self._limit = {"timeout": deadline}
@@ -200,25 +200,19 @@ class Admin:
         try:
             status = await caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
         except Forbidden:
-            return await self._health_by_reading(caller, endpoint)
+            # etcd 3.5.28 to 3.5.31 show the status to administrators only. Reading a key that every member
+            # of a federation may read takes a majority.
+            request = rpc.RangeRequest(key=keys.federation().encode(), count_only=True)
+            try:
+                await caller.read(lambda e: e.kv.Range(request, **self._limit))
+            except MaoError as error:
+                return Health(endpoint, reachable=True, reason=error.detail)
+            return Health(endpoint, reachable=True, has_leader=True)
         except MaoError as error:
             return Health(endpoint, reachable=False, reason=error.detail)
         finally:
             await caller.close()
         return _health(endpoint, status)
-
-    async def _health_by_reading(self, caller: Caller, endpoint: str) -> Health:
-        """For callers that may not ask for the status, which etcd 3.5.28 to 3.5.31 give to administrators
-        alone.
-
-        Reading a key that every member of a federation may read takes a majority.
-        """
-        request = rpc.RangeRequest(key=keys.federation().encode(), count_only=True)
-        try:
-            await caller.read(lambda e: e.kv.Range(request, **self._limit))
-        except MaoError as error:
-            return Health(endpoint, reachable=True, reason=error.detail)
-        return Health(endpoint, reachable=True, has_leader=True)
 
     async def _permit(self, role: str, permission: Permission) -> None:
         perm = rpc.Permission(permType=_TYPES[permission.kind], key=permission.key, range_end=permission.end)

@@ -218,7 +218,7 @@ async def test_replicator_what_one_node_writes_in_an_hour_is_bounded_and_others_
 
 async def test_replicator_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(world: World) -> None:
     await world.join()
-    await put(world, keys.peer_runs("other", "p"), bytes(replica.LARGEST_OF_PEERS))
+    await put(world, keys.peer_runs("other", "p"), bytes(replica.MAX_PEER_RECORD_BYTES))
     await passed(world)
     assert await world.store.replica.get(keys.peer_runs("other", "p")) is None
 
