@@ -37,7 +37,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class AgreedStep(BaseModel):
-    """A step that was agreed to. `asked`: its tool's privileges; `current`: it is in the enrolment."""
+    """A step that the operator agreed to. `asked`: its privileges; `current`: part of the enrolment."""
 
     digest: str
     name: str
@@ -54,7 +54,7 @@ class TrustedNodes(BaseModel):
 
 
 class Agreement(BaseModel):
-    """One file. Fields that a later version adds are passed over, so that one can go back."""
+    """The agreement to one pipeline. Fields of later versions are ignored, so that a downgrade works."""
 
     version: Literal[1] = 1
     node: str
@@ -66,18 +66,18 @@ class Agreement(BaseModel):
 
     @property
     def granted(self) -> set[tuple[str, str]]:
-        """Tool and privilege (a word of `ResolvedStep.asked`) of all that is granted now."""
+        """The tools and privileges (words of `ResolvedStep.asked`) that are granted now."""
         current = [] if self.withdrawn else [step for step in self.steps if step.current]
         return {(step.tool, word) for step in current for word in step.asked}
 
     def covers(self, enrolment: Enrolment) -> bool:
-        """Whether all steps of the enrolment may run."""
+        """Return whether all steps of the enrolment may run."""
         node, pipeline = enrolment.node, enrolment.pipeline
         return all(refusal_reason(self, node, pipeline, step) is None for step in enrolment.steps)
 
 
 def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
-    """SHA-256 of all that decides what runs, bound to the node and the pipeline.
+    """Return the SHA-256 of everything that decides what runs, bound to the node and the pipeline.
 
     The same for every version of MAO that knows its fields: what is as it is by default is left out, so a
     default may not be changed without a new name of its field.
@@ -88,17 +88,17 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
 
 
 def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
-    """Why the step may not run; None when the operator agreed to it. Pure."""
+    """Return why the step may not run; None when the operator agreed to it. Pure."""
     if agreement is None:
         return "the operator has not agreed to this pipeline"
     if (agreement.node, agreement.pipeline) != (node, pipeline):
-        return f"its agreement is of the pipeline {agreement.pipeline!r} on {agreement.node!r}"
+        return f"its agreement is for pipeline {agreement.pipeline!r} on node {agreement.node!r}"
     if agreement.withdrawn:
         return "the node was withdrawn from this pipeline"
     digest = step_digest(node, pipeline, step)
     found = next((agreed for agreed in agreement.steps if agreed.digest == digest), None)
     if found is None:
-        return "the operator has not agreed to this step in this form"
+        return "the operator has not agreed to this version of the step"
     lacking = [word for word in step.asked() if (step.tool, word) not in agreement.granted]
     if lacking:
         return f"the operator no longer agrees to {', '.join(lacking)}"
@@ -111,7 +111,7 @@ def make_agreement(
     before: Agreement | None,
     earlier: Iterable[ResolvedStep] = (),
 ) -> Agreement:
-    """The agreement with the enrolment's steps in front of what was agreed to before: pure.
+    """Return the agreement with the enrolment's steps first, then those agreed to earlier. Pure.
 
     `earlier`: further steps, newest first, of a node that has no agreements yet.
     """
@@ -144,19 +144,19 @@ def _agreed(node: str, pipeline: str, step: ResolvedStep, *, current: bool) -> A
 
 
 class AgreementFiles:
-    """The folder of a node's agreements. Everything blocks."""
+    """The folder of a node's agreements. All methods block."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def path(self, pipeline: str) -> Path:
-        """Raises ValueError for what is no name of a pipeline."""
+        """Return the path of a pipeline's file; raises ValueError for an invalid pipeline name."""
         if not is_name(pipeline):
             raise ValueError(f"{pipeline!r} is not a pipeline name")
         return self.directory / f"{pipeline}.json"
 
     def close(self) -> None:
-        """Takes others' rights off, where they could only read: what they could write stays refused.
+        """Remove read access for other users; files that they could write stay rejected.
 
         Raises MaoError (`agreement-unusable`).
         """
@@ -169,7 +169,7 @@ class AgreementFiles:
             raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
-        """Whether the files are complete: an enrolment without one was never agreed to.
+        """Return whether the files are complete, so that an enrolment without one was never agreed to.
 
         Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
         """
@@ -183,11 +183,11 @@ class AgreementFiles:
         return True
 
     def read(self, pipeline: str) -> Agreement | None:
-        """None when there is none; raises MaoError (`agreement-unusable`) for one that cannot be trusted."""
+        """Return the agreement, or None; raises MaoError (`agreement-unusable`) if it cannot be trusted."""
         return _read_model(self.path(pipeline), Agreement)
 
     def agree(self, enrolment: Enrolment, now: datetime) -> None:
-        """Writes that this enrolment was agreed to; what was agreed before counts on where it can be read."""
+        """Record the operator's consent to this enrolment; earlier consent stays valid if it can be read."""
         try:
             before = self.read(enrolment.pipeline)
         except MaoError:
@@ -195,7 +195,7 @@ class AgreementFiles:
         self._write(self.path(enrolment.pipeline), make_agreement(enrolment, now, before).model_dump_json())
 
     def withdraw(self, pipeline: str) -> bool:
-        """Nothing of the pipeline runs any more; whether that is news."""
+        """Mark the pipeline as withdrawn, so that none of it runs; False if it already was."""
         path = self.path(pipeline)
         try:
             before = self.read(pipeline)
@@ -208,12 +208,12 @@ class AgreementFiles:
         return True
 
     def trusted(self) -> set[str]:
-        """Names of nodes; raises MaoError (`agreement-unusable`)."""
+        """Return the names of the trusted nodes; raises MaoError (`agreement-unusable`)."""
         found = _read_model(self.directory / TRUSTED, TrustedNodes)
         return set(found.nodes) if found else set()
 
     def trust(self, nodes: Collection[str]) -> None:
-        """Exactly these from here on."""
+        """Trust exactly these nodes from now on."""
         self._write(self.directory / TRUSTED, TrustedNodes(nodes=sorted(nodes)).model_dump_json())
 
     def take_over(
@@ -223,7 +223,7 @@ class AgreementFiles:
         trusted: Collection[str],
         now: datetime,
     ) -> None:
-        """Agrees to what a node ran and whom it trusted before there were files; after this, to nothing.
+        """Import, once, what a node ran and whom it trusted before these files existed.
 
         `earlier`: pipeline → further steps of its runs. What has been agreed to here already stays as it is.
         """

@@ -101,7 +101,7 @@ class Replicator:
         store.on_contact(self._news.set)
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 every(
@@ -163,7 +163,7 @@ class Replicator:
                 self._keep(copied, entry.revision)
 
     async def _copy_all(self) -> int:
-        """The revision from which to follow the changes."""
+        """Copy all prefixes; return the revision from which to follow the changes."""
         self._budget.begin_listing()
         first = 0
         for prefix in LISTED:
@@ -212,7 +212,7 @@ class Replicator:
         return max(known.there if known else 0, self._budget.held_revision(key)) < revision
 
     async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
-        """Makes copies or removes them, a few a transaction, as far as it is time; raises _Restart."""
+        """Write or delete copies in batches, as far as the budget allows; raises _Restart."""
         for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks, writes = [], []
             for change in some:
@@ -229,7 +229,7 @@ class Replicator:
                     self._keep(change, written)
 
     def _affordable(self, changes: Sequence[Entry | Delete]) -> Iterator[Entry | Delete]:
-        """The changes that fit; for those that do not, the removal of the older copy."""
+        """Yield the changes that fit the quota; for the others, the deletion of the older copy."""
         planned: Counter[str] = Counter()
         for change in changes:
             if isinstance(change, Delete):
@@ -248,7 +248,7 @@ class Replicator:
             yield Delete(change.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
-        """What may be written now; the rest is held, or left for the next listing."""
+        """Yield the changes that may be written now; the rest is held, or left for the next listing."""
         now = self._seconds()
         for change in changes:
             if isinstance(change, Delete):
@@ -271,7 +271,7 @@ class Replicator:
             self._bytes.subtract({name: before.size for name, _ in quota_prefixes(key)})
 
     async def _forget(self) -> None:
-        """The copies are of a federation that was left. The contact vouches for them, so it goes first."""
+        """Delete the copies of a federation that was left, after the contact, which vouches for them."""
         await self._own.delete(keys.contact(self._store.node))
         await self._write([Delete(key) for key in self._kept])
         self._budget = ReplicationBudget()
@@ -279,7 +279,7 @@ class Replicator:
     # The contact
 
     async def _report_contact(self) -> None:
-        """Asks whether the federation answers, and writes the result as `Contact`."""
+        """Check whether the federation answers and write the result as `Contact`."""
         store = self._store
         if await store.alone():
             return
@@ -308,7 +308,7 @@ class Replicator:
 
 
 def _batches(changes: Sequence[Entry | Delete]) -> Iterator[list[Entry | Delete]]:
-    """So many at a time as one transaction takes."""
+    """Split changes into batches that fit one transaction."""
     some: list[Entry | Delete] = []
     size = 0
     for change in changes:

@@ -91,7 +91,7 @@ class BrokenClone(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def detail(self) -> str:
-        """What happened, and with what result."""
+        """What happened and how it ended."""
         begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
         if self.state == "waiting":
             return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned again."

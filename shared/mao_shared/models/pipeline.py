@@ -37,7 +37,7 @@ _LETTERS = str.maketrans(
 
 
 def normalize_title(text: str) -> str:
-    """The title as it is kept and compared: composed, without blanks around it.
+    """Return the title in the form in which it is stored and compared: NFC, without surrounding blanks.
 
     Raises ValueError for what is no single line of text.
     """
@@ -55,7 +55,7 @@ _NOT_ON_A_LINE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates
 
 
 def name_from_title(title: str) -> str:
-    """The name for a title; a title that is a valid name is used as it is.
+    """Return the name for a title; a title that is a valid name is used as it is.
 
     Accents go, all else that a name cannot hold becomes '-'. A title that is too long, or of which nothing is
     left, gets digits of its hash, so that others of the kind have another name.
@@ -90,7 +90,7 @@ def fill_title(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_title(name: str, title: str | None) -> None:
-    """Raises ValueError for a title that goes with another name."""
+    """Raise ValueError if the title belongs to another name."""
     if title is not None and name_from_title(title) != name:
         raise ValueError(
             f"the title {title!r} belongs to the name {name_from_title(title)!r}: "
@@ -103,7 +103,7 @@ def _check_form(title: str, info: ValidationInfo) -> str:
 
 
 def name_from_text(text: str) -> str:
-    """The name that a person means by a name or a title; raises ValueError for text that can be neither."""
+    """Return the name that a person means by a name or a title; raises ValueError for invalid text."""
     return text if is_name(text) else name_from_title(normalize_title(text))
 
 
@@ -268,7 +268,7 @@ class PipelineInit(Record):
         return self
 
     def pipeline(self) -> Pipeline:
-        """The pipeline this asks for; with the seed's form it has the tool's name and one step."""
+        """Return the pipeline this asks for; with the seed's form it has the tool's name and one step."""
         steps = self.steps
         if self.tool is not None and self.dataset is not None:
             words = {"command": self.command, "env": self.env, "engine_socket": self.engine_socket}

@@ -1,4 +1,4 @@
-"""What runs beside the requests: loops, mirrors of records, controllers, leases."""
+"""Background work: loops, mirrors of records, controllers, leases."""
 
 from .controller import Controller
 from .loops import (

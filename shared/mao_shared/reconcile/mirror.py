@@ -68,14 +68,14 @@ class Mirror(Generic[R]):
         return list(self._kept.items())
 
     def is_set_aside(self, name: str) -> bool:
-        """Whether the stored record cannot be read, so that an older version is used."""
+        """Return whether the stored record cannot be read, so that its last readable version is used."""
         return name in self.unreadable and not self._drop_unreadable
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
         self._subscribers.append(callback)
 
     def note(self, name: str, record: R, revision: int) -> None:
-        """Takes over an own write at once, without waiting for its echo.
+        """Apply a write of our own at once, without waiting for the watch.
 
         A write that the mirror is past already is left aside: the record may have been changed or
         deleted since.
@@ -85,7 +85,7 @@ class Mirror(Generic[R]):
             self._put(name, Stored(record, revision))
 
     async def run(self) -> None:
-        """Keeps the mirror in step until cancelled; lists again after every gap."""
+        """Keep the mirror in step until cancelled; list again after every gap."""
         await follow(
             self.records.store,
             self.records.prefix,
@@ -133,7 +133,7 @@ class Mirror(Generic[R]):
         return revision
 
     def _forget(self, why: str) -> None:
-        """The store is another one, or an old state of it: what is known here compares with nothing there."""
+        """Drop everything: the store is another one, or was set back, so no revision is comparable."""
         log.warning(why, prefix=self.records.prefix, seen=self._seen)
         self._seen = 0
         self.synced.clear()
@@ -156,7 +156,7 @@ class Mirror(Generic[R]):
                 self._set_aside(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
-        """Whether an own write of the record is what was read at `revision`, or newer."""
+        """Return whether an own write of the record is what was read at `revision`, or newer."""
         if self._ahead.get(name, 0) >= revision:
             return True
         self._ahead.pop(name, None)
@@ -202,7 +202,7 @@ class Mirror(Generic[R]):
 
 
 async def recheck_unreadable(unreadable: Unreadable) -> None:
-    """Looks again and again at the records that could not be read, until cancelled."""
+    """Recheck the unreadable records periodically until cancelled."""
     await every(
         RECHECK_PERIOD,
         unreadable.check,

@@ -51,7 +51,7 @@ class TlsFiles:
     key: Path
 
     def read(self) -> TlsMaterial:
-        """Raises StoreUnavailable (`store-credentials`) when a file is absent or holds something else."""
+        """Read the files; raises StoreUnavailable (`store-credentials`) if one is missing or invalid."""
         try:
             ca, certificate, key = (path.read_bytes() for path in (self.ca, self.certificate, self.key))
             return TlsMaterial(ca, certificate, key, *subject(certificate))
@@ -73,7 +73,7 @@ class TlsMaterial:
 
 
 def subject(certificate: bytes) -> tuple[str, datetime]:
-    """Common name and end of validity of the first certificate in a PEM file; raises ValueError.
+    """Return common name and expiry of the first certificate in a PEM file; raises ValueError.
 
     Only so much of DER is read as errors need to name the user; gRPC checks the certificate itself.
     """
@@ -104,7 +104,7 @@ def _time(tag: int, text: bytes) -> datetime:
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element of a DER sequence; raises IndexError where one is cut off."""
+    """Yield tag and content of each element of a DER sequence; raises IndexError for a truncated one."""
     at = 0
     while at < len(der):
         tag, length = der[at], der[at + 1]

@@ -50,7 +50,7 @@ class IdentityGuard:
         self._due = time.monotonic() + IDENTITY_CHECK_PERIOD
 
     async def next_response(self, call: Any, prefix: str) -> Any:
-        """The watch's next response; raises Unauthorized or Forbidden as soon as we may not read `prefix`."""
+        """Return the watch's next response; raises Unauthorized or Forbidden once access is lost."""
         reading = asyncio.ensure_future(call.read())
         try:
             while not (await asyncio.wait({reading}, timeout=IDENTITY_CHECK_PERIOD))[0]:
@@ -61,7 +61,7 @@ class IdentityGuard:
             reading.cancel()
 
     async def check(self, prefix: str) -> None:
-        """Raises as `next_response` does; asks etcd at most once a period."""
+        """Raise Unauthorized or Forbidden if access is lost; asks etcd at most once a period."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -272,7 +272,7 @@ class _WatchBroken(Exception):
 
 
 def _range(prefix: str, last: str | None, newest_first: bool) -> Any:
-    """All keys under `prefix`, or those behind `last` in the direction of the listing."""
+    """Return all keys under `prefix`, or those behind `last` in the direction of the listing."""
     start, end = prefix.encode(), range_end(prefix)
     if not newest_first:
         after = start if last is None else last.encode(errors=UNDECODABLE) + b"\0"

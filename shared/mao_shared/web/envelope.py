@@ -1,4 +1,4 @@
-"""What wraps every request: its id, limits, metrics, log line and staleness; refusals before it is read."""
+"""The wrapper of every request: id, limits, metrics, log line, staleness; early rejections."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TOO_LONG = Refusal(
 )
 NO_CODING = Refusal(501, "coding-not-supported", "The only transfer coding supported is chunked.", _TALK_HTTP)
 TARGET_TOO_LONG = Refusal(
-    414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
+    414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Send a shorter URL."
 )
 TWO_LENGTHS = Refusal(
     400, "length-ambiguous", "The request has both Content-Length and Transfer-Encoding.", _TALK_HTTP
@@ -77,7 +77,7 @@ BODIES = Refusal(
 
 
 def header_fault(version: str, target: int, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
-    """What is wrong with a header that h11 has understood; `target` is the length of path and query."""
+    """Return what is wrong with a parsed header, or None; `target` is the length of path and query."""
     if target > MAX_TARGET:
         return TARGET_TOO_LONG
     size = target + sum(len(name) + len(value) + 4 for name, value in headers)
@@ -100,7 +100,7 @@ class BodyBudget:
         self._left = size
 
     def take(self, held: int, more: int) -> int:
-        """What of `more` bytes was taken for a body of which `held` are there; -1 when there is no room."""
+        """Reserve `more` bytes for a body that has `held`; return how many were charged, -1 without room."""
         large = max(0, held + more - self.SMALL) - max(0, held - self.SMALL)
         if large > self._left:
             return -1
@@ -179,7 +179,7 @@ class Exchange:
         return path if isinstance(path, str) else "(none)"
 
     def limit_body(self, most: int) -> None:
-        """Makes `receive` raise HTTPException 413 past `most` bytes."""
+        """Make `receive` raise HTTPException 413 past `most` bytes."""
         self._body_left = most
         declared = Headers(scope=self.scope).get("content-length", "0")
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
@@ -234,7 +234,7 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
     async def end_stream(self) -> None:
-        """Ends the body in order, so that the client connects again rather than reports an error."""
+        """End the body properly, so that the client reconnects instead of reporting an error."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -36,7 +36,7 @@ class ProblemResponse(Response):
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Makes every error of this app a problem document."""
+    """Answer every error of this app with a problem document."""
     app.add_exception_handler(MaoError, _mao_error)
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, http_error)
@@ -44,7 +44,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def problem_response(error: MaoError) -> ProblemResponse:
-    """The answer for an exception of ours."""
+    """Return the response for an exception."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -62,7 +62,7 @@ async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
-    """A disk that accepts no writes is for the operator to fix; any other OSError is a bug."""
+    """Answer a disk fault, which the operator has to fix; any other OSError is a bug."""
     if not isinstance(error, OSError) or error.errno not in _DISK_TROUBLE:
         raise error
     log.warning("http.disk", error=error.strerror, path=error.filename)
@@ -70,7 +70,7 @@ async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
     refused = Unavailable(
         f"The node cannot write{path}: {error.strerror}.",
         code="data-dir-unusable",
-        next="Look at MAO_DATA_DIR: is there room, is it mounted for writing, who owns it?",
+        next="Check that MAO_DATA_DIR has free space, is mounted writable and has the right owner.",
     )
     return problem_response(refused)
 
@@ -127,7 +127,7 @@ async def http_error(request: Request, error: Exception) -> ProblemResponse:
 
 
 def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
-    """The methods that some route takes at the request's path."""
+    """Return the methods that some route takes at the request's path."""
 
     def takes(method: str) -> bool:
         scope = {**request.scope, "method": method}

@@ -83,7 +83,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
-    """The first thing for which a body is refused, or None. Pure. `verbatim`: numbers are kept as texts."""
+    """Return the first reason to reject a body, or None. Pure. `verbatim`: numbers stay text."""
     if body.startswith(b"\xef\xbb\xbf"):
         return JsonFault("", "it begins with a byte order mark")
     try:
@@ -201,7 +201,7 @@ VERBATIM_FIELD = "value"
 
 class _VerbatimRequest(Request):
     async def json(self) -> Any:
-        """As `Request.json`, with the member `value` as RawJson. The body has passed `StrictJson`."""
+        """Like `Request.json`, with the member `value` as RawJson. The body has passed `StrictJson`."""
         text = (await self.body()).decode()
         spans = member_spans(text) if text.lstrip().startswith("{") else {}
         if VERBATIM_FIELD not in spans:

@@ -87,7 +87,7 @@ async def test_replicator_what_others_write_has_a_size_and_a_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = 2 * len(A) + replica.OVERHEAD + 1000
-    monkeypatch.setattr(replica, "LARGEST", large)
+    monkeypatch.setattr(replica, "MAX_RECORD_BYTES", large)
     monkeypatch.setattr(
         replicator, "quota_prefixes", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
     )
