@@ -88,10 +88,10 @@ def _node_token(environ: Mapping[str, str], url: str) -> str | None:
     stored = _stored_token(environ) if parts.hostname in LOOPBACK else None
     if stored is None:
         return None
-    from mao_shared.host.sockets import listening_inodes  # rarely needed, and start-up time counts
+    from mao_shared.host.sockets import listening_uids  # rarely needed, and start-up time counts
 
     token, owner = stored
-    return token if token and listening_inodes(parts.port or 80) == {owner} else None
+    return token if token and listening_uids(parts.port or 80) == {owner} else None
 
 
 def _stored_token(environ: Mapping[str, str]) -> tuple[str, int] | None:

@@ -29,7 +29,7 @@ from .host.files import remove_access, replace_file, writable_by_others
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
 
 MAX_AGREED_STEPS = 2000  # kept of one pipeline
-LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller
+MAX_FILE_BYTES = 8 << 20  # a file of MAX_AGREED_STEPS is far smaller
 TRUSTED, TAKEN_OVER = ".trusted", ".taken-over"
 _NOT_RUN = {"retry"}  # what the scheduler alone does; a reproduction is not tried again
 UNUSABLE = "agreement-unusable"
@@ -37,7 +37,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class AgreedStep(BaseModel):
-    """A step that was agreed to. `asked`: its tool's privileges; `current`: it is in the enrolment."""
+    """A step that the operator agreed to. `asked`: its privileges; `current`: part of the enrolment."""
 
     digest: str
     name: str
@@ -54,7 +54,7 @@ class TrustedNodes(BaseModel):
 
 
 class Agreement(BaseModel):
-    """One file. Fields that a later version adds are passed over, so that one can go back."""
+    """The agreement to one pipeline. Fields of later versions are ignored, so that a downgrade works."""
 
     version: Literal[1] = 1
     node: str
@@ -66,18 +66,18 @@ class Agreement(BaseModel):
 
     @property
     def granted(self) -> set[tuple[str, str]]:
-        """Tool and privilege (a word of `ResolvedStep.asked`) of all that is granted now."""
+        """The tools and privileges (words of `ResolvedStep.asked`) that are granted now."""
         current = [] if self.withdrawn else [step for step in self.steps if step.current]
         return {(step.tool, word) for step in current for word in step.asked}
 
     def covers(self, enrolment: Enrolment) -> bool:
-        """Whether all steps of the enrolment may run."""
+        """Return whether all steps of the enrolment may run."""
         node, pipeline = enrolment.node, enrolment.pipeline
         return all(refusal_reason(self, node, pipeline, step) is None for step in enrolment.steps)
 
 
 def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
-    """SHA-256 of all that decides what runs, bound to the node and the pipeline.
+    """Return the SHA-256 of everything that decides what runs, bound to the node and the pipeline.
 
     The same for every version of MAO that knows its fields: what is as it is by default is left out, so a
     default may not be changed without a new name of its field.
@@ -88,17 +88,17 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
 
 
 def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
-    """Why the step may not run; None when the operator agreed to it. Pure."""
+    """Return why the step may not run; None when the operator agreed to it. Pure."""
     if agreement is None:
         return "the operator has not agreed to this pipeline"
     if (agreement.node, agreement.pipeline) != (node, pipeline):
-        return f"its agreement is of the pipeline {agreement.pipeline!r} on {agreement.node!r}"
+        return f"its agreement is for pipeline {agreement.pipeline!r} on node {agreement.node!r}"
     if agreement.withdrawn:
         return "the node was withdrawn from this pipeline"
     digest = step_digest(node, pipeline, step)
     found = next((agreed for agreed in agreement.steps if agreed.digest == digest), None)
     if found is None:
-        return "the operator has not agreed to this step in this form"
+        return "the operator has not agreed to this version of the step"
     lacking = [word for word in step.asked() if (step.tool, word) not in agreement.granted]
     if lacking:
         return f"the operator no longer agrees to {', '.join(lacking)}"
@@ -111,14 +111,18 @@ def make_agreement(
     before: Agreement | None,
     earlier: Iterable[ResolvedStep] = (),
 ) -> Agreement:
-    """The agreement with the enrolment's steps in front of what was agreed to before: pure.
+    """Return the agreement with the enrolment's steps first, then those agreed to earlier. Pure.
 
     `earlier`: further steps, newest first, of a node that has no agreements yet.
     """
     node, pipeline = enrolment.node, enrolment.pipeline
-    steps = [
-        _agreed(node, pipeline, form, current=True) for step in enrolment.steps for form in _forms(step, node)
-    ]
+    steps: list[AgreedStep] = []
+    for step in enrolment.steps:
+        steps.append(_agreed(node, pipeline, step, current=True))
+        if step.input is not None and step.on_late_truth == "own" and step.input.branch != node:
+            # The data manager reads the node's own branch where the step's ground truth is late.
+            own = step.input.model_copy(update={"branch": node})
+            steps.append(_agreed(node, pipeline, step.model_copy(update={"input": own}), current=True))
     if before is not None and (before.node, before.pipeline) == (node, pipeline):
         steps += [agreed.model_copy(update={"current": False}) for agreed in before.steps]
     steps += [_agreed(node, pipeline, step, current=False) for step in earlier]
@@ -139,28 +143,20 @@ def _agreed(node: str, pipeline: str, step: ResolvedStep, *, current: bool) -> A
     return AgreedStep(digest=digest, name=step.name, tool=step.tool, asked=step.asked(), current=current)
 
 
-def _forms(step: ResolvedStep, node: str) -> list[ResolvedStep]:
-    """The step as it was agreed to, and as the data manager changes it where its ground truth is late."""
-    if step.input is None or step.on_late_truth != "own" or step.input.branch == node:
-        return [step]
-    own = step.input.model_copy(update={"branch": node})
-    return [step, step.model_copy(update={"input": own})]
-
-
 class AgreementFiles:
-    """The folder of a node's agreements. Everything blocks."""
+    """The folder of a node's agreements. All methods block."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def path(self, pipeline: str) -> Path:
-        """Raises ValueError for what is no name of a pipeline."""
+        """Return the path of a pipeline's file; raises ValueError for an invalid pipeline name."""
         if not is_name(pipeline):
             raise ValueError(f"{pipeline!r} is not a pipeline name")
         return self.directory / f"{pipeline}.json"
 
     def close(self) -> None:
-        """Takes others' rights off, where they could only read: what they could write stays refused.
+        """Remove read access for other users; files that they could write stay rejected.
 
         Raises MaoError (`agreement-unusable`).
         """
@@ -173,7 +169,7 @@ class AgreementFiles:
             raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
-        """Whether the files are complete: an enrolment without one was never agreed to.
+        """Return whether the files are complete, so that an enrolment without one was never agreed to.
 
         Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
         """
@@ -187,11 +183,11 @@ class AgreementFiles:
         return True
 
     def read(self, pipeline: str) -> Agreement | None:
-        """None when there is none; raises MaoError (`agreement-unusable`) for one that cannot be trusted."""
+        """Return the agreement, or None; raises MaoError (`agreement-unusable`) if it cannot be trusted."""
         return _read_model(self.path(pipeline), Agreement)
 
     def agree(self, enrolment: Enrolment, now: datetime) -> None:
-        """Writes that this enrolment was agreed to; what was agreed before counts on where it can be read."""
+        """Record the operator's consent to this enrolment; earlier consent stays valid if it can be read."""
         try:
             before = self.read(enrolment.pipeline)
         except MaoError:
@@ -199,7 +195,7 @@ class AgreementFiles:
         self._write(self.path(enrolment.pipeline), make_agreement(enrolment, now, before).model_dump_json())
 
     def withdraw(self, pipeline: str) -> bool:
-        """Nothing of the pipeline runs any more; whether that is news."""
+        """Mark the pipeline as withdrawn, so that none of it runs; False if it already was."""
         path = self.path(pipeline)
         try:
             before = self.read(pipeline)
@@ -212,12 +208,12 @@ class AgreementFiles:
         return True
 
     def trusted(self) -> set[str]:
-        """Names of nodes; raises MaoError (`agreement-unusable`)."""
+        """Return the names of the trusted nodes; raises MaoError (`agreement-unusable`)."""
         found = _read_model(self.directory / TRUSTED, TrustedNodes)
         return set(found.nodes) if found else set()
 
     def trust(self, nodes: Collection[str]) -> None:
-        """Exactly these from here on."""
+        """Trust exactly these nodes from now on."""
         self._write(self.directory / TRUSTED, TrustedNodes(nodes=sorted(nodes)).model_dump_json())
 
     def take_over(
@@ -227,7 +223,7 @@ class AgreementFiles:
         trusted: Collection[str],
         now: datetime,
     ) -> None:
-        """Agrees to what a node ran and whom it trusted before there were files; after this, to nothing.
+        """Import, once, what a node ran and whom it trusted before these files existed.
 
         `earlier`: pipeline → further steps of its runs. What has been agreed to here already stays as it is.
         """
@@ -259,32 +255,27 @@ class AgreementFiles:
 
 
 def _read_model(path: Path, model: type[M]) -> M | None:
+    """Read a file that only this user and root could have written; None when it does not exist."""
     try:
-        raw = _read_own(path)
+        if why := writable_by_others(path.parent.stat()):
+            raise agreement_unusable(path.parent, why)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise agreement_unusable(path, "it is not a regular file")
+            if why := writable_by_others(status):
+                raise agreement_unusable(path, why)
+            raw = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise agreement_unusable(path, error.strerror or "it cannot be read") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise agreement_unusable(path, f"it has more than {MAX_FILE_BYTES} bytes")
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
         raise agreement_unusable(path, "it is damaged or of a later version") from error
-
-
-def _read_own(path: Path) -> bytes:
-    """The content of a file that only this user and root could have written; raises OSError, MaoError."""
-    if why := writable_by_others(path.parent.stat()):
-        raise agreement_unusable(path.parent, why)
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise agreement_unusable(path, "it is not a regular file")
-        if why := writable_by_others(status):
-            raise agreement_unusable(path, why)
-        raw = file.read(LARGEST + 1)
-    if len(raw) > LARGEST:
-        raise agreement_unusable(path, f"it has more than {LARGEST} bytes")
-    return raw
 
 
 def agreement_unusable(path: Path, why: str) -> MaoError:

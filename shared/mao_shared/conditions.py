@@ -1,4 +1,4 @@
-"""What does not hold on this service now: reported where it is noticed, read by everything that tells people.
+"""The problems of this service now: reported where they are detected, read by everything that shows them.
 
 One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they cannot
 contradict each other. It lives in memory: each reporter looks again after a restart and reports again. What
@@ -58,7 +58,7 @@ class Conditions:
     def report(
         self, name: str, subject: str = "", *, detail: str, next_step: str, state: ConditionState = "degraded"
     ) -> None:
-        """Records what does not hold. `since` stays as it was when the same was reported before."""
+        """Report a condition. `since` does not change when it was reported already."""
         subject = subject[:500]
         if (name, subject) not in self._current and self._count(name) >= MAX_SHOWN:
             self._beyond.setdefault(name, {})[subject] = state
@@ -67,7 +67,7 @@ class Conditions:
             self._set(name, subject, detail, next_step, state)
 
     def clear(self, name: str, subject: str = "") -> None:
-        """Records that it holds again; nothing happens when it was not reported."""
+        """Clear a condition; does nothing if it was not reported."""
         subject = subject[:500]
         if self._beyond.get(name, {}).pop(subject, None) is not None:
             self._sum_up(name)
@@ -75,7 +75,7 @@ class Conditions:
             self._drop(name, subject)
 
     def clear_all_but(self, name: str, subjects: Iterable[str]) -> None:
-        """Records that this holds for all subjects but these; for reporters that check all at once."""
+        """Clear the condition for all subjects but these, for reporters that check all of them at once."""
         kept = set(subjects)
         known = [subject for known_name, subject in self._current if known_name == name and subject != MORE]
         for subject in [*known, *self._beyond.get(name, {})]:
@@ -83,7 +83,7 @@ class Conditions:
                 self.clear(name, subject)
 
     def current(self) -> list[Condition]:
-        """What does not hold, the failed ones first, then the oldest first."""
+        """Return the open conditions, failed ones first, then the oldest first."""
         return sorted(
             self._current.values(), key=lambda condition: (condition.state != "failed", condition.since)
         )
@@ -103,7 +103,7 @@ class Conditions:
             return
         state: ConditionState = "failed" if "failed" in beyond.values() else "degraded"
         detail = f"and {len(beyond)} more of this kind; those shown were noticed first"
-        self._set(name, MORE, detail, "Fix those that are listed; the others are shown as these go.", state)
+        self._set(name, MORE, detail, "Fix those that are listed; then the others are shown.", state)
 
     def _set(self, name: str, subject: str, detail: str, next_step: str, state: ConditionState) -> None:
         before = self._current.get((name, subject))
@@ -130,7 +130,7 @@ class Conditions:
 
 
 def conditions_of(app: FastAPI) -> Conditions:
-    """The conditions of an app that `make_service` made."""
+    """Return the conditions of an app that `make_service` made."""
     conditions = app.state.conditions
     if not isinstance(conditions, Conditions):
         raise TypeError("the app was not made by make_service")

@@ -181,4 +181,4 @@ class StoreSwitched(Compacted):
 
     def __init__(self) -> None:
         super().__init__(0)
-        self.detail = "The records lie in another store now: this node has joined or left a federation."
+        self.detail = "The records are in another store now: this node has joined or left a federation."

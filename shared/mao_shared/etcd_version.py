@@ -35,7 +35,7 @@ _VERSION = re.compile(
 
 
 def parse(text: str | None) -> Order | None:
-    """What orders versions; None for what is none. What follows a `+` does not count (`3.5.16+dfsg`)."""
+    """Return a version's sort key, None if invalid; ignores what follows a `+` (`3.5.16+dfsg`)."""
     match = _VERSION.fullmatch((text or "").strip())
     if match is None:
         return None
@@ -59,19 +59,19 @@ def judge(text: str | None) -> Standing:
 
 
 def worst(texts: Iterable[str]) -> str | None:
-    """The version by which a cluster counts: of the worst standing, and of these the oldest; None of none."""
+    """Return the version that decides for a cluster: the oldest of the worst standing; None without any."""
     ranks = {"unsafe": 0, "warned": 1, "good": 2}
     return min(texts, key=lambda text: (ranks[judge(text)], parse(text) or (-1,)), default=None)
 
 
 def read_output(text: str) -> str:
-    """The version in what `etcd --version` prints; empty when there is none."""
+    """Return the version in what `etcd --version` prints; empty when there is none."""
     first = text.partition("\n")[0]
     return first.rpartition(":")[2].strip() if first.lower().startswith("etcd version:") else ""
 
 
 def is_preferable(text: str | None, offered: str) -> bool:
-    """Whether to use the etcd found, rather than the version offered in its place."""
+    """Return whether to use the etcd found, rather than the version offered in its place."""
     version, other = parse(text), parse(offered)
     if version is None or other is None or judge(text) == "unsafe":
         return False

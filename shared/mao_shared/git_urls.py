@@ -29,12 +29,12 @@ ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/pa
 
 
 def has_secret(text: str) -> bool:
-    """Whether a URL in the text has a password before its host, or a token, as https:// URLs can."""
+    """Return whether a URL in the text contains a password or token before its host."""
     return bool(_SECRET.search(text))
 
 
 def local_path(url: str) -> Path | None:
-    """The folder that a path or file:// URL means; None for a remote over the network.
+    """Return the folder that a path or file:// URL means; None for a remote over the network.
 
     Schemes are compared without case, as git does: `FILE:///x` is on this machine as well.
     """
@@ -45,7 +45,7 @@ def local_path(url: str) -> Path | None:
 
 
 def normalized_url(url: str) -> str:
-    """A URL as libgit2 takes it: unlike git, it does not decode the path of an ssh:// URL."""
+    """Return the URL for libgit2, which unlike git does not decode the path of an ssh:// URL."""
     match = _URL.fullmatch(url)
     if not match or match["scheme"].lower() != "ssh" or "%" not in match["path"]:
         return url
@@ -56,7 +56,7 @@ def normalized_url(url: str) -> str:
 
 
 def canonical_url(url: str) -> str:
-    """The same text for all spellings of the URL of one repository; for URLs that are allowed.
+    """Return the same text for all spellings of an allowed URL of one repository.
 
     Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge. Of a
     folder it is without `.git`, which may be left out; where both are there, see `same_remote`.
@@ -71,14 +71,15 @@ def canonical_url(url: str) -> str:
         if path.startswith("/~/"):  # in the user's home, as `user@host:path` is
             path = path.removeprefix("/~")
     else:
-        scheme, (user, path) = "ssh", _scp_parts(url)
-        user, _, site = user.rpartition("@")
+        scheme, end = "ssh", url.find("]") + 1  # an address in brackets has colons of its own
+        site, _, path = url[end:].partition(":")
+        user, _, site = (url[:end] + site).rpartition("@")
     whose = "" if user in ("", "git") else f"{user}@"
     return f"{whose}{_host_and_port(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
 
 
 def same_remote(one: str, other: str) -> bool:
-    """Whether two URLs mean one repository, as far as this process can see the folders of this machine.
+    """Return whether two URLs mean one repository, as far as local folders are visible.
 
     Folders are compared where they really are, through links, `..` and other mounts of the same file system.
     Blocks for as long as looking at a file takes.
@@ -93,7 +94,7 @@ def same_remote(one: str, other: str) -> bool:
 
 
 def _seen(path: Path) -> Path:
-    """Where a repository's folder really is: `x` may stand for `x.git`, and `x` for `x/.git`."""
+    """Resolve a repository's folder: `x` may stand for `x.git` or `x/.git`."""
     for folder in (path / ".git", path, path.with_name(f"{path.name}.git")):
         try:
             if folder.is_dir():
@@ -107,7 +108,7 @@ def _seen(path: Path) -> Path:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """File system and number of a folder; None where it cannot be seen."""
+    """Return device and inode of a folder, or None if it is not accessible."""
     try:
         status = folder.stat()
     except OSError:
@@ -117,13 +118,6 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 def _without_git(path: str) -> str:
     return path.removesuffix("/.git").removesuffix(".git")
-
-
-def _scp_parts(url: str) -> tuple[str, str]:
-    """`user@host` and path of `user@host:path`; an address in brackets has colons of its own."""
-    end = url.find("]") + 1
-    site, _, path = url[end:].partition(":")
-    return url[:end] + site, path
 
 
 def _host_and_port(scheme: str, site: str) -> str:
@@ -137,7 +131,7 @@ def _host_and_port(scheme: str, site: str) -> str:
 
 
 def remote_url_fault(url: str) -> str | None:
-    """Why `url` may not be a dataset's remote; None when it may."""
+    """Return why `url` may not be a dataset's remote; None when it may."""
     if url.startswith("-"):
         return "it begins with '-' and could be taken for an option"
     if _HELPER.match(url):
@@ -152,28 +146,24 @@ def remote_url_fault(url: str) -> str | None:
         return _url_fault(match["scheme"].lower(), match["authority"], match["path"])
     if match := _SCP.fullmatch(url):
         return _path_fault(match["path"])
-    return "it is neither a path from the root nor a URL that is allowed"
+    return "it is neither an absolute path nor an allowed URL"
 
 
 def _url_fault(scheme: str, authority: str, path: str) -> str | None:
     if scheme == "http":
-        return "http:// is neither private nor safe from changes on the way"
+        return "http:// is neither encrypted nor authenticated"
     if scheme not in ("file", "https", "ssh"):
         return f"{scheme}:// is not allowed"
     if ":" in authority.rpartition("@")[0]:
         return "it carries a password"
     if scheme == "file":
         return _path_fault(path) if authority in ("", "localhost") else "a file:// URL names no host"
-    return _site_fault(scheme, authority) or _path_fault(path)
-
-
-def _site_fault(scheme: str, authority: str) -> str | None:
     site = _SITE.fullmatch(authority)
     if not site or int(site["port"] or 1) not in range(1, 65536):
         return "its user, host or port is malformed"
     if scheme == "https" and site["user"]:
-        return "what precedes '@' in an https:// URL is a secret or has no use"
-    return None
+        return "an https:// URL must not have a user or secret before '@'"
+    return _path_fault(path)
 
 
 def _place_fault(path: str) -> str | None:
@@ -188,5 +178,5 @@ def _path_fault(path: str) -> str | None:
     if fault := _place_fault(unquote(path)):
         return fault
     if "?" in path or "#" in path:
-        return "'?' or '#' is in it, where secrets hide"
+        return "it contains '?' or '#', which can hide secrets"
     return None

@@ -25,7 +25,7 @@ def _keep(spelling: str) -> str:
 
 
 def parse_json(text: str, *, names_once: bool = False) -> Any:
-    """The document, its numbers (and NaN and Infinity, which Python writes) as they are spelt.
+    """Return the document, its numbers (and NaN and Infinity, which Python writes) as they are spelt.
 
     `names_once`: an object that has a name twice is refused; otherwise the last of them counts, in silence.
     Only `render_json` knows how to write what this returns. Raises ValueError and RecursionError.
@@ -43,7 +43,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def render_json(value: Any, **options: Any) -> str:
-    """JSON text of what `parse_json` returned; options as for json.dumps."""
+    """Return what `parse_json` returned as JSON text; options as for json.dumps."""
     if isinstance(value, str) and value.startswith(_MARK):
         return value[len(_MARK) :]
     text = json.dumps(value, **options)
@@ -51,12 +51,12 @@ def render_json(value: Any, **options: Any) -> str:
 
 
 def unmarked(text: str) -> str:
-    """A text in which what `parse_json` returned was written by something else than `render_json`."""
+    """Remove the number marks from text that was not written by `render_json`."""
     return text.replace(_MARK, "")
 
 
 def check_json(text: str) -> None:
-    """Raises ValueError and RecursionError where a text is not one JSON value that every reader takes.
+    """Raise ValueError or RecursionError unless the text is one JSON value that every parser accepts.
 
     NaN, Infinity and half a letter are none; a number may be as long or large as Python's reader allows.
     """
@@ -75,7 +75,7 @@ def _refuse_constant(word: str) -> Any:
 
 
 def comparable_json(text: str) -> Any:
-    """The value of a text that `check_json` lets pass; equal only where its numbers are spelt alike."""
+    """Parse text that passes `check_json`; values are equal only if their numbers are spelt alike."""
     return json.loads(text, parse_float=partial(_unless_other, float), parse_int=partial(_unless_other, int))
 
 
@@ -88,7 +88,7 @@ _BREAK = re.compile(r"[ \t]*[\r\n]+[ \t\r\n]*")
 
 
 def on_one_line(text: str) -> str:
-    """JSON text without its line breaks, which are never inside a value, and what indents the lines."""
+    """Return JSON text without line breaks and indentation."""
     return _BREAK.sub("", text.strip(" \t\r\n"))
 
 
@@ -99,7 +99,7 @@ class RawJson(str):
 
 
 def same_json(raw: str, cell: str) -> bool:
-    """Whether a value's text in a file equals a cell's, which is written by `load`."""
+    """Return whether a value's text in a file equals that of a cell."""
     return raw == cell or parse_json(raw) == parse_json(cell)
 
 
@@ -114,7 +114,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def element_spans(text: str) -> list[Span]:
-    """Where the elements of a list, which is all of `text`, begin and end. Raises ValueError."""
+    """Return the spans of the elements of a JSON list. Raises ValueError."""
     at = _skip(text, _skip(text, 0) + 1)
     spans: list[Span] = []
     while text[at] != "]":
@@ -127,7 +127,7 @@ def element_spans(text: str) -> list[Span]:
 
 
 def member_spans(text: str) -> dict[str, Span]:
-    """Where the values of an object, which is all of `text`, begin and end, by name. Raises ValueError."""
+    """Return the spans of the values of a JSON object, by name. Raises ValueError."""
     at = _skip(text, _skip(text, 0) + 1)
     spans: dict[str, Span] = {}
     while text[at] != "}":
@@ -142,7 +142,7 @@ def member_spans(text: str) -> dict[str, Span]:
 
 
 def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
-    """An object's text without some members, and with others (`"name": value`) at its end, spaced alike.
+    """Return an object's text without some members, and with new ones (`"name": value`) at its end.
 
     Raises ValueError.
     """
@@ -169,7 +169,7 @@ def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
 
 
 def member_text(text: str, name: str) -> str:
-    """A member of an object as text, with its name. Raises ValueError and KeyError."""
+    """Return a member of an object as text, with its name. Raises ValueError and KeyError."""
     begin, end = member_spans(text)[name]
     colon = text.rindex(":", 0, begin)
     before = text[:colon].rstrip(" \t\r\n")
@@ -187,14 +187,14 @@ def _named(text: str, name: str) -> bool:
 
 
 def leaf_spans(text: str) -> dict[str, Span]:
-    """Where the values with nothing below them begin and end, by JSON pointer. Raises ValueError."""
+    """Return the spans of the leaf values, by JSON pointer. Raises ValueError."""
     spans: dict[str, Span] = {}
     _leaf_spans(text, _skip(text, 0), "", spans)
     return spans
 
 
 def _leaf_spans(text: str, at: int, path: str, spans: dict[str, Span]) -> int:
-    """The end of the value that begins at `at`."""
+    """Return the end of the value that begins at `at`."""
     opening = text[at]
     closing = {"{": "}", "[": "]"}.get(opening, "")
     inside = _skip(text, at + 1)
@@ -217,7 +217,7 @@ def _leaf_spans(text: str, at: int, path: str, spans: dict[str, Span]) -> int:
 
 
 def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
-    """The text with these spans replaced; they must not overlap."""
+    """Return the text with these spans replaced; they must not overlap."""
     pieces, at = [], 0
     for (begin, end), new in sorted(changes):
         pieces += [text[at:begin], new]
@@ -226,14 +226,14 @@ def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
 
 
 def without_leaves(text: str, kept: Collection[str]) -> str:
-    """The text without the values whose JSON pointer is not `kept`, nor what then holds nothing."""
+    """Return the text without the values whose JSON pointer is not `kept`, nor what then holds nothing."""
     at = _skip(text, 0)
     found, end = _kept_part(text, at, "", kept)
     return text[:at] + (found or "") + text[end:]
 
 
 def _kept_part(text: str, at: int, path: str, kept: Collection[str]) -> tuple[str | None, int]:
-    """What is kept of the value that begins at `at`, None for nothing; and where it ends."""
+    """Return the kept part of the value that begins at `at` (or None) and the value's end."""
     closing = {"{": "}", "[": "]"}.get(text[at], "")
     inside = _skip(text, at + 1)
     if not closing or text[inside] == closing:

@@ -37,7 +37,7 @@ def _key(template: str) -> KeyTemplate:
 
 
 def _keys(template: str) -> tuple[KeyTemplate, KeyTemplate]:
-    """The keys of a kind, and the prefix that all of them have."""
+    """Return the template of a kind of keys, and that of their common prefix."""
     return _key(template), _key(template[: template.rindex("{")])
 
 
@@ -122,7 +122,7 @@ def run_index(node: str, phase: str, pipeline: str, run_id: str) -> str:
 
 
 def open_condition(node: str, name: str, subject: str) -> str:
-    """A subject may be a key or a path, so only a digest is used."""
+    """Return the key of an open condition; its subject may hold any text, so only a digest is used."""
     digest = hashlib.sha256(f"{name}\n{subject}".encode()).hexdigest()
     return open_conditions_prefix(node) + digest[:40]
 
@@ -137,18 +137,18 @@ def idempotency(node: str, scope: str, key: str) -> str:
 
 
 def split_peer(key: str) -> tuple[str, list[str]]:
-    """A key under `all_peers()` → the node that wrote it and the parts behind that."""
+    """Split a key under `all_peers()` into the node that wrote it and the remaining parts."""
     node, *rest = key.removeprefix(all_peers()).split("/")
     return node, rest
 
 
 def last_part(key: str) -> str:
-    """The name or id at the end of a key."""
+    """Return the name or id at the end of a key."""
     return key.rsplit("/", 1)[1]
 
 
 def newest_first(run_id: str) -> str:
-    """An id in a form whose order is the reverse of that of the ids: etcd is quick in rising order alone.
+    """Return the id in a form that sorts in reverse, since etcd reads only ascending ranges efficiently.
 
     Run ids begin with their time.
     """
@@ -156,11 +156,11 @@ def newest_first(run_id: str) -> str:
 
 
 def mirrored_run_id(mirrored: str) -> str:
-    """The id that `newest_first` was given."""
+    """Return the id that `newest_first` was given."""
     return mirrored.removesuffix(_END).translate(_MIRRORED)
 
 
 def split_run_index(key: str) -> tuple[str, str, str]:
-    """A key of the index of past runs → phase, pipeline and run id. Raises ValueError for any other."""
+    """Split a key of the run index into phase, pipeline and run id; raises ValueError for others."""
     phase, pipeline, mirrored = key.split("/")[-3:]
     return phase, pipeline, mirrored_run_id(mirrored)

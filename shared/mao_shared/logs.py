@@ -29,27 +29,27 @@ _SHAPE = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the value of something of this name is secret."""
+    """Return whether the value of something of this name is secret."""
     return _NAME.search(name) is not None
 
 
 def mask_urls(text: str) -> str:
-    """The text without the passwords and tokens of its URLs."""
+    """Return the text without the passwords and tokens of its URLs."""
     return _URL.sub(rf"\1\2{MASK}", text) if "://" in text else text
 
 
 def mask_value(text: str) -> str:
-    """The text without URL passwords; nothing of it where it looks like a key or token."""
+    """Return the text without URL passwords, or only the mask if it looks like a key or token."""
     return MASK if _SHAPE.search(text) else mask_urls(text)
 
 
 def mask_env(env: Mapping[str, str]) -> dict[str, str]:
-    """An environment, sorted by name, in which values of secret names and secret shapes are masked."""
+    """Return the environment sorted by name, with secret values masked."""
     return {name: MASK if is_secret_name(name) else mask_value(env[name]) for name in sorted(env)}
 
 
 def mask_command(words: Iterable[str]) -> list[str]:
-    """A command line in which `--password x`, `--password=x`, `TOKEN=x` and secret shapes are masked."""
+    """Return the command line with `--password x`, `--password=x`, `TOKEN=x` and tokens masked."""
     masked: list[str] = []
     hide_next = False
     for word in words:
@@ -86,11 +86,11 @@ _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 _LEVELS = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
 """Libraries whose `info` lines repeat our own."""
-AGAIN_AFTER = 60.0  # seconds of an outage after which it is logged once more
+OUTAGE_LOG_PERIOD = 60.0  # seconds
 
 
 class Outage:
-    """Of something that is tried many times a minute: its beginning is news, and then every minute of it."""
+    """Limits the log lines of something retried often to its first failure and one a minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -100,7 +100,7 @@ class Outage:
         now = self._clock()
         if now < self._quiet_until:
             return False
-        self._quiet_until = now + AGAIN_AFTER
+        self._quiet_until = now + OUTAGE_LOG_PERIOD
         return True
 
     def over(self) -> None:
@@ -117,7 +117,7 @@ def _mask(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typin
 
 
 def _word(value: Any) -> str:
-    """A value that a reader (and grep) takes as one word; line breaks never start a forged line."""
+    """Return the value as one word; quoting line breaks prevents forged log lines."""
     text = value if isinstance(value, str) else str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
@@ -143,7 +143,7 @@ _PROCESSORS: list[Any] = [
 
 
 def configure_plain() -> None:
-    """What holds before `configure_logs`, in tests and in maoctl: the text form on stderr."""
+    """Log text to stderr, as before `configure_logs`, in tests and in maoctl."""
     structlog.configure(
         processors=[*_PROCESSORS, render_text],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -153,7 +153,7 @@ def configure_plain() -> None:
 
 
 def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None:
-    """Sends structlog and the standard library's logging to stderr; `fmt` is `text` or `json`."""
+    """Send structlog and the standard library's logging to stderr; `fmt` is `text` or `json`."""
 
     def add_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event.setdefault("service", service)
@@ -182,7 +182,7 @@ def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None
 
 
 def get_logger(name: str) -> Any:
-    """A logger whose methods take an event name and keyword facts: `log.info("run.created", run=id)`."""
+    """Return a logger that takes an event name and fields: `log.info("run.created", run=id)`."""
     return structlog.get_logger(name)
 
 

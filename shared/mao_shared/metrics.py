@@ -32,25 +32,25 @@ class Metrics:
         )
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        """Something that only grows; `name` ends in `_total`."""
+        """Declare a counter; `name` ends in `_total`."""
         return Counter(name, text, labels, registry=self.registry)
 
     def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-        """Something that goes up and down."""
+        """Declare a gauge."""
         return Gauge(name, text, labels, registry=self.registry)
 
     def histogram(
         self, name: str, text: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = SECONDS
     ) -> Histogram:
-        """A distribution; `buckets` are upper bounds in the metric's unit."""
+        """Declare a histogram; `buckets` are upper bounds in the metric's unit."""
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
-    def of_conditions(self, current: Callable[[], Iterable[Condition]]) -> None:
-        """Shows the conditions as they are whenever the metrics are asked for."""
+    def add_conditions(self, current: Callable[[], Iterable[Condition]]) -> None:
+        """Export the current conditions as metrics."""
         self.registry.register(_ConditionCollector(current))
 
     def render(self) -> bytes:
-        """The text exposition of all metrics."""
+        """Return the text exposition of all metrics."""
         return generate_latest(self.registry)
 
 
@@ -75,7 +75,7 @@ class _ConditionCollector(Collector):
 
 
 def metrics_of(app: FastAPI) -> Metrics:
-    """The metrics of an app that `make_service` made."""
+    """Return the metrics of an app that `make_service` made."""
     metrics = app.state.metrics
     if not isinstance(metrics, Metrics):
         raise TypeError("the app was not made by make_service")

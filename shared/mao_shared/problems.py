@@ -29,13 +29,13 @@ class Problem(BaseModel):
     request_id: str | None = None
 
     def encode(self) -> bytes:
-        """The document's bytes; text that UTF-8 cannot carry (lone surrogates) becomes JSON escapes."""
+        """Return the document as UTF-8; lone surrogates become JSON escapes."""
         document = self.model_dump(exclude_none=True)
         return json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
 
 
 def to_problem(error: MaoError, request_id: str | None = None) -> Problem:
-    """The document for an exception of ours."""
+    """Return the problem document of an exception."""
     own = set(Problem.model_fields)
     return Problem(
         type=TYPE_PREFIX + error.code,
@@ -52,7 +52,7 @@ def to_problem(error: MaoError, request_id: str | None = None) -> Problem:
 def make_problem(
     status: int, code: str, detail: str, next_step: str, request_id: str | None = None, **facts: Any
 ) -> Problem:
-    """A document for what no exception of ours covers, such as an unknown route."""
+    """Return a problem document without an exception, such as for an unknown route."""
     return Problem(
         type=TYPE_PREFIX + code,
         title=_title(code),
@@ -74,7 +74,7 @@ _PLACES = ("body", "query", "path", "header", "cookie")
 
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """pydantic's errors as `{"field": "steps[0].tool", "message": "is missing"}`, in the same order."""
+    """Return pydantic's errors as `{"field": "steps[0].tool", "message": "is missing"}`, in order."""
     return [{"field": _field(error.get("loc", ())), "message": _message(error)} for error in found]
 
 
@@ -119,7 +119,7 @@ _BY_CODE: dict[str, type[MaoError]] = {
 
 
 def from_problem(status: int, document: Any) -> MaoError:
-    """The exception for a peer's answer; its `facts` hold the document's other members.
+    """Return the exception for a peer's answer; its `facts` hold the document's other members.
 
     The code picks the exception where it is the default one of a class, else the status does; an
     answer that is no problem document becomes the exception of its status without a code of its own.

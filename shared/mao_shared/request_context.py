@@ -1,7 +1,6 @@
-"""What follows a request through the services: its id, and how stale the data behind its answer is.
+"""The context of a request across services: its id, and how stale its answer is.
 
-An answer is stale when it rests on the replica of the federation's records, since the federation does not
-answer.
+An answer is stale if it comes from the replica because the federation does not answer.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ _request_id: ContextVar[str | None] = ContextVar("mao_request_id", default=None)
 
 
 def accept_request_id(sent: str | None) -> str:
-    """The caller's id when it is safe to log and forward, else a new one; current from now on."""
+    """Make the caller's id current if it is safe to log and forward, otherwise a new one; return it."""
     request_id = sent if sent and _VALID_ID.fullmatch(sent) else secrets.token_hex(8)
     _request_id.set(request_id)
     return request_id
 
 
 def current_request_id() -> str | None:
-    """The id of the request that this task works for; None outside requests."""
+    """Return the id of the request that this task works for; None outside requests."""
     return _request_id.get()
 
 
 AS_OF_HEADER = "X-MAO-As-Of"
-"""Of an answer that rests on copies: when they were true, ISO 8601 in UTC."""
+"""Header of a stale answer: the time of the copies that it comes from, ISO 8601 in UTC."""
 REMOVED_HEADER = "X-MAO-Removed-From"
-"""Beside it where waiting does not help: the federation that has removed this node."""
+"""Header of a stale answer: the federation that has removed this node, if one has."""
 
 
 class Staleness(list[datetime]):
-    """When the copies that something rests on were true. `removed_from`: see REMOVED."""
+    """The ages of the copies that an answer comes from. `removed_from`: see REMOVED_HEADER."""
 
     removed_from = ""
 
@@ -57,7 +56,7 @@ def track_staleness() -> Iterator[Staleness]:
 
 
 def note_stale(as_of: datetime, *, removed_from: str = "") -> None:
-    """Records that something was read from a copy that was true then."""
+    """Record that something was read from a copy of this age."""
     moments = _noted.get()
     if moments is not None:
         moments.append(as_of)
@@ -65,14 +64,14 @@ def note_stale(as_of: datetime, *, removed_from: str = "") -> None:
 
 
 def note_stale_answer(headers: Mapping[str, str]) -> None:
-    """Notes what the answer of another service rests on, if its headers say so."""
+    """Record the staleness that the headers of another service's answer declare."""
     moment = parse_as_of(headers.get(AS_OF_HEADER))
     if moment is not None:
         note_stale(moment, removed_from=headers.get(REMOVED_HEADER, ""))
 
 
 def parse_as_of(text: str | None) -> datetime | None:
-    """The moment in an X-MAO-As-Of; None for anything that is not one."""
+    """Return the time in an X-MAO-As-Of header; None if it is invalid."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:
@@ -81,7 +80,7 @@ def parse_as_of(text: str | None) -> datetime | None:
 
 
 def staleness_headers(moments: Staleness, now: datetime) -> dict[str, str]:
-    """Headers of an answer that rests on copies of these times (RFC 9111, 5.1 and 5.5); the oldest counts."""
+    """Return the headers of a stale answer (RFC 9111, 5.1 and 5.5); the oldest copy counts."""
     if not moments:
         return {}
     oldest = min(moments).astimezone(UTC)

@@ -23,13 +23,13 @@ SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 
 
 def default_node() -> str:
-    """The host's short name where it can name a node, else `node`."""
+    """Return the host's short name if it is a valid node name, else `node`."""
     host = socket.gethostname().split(".")[0]
     return host if is_name(host) else "node"
 
 
 def _with_seed_port(endpoints: str) -> str:
-    """The seed's `etcdhost` is a host alone, and its `port` is that of etcd there."""
+    """Append the seed's `port` to its `etcdhost`, which has no port."""
     port = os.environ.get(SEED_PORT, "").strip()
     if not port or not endpoints or any(mark in endpoints for mark in ":,"):
         return endpoints
@@ -81,11 +81,11 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
 
     def federation_files(self) -> Path:
-        """The folder of the federation's certificates."""
+        """Return the folder of the federation's certificates."""
         return self.federation_dir or self.data_dir / "federation"
 
     def agreement_files(self) -> Path:
-        """The folder of what the operator agreed to."""
+        """Return the folder of what the operator agreed to."""
         return self.agreements_dir or self.data_dir / AGREEMENTS
 
     def service_url(self, service: str) -> str:
@@ -94,7 +94,7 @@ class ServiceSettings(BaseSettings):
 
 
 def wrong_settings(error: ValidationError) -> str:
-    """What is invalid, a line each by the name that a person has set, without values; and the next step."""
+    """Return one line for each invalid setting, by its variable and without values, and the next step."""
     lines = [
         f"{_variable(fault['field'])} is invalid: {fault['message']}."
         for fault in field_errors(error.errors())

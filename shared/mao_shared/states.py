@@ -93,12 +93,12 @@ HOLDS_DATASET = frozenset({_S.READY, _S.STARTING, _S.RUNNING, _S.EXITED, _S.PUBL
 
 
 def check_step(before: StepPhase, after: StepPhase) -> None:
-    """Raises ValueError for a move that the diagram does not have: always a bug in the caller."""
+    """Raise ValueError for a move that the diagram does not have: always a bug in the caller."""
     if after not in STEP_TRANSITIONS[before]:
         raise ValueError(f"a step cannot go from {before} to {after}")
 
 
 def check_run(before: RunPhase, after: RunPhase) -> None:
-    """Raises ValueError for a move that the diagram does not have: always a bug in the caller."""
+    """Raise ValueError for a move that the diagram does not have: always a bug in the caller."""
     if after not in RUN_TRANSITIONS[before]:
         raise ValueError(f"a run cannot go from {before} to {after}")

@@ -41,7 +41,7 @@ async def test_loops_continue_after_failed_item(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
     monkeypatch.setattr(peer_runs, "BATCH_DELAY", 0.01)
     monkeypatch.setattr(stuck, "CHECK_PERIOD", 0.01)
-    monkeypatch.setattr("mao_shared.reconcile.mirror.RECHECK", 0.01)
+    monkeypatch.setattr("mao_shared.reconcile.mirror.RECHECK_PERIOD", 0.01)
     async with scheduler(MemoryStore(), ManualClock()) as made:
         monkeypatch.setattr(made.retention, "_interval", 0.01)
         part, method, run, poke = LOOPS[loop](made)

@@ -208,7 +208,7 @@ def _of_a_later_version(path: Path) -> None:
 
 def _too_large(path: Path) -> None:
     with path.open("a") as file:
-        file.write(" " * agreements.LARGEST)
+        file.write(" " * agreements.MAX_FILE_BYTES)
 
 
 def _of_another_user(path: Path) -> None:

@@ -51,7 +51,7 @@ class JobBench:
         self.store = AwayStore()
         self.gate = Gate(self.store)
         self.jobs = Records(self.store, "/jobs/", Job)
-        self.mirror = Mirror(self.jobs, keep=lambda job: not job.over, relist_delay=QUICK)
+        self.mirror = Mirror(self.jobs, keep=lambda job: not job.over, away=Backoff(QUICK, QUICK))
         self.told: list[str] = []
         self.mirror.subscribe(self.told.append)
         self.tasks: list[asyncio.Task[None]] = []

@@ -17,12 +17,12 @@ _TAGGED = re.compile(r"([0-9a-f]{8})@(.+)", re.DOTALL)
 
 
 def write_cursor(cursor: str | None, name: str) -> str | None:
-    """The cursor of the store called `name`, marked as its."""
+    """Return the store's cursor, tagged with the store's name."""
     return None if cursor is None else f"{_tag(name)}@{cursor}"
 
 
 def read_cursor(cursor: str | None, name: str) -> str | None:
-    """The store's own cursor; raises StoreSwitched for another's, InvalidInput (`cursor-invalid`)."""
+    """Return the untagged cursor; raises StoreSwitched for another store's, InvalidInput if malformed."""
     if cursor is None:
         return None
     match = _TAGGED.fullmatch(cursor)
@@ -68,7 +68,7 @@ class StoreBinding:
 
     @property
     def is_own(self) -> bool:
-        """Whether this is the node's own store."""
+        """True if this is the node's own store."""
         return self.name == ""
 
     @property
@@ -77,7 +77,7 @@ class StoreBinding:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[Store]:
-        """The store, which is not closed within the block; raises FederationUnavailable."""
+        """Yield the store and keep it open during the block; raises FederationUnavailable."""
         if self._store is None:
             raise federation_unreachable(self.fault)
         self._users += 1
@@ -88,7 +88,7 @@ class StoreBinding:
             self._close_if_idle()
 
     def retire(self) -> None:
-        """Ends the watches; the store is closed when its last call has ended."""
+        """End the watches; the store is closed when its last call has ended."""
         self.ended.set()
         self._close_if_idle()
 
@@ -98,22 +98,22 @@ class StoreBinding:
 
     @property
     def is_closed(self) -> bool:
-        """Whether a retired binding needs no more attention."""
+        """True if a retired binding has nothing left to close."""
         return not self._opened or self._store is None or (self._closing is not None and self._closing.done())
 
     async def closed(self) -> None:
-        """Returns when a retired binding's store is closed, or still in use."""
+        """Wait until a retired binding's store is closed, unless it is still in use."""
         if self._closing is not None:
             await self._closing
 
 
 def federation_unreachable(reason: str, next_step: str | None = None) -> FederationUnavailable:
-    """The refusal of what only the federation's store can do."""
+    """Return the error for a call that needs the federation's store."""
     return FederationUnavailable(UNREACHABLE + reason, next=next_step or _WAIT)
 
 
 def node_removed(federation: str) -> NodeRemoved:
-    """The same where the federation has removed this node: waiting does not help."""
+    """Return the error for a node that the federation has removed: waiting does not help."""
     return NodeRemoved(
         f"This node was removed from {federation!r}.",
         next="maoctl federation leave, then join with a new token.",
@@ -121,13 +121,13 @@ def node_removed(federation: str) -> NodeRemoved:
 
 
 _WAIT = (
-    "Start the core nodes that do not answer ('maoctl federation list'); this node reconnects by itself, so "
-    "then try again."
+    "Start the core nodes that do not answer ('maoctl federation list'), then try again; this node "
+    "reconnects by itself."
 )
 
 
 async def until_ended(watch: AsyncGenerator[Batch, None], end: asyncio.Event) -> AsyncGenerator[Batch, None]:
-    """The batches of a watch up to the moment at which `end` is set; close it with `aclosing`."""
+    """Yield the batches of a watch until `end` is set; close it with `aclosing`."""
     ending = asyncio.create_task(end.wait())
     try:
         async with contextlib.aclosing(watch):
@@ -140,7 +140,7 @@ async def until_ended(watch: AsyncGenerator[Batch, None], end: asyncio.Event) ->
 async def with_idle_batches(
     watch: AsyncGenerator[Batch, None], patience: Callable[[], float | None]
 ) -> AsyncGenerator[Batch, None]:
-    """The batches of a watch, and an empty one after every `patience()` seconds without one (None: no limit).
+    """Yield the batches of a watch, and an empty one after `patience()` seconds without any (None: never).
 
     Close it with `aclosing`.
     """
@@ -166,7 +166,7 @@ async def _end(step: asyncio.Task[Batch]) -> None:
 async def _first(
     watch: AsyncGenerator[Batch, None], ending: asyncio.Task[bool]
 ) -> asyncio.Task[Batch] | None:
-    """The watch's next batch; None when `ending` ends first. Leaves nothing running behind."""
+    """Return the watch's next batch; None when `ending` ends first. Leaves nothing running behind."""
     step = asyncio.create_task(_next(watch))
     try:
         await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)

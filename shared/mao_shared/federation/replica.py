@@ -41,12 +41,15 @@ _PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|parts/|no
 
 
 def is_replicated(key: str) -> bool:
-    """Whether a key, or all under a prefix, is kept as a copy. Rounds and what they rest on never are."""
+    """Return whether a key, or all under a prefix, is kept as a copy.
+
+    Rounds and the records that they depend on never are.
+    """
     return key.startswith(PREFIXES) or key == keys.federation() or _PEER_RUNS.match(key) is not None
 
 
 def pack_copy(entry: Entry) -> bytes:
-    """The value of the copy of an entry."""
+    """Return the value of the copy of an entry."""
     return f"{entry.revision}\n".encode() + entry.value
 
 
@@ -62,7 +65,7 @@ class Replica:
         self.prefix = keys.known_prefix(node)
 
     async def read_contact(self) -> tuple[Contact | None, int]:
-        """When and how the federation last answered, and the revision of that record (0: none)."""
+        """Return the last contact with the federation and that record's revision (0: none)."""
         entry = await self._own.get(keys.contact(self._node))
         if entry is None:
             return None, 0
@@ -72,7 +75,7 @@ class Replica:
             return None, entry.revision
 
     async def contact(self, name: str) -> Contact | None:
-        """The contact with this federation; None as well where there is no whole copy of its records."""
+        """Return the contact with this federation; None without a complete copy of its records."""
         contact, _ = await self.read_contact()
         whole = contact is not None and contact.federation == name and contact.as_of is not None
         return contact if whole else None
@@ -84,14 +87,14 @@ class Replica:
     async def list(
         self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
     ) -> Page:
-        """As `Store.list`; the page's revision is the node's own store's."""
+        """Like `Store.list`; the page's revision is the node's own store's."""
         page = await self._own.list(
             self.prefix + prefix, limit=limit, cursor=cursor, newest_first=newest_first
         )
         return Page([self.unpack(entry) for entry in page.entries], page.revision, page.cursor)
 
     def unpack(self, entry: Entry) -> Entry:
-        """The federation's entry in that of a copy."""
+        """Return the federation's entry that a copy holds."""
         revision, _, value = entry.value.partition(b"\n")
         ours = revision.isdigit() and len(revision) < 19
         known = int(revision) if ours else 0  # not written by us: older than all
@@ -101,8 +104,8 @@ class Replica:
 BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
 GAP = 30.0  # seconds between two copies of one key after that
 HOUR = 3600.0  # seconds
-LARGEST = 1_000_000  # bytes of a record of the registry that is copied
-LARGEST_OF_PEERS = 256 << 10  # bytes of a record that a node writes of itself
+MAX_RECORD_BYTES = 1_000_000  # of a registry record
+MAX_PEER_RECORD_BYTES = 256 << 10  # of a record that a node writes about itself
 MAX_COPIED_BYTES = 64_000_000  # bytes of all copies under one of LISTED
 MAX_BYTES_PER_NODE = 16_000_000  # the same for what one node writes of itself
 REWRITES = 4  # how often all of that may be written in an hour
@@ -111,17 +114,17 @@ UNKNOWN = -math.inf  # when something was changed that was found by a listing
 
 
 def copy_size(entry: Entry) -> int:
-    """Bytes that a copy takes; its key counts twice, since its deletion holds it again."""
+    """Return the bytes that a copy takes; its key counts twice, since a deletion stores it again."""
     return 2 * len(entry.key.encode()) + len(entry.value) + OVERHEAD
 
 
 def is_too_large(entry: Entry) -> bool:
-    most = LARGEST if entry.key.startswith(keys.registry_root()) else LARGEST_OF_PEERS
+    most = MAX_RECORD_BYTES if entry.key.startswith(keys.registry_root()) else MAX_PEER_RECORD_BYTES
     return copy_size(entry) > most
 
 
 def quota_prefixes(key: str) -> Iterator[tuple[str, int]]:
-    """The prefixes under which a key counts, and how many bytes each may take."""
+    """Yield the prefixes whose quota a key uses, and each quota in bytes."""
     yield next((prefix for prefix in LISTED if key.startswith(prefix)), ""), MAX_COPIED_BYTES
     if key.startswith(keys.all_peers()):
         yield keys.peer_root(keys.split_peer(key)[0]), MAX_BYTES_PER_NODE
@@ -150,7 +153,7 @@ class _Hour:
 
 
 class ReplicationBudget:
-    """Decides for every change; `now` is in seconds of a clock that is never set back."""
+    """Decides when each change is copied; `now` is in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._held: dict[str, _HeldChange] = {}
@@ -161,7 +164,7 @@ class ReplicationBudget:
         self._hours: dict[str, _Hour] = {}
 
     def admit(self, entry: Entry, now: float, *, at_once: bool = False) -> bool:
-        """Whether to write it now. Else it is held until `due` returns it, or left out.
+        """Return whether to write the entry now; otherwise it is held until `due` returns it, or left out.
 
         `at_once`: it is not held, since it was found by a listing, and so is lacking for an unknown time, or
         since it has been held and nothing new can come.
@@ -174,23 +177,25 @@ class ReplicationBudget:
             self._list_at = min(self._list_at, max(hour.begin for hour in full) + HOUR)
             return False
         if not at_once and self._is_early(entry.key, now):
-            self._hold_back(_HeldChange(entry, missing))
+            self._held[entry.key] = _HeldChange(entry, missing)
+            for hour in self._hour_windows(entry.key):
+                hour.held += copy_size(entry)
             return False
         self._note(entry, now)
         return True
 
     def due(self, now: float, *, at_once: bool = False) -> list[Entry]:
-        """What was held and may be written now; pass it to `admit` again."""
+        """Return the held entries that may be written now; pass them to `admit` again."""
         return [held.entry for key, held in self._held.items() if at_once or not self._is_early(key, now)]
 
     def drop(self, key: str) -> None:
-        """The record is gone: what is held of it is not to be written."""
+        """Discard what is held of a key, because its record was deleted."""
         if held := self._held.pop(key, None):
             for hour in self._hour_windows(key):
                 hour.held -= copy_size(held.entry)
 
     def held_revision(self, key: str) -> int:
-        """Of what is held of a key; 0: nothing is."""
+        """Return the revision of the entry held for a key, or 0."""
         return self._held[key].entry.revision if key in self._held else 0
 
     @property
@@ -201,15 +206,15 @@ class ReplicationBudget:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether `due` and `wants_listing` may change with time alone."""
+        """True if `due` and `wants_listing` may change with time alone."""
         return bool(self._held) or self._left is not None
 
     def wants_listing(self, now: float) -> bool:
-        """Whether something was left out for which there is room now."""
+        """Return whether something was left out for which there is room now."""
         return now >= self._list_at
 
     def begin_listing(self) -> None:
-        """Everything is going to be passed to `admit` again."""
+        """Reset before all entries are passed to `admit` again."""
         for key in list(self._held):
             self.drop(key)
         self._left, self._list_at = None, math.inf
@@ -222,11 +227,6 @@ class ReplicationBudget:
                 hour = self._hours[prefix] = _Hour(now, held=hour.held if hour else 0)
             hour.full = hour.full or hour.spent + hour.held + copy_size(entry) > REWRITES * most
         return [hour for hour in self._hour_windows(entry.key) if hour.full]
-
-    def _hold_back(self, held: _HeldChange) -> None:
-        self._held[held.entry.key] = held
-        for hour in self._hour_windows(held.entry.key):
-            hour.held += copy_size(held.entry)
 
     def _is_early(self, key: str, now: float) -> bool:
         return self._next_free.get(key, now) - now > (BURST - 1) * GAP

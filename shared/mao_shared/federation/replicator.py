@@ -25,7 +25,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
-from mao_shared.reconcile import Backoff, every
+from mao_shared.reconcile import STORE_BACKOFF, every
 from mao_shared.store import Batch, Check, Delete, Entry, Put, dump, pages
 
 from .binding import with_idle_batches
@@ -46,7 +46,6 @@ PAGE = 500
 BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger
 MAX_REASON = 2000  # characters
-PAUSE = 0.5  # seconds between attempts while a store is away
 HELD_CHECK_PERIOD = 1.0  # seconds between looks at what is held
 CONTACT_PERIOD = 30.0  # seconds between looks whether the federation still answers
 
@@ -102,7 +101,7 @@ class Replicator:
         store.on_contact(self._news.set)
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 every(
@@ -110,7 +109,7 @@ class Replicator:
                     self._copy,
                     name="replica/copies",
                     conditions=self._conditions,
-                    away=Backoff(PAUSE, PAUSE),
+                    away=STORE_BACKOFF,
                     outages=MaoError,
                 )
             )
@@ -126,33 +125,32 @@ class Replicator:
             )
 
     async def _copy(self) -> float:
-        """Copies all, and at the next call follows the changes, for as long as there is no gap."""
+        """Copy everything, then at the next call follow the changes until there is a gap.
+
+        A node that is its own federation waits until it has joined another one.
+        """
         self._switched.clear()
         try:
-            if self._copied_until is None:
-                await self._copy_or_wait()
-            else:
+            if self._copied_until is not None:
                 after, self._copied_until = self._copied_until, None
                 await self._follow(after)
+                return 0.0
+            await self._load()
+            if await self._store.alone():
+                await self._forget()
+                await self._switched.wait()
+                return 0.0
+            name = self._store.name
+            contact, _ = await self._replica.read_contact()
+            if contact is None or contact.federation != name:
+                await self._forget()
+            self._copied_until = await self._copy_all()
+            self._following, self._revision = name, self._copied_until
+            self._news.set()
         except (Compacted, _Restart):
             log.info("replica.restarted", federation=self._store.name)
-            return PAUSE
+            return STORE_BACKOFF.initial
         return 0.0
-
-    async def _copy_or_wait(self) -> None:
-        """A node that is its own federation waits until it is not."""
-        await self._load()
-        if await self._store.alone():
-            await self._forget()
-            await self._switched.wait()
-            return
-        name = self._store.name
-        contact, _ = await self._replica.read_contact()
-        if contact is None or contact.federation != name:
-            await self._forget()
-        self._copied_until = await self._copy_all()
-        self._following, self._revision = name, self._copied_until
-        self._news.set()
 
     async def _load(self) -> None:
         self._kept.clear()
@@ -165,7 +163,7 @@ class Replicator:
                 self._keep(copied, entry.revision)
 
     async def _copy_all(self) -> int:
-        """The revision from which to follow the changes."""
+        """Copy all prefixes; return the revision from which to follow the changes."""
         self._budget.begin_listing()
         first = 0
         for prefix in LISTED:
@@ -214,7 +212,7 @@ class Replicator:
         return max(known.there if known else 0, self._budget.held_revision(key)) < revision
 
     async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
-        """Makes copies or removes them, a few a transaction, as far as it is time; raises _Restart."""
+        """Write or delete copies in batches, as far as the budget allows; raises _Restart."""
         for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks, writes = [], []
             for change in some:
@@ -231,7 +229,7 @@ class Replicator:
                     self._keep(change, written)
 
     def _affordable(self, changes: Sequence[Entry | Delete]) -> Iterator[Entry | Delete]:
-        """The changes that fit; for those that do not, the removal of the older copy."""
+        """Yield the changes that fit the quota; for the others, the deletion of the older copy."""
         planned: Counter[str] = Counter()
         for change in changes:
             if isinstance(change, Delete):
@@ -250,7 +248,7 @@ class Replicator:
             yield Delete(change.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
-        """What may be written now; the rest is held, or left for the next listing."""
+        """Yield the changes that may be written now; the rest is held, or left for the next listing."""
         now = self._seconds()
         for change in changes:
             if isinstance(change, Delete):
@@ -273,7 +271,7 @@ class Replicator:
             self._bytes.subtract({name: before.size for name, _ in quota_prefixes(key)})
 
     async def _forget(self) -> None:
-        """The copies are of a federation that was left. The contact vouches for them, so it goes first."""
+        """Delete the copies of a federation that was left, after the contact, which vouches for them."""
         await self._own.delete(keys.contact(self._store.node))
         await self._write([Delete(key) for key in self._kept])
         self._budget = ReplicationBudget()
@@ -281,7 +279,7 @@ class Replicator:
     # The contact
 
     async def _report_contact(self) -> None:
-        """Asks whether the federation answers, and writes the result as `Contact`."""
+        """Check whether the federation answers and write the result as `Contact`."""
         store = self._store
         if await store.alone():
             return
@@ -310,7 +308,7 @@ class Replicator:
 
 
 def _batches(changes: Sequence[Entry | Delete]) -> Iterator[list[Entry | Delete]]:
-    """So many at a time as one transaction takes."""
+    """Split changes into batches that fit one transaction."""
     some: list[Entry | Delete] = []
     size = 0
     for change in changes:

@@ -15,7 +15,7 @@ from mao_shared.host.files import replace_file
 from mao_shared.logs import get_logger
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import Link
-from mao_shared.reconcile import Backoff, follow
+from mao_shared.reconcile import STORE_BACKOFF, follow
 from mao_shared.store import Batch, Entry, Store
 from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.unreadable import fault
@@ -57,32 +57,34 @@ class FederationFiles:
         return self.directory / "etcd"
 
     def tls(self) -> TlsFiles:
-        """What `open_store` takes to be this node."""
+        """Return the TLS files with which `open_store` authenticates as this node."""
         return TlsFiles(ca=self.ca, certificate=self.identity, key=self.identity)
 
     def missing(self) -> list[Path]:
-        """Those of the files of `tls` that are not there."""
+        """Return the files of `tls` that do not exist."""
         return [path for path in (self.ca, self.identity) if not path.is_file()]
 
     def write(self, path: Path, content: str | bytes) -> None:
-        """Replaces one file as a whole, on disk when this returns; raises OSError."""
+        """Replace one file as a whole, on disk when this returns; raises OSError."""
         replace_file(path, content.encode() if isinstance(content, str) else content)
 
     def write_identity(self, *, ca: str, certificate: str, key: str) -> None:
-        """The files of `tls`, all PEM. Written before the `Link`, whose `generation` grows with each pair."""
+        """Write the files of `tls`, all PEM.
+
+        Written before the `Link`, whose `generation` grows with each pair.
+        """
         self.write(self.ca, ca)
         self.write(self.identity, f"{certificate.strip()}\n{key.strip()}\n")
 
     def remove_identity(self) -> None:
-        """Removes the node's identity; missing files are fine."""
+        """Remove the node's identity; missing files are fine."""
         for path in (self.identity, self.ca):
             path.unlink(missing_ok=True)
 
 
 log = get_logger(__name__)
 Opener = Callable[..., Store]
-DEADLINE = 3.0  # seconds that one call to the federation's etcd may take
-FOLLOW_PAUSE = 0.5  # seconds between attempts to read the link while the node's own store is away
+CALL_TIMEOUT = 3.0  # seconds for one call to the federation's etcd
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,12 @@ class BindingOpener:
     opener: Opener
 
     def open(self, link: Link | None) -> StoreBinding:
-        """The binding of a link; one with a `fault` where it cannot be opened."""
+        """Open the binding of a link; one that cannot be opened has a `fault`."""
         if link is None:
             if self.fixed is not None and self.fixed is not self.own:
                 return StoreBinding("fixed", self.fixed)
             if self.endpoints is not None:
-                return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
+                return self._opened(self.endpoints, self.endpoints, None, deadline=CALL_TIMEOUT)
             return StoreBinding("", self.own)
         missing = self.files.missing()
         if missing:
@@ -109,7 +111,7 @@ class BindingOpener:
                 link.id, None, link=link, fault=f"the certificate {missing[0].name} is not there"
             )
         endpoints = ",".join(link.endpoints)
-        return self._opened(link.id, endpoints, link, deadline=DEADLINE, tls=self.files.tls())
+        return self._opened(link.id, endpoints, link, deadline=CALL_TIMEOUT, tls=self.files.tls())
 
     def _opened(self, name: str, endpoints: str, link: Link | None, **how: object) -> StoreBinding:
         try:
@@ -142,7 +144,7 @@ class BindingResolver:
         self._retired: list[StoreBinding] = []
 
     async def current(self) -> StoreBinding:
-        """The current binding; the first call reads the link. Raises the own store's outage."""
+        """Return the current binding; the first call reads the link. Raises the own store's outage."""
         if self.now is None:
             async with self._opening_lock:
                 link, _ = await self._read_link()
@@ -151,12 +153,12 @@ class BindingResolver:
         return self.now
 
     def reopen(self, binding: StoreBinding) -> None:
-        """Tries once more to open what could not be opened."""
+        """Retry opening a binding that could not be opened."""
         if binding is self.now and not binding.is_open:
             self.now = self._opener.open(binding.link)
 
     async def close(self) -> None:
-        """Closes what was opened; calls that are still under way end first."""
+        """Close what was opened; calls in progress finish first."""
         if self.now is not None:
             self.now.retire()
             self._retired.append(self.now)
@@ -164,10 +166,11 @@ class BindingResolver:
             await binding.closed()
 
     async def follow(self) -> None:
-        """Moves to the binding of each link as it is written, until cancelled."""
-        backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
+        """Switch to the binding of each new link until cancelled."""
         key = keys.link(self._node)
-        await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)
+        await follow(
+            self._own, key, self._take, start=self._start, name="federation-link", away=STORE_BACKOFF
+        )
 
     async def _start(self) -> int:
         link, revision = await self._read_link()
@@ -180,7 +183,7 @@ class BindingResolver:
                 self._move(self._parse(event.entry))
 
     async def _read_link(self) -> tuple[Link | None, int]:
-        """The link, and the own store's revision at which it was read."""
+        """Return the link, and the own store's revision at which it was read."""
         key = keys.link(self._node)
         page = await self._own.list(key)
         return self._parse(next((entry for entry in page.entries if entry.key == key), None)), page.revision
@@ -199,7 +202,7 @@ class BindingResolver:
             return self.now.link
 
     def _move(self, link: Link | None) -> None:
-        """Goes over to the store that `link` names, unless it is the one in use."""
+        """Switch to the store that `link` names, unless it is in use already."""
         before = self.now
         if before is not None and before.link == link:
             return

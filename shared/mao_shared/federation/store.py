@@ -24,7 +24,6 @@ from mao_shared import request_context
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
     FederationUnavailable,
-    MaoError,
     NodeRemoved,
     StoreSwitched,
     StoreUnavailable,
@@ -53,9 +52,8 @@ from .resolver import BindingOpener, BindingResolver, FederationFiles, Opener
 
 log = get_logger(__name__)
 T = TypeVar("T")
-PROBE_PAUSE = 0.1  # seconds between probes of a federation that is away; doubled up to PROBE_MAX_PAUSE
-PROBE_MAX_PAUSE = 2.0
-PATIENCE = 1.0  # seconds that a read waits for the federation where copies can answer as well
+PROBE_BACKOFF = Backoff(0.1, 2.0)  # between probes of a federation that does not answer
+READ_TIMEOUT = 1.0  # seconds that a read waits for the federation before the replica answers
 
 
 class FederationStore:
@@ -101,7 +99,7 @@ class FederationStore:
 
     @property
     def is_own(self) -> bool:
-        """Whether one transaction reaches the node's records as well. Known from the first call on."""
+        """True if one transaction reaches the node's records as well. Known from the first call on."""
         return self._resolver.now is not None and self._resolver.now.is_own
 
     @property
@@ -116,7 +114,7 @@ class FederationStore:
 
     @property
     def reachable(self) -> bool:
-        """Whether the last call was answered; `away_since`, `reason` and `next` describe one that was not."""
+        """True if the last call was answered; `away_since`, `reason` and `next` describe one that was not."""
         return not self._away.is_set()
 
     @property
@@ -125,12 +123,12 @@ class FederationStore:
 
     @property
     def next(self) -> str:
-        """What a person can do about its being away."""
+        """What a person can do about the outage."""
         return "" if self._fault is None else self._fault.next or ""
 
     @property
     def removed(self) -> bool:
-        """Whether the federation's etcd has said that this node no longer belongs to it."""
+        """True if the federation's etcd has said that this node no longer belongs to it."""
         return isinstance(self._fault, NodeRemoved)
 
     def on_switch(self, callback: Callable[[], None]) -> None:
@@ -154,7 +152,7 @@ class FederationStore:
         newest_first: bool = False,
         copied: bool = False,
     ) -> Page:
-        """As `list`, but never from copies; `copied`: these can answer, so it is not waited for long."""
+        """Like `list`, but never from copies; `copied`: wait only briefly, since copies can answer too."""
         binding = await self._resolver.current()
         inner = read_cursor(cursor, binding.name)
         page = await self._read(
@@ -208,7 +206,7 @@ class FederationStore:
         return await self._ask(binding, lambda store: store.transact(checks, writes))
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Ends with StoreSwitched as well, and with FederationUnavailable where this node is not let in."""
+        """See `Store.watch`; also raises StoreSwitched, and FederationUnavailable if access is refused."""
         binding = await self._resolver.current()
         if self._read_from_another(binding):
             raise StoreSwitched
@@ -236,7 +234,7 @@ class FederationStore:
         await self._ask(await self._resolver.current(), lambda store: store.ping())
 
     async def close(self) -> None:
-        """Closes what this object has opened; calls that are still under way end first."""
+        """Close what this object has opened; calls in progress finish first."""
         await self._resolver.close()
 
     # Calls
@@ -249,21 +247,21 @@ class FederationStore:
         if binding.is_own or not copied:
             return await self._ask(binding, call)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(READ_TIMEOUT):
                 return await self._ask(binding, call)
         except TimeoutError:
-            late = federation_unreachable(f"no answer within {PATIENCE:g} s.")
+            late = federation_unreachable(f"no answer within {READ_TIMEOUT:g} s.")
             self._mark_away(binding, late)
             raise (self._refusal() if self.removed else late) from None
 
     def _read_from_another(self, binding: StoreBinding) -> bool:
-        """Whether this task has last read from another store; true once, since it reads again then."""
+        """Return whether this task last read from another store; True once, since the caller reads again."""
         task = asyncio.current_task()
         known = binding.name if task is None else self._readers.pop(task, binding.name)
         return known != binding.name
 
     async def _ask(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
-        """Makes a call, or refuses it at once while the federation is known to be away."""
+        """Make a call, or fail at once while the federation is known to be unreachable."""
         if binding.is_own:
             with binding.used() as store:
                 return await call(store)
@@ -274,25 +272,36 @@ class FederationStore:
     async def _try(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
         with self._noting_outage(binding), binding.used() as store:
             answer = await call(store)
-        self._mark_reachable(binding)
+        if binding is self._resolver.now:
+            self.as_of = self._clock.now()
+            if self._away.is_set():
+                self._clear_fault()
+                log.info("federation.back")
+                _call_all(self._on_contact)
         return answer
 
     @contextlib.contextmanager
     def _noting_outage(self, binding: StoreBinding) -> Iterator[None]:
-        """Takes the block's outage, or a refusal to let this node in, as the federation's being away."""
+        """Mark the federation as unreachable if the block raises an outage or is refused access."""
         try:
             yield
         except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
             if binding.is_own or error.code in _ANSWERS:
                 raise
-            fault = _as_unavailable(binding, error)
+            if isinstance(error, FederationUnavailable):
+                fault = error
+            elif isinstance(error, UserUnknown):
+                fault = node_removed(binding.link.federation if binding.link else binding.name)
+            else:
+                next_step = error.next if isinstance(error, Unauthorized) else None
+                fault = federation_unreachable(error.detail, next_step)
             self._mark_away(binding, fault)
             if isinstance(error, StoreUnknown | FederationUnavailable):
                 raise
             raise fault from error
 
     async def _replica_revision(self, key: str, error: FederationUnavailable) -> int:
-        """The federation's revision that the copies reflect; raises `error` where there is none to read."""
+        """Return the federation's revision that the copies reflect; raises `error` without copies."""
         contact = await self.replica.contact(self.name) if is_replicated(key) else None
         if contact is None or contact.as_of is None:
             raise error
@@ -317,18 +326,9 @@ class FederationStore:
             _call_all(self._on_contact)
 
     def _refusal(self) -> FederationUnavailable:
-        """A fresh one each time: an exception that is raised again grows."""
+        """Return a new exception each time, since raising one again extends its traceback."""
         fault = self._fault or federation_unreachable("")
         return type(fault)(fault.detail, next=fault.next)
-
-    def _mark_reachable(self, binding: StoreBinding) -> None:
-        if binding is not self._resolver.now:
-            return
-        self.as_of = self._clock.now()
-        if self._away.is_set():
-            self._clear_fault()
-            log.info("federation.back")
-            _call_all(self._on_contact)
 
     def _clear_fault(self) -> None:
         self._away.clear()
@@ -338,7 +338,7 @@ class FederationStore:
     # Beside the calls
 
     async def run(self) -> None:
-        """Follows the link and probes a federation that is away, until cancelled."""
+        """Follow the link and probe an unreachable federation, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resolver.follow())
             group.create_task(every(0.0, self._probe, name="federation-probe"))
@@ -351,7 +351,7 @@ class FederationStore:
             _call_all(self._on_switch)
 
     async def _probe(self) -> float:
-        """Asks a federation that is away; seconds until the next attempt."""
+        """Wait for an outage and probe the federation; return the seconds until the next probe."""
         await self._away.wait()
         self._resolver.reopen(await self._resolver.current())
         try:
@@ -359,22 +359,13 @@ class FederationStore:
         except Unavailable as error:
             log.debug("federation.still_away", error=error.detail)
             self._probes += 1
-            return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes)
+            return PROBE_BACKOFF.pause(self._probes)
         return 0.0
 
 
 REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
-
-
-def _as_unavailable(binding: StoreBinding, error: MaoError) -> FederationUnavailable:
-    """What an outage or a refusal to let this node in means for who wanted something."""
-    if isinstance(error, FederationUnavailable):
-        return error
-    if isinstance(error, UserUnknown):
-        return node_removed(binding.link.federation if binding.link else binding.name)
-    return federation_unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
 
 
 def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
@@ -386,7 +377,7 @@ def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
 
 
 def federation_store(settings: ServiceSettings, own: Store, *, given: Store | None = None) -> FederationStore:
-    """The federation's store as the settings have it; `given` replaces MAO_FEDERATION_ENDPOINTS in tests."""
+    """Return the configured federation store; `given` replaces MAO_FEDERATION_ENDPOINTS in tests."""
     files = FederationFiles(settings.federation_files())
     endpoints = None if given is not None else settings.federation_endpoints
     return FederationStore(own, settings.node, files, fixed=given, endpoints=endpoints)

@@ -45,7 +45,7 @@ TOOL_INPUT = "/usr/src/app/input"
 
 
 def make_data_dir_private(data_dir: Path) -> None:
-    """Makes the data directory, or removes others' access to one that is there; raises OSError. Blocks.
+    """Make the data directory, or remove other users' access to an existing one; raises OSError. Blocks.
 
     Tools reach their folders through mounts that the engine makes, so nobody else needs access.
     """
@@ -53,7 +53,7 @@ def make_data_dir_private(data_dir: Path) -> None:
 
 
 def check_restore_finished(data_dir: Path) -> None:
-    """Raises Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
+    """Raise Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
     if (data_dir / RESTORING).exists():
         raise Conflict(
             f"A restore into {data_dir} was started and has not finished.",
@@ -114,7 +114,7 @@ class DataDir:
 
 @contextmanager
 def process_lock(data_dir: Path, service: str) -> Iterator[None]:
-    """Holds `<data_dir>/<service>.lock`; raises Conflict (`already-running`) when another process has it."""
+    """Hold `<data_dir>/<service>.lock`; raises Conflict (`already-running`) when another process has it."""
     make_data_dir_private(data_dir)
     path = data_dir / f"{service}.lock"
     with path.open("a") as file:

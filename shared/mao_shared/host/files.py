@@ -14,7 +14,7 @@ ROOT = 0
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replaces one file atomically and durably, with mode 0600; raises OSError. Blocks.
+    """Replace one file atomically and durably, with mode 0600; raises OSError. Blocks.
 
     A missing folder is made, with mode 0700.
     """
@@ -33,7 +33,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in the folder durable; raises OSError. Blocks."""
+    """Make renames in the folder durable; raises OSError. Blocks."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -42,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def writable_by_others(status: os.stat_result) -> str | None:
-    """Why others could have written it; None when only this user and root could."""
+    """Return why other users could have written the file; None if only this user and root could."""
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"it belongs to the uid {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:
@@ -51,12 +51,12 @@ def writable_by_others(status: os.stat_result) -> str | None:
 
 
 def set_private_umask() -> None:
-    """Files that this process and its children make are private from now on, unless a mode is given."""
+    """Make new files of this process and its children private by default."""
     os.umask(0o077)
 
 
 def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] = ()) -> None:
-    """Makes the folder, or removes others' access to one that is there; raises OSError. Blocks.
+    """Make the folder, or remove other users' access to an existing one; raises OSError. Blocks.
 
     The same for the entries `names` and `shallow` in it, and for everything inside an entry of `names` that
     is accessible to others. A folder that users share by its sticky bit (/tmp) stays as it is.
@@ -75,7 +75,7 @@ def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] =
 
 
 def is_accessible_to_others(path: Path) -> bool:
-    """Whether group or others have rights on a file or folder of this user; links are none."""
+    """Return whether group or others have access to a file or folder of this user; False for links."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -85,7 +85,7 @@ def is_accessible_to_others(path: Path) -> bool:
 
 
 def remove_access(path: Path) -> None:
-    """Removes group's and others' rights where `is_accessible_to_others` holds."""
+    """Remove group's and others' rights where `is_accessible_to_others` holds."""
     try:
         if is_accessible_to_others(path):
             path.chmod(path.lstat().st_mode & FOLDER_MODE)

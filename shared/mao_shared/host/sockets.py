@@ -26,7 +26,7 @@ _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a machine withou
 
 
 def loopback_listeners(port: int) -> list[socket.socket]:
-    """Listens at a port of loopback, by both protocols where there are both.
+    """Listen on a port of loopback, by IPv4 and, if available, IPv6.
 
     `localhost` may mean either. Another user's program on the address left free would be taken for this one;
     and to a browser its pages would have the same origin as ours. Raises Conflict (`port-taken`).
@@ -50,7 +50,7 @@ def loopback_listeners(port: int) -> list[socket.socket]:
 
 
 def unix_listener(path: Path) -> socket.socket:
-    """A socket at `path` that only our own user and root may connect to; replaces one of a killed process.
+    """Return a listening socket at `path` for this user and root only; replaces a stale one.
 
     Raises OSError, say for a folder that is not there.
     """
@@ -91,7 +91,7 @@ class TcpSocket:
 
 
 def find_socket(own: Address, other: Address) -> TcpSocket | None:
-    """The socket whose own end is `own` and which is connected to `other`; None where there is none here.
+    """Return the socket whose own end is `own` and which is connected to `other`, or None.
 
     None as well for one that nobody holds any more (its process has closed it): for those the kernel says
     root, or nobody.
@@ -100,14 +100,17 @@ def find_socket(own: Address, other: Address) -> TcpSocket | None:
         here, there = _ip(own[0]), _ip(other[0])
     except ValueError:
         return None
-    ask = _by_netlink if _kernel_answers() else _by_proc
-    found = ask((here, own[1]), (there, other[1]))
+    ends = (here, own[1]), (there, other[1])
+    if _kernel_answers():
+        found = _by_netlink(*ends)
+    else:
+        found = next((line.socket for line in _proc_lines() if (line.own, line.other) == ends), None)
     return found if found is not None and found.inode != 0 else None
 
 
 @functools.cache
 def _kernel_answers() -> bool:
-    """Whether sock_diag finds a connection that exists; without its TCP part it answers "none"."""
+    """Return whether sock_diag finds a connection that exists; without its TCP part it answers "none"."""
     if not hasattr(socket, "AF_NETLINK"):  # another system than Linux: there all need a token
         return False
     with (
@@ -121,8 +124,8 @@ def _kernel_answers() -> bool:
             return False
 
 
-def listening_inodes(port: int) -> set[int]:
-    """The uids of all that listen at this port of a loopback address, whichever, or of all addresses."""
+def listening_uids(port: int) -> set[int]:
+    """Return the uids of all who listen on this port of a loopback or unspecified address."""
     here = (line for line in _proc_lines() if line.state == _LISTEN and line.own[1] == port)
     return {line.socket.uid for line in here if line.own[0].is_loopback or line.own[0].is_unspecified}
 
@@ -139,7 +142,7 @@ def _plain(address: IpAddress) -> IpAddress:
 
 
 def _by_netlink(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
-    """Raises OSError where the kernel does not answer such questions."""
+    """Find a socket by sock_diag(7); raises OSError where the kernel does not support it."""
     family = socket.AF_INET if own[0].version == 4 else socket.AF_INET6
     wanted = _ID.pack(own[1], other[1], own[0].packed.ljust(16, b"\0"), other[0].packed.ljust(16, b"\0"))
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + wanted + _ANY
@@ -153,11 +156,6 @@ def _by_netlink(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> Tcp
         if code == -errno.ENOENT:
             return None
         raise OSError(-code, os.strerror(-code))
-    return _read_answer(answer, own, other)
-
-
-def _read_answer(answer: bytes, own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
-    """None for another socket than was asked for: where none is connected, one that listens is named."""
     at = _HEADER.size
     family, *_ = _ANSWER.unpack_from(answer, at)
     at += _ANSWER.size
@@ -166,7 +164,7 @@ def _read_answer(answer: bytes, own: tuple[IpAddress, int], other: tuple[IpAddre
     _, low, high = struct.unpack_from("=III", answer, at)
     *_, uid, inode = _REST.unpack_from(answer, at + 12)
     if (_unpack(family, own_ip), own_port) != own or (_unpack(family, other_ip), other_port) != other:
-        return None
+        return None  # where no socket is connected, the kernel names one that listens
     return TcpSocket(uid, inode, high << 32 | low)
 
 
@@ -182,10 +180,6 @@ class _ProcEntry:
     other: tuple[IpAddress, int]
     state: int
     socket: TcpSocket
-
-
-def _by_proc(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
-    return next((line.socket for line in _proc_lines() if (line.own, line.other) == (own, other)), None)
 
 
 def _proc_lines() -> Iterator[_ProcEntry]:
@@ -210,7 +204,7 @@ ROOT = 0
 
 
 def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
-    """The uids: root, the node's user, and those in `names` (user[,user…], by name or number).
+    """Return the uids: root, the node's user, and those in `names` (user[,user…], by name or number).
 
     Who runs it is this process's user, or under compose, where that is one of the image, the owner of the
     file `owner_of`. Raises InvalidInput (`local-users-invalid`) for a user that this machine does not have.
@@ -223,18 +217,14 @@ def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
             code="local-users-invalid",
             next="Set it to a file of the user who runs the node.",
         ) from error
-    named = (part.strip() for part in names.split(","))
-    return frozenset({ROOT, runs_it, *(_uid(name) for name in named if name)})
-
-
-def _uid(name: str) -> int:
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise InvalidInput(
-            f"MAO_LOCAL_USERS names {name!r}, which is not a user of this machine.",
-            code="local-users-invalid",
-            next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
-        ) from None
+    uids = {ROOT, runs_it}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        try:
+            uids.add(int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise InvalidInput(
+                f"MAO_LOCAL_USERS names {name!r}, which is not a user of this machine.",
+                code="local-users-invalid",
+                next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
+            ) from None
+    return frozenset(uids)

@@ -161,7 +161,7 @@ class Webhook(Record):
 
 
 class WebhookState(Record):
-    """What `GET /webhooks` answers. `waiting`: alarms still to be delivered; `given_up`: those that never
+    """Answer of `GET /webhooks`. `waiting`: alarms still to be delivered; `given_up`: those that never
     were.
 
     `secret` is there in the answer to the creation only.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -36,7 +36,7 @@ MAX_NAME = 63
 
 
 def name_fault(text: str) -> str | None:
-    """What is wrong with `text` as a name; None when nothing is."""
+    """Return what is wrong with `text` as a name, or None."""
     if not text:
         return "it is empty"
     if len(text) > MAX_NAME:
@@ -51,7 +51,7 @@ def name_fault(text: str) -> str | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can serve as branch name, path part and container label alike."""
+    """Return whether `text` can serve as branch name, path part and container label alike."""
     return name_fault(text) is None
 
 
@@ -94,7 +94,7 @@ def _to_utc(moment: datetime) -> datetime:
 
 
 def format_time(moment: datetime) -> str:
-    """ISO 8601 in UTC with a trailing Z, fractions only where there are any."""
+    """Return the time as ISO 8601 in UTC with a trailing Z, fractions only if there are any."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -147,7 +147,7 @@ Command = Annotated[
 
 
 def _empty_is_none(value: Any) -> Any:
-    """The seed's clients send `[]`, at times `{}`, where they give no command."""
+    """Turn the `[]` or `{}` that the seed's clients send without a command into None."""
     return None if value in ("", [], {}) or (isinstance(value, str) and not value.strip()) else value
 
 
@@ -194,7 +194,7 @@ class _Null(Enum):
 
 
 def _check_unknown(value: Any, info: ValidationInfo) -> Any:
-    """Keeps a field that this version does not know when it comes from a store, and refuses it else."""
+    """Keep a field that this version does not know when it comes from a store; reject it otherwise."""
     if info.context != STORED:
         raise PydanticKnownError("extra_forbidden")
     return _Null.NULL if value is None else value
@@ -226,7 +226,7 @@ R = TypeVar("R", bound=Record)
 
 
 def stored_fields(record: Record) -> dict[str, Any]:
-    """The fields that this version knows, to make another record of."""
+    """Return the fields that this version knows, by name."""
     return {name: getattr(record, name) for name in type(record).model_fields}
 
 
@@ -251,17 +251,13 @@ def _carried(before: Any, after: Any) -> Any:
     if isinstance(before, Record) and isinstance(after, Record):
         return carry_unknown_fields(before, after)
     if isinstance(before, list) and isinstance(after, list):
-        return _carried_list(before, after)
+        known = {_place(at, item): item for at, item in enumerate(before)}
+        items = [_carried(known.get(_place(at, item)), item) for at, item in enumerate(after)]
+        return items if any(one is not other for one, other in zip(items, after, strict=True)) else after
     if isinstance(before, Mapping) and isinstance(after, dict):
-        made = {key: _carried(before.get(key), each) for key, each in after.items()}
+        made = {key: _carried(before.get(key), value) for key, value in after.items()}
         return made if any(made[key] is not after[key] for key in made) else after
     return after
-
-
-def _carried_list(before: Sequence[Any], after: list[Any]) -> list[Any]:
-    known = {_place(at, each): each for at, each in enumerate(before)}
-    made = [_carried(known.get(_place(at, each)), each) for at, each in enumerate(after)]
-    return made if any(one is not other for one, other in zip(made, after, strict=True)) else after
 
 
 def _place(at: int, item: Any) -> object:
@@ -269,7 +265,7 @@ def _place(at: int, item: Any) -> object:
 
 
 def drop_unknown_fields(record: R) -> R:
-    """The record as this version would have written it, for those who refuse what they do not know."""
+    """Return the record without unknown fields, for readers that reject them."""
     changes = {name: _stripped(getattr(record, name)) for name in type(record).model_fields}
     made = record.model_copy(update=changes)
     made.__pydantic_extra__ = {}
@@ -282,7 +278,7 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, list):
         return [_stripped(item) for item in value]
     if isinstance(value, dict):
-        return {key: _stripped(each) for key, each in value.items()}
+        return {key: _stripped(item) for key, item in value.items()}
     return value
 
 
@@ -310,7 +306,7 @@ class Listing(BaseModel, Generic[Item]):
 
 
 def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
-    """As the API shows them."""
+    """Return unreadable records as the API shows them."""
     return [
         UnreadableItem(
             name=error.key.rpartition("/")[2], key=error.key, unreadable=error.why, next=error.next or ""
@@ -320,7 +316,7 @@ def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
 
 
 class Removed(BaseModel):
-    """What a DELETE answers on the routes that the original had: its clients print it."""
+    """Answer to a DELETE on the original's routes, whose clients print it."""
 
     removed: str
     detail: str

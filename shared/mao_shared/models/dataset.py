@@ -24,10 +24,7 @@ class Dataset(Named):
     vote: VoteDefinition | None = None  # None: the defaults; see docs/ground-truth.md
     external: list[Name] = Field(default_factory=list, max_length=1000)  # keys that `POST /write` puts here
 
-    @model_validator(mode="before")
-    @classmethod
-    def _flatten_body(cls, value: Any) -> Any:
-        return flatten_body(value)
+    _flatten = model_validator(mode="before")(flatten_body)
 
 
 class BareRepository(Record):
@@ -94,7 +91,7 @@ class BrokenClone(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def detail(self) -> str:
-        """What happened, and with what result."""
+        """What happened and how it ended."""
         begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
         if self.state == "waiting":
             return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned again."

@@ -52,11 +52,11 @@ class ResolvedStep(Record):
 
     @property
     def reads_truth(self) -> bool:
-        """Whether its input is what nodes agree on, so that it may have to wait for a round."""
+        """True if the step reads ground truth, so that it may have to wait for a round."""
         return self.input is not None and self.input.branch == GROUND_TRUTH
 
     def asked(self) -> list[str]:
-        """What the operator agreed to for this step's tool."""
+        """Return what the operator agreed to for this step's tool."""
         return asked(self.privileges, self.network)
 
 

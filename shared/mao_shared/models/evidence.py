@@ -14,7 +14,7 @@ from .round import Abstention, VoteDefinition
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Of one node: in how many cells it had a vote, and in how many of them it differs from the result.
+    """One node's votes: the cells it voted on, and how many of them differ from the result.
 
     A number agrees when it is within the tolerance of what was chosen, or where that is computed, of what
     most nodes say. Ignored and volatile fields do not count; an undecided cell counts as a vote and against
@@ -131,7 +131,7 @@ class UnattestedCommits(Record):
 
     @property
     def fault(self) -> str | None:
-        """In words; None when each commit since the first round was made by one."""
+        """Description of the fault; None if a round made each commit since the first round."""
         count = self.after + self.between
         if not count:
             return None

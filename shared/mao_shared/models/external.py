@@ -1,4 +1,4 @@
-"""What programs outside send and ask: the bodies and answers of `/write`, `/read` and `/inspect`."""
+"""Data of external programs: the bodies and answers of `/write`, `/read` and `/inspect`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_KEY_PARTS = 8
 
 
 def key_fault(key: str) -> str | None:
-    """What is wrong with a key of `POST /write`; None when nothing is.
+    """Return what is wrong with a key of `POST /write`, or None.
 
     A key is a name, or names with '/' between them: folders below `external/` of the dataset.
     """
@@ -62,7 +62,7 @@ class Receipt(Record):
 
 
 class ExternalState(Record):
-    """What is declared and waits for a dataset. `since`: when the oldest value that waits was received."""
+    """The declared keys and waiting values of a dataset. `since`: when the oldest of these was received."""
 
     dataset: Name
     keys: list[Name]
@@ -79,7 +79,7 @@ class InsightQuery(Record):
 
 
 class Insight(Record):
-    """What a tool left as `insights.json`. `value` is left out where it is too large; `size` in bytes."""
+    """A tool's `insights.json`. `value` is omitted if it is too large; `size` in bytes."""
 
     key: str
     dataset: Name

@@ -186,14 +186,14 @@ class JoinRequest(Record):
 
 
 class Demotion(Record):
-    """`was_core`: else there was nothing to do."""
+    """The result of a demotion; without `was_core` there was nothing to do."""
 
     node: NodeName
     was_core: bool
 
 
 class Departure(Record):
-    """What leaving came to.
+    """The result of leaving a federation.
 
     `struck`: nothing is left to do there. `known`: the node continues with the federation's
     records, else with those it had before it joined.

@@ -58,7 +58,7 @@ class NodeCondition(Condition):
 
 
 class ConditionList(Record):
-    """What `GET /conditions` answers: a service its own, the gateway those of all."""
+    """Answer of `GET /conditions`: a service's own, or at the gateway those of all services."""
 
     items: list[SerializeAsAny[Condition]]
 
@@ -102,7 +102,7 @@ class Storage(Record):
 
 
 class ServiceHealth(Record):
-    """What `/livez` answers, and `/readyz` when all is well; only the latter has `checks` and `conditions`.
+    """Answer of `/livez`, and of `/readyz` when ready; only the latter has `checks` and `conditions`.
 
     `checks`: what the service needs → `ok` or, in words, why not.
     """
@@ -191,7 +191,7 @@ class Restored(Record):
 
 
 def unknown_since(backup_at: datetime) -> str:
-    """Why something is not run automatically after a restore."""
+    """Return why something is not run automatically after a restore."""
     return (
         f"The node was restored from the backup of {backup_at:%Y-%m-%dT%H:%M:%SZ}, so it is unknown whether "
         "this was run after that"

@@ -29,7 +29,7 @@ from .common import (
 )
 from .tool import DockerSocket, Limits
 
-LONGEST_TITLE = 500
+MAX_TITLE_LENGTH = 500
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not distinguish titles
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
@@ -37,15 +37,15 @@ _LETTERS = str.maketrans(
 
 
 def normalize_title(text: str) -> str:
-    """The title as it is kept and compared: composed, without blanks around it.
+    """Return the title in the form in which it is stored and compared: NFC, without surrounding blanks.
 
     Raises ValueError for what is no single line of text.
     """
     title = unicodedata.normalize("NFC", text).strip()
     if not title:
         raise ValueError("the title is empty")
-    if len(title) > LONGEST_TITLE:
-        raise ValueError(f"the title has {len(title)} characters; at most {LONGEST_TITLE} are accepted")
+    if len(title) > MAX_TITLE_LENGTH:
+        raise ValueError(f"the title has {len(title)} characters; at most {MAX_TITLE_LENGTH} are accepted")
     if invalid := next((letter for letter in title if unicodedata.category(letter) in _NOT_ON_A_LINE), None):
         raise ValueError(f"{invalid!a} is in the title; a title is one line of text")
     return title
@@ -55,7 +55,7 @@ _NOT_ON_A_LINE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates
 
 
 def name_from_title(title: str) -> str:
-    """The name for a title; a title that is a valid name is used as it is.
+    """Return the name for a title; a title that is a valid name is used as it is.
 
     Accents go, all else that a name cannot hold becomes '-'. A title that is too long, or of which nothing is
     left, gets digits of its hash, so that others of the kind have another name.
@@ -90,7 +90,7 @@ def fill_title(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_title(name: str, title: str | None) -> None:
-    """Raises ValueError for a title that goes with another name."""
+    """Raise ValueError if the title belongs to another name."""
     if title is not None and name_from_title(title) != name:
         raise ValueError(
             f"the title {title!r} belongs to the name {name_from_title(title)!r}: "
@@ -103,13 +103,13 @@ def _check_form(title: str, info: ValidationInfo) -> str:
 
 
 def name_from_text(text: str) -> str:
-    """The name that a person means by a name or a title; raises ValueError for text that can be neither."""
+    """Return the name that a person means by a name or a title; raises ValueError for invalid text."""
     return text if is_name(text) else name_from_title(normalize_title(text))
 
 
 Title = Annotated[
     str,
-    Field(max_length=LONGEST_TITLE, examples=["ArtifactHUB Collector packages only"]),
+    Field(max_length=MAX_TITLE_LENGTH, examples=["ArtifactHUB Collector packages only"]),
     AfterValidator(_check_form),
 ]
 
@@ -117,7 +117,7 @@ Title = Annotated[
 OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
 NameOrTitle = Annotated[
     str,
-    Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
+    Field(max_length=MAX_TITLE_LENGTH, examples=["system-performance"]),
     AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
 """What a caller may write for a pipeline; `name_from_text` gives the name."""
@@ -268,7 +268,7 @@ class PipelineInit(Record):
         return self
 
     def pipeline(self) -> Pipeline:
-        """The pipeline this asks for; with the seed's form it has the tool's name and one step."""
+        """Return the pipeline this asks for; with the seed's form it has the tool's name and one step."""
         steps = self.steps
         if self.tool is not None and self.dataset is not None:
             words = {"command": self.command, "env": self.env, "engine_socket": self.engine_socket}

@@ -97,11 +97,11 @@ class VoteDefinition(Record):
         return self
 
     def rule_for(self, path: str) -> FileRule:
-        """The rule of a file; the default one where none matches."""
+        """Return the rule of a file; the default one where none matches."""
         return next((rule for rule in self.files if fnmatchcase(path, rule.path)), FileRule())
 
     def needed(self, nodes: int) -> int:
-        """How many of `nodes` must have voted (and must attest) for a result; never below one."""
+        """Return how many of `nodes` must vote (and attest) for a result, at least one."""
         if self.quorum is None or self.quorum_percentage is None:
             return max(nodes // 2 + 1, min(2, nodes), 1)
         share = self.quorum_percentage if self.quorum == "UNTIL" else 100 - self.quorum_percentage
@@ -220,12 +220,12 @@ class Round(Record):
 
 
 def majority_count(nodes: int) -> int:
-    """More than half of so many nodes."""
+    """Return the smallest majority of so many nodes."""
     return nodes // 2 + 1
 
 
 def round_id(tick: datetime, pipeline: str, step: str) -> str:
-    """The id of the round for a step's output of one tick, the same on all nodes; sorts by tick."""
+    """Return the id of the round for a step's output of one tick, the same on all nodes; sorts by tick."""
     return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{step}"
 
 

@@ -117,17 +117,17 @@ class StepRun(Record):
 
     @property
     def late(self) -> bool:
-        """Whether its commit, or the ground truth made of it, was not at the remote when it ended."""
+        """True if its commit, or the ground truth made of it, was not at the remote when it ended."""
         made = self.phase is StepPhase.SUCCEEDED and self.snapshot is not None
         return made and (not self.pushed or self.truth_late)
 
     @property
     def truth_late(self) -> bool:
-        """Whether the remote has its commit and not the ground truth that was made of it."""
+        """True if the remote has its commit and not the ground truth that was made of it."""
         return self.pushed and (self.waiting or "").startswith(TRUTH_WAITS)
 
     def move(self, phase: StepPhase, now: datetime, **changes: Any) -> StepRun:
-        """A copy in the new phase; raises ValueError for a move the diagram does not have."""
+        """Return a copy in the new phase; raises ValueError for a move the diagram does not have."""
         check_step(self.phase, phase)
         times = {**self.times, phase: now}
         return self.model_copy(update={"phase": phase, "times": times, "waiting": None, **changes})
@@ -159,22 +159,22 @@ class Run(Record):
     reproduces: Original | None = None
 
     def current(self) -> int | None:
-        """Index of the first step that has not succeeded or been skipped; None when all have."""
+        """Return the index of the first step that has not succeeded or been skipped, or None."""
         passed = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
         return next((i for i, step in enumerate(self.steps) if step.phase not in passed), None)
 
     def active_step(self) -> int | None:
-        """Index of the one step that a service works on or will; None when none is left."""
+        """Return the index of the step that is or will be worked on, or None."""
         index = self.current()
         return None if index is None or self.steps[index].phase in STEP_ENDED else index
 
     def with_step(self, index: int, step: StepRun) -> Run:
-        """A copy with one step replaced."""
+        """Return a copy with one step replaced."""
         steps = [*self.steps[:index], step, *self.steps[index + 1 :]]
         return self.model_copy(update={"steps": steps})
 
     def move(self, phase: RunPhase, **changes: Any) -> Run:
-        """A copy in the new phase; raises ValueError for a move the diagram does not have."""
+        """Return a copy in the new phase; raises ValueError for a move the diagram does not have."""
         check_run(self.phase, phase)
         return self.model_copy(update={"phase": phase, **changes})
 
@@ -202,7 +202,7 @@ class Turn(Record):
 
 
 def has_cron(body: dict[str, Any]) -> bool:
-    """Whether a body of `POST /pipeline/run` schedules; the seed's clients send empty what is ad hoc."""
+    """Return whether a body of `POST /pipeline/run` has a cron string; the seed's clients send empty ones."""
     cron = body.get("cron")
     return not (cron is None or cron is False or (isinstance(cron, str) and not cron.strip()))
 
@@ -254,7 +254,7 @@ class Verification(Record):
 
 
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
-    """The id of the run for a tick: the same tick always gives the same id.
+    """Return the id of the run for a tick: the same tick always gives the same id.
 
     It begins with the tick in UTC, so that key order is time order.
     """
@@ -263,12 +263,12 @@ def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
 
 
 def manual_run_id(pipeline: str, now: datetime, token: str | None = None) -> str:
-    """The id of a run without a tick; fresh unless `token` (8 hexadecimal digits) is given."""
+    """Return the id of a run without a tick; fresh unless `token` (8 hexadecimal digits) is given."""
     return f"{now:{_ID_TIME}}-{pipeline}-{token or secrets.token_hex(4)}"
 
 
 def time_in_id(run_id: str) -> datetime | None:
-    """The tick, or the time at which the run was requested; None for an id that was not made here."""
+    """Return the tick, or the time at which the run was requested; None for an id that was not made here."""
     try:
         return datetime.strptime(run_id.partition("-")[0], _ID_TIME).replace(tzinfo=UTC)
     except ValueError:
@@ -276,12 +276,12 @@ def time_in_id(run_id: str) -> datetime | None:
 
 
 def tool_env(run: Run, step: StepRun) -> dict[str, str]:
-    """All variables that are set on the step's container beside the image's own."""
+    """Return all variables that are set on the step's container beside the image's own."""
     return {"HOME": TOOL_HOME, **step.spec.env, **run_env(run, step)}
 
 
 def run_env(run: Run, step: StepRun) -> dict[str, str]:
-    """What a tool may know of its run; a reproduction gets what the original got.
+    """Return the variables that describe its run to a tool; a reproduction gets those of the original.
 
     A run without a tick is for the time at which it was requested.
     """

@@ -17,7 +17,7 @@ CatchUp = Literal["none", "latest", "all"]
 
 
 class ScheduleSpec(Record):
-    """What a person decides about a schedule."""
+    """The settings of a schedule."""
 
     cron: str = Field(max_length=200, examples=["*/15 * * * *", "@daily"])
     timezone: str = Field(default="UTC", max_length=64, examples=["Europe/Zurich"])
@@ -47,7 +47,7 @@ class ScheduleRequest(ScheduleSpec):
 
 
 class TickOutcome(Record):
-    """How the newest decided tick of a schedule has come out so far."""
+    """The outcome so far of a schedule's newest decided tick."""
 
     run: str
     scheduled_for: Timestamp
@@ -85,7 +85,7 @@ class BackfillRequest(Record):
 
 
 class BackfillResult(Record):
-    """What a backfill has queued; with `more_since` call again from there for the rest."""
+    """The runs that a backfill queued; if `more_since` is set, call again from there for the rest."""
 
     queued: list[str]
     present: int  # ticks that had been run or are being run
@@ -99,7 +99,7 @@ class TickMark(Record):
 
 
 class Forgotten(Record):
-    """Up to `until` it is no longer known which ticks of the pipeline were run: their records are gone."""
+    """The records of the pipeline's ticks up to `until` are gone."""
 
     until: Timestamp
 
@@ -117,6 +117,6 @@ class Remembered(Record):
 
 
 def schedule_id(pipeline: str, spec: ScheduleSpec) -> str:
-    """The same pipeline, cron string and zone give the same id."""
+    """Return the id of a schedule, derived from pipeline, cron string and time zone."""
     text = "\n".join((pipeline, " ".join(spec.cron.split()), spec.timezone))
     return f"{pipeline}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -21,7 +21,7 @@ _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def is_image_reference(text: str) -> bool:
-    """Whether an engine could look for it: [host[:port]/]path[:tag][@sha256:…], or an image's id."""
+    """Return whether an engine could look for it: [host[:port]/]path[:tag][@sha256:…], or an image's id."""
     return bool(_IMAGE_ID.fullmatch(text) or _REFERENCE.fullmatch(text))
 
 
@@ -53,7 +53,7 @@ Capability = Annotated[
 
 
 class Limits(Record):
-    """What one run of a tool may use. Sizes in bytes, time in seconds, cpu in cores."""
+    """Limits of one run of a tool. Sizes in bytes, time in seconds, cpu in cores."""
 
     cpu: float | None = Field(default=None, gt=0, le=1024)
     memory: Bytes = Field(default=1024**3, ge=6 * 1024**2)
@@ -66,16 +66,16 @@ DOCKER_SOCKET = "docker socket"
 # Not written where it is off: a version that does not know it writes and hashes the same document.
 DockerSocket = Annotated[bool, Field(exclude_if=lambda on: not on)]
 RISKS = {DOCKER_SOCKET: "root on this host: it can start any container, and so change everything"}
-"""What a privilege amounts to where its word does not say it."""
+"""The risk of a privilege, where its name does not say it."""
 
 
 def asked_words(words: Iterable[str]) -> str:
-    """What is asked for, with what it amounts to, for the operator who decides."""
+    """Return the requested privileges with their risks, for the operator who decides."""
     return ", ".join(f"{word} ({RISKS[word]})" if word in RISKS else word for word in words)
 
 
 class Privileges(Record):
-    """What a tool needs beyond the hardened default; the operator agrees at enrolment."""
+    """Privileges beyond the hardened default; the operator agrees to them at enrolment."""
 
     user: User | None = None
     capabilities: list[Capability] = Field(default_factory=list, max_length=50)
@@ -83,11 +83,18 @@ class Privileges(Record):
     docker_socket: DockerSocket = False
 
     def asked(self) -> list[str]:
-        """Words for what is asked, empty when the default is enough."""
+        """Return the requested privileges as words; empty if the default is enough."""
         words = [f"user {self.user}"] if self.user else []
         words += [f"capability {name}" for name in self.capabilities]
         words += ["new privileges"] if self.new_privileges else []
         return words + ([DOCKER_SOCKET] if self.docker_socket else [])
+
+
+def flatten_body(value: Any) -> Any:
+    """Accept the seed's `{"name": …, "body": {…}}` beside the flat form."""
+    if isinstance(value, dict) and isinstance(value.get("body"), dict):
+        return {**value["body"], **{key: item for key, item in value.items() if key != "body"}}
+    return value
 
 
 class Tool(Named):
@@ -105,23 +112,20 @@ class Tool(Named):
     network: Network = "bridge"
     privileges: Privileges = Field(default_factory=Privileges)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _flatten_body(cls, value: Any) -> Any:
-        return flatten_body(value)
+    _flatten = model_validator(mode="before")(flatten_body)
 
     def asked(self) -> list[str]:
-        """What the operator has to agree to before this tool may run here."""
+        """Return what the operator has to agree to before this tool may run here."""
         return asked(self.privileges, self.network)
 
 
 def asked(privileges: Privileges, network: Network) -> list[str]:
-    """Words for all that goes beyond the hardened default."""
+    """Return everything beyond the hardened default as words."""
     return privileges.asked() + (["host network"] if network == "host" else [])
 
 
 def network_words(network: Network) -> str:
-    """The network and what a tool reaches on it, for the operator who agrees to it."""
+    """Return the network and what a tool reaches on it, for the operator who agrees to it."""
     match network:
         case "none":
             return "none (reaches nothing)"
@@ -132,13 +136,6 @@ def network_words(network: Network) -> str:
                 "bridge (reaches the world outside; not this host, other tools or link-local, "
                 "unless MAO_TOOL_NETWORK=bridge is set)"
             )
-
-
-def flatten_body(value: Any) -> Any:
-    """Accepts the seed's `{"name": …, "body": {…}}` beside the flat form."""
-    if isinstance(value, dict) and isinstance(value.get("body"), dict):
-        return {**value["body"], **{key: item for key, item in value.items() if key != "body"}}
-    return value
 
 
 FindingName = Annotated[

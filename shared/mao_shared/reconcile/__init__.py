@@ -1,11 +1,22 @@
-"""What runs beside the requests: loops, mirrors of records, controllers, leases."""
+"""Background work: loops, mirrors of records, controllers, leases."""
 
 from .controller import Controller
-from .loops import Backoff, Guard, background, every, follow, in_halves, until_done, wait_at_most
+from .loops import (
+    STORE_BACKOFF,
+    Backoff,
+    Guard,
+    background,
+    every,
+    follow,
+    in_halves,
+    until_done,
+    wait_at_most,
+)
 from .mirror import Mirror, recheck_unreadable
 from .session import Session
 
 __all__ = [
+    "STORE_BACKOFF",
     "Backoff",
     "Controller",
     "Guard",

@@ -49,7 +49,7 @@ class WorkQueue:
             self._some.set()
 
     def add_later(self, key: str, seconds: float) -> None:
-        """Adds the key after `seconds`, unless it is added or asked for earlier."""
+        """Add the key after `seconds`, unless it is added or asked for earlier."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None and timer.when() <= loop.time() + seconds:
@@ -59,7 +59,7 @@ class WorkQueue:
         self._timers[key] = loop.call_later(seconds, self.add, key)
 
     async def take(self) -> str:
-        """The next key that is ready; `done` has to follow."""
+        """Return the next key that is ready; `done` has to follow."""
         while not self._ready:
             self._some.clear()
             await self._some.wait()
@@ -69,14 +69,14 @@ class WorkQueue:
         return key
 
     def done(self, key: str) -> None:
-        """Ends the work on a key; if it was added meanwhile, it is ready again."""
+        """End the work on a key; if it was added meanwhile, it is ready again."""
         self._working.discard(key)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
 
     def close(self) -> None:
-        """Forgets everything; no work may be under way."""
+        """Forget everything; no work may be under way."""
         for timer in self._timers.values():
             timer.cancel()
         for keys in (self._timers, self._ready, self._waiting, self._working, self._again):
@@ -120,7 +120,7 @@ class Controller:
         self._synced: list[asyncio.Event] = []
 
     def watches(self, mirror: Mirror[Any], key_of: Callable[[str], str | None] | None = None) -> Controller:
-        """Adds the name of each record that changes, or what `key_of` makes of it (None: nothing).
+        """Add the name of each record that changes, or what `key_of` makes of it (None: nothing).
 
         The controller starts when the mirror has synced. Without `key_of` all of the mirror's records are
         listed at each resync, and one that cannot be read is left alone until it can be, or is gone.
@@ -139,7 +139,7 @@ class Controller:
         return self
 
     def add(self, key: str) -> None:
-        """Works on the key now, or as soon as the work on it that is under way ends.
+        """Work on the key now, or as soon as the work on it that is under way ends.
 
         It cuts a back-off short; not to nothing, since it may be the echo of the failed pass.
         """
@@ -149,31 +149,31 @@ class Controller:
             self._queue.add(key)
 
     def add_later(self, key: str, seconds: float) -> None:
-        """Works on the key after `seconds`, unless it is added or was asked for earlier."""
+        """Work on the key after `seconds`, unless it is added or was asked for earlier."""
         self._queue.add_later(key, seconds)
 
     async def run(self) -> None:
-        """Works until cancelled; the mirrors' own `run` have to run beside it."""
+        """Work until cancelled; the mirrors' own `run` have to run beside it."""
         for synced in self._synced:
             await synced.wait()
         self._add_mirrored()
+        resync = every(
+            self._resync,
+            self._add_all,
+            name=self._name,
+            initial_delay=self._resync if self._list_keys is None else 0.0,
+            conditions=self._conditions,
+        )
         slots = asyncio.Semaphore(self._workers)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._resync_for_ever())
+                group.create_task(resync)  # beside the work, which does not wait for a listing that fails
                 while True:
                     await slots.acquire()
                     key = await self._queue.take()
                     group.create_task(self._work(key, slots))
         finally:
             self._queue.close()
-
-    async def _resync_for_ever(self) -> None:
-        """Beside the work, which does not wait for a listing that fails."""
-        delay = self._resync if self._list_keys is None else 0.0
-        await every(
-            self._resync, self._add_all, name=self._name, initial_delay=delay, conditions=self._conditions
-        )
 
     def _add_mirrored(self) -> None:
         for mirror in self._mirrors:

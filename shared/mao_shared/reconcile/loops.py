@@ -50,7 +50,7 @@ log = get_logger(__name__)
 
 
 def end_process() -> None:
-    """Stops this process in order, so that its supervisor starts it again."""
+    """Stop this process gracefully, so that its supervisor restarts it."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -58,7 +58,7 @@ def end_process() -> None:
 async def background(
     *coroutines: Coroutine[Any, Any, Any], on_failure: Callable[[], None] = end_process
 ) -> AsyncIterator[None]:
-    """Runs the coroutines as tasks for the length of the block and cancels them at its end.
+    """Run the coroutines as tasks during the block and cancel them at its end.
 
     `on_failure` is called once for each that ends with an exception; ending without one is fine.
     """
@@ -88,6 +88,7 @@ R = TypeVar("R")
 Exceptions = type[Exception] | tuple[type[Exception], ...]
 ITEM_FAILING = "item-failing"
 UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while something that a loop needs is away
+STORE_BACKOFF = Backoff(0.5, 0.5)  # of a watch or listing that needs only the node's own store
 FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed by itself
 _RETRIED = "It is tried again automatically, and everything else continues."
 NEXT_STEP = (
@@ -126,15 +127,15 @@ class Guard:
         return item in self._tries
 
     def waits(self, item: str) -> bool:
-        """Whether the item has failed and its pause is not over."""
+        """Return whether the item has failed and its pause is not over."""
         return self._until.get(item, 0.0) > self._seconds()
 
     def item(self, item: str) -> _GuardedItem:
-        """Around the work on one item: what it raises ends the block and no more, except Unavailable."""
+        """Return a context for one item: its exceptions end the block only, except Unavailable."""
         return _GuardedItem(self, item)
 
     def failed(self, item: str, error: Exception) -> float:
-        """Sets the item aside; seconds until its next try."""
+        """Set the item aside; return the seconds until its next attempt."""
         tries = self._tries[item] = self._tries.get(item, 0) + 1
         pause = self._backoff.pause(tries)
         self._until[item] = self._seconds() + pause
@@ -153,14 +154,14 @@ class Guard:
         return pause
 
     def succeeded(self, item: str) -> None:
-        """Clears the item's failure; also for one that is gone."""
+        """Clear the item's failure; also for one that is gone."""
         if self._tries.pop(item, None) is not None:
             self._until.pop(item, None)
             if self._conditions is not None:
                 self._conditions.clear(ITEM_FAILING, self._subject(item))
 
     def keep(self, items: set[str]) -> None:
-        """Forgets all that are not among these: they are gone."""
+        """Forget all that are not among these: they are gone."""
         for item in self._tries.keys() - items:
             self.succeeded(item)
 
@@ -208,7 +209,7 @@ class _Attempts:
         self._tries = 0
 
     def failed(self, error: Exception) -> float:
-        """Seconds until the next attempt."""
+        """Return the seconds until the next attempt."""
         if not isinstance(error, self._outages):
             return self._guard.failed("", error)
         if self._outage.is_news():
@@ -218,7 +219,7 @@ class _Attempts:
         return self._away.pause(self._tries)
 
     def started(self) -> None:
-        """A long-lived step has started; it may end at once, so its outage is not over yet."""
+        """Note that a long-lived step has started; it may fail at once, so its outage is not over yet."""
         self._guard.succeeded("")
         self._tries = 0
 
@@ -240,7 +241,7 @@ async def every(
     failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> NoReturn:
-    """Calls `step` until cancelled: again after the seconds that it returns, after `period` for None.
+    """Call `step` until cancelled: again after the seconds that it returns, after `period` for None.
 
     `wake` ends the pause early; it is cleared before each call, so that what is set meanwhile counts for the
     next. With `debounce` the step is called so many seconds after that, to gather what else comes. `period`
@@ -268,7 +269,7 @@ async def every(
 
 
 async def _until(wake: asyncio.Event | None, seconds: float | None) -> None:
-    """Returns after the seconds (None: never), or when `wake` is set."""
+    """Wait for the seconds (None: for ever), or until `wake` is set."""
     if seconds is not None and (wake is None or seconds <= 0.0):
         await asyncio.sleep(seconds)
     else:
@@ -288,7 +289,7 @@ async def follow(
     failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> NoReturn:
-    """Hands all changes under `prefix` to `take` until cancelled; begins again after every gap and outage.
+    """Hand all changes under `prefix` to `take` until cancelled; start again after every gap and outage.
 
     `start` takes in what there is and answers the revision up to which it has; from there on `take` gets the
     changes in order, each batch once. Without it `take` gets an empty batch first, which says that anything
@@ -326,7 +327,7 @@ async def until_done(
     failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> R:
-    """What `step` returns, as soon as it does: whatever it raises, it is called again, as by `every`."""
+    """Call `step` until it returns instead of raising; return its result. Back-off as in `every`."""
     attempts = _Attempts(name, conditions, away, failing, outages)
     while True:
         try:
@@ -339,7 +340,7 @@ async def until_done(
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
-    """Returns when the event is set, or after the seconds (None: never)."""
+    """Wait until the event is set, for at most the seconds (None: for ever)."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation (Python 3.11)
             await event.wait()
@@ -348,7 +349,7 @@ async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
 async def in_halves(
     batch: Sequence[T], write: Callable[[Sequence[T]], Awaitable[R]]
 ) -> tuple[list[R], list[tuple[T, Exception]]]:
-    """Writes a batch; the answers of `write`, and the items that cannot be written, each with the reason.
+    """Write a batch; return the results of `write`, and the items that failed, each with its exception.
 
     A batch that fails for the fault of one item is halved until that item is alone, so that the others go
     through. Raises Unavailable, which is no item's fault: some may have been written.

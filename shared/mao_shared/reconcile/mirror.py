@@ -11,7 +11,7 @@ from mao_shared.logs import get_logger
 from mao_shared.models.common import Record
 from mao_shared.store import Batch, Entry, Records, Stored, Unreadable, pages
 
-from .loops import Backoff, Guard, every, follow
+from .loops import STORE_BACKOFF, Backoff, Guard, every, follow
 
 if TYPE_CHECKING:
     from mao_shared.conditions import Conditions
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
 LIST_PAGE = 500
-RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
-MAX_RELIST_DELAY = 30.0  # seconds, when it is something else that goes wrong
-RECHECK = 15.0  # seconds between two looks at the records that could not be read
+RELIST_BACKOFF = Backoff(1.0, 30.0)  # after a failure that is not an outage of the store
+RECHECK_PERIOD = 15.0  # seconds
 
 
 class Mirror(Generic[R]):
@@ -41,7 +40,7 @@ class Mirror(Generic[R]):
         records: Records[R],
         keep: Callable[[R], bool] = lambda _: True,
         *,
-        relist_delay: float = RELIST_DELAY,
+        away: Backoff = STORE_BACKOFF,
         drop_unreadable: bool = False,
         conditions: Conditions | None = None,
     ) -> None:
@@ -52,7 +51,7 @@ class Mirror(Generic[R]):
         self._name_of_loop = f"mirror of {records.prefix}"
         self._conditions = conditions
         self._guard = Guard(self._name_of_loop, conditions)
-        self._relist_delay = relist_delay
+        self._away = away
         self._drop_unreadable = drop_unreadable
         self._kept: dict[str, Stored[R]] = {}
         self._subscribers: list[Callable[[str], None]] = []
@@ -69,14 +68,14 @@ class Mirror(Generic[R]):
         return list(self._kept.items())
 
     def is_set_aside(self, name: str) -> bool:
-        """Whether the stored record cannot be read, so that an older version is used."""
+        """Return whether the stored record cannot be read, so that its last readable version is used."""
         return name in self.unreadable and not self._drop_unreadable
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
         self._subscribers.append(callback)
 
     def note(self, name: str, record: R, revision: int) -> None:
-        """Takes over an own write at once, without waiting for its echo.
+        """Apply a write of our own at once, without waiting for the watch.
 
         A write that the mirror is past already is left aside: the record may have been changed or
         deleted since.
@@ -86,7 +85,7 @@ class Mirror(Generic[R]):
             self._put(name, Stored(record, revision))
 
     async def run(self) -> None:
-        """Keeps the mirror in step until cancelled; lists again after every gap."""
+        """Keep the mirror in step until cancelled; list again after every gap."""
         await follow(
             self.records.store,
             self.records.prefix,
@@ -95,8 +94,8 @@ class Mirror(Generic[R]):
             on_gap=self._gap,
             name=self._name_of_loop,
             conditions=self._conditions,
-            away=Backoff(self._relist_delay, self._relist_delay),
-            failing=Backoff(1.0, MAX_RELIST_DELAY),
+            away=self._away,
+            failing=RELIST_BACKOFF,
         )
 
     def _gap(self, error: MaoError) -> None:
@@ -134,7 +133,7 @@ class Mirror(Generic[R]):
         return revision
 
     def _forget(self, why: str) -> None:
-        """The store is another one, or an old state of it: what is known here compares with nothing there."""
+        """Drop everything: the store is another one, or was set back, so no revision is comparable."""
         log.warning(why, prefix=self.records.prefix, seen=self._seen)
         self._seen = 0
         self.synced.clear()
@@ -157,7 +156,7 @@ class Mirror(Generic[R]):
                 self._set_aside(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
-        """Whether an own write of the record is what was read at `revision`, or newer."""
+        """Return whether an own write of the record is what was read at `revision`, or newer."""
         if self._ahead.get(name, 0) >= revision:
             return True
         self._ahead.pop(name, None)
@@ -203,11 +202,11 @@ class Mirror(Generic[R]):
 
 
 async def recheck_unreadable(unreadable: Unreadable) -> None:
-    """Looks again and again at the records that could not be read, until cancelled."""
+    """Recheck the unreadable records periodically until cancelled."""
     await every(
-        RECHECK,
+        RECHECK_PERIOD,
         unreadable.check,
         name="unreadable-records",
-        initial_delay=RECHECK,
+        initial_delay=RECHECK_PERIOD,
         conditions=unreadable.conditions,
     )

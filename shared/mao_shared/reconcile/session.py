@@ -69,7 +69,7 @@ class Session:
         await every(self._interval, self._renew, name="session", wake=self._wake)
 
     async def _renew(self) -> None:
-        """Raises nothing, since `restart_lease` would not cut the back-off short that follows an error."""
+        """Renew without raising, since `restart_lease` could not shorten the back-off after an error."""
         try:
             await self._step()
         except Unavailable as error:
@@ -78,13 +78,13 @@ class Session:
             log.exception("session.owner_failed", lease=self.lease)
 
     def restart_lease(self) -> None:
-        """The store has become another one: takes a lease there at once; the old one ends by itself."""
+        """Take a new lease at once, after the store was switched; the old one expires."""
         self.lease = None
         self._mark_lost()
         self._wake.set()
 
     async def _step(self) -> None:
-        """Renews the lease; takes a new one when there is none or it has ended."""
+        """Renew the lease; take a new one if there is none or it has expired."""
         asked = asyncio.get_running_loop().time()
         renewed = self.lease is None or await self._store.keep_alive(self.lease)
         if self._wake.is_set():  # the answer is the former store's
@@ -102,13 +102,10 @@ class Session:
             if self._on_lease is not None:
                 await self._on_lease(self.lease)
             self._established = True
-        self._mark_held_until(asked + self._ttl)
-
-    def _mark_held_until(self, moment: float) -> None:
-        """Counts from when the renewal was asked for: the store's own count began no earlier."""
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_at(moment, self._mark_lost)
+        # Counted from when the renewal was requested: the store's own count began no earlier.
+        self._expiry = asyncio.get_running_loop().call_at(asked + self._ttl, self._mark_lost)
         self.lost.clear()
         self.held.set()
 

@@ -89,7 +89,7 @@ class _Stream:
 async def list_newest(
     records: RunRecords, limit: int, cursor: str | None = None, query: RunQuery = ANY
 ) -> StoredPage[Run]:
-    """A filtered page may hold fewer than `limit` and still have a cursor.
+    """Return a page of runs; a filtered one may have fewer than `limit` and still a cursor.
 
     Raises InvalidInput (`cursor-invalid`), and Compacted for a cursor that is too old.
     """
@@ -116,7 +116,7 @@ async def list_newest(
 
 
 async def past_runs_since(records: RunRecords, since: datetime) -> AsyncGenerator[IndexedRun, None]:
-    """The runs of the history whose ids begin with a time from `since` on, newest first, by their index."""
+    """Yield the past runs since a time (by the time in their ids), newest first, from the index."""
     revision, _ = await _begin(records, None, ANY)
     async with aclosing(_merged(await _indexes(records, revision, _NEWEST, ANY))) as items:
         async for item in items:
@@ -127,7 +127,7 @@ async def past_runs_since(records: RunRecords, since: datetime) -> AsyncGenerato
 
 
 async def _begin(records: RunRecords, cursor: str | None, query: RunQuery) -> tuple[int, str]:
-    """The revision to read at, and the id that comes right before the first one."""
+    """Return the revision to read at, and the id that comes right before the first one."""
     if cursor is not None:
         revision, key = read_cursor(cursor, records.prefix)
         return revision, key.removeprefix(records.prefix)
@@ -171,7 +171,7 @@ def _item(records: RunRecords, entry: Entry) -> _ListedRun:
 
 
 async def _indexes(records: RunRecords, revision: int, place: str, query: RunQuery) -> list[_Stream]:
-    """A stream for each phase and pipeline of which there is something in the index."""
+    """Return a stream for each phase and pipeline in the index."""
     phases = sorted(RUN_ENDED) if query.phase is None else sorted(RUN_ENDED & {query.phase})
     root = keys.run_index_prefix(records.node)
     prefixes: list[str] = []
@@ -195,7 +195,7 @@ def _index(records: RunRecords, prefix: str, cursor: str) -> _Stream:
 
 
 async def _pipelines(records: RunRecords, prefix: str, revision: int) -> list[str]:
-    """Which pipelines there are under a phase of the index, by one short read each."""
+    """Return the pipelines under a phase of the index, by one short read each."""
     found: list[str] = []
     cursor = write_cursor(revision, prefix, prefix + _NEWEST)
     while entries := (await records.store.list(prefix, limit=1, cursor=cursor)).entries:
@@ -206,7 +206,7 @@ async def _pipelines(records: RunRecords, prefix: str, revision: int) -> list[st
 
 
 async def _merged(streams: Iterable[_Stream]) -> AsyncGenerator[_ListedRun, None]:
-    """Of two at the same place first that of the earlier stream."""
+    """Merge streams in order; at the same place, the item of the earlier stream comes first."""
     waiting = list(streams)
     firsts = await asyncio.gather(*(stream.next() for stream in waiting))
     heap = [
@@ -228,7 +228,7 @@ async def _merged(streams: Iterable[_Stream]) -> AsyncGenerator[_ListedRun, None
 async def _page(
     records: RunRecords, chosen: list[_Found], cursor: str | None, query: RunQuery
 ) -> StoredPage[Run]:
-    """With the documents of those that are known by their index alone, as they are by now."""
+    """Return the page after reading the current documents of runs known only from the index."""
     for at in range(0, len(chosen), AT_ONCE):
         some = chosen[at : at + AT_ONCE]
         chosen[at : at + AT_ONCE] = await asyncio.gather(*(_document(records, item) for item in some))

@@ -54,7 +54,7 @@ _DICTIONARY = (
 
 
 def pack_run(document: bytes) -> bytes:
-    """The packed form, which `unpack_run` turns into the same document byte for byte.
+    """Return the packed form, which `unpack_run` turns into the same document byte for byte.
 
     The first byte tells the format: `{` is plain JSON, 1 is deflated with the dictionary above. A dictionary
     that was used once stays as it is for as long as there are stores with it.
@@ -65,7 +65,7 @@ def pack_run(document: bytes) -> bytes:
 
 
 def unpack_run(packed: bytes) -> bytes:
-    """Raises ValueError for what `pack_run` has not made, or for another version's format."""
+    """Return the document that `pack_run` packed; raises ValueError for damaged data or unknown formats."""
     if packed[:1] == b"{":
         return packed
     if packed[:1] != _DEFLATED:
@@ -76,7 +76,7 @@ def unpack_run(packed: bytes) -> bytes:
     except zlib.error:
         raise ValueError("it is damaged and cannot be unpacked") from None
     if not inflate.eof or inflate.unused_data:
-        raise ValueError("it is damaged: a part is missing or too much")
+        raise ValueError("it is damaged: data is missing or left over")
     return document
 
 
@@ -132,7 +132,7 @@ class RunRecords(Records[Run]):
     # reading
 
     async def entry(self, name: str) -> Entry | None:
-        """The stored entry; the run may come back from the history while it is looked for there."""
+        """Return the stored entry, even if the run is moved out of the history meanwhile."""
         live = self.prefix + name
         for key in (live, keys.past_run(self.node, name), live):
             if (found := await self.store.get(key)) is not None:
@@ -161,7 +161,7 @@ class RunRecords(Records[Run]):
             raise Misplaced("its id is not the name in its key")
 
     def name(self, key: str) -> str:
-        """The id that a key of either kind is of."""
+        """Return the run id in a live or past key."""
         if key.startswith(self.past_prefix):
             return keys.mirrored_run_id(key.removeprefix(self.past_prefix))
         return key.removeprefix(self.prefix)
@@ -169,7 +169,7 @@ class RunRecords(Records[Run]):
     # writing
 
     def absent(self, *names: str) -> list[Check]:
-        """The conditions under which there are no such runs.
+        """Return the checks that hold while none of these runs exists.
 
         For several whose ids are of about the same time one condition covers the history of that time.
         """
@@ -187,7 +187,7 @@ class RunRecords(Records[Run]):
         return await self.store.transact(self.absent(name), [Put(self.prefix + name, dump(record), lease)])
 
     async def replace(self, name: str, record: Run, revision: int) -> int | None:
-        """Restores an active run from the history at that revision."""
+        """Restore an active run from the history at that revision."""
         written = await super().replace(name, record, revision)
         if written is not None:
             return written
@@ -203,7 +203,7 @@ class RunRecords(Records[Run]):
     # the history
 
     async def live_page(self, limit: int, cursor: str | None) -> tuple[list[LiveRun], str | None]:
-        """Those that can be read of a page of what is not history, in the order of their ids."""
+        """Return the readable runs of a page of live runs, in the order of their ids."""
         page = await self.store.list(self.prefix, limit=limit, cursor=cursor)
         found: list[LiveRun] = []
         for entry in page.entries:
@@ -214,7 +214,7 @@ class RunRecords(Records[Run]):
         return found, page.cursor
 
     async def move(self, runs: Sequence[LiveRun]) -> int:
-        """Makes history of up to MOVED_AT_ONCE runs; how many. One that has changed meanwhile stays."""
+        """Move up to MOVED_AT_ONCE runs to the history; return how many. Runs changed meanwhile stay."""
         if await self._move(runs):
             return len(runs)
         moved = 0
@@ -230,7 +230,14 @@ class RunRecords(Records[Run]):
         for run, entry in ((live.run, live.entry) for live in runs):
             key, index = keys.past_run(self.node, run.id), self._index_key(run)
             checks += [Check(entry.key, entry.revision), Check(key, past.revision if past else 0)]
-            writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(_past(run)))]
+            indexed = PastRun(
+                trigger=run.trigger,
+                schedule=run.schedule,
+                scheduled_for=run.scheduled_for,
+                finished_at=run.finished_at or run.created_at,
+                covers=run.covers,
+            )
+            writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(indexed))]
         if past is not None:
             before = self._index_key(self.parse(past).record)
             writes += [] if before in {write.key for write in writes} else [Delete(before)]
@@ -240,13 +247,13 @@ class RunRecords(Records[Run]):
         return keys.run_index(self.node, run.phase, run.pipeline, run.id)
 
     async def index_page(self, limit: int, cursor: str | None) -> tuple[list[IndexedRun], str | None]:
-        """Those that can be read of a page of the index: by phase, pipeline, then the newest first."""
+        """Return the readable entries of a page of the index: by phase, pipeline, then newest first."""
         page = await self.store.list(keys.run_index_prefix(self.node), limit=limit, cursor=cursor)
         found = (read_index(entry) for entry in page.entries)
         return [indexed for indexed in found if indexed is not None], page.cursor
 
     async def remove(self, runs: Sequence[IndexedRun]) -> int:
-        """Removes up to REMOVED_AT_ONCE runs of the history; how many. One that has come back stays."""
+        """Delete up to REMOVED_AT_ONCE past runs; return how many. Runs restored meanwhile stay."""
         if await self._remove(runs):
             return len(runs)
         return sum([await self._remove([run]) for run in runs])
@@ -262,18 +269,8 @@ class RunRecords(Records[Run]):
         return done
 
 
-def _past(run: Run) -> PastRun:
-    return PastRun(
-        trigger=run.trigger,
-        schedule=run.schedule,
-        scheduled_for=run.scheduled_for,
-        finished_at=run.finished_at or run.created_at,
-        covers=run.covers,
-    )
-
-
 def read_index(entry: Entry) -> IndexedRun | None:
-    """None for what this version cannot read: then only the document describes the run."""
+    """Return the indexed run; None if this version cannot read the entry."""
     try:
         phase, pipeline, run_id = keys.split_run_index(entry.key)
         past = PastRun.model_validate_json(entry.value, context=STORED)

@@ -1,1 +1,1 @@
-"""What every service is composed of."""
+"""The common skeleton of all services."""

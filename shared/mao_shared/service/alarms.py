@@ -27,17 +27,15 @@ from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
 log = get_logger(__name__)
-RAISE_AFTER = 10.0  # seconds that a condition has to last before it is an alarm
-CLEAR_AFTER = 30.0  # seconds that it has to hold again before the alarm is over
-INHERITED = (
-    120.0  # seconds after a start in which what an earlier process reported is reported again, or over
-)
-RETRY, LONGEST_RETRY = 2.0, 30.0  # seconds between tries to write, doubled
+RAISE_SECONDS = 10.0  # how long a condition lasts before an alarm is raised
+CLEAR_SECONDS = 30.0  # how long it has to hold again before the alarm ends
+INHERITED_SECONDS = 120.0  # after a start, how long an earlier process's alarm stays without a new report
+WRITE_BACKOFF = Backoff(2.0, 30.0)
 MAX_WAITING_WRITES = 1000  # writes that wait for the store; beyond, the oldest are dropped
 
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
-    """What is written to raise an alarm: its record, and a delivery for each webhook."""
+    """Return the writes that raise an alarm: its record, and a delivery for each webhook."""
     hooks = await Records(store, keys.webhooks_prefix(node), Webhook).page()
     names = [stored.record.name for stored in hooks.items]
     due = [Delivery(alarm=alarm.id, webhook=name, created_at=now) for name in names]
@@ -48,7 +46,7 @@ async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: dat
 
 
 def to_alarm(condition: Condition, node: str, service: str) -> Alarm:
-    """Pure: the alarm about a condition; one that comes again has another id, by its `since`.
+    """Return the alarm about a condition; a new occurrence has another id, by its `since`. Pure.
 
     Run, step and dataset are read from the subjects of the conditions named here: add new ones.
     """
@@ -100,9 +98,9 @@ class ConditionAlarms:
         conditions: Conditions,
         clock: Clock | None = None,
         *,
-        settle: float = RAISE_AFTER,
-        calm: float = CLEAR_AFTER,
-        inherited: float = INHERITED,
+        settle: float = RAISE_SECONDS,
+        calm: float = CLEAR_SECONDS,
+        inherited: float = INHERITED_SECONDS,
     ) -> None:
         self._service, self._node, self._store = service, node, store
         self._clock = clock or SystemClock()
@@ -145,12 +143,13 @@ class ConditionAlarms:
         self._wake.set()
 
     async def run(self) -> None:
-        """Runs until cancelled; idle while nothing changes."""
-        backoff = Backoff(RETRY, LONGEST_RETRY)
-        await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
+        """Run until cancelled; idle while nothing changes."""
+        await every(
+            None, self._step, name="alarms", wake=self._wake, away=WRITE_BACKOFF, failing=WRITE_BACKOFF
+        )
 
     async def _step(self) -> float | None:
-        """Writes what is due; seconds until something else is, None when nothing will be."""
+        """Write what is due; return the seconds until the next due time, or None."""
         if not self._has_inherited:
             await self._inherit()
             self._has_inherited = True
@@ -160,7 +159,7 @@ class ConditionAlarms:
         return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
 
     async def _inherit(self) -> None:
-        """Takes up what an earlier process of this service has reported and was not over when it ended."""
+        """Restore the alarms that an earlier process of this service left open."""
         prefix = keys.open_conditions_prefix(self._node)
         found = await Records(self._store, prefix, OpenCondition).page()
         now, loop_time = self._clock.now(), asyncio.get_running_loop().time()
@@ -205,7 +204,7 @@ class ConditionAlarms:
                 self._writes.popleft()
 
     async def _raise(self, condition: Condition) -> None:
-        """Writes the alarm, or adds this service to those that report the same."""
+        """Write the alarm, or add this service to those that report it."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
         alarm = to_alarm(condition, self._node, self._service)
 
@@ -235,7 +234,7 @@ class ConditionAlarms:
             log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
 
     async def _end(self, condition: Condition, over: datetime) -> None:
-        """Takes this service off those that report it; the last one writes that it is over."""
+        """Remove this service from those that report the alarm; the last one ends it."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
         alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
 
@@ -260,7 +259,7 @@ class ConditionAlarms:
         await retry_lost(attempt, f"the alarm about {condition.name} {condition.subject}")
 
     async def _alarm(self, alarms: Records[Alarm], alarm_id: str) -> Stored[Alarm] | None:
-        """None for one that has gone, and for one that cannot be read: it stays as it is."""
+        """Return the alarm; None if it is gone or cannot be read."""
         try:
             return await alarms.get(alarm_id)
         except Unavailable:
@@ -270,7 +269,7 @@ class ConditionAlarms:
             return None
 
     async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
-        """The record and its revision; one that cannot be read is overwritten."""
+        """Return the record and its revision; one that cannot be read is overwritten."""
         entry = await self._store.get(key)
         if entry is None:
             return None, 0

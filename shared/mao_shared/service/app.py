@@ -69,15 +69,15 @@ class Service:
         self.loops: list[Coroutine[Any, Any, Any]] = []
 
     def run(self, *loops: Coroutine[Any, Any, Any]) -> None:
-        """Runs them beside the requests, once all parts are made and until the service stops."""
+        """Run these loops in the background once all parts are made, until the service stops."""
         self.loops += loops
 
     def needs(self, name: str, probe: Probe) -> None:
-        """The service is not ready while the probe raises."""
+        """Add a probe; the service is not ready while it raises."""
         self.probes[name] = probe
 
     def federation(self, given: Store | None = None) -> FederationStore:
-        """The federation's store, followed and closed; `given` takes the place of the settings' in tests."""
+        """Open the federation's store and run its loops; tests pass the store as `given`."""
         from mao_shared.federation import federation_store  # three of the five services have one
 
         shared = federation_store(self.settings, self.store, given=given)
@@ -98,7 +98,9 @@ def make_service(
     middleware: Sequence[Middleware] = GUARDS,
     all_conditions: AllConditions | None = None,
 ) -> FastAPI:
-    """The app of a service. `start` makes the parts; what it has put into `Service.run` runs once it returns.
+    """Return the app of a service.
+
+    `start` makes the parts; what it has put into `Service.run` runs once it returns.
 
     `store`: the node's, for tests; the caller closes it. Checks of the node's store and alarms about lasting
     conditions run in every service. The other arguments: see `make_api`.
@@ -145,7 +147,7 @@ def make_api(
     middleware: Sequence[Middleware] = GUARDS,
     all_conditions: AllConditions | None = None,
 ) -> FastAPI:
-    """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
+    """Return a FastAPI app with the common parts: health, metrics, docs, problems, request ids, logs.
 
     `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
     routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
@@ -166,7 +168,7 @@ def make_api(
     )
     app.state.metrics = Metrics()
     app.state.conditions = Conditions()
-    app.state.metrics.of_conditions(app.state.conditions.current)
+    app.state.metrics.add_conditions(app.state.conditions.current)
     app.state.streams = EventStreams()
     around = Middleware(
         Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
@@ -198,7 +200,7 @@ class _Server(uvicorn.Server):
 def server(
     app: ASGIApp, host: str, port: int, streams: EventStreams, limits: ConnectionLimits | None = None
 ) -> uvicorn.Server:
-    """A server for the app; port 0 takes a free one, `streams` are ended when it stops."""
+    """Return a server for the app; port 0 picks a free port, stopping ends `streams`."""
     limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
@@ -220,7 +222,7 @@ def server(
 
 
 def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
-    """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
+    """Run a service; return exit code 0 after a clean stop, 2 for invalid settings."""
     try:
         known = settings()
         set_private_umask()
@@ -235,7 +237,7 @@ def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) 
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
-    """Serves the app in the foreground until SIGTERM or SIGINT. Raises Conflict (`port-taken`)."""
+    """Serve the app in the foreground until SIGTERM or SIGINT. Raises Conflict (`port-taken`)."""
     configure_logs(name, settings.log_level, settings.log_format)
     running = server(app, settings.host, settings.port, app.state.streams)
     address = (

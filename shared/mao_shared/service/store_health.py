@@ -15,16 +15,16 @@ from mao_shared.models.node import ConditionState
 from mao_shared.reconcile import every
 from mao_shared.store import Examinable, Store, StoreHealth
 
-EVERY = 20.0  # seconds between two looks
-EVERY_BAD = 2.0  # while something is wrong
-NEARLY_FULL = 0.8  # of the quota
-SLOW = 1.0  # seconds of a read, twice in a row
+CHECK_PERIOD = 20.0  # seconds
+CHECK_PERIOD_UNHEALTHY = 2.0  # seconds, while something is wrong
+NEARLY_FULL = 0.8  # share of the quota
+SLOW_READ_SECONDS = 1.0  # twice in a row
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFinding:
-    """What is wrong with the store."""
+    """A problem of the store."""
 
     state: ConditionState
     detail: str
@@ -32,7 +32,7 @@ class StoreFinding:
 
 
 def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
-    """Pure: what is wrong with a store that answers; None when nothing is. `quota` in bytes."""
+    """Return what is wrong with a store that answers, or None. `quota` in bytes. Pure."""
     if "CORRUPT" in health.alarms:
         return StoreFinding(
             "failed",
@@ -68,14 +68,14 @@ class StoreHealthWatch:
         self._slow = 0  # looks in a row
 
     async def run(self) -> None:
-        """Checks until cancelled."""
+        """Check until cancelled."""
         await every(0.0, self._look_and_pause, name="store-watch", conditions=self._conditions)
 
     async def _look_and_pause(self) -> float:
-        return EVERY if await self.check() else EVERY_BAD
+        return CHECK_PERIOD if await self.check() else CHECK_PERIOD_UNHEALTHY
 
     async def check(self) -> bool:
-        """One check; whether all is well."""
+        """Check once; return whether the store is healthy."""
         began = time.monotonic()
         try:
             await self._store.ping()
@@ -84,11 +84,13 @@ class StoreHealthWatch:
         except MaoError as error:
             self._report(StoreFinding("failed", error.detail, error.next or "Look at etcd's log."))
             return False
-        self._slow = self._slow + 1 if took >= SLOW else 0
+        self._slow = self._slow + 1 if took >= SLOW_READ_SECONDS else 0
         finding = None if health is None else judge_store(health, self._quota)
         if finding is None and self._slow > 1:
-            advice = "See what else uses the disk of etcd's data, and the machine: etcd needs a quick fsync."
-            finding = StoreFinding("degraded", f"etcd is slow: a read takes more than {SLOW:g} s.", advice)
+            advice = "Check what else uses that disk and the machine: etcd needs fast fsync calls."
+            finding = StoreFinding(
+                "degraded", f"etcd is slow: a read takes more than {SLOW_READ_SECONDS:g} s.", advice
+            )
         if finding is None:
             self._conditions.clear("store")
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .endpoints import TlsFiles
+from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Grant
 from .protocol import (
     Batch,
@@ -58,8 +58,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
-def open_store(endpoints: str, *, deadline: float = 5.0, tls: TlsFiles | None = None) -> Store:
-    """The store on etcd at `host:port[,…]` or `unix:///path`; connects with its first call.
+def open_store(endpoints: str, *, deadline: float = CALL_TIMEOUT, tls: TlsFiles | None = None) -> Store:
+    """Return the store on etcd at `host:port[,…]` or `unix:///path`; connects with its first call.
 
     Needs a running event loop. `deadline`: seconds that one call may take. With `tls` the caller is the etcd
     user that its certificate names. Raises ValueError for other addresses, StoreUnavailable
@@ -68,15 +68,15 @@ def open_store(endpoints: str, *, deadline: float = 5.0, tls: TlsFiles | None = 
     return load_etcd()(endpoints, deadline=deadline, tls=tls)
 
 
-def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> Admin:
-    """What core nodes do with etcd's users, roles and members; see `etcd_admin.Admin`."""
+def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> Admin:
+    """Return the administration of etcd's users, roles and members; see `etcd_admin.Admin`."""
     from .etcd_admin import Admin
 
     return Admin(endpoints, tls, deadline=deadline)
 
 
 def load_etcd() -> type[EtcdStore]:
-    """Imports the store on etcd late: who needs only the contract does not pay gRPC's 17 MB."""
+    """Import the etcd store late, to spare other callers the 17 MB of gRPC."""
     from .etcd import EtcdStore
 
     return EtcdStore

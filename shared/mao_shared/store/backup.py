@@ -31,7 +31,7 @@ TRIES = 8  # of a write whose answer does not arrive
 async def dump_keys(
     store: Store, node: str, write: Callable[[bytes], object], look: Callable[[Entry], None] = lambda _: None
 ) -> int:
-    """Writes all of a node's store, a line a key; the revision that it shows. `look` sees each of them.
+    """Write a node's store, one line for each key; return its revision. `look` is called with each entry.
 
     What hangs on a lease is left out, and what belongs to other nodes on the same etcd. Raises Compacted when
     the store has compacted that revision meanwhile: call it again.
@@ -58,7 +58,7 @@ def _line(entry: Entry) -> bytes:
 
 
 def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True) -> Iterator[list[Put]]:
-    """What a dump holds under the keys that are wanted, together what was written together, oldest first.
+    """Yield the wanted keys of a dump, grouped by their original transaction, oldest first.
 
     `file` is read twice. Raises InvalidInput (`backup-invalid`) for a line that is none.
     """
@@ -84,7 +84,7 @@ def _parse(line: bytes, number: int) -> tuple[int, Put]:
         value = base64.b64decode(fields["base64"], validate=True) if text is None else text.encode()
         key, revision = str(fields["key"]), int(fields["revision"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _invalid(number, "it is not a line of a store's backup") from error
+        raise _invalid(number, "it is not a line of a store backup") from error
     if not key.startswith(f"{keys.ROOT}/"):
         raise _invalid(number, f"its key {key!r} is not one of MAO's")
     return revision, Put(key, value)
@@ -99,7 +99,7 @@ def _invalid(line: int, why: str) -> InvalidInput:
 
 
 async def load_keys(store: Store, node: str, groups: Iterable[Sequence[Put]]) -> int:
-    """Writes keys that are absent, each group in one transaction; how many keys.
+    """Write the absent keys, each group in one transaction; return how many.
 
     What is there with the same value stays, so it may be repeated. Of a record that is not this node's alone
     the one that is there counts: other nodes on the same etcd use it. Raises Conflict (`store-not-empty`)
@@ -117,7 +117,7 @@ async def load_keys(store: Store, node: str, groups: Iterable[Sequence[Put]]) ->
 
 
 def _batches(groups: Iterable[Sequence[Put]]) -> Iterator[list[Sequence[Put]]]:
-    """Whole groups, so many that a transaction is worth it; a group fits one, as it did before."""
+    """Combine whole groups into batches that fit one transaction."""
     batch: list[Sequence[Put]] = []
     count, size = 0, 0
     for group in groups:
@@ -133,7 +133,7 @@ def _batches(groups: Iterable[Sequence[Put]]) -> Iterator[list[Sequence[Put]]]:
 
 
 async def _create(store: Store, puts: Sequence[Put]) -> bool:
-    """False when one of them is there, perhaps since an earlier try of this was written after all."""
+    """Create all keys; False if one exists, perhaps because an earlier attempt was applied."""
     for attempt in range(TRIES):
         try:
             return await store.transact([Check(put.key, 0) for put in puts], puts) is not None
@@ -145,21 +145,21 @@ async def _create(store: Store, puts: Sequence[Put]) -> bool:
 
 
 async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
-    """What is absent of a group is written in one transaction still; how many keys."""
+    """Write the absent keys of a group in one transaction; return how many."""
 
     async def attempt() -> int | None:
-        absent = [put for put in group if not await _is_there(store, node, put)]
+        absent: list[Put] = []
+        for put in group:
+            found = await store.get(put.key)
+            if found is None:
+                absent.append(put)
+            elif found.value != put.value and put.key.startswith(keys.node_root(node)):
+                raise Conflict(
+                    f"The store already has {put.key}, with another value than the backup.",
+                    code="store-not-empty",
+                    next="Restore into an empty store, or replace its content: "
+                    "maoctl node restore FILE --replace.",
+                )
         return len(absent) if not absent or await _create(store, absent) else None
 
     return await retry_lost(attempt, "the store")
-
-
-async def _is_there(store: Store, node: str, put: Put) -> bool:
-    found = await store.get(put.key)
-    if found is not None and found.value != put.value and put.key.startswith(keys.node_root(node)):
-        raise Conflict(
-            f"The store already has {put.key}, with another value than the backup.",
-            code="store-not-empty",
-            next="Restore into an empty store, or replace its content: maoctl node restore FILE --replace.",
-        )
-    return found is not None

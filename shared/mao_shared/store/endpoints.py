@@ -12,6 +12,7 @@ from pathlib import Path
 from mao_shared.errors import StoreUnavailable
 
 DEFAULT_PORT = 2379
+CALL_TIMEOUT = 5.0  # seconds for one call to etcd
 _UNIX = re.compile(r"unix:///[^\s,]+")
 _ENDPOINT = re.compile(r"(?:http://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
 
@@ -24,16 +25,16 @@ def parse_endpoints(text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise ValueError("no etcd endpoint given")
-    return [_parse_endpoint(part) for part in parts]
-
-
-def _parse_endpoint(part: str) -> str:
-    if _UNIX.fullmatch(part):
-        return part
-    match = _ENDPOINT.fullmatch(part)
-    if match is None:
-        raise ValueError(f"{part!r} is not an etcd endpoint; write host:port, for example 127.0.0.1:2379")
-    return f"{match[1]}:{match[2] or DEFAULT_PORT}"
+    endpoints: list[str] = []
+    for part in parts:
+        match = _ENDPOINT.fullmatch(part)
+        if _UNIX.fullmatch(part):
+            endpoints.append(part)
+        elif match is not None:
+            endpoints.append(f"{match[1]}:{match[2] or DEFAULT_PORT}")
+        else:
+            raise ValueError(f"{part!r} is not an etcd endpoint; write host:port, for example 127.0.0.1:2379")
+    return endpoints
 
 
 _COMMON_NAME = bytes.fromhex("0603550403")  # OID 2.5.4.3
@@ -50,7 +51,7 @@ class TlsFiles:
     key: Path
 
     def read(self) -> TlsMaterial:
-        """Raises StoreUnavailable (`store-credentials`) when a file is absent or holds something else."""
+        """Read the files; raises StoreUnavailable (`store-credentials`) if one is missing or invalid."""
         try:
             ca, certificate, key = (path.read_bytes() for path in (self.ca, self.certificate, self.key))
             return TlsMaterial(ca, certificate, key, *subject(certificate))
@@ -72,7 +73,7 @@ class TlsMaterial:
 
 
 def subject(certificate: bytes) -> tuple[str, datetime]:
-    """Common name and end of validity of the first certificate in a PEM file; raises ValueError.
+    """Return common name and expiry of the first certificate in a PEM file; raises ValueError.
 
     Only so much of DER is read as errors need to name the user; gRPC checks the certificate itself.
     """
@@ -103,7 +104,7 @@ def _time(tag: int, text: bytes) -> datetime:
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element of a DER sequence; raises IndexError where one is cut off."""
+    """Yield tag and content of each element of a DER sequence; raises IndexError for a truncated one."""
     at = 0
     while at < len(der):
         tag, length = der[at], der[at + 1]

@@ -20,7 +20,7 @@ from mao_shared import keys
 from mao_shared.errors import Compacted, StoreUnavailable, Unavailable
 from mao_shared.logs import get_logger
 
-from .endpoints import TlsFiles
+from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Access, range_end
 from .etcd_channel import Caller, Endpoint, RevisionOrLeaseGone, is_lease_gone
 from .protocol import (
@@ -39,21 +39,21 @@ from .protocol import (
     write_cursor,
 )
 
-CHECK_SECONDS = 10.0
+IDENTITY_CHECK_PERIOD = 10.0  # seconds
 
 
 class IdentityGuard:
-    """Shared by a store's watches, so that one small read every `CHECK_SECONDS` does for all of them."""
+    """Checks on behalf of all watches of a store that etcd still accepts us, by one small read a period."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self._due = time.monotonic() + CHECK_SECONDS
+        self._due = time.monotonic() + IDENTITY_CHECK_PERIOD
 
     async def next_response(self, call: Any, prefix: str) -> Any:
-        """The watch's next response; raises Unauthorized or Forbidden as soon as we may not read `prefix`."""
+        """Return the watch's next response; raises Unauthorized or Forbidden once access is lost."""
         reading = asyncio.ensure_future(call.read())
         try:
-            while not (await asyncio.wait({reading}, timeout=CHECK_SECONDS))[0]:
+            while not (await asyncio.wait({reading}, timeout=IDENTITY_CHECK_PERIOD))[0]:
                 await self.check(prefix)
             await self.check(prefix)
             return reading.result()
@@ -61,11 +61,11 @@ class IdentityGuard:
             reading.cancel()
 
     async def check(self, prefix: str) -> None:
-        """Raises as `next_response` does; asks etcd at most once in `CHECK_SECONDS`."""
+        """Raise Unauthorized or Forbidden if access is lost; asks etcd at most once a period."""
         now = time.monotonic()
         if now < self._due:
             return
-        self._due = now + CHECK_SECONDS
+        self._due = now + IDENTITY_CHECK_PERIOD
         # Serializable: answered from the member's own memory, without a round through its peers.
         request = rpc.RangeRequest(
             key=prefix.encode(), range_end=range_end(prefix), serializable=True, keys_only=True, limit=1
@@ -82,8 +82,7 @@ class IdentityGuard:
 
 
 log = get_logger(__name__)
-DEADLINE = 5.0  # seconds a call may take
-DEFRAGMENT_DEADLINE = 60.0
+DEFRAGMENT_TIMEOUT = 60.0  # seconds
 WATCH_PAUSE = 0.1  # seconds before a broken watch connects again; doubled up to WATCH_MAX_PAUSE
 WATCH_MAX_PAUSE = 1.0
 _NEED_LEADER = (
@@ -100,7 +99,9 @@ class EtcdStore:
         tls: the certificate that says who we are, for an etcd with TLS. The files are read once, here.
     """
 
-    def __init__(self, endpoints: str, *, deadline: float = DEADLINE, tls: TlsFiles | None = None) -> None:
+    def __init__(
+        self, endpoints: str, *, deadline: float = CALL_TIMEOUT, tls: TlsFiles | None = None
+    ) -> None:
         self._caller = Caller(endpoints, deadline=deadline, tls=tls)
         self._guard = None if tls is None else IdentityGuard(self._caller)
         self._limit = {"timeout": deadline}
@@ -185,13 +186,22 @@ class EtcdStore:
         The server is asked from `after` itself on and what is known is dropped: many versions of etcd lose a
         deletion at exactly the compacted revision when a watch begins there (etcd issues 18089, 19179).
         """
+        # Not fragmented: a response then holds whole revisions, so that its last one is where to resume.
+        create = rpc.WatchCreateRequest(
+            key=prefix.encode(), range_end=range_end(prefix), start_revision=max(after, 1)
+        )
         call = endpoint.watch.Watch(metadata=_NEED_LEADER)
         try:
-            await call.write(rpc.WatchRequest(create_request=_watch_request(prefix, after)))
+            await call.write(rpc.WatchRequest(create_request=create))
             guard = self._guard
             read = call.read if guard is None else partial(guard.next_response, call, prefix)
             while (response := await read()) is not grpc.aio.EOF:
-                _check_watch(response, after)
+                if response.compact_revision:
+                    raise Compacted(response.compact_revision)
+                if response.canceled:
+                    raise _WatchBroken(response.cancel_reason)
+                if response.created and response.header.revision < after:  # the store was set back
+                    raise Compacted(after)
                 events = (event for event in response.events if _is_text(event.kv.key))
                 yield [_event(event) for event in events if event.kv.mod_revision > after]
         except grpc.aio.AioRpcError as error:
@@ -241,7 +251,7 @@ class EtcdStore:
         return StoreHealth(status.header.revision, status.dbSize, alarms, status.dbSizeInUse)
 
     async def defragment(self) -> None:
-        request, limit = rpc.DefragmentRequest(), {"timeout": DEFRAGMENT_DEADLINE}
+        request, limit = rpc.DefragmentRequest(), {"timeout": DEFRAGMENT_TIMEOUT}
         await self._caller.write(lambda e: e.maintenance.Defragment(request, **limit))
 
     async def close(self) -> None:
@@ -261,25 +271,8 @@ class _WatchBroken(Exception):
     """The stream of a watch ended; connect again."""
 
 
-def _check_watch(response: Any, after: int) -> None:
-    """Raises Compacted for a gap (also of a store that was set back), _WatchBroken to connect again."""
-    if response.compact_revision:
-        raise Compacted(response.compact_revision)
-    if response.canceled:
-        raise _WatchBroken(response.cancel_reason)
-    if response.created and response.header.revision < after:
-        raise Compacted(after)
-
-
-def _watch_request(prefix: str, after: int) -> Any:
-    # Not fragmented: a response then holds whole revisions, so that its last one is where to resume.
-    return rpc.WatchCreateRequest(
-        key=prefix.encode(), range_end=range_end(prefix), start_revision=max(after, 1)
-    )
-
-
 def _range(prefix: str, last: str | None, newest_first: bool) -> Any:
-    """All keys under `prefix`, or those behind `last` in the direction of the listing."""
+    """Return all keys under `prefix`, or those behind `last` in the direction of the listing."""
     start, end = prefix.encode(), range_end(prefix)
     if not newest_first:
         after = start if last is None else last.encode(errors=UNDECODABLE) + b"\0"

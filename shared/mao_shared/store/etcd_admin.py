@@ -1,4 +1,4 @@
-"""What core nodes do with a federation's etcd: users, roles and members. Everything may be repeated.
+"""Administration of a federation's etcd by core nodes: users, roles and members. All calls are idempotent.
 
 Errors are the store's: `store-forbidden` for callers that are not administrators, `store-identity-refused`,
 StoreUnavailable, StoreUnknown. What the cluster refuses is a Conflict (`etcd-refused`).
@@ -16,7 +16,7 @@ from aetcd import rpc
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError
 
-from .endpoints import TlsFiles
+from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Grant, Permission
 from .etcd_channel import KINDS, Call, Caller, RevisionOrLeaseGone
 
@@ -37,7 +37,7 @@ class EtcdMember:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Of one member. `leader`: whether it is the leader; `has_leader`: whether it knows one.
+    """Health of one member. `leader`: it is the leader; `has_leader`: it knows one.
 
     `db_size` in bytes; `raft_index`: how far its log reaches, to compare a learner with the leader.
     """
@@ -57,7 +57,7 @@ class Health:
 class Admin:
     """Calls of etcd's auth, cluster and maintenance services; must be made inside a running event loop."""
 
-    def __init__(self, endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> None:
+    def __init__(self, endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> None:
         self._caller = Caller(endpoints, deadline=deadline, tls=tls)
         self._tls = tls
         self._limit = {"timeout": deadline}
@@ -66,7 +66,7 @@ class Admin:
         await self._caller.close()
 
     async def ensure_role(self, name: str, grants: Collection[Grant]) -> None:
-        """The role exists and has exactly these rights."""
+        """Create or update a role so that it has exactly these rights."""
         add = rpc.AuthRoleAddRequest(name=name)
         await self._unless("role name already exists", lambda e: e.auth.RoleAdd(add, **self._limit))
         wanted = {Permission(grant.kind, grant.key.encode(), grant.range_end) for grant in grants}
@@ -79,7 +79,7 @@ class Admin:
                 await self._forbid(name, permission)
 
     async def permissions(self, role: str) -> set[Permission]:
-        """What a role may do; Conflict (`etcd-refused`) when there is no such role."""
+        """Return the permissions of a role; Conflict (`etcd-refused`) if it does not exist."""
         request = rpc.AuthRoleGetRequest(role=role)
         answer = await self._caller.read(lambda e: e.auth.RoleGet(request, **self._limit))
         return {
@@ -87,19 +87,19 @@ class Admin:
         }
 
     async def delete_role(self, name: str) -> None:
-        """The role is gone, and with it what its users could do by it."""
+        """Delete a role, which takes its rights from its users."""
         request = rpc.AuthRoleDeleteRequest(role=name)
         await self._unless("role name not found", lambda e: e.auth.RoleDelete(request, **self._limit))
 
     async def ensure_user(self, user: str, roles: Collection[str]) -> None:
-        """The user exists, has no password (only a certificate names it) and has exactly these roles."""
+        """Create or update a user without password so that it has exactly these roles."""
         options = rpc.UserAddOptions(no_password=True)
         request = rpc.AuthUserAddRequest(name=user, options=options)
         await self._unless("user name already exists", lambda e: e.auth.UserAdd(request, **self._limit))
         await self.set_roles(user, roles)
 
     async def set_roles(self, user: str, roles: Collection[str]) -> None:
-        """Grants before it revokes, so that no right is lost in between; Conflict for an unknown user."""
+        """Grant, then revoke roles, so that no right is lost in between; Conflict for an unknown user."""
         held = set(await self.roles(user))
         for role in sorted(set(roles) - held):
             await self._give(user, role)
@@ -111,13 +111,13 @@ class Admin:
         return list(answer.users)
 
     async def roles(self, user: str) -> list[str]:
-        """The user's roles; Conflict (`etcd-refused`) when there is no such user."""
+        """Return the user's roles; Conflict (`etcd-refused`) when there is no such user."""
         request = rpc.AuthUserGetRequest(name=user)
         answer = await self._caller.read(lambda e: e.auth.UserGet(request, **self._limit))
         return list(answer.roles)
 
     async def delete_user(self, user: str) -> None:
-        """The user is gone: its certificate can open no watch and make no call.
+        """Delete a user: its certificate can open no watch and make no call.
 
         The roles go first: etcd 3.5 takes a deleted user with the role `root` for what it was until users or
         roles change again.
@@ -135,7 +135,7 @@ class Admin:
         await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
 
     async def enable_auth(self) -> None:
-        """From now on rights count. We must have the role `root`, and etcd wants a user of that name."""
+        """Enable authorisation. The caller must have the role `root`; etcd requires a user of that name."""
         await self.ensure_role(ROOT, [])
         await self.ensure_user(ROOT, [ROOT])
         await self._caller.write(lambda e: e.auth.AuthEnable(rpc.AuthEnableRequest(), **self._limit))
@@ -147,7 +147,7 @@ class Admin:
         return [_member(member) for member in answer.members]
 
     async def add_learner(self, peer_url: str) -> EtcdMember:
-        """A new member without a vote, for an etcd that is to listen to its peers at `peer_url`.
+        """Add a member without a vote whose etcd will listen to its peers at `peer_url`.
 
         StoreUnavailable (`etcd-unhealthy`) unless all members have been connected for 5 seconds. Not to be
         repeated blindly: Conflict (`etcd-refused`) when the address is a member's already, see `members`.
@@ -157,9 +157,9 @@ class Admin:
         return _member(answer.member)
 
     async def promote(self, member_id: str) -> None:
-        """The learner gets its vote; Conflict (`learner-behind`) until it has caught up.
+        """Promote a learner to a voting member; Conflict (`learner-behind`) until it has caught up.
 
-        Nothing happens to who votes already.
+        Does nothing for a member that votes already.
         """
         request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
         try:
@@ -180,7 +180,7 @@ class Admin:
             ) from error
 
     async def remove(self, member_id: str) -> None:
-        """The member is none any more; its etcd ends by itself.
+        """Remove a member; its etcd process ends by itself.
 
         etcd refuses what could cost the quorum: StoreUnavailable (`etcd-unhealthy`) when others are not
         connected or a voter joined less than 5 seconds ago, Conflict (`etcd-refused`) when too few are left.
@@ -189,36 +189,31 @@ class Admin:
         await self._unless("member not found", lambda e: e.cluster.MemberRemove(request, **self._limit))
 
     async def move_leader(self, member_id: str) -> None:
-        """Lets another voting member lead; to be asked of the leader itself (`etcd-refused` otherwise)."""
+        """Transfer leadership to another voting member; call it on the leader (`etcd-refused` otherwise)."""
         request = rpc.MoveLeaderRequest(targetID=int(member_id, 16))
         await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
     async def health(self, endpoint: str) -> Health:
-        """The health of the member at `host:port`, asked itself; never raises for one that does not
-        answer."""
+        """Return the health of the member at `host:port`, as it reports itself; never raises for an
+        unreachable member.
+        """
         caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)
         try:
             status = await caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
         except Forbidden:
-            return await self._health_by_reading(caller, endpoint)
+            # etcd 3.5.28 to 3.5.31 show the status to administrators only. Reading a key that every member
+            # of a federation may read takes a majority.
+            request = rpc.RangeRequest(key=keys.federation().encode(), count_only=True)
+            try:
+                await caller.read(lambda e: e.kv.Range(request, **self._limit))
+            except MaoError as error:
+                return Health(endpoint, reachable=True, reason=error.detail)
+            return Health(endpoint, reachable=True, has_leader=True)
         except MaoError as error:
             return Health(endpoint, reachable=False, reason=error.detail)
         finally:
             await caller.close()
         return _health(endpoint, status)
-
-    async def _health_by_reading(self, caller: Caller, endpoint: str) -> Health:
-        """For callers that may not ask for the status, which etcd 3.5.28 to 3.5.31 give to administrators
-        alone.
-
-        Reading a key that every member of a federation may read takes a majority.
-        """
-        request = rpc.RangeRequest(key=keys.federation().encode(), count_only=True)
-        try:
-            await caller.read(lambda e: e.kv.Range(request, **self._limit))
-        except MaoError as error:
-            return Health(endpoint, reachable=True, reason=error.detail)
-        return Health(endpoint, reachable=True, has_leader=True)
 
     async def _permit(self, role: str, permission: Permission) -> None:
         perm = rpc.Permission(permType=_TYPES[permission.kind], key=permission.key, range_end=permission.end)
@@ -240,7 +235,7 @@ class Admin:
         await self._unless("role is not granted", lambda e: e.auth.UserRevokeRole(request, **self._limit))
 
     async def _unless(self, done: str, call: Call) -> None:
-        """Makes a call; that etcd answers `done` (it was so already) is fine."""
+        """Make a call, ignoring the error `done`, by which etcd says that nothing is left to do."""
         with contextlib.suppress(RevisionOrLeaseGone):
             await self._caller.write(call, gone=lambda details: done in details)
 

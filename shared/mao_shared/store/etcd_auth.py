@@ -1,4 +1,4 @@
-"""What etcd's refusals mean when it knows its callers by certificate; no I/O.
+"""The meaning of etcd's refusals when callers have certificates; no I/O.
 
 etcd 3.4 says "permission denied" alike to a user without the right and to a user that was deleted, and never
 says for which key. A caller that gets it reads its own user and roles, which it may.
@@ -35,7 +35,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a call does: to one key, or with `prefix` to all that begin with it."""
+    """The access of a call to one key, or with `prefix` to all that begin with it."""
 
     kind: Literal["read", "write"]
     key: str
@@ -51,7 +51,7 @@ class Permission:
     end: bytes
 
     def covers(self, access: Access) -> bool:
-        """Whether this alone allows the access; etcd also joins several that touch."""
+        """Return whether this permission alone allows the access; etcd also merges adjacent ones."""
         if self.kind not in (access.kind, "readwrite"):
             return False
         start = access.key.encode()
@@ -62,7 +62,7 @@ class Permission:
 
 
 def range_end(prefix: str) -> bytes:
-    """The first key behind all that begin with `prefix` (which never ends in byte 255: it is UTF-8)."""
+    """Return the first key after all that begin with `prefix` (UTF-8 never ends in byte 255)."""
     raw = prefix.encode()
     return raw[:-1] + bytes([raw[-1] + 1]) if raw else b"\0"
 
@@ -80,25 +80,25 @@ def is_not_accepted(details: str) -> bool:
 
 
 def is_certificate_refused(details: str) -> bool:
-    """Whether the server ended the TLS handshake because of our certificate."""
+    """Return whether the server ended the TLS handshake because of our certificate."""
     return _HANDSHAKE_REFUSED in details
 
 
 def is_outdated(details: str) -> bool:
-    """Whether users or roles changed while the call was under way: nothing was done, make it again."""
+    """Return whether users or roles changed during the call, so that it has to be repeated."""
     return any(text in details for text in _OUTDATED)
 
 
 def forbidden(user: str, accesses: Sequence[Access], permissions: Iterable[Permission]) -> Forbidden:
-    """Names those of the call's accesses that none of the user's permissions covers."""
+    """Return the error that names the accesses not covered by the user's permissions."""
     held = list(permissions)
     lacking = [access for access in accesses if not any(permission.covers(access) for permission in held)]
     what = ", ".join(_describe(access) for access in lacking or accesses) or "do this"
     return Forbidden(
         f"The federation's etcd does not let {user!r} {what}.",
         code="store-forbidden",
-        next="A node changes its own records and those of the registry; all others are for core nodes. "
-        "'maoctl federation list' shows which these are.",
+        next="A node may change only its own records and those of the registry; run this on a core node "
+        "('maoctl federation list' shows them).",
     )
 
 
@@ -117,7 +117,7 @@ def user_unknown(user: str) -> UserUnknown:
 
 
 _AGAIN = (
-    "See that both clocks are right. If so, and the node shall still belong to the federation: 'maoctl "
+    "Check that both clocks are right. If they are, and the node should still be a member: 'maoctl "
     "federation leave' there, 'maoctl federation invite NODE' on a core node, then 'maoctl federation join "
     "TOKEN'."
 )

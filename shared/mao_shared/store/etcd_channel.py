@@ -56,12 +56,12 @@ _FUTURE = "required revision is a future revision"
 
 
 def never_sent(code: StatusCode, details: str) -> bool:
-    """Whether it is certain that the request has not left this process."""
+    """Return whether it is certain that the request has not left this process."""
     return code is StatusCode.UNAVAILABLE and any(text in details.lower() for text in _NEVER_SENT)
 
 
 def is_outage(code: StatusCode, details: str) -> bool:
-    """Whether another endpoint may answer."""
+    """Return whether another endpoint may answer."""
     return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED) or details in _TORN
 
 
@@ -80,7 +80,7 @@ def is_lease_gone(details: str) -> bool:
 def translate(
     code: StatusCode, details: str, *, endpoint: str, write: bool, shared: bool = False
 ) -> MaoError:
-    """The exception for a failed call; a write counts as unknown unless it surely was not applied.
+    """Return the exception for a failed call; a write is unknown unless it certainly was not applied.
 
     `shared`: it is a federation's etcd, not the one in this node's settings.
     """
@@ -90,16 +90,16 @@ def translate(
         return _refused(details, endpoint)
     if _UNTRUSTED in details:
         return StoreUnavailable(
-            f"What answers at {endpoint} has no certificate of the federation's authority for that address.",
+            f"The server at {endpoint} has no certificate from the federation's authority for that address.",
             code="store-not-trusted",
             next="Compare the federation's endpoints with 'maoctl federation list'; another program may "
             "listen there, or the federation was created again.",
         )
     if _UNHEALTHY in details:
         return StoreUnavailable(
-            f"etcd at {endpoint} changes no members now: not all have been connected for 5 seconds.",
+            f"etcd at {endpoint} refuses membership changes until all members are connected for 5 s.",
             code="etcd-unhealthy",
-            next="Look with 'maoctl federation show' which member is away; try again when all are back.",
+            next="Find the member that is down with 'maoctl federation show'; try again when all are back.",
         )
     if code in _REFUSALS:
         return Conflict(f"etcd at {endpoint} refused: {details}.", code="etcd-refused")
@@ -107,14 +107,14 @@ def translate(
         return StoreUnknown(
             f"etcd at {endpoint} did not confirm a write ({_reason(code, details)}); "
             "it may have been applied or not.",
-            next="Look at the record again before repeating the command.",
+            next="Read the record again before repeating the command.",
         )
     if shared:
         return StoreUnavailable(
             f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
             code=FEDERATION_AWAY,
-            next="See on its core nodes whether they run ('maoctl federation list' there), and that this "
-            "machine reaches that port; then try again.",
+            next="Check that its core nodes are running ('maoctl federation list' there) and that this "
+            "machine can reach that port; then try again.",
         )
     return StoreUnavailable(
         f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
@@ -136,7 +136,7 @@ def _refused(details: str, endpoint: str) -> StoreUnavailable:
     return StoreUnavailable(
         f"etcd at {endpoint} is overloaded ({details}); nothing was written.",
         code="store-overloaded",
-        next="Try again in a moment; look at etcd's disk latency when it stays like this.",
+        next="Try again in a moment; if it persists, check etcd's disk latency.",
     )
 
 
@@ -144,7 +144,7 @@ def _reason(code: StatusCode, details: str) -> str:
     if never_sent(code, details):
         return "no connection"
     if code is StatusCode.DEADLINE_EXCEEDED:
-        return "not in time"
+        return "timed out"
     if details in _TORN:
         return _TORN[details]
     return f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()
@@ -217,7 +217,7 @@ class Caller:
         return self.endpoints[self._current]
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Lets the next call use another endpoint, unless that was done already."""
+        """Switch to the next endpoint, unless that was done already."""
         if endpoint is self.current:
             self._current = (self._current + 1) % len(self.endpoints)
 
@@ -236,7 +236,7 @@ class Caller:
     async def _call(
         self, call: Call, accesses: Sequence[Access], *, write: bool, gone: Callable[[str], bool]
     ) -> Any:
-        """Makes one call; tries the other endpoints as long as surely nothing was sent."""
+        """Make one call; try the other endpoints while it is certain that nothing was sent."""
         tries, outdated = len(self.endpoints), OUTDATED_TRIES
         while True:
             endpoint = self.current
@@ -264,37 +264,33 @@ class Caller:
         )
 
     async def refusal(self, endpoint: Endpoint, details: str, accesses: Sequence[Access]) -> MaoError | None:
-        """The error for an answer that is about who we are or what we may; None for all others."""
+        """Return the error if the answer is about authentication or authorisation, else None."""
         if is_certificate_refused(details):
-            return identity_refused(self.user, self._certificate_fault())
+            expires_at = None if self._material is None else self._material.expires_at
+            if expires_at is not None and expires_at <= datetime.now(UTC):
+                why = f"its certificate expired at {expires_at:%Y-%m-%d %H:%M} UTC"
+            else:
+                why = "its certificate is not one of the federation's authority, or not valid by etcd's clock"
+            return identity_refused(self.user, why)
         if is_not_accepted(details):
             return identity_refused(self.user, details)
         if not is_denied(details) and not is_no_user(details):
             return None
+        permissions: list[Permission] = []
         try:
-            permissions = await self._permissions(endpoint)
+            user = await endpoint.auth.UserGet(rpc.AuthUserGetRequest(name=self.user), timeout=self.deadline)
+            for name in user.roles:
+                request = rpc.AuthRoleGetRequest(role=name)
+                role = await endpoint.auth.RoleGet(request, timeout=self.deadline)
+                permissions += [
+                    Permission(KINDS[granted.permType], granted.key, granted.range_end)
+                    for granted in role.perm
+                ]
         except grpc.aio.AioRpcError as error:
             if is_no_user(error.details() or ""):
                 return user_unknown(self.user)
             permissions = []
         return forbidden(self.user, accesses, permissions) if is_denied(details) else None
-
-    async def _permissions(self, endpoint: Endpoint) -> list[Permission]:
-        """What etcd lets us do, by our roles; raises AioRpcError."""
-        user = await endpoint.auth.UserGet(rpc.AuthUserGetRequest(name=self.user), timeout=self.deadline)
-        found = []
-        for name in user.roles:
-            role = await endpoint.auth.RoleGet(rpc.AuthRoleGetRequest(role=name), timeout=self.deadline)
-            found += [
-                Permission(KINDS[granted.permType], granted.key, granted.range_end) for granted in role.perm
-            ]
-        return found
-
-    def _certificate_fault(self) -> str:
-        expires_at = None if self._material is None else self._material.expires_at
-        if expires_at is not None and expires_at <= datetime.now(UTC):
-            return f"its certificate expired at {expires_at:%Y-%m-%d %H:%M} UTC"
-        return "its certificate is not one of the federation's authority, or not valid by etcd's clock"
 
     @property
     def user(self) -> str:

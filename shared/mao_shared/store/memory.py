@@ -100,7 +100,7 @@ class MemoryStore:
             return self.revision
 
     def _commit(self, writes: Sequence[Write]) -> None:
-        """Applies the writes at one new revision and wakes the watches; the lock is held."""
+        """Apply the writes at one new revision and wake the watches; the caller holds the lock."""
         effective = [write for write in writes if isinstance(write, Put) or write.key in self._entries]
         if not effective:
             return
@@ -144,7 +144,7 @@ class MemoryStore:
                 yield batch
 
     def compact(self, revision: int) -> None:
-        """Drops the history below `revision`, as an etcd that compacts by itself does."""
+        """Drop the history below `revision`, like etcd's automatic compaction."""
         self.compacted = revision
 
     async def grant(self, ttl: int) -> int:

@@ -108,11 +108,11 @@ class Examinable(Protocol):
     """A store that can say how it is, beyond answering."""
 
     async def examine(self) -> StoreHealth:
-        """Raises StoreUnavailable when it does not answer."""
+        """Return the health of the store; raises StoreUnavailable."""
         ...
 
     async def defragment(self) -> None:
-        """Makes the database as small as what is in use; meanwhile the member does not answer.
+        """Shrink the database to what is in use; the member does not answer meanwhile.
 
         Raises StoreUnavailable or StoreUnknown.
         """
@@ -136,7 +136,7 @@ class Store(Protocol):
         cursor: str | None = None,
         newest_first: bool = False,
     ) -> Page:
-        """Entries under `prefix` in key order (reversed with `newest_first`), at most `limit`.
+        """Return entries under `prefix` in key order (reversed with `newest_first`), at most `limit`.
 
         With `newest_first` etcd sorts the whole prefix for every page: not for prefixes without bound.
         Raises InvalidInput (code `cursor-invalid`) for a cursor that is not one of ours.
@@ -145,26 +145,26 @@ class Store(Protocol):
         ...
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
-        """The new revision, or None when the key is there already."""
+        """Return the new revision, or None if the key exists."""
         ...
 
     async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
-        """The new revision, or None when the key has another revision than the one given or is gone."""
+        """Return the new revision, or None if the key is gone or has another revision."""
         ...
 
     async def delete(self, key: str, revision: int | None = None) -> bool:
-        """False when the key is absent or (with `revision`) has another revision."""
+        """Delete a key; False if it is absent or (with `revision`) has another revision."""
         ...
 
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
-        """The new revision after all of `writes` if all of `checks` hold, else None.
+        """Return the new revision after all of `writes` if all of `checks` hold, else None.
 
         At most 128 of each and no key written twice (ValueError), 1.5 MB in all (InvalidInput).
         """
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches of changes with revision > `after`, without end; a batch holds whole revisions.
+        """Yield batches of changes with revision > `after`, for ever; a batch holds whole revisions.
 
         Raises Compacted when the changes right after `after` are gone: list again. A caller that is removed
         meanwhile gets Unauthorized within about ten seconds. Close it with `contextlib.aclosing`.
@@ -172,19 +172,19 @@ class Store(Protocol):
         ...
 
     async def grant(self, ttl: int) -> int:
-        """Id of a new lease of `ttl` seconds (etcd: at least 2). One whose answer got lost ends by itself."""
+        """Return the id of a new lease of `ttl` seconds (etcd: at least 2)."""
         ...
 
     async def keep_alive(self, lease: int) -> bool:
-        """Renews a lease once; False when it has ended."""
+        """Renew a lease once; False when it has ended."""
         ...
 
     async def revoke(self, lease: int) -> None:
-        """Ends a lease and deletes its keys; nothing happens when it has ended already."""
+        """Revoke a lease and delete its keys; does nothing if it has expired."""
         ...
 
     async def ping(self) -> None:
-        """Raises StoreUnavailable when the store does not answer a linearizable read now."""
+        """Raise StoreUnavailable when the store does not answer a linearizable read now."""
         ...
 
     async def close(self) -> None: ...
@@ -195,7 +195,7 @@ MAX_BYTES = 1_500_000  # of keys and values; etcd --max-request-bytes is 1.5 MiB
 
 
 def check_limits(checks: Sequence[Check], writes: Sequence[Write]) -> None:
-    """Raises ValueError for a transaction no code should build, InvalidInput for too much content."""
+    """Raise ValueError for an invalid transaction, InvalidInput for one that is too large."""
     if max(len(checks), len(writes)) > MAX_OPERATIONS:
         raise ValueError(f"a transaction has at most {MAX_OPERATIONS} checks and as many writes")
     if len({write.key for write in writes}) < len(writes):
@@ -226,13 +226,16 @@ _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 
 
 def write_cursor(revision: int, prefix: str, last_key: str) -> str:
-    """Names the place behind `last_key`; the prefix is left out, so a cursor cannot lead out of it."""
+    """Return a cursor for the place after `last_key`, without the prefix, which it cannot leave."""
     name = last_key.removeprefix(prefix)
-    return f"{revision}:{_HEX + name.encode(errors=UNDECODABLE).hex() if _is_undecodable(name) else name}"
+    if name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name):
+        # Not a name of MAO's: it is not text, or would be taken for our hexadecimals.
+        name = _HEX + name.encode(errors=UNDECODABLE).hex()
+    return f"{revision}:{name}"
 
 
 def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
-    """The revision and the last key; raises InvalidInput (`cursor-invalid`)."""
+    """Return the revision and the last key; raises InvalidInput (`cursor-invalid`)."""
     match = _CURSOR.fullmatch(cursor)
     if match is None:
         raise cursor_invalid()
@@ -243,11 +246,6 @@ def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
         except ValueError:
             raise cursor_invalid() from None
     return int(match[1]), prefix + name
-
-
-def _is_undecodable(name: str) -> bool:
-    """Whether a name cannot be MAO's own: it is not text, or would be taken for our hexadecimals."""
-    return name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def cursor_invalid() -> InvalidInput:

@@ -18,7 +18,7 @@ ATTEMPTS = 10  # of a write that others keep overtaking
 
 
 class Paged(Protocol):
-    """What a listing answers: a page, and where the next one begins."""
+    """A page of a listing and the cursor of the next one."""
 
     @property
     def cursor(self) -> str | None: ...
@@ -28,7 +28,7 @@ P = TypeVar("P", bound=Paged)
 
 
 async def pages(fetch: Callable[[str | None], Awaitable[P]]) -> AsyncGenerator[P, None]:
-    """All pages of a listing; `fetch` gets the cursor of the page before."""
+    """Yield all pages of a listing; `fetch` gets the cursor of the previous page."""
     cursor = None
     while True:
         page = await fetch(cursor)
@@ -41,7 +41,7 @@ async def pages(fetch: Callable[[str | None], Awaitable[P]]) -> AsyncGenerator[P
 async def retry_lost(
     attempt: Callable[[], Awaitable[T | None]], what: str, *, unknown_is_lost: bool = True
 ) -> T:
-    """The first answer of `attempt` that is not None, which says that it has lost a race.
+    """Repeat `attempt` while it returns None (a lost race); return its first other result.
 
     An attempt reads, decides, and writes guarded by what it read. A write that timed out (StoreUnknown) may
     have happened: the next attempt sees it, or raises StoreUnknown where it cannot read. With
@@ -107,7 +107,10 @@ class Records(Generic[R]):
         self.unreadable = unreadable or Unreadable()
 
     def parse(self, entry: Entry) -> Stored[R]:
-        """The record in an entry of a listing or watch, unknown fields and all. Raises RecordUnreadable."""
+        """Return the record in an entry of a listing or watch, unknown fields and all.
+
+        Raises RecordUnreadable.
+        """
         try:
             record = self.model.model_validate_json(entry.value, context=STORED)
             self.check(entry, record)
@@ -117,21 +120,21 @@ class Records(Generic[R]):
         return Stored(record, entry.revision)
 
     def check(self, entry: Entry, record: R) -> None:
-        """Raises Misplaced for a record that does not belong under its key."""
+        """Raise Misplaced for a record that does not belong under its key."""
         own = self.model.key_field
         name = entry.key.removeprefix(self.prefix)
         if own is not None and getattr(record, own) != name:
             raise Misplaced(f"its {own} is not the name in its key")
 
     def refuse(self, entry: Entry, error: Exception) -> RecordUnreadable:
-        """What to raise for an entry that cannot be read; noted already."""
+        """Note an unreadable entry and return the error to raise."""
         why = why_unreadable(error, entry.value)
         found = RecordUnreadable.of(entry.key, why, recovery_step(entry.key))
         self.unreadable.note(self.store, self.parse, found)
         return found
 
     def note_absent(self, key: str) -> None:
-        """Notes that there is nothing under the key."""
+        """Note that the key does not exist."""
         self.unreadable.clear(key)
 
     async def get(self, name: str) -> Stored[R] | None:
@@ -142,7 +145,7 @@ class Records(Generic[R]):
         return self.parse(entry)
 
     async def find(self, name: str) -> Stored[R] | None:
-        """As `get`, but None too for what cannot be read."""
+        """Like `get`, but return None for an unreadable record too."""
         try:
             return await self.get(name)
         except RecordUnreadable:
@@ -162,18 +165,19 @@ class Records(Generic[R]):
         return StoredPage(items, page.cursor, unreadable)
 
     async def iterate(self, limit: int = 500) -> AsyncGenerator[Stored[R], None]:
-        """All that can be read, fetched `limit` at a time so that other calls get their turn."""
+        """Yield all readable records, fetched `limit` at a time so that other calls get their turn."""
         async for page in pages(lambda cursor: self.page(limit, cursor)):
             for stored in page.items:
                 yield stored
 
     async def all(self) -> list[Stored[R]]:
-        """All that can be read, in one answer of the store."""
+        """Return all readable records, in one request."""
         return (await self.page()).items
 
     async def by_name(self) -> dict[str, R]:
-        """All that can be read, by the names in their keys: where etcd's roles say who may write which key,
-        the key alone proves whose record it is.
+        """Return all readable records by the names in their keys.
+
+        Where etcd's roles restrict who may write a key, only the key proves whose record it is.
         """
         found: dict[str, R] = {}
         for entry in (await self.store.list(self.prefix)).entries:
@@ -190,9 +194,9 @@ class Records(Generic[R]):
         return await self.store.replace(self.prefix + name, dump(record), revision)
 
     async def update(self, name: str, change: Callable[[R], R | None]) -> Stored[R] | None:
-        """Changes a record, though others write as well; the record as it is then, None when there is none.
+        """Change a record despite concurrent writers; return the new record, or None if there is none.
 
-        `change` gets the record and answers what it is to become; None or an equal one: nothing is written.
+        `change` gets the record and returns its new version; None or an equal one means no write.
         It is called again after a lost race. Raises what it raises, RecordUnreadable, outages, and Conflict
         (`busy`).
         """
@@ -203,7 +207,7 @@ class Records(Generic[R]):
         return await self.create_or_update(name, existing)
 
     async def create_or_update(self, name: str, change: Callable[[R | None], R | None]) -> Stored[R] | None:
-        """As `update`, but `change` is called with None as well when there is no record: it may make one."""
+        """Like `update`, but call `change` with None if there is no record; it may create one."""
         wanted: R | None = None
 
         async def attempt() -> list[Stored[R]] | None:
@@ -225,7 +229,7 @@ class Records(Generic[R]):
         return found[0] if found else None
 
     async def put(self, name: str, record: R, *, lease: int | None = None) -> int:
-        """Writes a record over whatever is there, readable or not, for its only writer; the revision.
+        """Overwrite a record, even an unreadable one, as its only writer; return the revision.
 
         Raises outages, and Conflict (`busy`).
         """
@@ -247,5 +251,5 @@ class Records(Generic[R]):
 
 
 def dump(record: Record) -> bytes:
-    """The stored form of a record: compact JSON without what is unset by default."""
+    """Return the stored form of a record: compact JSON without what is unset by default."""
     return record.model_dump_json(exclude_none=True).encode()

@@ -46,7 +46,7 @@ class Unreadable:
             self.conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
 
     def clear(self, key: str) -> None:
-        """It can be read, or is gone; nothing happens when it was not noted."""
+        """Forget a record that is readable or gone; does nothing if it was not noted."""
         if self._known.pop(key, None) is None:
             return
         log.info("record.readable_or_gone", key=key)
@@ -54,7 +54,7 @@ class Unreadable:
             self.conditions.clear(CONDITION, key)
 
     async def check(self) -> None:
-        """Reads all of them again."""
+        """Recheck all noted records."""
         for key, (store, parse, _) in list(self._known.items()):
             try:
                 entry = await store.get(key)
@@ -74,7 +74,7 @@ class Misplaced(ValueError):
 
 
 def why_unreadable(error: Exception, value: bytes) -> str:
-    """What is wrong with a record, without its values: there may be secrets among them."""
+    """Return what is wrong with a record, without its values, which may be secret."""
     if isinstance(error, ValidationError):
         why = fault(error)
     else:
@@ -86,20 +86,20 @@ def why_unreadable(error: Exception, value: bytes) -> str:
 
 
 def fault(error: ValidationError) -> str:
-    """The first thing that is wrong, without the value."""
+    """Return the first validation error, without the value."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def declared_format(value: bytes) -> int:
-    """The format that a stored document declares; 1 without a declaration."""
+    """Return the format that a stored document declares; 1 without a declaration."""
     found = raw_field(value, FORMAT)
     return found if isinstance(found, int) and not isinstance(found, bool) else KNOWN_FORMAT
 
 
 def raw_field(value: bytes, name: str) -> Any:
-    """One field of a document that cannot be read as what it should be; None when there is none."""
+    """Return one field of an unreadable document, or None."""
     try:
         document = json.loads(value)
     except (ValueError, RecursionError):
@@ -119,11 +119,11 @@ _VERBS = {
 
 
 def recovery_step(key: str) -> str:
-    """What a person can do about a record that cannot be read."""
+    """Return what a person can do about an unreadable record."""
     kind, name = key.split("/")[-2:] if key.count("/") >= 2 else ("", key)
     verb = _VERBS.get(kind)
     away = verb.format(name) if verb else f"etcdctl del {key}"
     return (
         "If a newer version of MAO wrote it, run that version again; if it is damaged, stop the node and "
-        f"restore its last backup: maoctl node restore FILE --replace. To give the record up: {away}"
+        f"restore its last backup: maoctl node restore FILE --replace. To delete the record: {away}"
     )

@@ -1,1 +1,1 @@
-"""What the FastAPI app of every service is made of; `mao_shared.service.app` puts it together."""
+"""The parts of every service's FastAPI app; `mao_shared.service.app` assembles them."""

@@ -31,11 +31,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
     }
 }
-"""What every operation may answer beside its success."""
+"""Responses that every operation may return besides its success."""
 
 
 def operation_id(service: str) -> Callable[[APIRoute], str]:
-    """Ids that clients can rely on: a route's dotted name, else its tag (or service) and its name."""
+    """Return stable operation ids: a route's dotted name, else its tag (or service) and its name."""
 
     def make(route: APIRoute) -> str:
         if "." in route.name:
@@ -46,7 +46,7 @@ def operation_id(service: str) -> Callable[[APIRoute], str]:
 
 
 def describe_problems(app: FastAPI) -> None:
-    """Adds the schema that RESPONSES refers to; nothing else includes it."""
+    """Add the schema that RESPONSES refers to, which nothing else includes."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -26,7 +26,7 @@ _USE_GATEWAY = "Call the node through its gateway."
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an IP address, which needs no name server to be reached."""
+    """Return whether the host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -35,7 +35,7 @@ def is_address(host: str) -> bool:
 
 
 def host_name(netloc: str) -> str:
-    """The name in `name:port` or `[address]:port`, lower case; empty when it is malformed."""
+    """Return the name in `name:port` or `[address]:port`, lower case; empty when it is malformed."""
     try:
         return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
     except ValueError:
@@ -43,13 +43,13 @@ def host_name(netloc: str) -> str:
 
 
 def called_host(headers: Headers) -> str:
-    """The name in the one Host header; empty when there is none, several, or a malformed one."""
+    """Return the name in the one Host header; empty when there is none, several, or a malformed one."""
     sent = headers.getlist("host")
     return host_name(sent[0]) if len(sent) == 1 else ""
 
 
 def called_port(headers: Headers) -> int | None:
-    """The port in the Host header; None where it names none."""
+    """Return the port in the Host header; None where it names none."""
     try:
         return urlsplit(f"//{headers.get('host', '')}").port
     except ValueError:
@@ -57,19 +57,23 @@ def called_port(headers: Headers) -> int | None:
 
 
 def host_not_allowed(name: str, next_step: str) -> Forbidden:
-    detail = f"This node is not called {name or 'by the Host header that was sent'}."
+    detail = (
+        f"{name!r} is not a host name of this node." if name else "The Host header is missing or invalid."
+    )
     return Forbidden(detail, code="host-not-allowed", next=next_step)
 
 
 def check_origin(method: str, headers: Headers, hosts: Set[str], next_step: str) -> MaoError | None:
-    """Origin is the page's own address (as Host has it) or one of `hosts`; a link may be followed."""
+    """Return the error for a foreign Origin or cross-site call; following a link is allowed."""
     origin = headers.get("origin")
     if origin is not None and not _is_own(origin, headers.get("host", ""), hosts):
-        detail = f"Pages of {origin} may not use this node."
+        detail = f"Requests from pages of {origin} are not allowed."
         return Forbidden(detail, code="origin-not-allowed", next=next_step)
     follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") == "cross-site" and not follows_link:
-        return Forbidden("Pages of other sites may not use this node.", code="cross-site", next=next_step)
+        return Forbidden(
+            "Requests from pages of other sites are not allowed.", code="cross-site", next=next_step
+        )
     return None
 
 
@@ -79,7 +83,7 @@ def _is_own(origin: str, host: str, hosts: Set[str]) -> bool:
 
 
 def web_page_refusal(method: str, path: str, headers: Headers) -> MaoError | None:
-    """Why a service behind the gateway does not answer this; None for the node's own calls."""
+    """Return the error for a web page's call to a service behind the gateway; None for the node's own."""
     if path in OPEN_PATHS:
         return None
     name = called_host(headers)

@@ -58,7 +58,7 @@ ANY_REVISION: Final = -1
 
 
 def etag(revision: int) -> str:
-    """The ETag of a record: its revision in the store, in quotes."""
+    """Return the ETag of a record: its revision in the store, in quotes."""
     return f'"{revision}"'
 
 
@@ -70,7 +70,7 @@ def if_match(
         ),
     ] = None,
 ) -> int | None:
-    """The revision that If-Match names, ANY_REVISION for `*`, None without the header."""
+    """Return the revision that If-Match names, ANY_REVISION for `*`, None without the header."""
     if if_match is None:
         return None
     if if_match.strip() == "*":
@@ -89,19 +89,19 @@ IfMatch = Annotated[int | None, Depends(if_match)]
 
 
 def check_if_match(expected: int | None, revision: int) -> None:
-    """Raises PreconditionFailed when If-Match named another revision than the record has."""
+    """Raise PreconditionFailed if If-Match names another revision than the record has."""
     if expected is None or expected in (ANY_REVISION, revision):
         return
     raise PreconditionFailed(
         f"The record has changed: it is at {etag(revision)}, If-Match names {etag(expected)}.",
-        next="GET it again, look at what changed, and repeat the call with its new ETag.",
+        next="GET it again, check what changed, then repeat the call with its new ETag.",
         revision=revision,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which part of a listing is asked for."""
+    """The requested part of a listing."""
 
     limit: int
     cursor: str | None
@@ -137,7 +137,7 @@ IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What stays the same when a command with an Idempotency-Key is repeated.
+    """Values that do not change when a command with an Idempotency-Key is repeated.
 
     `name_was_free`: no record had the name when the key first came. If one has it now and equals the one
     requested, an earlier attempt made it.
@@ -172,7 +172,7 @@ async def once(
     *,
     taken: Callable[[], Awaitable[bool]] | None = None,
 ) -> Stored[R]:
-    """The answer of `make`, or of the earlier request with the same key and body.
+    """Return the result of `make`, or of the earlier request with the same key and body.
 
     Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` answers
     whether something has the command's name already; commands named after the attempt need none. Raises
@@ -212,7 +212,7 @@ def _digest(body: Record) -> str:
 async def _begin(
     store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]] | None
 ) -> tuple[_StoredAnswer, int]:
-    """What is kept under the key from now on, and its revision."""
+    """Return the answer stored under the key, created if absent, and its revision."""
     entry = await store.get(where)
     if entry is not None:
         return _read(where, _StoredAnswer, entry.value), entry.revision
@@ -227,7 +227,7 @@ async def _begin(
 
 
 def _read(key: str, model: type[R], value: bytes) -> R:
-    """Raises RecordUnreadable: whether the command was carried out is unknown, so it is not repeated."""
+    """Parse a stored answer; RecordUnreadable means that the command's outcome is unknown."""
     try:
         return model.model_validate_json(value, context=STORED)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What wraps every request: its id, limits, metrics, log line and staleness; refusals before it is read."""
+"""The wrapper of every request: id, limits, metrics, log line, staleness; early rejections."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TOO_LONG = Refusal(
 )
 NO_CODING = Refusal(501, "coding-not-supported", "The only transfer coding supported is chunked.", _TALK_HTTP)
 TARGET_TOO_LONG = Refusal(
-    414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
+    414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Send a shorter URL."
 )
 TWO_LENGTHS = Refusal(
     400, "length-ambiguous", "The request has both Content-Length and Transfer-Encoding.", _TALK_HTTP
@@ -77,7 +77,7 @@ BODIES = Refusal(
 
 
 def header_fault(version: str, target: int, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
-    """What is wrong with a header that h11 has understood; `target` is the length of path and query."""
+    """Return what is wrong with a parsed header, or None; `target` is the length of path and query."""
     if target > MAX_TARGET:
         return TARGET_TOO_LONG
     size = target + sum(len(name) + len(value) + 4 for name, value in headers)
@@ -100,7 +100,7 @@ class BodyBudget:
         self._left = size
 
     def take(self, held: int, more: int) -> int:
-        """What of `more` bytes was taken for a body of which `held` are there; -1 when there is no room."""
+        """Reserve `more` bytes for a body that has `held`; return how many were charged, -1 without room."""
         large = max(0, held + more - self.SMALL) - max(0, held - self.SMALL)
         if large > self._left:
             return -1
@@ -179,7 +179,7 @@ class Exchange:
         return path if isinstance(path, str) else "(none)"
 
     def limit_body(self, most: int) -> None:
-        """Makes `receive` raise HTTPException 413 past `most` bytes."""
+        """Make `receive` raise HTTPException 413 past `most` bytes."""
         self._body_left = most
         declared = Headers(scope=self.scope).get("content-length", "0")
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
@@ -211,7 +211,11 @@ class Exchange:
             headers.update(request_context.staleness_headers(self.from_copies, datetime.now(UTC)))
             is_stream = headers.get("content-type", "").startswith("text/event-stream")
             if is_stream and self._streams.full:
-                await self._refuse_stream()
+                self.refused = True
+                await self.answer(STREAMS.problem(self.id), retry=True)
+                if self._task is not None:
+                    self._task.cancel()
+                await asyncio.Event().wait()  # the app's work ends here
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
@@ -220,14 +224,6 @@ class Exchange:
             if self.is_stream:
                 self._streams.add(self._task)
         await self._send(message)
-
-    async def _refuse_stream(self) -> None:
-        """Answers and ends the app's work; does not return."""
-        self.refused = True
-        await self.answer(STREAMS.problem(self.id), retry=True)
-        if self._task is not None:
-            self._task.cancel()
-        await asyncio.Event().wait()
 
     async def answer(self, problem: Problem, *, close: bool = False, retry: bool = False) -> None:
         body = problem.encode()
@@ -238,13 +234,8 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
     async def end_stream(self) -> None:
-        """Ends the body in order, so that the client connects again rather than reports an error."""
+        """End the body properly, so that the client reconnects instead of reporting an error."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _fault(scope: Scope) -> Refusal | None:
-    target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
-    return header_fault(str(scope.get("http_version", "1.1")), target, scope["headers"])
 
 
 class Envelope:
@@ -273,12 +264,15 @@ class Envelope:
                 self._record(exchange)
 
     async def _run(self, exchange: Exchange) -> None:
-        if (fault := _fault(exchange.scope)) is not None:
+        scope = exchange.scope
+        target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        fault = header_fault(str(scope.get("http_version", "1.1")), target, scope["headers"])
+        if fault is not None:
             await exchange.answer(fault.problem(exchange.id), close=True)
             return
         exchange.limit_body(self.max_body)
         try:
-            await self.app(exchange.scope, exchange.receive, exchange.send)
+            await self.app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if exchange.refused:
                 return
@@ -288,7 +282,7 @@ class Envelope:
         except (CallerLeft, ClientDisconnect):
             exchange.left = True
         except Exception:
-            log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
+            log.exception("http.failed", method=scope["method"], path=scope["path"])
             if exchange.status is not None:
                 raise  # the response has started: all that is left is to break the connection
             detail = f"The {self.service} service failed unexpectedly; see its log."

@@ -36,7 +36,7 @@ class ProblemResponse(Response):
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Makes every error of this app a problem document."""
+    """Answer every error of this app with a problem document."""
     app.add_exception_handler(MaoError, _mao_error)
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, http_error)
@@ -44,7 +44,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def problem_response(error: MaoError) -> ProblemResponse:
-    """The answer for an exception of ours."""
+    """Return the response for an exception."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -62,7 +62,7 @@ async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
-    """A disk that accepts no writes is for the operator to fix; any other OSError is a bug."""
+    """Answer a disk fault, which the operator has to fix; any other OSError is a bug."""
     if not isinstance(error, OSError) or error.errno not in _DISK_TROUBLE:
         raise error
     log.warning("http.disk", error=error.strerror, path=error.filename)
@@ -70,7 +70,7 @@ async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
     refused = Unavailable(
         f"The node cannot write{path}: {error.strerror}.",
         code="data-dir-unusable",
-        next="Look at MAO_DATA_DIR: is there room, is it mounted for writing, who owns it?",
+        next="Check that MAO_DATA_DIR has free space, is mounted writable and has the right owner.",
     )
     return problem_response(refused)
 
@@ -78,7 +78,7 @@ async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
 async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    if reason := _not_json(error.errors()) or _not_named_json(request, error.errors()):
+    if reason := _not_json(request, error.errors()):
         return _problem(400, "body-not-json", reason, SEND_JSON)
     fields = field_errors(error.errors()[:_SHOWN])
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
@@ -88,21 +88,14 @@ async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
     return _problem(422, "invalid-input", detail, next_step, errors=fields)
 
 
-def _not_json(found: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why the body as a whole is no JSON, or None when it is."""
+def _not_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return why the body was not read as JSON; None when it was."""
     first = found[0] if found else {}
     if first.get("type") == "json_invalid":
         at, why = first.get("loc", ("body", 0))[-1], first.get("ctx", {}).get("error", "")
         return f"The body is not JSON: {why} at character {at}."
-    if tuple(first.get("loc", ())) != ("body",):
-        return None
-    if first.get("type") == "missing":
+    if tuple(first.get("loc", ())) == ("body",) and first.get("type") == "missing":
         return "The request has no body; this call needs one."
-    return None
-
-
-def _not_named_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why the body was never read as JSON: its content type says something else."""
     if not any(tuple(error.get("loc", ()))[:1] == ("body",) for error in found):
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -118,7 +111,11 @@ async def http_error(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 404:
         return _problem(404, "no-such-route", f"There is no {call} here.", "See /docs for all calls.")
     if error.status_code == 405:
-        return _wrong_method(request, call)
+        allowed = allowed_methods(request.app.routes, request)
+        detail = f"There is no {call} here, only {' and '.join(allowed) or 'other methods'}."
+        response = _problem(405, "method-not-allowed", detail, "See /docs for all calls.", allowed=allowed)
+        response.headers["Allow"] = ", ".join(allowed)
+        return response
     if error.status_code == 413:
         detail = "The request body is too large for this service."
         return _problem(413, "body-too-large", detail, "Send less at once; records are at most 1 MiB.")
@@ -129,16 +126,8 @@ async def http_error(request: Request, error: Exception) -> ProblemResponse:
     return _problem(error.status_code, "http-error", str(error.detail), "See /docs for all calls.")
 
 
-def _wrong_method(request: Request, call: str) -> ProblemResponse:
-    allowed = allowed_methods(request.app.routes, request)
-    detail = f"There is no {call} here, only {' and '.join(allowed) or 'other methods'}."
-    response = _problem(405, "method-not-allowed", detail, "See /docs for all calls.", allowed=allowed)
-    response.headers["Allow"] = ", ".join(allowed)
-    return response
-
-
 def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
-    """The methods that some route takes at the request's path."""
+    """Return the methods that some route takes at the request's path."""
 
     def takes(method: str) -> bool:
         scope = {**request.scope, "method": method}

@@ -28,7 +28,7 @@ UNAUTHORISED_KEY = "mao.stranger"
 
 
 async def check(probes: Readiness, timeout: float) -> dict[str, str]:
-    """Runs all probes at once; each name with `ok` or the reason why not."""
+    """Run all probes concurrently; return `ok` or the reason for each name."""
 
     async def one(name: str, probe: Probe) -> str:
         try:
@@ -48,7 +48,7 @@ async def check(probes: Readiness, timeout: float) -> dict[str, str]:
 
 
 def failed_checks(checks: Mapping[str, str], conditions: Sequence[Condition]) -> dict[str, str]:
-    """Pure: the checks with what the conditions say has failed, under the condition's name and subject."""
+    """Return the checks plus the failed conditions, by name and subject. Pure."""
     merged = dict(checks)
     for condition in reversed(conditions):  # the first of several is the one that stays
         reported = merged.get(condition.subject, "ok") != "ok"  # a probe says the same of that service
@@ -58,7 +58,7 @@ def failed_checks(checks: Mapping[str, str], conditions: Sequence[Condition]) ->
 
 
 def with_checks(checks: Mapping[str, str], conditions: Sequence[Condition], now: datetime) -> list[Condition]:
-    """Pure: the conditions, and what a probe found this moment that nobody has reported yet."""
+    """Return the conditions plus the failed probes that nobody has reported yet. Pure."""
     known = {(condition.name, condition.subject) for condition in conditions if condition.state == "failed"}
     found = []
     for probe, reason in checks.items():
@@ -74,7 +74,7 @@ def with_checks(checks: Mapping[str, str], conditions: Sequence[Condition], now:
 
 _ENGINE = "'docker info' shows why; start Docker or correct its socket."
 _PROBES = {
-    "store": ("store", "", "Look at etcd's log, and at MAO_ETCD_ENDPOINTS."),
+    "store": ("store", "", "Check etcd's log and MAO_ETCD_ENDPOINTS."),
     "engine": ("engine", "", _ENGINE),
     "docker": ("engine", "", _ENGINE),
     "data directory": ("engine", "data directory", "See MAO_DATA_DIR and MAO_HOSTDIR."),
@@ -83,7 +83,7 @@ _PROBES = {
 
 
 async def conditions_now(app: FastAPI, readiness: Readiness) -> tuple[dict[str, str], list[Condition]]:
-    """The checks of `/readyz`, and all that does not hold."""
+    """Return the checks of `/readyz` and the open conditions."""
     checks = await check(readiness, PROBE_TIMEOUT)
     reported = conditions_of(app).current()
     return failed_checks(checks, reported), with_checks(checks, reported, datetime.now(UTC))
@@ -95,7 +95,7 @@ AllConditions = Callable[[FastAPI], Awaitable[Sequence[Condition]]]
 def health_router(
     name: str, readiness: Callable[[FastAPI], Readiness], all_conditions: AllConditions | None = None
 ) -> APIRouter:
-    """The routes; `readiness` is called at every request, once the lifespan has started.
+    """Return the routes; `readiness` is called at every request, once the lifespan has started.
 
     `all_conditions`: what `/conditions` lists where that is more than this service's own.
     """

@@ -83,7 +83,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
-    """The first thing for which a body is refused, or None. Pure. `verbatim`: numbers are kept as texts."""
+    """Return the first reason to reject a body, or None. Pure. `verbatim`: numbers stay text."""
     if body.startswith(b"\xef\xbb\xbf"):
         return JsonFault("", "it begins with a byte order mark")
     try:
@@ -166,12 +166,19 @@ class StrictJson:
         if kind != "application/json" and not kind.endswith("+json"):
             await self.app(scope, receive, send)
             return
+        parts: list[bytes] = []
+        more = True
         try:
-            body = await _whole(receive)
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerLeft
+                parts.append(message.get("body", b""))
+                more = message.get("more_body", False)
         except HTTPException as error:
             await (await http_error(Request(scope), error))(scope, receive, send)
             return
-        if body:
+        if body := b"".join(parts):
             find = partial(find_fault, body, verbatim=scope["path"] in VERBATIM_PATHS)
             fault = await asyncio.to_thread(find) if len(body) > _IN_THREAD else find()
             if fault is not None:
@@ -189,23 +196,12 @@ class StrictJson:
         await self.app(scope, again, send)
 
 
-async def _whole(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerLeft
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
 VERBATIM_FIELD = "value"
 
 
 class _VerbatimRequest(Request):
     async def json(self) -> Any:
-        """As `Request.json`, with the member `value` as RawJson. The body has passed `StrictJson`."""
+        """Like `Request.json`, with the member `value` as RawJson. The body has passed `StrictJson`."""
         text = (await self.body()).decode()
         spans = member_spans(text) if text.lstrip().startswith("{") else {}
         if VERBATIM_FIELD not in spans:

@@ -71,7 +71,7 @@ class ConnectionSlots:
         self._warned: float | None = None
 
     def enter(self, one: LimitedProtocol, client: str | None) -> bool:
-        """Whether there is a slot, perhaps after closing another connection for it."""
+        """Take a slot, if necessary by closing another connection; False if there is none."""
         known = client is not None and not _is_own(client)
         if known and self._of[str(client)] >= self.limits.of_client:
             return self._refuse(one, client)
@@ -94,7 +94,7 @@ class ConnectionSlots:
             self._of += Counter()  # drops those at zero
 
     def note_pending(self, one: LimitedProtocol) -> None:
-        """From now on it has to send bytes, or to read those that it was sent."""
+        """Note that the client has to send or to read bytes."""
         self._pending.pop(one, None)
         self._pending[one] = None
 
@@ -110,7 +110,7 @@ class ConnectionSlots:
 
 
 def _is_own(client: str) -> bool:
-    """Whether the address is this machine's: all local programs have it, so it identifies no one."""
+    """Return whether the address is loopback, which identifies no single client."""
     try:
         return ipaddress.ip_address(client).is_loopback
     except ValueError:
@@ -186,7 +186,7 @@ class LimitedProtocol(H11Protocol):
             self._update_phase(answered=True)
 
     def _update_phase(self, answered: bool = False) -> None:
-        """Notes what is expected of the client by now."""
+        """Update the phase: what the client has to send next."""
         theirs = self.conn.their_state
         if self.ending:
             return
@@ -249,7 +249,7 @@ class LimitedProtocol(H11Protocol):
         self.refuse({431: TOO_LONG, 501: NO_CODING}.get(hint, MALFORMED))
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answers in place of the service, unless a response has started, and closes."""
+        """Answer instead of the service, unless a response has started, and close."""
         log.debug("http.refused", code=refusal.code, client=self._address)
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # for the service the client has left
@@ -273,7 +273,7 @@ class LimitedProtocol(H11Protocol):
             self._real.write(self.conn.send(part) or b"")
 
     def make_room(self) -> None:
-        """Gives the slot to a new connection."""
+        """Close this connection so that a new one gets its slot."""
         if self._phase == "busy":
             self._drop()
         else:
@@ -290,7 +290,7 @@ class LimitedProtocol(H11Protocol):
             self._real.abort()  # what is still to be read would keep it open
 
     def end(self, *, refused: bool = False) -> None:
-        """Closes after the last answer: at once where the client has sent all of its request."""
+        """Close after the last answer, at once if the client has sent its whole request."""
         if self.ending or self._real.is_closing():
             self._real.close()
             return
@@ -340,5 +340,5 @@ class LimitedProtocol(H11Protocol):
 
 
 def limited(limits: ConnectionLimits | None = None) -> type[H11Protocol]:
-    """The protocol of one server, for `uvicorn.Config(http=…)`."""
+    """Return the protocol of one server, for `uvicorn.Config(http=…)`."""
     return type("_Limited", (LimitedProtocol,), {"slots": ConnectionSlots(limits or ConnectionLimits())})

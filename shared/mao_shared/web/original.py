@@ -27,9 +27,10 @@ _VARY = {"Vary": "Accept, User-Agent"}
 
 
 def asks_original(request: Request, response: Response) -> bool:
-    """Dependency: whether the answer is to have the original's form. Sets `Vary` for caches."""
+    """Dependency: return whether the answer is to have the original's form. Sets `Vary` for caches."""
     response.headers.update(_VARY)
-    accepted = [part.partition(";")[0].strip().lower() for part in _accept(request).split(",")]
+    sent = ",".join(request.headers.getlist("accept"))
+    accepted = [part.partition(";")[0].strip().lower() for part in sent.split(",")]
     if ORIGINAL_TYPE in accepted:
         return True
     if "application/json" in accepted or {"limit", "cursor"} & request.query_params.keys():
@@ -37,26 +38,22 @@ def asks_original(request: Request, response: Response) -> bool:
     return request.headers.get("user-agent", "").startswith(_LEGACY_USER_AGENT)
 
 
-def _accept(request: Request) -> str:
-    return ",".join(request.headers.getlist("accept"))
-
-
 AsksOriginal = Annotated[bool, Depends(asks_original)]
 
 
 def original_answer(document: Any, status: int = 200) -> JSONResponse:
-    """The document as it is."""
+    """Return the document unchanged."""
     return JSONResponse(document, status, headers=_VARY)
 
 
 def original_tool(tool: Tool) -> str:
-    """A JSON text, with the fields that the original kept, and the description where there is one."""
+    """Return a tool as JSON text with the original's fields, plus a non-empty description."""
     fields = {name: getattr(tool, name) for name in ("author", "image", "data_repo", "code_repo", "artefact")}
     return json.dumps(fields | ({"description": tool.description} if tool.description else {}))
 
 
 def original_dataset(dataset: Dataset) -> str:
-    """A JSON text, as the original's body of a dataset."""
+    """Return a dataset as JSON text in the original's form."""
     return json.dumps({"master": dataset.master, "nodes": dataset.nodes})
 
 
@@ -66,7 +63,7 @@ def original_pipeline(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def original_step(step: Step) -> dict[str, Any]:
-    """The fields of a step that the original knew, in its words."""
+    """Return the fields of a step that the original knew, in its words."""
     return {
         "name": step.title or step.name,
         "tool": step.tool,
@@ -79,7 +76,7 @@ def original_step(step: Step) -> dict[str, Any]:
 
 
 def with_errors(error: MaoError) -> None:
-    """Gives the error `ok` and `errors`, which the original's clients read of a refused pipeline."""
+    """Add `ok` and `errors` to the error, which the original's clients expect for a rejected pipeline."""
     nothing: dict[str, Any] = {"missing_tools": [], "missing_datasets": []}
     reason = {"refused": f"{error.detail} {error.next or ''}".strip()}
     error.facts = {"ok": False, "errors": nothing | reason} | error.facts

@@ -87,7 +87,7 @@ async def test_replicator_what_others_write_has_a_size_and_a_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = 2 * len(A) + replica.OVERHEAD + 1000
-    monkeypatch.setattr(replica, "LARGEST", large)
+    monkeypatch.setattr(replica, "MAX_RECORD_BYTES", large)
     monkeypatch.setattr(
         replicator, "quota_prefixes", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
     )
@@ -218,7 +218,7 @@ async def test_replicator_what_one_node_writes_in_an_hour_is_bounded_and_others_
 
 async def test_replicator_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(world: World) -> None:
     await world.join()
-    await put(world, keys.peer_runs("other", "p"), bytes(replica.LARGEST_OF_PEERS))
+    await put(world, keys.peer_runs("other", "p"), bytes(replica.MAX_PEER_RECORD_BYTES))
     await passed(world)
     assert await world.store.replica.get(keys.peer_runs("other", "p")) is None
 

@@ -191,7 +191,7 @@ async def test_federation_next_outage_is_probed_quickly_though_no_probe_ended_th
         pauses.append([await world.store._probe() for _ in range(6)])
         world.store._resolver._move(link(generation))  # as when the link names other core nodes
         assert world.store.reachable
-    assert all(first <= 2 * store.PROBE_PAUSE < last for first, *_, last in pauses)
+    assert all(first <= 2 * store.PROBE_BACKOFF.initial < last for first, *_, last in pauses)
     await world.store.close()
 
 
@@ -215,7 +215,7 @@ async def test_federation_silent_federation_is_not_waited_for(
     await world.there.create(A, tool("a"))
     await world.join()
     await copied(world, "a")
-    monkeypatch.setattr(store, "PATIENCE", 0.01)
+    monkeypatch.setattr(store, "READ_TIMEOUT", 0.01)
     world.there.silent.set()
     assert await world.store.get(A) is not None
     assert not world.store.reachable or world.store.as_of, "the probe may have found it already"

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from mao_shared.host import sockets
-from mao_shared.host.sockets import Address, TcpSocket, find_socket, listening_inodes
+from mao_shared.host.sockets import Address, TcpSocket, find_socket, listening_uids
 from tests.support.users import NOBODY, as_user, needs_root
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -127,10 +127,10 @@ def test_socket_of_who_listens(host: str, family: socket.AddressFamily) -> None:
     with socket.socket(family) as server:
         server.bind((host, 0))
         port = server.getsockname()[1]
-        assert listening_inodes(port) == set()  # bound, but nobody can call it
+        assert listening_uids(port) == set()  # bound, but nobody can call it
         server.listen()
-        assert listening_inodes(port) == {os.geteuid()}
-    assert listening_inodes(port) == set()
+        assert listening_uids(port) == {os.geteuid()}
+    assert listening_uids(port) == set()
 
 
 def test_socket_of_kernel_without_sock_diag_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

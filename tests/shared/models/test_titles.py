@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mao_shared.models import Pipeline, PipelineInit, Privileges, Step, Tool, is_name
 from mao_shared.models.common import STORED
-from mao_shared.models.pipeline import LONGEST_TITLE, name_from_text, name_from_title, normalize_title
+from mao_shared.models.pipeline import MAX_TITLE_LENGTH, name_from_text, name_from_title, normalize_title
 from mao_shared.models.run import has_cron
 from mao_shared.store.records import dump
 
@@ -36,7 +36,7 @@ def test_title_gives_its_name(title: str, name: str) -> None:
     assert name_from_title(title) == name
 
 
-@given(st.text(min_size=1, max_size=LONGEST_TITLE + 20))
+@given(st.text(min_size=1, max_size=MAX_TITLE_LENGTH + 20))
 def test_title_every_title_gives_a_name_and_always_the_same(text: str) -> None:
     try:
         title = normalize_title(text)

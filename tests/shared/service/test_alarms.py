@@ -14,7 +14,7 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Alarm, Delivery, Webhook
 from mao_shared.models.node import Condition
-from mao_shared.reconcile import background
+from mao_shared.reconcile import Backoff, background
 from mao_shared.service.alarms import ConditionAlarms, to_alarm
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
@@ -146,7 +146,7 @@ async def test_alarms_restart_raises_nothing_again_and_ends_what_is_over(comes_b
 async def test_alarms_wait_while_the_store_is_away_and_are_written_when_all_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mao_shared.service.alarms.RETRY", 0.01)
+    monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
     store = AwayStore()
     store.away = True
     async with alarming(store) as conditions:
@@ -245,7 +245,7 @@ class OddStore(MemoryStore):
 
 
 async def test_alarms_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mao_shared.service.alarms.RETRY", 0.01)
+    monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
     store = OddStore()
     async with alarming(store) as conditions:
         report(conditions)
@@ -257,7 +257,7 @@ async def test_alarms_what_an_earlier_process_left_open_ends_though_it_is_learne
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The store was away at the start, and the condition came and went meanwhile."""
-    monkeypatch.setattr("mao_shared.service.alarms.RETRY", 0.01)
+    monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
     store = AwayStore()
     async with alarming(store) as conditions:
         report(conditions)

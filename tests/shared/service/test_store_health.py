@@ -136,7 +136,7 @@ def test_judge(health: StoreHealth, state: str | None, word: str) -> None:
 async def test_store_health_slow_store_is_degraded_at_the_second_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mao_shared.service.store_health.SLOW", 0.0)
+    monkeypatch.setattr("mao_shared.service.store_health.SLOW_READ_SECONDS", 0.0)
     conditions = Conditions()
     watch = StoreHealthWatch(AwayStore(), conditions, QUOTA)
     assert await watch.check()

@@ -115,7 +115,7 @@ async def test_tls_who_is_struck_off_can_do_nothing(
     federation: FederationEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what etcd itself would let go on: watches that are open, leases."""
-    monkeypatch.setattr(etcd, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(etcd, "IDENTITY_CHECK_PERIOD", 0.05)
     store = open_store(federation.endpoints, tls=await federation.join("node-5"))
     key = "/mao/members/node-5"
     lease = await store.grant(60)
