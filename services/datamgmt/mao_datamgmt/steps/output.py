@@ -135,18 +135,8 @@ def scan_folder(
     Where links lead is not checked yet: that takes all links of the resulting tree, see `check_links`.
     """
     found = FolderScan(limits, known or {}, sealed_at)
-    root = _open_root(folder)
     try:
-        found.folders[""] = _rights(os.fstat(root))
-        _walk(root, "", 0, found)
-    finally:
-        os.close(root)
-    return found
-
-
-def _open_root(folder: Path) -> int:
-    try:
-        return os.open(folder, _FOLDER)
+        root = os.open(folder, _FOLDER)
     except FileNotFoundError as error:
         raise MaoError(
             f"The workspace {folder.parent} is gone, and with it the tool's output.",
@@ -155,6 +145,12 @@ def _open_root(folder: Path) -> int:
         ) from error
     except PermissionError as error:
         raise unreadable(".") from error
+    try:
+        found.folders[""] = _rights(os.fstat(root))
+        _walk(root, "", 0, found)
+    finally:
+        os.close(root)
+    return found
 
 
 def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
@@ -189,11 +185,22 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Ou
     if stat.S_ISLNK(status.st_mode):
         with _read_errors(path):
             target = os.readlink(name, dir_fd=folder)
-        return FoundFile(path, stamp, link=_readable(path, target))
+        if not target.isprintable():
+            raise refused(path, "is a link with an unreadable target")
+        return FoundFile(path, stamp, link=target)
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
     if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
-        raise _too_large(path, status.st_size, limits)
+        raise InvalidInput(
+            f"The tool's output was refused: {path!r} has {status.st_size} bytes, the limit is "
+            f"{limits.file_size}.",
+            code="output-refused",
+            next="Let the dataset keep large files in Git LFS: maoctl dataset update DATASET --lfs-above 10m"
+            ", then maoctl pipeline approve PIPELINE; or raise MAO_MAX_FILE_SIZE in the data manager's "
+            "settings. The output is kept in the run's workspace.",
+            path=path,
+            size=status.st_size,
+        )
     executable = bool(status.st_mode & stat.S_IXUSR)
     return FoundFile(path, stamp, executable, None, _rights(status), status.st_nlink > 1)
 
@@ -217,12 +224,6 @@ def _check_name(name: str, path: str, limits: OutputLimits) -> None:
         raise refused(path, f"has a path of {length} bytes; {limits.path} fit where this node keeps its data")
 
 
-def _readable(path: str, target: str) -> str:
-    if not target.isprintable():
-        raise refused(path, "is a link with an unreadable target")
-    return target
-
-
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     """The error for output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
@@ -233,18 +234,6 @@ def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
         next=f"Let the tool write plain files under plain names only{raise_it}; "
         "the output is kept in the run's workspace.",
         path=printable(path),
-    )
-
-
-def _too_large(path: str, size: int, limits: OutputLimits) -> InvalidInput:
-    return InvalidInput(
-        f"The tool's output was refused: {path!r} has {size} bytes, the limit is {limits.file_size}.",
-        code="output-refused",
-        next="Let the dataset keep large files in Git LFS: maoctl dataset update DATASET --lfs-above 10m, "
-        "then maoctl pipeline approve PIPELINE; or raise MAO_MAX_FILE_SIZE in the data manager's settings. "
-        "The output is kept in the run's workspace.",
-        path=path,
-        size=size,
     )
 
 

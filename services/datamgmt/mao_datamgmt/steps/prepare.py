@@ -9,7 +9,7 @@ from pathlib import Path
 import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
-from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, sync_clone
+from mao_datamgmt.datasets.clones import ensure_branch, sync_clone
 from mao_datamgmt.datasets.delivery import BranchRewritten
 from mao_git import CheckoutOptions, Clone, MergeConflict
 from mao_shared.errors import InvalidInput, MaoError
@@ -62,7 +62,13 @@ def prepare(
     master-changed`), and what `sync_clone` raises while there is no clone.
     """
     output = sync_clone(context, spec.output.name, spec.output.master)
-    base = _branch_tip(context, output)
+    try:
+        base = ensure_branch(context, output)
+    except (MergeConflict, BranchRewritten):  # publishing reports it; until then the step builds on our tip
+        tip = output.clone.tip(context.node)
+        if tip is None:
+            raise
+        base = tip
     if spec.input is None or spec.input.name == spec.output.name:
         source = None if spec.input is None else output
     else:
@@ -73,21 +79,18 @@ def prepare(
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
             checkout_whole(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
-        return _checkout_output(context, output.clone, base, workspace)
+        files = worktrees.reuse(context, output.clone, base, workspace)
+        if files is not None:
+            return files
+        as_owner = CheckoutOptions(owner=context.owner)
+        statuses = checkout_whole(context, output.clone, base, workspace.data, as_owner)
+        return {path: make_stamp(status) for path, status in statuses.items()}
 
     workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
     fetched = {spec.output.name: output.stale}
     if source is not None and spec.input is not None:
         fetched[spec.input.name] = source.stale
     return PreparedStep(base, commit, fetched)
-
-
-def _checkout_output(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
-    files = worktrees.reuse(context, clone, base, workspace)
-    if files is not None:
-        return files
-    statuses = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
-    return {path: make_stamp(status) for path, status in statuses.items()}
 
 
 def checkout_whole(
@@ -101,17 +104,6 @@ def checkout_whole(
         return clone.checkout_tree(commit, folder, manner)
 
     return clones.with_lfs_content(context, clone, commit, checkout)
-
-
-def _branch_tip(context: Context, output: SyncedClone) -> str:
-    """The node's branch; our own tip where it conflicts with the remote's, which publishing reports."""
-    try:
-        return ensure_branch(context, output)
-    except (MergeConflict, BranchRewritten):
-        tip = output.clone.tip(context.node)
-        if tip is None:
-            raise
-        return tip
 
 
 def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:

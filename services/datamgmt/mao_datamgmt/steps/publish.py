@@ -6,8 +6,7 @@ dataset that declares Git LFS, large files go there.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -248,7 +247,12 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
         marked = mao_git.lfs.MARK in clone.blob_ids(base, [mao_git.lfs.MARK])
         kept = marked and mao_git.lfs.MARK in clone.blob_ids(tree, [mao_git.lfs.MARK])
         if kept and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
-            return _updated_attributes(clone, tree, add, contents.keys() - add)
+            # Only MAO has changed the attributes since `base`, so what it wrote there still holds.
+            texts = clone.lfs_attributes(tree, add, contents.keys() - add, whole=False)
+            if texts.get(mao_git.lfs.ATTRIBUTES, b"") is not None:
+                return texts
+            # The last line is gone: was it for the last pointer?
+            return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
         if not (marked or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
             return {}
         known = marked or bool(add) or clone.uses_lfs(base)
@@ -257,14 +261,6 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
         return _rewritten_attributes(clone, tree, pointers)
     except mao_git.LfsConflict as error:
         raise output.refused(error.path, str(error)) from error
-
-
-def _updated_attributes(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
-    """Only MAO has changed the attributes since `base`, so what it wrote there still holds."""
-    texts = clone.lfs_attributes(tree, add, drop, whole=False)
-    if texts.get(mao_git.lfs.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
-        return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
-    return texts
 
 
 def _rewritten_attributes(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
@@ -287,13 +283,8 @@ def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool)
     if found.link is not None:
         return Content(link=found.link)
     opener = partial(output.open_file, folder, found)
-    large = limits.goes_to_lfs(found.size) or _passes_for_pointer(found, opener, active)
+    large = limits.goes_to_lfs(found.size)
+    if not large and active and mao_git.lfs.may_be_pointer(found.size):
+        with opener() as stream:  # what looks like a pointer would be read as one, so it goes to LFS itself
+            large = mao_git.lfs.parse_pointer(stream.read()) is not None
     return Content(opener, found.size, found.executable, lfs=large)
-
-
-def _passes_for_pointer(found: FoundFile, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
-    """A file that looks like a pointer would be read as one, so it goes to LFS itself."""
-    if not active or not mao_git.lfs.may_be_pointer(found.size):
-        return False
-    with opener() as stream:
-        return mao_git.lfs.parse_pointer(stream.read()) is not None

@@ -104,11 +104,6 @@ def in_use(dataset: str) -> str:
     return f"dataset {dataset} is in use"
 
 
-def _stamp(tick: datetime) -> str:
-    """The start of the ids of a tick's rounds."""
-    return f"{tick:%Y%m%dT%H%M%SZ}"
-
-
 class WaitQueue:
     """A run waits for one thing at a time. `wake` is called with each run that may continue now."""
 
@@ -148,7 +143,7 @@ class WaitQueue:
         """A run that is held back blocks nobody from then on."""
         newly = run not in self._rounds and run not in self._behind
         self.stop_waiting(run)
-        self._rounds[run] = (dataset, _stamp(tick))
+        self._rounds[run] = (dataset, f"{tick:%Y%m%dT%H%M%SZ}")  # as the ids of the tick's rounds begin
         self._of_round[self._rounds[run]].add(run)
         if newly:
             self._wake_heads()

@@ -59,33 +59,24 @@ def create(
     for left in parent.glob(f"{_NEW}*"):  # a killed process was just preparing another step of this run
         remove_tree(left)
     fresh = Workspace(parent / f"{_NEW}{secrets.token_hex(4)}")
-    if kept is None or not _take(kept, fresh.root):
+    if kept is not None:
+        with suppress(FileNotFoundError):
+            kept.rename(fresh.root)
+    if not fresh.root.exists():
         fresh.root.mkdir(mode=0o700)
     try:
         if not fresh.data.is_dir():
             make_folder(fresh.data, owner)
         make_folder(fresh.input, None)
         write_seal(fresh.root, fill(fresh))
-        _name(fresh, target)
+        try:
+            fresh.root.rename(target.root)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise WorkspaceExists from error
+            raise
     except BaseException:
         remove_tree(fresh.root)
-        raise
-
-
-def _take(kept: Path, root: Path) -> bool:
-    try:
-        kept.rename(root)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _name(fresh: Workspace, target: Workspace) -> None:
-    try:
-        fresh.root.rename(target.root)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise WorkspaceExists from error
         raise
 
 
