@@ -93,16 +93,15 @@ class Digests:
 
     def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
         """The same contents by path; reading one records its digest here."""
-        return {path: content and self._watched(path, content) for path, content in contents.items()}
-
-    def _watched(self, path: str, content: Content) -> Content:
-        if content.link is not None:  # a link's content is its target
-            data = content.link.encode()
-            self._links[path] = OutputFile(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-            return content
-        if content.open is None:
-            return content
-        return replace(content, open=partial(self._open, path, content.open))
+        watched = dict(contents)
+        for path, content in contents.items():
+            if content is None:
+                continue
+            if content.link is not None:  # a link's content is its target
+                self.note(path, content.link.encode())
+            elif content.open is not None:
+                watched[path] = replace(content, open=partial(self._open, path, content.open))
+        return watched
 
     def _open(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
         reader = self._readers[path] = HashingReader(opener())
@@ -122,14 +121,13 @@ class Digests:
         `touched`: paths of files that the tool wrote, also those that have the same content again.
         """
         listed = touched if len(touched) <= MAX_LISTED_FILES else frozenset[str]()
-        found = {path: self._digest_at(path) for path in listed | changed.files.keys()}
-        return WrittenFiles({path: file for path, file in found.items() if file is not None}, changed.removed)
-
-    def _digest_at(self, path: str) -> OutputFile | None:
-        reader = self._readers.get(path)
-        if reader is None:
-            return self._links.get(path)
-        return OutputFile(size=reader.size, sha256=reader.sha256)
+        files = {}
+        for path in listed | changed.files.keys():
+            if (reader := self._readers.get(path)) is not None:
+                files[path] = OutputFile(size=reader.size, sha256=reader.sha256)
+            elif path in self._links:
+                files[path] = self._links[path]
+        return WrittenFiles(files, changed.removed)
 
 
 def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
@@ -157,22 +155,9 @@ def embed_record(subject: str, record: Mapping[str, Any]) -> str:
 
 def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
     """DataLad's keys (chain … pwd), and under `mao` everything that is known of the step."""
-    own = {"schema": SCHEMA, **_run_facts(run), **_tool_facts(step), **_step_facts(step), **written.record()}
-    own["versions"] = {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})}
-    return {
-        "chain": [],
-        "cmd": rerun_command(run, step),
-        "exit": 0 if step.exit is None else step.exit.code,
-        "extra_inputs": [],
-        "inputs": [],
-        "outputs": ["."],
-        "pwd": ".",
-        "mao": {key: value for key, value in own.items() if value is not None},
-    }
-
-
-def _run_facts(run: Run) -> dict[str, Any]:
-    return {
+    log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
+    own: dict[str, Any] = {
+        "schema": SCHEMA,
         "run": run.id,
         "pipeline": run.pipeline,
         "node": run.node,
@@ -182,6 +167,23 @@ def _run_facts(run: Run) -> dict[str, Any]:
         "scheduled_for": None if run.scheduled_for is None else format_time(run.scheduled_for),
         "created_at": format_time(run.created_at),
         "started_at": None if run.started_at is None else format_time(run.started_at),
+        **_tool_facts(step),
+        "attempt": step.attempt,
+        "times": {str(phase): format_time(moment) for phase, moment in step.times.items()},
+        "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
+        "log": None if step.log_bytes is None else {k: fact for k, fact in log.items() if fact is not None},
+        **written.record(),
+        "versions": {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})},
+    }
+    return {
+        "chain": [],
+        "cmd": rerun_command(run, step),
+        "exit": 0 if step.exit is None else step.exit.code,
+        "extra_inputs": [],
+        "inputs": [],
+        "outputs": ["."],
+        "pwd": ".",
+        "mao": {key: value for key, value in own.items() if value is not None},
     }
 
 
@@ -202,18 +204,6 @@ def _tool_facts(step: StepRun) -> dict[str, Any]:
         "input": None
         if spec.input is None
         else {"dataset": spec.input.name, "branch": spec.input.branch, "commit": step.input_commit},
-    }
-
-
-def _step_facts(step: StepRun) -> dict[str, Any]:
-    log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
-    return {
-        "attempt": step.attempt,
-        "times": {str(phase): format_time(moment) for phase, moment in step.times.items()},
-        "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
-        "log": None
-        if step.log_bytes is None
-        else {key: item for key, item in log.items() if item is not None},
     }
 
 

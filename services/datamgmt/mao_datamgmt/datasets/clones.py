@@ -77,7 +77,16 @@ def follow_new_master(context: Context, name: str, url: str) -> None:
     mao_git.check_url(url)
     tips = clone.ls_remote(url, context.access)
     if tips and not any(clone.has_commit(tip) for tip in tips.values()):
-        raise _other_master(context, clone, name, url)
+        branch = f"refs/heads/{context.node}"
+        push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
+        raise Conflict(
+            f"Dataset {name!r} is cloned on this node from {clone.url}, and its remote is now {url}. "
+            "The two have no commit in common.",
+            code="dataset-master-changed",
+            next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it "
+            f"is other data and the clone is left over, set it aside (nothing is deleted): maoctl dataset "
+            f"set-aside {name}. Else register the other data under another name.",
+        )
     clone.set_remote(url)
     log.info("clone.moved", dataset=name, url=url)
 
@@ -87,38 +96,20 @@ def _make(context: Context, name: str, url: str) -> Clone:
 
     Raises Unavailable (`clone-broken`) where a broken one waits for the remote.
     """
-    waiting = broken.awaiting_rebuild(context, name)
+    path, waiting = context.data.clone(name), broken.awaiting_rebuild(context, name)
     try:
-        return _make_now(context, name, url, 0 if waiting else context.clone_depth)
+        mao_git.check_url(url)
+        with Clone.create(path, url) as clone:
+            clone.fetch(context.access, depth=0 if waiting else context.clone_depth)
+            if not clone.list_branches(remote=True):
+                clone.check_pushable(context.access)
+            broken.restore_commits(context, name, clone)
+        broken.mark_rebuilt(context, name)
+        return Clone.open(path)
     except MaoError as error:
         if not waiting:
             raise
         raise broken.rebuild_waits(waiting[-1][1], error) from error
-
-
-def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
-    path = context.data.clone(name)
-    mao_git.check_url(url)
-    with Clone.create(path, url) as clone:
-        clone.fetch(context.access, depth=depth)
-        if not clone.list_branches(remote=True):
-            clone.check_pushable(context.access)
-        broken.restore_commits(context, name, clone)
-    broken.mark_rebuilt(context, name)
-    return Clone.open(path)
-
-
-def _other_master(context: Context, clone: Clone, name: str, url: str) -> Conflict:
-    branch = f"refs/heads/{context.node}"
-    push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
-    return Conflict(
-        f"Dataset {name!r} is cloned on this node from {clone.url}, and its remote is now {url}. "
-        "The two have no commit in common.",
-        code="dataset-master-changed",
-        next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it is "
-        f"other data and the clone is left over, set it aside (nothing is deleted): maoctl dataset set-aside "
-        f"{name}. Else register the other data under another name.",
-    )
 
 
 def ensure_branch(context: Context, synced: SyncedClone) -> str:
@@ -131,20 +122,15 @@ def ensure_branch(context: Context, synced: SyncedClone) -> str:
     tip = follow_remote(context, clone)
     if tip is not None:
         return tip
-    begin = clone.latest_tip(GROUND_TRUTH) or _default_tip(context, synced)
+    begin = clone.latest_tip(GROUND_TRUTH)
+    if begin is None and synced.stale is None and (branches := clone.list_branches(remote=True)):
+        name = clone.default_branch(context.access)
+        begin = next((branches[each] for each in (name, "main", "master") if each in branches), None)
     if begin is None:
         tree = clone.tree(None)
         begin = clone.commit(tree, [], "Begin the dataset\n", context.author())
     clone.move_branch(context.node, begin, None)
     return begin
-
-
-def _default_tip(context: Context, synced: SyncedClone) -> str | None:
-    branches = synced.clone.list_branches(remote=True)
-    if not branches or synced.stale is not None:
-        return None
-    name = synced.clone.default_branch(context.access)
-    return next((branches[each] for each in (name, "main", "master") if each in branches), None)
 
 
 def ensure_clone(context: Context, name: str, url: str) -> Clone:

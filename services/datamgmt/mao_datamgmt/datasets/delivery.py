@@ -169,19 +169,15 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
             clone.reset_to_remote(GROUND_TRUTH)  # what the nodes agreed on, not what was here alone
         return {context.node: tip}
     old = clone.tip(GROUND_TRUTH)
-    new = clone.promote(_ground_truth_to_build_on(clone, old), tip, context.author())
+    base, theirs = old, clone.tip(GROUND_TRUTH, remote=True)
+    if theirs is not None and (
+        old is None or clone.relation(old, theirs) not in (Relation.SAME, Relation.AHEAD)
+    ):
+        base = theirs  # ours lacks commits of it; what ours adds is derived from snapshots anyway
+    new = clone.promote(base, tip, context.author())
     if new != old and not clone.move_branch(GROUND_TRUTH, new, old):
         raise mao_git.errors.branch_busy(GROUND_TRUTH)
     return {context.node: tip, GROUND_TRUTH: new}
-
-
-def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
-    """The remote's tip where ours lacks commits of it: what ours adds is derived from snapshots anyway."""
-    theirs = clone.tip(GROUND_TRUTH, remote=True)
-    if ours is None or theirs is None:
-        return ours or theirs
-    keeps = (Relation.SAME, Relation.AHEAD)
-    return ours if clone.relation(ours, theirs) in keeps else theirs
 
 
 def follow_remote(context: Context, clone: Clone) -> str | None:

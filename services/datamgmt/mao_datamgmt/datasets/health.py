@@ -109,21 +109,21 @@ class HealthChecks:
         for dataset, waiting, since in await self._executor.read(unpushed_since, self._context):
             if now - since > self._outbox_age:
                 late.append(dataset)
+                why = ""
+                if (failed := self._push_failures.get(dataset)) is not None:
+                    at = format_time(failed.next_try_at.replace(microsecond=0))
+                    why = (
+                        f"; the last of {failed.tries} tries failed ({failed.failure.code}), "
+                        f"the next is at {at}"
+                    )
                 self._conditions.report(
                     "unpushed",
                     dataset,
                     detail=f"{waiting} commits of dataset {dataset} wait to be pushed, the oldest since "
-                    f"{format_time(since)}{self._why(dataset)}.",
+                    f"{format_time(since)}{why}.",
                     next_step=f"Why: maoctl dataset get {dataset}; try now: maoctl dataset push {dataset}.",
                 )
         self._conditions.clear_all_but("unpushed", late)
-
-    def _why(self, dataset: str) -> str:
-        failed = self._push_failures.get(dataset)
-        if failed is None:
-            return ""
-        at = format_time(failed.next_try_at.replace(microsecond=0))
-        return f"; the last of {failed.tries} tries failed ({failed.failure.code}), the next is at {at}"
 
 
 def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
@@ -172,7 +172,12 @@ class RewoundBranches:
         found = await self._executor.read(rewound_branches, self._context, dataset)
         subjects = {f"{dataset}/{branch.branch}": branch for branch, _ in found}
         for (subject, branch), (_, detail) in zip(subjects.items(), found, strict=True):
-            next_step = _next_step(dataset, branch)
+            replay = f"maoctl dataset resolve {dataset} --replay"
+            where = replay if branch.branch == GROUND_TRUTH else f"on {branch.branch}: {replay}"
+            next_step = (
+                f"If the git server was restored from a backup, push them there again as they were; "
+                f"{where} . If that was intended: maoctl dataset acknowledge {dataset} ."
+            )
             self._conditions.report(REWOUND, subject, detail=detail, next_step=next_step)
         for subject in self._reported.pop(dataset, set()) - subjects.keys():
             self._conditions.clear(REWOUND, subject)
@@ -202,17 +207,16 @@ def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:  # it was set aside meanwhile
         return []
-    return [
-        (back, _describe(clone, dataset, back))
-        for back in clone.rewound_branches()
-        if back.branch == GROUND_TRUTH or (back.branch != context.node and _is_a_nodes(clone, back))
-    ]
-
-
-def _is_a_nodes(clone: Clone, back: RewoundBranch) -> bool:
-    """Whether runs have committed to it; people may rewrite other branches as they like."""
-    entries, _ = clone.log(back.seen, SEARCHED)
-    return any(provenance.trailers(entry.message) for entry in entries)
+    found = []
+    for back in clone.rewound_branches():
+        if back.branch == context.node:
+            continue
+        if back.branch != GROUND_TRUTH:  # people may rewrite a branch to which no run has committed
+            entries, _ = clone.log(back.seen, SEARCHED)
+            if not any(provenance.trailers(entry.message) for entry in entries):
+                continue
+        found.append((back, _describe(clone, dataset, back)))
+    return found
 
 
 def _describe(clone: Clone, dataset: str, back: RewoundBranch) -> str:
@@ -223,15 +227,6 @@ def _describe(clone: Clone, dataset: str, back: RewoundBranch) -> str:
     return (
         f"The branch {back.branch} of dataset {dataset} {how} at {clone.url}: it {now}, without {back.lost} "
         f"commits up to {back.seen[:10]} that it had. They are kept on this node as {back.kept_as}."
-    )
-
-
-def _next_step(dataset: str, back: RewoundBranch) -> str:
-    replay = f"maoctl dataset resolve {dataset} --replay"
-    where = replay if back.branch == GROUND_TRUTH else f"on {back.branch}: {replay}"
-    return (
-        f"If the git server was restored from a backup, push them there again as they were; {where} . "
-        f"If that was intended: maoctl dataset acknowledge {dataset} ."
     )
 
 

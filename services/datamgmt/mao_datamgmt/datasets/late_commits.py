@@ -15,7 +15,7 @@ from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.models import GROUND_TRUTH, Run, StepRun
+from mao_shared.models import GROUND_TRUTH, Run
 from mao_shared.store import Records
 
 log = get_logger(__name__)
@@ -91,17 +91,12 @@ def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
         commit = remote.commits.get((run.id, step.spec.name))
         still = step.truth_late and remote.truth_waits
         if step.late and not still and step.spec.output.name == dataset and commit is not None:
-            steps.append(_pushed(step, commit, remote.ground_truth))
-        else:
-            steps.append(step)
+            changes: dict[str, object] = {"pushed": True, "waiting": None, "snapshot": commit}
+            if step.ground_truth is not None and commit != step.snapshot:
+                changes["ground_truth"] = remote.ground_truth
+            step = step.model_copy(update=changes)
+        steps.append(step)
     return None if steps == run.steps else run.model_copy(update={"steps": steps})
-
-
-def _pushed(step: StepRun, commit: str, ground_truth: str | None) -> StepRun:
-    changes: dict[str, object] = {"pushed": True, "waiting": None, "snapshot": commit}
-    if step.ground_truth is not None and commit != step.snapshot:
-        changes["ground_truth"] = ground_truth
-    return step.model_copy(update=changes)
 
 
 def pushed_commits(context: Context, dataset: str) -> PushedCommits:

@@ -188,18 +188,18 @@ class Pusher:
         return late & set(await self._executor.read(dataset_names, self._context.data))
 
     async def _reconcile(self, dataset: str) -> None:
-        if dataset not in self._unanswered or dataset in self.failures or await self._check_remote(dataset):
-            await self._push(dataset)
-
-    async def _check_remote(self, dataset: str) -> bool:
-        """Whether a remote that did not answer is back, and there is something here to push to it."""
-        try:
-            has_branch = await self._executor.write([dataset], partial(fetch_remote, self._context, dataset))
-        except MaoError as error:
-            self.note_fetch(dataset, None if error.code == "dataset-not-here" else error)
-            return False
-        self.note_fetch(dataset, None)
-        return has_branch
+        if dataset in self._unanswered and dataset not in self.failures:
+            # Its remote did not answer: push only once it is back, and if there is something to push.
+            fetch = partial(fetch_remote, self._context, dataset)
+            try:
+                has_branch = await self._executor.write([dataset], fetch)
+            except MaoError as error:
+                self.note_fetch(dataset, None if error.code == "dataset-not-here" else error)
+                return
+            self.note_fetch(dataset, None)
+            if not has_branch:
+                return
+        await self._push(dataset)
 
     async def push_now(self, dataset: str) -> None:
         """Tries once, now. Raises NotFound when the dataset has no clone here."""
@@ -256,16 +256,16 @@ def read_outbox(context: Context, dataset: str) -> Outbox:
 
 def unpushed_datasets(context: Context) -> list[str]:
     """Datasets whose branches are ahead of what their remotes were last seen to have. Blocking."""
-    return [name for name in dataset_names(context.data) if _is_behind(context, name)]
-
-
-def _is_behind(context: Context, name: str) -> bool:
-    try:
-        clone = Clone.open(context.data.clone(name))
-        return any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH))
-    except (MaoError, RepositoryError) as error:  # one broken clone must not keep the others from working
-        log.error("push.clone_unusable", dataset=name, error=str(error))
-        return True  # the push reports it
+    found = []
+    for name in dataset_names(context.data):
+        try:
+            clone = Clone.open(context.data.clone(name))
+            if any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH)):
+                found.append(name)
+        except (MaoError, RepositoryError) as error:  # one broken clone must not keep the others from working
+            log.error("push.clone_unusable", dataset=name, error=str(error))
+            found.append(name)  # the push reports it
+    return found
 
 
 def fetch_remote(context: Context, dataset: str) -> bool:

@@ -15,6 +15,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -47,7 +48,12 @@ def commit_entries(
     tool has made a file where the folder should be.
     """
     require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
-    clone = _clone(context, dataset, master)
+    try:
+        clone = Clone.open(context.data.clone(dataset))
+    except NotFound:
+        if master is None:
+            raise
+        clone = ensure_clone(context, dataset, master)
     tip = clone.tip(context.node) or ensure_branch(context, SyncedClone(clone))
     files = _files(clone, tip, entries)
     if not files:
@@ -59,15 +65,6 @@ def commit_entries(
     if not clone.move_branch(context.node, commit, tip):
         raise mao_git.errors.branch_busy(context.node)
     return commit
-
-
-def _clone(context: Context, dataset: str, master: str | None) -> Clone:
-    try:
-        return Clone.open(context.data.clone(dataset))
-    except NotFound:
-        if master is None:
-            raise
-    return ensure_clone(context, dataset, master)
 
 
 Files = dict[str, tuple[bytes, list[InboxEntry]]]
@@ -128,7 +125,9 @@ def appended(
     new = entries
     for number in sorted(parts):  # an entry that is sent again after a crash may be in any of them
         before = read(f"{folder}/{part_name(day, number)}")
-        new = _not_in(before, new)
+        if any(entry.id.encode() in before for entry in new):  # only then it is worth parsing
+            committed = ids_in(before)
+            new = [entry for entry in new if entry.id not in committed]
     if not new:
         return None
     if len(before) >= PART:
@@ -138,29 +137,19 @@ def appended(
     return f"{folder}/{part_name(day, number)}", ends_well + lines, new
 
 
-def _not_in(data: bytes, entries: list[InboxEntry]) -> list[InboxEntry]:
-    """The entries that a part does not hold; it is parsed only where one of the ids occurs in it."""
-    if not any(entry.id.encode() in data for entry in entries):
-        return entries
-    held = ids_in(data)
-    return [entry for entry in entries if entry.id not in held]
-
-
 def part_name(day: str, number: int) -> str:
     return f"{day}.jsonl" if number == 1 else f"{day}.{number}.jsonl"
 
 
 def ids_in(data: bytes) -> set[str]:
     """The ids of the values in a file; lines that somebody else wrote have none."""
-    return {found for line in data.splitlines() if (found := _id(line)) is not None}
-
-
-def _id(line: bytes) -> str | None:
-    try:
-        found = json.loads(line)["id"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, str) else None
+    found = set()
+    for line in data.splitlines():
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            entry_id = json.loads(line)["id"]
+            if isinstance(entry_id, str):
+                found.add(entry_id)
+    return found
 
 
 def batch_message(node: str, files: Files) -> str:

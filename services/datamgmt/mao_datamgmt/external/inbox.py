@@ -61,7 +61,11 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> In
     """
     entry_id = f"{at:%Y%m%dT%H%M%S.%fZ}-{token}"
     try:
-        text = _json_text(value).encode()
+        if isinstance(value, RawJson):
+            check_json(value)
+            text = on_one_line(value).encode()
+        else:
+            text = _dump(value).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The value cannot be written as JSON: {error}.",
@@ -76,13 +80,6 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> In
         )
     others = _dump({"id": entry_id, "key": key, "received_at": format_time(at)}).encode()
     return InboxEntry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
-
-
-def _json_text(value: Any) -> str:
-    if not isinstance(value, RawJson):
-        return _dump(value)
-    check_json(value)
-    return on_one_line(value)
 
 
 def _dump(value: Any) -> str:
@@ -110,16 +107,28 @@ class Inbox:
         """
         with self._lock:
             if self._counts.get(dataset, 0) >= self._limit:
-                raise _full(dataset, self._limit)
+                raise Unavailable(
+                    f"{self._limit} values wait to be committed to dataset {dataset!r}; "
+                    "no more are accepted.",
+                    code="inbox-full",
+                    next=f"See why they wait: maoctl dataset external {dataset}. Then send it again.",
+                )
             self._counts[dataset] = self._counts.get(dataset, 0) + 1
         fresh = False
         try:
-            fresh = self._write(self._folder(dataset), entry)
+            fresh = self._write(dataset, entry)
         finally:
             if not fresh:
                 self._count(dataset, -1)
 
-    def _write(self, folder: Path, entry: InboxEntry) -> bool:
+    def _write(self, dataset: str, entry: InboxEntry) -> bool:
+        folder = self._root / dataset
+        if dataset not in self._made:
+            # A process that was killed may have made it, without its name having reached the disk.
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for above in (self._root, self._root.parent):
+                _sync(above)
+            self._made.add(dataset)
         target = folder / (entry.id + _SUFFIX)
         if target.exists():
             return False
@@ -135,15 +144,6 @@ class Inbox:
             raise
         _sync(folder)
         return True
-
-    def _folder(self, dataset: str) -> Path:
-        folder = self._root / dataset
-        if dataset not in self._made:  # perhaps made by a process that was killed before its name was kept
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for above in (self._root, self._root.parent):
-                _sync(above)
-            self._made.add(dataset)
-        return folder
 
     def waiting(self) -> dict[str, int]:
         """Datasets with entries, and how many."""
@@ -218,7 +218,14 @@ class Inbox:
             paths = sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
         except OSError:
             return {}
-        return {path: _reason(path) for path in paths}
+        reasons = {}
+        for path in paths:
+            try:
+                with path.with_name(path.name + _REASON).open(errors="replace") as file:
+                    reasons[path] = file.read(1000).strip()
+            except OSError:
+                reasons[path] = "no reason is noted"
+        return reasons
 
     def remove(self, dataset: str, entries: Iterable[InboxEntry]) -> None:
         """Removes entries that are committed."""
@@ -286,14 +293,6 @@ def _line(path: Path) -> bytes:
         raise InvalidEntry(f"it cannot be read: {error.strerror}") from error
 
 
-def _reason(path: Path) -> str:
-    try:
-        with path.with_name(path.name + _REASON).open(errors="replace") as file:
-            return file.read(1000).strip()
-    except OSError:
-        return "no reason is noted"
-
-
 def _sync(folder: Path) -> None:
     """Writes the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -301,11 +300,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _full(dataset: str, limit: int) -> Unavailable:
-    return Unavailable(
-        f"{limit} values wait to be committed to dataset {dataset!r}; no more are accepted.",
-        code="inbox-full",
-        next=f"See why they wait: maoctl dataset external {dataset}. Then send it again.",
-    )

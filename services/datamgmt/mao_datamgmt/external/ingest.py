@@ -164,13 +164,10 @@ class Ingest:
         """Commits what waits for all datasets; what fails stays and is tried again next time."""
         names = await self._executor.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
-        self._forget_all_but(set(names))
-
-    def _forget_all_but(self, waiting: set[str]) -> None:
-        """Ends the failures of datasets for which no values wait any more, for whatever reason."""
-        for gone in (self._reported | self.failures.keys()) - waiting:
-            self._conditions.clear("inbox", gone)
-            self.failures.pop(gone, None)
+        waiting = set(names)  # the failures of other datasets have ended, for whatever reason
+        for dataset in (self._reported | self.failures.keys()) - waiting:
+            self._conditions.clear("inbox", dataset)
+            self.failures.pop(dataset, None)
         self._reported &= waiting
         self._stuck &= waiting
         self._guard.keep(waiting)

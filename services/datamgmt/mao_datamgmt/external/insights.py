@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 
 from mao_datamgmt.context import Context
 from mao_git import Clone
@@ -60,7 +61,11 @@ def select_sources(
 
 def read(context: Context, sources: list[ToolDataset], branch: str | None, key: str) -> Insight:
     """The insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
-    found = [each for source in sources if (each := _find(context, source, branch or context.node))]
+    found = []
+    for tool, dataset in sources:
+        with suppress(NotFound):
+            clone = Clone.open(context.data.clone(dataset))
+            found.append(_at(clone, tool, dataset, branch or context.node, MAX_BYTES))
     if not found:
         raise NotFound(
             f"There are no insights of {key!r}: no {FILE} is at the top of its data.",
@@ -77,15 +82,6 @@ def read(context: Context, sources: list[ToolDataset], branch: str | None, key: 
     return found[0]
 
 
-def _find(context: Context, source: ToolDataset, branch: str) -> Insight | None:
-    tool, dataset = source
-    try:
-        clone = Clone.open(context.data.clone(dataset))
-        return _at(clone, tool, dataset, branch, MAX_BYTES)
-    except NotFound:
-        return None
-
-
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
     """Raises NotFound. A file larger than `room` comes without its value; one above MAX_BYTES is refused."""
     commit = clone.resolve(branch)
@@ -99,21 +95,17 @@ def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insigh
     found = Insight(key=f"{tool}/{branch}", dataset=dataset, branch=branch, commit=commit, size=opened.size)
     if opened.size > room:
         return found
-    value = _parse(b"".join(opened.pieces), tool, dataset, branch)
-    return found.model_copy(update={"value": value})
-
-
-def _parse(data: bytes, tool: str, dataset: str, branch: str) -> RawJson:
+    data = b"".join(opened.pieces)
     try:
         text = data.decode(json.detect_encoding(data))
         check_json(text)
-        return RawJson(text.strip(" \t\r\n"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{FILE} of {tool} is not JSON: {error}.",
             code="insights-invalid",
             next=f"Look at it: maoctl dataset cat {dataset} {FILE} --ref {branch}",
         ) from error
+    return found.model_copy(update={"value": RawJson(text.strip(" \t\r\n"))})
 
 
 def as_json(insight: Insight) -> str:
@@ -129,28 +121,20 @@ def inspect(context: Context, sources: list[ToolDataset], branch: str | None) ->
     found: list[Insight] = []
     room = MAX_TOTAL_BYTES
     for tool, dataset in sources:
-        for each in _of_dataset(context, tool, dataset, branch, room):
-            if len(found) == MAX_ITEMS:
-                return found
-            room -= each.size if each.value is not None else 0
-            found.append(each)
-    return found
-
-
-def _of_dataset(
-    context: Context, tool: str, dataset: str, branch: str | None, room: int
-) -> Iterable[Insight]:
-    try:
-        clone = Clone.open(context.data.clone(dataset))
-    except NotFound:
-        return
-    ours, theirs = clone.list_branches(), clone.list_branches(remote=True)
-    for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
         try:
-            each = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))
+            clone = Clone.open(context.data.clone(dataset))
         except NotFound:
             continue
-        except MaoError as error:  # one that cannot be read does not hide the others
-            each = Insight(key=f"{tool}/{name}", dataset=dataset, branch=name, problem=error.detail)
-        room -= each.size if each.value is not None else 0
-        yield each
+        ours, theirs = clone.list_branches(), clone.list_branches(remote=True)
+        for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
+            try:
+                insight = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))
+            except NotFound:
+                continue
+            except MaoError as error:  # one that cannot be read does not hide the others
+                insight = Insight(key=f"{tool}/{name}", dataset=dataset, branch=name, problem=error.detail)
+            if len(found) == MAX_ITEMS:
+                return found
+            room -= insight.size if insight.value is not None else 0
+            found.append(insight)
+    return found

@@ -71,7 +71,12 @@ class Alarms:
 
         With `open_only` those that nobody has acknowledged, whether over or not.
         """
-        place, inner = _read_cursor(cursor, len(self._record_sets))
+        place, inner = 0, None
+        if cursor is not None:
+            first, dot, rest = cursor.partition(".")
+            if not dot or first not in map(str, range(len(self._record_sets))):
+                raise cursor_invalid()
+            place, inner = int(first), rest or None
         found: list[Alarm] = []
         unreadable: list[UnreadableItem] = []
         while place < len(self._record_sets) and len(found) < limit:
@@ -118,12 +123,3 @@ class Alarms:
 
 async def _readable(records: Records[R]) -> list[Stored[R]]:
     return (await records.page()).items
-
-
-def _read_cursor(cursor: str | None, record_sets: int) -> tuple[int, str | None]:
-    if cursor is None:
-        return 0, None
-    place, dot, inner = cursor.partition(".")
-    if not dot or place not in map(str, range(record_sets)):
-        raise cursor_invalid()
-    return int(place), inner or None

@@ -8,9 +8,12 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import mao_git
@@ -28,6 +31,8 @@ MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
 MAX_LINE = 1 << 20  # characters
 PIECE = 1 << 20  # bytes
 ROW_FILES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # of a list, in a JSON pointer
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 
 
 class UnreadableMetric(Exception):
@@ -128,7 +133,8 @@ def json_number(opened: ContentStream, pointer: str) -> float:
         raise UnreadableMetric(f"the file is not valid JSON: {error}") from error
     found = at_pointer(document, pointer)
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise UnreadableMetric(f"what {pointer!r} points at is not a number but {_kind(found)}")
+        kind = _KINDS.get(type(found), "null")
+        raise UnreadableMetric(f"what {pointer!r} points at is not a number but {kind}")
     if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
         raise UnreadableMetric(f"what {pointer!r} points at is too large for a number")
     return found
@@ -143,24 +149,15 @@ def at_pointer(document: Any, pointer: str) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict) and name in found:
             found = found[name]
-        elif isinstance(found, list) and _is_index(name) and int(name) < len(found):
+        elif isinstance(found, list) and _INDEX.fullmatch(name) and int(name) < len(found):
             found = found[int(name)]
         else:
             raise UnreadableMetric(f"{pointer!r} points at nothing: there is no {name[:80]!r}")
     return found
 
 
-def _is_index(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) < 10 and (name == "0" or name[0] != "0")
-
-
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number in JSON")
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
-    return kinds.get(type(value), "null")
 
 
 # CSV
@@ -183,15 +180,14 @@ def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
     place = header.index(column)
     for row in rows:
         cell = row[place].strip() if place < len(row) else ""
-        if cell:
-            yield 1.0 if how == "count" else _number(cell, rows.line_num)
-
-
-def _number(cell: str, line: int) -> float:
-    try:
-        return parse_number(cell)
-    except ValueError:
-        raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is not a number") from None
+        if not cell:
+            continue
+        try:
+            number = 1.0 if how == "count" else parse_number(cell)
+        except ValueError:
+            problem = f"line {rows.line_num} has {cell[:40]!r}, which is not a number"
+            raise UnreadableMetric(problem) from None
+        yield number
 
 
 def aggregate(values: Iterator[float], how: Aggregate) -> float:
@@ -201,34 +197,22 @@ def aggregate(values: Iterator[float], how: Aggregate) -> float:
     first = next(values, None)
     if first is None:
         raise UnreadableMetric("the column has no value")
-    return _AGGREGATES[how](first, values)
-
-
-def _last(first: float, rest: Iterable[float]) -> float:
-    for value in rest:
-        first = value
-    return first
-
-
-def _sum(first: float, rest: Iterable[float]) -> float:
-    return first + math.fsum(rest)
-
-
-def _mean(first: float, rest: Iterable[float]) -> float:
-    total, count = first, 1
-    for value in rest:
-        total, count = total + value, count + 1
-    return total / count
-
-
-_AGGREGATES: dict[str, Callable[[float, Iterable[float]], float]] = {
-    "first": lambda first, _: first,
-    "last": _last,
-    "sum": _sum,
-    "mean": _mean,
-    "min": lambda first, rest: min(first, min(rest, default=first)),
-    "max": lambda first, rest: max(first, max(rest, default=first)),
-}
+    match how:
+        case "first":
+            return first
+        case "last":
+            return deque(chain([first], values), maxlen=1)[0]
+        case "sum":
+            return first + math.fsum(values)
+        case "mean":
+            total, count = first, 1
+            for value in values:
+                total, count = total + value, count + 1
+            return total / count
+        case "min":
+            return min(first, min(values, default=first))
+        case "max":
+            return max(first, max(values, default=first))
 
 
 # text
@@ -239,7 +223,8 @@ def iter_lines(opened: ContentStream) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     held = ""
     try:
-        for piece in _small(opened.pieces):
+        views = (memoryview(piece) for piece in opened.pieces)
+        for piece in (view[begin : begin + PIECE] for view in views for begin in range(0, len(view), PIECE)):
             *whole, held = (held + decoder.decode(piece)).split("\n")
             yield from (line + "\n" for line in whole)
             if len(held) > MAX_LINE:
@@ -249,12 +234,6 @@ def iter_lines(opened: ContentStream) -> Iterator[str]:
         raise UnreadableMetric(f"the file is not UTF-8: {error.reason}") from error
     if held:
         yield held
-
-
-def _small(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-    for piece in pieces:
-        view = memoryview(piece)
-        yield from (view[begin : begin + PIECE] for begin in range(0, len(view), PIECE))
 
 
 def _require_room(size: int, most: int) -> None:

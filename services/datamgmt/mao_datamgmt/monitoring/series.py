@@ -95,11 +95,26 @@ class SeriesRecorder:
         value = observed.reading.value
         if value is None:
             log.warning("metric.unreadable", metric=observed.name, error=observed.reading.problem)
-            await self._raise_alarm(self._unreadable(observed))
+            metric, step = observed.reading.metric.name, observed.step.spec.name
+            detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
+            alarm = self._alarm(observed, "metric-unreadable", detail)
+            # One alarm a day, however often the pipeline runs.
+            alarm_id = f"{observed.time:%Y%m%d}T000000Z.{observed.run.pipeline}.{step}.{metric}"
+            await self._raise_alarm(alarm.model_copy(update={"id": alarm_id}))
             return
         judgement = await self._append(observed, value)
         if judgement.alarming:
-            await self._raise_alarm(self._wrong(observed, value, judgement))
+            kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
+            alarm = self._alarm(observed, kind, in_words(observed, value, judgement))
+            await self._raise_alarm(
+                alarm.model_copy(
+                    update={
+                        "expected": judgement.expected,
+                        "band": judgement.band,
+                        "provisional": judgement.provisional,
+                    }
+                )
+            )
 
     async def _append(self, observed: Observation, value: float) -> Judgement:
         """Adds the run's point if the series does not have it; how it was or is judged."""
@@ -135,19 +150,6 @@ class SeriesRecorder:
             value=observed.reading.value,
             detail=detail,
         )
-
-    def _unreadable(self, observed: Observation) -> Alarm:
-        metric, step = observed.reading.metric.name, observed.step.spec.name
-        detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
-        alarm = self._alarm(observed, "metric-unreadable", detail)
-        day, run = observed.time, observed.run  # one a day, however often the pipeline runs
-        return alarm.model_copy(update={"id": f"{day:%Y%m%d}T000000Z.{run.pipeline}.{step}.{metric}"})
-
-    def _wrong(self, observed: Observation, value: float, judgement: Judgement) -> Alarm:
-        kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
-        alarm = self._alarm(observed, kind, in_words(observed, value, judgement))
-        known = {"expected": judgement.expected, "band": judgement.band, "provisional": judgement.provisional}
-        return alarm.model_copy(update=known)
 
 
 def in_words(observed: Observation, value: float, judgement: Judgement) -> str:

@@ -22,7 +22,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.logs import get_logger
-from mao_shared.models import Alarm, Delivery, Webhook, WebhookRequest, WebhookState, format_time
+from mao_shared.models import Delivery, Webhook, WebhookRequest, WebhookState, format_time
 from mao_shared.models.common import Listing, unreadable_items
 from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Records, Store, Stored, Unreadable
@@ -158,7 +158,15 @@ class Webhooks:
         if hook is None or alarm is None:
             await self.deliveries.delete(name)
             return None
-        error = await self._post(hook.record, alarm.record, due, now)
+        raised = format_time(alarm.record.raised_at)
+        data = alarm.record.model_dump_json(exclude_none=True)
+        body = f'{{"type":"alarm.{alarm.record.kind}","timestamp":"{raised}","data":{data}}}'.encode()
+        try:
+            secret = await asyncio.to_thread(self._sealed.open, hook.record.sealed)
+        except MaoError as unreadable:
+            error: str | None = unreadable.detail
+        else:
+            error = await self._client.post(hook.record.url, secret, _name(due), now, body)
         if error is None:
             await self.deliveries.delete(name)
             log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
@@ -167,16 +175,6 @@ class Webhooks:
         changed = failed(due, error, self._clock.now())
         await self.deliveries.replace(name, changed, stored.revision)
         return None  # the watch delivers it again, with its time
-
-    async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
-        try:
-            secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
-        except MaoError as error:
-            return error.detail
-        raised = format_time(alarm.raised_at)
-        data = alarm.model_dump_json(exclude_none=True)
-        body = f'{{"type":"alarm.{alarm.kind}","timestamp":"{raised}","data":{data}}}'.encode()
-        return await self._client.post(hook.url, secret, _name(due), now, body)
 
 
 def _name(delivery: Delivery) -> str:
