@@ -36,7 +36,7 @@ SEARCHED = 20  # newest commits in which a node's branch shows that it is one
 
 
 class HealthChecks:
-    """Maintains the conditions `disk`, `unpushed` and `ssh-key`; `rewound` those of branches.
+    """Reports the conditions `disk`, `unpushed` and `ssh-key`; `rewound` reports those of branches.
 
     `outbox_age`: how old a commit may get that its remote lacks; `failures`: why pushes failed.
     """
@@ -57,7 +57,7 @@ class HealthChecks:
         self._push_failures = failures
 
     async def run(self) -> None:
-        """Checks periodically until cancelled."""
+        """Run all checks periodically until cancelled."""
         await asyncio.gather(
             every(0.0, self.check_disk, name="disk", conditions=self._conditions),
             every(OUTBOX_EVERY, self.check_outboxes, name="outboxes", conditions=self._conditions),
@@ -66,14 +66,14 @@ class HealthChecks:
         )
 
     async def check_disk(self) -> float:
-        """Checks every file system that the node writes to; seconds until the next check."""
+        """Check every file system that the node writes to; return the seconds until the next check."""
         found = await self._executor.read(rooms, self._context.data.root)
         waits = [self._judge(folder, room) for folder, room in found.items()]
         self._conditions.clear_all_but("disk", found)
         return DISK_EVERY_WHILE_FULL if any(waits) else DISK_EVERY
 
     def _judge(self, folder: str, room: DiskSpace) -> bool:
-        """Reports the state of a file system; whether something waits for room there."""
+        """Report the state of a file system; return whether something waits for room there."""
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
@@ -96,14 +96,14 @@ class HealthChecks:
         return False
 
     async def check_ssh_keys(self) -> None:
-        """Checks the files of the key directory."""
+        """Check the files in the key directory."""
         found = await self._executor.read(access.key_faults, self._context.access.key_dir)
         for fault in found:
             self._conditions.report("ssh-key", fault.name, detail=f"{fault.words}.", next_step=fault.next)
         self._conditions.clear_all_but("ssh-key", [fault.name for fault in found])
 
     async def check_outboxes(self) -> None:
-        """Checks the age of what waits to be pushed."""
+        """Check the age of the oldest unpushed commit of each dataset."""
         now = self._context.clock.now()
         late = []
         for dataset, waiting, since in await self._executor.read(unpushed_since, self._context):
@@ -127,7 +127,7 @@ class HealthChecks:
 
 
 def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
-    """Datasets with commits that their remotes lack: how many, and when the oldest was made. Blocking."""
+    """Return (dataset, unpushed commits, time of the oldest) for datasets with unpushed commits. Blocking."""
     found = []
     for name in dataset_names(context.data):
         try:
@@ -141,7 +141,7 @@ def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
 
 
 class RewoundBranches:
-    """Maintains the condition `branch-went-back`; subject: dataset/branch."""
+    """Reports the condition `branch-went-back`; its subject is dataset/branch."""
 
     def __init__(self, context: Context, executor: GitExecutor, conditions: Conditions) -> None:
         self._context, self._executor, self._conditions = context, executor, conditions
@@ -157,7 +157,7 @@ class RewoundBranches:
         executor.on_change.append(self._changed)
 
     async def run(self) -> None:
-        """Checks until cancelled."""
+        """Check changed datasets, and all periodically, until cancelled."""
         await self._controller.run()
 
     async def _changed(self, datasets: list[str]) -> None:
@@ -168,7 +168,7 @@ class RewoundBranches:
         return {*await self._executor.read(dataset_names, self._context.data), *self._reported}
 
     async def check(self, dataset: str) -> None:
-        """Reports the branches of a dataset that were rewound, and clears those that are whole again."""
+        """Report the rewound branches of a dataset, and clear those that are complete again."""
         found = await self._executor.read(rewound_branches, self._context, dataset)
         subjects = {f"{dataset}/{branch.branch}": branch for branch, _ in found}
         for (subject, branch), (_, detail) in zip(subjects.items(), found, strict=True):
@@ -185,7 +185,7 @@ class RewoundBranches:
             self._reported[dataset] = set(subjects)
 
     async def acknowledge(self, dataset: str, broken_clone: Callable[[str], Awaitable[None]]) -> None:
-        """Accepts the rewound branches as they are, and acknowledges a broken clone as well.
+        """Accept the rewound branches as they are, and acknowledge a broken clone as well.
 
         Raises what `broken_clone` raises, NotFound only when there was nothing of either.
         """
@@ -202,7 +202,7 @@ class RewoundBranches:
 
 
 def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch, str]]:
-    """Branches of other nodes and ground truth that lost commits, each with a description. Blocking."""
+    """Return rewound branches of other nodes and ground truth, each with a description. Blocking."""
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:  # it was set aside meanwhile

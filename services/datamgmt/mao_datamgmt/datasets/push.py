@@ -56,7 +56,7 @@ LOCAL_FAULTS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-b
 
 @dataclass(frozen=True, slots=True)
 class PushFailure:
-    """Why the last push failed. `tries`: since the last success; `since`: the first of them."""
+    """The failure of the last push. `tries`: pushes since the last success; `since`: time of the first."""
 
     failure: MaoError
     tries: int
@@ -69,7 +69,7 @@ class PushFailure:
 
 
 def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox:
-    """The outbox of a dataset. Blocking; proportional to what waits."""
+    """Return the outbox of a dataset. Blocking; the time grows with the number of waiting commits."""
     waiting, since = clone.unpushed(branch)
     if failed is None:
         return Outbox(state="waiting" if waiting else "in-sync", waiting=waiting, since=since)
@@ -86,13 +86,15 @@ def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox
 
 
 def retry_pause(first: float, tries: int, code: str, chance: float | None = None) -> float:
-    """Seconds before the next try of a push that failed with `code`; see `Backoff.pause`."""
+    """Return the seconds before retrying a push that failed with `code`; see `Backoff.pause`."""
     slower = SLOWER if _STATES.get(code, "waiting") in _NEED_A_PERSON else 1
     return slower * Backoff(first, MAX_PAUSE).pause(tries, chance)
 
 
 class Pusher:
-    """`failures`: dataset → why its last push failed. `pause`: seconds before the second try.
+    """Pushes datasets whose commits did not reach their remote, with growing pauses.
+
+    `failures`: dataset → why its last push failed. `pause`: seconds before the second try.
 
     `promotes`: whether this node's snapshot of a dataset becomes ground truth at once.
     """
@@ -127,7 +129,7 @@ class Pusher:
         )
 
     def push_later(self, dataset: str, failure: MaoError) -> None:
-        """Pushes the dataset after a pause, since a push has failed."""
+        """Schedule another push of the dataset after a pause, since one has failed."""
         before = self.failures.get(dataset)
         tries = 1 if before is None else before.tries + 1
         pause = retry_pause(self._pause, tries, failure.code)
@@ -139,23 +141,23 @@ class Pusher:
         self._measures.add(dataset)
 
     def schedule_push(self, dataset: str) -> None:
-        """Pushes the dataset as soon as a worker is free: it has a new commit."""
+        """Push the dataset as soon as a worker is free: it has a new commit."""
         self._pushes.add(dataset)
 
     def note_pushed(self, dataset: str) -> None:
-        """The remote has everything; runs whose commits were late are updated."""
+        """Record that the remote has everything; runs whose commits were late are updated."""
         if self._forget(dataset):
             self._pushes.add(dataset)
 
     def _forget(self, dataset: str) -> bool:
-        """The remote has everything; whether a push had failed before."""
+        """Clear the failures of a dataset that is fully pushed; return whether there was one."""
         self._conditions.clear("remote", dataset)
         self._conditions.clear("unpushed", dataset)
         self._unanswered.pop(dataset, None)
         return self.failures.pop(dataset, None) is not None
 
     def note_fetch(self, dataset: str, failure: MaoError | None) -> None:
-        """The result of a fetch; a remote that can be read may still refuse pushes.
+        """Record the result of a fetch; a remote that can be read may still refuse pushes.
 
         One that does not answer is asked again until it does: there may be nothing to push for long.
         """
@@ -170,7 +172,7 @@ class Pusher:
                 self._conditions.clear("remote", dataset)
 
     def _report(self, dataset: str, failure: MaoError) -> None:
-        """As a condition of the remote, unless it is our own disk or clone that failed."""
+        """Report a failure as a condition of the remote, unless our own disk or clone is at fault."""
         if failure.code in LOCAL_FAULTS:
             self._conditions.clear("remote", dataset)
         else:
@@ -178,7 +180,7 @@ class Pusher:
             self._conditions.report("remote", dataset, detail=failure.detail, next_step=next_step)
 
     async def run(self) -> None:
-        """Works until cancelled; begins with what an earlier process left unpushed."""
+        """Push until cancelled, beginning with what an earlier process left unpushed."""
         await asyncio.gather(self._pushes.run(), self._measures.run())
 
     async def _list_unfinished(self) -> Iterable[str]:
@@ -202,12 +204,12 @@ class Pusher:
         await self._push(dataset)
 
     async def push_now(self, dataset: str) -> None:
-        """Tries once, now. Raises NotFound when the dataset has no clone here."""
+        """Push once, without waiting. Raises NotFound when the dataset has no clone here."""
         await self._executor.read(Clone.open, self._context.data.clone(dataset))
         await self._push(dataset, fetch=True)
 
     async def _push(self, dataset: str, *, fetch: bool = False) -> None:
-        """`fetch`: from the remote first, though nothing may be known to wait."""
+        """Push a dataset; with `fetch`, fetch first even if nothing is known to wait."""
         try:
             promote = await self._promotes(dataset)
             work = partial(push_again, self._context, dataset, promote, fetch=fetch)
@@ -237,7 +239,7 @@ class Pusher:
             log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
 
     async def _measure(self, dataset: str) -> None:
-        """Updates the metrics of a dataset's outbox."""
+        """Update the metrics of a dataset's outbox."""
         try:
             found = await self._executor.read(read_outbox, self._context, dataset)
         except (MaoError, RepositoryError):
@@ -250,12 +252,12 @@ class Pusher:
 
 
 def read_outbox(context: Context, dataset: str) -> Outbox:
-    """The outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
+    """Return the outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
     return make_outbox(Clone.open(context.data.clone(dataset)), context.node, None)
 
 
 def unpushed_datasets(context: Context) -> list[str]:
-    """Datasets whose branches are ahead of what their remotes were last seen to have. Blocking."""
+    """Return the datasets whose branches are ahead of their remotes as last fetched. Blocking."""
     found = []
     for name in dataset_names(context.data):
         try:
@@ -269,14 +271,14 @@ def unpushed_datasets(context: Context) -> list[str]:
 
 
 def fetch_remote(context: Context, dataset: str) -> bool:
-    """Fetches; whether this node has a branch in the dataset. Raises MaoError. Blocking."""
+    """Fetch; return whether this node has a branch in the dataset. Raises MaoError. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     clone.fetch(context.access)
     return clone.tip(context.node) is not None
 
 
 def push_again(context: Context, dataset: str, promote: bool, *, fetch: bool = False) -> PushOutcome:
-    """One more push. `fetch`: what the remote has now first. Raises MaoError. Blocking."""
+    """Push once more; with `fetch`, fetch first. Raises MaoError. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     if fetch:
         clone.fetch(context.access)

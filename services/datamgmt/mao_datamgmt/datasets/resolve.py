@@ -17,7 +17,7 @@ from .delivery import branch_conflict, push_branches, push_lost
 
 
 def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[Resolution, MaoError | None]:
-    """Joins the branches as chosen, and pushes; the second value: why the push failed, if it did.
+    """Join the branches as chosen, and push; return the result and the error of a failed push.
 
     Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or `branch-
     conflict` when `replay` does not apply.
@@ -59,11 +59,11 @@ def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[
 def _put_truth_back(
     context: Context, clone: Clone, name: str, how: Strategy
 ) -> tuple[Resolution, MaoError | None] | None:
-    """Pushes ground truth as last fetched, where the remote has an earlier state of it.
+    """Push ground truth as last fetched, if the remote has an earlier state of it.
 
     The answer when that was all; None when this node's branch conflicts as well.
     """
-    back = next((each for each in clone.rewound_branches() if each.branch == GROUND_TRUTH), None)
+    back = next((branch for branch in clone.rewound_branches() if branch.branch == GROUND_TRUTH), None)
     if back is None or not back.is_earlier:
         return None
     ours = clone.tip(GROUND_TRUTH)

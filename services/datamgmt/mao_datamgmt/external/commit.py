@@ -41,13 +41,13 @@ _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 def commit_entries(
     context: Context, dataset: str, master: str | None, entries: list[InboxEntry]
 ) -> str | None:
-    """The commit with those entries that no commit held yet; None when all were held.
+    """Commit the entries that no commit holds yet; return the commit, or None if all were held.
 
     `master`: the remote to clone from where the dataset is not here; None: unknown. Raises NotFound when it
     is neither here nor known, Unavailable (`disk-full`), what `ensure_clone` raises, and InvalidInput when a
     tool has made a file where the folder should be.
     """
-    require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
+    require_room(context, 2 * (PART + sum(len(entry.line) for entry in entries)))
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:
@@ -87,7 +87,7 @@ def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
 
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
-    """Raises InvalidInput for a file that is far larger than ours."""
+    """Return the content of a part. Raises InvalidInput if it is far larger than those MAO writes."""
     opened = clone.open_file(tip, path)
     if opened.size > LARGEST_PART:
         raise InvalidInput(
@@ -99,17 +99,17 @@ def _read_part(clone: Clone, tip: str, path: str) -> bytes:
 
 
 def _names(clone: Clone, tip: str, folder: str) -> list[str]:
-    """The names in a folder, none where it is absent; raises InvalidInput where a file is in its place."""
+    """Return the names in a folder, none if it is absent; raise InvalidInput if a file is in its place."""
     try:
-        for each in folders_to(folder):
-            entries = clone.list_files(tip, each)
+        for above in folders_to(folder):
+            entries = clone.list_files(tip, above)
     except NotFound:
         return []
     return [entry.name for entry in entries]
 
 
 def folders_to(folder: str) -> list[str]:
-    """`a/b/c` → a, a/b, a/b/c."""
+    """Return a folder and those above it: `a/b/c` → a, a/b, a/b/c."""
     parts = folder.split("/")
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
@@ -117,7 +117,7 @@ def folders_to(folder: str) -> list[str]:
 def appended(
     folder: str, day: str, names: Iterable[str], entries: list[InboxEntry], read: Callable[[str], bytes]
 ) -> tuple[str, bytes, list[InboxEntry]] | None:
-    """The day's part to write, its content, and the entries new in it. Pure except for `read`."""
+    """Return the day's part to write, its content, and the entries new in it. Pure except for `read`."""
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
     ]
@@ -142,7 +142,7 @@ def part_name(day: str, number: int) -> str:
 
 
 def ids_in(data: bytes) -> set[str]:
-    """The ids of the values in a file; lines that somebody else wrote have none."""
+    """Return the ids of the values in a file; lines that MAO did not write have none."""
     found = set()
     for line in data.splitlines():
         with suppress(ValueError, KeyError, TypeError, RecursionError):
@@ -153,16 +153,16 @@ def ids_in(data: bytes) -> set[str]:
 
 
 def batch_message(node: str, files: Files) -> str:
-    """The commit's message: what came, when, and what the files are now."""
-    entries = sorted((each for _, new in files.values() for each in new), key=lambda each: each.id)
-    keys = sorted({each.key for each in entries})
+    """Return the commit's message: the values, their times, and the digests of the files."""
+    entries = sorted((entry for _, new in files.values() for entry in new), key=lambda entry: entry.id)
+    keys = sorted({entry.key for entry in entries})
     shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     values = "1 value" if len(entries) == 1 else f"{len(entries)} values"
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "external",
         "node": node,
-        "keys": {key: sum(each.key == key for each in entries) for key in keys},
+        "keys": {key: sum(entry.key == key for entry in entries) for key in keys},
         "first": {"id": entries[0].id, "received_at": format_time(entries[0].received_at)},
         "last": {"id": entries[-1].id, "received_at": format_time(entries[-1].received_at)},
         "outputs": {

@@ -55,7 +55,7 @@ class InboxEntry:
 
 
 def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> InboxEntry:
-    """`value` keeps its spelling where it is RawJson.
+    """Make an entry; a RawJson `value` keeps its spelling.
 
     Raises InvalidInput for one that JSON cannot hold or that takes more than `limit` bytes.
     """
@@ -87,11 +87,11 @@ def _dump(value: Any) -> str:
 
 
 class InvalidEntry(ValueError):
-    """Why a file of the inbox is not an entry."""
+    """A file of the inbox is not an entry; the message says why."""
 
 
 class Inbox:
-    """`limit`: how many entries may wait for one dataset."""
+    """The values waiting on the disk. `limit`: how many may wait for one dataset."""
 
     def __init__(self, root: Path, limit: int) -> None:
         self._root = root
@@ -101,7 +101,7 @@ class Inbox:
         self._counts = {name: self._present(name) for name in self._folders()}
 
     def put(self, dataset: str, entry: InboxEntry) -> None:
-        """Returns when the entry is on the disk. The same entry again changes nothing.
+        """Write an entry to the disk, durably. Writing the same entry again changes nothing.
 
         Raises Unavailable (`inbox-full`), and OSError for failures of the disk.
         """
@@ -146,23 +146,23 @@ class Inbox:
         return True
 
     def waiting(self) -> dict[str, int]:
-        """Datasets with entries, and how many."""
+        """Return the datasets with entries, and how many each has."""
         with self._lock:
             return {name: count for name, count in sorted(self._counts.items()) if count}
 
     def to_do(self) -> list[str]:
-        """Datasets whose folders hold anything, also what was put there by hand."""
+        """Return the datasets whose folders are not empty, including files that people put there."""
         return [name for name in sorted(self._folders()) if self._present(name) or self.aside(name)]
 
     def oldest(self, dataset: str) -> datetime | None:
-        """When the first entry that waits was received."""
+        """Return when the first waiting entry was received, or None."""
         for path in self._names(dataset):
             with suppress(InvalidEntry, FileNotFoundError):
                 return _read(path).received_at
         return None
 
     def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[InboxEntry]:
-        """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are.
+        """Return the oldest entries, at most `count` and about `size` bytes of them; they stay on the disk.
 
         Those of the keys in `without` are skipped. What is not an entry is set aside; where that fails, it is
         skipped. Raises OSError.
@@ -212,7 +212,7 @@ class Inbox:
         log.error("external.set_aside", dataset=dataset, path=str(target), reason=reason)
 
     def aside(self, dataset: str) -> dict[Path, str]:
-        """The entries that were set aside and are still there, with the reasons."""
+        """Return the entries that were set aside and are still there, with the reasons."""
         folder = self._root / dataset / ASIDE
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
@@ -228,7 +228,7 @@ class Inbox:
         return reasons
 
     def remove(self, dataset: str, entries: Iterable[InboxEntry]) -> None:
-        """Removes entries that are committed."""
+        """Remove entries that are committed."""
         folder = self._root / dataset
         for entry in entries:
             (folder / (entry.id + _SUFFIX)).unlink(missing_ok=True)
@@ -243,14 +243,14 @@ class Inbox:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
     def _present(self, dataset: str) -> int:
-        """How many wait; 1 for a folder that cannot be read, so that `take` reports it."""
+        """Return how many entries wait; 1 if the folder cannot be read, so that `take` reports it."""
         try:
             return len(self._names(dataset))
         except OSError:
             return 1
 
     def _names(self, dataset: str) -> list[Path]:
-        """In the order of their ids; a half-written one was never acknowledged. Raises OSError."""
+        """Return the entries' files by id, leaving out half-written ones. Raises OSError."""
         folder = self._root / dataset
         if not folder.is_dir():
             return []
@@ -258,9 +258,7 @@ class Inbox:
 
 
 def _read(path: Path) -> InboxEntry:
-    """Raises InvalidEntry for what is not an entry, FileNotFoundError, and OSError for failures of the
-    machine.
-    """
+    """Read an entry. Raises InvalidEntry, FileNotFoundError, and OSError for failures of the machine."""
     line = _line(path)
     try:
         fields = json.loads(line.decode())
@@ -294,7 +292,7 @@ def _line(path: Path) -> bytes:
 
 
 def _sync(folder: Path) -> None:
-    """Writes the names in a folder to the disk."""
+    """Flush the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

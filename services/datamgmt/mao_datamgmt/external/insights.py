@@ -27,7 +27,7 @@ ToolDataset = tuple[str, str]
 
 
 def parse_key(key: str) -> tuple[str | None, str | None]:
-    """The tool or dataset and the branch that a key names; raises InvalidInput."""
+    """Return the tool or dataset and the branch that a key names; raise InvalidInput."""
     parts = [part for part in key.split("/") if part]
     if parts and parts[0] in _PREFIXES:
         parts = parts[1:]
@@ -41,7 +41,7 @@ def parse_key(key: str) -> tuple[str | None, str | None]:
 
 
 def key_missing() -> InvalidInput:
-    """The error for a query that names neither a tool nor a dataset."""
+    """Return the error for a query that names neither a tool nor a dataset."""
     return InvalidInput(
         "No key is given.",
         code="insights-key-missing",
@@ -52,7 +52,7 @@ def key_missing() -> InvalidInput:
 def select_sources(
     name: str | None, sources: Iterable[ToolDataset], dataset: str | None
 ) -> list[ToolDataset]:
-    """Pure: where to look. A name that no tool has is taken for a dataset's."""
+    """Return the (tool, dataset) pairs to search. A name that no tool has is taken as a dataset's. Pure."""
     known = sorted(set(sources))
     if name is not None:
         known = [source for source in known if source[0] == name] or [(name, name)]
@@ -60,7 +60,7 @@ def select_sources(
 
 
 def read(context: Context, sources: list[ToolDataset], branch: str | None, key: str) -> Insight:
-    """The insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
+    """Return the insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
     found = []
     for tool, dataset in sources:
         with suppress(NotFound):
@@ -73,7 +73,7 @@ def read(context: Context, sources: list[ToolDataset], branch: str | None, key: 
             next=f"See what there is: maoctl inspect. A tool leaves it as /usr/src/app/data/{FILE}.",
         )
     if len(found) > 1:
-        names = " and ".join(each.dataset for each in found)
+        names = " and ".join(insight.dataset for insight in found)
         raise Conflict(
             f"{key!r} left insights in {names}.",
             code="insights-ambiguous",
@@ -83,7 +83,10 @@ def read(context: Context, sources: list[ToolDataset], branch: str | None, key: 
 
 
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
-    """Raises NotFound. A file larger than `room` comes without its value; one above MAX_BYTES is refused."""
+    """Read the insight of a branch. Raises NotFound.
+
+    A file larger than `room` comes without its value; one above MAX_BYTES is refused.
+    """
     commit = clone.resolve(branch)
     opened = clone.open_file(commit, FILE)
     if room == MAX_BYTES and opened.size > room:
@@ -109,7 +112,7 @@ def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insigh
 
 
 def as_json(insight: Insight) -> str:
-    """The answer's text; the value keeps the spelling of its file."""
+    """Return the insight as JSON; the value keeps the spelling of its file."""
     texts = {name: json.dumps(value) for name, value in insight.model_dump(mode="json").items()}
     if isinstance(insight.value, RawJson):
         texts["value"] = insight.value
@@ -117,7 +120,7 @@ def as_json(insight: Insight) -> str:
 
 
 def inspect(context: Context, sources: list[ToolDataset], branch: str | None) -> list[Insight]:
-    """All insights, sorted by key; with values as long as there is room for them."""
+    """Return all insights, sorted by key; their values until the size limit is reached."""
     found: list[Insight] = []
     room = MAX_TOTAL_BYTES
     for tool, dataset in sources:

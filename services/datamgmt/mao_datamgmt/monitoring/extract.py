@@ -36,7 +36,7 @@ _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 
 
 class UnreadableMetric(Exception):
-    """There is no such number in the snapshot; the message says why."""
+    """The snapshot has no such number; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class MetricReading:
 def read_metrics(
     context: Context, dataset: str, commit: str, metrics: Iterable[ControlMetric]
 ) -> list[MetricReading]:
-    """The metrics of a step as its snapshot has them. Raises MaoError when the clone cannot be opened."""
+    """Read the metrics of a step from its snapshot. Raises MaoError when the clone cannot be opened."""
     clone = Clone.open(context.data.clone(dataset))
     return [read_metric(clone, commit, metric) for metric in metrics]
 
@@ -85,7 +85,7 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
 
 
 def measure(clone: Clone, commit: str, measured: Measured) -> float:
-    """Files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
+    """Count files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
     if measured == "bytes":
         return sum(member.size for member in clone.archive_entries(commit, ""))
     paths = clone.list_paths(commit)
@@ -105,7 +105,7 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
 
 
 def _rows(path: str, opened: ContentStream) -> int:
-    """Raises UnclearDialect."""
+    """Count the rows of a file. Raises UnclearDialect."""
     how = records.record_format(path)
     if how is not None and how.tabular:
         return max(0, sum(1 for _ in read_rows(iter_lines(opened), _separator(path))) - 1)
@@ -117,7 +117,7 @@ def _lines(opened: ContentStream) -> int:
 
 
 def _separator(path: str) -> str | None:
-    """The separator that a file's extension implies."""
+    """Return the separator that a file's extension implies, or None."""
     return "\t" if records.record_format(path) is records.RecordFormat.TSV else None
 
 
@@ -125,7 +125,7 @@ def _separator(path: str) -> str | None:
 
 
 def json_number(opened: ContentStream, pointer: str) -> float:
-    """The number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
+    """Return the number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
     _require_room(opened.size, MAX_JSON)
     try:
         document = json.loads(b"".join(opened.pieces), parse_constant=_refuse_constant)
@@ -141,7 +141,7 @@ def json_number(opened: ContentStream, pointer: str) -> float:
 
 
 def at_pointer(document: Any, pointer: str) -> Any:
-    """The value at a JSON pointer. Raises UnreadableMetric where there is none."""
+    """Return the value at a JSON pointer. Raises UnreadableMetric if there is none."""
     if pointer and not pointer.startswith("/"):
         raise UnreadableMetric(f"{pointer!r} is not a JSON pointer, which begins with '/'")
     found = document
@@ -164,7 +164,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def table_rows(path: str, lines: Iterable[str]) -> Rows:
-    """The rows of a file; its separator is found as for votes and diffs. Raises UnreadableMetric."""
+    """Return the rows of a file; the separator is found as for votes and diffs. Raises UnreadableMetric."""
     try:
         return read_rows(lines, _separator(path))
     except UnclearDialect as error:
@@ -172,7 +172,9 @@ def table_rows(path: str, lines: Iterable[str]) -> Rows:
 
 
 def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
-    """The numbers of a column, without empty cells; of `count` 1 for each cell. Raises UnreadableMetric."""
+    """Yield the numbers of a column, without empty cells; for `count`, 1 per cell. Raises
+    UnreadableMetric.
+    """
     header = next(rows, [])
     if header.count(column) != 1:
         found = "several columns" if column in header else "no column"
@@ -191,7 +193,7 @@ def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
 
 
 def aggregate(values: Iterator[float], how: Aggregate) -> float:
-    """One number of many, read once. Raises UnreadableMetric when there are none, except for a count."""
+    """Reduce many numbers to one. Raises UnreadableMetric when there are none, except for a count."""
     if how == "count":
         return math.fsum(values)
     first = next(values, None)
@@ -219,7 +221,9 @@ def aggregate(values: Iterator[float], how: Aggregate) -> float:
 
 
 def iter_lines(opened: ContentStream) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless lines."""
+    """Yield the lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless
+    lines.
+    """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     held = ""
     try:

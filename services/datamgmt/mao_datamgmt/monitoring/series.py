@@ -37,17 +37,17 @@ class Observation:
 
     @property
     def name(self) -> str:
-        """The name of the series' record."""
+        """Return the name of the series' record."""
         return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
 
     @property
     def time(self) -> datetime:
-        """When the step ended: the same for an analysis that is late or repeated."""
+        """Return when the step ended, however late or often it is analysed."""
         return self.step.times.get(StepPhase.SUCCEEDED, self.run.created_at)
 
 
 class SeriesRecorder:
-    """`raise_alarm` may be called with the same alarm twice."""
+    """Records metrics and raises alarms. `raise_alarm` may be called with the same alarm twice."""
 
     def __init__(
         self, context: Context, executor: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
@@ -58,13 +58,15 @@ class SeriesRecorder:
         self._raise_alarm = raise_alarm
 
     async def measure(self, run: Run, step: StepRun) -> list[Observation]:
-        """The metrics of a published step; those that its run has already are not read again.
+        """Read the metrics of a published step, except those that its run already has.
 
         None are read when the dataset has left this node. Raises MaoError.
         """
         known, name = step.metrics, step.spec.output.name
-        readings = [MetricReading(each, known[each.name]) for each in step.spec.metrics if each.name in known]
-        unread = [each for each in step.spec.metrics if each.name not in known]
+        readings = [
+            MetricReading(metric, known[metric.name]) for metric in step.spec.metrics if metric.name in known
+        ]
+        unread = [metric for metric in step.spec.metrics if metric.name not in known]
         if step.snapshot is not None and unread:
             try:
                 readings += await self._executor.query(
@@ -75,7 +77,7 @@ class SeriesRecorder:
         return [Observation(run, step, reading) for reading in readings]
 
     async def record(self, observations: Sequence[Observation]) -> None:
-        """Adds a point to each series, and raises an alarm where the value looks wrong or cannot be read.
+        """Add a point to each series; raise an alarm for an unexpected or unreadable value.
 
         One metric that fails does not hold up the others. Raises MaoError when any did, to be repeated.
         """
@@ -117,7 +119,7 @@ class SeriesRecorder:
             )
 
     async def _append(self, observed: Observation, value: float) -> Judgement:
-        """Adds the run's point if the series does not have it; how it was or is judged."""
+        """Add the run's point unless the series has it; return its judgement."""
         found: list[Judgement] = []
 
         def longer(series: Series | None) -> Series:
@@ -153,7 +155,7 @@ class SeriesRecorder:
 
 
 def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
-    """What is wrong with a value, for people."""
+    """Return the description of an unexpected value, for people."""
     metric, step = observed.reading.metric, observed.step.spec.name
     is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
     unit = f" {metric.unit}" if metric.unit else ""
@@ -163,7 +165,7 @@ def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
 
 
 def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:
-    """Pure: the series with a run's point at its end, and how that point is judged.
+    """Return the series with a run's point at its end, and the judgement of that point. Pure.
 
     A series that has the run's point is returned as it is.
     """
@@ -184,7 +186,7 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
 
 
 def judge(before: Sequence[Point], value: float) -> Judgement:
-    """How a value is judged after those before it; a truncated series starts at an accepted one."""
+    """Return the judgement of a value after those before it; a truncated series starts at an accepted one."""
     detector, has_accepted = Detector(), False
     for point in before:
         has_accepted = has_accepted or point.accepted

@@ -41,7 +41,7 @@ KEY_FILE = "secret.key"
 
 
 class Webhooks:
-    """`run` has to run beside what people ask."""
+    """Stores webhooks and delivers alarms to them; `run` delivers."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Webhooks:
     # what people ask
 
     async def add(self, request: WebhookRequest) -> WebhookState:
-        """The secret is in this answer and never shown again.
+        """Add a webhook; only this answer contains its secret.
 
         Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
         """
@@ -95,29 +95,29 @@ class Webhooks:
         return (await self.list_()).items
 
     async def list_(self) -> Listing[WebhookState]:
-        """All webhooks, and those that cannot be read."""
-        due = [each.record for each in await self.deliveries.all()]
+        """Return all webhooks, and those that cannot be read."""
+        due = [stored.record for stored in await self.deliveries.all()]
         page = await self._hooks.page()
         return Listing(
-            items=[_state(each.record, due) for each in page.items],
+            items=[_state(hook.record, due) for hook in page.items],
             unreadable=unreadable_items(page.unreadable),
         )
 
     async def state(self, name: str) -> WebhookState:
-        """Raises NotFound."""
+        """Return one webhook. Raises NotFound."""
         hook = await self._get(name)
-        return _state(hook.record, [each.record for each in await self.deliveries.all()])
+        return _state(hook.record, [stored.record for stored in await self.deliveries.all()])
 
     async def remove(self, name: str) -> None:
-        """Removes the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
+        """Remove the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
         if not await self._hooks.delete(name):
             await self._get(name)
-        for each in await self.deliveries.all():
-            if each.record.webhook == name:
-                await self.deliveries.delete(_name(each.record))
+        for stored in await self.deliveries.all():
+            if stored.record.webhook == name:
+                await self.deliveries.delete(_name(stored.record))
 
     async def test(self, name: str) -> str | None:
-        """Sends a test message now; why it was not accepted, None when it was."""
+        """Send a test message now; return why it was not accepted, or None."""
         hook = (await self._get(name)).record
         now = self._clock.now()
         body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
@@ -137,7 +137,7 @@ class Webhooks:
     # what runs
 
     async def run(self) -> None:
-        """Delivers until cancelled."""
+        """Deliver until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.mirror.run())
@@ -146,7 +146,7 @@ class Webhooks:
             await self._client.close()
 
     async def _deliver(self, name: str) -> float | None:
-        """One attempt at a delivery that is due; seconds until the next."""
+        """Try a delivery that is due; return the seconds until the next try."""
         stored = self.mirror.get(name)
         if stored is None or stored.record.given_up:
             return None
@@ -182,20 +182,20 @@ def _name(delivery: Delivery) -> str:
 
 
 def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
-    own = [each for each in due if each.webhook == hook.name]
-    errors = [each.last_error for each in own if each.last_error is not None]
+    own = [delivery for delivery in due if delivery.webhook == hook.name]
+    errors = [delivery.last_error for delivery in own if delivery.last_error is not None]
     return WebhookState(
         name=hook.name,
         url=hook.url,
         created_at=hook.created_at,
-        waiting=sum(not each.given_up for each in own),
-        given_up=sum(each.given_up for each in own),
+        waiting=sum(not delivery.given_up for delivery in own),
+        given_up=sum(delivery.given_up for delivery in own),
         last_error=errors[-1] if errors else None,
     )
 
 
 def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
-    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
+    """Return the delivery after a failed try. Pure when `chance` is given, see `Backoff.pause`."""
     tries = delivery.tries + 1
     pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
     changes = {
@@ -208,7 +208,7 @@ def failed(delivery: Delivery, error: str, now: datetime, chance: float | None =
 
 
 class SealedSecrets:
-    """Seals with the first key of `<data_dir>/secret.key` and opens with all of them, one a line.
+    """Encrypts with the first key of `<data_dir>/secret.key`, decrypts with any of them, one per line.
 
     To rotate, put a new key (`Fernet.generate_key`) above the others.
     """
@@ -217,11 +217,11 @@ class SealedSecrets:
         self._path = data_dir / KEY_FILE
 
     def seal(self, secret: str) -> str:
-        """Raises MaoError (`secret-key-unusable`) for a key file that holds no key."""
+        """Encrypt a secret. Raises MaoError (`secret-key-unusable`) for a key file without a key."""
         return self._box().encrypt(secret.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Raises MaoError (`secret-unreadable`) when none of the keys fits, and as `seal`."""
+        """Decrypt a secret. Raises MaoError (`secret-unreadable`) when no key fits, and as `seal`."""
         try:
             return self._box().decrypt(sealed.encode()).decode()
         except InvalidToken as error:
@@ -245,7 +245,7 @@ class SealedSecrets:
 
 
 def _make_key(path: Path) -> None:
-    """A new key file, whole or not at all."""
+    """Write a new key file, atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -48,7 +48,9 @@ _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable
 
 
 class StagingController:
-    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may continue now.
+    """Reconciles the runs whose active step is prepared or published here.
+
+    `reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may continue now.
 
     `follow_ups`: what is written in the transaction that ends a step, so that it is analysed later.
     """
@@ -79,7 +81,7 @@ class StagingController:
         }
 
     async def reconcile(self, run_id: str) -> float | None:
-        """Does what the run's phase requires; seconds until it is to be checked again."""
+        """Take the next action for the run's phase; return the seconds until the next check."""
         stored = self._mirror.get(run_id)
         active = stored is not None and stored.record.phase is RunPhase.RUNNING
         index = stored.record.active_step() if stored is not None and active else None
@@ -99,7 +101,7 @@ class StagingController:
             del self._cancelled[run_id]
 
     def _check_cancelled(self, run_id: str) -> None:
-        """Ends the waiting of a run that is to be cancelled."""
+        """End the waiting of a run that is to be cancelled."""
         cancelled, stored = self._cancelled.get(run_id), self._mirror.get(run_id)
         if cancelled is not None and stored is not None and stored.record.cancel is not None:
             cancelled.set()
@@ -158,7 +160,10 @@ class StagingController:
         return max((readiness.until - self._context.clock.now()).total_seconds(), 0.0)
 
     async def _wait_for_dataset(self, stored: Stored[Run], index: int, reason: str) -> float | None:
-        """Only the first in the queue updates its reason, or each end of a run would rewrite them all."""
+        """Queue the step for its dataset.
+
+        Only the first in the queue updates its reason; otherwise each end of a run would rewrite them all.
+        """
         run, step = stored.record, stored.record.steps[index]
         dataset = step.spec.output.name
         first = self.waits.wait_for_dataset(run.id, dataset, queue_place(run, index))
@@ -247,7 +252,7 @@ class StagingController:
         return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
-        """Ends a reproduction; the files of one that differs are kept for inspection."""
+        """End a reproduction; the files of one that differs are kept for inspection."""
         run, step = stored.record, stored.record.steps[index]
         workspace = self._workspace(run, index)
         found: Reproduced = await self._executor.read(compare_output, self._context, run, step, workspace)
@@ -282,7 +287,7 @@ class StagingController:
         return None
 
     async def _fail_or_retry(self, stored: Stored[Run], index: int, error: Exception) -> None:
-        """Ends the step as failed, or raises Unavailable so that it is tried again.
+        """End the step as failed, or raise Unavailable so that it is retried.
 
         A remote that is needed and away is no reason to wait here: the scheduler decides about retries.
         """
@@ -309,14 +314,16 @@ class StagingController:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Changes datasets for a run; raises Abandoned when it is cancelled before its turn."""
+        """Change datasets for a run; raise Abandoned when it is cancelled before its turn."""
         cancelled = self._cancelled[stored.record.id]
         return await self._executor.write_unless(cancelled, datasets, call, *args, **kwargs)
 
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
     ) -> Stored[Run] | None:
-        """Writes a step's next phase; None when another writer was first: the watch delivers its run."""
+        """Write a step's next phase; return None if another writer was first: the watch delivers its
+        version.
+        """
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
         written = await self._write(stored, index, step, self._follow_ups(stored.record, step))
         if written is not None and phase is not StepPhase.PUBLISHING:
@@ -324,13 +331,13 @@ class StagingController:
         return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
-        """Shows why a step waits, once for each reason."""
+        """Show why a step waits; a reason is written once."""
         step = stored.record.steps[index]
         if step.waiting != reason:
             await self._write(stored, index, step.model_copy(update={"waiting": reason}))
 
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
-        """Shows on the step what it waits for; once its output is at stake, as its error."""
+        """Show a problem as the reason why the step waits; during publishing, also as its error."""
         step = stored.record.steps[index]
         if trouble.code in _PASSING or step.waiting == trouble.detail:
             return

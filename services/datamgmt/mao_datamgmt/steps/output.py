@@ -57,7 +57,7 @@ Stamp = tuple[int, int, int, int]
 
 
 class Rights(NamedTuple):
-    """Of a file or folder: permission bits, owner and group."""
+    """Permission bits, owner and group of a file or folder."""
 
     mode: int
     user: int
@@ -94,26 +94,30 @@ class FolderScan:
     same: list[str] = field(default_factory=list)
 
     def is_same(self, path: str, status: os.stat_result) -> bool:
-        """A file stamped at the very moment of the seal may have changed since: file systems' clocks tick in
-        milliseconds, so a change right after leaves the stamp as it is.
+        """Return whether a file is surely unchanged.
+
+        A file stamped at the very moment of the seal may have changed since: file systems' clocks tick in
+        milliseconds,
+        so a change right after leaves the stamp as it is.
         """
         before = self.known.get(path)
         return before is not None and before[3] < self.sealed_at and before == make_stamp(status)
 
 
 def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
-    """All files and links below `folder`, by path.
+    """Return all files and links below `folder`, by path.
 
     Raises InvalidInput (`output-refused` and others) for the first thing that cannot be published.
     """
     found = scan_folder(folder, limits).files
-    check_links({path: each.link for path, each in found.items() if each.link is not None})
+    check_links({path: file.link for path, file in found.items() if file.link is not None})
     return found
 
 
 def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
-    """Raises InvalidInput (`output-refused`) for the first link of a tree (path → target) that leads out of
-    it.
+    """Raise InvalidInput (`output-refused`) for the first link of a tree that leads out of it.
+
+    `links`: path → target.
 
     `known`: the links of the tree before; what led out there already is not this tool's doing.
     """
@@ -130,7 +134,9 @@ def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None
 def scan_folder(
     folder: Path, limits: OutputLimits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
 ) -> FolderScan:
-    """As `scan`, with the folders; of the files `known` at `sealed_at` (ns) only those that may have changed.
+    """Scan a folder as `scan` does, with its folders.
+
+    Of the files `known` at `sealed_at` (ns), only those are listed that may have changed.
 
     Where links lead is not checked yet: that takes all links of the resulting tree, see `check_links`.
     """
@@ -225,7 +231,7 @@ def _check_name(name: str, path: str, limits: OutputLimits) -> None:
 
 
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
-    """The error for output that cannot be published."""
+    """Return the error for output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
     name = printable(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
     return InvalidInput(
@@ -238,7 +244,7 @@ def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
 
 
 def unreadable(path: str) -> InvalidInput:
-    """The error for output that this process may not read."""
+    """Return the error for output that this process may not read."""
     return InvalidInput(
         f"The tool's output cannot be read: no access to {path!r}.",
         code="output-unreadable",
@@ -250,9 +256,7 @@ def unreadable(path: str) -> InvalidInput:
 
 @contextmanager
 def _read_errors(path: str) -> Iterator[None]:
-    """While a file or folder at `path` is read: errors that it causes become InvalidInput, those of the disk
-    pass.
-    """
+    """Turn errors of the file or folder at `path` into InvalidInput; errors of the disk pass."""
     try:
         yield
     except PermissionError as error:
@@ -274,7 +278,7 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
 
 
 def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
-    """Opens a file that `scan` found, folder by folder and following no link.
+    """Open a file that `scan` found, folder by folder, without following links.
 
     Raises InvalidInput when it is not what was found.
     """
@@ -308,7 +312,10 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class OutputChanges:
-    """`touched`: whether the tool did anything to any file; `written` may still have the old content."""
+    """The files that a tool changed.
+
+    `touched`: whether the tool did anything to any file; `written` may still have the old content.
+    """
 
     written: list[FoundFile]
     removed: list[str]
@@ -316,7 +323,9 @@ class OutputChanges:
 
 
 def find_changes(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
-    """Files with the stamp of the hand-over are unchanged and need not be read.
+    """Compare the files found with the baseline.
+
+    Files with the stamp of the hand-over are unchanged and need not be read.
 
     `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment of the
     hand-over is read all the same, see `FolderScan.is_same`.

@@ -24,7 +24,7 @@ from .output import Stamp, make_stamp
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """`fetched`: dataset whose remote was fetched → why that failed, if it did."""
+    """The commits in a workspace. `fetched`: dataset → the error of its fetch, if any."""
 
     base_commit: str
     input_commit: str | None
@@ -32,14 +32,14 @@ class PreparedStep:
 
 
 def has_written_input(run: Run, index: int) -> bool:
-    """Whether an earlier step has written the dataset that a step reads."""
+    """Return whether an earlier step has written the dataset that a step reads."""
     source = run.steps[index].spec.input
     earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
     return source is not None and any(step.spec.output.name == source.name for step in earlier)
 
 
 def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
-    """The run with the step reading this node's branch, where it does so without a decided ground truth."""
+    """Return the run with the step reading this node's branch, if it may do so when ground truth is late."""
     run, step = stored.record, stored.record.steps[index]
     source = step.spec.input
     if step.spec.on_late_truth != "own" or source is None:
@@ -53,7 +53,7 @@ def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
 def prepare(
     context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
 ) -> PreparedStep:
-    """Lays out the workspace from what the datasets' remotes have, or from the clones while they are away.
+    """Create the workspace from the datasets' remotes, or from the clones while those are away.
 
     `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth
     yet, as before the first round, the step reads this node's branch.
@@ -96,7 +96,7 @@ def prepare(
 def checkout_whole(
     context: Context, clone: Clone, commit: str, folder: Path, manner: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Checks a commit out into an empty folder, with the content of large files; raises MaoError."""
+    """Check a commit out into an empty folder, with the content of large files. Raises MaoError."""
 
     def checkout() -> dict[str, os.stat_result]:
         workspaces.remove_tree(folder)

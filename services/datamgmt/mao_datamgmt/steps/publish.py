@@ -33,7 +33,7 @@ _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`failure`: why the remote lacks something; None when it does not. `pushed`: it has the snapshot."""
+    """A published step. `failure`: why the remote lacks something; `pushed`: it has the snapshot."""
 
     snapshot: str
     ground_truth: str | None
@@ -42,7 +42,7 @@ class Published:
 
 
 def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
-    """The commit with a step's output on the node's branch; None when it may write nothing and did.
+    """Commit a step's output to the node's branch; return None if it wrote nothing and may do so.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) when
     the branch has changed in the same places since the workspace was created, and Unavailable (`disk-full`)
@@ -67,7 +67,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             worktrees.record_published(context, workspace, base, changes)
             return None
         raise output_missing(step)
-    sizes = [each.size for each in changes.written]
+    sizes = [file.size for file in changes.written]
     require_room(context, sum(sizes) + max(sizes, default=0))  # a large file is there twice while written
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
@@ -84,13 +84,13 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     worktrees.record_published(
         context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.lfs.MARK})
     )
-    touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
+    touched = {file.path for file in changes.written if before.files.get(file.path) != file.stamp}
     written = digests.written(touched, clone.changed_files(base, tree))
     return _commit(context, clone, run, step, tree, written)
 
 
 def _unsealed(clone: Clone, base: str | None) -> Baseline:
-    """The baseline when the seal is lost: every file counts as changed."""
+    """Return the baseline for a lost seal: every file counts as changed."""
     paths = clone.list_paths(base) if base is not None else []
     return Baseline(dict.fromkeys(paths, _NEVER), 0)
 
@@ -112,7 +112,7 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
 
 
 def as_read(context: Context, step: StepRun) -> StepRun:
-    """The step with the branch that its input really came from, for the record of its snapshot.
+    """Return the step with the branch that its input really came from, for the snapshot's record.
 
     Without any ground truth `prepare` takes this node's branch, while the agreed step names ground truth.
     """
@@ -130,7 +130,7 @@ def as_read(context: Context, step: StepRun) -> StepRun:
 
 
 def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
-    """The commit that this step has made already, as far as the clone can be read."""
+    """Return the commit that this step has already made, or None if the clone cannot be read."""
     try:
         clone = Clone.open(context.data.clone(step.spec.output.name))
         return find_snapshot(context, clone, run, step)
@@ -139,7 +139,7 @@ def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
-    """The commit that this step has made already, if any."""
+    """Return the commit that this step has already made, or None."""
     tip = clone.tip(context.node)
     if tip is None:
         return None
@@ -148,7 +148,7 @@ def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> st
 
 
 def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
-    """Pushes the commit of a step; raises `output-conflict` when it conflicts with what the remote has."""
+    """Push the commit of a step; raise `output-conflict` if it conflicts with what the remote has."""
     clone = Clone.open(context.data.clone(step.spec.output.name))
     if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
         raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
@@ -164,7 +164,7 @@ def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promo
 
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:
-    """Removes a commit that cannot be published from our branches, if it is the tip of the node's."""
+    """Remove a commit that cannot be published from our branches, if it is the tip of the node's."""
     parent = clone.parent(commit)
     if parent is None or not clone.move_branch(context.node, parent, commit):
         return False
@@ -173,7 +173,7 @@ def withdraw(context: Context, clone: Clone, commit: str) -> bool:
 
 
 def output_missing(step: StepRun) -> InvalidInput:
-    """The error for a tool that succeeded and changed no file."""
+    """Return the error for a tool that succeeded and changed no file."""
     return InvalidInput(
         "The tool succeeded but wrote nothing to its data folder.",
         code="output-missing",
@@ -183,7 +183,7 @@ def output_missing(step: StepRun) -> InvalidInput:
 
 
 def output_conflict(conflict: MergeConflict) -> MaoError:
-    """The error for output whose files somebody else changed on the node's branch."""
+    """Return the error for output whose files somebody else changed on the node's branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return MaoError(
         f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
@@ -194,14 +194,14 @@ def output_conflict(conflict: MergeConflict) -> MaoError:
 
 
 def output_limits(context: Context, output: DatasetRef) -> OutputLimits:
-    """The limits of what a step may write, by its enrolment."""
+    """Return the limits of a step's output, with the dataset's setting for large files."""
     return replace(context.limits, lfs_above=output.lfs_above)
 
 
 def tree_contents(
     clone: Clone, base: str, changes: OutputChanges, folder: Path, limits: OutputLimits
 ) -> dict[str, Content | None]:
-    """What a tool changed in its folder, as changes of the tree `base`.
+    """Return the changes that a tool made in its folder, as changes of the tree `base`.
 
     With the first large file, older files that look like pointers go to LFS as well: from then on everything
     that looks like a pointer is one.
@@ -223,7 +223,7 @@ def tree_contents(
 
 
 def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
-    """The files of a tree that look like pointers and are none, as content for LFS."""
+    """Return the files of a tree that look like LFS pointers and are none, as content for LFS."""
     found: dict[str, Content | None] = {}
     for path, pointer in clone.lfs_pointers(base).items():
         if not clone.has_lfs_content(pointer):
@@ -235,8 +235,9 @@ def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
 
 
 def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content | None]) -> Texts:
-    """The files of a tree that are MAO's own, where they have to change. `contents`: how `tree` differs from
-    `base`.
+    """Return those of MAO's own files in a tree that have to change.
+
+    `contents`: the difference between `base` and `tree`.
 
     Raises InvalidInput (`output-refused`) where the tool has put something in their place.
     """
@@ -257,7 +258,7 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
             return {}
         known = marked or bool(add) or clone.uses_lfs(base)
         found = clone.lfs_pointers(tree)
-        pointers = {path for path, each in found.items() if known or clone.has_lfs_content(each)}
+        pointers = {path for path, pointer in found.items() if known or clone.has_lfs_content(pointer)}
         return _rewritten_attributes(clone, tree, pointers)
     except mao_git.LfsConflict as error:
         raise output.refused(error.path, str(error)) from error
@@ -269,7 +270,7 @@ def _rewritten_attributes(clone: Clone, tree: str, pointers: Collection[str]) ->
 
 
 def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
-    """Raises InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
+    """Raise InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
     if found.size > LARGEST_ATTRIBUTES:
         raise output.refused(found.path, f"has {found.size} bytes, the limit is {LARGEST_ATTRIBUTES}")
     if active or found.link is not None:
