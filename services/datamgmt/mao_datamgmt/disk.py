@@ -39,7 +39,7 @@ def disk_space(folder: Path) -> DiskSpace:
     return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
 
 
-def rooms(root: Path) -> dict[str, DiskSpace]:
+def disk_spaces(root: Path) -> dict[str, DiskSpace]:
     """Return the space of the data directory (""), and of folders on other file systems. Blocking."""
     found = {"": disk_space(root)}
     own = root.stat().st_dev

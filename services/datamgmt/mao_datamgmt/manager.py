@@ -47,7 +47,7 @@ from .datasets.clones import (
     clone_remote_url,
     ensure_clone,
     init_bare,
-    remove_half_made,
+    remove_unfinished,
     set_aside,
     sweep_clones,
 )
@@ -358,7 +358,7 @@ def build(
         silence=settings.remote_silence_timeout,
     )
     finish_moves(context)
-    remove_half_made(context.data)
+    remove_unfinished(context.data)
     log_swept(sweep_clones(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 

@@ -28,7 +28,7 @@ from .delivery import branch_conflict, follow_remote, push_lost
 
 log = get_logger(__name__)
 
-OLD_LOCK = 60.0  # seconds
+STALE_LOCK_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -181,7 +181,7 @@ def dataset_names(data: DataDir) -> list[str]:
     return sorted(name for name in names if not mao_git.is_unfinished(name))
 
 
-def remove_half_made(data: DataDir) -> None:
+def remove_unfinished(data: DataDir) -> None:
     """Remove repositories that a killed process left unfinished.
 
     Only for the start, while no other call runs.
@@ -204,7 +204,7 @@ def sweep_old_locks(data: DataDir) -> list[Path]:
     """Remove locks that killed writers left in the local remotes; return their paths."""
     bare = data.bare("x").parent
     whole = (repository for repository in bare.glob("*.git") if not mao_git.is_unfinished(repository.name))
-    return [lock for repository in whole for lock in mao_git.sweep_locks(repository, OLD_LOCK)]
+    return [lock for repository in whole for lock in mao_git.sweep_locks(repository, STALE_LOCK_SECONDS)]
 
 
 def clone_remote_url(context: Context, name: str) -> str:

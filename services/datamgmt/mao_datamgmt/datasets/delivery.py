@@ -87,7 +87,7 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
     by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
     return RemoteUnavailable(
         words,
-        next=f"It is tried again. If it keeps failing, run git by hand for details: {by_hand}",
+        next=f"It is tried again. If it keeps failing, run git manually for details: {by_hand}",
         remote=clone.url,
     )
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.disk import MIB, DiskSpace, nearly_short, rooms, shortage
+from mao_datamgmt.disk import MIB, DiskSpace, disk_spaces, nearly_short, shortage
 from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone, RepositoryError, RewoundBranch
 from mao_git.remotes import access
@@ -27,12 +27,14 @@ from .push import PushFailure
 
 log = get_logger(__name__)
 
-DISK_EVERY = 30.0  # seconds
-DISK_EVERY_WHILE_FULL = 2.0  # seconds: what waits for room continues within seconds, and readiness reports it
-OUTBOX_EVERY = 300.0  # seconds; a push that succeeds ends the condition at once
-BRANCHES_EVERY = 300.0  # seconds; a clone that was changed is checked at once
+DISK_CHECK_SECONDS = 30.0
+FULL_DISK_CHECK_SECONDS = (
+    2.0  # seconds: what waits for room continues within seconds, and readiness reports it
+)
+OUTBOX_CHECK_SECONDS = 300.0  # a push that succeeds ends the condition at once
+BRANCH_CHECK_SECONDS = 300.0  # a clone that was changed is checked at once
 REWOUND = "branch-went-back"
-SEARCHED = 20  # newest commits in which a node's branch shows that it is one
+MAX_SEARCHED_COMMITS = 20  # newest commits in which a node's branch shows that it is one
 
 
 class HealthChecks:
@@ -60,17 +62,17 @@ class HealthChecks:
         """Run all checks periodically until cancelled."""
         await asyncio.gather(
             every(0.0, self.check_disk, name="disk", conditions=self._conditions),
-            every(OUTBOX_EVERY, self.check_outboxes, name="outboxes", conditions=self._conditions),
-            every(DISK_EVERY, self.check_ssh_keys, name="ssh-keys", conditions=self._conditions),
+            every(OUTBOX_CHECK_SECONDS, self.check_outboxes, name="outboxes", conditions=self._conditions),
+            every(DISK_CHECK_SECONDS, self.check_ssh_keys, name="ssh-keys", conditions=self._conditions),
             self.rewound.run(),
         )
 
     async def check_disk(self) -> float:
         """Check every file system that the node writes to; return the seconds until the next check."""
-        found = await self._executor.read(rooms, self._context.data.root)
+        found = await self._executor.read(disk_spaces, self._context.data.root)
         waits = [self._judge(folder, room) for folder, room in found.items()]
         self._conditions.clear_all_but("disk", found)
-        return DISK_EVERY_WHILE_FULL if any(waits) else DISK_EVERY
+        return FULL_DISK_CHECK_SECONDS if any(waits) else DISK_CHECK_SECONDS
 
     def _judge(self, folder: str, room: DiskSpace) -> bool:
         """Report the state of a file system; return whether something waits for room there."""
@@ -151,7 +153,7 @@ class RewoundBranches:
             self.check,
             workers=1,
             list_keys=self._datasets,
-            resync=BRANCHES_EVERY,
+            resync=BRANCH_CHECK_SECONDS,
             conditions=conditions,
         )
         executor.on_change.append(self._changed)
@@ -212,7 +214,7 @@ def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch
         if back.branch == context.node:
             continue
         if back.branch != GROUND_TRUTH:  # people may rewrite a branch to which no run has committed
-            entries, _ = clone.log(back.seen, SEARCHED)
+            entries, _ = clone.log(back.seen, MAX_SEARCHED_COMMITS)
             if not any(provenance.trailers(entry.message) for entry in entries):
                 continue
         found.append((back, _describe(clone, dataset, back)))

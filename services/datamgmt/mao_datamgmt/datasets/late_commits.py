@@ -21,7 +21,7 @@ from mao_shared.store import Records
 log = get_logger(__name__)
 
 PAGE = 500
-SEARCHED = 10_000  # newest commits that are looked through for those of the runs
+MAX_SEARCHED_COMMITS = 10_000  # newest commits that are looked through for those of the runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def pushed_commits(context: Context, dataset: str) -> PushedCommits:
     """Return the commits that the remote had when it was last fetched. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     tip = clone.tip(context.node, remote=True)
-    entries = [] if tip is None else clone.log(tip, SEARCHED)[0]
+    entries = [] if tip is None else clone.log(tip, MAX_SEARCHED_COMMITS)[0]
     named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
     commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
     truth = clone.tip(GROUND_TRUTH, remote=True)

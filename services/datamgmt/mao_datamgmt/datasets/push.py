@@ -48,7 +48,7 @@ _STATES: dict[str, OutboxState] = {
     "branch-rewritten": "diverged",
 }
 _NEED_A_PERSON = frozenset({"refused", "auth", "diverged"})
-SLOWER = 6  # times longer between the tries of those
+SLOW_RETRY_FACTOR = 6  # times longer between the tries of those
 MAX_PAUSE = 300.0  # seconds between the tries of the others
 # No fault of the remote:
 LOCAL_FAULTS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-busy", "given-up", "internal"})
@@ -87,7 +87,7 @@ def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox
 
 def retry_pause(first: float, tries: int, code: str, chance: float | None = None) -> float:
     """Return the seconds before retrying a push that failed with `code`; see `Backoff.pause`."""
-    slower = SLOWER if _STATES.get(code, "waiting") in _NEED_A_PERSON else 1
+    slower = SLOW_RETRY_FACTOR if _STATES.get(code, "waiting") in _NEED_A_PERSON else 1
     return slower * Backoff(first, MAX_PAUSE).pause(tries, chance)
 
 

@@ -20,7 +20,7 @@ from .clones import sync_clone
 
 log = get_logger(__name__)
 
-LONGEST_PAUSE = 60.0  # seconds between two tries
+MAX_PAUSE = 60.0  # seconds between two tries
 
 
 class CloneRepair:
@@ -68,11 +68,9 @@ class CloneRepair:
                 except Unavailable as error:
                     log.warning("clone.not_rebuilt", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
-            return min(self._pause * 2.0 ** min(tries, 10), LONGEST_PAUSE)
+            return min(self._pause * 2.0 ** min(tries, 10), MAX_PAUSE)
 
-        await every(
-            0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
-        )
+        await every(0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MAX_PAUSE))
 
     async def _rebuild_if_broken(self, names: list[str], error: BaseException) -> MaoError | None:
         """Return the error to raise instead of `error` if a broken clone caused it. The datasets are

@@ -15,7 +15,7 @@ from mao_shared.models import Signer
 from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Records
 
-TRY_AGAIN = 10.0  # seconds
+RETRY_SECONDS = 10.0
 _PRINCIPAL = re.compile(r"[^\s,!*?\"#]+")
 
 
@@ -54,7 +54,7 @@ class Signers:
             name="signers",
             wake=self._switched,
             conditions=self._conditions,
-            away=Backoff(TRY_AGAIN, TRY_AGAIN),
+            away=Backoff(RETRY_SECONDS, RETRY_SECONDS),
             outages=MaoError,
         )
 

@@ -32,8 +32,8 @@ from mao_shared.models import format_time
 from .inbox import InboxEntry
 
 FOLDER = "external"
-PART = 4 << 20  # bytes after which a day continues in another file
-LARGEST_PART = 64 << 20  # bytes; a batch and the part it goes to have far less
+FULL_PART_BYTES = 4 << 20  # bytes after which a day continues in another file
+MAX_PART_BYTES = 64 << 20  # bytes; a batch and the part it goes to have far less
 SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
@@ -47,7 +47,7 @@ def commit_entries(
     is neither here nor known, Unavailable (`disk-full`), what `ensure_clone` raises, and InvalidInput when a
     tool has made a file where the folder should be.
     """
-    require_room(context, 2 * (PART + sum(len(entry.line) for entry in entries)))
+    require_room(context, 2 * (FULL_PART_BYTES + sum(len(entry.line) for entry in entries)))
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:
@@ -89,9 +89,9 @@ def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
     """Return the content of a part. Raises InvalidInput if it is far larger than those MAO writes."""
     opened = clone.open_file(tip, path)
-    if opened.size > LARGEST_PART:
+    if opened.size > MAX_PART_BYTES:
         raise InvalidInput(
-            f"{path} has {opened.size} bytes; MAO does not add to a file of more than {LARGEST_PART}.",
+            f"{path} has {opened.size} bytes; MAO does not add to a file of more than {MAX_PART_BYTES}.",
             code="external-file-too-large",
             next="Somebody else wrote it: give the key a dataset of its own, or move the file away.",
         )
@@ -130,7 +130,7 @@ def appended(
             new = [entry for entry in new if entry.id not in committed]
     if not new:
         return None
-    if len(before) >= PART:
+    if len(before) >= FULL_PART_BYTES:
         number, before = number + 1, b""
     lines = b"".join(entry.line + b"\n" for entry in new)
     ends_well = before + b"\n" if before and not before.endswith(b"\n") else before

@@ -36,7 +36,7 @@ _TEMPORARY = ".new-"
 _SUFFIX = ".json"
 ASIDE = ".aside"
 _REASON = ".reason"
-LARGEST = 4 << 20  # bytes of an entry; a body has at most 1 MiB
+MAX_ENTRY_BYTES = 4 << 20  # bytes of an entry; a body has at most 1 MiB
 _OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 
 
@@ -224,7 +224,7 @@ class Inbox:
                 with path.with_name(path.name + _REASON).open(errors="replace") as file:
                     reasons[path] = file.read(1000).strip()
             except OSError:
-                reasons[path] = "no reason is noted"
+                reasons[path] = "no reason recorded"
         return reasons
 
     def remove(self, dataset: str, entries: Iterable[InboxEntry]) -> None:
@@ -281,10 +281,10 @@ def _line(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise InvalidEntry("it is no file")
-            if facts.st_size > LARGEST:
+                raise InvalidEntry("it is not a regular file")
+            if facts.st_size > MAX_ENTRY_BYTES:
                 raise InvalidEntry(f"it has {facts.st_size} bytes, more than any entry")
-            return file.read(LARGEST)
+            return file.read(MAX_ENTRY_BYTES)
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise

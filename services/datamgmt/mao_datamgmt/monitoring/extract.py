@@ -134,9 +134,9 @@ def json_number(opened: ContentStream, pointer: str) -> float:
     found = at_pointer(document, pointer)
     if isinstance(found, bool) or not isinstance(found, int | float):
         kind = _KINDS.get(type(found), "null")
-        raise UnreadableMetric(f"what {pointer!r} points at is not a number but {kind}")
+        raise UnreadableMetric(f"the value at {pointer!r} is {kind}, not a number")
     if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
-        raise UnreadableMetric(f"what {pointer!r} points at is too large for a number")
+        raise UnreadableMetric(f"the value at {pointer!r} is too large for a number")
     return found
 
 
@@ -242,4 +242,4 @@ def iter_lines(opened: ContentStream) -> Iterator[str]:
 
 def _require_room(size: int, most: int) -> None:
     if size > most:
-        raise UnreadableMetric(f"{size} bytes are to be read, and at most {most} are")
+        raise UnreadableMetric(f"the data has {size} bytes, the limit is {most}")

@@ -23,7 +23,7 @@ from .extract import MetricReading, read_metrics
 
 log = get_logger(__name__)
 
-KEPT = 400  # newest points of a series; the detector needs some forty
+MAX_POINTS = 400  # newest points of a series; the detector needs some forty
 RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 
@@ -107,7 +107,7 @@ class SeriesRecorder:
         judgement = await self._append(observed, value)
         if judgement.alarming:
             kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
-            alarm = self._alarm(observed, kind, in_words(observed, value, judgement))
+            alarm = self._alarm(observed, kind, describe_outlier(observed, value, judgement))
             await self._raise_alarm(
                 alarm.model_copy(
                     update={
@@ -154,7 +154,7 @@ class SeriesRecorder:
         )
 
 
-def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
+def describe_outlier(observed: Observation, value: float, judgement: Judgement) -> str:
     """Return the description of an unexpected value, for people."""
     metric, step = observed.reading.metric, observed.step.spec.name
     is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
@@ -182,7 +182,7 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
         band=judgement.band,
         provisional=judgement.provisional,
     )
-    return series.model_copy(update={"points": [*series.points, point][-KEPT:]}), judgement
+    return series.model_copy(update={"points": [*series.points, point][-MAX_POINTS:]}), judgement
 
 
 def judge(before: Sequence[Point], value: float) -> Judgement:

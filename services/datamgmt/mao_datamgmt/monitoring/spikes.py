@@ -79,12 +79,14 @@ def _at(
 def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
     """Return the spikes in the last `most` rounds up to `tip`; a missing metric is no spike."""
     rounds = sorted(latest_rounds(clone, tip, most), key=lambda decided: decided.evidence.tick)
-    items = [spike for metric in metrics for spike in _of(clone, rounds, metric)]
+    items = [spike for metric in metrics for spike in _find_metric_spikes(clone, rounds, metric)]
     items.sort(key=lambda spike: spike.tick, reverse=True)
     return Spikes(rounds=len(rounds), metrics=[metric.name for metric in metrics], items=items)
 
 
-def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> list[RoundSpike]:
+def _find_metric_spikes(
+    clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric
+) -> list[RoundSpike]:
     def values(commits: Sequence[str | None]) -> list[float | None]:
         return [None if commit is None else read_metric(clone, commit, metric).value for commit in commits]
 

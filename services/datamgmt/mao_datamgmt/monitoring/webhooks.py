@@ -31,11 +31,11 @@ from .alarms import MAX_WEBHOOKS, Alarms
 
 log = get_logger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
+MIN_PAUSE, MAX_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
 
 PATIENCE = timedelta(days=3)  # then it is given up
 
-AT_ONCE = 8
+CONCURRENT_DELIVERIES = 8
 
 KEY_FILE = "secret.key"
 
@@ -61,7 +61,9 @@ class Webhooks:
         self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
         self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
         self.mirror = Mirror(self.deliveries, conditions=conditions)
-        self.controller = Controller("webhooks", self._deliver, workers=AT_ONCE, conditions=conditions)
+        self.controller = Controller(
+            "webhooks", self._deliver, workers=CONCURRENT_DELIVERIES, conditions=conditions
+        )
         self.controller.watches(self.mirror)
 
     # what people ask
@@ -197,7 +199,7 @@ def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
 def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
     """Return the delivery after a failed try. Pure when `chance` is given, see `Backoff.pause`."""
     tries = delivery.tries + 1
-    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
+    pause = Backoff(MIN_PAUSE, MAX_PAUSE).pause(tries, chance)
     changes = {
         "tries": tries,
         "last_error": error,

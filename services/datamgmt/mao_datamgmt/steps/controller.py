@@ -42,7 +42,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PENDING_CHECK_PERIOD = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
-ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
+ROOM_CHECK_SECONDS = 10.0  # seconds between two looks whether the disk has room
 _PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads of it
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
 
@@ -140,7 +140,7 @@ class StagingController:
         except MaoError as error:
             self.waits.wait_for_room(run.id)  # the end of another run may make some
             await self._note(stored, index, error.detail)
-            return ROOM_PAUSE
+            return ROOM_CHECK_SECONDS
         self._granted[step.spec.output.name] = run.id
         try:
             return await self._create_workspace(stored, index, wrote_input=wrote_input)
@@ -190,7 +190,7 @@ class StagingController:
             # An earlier pass created it and could not write `ready`. That write may have been applied all the
             # same, or may still be; a tool works in there then. So the document is written before the folder
             # is removed: one of the two writes fails.
-            step = step.model_copy(update={"waiting": "its workspace is created again"})
+            step = step.model_copy(update={"waiting": "its workspace is being recreated"})
             if await self._write(stored, index, step) is not None:
                 await self._executor.read(remove_tree, workspace.root)
             return None

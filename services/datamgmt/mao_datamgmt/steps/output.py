@@ -46,9 +46,9 @@ _OF_THE_PATH = frozenset(
     }
 )
 
-_SHOWN = 200  # characters of a path in a message
+_MAX_SHOWN = 200  # characters of a path in a message
 
-_INODE = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
+_INODE_MASK = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
 
 Stamp = tuple[int, int, int, int]
 
@@ -212,7 +212,7 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Ou
 
 
 def make_stamp(status: os.stat_result) -> Stamp:
-    return (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_ino & _INODE_MASK, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _check_name(name: str, path: str, limits: OutputLimits) -> None:
@@ -233,7 +233,7 @@ def _check_name(name: str, path: str, limits: OutputLimits) -> None:
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     """Return the error for output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
-    name = printable(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
+    name = printable(path if len(path) <= _MAX_SHOWN else f"{path[:_MAX_SHOWN]}…")
     return InvalidInput(
         f"The tool's output was refused: {name!r} {why}.",
         code="output-refused",

@@ -26,7 +26,7 @@ from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
 from . import output, workspaces, worktrees
 from .output import Baseline, FoundFile, OutputChanges, find_changes
 
-LARGEST_ATTRIBUTES = 32 << 20  # bytes; a line for each large file has about 80
+MAX_ATTRIBUTES_BYTES = 32 << 20  # bytes; a line for each large file has about 80
 
 _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
@@ -271,8 +271,8 @@ def _rewritten_attributes(clone: Clone, tree: str, pointers: Collection[str]) ->
 
 def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
     """Raise InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
-    if found.size > LARGEST_ATTRIBUTES:
-        raise output.refused(found.path, f"has {found.size} bytes, the limit is {LARGEST_ATTRIBUTES}")
+    if found.size > MAX_ATTRIBUTES_BYTES:
+        raise output.refused(found.path, f"has {found.size} bytes, the limit is {MAX_ATTRIBUTES_BYTES}")
     if active or found.link is not None:
         return
     with output.open_file(folder, found) as stream:

@@ -39,7 +39,7 @@ def blocked_by(
     """
     dataset = candidate.steps[index].spec.output.name
     if granted.get(dataset, candidate.id) != candidate.id:
-        return _words(dataset, granted[dataset])
+        return _in_use_by(dataset, granted[dataset])
     ahead = None
     for run in runs:
         if run.id == candidate.id or run.reproduces is not None:
@@ -48,10 +48,10 @@ def blocked_by(
             if step.spec.output.name != dataset:
                 continue
             if step.phase in HOLDS_DATASET:
-                return _words(dataset, run.id)
+                return _in_use_by(dataset, run.id)
             if step.phase is StepPhase.PREPARING and run.id not in held_back:
                 ahead = ahead or (run.id if queue_place(run, at) < queue_place(candidate, index) else None)
-    return None if ahead is None else _words(dataset, ahead)
+    return None if ahead is None else _in_use_by(dataset, ahead)
 
 
 def queue_place(run: Run, index: int) -> Place:
@@ -95,7 +95,7 @@ def _tick(run: Run) -> tuple[datetime, str]:
     return run.scheduled_for or run.created_at, run.id
 
 
-def _words(dataset: str, run: str) -> str:
+def _in_use_by(dataset: str, run: str) -> str:
     return f"{in_use(dataset)} by run {run}"
 
 
