@@ -217,19 +217,18 @@ def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch
             entries, _ = clone.log(back.seen, MAX_SEARCHED_COMMITS)
             if not any(provenance.trailers(entry.message) for entry in entries):
                 continue
-        found.append((back, _describe(clone, dataset, back)))
+        now = "is gone" if back.tip is None else f"is at {back.tip[:10]}"
+        if back.tip is None:
+            how = "was removed"
+        else:
+            how = "went back to an earlier state" if back.is_earlier else "was rewritten"
+        description = (
+            f"The branch {back.branch} of dataset {dataset} {how} at {clone.url}: it {now}, without "
+            f"{back.lost} commits up to {back.seen[:10]} that it had. They are kept on this node as "
+            f"{back.kept_as}."
+        )
+        found.append((back, description))
     return found
-
-
-def _describe(clone: Clone, dataset: str, back: RewoundBranch) -> str:
-    now = "is gone" if back.tip is None else f"is at {back.tip[:10]}"
-    how = "went back to an earlier state" if back.is_earlier and back.tip else "was rewritten"
-    if back.tip is None:
-        how = "was removed"
-    return (
-        f"The branch {back.branch} of dataset {dataset} {how} at {clone.url}: it {now}, without {back.lost} "
-        f"commits up to {back.seen[:10]} that it had. They are kept on this node as {back.kept_as}."
-    )
 
 
 def _accept(context: Context, dataset: str) -> list[str]:

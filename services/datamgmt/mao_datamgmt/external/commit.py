@@ -55,7 +55,17 @@ def commit_entries(
             raise
         clone = ensure_clone(context, dataset, master)
     tip = clone.tip(context.node) or ensure_branch(context, SyncedClone(clone))
-    files = _files(clone, tip, entries)
+    groups: defaultdict[tuple[str, str], list[InboxEntry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.key, entry.day].append(entry)
+    read = partial(_read_part, clone, tip)
+    files: Files = {}
+    for (key, day), group in groups.items():
+        folder = f"{FOLDER}/{key}"
+        added = appended(folder, day, _names(clone, tip, folder), group, read)
+        if added is not None:
+            path, data, new = added
+            files[path] = data, new
     if not files:
         return None
     contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
@@ -69,21 +79,6 @@ def commit_entries(
 
 Files = dict[str, tuple[bytes, list[InboxEntry]]]
 """Path → its new content, and the entries that are new in it."""
-
-
-def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
-    groups: defaultdict[tuple[str, str], list[InboxEntry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.key, entry.day].append(entry)
-    read = partial(_read_part, clone, tip)
-    found: Files = {}
-    for (key, day), group in groups.items():
-        folder = f"{FOLDER}/{key}"
-        added = appended(folder, day, _names(clone, tip, folder), group, read)
-        if added is not None:
-            path, data, new = added
-            found[path] = data, new
-    return found
 
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
