@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.datasets import clones
-from mao_datamgmt.datasets.clones import dataset_names, remove_half_made
+from mao_datamgmt.datasets.clones import dataset_names, remove_unfinished
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_datamgmt.steps import workspaces
 from mao_git import Clone, Content
@@ -118,7 +118,7 @@ def test_clone_half_made_repositories_are_cleared_away(tmp_path: Path) -> None:
     clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     (context.data.clone("x").parent / ".new-1234-x.git").mkdir()
     assert dataset_names(context.data) == ["data"]
-    remove_half_made(context.data)
+    remove_unfinished(context.data)
     assert [path.name for path in context.data.clone("x").parent.iterdir()] == ["data.git"]
 
 

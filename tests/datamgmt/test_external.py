@@ -42,7 +42,7 @@ from .world import BEGIN, NODE, PATIENCE, World, context_for, run_of, step, work
 def test_external_day_goes_on_in_another_part_and_holds_each_entry_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commit, "PART", 100)
+    monkeypatch.setattr(commit, "FULL_PART_BYTES", 100)
     files: dict[str, bytes] = {}
 
     def write(*entries: InboxEntry) -> None:
@@ -134,7 +134,7 @@ async def test_external_torn_file_of_a_dataset_without_other_values_is_told_afte
 async def test_external_what_no_waiting_commits_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "LARGEST_PART", 1)
+    monkeypatch.setattr(commit, "MAX_PART_BYTES", 1)
     await send(world, 1)
     await world.manager.ingest.commit_all()
     await send(world, 2)

@@ -16,7 +16,7 @@ from mao_datamgmt.monitoring.extract import (
     json_number,
     table_rows,
 )
-from mao_datamgmt.monitoring.series import KEPT, judge, with_point
+from mao_datamgmt.monitoring.series import MAX_POINTS, judge, with_point
 from mao_git import ContentStream
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Alarm, ControlMetric, Run, Series
@@ -126,9 +126,9 @@ async def test_series_run_that_is_published_again_counts_once(tmp_path: Path) ->
 
 def test_series_keeps_its_newest_points_and_one_for_a_run() -> None:
     series = Series(pipeline="p", step="s", metric="m")
-    for number in range(KEPT + 10):
+    for number in range(MAX_POINTS + 10):
         series, _ = with_point(series, f"run-{number}", BEGIN, 100 + number % 3)
-    assert (len(series.points), series.points[0].run) == (KEPT, "run-10")
+    assert (len(series.points), series.points[0].run) == (MAX_POINTS, "run-10")
     again, judgement = with_point(series, "run-50", BEGIN, 9e9)
     assert again is series
     assert judgement.accepted
@@ -152,8 +152,8 @@ def test_series_production_judges_the_real_series_as_the_detector_does() -> None
         ("[" * 100_000, "", "not valid JSON"),
         ('{"a": NaN}', "/a", "not valid JSON"),
         ("9" * 5000, "", "not valid JSON"),
-        ('{"a": true}', "/a", "not a number but true or false"),
-        ('{"a": "1"}', "/a", "not a number but text"),
+        ('{"a": true}', "/a", "is true or false, not a number"),
+        ('{"a": "1"}', "/a", "is text, not a number"),
         ('{"a": [1]}', "/a/01", "points at nothing"),
         ('{"a": [1]}', "/a/-1", "points at nothing"),
         ('{"a": 1}', "a", "begins with"),

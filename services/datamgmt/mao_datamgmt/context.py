@@ -20,7 +20,9 @@ _FOLDERS = len("/workspaces/") + 255 + len("/.new-01234567/data/")
 
 @dataclass(frozen=True, slots=True)
 class OutputLimits:
-    """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
+    """Limits for the files that a tool writes.
+
+    Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
 
     `path`: length in bytes of a path in the folder that this node can create. A tool can make longer ones,
     since its folder is elsewhere in its container.
@@ -37,7 +39,9 @@ class OutputLimits:
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: this process's user. `sign`: signs every commit.
+    """The settings of this node that every operation on datasets needs.
+
+    `owner`: user id that workspaces are given to; None: this process's user. `sign`: signs every commit.
 
     `min_free`: bytes that stay free on the disk.
     """
@@ -55,16 +59,16 @@ class Context:
     sign: Sign | None = None
 
     def any_size(self) -> OutputLimits:
-        """The limits for folders that were accepted before."""
+        """Return the limits without sizes, for folders that were accepted before."""
         return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize, path=sys.maxsize)
 
     def author(self) -> Author:
-        """The author of a commit made now."""
+        """Return the author of a commit made now."""
         return Author(self.name, self.email, self.clock.now(), self.sign)
 
 
 def longest_path(root: Path) -> int:
-    """Bytes of the longest path that every folder for tools below `root` can hold, whatever its run's id."""
+    """Return how many bytes a path in a tool's folder below `root` may have, whatever the run's id."""
     return PATH_MAX - 1 - len(os.fsencode(root)) - _FOLDERS
 
 

@@ -18,7 +18,7 @@ MIN_FREE_INODES = 1000  # free ones; a commit of a few files takes some dozens
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
-    """What a file system has free. `inodes`: None where it does not count them, as on btrfs."""
+    """Free space of a file system. `inodes`: None if it does not count them, as on btrfs."""
 
     free: int  # bytes
     total: int  # bytes
@@ -32,12 +32,15 @@ class DiskSpace:
 
 
 def disk_space(folder: Path) -> DiskSpace:
-    """The space of a folder's file system. Root may write everywhere but on a read-only one. Blocking."""
+    """Return the space of a folder's file system. Blocking.
+
+    For root, only a read-only file system is not writable.
+    """
     return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
 
 
-def rooms(root: Path) -> dict[str, DiskSpace]:
-    """The space of the data directory (named ""), and of its folders on other file systems. Blocking."""
+def disk_spaces(root: Path) -> dict[str, DiskSpace]:
+    """Return the space of the data directory (""), and of folders on other file systems. Blocking."""
     found = {"": disk_space(root)}
     own = root.stat().st_dev
     for folder in root.iterdir():
@@ -50,7 +53,7 @@ def rooms(root: Path) -> dict[str, DiskSpace]:
 
 
 def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
-    """Why `needed` bytes cannot be written with `reserve` left free; None when they can.
+    """Return why `needed` bytes cannot be written with `reserve` left free, or None if they can.
 
     This is the one rule for publishing, for preparing and for what people are shown. The text does not say
     how much is free now: it is compared to see whether the reason is a new one.
@@ -68,7 +71,7 @@ def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
 
 
 def nearly_short(room: DiskSpace, reserve: int) -> str | None:
-    """What is low although nothing waits for it yet: below twice the reserve."""
+    """Return what is below twice the minimum, although nothing waits for it yet; None if nothing is."""
     if room.inodes is not None and room.inodes < 2 * MIN_FREE_INODES:
         return f"less than {2 * MIN_FREE_INODES} inodes are free"
     if room.free < 2 * reserve:
@@ -77,7 +80,7 @@ def nearly_short(room: DiskSpace, reserve: int) -> str | None:
 
 
 def require_room(context: Context, needed: int = 0) -> None:
-    """Checks that `needed` bytes can be written with MAO_MIN_FREE left free.
+    """Check that `needed` bytes can be written with MAO_MIN_FREE left free.
 
     Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that accepts no writes.
     """
@@ -88,7 +91,7 @@ def require_room(context: Context, needed: int = 0) -> None:
 
 
 def caused_by_full_disk(context: Context, error: Exception) -> bool:
-    """Whether an error was caused by a full disk. Blocking.
+    """Return whether an error was caused by a full disk. Blocking.
 
     libgit2 often gives no reason, or a wrong one, when an object cannot be written for want of space; then
     the space that is left decides. A reason of the system counts as it is.
@@ -100,7 +103,7 @@ def caused_by_full_disk(context: Context, error: Exception) -> bool:
 
 
 def describe_storage(context: Context) -> Storage:
-    """The state of the disk and the author of commits. Blocking."""
+    """Return the state of the disk and the author of commits. Blocking."""
     room = disk_space(context.data.root)
     return Storage(
         disk=Disk(

@@ -23,7 +23,9 @@ class Abandoned(Unavailable):
 
 
 class GitExecutor:
-    """A remote that hangs blocks the writers of its own datasets and of no others, up to `threads` of them.
+    """Runs blocking git calls in threads, and locks datasets for writing.
+
+    A remote that hangs blocks the writers of its own datasets and of no others, up to `threads` of them.
 
     Queries of people have threads of their own, and so have the node's own reads: neither blocks the other.
 
@@ -42,7 +44,7 @@ class GitExecutor:
     async def write(
         self, datasets: Iterable[str], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs `call` while nothing else writes to the clones of these datasets."""
+        """Run `call` while nothing else writes to the clones of these datasets."""
         return await self.write_unless(asyncio.Event(), datasets, call, *args, **kwargs)
 
     async def write_unless(
@@ -53,7 +55,7 @@ class GitExecutor:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """The same; raises Abandoned when the event is set while others still write to these datasets."""
+        """Run `call` as `write` does; raise Abandoned if `cancelled` is set while others still write."""
         async with AsyncExitStack() as held:
             names = sorted(set(datasets))  # always in one order, so that two cannot wait for each other
             await _unless(cancelled, self._lock_all(names, held))
@@ -73,26 +75,26 @@ class GitExecutor:
             await held.enter_async_context(self._locks[name])
 
     async def inspect(self, dataset: str) -> Exception | None:
-        """What `on_error` finds wrong with a dataset; None when it finds nothing."""
+        """Run `on_error` on a dataset; return the error that it finds, or None."""
         if self.on_error is None:
             return None
         async with self._locks[dataset]:
             return await self.on_error([dataset], OSError("an operation on it failed without a reason"))
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `call` in a writer's thread, for a caller that has locked the datasets."""
+        """Run `call` in a writer's thread, for a caller that has locked the datasets."""
         return await asyncio.wrap_future(self._writers.submit(call, *args, **kwargs))
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `call` beside all others; for short reads of the node itself."""
+        """Run `call` beside all others; for short reads of the node itself."""
         return await asyncio.wrap_future(self._readers.submit(call, *args, **kwargs))
 
     async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `call`, which may take long; for what people ask, and for analysis."""
+        """Run `call`, which may take long; for requests of people, and for analysis."""
         return await asyncio.wrap_future(self._people.submit(call, *args, **kwargs))
 
     async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """The pieces, each fetched in a thread of `query`; no thread waits for a slow caller."""
+        """Yield the pieces, each fetched in a thread of `query`; a slow caller holds no thread."""
         asked: asyncio.Future[Piece | None] | None = None
         try:
             while True:
@@ -108,21 +110,21 @@ class GitExecutor:
                 _close(pieces)
 
     def close(self) -> None:
-        """Takes no more calls; those that run end by themselves."""
+        """Accept no more calls; running ones finish."""
         for pool in (self._writers, self._readers, self._people):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def _unless(cancelled: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.ensure_future(each) for each in (waiting, cancelled.wait())]
+    tasks = [asyncio.ensure_future(work) for work in (waiting, cancelled.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
             raise Abandoned("The step was cancelled while others were writing to its dataset.")
         tasks[0].result()
     finally:
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

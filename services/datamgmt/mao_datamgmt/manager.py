@@ -47,7 +47,7 @@ from .datasets.clones import (
     clone_remote_url,
     ensure_clone,
     init_bare,
-    remove_half_made,
+    remove_unfinished,
     set_aside,
     sweep_clones,
 )
@@ -78,7 +78,7 @@ log = get_logger(__name__)
 
 
 class DataManager:
-    """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
+    """The parts of the data manager. `own`: the node's store; `federation`: the store of dataset records."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class DataManager:
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run beside the questions, for as long as the app is up."""
+        """Return the coroutines that run for as long as the app is up."""
         backups = backup_loops(
             self._settings, self.context, self._executor, self.own, self._runs, self.conditions
         )
@@ -194,12 +194,12 @@ class DataManager:
     # questions and commands
 
     async def ensure_dataset(self, dataset: Dataset) -> DatasetStatus:
-        """See `clones.ensure_clone`."""
+        """Make sure that a dataset has a clone; see `clones.ensure_clone`."""
         await self._executor.write([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> DatasetStatus:
-        """Raises NotFound; a clone that cannot be read is checked and repaired first."""
+        """Return a dataset's status. Raises NotFound; a clone that cannot be read is repaired first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
             return await self._executor.query(show, self.pusher.failures.get(name))
@@ -210,32 +210,32 @@ class DataManager:
         return await self._executor.query(show, self.pusher.failures.get(name))
 
     async def acknowledge(self, name: str) -> DatasetStatus:
-        """See `RewoundBranches.acknowledge` and `CloneRepair.acknowledge`."""
+        """Acknowledge rewound branches and a broken clone; see `RewoundBranches.acknowledge`."""
         await self.health.rewound.acknowledge(name, self.repair.acknowledge)
         return await self.status(name)
 
     async def _remote_url(self, name: str) -> str | None:
-        """A dataset's remote as this node's active runs or enrolments have it."""
+        """Return a dataset's remote from this node's active runs or enrolments, or None."""
         runs = [stored.record for _, stored in self.mirror.items()]
         steps = [step.spec for run in runs for step in run.steps]
         try:
-            steps += [step for each in await self._enrolments.all() for step in each.record.steps]
+            steps += [step for enrolled in await self._enrolments.all() for step in enrolled.record.steps]
         except MaoError as error:  # the runs may tell
             log.warning("clone.master_unknown", dataset=name, error=str(error))
         named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
         return next((ref.master for ref in named if ref.name == name), None)
 
     async def push_now(self, name: str) -> DatasetStatus:
-        """Pushes at once what waits, whatever pause is left. Raises NotFound."""
+        """Push what waits at once, without the rest of the pause. Raises NotFound."""
         await self.pusher.push_now(name)
         return await self.status(name)
 
     async def _promotes(self, name: str) -> bool:
-        """Whether this node's snapshot of a dataset becomes ground truth at once."""
+        """Return whether this node's snapshot of a dataset becomes ground truth at once."""
         return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> DatasetStatus:
-        """See `DatasetSharing.go_alone`; this node's snapshot becomes ground truth when it is pushed."""
+        """Leave the rounds of a dataset, see `DatasetSharing.go_alone`, and push ground truth."""
         await self.status(name)  # raises NotFound without a clone
         await self.sharing.go_alone(name)
         self.rounds.announcer.forget(name)
@@ -243,7 +243,7 @@ class DataManager:
         return await self.push_now(name)
 
     async def resolve(self, name: str, how: Strategy) -> Resolution:
-        """See `resolve.resolve`; a push that fails is tried again later."""
+        """Resolve a conflict, see `resolve.resolve`; a failed push is retried later."""
         promote = await self._promotes(name)
         done, failure = await self._executor.write([name], resolve, self.context, name, how, promote)
         if failure is None:
@@ -254,12 +254,14 @@ class DataManager:
         return done
 
     async def set_aside(self, name: str) -> SetAside:
-        """See `clones.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is in use."""
+        """Set a clone aside, see `clones.set_aside`. Raises Conflict (`dataset-in-use`) if it is in use."""
         remote = await self._executor.read(clone_remote_url, self.context, name)
-        enrolled = [each.record for each in await self._enrolments.all()]
-        uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
+        enrolled = [stored.record for stored in await self._enrolments.all()]
+        uses = [f"pipeline {enrolment.pipeline}" for enrolment in enrolled if _uses(enrolment.steps, name)]
         active = [(run, stored.record) for run, stored in self.mirror.items()]
-        uses += [f"run {run}" for run, each in active if _uses([step.spec for step in each.steps], name)]
+        uses += [
+            f"run {run}" for run, document in active if _uses([step.spec for step in document.steps], name)
+        ]
         declared = await self.sharing.declared(name)
         if declared is not None and declared.master == remote:
             uses.append(f"dataset {name}, which is registered with the clone's remote {remote}")
@@ -291,34 +293,36 @@ class DataManager:
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What a blocking function that only reads returns."""
+        """Run a blocking function that only reads, in a thread of `GitExecutor.query`."""
         return await self._executor.query(question, self.context, *args, **kwargs)
 
     def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """See `GitExecutor.stream`."""
+        """Stream pieces; see `GitExecutor.stream`."""
         return self._executor.stream(pieces)
 
     async def find_run(self, run_id: str) -> Run | None:
-        """The run's document; None when it was removed from the store."""
+        """Return the run's document, or None if it was removed from the store."""
         stored = await self._runs.get(run_id)
         return None if stored is None else stored.record
 
     async def sources(self) -> list[ToolDataset]:
-        """The tools that this node runs, each with a dataset that it writes to."""
+        """Return the tools that this node runs, each with a dataset that it writes to."""
         enrolled = await self._enrolments.all()
-        return [(step.tool, step.output.name) for each in enrolled for step in each.record.steps]
+        return [(step.tool, step.output.name) for enrolment in enrolled for step in enrolment.record.steps]
 
     async def metrics_of(self, dataset: str) -> list[ControlMetric]:
-        """The control metrics of the steps by which this node writes to a dataset."""
+        """Return the control metrics of the steps by which this node writes to a dataset."""
         enrolled = await self._enrolments.all()
-        steps = [step for each in enrolled for step in each.record.steps if step.output.name == dataset]
+        steps = [
+            step for enrolment in enrolled for step in enrolment.record.steps if step.output.name == dataset
+        ]
         return [metric for step in steps for metric in step.metrics]
 
     async def storage(self) -> Storage:
         return await self._executor.read(describe_storage, self.context)
 
     async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
-        """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
+        """Make a local remote; raise AlreadyExists, unless the same command with that key made it."""
 
         async def make(attempt: Attempt) -> Stored[BareRepository]:
             made = await self._executor.read(
@@ -335,7 +339,7 @@ class DataManager:
 
 
 def _uses(steps: Iterable[ResolvedStep], dataset: str) -> bool:
-    return any(each.output.name == dataset or (each.input and each.input.name == dataset) for each in steps)
+    return any(step.output.name == dataset or (step.input and step.input.name == dataset) for step in steps)
 
 
 def build(
@@ -345,7 +349,7 @@ def build(
     metrics: Metrics,
     conditions: Conditions | None = None,
 ) -> DataManager:
-    """The data manager, with libgit2 configured and unfinished repositories removed."""
+    """Build the data manager: configure libgit2, and remove unfinished repositories."""
     context = make_context(settings)
     mao_git.configure(
         context.data.root / "git-home",
@@ -354,13 +358,13 @@ def build(
         silence=settings.remote_silence_timeout,
     )
     finish_moves(context)
-    remove_half_made(context.data)
+    remove_unfinished(context.data)
     log_swept(sweep_clones(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 
 
 def get_manager(request: Request) -> DataManager:
-    """The data manager of the app that a request is for."""
+    """Return the data manager of the app that a request is for."""
     manager = request.app.state.manager
     if not isinstance(manager, DataManager):
         raise TypeError("the app was not made by make_app")

@@ -39,7 +39,7 @@ _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
 class HashingReader(io.BufferedIOBase):
-    """Passes a stream on; `size` and `sha256` are those of what was read so far."""
+    """A stream that hashes what is read; `size` and `sha256` cover what was read so far."""
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ class HashingReader(io.BufferedIOBase):
 
 @dataclass(frozen=True, slots=True)
 class WrittenFiles:
-    """What a step wrote and removed, for its record."""
+    """The files that a step wrote and removed, for its record."""
 
     files: Mapping[str, OutputFile] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """Always the manifest, and every file if they are few."""
+        """Return the manifest, and the single files if there are few."""
         facts: dict[str, Any] = {"manifest": manifest(self.files)}
         if len(self.files) <= MAX_LISTED_FILES:
             facts["outputs"] = {path: file.model_dump() for path, file in sorted(self.files.items())}
@@ -92,48 +92,45 @@ class Digests:
         self._links: dict[str, OutputFile] = {}  # and what else is known without reading
 
     def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
-        """The same contents by path; reading one records its digest here."""
-        return {path: content and self._watched(path, content) for path, content in contents.items()}
-
-    def _watched(self, path: str, content: Content) -> Content:
-        if content.link is not None:  # a link's content is its target
-            data = content.link.encode()
-            self._links[path] = OutputFile(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-            return content
-        if content.open is None:
-            return content
-        return replace(content, open=partial(self._open, path, content.open))
+        """Return the same contents by path; reading one records its digest here."""
+        watched = dict(contents)
+        for path, content in contents.items():
+            if content is None:
+                continue
+            if content.link is not None:  # a link's content is its target
+                self.note(path, content.link.encode())
+            elif content.open is not None:
+                watched[path] = replace(content, open=partial(self._open, path, content.open))
+        return watched
 
     def _open(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
         reader = self._readers[path] = HashingReader(opener())
         return reader
 
     def note(self, path: str, text: bytes | None) -> None:
-        """Records the content of a file that was not read through this."""
+        """Record the content of a file that was not read through this object."""
         self._readers.pop(path, None)
         self._links.pop(path, None)
         if text is not None:
             self._links[path] = OutputFile(size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
     def written(self, touched: Set[str], changed: ChangedFiles) -> WrittenFiles:
-        """For the record: all files that the tool wrote if they are few, otherwise those that differ from
-        before.
+        """Return the files for the record: all that the tool wrote if there are few, else those that changed.
 
         `touched`: paths of files that the tool wrote, also those that have the same content again.
         """
         listed = touched if len(touched) <= MAX_LISTED_FILES else frozenset[str]()
-        found = {path: self._digest_at(path) for path in listed | changed.files.keys()}
-        return WrittenFiles({path: file for path, file in found.items() if file is not None}, changed.removed)
-
-    def _digest_at(self, path: str) -> OutputFile | None:
-        reader = self._readers.get(path)
-        if reader is None:
-            return self._links.get(path)
-        return OutputFile(size=reader.size, sha256=reader.sha256)
+        files = {}
+        for path in listed | changed.files.keys():
+            if (reader := self._readers.get(path)) is not None:
+                files[path] = OutputFile(size=reader.size, sha256=reader.sha256)
+            elif path in self._links:
+                files[path] = self._links[path]
+        return WrittenFiles(files, changed.removed)
 
 
 def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
-    """Number of files, their bytes, and the SHA-256 of the sorted lines `<sha256>  <path>`.
+    """Return the number of files, their bytes, and the SHA-256 of the sorted lines `<sha256>  <path>`.
 
     The same text as `sha256sum FILE… | LC_ALL=C sort` prints.
     """
@@ -144,21 +141,39 @@ def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
 
 
 def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:
-    """The whole message of the commit that holds a step's output. `versions`: of programs that made it."""
+    """Return the message of the commit that holds a step's output. `versions`: of the programs used."""
     subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
     enclosed = embed_record(subject, run_record(run, step, written, versions))
     return f"{enclosed}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
 
 
 def embed_record(subject: str, record: Mapping[str, Any]) -> str:
-    """A message with a record that `read_step_record` finds again."""
+    """Return a message with a record that `read_step_record` finds again."""
     return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
 
 
 def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
-    """DataLad's keys (chain … pwd), and under `mao` everything that is known of the step."""
-    own = {"schema": SCHEMA, **_run_facts(run), **_tool_facts(step), **_step_facts(step), **written.record()}
-    own["versions"] = {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})}
+    """Return DataLad's keys (chain … pwd), with MAO's record of the step under `mao`."""
+    log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
+    own: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": run.id,
+        "pipeline": run.pipeline,
+        "node": run.node,
+        "trigger": run.trigger,
+        "retry_of": run.retry_of,
+        "schedule": run.schedule,
+        "scheduled_for": None if run.scheduled_for is None else format_time(run.scheduled_for),
+        "created_at": format_time(run.created_at),
+        "started_at": None if run.started_at is None else format_time(run.started_at),
+        **_tool_facts(step),
+        "attempt": step.attempt,
+        "times": {str(phase): format_time(moment) for phase, moment in step.times.items()},
+        "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
+        "log": None if step.log_bytes is None else {k: fact for k, fact in log.items() if fact is not None},
+        **written.record(),
+        "versions": {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})},
+    }
     return {
         "chain": [],
         "cmd": rerun_command(run, step),
@@ -171,22 +186,8 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
     }
 
 
-def _run_facts(run: Run) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "pipeline": run.pipeline,
-        "node": run.node,
-        "trigger": run.trigger,
-        "retry_of": run.retry_of,
-        "schedule": run.schedule,
-        "scheduled_for": None if run.scheduled_for is None else format_time(run.scheduled_for),
-        "created_at": format_time(run.created_at),
-        "started_at": None if run.started_at is None else format_time(run.started_at),
-    }
-
-
 def _tool_facts(step: StepRun) -> dict[str, Any]:
-    """What was run. Values that look like secrets are masked; their names stay."""
+    """Return the tool's part of the record. Values that look like secrets are masked; their names stay."""
     spec = step.spec
     return {
         "step": spec.name,
@@ -205,20 +206,8 @@ def _tool_facts(step: StepRun) -> dict[str, Any]:
     }
 
 
-def _step_facts(step: StepRun) -> dict[str, Any]:
-    log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
-    return {
-        "attempt": step.attempt,
-        "times": {str(phase): format_time(moment) for phase, moment in step.times.items()},
-        "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
-        "log": None
-        if step.log_bytes is None
-        else {key: item for key, item in log.items() if item is not None},
-    }
-
-
 def rerun_command(run: Run, step: StepRun) -> str:
-    """A shell command that repeats the step in a checkout of its dataset; DataLad fills in {pwd}.
+    """Return a shell command that repeats the step in a checkout of its dataset; DataLad fills in {pwd}.
 
     It runs as the calling user. An input dataset has to be checked out beside it, as `../input` at the commit
     of the record; a masked variable is taken from the caller's environment.
@@ -235,12 +224,12 @@ def rerun_command(run: Run, step: StepRun) -> str:
 
 
 def _literal(word: str) -> str:
-    """Quoted for a shell, with braces doubled: single ones are DataLad's placeholders."""
+    """Quote a word for a shell, with braces doubled: single ones are DataLad's placeholders."""
     return shlex.quote(word).replace("{", "{{").replace("}", "}}")
 
 
 def read_step_record(message: str) -> dict[str, Any] | None:
-    """What a commit message has under `mao`; None when it is none of ours."""
+    """Return the record under `mao` in a commit message, or None if there is none."""
     _, begin, rest = message.partition(f"\n{_BEGIN}\n")
     text, end, _ = rest.rpartition(f"\n{_END}\n")
     if not (begin and end):
@@ -253,16 +242,16 @@ def read_step_record(message: str) -> dict[str, Any] | None:
 
 
 def trailers(message: str) -> dict[str, str]:
-    """`MAO-Run` and `MAO-Step` of a commit message, as far as it has them."""
+    """Return the `MAO-Run` and `MAO-Step` of a commit message, if present."""
     _, _, tail = message.rpartition(_END)
     return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
 
 
 def commit_subject(message: str) -> str:
-    """The first line without DataLad's mark."""
+    """Return the first line without DataLad's mark."""
     return message.partition("\n")[0].removeprefix("[DATALAD RUNCMD] ")
 
 
 def is_snapshot_of(message: str, run_id: str, step: str) -> bool:
-    """Whether a commit message is that of this step of this run."""
+    """Return whether a commit message is that of this step of this run."""
     return trailers(message) == {"MAO-Run": run_id, "MAO-Step": step}

@@ -80,13 +80,15 @@ class DataSettings(ServiceSettings):
     @field_validator("local_remotes")
     @classmethod
     def _absolute_folders(cls, value: str) -> str:
-        if relative := [each for each in value.split(os.pathsep) if each and not each.startswith("/")]:
+        if relative := [
+            folder for folder in value.split(os.pathsep) if folder and not folder.startswith("/")
+        ]:
             raise ValueError(f"{relative[0]!r} is not an absolute path; give folders as /srv/git:/data/git")
         return value
 
     def local_roots(self) -> list[Path]:
-        """The folders of `local_remotes`."""
-        return [Path(each) for each in self.local_remotes.split(os.pathsep) if each]
+        """Return the folders of `local_remotes`."""
+        return [Path(folder) for folder in self.local_remotes.split(os.pathsep) if folder]
 
     @field_validator("signing_key")
     @classmethod
@@ -96,11 +98,11 @@ class DataSettings(ServiceSettings):
         return path
 
     def signer(self) -> Callable[[bytes], str] | None:
-        """Signs commits with the key; None where none is set."""
+        """Return the function that signs commits, or None if no key is set."""
         return None if self.signing_key is None else _signer(self.signing_key)
 
     def public_signing_key(self) -> str | None:
-        """The key that others need to check the signatures."""
+        """Return the public key that verifies the signatures, or None if no key is set."""
         if self.signing_key is None:
             return None
         from mao_git.signing import public_key  # as above
@@ -108,7 +110,7 @@ class DataSettings(ServiceSettings):
         return public_key(self.signing_key)
 
     def about(self) -> About:
-        """Who is responsible for the data, for crates."""
+        """Return who is responsible for the data, for crates."""
         return About(
             person=self.person_name or self.git_user or self.node,
             orcid=_web_id("https://orcid.org/", self.orcid),
@@ -118,18 +120,18 @@ class DataSettings(ServiceSettings):
         )
 
     def own_hosts(self) -> set[str]:
-        """Hosts of the node's own services and etcd, as far as they are called by host."""
+        """Return the hosts of the node's own services and etcd, if they are addressed by host."""
         urls = [self.service_url(service) for service in SERVICES]
-        urls += [f"//{each}" for each in self.etcd_endpoints.split(",") if "//" not in each]
+        urls += [f"//{endpoint}" for endpoint in self.etcd_endpoints.split(",") if "//" not in endpoint]
         return {host for url in urls if (host := urlsplit(url).hostname)}
 
     def owner(self) -> int | None:
-        """User id that workspaces are given to; None: they stay with this process's user."""
+        """Return the user id that workspaces are given to, or None for this process's user."""
         return self.tool_uid if os.geteuid() == 0 else None
 
 
 def _web_id(site: str, value: str | None) -> str | None:
-    """An identifier as a URL."""
+    """Return an identifier as a URL."""
     return None if value is None else site + value.rstrip("/").rpartition("/")[2]
 
 

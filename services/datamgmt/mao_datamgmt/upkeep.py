@@ -26,7 +26,10 @@ PERIOD = 600.0  # seconds
 
 
 class Upkeep:
-    """`active`: the runs that have not ended; their workspaces stay."""
+    """Removes old folders and alarms, and packs clones.
+
+    `active`: the runs that have not ended; their workspaces stay.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Upkeep:
         self._conditions, self._guard = conditions, Guard("retention", conditions)
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Run until cancelled."""
         await self._active.synced.wait()
         await every(PERIOD, self._step, name="retention", conditions=self._conditions)
 
@@ -51,7 +54,7 @@ class Upkeep:
         log_swept(await self._executor.read(sweep_old_locks, self._context.data))
 
     async def run_once(self) -> None:
-        """Removes what is old now; what fails is shown as a condition and does not hold up the rest."""
+        """Remove what is old now; a failure is shown as a condition and does not hold up the rest."""
         now, age = self._context.clock.now(), timedelta(days=self._settings.keep_workspaces_days)
         stored = await self._executor.read(workspaces.list_stored, self._context.data)
         active = {name for name, _ in self._active.items()} | self._active.unreadable  # last: one may be new
@@ -82,7 +85,7 @@ class Upkeep:
 
 
 def tidy(context: Context, dataset: str, age: timedelta) -> None:
-    """Packs a dataset's clone where that is worth it, and removes a worktree that no step came for. Blocking.
+    """Pack a dataset's clone if that is worth it, and remove an unused worktree. Blocking.
 
     Nothing else may change the dataset meanwhile. A failure is logged: it costs speed, not data.
     """
@@ -101,6 +104,6 @@ def tidy(context: Context, dataset: str, age: timedelta) -> None:
 
 
 def log_swept(paths: list[Path]) -> None:
-    """Logs what a killed writer had left in repositories."""
+    """Log the leftovers that were removed from repositories."""
     for path in paths:
         log.info("repository.swept", path=str(path))

@@ -49,10 +49,10 @@ _OURS = frozenset(
 
 
 def broken_clones(context: Context, dataset: str | None = None) -> list[BrokenClone]:
-    """What was set aside and is not acknowledged, of one dataset or of all, the oldest first."""
-    found = [each for _, each in _records(context)]
-    wanted = [each for each in found if dataset in (None, each.dataset)]
-    return sorted(wanted, key=lambda each: each.at)
+    """Return the clones set aside and not yet acknowledged, of one dataset or of all, oldest first."""
+    found = [record for _, record in _records(context)]
+    wanted = [record for record in found if dataset in (None, record.dataset)]
+    return sorted(wanted, key=lambda record: record.at)
 
 
 def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
@@ -67,8 +67,12 @@ def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
 
 
 def awaiting_rebuild(context: Context, dataset: str) -> list[tuple[Path, BrokenClone]]:
-    """The records of clones whose commits are still to be put on top of the new clone."""
-    return [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state == "waiting"]
+    """Return the records of clones whose commits are not yet on top of the new clone."""
+    return [
+        (p, record)
+        for p, record in _records(context)
+        if record.dataset == dataset and record.state == "waiting"
+    ]
 
 
 def _write(path: Path, record: BrokenClone) -> None:
@@ -94,14 +98,14 @@ def _sync(folder: Path) -> None:
 
 
 def may_be_broken(error: BaseException) -> bool:
-    """Whether an error may be due to a broken clone, and not to a full or read-only disk."""
+    """Return whether an error may come from a broken clone, rather than a full or read-only disk."""
     if isinstance(error, MaoError):
         return isinstance(error, mao_git.CloneBroken) or error.code == "dataset-not-here"
     return isinstance(error, (RepositoryError, OSError)) and mao_git.errors.find_errno(error) not in _OURS
 
 
 def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
-    """Moves the clone away if it is broken; None when it is intact or absent.
+    """Move the clone aside if it is broken; return None when it is intact or absent.
 
     Raises Unavailable (`clone-broken`) when one was set aside just before: then the disk is the cause.
     """
@@ -112,7 +116,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     if fault is None:
         return None
     now = context.clock.now()
-    if any(now - each.at < MIN_REBUILD_INTERVAL for each in broken_clones(context, dataset)):
+    if any(now - record.at < MIN_REBUILD_INTERVAL for record in broken_clones(context, dataset)):
         raise Unavailable(
             f"The clone of dataset {dataset} is broken again ({fault}), soon after it was cloned again.",
             code="clone-broken",
@@ -131,7 +135,10 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
 
 
 def move_aside(context: Context, record: BrokenClone) -> None:
-    """The clone is moved last, so a record without it means that the move was not finished."""
+    """Move the worktree, then the clone, to the place that `record` names.
+
+    The clone is moved last, so a record without a clone means an unfinished move.
+    """
     path, target = context.data.clone(record.dataset), Path(record.path)
     kept = context.data.worktree(record.dataset)
     if kept.exists():
@@ -144,7 +151,7 @@ def move_aside(context: Context, record: BrokenClone) -> None:
 
 
 def finish_moves(context: Context) -> None:
-    """At the start: finishes a move that a kill interrupted. Only while no other call runs."""
+    """Finish moves that a kill interrupted. Only for the start, while no other call runs."""
     for path, record in _records(context):
         if record.state == "waiting" and not os.path.lexists(record.path):
             if os.path.lexists(context.data.clone(record.dataset)):
@@ -155,7 +162,7 @@ def finish_moves(context: Context) -> None:
 
 
 def _origin_url(path: Path) -> str | None:
-    """The remote's URL in the clone's configuration, as far as that can be read."""
+    """Return the remote's URL from the clone's configuration, or None if it cannot be read."""
     try:
         lines = (path / "config").read_text(errors="replace").splitlines()
     except OSError:
@@ -174,7 +181,7 @@ def _origin_url(path: Path) -> str | None:
 
 
 def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
-    """Puts the commits that only broken clones had on top of the new one. May be repeated."""
+    """Put the commits that only broken clones had on top of the new clone. May be repeated."""
     for path, record in awaiting_rebuild(context, dataset):
         done = mao_git.salvage(
             Path(record.path), clone, context.node, observation_key(context.node), context.sign
@@ -184,7 +191,7 @@ def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
 
 
 def mark_rebuilt(context: Context, dataset: str) -> None:
-    """Records that the new clone is in place, with the commits put on top."""
+    """Record that the new clone is in place, with the commits on top."""
     for path, record in awaiting_rebuild(context, dataset):
         changes: dict[str, object] = {"state": "made-anew"}
         try:
@@ -196,16 +203,21 @@ def mark_rebuilt(context: Context, dataset: str) -> None:
 
 
 def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
-    """Records which of `unpushed` (commit → its observation) are not in the rebuilt clone; False while there
-    is none.
+    """Record which of `unpushed` (commit → its observation) the rebuilt clone lacks.
+
+    Return False while there is no rebuilt clone.
     """
-    made = [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state != "waiting"]
+    made = [
+        (p, record)
+        for p, record in _records(context)
+        if record.dataset == dataset and record.state != "waiting"
+    ]
     if not made or not unpushed:
         return bool(made)
     clone = Clone.open(context.data.clone(dataset))
     tip = clone.latest_tip(context.node)
     key = observation_key(context.node)
-    held = set() if tip is None else {key(each.message) for each in clone.first_parents(tip)}
+    held = set() if tip is None else {key(commit.message) for commit in clone.first_parents(tip)}
     path, record = made[-1]
     gone = {commit: what for commit, what in unpushed.items() if what not in held}
     known = {
@@ -218,7 +230,7 @@ def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> b
 
 
 def observation_key(node: str) -> Callable[[str], str | None]:
-    """A function from a commit's message to this node's observation in it; None where there is none."""
+    """Return a function that finds this node's observation in a commit message, or None."""
 
     def key(message: str) -> str | None:
         record = provenance.read_step_record(message)
@@ -233,16 +245,16 @@ def observation_key(node: str) -> Callable[[str], str | None]:
 
 
 def rebuild_waits(record: BrokenClone, error: MaoError) -> Unavailable:
-    """An error to be retried: the clone cannot be rebuilt yet."""
+    """Return the error to raise while the clone cannot be rebuilt yet; it is retried."""
     return Unavailable(f"{record.detail} {error.detail}", code="clone-broken", next=error.next or record.next)
 
 
 def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
-    """A person has seen it: the folder stays, the condition ends.
+    """Record that a person has seen the broken clone: the folder stays, the condition ends.
 
     Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before the clone is rebuilt.
     """
-    found = [(path, each) for path, each in _records(context) if each.dataset == dataset]
+    found = [(path, record) for path, record in _records(context) if record.dataset == dataset]
     if not found:
         raise NotFound(
             f"No clone of dataset {dataset!r} was set aside as broken, or it was acknowledged.",
@@ -254,4 +266,4 @@ def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
             raise Conflict(record.detail, code="clone-waits", next=record.next)
     for path, _ in found:
         path.rename(path.with_name(ACKNOWLEDGED))
-    return [each for _, each in found]
+    return [record for _, record in found]

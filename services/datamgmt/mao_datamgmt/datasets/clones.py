@@ -28,21 +28,21 @@ from .delivery import branch_conflict, follow_remote, push_lost
 
 log = get_logger(__name__)
 
-OLD_LOCK = 60.0  # seconds
+STALE_LOCK_SECONDS = 60.0
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SyncedClone:
-    """An open clone. `stale`: why it could not be brought up to date, if so."""
+    """An open clone. `stale`: the error that kept it from being updated, if any."""
 
     clone: Clone
     stale: MaoError | None = None
 
 
 def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
-    """The clone of a dataset, brought up to date with its remote; cloned from `url` where there is none.
+    """Open a dataset's clone and fetch its remote; clone it from `url` if there is none.
 
     An existing clone keeps using its own remote, which only an enrolment changes (see `ensure_clone`);
     `stale` says that the remote does not answer. Without a clone it raises what `fetch` raises.
@@ -64,7 +64,7 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
 
 
 def follow_new_master(context: Context, name: str, url: str) -> None:
-    """Lets a clone follow a dataset whose remote is `url` now.
+    """Point a clone at its dataset's new remote `url`.
 
     Raises Conflict (`dataset-master-changed`) when what is there is other data, and what `fetch` raises.
     """
@@ -77,52 +77,43 @@ def follow_new_master(context: Context, name: str, url: str) -> None:
     mao_git.check_url(url)
     tips = clone.ls_remote(url, context.access)
     if tips and not any(clone.has_commit(tip) for tip in tips.values()):
-        raise _other_master(context, clone, name, url)
+        branch = f"refs/heads/{context.node}"
+        push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
+        raise Conflict(
+            f"Dataset {name!r} is cloned on this node from {clone.url}, and its remote is now {url}. "
+            "The two have no commit in common.",
+            code="dataset-master-changed",
+            next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it "
+            f"is other data and the clone is left over, set it aside (nothing is deleted): maoctl dataset "
+            f"set-aside {name}. Else register the other data under another name.",
+        )
     clone.set_remote(url)
     log.info("clone.moved", dataset=name, url=url)
 
 
 def _make(context: Context, name: str, url: str) -> Clone:
-    """A new clone; in place of a broken one, with all commits that only that one had.
+    """Make a new clone; a replacement for a broken one also gets all commits that only that one had.
 
     Raises Unavailable (`clone-broken`) where a broken one waits for the remote.
     """
-    waiting = broken.awaiting_rebuild(context, name)
+    path, waiting = context.data.clone(name), broken.awaiting_rebuild(context, name)
     try:
-        return _make_now(context, name, url, 0 if waiting else context.clone_depth)
+        mao_git.check_url(url)
+        with Clone.create(path, url) as clone:
+            clone.fetch(context.access, depth=0 if waiting else context.clone_depth)
+            if not clone.list_branches(remote=True):
+                clone.check_pushable(context.access)
+            broken.restore_commits(context, name, clone)
+        broken.mark_rebuilt(context, name)
+        return Clone.open(path)
     except MaoError as error:
         if not waiting:
             raise
         raise broken.rebuild_waits(waiting[-1][1], error) from error
 
 
-def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
-    path = context.data.clone(name)
-    mao_git.check_url(url)
-    with Clone.create(path, url) as clone:
-        clone.fetch(context.access, depth=depth)
-        if not clone.list_branches(remote=True):
-            clone.check_pushable(context.access)
-        broken.restore_commits(context, name, clone)
-    broken.mark_rebuilt(context, name)
-    return Clone.open(path)
-
-
-def _other_master(context: Context, clone: Clone, name: str, url: str) -> Conflict:
-    branch = f"refs/heads/{context.node}"
-    push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
-    return Conflict(
-        f"Dataset {name!r} is cloned on this node from {clone.url}, and its remote is now {url}. "
-        "The two have no commit in common.",
-        code="dataset-master-changed",
-        next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it is "
-        f"other data and the clone is left over, set it aside (nothing is deleted): maoctl dataset set-aside "
-        f"{name}. Else register the other data under another name.",
-    )
-
-
 def ensure_branch(context: Context, synced: SyncedClone) -> str:
-    """Tip of the node's branch, which follows the remote; created where it is new.
+    """Return the tip of the node's branch after following the remote; create the branch if it is new.
 
     It starts at the remote's branch of that name, else at ground truth, else at the remote's default branch
     (where its HEAD names none, at `main` or `master`), else with an empty commit.
@@ -131,7 +122,10 @@ def ensure_branch(context: Context, synced: SyncedClone) -> str:
     tip = follow_remote(context, clone)
     if tip is not None:
         return tip
-    begin = clone.latest_tip(GROUND_TRUTH) or _default_tip(context, synced)
+    begin = clone.latest_tip(GROUND_TRUTH)
+    if begin is None and synced.stale is None and (branches := clone.list_branches(remote=True)):
+        default = clone.default_branch(context.access)
+        begin = next((branches[name] for name in (default, "main", "master") if name in branches), None)
     if begin is None:
         tree = clone.tree(None)
         begin = clone.commit(tree, [], "Begin the dataset\n", context.author())
@@ -139,16 +133,8 @@ def ensure_branch(context: Context, synced: SyncedClone) -> str:
     return begin
 
 
-def _default_tip(context: Context, synced: SyncedClone) -> str | None:
-    branches = synced.clone.list_branches(remote=True)
-    if not branches or synced.stale is not None:
-        return None
-    name = synced.clone.default_branch(context.access)
-    return next((branches[each] for each in (name, "main", "master") if each in branches), None)
-
-
 def ensure_clone(context: Context, name: str, url: str) -> Clone:
-    """The clone with the node's branch, pushed. May be repeated.
+    """Make sure that the clone exists and the node's branch is pushed. May be repeated.
 
     Raises what `sync_clone` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
     branch does not fit the remote's. An unreachable remote is no error once it was seen to have the branch.
@@ -176,7 +162,7 @@ class BareRequest(Record):
 
 
 def init_bare(data: DataDir, name: str, *, name_was_free: bool = False) -> BareRepository:
-    """An empty bare repository with HEAD on ground truth.
+    """Make an empty bare repository with HEAD on ground truth.
 
     Raises AlreadyExists, unless `name_was_free` when the command first came: then an earlier attempt made it.
     """
@@ -187,7 +173,7 @@ def init_bare(data: DataDir, name: str, *, name_was_free: bool = False) -> BareR
 
 
 def dataset_names(data: DataDir) -> list[str]:
-    """The datasets that have a clone here, sorted."""
+    """Return the names of the datasets that have a clone here, sorted."""
     folder = data.clone("x").parent
     if not folder.is_dir():
         return []
@@ -195,16 +181,17 @@ def dataset_names(data: DataDir) -> list[str]:
     return sorted(name for name in names if not mao_git.is_unfinished(name))
 
 
-def remove_half_made(data: DataDir) -> None:
-    """Removes repositories that a killed process had not finished. Only at the start, while no other call
-    runs.
+def remove_unfinished(data: DataDir) -> None:
+    """Remove repositories that a killed process left unfinished.
+
+    Only for the start, while no other call runs.
     """
     for folder in (data.clone("x").parent, data.bare("x").parent):
         mao_git.remove_unfinished(folder)
 
 
 def sweep_clones(data: DataDir) -> list[Path]:
-    """Removes what a killed process left in our clones, and old locks in local remotes; the paths removed.
+    """Remove leftovers of killed processes from clones, and old locks from local remotes; return their paths.
 
     Only at the start, under the lock of the data directory: then nobody writes to our clones. Others may be
     pushing to the local remotes, but their locks are young.
@@ -214,19 +201,22 @@ def sweep_clones(data: DataDir) -> list[Path]:
 
 
 def sweep_old_locks(data: DataDir) -> list[Path]:
-    """Removes locks that a killed writer left in the local remotes; the paths removed."""
+    """Remove locks that killed writers left in the local remotes; return their paths."""
     bare = data.bare("x").parent
-    whole = (each for each in bare.glob("*.git") if not mao_git.is_unfinished(each.name))
-    return [lock for each in whole for lock in mao_git.sweep_locks(each, OLD_LOCK)]
+    whole = (repository for repository in bare.glob("*.git") if not mao_git.is_unfinished(repository.name))
+    return [lock for repository in whole for lock in mao_git.sweep_locks(repository, STALE_LOCK_SECONDS)]
 
 
 def clone_remote_url(context: Context, name: str) -> str:
-    """The remote of a dataset's clone. Raises NotFound."""
+    """Return the URL of a clone's remote. Raises NotFound."""
     return Clone.open(context.data.clone(name)).url
 
 
 def set_aside(context: Context, name: str) -> SetAside:
-    """Moves the clone away, last, so that a kill in between leaves it where it was. Raises NotFound."""
+    """Move a clone and its worktree aside, the clone last. Raises NotFound.
+
+    A kill in between leaves the clone where it was.
+    """
     path = context.data.clone(name)
     clone = Clone.open(path)
     unpushed, _ = clone.unpushed(context.node)
@@ -241,7 +231,7 @@ def set_aside(context: Context, name: str) -> SetAside:
 
 
 def check_remote(context: Context, master: str) -> RemoteState:
-    """Checks that a repository can be a dataset's remote.
+    """Check that a repository can be a dataset's remote.
 
     Raises InvalidInput (`dataset-url-refused`, `dataset-unreachable`), Forbidden and RemoteUnavailable.
     """
@@ -253,7 +243,7 @@ def check_remote(context: Context, master: str) -> RemoteState:
 
 
 def with_lfs_content(context: Context, clone: Clone, commit: str, call: Callable[[], T]) -> T:
-    """Makes a call that reads files of a commit; once more when content had to be fetched first.
+    """Call a function that reads files of a commit; if large files are missing, fetch them and call it again.
 
     That the remote lacks some content is reported only for content that the call reads.
     """

@@ -24,7 +24,7 @@ PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
-    """The tips of the branches now. `failure`: why the remote does not have all of them; None when it does.
+    """The tips of the branches after a push. `failure`: the error, if the remote lacks some of them.
 
     `observed`: whether the remote has the node's own branch, whatever became of ground truth.
     """
@@ -40,7 +40,7 @@ class PushOutcome:
 
 
 def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutcome:
-    """Pushes the node's branch and, with `promote`, its tip as ground truth.
+    """Push the node's branch and, with `promote`, its tip as ground truth.
 
     That the remote is away or refuses is in the answer, not raised; one refused branch does not hold up the
     other. Raises MergeConflict when our commits cannot be replayed onto the remote's.
@@ -71,7 +71,7 @@ def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutco
 
 
 def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
-    """The error for a push that looks like a lost race: it was one, or the branch cannot be created there.
+    """Return the error for a rejected push: a lost race, or a branch that the remote does not let us move.
 
     `was_moved`: a fetch since then has shown that somebody else moved a branch.
     """
@@ -87,13 +87,13 @@ def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_move
     by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
     return RemoteUnavailable(
         words,
-        next=f"It is tried again. If it keeps failing, run git by hand for details: {by_hand}",
+        next=f"It is tried again. If it keeps failing, run git manually for details: {by_hand}",
         remote=clone.url,
     )
 
 
 def _seen(clone: Clone, branches: Iterable[str]) -> list[str | None]:
-    """The remote's tips as last fetched."""
+    """Return the remote's tips as last fetched."""
     return [clone.tip(name, remote=True) for name in branches]
 
 
@@ -112,7 +112,7 @@ def _tips(context: Context, clone: Clone) -> dict[str, str]:
 
 
 def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
-    """The branches that differ from the remote's as last fetched."""
+    """Return the branches that differ from the remote's as last fetched."""
     return {n: tip for n, tip in tips.items() if clone.tip(n, remote=True) != tip}
 
 
@@ -123,7 +123,7 @@ class BranchRewritten(Conflict):
 
 
 def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
-    """The error for a rewritten branch; keeps the tip that the remote had."""
+    """Return the error for a rewritten branch, after saving the tip that the remote had."""
     kept = clone.rescue(context.node, known, context.clock.now())
     if clone.contains(known, theirs):
         return BranchRewritten(
@@ -144,12 +144,12 @@ def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) ->
 
 
 def how_to_resolve(clone: Clone, choices: str) -> str:
-    """The next step for a person."""
+    """Return the `next` text of an error that a person has to resolve."""
     return f"Choose how to proceed: maoctl dataset resolve {clone.path.stem} with {choices}."
 
 
 def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
-    """The error for commits of this node that conflict with what somebody pushed to its branch."""
+    """Return the error for commits of this node that conflict with what somebody pushed to its branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return Conflict(
         f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {shown}.",
@@ -160,7 +160,7 @@ def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
 
 
 def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
-    """Moves our branches on top of the remote's as last fetched; the tips to push."""
+    """Move our branches on top of the remote's as last fetched; return the tips to push."""
     tip = follow_remote(context, clone)
     if tip is None:
         return {}
@@ -169,23 +169,19 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
             clone.reset_to_remote(GROUND_TRUTH)  # what the nodes agreed on, not what was here alone
         return {context.node: tip}
     old = clone.tip(GROUND_TRUTH)
-    new = clone.promote(_ground_truth_to_build_on(clone, old), tip, context.author())
+    base, theirs = old, clone.tip(GROUND_TRUTH, remote=True)
+    if theirs is not None and (
+        old is None or clone.relation(old, theirs) not in (Relation.SAME, Relation.AHEAD)
+    ):
+        base = theirs  # ours lacks commits of it; what ours adds is derived from snapshots anyway
+    new = clone.promote(base, tip, context.author())
     if new != old and not clone.move_branch(GROUND_TRUTH, new, old):
         raise mao_git.errors.branch_busy(GROUND_TRUTH)
     return {context.node: tip, GROUND_TRUTH: new}
 
 
-def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
-    """The remote's tip where ours lacks commits of it: what ours adds is derived from snapshots anyway."""
-    theirs = clone.tip(GROUND_TRUTH, remote=True)
-    if ours is None or theirs is None:
-        return ours or theirs
-    keeps = (Relation.SAME, Relation.AHEAD)
-    return ours if clone.relation(ours, theirs) in keeps else theirs
-
-
 def follow_remote(context: Context, clone: Clone) -> str | None:
-    """The node's branch after it took in the remote's: fast-forwarded, or replayed on top of it.
+    """Fast-forward the node's branch to the remote's, or replay it on top; return the new tip.
 
     None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks commits
     that it was known to have; our branch stays as it was then.

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.disk import MIB, DiskSpace, nearly_short, rooms, shortage
+from mao_datamgmt.disk import MIB, DiskSpace, disk_spaces, nearly_short, shortage
 from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone, RepositoryError, RewoundBranch
 from mao_git.remotes import access
@@ -27,16 +27,18 @@ from .push import PushFailure
 
 log = get_logger(__name__)
 
-DISK_EVERY = 30.0  # seconds
-DISK_EVERY_WHILE_FULL = 2.0  # seconds: what waits for room continues within seconds, and readiness reports it
-OUTBOX_EVERY = 300.0  # seconds; a push that succeeds ends the condition at once
-BRANCHES_EVERY = 300.0  # seconds; a clone that was changed is checked at once
+DISK_CHECK_SECONDS = 30.0
+FULL_DISK_CHECK_SECONDS = (
+    2.0  # seconds: what waits for room continues within seconds, and readiness reports it
+)
+OUTBOX_CHECK_SECONDS = 300.0  # a push that succeeds ends the condition at once
+BRANCH_CHECK_SECONDS = 300.0  # a clone that was changed is checked at once
 REWOUND = "branch-went-back"
-SEARCHED = 20  # newest commits in which a node's branch shows that it is one
+MAX_SEARCHED_COMMITS = 20  # newest commits in which a node's branch shows that it is one
 
 
 class HealthChecks:
-    """Maintains the conditions `disk`, `unpushed` and `ssh-key`; `rewound` those of branches.
+    """Reports the conditions `disk`, `unpushed` and `ssh-key`; `rewound` reports those of branches.
 
     `outbox_age`: how old a commit may get that its remote lacks; `failures`: why pushes failed.
     """
@@ -57,23 +59,23 @@ class HealthChecks:
         self._push_failures = failures
 
     async def run(self) -> None:
-        """Checks periodically until cancelled."""
+        """Run all checks periodically until cancelled."""
         await asyncio.gather(
             every(0.0, self.check_disk, name="disk", conditions=self._conditions),
-            every(OUTBOX_EVERY, self.check_outboxes, name="outboxes", conditions=self._conditions),
-            every(DISK_EVERY, self.check_ssh_keys, name="ssh-keys", conditions=self._conditions),
+            every(OUTBOX_CHECK_SECONDS, self.check_outboxes, name="outboxes", conditions=self._conditions),
+            every(DISK_CHECK_SECONDS, self.check_ssh_keys, name="ssh-keys", conditions=self._conditions),
             self.rewound.run(),
         )
 
     async def check_disk(self) -> float:
-        """Checks every file system that the node writes to; seconds until the next check."""
-        found = await self._executor.read(rooms, self._context.data.root)
+        """Check every file system that the node writes to; return the seconds until the next check."""
+        found = await self._executor.read(disk_spaces, self._context.data.root)
         waits = [self._judge(folder, room) for folder, room in found.items()]
         self._conditions.clear_all_but("disk", found)
-        return DISK_EVERY_WHILE_FULL if any(waits) else DISK_EVERY
+        return FULL_DISK_CHECK_SECONDS if any(waits) else DISK_CHECK_SECONDS
 
     def _judge(self, folder: str, room: DiskSpace) -> bool:
-        """Reports the state of a file system; whether something waits for room there."""
+        """Report the state of a file system; return whether something waits for room there."""
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
@@ -96,38 +98,38 @@ class HealthChecks:
         return False
 
     async def check_ssh_keys(self) -> None:
-        """Checks the files of the key directory."""
+        """Check the files in the key directory."""
         found = await self._executor.read(access.key_faults, self._context.access.key_dir)
         for fault in found:
             self._conditions.report("ssh-key", fault.name, detail=f"{fault.words}.", next_step=fault.next)
         self._conditions.clear_all_but("ssh-key", [fault.name for fault in found])
 
     async def check_outboxes(self) -> None:
-        """Checks the age of what waits to be pushed."""
+        """Check the age of the oldest unpushed commit of each dataset."""
         now = self._context.clock.now()
         late = []
         for dataset, waiting, since in await self._executor.read(unpushed_since, self._context):
             if now - since > self._outbox_age:
                 late.append(dataset)
+                why = ""
+                if (failed := self._push_failures.get(dataset)) is not None:
+                    at = format_time(failed.next_try_at.replace(microsecond=0))
+                    why = (
+                        f"; the last of {failed.tries} tries failed ({failed.failure.code}), "
+                        f"the next is at {at}"
+                    )
                 self._conditions.report(
                     "unpushed",
                     dataset,
                     detail=f"{waiting} commits of dataset {dataset} wait to be pushed, the oldest since "
-                    f"{format_time(since)}{self._why(dataset)}.",
+                    f"{format_time(since)}{why}.",
                     next_step=f"Why: maoctl dataset get {dataset}; try now: maoctl dataset push {dataset}.",
                 )
         self._conditions.clear_all_but("unpushed", late)
 
-    def _why(self, dataset: str) -> str:
-        failed = self._push_failures.get(dataset)
-        if failed is None:
-            return ""
-        at = format_time(failed.next_try_at.replace(microsecond=0))
-        return f"; the last of {failed.tries} tries failed ({failed.failure.code}), the next is at {at}"
-
 
 def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
-    """Datasets with commits that their remotes lack: how many, and when the oldest was made. Blocking."""
+    """Return (dataset, unpushed commits, time of the oldest) for datasets with unpushed commits. Blocking."""
     found = []
     for name in dataset_names(context.data):
         try:
@@ -141,7 +143,7 @@ def unpushed_since(context: Context) -> list[tuple[str, int, datetime]]:
 
 
 class RewoundBranches:
-    """Maintains the condition `branch-went-back`; subject: dataset/branch."""
+    """Reports the condition `branch-went-back`; its subject is dataset/branch."""
 
     def __init__(self, context: Context, executor: GitExecutor, conditions: Conditions) -> None:
         self._context, self._executor, self._conditions = context, executor, conditions
@@ -151,13 +153,13 @@ class RewoundBranches:
             self.check,
             workers=1,
             list_keys=self._datasets,
-            resync=BRANCHES_EVERY,
+            resync=BRANCH_CHECK_SECONDS,
             conditions=conditions,
         )
         executor.on_change.append(self._changed)
 
     async def run(self) -> None:
-        """Checks until cancelled."""
+        """Check changed datasets, and all periodically, until cancelled."""
         await self._controller.run()
 
     async def _changed(self, datasets: list[str]) -> None:
@@ -168,11 +170,16 @@ class RewoundBranches:
         return {*await self._executor.read(dataset_names, self._context.data), *self._reported}
 
     async def check(self, dataset: str) -> None:
-        """Reports the branches of a dataset that were rewound, and clears those that are whole again."""
+        """Report the rewound branches of a dataset, and clear those that are complete again."""
         found = await self._executor.read(rewound_branches, self._context, dataset)
         subjects = {f"{dataset}/{branch.branch}": branch for branch, _ in found}
         for (subject, branch), (_, detail) in zip(subjects.items(), found, strict=True):
-            next_step = _next_step(dataset, branch)
+            replay = f"maoctl dataset resolve {dataset} --replay"
+            where = replay if branch.branch == GROUND_TRUTH else f"on {branch.branch}: {replay}"
+            next_step = (
+                f"If the git server was restored from a backup, push them there again as they were; "
+                f"{where} . If that was intended: maoctl dataset acknowledge {dataset} ."
+            )
             self._conditions.report(REWOUND, subject, detail=detail, next_step=next_step)
         for subject in self._reported.pop(dataset, set()) - subjects.keys():
             self._conditions.clear(REWOUND, subject)
@@ -180,7 +187,7 @@ class RewoundBranches:
             self._reported[dataset] = set(subjects)
 
     async def acknowledge(self, dataset: str, broken_clone: Callable[[str], Awaitable[None]]) -> None:
-        """Accepts the rewound branches as they are, and acknowledges a broken clone as well.
+        """Accept the rewound branches as they are, and acknowledge a broken clone as well.
 
         Raises what `broken_clone` raises, NotFound only when there was nothing of either.
         """
@@ -197,42 +204,31 @@ class RewoundBranches:
 
 
 def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch, str]]:
-    """Branches of other nodes and ground truth that lost commits, each with a description. Blocking."""
+    """Return rewound branches of other nodes and ground truth, each with a description. Blocking."""
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:  # it was set aside meanwhile
         return []
-    return [
-        (back, _describe(clone, dataset, back))
-        for back in clone.rewound_branches()
-        if back.branch == GROUND_TRUTH or (back.branch != context.node and _is_a_nodes(clone, back))
-    ]
-
-
-def _is_a_nodes(clone: Clone, back: RewoundBranch) -> bool:
-    """Whether runs have committed to it; people may rewrite other branches as they like."""
-    entries, _ = clone.log(back.seen, SEARCHED)
-    return any(provenance.trailers(entry.message) for entry in entries)
-
-
-def _describe(clone: Clone, dataset: str, back: RewoundBranch) -> str:
-    now = "is gone" if back.tip is None else f"is at {back.tip[:10]}"
-    how = "went back to an earlier state" if back.is_earlier and back.tip else "was rewritten"
-    if back.tip is None:
-        how = "was removed"
-    return (
-        f"The branch {back.branch} of dataset {dataset} {how} at {clone.url}: it {now}, without {back.lost} "
-        f"commits up to {back.seen[:10]} that it had. They are kept on this node as {back.kept_as}."
-    )
-
-
-def _next_step(dataset: str, back: RewoundBranch) -> str:
-    replay = f"maoctl dataset resolve {dataset} --replay"
-    where = replay if back.branch == GROUND_TRUTH else f"on {back.branch}: {replay}"
-    return (
-        f"If the git server was restored from a backup, push them there again as they were; {where} . "
-        f"If that was intended: maoctl dataset acknowledge {dataset} ."
-    )
+    found = []
+    for back in clone.rewound_branches():
+        if back.branch == context.node:
+            continue
+        if back.branch != GROUND_TRUTH:  # people may rewrite a branch to which no run has committed
+            entries, _ = clone.log(back.seen, MAX_SEARCHED_COMMITS)
+            if not any(provenance.trailers(entry.message) for entry in entries):
+                continue
+        now = "is gone" if back.tip is None else f"is at {back.tip[:10]}"
+        if back.tip is None:
+            how = "was removed"
+        else:
+            how = "went back to an earlier state" if back.is_earlier else "was rewritten"
+        description = (
+            f"The branch {back.branch} of dataset {dataset} {how} at {clone.url}: it {now}, without "
+            f"{back.lost} commits up to {back.seen[:10]} that it had. They are kept on this node as "
+            f"{back.kept_as}."
+        )
+        found.append((back, description))
+    return found
 
 
 def _accept(context: Context, dataset: str) -> list[str]:

@@ -15,13 +15,13 @@ from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.models import GROUND_TRUTH, Run, StepRun
+from mao_shared.models import GROUND_TRUTH, Run
 from mao_shared.store import Records
 
 log = get_logger(__name__)
 
 PAGE = 500
-SEARCHED = 10_000  # newest commits that are looked through for those of the runs
+MAX_SEARCHED_COMMITS = 10_000  # newest commits that are looked through for those of the runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,16 @@ class LatePushes:
         self._runs = runs
 
     async def datasets(self) -> set[str]:
-        """Datasets with commits that some run says are not pushed."""
+        """Return the datasets with commits that a run lists as not pushed."""
         return {dataset for run in await self.runs() for dataset in _late_datasets(run)}
 
     async def runs(self) -> list[Run]:
-        """The runs with commits that are not pushed."""
+        """Return the runs with commits that are not pushed."""
         found = (stored.record async for stored in self._runs.iterate())
         return [run async for run in found if any(step.late for step in run.steps)]
 
     async def unpushed_by_branch(self, dataset: str) -> dict[str, str]:
-        """Commits of a dataset that are not pushed, with run and step; none while the store is away."""
+        """Return a dataset's unpushed commits → run and step; nothing while the store is unavailable."""
         try:
             runs = await self.runs()
         except MaoError as error:
@@ -68,7 +68,7 @@ class LatePushes:
         }
 
     async def record_pushed(self, dataset: str) -> None:
-        """Updates the runs whose commits are at the dataset's remote. Raises Unavailable."""
+        """Update the runs whose commits are at the dataset's remote. Raises Unavailable."""
         late = [run for run in await self.runs() if dataset in _late_datasets(run)]
         if not late:
             return
@@ -82,7 +82,7 @@ def _late_datasets(run: Run) -> set[str]:
 
 
 def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
-    """Pure: the run with those steps marked whose commits are at the remote now; None when nothing changes.
+    """Return the run with the steps marked whose commits are at the remote, or None if none is. Pure.
 
     A commit that was replayed on top of others' has another id since.
     """
@@ -91,24 +91,19 @@ def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
         commit = remote.commits.get((run.id, step.spec.name))
         still = step.truth_late and remote.truth_waits
         if step.late and not still and step.spec.output.name == dataset and commit is not None:
-            steps.append(_pushed(step, commit, remote.ground_truth))
-        else:
-            steps.append(step)
+            changes: dict[str, object] = {"pushed": True, "waiting": None, "snapshot": commit}
+            if step.ground_truth is not None and commit != step.snapshot:
+                changes["ground_truth"] = remote.ground_truth
+            step = step.model_copy(update=changes)
+        steps.append(step)
     return None if steps == run.steps else run.model_copy(update={"steps": steps})
 
 
-def _pushed(step: StepRun, commit: str, ground_truth: str | None) -> StepRun:
-    changes: dict[str, object] = {"pushed": True, "waiting": None, "snapshot": commit}
-    if step.ground_truth is not None and commit != step.snapshot:
-        changes["ground_truth"] = ground_truth
-    return step.model_copy(update=changes)
-
-
 def pushed_commits(context: Context, dataset: str) -> PushedCommits:
-    """What the remote had when it was last fetched. Blocking."""
+    """Return the commits that the remote had when it was last fetched. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     tip = clone.tip(context.node, remote=True)
-    entries = [] if tip is None else clone.log(tip, SEARCHED)[0]
+    entries = [] if tip is None else clone.log(tip, MAX_SEARCHED_COMMITS)[0]
     named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
     commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
     truth = clone.tip(GROUND_TRUTH, remote=True)

@@ -48,7 +48,7 @@ _STATES: dict[str, OutboxState] = {
     "branch-rewritten": "diverged",
 }
 _NEED_A_PERSON = frozenset({"refused", "auth", "diverged"})
-SLOWER = 6  # times longer between the tries of those
+SLOW_RETRY_FACTOR = 6  # times longer between the tries of those
 MAX_PAUSE = 300.0  # seconds between the tries of the others
 # No fault of the remote:
 LOCAL_FAULTS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-busy", "given-up", "internal"})
@@ -56,7 +56,7 @@ LOCAL_FAULTS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-b
 
 @dataclass(frozen=True, slots=True)
 class PushFailure:
-    """Why the last push failed. `tries`: since the last success; `since`: the first of them."""
+    """The failure of the last push. `tries`: pushes since the last success; `since`: time of the first."""
 
     failure: MaoError
     tries: int
@@ -69,7 +69,7 @@ class PushFailure:
 
 
 def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox:
-    """The outbox of a dataset. Blocking; proportional to what waits."""
+    """Return the outbox of a dataset. Blocking; the time grows with the number of waiting commits."""
     waiting, since = clone.unpushed(branch)
     if failed is None:
         return Outbox(state="waiting" if waiting else "in-sync", waiting=waiting, since=since)
@@ -86,13 +86,15 @@ def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox
 
 
 def retry_pause(first: float, tries: int, code: str, chance: float | None = None) -> float:
-    """Seconds before the next try of a push that failed with `code`; see `Backoff.pause`."""
-    slower = SLOWER if _STATES.get(code, "waiting") in _NEED_A_PERSON else 1
+    """Return the seconds before retrying a push that failed with `code`; see `Backoff.pause`."""
+    slower = SLOW_RETRY_FACTOR if _STATES.get(code, "waiting") in _NEED_A_PERSON else 1
     return slower * Backoff(first, MAX_PAUSE).pause(tries, chance)
 
 
 class Pusher:
-    """`failures`: dataset → why its last push failed. `pause`: seconds before the second try.
+    """Pushes datasets whose commits did not reach their remote, with growing pauses.
+
+    `failures`: dataset → why its last push failed. `pause`: seconds before the second try.
 
     `promotes`: whether this node's snapshot of a dataset becomes ground truth at once.
     """
@@ -127,7 +129,7 @@ class Pusher:
         )
 
     def push_later(self, dataset: str, failure: MaoError) -> None:
-        """Pushes the dataset after a pause, since a push has failed."""
+        """Schedule another push of the dataset after a pause, since one has failed."""
         before = self.failures.get(dataset)
         tries = 1 if before is None else before.tries + 1
         pause = retry_pause(self._pause, tries, failure.code)
@@ -139,23 +141,23 @@ class Pusher:
         self._measures.add(dataset)
 
     def schedule_push(self, dataset: str) -> None:
-        """Pushes the dataset as soon as a worker is free: it has a new commit."""
+        """Push the dataset as soon as a worker is free: it has a new commit."""
         self._pushes.add(dataset)
 
     def note_pushed(self, dataset: str) -> None:
-        """The remote has everything; runs whose commits were late are updated."""
+        """Record that the remote has everything; runs whose commits were late are updated."""
         if self._forget(dataset):
             self._pushes.add(dataset)
 
     def _forget(self, dataset: str) -> bool:
-        """The remote has everything; whether a push had failed before."""
+        """Clear the failures of a dataset that is fully pushed; return whether there was one."""
         self._conditions.clear("remote", dataset)
         self._conditions.clear("unpushed", dataset)
         self._unanswered.pop(dataset, None)
         return self.failures.pop(dataset, None) is not None
 
     def note_fetch(self, dataset: str, failure: MaoError | None) -> None:
-        """The result of a fetch; a remote that can be read may still refuse pushes.
+        """Record the result of a fetch; a remote that can be read may still refuse pushes.
 
         One that does not answer is asked again until it does: there may be nothing to push for long.
         """
@@ -170,7 +172,7 @@ class Pusher:
                 self._conditions.clear("remote", dataset)
 
     def _report(self, dataset: str, failure: MaoError) -> None:
-        """As a condition of the remote, unless it is our own disk or clone that failed."""
+        """Report a failure as a condition of the remote, unless our own disk or clone is at fault."""
         if failure.code in LOCAL_FAULTS:
             self._conditions.clear("remote", dataset)
         else:
@@ -178,7 +180,7 @@ class Pusher:
             self._conditions.report("remote", dataset, detail=failure.detail, next_step=next_step)
 
     async def run(self) -> None:
-        """Works until cancelled; begins with what an earlier process left unpushed."""
+        """Push until cancelled, beginning with what an earlier process left unpushed."""
         await asyncio.gather(self._pushes.run(), self._measures.run())
 
     async def _list_unfinished(self) -> Iterable[str]:
@@ -188,26 +190,26 @@ class Pusher:
         return late & set(await self._executor.read(dataset_names, self._context.data))
 
     async def _reconcile(self, dataset: str) -> None:
-        if dataset not in self._unanswered or dataset in self.failures or await self._check_remote(dataset):
-            await self._push(dataset)
-
-    async def _check_remote(self, dataset: str) -> bool:
-        """Whether a remote that did not answer is back, and there is something here to push to it."""
-        try:
-            has_branch = await self._executor.write([dataset], partial(fetch_remote, self._context, dataset))
-        except MaoError as error:
-            self.note_fetch(dataset, None if error.code == "dataset-not-here" else error)
-            return False
-        self.note_fetch(dataset, None)
-        return has_branch
+        if dataset in self._unanswered and dataset not in self.failures:
+            # Its remote did not answer: push only once it is back, and if there is something to push.
+            fetch = partial(fetch_remote, self._context, dataset)
+            try:
+                has_branch = await self._executor.write([dataset], fetch)
+            except MaoError as error:
+                self.note_fetch(dataset, None if error.code == "dataset-not-here" else error)
+                return
+            self.note_fetch(dataset, None)
+            if not has_branch:
+                return
+        await self._push(dataset)
 
     async def push_now(self, dataset: str) -> None:
-        """Tries once, now. Raises NotFound when the dataset has no clone here."""
+        """Push once, without waiting. Raises NotFound when the dataset has no clone here."""
         await self._executor.read(Clone.open, self._context.data.clone(dataset))
         await self._push(dataset, fetch=True)
 
     async def _push(self, dataset: str, *, fetch: bool = False) -> None:
-        """`fetch`: from the remote first, though nothing may be known to wait."""
+        """Push a dataset; with `fetch`, fetch first even if nothing is known to wait."""
         try:
             promote = await self._promotes(dataset)
             work = partial(push_again, self._context, dataset, promote, fetch=fetch)
@@ -237,7 +239,7 @@ class Pusher:
             log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
 
     async def _measure(self, dataset: str) -> None:
-        """Updates the metrics of a dataset's outbox."""
+        """Update the metrics of a dataset's outbox."""
         try:
             found = await self._executor.read(read_outbox, self._context, dataset)
         except (MaoError, RepositoryError):
@@ -250,33 +252,33 @@ class Pusher:
 
 
 def read_outbox(context: Context, dataset: str) -> Outbox:
-    """The outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
+    """Return the outbox of a dataset without the reason of a failure. Raises NotFound. Blocking."""
     return make_outbox(Clone.open(context.data.clone(dataset)), context.node, None)
 
 
 def unpushed_datasets(context: Context) -> list[str]:
-    """Datasets whose branches are ahead of what their remotes were last seen to have. Blocking."""
-    return [name for name in dataset_names(context.data) if _is_behind(context, name)]
-
-
-def _is_behind(context: Context, name: str) -> bool:
-    try:
-        clone = Clone.open(context.data.clone(name))
-        return any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH))
-    except (MaoError, RepositoryError) as error:  # one broken clone must not keep the others from working
-        log.error("push.clone_unusable", dataset=name, error=str(error))
-        return True  # the push reports it
+    """Return the datasets whose branches are ahead of their remotes as last fetched. Blocking."""
+    found = []
+    for name in dataset_names(context.data):
+        try:
+            clone = Clone.open(context.data.clone(name))
+            if any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH)):
+                found.append(name)
+        except (MaoError, RepositoryError) as error:  # one broken clone must not keep the others from working
+            log.error("push.clone_unusable", dataset=name, error=str(error))
+            found.append(name)  # the push reports it
+    return found
 
 
 def fetch_remote(context: Context, dataset: str) -> bool:
-    """Fetches; whether this node has a branch in the dataset. Raises MaoError. Blocking."""
+    """Fetch; return whether this node has a branch in the dataset. Raises MaoError. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     clone.fetch(context.access)
     return clone.tip(context.node) is not None
 
 
 def push_again(context: Context, dataset: str, promote: bool, *, fetch: bool = False) -> PushOutcome:
-    """One more push. `fetch`: what the remote has now first. Raises MaoError. Blocking."""
+    """Push once more; with `fetch`, fetch first. Raises MaoError. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     if fetch:
         clone.fetch(context.access)

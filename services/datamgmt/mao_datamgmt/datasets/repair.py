@@ -20,11 +20,13 @@ from .clones import sync_clone
 
 log = get_logger(__name__)
 
-LONGEST_PAUSE = 60.0  # seconds between two tries
+MAX_PAUSE = 60.0  # seconds between two tries
 
 
 class CloneRepair:
-    """`clone_remote_url`: the URL of a dataset's remote by this node's enrolments; None: not known.
+    """Sets broken clones aside, rebuilds them, and reports the condition `clone`.
+
+    `clone_remote_url`: the URL of a dataset's remote by this node's enrolments; None: not known.
 
     `unpushed_by_branch`: a dataset's commits that are not pushed by the runs' documents, with run and step.
     `pause`: seconds before the second try of a rebuild.
@@ -50,13 +52,13 @@ class CloneRepair:
         executor.on_change.append(self._changed)
 
     async def run(self) -> None:
-        """Reports what an earlier process left, and rebuilds what waits for its remote, until cancelled."""
+        """Report what an earlier process left, and rebuild clones whose remote was away, until cancelled."""
         tries = 0
 
         async def step() -> float:
             nonlocal tries
             records = await self._executor.read(broken.broken_clones, self._context)
-            waiting = sorted({each.dataset for each in records if each.state == "waiting"})
+            waiting = sorted({record.dataset for record in records if record.state == "waiting"})
             await self.refresh()
             self._guard.keep(set(waiting))
             for dataset in waiting:
@@ -66,14 +68,14 @@ class CloneRepair:
                 except Unavailable as error:
                     log.warning("clone.not_rebuilt", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
-            return min(self._pause * 2.0 ** min(tries, 10), LONGEST_PAUSE)
+            return min(self._pause * 2.0 ** min(tries, 10), MAX_PAUSE)
 
-        await every(
-            0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
-        )
+        await every(0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MAX_PAUSE))
 
     async def _rebuild_if_broken(self, names: list[str], error: BaseException) -> MaoError | None:
-        """The error to raise in place of `error` when a broken clone caused it; the datasets are locked."""
+        """Return the error to raise instead of `error` if a broken clone caused it. The datasets are
+        locked.
+        """
         if not broken.may_be_broken(error):
             return None
         for name in names:
@@ -92,13 +94,13 @@ class CloneRepair:
         return None
 
     async def _changed(self, names: list[str]) -> None:
-        """A change may have rebuilt a clone on its way."""
+        """Record losses of datasets that a write may have rebuilt."""
         for name in self._losses_unknown & set(names):
             await self._record_losses(name)
             await self.refresh()
 
     async def _record_losses(self, dataset: str) -> None:
-        """Of a commit that cannot be read, only the document of its run still knows."""
+        """Record the commits lost with a broken clone; only the runs' documents still list them."""
         unpushed = await self._unpushed_of(dataset)
         try:
             if await self._executor.run(broken.record_losses, self._context, dataset, unpushed):
@@ -107,28 +109,30 @@ class CloneRepair:
             log.warning("clone.losses_not_recorded", dataset=dataset, error=str(error))
 
     async def refresh(self) -> None:
-        """Reports the latest broken clone of each dataset as a condition."""
+        """Report the latest broken clone of each dataset as a condition."""
         async with self._refreshing:
             records = await self._executor.read(broken.broken_clones, self._context)
-            latest = {each.dataset: each for each in records}
+            latest = {record.dataset: record for record in records}
             for dataset, record in latest.items():
                 self._conditions.report("clone", dataset, detail=record.detail, next_step=record.next)
             for dataset in self._reported - latest.keys():
                 self._conditions.clear("clone", dataset)
             self._reported = set(latest)
-            self._losses_unknown |= {each.dataset for each in records if each.state == "waiting"}
+            self._losses_unknown |= {record.dataset for record in records if record.state == "waiting"}
 
     async def acknowledge(self, dataset: str) -> None:
-        """See `broken.acknowledge`."""
+        """Acknowledge a broken clone; see `broken.acknowledge`."""
         await self._executor.write([dataset], partial(broken.acknowledge, self._context, dataset))
         await self.refresh()
 
 
 def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable | None:
-    """Sets a clone aside on which something failed, if it is broken, and rebuilds it.
+    """Set the clone aside if it is broken, and rebuild it.
 
-    What to raise in place of that failure, so that it is tried again; None when the clone is not at fault.
-    `url`: of the remote, where the broken clone does not tell. Raises what `broken.set_broken_aside` raises.
+    Return the error to raise in place of the failure, so that the call is retried; None when the clone is
+    intact.
+    `url`: the remote, in case the broken clone does not name it. Raises what `broken.set_broken_aside`
+    raises.
     """
     aside = broken.set_broken_aside(context, name)
     waiting = broken.awaiting_rebuild(context, name)

@@ -17,7 +17,7 @@ from .delivery import branch_conflict, push_branches, push_lost
 
 
 def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[Resolution, MaoError | None]:
-    """Joins the branches as chosen, and pushes; the second value: why the push failed, if it did.
+    """Join the branches as chosen, and push; return the result and the error of a failed push.
 
     Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or `branch-
     conflict` when `replay` does not apply.
@@ -28,14 +28,22 @@ def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[
         return put_back
     ours, theirs = _sides(context, clone, name)
     new = _joined(context, clone, how, ours, theirs)
-    rescued = _rescued(context, clone, ours, new)
+    # Our old tip and the one that the remote had are kept, where the new one does not contain them.
+    known, now = clone.upstream_base(context.node), context.clock.now()
+    left = [tip for tip in (known, ours) if tip is not None and not clone.contains(new, tip)]
+    rescued = list(dict.fromkeys(clone.rescue(context.node, tip, now) for tip in left))
     if not clone.move_branch(context.node, new, ours):
         raise mao_git.errors.branch_busy(context.node)
     if how == "take-theirs":  # ours may hold what the branch has just left
         clone.reset_to_remote(GROUND_TRUTH)
     clone.set_upstream_base(context.node, theirs)
-    _accept(context, clone, new)
-    failure = _pushed(context, clone, promote)
+    for back in clone.rewound_branches():
+        if back.branch == context.node and not clone.contains(new, back.seen):
+            clone.accept_rewound(back, context.clock.now())
+    try:
+        failure = push_branches(context, clone, promote=promote).failure
+    except MergeConflict as conflict:  # somebody has pushed once more since
+        failure = branch_conflict(clone, conflict)
     done = Resolution(
         name=name,
         branch=context.node,
@@ -51,11 +59,11 @@ def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[
 def _put_truth_back(
     context: Context, clone: Clone, name: str, how: Strategy
 ) -> tuple[Resolution, MaoError | None] | None:
-    """Pushes ground truth as last fetched, where the remote has an earlier state of it.
+    """Push ground truth as last fetched, if the remote has an earlier state of it.
 
     The answer when that was all; None when this node's branch conflicts as well.
     """
-    back = next((each for each in clone.rewound_branches() if each.branch == GROUND_TRUTH), None)
+    back = next((branch for branch in clone.rewound_branches() if branch.branch == GROUND_TRUTH), None)
     if back is None or not back.is_earlier:
         return None
     ours = clone.tip(GROUND_TRUTH)
@@ -117,24 +125,3 @@ def _joined(context: Context, clone: Clone, how: Strategy, ours: str, theirs: st
         return clone.replay(ours, theirs, context.sign)
     except MergeConflict as conflict:
         raise branch_conflict(clone, conflict) from conflict
-
-
-def _rescued(context: Context, clone: Clone, ours: str, new: str) -> list[str]:
-    """Keeps the tips that the new one does not contain: our old one, and the one that the remote had."""
-    known, now = clone.upstream_base(context.node), context.clock.now()
-    left = [tip for tip in (known, ours) if tip is not None and not clone.contains(new, tip)]
-    return list(dict.fromkeys(clone.rescue(context.node, tip, now) for tip in left))
-
-
-def _accept(context: Context, clone: Clone, new: str) -> None:
-    """Accepts that the new tip leaves out commits which the remote's branch of this node had."""
-    for back in clone.rewound_branches():
-        if back.branch == context.node and not clone.contains(new, back.seen):
-            clone.accept_rewound(back, context.clock.now())
-
-
-def _pushed(context: Context, clone: Clone, promote: bool) -> MaoError | None:
-    try:
-        return push_branches(context, clone, promote=promote).failure
-    except MergeConflict as conflict:  # somebody has pushed once more since
-        return branch_conflict(clone, conflict)

@@ -15,18 +15,18 @@ from mao_shared.models import Signer
 from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Records
 
-TRY_AGAIN = 10.0  # seconds
+RETRY_SECONDS = 10.0
 _PRINCIPAL = re.compile(r"[^\s,!*?\"#]+")
 
 
 def allowed_line(email: str, node: str, public_key: str) -> str:
-    """A line of an allowed-signers file. An e-mail with special characters would be a pattern there."""
+    """Return a line of an allowed-signers file. Special characters in an e-mail would make it a pattern."""
     principal = email if _PRINCIPAL.fullmatch(email) else f"mao@{node}"
     return f'{principal} namespaces="git" {public_key}'
 
 
 def with_line(signer: Signer | None, node: str, line: str) -> Signer | None:
-    """Pure: the node's record with one more line; None when it has that line."""
+    """Return the node's record with one more line, or None if it has that line. Pure."""
     lines = [] if signer is None else signer.lines
     if line in lines:
         return None
@@ -35,7 +35,7 @@ def with_line(signer: Signer | None, node: str, line: str) -> Signer | None:
 
 
 class Signers:
-    """`own`: this node's line, None when it does not sign."""
+    """Announces the node's public key. `own`: this node's line, None when it does not sign."""
 
     def __init__(
         self, node: str, records: Records[Signer], own: str | None, conditions: Conditions | None = None
@@ -47,23 +47,25 @@ class Signers:
             records.store.on_switch(self._switched.set)
 
     async def run(self) -> None:
-        """Announces the node's line, and again in each federation that the node joins, until cancelled."""
+        """Announce the node's line, also in each federation that the node joins, until cancelled."""
         await every(
             None,
             self.announce,
             name="signers",
             wake=self._switched,
             conditions=self._conditions,
-            away=Backoff(TRY_AGAIN, TRY_AGAIN),
+            away=Backoff(RETRY_SECONDS, RETRY_SECONDS),
             outages=MaoError,
         )
 
     async def announce(self) -> None:
-        """Adds the node's line to its record, unless it is there. Raises MaoError."""
+        """Add the node's line to its record, unless it is there. Raises MaoError."""
         if (own := self._own) is not None:
             await self._records.create_or_update(self._node, lambda it: with_line(it, self._node, own))
 
     async def allowed(self) -> str:
-        """The file for `git -c gpg.ssh.allowedSignersFile=… verify-commit`."""
-        signers = sorted((each.record for each in await self._records.all()), key=lambda each: each.node)
+        """Return the file for `git -c gpg.ssh.allowedSignersFile=… verify-commit`."""
+        signers = sorted(
+            (stored.record for stored in await self._records.all()), key=lambda signer: signer.node
+        )
         return "".join(f"{line}\n" for signer in signers for line in signer.lines)

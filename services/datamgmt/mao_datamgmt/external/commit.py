@@ -15,6 +15,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -31,8 +32,8 @@ from mao_shared.models import format_time
 from .inbox import InboxEntry
 
 FOLDER = "external"
-PART = 4 << 20  # bytes after which a day continues in another file
-LARGEST_PART = 64 << 20  # bytes; a batch and the part it goes to have far less
+FULL_PART_BYTES = 4 << 20  # bytes after which a day continues in another file
+MAX_PART_BYTES = 64 << 20  # bytes; a batch and the part it goes to have far less
 SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
@@ -40,16 +41,31 @@ _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 def commit_entries(
     context: Context, dataset: str, master: str | None, entries: list[InboxEntry]
 ) -> str | None:
-    """The commit with those entries that no commit held yet; None when all were held.
+    """Commit the entries that no commit holds yet; return the commit, or None if all were held.
 
     `master`: the remote to clone from where the dataset is not here; None: unknown. Raises NotFound when it
     is neither here nor known, Unavailable (`disk-full`), what `ensure_clone` raises, and InvalidInput when a
     tool has made a file where the folder should be.
     """
-    require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
-    clone = _clone(context, dataset, master)
+    require_room(context, 2 * (FULL_PART_BYTES + sum(len(entry.line) for entry in entries)))
+    try:
+        clone = Clone.open(context.data.clone(dataset))
+    except NotFound:
+        if master is None:
+            raise
+        clone = ensure_clone(context, dataset, master)
     tip = clone.tip(context.node) or ensure_branch(context, SyncedClone(clone))
-    files = _files(clone, tip, entries)
+    groups: defaultdict[tuple[str, str], list[InboxEntry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.key, entry.day].append(entry)
+    read = partial(_read_part, clone, tip)
+    files: Files = {}
+    for (key, day), group in groups.items():
+        folder = f"{FOLDER}/{key}"
+        added = appended(folder, day, _names(clone, tip, folder), group, read)
+        if added is not None:
+            path, data, new = added
+            files[path] = data, new
     if not files:
         return None
     contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
@@ -61,40 +77,16 @@ def commit_entries(
     return commit
 
 
-def _clone(context: Context, dataset: str, master: str | None) -> Clone:
-    try:
-        return Clone.open(context.data.clone(dataset))
-    except NotFound:
-        if master is None:
-            raise
-    return ensure_clone(context, dataset, master)
-
-
 Files = dict[str, tuple[bytes, list[InboxEntry]]]
 """Path → its new content, and the entries that are new in it."""
 
 
-def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
-    groups: defaultdict[tuple[str, str], list[InboxEntry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.key, entry.day].append(entry)
-    read = partial(_read_part, clone, tip)
-    found: Files = {}
-    for (key, day), group in groups.items():
-        folder = f"{FOLDER}/{key}"
-        added = appended(folder, day, _names(clone, tip, folder), group, read)
-        if added is not None:
-            path, data, new = added
-            found[path] = data, new
-    return found
-
-
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
-    """Raises InvalidInput for a file that is far larger than ours."""
+    """Return the content of a part. Raises InvalidInput if it is far larger than those MAO writes."""
     opened = clone.open_file(tip, path)
-    if opened.size > LARGEST_PART:
+    if opened.size > MAX_PART_BYTES:
         raise InvalidInput(
-            f"{path} has {opened.size} bytes; MAO does not add to a file of more than {LARGEST_PART}.",
+            f"{path} has {opened.size} bytes; MAO does not add to a file of more than {MAX_PART_BYTES}.",
             code="external-file-too-large",
             next="Somebody else wrote it: give the key a dataset of its own, or move the file away.",
         )
@@ -102,17 +94,17 @@ def _read_part(clone: Clone, tip: str, path: str) -> bytes:
 
 
 def _names(clone: Clone, tip: str, folder: str) -> list[str]:
-    """The names in a folder, none where it is absent; raises InvalidInput where a file is in its place."""
+    """Return the names in a folder, none if it is absent; raise InvalidInput if a file is in its place."""
     try:
-        for each in folders_to(folder):
-            entries = clone.list_files(tip, each)
+        for above in folders_to(folder):
+            entries = clone.list_files(tip, above)
     except NotFound:
         return []
     return [entry.name for entry in entries]
 
 
 def folders_to(folder: str) -> list[str]:
-    """`a/b/c` → a, a/b, a/b/c."""
+    """Return a folder and those above it: `a/b/c` → a, a/b, a/b/c."""
     parts = folder.split("/")
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
@@ -120,7 +112,7 @@ def folders_to(folder: str) -> list[str]:
 def appended(
     folder: str, day: str, names: Iterable[str], entries: list[InboxEntry], read: Callable[[str], bytes]
 ) -> tuple[str, bytes, list[InboxEntry]] | None:
-    """The day's part to write, its content, and the entries new in it. Pure except for `read`."""
+    """Return the day's part to write, its content, and the entries new in it. Pure except for `read`."""
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
     ]
@@ -128,22 +120,16 @@ def appended(
     new = entries
     for number in sorted(parts):  # an entry that is sent again after a crash may be in any of them
         before = read(f"{folder}/{part_name(day, number)}")
-        new = _not_in(before, new)
+        if any(entry.id.encode() in before for entry in new):  # only then it is worth parsing
+            committed = ids_in(before)
+            new = [entry for entry in new if entry.id not in committed]
     if not new:
         return None
-    if len(before) >= PART:
+    if len(before) >= FULL_PART_BYTES:
         number, before = number + 1, b""
     lines = b"".join(entry.line + b"\n" for entry in new)
     ends_well = before + b"\n" if before and not before.endswith(b"\n") else before
     return f"{folder}/{part_name(day, number)}", ends_well + lines, new
-
-
-def _not_in(data: bytes, entries: list[InboxEntry]) -> list[InboxEntry]:
-    """The entries that a part does not hold; it is parsed only where one of the ids occurs in it."""
-    if not any(entry.id.encode() in data for entry in entries):
-        return entries
-    held = ids_in(data)
-    return [entry for entry in entries if entry.id not in held]
 
 
 def part_name(day: str, number: int) -> str:
@@ -151,29 +137,27 @@ def part_name(day: str, number: int) -> str:
 
 
 def ids_in(data: bytes) -> set[str]:
-    """The ids of the values in a file; lines that somebody else wrote have none."""
-    return {found for line in data.splitlines() if (found := _id(line)) is not None}
-
-
-def _id(line: bytes) -> str | None:
-    try:
-        found = json.loads(line)["id"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, str) else None
+    """Return the ids of the values in a file; lines that MAO did not write have none."""
+    found = set()
+    for line in data.splitlines():
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            entry_id = json.loads(line)["id"]
+            if isinstance(entry_id, str):
+                found.add(entry_id)
+    return found
 
 
 def batch_message(node: str, files: Files) -> str:
-    """The commit's message: what came, when, and what the files are now."""
-    entries = sorted((each for _, new in files.values() for each in new), key=lambda each: each.id)
-    keys = sorted({each.key for each in entries})
+    """Return the commit's message: the values, their times, and the digests of the files."""
+    entries = sorted((entry for _, new in files.values() for entry in new), key=lambda entry: entry.id)
+    keys = sorted({entry.key for entry in entries})
     shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     values = "1 value" if len(entries) == 1 else f"{len(entries)} values"
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "external",
         "node": node,
-        "keys": {key: sum(each.key == key for each in entries) for key in keys},
+        "keys": {key: sum(entry.key == key for entry in entries) for key in keys},
         "first": {"id": entries[0].id, "received_at": format_time(entries[0].received_at)},
         "last": {"id": entries[-1].id, "received_at": format_time(entries[-1].received_at)},
         "outputs": {

@@ -36,7 +36,7 @@ _TEMPORARY = ".new-"
 _SUFFIX = ".json"
 ASIDE = ".aside"
 _REASON = ".reason"
-LARGEST = 4 << 20  # bytes of an entry; a body has at most 1 MiB
+MAX_ENTRY_BYTES = 4 << 20  # bytes of an entry; a body has at most 1 MiB
 _OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 
 
@@ -55,13 +55,17 @@ class InboxEntry:
 
 
 def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> InboxEntry:
-    """`value` keeps its spelling where it is RawJson.
+    """Make an entry; a RawJson `value` keeps its spelling.
 
     Raises InvalidInput for one that JSON cannot hold or that takes more than `limit` bytes.
     """
     entry_id = f"{at:%Y%m%dT%H%M%S.%fZ}-{token}"
     try:
-        text = _json_text(value).encode()
+        if isinstance(value, RawJson):
+            check_json(value)
+            text = on_one_line(value).encode()
+        else:
+            text = _dump(value).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The value cannot be written as JSON: {error}.",
@@ -78,23 +82,16 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> In
     return InboxEntry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
 
 
-def _json_text(value: Any) -> str:
-    if not isinstance(value, RawJson):
-        return _dump(value)
-    check_json(value)
-    return on_one_line(value)
-
-
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class InvalidEntry(ValueError):
-    """Why a file of the inbox is not an entry."""
+    """A file of the inbox is not an entry; the message says why."""
 
 
 class Inbox:
-    """`limit`: how many entries may wait for one dataset."""
+    """The values waiting on the disk. `limit`: how many may wait for one dataset."""
 
     def __init__(self, root: Path, limit: int) -> None:
         self._root = root
@@ -104,22 +101,34 @@ class Inbox:
         self._counts = {name: self._present(name) for name in self._folders()}
 
     def put(self, dataset: str, entry: InboxEntry) -> None:
-        """Returns when the entry is on the disk. The same entry again changes nothing.
+        """Write an entry to the disk, durably. Writing the same entry again changes nothing.
 
         Raises Unavailable (`inbox-full`), and OSError for failures of the disk.
         """
         with self._lock:
             if self._counts.get(dataset, 0) >= self._limit:
-                raise _full(dataset, self._limit)
+                raise Unavailable(
+                    f"{self._limit} values wait to be committed to dataset {dataset!r}; "
+                    "no more are accepted.",
+                    code="inbox-full",
+                    next=f"See why they wait: maoctl dataset external {dataset}. Then send it again.",
+                )
             self._counts[dataset] = self._counts.get(dataset, 0) + 1
         fresh = False
         try:
-            fresh = self._write(self._folder(dataset), entry)
+            fresh = self._write(dataset, entry)
         finally:
             if not fresh:
                 self._count(dataset, -1)
 
-    def _write(self, folder: Path, entry: InboxEntry) -> bool:
+    def _write(self, dataset: str, entry: InboxEntry) -> bool:
+        folder = self._root / dataset
+        if dataset not in self._made:
+            # A process that was killed may have made it, without its name having reached the disk.
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for above in (self._root, self._root.parent):
+                _sync(above)
+            self._made.add(dataset)
         target = folder / (entry.id + _SUFFIX)
         if target.exists():
             return False
@@ -136,33 +145,24 @@ class Inbox:
         _sync(folder)
         return True
 
-    def _folder(self, dataset: str) -> Path:
-        folder = self._root / dataset
-        if dataset not in self._made:  # perhaps made by a process that was killed before its name was kept
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for above in (self._root, self._root.parent):
-                _sync(above)
-            self._made.add(dataset)
-        return folder
-
     def waiting(self) -> dict[str, int]:
-        """Datasets with entries, and how many."""
+        """Return the datasets with entries, and how many each has."""
         with self._lock:
             return {name: count for name, count in sorted(self._counts.items()) if count}
 
     def to_do(self) -> list[str]:
-        """Datasets whose folders hold anything, also what was put there by hand."""
+        """Return the datasets whose folders are not empty, including files that people put there."""
         return [name for name in sorted(self._folders()) if self._present(name) or self.aside(name)]
 
     def oldest(self, dataset: str) -> datetime | None:
-        """When the first entry that waits was received."""
+        """Return when the first waiting entry was received, or None."""
         for path in self._names(dataset):
             with suppress(InvalidEntry, FileNotFoundError):
                 return _read(path).received_at
         return None
 
     def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[InboxEntry]:
-        """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are.
+        """Return the oldest entries, at most `count` and about `size` bytes of them; they stay on the disk.
 
         Those of the keys in `without` are skipped. What is not an entry is set aside; where that fails, it is
         skipped. Raises OSError.
@@ -212,16 +212,23 @@ class Inbox:
         log.error("external.set_aside", dataset=dataset, path=str(target), reason=reason)
 
     def aside(self, dataset: str) -> dict[Path, str]:
-        """The entries that were set aside and are still there, with the reasons."""
+        """Return the entries that were set aside and are still there, with the reasons."""
         folder = self._root / dataset / ASIDE
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
         except OSError:
             return {}
-        return {path: _reason(path) for path in paths}
+        reasons = {}
+        for path in paths:
+            try:
+                with path.with_name(path.name + _REASON).open(errors="replace") as file:
+                    reasons[path] = file.read(1000).strip()
+            except OSError:
+                reasons[path] = "no reason recorded"
+        return reasons
 
     def remove(self, dataset: str, entries: Iterable[InboxEntry]) -> None:
-        """Removes entries that are committed."""
+        """Remove entries that are committed."""
         folder = self._root / dataset
         for entry in entries:
             (folder / (entry.id + _SUFFIX)).unlink(missing_ok=True)
@@ -236,14 +243,14 @@ class Inbox:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
     def _present(self, dataset: str) -> int:
-        """How many wait; 1 for a folder that cannot be read, so that `take` reports it."""
+        """Return how many entries wait; 1 if the folder cannot be read, so that `take` reports it."""
         try:
             return len(self._names(dataset))
         except OSError:
             return 1
 
     def _names(self, dataset: str) -> list[Path]:
-        """In the order of their ids; a half-written one was never acknowledged. Raises OSError."""
+        """Return the entries' files by id, leaving out half-written ones. Raises OSError."""
         folder = self._root / dataset
         if not folder.is_dir():
             return []
@@ -251,9 +258,7 @@ class Inbox:
 
 
 def _read(path: Path) -> InboxEntry:
-    """Raises InvalidEntry for what is not an entry, FileNotFoundError, and OSError for failures of the
-    machine.
-    """
+    """Read an entry. Raises InvalidEntry, FileNotFoundError, and OSError for failures of the machine."""
     line = _line(path)
     try:
         fields = json.loads(line.decode())
@@ -276,36 +281,20 @@ def _line(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise InvalidEntry("it is no file")
-            if facts.st_size > LARGEST:
+                raise InvalidEntry("it is not a regular file")
+            if facts.st_size > MAX_ENTRY_BYTES:
                 raise InvalidEntry(f"it has {facts.st_size} bytes, more than any entry")
-            return file.read(LARGEST)
+            return file.read(MAX_ENTRY_BYTES)
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
         raise InvalidEntry(f"it cannot be read: {error.strerror}") from error
 
 
-def _reason(path: Path) -> str:
-    try:
-        with path.with_name(path.name + _REASON).open(errors="replace") as file:
-            return file.read(1000).strip()
-    except OSError:
-        return "no reason is noted"
-
-
 def _sync(folder: Path) -> None:
-    """Writes the names in a folder to the disk."""
+    """Flush the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _full(dataset: str, limit: int) -> Unavailable:
-    return Unavailable(
-        f"{limit} values wait to be committed to dataset {dataset!r}; no more are accepted.",
-        code="inbox-full",
-        next=f"See why they wait: maoctl dataset external {dataset}. Then send it again.",
-    )

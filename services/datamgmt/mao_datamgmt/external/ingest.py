@@ -36,14 +36,17 @@ BATCH_BYTES = 8 << 20
 
 
 class ExternalKeys:
-    """Remembers the datasets seen, for when the federation's store does not answer."""
+    """Finds the dataset of a key; remembers datasets for when the federation's store is unavailable."""
 
     def __init__(self, datasets: Records[Dataset]) -> None:
         self._datasets = datasets
         self._seen: dict[str, Dataset] = {}
 
     async def dataset_for(self, key: str) -> Dataset:
-        """Raises NotFound (`external-key-unknown`), Conflict (`external-key-ambiguous`), Unavailable."""
+        """Return the dataset that declares a key.
+
+        Raises NotFound (`external-key-unknown`), Conflict (`external-key-ambiguous`), Unavailable.
+        """
         declared = first_part(key)
         try:
             found = await self._known(declared) or declaring_dataset(
@@ -57,13 +60,13 @@ class ExternalKeys:
         return found
 
     async def record(self, name: str) -> Dataset | None:
-        """A dataset's record, as far as it is known now."""
+        """Return a dataset's record, or the last one seen while the store is unavailable."""
         try:
             stored = await self._datasets.get(name)
         except MaoError as error:
             if not isinstance(error, Unavailable) and error.code != CONDITION:
                 raise
-            return next((each for each in self._seen.values() if each.name == name), None)
+            return next((dataset for dataset in self._seen.values() if dataset.name == name), None)
         return None if stored is None else stored.record
 
     async def _known(self, key: str) -> Dataset | None:
@@ -80,14 +83,14 @@ class ExternalKeys:
 
 
 def first_part(key: str) -> str:
-    """What a dataset declares: all keys below it go to the same one."""
+    """Return the part of a key that a dataset declares; all keys below it go to the same dataset."""
     return key.partition("/")[0]
 
 
 def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
-    """Pure: the one dataset that declares a key, by its first part."""
+    """Return the one dataset that declares a key, by its first part. Pure."""
     whole, key = key, first_part(key)
-    declaring = [each for each in datasets if key in each.external]
+    declaring = [dataset for dataset in datasets if key in dataset.external]
     if not declaring:
         below = f", below which {whole!r} is" if whole != key else ""
         raise NotFound(
@@ -96,7 +99,7 @@ def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
             next=f"Declare it on one: maoctl dataset external DATASET --key {key}",
         )
     if len(declaring) > 1:
-        names = " and ".join(each.name for each in declaring)
+        names = " and ".join(dataset.name for dataset in declaring)
         raise Conflict(
             f"The key {key!r} is declared by {names}; its values can go to one only.",
             code="external-key-ambiguous",
@@ -106,7 +109,7 @@ def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
 
 
 class Ingest:
-    """Takes values in and commits them. `failures`: dataset → why its values are not committed yet."""
+    """Accepts values and commits them. `failures`: dataset → why its values are not committed yet."""
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class Ingest:
         self._full = asyncio.Event()
 
     async def take(self, body: ExternalWrite, attempt: Attempt) -> Receipt:
-        """Returns when the value is on this node's disk.
+        """Accept a value; return once it is on this node's disk.
 
         Raises what `ExternalKeys.dataset_for` and `make_entry` raise, and Unavailable when there is no room.
         """
@@ -146,7 +149,7 @@ class Ingest:
         return Receipt(id=entry.id, key=body.key, dataset=dataset, received_at=attempt.at)
 
     async def state(self, dataset: str) -> ExternalState:
-        """The keys declared for a dataset, and what waits to be committed."""
+        """Return the keys declared for a dataset, and the number of values waiting to be committed."""
         record = await self._keys.record(dataset)
         return ExternalState(
             dataset=dataset,
@@ -157,20 +160,17 @@ class Ingest:
         )
 
     async def run(self) -> None:
-        """Works until cancelled; begins with what an earlier process had taken in."""
+        """Commit until cancelled, beginning with what an earlier process had accepted."""
         await every(self._period, self.commit_all, name="inbox", wake=self._full, conditions=self._conditions)
 
     async def commit_all(self) -> None:
-        """Commits what waits for all datasets; what fails stays and is tried again next time."""
+        """Commit the values waiting for all datasets; those that fail stay and are retried next time."""
         names = await self._executor.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
-        self._forget_all_but(set(names))
-
-    def _forget_all_but(self, waiting: set[str]) -> None:
-        """Ends the failures of datasets for which no values wait any more, for whatever reason."""
-        for gone in (self._reported | self.failures.keys()) - waiting:
-            self._conditions.clear("inbox", gone)
-            self.failures.pop(gone, None)
+        waiting = set(names)  # the failures of other datasets have ended, for whatever reason
+        for dataset in (self._reported | self.failures.keys()) - waiting:
+            self._conditions.clear("inbox", dataset)
+            self.failures.pop(dataset, None)
         self._reported &= waiting
         self._stuck &= waiting
         self._guard.keep(waiting)
@@ -202,7 +202,7 @@ class Ingest:
         await self._report(dataset)
 
     async def _report(self, dataset: str) -> None:
-        """Reports entries that were set aside, and failures that hold up all values of the dataset."""
+        """Report entries that were set aside, and failures that hold up all values of the dataset."""
         aside = await self._executor.read(self.inbox.aside, dataset)
         failure = self.failures.get(dataset)
         self._reported.add(dataset)
@@ -228,16 +228,19 @@ class Ingest:
             self._reported.discard(dataset)
 
     async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
-        """Whether there may be more. `blocked` collects keys whose values cannot be committed, and why."""
+        """Commit one batch; return whether there may be more.
+
+        `blocked` collects the keys whose values cannot be committed, and why.
+        """
         entries = await self._executor.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False
         try:
             await self._commit_entries(dataset, entries)
         except InvalidInput:  # such as a file where one key's folder should be: the other keys are processed
-            for key in sorted({each.key for each in entries}):
+            for key in sorted({entry.key for entry in entries}):
                 try:
-                    await self._commit_entries(dataset, [each for each in entries if each.key == key])
+                    await self._commit_entries(dataset, [entry for entry in entries if entry.key == key])
                 except InvalidInput as refusal:
                     blocked[key] = refusal
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 
 from mao_datamgmt.context import Context
 from mao_git import Clone
@@ -26,7 +27,7 @@ ToolDataset = tuple[str, str]
 
 
 def parse_key(key: str) -> tuple[str | None, str | None]:
-    """The tool or dataset and the branch that a key names; raises InvalidInput."""
+    """Return the tool or dataset and the branch that a key names; raise InvalidInput."""
     parts = [part for part in key.split("/") if part]
     if parts and parts[0] in _PREFIXES:
         parts = parts[1:]
@@ -40,7 +41,7 @@ def parse_key(key: str) -> tuple[str | None, str | None]:
 
 
 def key_missing() -> InvalidInput:
-    """The error for a query that names neither a tool nor a dataset."""
+    """Return the error for a query that names neither a tool nor a dataset."""
     return InvalidInput(
         "No key is given.",
         code="insights-key-missing",
@@ -51,7 +52,7 @@ def key_missing() -> InvalidInput:
 def select_sources(
     name: str | None, sources: Iterable[ToolDataset], dataset: str | None
 ) -> list[ToolDataset]:
-    """Pure: where to look. A name that no tool has is taken for a dataset's."""
+    """Return the (tool, dataset) pairs to search. A name that no tool has is taken as a dataset's. Pure."""
     known = sorted(set(sources))
     if name is not None:
         known = [source for source in known if source[0] == name] or [(name, name)]
@@ -59,8 +60,12 @@ def select_sources(
 
 
 def read(context: Context, sources: list[ToolDataset], branch: str | None, key: str) -> Insight:
-    """The insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
-    found = [each for source in sources if (each := _find(context, source, branch or context.node))]
+    """Return the insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
+    found = []
+    for tool, dataset in sources:
+        with suppress(NotFound):
+            clone = Clone.open(context.data.clone(dataset))
+            found.append(_at(clone, tool, dataset, branch or context.node, MAX_BYTES))
     if not found:
         raise NotFound(
             f"There are no insights of {key!r}: no {FILE} is at the top of its data.",
@@ -68,7 +73,7 @@ def read(context: Context, sources: list[ToolDataset], branch: str | None, key: 
             next=f"See what there is: maoctl inspect. A tool leaves it as /usr/src/app/data/{FILE}.",
         )
     if len(found) > 1:
-        names = " and ".join(each.dataset for each in found)
+        names = " and ".join(insight.dataset for insight in found)
         raise Conflict(
             f"{key!r} left insights in {names}.",
             code="insights-ambiguous",
@@ -77,17 +82,11 @@ def read(context: Context, sources: list[ToolDataset], branch: str | None, key: 
     return found[0]
 
 
-def _find(context: Context, source: ToolDataset, branch: str) -> Insight | None:
-    tool, dataset = source
-    try:
-        clone = Clone.open(context.data.clone(dataset))
-        return _at(clone, tool, dataset, branch, MAX_BYTES)
-    except NotFound:
-        return None
-
-
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
-    """Raises NotFound. A file larger than `room` comes without its value; one above MAX_BYTES is refused."""
+    """Read the insight of a branch. Raises NotFound.
+
+    A file larger than `room` comes without its value; one above MAX_BYTES is refused.
+    """
     commit = clone.resolve(branch)
     opened = clone.open_file(commit, FILE)
     if room == MAX_BYTES and opened.size > room:
@@ -99,25 +98,21 @@ def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insigh
     found = Insight(key=f"{tool}/{branch}", dataset=dataset, branch=branch, commit=commit, size=opened.size)
     if opened.size > room:
         return found
-    value = _parse(b"".join(opened.pieces), tool, dataset, branch)
-    return found.model_copy(update={"value": value})
-
-
-def _parse(data: bytes, tool: str, dataset: str, branch: str) -> RawJson:
+    data = b"".join(opened.pieces)
     try:
         text = data.decode(json.detect_encoding(data))
         check_json(text)
-        return RawJson(text.strip(" \t\r\n"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{FILE} of {tool} is not JSON: {error}.",
             code="insights-invalid",
             next=f"Look at it: maoctl dataset cat {dataset} {FILE} --ref {branch}",
         ) from error
+    return found.model_copy(update={"value": RawJson(text.strip(" \t\r\n"))})
 
 
 def as_json(insight: Insight) -> str:
-    """The answer's text; the value keeps the spelling of its file."""
+    """Return the insight as JSON; the value keeps the spelling of its file."""
     texts = {name: json.dumps(value) for name, value in insight.model_dump(mode="json").items()}
     if isinstance(insight.value, RawJson):
         texts["value"] = insight.value
@@ -125,32 +120,24 @@ def as_json(insight: Insight) -> str:
 
 
 def inspect(context: Context, sources: list[ToolDataset], branch: str | None) -> list[Insight]:
-    """All insights, sorted by key; with values as long as there is room for them."""
+    """Return all insights, sorted by key; their values until the size limit is reached."""
     found: list[Insight] = []
     room = MAX_TOTAL_BYTES
     for tool, dataset in sources:
-        for each in _of_dataset(context, tool, dataset, branch, room):
-            if len(found) == MAX_ITEMS:
-                return found
-            room -= each.size if each.value is not None else 0
-            found.append(each)
-    return found
-
-
-def _of_dataset(
-    context: Context, tool: str, dataset: str, branch: str | None, room: int
-) -> Iterable[Insight]:
-    try:
-        clone = Clone.open(context.data.clone(dataset))
-    except NotFound:
-        return
-    ours, theirs = clone.list_branches(), clone.list_branches(remote=True)
-    for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
         try:
-            each = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))
+            clone = Clone.open(context.data.clone(dataset))
         except NotFound:
             continue
-        except MaoError as error:  # one that cannot be read does not hide the others
-            each = Insight(key=f"{tool}/{name}", dataset=dataset, branch=name, problem=error.detail)
-        room -= each.size if each.value is not None else 0
-        yield each
+        ours, theirs = clone.list_branches(), clone.list_branches(remote=True)
+        for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
+            try:
+                insight = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))
+            except NotFound:
+                continue
+            except MaoError as error:  # one that cannot be read does not hide the others
+                insight = Insight(key=f"{tool}/{name}", dataset=dataset, branch=name, problem=error.detail)
+            if len(found) == MAX_ITEMS:
+                return found
+            room -= insight.size if insight.value is not None else 0
+            found.append(insight)
+    return found

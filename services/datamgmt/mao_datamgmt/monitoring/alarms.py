@@ -40,7 +40,7 @@ class Alarms:
         self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
 
     async def raise_(self, alarm: Alarm) -> bool:
-        """Writes an alarm and its deliveries in one transaction; False when it was raised before."""
+        """Write an alarm and its deliveries in one transaction; return False if it was raised before."""
         key = keys.alarm(self._node, alarm.id)
         writes = await alarm_writes(self._store, self._node, key, alarm, self._clock.now())
         written = await self._store.transact([Check(key, 0)], writes)
@@ -50,33 +50,38 @@ class Alarms:
         return True
 
     async def retain(self, oldest: datetime, most: int) -> int:
-        """Removes alarms raised before `oldest`, and the oldest beyond `most`, with their deliveries."""
-        listed = [(records, each) for records in self._record_sets for each in await _readable(records)]
+        """Delete alarms raised before `oldest`, and the oldest beyond `most`, with their deliveries."""
+        listed = [(records, alarm) for records in self._record_sets for alarm in await _readable(records)]
         listed.sort(key=lambda pair: pair[1].record.raised_at, reverse=True)
         gone = [
-            (records, each)
-            for place, (records, each) in enumerate(listed)
-            if place >= most or each.record.raised_at < oldest
+            (records, alarm)
+            for place, (records, alarm) in enumerate(listed)
+            if place >= most or alarm.record.raised_at < oldest
         ]
-        ids = {each.record.id for _, each in gone}
+        ids = {alarm.record.id for _, alarm in gone}
         for due in await _readable(self._deliveries) if ids else []:
             if due.record.alarm in ids:
                 await self._deliveries.delete(f"{due.record.alarm}~{due.record.webhook}")
-        for records, each in gone:
-            await records.delete(each.record.id, each.revision)
+        for records, alarm in gone:
+            await records.delete(alarm.record.id, alarm.revision)
         return len(gone)
 
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
-        """First those about the node, then the others, each sorted by id.
+        """List alarms: first those about the node, then the others, each sorted by id.
 
-        With `open_only` those that nobody has acknowledged, whether over or not.
+        With `open_only`, only alarms that nobody has acknowledged.
         """
-        place, inner = _read_cursor(cursor, len(self._record_sets))
+        place, inner = 0, None
+        if cursor is not None:
+            first, dot, rest = cursor.partition(".")
+            if not dot or first not in map(str, range(len(self._record_sets))):
+                raise cursor_invalid()
+            place, inner = int(first), rest or None
         found: list[Alarm] = []
         unreadable: list[UnreadableItem] = []
         while place < len(self._record_sets) and len(found) < limit:
             page = await self._record_sets[place].page(limit - len(found), inner)
-            found += [each.record for each in page.items if not (open_only and each.record.acknowledged)]
+            found += [alarm.record for alarm in page.items if not (open_only and alarm.record.acknowledged)]
             unreadable += unreadable_items(page.unreadable)
             inner = page.cursor
             place += inner is None
@@ -84,14 +89,14 @@ class Alarms:
         return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None, unreadable=unreadable)
 
     async def find(self, alarm_id: str) -> Stored[Alarm] | None:
-        """The alarm; None when it was removed."""
+        """Return the alarm, or None if it was removed."""
         for records in self._record_sets:
             if (stored := await records.get(alarm_id)) is not None:
                 return stored
         return None
 
     async def get(self, alarm_id: str) -> Stored[Alarm]:
-        """Raises NotFound."""
+        """Return the alarm. Raises NotFound."""
         stored = await self.find(alarm_id)
         if stored is None:
             raise NotFound(
@@ -102,7 +107,7 @@ class Alarms:
         return stored
 
     async def acknowledge(self, alarm_id: str, by: str, note: str) -> Alarm:
-        """Records that a person has seen it; an earlier acknowledgement stays. Raises NotFound."""
+        """Record that a person has seen it; an earlier acknowledgement stays. Raises NotFound."""
 
         def acknowledged(alarm: Alarm) -> Alarm | None:
             if alarm.acknowledged is not None:
@@ -118,12 +123,3 @@ class Alarms:
 
 async def _readable(records: Records[R]) -> list[Stored[R]]:
     return (await records.page()).items
-
-
-def _read_cursor(cursor: str | None, record_sets: int) -> tuple[int, str | None]:
-    if cursor is None:
-        return 0, None
-    place, dot, inner = cursor.partition(".")
-    if not dot or place not in map(str, range(record_sets)):
-        raise cursor_invalid()
-    return int(place), inner or None

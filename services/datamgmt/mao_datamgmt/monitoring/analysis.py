@@ -33,7 +33,7 @@ BACKOFF = Backoff(1.0, 300.0)  # of a request that fails: each run of a series t
 
 
 class AnalysisRequest(Record):
-    """Stored under `keys.analysis`: a step has ended, and what follows from it is not done yet."""
+    """A step that has ended and is not analysed yet; stored under `keys.analysis`."""
 
     run: RunId
     step: Name
@@ -41,7 +41,10 @@ class AnalysisRequest(Record):
 
 
 class RunAnalysis:
-    """`active`: the runs that have not ended. `skipped_alarm`: the alarm about a step that was skipped."""
+    """Analyses steps of runs that have ended: records metrics, raises alarms.
+
+    `active`: the runs that have not ended. `skipped_alarm`: the alarm about a step that was skipped.
+    """
 
     def __init__(
         self,
@@ -67,11 +70,11 @@ class RunAnalysis:
         active.subscribe(self._run_changed)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run for as long as the app is up."""
+        """Return the coroutines that run for as long as the app is up."""
         return [self._mirror.run(), self._controller.run()]
 
     def requests(self, run: Run, step: StepRun) -> Sequence[Put]:
-        """What is to be written with the end of a step; nothing where nothing follows from it."""
+        """Return the writes for the end of a step; none if there is nothing to analyse."""
         measured = step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and step.spec.metrics
         if not measured and step.phase is not StepPhase.SKIPPED:
             return ()
@@ -85,7 +88,7 @@ class RunAnalysis:
                     self._controller.add(name)
 
     async def _reconcile(self, name: str) -> float | None:
-        """Does what follows from a step; seconds until its run is checked again while that is in progress."""
+        """Analyse a step; return the seconds until the next check while its run is in progress."""
         request = await self._requests.find(name)  # the mirror may not know yet that it is done
         if request is None:
             return None
@@ -107,9 +110,9 @@ class RunAnalysis:
         return None
 
     async def _note_values(self, run_id: str, name: str, observations: Sequence[Observation]) -> None:
-        """Writes the metrics to the run's document."""
+        """Write the metrics to the run's document."""
         readings = [observed.reading for observed in observations]
-        values = {each.metric.name: each.value for each in readings if each.value is not None}
+        values = {reading.metric.name: reading.value for reading in readings if reading.value is not None}
 
         def with_values(run: Run) -> Run:
             steps = [

@@ -8,9 +8,12 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import mao_git
@@ -28,10 +31,12 @@ MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
 MAX_LINE = 1 << 20  # characters
 PIECE = 1 << 20  # bytes
 ROW_FILES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # of a list, in a JSON pointer
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 
 
 class UnreadableMetric(Exception):
-    """There is no such number in the snapshot; the message says why."""
+    """The snapshot has no such number; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class MetricReading:
 def read_metrics(
     context: Context, dataset: str, commit: str, metrics: Iterable[ControlMetric]
 ) -> list[MetricReading]:
-    """The metrics of a step as its snapshot has them. Raises MaoError when the clone cannot be opened."""
+    """Read the metrics of a step from its snapshot. Raises MaoError when the clone cannot be opened."""
     clone = Clone.open(context.data.clone(dataset))
     return [read_metric(clone, commit, metric) for metric in metrics]
 
@@ -80,7 +85,7 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
 
 
 def measure(clone: Clone, commit: str, measured: Measured) -> float:
-    """Files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
+    """Count files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
     if measured == "bytes":
         return sum(member.size for member in clone.archive_entries(commit, ""))
     paths = clone.list_paths(commit)
@@ -100,7 +105,7 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
 
 
 def _rows(path: str, opened: ContentStream) -> int:
-    """Raises UnclearDialect."""
+    """Count the rows of a file. Raises UnclearDialect."""
     how = records.record_format(path)
     if how is not None and how.tabular:
         return max(0, sum(1 for _ in read_rows(iter_lines(opened), _separator(path))) - 1)
@@ -112,7 +117,7 @@ def _lines(opened: ContentStream) -> int:
 
 
 def _separator(path: str) -> str | None:
-    """The separator that a file's extension implies."""
+    """Return the separator that a file's extension implies, or None."""
     return "\t" if records.record_format(path) is records.RecordFormat.TSV else None
 
 
@@ -120,7 +125,7 @@ def _separator(path: str) -> str | None:
 
 
 def json_number(opened: ContentStream, pointer: str) -> float:
-    """The number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
+    """Return the number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
     _require_room(opened.size, MAX_JSON)
     try:
         document = json.loads(b"".join(opened.pieces), parse_constant=_refuse_constant)
@@ -128,14 +133,15 @@ def json_number(opened: ContentStream, pointer: str) -> float:
         raise UnreadableMetric(f"the file is not valid JSON: {error}") from error
     found = at_pointer(document, pointer)
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise UnreadableMetric(f"what {pointer!r} points at is not a number but {_kind(found)}")
+        kind = _KINDS.get(type(found), "null")
+        raise UnreadableMetric(f"the value at {pointer!r} is {kind}, not a number")
     if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
-        raise UnreadableMetric(f"what {pointer!r} points at is too large for a number")
+        raise UnreadableMetric(f"the value at {pointer!r} is too large for a number")
     return found
 
 
 def at_pointer(document: Any, pointer: str) -> Any:
-    """The value at a JSON pointer. Raises UnreadableMetric where there is none."""
+    """Return the value at a JSON pointer. Raises UnreadableMetric if there is none."""
     if pointer and not pointer.startswith("/"):
         raise UnreadableMetric(f"{pointer!r} is not a JSON pointer, which begins with '/'")
     found = document
@@ -143,31 +149,22 @@ def at_pointer(document: Any, pointer: str) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict) and name in found:
             found = found[name]
-        elif isinstance(found, list) and _is_index(name) and int(name) < len(found):
+        elif isinstance(found, list) and _INDEX.fullmatch(name) and int(name) < len(found):
             found = found[int(name)]
         else:
             raise UnreadableMetric(f"{pointer!r} points at nothing: there is no {name[:80]!r}")
     return found
 
 
-def _is_index(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) < 10 and (name == "0" or name[0] != "0")
-
-
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number in JSON")
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
-    return kinds.get(type(value), "null")
 
 
 # CSV
 
 
 def table_rows(path: str, lines: Iterable[str]) -> Rows:
-    """The rows of a file; its separator is found as for votes and diffs. Raises UnreadableMetric."""
+    """Return the rows of a file; the separator is found as for votes and diffs. Raises UnreadableMetric."""
     try:
         return read_rows(lines, _separator(path))
     except UnclearDialect as error:
@@ -175,7 +172,9 @@ def table_rows(path: str, lines: Iterable[str]) -> Rows:
 
 
 def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
-    """The numbers of a column, without empty cells; of `count` 1 for each cell. Raises UnreadableMetric."""
+    """Yield the numbers of a column, without empty cells; for `count`, 1 per cell. Raises
+    UnreadableMetric.
+    """
     header = next(rows, [])
     if header.count(column) != 1:
         found = "several columns" if column in header else "no column"
@@ -183,63 +182,53 @@ def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
     place = header.index(column)
     for row in rows:
         cell = row[place].strip() if place < len(row) else ""
-        if cell:
-            yield 1.0 if how == "count" else _number(cell, rows.line_num)
-
-
-def _number(cell: str, line: int) -> float:
-    try:
-        return parse_number(cell)
-    except ValueError:
-        raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is not a number") from None
+        if not cell:
+            continue
+        try:
+            number = 1.0 if how == "count" else parse_number(cell)
+        except ValueError:
+            problem = f"line {rows.line_num} has {cell[:40]!r}, which is not a number"
+            raise UnreadableMetric(problem) from None
+        yield number
 
 
 def aggregate(values: Iterator[float], how: Aggregate) -> float:
-    """One number of many, read once. Raises UnreadableMetric when there are none, except for a count."""
+    """Reduce many numbers to one. Raises UnreadableMetric when there are none, except for a count."""
     if how == "count":
         return math.fsum(values)
     first = next(values, None)
     if first is None:
         raise UnreadableMetric("the column has no value")
-    return _AGGREGATES[how](first, values)
-
-
-def _last(first: float, rest: Iterable[float]) -> float:
-    for value in rest:
-        first = value
-    return first
-
-
-def _sum(first: float, rest: Iterable[float]) -> float:
-    return first + math.fsum(rest)
-
-
-def _mean(first: float, rest: Iterable[float]) -> float:
-    total, count = first, 1
-    for value in rest:
-        total, count = total + value, count + 1
-    return total / count
-
-
-_AGGREGATES: dict[str, Callable[[float, Iterable[float]], float]] = {
-    "first": lambda first, _: first,
-    "last": _last,
-    "sum": _sum,
-    "mean": _mean,
-    "min": lambda first, rest: min(first, min(rest, default=first)),
-    "max": lambda first, rest: max(first, max(rest, default=first)),
-}
+    match how:
+        case "first":
+            return first
+        case "last":
+            return deque(chain([first], values), maxlen=1)[0]
+        case "sum":
+            return first + math.fsum(values)
+        case "mean":
+            total, count = first, 1
+            for value in values:
+                total, count = total + value, count + 1
+            return total / count
+        case "min":
+            return min(first, min(values, default=first))
+        case "max":
+            return max(first, max(values, default=first))
 
 
 # text
 
 
 def iter_lines(opened: ContentStream) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless lines."""
+    """Yield the lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless
+    lines.
+    """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     held = ""
     try:
-        for piece in _small(opened.pieces):
+        views = (memoryview(piece) for piece in opened.pieces)
+        for piece in (view[begin : begin + PIECE] for view in views for begin in range(0, len(view), PIECE)):
             *whole, held = (held + decoder.decode(piece)).split("\n")
             yield from (line + "\n" for line in whole)
             if len(held) > MAX_LINE:
@@ -251,12 +240,6 @@ def iter_lines(opened: ContentStream) -> Iterator[str]:
         yield held
 
 
-def _small(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-    for piece in pieces:
-        view = memoryview(piece)
-        yield from (view[begin : begin + PIECE] for begin in range(0, len(view), PIECE))
-
-
 def _require_room(size: int, most: int) -> None:
     if size > most:
-        raise UnreadableMetric(f"{size} bytes are to be read, and at most {most} are")
+        raise UnreadableMetric(f"the data has {size} bytes, the limit is {most}")

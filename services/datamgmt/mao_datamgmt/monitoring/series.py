@@ -23,7 +23,7 @@ from .extract import MetricReading, read_metrics
 
 log = get_logger(__name__)
 
-KEPT = 400  # newest points of a series; the detector needs some forty
+MAX_POINTS = 400  # newest points of a series; the detector needs some forty
 RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 
@@ -37,17 +37,17 @@ class Observation:
 
     @property
     def name(self) -> str:
-        """The name of the series' record."""
+        """Return the name of the series' record."""
         return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
 
     @property
     def time(self) -> datetime:
-        """When the step ended: the same for an analysis that is late or repeated."""
+        """Return when the step ended, however late or often it is analysed."""
         return self.step.times.get(StepPhase.SUCCEEDED, self.run.created_at)
 
 
 class SeriesRecorder:
-    """`raise_alarm` may be called with the same alarm twice."""
+    """Records metrics and raises alarms. `raise_alarm` may be called with the same alarm twice."""
 
     def __init__(
         self, context: Context, executor: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
@@ -58,13 +58,15 @@ class SeriesRecorder:
         self._raise_alarm = raise_alarm
 
     async def measure(self, run: Run, step: StepRun) -> list[Observation]:
-        """The metrics of a published step; those that its run has already are not read again.
+        """Read the metrics of a published step, except those that its run already has.
 
         None are read when the dataset has left this node. Raises MaoError.
         """
         known, name = step.metrics, step.spec.output.name
-        readings = [MetricReading(each, known[each.name]) for each in step.spec.metrics if each.name in known]
-        unread = [each for each in step.spec.metrics if each.name not in known]
+        readings = [
+            MetricReading(metric, known[metric.name]) for metric in step.spec.metrics if metric.name in known
+        ]
+        unread = [metric for metric in step.spec.metrics if metric.name not in known]
         if step.snapshot is not None and unread:
             try:
                 readings += await self._executor.query(
@@ -75,7 +77,7 @@ class SeriesRecorder:
         return [Observation(run, step, reading) for reading in readings]
 
     async def record(self, observations: Sequence[Observation]) -> None:
-        """Adds a point to each series, and raises an alarm where the value looks wrong or cannot be read.
+        """Add a point to each series; raise an alarm for an unexpected or unreadable value.
 
         One metric that fails does not hold up the others. Raises MaoError when any did, to be repeated.
         """
@@ -95,14 +97,29 @@ class SeriesRecorder:
         value = observed.reading.value
         if value is None:
             log.warning("metric.unreadable", metric=observed.name, error=observed.reading.problem)
-            await self._raise_alarm(self._unreadable(observed))
+            metric, step = observed.reading.metric.name, observed.step.spec.name
+            detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
+            alarm = self._alarm(observed, "metric-unreadable", detail)
+            # One alarm a day, however often the pipeline runs.
+            alarm_id = f"{observed.time:%Y%m%d}T000000Z.{observed.run.pipeline}.{step}.{metric}"
+            await self._raise_alarm(alarm.model_copy(update={"id": alarm_id}))
             return
         judgement = await self._append(observed, value)
         if judgement.alarming:
-            await self._raise_alarm(self._wrong(observed, value, judgement))
+            kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
+            alarm = self._alarm(observed, kind, describe_outlier(observed, value, judgement))
+            await self._raise_alarm(
+                alarm.model_copy(
+                    update={
+                        "expected": judgement.expected,
+                        "band": judgement.band,
+                        "provisional": judgement.provisional,
+                    }
+                )
+            )
 
     async def _append(self, observed: Observation, value: float) -> Judgement:
-        """Adds the run's point if the series does not have it; how it was or is judged."""
+        """Add the run's point unless the series has it; return its judgement."""
         found: list[Judgement] = []
 
         def longer(series: Series | None) -> Series:
@@ -136,22 +153,9 @@ class SeriesRecorder:
             detail=detail,
         )
 
-    def _unreadable(self, observed: Observation) -> Alarm:
-        metric, step = observed.reading.metric.name, observed.step.spec.name
-        detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
-        alarm = self._alarm(observed, "metric-unreadable", detail)
-        day, run = observed.time, observed.run  # one a day, however often the pipeline runs
-        return alarm.model_copy(update={"id": f"{day:%Y%m%d}T000000Z.{run.pipeline}.{step}.{metric}"})
 
-    def _wrong(self, observed: Observation, value: float, judgement: Judgement) -> Alarm:
-        kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
-        alarm = self._alarm(observed, kind, in_words(observed, value, judgement))
-        known = {"expected": judgement.expected, "band": judgement.band, "provisional": judgement.provisional}
-        return alarm.model_copy(update=known)
-
-
-def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
-    """What is wrong with a value, for people."""
+def describe_outlier(observed: Observation, value: float, judgement: Judgement) -> str:
+    """Return the description of an unexpected value, for people."""
     metric, step = observed.reading.metric, observed.step.spec.name
     is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
     unit = f" {metric.unit}" if metric.unit else ""
@@ -161,7 +165,7 @@ def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
 
 
 def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:
-    """Pure: the series with a run's point at its end, and how that point is judged.
+    """Return the series with a run's point at its end, and the judgement of that point. Pure.
 
     A series that has the run's point is returned as it is.
     """
@@ -178,11 +182,11 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
         band=judgement.band,
         provisional=judgement.provisional,
     )
-    return series.model_copy(update={"points": [*series.points, point][-KEPT:]}), judgement
+    return series.model_copy(update={"points": [*series.points, point][-MAX_POINTS:]}), judgement
 
 
 def judge(before: Sequence[Point], value: float) -> Judgement:
-    """How a value is judged after those before it; a truncated series starts at an accepted one."""
+    """Return the judgement of a value after those before it; a truncated series starts at an accepted one."""
     detector, has_accepted = Detector(), False
     for point in before:
         has_accepted = has_accepted or point.accepted

@@ -39,64 +39,70 @@ class Spike:
 
 
 def spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | None]) -> list[Spike]:
-    """All spikes of one metric, by tick. The series are of one length, a value a tick or None.
+    """Return all spikes of one metric, by tick. All series have one value or None per tick.
 
     `value` and `expected` are ground truth's. ValueError if the lengths differ.
     """
-    if any(len(each) != len(truth) for each in nodes.values()):
+    if any(len(series) != len(truth) for series in nodes.values()):
         raise ValueError("the series of the nodes and of ground truth differ in length")
     agreed = judged(truth)
     own = {node: judged(series) for node, series in sorted(nodes.items())}
     return [
         spike
         for tick, judgement in enumerate(agreed)
-        for spike in _at(tick, truth[tick], judgement, {node: each[tick] for node, each in own.items()})
+        for spike in _at(
+            tick, truth[tick], judgement, {node: judgements[tick] for node, judgements in own.items()}
+        )
     ]
 
 
 def judged(series: Sequence[float | None]) -> list[Judgement | None]:
-    """The detector's judgement of each value, in turn; None where there is no finite one."""
+    """Return the detector's judgement of each value in turn; None for a value that is not finite."""
     detector = Detector()
-    return [None if each is None or not isfinite(each) else detector.see(each) for each in series]
+    return [None if value is None or not isfinite(value) else detector.see(value) for value in series]
 
 
 def _at(
     tick: int, value: float | None, agreed: Judgement | None, own: Mapping[str, Judgement | None]
 ) -> list[Spike]:
-    spiking = tuple(node for node, each in own.items() if each is not None and each.alarming)
+    spiking = tuple(node for node, judgement in own.items() if judgement is not None and judgement.alarming)
     expected = None if agreed is None else agreed.expected
     if agreed is None or not agreed.alarming:
         return [Spike(tick, "node", spiking, value, expected)] if spiking else []
     found = [Spike(tick, "consensus", spiking, value, expected)]
-    calm = tuple(node for node, each in own.items() if each is not None and each.verdict == "accepted")
+    calm = tuple(
+        node for node, judgement in own.items() if judgement is not None and judgement.verdict == "accepted"
+    )
     return [*found, Spike(tick, "lagging", calm, value, expected)] if calm else found
 
 
 def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
-    """Spikes in the last `most` rounds that led to `tip`; a metric that a commit lacks is no spike."""
-    rounds = sorted(latest_rounds(clone, tip, most), key=lambda each: each.evidence.tick)
-    items = [each for metric in metrics for each in _of(clone, rounds, metric)]
-    items.sort(key=lambda each: each.tick, reverse=True)
+    """Return the spikes in the last `most` rounds up to `tip`; a missing metric is no spike."""
+    rounds = sorted(latest_rounds(clone, tip, most), key=lambda decided: decided.evidence.tick)
+    items = [spike for metric in metrics for spike in _find_metric_spikes(clone, rounds, metric)]
+    items.sort(key=lambda spike: spike.tick, reverse=True)
     return Spikes(rounds=len(rounds), metrics=[metric.name for metric in metrics], items=items)
 
 
-def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> list[RoundSpike]:
+def _find_metric_spikes(
+    clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric
+) -> list[RoundSpike]:
     def values(commits: Sequence[str | None]) -> list[float | None]:
-        return [None if each is None else read_metric(clone, each, metric).value for each in commits]
+        return [None if commit is None else read_metric(clone, commit, metric).value for commit in commits]
 
-    names = sorted({node for each in rounds for node in each.evidence.commits})
-    nodes = {node: values([each.evidence.commits.get(node) for each in rounds]) for node in names}
-    found = spikes(nodes, values([each.commit for each in rounds]))
+    names = sorted({node for decided in rounds for node in decided.evidence.commits})
+    nodes = {node: values([decided.evidence.commits.get(node) for decided in rounds]) for node in names}
+    found = spikes(nodes, values([decided.commit for decided in rounds]))
     return [
         RoundSpike(
             metric=metric.name,
-            round=rounds[each.tick].evidence.round,
-            tick=rounds[each.tick].evidence.tick,
-            whose=each.whose,
-            nodes=list(each.nodes),
-            value=each.value,
-            expected=each.expected,
-            values={node: nodes[node][each.tick] for node in each.nodes},
+            round=rounds[spike.tick].evidence.round,
+            tick=rounds[spike.tick].evidence.tick,
+            whose=spike.whose,
+            nodes=list(spike.nodes),
+            value=spike.value,
+            expected=spike.expected,
+            values={node: nodes[node][spike.tick] for node in spike.nodes},
         )
-        for each in found
+        for spike in found
     ]

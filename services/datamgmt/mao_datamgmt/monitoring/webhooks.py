@@ -22,7 +22,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.logs import get_logger
-from mao_shared.models import Alarm, Delivery, Webhook, WebhookRequest, WebhookState, format_time
+from mao_shared.models import Delivery, Webhook, WebhookRequest, WebhookState, format_time
 from mao_shared.models.common import Listing, unreadable_items
 from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Records, Store, Stored, Unreadable
@@ -31,17 +31,17 @@ from .alarms import MAX_WEBHOOKS, Alarms
 
 log = get_logger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
+MIN_PAUSE, MAX_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
 
 PATIENCE = timedelta(days=3)  # then it is given up
 
-AT_ONCE = 8
+CONCURRENT_DELIVERIES = 8
 
 KEY_FILE = "secret.key"
 
 
 class Webhooks:
-    """`run` has to run beside what people ask."""
+    """Stores webhooks and delivers alarms to them; `run` delivers."""
 
     def __init__(
         self,
@@ -61,13 +61,15 @@ class Webhooks:
         self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
         self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
         self.mirror = Mirror(self.deliveries, conditions=conditions)
-        self.controller = Controller("webhooks", self._deliver, workers=AT_ONCE, conditions=conditions)
+        self.controller = Controller(
+            "webhooks", self._deliver, workers=CONCURRENT_DELIVERIES, conditions=conditions
+        )
         self.controller.watches(self.mirror)
 
     # what people ask
 
     async def add(self, request: WebhookRequest) -> WebhookState:
-        """The secret is in this answer and never shown again.
+        """Add a webhook; only this answer contains its secret.
 
         Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
         """
@@ -95,29 +97,29 @@ class Webhooks:
         return (await self.list_()).items
 
     async def list_(self) -> Listing[WebhookState]:
-        """All webhooks, and those that cannot be read."""
-        due = [each.record for each in await self.deliveries.all()]
+        """Return all webhooks, and those that cannot be read."""
+        due = [stored.record for stored in await self.deliveries.all()]
         page = await self._hooks.page()
         return Listing(
-            items=[_state(each.record, due) for each in page.items],
+            items=[_state(hook.record, due) for hook in page.items],
             unreadable=unreadable_items(page.unreadable),
         )
 
     async def state(self, name: str) -> WebhookState:
-        """Raises NotFound."""
+        """Return one webhook. Raises NotFound."""
         hook = await self._get(name)
-        return _state(hook.record, [each.record for each in await self.deliveries.all()])
+        return _state(hook.record, [stored.record for stored in await self.deliveries.all()])
 
     async def remove(self, name: str) -> None:
-        """Removes the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
+        """Remove the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
         if not await self._hooks.delete(name):
             await self._get(name)
-        for each in await self.deliveries.all():
-            if each.record.webhook == name:
-                await self.deliveries.delete(_name(each.record))
+        for stored in await self.deliveries.all():
+            if stored.record.webhook == name:
+                await self.deliveries.delete(_name(stored.record))
 
     async def test(self, name: str) -> str | None:
-        """Sends a test message now; why it was not accepted, None when it was."""
+        """Send a test message now; return why it was not accepted, or None."""
         hook = (await self._get(name)).record
         now = self._clock.now()
         body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
@@ -137,7 +139,7 @@ class Webhooks:
     # what runs
 
     async def run(self) -> None:
-        """Delivers until cancelled."""
+        """Deliver until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.mirror.run())
@@ -146,7 +148,7 @@ class Webhooks:
             await self._client.close()
 
     async def _deliver(self, name: str) -> float | None:
-        """One attempt at a delivery that is due; seconds until the next."""
+        """Try a delivery that is due; return the seconds until the next try."""
         stored = self.mirror.get(name)
         if stored is None or stored.record.given_up:
             return None
@@ -158,7 +160,15 @@ class Webhooks:
         if hook is None or alarm is None:
             await self.deliveries.delete(name)
             return None
-        error = await self._post(hook.record, alarm.record, due, now)
+        raised = format_time(alarm.record.raised_at)
+        data = alarm.record.model_dump_json(exclude_none=True)
+        body = f'{{"type":"alarm.{alarm.record.kind}","timestamp":"{raised}","data":{data}}}'.encode()
+        try:
+            secret = await asyncio.to_thread(self._sealed.open, hook.record.sealed)
+        except MaoError as unreadable:
+            error: str | None = unreadable.detail
+        else:
+            error = await self._client.post(hook.record.url, secret, _name(due), now, body)
         if error is None:
             await self.deliveries.delete(name)
             log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
@@ -168,38 +178,28 @@ class Webhooks:
         await self.deliveries.replace(name, changed, stored.revision)
         return None  # the watch delivers it again, with its time
 
-    async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
-        try:
-            secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
-        except MaoError as error:
-            return error.detail
-        raised = format_time(alarm.raised_at)
-        data = alarm.model_dump_json(exclude_none=True)
-        body = f'{{"type":"alarm.{alarm.kind}","timestamp":"{raised}","data":{data}}}'.encode()
-        return await self._client.post(hook.url, secret, _name(due), now, body)
-
 
 def _name(delivery: Delivery) -> str:
     return f"{delivery.alarm}~{delivery.webhook}"
 
 
 def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
-    own = [each for each in due if each.webhook == hook.name]
-    errors = [each.last_error for each in own if each.last_error is not None]
+    own = [delivery for delivery in due if delivery.webhook == hook.name]
+    errors = [delivery.last_error for delivery in own if delivery.last_error is not None]
     return WebhookState(
         name=hook.name,
         url=hook.url,
         created_at=hook.created_at,
-        waiting=sum(not each.given_up for each in own),
-        given_up=sum(each.given_up for each in own),
+        waiting=sum(not delivery.given_up for delivery in own),
+        given_up=sum(delivery.given_up for delivery in own),
         last_error=errors[-1] if errors else None,
     )
 
 
 def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
-    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
+    """Return the delivery after a failed try. Pure when `chance` is given, see `Backoff.pause`."""
     tries = delivery.tries + 1
-    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
+    pause = Backoff(MIN_PAUSE, MAX_PAUSE).pause(tries, chance)
     changes = {
         "tries": tries,
         "last_error": error,
@@ -210,7 +210,7 @@ def failed(delivery: Delivery, error: str, now: datetime, chance: float | None =
 
 
 class SealedSecrets:
-    """Seals with the first key of `<data_dir>/secret.key` and opens with all of them, one a line.
+    """Encrypts with the first key of `<data_dir>/secret.key`, decrypts with any of them, one per line.
 
     To rotate, put a new key (`Fernet.generate_key`) above the others.
     """
@@ -219,11 +219,11 @@ class SealedSecrets:
         self._path = data_dir / KEY_FILE
 
     def seal(self, secret: str) -> str:
-        """Raises MaoError (`secret-key-unusable`) for a key file that holds no key."""
+        """Encrypt a secret. Raises MaoError (`secret-key-unusable`) for a key file without a key."""
         return self._box().encrypt(secret.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Raises MaoError (`secret-unreadable`) when none of the keys fits, and as `seal`."""
+        """Decrypt a secret. Raises MaoError (`secret-unreadable`) when no key fits, and as `seal`."""
         try:
             return self._box().decrypt(sealed.encode()).decode()
         except InvalidToken as error:
@@ -247,7 +247,7 @@ class SealedSecrets:
 
 
 def _make_key(path: Path) -> None:
-    """A new key file, whole or not at all."""
+    """Write a new key file, atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -42,13 +42,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PENDING_CHECK_PERIOD = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
-ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
+ROOM_CHECK_SECONDS = 10.0  # seconds between two looks whether the disk has room
 _PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads of it
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
 
 
 class StagingController:
-    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may continue now.
+    """Reconciles the runs whose active step is prepared or published here.
+
+    `reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may continue now.
 
     `follow_ups`: what is written in the transaction that ends a step, so that it is analysed later.
     """
@@ -79,7 +81,7 @@ class StagingController:
         }
 
     async def reconcile(self, run_id: str) -> float | None:
-        """Does what the run's phase requires; seconds until it is to be checked again."""
+        """Take the next action for the run's phase; return the seconds until the next check."""
         stored = self._mirror.get(run_id)
         active = stored is not None and stored.record.phase is RunPhase.RUNNING
         index = stored.record.active_step() if stored is not None and active else None
@@ -99,7 +101,7 @@ class StagingController:
             del self._cancelled[run_id]
 
     def _check_cancelled(self, run_id: str) -> None:
-        """Ends the waiting of a run that is to be cancelled."""
+        """End the waiting of a run that is to be cancelled."""
         cancelled, stored = self._cancelled.get(run_id), self._mirror.get(run_id)
         if cancelled is not None and stored is not None and stored.record.cancel is not None:
             cancelled.set()
@@ -112,7 +114,9 @@ class StagingController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._create_workspace(stored, index)
-        readiness, wrote_input = await self._input_readiness(run, index), has_written_input(run, index)
+        source, wrote_input, readiness = step.spec.input, has_written_input(run, index), READY
+        if source is not None and not await self._sharing.is_solo(source.name):
+            readiness = await self._input_gate.check(run, index)
         if readiness.state == "wait":
             return await self._wait_for_round(stored, index, readiness)
         if readiness.state == "late":
@@ -131,20 +135,17 @@ class StagingController:
         if reason is not None:
             return await self._wait_for_dataset(stored, index, reason)
         self.waits.stop_waiting(run.id)
-        if not await self._has_room(stored, index):
-            return ROOM_PAUSE
+        try:
+            await self._executor.read(require_room, self._context)
+        except MaoError as error:
+            self.waits.wait_for_room(run.id)  # the end of another run may make some
+            await self._note(stored, index, error.detail)
+            return ROOM_CHECK_SECONDS
         self._granted[step.spec.output.name] = run.id
         try:
             return await self._create_workspace(stored, index, wrote_input=wrote_input)
         finally:
             self._granted.pop(step.spec.output.name, None)
-
-    async def _input_readiness(self, run: Run, index: int) -> InputReadiness:
-        """Rounds are asked only about a dataset that other nodes share."""
-        source = run.steps[index].spec.input
-        if source is None or await self._sharing.is_solo(source.name):
-            return READY
-        return await self._input_gate.check(run, index)
 
     async def _wait_for_round(
         self, stored: Stored[Run], index: int, readiness: InputReadiness
@@ -159,23 +160,16 @@ class StagingController:
         return max((readiness.until - self._context.clock.now()).total_seconds(), 0.0)
 
     async def _wait_for_dataset(self, stored: Stored[Run], index: int, reason: str) -> float | None:
-        """Only the first in the queue updates its reason, or each end of a run would rewrite them all."""
+        """Queue the step for its dataset.
+
+        Only the first in the queue updates its reason; otherwise each end of a run would rewrite them all.
+        """
         run, step = stored.record, stored.record.steps[index]
         dataset = step.spec.output.name
         first = self.waits.wait_for_dataset(run.id, dataset, queue_place(run, index))
         if first or not (step.waiting or "").startswith(in_use(dataset)):
             await self._note(stored, index, reason)
         return PENDING_CHECK_PERIOD if first else None
-
-    async def _has_room(self, stored: Stored[Run], index: int) -> bool:
-        """Whether the disk has room for a run; a step waits for it until its tool has started."""
-        try:
-            await self._executor.read(require_room, self._context)
-        except MaoError as error:
-            self.waits.wait_for_room(stored.record.id)  # the end of another run may make some
-            await self._note(stored, index, error.detail)
-            return False
-        return True
 
     async def _create_workspace(
         self, stored: Stored[Run], index: int, *, wrote_input: bool = False
@@ -193,7 +187,12 @@ class StagingController:
                 )
                 prepared: PreparedStep = await self._change(stored, datasets, prepare_step, workspace)
         except WorkspaceExists:
-            await self._remove_stale_workspace(stored, index)
+            # An earlier pass created it and could not write `ready`. That write may have been applied all the
+            # same, or may still be; a tool works in there then. So the document is written before the folder
+            # is removed: one of the two writes fails.
+            step = step.model_copy(update={"waiting": "its workspace is being recreated"})
+            if await self._write(stored, index, step) is not None:
+                await self._executor.read(remove_tree, workspace.root)
             return None
         except (MaoError, RepositoryError, OSError) as error:
             await self._fail_or_retry(stored, index, error)
@@ -206,16 +205,6 @@ class StagingController:
         await self._move(stored, index, StepPhase.READY, **changes)
         return None
 
-    async def _remove_stale_workspace(self, stored: Stored[Run], index: int) -> None:
-        """Removes the workspace of an earlier pass that created it but could not write `ready`.
-
-        That write may have been applied all the same, or may still be: then a tool works in there. So the
-        document is written first: either this write fails or that one.
-        """
-        step = stored.record.steps[index].model_copy(update={"waiting": "its workspace is created again"})
-        if await self._write(stored, index, step) is not None:
-            await self._executor.read(remove_tree, self._workspace(stored.record, index).root)
-
     # publishing
 
     async def _begin_publishing(self, stored: Stored[Run], index: int) -> float | None:
@@ -225,22 +214,19 @@ class StagingController:
         return None if moved is None else await self._publish(moved, index)
 
     async def _publish(self, stored: Stored[Run], index: int) -> float | None:
-        with self._metrics.publish_seconds.time():
-            if stored.record.cancel is not None:
-                return await self._finish_cancelled(stored, index)
-            return await self._publish_once(stored, index)
-
-    async def _finish_cancelled(self, stored: Stored[Run], index: int) -> float | None:
-        """Ends a cancelled step: a commit that was made stays, and is pushed when possible."""
         run, step = stored.record, stored.record.steps[index]
-        made = await self._executor.read(committed_snapshot, self._context, run, step)
-        if made is None:
-            return await self._cancel(stored, index)
-        try:
-            return await self._publish_once(stored, index)
-        except Unavailable as error:
-            latest = self._mirror.get(run.id) or stored
-            return await self._succeed(latest, index, Published(made, None, error, pushed=False), None)
+        with self._metrics.publish_seconds.time():
+            if run.cancel is None:
+                return await self._publish_once(stored, index)
+            # The commit of a cancelled step stays, and is pushed when possible.
+            made = await self._executor.read(committed_snapshot, self._context, run, step)
+            if made is None:
+                return await self._cancel(stored, index)
+            try:
+                return await self._publish_once(stored, index)
+            except Unavailable as error:
+                latest = self._mirror.get(run.id) or stored
+                return await self._succeed(latest, index, Published(made, None, error, pushed=False), None)
 
     async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -266,7 +252,7 @@ class StagingController:
         return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
-        """Ends a reproduction; the files of one that differs are kept for inspection."""
+        """End a reproduction; the files of one that differs are kept for inspection."""
         run, step = stored.record, stored.record.steps[index]
         workspace = self._workspace(run, index)
         found: Reproduced = await self._executor.read(compare_output, self._context, run, step, workspace)
@@ -301,12 +287,18 @@ class StagingController:
         return None
 
     async def _fail_or_retry(self, stored: Stored[Run], index: int, error: Exception) -> None:
-        """Ends the step as failed, or raises Unavailable so that it is tried again.
+        """End the step as failed, or raise Unavailable so that it is retried.
 
         A remote that is needed and away is no reason to wait here: the scheduler decides about retries.
         """
         if not isinstance(error, MaoError):
-            raise await self._disk_trouble(stored, index, error) from error
+            if await self._executor.read(caused_by_full_disk, self._context, error):
+                trouble = disk_full("no room was left while writing")
+            else:
+                why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
+                trouble = disk_trouble(why)
+            await self._show(stored, index, trouble)
+            raise trouble from error
         if isinstance(error, Unavailable) and not isinstance(error, RemoteUnavailable):
             await self._show(stored, index, error)
             raise error
@@ -322,14 +314,16 @@ class StagingController:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Changes datasets for a run; raises Abandoned when it is cancelled before its turn."""
+        """Change datasets for a run; raise Abandoned when it is cancelled before its turn."""
         cancelled = self._cancelled[stored.record.id]
         return await self._executor.write_unless(cancelled, datasets, call, *args, **kwargs)
 
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
     ) -> Stored[Run] | None:
-        """Writes a step's next phase; None when another writer was first: the watch delivers its run."""
+        """Write a step's next phase; return None if another writer was first: the watch delivers its
+        version.
+        """
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
         written = await self._write(stored, index, step, self._follow_ups(stored.record, step))
         if written is not None and phase is not StepPhase.PUBLISHING:
@@ -337,23 +331,13 @@ class StagingController:
         return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
-        """Shows why a step waits, once for each reason."""
+        """Show why a step waits; a reason is written once."""
         step = stored.record.steps[index]
         if step.waiting != reason:
             await self._write(stored, index, step.model_copy(update={"waiting": reason}))
 
-    async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
-        """The error to retry with when the node's disk or repository failed; shown on the step as well."""
-        if await self._executor.read(caused_by_full_disk, self._context, error):
-            trouble = disk_full("no room was left while writing")
-        else:
-            why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
-            trouble = disk_trouble(why)
-        await self._show(stored, index, trouble)
-        return trouble
-
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
-        """Shows on the step what it waits for; once its output is at stake, as its error."""
+        """Show a problem as the reason why the step waits; during publishing, also as its error."""
         step = stored.record.steps[index]
         if trouble.code in _PASSING or step.waiting == trouble.detail:
             return

@@ -46,9 +46,9 @@ _OF_THE_PATH = frozenset(
     }
 )
 
-_SHOWN = 200  # characters of a path in a message
+_MAX_SHOWN = 200  # characters of a path in a message
 
-_INODE = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
+_INODE_MASK = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
 
 Stamp = tuple[int, int, int, int]
 
@@ -57,7 +57,7 @@ Stamp = tuple[int, int, int, int]
 
 
 class Rights(NamedTuple):
-    """Of a file or folder: permission bits, owner and group."""
+    """Permission bits, owner and group of a file or folder."""
 
     mode: int
     user: int
@@ -94,26 +94,30 @@ class FolderScan:
     same: list[str] = field(default_factory=list)
 
     def is_same(self, path: str, status: os.stat_result) -> bool:
-        """A file stamped at the very moment of the seal may have changed since: file systems' clocks tick in
-        milliseconds, so a change right after leaves the stamp as it is.
+        """Return whether a file is surely unchanged.
+
+        A file stamped at the very moment of the seal may have changed since: file systems' clocks tick in
+        milliseconds,
+        so a change right after leaves the stamp as it is.
         """
         before = self.known.get(path)
         return before is not None and before[3] < self.sealed_at and before == make_stamp(status)
 
 
 def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
-    """All files and links below `folder`, by path.
+    """Return all files and links below `folder`, by path.
 
     Raises InvalidInput (`output-refused` and others) for the first thing that cannot be published.
     """
     found = scan_folder(folder, limits).files
-    check_links({path: each.link for path, each in found.items() if each.link is not None})
+    check_links({path: file.link for path, file in found.items() if file.link is not None})
     return found
 
 
 def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
-    """Raises InvalidInput (`output-refused`) for the first link of a tree (path → target) that leads out of
-    it.
+    """Raise InvalidInput (`output-refused`) for the first link of a tree that leads out of it.
+
+    `links`: path → target.
 
     `known`: the links of the tree before; what led out there already is not this tool's doing.
     """
@@ -130,23 +134,15 @@ def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None
 def scan_folder(
     folder: Path, limits: OutputLimits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
 ) -> FolderScan:
-    """As `scan`, with the folders; of the files `known` at `sealed_at` (ns) only those that may have changed.
+    """Scan a folder as `scan` does, with its folders.
+
+    Of the files `known` at `sealed_at` (ns), only those are listed that may have changed.
 
     Where links lead is not checked yet: that takes all links of the resulting tree, see `check_links`.
     """
     found = FolderScan(limits, known or {}, sealed_at)
-    root = _open_root(folder)
     try:
-        found.folders[""] = _rights(os.fstat(root))
-        _walk(root, "", 0, found)
-    finally:
-        os.close(root)
-    return found
-
-
-def _open_root(folder: Path) -> int:
-    try:
-        return os.open(folder, _FOLDER)
+        root = os.open(folder, _FOLDER)
     except FileNotFoundError as error:
         raise MaoError(
             f"The workspace {folder.parent} is gone, and with it the tool's output.",
@@ -155,6 +151,12 @@ def _open_root(folder: Path) -> int:
         ) from error
     except PermissionError as error:
         raise unreadable(".") from error
+    try:
+        found.folders[""] = _rights(os.fstat(root))
+        _walk(root, "", 0, found)
+    finally:
+        os.close(root)
+    return found
 
 
 def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
@@ -189,17 +191,28 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Ou
     if stat.S_ISLNK(status.st_mode):
         with _read_errors(path):
             target = os.readlink(name, dir_fd=folder)
-        return FoundFile(path, stamp, link=_readable(path, target))
+        if not target.isprintable():
+            raise refused(path, "is a link with an unreadable target")
+        return FoundFile(path, stamp, link=target)
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
     if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
-        raise _too_large(path, status.st_size, limits)
+        raise InvalidInput(
+            f"The tool's output was refused: {path!r} has {status.st_size} bytes, the limit is "
+            f"{limits.file_size}.",
+            code="output-refused",
+            next="Let the dataset keep large files in Git LFS: maoctl dataset update DATASET --lfs-above 10m"
+            ", then maoctl pipeline approve PIPELINE; or raise MAO_MAX_FILE_SIZE in the data manager's "
+            "settings. The output is kept in the run's workspace.",
+            path=path,
+            size=status.st_size,
+        )
     executable = bool(status.st_mode & stat.S_IXUSR)
     return FoundFile(path, stamp, executable, None, _rights(status), status.st_nlink > 1)
 
 
 def make_stamp(status: os.stat_result) -> Stamp:
-    return (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_ino & _INODE_MASK, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _check_name(name: str, path: str, limits: OutputLimits) -> None:
@@ -217,16 +230,10 @@ def _check_name(name: str, path: str, limits: OutputLimits) -> None:
         raise refused(path, f"has a path of {length} bytes; {limits.path} fit where this node keeps its data")
 
 
-def _readable(path: str, target: str) -> str:
-    if not target.isprintable():
-        raise refused(path, "is a link with an unreadable target")
-    return target
-
-
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
-    """The error for output that cannot be published."""
+    """Return the error for output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
-    name = printable(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
+    name = printable(path if len(path) <= _MAX_SHOWN else f"{path[:_MAX_SHOWN]}…")
     return InvalidInput(
         f"The tool's output was refused: {name!r} {why}.",
         code="output-refused",
@@ -236,20 +243,8 @@ def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     )
 
 
-def _too_large(path: str, size: int, limits: OutputLimits) -> InvalidInput:
-    return InvalidInput(
-        f"The tool's output was refused: {path!r} has {size} bytes, the limit is {limits.file_size}.",
-        code="output-refused",
-        next="Let the dataset keep large files in Git LFS: maoctl dataset update DATASET --lfs-above 10m, "
-        "then maoctl pipeline approve PIPELINE; or raise MAO_MAX_FILE_SIZE in the data manager's settings. "
-        "The output is kept in the run's workspace.",
-        path=path,
-        size=size,
-    )
-
-
 def unreadable(path: str) -> InvalidInput:
-    """The error for output that this process may not read."""
+    """Return the error for output that this process may not read."""
     return InvalidInput(
         f"The tool's output cannot be read: no access to {path!r}.",
         code="output-unreadable",
@@ -261,9 +256,7 @@ def unreadable(path: str) -> InvalidInput:
 
 @contextmanager
 def _read_errors(path: str) -> Iterator[None]:
-    """While a file or folder at `path` is read: errors that it causes become InvalidInput, those of the disk
-    pass.
-    """
+    """Turn errors of the file or folder at `path` into InvalidInput; errors of the disk pass."""
     try:
         yield
     except PermissionError as error:
@@ -285,7 +278,7 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
 
 
 def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
-    """Opens a file that `scan` found, folder by folder and following no link.
+    """Open a file that `scan` found, folder by folder, without following links.
 
     Raises InvalidInput when it is not what was found.
     """
@@ -319,7 +312,10 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class OutputChanges:
-    """`touched`: whether the tool did anything to any file; `written` may still have the old content."""
+    """The files that a tool changed.
+
+    `touched`: whether the tool did anything to any file; `written` may still have the old content.
+    """
 
     written: list[FoundFile]
     removed: list[str]
@@ -327,7 +323,9 @@ class OutputChanges:
 
 
 def find_changes(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
-    """Files with the stamp of the hand-over are unchanged and need not be read.
+    """Compare the files found with the baseline.
+
+    Files with the stamp of the hand-over are unchanged and need not be read.
 
     `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment of the
     hand-over is read all the same, see `FolderScan.is_same`.

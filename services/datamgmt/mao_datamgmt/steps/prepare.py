@@ -9,7 +9,7 @@ from pathlib import Path
 import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
-from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, sync_clone
+from mao_datamgmt.datasets.clones import ensure_branch, sync_clone
 from mao_datamgmt.datasets.delivery import BranchRewritten
 from mao_git import CheckoutOptions, Clone, MergeConflict
 from mao_shared.errors import InvalidInput, MaoError
@@ -24,7 +24,7 @@ from .output import Stamp, make_stamp
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """`fetched`: dataset whose remote was fetched → why that failed, if it did."""
+    """The commits in a workspace. `fetched`: dataset → the error of its fetch, if any."""
 
     base_commit: str
     input_commit: str | None
@@ -32,14 +32,14 @@ class PreparedStep:
 
 
 def has_written_input(run: Run, index: int) -> bool:
-    """Whether an earlier step has written the dataset that a step reads."""
+    """Return whether an earlier step has written the dataset that a step reads."""
     source = run.steps[index].spec.input
     earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
     return source is not None and any(step.spec.output.name == source.name for step in earlier)
 
 
 def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
-    """The run with the step reading this node's branch, where it does so without a decided ground truth."""
+    """Return the run with the step reading this node's branch, if it may do so when ground truth is late."""
     run, step = stored.record, stored.record.steps[index]
     source = step.spec.input
     if step.spec.on_late_truth != "own" or source is None:
@@ -53,7 +53,7 @@ def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
 def prepare(
     context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
 ) -> PreparedStep:
-    """Lays out the workspace from what the datasets' remotes have, or from the clones while they are away.
+    """Create the workspace from the datasets' remotes, or from the clones while those are away.
 
     `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth
     yet, as before the first round, the step reads this node's branch.
@@ -62,7 +62,13 @@ def prepare(
     master-changed`), and what `sync_clone` raises while there is no clone.
     """
     output = sync_clone(context, spec.output.name, spec.output.master)
-    base = _branch_tip(context, output)
+    try:
+        base = ensure_branch(context, output)
+    except (MergeConflict, BranchRewritten):  # publishing reports it; until then the step builds on our tip
+        tip = output.clone.tip(context.node)
+        if tip is None:
+            raise
+        base = tip
     if spec.input is None or spec.input.name == spec.output.name:
         source = None if spec.input is None else output
     else:
@@ -73,7 +79,12 @@ def prepare(
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
             checkout_whole(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
-        return _checkout_output(context, output.clone, base, workspace)
+        files = worktrees.reuse(context, output.clone, base, workspace)
+        if files is not None:
+            return files
+        as_owner = CheckoutOptions(owner=context.owner)
+        statuses = checkout_whole(context, output.clone, base, workspace.data, as_owner)
+        return {path: make_stamp(status) for path, status in statuses.items()}
 
     workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
     fetched = {spec.output.name: output.stale}
@@ -82,18 +93,10 @@ def prepare(
     return PreparedStep(base, commit, fetched)
 
 
-def _checkout_output(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
-    files = worktrees.reuse(context, clone, base, workspace)
-    if files is not None:
-        return files
-    statuses = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
-    return {path: make_stamp(status) for path, status in statuses.items()}
-
-
 def checkout_whole(
     context: Context, clone: Clone, commit: str, folder: Path, manner: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Checks a commit out into an empty folder, with the content of large files; raises MaoError."""
+    """Check a commit out into an empty folder, with the content of large files. Raises MaoError."""
 
     def checkout() -> dict[str, os.stat_result]:
         workspaces.remove_tree(folder)
@@ -101,17 +104,6 @@ def checkout_whole(
         return clone.checkout_tree(commit, folder, manner)
 
     return clones.with_lfs_content(context, clone, commit, checkout)
-
-
-def _branch_tip(context: Context, output: SyncedClone) -> str:
-    """The node's branch; our own tip where it conflicts with the remote's, which publishing reports."""
-    try:
-        return ensure_branch(context, output)
-    except (MergeConflict, BranchRewritten):
-        tip = output.clone.tip(context.node)
-        if tip is None:
-            raise
-        return tip
 
 
 def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:

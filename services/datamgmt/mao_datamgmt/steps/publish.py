@@ -6,8 +6,7 @@ dataset that declares Git LFS, large files go there.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,14 +26,14 @@ from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
 from . import output, workspaces, worktrees
 from .output import Baseline, FoundFile, OutputChanges, find_changes
 
-LARGEST_ATTRIBUTES = 32 << 20  # bytes; a line for each large file has about 80
+MAX_ATTRIBUTES_BYTES = 32 << 20  # bytes; a line for each large file has about 80
 
 _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`failure`: why the remote lacks something; None when it does not. `pushed`: it has the snapshot."""
+    """A published step. `failure`: why the remote lacks something; `pushed`: it has the snapshot."""
 
     snapshot: str
     ground_truth: str | None
@@ -43,7 +42,7 @@ class Published:
 
 
 def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
-    """The commit with a step's output on the node's branch; None when it may write nothing and did.
+    """Commit a step's output to the node's branch; return None if it wrote nothing and may do so.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) when
     the branch has changed in the same places since the workspace was created, and Unavailable (`disk-full`)
@@ -68,7 +67,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             worktrees.record_published(context, workspace, base, changes)
             return None
         raise output_missing(step)
-    sizes = [each.size for each in changes.written]
+    sizes = [file.size for file in changes.written]
     require_room(context, sum(sizes) + max(sizes, default=0))  # a large file is there twice while written
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
@@ -85,13 +84,13 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     worktrees.record_published(
         context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.lfs.MARK})
     )
-    touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
+    touched = {file.path for file in changes.written if before.files.get(file.path) != file.stamp}
     written = digests.written(touched, clone.changed_files(base, tree))
     return _commit(context, clone, run, step, tree, written)
 
 
 def _unsealed(clone: Clone, base: str | None) -> Baseline:
-    """The baseline when the seal is lost: every file counts as changed."""
+    """Return the baseline for a lost seal: every file counts as changed."""
     paths = clone.list_paths(base) if base is not None else []
     return Baseline(dict.fromkeys(paths, _NEVER), 0)
 
@@ -113,7 +112,7 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
 
 
 def as_read(context: Context, step: StepRun) -> StepRun:
-    """The step with the branch that its input really came from, for the record of its snapshot.
+    """Return the step with the branch that its input really came from, for the snapshot's record.
 
     Without any ground truth `prepare` takes this node's branch, while the agreed step names ground truth.
     """
@@ -131,7 +130,7 @@ def as_read(context: Context, step: StepRun) -> StepRun:
 
 
 def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
-    """The commit that this step has made already, as far as the clone can be read."""
+    """Return the commit that this step has already made, or None if the clone cannot be read."""
     try:
         clone = Clone.open(context.data.clone(step.spec.output.name))
         return find_snapshot(context, clone, run, step)
@@ -140,7 +139,7 @@ def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
-    """The commit that this step has made already, if any."""
+    """Return the commit that this step has already made, or None."""
     tip = clone.tip(context.node)
     if tip is None:
         return None
@@ -149,7 +148,7 @@ def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> st
 
 
 def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
-    """Pushes the commit of a step; raises `output-conflict` when it conflicts with what the remote has."""
+    """Push the commit of a step; raise `output-conflict` if it conflicts with what the remote has."""
     clone = Clone.open(context.data.clone(step.spec.output.name))
     if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
         raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
@@ -165,7 +164,7 @@ def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promo
 
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:
-    """Removes a commit that cannot be published from our branches, if it is the tip of the node's."""
+    """Remove a commit that cannot be published from our branches, if it is the tip of the node's."""
     parent = clone.parent(commit)
     if parent is None or not clone.move_branch(context.node, parent, commit):
         return False
@@ -174,7 +173,7 @@ def withdraw(context: Context, clone: Clone, commit: str) -> bool:
 
 
 def output_missing(step: StepRun) -> InvalidInput:
-    """The error for a tool that succeeded and changed no file."""
+    """Return the error for a tool that succeeded and changed no file."""
     return InvalidInput(
         "The tool succeeded but wrote nothing to its data folder.",
         code="output-missing",
@@ -184,7 +183,7 @@ def output_missing(step: StepRun) -> InvalidInput:
 
 
 def output_conflict(conflict: MergeConflict) -> MaoError:
-    """The error for output whose files somebody else changed on the node's branch."""
+    """Return the error for output whose files somebody else changed on the node's branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return MaoError(
         f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
@@ -195,14 +194,14 @@ def output_conflict(conflict: MergeConflict) -> MaoError:
 
 
 def output_limits(context: Context, output: DatasetRef) -> OutputLimits:
-    """The limits of what a step may write, by its enrolment."""
+    """Return the limits of a step's output, with the dataset's setting for large files."""
     return replace(context.limits, lfs_above=output.lfs_above)
 
 
 def tree_contents(
     clone: Clone, base: str, changes: OutputChanges, folder: Path, limits: OutputLimits
 ) -> dict[str, Content | None]:
-    """What a tool changed in its folder, as changes of the tree `base`.
+    """Return the changes that a tool made in its folder, as changes of the tree `base`.
 
     With the first large file, older files that look like pointers go to LFS as well: from then on everything
     that looks like a pointer is one.
@@ -224,7 +223,7 @@ def tree_contents(
 
 
 def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
-    """The files of a tree that look like pointers and are none, as content for LFS."""
+    """Return the files of a tree that look like LFS pointers and are none, as content for LFS."""
     found: dict[str, Content | None] = {}
     for path, pointer in clone.lfs_pointers(base).items():
         if not clone.has_lfs_content(pointer):
@@ -236,8 +235,9 @@ def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
 
 
 def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content | None]) -> Texts:
-    """The files of a tree that are MAO's own, where they have to change. `contents`: how `tree` differs from
-    `base`.
+    """Return those of MAO's own files in a tree that have to change.
+
+    `contents`: the difference between `base` and `tree`.
 
     Raises InvalidInput (`output-refused`) where the tool has put something in their place.
     """
@@ -248,23 +248,20 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
         marked = mao_git.lfs.MARK in clone.blob_ids(base, [mao_git.lfs.MARK])
         kept = marked and mao_git.lfs.MARK in clone.blob_ids(tree, [mao_git.lfs.MARK])
         if kept and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
-            return _updated_attributes(clone, tree, add, contents.keys() - add)
+            # Only MAO has changed the attributes since `base`, so what it wrote there still holds.
+            texts = clone.lfs_attributes(tree, add, contents.keys() - add, whole=False)
+            if texts.get(mao_git.lfs.ATTRIBUTES, b"") is not None:
+                return texts
+            # The last line is gone: was it for the last pointer?
+            return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
         if not (marked or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
             return {}
         known = marked or bool(add) or clone.uses_lfs(base)
         found = clone.lfs_pointers(tree)
-        pointers = {path for path, each in found.items() if known or clone.has_lfs_content(each)}
+        pointers = {path for path, pointer in found.items() if known or clone.has_lfs_content(pointer)}
         return _rewritten_attributes(clone, tree, pointers)
     except mao_git.LfsConflict as error:
         raise output.refused(error.path, str(error)) from error
-
-
-def _updated_attributes(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
-    """Only MAO has changed the attributes since `base`, so what it wrote there still holds."""
-    texts = clone.lfs_attributes(tree, add, drop, whole=False)
-    if texts.get(mao_git.lfs.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
-        return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
-    return texts
 
 
 def _rewritten_attributes(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
@@ -273,9 +270,9 @@ def _rewritten_attributes(clone: Clone, tree: str, pointers: Collection[str]) ->
 
 
 def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
-    """Raises InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
-    if found.size > LARGEST_ATTRIBUTES:
-        raise output.refused(found.path, f"has {found.size} bytes, the limit is {LARGEST_ATTRIBUTES}")
+    """Raise InvalidInput (`output-refused`) for attributes that are too large, or that declare LFS."""
+    if found.size > MAX_ATTRIBUTES_BYTES:
+        raise output.refused(found.path, f"has {found.size} bytes, the limit is {MAX_ATTRIBUTES_BYTES}")
     if active or found.link is not None:
         return
     with output.open_file(folder, found) as stream:
@@ -287,13 +284,8 @@ def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool)
     if found.link is not None:
         return Content(link=found.link)
     opener = partial(output.open_file, folder, found)
-    large = limits.goes_to_lfs(found.size) or _passes_for_pointer(found, opener, active)
+    large = limits.goes_to_lfs(found.size)
+    if not large and active and mao_git.lfs.may_be_pointer(found.size):
+        with opener() as stream:  # what looks like a pointer would be read as one, so it goes to LFS itself
+            large = mao_git.lfs.parse_pointer(stream.read()) is not None
     return Content(opener, found.size, found.executable, lfs=large)
-
-
-def _passes_for_pointer(found: FoundFile, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
-    """A file that looks like a pointer would be read as one, so it goes to LFS itself."""
-    if not active or not mao_git.lfs.may_be_pointer(found.size):
-        return False
-    with opener() as stream:
-        return mao_git.lfs.parse_pointer(stream.read()) is not None

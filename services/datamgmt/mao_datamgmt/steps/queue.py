@@ -29,7 +29,7 @@ def blocked_by(
     index: int,
     held_back: Collection[str] = (),
 ) -> str | None:
-    """Why this preparing step has to wait, for people; None when it may continue.
+    """Return why this preparing step has to wait, for people, or None if it may continue.
 
     One step at a time has a dataset, from the checkout of its workspace to its commit; see `queue_place` for
     whose turn it is. A reproduction works on commits of its own and needs none.
@@ -39,7 +39,7 @@ def blocked_by(
     """
     dataset = candidate.steps[index].spec.output.name
     if granted.get(dataset, candidate.id) != candidate.id:
-        return _words(dataset, granted[dataset])
+        return _in_use_by(dataset, granted[dataset])
     ahead = None
     for run in runs:
         if run.id == candidate.id or run.reproduces is not None:
@@ -48,14 +48,14 @@ def blocked_by(
             if step.spec.output.name != dataset:
                 continue
             if step.phase in HOLDS_DATASET:
-                return _words(dataset, run.id)
+                return _in_use_by(dataset, run.id)
             if step.phase is StepPhase.PREPARING and run.id not in held_back:
                 ahead = ahead or (run.id if queue_place(run, at) < queue_place(candidate, index) else None)
-    return None if ahead is None else _words(dataset, ahead)
+    return None if ahead is None else _in_use_by(dataset, ahead)
 
 
 def queue_place(run: Run, index: int) -> Place:
-    """Steps get a dataset in this order: those that observe before those that read ground truth, by age.
+    """Return a step's place in the queue: steps that read ground truth come last, then by age.
 
     Many of the latter may become ready at once, when rounds that waited for a node are decided; no
     observation waits for all of these.
@@ -64,7 +64,7 @@ def queue_place(run: Run, index: int) -> Place:
 
 
 def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Collection[str]) -> Run | None:
-    """The run of the last earlier tick whose same step waits for the round that it reads.
+    """Return the run of the last earlier tick whose same step waits for the round that it reads.
 
     A step is done in the order of its ticks, so the node's branch and its announcements are in that order.
     """
@@ -84,7 +84,7 @@ def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Col
 
 
 def earlier_tick_reason(before: Run) -> str:
-    """Why a step waits behind that of an earlier tick, ending with what that one waits for."""
+    """Return why a step waits behind that of an earlier tick, ending with what that one waits for."""
     at = before.active_step()
     waiting = None if at is None else before.steps[at].waiting
     why = (waiting or "").rpartition(": ")[2]
@@ -95,22 +95,17 @@ def _tick(run: Run) -> tuple[datetime, str]:
     return run.scheduled_for or run.created_at, run.id
 
 
-def _words(dataset: str, run: str) -> str:
+def _in_use_by(dataset: str, run: str) -> str:
     return f"{in_use(dataset)} by run {run}"
 
 
 def in_use(dataset: str) -> str:
-    """How the reason of a step that waits for a dataset begins."""
+    """Return the beginning of the reason of a step that waits for a dataset."""
     return f"dataset {dataset} is in use"
 
 
-def _stamp(tick: datetime) -> str:
-    """The start of the ids of a tick's rounds."""
-    return f"{tick:%Y%m%dT%H%M%SZ}"
-
-
 class WaitQueue:
-    """A run waits for one thing at a time. `wake` is called with each run that may continue now."""
+    """The waiting runs; each waits for one thing. `wake` is called with each run that may continue."""
 
     def __init__(self) -> None:
         self.wake: Callable[[str], None] = lambda _: None
@@ -126,11 +121,11 @@ class WaitQueue:
         return len(self._rounds) + len(self._behind) + len(self._queue_of) + len(self._room)
 
     def held_back(self) -> set[str]:
-        """Runs that wait for a round, or behind one that does."""
+        """Return the runs that wait for a round, or behind one that does."""
         return {*self._rounds, *self._behind}
 
     def stop_waiting(self, run: str) -> None:
-        """Forgets the run; if it was the first in a queue, the next one is woken."""
+        """Forget the run; if it was the first in a queue, wake the next one."""
         if (place := self._rounds.pop(run, None)) is not None:
             _drop(self._of_round, place, run)
         if (other := self._behind.pop(run, None)) is not None:
@@ -145,16 +140,18 @@ class WaitQueue:
         self._room.discard(run)
 
     def wait_for_round(self, run: str, dataset: str, tick: datetime) -> None:
-        """A run that is held back blocks nobody from then on."""
+        """Record that a run waits for a round; it blocks nobody from then on."""
         newly = run not in self._rounds and run not in self._behind
         self.stop_waiting(run)
-        self._rounds[run] = (dataset, _stamp(tick))
+        self._rounds[run] = (dataset, f"{tick:%Y%m%dT%H%M%SZ}")  # as the ids of the tick's rounds begin
         self._of_round[self._rounds[run]].add(run)
         if newly:
             self._wake_heads()
 
     def wait_behind(self, run: str, other: str) -> None:
-        """Behind a run of an earlier tick that waits for a round; blocks nobody either."""
+        """Record that a run waits behind a run of an earlier tick that waits for a round; it blocks
+        nobody.
+        """
         newly = run not in self._rounds and run not in self._behind
         self.stop_waiting(run)
         self._behind[run] = other
@@ -163,7 +160,7 @@ class WaitQueue:
             self._wake_heads()
 
     def wait_for_dataset(self, run: str, dataset: str, place: Place) -> bool:
-        """Whether the run is the first in the dataset's queue: that one is woken when another run changes."""
+        """Queue a run for a dataset; return whether it is the first, which any run's change wakes."""
         if self._queue_of.get(run) != dataset:
             self.stop_waiting(run)
         self._queue_of[run] = dataset
@@ -204,7 +201,7 @@ class WaitQueue:
         self._wake_all(self._of_round.get((dataset, round_id.partition("-")[0]), ()))
 
     def peer_record_changed(self, name: str) -> None:
-        """Whether a node takes part in a dataset may end the wait for any of its rounds."""
+        """Wake runs that wait for rounds of a dataset whose participants may have changed."""
         if (part := participation_names(name)) is not None:
             self._wake_all(run for run, (dataset, _) in self._rounds.items() if dataset == part[0])
 

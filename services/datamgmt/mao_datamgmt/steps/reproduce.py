@@ -27,7 +27,7 @@ _READ_SIZE = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """A file's content by its id in git and, as Git LFS has it, its SHA-256."""
+    """A file's content as its git id and, as in Git LFS, its SHA-256."""
 
     id: str
     sha256: str = ""
@@ -35,7 +35,7 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class OutputComparison:
-    """What two executions left, by path, None for nothing; `lfs`: pointer's id → SHA-256 of its content."""
+    """The outputs of two executions, by path; None: absent. `lfs`: pointer's id → SHA-256 of its content."""
 
     reproductions: Mapping[str, FileDigest | None]
     originals: Mapping[str, str | None]
@@ -43,7 +43,7 @@ class OutputComparison:
 
 
 def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
-    """Checks out the commits that the original step was given; fetches only what is not here.
+    """Check out the commits that the original step was given; fetch only if one is missing.
 
     Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.sync_clone` raises.
     """
@@ -64,7 +64,7 @@ def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> 
 
 
 def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
-    """The clone as it is here when it has the commit; otherwise after a fetch."""
+    """Return a clone that has the commit, fetching if necessary."""
     try:
         clone = Clone.open(context.data.clone(dataset.name))
     except NotFound:
@@ -85,7 +85,7 @@ def _commit_missing(dataset: str, commit: str) -> NotFound:
 
 
 def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> Reproduced:
-    """What the tool left now against the original's snapshot.
+    """Compare what the tool left now with the original's snapshot.
 
     Raises InvalidInput (`output-…`) for output that would be refused, NotFound (`commit-missing`).
     """
@@ -118,7 +118,7 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
 def _links(
     clone: Clone, base: str, changes: OutputChanges, read: Mapping[str, FileDigest]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The links that publishing would have left, and those of the commit before.
+    """Return the links that publishing would have left, and those of the commit before.
 
     One that was checked out as a file with its target as text and still is that file stays a link.
     """
@@ -134,7 +134,7 @@ def _links(
 
 
 def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:
-    """The original's commit; under its new id where it was replayed on top of others' since."""
+    """Return the original's commit; if it was replayed since, the new one."""
     if clone.has_commit(original.snapshot):
         return original.snapshot
     matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
@@ -148,7 +148,7 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
 def _compare(
     clone: Clone, base: str, original: str, reproductions: dict[str, FileDigest | None]
 ) -> OutputComparison:
-    """Both sides at every path that either touched; what one did not touch is as it was before."""
+    """Return both sides at every path that either changed; an unchanged side is as before."""
     changed = clone.changed_files(clone.parent(original), original)
     originals: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
     for path in [path for path in originals.keys() - reproductions.keys() if is_attributes(path)]:
@@ -173,12 +173,12 @@ def _compare(
 
 
 def is_attributes(path: str) -> bool:
-    """Whether it is a `.gitattributes` file, which may have lines of ours."""
+    """Return whether the path is a `.gitattributes` file, which may have lines of ours."""
     return path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES
 
 
 def _id_without_lines(attributes: bytes) -> str | None:
-    """The id that an attributes file has without our lines; None if nothing is left."""
+    """Return the id of an attributes file without our lines, or None if nothing is left."""
     data = mao_git.attributes.without_lines(attributes)
     return _blob_id(data) if data else None
 
@@ -195,7 +195,7 @@ def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
 
 
 def judge(compared: OutputComparison) -> Reproduced:
-    """Pure: path by path identical, different, missing or extra."""
+    """Count and list identical, different, missing and extra paths. Pure."""
     different, missing, extra, identical = [], [], [], 0
     for path in sorted(compared.reproductions):
         reproductions, originals = compared.reproductions[path], compared.originals[path]

@@ -36,7 +36,7 @@ _MOVED = ".moved-"
 
 
 class WorkspaceExists(Exception):
-    """There is a complete workspace of that name; a tool may be at work in it."""
+    """There is a complete workspace of that name; a tool may be running in it."""
 
 
 def create(
@@ -45,7 +45,7 @@ def create(
     fill: Callable[[Workspace], dict[str, Stamp]],
     kept: Path | None = None,
 ) -> None:
-    """Creates a workspace: `fill` lays out both folders and returns the stamps of the files under `data`.
+    """Create a workspace: `fill` lays out both folders and returns the stamps of the files under `data`.
 
     `kept`: the worktree of an earlier step, if there is one, which becomes this workspace; `fill` then
     updates it. The workspace gets its name when it is complete. An existing one is never touched: raises
@@ -59,38 +59,29 @@ def create(
     for left in parent.glob(f"{_NEW}*"):  # a killed process was just preparing another step of this run
         remove_tree(left)
     fresh = Workspace(parent / f"{_NEW}{secrets.token_hex(4)}")
-    if kept is None or not _take(kept, fresh.root):
+    if kept is not None:
+        with suppress(FileNotFoundError):
+            kept.rename(fresh.root)
+    if not fresh.root.exists():
         fresh.root.mkdir(mode=0o700)
     try:
         if not fresh.data.is_dir():
             make_folder(fresh.data, owner)
         make_folder(fresh.input, None)
         write_seal(fresh.root, fill(fresh))
-        _name(fresh, target)
+        try:
+            fresh.root.rename(target.root)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise WorkspaceExists from error
+            raise
     except BaseException:
         remove_tree(fresh.root)
         raise
 
 
-def _take(kept: Path, root: Path) -> bool:
-    try:
-        kept.rename(root)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _name(fresh: Workspace, target: Workspace) -> None:
-    try:
-        fresh.root.rename(target.root)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise WorkspaceExists from error
-        raise
-
-
 def write_seal(root: Path, files: dict[str, Stamp]) -> None:
-    """Seals the workspace now: later than all changes of the files so far, by the file system's own clock."""
+    """Write the seal: by the file system's clock, later than all changes of the files so far."""
     (root / SEAL).unlink(missing_ok=True)
     names = "\0".join(files).encode()
     with (root / SEAL).open("xb") as file:
@@ -101,7 +92,7 @@ def write_seal(root: Path, files: dict[str, Stamp]) -> None:
 
 
 def read_seal(root: Path) -> Baseline | None:
-    """The state at the hand-over; None when it cannot be read, so that all files count as new."""
+    """Return the state at the hand-over, or None if it cannot be read: all files then count as new."""
     try:
         head, _, body = (root / SEAL).read_bytes().partition(b"\n")
         facts = json.loads(head)
@@ -117,7 +108,7 @@ def read_seal(root: Path) -> Baseline | None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a folder with everything in it, even where a tool removed its permissions; may be absent."""
+    """Delete a folder and its contents, even where a tool removed permissions; it may be absent."""
     if folder.is_symlink() or not folder.is_dir():
         return
     try:
@@ -130,26 +121,27 @@ def remove_tree(folder: Path) -> None:
 
 
 def _flatten(folder: Path) -> None:
-    """Moves all folders below `folder` directly into it: a tool can nest them deeper than paths, recursion
-    and open files allow.
+    """Move all folders below `folder` directly into it.
+
+    A tool can nest folders deeper than paths, recursion and open files allow.
     """
-    todo = [each.name for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)]
+    todo = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     moved = 0
     while todo:
         outer = folder / todo.pop()
         outer.chmod(0o700)
-        for each in [each.name for each in os.scandir(outer) if each.is_dir(follow_symlinks=False)]:
-            (outer / each).chmod(0o700)
+        for inner in [entry.name for entry in os.scandir(outer) if entry.is_dir(follow_symlinks=False)]:
+            (outer / inner).chmod(0o700)
             moved, name = moved + 1, f"{_MOVED}{secrets.token_hex(4)}-{moved}"
-            (outer / each).rename(folder / name)
+            (outer / inner).rename(folder / name)
             todo.append(name)
 
 
 def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> None:
     try:
-        for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
-            if stat.S_ISDIR(os.lstat(each).st_mode):
-                os.chmod(each, 0o700)  # noqa: PTH101 (as above)
+        for place in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
+            if stat.S_ISDIR(os.lstat(place).st_mode):
+                os.chmod(place, 0o700)  # noqa: PTH101 (as above)
         if call in (os.open, os.scandir, os.lstat):
             shutil.rmtree(path)
         else:
@@ -160,7 +152,7 @@ def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> Non
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkspace:
-    """A run's workspaces as they lie on the disk."""
+    """A run's workspaces on the disk."""
 
     run: str
     changed_at: datetime
@@ -169,16 +161,22 @@ class StoredWorkspace:
 def expired(
     kept: Iterable[StoredWorkspace], active: set[str], now: datetime, age: timedelta, count: int
 ) -> list[str]:
-    """Pure: the runs whose workspaces are to be removed, the oldest first; never those of an active run."""
+    """Return the runs whose workspaces are to be removed, oldest first; never those of active runs. Pure."""
     idle = sorted(
-        (each for each in kept if each.run not in active), key=lambda each: each.changed_at, reverse=True
+        (workspace for workspace in kept if workspace.run not in active),
+        key=lambda workspace: workspace.changed_at,
+        reverse=True,
     )
-    gone = [each for place, each in enumerate(idle) if place >= count or now - each.changed_at > age]
-    return [each.run for each in reversed(gone)]
+    gone = [
+        workspace
+        for place, workspace in enumerate(idle)
+        if place >= count or now - workspace.changed_at > age
+    ]
+    return [workspace.run for workspace in reversed(gone)]
 
 
 def list_stored(data: DataDir) -> list[StoredWorkspace]:
-    """All runs that have workspaces on the disk."""
+    """Return all runs that have workspaces on the disk."""
     parent = data.run_workspaces("x").parent
     found = []
     for folder in parent.iterdir() if parent.is_dir() else ():
@@ -189,7 +187,7 @@ def list_stored(data: DataDir) -> list[StoredWorkspace]:
 
 
 def remove_workspace(workspace: Workspace) -> None:
-    """Removes one attempt's workspace, and the run's folder when it was the last in it."""
+    """Remove one attempt's workspace, and the run's folder if it was the last in it."""
     remove_tree(workspace.root)
     try:
         workspace.root.parent.rmdir()

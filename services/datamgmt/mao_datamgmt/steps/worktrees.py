@@ -37,7 +37,7 @@ _OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno
 
 @dataclass(frozen=True, slots=True)
 class RetainedTree:
-    """What a retained folder holds: `tree`, and the stamps of its files. `unlike`: paths to replace."""
+    """The content of a retained folder: `tree`, and its files' stamps. `unlike`: paths to replace."""
 
     tree: str
     files: dict[str, Stamp]
@@ -51,7 +51,7 @@ def record_published(
     changes: OutputChanges,
     unlike: frozenset[str] = frozenset(),
 ) -> None:
-    """Records beside a tool's folder that it holds `tree`, except for the paths `unlike`.
+    """Record beside a tool's folder that it holds `tree`, except for the paths `unlike`.
 
     Proportional to what the tool changed. If that fails, the folder is checked out again next time.
     """
@@ -76,7 +76,7 @@ def record_published(
 
 
 def _is_as_checked_out(context: Context, path: Path, found: FoundFile) -> bool:
-    """Whether a file is as a checkout would create it, apart from its content."""
+    """Return whether a file is as a checkout would create it, apart from its content."""
     return (
         found.link is None
         and not found.shared
@@ -87,7 +87,7 @@ def _is_as_checked_out(context: Context, path: Path, found: FoundFile) -> bool:
 
 
 def _attributes(path: Path) -> list[str]:
-    """Extra attributes that a tool may set; others belong to the file system or a security module."""
+    """Return the extra attributes that a tool may set; others belong to the system."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
@@ -104,7 +104,7 @@ def _is_owned(context: Context, rights: Rights) -> bool:
 
 
 def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
-    """Keeps the workspace of a published step for the next step, or removes it."""
+    """Keep the workspace of a published step for the next step, or remove it."""
     if not (workspace.root / RECORD).is_file():
         workspaces.remove_workspace(workspace)
         return
@@ -117,7 +117,7 @@ def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
 
 
 def _read(workspace: Workspace) -> RetainedTree | None:
-    """What the folder holds; None when that cannot be read."""
+    """Return the content of a retained folder, or None if its records cannot be read."""
     sealed = workspaces.read_seal(workspace.root)
     try:
         document = json.loads((workspace.root / RECORD).read_text())
@@ -133,7 +133,7 @@ def _read(workspace: Workspace) -> RetainedTree | None:
 
 
 def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
-    """Updates a retained folder to `commit`; the stamps of its files.
+    """Update a retained folder to `commit`; return the stamps of its files.
 
     None for a fresh workspace, and for one that was changed since: it must be checked out entirely.
     """
@@ -167,9 +167,11 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
 
 
 def _tidy_folders(context: Context, root: Path, seen: FolderScan, files: Mapping[str, Stamp]) -> None:
-    """Removes folders that hold no files any more, and gives the others our owner and mode."""
+    """Remove folders without files, and give the others our owner and mode."""
     nearest = {path.rpartition("/")[0] for path in files}
-    needed = nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
+    needed = (
+        nearest | {str(above) for folder in nearest for above in PurePosixPath(folder).parents} | {"", "."}
+    )
     for path in sorted(seen.folders, key=len, reverse=True):  # inner ones first
         folder, rights = root / path, seen.folders[path]
         if path not in needed:
