@@ -35,7 +35,7 @@ HINT_AFTER = 10.0  # seconds of starting after which the log says where to look
 
 
 async def run_node(settings: NodeSettings) -> int:
-    """Runs until SIGINT or SIGTERM; the exit code. Raises MaoError when the node cannot start here."""
+    """Run until SIGINT or SIGTERM; returns the exit code. Raises MaoError if the node cannot start."""
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
         check_program(settings.etcd)
@@ -62,7 +62,7 @@ async def run_node(settings: NodeSettings) -> int:
 
 
 async def announce_when_ready(settings: NodeSettings) -> None:
-    """Asks the gateway until it is ready, then logs the addresses."""
+    """Poll the gateway until it is ready, then log the addresses."""
     host, port = settings.gateway_host, settings.gateway_port
     if host == "0.0.0.0":  # noqa: S104
         host = "127.0.0.1"
@@ -90,8 +90,9 @@ async def _is_ready(host: str, port: int) -> bool:
 
 
 def main() -> int:
-    """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings; of commands
-    as maoctl's.
+    """Run the node or a command; returns the exit code.
+
+    0 after a clean stop, 1 if the node could not start, 2 for wrong settings; commands use maoctl's codes.
     """
     arguments = sys.argv[1:]
     try:

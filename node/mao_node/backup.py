@@ -1,6 +1,6 @@
-"""`python -m mao_node backup TARGET | restore FILE [--replace]`: makes and restores a native node's backup.
+"""`python -m mao_node backup TARGET | restore FILE [--replace]`: backup and restore of a native node.
 
-The data manager's program does the work; this gives it the node's settings, and starts etcd where that is
+The data manager's program does the work; this module passes it the node's settings, and starts etcd if it is
 stopped.
 """
 
@@ -30,13 +30,14 @@ from .processes import ProcessSpec, end_with_parent, node_processes
 from .settings import NodeSettings
 
 PROGRAM = "mao_datamgmt.backup"
-START_LIMIT = 60.0  # seconds until etcd answers
+START_TIMEOUT = 60.0  # seconds until etcd answers
 COMMANDS = {"backup": "take", "restore": "restore"}
 
 
 async def run_backup(settings: NodeSettings, arguments: Sequence[str]) -> int:
-    """The program's exit code. Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and
-    what `lock` raises.
+    """Run the program; returns its exit code.
+
+    Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and what `lock` raises.
     """
     command, *rest = arguments
     owner = _owner(settings.data_dir)
@@ -61,7 +62,7 @@ async def run_backup(settings: NodeSettings, arguments: Sequence[str]) -> int:
 
 
 def _owner(data_dir: Path) -> str | None:
-    """The user whom the node runs as, None for this one: the owner of its lock, or of the data directory."""
+    """Return the owner of the lock or the data directory, whom the node runs as; None if it is this user."""
     uid = os.geteuid()
     for path in (data_dir, data_dir / LOCK):
         with contextlib.suppress(OSError):  # not there, or not for us to see
@@ -90,7 +91,7 @@ async def _run(env: Mapping[str, str], arguments: list[str]) -> int:
 
 @contextlib.asynccontextmanager
 async def _etcd(settings: NodeSettings, spec: ProcessSpec | None) -> AsyncIterator[None]:
-    """Runs the node's etcd during the block, where it has one of its own."""
+    """Run the node's etcd during the block, if it has its own."""
     if spec is None:
         yield
         return
@@ -114,9 +115,9 @@ async def _etcd(settings: NodeSettings, spec: ProcessSpec | None) -> AsyncIterat
 
 
 async def _wait_until_served(process: asyncio.subprocess.Process, spec: ProcessSpec) -> None:
-    """Raises Unavailable (`etcd-not-started`)."""
+    """Wait until etcd accepts connections. Raises Unavailable (`etcd-not-started`)."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_LIMIT):
+        async with asyncio.timeout(START_TIMEOUT):
             while process.returncode is None:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_unix_connection(str(spec.sockets[0]))

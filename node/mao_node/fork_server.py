@@ -1,4 +1,4 @@
-"""Services forked from one process that has imported what they share, so that they share its memory.
+"""Forks services from one process that has imported their common modules, so that they share memory.
 
 Five interpreters that import the same libraries by themselves hold them five times
 (docs/decisions/0006-forked-services.md has the figures). The supervisor's `ForkServer` starts `python -m
@@ -28,10 +28,10 @@ from typing import Any
 
 from .processes import ProcessSpec, end_with_parent
 
-LONGEST_LINE = 1 << 20  # bytes of a service's output
-LARGEST_REQUEST = 1 << 18  # bytes; an environment is far smaller
-START_LIMIT = 30.0  # seconds; the server imports everything before its first fork
-PARENT_LIMIT = 5.0  # seconds until the kernel has made the supervisor a service's parent
+MAX_LINE = 1 << 20  # bytes of a service's output
+MAX_REQUEST = 1 << 18  # bytes; an environment is far smaller
+START_TIMEOUT = 30.0  # seconds; the server imports everything before its first fork
+PARENT_TIMEOUT = 5.0  # seconds until the kernel has made the supervisor a service's parent
 SHARED = (
     "mao_shared.models",
     "mao_shared.service.app",
@@ -61,12 +61,12 @@ _ARG_START, _ARG_END = 45, 46  # in /proc/self/stat, counted from behind the com
 
 
 def can_fork() -> bool:
-    """Whether this system can fork services; elsewhere they are started one by one."""
+    """True if this system can fork services; elsewhere each is started by itself."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 class ForkedProcess:
-    """A service that the server forked: the part of asyncio's Process that the supervisor uses."""
+    """A forked service, with the part of asyncio's Process that the supervisor uses."""
 
     def __init__(self, pid: int, stdout: asyncio.StreamReader) -> None:
         self.pid = pid
@@ -109,14 +109,14 @@ class ForkServer:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     async def fork(self, spec: ProcessSpec) -> ForkedProcess:
-        """Starts a service; raises OSError or TimeoutError when the server ends or hangs meanwhile.
+        """Start a service; raises OSError or TimeoutError when the server ends or hangs meanwhile.
 
         Either there is a service and its pid is known, or there is none: the service itself reports its pid.
         """
         (output, service_output), (report, service_report) = os.pipe(), os.pipe()
         (lines, output_pipe), (pid, pid_pipe) = await _reader(output), await _reader(report)
         try:
-            async with asyncio.timeout(START_LIMIT):
+            async with asyncio.timeout(START_TIMEOUT):
                 try:
                     await self._request(spec, [service_output, service_report])
                 finally:
@@ -154,7 +154,7 @@ class ForkServer:
         return ours
 
     async def close(self) -> None:
-        """Ends the server; the services that it has forked live on."""
+        """Stop the server; the services that it has forked continue."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -166,7 +166,7 @@ class ForkServer:
 
 
 async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    reader = asyncio.StreamReader(limit=LONGEST_LINE)
+    reader = asyncio.StreamReader(limit=MAX_LINE)
     pipe = os.fdopen(descriptor, "rb", buffering=0)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
@@ -174,7 +174,7 @@ async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTr
 
 
 def main() -> None:
-    """The server: forks services until the supervisor closes its end of the socket."""
+    """Run the server: fork services until the supervisor closes its end of the socket."""
     from mao_shared.store import load_etcd
 
     for module in SHARED:
@@ -183,7 +183,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # the collector then leaves the shared pages alone
     with socket.socket(fileno=int(sys.argv[1])) as requests:
-        while (received := socket.recv_fds(requests, LARGEST_REQUEST, 2))[0]:
+        while (received := socket.recv_fds(requests, MAX_REQUEST, 2))[0]:
             request, descriptors, *_ = received
             if _fork_orphan():
                 requests.close()
@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def _fork_orphan() -> bool:
-    """True in the new process. It becomes a child of the supervisor, which is the next subreaper."""
+    """Fork twice; returns True in the new process, which becomes a child of the supervisor, the subreaper."""
     if (between := os.fork()) == 0:
         if os.fork() == 0:
             return True
@@ -204,9 +204,15 @@ def _fork_orphan() -> bool:
 
 
 def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
-    """Turns this process into the service; returns when it has ended."""
+    """Turn this process into the service; returns when it has ended."""
     os.setsid()
-    _end_with(request["parent"])
+    # SIGTERM when the supervisor dies. A later change of the parent would cancel that, so wait for it first.
+    deadline = time.monotonic() + PARENT_TIMEOUT
+    while os.getppid() != request["parent"] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != request["parent"]:
+        os._exit(1)
     os.write(report, str(os.getpid()).encode())
     os.close(report)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -216,27 +222,13 @@ def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
     grpc = {name: value for name, value in os.environ.items() if name.startswith("GRPC_")}
     os.environ.clear()  # but for what mao_shared.store set when gRPC was imported
     os.environ.update({**grpc, **request["env"]})
-    _set_command_line(request["argv"])
-    sys.argv = [request["module"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-
-
-def _end_with(parent: int) -> None:
-    """Makes the kernel send SIGTERM when the supervisor dies; a change of the parent would cancel that."""
-    deadline = time.monotonic() + PARENT_LIMIT
-    while os.getppid() != parent and time.monotonic() < deadline:
-        time.sleep(0.001)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _set_command_line(argv: list[str]) -> None:
-    """What `ps` shows, in the space that the server's own command line takes."""
+    # The command line that `ps` shows takes the space of the server's own.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, size = int(fields[_ARG_START]), int(fields[_ARG_END]) - int(fields[_ARG_START])
-    text = b"\0".join(word.encode() for word in argv)[: size - 1]
+    text = b"\0".join(word.encode() for word in request["argv"])[: size - 1]
     ctypes.memmove(start, text.ljust(size, b"\0"), size)
+    sys.argv = [request["module"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What must hold before a node starts: its lock, programs, ports, and the folder of its sockets.
+"""Checks before a node starts: its lock, programs, ports, and the folder of its sockets.
 
 The parts of a node talk over sockets in a folder that nobody but the node's own user and root may enter. A
 socket's path may be 107 bytes long (`sun_path`), and is part of URLs, which gRPC and etcd parse. So the
 folder is `run` in the data directory where that fits, otherwise one in /tmp that is named after the data
-directory. Not in $XDG_RUNTIME_DIR: that goes when its user logs out, while a node in the background goes
-on.
+directory. $XDG_RUNTIME_DIR is not used: it is removed when its user logs out, while a node in the background
+keeps running.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from mao_shared.host.data_dir import make_data_dir_private
 from mao_shared.host.sockets import loopback_listeners
 
 LOCK = "node.lock"
-LONGEST_PATH = 107  # bytes of a socket's path
-LONGEST_NAME = len("localhost:2379")  # of a socket in the folder
+MAX_PATH = 107  # bytes of a socket's path
+MAX_NAME = len("localhost:2379")  # of a socket in the folder
 PRIVATE = 0o700
-STOP_LIMIT = 30.0  # seconds that parts of a killed node may take to stop
+STOP_TIMEOUT = 30.0  # seconds that parts of a killed node may take to stop
 POLL_INTERVAL = 0.05  # seconds
 FALLBACK = Path("/tmp")  # noqa: S108 (existing content is checked by `make_socket_dir`)
 _PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # what has no meaning in a URL or in a list of them
 
 
 def lock(data_dir: Path) -> int:
-    """Takes the data directory for this process; returns the open descriptor that holds the lock.
+    """Lock the data directory for this process; returns the descriptor that holds the lock.
 
     Raises Conflict: `node-running` when another node has it, `data-dir-unusable` when it cannot be written.
     """
@@ -67,28 +67,28 @@ def lock(data_dir: Path) -> int:
 
 
 def check_ports(ports: Iterable[int]) -> None:
-    """Raises Conflict (`port-taken`) naming the first port that something else listens on."""
+    """Raise Conflict (`port-taken`), which names the first port that another process listens on."""
     for port in ports:
         for listener in loopback_listeners(port):
             listener.close()
 
 
 def check_program(name: str) -> None:
-    """Raises NotFound when a program that the node starts is not on the PATH."""
+    """Raise NotFound (`program-missing`) if a program that the node starts is not on the PATH."""
     if shutil.which(name) is None:
         raise NotFound(
             f"The program {name!r} is not on the PATH.",
             code="program-missing",
             next="Run scripts/machine.sh etcd and start the node by './dev' or 'make node', set MAO_ETCD to"
-            " the program, or MAO_ETCD_ENDPOINTS to an etcd that is there.",
+            " the program, or MAO_ETCD_ENDPOINTS to a running etcd.",
         )
 
 
 def note_etcd_version(program: str, folder: Path) -> None:
-    """Writes down for the registry which etcd would run for a federation: its version, or none.
+    """Record for the registry the version of the etcd that would run for a federation, if there is one.
 
-    An old etcd does not keep a node without a federation from starting, nor a missing one where the node's
-    own is given. `folder`: MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
+    Neither an old etcd nor, with MAO_ETCD_ENDPOINTS, a missing one prevents a node without a federation from
+    starting. `folder`: MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
     """
     if shutil.which(program) is None:
         (folder / OUTPUT_FILE).unlink(missing_ok=True)
@@ -105,14 +105,14 @@ def note_etcd_version(program: str, folder: Path) -> None:
         raise Conflict(
             f"The folder {folder} cannot be used: {error.strerror}.",
             code="federation-dir-unusable",
-            next="Let MAO_FEDERATION_DIR name a folder that belongs to the user whom the node runs as.",
+            next="Set MAO_FEDERATION_DIR to a folder that belongs to the user whom the node runs as.",
         ) from error
 
 
 def socket_dir(data_dir: Path) -> Path:
-    """Pure: where the sockets of the node with this (absolute) data directory lie."""
+    """Return the folder for the sockets of the node with this (absolute) data directory. Pure."""
     within = data_dir / "run"
-    is_short = len(os.fsencode(within)) + 1 + LONGEST_NAME <= LONGEST_PATH
+    is_short = len(os.fsencode(within)) + 1 + MAX_NAME <= MAX_PATH
     if is_short and _PLAIN.fullmatch(str(within)):
         return within
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -120,9 +120,10 @@ def socket_dir(data_dir: Path) -> Path:
 
 
 def make_socket_dir(folder: Path) -> None:
-    """Makes the folder, or checks that an existing one is ours and closes it to others.
+    """Create the folder, or check that an existing one is ours and close it to others.
 
-    Raises Conflict (`socket-dir-unusable`) for a symbolic link, somebody else's, and where none can be made.
+    Raises Conflict (`socket-dir-unusable`) for a symbolic link or another user's folder, or if
+    none can be created.
     """
     try:
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
@@ -141,12 +142,12 @@ def make_socket_dir(folder: Path) -> None:
 
 
 async def wait_until_free(sockets: Sequence[Path]) -> None:
-    """Waits until nothing listens on these sockets: a stopping etcd removes them, even a new one's.
+    """Wait until nothing listens on these sockets: a stopping etcd removes them, even a new one's.
 
     Parts of a node that was killed may still be stopping. Raises Conflict (`node-ending`) if they do not end.
     """
     try:
-        async with asyncio.timeout(STOP_LIMIT):
+        async with asyncio.timeout(STOP_TIMEOUT):
             while served := [path for path in sockets if _is_served(path)]:  # noqa: ASYNC110 (no event)
                 await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:
@@ -162,7 +163,7 @@ def _is_served(path: Path) -> bool:
         caller.setblocking(False)
         try:
             caller.connect(str(path))
-        except BlockingIOError:  # somebody is there, and busy
+        except BlockingIOError:  # a process listens, and is busy
             return True
         except OSError:
             return False
@@ -170,7 +171,7 @@ def _is_served(path: Path) -> bool:
 
 
 def remove_sockets(folder: Path, sockets: Iterable[Path]) -> None:
-    """Removes the sockets of a node that has stopped, and the folder unless something else is in it."""
+    """Remove the sockets of a node that has stopped, and the folder unless something else is in it."""
     for path in sockets:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):

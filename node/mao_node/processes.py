@@ -1,4 +1,4 @@
-"""Pure: settings → the processes of a node, in the order they start (they stop in the reverse order)."""
+"""The processes of a node by its settings, in the order they start (they stop in reverse). Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ProcessSpec:
 
 
 def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[ProcessSpec]:
-    """etcd (unless one is given), the federation's etcd, the four services, and the gateway last.
+    """Return etcd (unless MAO_ETCD_ENDPOINTS is set), the federation's etcd, the services, and the gateway.
 
     They reach each other over sockets in `socket_dir`; only the gateway and the federation's etcd have ports.
     Its ports are in the file that the registry writes when this node becomes a core node.
@@ -68,7 +68,7 @@ def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[P
 
 
 def _etcd(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> ProcessSpec:
-    """A data directory of a version that used TCP keeps its peer URL there; a lone member never calls it."""
+    """Return the node's etcd. Data of a version that used TCP keeps its peer URL, which is never used."""
     client_url, peer_url = f"unix://{ETCD_CLIENT}", f"unix://{ETCD_PEER}"
     program = os.path.abspath(settings.etcd) if os.sep in settings.etcd else settings.etcd  # noqa: PTH100
     argv = [
@@ -95,7 +95,7 @@ def federation_dir(settings: NodeSettings) -> Path:
 
 
 def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """What all services have in their environment."""
+    """Return the environment that all services share."""
     env = {
         **{name: value for name, value in environ.items() if name != "MAO_SOCKET"},
         "MAO_NODE": settings.node,
@@ -110,6 +110,6 @@ def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str
 
 
 def end_with_parent() -> list[str]:
-    """A prefix that ends the process when this one is killed, so that no orphan keeps a port."""
+    """Return a command prefix that ends the process when this one is killed, so that no port stays taken."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -1,4 +1,4 @@
-"""Settings of the native node; every other `MAO_…` variable goes through to the services."""
+"""Settings of the native node; all other `MAO_…` variables are passed to the services."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NodeSettings(BaseSettings):
     )
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8080, ge=1, le=65_527)
-    etcd_endpoints: EtcdEndpoints | None = Field(  # of one that is there; None: the node runs its own
+    etcd_endpoints: EtcdEndpoints | None = Field(  # of a running etcd; None: the node runs its own
         default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
     )
     etcd: str = "etcd"  # the program, by its path or its name on PATH

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mao_shared.settings import WRONG_SETTINGS
 
-from .fork_server import LONGEST_LINE, ForkedProcess, ForkServer, can_fork
+from .fork_server import MAX_LINE, ForkedProcess, ForkServer, can_fork
 from .processes import FEDERATION_ETCD, ProcessSpec, end_with_parent
 
-FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
+MIN_PAUSE, MAX_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
 NOT_STARTED = 255  # in place of an exit code: the process could not be started
 STORES = ("etcd", FEDERATION_ETCD)
@@ -26,13 +26,13 @@ STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
 
 def log_line(name: str, line: str) -> None:
-    """Prints one line of the common log; our services' own lines name them already, after the time."""
+    """Print one line of the common log; lines of our services already contain their name, after the time."""
     named = line[9 : 9 + len(name)] == name
     print(line if named else f"{name:<9} | {line}", flush=True)
 
 
 class SupervisedProcess:
-    """One process that is started again whenever it ends, until `stop`."""
+    """A process that is restarted whenever it ends, until `stop`."""
 
     def __init__(self, spec: ProcessSpec, fork_server: ForkServer | None = None) -> None:
         self.spec = spec
@@ -42,8 +42,8 @@ class SupervisedProcess:
         self.refused = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Returns when the process has ended after `stop()`; sets `stop` where a restart is of no use."""
-        pause, first = FIRST_PAUSE, True
+        """Run until the process has ended after `stop()`; sets `stop` if a restart would be useless."""
+        pause, first = MIN_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
             code = await self._run_once()
@@ -61,14 +61,14 @@ class SupervisedProcess:
                 return
             first = False
             lived = asyncio.get_running_loop().time() - began
-            pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
+            pause = MIN_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, MAX_PAUSE)
             ending = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             log_line("node", f"{self.spec.name} ended ({ending}), starting it again in {pause:.1f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _run_once(self) -> int:
-        """The exit code; an error of the supervision counts as a failed process and stops nothing else."""
+        """Run the process once; returns its exit code, NOT_STARTED if it cannot be started or supervised."""
         self._process = None
         try:
             self._process = await self._start()
@@ -100,18 +100,18 @@ class SupervisedProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
-            limit=LONGEST_LINE,
+            limit=MAX_LINE,
         )
 
     async def _copy_output(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         assert process.stdout is not None  # noqa: S101 (asked for above)
         while not process.stdout.at_eof():
-            with contextlib.suppress(ValueError):  # longer than LONGEST_LINE: the rest comes as further lines
+            with contextlib.suppress(ValueError):  # longer than MAX_LINE: the rest comes as further lines
                 if line := await process.stdout.readline():
                     log_line(self.spec.name, line.decode(errors="replace").rstrip())
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL after the grace."""
+        """Send SIGTERM, then SIGKILL after STOP_GRACE."""
         self._stopping.set()
         process = self._process
         if process is None or process.returncode is not None:
@@ -120,7 +120,7 @@ class SupervisedProcess:
         try:
             await asyncio.wait_for(process.wait(), STOP_GRACE)
         except TimeoutError:
-            log_line("node", f"{self.spec.name} did not stop in {STOP_GRACE:.0f} s: killed")
+            log_line("node", f"{self.spec.name} did not stop within {STOP_GRACE:.0f} s and was killed")
             self._signal(signal.SIGKILL)
             await process.wait()
 
@@ -133,7 +133,7 @@ class SupervisedProcess:
 async def supervise(
     specs: Sequence[ProcessSpec], stop: asyncio.Event, reload: asyncio.Event | None = None
 ) -> int:
-    """Runs all processes until `stop` is set, then stops them in reverse order; the node's exit code.
+    """Run all processes until `stop` is set, then stop them in reverse order; returns the node's exit code.
 
     `reload`: set when configuration files may have changed.
     """
@@ -175,7 +175,7 @@ class ConfiguredProcess:
         self._process: SupervisedProcess | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """As `SupervisedProcess.run`."""
+        """Run until stopped, see `SupervisedProcess.run`."""
         while not self._stopping:
             if (text := self._read()) is None:
                 await self._wait_for_reload()

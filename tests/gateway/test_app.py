@@ -163,7 +163,7 @@ def start(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_app_public_without_tokens_does_not_start() -> None:
     ended = start(MAO_HOST="0.0.0.0")
     assert ended.returncode == 2
-    assert "without a token" in ended.stderr
+    assert "Without tokens" in ended.stderr
     assert "--new-token" in ended.stderr
     assert "Traceback" not in ended.stderr
 

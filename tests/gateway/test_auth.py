@@ -1,4 +1,4 @@
-"""Who is admitted, as a table."""
+"""A table of who is admitted."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ async def test_caller_other_user_needs_token_unless_listed() -> None:
 
 @needs_root
 async def test_caller_owner_of_file_replaces_own_user(tmp_path: Path) -> None:
-    """As under compose, where the gateway's own user is one of its image, and nobody of this machine."""
+    """As under compose, the gateway's user exists only in its image."""
     file = tmp_path / "compose.yaml"
     file.touch()
     os.chown(file, SOMEBODY, SOMEBODY)
@@ -316,7 +316,7 @@ for argv in (service + curl, service + shell + curl, curl, shell + curl, shell +
 
 
 async def test_caller_own_service_is_refused(tmp_path: Path) -> None:
-    """Say by git-lfs, which sends its content where a remote says."""
+    """For example by git-lfs, which sends its content where a remote says."""
     (tmp_path / "mao_datamgmt.py").write_text("import subprocess, sys\nsubprocess.call(sys.argv[1:])\n")
     supervisor = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SUPERVISES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
@@ -328,7 +328,7 @@ async def test_caller_own_service_is_refused(tmp_path: Path) -> None:
 
 
 async def test_caller_socket_of_other_user_is_refused() -> None:
-    """Say one that a tool made as root and handed to a program of this machine."""
+    """For example one that a tool made as root and handed to a program of this machine."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as caller,

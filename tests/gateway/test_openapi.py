@@ -1,4 +1,4 @@
-"""One OpenAPI document out of several."""
+"""Merging OpenAPI documents."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def serving(status: dict[str, Any]) -> Iterator[str]:
 
 
 def chromium(url: str, profile: Path) -> str:
-    """The page's document once its script has asked for everything."""
+    """Return the page's document once its script has fetched everything."""
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", url]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=110).stdout

@@ -15,7 +15,7 @@ pytestmark = needs_root
 
 
 def owned(place: Path, *, locked: bool) -> Path:
-    """A data directory of somebody, whose node does not run."""
+    """A data directory of another user, whose node does not run."""
     data = place / "node"
     data.mkdir(mode=0o700)
     if locked:

@@ -1,4 +1,4 @@
-"""Services forked from the fork_server behave like processes that were started one by one."""
+"""Forked services behave like processes that were started separately."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def with_modules(folder: Path) -> dict[str, str]:
 
 
 async def ended(pid: int) -> None:
-    """Returns when a process that is not our child has ended."""
+    """Wait until a process that is not our child has ended."""
     with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         try:

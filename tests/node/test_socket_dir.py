@@ -12,8 +12,8 @@ import pytest
 
 from mao_node import preflight
 from mao_node.preflight import (
-    LONGEST_NAME,
-    LONGEST_PATH,
+    MAX_NAME,
+    MAX_PATH,
     make_socket_dir,
     remove_sockets,
     socket_dir,
@@ -24,15 +24,13 @@ from mao_shared.host.sockets import unix_listener
 from tests.support.users import NOBODY, common_folder, needs_root
 
 
-@pytest.mark.parametrize("length", [10, LONGEST_PATH - 5 - LONGEST_NAME - 1, 90, 108, 300])
+@pytest.mark.parametrize("length", [10, MAX_PATH - 5 - MAX_NAME - 1, 90, 108, 300])
 @pytest.mark.parametrize("letter", ["x", "é"])
 def test_socket_dir_fits_any_data_directory(length: int, letter: str) -> None:
     data_dir = Path("/" + letter * length)
     folder = socket_dir(data_dir)
-    assert len(os.fsencode(folder / ("s" * LONGEST_NAME))) <= LONGEST_PATH
-    assert (folder == data_dir / "run") == (
-        len(os.fsencode(data_dir / "run")) <= LONGEST_PATH - LONGEST_NAME - 1
-    )
+    assert len(os.fsencode(folder / ("s" * MAX_NAME))) <= MAX_PATH
+    assert (folder == data_dir / "run") == (len(os.fsencode(data_dir / "run")) <= MAX_PATH - MAX_NAME - 1)
     assert folder != socket_dir(Path("/" + letter * (length - 1) + "y")) or length <= 1
 
 
@@ -124,7 +122,7 @@ async def test_wait_until_free_ends_when_the_sockets_are_closed(
         assert not waiting.done()
     await asyncio.wait_for(waiting, 60)
 
-    monkeypatch.setattr(preflight, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(preflight, "STOP_TIMEOUT", 0.2)
     with unix_listener(path) as stubborn:
         stubborn.listen()
         with pytest.raises(Conflict, match="localhost:2379") as refused:

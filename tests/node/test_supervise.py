@@ -25,7 +25,7 @@ def python(name: str, code: str) -> ProcessSpec:
 
 
 class Lines:
-    """The common log as it is written, to wait on."""
+    """The common log, for tests that wait for a line."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -68,7 +68,7 @@ async def test_supervise_unstartable_process_stops_no_other(
         return await plain(self)
 
     monkeypatch.setattr(supervision.SupervisedProcess, "_start", stumbles)
-    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(supervision, "MIN_PAUSE", 0.05)
     stop = asyncio.Event()
     specs = [
         python("bad", TELLS_AND_WAITS),

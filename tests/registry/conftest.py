@@ -41,7 +41,7 @@ async def running(
     federation: Store | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
-    """The same with the registry's parts, and its own directory of agreements unless the test has one."""
+    """A client with the registry's components, and a directory of agreements unless the test has one."""
     with tempfile.TemporaryDirectory() as folder:
         made = RegistrySettings(node=node, **({"agreements_dir": Path(folder) / "agreements"} | settings))
         async with _running(made, store, services, federation) as parts:

@@ -1,4 +1,4 @@
-"""Doubles named by how they behave."""
+"""Test doubles, named by their behaviour."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WillingServices:
         return ResolvedImage(name=image, pinned=f"{image}@sha256:{self.build * 64}", platform="linux/amd64")
 
     def pinned(self) -> list[str]:
-        """Images that were asked for to be pinned, not only to be looked at."""
+        """The images that were requested to be pinned, not only looked up."""
         return [image for image, pull in self.images if pull != "never"]
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
@@ -78,7 +78,7 @@ class RememberedFiles(AgreementFiles):
 
 
 class RememberedAgreements(Agreements):
-    """Of a node that has migrated; never waits, so that `interleave` can drive what uses it."""
+    """Agreements of a migrated node; never waits, so that `interleave` can drive its callers."""
 
     def __init__(self, repositories: Repositories) -> None:
         super().__init__(RememberedFiles(), repositories, SystemClock())
@@ -126,7 +126,7 @@ class DyingStore:
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL in the place where it is raised."""
+    """Simulates a SIGKILL where it is raised."""
 
 
 @types.coroutine
@@ -153,7 +153,7 @@ class PausingStore:
 def interleave(
     one: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any], turns: Iterable[int]
 ) -> list[Any]:
-    """What the two answer or raise when their store calls come in the order of `turns` (0, 1, …)."""
+    """Return what the two answer or raise if their store calls come in the order of `turns` (0, 1, …)."""
     live = {0: one, 1: other}
     answers: list[Any] = [None, None]
     for turn in chain(turns, cycle((0, 1))):

@@ -305,7 +305,7 @@ PATHS = {"enrolments": "/enrolments"} | {
 
 
 async def spoil(store: MemoryStore, what: str, fault: str) -> bytes:
-    """Puts a broken record `bad` beside the good one of the kind."""
+    """Add an unreadable record `bad` of the kind."""
     key = PLACES[what]()
     good = await store.get(key.removesuffix("bad") + TWIN[what])
     assert good is not None

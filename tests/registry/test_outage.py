@@ -1,4 +1,4 @@
-"""When a store does not answer."""
+"""Outages of a store."""
 
 from __future__ import annotations
 

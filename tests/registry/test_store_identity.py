@@ -30,7 +30,7 @@ pytestmark = pytest.mark.etcd
 
 
 def identity(store: Store, file: Path, conditions: Conditions | None = None) -> StoreIdentity:
-    """As a registry that has just started."""
+    """Return the identity of a registry that has just started."""
     return StoreIdentity(NODE, store, file, conditions or Conditions())
 
 

@@ -187,3 +187,9 @@ def test_etcd_image_is_the_same_everywhere_and_good_for_a_federation() -> None:
     named = [re.findall(r"gcr\.io/etcd-development/etcd:v([\w.-]+)", text) for text in files]
     assert named == [named[0]] * 3
     assert [judge(version) for version in named[0]] == ["good"]
+
+
+def test_compose_passes_the_runners_settings() -> None:
+    environment = ALL["runner"]["environment"]
+    assert environment["MAO_ENGINE"] == "${MAO_ENGINE:-}"
+    assert environment["MAO_SLOTS"] == "${MAO_SLOTS:-}"

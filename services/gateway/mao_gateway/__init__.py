@@ -1,1 +1,1 @@
-"""The gateway: the one public address of a node."""
+"""The gateway: the single public address of a node."""

@@ -36,7 +36,7 @@ _HEADERS = {
 
 
 class SafeHeaders:
-    """ASGI middleware: headers for browsers, unless an answer has set them itself."""
+    """ASGI middleware that adds security headers for browsers, unless the response has set them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -59,12 +59,12 @@ def make_app(
     transports: Mapping[str, AsyncTransport] | None = None,
     callers: CallerCheck | None = None,
 ) -> FastAPI:
-    """Raises InvalidInput if the gateway must not start (see `auth.policy_from`).
+    """Make the app. Raises InvalidInput if the gateway must not start (see `auth.policy_from`).
 
     Args:
-        store: the node's own; opened from the settings, and closed at the end, if not given.
+        store: the node's own; by default opened from the settings, and closed at the end.
         transports: service → httpx transport, for tests.
-        callers: in place of asking the kernel, for tests without a connection.
+        callers: replaces the kernel's answer, for tests without a connection.
     """
     policy = policy_from(settings)
     open_to_all = policy.users is None and not policy.tokens

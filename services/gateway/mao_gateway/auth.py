@@ -1,8 +1,9 @@
-"""Who is admitted: pure decisions, the tokens, and the middleware that applies them.
+"""Access control: pure decisions, the tokens, and the middleware that applies them.
 
 A gateway that is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS`
-need no token, since the kernel says who calls (`callers`); all others do. The web has to be kept out as well:
-a page in the operator's browser that posts to localhost, or whose name resolves to it (DNS rebinding). So
+need no token, since the kernel identifies the caller (`callers`); all others do. Web pages have to be kept
+out as well: a page in the operator's browser that posts to localhost, or whose name resolves to it (DNS
+rebinding). So
 Host must be a loopback name or an allowed one, Origin must be the page's own, and what the browser itself
 marks as cross-site is refused, except for following a link.
 
@@ -24,6 +25,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,46 +56,36 @@ def token_digest(token: str) -> str:
 
 
 def new_token(name: str) -> tuple[str, str]:
-    """A new token and its line of the tokens file. 256 random bits need no slow hash."""
+    """Make a token and its line of the tokens file. 256 random bits need no slow hash."""
     token = f"mao_{secrets.token_urlsafe(32)}"
     return token, f"{name}:{token_digest(token)}"
 
 
 def load_or_create_token(path: Path) -> str | None:
-    """The gateway's own token, for calls on loopback whose user needs one; `maoctl` finds the file by itself.
+    """Return the gateway's own token, for callers on loopback who need one; `maoctl` finds the file itself.
 
-    The file is created, readable by our user alone, if it does not exist or others may read it. None if that
-    is impossible: then such calls are refused.
+    The file is replaced by one that only our user can read if it does not exist, is empty, or can be read by
+    others. Returns None if that is impossible; such calls are then refused.
     """
     try:
-        return _load_token(path) or _create_token(path)
+        with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+            private = os.fstat(file.fileno()).st_mode & 0o077 == 0
+            if private and (token := file.read().strip()):
+                return token
+        token = f"mao_{secrets.token_urlsafe(32)}"
+        new = path.with_name(f".{path.name}.new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{token}\n")
+        new.replace(path)
     except (OSError, UnicodeDecodeError) as error:
         log.warning("gateway.no_token", file=str(path), error=str(error))
         return None
-
-
-def _load_token(path: Path) -> str | None:
-    """None for a file that does not exist, is empty, or may be read by others."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            private = os.fstat(file.fileno()).st_mode & 0o077 == 0
-            return (file.read().strip() or None) if private else None
-    except FileNotFoundError:
-        return None
-
-
-def _create_token(path: Path) -> str:
-    token = f"mao_{secrets.token_urlsafe(32)}"
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{token}\n")
-    new.replace(path)
     return token
 
 
 def read_tokens(path: Path) -> dict[str, str]:
-    """Name → digest. Raises InvalidInput (`tokens-invalid`) that names the invalid line."""
+    """Read the tokens file as name → digest. Raises InvalidInput (`tokens-invalid`) with the invalid line."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except PermissionError as error:
@@ -119,7 +111,7 @@ def read_tokens(path: Path) -> dict[str, str]:
 
 
 def token_owner(tokens: Mapping[str, str], token: str) -> str | None:
-    """The name of the token; every digest is compared, so that timing reveals nothing."""
+    """Return the name of the token; every digest is compared, so that timing reveals nothing."""
     sent = token_digest(token)
     found = [name for name, kept in tokens.items() if hmac.compare_digest(kept, sent)]
     return found[0] if found else None
@@ -131,7 +123,7 @@ def _tokens_invalid(detail: str) -> InvalidInput:
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Who needs which token, and by which host names the gateway may be called.
+    """Which callers need a token, and the host names by which the gateway may be called.
 
     Args:
         tokens: name → digest, of which every caller needs one; empty on a gateway reached by loopback.
@@ -154,7 +146,7 @@ class AccessPolicy:
 
 
 def _host_step(policy: AccessPolicy, headers: Headers) -> str:
-    """What to do about a refused host name; the port is the one that the caller has used."""
+    """Return what to do about a refused host name, with the port that the caller has used."""
     port = called_port(headers) or policy.port
     return (
         f"Call it by a loopback name, such as http://127.0.0.1:{port}, or add the name to MAO_ALLOWED_HOSTS."
@@ -162,12 +154,12 @@ def _host_step(policy: AccessPolicy, headers: Headers) -> str:
 
 
 def policy_from(settings: GatewaySettings) -> AccessPolicy:
-    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`): do not start then."""
+    """Make the policy. Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`)."""
     if settings.tokens_file is not None:
         return AccessPolicy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
     if not is_loopback(settings.address):
         raise InvalidInput(
-            f"The gateway would be reachable at {settings.address} by anybody, without a token.",
+            f"Without tokens, anybody could use the gateway at {settings.address}.",
             code="tokens-needed",
             next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {AUTH_NEXT_STEP}",
         )
@@ -184,7 +176,7 @@ def policy_from(settings: GatewaySettings) -> AccessPolicy:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the name or address can only mean this machine."""
+    """True if the name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:
@@ -194,14 +186,14 @@ def is_loopback(host: str) -> bool:
 
 
 def check_request(policy: AccessPolicy, method: str, headers: Headers) -> MaoError | None:
-    """Why the request is refused for any caller, or None; on loopback `check_local` follows. Pure."""
+    """Return why the request is refused for any caller, or None; `check_local` follows. Pure."""
     refusal = None if policy.tokens else check_host(policy, headers)
     refusal = refusal or check_origin(method, headers, policy.hosts, _host_step(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
 
 
 def check_host(policy: AccessPolicy, headers: Headers) -> MaoError | None:
-    """0.0.0.0 is allowed since the seed's curl calls use it; browsers are stopped by Origin."""
+    """Check the Host header. 0.0.0.0 is allowed for the original's curl calls; browsers fail at Origin."""
     name = called_host(headers)
     if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
         return None
@@ -217,7 +209,7 @@ def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
         )
     if token_owner(policy.tokens, token) is None:
         return Unauthorized(
-            "The token is not one of this node's.",
+            "This node does not know the token.",
             code="token-unknown",
             next="Ask the node's operator for one.",
         )
@@ -225,7 +217,7 @@ def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
 
 
 def check_local(policy: AccessPolicy, token: str | None, headers: Headers) -> MaoError | None:
-    """For a caller on loopback who is not one of the admitted users. `token`: the gateway's own."""
+    """Check a caller on loopback who is not an admitted user. `token`: the gateway's own."""
     sent = sent_token(headers)
     if token is not None and sent is not None and hmac.compare_digest(token.encode(), sent.encode()):
         return None
@@ -239,7 +231,7 @@ def check_local(policy: AccessPolicy, token: str | None, headers: Headers) -> Ma
 
 
 def sent_token(headers: Headers) -> str | None:
-    """A bearer token, or the password of basic authentication."""
+    """Return a bearer token, or the password of basic authentication."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip() or None
@@ -252,7 +244,7 @@ def sent_token(headers: Headers) -> str | None:
 
 
 class AuthMiddleware:
-    """ASGI middleware; answers refusals with problem documents."""
+    """ASGI middleware that answers refused requests with problem documents."""
 
     def __init__(self, app: ASGIApp, *, policy: AccessPolicy, callers: CallerCheck | None = None) -> None:
         self.app = app

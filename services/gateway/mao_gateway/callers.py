@@ -1,4 +1,4 @@
-"""Who calls on loopback, as the kernel knows it: the user, and natively that it is no container.
+"""Identifies callers on loopback by the kernel: the user, and natively that it is not a container.
 
 A socket belongs to the user who created it. Natively that is not enough: a tool with the privilege `host
 network` calls from the same loopback, as root if it runs as root, or with the node's own uid if an ordinary
@@ -35,7 +35,7 @@ MAX_KNOWN = 1024  # connections whose process was found
 
 class CallerCheck(Protocol):
     async def admits(self, scope: Scope) -> bool:
-        """Whether the caller is a user who needs no token, with a process of this machine."""
+        """Return True for a user who needs no token, calling from a process of this machine."""
 
 
 class LocalCallers:
@@ -55,7 +55,7 @@ class LocalCallers:
         self._recent_pids: list[str] = []  # the last caller often calls again
 
     async def admits(self, scope: Scope) -> bool:
-        """See `CallerCheck`."""
+        """Look up the caller's socket, see `CallerCheck`."""
         caller, called = scope.get("client"), scope.get("server")
         if not caller or not called or called[1] is None:
             return False
@@ -79,7 +79,7 @@ class LocalCallers:
 def is_local_process(
     found: TcpSocket, likely: list[str] | None = None, supervisor: int | None = None
 ) -> bool:
-    """Whether a process of its user holds the socket in our pid namespace, and is no part of the node.
+    """True if a process of the socket's user in our pid namespace holds it, and is no part of the node.
 
     Blocks some milliseconds. Only root can read another user's descriptors. If the holder is not found, it is
     no container's if no process of one is on our network, which only the machine's own namespace can tell.
@@ -93,20 +93,23 @@ def is_local_process(
     for pid in chain(likely, _pids()):
         if _holds(pid, name):
             likely[:] = [pid]
-            return _namespace(pid) == ours and _runs_as(pid, found.uid) and not _is_service(pid, supervisor)
+            users = _status(pid).get("Uid", "").split()  # real, effective, saved, of the file system
+            # The socket of a set-uid program belongs to the program's owner; its caller is the real user.
+            runs_as_owner = str(found.uid) in users and users[0] in (str(found.uid), "0")
+            return _namespace(pid) == ours and runs_as_owner and not _is_service(pid, supervisor)
     if ours != FIRST_NAMESPACE or not _status("1"):
         return False
     return not any(_is_container_on(pid, found) for pid in _pids())
 
 
 def _pids() -> Iterator[str]:
-    """The youngest first: a caller has mostly just been started."""
+    """Iterate over pids, the youngest first, since most callers have just started."""
     names = os.listdir(PROC)  # noqa: PTH208 (a Path for each takes its time)
     yield from sorted(filter(str.isdigit, names), key=int, reverse=True)
 
 
 def _holds(pid: str, name: str) -> bool:
-    """Whether the process has this open; False if we may not see it, or it is gone."""
+    """True if the process has this open; False also if it is hidden from us or gone."""
     with suppress(OSError), os.scandir(PROC / pid / "fd") as descriptors:
         for descriptor in descriptors:
             with suppress(OSError):
@@ -122,21 +125,15 @@ def _namespace(pid: str) -> str | None:
 
 
 def _status(pid: str) -> dict[str, str]:
-    """Empty if the process is gone, or hidden from us."""
+    """Read the process's status; empty if it is gone or hidden from us."""
     with suppress(OSError):
         lines = (PROC / pid / "status").read_text("utf-8", "replace").splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return {}
 
 
-def _runs_as(pid: str, uid: int) -> bool:
-    """Whether this user runs it, and not by a set-uid program of somebody else."""
-    users = _status(pid).get("Uid", "").split()  # real, effective, saved, of the file system
-    return str(uid) in users and users[0] in (str(uid), "0")
-
-
 def _is_service(pid: str, supervisor: int | None) -> bool:
-    """Whether the process is a service of this node or was started by one.
+    """True if the process is a service of this node or was started by one.
 
     Not all children of the supervisor are: a shell may have left programs before it became the supervisor,
     which as a container's first process is the parent of everything.
@@ -152,19 +149,17 @@ def _is_service(pid: str, supervisor: int | None) -> bool:
 
 
 def _is_container_on(pid: str, found: TcpSocket) -> bool:
-    """Whether a process of another pid namespace, such as a container's, is on the socket's network."""
+    """True if the process is of another pid namespace, such as a container's, on the socket's network."""
     status = _status(pid)
     dead = status.get("State", "").startswith("Z") and status.get("Threads") == "1"
     if len(status.get("NSpid", "").split()) < 2 or dead:
         return False
     try:
-        return any(found.inode in _inodes(PROC / pid / "net" / name) for name in ("tcp", "tcp6"))
+        for name in ("tcp", "tcp6"):
+            with (PROC / pid / "net" / name).open("rb") as lines:
+                next(lines, None)  # the header
+                if any(int(line.split()[9]) == found.inode for line in lines):
+                    return True
     except OSError:
         return (PROC / pid).exists()
-
-
-def _inodes(table: Path) -> Iterator[int]:
-    with table.open("rb") as lines:
-        next(lines, None)
-        for line in lines:
-            yield int(line.split()[9])
+    return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from fastapi.sse import ServerSentEvent
 
@@ -22,7 +22,7 @@ RELIST_STEP = "List the runs again with GET /runs; the stream continues from her
 
 
 def parse_last_event_id(sent: str | None) -> int | None:
-    """The revision in Last-Event-ID; raises InvalidInput (`last-event-id-invalid`)."""
+    """Parse the revision in Last-Event-ID; raises InvalidInput (`last-event-id-invalid`)."""
     if not sent:
         return None
     if not sent.isascii() or not sent.isdigit() or len(sent) > 18:
@@ -35,12 +35,12 @@ def parse_last_event_id(sent: str | None) -> int | None:
 
 
 async def revision_now(store: Store, node: str) -> int:
-    """Where a new stream starts. Raises StoreUnavailable."""
+    """Return the revision where a new stream starts. Raises StoreUnavailable."""
     return (await store.list(runs_prefix(node), limit=1)).revision
 
 
 async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Changes with a revision above `after`, until the store does not answer."""
+    """Stream changes with a revision above `after`, until the store does not answer."""
     yield ServerSentEvent(event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RETRY)
     while True:
         try:
@@ -57,7 +57,7 @@ async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[Serv
 
 
 def of_runs(batch: Batch, node: str) -> Batch:
-    """The changes of runs in a batch. Pure.
+    """Select the changes of runs in a batch. Pure.
 
     A run that moves into the history is not removed; one that leaves the history is, under its active key.
     """
@@ -77,22 +77,18 @@ def of_runs(batch: Batch, node: str) -> Batch:
 
 
 def to_events(batch: Batch) -> list[ServerSentEvent]:
-    """The events of a batch. Pure."""
+    """Convert a batch of changes to server-sent events. Pure."""
     last = {event.revision: event for event in batch}
-    return [_to_event(event, ends_revision=last[event.revision] is event) for event in batch]
-
-
-def _to_event(event: Event, *, ends_revision: bool) -> ServerSentEvent:
-    revision = str(event.revision) if ends_revision else None
-    if event.entry is None:
-        data = json.dumps({"id": last_part(event.key)})
-        return ServerSentEvent(event="run-removed", id=revision, raw_data=data)
-    try:
-        document = event.entry.value.decode()
-        readable = isinstance(json.loads(document), dict)
-    except (ValueError, RecursionError):
-        document, readable = "", False
-    if readable:
-        return ServerSentEvent(event="run", id=revision, raw_data=document)
-    data = json.dumps({"id": last_part(event.key), "unreadable": "it is no JSON object"})
-    return ServerSentEvent(event="run-unreadable", id=revision, raw_data=data)
+    sent = []
+    for event in batch:
+        kind, run = "run-removed", {"id": last_part(event.key)}
+        data = json.dumps(run)
+        if event.entry is not None:
+            kind, data = "run-unreadable", json.dumps({**run, "unreadable": "it is not a JSON object"})
+            with suppress(ValueError, RecursionError):
+                document = event.entry.value.decode()
+                if isinstance(json.loads(document), dict):
+                    kind, data = "run", document
+        revision = str(event.revision) if last[event.revision] is event else None
+        sent.append(ServerSentEvent(event=kind, id=revision, raw_data=data))
+    return sent

@@ -21,7 +21,7 @@ _REF = "#/components/schemas/"
 
 
 def merge(own: Document, services: Mapping[str, Document]) -> Document:
-    """`own` with the paths and schemas of the services.
+    """Add the paths and schemas of the services to `own`.
 
     A schema whose name is already taken by a different one becomes `<Service><Name>`. Pure.
     """
@@ -43,7 +43,7 @@ def _schemas(document: Document) -> Document:
 
 
 def clashes(service: str, schemas: Document, taken: Document) -> dict[str, str]:
-    """Old name → new name of the schemas that differ from the one of the same name in `taken`."""
+    """Return old name → new name of schemas that differ from those of the same name in `taken`."""
     return {
         name: f"{service.capitalize()}{name}"
         for name, schema in schemas.items()
@@ -52,7 +52,7 @@ def clashes(service: str, schemas: Document, taken: Document) -> dict[str, str]:
 
 
 def rename(document: Document, renames: Mapping[str, str]) -> Document:
-    """The document with renamed schemas, and all references to them."""
+    """Rename schemas in a document, with all references to them."""
     if not renames:
         return document
     references = {_REF + old: _REF + new for old, new in renames.items()}

@@ -34,7 +34,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 _CHECKED_BY_AUTH = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
-"""To a service the gateway is the caller."""
+"""Not forwarded, since the gateway is the service's caller."""
 _NOT_FORWARDED = (
     HOP_BY_HOP
     | _CHECKED_BY_AUTH
@@ -78,7 +78,7 @@ class Proxy:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def get_json(self, service: str, path: str, timeout: float) -> tuple[int, Any]:
-        """Status and JSON document (None if it is none) of a GET; raises PeerUnavailable."""
+        """Return status and JSON document (None if it is not JSON) of a GET. Raises PeerUnavailable."""
         try:
             response = await self._clients[service].get(path, timeout=timeout, headers=_request_id())
         except httpx.TransportError as error:
@@ -91,17 +91,22 @@ class Proxy:
     async def forward(
         self, request: Request, service: str, *, path: str | None = None, timeout: float
     ) -> StreamingResponse:
-        """The service's answer as it arrives. `timeout`: seconds without a byte.
+        """Forward a request and stream the answer. `timeout`: seconds without a byte.
 
         Raises PeerUnavailable. When the caller disconnects, so does the gateway from the service.
         """
         # At most 1 MiB (the envelope ensures that), and complete before anything is done.
         body = await request.body()
+        # The service gets no credentials, but the host name that the caller uses, for URLs in its answers.
+        own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
+        sent = {name.lower(): value for name, value in request.headers.raw}
+        if b"host" in sent:
+            own.append((b"x-forwarded-host", sent.get(b"x-forwarded-host", sent[b"host"])))
         outgoing = self._clients[service].build_request(
             request.method,
             self._clients[service].base_url.copy_with(raw_path=_target(request, path)),
             content=body or None,
-            headers=_forwarded(request.headers.raw),
+            headers=_without(request.headers.raw, _NOT_FORWARDED) + own,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
         request.scope[FORWARDED_KEY] = service
@@ -128,7 +133,7 @@ class Proxy:
 
     @staticmethod
     async def _until_left(request: Request, sending: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Waits for the answer to start, but no longer than the caller does."""
+        """Wait until the answer starts or the caller disconnects; raises CallerLeft."""
         answer = asyncio.create_task(sending)
 
         async def left() -> None:
@@ -151,7 +156,7 @@ class Proxy:
 
 
 def _target(request: Request, path: str | None) -> bytes:
-    """Path and query as sent: an escaped slash in a name must not become a real one."""
+    """Return path and query as sent: an escaped slash in a name must not become a real one."""
     raw = path.encode() if path else request.scope.get("raw_path") or request.url.path.encode()
     if any(unquote_to_bytes(part) in (b".", b"..") for part in raw.split(b"/")):
         raise NotFound("invalid path: it contains '.' or '..'.", code="no-such-route", next=_SEE_DOCS)
@@ -172,21 +177,9 @@ def _request_id() -> dict[str, str]:
     return {request_context.REQUEST_ID_HEADER: current} if current else {}
 
 
-def _connection_headers(headers: RawHeaders) -> set[str]:
-    """The headers that Connection names: they are for one hop only."""
-    lists = [value.decode("latin-1") for name, value in headers if name.lower() == b"connection"]
-    return {part.strip().lower() for text in lists for part in text.split(",")}
-
-
 def _without(headers: RawHeaders, dropped: Iterable[str]) -> RawHeaders:
-    names = {name.encode("latin-1") for name in {*dropped, *_connection_headers(headers)}}
+    """Remove the `dropped` headers and those that Connection names, which are for one hop only."""
+    lists = [value.decode("latin-1") for name, value in headers if name.lower() == b"connection"]
+    for_one_hop = {part.strip().lower() for text in lists for part in text.split(",")}
+    names = {name.encode("latin-1") for name in {*dropped, *for_one_hop}}
     return [(name, value) for name, value in headers if name.lower() not in names]
-
-
-def _forwarded(headers: RawHeaders) -> RawHeaders:
-    """What the service gets: no credentials, but the host name that the caller uses, for URLs in answers."""
-    own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
-    names = {name.lower(): value for name, value in headers}
-    if b"host" in names:
-        own.append((b"x-forwarded-host", names.get(b"x-forwarded-host", names[b"host"])))
-    return _without(headers, _NOT_FORWARDED) + own

@@ -1,4 +1,4 @@
-"""What the gateway itself answers; all other paths go through the proxy."""
+"""The gateway's own routes; all other paths go through the proxy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The parts of a running gateway."""
+    """The components of a running gateway."""
 
     node: str
     store: Store
@@ -68,7 +68,7 @@ async def _start_revision(
         str | None, Header(description="Id of the last event that was read; the stream resumes after it")
     ] = None,
 ) -> int:
-    """Evaluated before the stream starts, so that errors are problem documents."""
+    """Parse the header before the stream starts, so that errors are problem documents."""
     after = parse_last_event_id(last_event_id)
     now = await revision_now(gateway.store, gateway.node)
     return now if after is None else min(after, now)
@@ -100,7 +100,7 @@ async def dashboard() -> FileResponse:
 
 @pages.get("/dashboard/")
 async def dashboard_with_slash() -> RedirectResponse:
-    """The page's links are relative to `/dashboard`."""
+    """Redirect, since the page's links are relative to `/dashboard`."""
     return RedirectResponse("/dashboard", 308)
 
 
@@ -118,7 +118,7 @@ def _page(name: str, media_type: str) -> FileResponse:
 
 @pages.get("/services/{service}/{page:path}")
 async def service_page(request: Request, gateway: GatewayDep, service: str, page: str) -> Response:
-    """The API pages of one service; nothing else of it can be reached this way."""
+    """Show the API pages of one service, and no other path of it."""
     allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
     if service not in SERVICES or not allowed:
         known = ", ".join(f"/services/{name}/docs" for name in SERVICES)
@@ -127,7 +127,7 @@ async def service_page(request: Request, gateway: GatewayDep, service: str, page
 
 
 class _Forward:
-    """Accepts every method: the service decides which it supports."""
+    """ASGI app that forwards every method; the service decides which it supports."""
 
     def __init__(self, route: Route) -> None:
         self.path = route.path  # label of its metrics
@@ -143,14 +143,14 @@ class _Forward:
 
 
 def proxied_router() -> APIRouter:
-    """A route for each entry of ROUTES."""
+    """Make a route for each entry of ROUTES."""
     passed = APIRouter(include_in_schema=False)
     passed.routes.extend(PlainRoute(route.path, _Forward(route), include_in_schema=False) for route in ROUTES)
     return passed
 
 
 class _RemovedRoute:
-    """A call of the original's earlier versions: answers with its replacement."""
+    """ASGI app that answers a call of the original's earlier versions with its replacement."""
 
     def __init__(self, path: str, replacement: str) -> None:
         self.path = path
@@ -165,7 +165,7 @@ class _RemovedRoute:
 
 
 def former_router() -> APIRouter:
-    """A route for each call that the original itself has dropped."""
+    """Make a route for each call that the original itself has dropped."""
     dropped = APIRouter(include_in_schema=False)
     dropped.routes.extend(
         PlainRoute(path, _RemovedRoute(path, replacement), include_in_schema=False)
@@ -175,5 +175,5 @@ def former_router() -> APIRouter:
 
 
 def own_routers() -> list[APIRouter]:
-    """All routers of the gateway, in the order in which they are tried."""
+    """Return all routers, in the order in which they are tried."""
     return [router, docs_router("MAO node"), pages, proxied_router(), former_router()]

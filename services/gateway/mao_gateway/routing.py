@@ -1,4 +1,4 @@
-"""Pure: which service answers which public path."""
+"""The table of public paths and the services that answer them."""
 
 from __future__ import annotations
 

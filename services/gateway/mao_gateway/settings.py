@@ -8,7 +8,7 @@ from mao_shared.settings import ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
-    """These, `local_users` and the address decide who is admitted (see `auth`)."""
+    """Settings that, with `local_users`, decide who is admitted (see `auth`)."""
 
     gateway_bind: str | None = None  # the published address, if `host` is a container's 0.0.0.0
     allowed_hosts: str = ""  # host[,host…] by which this node may be called, beside loopback names

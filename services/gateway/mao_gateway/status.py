@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ WATCH_PERIOD = 60.0  # seconds
 
 
 async def federation_status(store: Store, node: str, seconds: float) -> FederationStatus | None:
-    """None for a node in no federation, and if its store does not answer within `seconds`."""
+    """Read the federation's status; None without one, and if the store does not answer within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             link = await _read_record(store, keys.link(node), Link)
@@ -49,7 +50,7 @@ async def federation_status(store: Store, node: str, seconds: float) -> Federati
 
 
 def describe_federation(link: Link | None, contact: Contact | None) -> FederationStatus | None:
-    """A contact of another federation than the link's does not count. Pure."""
+    """Describe the federation; the contact of another federation than the link's is ignored. Pure."""
     if link is not None and (contact is None or contact.federation != link.id):
         return FederationStatus(name=link.federation)
     if contact is None:
@@ -77,7 +78,7 @@ async def _read_record(store: Store, key: str, model: type[R]) -> R | None:
 async def node_status(
     node: str, store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> NodeStatus:
-    """Asks the store and all services at once. `own`: the gateway's conditions."""
+    """Query the store and all services concurrently. `own`: the gateway's conditions."""
     asked_storage = asyncio.create_task(_storage(proxy))
     federation = asyncio.create_task(federation_status(store, node, TIMEOUT))
     statuses, checks = await _ask_all(store, proxy, services, own)
@@ -105,7 +106,7 @@ async def node_status(
 async def node_conditions(
     store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> list[NodeCondition]:
-    """What does not hold on the gateway or any service."""
+    """Return the conditions of the gateway and all services."""
     statuses, checks = await _ask_all(store, proxy, services, own)
     return merge_conditions(own, checks, statuses)
 
@@ -121,7 +122,7 @@ async def _ask_all(
 def merge_conditions(
     own: Conditions, checks: Mapping[str, str], services: Mapping[str, ServiceStatus]
 ) -> list[NodeCondition]:
-    """One list of all: what several services report is listed once, in its worst state."""
+    """Merge conditions; one that several services report is listed once, in its worst state."""
     by_service = {"gateway": with_checks(checks, own.current(), datetime.now(UTC))}
     by_service |= {name: status.conditions for name, status in services.items()}
     reports: dict[tuple[str, str], dict[str, Condition]] = {}
@@ -138,7 +139,7 @@ def merge_conditions(
 
 
 def federation_step(joined: FederationStatus | None) -> list[str]:
-    """What to do about a federation that does not answer; no condition, since the node is ready without."""
+    """Return what to do if the federation does not answer; not a condition, as the node is ready."""
     if joined is None or joined.reachable is not False or not joined.next:
         return []
     reason = joined.reason if joined.removed else f"The federation {joined.name} does not answer."
@@ -146,7 +147,7 @@ def federation_step(joined: FederationStatus | None) -> list[str]:
 
 
 async def _storage(proxy: Proxy) -> Storage | None:
-    """As the data manager reports it; None while it does not."""
+    """Query the data manager's storage; None if it does not answer."""
     try:
         status, document = await proxy.get_json("datamgmt", "/storage", TIMEOUT)
         return Storage.model_validate(document, context=STORED) if status == 200 else None
@@ -155,7 +156,7 @@ async def _storage(proxy: Proxy) -> Storage | None:
 
 
 async def service_status(proxy: Proxy, service: str, own: Conditions) -> ServiceStatus:
-    """The service's answer to `/readyz`; reports a condition if it does not answer."""
+    """Query the service's `/readyz`; reports a condition if it does not answer."""
     try:
         status, document = await proxy.get_json(service, "/readyz", TIMEOUT)
     except PeerUnavailable as error:
@@ -171,7 +172,7 @@ def _report_unreachable(own: Conditions, service: str, error: PeerUnavailable) -
 
 
 async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Conditions) -> None:
-    """Checks until cancelled that the services answer, so that one that does not raises an alarm."""
+    """Check until cancelled that the services answer, and raise an alarm for one that does not."""
     guard = Guard("services", own)
 
     async def check_services() -> None:
@@ -187,14 +188,17 @@ async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Condition
 
 
 def parse_readyz(status: int, document: Any) -> ServiceStatus:
-    """A service's answer to `/readyz`, whatever it is; older versions report no conditions. Pure."""
+    """Parse any answer to `/readyz`; older versions report no conditions. Pure."""
     document = document if isinstance(document, dict) else {}
     checks = document.get("checks")
     checks = {str(key): str(value) for key, value in checks.items()} if isinstance(checks, dict) else {}
     reason = None if status == 200 else str(document.get("detail", f"it answered with status {status}"))
     version = document.get("version")
     if isinstance(listed := document.get("conditions"), list):
-        conditions = [condition for condition in map(_parse_condition, listed) if condition is not None]
+        conditions = []
+        for item in listed:
+            with suppress(ValidationError):  # of another version
+                conditions.append(Condition.model_validate(item))
     else:
         conditions = with_checks(checks, [], datetime.now(UTC))
     return ServiceStatus(
@@ -206,20 +210,13 @@ def parse_readyz(status: int, document: Any) -> ServiceStatus:
     )
 
 
-def _parse_condition(document: Any) -> Condition | None:
-    try:
-        return Condition.model_validate(document)
-    except ValidationError:  # another version's
-        return None
-
-
 def next_steps(conditions: Sequence[Condition]) -> list[str]:
-    """What to do, each step once, most pressing first."""
+    """Return the next steps of the conditions in their order, each once."""
     return list(dict.fromkeys(condition.next for condition in conditions if condition.next))
 
 
 def readiness_probe(proxy: Proxy, service: str, own: Conditions) -> Callable[[], Awaitable[None]]:
-    """For the gateway's own `/readyz`: the node is ready when all its services are."""
+    """Make a probe for the gateway's `/readyz`: the node is ready when all its services are."""
 
     async def probe() -> None:
         status = await service_status(proxy, service, own)

@@ -40,10 +40,10 @@ def make_app(
     clients: NodeServices | None = None,
     clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
 ) -> FastAPI:
-    """The app; what is not given is created from the settings, and closed at the end.
+    """Make the app; what is not given is created from the settings and closed at the end.
 
     Args:
-        store: the node's own.
+        store: the node's own store.
         federation: default: `store` if that is given.
         clients: of this node's runner and data manager.
     """
@@ -58,7 +58,18 @@ def make_app(
             await enter(RunnerClient(settings.runner_url)), await enter(DataClient(settings.datamgmt_url))
         )
         scheduler = await enter(SchedulerClient(settings.scheduler_url))
-        context = _federation_context(settings, repositories.own, clock, repositories.unreadable)
+        context = FederationContext(
+            node=settings.node,
+            own=repositories.own,
+            files=RegistryFiles(settings.federation_files().resolve()),
+            address=settings.etcd_address(),
+            clock=clock,
+            notify_supervisor=signal_supervisor,
+            open_store=lambda endpoints, tls: open_store(endpoints, tls=tls),
+            open_admin=open_admin,
+            pinned=settings.federation_endpoints is not None,
+            unreadable=repositories.unreadable,
+        )
         lifecycle = service.app.state.lifecycle = Lifecycle(context, shared, conditions)
         identity_file = settings.federation_files().resolve() / "store.json"
         identity = StoreIdentity(settings.node, repositories.own, identity_file, conditions)
@@ -99,21 +110,4 @@ def _member(settings: RegistrySettings, clock: Clock) -> Member:
         logs_shared=settings.share_logs,
         core_address=address.client if address else None,
         started_at=clock.now(),
-    )
-
-
-def _federation_context(
-    settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unreadable
-) -> FederationContext:
-    return FederationContext(
-        node=settings.node,
-        own=own,
-        files=RegistryFiles(settings.federation_files().resolve()),
-        address=settings.etcd_address(),
-        clock=clock,
-        notify_supervisor=signal_supervisor,
-        open_store=lambda endpoints, tls: open_store(endpoints, tls=tls),
-        open_admin=open_admin,
-        pinned=settings.federation_endpoints is not None,
-        unreadable=unreadable,
     )

@@ -1,4 +1,4 @@
-"""What the registry asks of this node's runner and data manager."""
+"""The registry's calls to this node's runner and data manager."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mao_shared.models.pipeline import Pull
 
 
 class NodeServices(Protocol):
-    """Raises the error that a service answers with, PeerUnavailable if it does not answer."""
+    """Calls raise the error that a service answers with, PeerUnavailable if it does not answer."""
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
-        """The image pinned by content. Raises InvalidInput (`image-not-found` and the like)."""
+        """Pin an image by its content. Raises InvalidInput (`image-not-found` and the like)."""
         ...
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
-        """Clones the dataset on this node and creates the node's branch, unless they exist.
+        """Clone the dataset on this node and create the node's branch, unless they exist.
 
         Raises InvalidInput (`dataset-unreachable` and the like).
         """
@@ -27,7 +27,7 @@ class NodeServices(Protocol):
     async def engine(self) -> EngineInfo: ...
 
     async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
-        """Index of the step (None: the latest that ran) and the last `most` bytes of its log.
+        """Return the index of the step (None: the latest that ran) and the last `most` bytes of its log.
 
         Raises NotFound.
         """
@@ -35,7 +35,7 @@ class NodeServices(Protocol):
 
 
 class HttpNodeServices:
-    """The same over HTTP."""
+    """Calls the services over HTTP."""
 
     def __init__(self, runner: RunnerClient, data: DataClient) -> None:
         self.runner = runner

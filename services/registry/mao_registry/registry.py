@@ -1,4 +1,4 @@
-"""The parts of the registry, as the routes use them."""
+"""The components of the registry that the routes use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Registry:
     log_requests: LogRequests
 
     async def name_of_title(self, title: str) -> str:
-        """The name of the pipeline with this title, which may be enrolled only. Raises NotFound."""
+        """Return the name of the registered or enrolled pipeline with this title. Raises NotFound."""
         name = name_from_title(title)
         for records in (self.repositories.enrolments, self.repositories.pipelines):
             stored = await records.find(name)
@@ -57,7 +57,7 @@ class Registry:
         raise not_found("pipeline", title)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs in the background, beside the node's presence."""
+        """Return the background tasks, except the node's presence."""
         return [
             self.agreements.run(),
             self.trust.run(),
@@ -103,6 +103,6 @@ def build(
 
 
 def get_registry(request: Request) -> Registry:
-    """Dependency: the registry that the lifespan built."""
+    """FastAPI dependency: the registry that the lifespan has built."""
     registry: Registry = request.app.state.registry
     return registry

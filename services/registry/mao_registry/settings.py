@@ -15,7 +15,7 @@ from .federation.context import EtcdAddress
 
 
 def parse_labels(value: Any) -> Any:
-    """`zone=ch,disk=ssd` as a dictionary; raises ValueError for a part without a name before `=`."""
+    """Parse `zone=ch,disk=ssd`; raises ValueError for a part without a name before `=`."""
     if not isinstance(value, str):
         return value
     labels = {}
@@ -28,7 +28,7 @@ def parse_labels(value: Any) -> Any:
 
 
 def check_host(host: str | None) -> str | None:
-    """Raises ValueError for what is no host name or address; a port is set by itself."""
+    """Return the host name or address; raises ValueError for anything else, and for one with a port."""
     if host is not None and not re.fullmatch(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", host):
         raise ValueError(f"{host!r} is neither a host name nor an address; the port is set apart")
     if host is not None and re.fullmatch(r"[^:]+:\d+", host):
@@ -57,7 +57,7 @@ class RegistrySettings(ServiceSettings):
     join_token_file: Path | None = None
 
     def etcd_address(self) -> EtcdAddress | None:
-        """Where this node's member of the federation's etcd would be."""
+        """Return the address of this node's member of the federation's etcd; None if it cannot have one."""
         if self.federation_address is None:
             return None
         peer_port = self.federation_peer_port or self.federation_port + 1

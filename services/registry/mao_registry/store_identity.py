@@ -1,4 +1,4 @@
-"""Whether the node's etcd is still the store that this node has written to: the condition `store-reset`.
+"""Checks that the node's etcd is still the store it was: the condition `store-reset`.
 
 An etcd that lost its data starts empty and answers as if nothing had ever been there; one restored from a
 backup answers with an earlier state. Both look healthy. So the registry keeps a random id in the store and in
@@ -41,7 +41,7 @@ RENAMED_STEP = (
 
 @dataclass(frozen=True, slots=True)
 class SavedIdentity:
-    """What the file holds: the store's id, a revision that it had reached, and the node's name."""
+    """Content of the file: the store's id, a revision that it had reached, and the node's name."""
 
     id: str
     revision: int
@@ -50,14 +50,14 @@ class SavedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ObservedIdentity:
-    """What the store holds; `id` is None if it has none."""
+    """The store's id (None if it has none) and revision."""
 
     id: str | None
     revision: int
 
 
 def find_mismatch(saved: SavedIdentity | None, observed: ObservedIdentity, node: str) -> str | None:
-    """Why the store is not the one it was; None if it is, or nothing was saved before. Pure."""
+    """Return why the store is not the one it was; None if it is, or nothing was saved. Pure."""
     if saved is None:
         return None
     if saved.node and saved.node != node:
@@ -92,7 +92,7 @@ class StoreIdentity:
         self._lock = asyncio.Lock()  # a check must not undo what was just accepted
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
 
         async def step() -> float | None:
             return None if await self.check() else RETRY_PERIOD
@@ -101,7 +101,7 @@ class StoreIdentity:
         await every(CHECK_PERIOD, step, name="store-identity", away=pace, failing=pace, outages=MaoError)
 
     async def check(self) -> bool:
-        """Reports or clears the condition; returns whether the store is the one it was.
+        """Report or clear the condition; returns whether the store is the one it was.
 
         Raises MaoError and OSError.
         """
@@ -123,7 +123,7 @@ class StoreIdentity:
             return False
 
     async def accept(self) -> None:
-        """Adopts the store as it is now, on the operator's command. Raises MaoError and OSError."""
+        """Adopt the store as it is now, on the operator's command. Raises MaoError and OSError."""
         async with self._lock:
             observed = await self._observe()
             log.warning("store_identity.accepted", revision=observed.revision)
@@ -131,7 +131,7 @@ class StoreIdentity:
             self._conditions.clear("store-reset")
 
     async def _adopt(self, saved: SavedIdentity | None, observed: ObservedIdentity) -> None:
-        """Writes id and revision where missing; the store first, so that the file is never ahead of it."""
+        """Write missing id and revision to the store, then to the file, which is never ahead of the store."""
         store_id = observed.id
         if store_id is None:
             store_id = secrets.token_hex(16)
@@ -155,7 +155,7 @@ class StoreIdentity:
 
 
 def read(file: Path) -> SavedIdentity | None:
-    """None if the file does not exist or is damaged. Blocks."""
+    """Read the file; None if it does not exist or is damaged. Blocks."""
     try:
         document = json.loads(file.read_text())
         return SavedIdentity(str(document["word"]), int(document["revision"]), str(document.get("node", "")))
@@ -167,6 +167,6 @@ def read(file: Path) -> SavedIdentity | None:
 
 
 def write(file: Path, saved: SavedIdentity) -> None:
-    """Replaces the file atomically. Blocks."""
+    """Replace the file atomically. Blocks."""
     document = {"word": saved.id, "revision": saved.revision, "node": saved.node}
     replace_file(file, json.dumps(document).encode())

@@ -47,7 +47,7 @@ class Site:
         return None if entry is None else Enrolment.model_validate_json(entry.value)
 
     async def forge(self, **step: Any) -> None:
-        """An enrolment written straight into etcd."""
+        """Write an enrolment directly to etcd."""
         entry = await self.store.get(KEY)
         assert entry is not None
         enrolment = Enrolment.model_validate_json(entry.value)
@@ -60,7 +60,7 @@ class Site:
         return found
 
     async def runs(self) -> bool:
-        """Whether the runner would run what is enrolled."""
+        """Return whether the runner would run what is enrolled."""
         enrolment, found = await self.enrolment(), self.files.read("crawler")
         return enrolment is not None and found is not None and found.covers(enrolment)
 

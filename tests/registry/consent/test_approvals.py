@@ -39,7 +39,7 @@ class World:
         self.shared = registry.repositories.federation
 
     async def write(self, kind: Any, record: Any) -> None:
-        """Without any registry, as a member with its own etcd client can."""
+        """Write without a registry, as a member with an etcd client can."""
         key = keys.registry(kind, record.name)
         entry = await self.shared.get(key)
         assert entry is not None
@@ -54,7 +54,7 @@ class World:
         return await self.own.post("/pipeline/crawler/approve", json={"definition": definition, **more})
 
     async def runs(self) -> dict[str, Any]:
-        """The step that would run now."""
+        """Return the step that would run now."""
         return dict((await self.own.get("/enrolments/crawler")).json()["steps"][0])
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline and its tools become when a node enrols."""
+"""The steps that result when a node enrols in a pipeline."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def _all(store: Store) -> list[Entry]:
-    """What the store holds but for the node's presence."""
+    """Return what the store holds, without the node's presence."""
     entries = (await store.list(keys.ROOT)).entries
     return [entry for entry in entries if not entry.key.startswith(keys.members_prefix())]
 

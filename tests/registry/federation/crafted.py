@@ -1,4 +1,4 @@
-"""Certificate requests that a hostile member makes: well signed, and odd in one part each."""
+"""Certificate requests of a hostile member: correctly signed, each with one unusual part."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def request(name: bytes, *, key_info: bytes | None = None, attributes: bytes = b
 
 
 def crafted(user: str) -> dict[str, str]:
-    """What is odd → a request for `user`."""
+    """Return requests for `user` by what is unusual in them."""
     good = der(UTF8, user.encode())
     extension = der(SEQUENCE, der(OID, BASIC), der(0x04, der(SEQUENCE)))
     twice = der(SEQUENCE, der(OID, EXTENSIONS), der(SET, der(SEQUENCE, extension, extension)))

@@ -122,7 +122,7 @@ class Node:
         await self.federation.create(keys.registry("tools", name), dump(tool))
 
     async def add_tool_once(self, name: str) -> bool:
-        """Adds a tool; True if it is there afterwards."""
+        """Add a tool; returns whether it exists afterwards."""
         await self.add_tool(name)
         return name in await self.tools()
 
@@ -144,7 +144,7 @@ class Node:
         return stored.record if stored else None
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        """Waits until `holds` returns true, over outages of the store."""
+        """Wait until `holds` returns true, despite outages of the store."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(MaoError):
@@ -186,7 +186,7 @@ async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[
 
 @asynccontextmanager
 async def copying(node: Node) -> AsyncIterator[None]:
-    """Within it the node keeps a replica of the federation's records; it has one at the start."""
+    """Keep a replica of the federation's records during the block, from its start."""
     async with background(Replicator(node.federation, every=0.2).run()):
 
         async def whole() -> bool:

@@ -74,7 +74,7 @@ async def _says(node: Node, words: str) -> bool:
 
 
 async def test_create_rolls_back_when_running_etcd_is_unsafe(tmp_path: Path) -> None:
-    """Also if no version is known, as under compose while the other container starts."""
+    """Refused also if no version is known, as under compose while the other container starts."""
     program = unsafe_etcd()
     async with running(tmp_path, "a", etcd=program) as (a,):
         for told in ("etcd Version: 3.6.16\n", None):
@@ -103,7 +103,7 @@ async def test_join_safe_etcd_and_version_labels(tmp_path: Path) -> None:
 
 
 async def _listed(node: Node, words: str) -> bool:
-    """The condition about what the members run, if there is one."""
+    """Return the condition `etcd-version`, if reported."""
     await node.lifecycle.controller.reconcile()
     found = condition(node)
     return found is None or (words in found.detail and "NOT ENFORCED" not in found.detail)
@@ -156,7 +156,7 @@ async def test_update_condition_by_worst_member(tmp_path: Path) -> None:
 
 
 class VersionsTold(EtcdVersions):
-    """Members that tell the versions given, by address; the others do not answer."""
+    """Members that report the given versions, by address; the others do not answer."""
 
     def __init__(self, node: Node, told: dict[str, str]) -> None:
         super().__init__(node.context, node.conditions)

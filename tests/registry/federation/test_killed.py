@@ -99,7 +99,7 @@ def deadly_files(node: Node) -> Iterator[None]:
 
 
 async def lives_of(command: Callable[[], Awaitable[Any]]) -> int:
-    """How often the command was killed before it completed."""
+    """Return how often the command was killed before it completed."""
     for lives in range(MOST_LIVES):
         try:
             await command()

@@ -48,7 +48,7 @@ async def test_join_publishes_records_and_switches_stores(tmp_path: Path) -> Non
             await node.until_switched()
             assert await node.tools() == ["crawler", "scanner"]
             assert await node.nodes_of("data") == ["a", "b"]
-        listed = {each.node: (each.state, each.seat, each.healthy) for each in await b.lifecycle.nodes()}
+        listed = {node.node: (node.state, node.seat, node.healthy) for node in await b.lifecycle.nodes()}
         assert listed == {"a": ("joined", "voter", True), "b": ("joined", None, None)}
 
 
@@ -71,7 +71,7 @@ async def test_join_with_name_clashes_writes_nothing(tmp_path: Path) -> None:
 
 
 async def _requests(node: Node) -> list[str]:
-    return [each.record.node for each in await FederationRecords(node.federation).requests.all()]
+    return [stored.record.node for stored in await FederationRecords(node.federation).requests.all()]
 
 
 async def test_invitation_is_for_one_node_once(tmp_path: Path) -> None:

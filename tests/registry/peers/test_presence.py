@@ -1,4 +1,4 @@
-"""Which nodes are present."""
+"""The presence of nodes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetim
 
 
 async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
-    """The member as soon as it has so many slots."""
+    """Wait until the member has this many slots."""
     repositories = Repositories(name, store, store)
     async with asyncio.timeout(60):
         after = (await store.list(keys.members_prefix())).revision

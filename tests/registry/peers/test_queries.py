@@ -139,7 +139,7 @@ async def test_runs_unreadable_are_reported(world: World, value: bytes) -> None:
     one, two = await world.get("/federation/runs?pipeline=crawler")
     assert one["problem"] is None
     assert (two["node"], two["runs"]) == ("node-2", [])
-    assert two["problem"] == "it has published no runs that can be read"
+    assert two["problem"] == "it has published no readable runs"
 
 
 async def test_runs_of_node_without_federation(memory: MemoryStore) -> None:

@@ -148,7 +148,7 @@ async def test_node_removal_ends_participation(api: httpx.AsyncClient, store: St
     await store.create(keys.part("near", "d"), b"{}")
     assert (await api.delete("/registry/nodes/far")).status_code == 200
     left = (await store.list(keys.all_peers())).entries
-    assert [each.key for each in left if "/parts/" in each.key] == [keys.part("near", "d")]
+    assert [entry.key for entry in left if "/parts/" in entry.key] == [keys.part("near", "d")]
     assert (await api.delete("/registry/nodes/far")).status_code == 404
 
 
@@ -168,9 +168,11 @@ async def test_dataset_external_key_is_unique(api: httpx.AsyncClient) -> None:
         return await api.post("/registry/datasets", json=body)
 
     answers = await asyncio.gather(*(make(name) for name in "abc"))
-    assert sorted(each.status_code for each in answers) == [201, 409, 409]
-    assert {each.json()["code"] for each in answers if each.status_code == 409} == {"external-key-taken"}
-    (first,) = (each.json() for each in answers if each.status_code == 201)
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {
+        "external-key-taken"
+    }
+    (first,) = (answer.json() for answer in answers if answer.status_code == 201)
     again = await api.put(f"/registry/datasets/{first['name']}", json={**first, "description": "its own"})
     assert again.status_code == 200
 
@@ -190,8 +192,8 @@ async def test_dataset_remote_is_unique(api: httpx.AsyncClient) -> None:
         return await api.post("/registry/datasets", json={"name": name, "master": master})
 
     answers = await asyncio.gather(*(make(name, "/srv/a.git") for name in "abc"))
-    assert sorted(each.status_code for each in answers) == [201, 409, 409]
-    (first,) = (each.json()["name"] for each in answers if each.status_code == 201)
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
+    (first,) = (answer.json()["name"] for answer in answers if answer.status_code == 201)
     refused = (await make("other", "file:///srv/a.git/")).json()
     assert (refused["code"], refused["dataset"]) == ("dataset-remote-taken", first)
     assert f"dataset '{first}'" in refused["detail"]

@@ -1,1 +1,1 @@
-"""What this node takes part in, and the agreement of its operator without which nothing runs."""
+"""Enrolments of this node, and the agreement of its operator, without which nothing runs."""

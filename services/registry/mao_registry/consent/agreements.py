@@ -46,14 +46,14 @@ class Agreements:
         self._trust_lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Migrates what a node of an earlier version has, as soon as its store answers."""
+        """Migrate the enrolments of an earlier version as soon as the store answers."""
         pace = Backoff(RETRY, RETRY)
         await until_done(
             self._migrate, name="agreements", conditions=self._conditions, away=pace, failing=pace
         )
 
     async def of(self, pipeline: str) -> Agreement | None:
-        """What was agreed to; None also for an unusable file, which agreeing again replaces."""
+        """Return the agreement; None also for an unusable file, which a new agreement replaces."""
         await self._migrate()
         try:
             return await self._off_loop(lambda: self.files.read(pipeline))
@@ -62,46 +62,47 @@ class Agreements:
             return None
 
     async def agree(self, enrolment: Enrolment) -> None:
-        """The file is on disk when this returns. Raises MaoError (`agreement-unusable`)."""
+        """Write the agreement; it is on disk when this returns. Raises MaoError (`agreement-unusable`)."""
         await self._migrate()
         await self._off_loop(lambda: self.files.agree(enrolment, self._clock.now()))
 
     async def withdraw(self, pipeline: str) -> bool:
-        """Returns whether there was an agreement. Raises MaoError (`agreement-unusable`)."""
+        """Delete the agreement; returns whether there was one. Raises MaoError (`agreement-unusable`)."""
         await self._migrate()
         return await self._off_loop(lambda: self.files.withdraw(pipeline))
 
     async def trusted(self) -> list[str]:
-        """The trusted nodes: those in etcd that are in the file as well."""
+        """Return the trusted nodes, which are those both in etcd and in the file."""
         await self._migrate()
         stored = await self._repositories.trusts.all()
         in_file = await self._off_loop(self._read_trusted)
         return [trust.record.node for trust in stored if trust.record.node in in_file]
 
     async def trust(self, node: str, *, wanted: bool) -> bool:
-        """Adds the node to the file, or removes it; returns whether that changed anything."""
+        """Add the node to the file or remove it; returns whether the file has changed."""
         await self._migrate()
+
+        def write() -> bool:
+            before = self._read_trusted()
+            after = before | {node} if wanted else before - {node}
+            if after == before:
+                return False
+            self.files.trust(after)
+            return True
+
         async with self._trust_lock:
-            return await self._off_loop(lambda: self._write_trusted(node, wanted))
+            return await self._off_loop(write)
 
     def _read_trusted(self) -> set[str]:
-        """Empty if the file is unusable: what others could have written does not count."""
+        """Read the trusted nodes from the file; none if it is unusable, since others may have written it."""
         try:
             return self.files.trusted()
         except MaoError as error:
             log.warning("agreements.unusable", error=error.detail)
             return set()
 
-    def _write_trusted(self, node: str, wanted: bool) -> bool:
-        before = self._read_trusted()
-        after = before | {node} if wanted else before - {node}
-        if after == before:
-            return False
-        self.files.trust(after)
-        return True
-
     async def _migrate(self) -> None:
-        """Precedes the first command too: what that finds enrolled was agreed to before there were files."""
+        """Migrate once, before any command: enrolments without files were agreed to in an earlier version."""
         async with self._migration:
             if self._migrated:
                 return
@@ -118,7 +119,10 @@ class Agreements:
             self._migrated = True
 
     async def _steps_of_runs(self) -> dict[str, list[ResolvedStep]]:
-        """Pipeline → the distinct steps of its runs, newest first, for runs under way and reproductions."""
+        """Return for each pipeline the distinct steps of its runs, newest first.
+
+        Runs under way and reproductions need them.
+        """
         found: dict[str, dict[str, ResolvedStep]] = {}
         async for page in pages(lambda cursor: list_newest(self._repositories.runs, RUNS_PAGE, cursor)):
             for run in (stored.record for stored in page.items):
@@ -128,7 +132,7 @@ class Agreements:
         return {pipeline: list(steps.values()) for pipeline, steps in found.items()}
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
-        """Waits even if the caller is cancelled, so that writes keep their order."""
+        """Run in a thread; waits for it even if cancelled, so that writes keep their order."""
         work = asyncio.ensure_future(asyncio.to_thread(call))
         try:
             return await asyncio.shield(work)

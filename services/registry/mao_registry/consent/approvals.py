@@ -1,4 +1,4 @@
-"""Changes in the federation never change what runs here by themselves: they are pending until approved.
+"""Changes of shared records have no effect on this node until they are approved.
 
 An enrolment is a copy of all that runs, as far as the operator has agreed to it (`agreements.py`); one that
 somebody has written into etcd does not count. It is compared with what is registered now: the operator sees
@@ -41,7 +41,7 @@ DIFF_STEP = "See what changed: maoctl pipeline diff {}"
 
 @dataclass(frozen=True)
 class ProposedChange:
-    """What runs here against a proposal of what would."""
+    """What runs on this node now, and what would run after the change."""
 
     proposal: Proposal
     before: Document
@@ -55,26 +55,26 @@ class ProposedChange:
 
     @property
     def pending(self) -> list[str]:
-        """What would change, in words."""
+        """Describe what would change, one line for each change."""
         changes = describe_changes(self.before, self.after) if self.proposal.before else []
         return [NOT_AGREED, *changes] if self.proposal.before and not self.proposal.enrolled else changes
 
     @property
     def changed(self) -> dict[str, str]:
-        """`kind/name` → digest of the records that have changed since the operator agreed."""
+        """Return `kind/name` → digest of the records that have changed since the operator agreed."""
         known = self.proposal.enrolled.records if self.proposal.enrolled else {}
         return {label: digest for label, digest in self.digests.items() if known.get(label) != digest}
 
     @property
     def new_privileges(self) -> list[str]:
-        """What has to be agreed to and was not granted to the same tool before."""
+        """Return the privileges that the same tools were not granted before."""
         tools = [stored.record for stored in self.proposal.referenced.tools.values()]
         requested = requested_privileges(tools, self.proposal.pipeline.steps)
         return sorted({word for tool, word in requested if (tool, word) not in self.proposal.granted})
 
 
 def compare(proposal: Proposal, node: str) -> ProposedChange:
-    """Pure: what runs on `node` now and what would run after the change."""
+    """Compare what runs on `node` with what would run after the change. Pure."""
     enrolled = proposal.enrolled
     tools = {name: stored.record for name, stored in proposal.referenced.tools.items()}
     datasets = {name: stored.record for name, stored in proposal.referenced.datasets.items()}
@@ -89,20 +89,35 @@ def compare(proposal: Proposal, node: str) -> ProposedChange:
 
 
 class Approvals:
-    """What is pending on this node, and its approval."""
+    """Pending changes on this node, and their approval."""
 
     def __init__(self, repositories: Repositories, enrolments: Enrolments) -> None:
         self.repositories = repositories
         self.enrolments = enrolments
 
     async def diff(self, name: str) -> PipelineDiff:
-        """Raises NotFound, and InvalidInput if a tool or dataset of the pipeline is gone."""
-        change = await self._read_change(name)
+        """Show what would change on this node.
+
+        Raises NotFound, and InvalidInput if a tool or dataset of the pipeline is missing.
+        """
+        pipeline = await self.repositories.pipelines.get(name)
+        if pipeline is None:
+            raise not_found("pipeline", name)
+        referenced = await read_references(pipeline.record, self.repositories)
+        before = await self.enrolments.records.get(name)
+        change = compare(await self._proposal(pipeline.record, referenced, before), self.repositories.node)
         enrolled = change.proposal.enrolled
         was = f"{name} as it runs on {self.repositories.node}" if enrolled else "/dev/null"
         text = await asyncio.to_thread(
             unified_diff, change.before, change.after, was=was, will_be=f"{name} as it is registered"
         )
+        endorsed = await self._endorsers(change)
+        rebuilt: dict[str, Rebuilt] = {}
+        for image, pin in image_pins(enrolled).items():
+            with suppress(MaoError):  # an image that cannot be resolved here is left out
+                here = (await self.enrolments.services.resolve_image(image, "never")).pinned
+                if here != pin.pinned:
+                    rebuilt[image] = Rebuilt(pinned=pin.pinned, here=here)
         return PipelineDiff(
             pipeline=name,
             enrolled=change.proposal.before is not None,
@@ -110,30 +125,20 @@ class Approvals:
             pending=change.pending,
             diff=text,
             agree=change.new_privileges,
-            endorsed=await self._endorsers(change),
-            rebuilt=await self._rebuilt(enrolled),
+            endorsed=endorsed,
+            rebuilt=rebuilt,
         )
 
     async def _endorsers(self, change: ProposedChange) -> dict[str, list[str]]:
-        """By changed record, the trusted nodes that endorse it."""
+        """Return for each changed record the trusted nodes that endorse it."""
         trusted = await self.enrolments.agreements.trusted()
         return await endorsers(self.repositories.federation, change.changed, trusted)
 
-    async def _rebuilt(self, enrolled: Enrolment | None) -> dict[str, Rebuilt]:
-        """Images that are now another one under the same name; without those that cannot be resolved."""
-        found: dict[str, Rebuilt] = {}
-        for name, image in image_pins(enrolled).items():
-            with suppress(MaoError):
-                here = (await self.enrolments.services.resolve_image(name, "never")).pinned
-                if here != image.pinned:
-                    found[name] = Rebuilt(pinned=image.pinned, here=here)
-        return found
-
     async def approve(self, name: str, approval: Approval) -> Stored[Enrolment]:
-        """Enrols in what was shown; images with an unchanged reference stay pinned as they are.
+        """Enrol in what was shown; images with an unchanged reference keep their pins.
 
-        Raises NotFound, PreconditionFailed (`definition-changed`) if something else is registered by now,
-        and what an enrolment raises.
+        Raises NotFound, PreconditionFailed (`definition-changed`) if something else is registered by
+        now, and the errors of an enrolment.
         """
 
         async def check(proposal: Proposal) -> str:
@@ -150,8 +155,10 @@ class Approvals:
         return (await self.enrolments.renew_on(name, terms, None))[0]
 
     async def auto_approve(self, name: str) -> Stored[Enrolment]:
-        """Enrols without the operator. Raises Conflict: `nothing-pending`, `not-agreed`, `agreement-needed`
-        for new privileges, `not-endorsed` unless trusted nodes endorse all that changed.
+        """Enrol without asking the operator.
+
+        Raises Conflict: `nothing-pending`, `not-agreed`, `agreement-needed` for new privileges, and
+        `not-endorsed` unless trusted nodes endorse everything that changed.
         """
 
         async def check(proposal: Proposal) -> str:
@@ -182,7 +189,7 @@ class Approvals:
         return (await self.enrolments.renew_on(name, Terms(keep_pins=True, approve=check), None))[0]
 
     async def states(self, limit: int, cursor: str | None) -> Listing[PipelineState]:
-        """Pipelines of the federation with this node's enrolment in each, and what is pending.
+        """List the federation's pipelines with this node's enrolment in each, and what is pending.
 
         The first page also lists this node's enrolments that cannot be read.
         """
@@ -212,7 +219,7 @@ class Approvals:
         )
 
     async def pending(self, pipeline: Pipeline, enrolled: Stored[Enrolment]) -> list[str]:
-        """What would change, in words; or the error that keeps it from being known."""
+        """Describe what would change; or the error that prevents the comparison."""
         try:
             referenced = await read_references(pipeline, self.repositories)
         except Unavailable:
@@ -220,14 +227,6 @@ class Approvals:
         except MaoError as error:
             return [error.detail]
         return compare(await self._proposal(pipeline, referenced, enrolled), self.repositories.node).pending
-
-    async def _read_change(self, name: str) -> ProposedChange:
-        pipeline = await self.repositories.pipelines.get(name)
-        if pipeline is None:
-            raise not_found("pipeline", name)
-        referenced = await read_references(pipeline.record, self.repositories)
-        before = await self.enrolments.records.get(name)
-        return compare(await self._proposal(pipeline.record, referenced, before), self.repositories.node)
 
     async def _proposal(
         self, pipeline: Pipeline, referenced: ReferencedRecords, before: Stored[Enrolment] | None

@@ -1,4 +1,4 @@
-"""Pure: the steps that a pipeline would run on this node, and how they differ from what runs."""
+"""The steps that a pipeline would run on this node, and how they differ from what runs. Pure."""
 
 from __future__ import annotations
 
@@ -42,37 +42,33 @@ def resolve_steps(
     images: Mapping[str, ResolvedImage],
     node: str,
 ) -> list[ResolvedStep]:
-    """The steps with all that tools and datasets say filled in. `images`: by the tools' image references."""
-    return [_resolve_step(step, tools[step.tool], datasets, images, node) for step in pipeline.steps]
-
-
-def _resolve_step(
-    step: Step,
-    tool: Tool,
-    datasets: Mapping[str, Dataset],
-    images: Mapping[str, ResolvedImage],
-    node: str,
-) -> ResolvedStep:
-    output = datasets[step.dataset]
-    privileges = tool.privileges
-    if step.engine_socket:
-        privileges = privileges.model_copy(update={"docker_socket": True})
-    return ResolvedStep(
-        name=step.name,
-        tool=tool.name,
-        image=images[tool.image],
-        command=step.command or tool.command,
-        env={**tool.env, **step.env},
-        limits=step.limits or tool.limits,
-        network=tool.network,
-        privileges=privileges,
-        output=_ref(output, node).model_copy(update={"vote": output.vote, "lfs_above": output.lfs_above}),
-        input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
-        retry=step.retry,
-        allow_empty=step.allow_empty,
-        on_late_truth=step.on_late_truth,
-        metrics=step.metrics,
-    )
+    """Return the steps completed from their tools and datasets. `images`: by image reference."""
+    resolved = []
+    for step in pipeline.steps:
+        tool, output = tools[step.tool], datasets[step.dataset]
+        privileges = tool.privileges
+        if step.engine_socket:
+            privileges = privileges.model_copy(update={"docker_socket": True})
+        written = _ref(output, node).model_copy(update={"vote": output.vote, "lfs_above": output.lfs_above})
+        resolved.append(
+            ResolvedStep(
+                name=step.name,
+                tool=tool.name,
+                image=images[tool.image],
+                command=step.command or tool.command,
+                env={**tool.env, **step.env},
+                limits=step.limits or tool.limits,
+                network=tool.network,
+                privileges=privileges,
+                output=written,
+                input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
+                retry=step.retry,
+                allow_empty=step.allow_empty,
+                on_late_truth=step.on_late_truth,
+                metrics=step.metrics,
+            )
+        )
+    return resolved
 
 
 def _ref(dataset: Dataset, branch: str) -> DatasetRef:
@@ -80,7 +76,7 @@ def _ref(dataset: Dataset, branch: str) -> DatasetRef:
 
 
 def requested_privileges(tools: Iterable[Tool], steps: Iterable[Step]) -> list[tuple[str, str]]:
-    """Tool and privilege of all that the tools' records and the steps that use them ask for."""
+    """Return tool and privilege of everything that the tools and the steps ask for."""
     asked = [(tool.name, word) for tool in tools for word in tool.asked()]
     asked += [(step.tool, DOCKER_SOCKET) for step in steps if step.engine_socket]
     return list(dict.fromkeys(asked))
@@ -93,7 +89,7 @@ def check_agreed(
     command: str,
     steps: Iterable[Step] = (),
 ) -> list[str]:
-    """The privileges that the tools, or `steps` for them, ask for; the operator has to agree to all of them.
+    """Return the privileges that the tools, or `steps` for them, ask for, if the operator agrees to all.
 
     `granted`: tool and privilege of what was granted before, which a renewal keeps. Raises InvalidInput
     (`agreement-needed`) that lists what is missing and how to repeat `command` with it.
@@ -115,7 +111,7 @@ def check_agreed(
 
 
 def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
-    """The command that enrols this node; the steps of a pipeline that is not registered are left out."""
+    """Return the command that enrols this node, without the steps of an unregistered pipeline."""
     first = pipeline.steps[0]
     if registered:
         return f"maoctl pipeline enrol {pipeline.name}"
@@ -133,7 +129,7 @@ def proposed_steps(
     node: str,
     before: Enrolment | None,
 ) -> list[ResolvedStep]:
-    """The steps as a renewal would make them; `pinned` is empty for an image that is not pinned yet."""
+    """Return the steps after a renewal; `pinned` is empty for an image that is not pinned yet."""
     pins = image_pins(before)
     images = {
         tool.image: pins.get(tool.image) or ResolvedImage(name=tool.image, pinned="", platform="")
@@ -143,17 +139,17 @@ def proposed_steps(
 
 
 def image_pins(enrolment: Enrolment | None) -> dict[str, ResolvedImage]:
-    """Image reference → what it is pinned to here."""
+    """Return the pinned image for each image reference."""
     return {step.image.name: step.image for step in enrolment.steps} if enrolment else {}
 
 
 def record_digests(records: Sequence[Named]) -> dict[str, str]:
-    """`kind/name` → digest."""
+    """Return `kind/name` → digest."""
     return {record_label(record): record_digest(record) for record in records}
 
 
 def consent_document(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
-    """All that decides what runs, without the pins: a tag that moved is no change of a record."""
+    """Return everything that decides what runs, without pins, since a moved tag changes no record."""
     documents = {
         step.name: {
             **step.model_dump(mode="json", exclude_none=True, exclude={"name"}),
@@ -165,7 +161,7 @@ def consent_document(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
 
 
 def _readable(document: Document) -> Document:
-    """For people: networks with what is reachable on them. What is hashed stays as it is."""
+    """Describe networks by what they reach, for display; the hashed document does not change."""
     steps = {
         name: {**step, "network": network_words(step["network"])} for name, step in document["steps"].items()
     }
@@ -173,16 +169,16 @@ def _readable(document: Document) -> Document:
 
 
 def definition_id(pipeline: str, document: Document) -> str:
-    """A digest in which the order of steps counts, that of fields does not; too long to be forged."""
+    """Return a digest that depends on the order of steps but not of fields; too long to be forged."""
     order = list(document["steps"])
     content = json.dumps([pipeline, order, document], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> list[str]:
-    """What tools would get that they do not have now: privileges, and a network where they have none.
+    """List the privileges that tools would gain, and networks where they have none now.
 
-    The engine's socket is root on the host, so any other program that is to run with it counts as new.
+    The engine's socket is root on the host, so a different program that runs with it counts as a gain.
     """
     had = {(step.tool, word) for step in before for word in step.asked()}
     isolated = {step.tool for step in before if step.network == "none"}
@@ -200,12 +196,12 @@ def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> li
 
 
 def _program(step: ResolvedStep) -> Document:
-    """What decides which program runs, and with what input."""
+    """Return what decides which program runs, and with what input."""
     return step.model_dump(include={"image", "command", "env"})
 
 
 def describe_changes(before: Document, after: Document) -> list[str]:
-    """What would change, a line each, of bounded number and length."""
+    """Describe each change in one line; number and length of lines are limited."""
     old, new = _readable(before)["steps"], _readable(after)["steps"]
     changes = [f"step {name} is gone" for name in old if name not in new]
     changes += [
@@ -224,8 +220,12 @@ def describe_changes(before: Document, after: Document) -> list[str]:
 def _describe_fields(prefix: str, before: Document, after: Document) -> Iterator[str]:
     old, new = dict(_flatten(before)), dict(_flatten(after))
     for path in [*old, *(path for path in new if path not in old)]:
-        if old.get(path) != new.get(path):
-            yield f"{prefix}{path}: {_describe_change(_text(old.get(path)), _text(new.get(path)))}"
+        if old.get(path) == new.get(path):
+            continue
+        was, becomes, start = _text(old.get(path)), _text(new.get(path)), 0
+        if max(len(was), len(becomes)) > MAX_VALUE:  # shown from the difference on, or it might be cut off
+            start = max(0, _common_length(was, becomes) - 20)
+        yield f"{prefix}{path}: {_truncated(was, start)} → {_truncated(becomes, start)}"
 
 
 def _flatten(value: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -236,16 +236,8 @@ def _flatten(value: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", item
 
 
-def _describe_change(old: str, new: str) -> str:
-    """Both values; long ones from where they begin to differ, so that truncation hides no change."""
-    start = 0
-    if max(len(old), len(new)) > MAX_VALUE:
-        start = max(0, _common_length(old, new) - 20)
-    return f"{_truncated(old, start)} → {_truncated(new, start)}"
-
-
 def _common_length(old: Sequence[str], new: Sequence[str]) -> int:
-    """How many items both have in common at the start."""
+    """Return the length of the common prefix."""
     pairs = enumerate(zip(old, new, strict=False))
     return next((index for index, (one, other) in pairs if one != other), min(len(old), len(new)))
 
@@ -260,26 +252,22 @@ def _text(value: Any) -> str:
 
 
 def unified_diff(before: Document, after: Document, *, was: str, will_be: str) -> str:
-    """Unified diff of two documents, truncated to MAX_DIFF; empty if they are equal."""
+    """Return the unified diff of two documents, truncated to MAX_DIFF; empty if they are equal."""
     old, new = yaml_lines(_readable(before)), yaml_lines(_readable(after))
-    if len(old) + len(new) > MAX_DIFF_LINES:
-        lines = [f"--- {was}", f"+++ {will_be}", *_linear_diff(old, new)]
-    else:
+    if len(old) + len(new) <= MAX_DIFF_LINES:
         lines = list(difflib.unified_diff(old, new, was, will_be, n=100, lineterm=""))
+    else:  # one hunk, from the first to the last line that differs
+        head = _common_length(old, new)
+        tail = _common_length(old[head:][::-1], new[head:][::-1])
+        removed, added = old[head : len(old) - tail], new[head : len(new) - tail]
+        lines = [f"--- {was}", f"+++ {will_be}", f"@@ line {head + 1} @@"]
+        lines += [*(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
     text = "\n".join(lines)
     return text if len(text) <= MAX_DIFF else f"{text[:MAX_DIFF]}\n… {len(text) - MAX_DIFF} more"
 
 
-def _linear_diff(old: list[str], new: list[str]) -> list[str]:
-    """One hunk, from the first to the last line that differs."""
-    head = _common_length(old, new)
-    tail = _common_length(old[head:][::-1], new[head:][::-1])
-    removed, added = old[head : len(old) - tail], new[head : len(new) - tail]
-    return [f"@@ line {head + 1} @@", *(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
-
-
 def yaml_lines(value: Any, indent: str = "") -> list[str]:
-    """A document of dictionaries, lists and scalars as lines of YAML."""
+    """Convert a document of dictionaries, lists and scalars to lines of YAML."""
     lines: list[str] = []
     if isinstance(value, dict):
         pairs = [(f"{indent}{_scalar(key)}:", item) for key, item in value.items()]

@@ -60,7 +60,7 @@ from .definition import check_agreed, enrol_command, image_pins, record_digests,
 
 @dataclass(frozen=True)
 class Proposal:
-    """What an enrolment would be made of, as it was read.
+    """The records that an enrolment would be made from.
 
     `before` is what etcd holds; only the `agreement` of the operator is trusted.
     """
@@ -72,30 +72,30 @@ class Proposal:
 
     @property
     def enrolled(self) -> Enrolment | None:
-        """What runs here; None if there is no enrolment, or one that was not agreed to."""
+        """The enrolment that runs here; None if there is none, or it was not agreed to."""
         agreed = self.before and self.agreement and self.agreement.covers(self.before.record)
         return self.before.record if self.before and agreed else None
 
     @property
     def granted(self) -> set[tuple[str, str]]:
-        """Tool and privilege of all that was granted so far."""
+        """The tool and privilege of everything granted so far."""
         return self.agreement.granted if self.agreement else set()
 
 
 async def by_operator(_: Proposal) -> str:
-    """The operator has enrolled this node."""
+    """Approve as the operator, who has enrolled this node."""
     return "operator"
 
 
 @dataclass(frozen=True)
 class Terms:
-    """On what terms a node enrols.
+    """The terms on which a node enrols.
 
     Args:
         agree: the privileges that the operator grants.
         keep_pins: images whose reference is unchanged stay pinned as they are.
         approve: returns who has approved, or raises; called before anything is pulled or cloned.
-        command: what a person repeats to grant more; empty: the command of an enrolment.
+        command: to repeat with more privileges; empty: the command of an enrolment.
     """
 
     agree: Sequence[str] = ()
@@ -130,7 +130,7 @@ class Enrolments:
         return self.repositories.enrolments
 
     async def read(self, pipeline: str) -> Stored[Enrolment]:
-        """Raises NotFound (`not-enrolled`)."""
+        """Return the enrolment. Raises NotFound (`not-enrolled`)."""
         stored = await self.records.get(pipeline)
         if stored is None:
             raise self._not_enrolled(pipeline)
@@ -143,11 +143,11 @@ class Enrolments:
         return await self.records.page(limit, cursor)
 
     async def init(self, wanted: PipelineInit, *, name_was_free: bool = False) -> Stored[Pipeline]:
-        """Registers the pipeline if it is new and enrols this node; checks all before it writes anything.
+        """Register the pipeline if it is new and enrol this node; checks everything before writing anything.
 
         A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
         joins, and how an interrupted command is completed. `name_was_free`: this node was not enrolled when
-        the command first came, so an existing enrolment is the command's own.
+        the command was first sent, so an existing enrolment is the command's own.
 
         Raises AlreadyExists, InvalidInput (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or a
         service's own, such as `image-not-found`).
@@ -182,14 +182,14 @@ class Enrolments:
     async def renew(
         self, name: str, request: EnrolmentRequest, if_match: int | None
     ) -> tuple[Stored[Enrolment], bool]:
-        """Enrols in a registered pipeline, or renews tools, limits and images; returns whether it is new.
+        """Enrol in a registered pipeline, or renew tools, limits and images; returns whether it is new.
 
         Raises NotFound, PreconditionFailed, and InvalidInput as `init` does.
         """
         return await self.renew_on(name, Terms(agree=request.agree, pull=request.pull), if_match)
 
     async def renew_on(self, name: str, terms: Terms, if_match: int | None) -> tuple[Stored[Enrolment], bool]:
-        """The same on other terms; raises what their `approve` raises as well."""
+        """Enrol or renew on the given terms; also raises what their `approve` raises."""
 
         async def attempt() -> tuple[Stored[Enrolment], bool] | None:
             pipeline = await self.repositories.pipelines.get(name)
@@ -203,7 +203,10 @@ class Enrolments:
         return await retry_lost(attempt, f"the enrolment in {name!r}", unknown_is_lost=False)
 
     async def withdraw(self, name: str, if_match: int | None) -> None:
-        """Raises NotFound, PreconditionFailed, StillReferenced (by a schedule or an active run)."""
+        """Withdraw this node from a pipeline.
+
+        Raises NotFound, PreconditionFailed, StillReferenced (by a schedule or an active run).
+        """
         async with self._lock:
             if not await self.exists(name) and await self.agreements.withdraw(name):
                 return  # completes the same command after a crash
@@ -212,7 +215,10 @@ class Enrolments:
             if references := await self.references.to_enrolment(name):
                 raise still_referenced("enrolment", name, references)
             if enrolment is not None:  # else its datasets are unknown
-                await self._leave_datasets(enrolment.record)
+                others = [stored.record for stored in await self.records.all()]
+                kept = [other.outputs for other in others if other.pipeline != enrolment.record.pipeline]
+                for dataset in sorted(enrolment.record.outputs.difference(*kept)):
+                    await self._change_dataset(dataset, without_node)
             try:
                 await delete_unreferenced(
                     self.repositories.own,
@@ -230,7 +236,7 @@ class Enrolments:
             self.records.note_absent(check.key)
 
     async def _check(self, name: str, if_match: int | None) -> Check:
-        """Also of an unreadable record, which withdrawing removes."""
+        """Return a check of the enrolment's revision, even of an unreadable one."""
         entry = await self.records.store.get(self.records.prefix + name)
         if entry is None:
             raise self._not_enrolled(name)
@@ -247,7 +253,7 @@ class Enrolments:
     async def _enrol(
         self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, terms: Terms
     ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
-        """Returns None for a lost race. `pipeline` has the revision 0 if it is not registered yet."""
+        """Enrol; returns None for a lost race. `pipeline` has the revision 0 if it is not registered yet."""
         referenced = await read_references(pipeline.record, self.repositories)
         agreement = await self.agreements.of(pipeline.record.name)
         proposal = Proposal(pipeline.record, referenced, before, agreement)
@@ -285,7 +291,10 @@ class Enrolments:
         pull: Pull,
         pins: Mapping[str, ResolvedImage],
     ) -> Enrolment:
-        """The enrolment without its pipeline's revision. Raises the refusals of other services."""
+        """Pin images and prepare datasets; returns the enrolment without its pipeline's revision.
+
+        Raises the refusals of other services.
+        """
         tools = {name: stored.record for name, stored in referenced.tools.items()}
         datasets = {name: stored.record for name, stored in referenced.datasets.items()}
         images = {}
@@ -337,7 +346,7 @@ class Enrolments:
         return None if revision is None else Stored(enrolment, revision)
 
     async def _confirm(self, enrolment: Stored[Enrolment], *, is_new: bool) -> None:
-        """Write 4 of an enrolment: from now on no delete of the pipeline can miss it."""
+        """Write 4 of an enrolment, after which no delete of the pipeline can miss it."""
         name = enrolment.record.pipeline
 
         async def attempt() -> int | None:
@@ -352,13 +361,6 @@ class Enrolments:
 
         await retry_lost(attempt, f"the pipeline {name!r}")
 
-    async def _leave_datasets(self, enrolment: Enrolment) -> None:
-        """Removes this node from the datasets that no other enrolment of it writes."""
-        enrolments = [stored.record for stored in await self.records.all()]
-        kept = [other.outputs for other in enrolments if other.pipeline != enrolment.pipeline]
-        for name in sorted(enrolment.outputs.difference(*kept)):
-            await self._change_dataset(name, without_node)
-
     async def _change_dataset(self, name: str, change: Callable[[Dataset, str], Dataset]) -> None:
         with suppress(RecordUnreadable):  # what a member has made unreadable holds up nobody
             await self.repositories.datasets.update(
@@ -367,5 +369,5 @@ class Enrolments:
 
 
 def same_definition(pipeline: Pipeline, other: Pipeline) -> bool:
-    """Whether two pipelines differ at most in their description."""
+    """True if two pipelines differ at most in their description."""
     return pipeline.steps == other.steps and pipeline.overlap == other.overlap

@@ -25,7 +25,7 @@ RETRY = 5.0  # seconds, while the federation does not answer
 
 
 class TrustController:
-    """Runs after every change of a shared record, and every RESYNC_PERIOD."""
+    """Approves endorsed changes after every change of a shared record, and every RESYNC_PERIOD."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class TrustController:
         self._logged: dict[str, str] = {}  # pipeline → why it was not approved, so that it is logged once
 
     async def page(self) -> StoredPage[Trust]:
-        """The trusted nodes, and the records of trust that cannot be read."""
+        """Return the trusted nodes, and the unreadable records of trust."""
         trusted = await self.agreements.trusted()
         page = await self.repositories.trusts.page()
         return replace(page, items=[stored for stored in page.items if stored.record.node in trusted])
 
     async def trust(self, node: str) -> Trust:
-        """Changes that `node` endorses are approved from now on; nothing changes if it is trusted already."""
+        """Approve changes that `node` endorses from now on. Idempotent."""
         await self.agreements.trust(node, wanted=True)
         new = Trust(node=node, since=self.clock.now())
         stored = await self.repositories.trusts.create_or_update(node, lambda current: current or new)
@@ -59,7 +59,7 @@ class TrustController:
         return stored.record if stored else new
 
     async def untrust(self, node: str) -> None:
-        """What was approved stays. Raises NotFound (`not-trusted`)."""
+        """Stop trusting a node; what was approved stays approved. Raises NotFound (`not-trusted`)."""
         changed = await self.agreements.trust(node, wanted=False)
         if not await self.repositories.trusts.delete(node) and not changed:
             raise NotFound(
@@ -67,7 +67,7 @@ class TrustController:
             )
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         prefix = keys.registry_prefix("tools").removesuffix("tools/")
         backoff = Backoff(RETRY, RETRY)
         async with asyncio.TaskGroup() as group:
@@ -95,30 +95,27 @@ class TrustController:
             )
 
     async def reconcile(self) -> None:
-        """Approves what trusted nodes endorse; a failure with one pipeline does not hold up the others."""
+        """Approve what trusted nodes endorse; a failure with one pipeline does not block the others."""
         if not await self.agreements.trusted():
             self._guard.keep(set())
             return
         pipelines = [stored.record.pipeline for stored in await self.repositories.enrolments.all()]
         self._guard.keep(set(pipelines))
-        for pipeline in pipelines:
-            await self._reconcile_pipeline(pipeline)
-
-    async def _reconcile_pipeline(self, name: str) -> None:
-        try:
-            enrolment = (await self.approvals.auto_approve(name)).record
-        except Unavailable as error:
-            self._log_once(name, error)
-        except MaoError as error:  # a refusal is no failure
-            self._guard.succeeded(name)
-            if error.code != "nothing-pending":
+        for name in pipelines:
+            try:
+                enrolment = (await self.approvals.auto_approve(name)).record
+            except Unavailable as error:
                 self._log_once(name, error)
-        except Exception as error:  # noqa: BLE001 (of what others have registered)
-            self._guard.failed(name, error)
-        else:
-            self._logged.pop(name, None)
-            self._guard.succeeded(name)
-            log.info("consent.auto_approved", pipeline=name, approved_by=enrolment.approved_by)
+            except MaoError as error:  # a refusal is no failure
+                self._guard.succeeded(name)
+                if error.code != "nothing-pending":
+                    self._log_once(name, error)
+            except Exception as error:  # noqa: BLE001 (caused by what others have registered)
+                self._guard.failed(name, error)
+            else:
+                self._logged.pop(name, None)
+                self._guard.succeeded(name)
+                log.info("consent.auto_approved", pipeline=name, approved_by=enrolment.approved_by)
 
     def _log_once(self, name: str, error: MaoError) -> None:
         if self._logged.get(name) != error.detail:

@@ -1,4 +1,4 @@
-"""Who may do what in a federation's etcd: users, roles and their rights, and invitations.
+"""Access control in a federation's etcd: users, roles and their rights, and invitations.
 
 A user is the common name of a certificate. `<node>@<n>` is the node itself; n grows with every invitation, so
 that an old certificate never becomes valid again. `<node>@<n>-join` is the invitation, which may only request
@@ -18,7 +18,6 @@ import base64
 import binascii
 import zlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
@@ -33,9 +32,6 @@ from mao_shared.store.endpoints import parse_endpoints
 from . import pki
 from .context import FederationContext, FederationRecords, check_core
 
-if TYPE_CHECKING:
-    from mao_shared.store.etcd_admin import Admin
-
 ROOT = "root"  # etcd's role with all rights; also a user, which etcd requires
 INVITATION_PREFIX = "mao1."
 _MAX_TEXT = 40_000  # characters; a token has about 3000
@@ -47,7 +43,7 @@ def etcd_user_name(node: str, number: int) -> str:
 
 
 def next_user(node: str, before: Identity | None) -> str:
-    """The user of a new invitation."""
+    """Return the user name for the node's next invitation."""
     number = int(before.user.rpartition("@")[2]) if before else 0
     return etcd_user_name(node, number + 1)
 
@@ -69,7 +65,7 @@ def etcd_role_names(identity: Identity) -> list[str]:
 
 
 def member_grants(node: str) -> list[Grant]:
-    """A member reads everything, writes under its own prefix, and changes shared records by their rules."""
+    """Return the rights of a member: read everything, write under its own prefix, change shared records."""
     return [
         Grant("read", f"{keys.ROOT}/", prefix=True),
         Grant("readwrite", keys.peer_root(node), prefix=True),
@@ -82,7 +78,7 @@ def member_grants(node: str) -> list[Grant]:
 
 
 def invited_grants(node: str) -> list[Grant]:
-    """An invitation checks for name clashes and requests a certificate, no more."""
+    """Return the rights of an invitation: check for name clashes and request a certificate."""
     return [
         Grant("read", f"{keys.ROOT}/", prefix=True),
         Grant("readwrite", keys.certificate_request(node)),
@@ -90,7 +86,7 @@ def invited_grants(node: str) -> list[Grant]:
 
 
 class InvitationToken(Record):
-    """What `federation invite` hands out. `fingerprint`: SHA-256 of the authority's certificate."""
+    """The content of an invitation. `fingerprint`: SHA-256 of the authority's certificate."""
 
     federation: Name
     node: NodeName
@@ -106,7 +102,7 @@ class InvitationToken(Record):
 def make_token(
     federation: str, node: str, endpoints: list[str], *, ca: str, certificate: str, key: str
 ) -> InvitationToken:
-    """User, fingerprint and expiry are those of the certificates."""
+    """Make a token with user, fingerprint and expiry from the certificates."""
     facts = pki.facts(certificate)
     return InvitationToken(
         federation=federation,
@@ -127,13 +123,26 @@ def encode_token(token: InvitationToken) -> str:
 
 
 def decode_token(text: str, *, now: datetime | None = None) -> InvitationToken:
-    """Raises InvalidInput: `token-invalid` for a damaged or inconsistent token, `token-expired`."""
+    """Parse and check a token. Raises InvalidInput (`token-invalid`, `token-expired`)."""
     try:
         token = InvitationToken.model_validate_json(_unpack_token("".join(text.split())))
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"])) or "content"
         raise _token_invalid(f"its {field} is missing or malformed") from None
-    _check_token(token)
+    # This finds mistakes only: whoever issues a token can forge all of its parts.
+    try:
+        parse_endpoints(",".join(token.endpoints))
+        facts = pki.facts(token.certificate)
+        key_matches = pki.belongs_to(token.key, token.certificate)
+        fingerprint = pki.facts(token.ca).fingerprint
+    except (ValueError, InvalidInput) as error:
+        raise _token_invalid(str(error)) from None
+    if fingerprint != token.fingerprint:
+        raise _token_invalid("its fingerprint does not match its authority's certificate")
+    if not pki.is_signed_by(token.certificate, token.ca) or not key_matches:
+        raise _token_invalid("its certificate, key and authority do not belong together")
+    if facts.user != token.user or facts.not_after != token.expires_at:
+        raise _token_invalid("its certificate is for another user or time")
     if token.expires_at <= (now or datetime.now(UTC)):
         raise InvalidInput(
             f"The invitation of {token.node} to {token.federation} expired at "
@@ -163,34 +172,18 @@ def _unpack_token(text: str) -> bytes:
     return content
 
 
-def _check_token(token: InvitationToken) -> None:
-    """Checks that the parts belong together; the issuer of a token can still forge all of them."""
-    try:
-        parse_endpoints(",".join(token.endpoints))
-        facts = pki.facts(token.certificate)
-        key_matches = pki.belongs_to(token.key, token.certificate)
-        fingerprint = pki.facts(token.ca).fingerprint
-    except (ValueError, InvalidInput) as error:
-        raise _token_invalid(str(error)) from None
-    if fingerprint != token.fingerprint:
-        raise _token_invalid("its fingerprint does not match its authority's certificate")
-    if not pki.is_signed_by(token.certificate, token.ca) or not key_matches:
-        raise _token_invalid("its certificate, key and authority do not belong together")
-    if facts.user != token.user or facts.not_after != token.expires_at:
-        raise _token_invalid("its certificate is for another user or time")
-
-
 def _token_invalid(why: str) -> InvalidInput:
     return InvalidInput(
         f"invalid invitation: {why}.",
         code="token-invalid",
-        next="Copy the whole line that 'maoctl federation invite' printed.",
+        next="Copy the whole line that 'maoctl federation invite' has printed.",
     )
 
 
 async def invite(context: FederationContext, node: str, valid: timedelta) -> InvitationToken:
-    """Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`), and Forbidden (`not-core`)
-    on a node that is no core node.
+    """Invite a node; only core nodes may.
+
+    Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`) and Forbidden (`not-core`).
     """
     link = await context.link()
     async with context.connect_both(link.endpoints) as (store, admin):
@@ -201,7 +194,10 @@ async def invite(context: FederationContext, node: str, valid: timedelta) -> Inv
         )
         assert stored is not None  # noqa: S101 (`_invited` always makes one)
         user = invitation_user(stored.record.user)
-        await _delete_earlier_users(admin, stored.record)
+        number = int(stored.record.user.rpartition("@")[2])
+        for earlier in (etcd_user_name(node, before) for before in range(max(1, number - 3), number)):
+            await admin.delete_user(earlier)
+            await admin.delete_user(invitation_user(earlier))
         await admin.ensure_role(invitation_role(node), invited_grants(node))
         await admin.ensure_user(user, [invitation_role(node)])
         authority, key = await records.authority(), pki.make_key()
@@ -227,11 +223,3 @@ def _invited(before: Identity | None, node: str, context: FederationContext) -> 
             next=f"Give the node a name of at most {len(node) - excess} characters (MAO_NODE), then join.",
         )
     return Identity(node=node, user=user, invited_at=context.now)
-
-
-async def _delete_earlier_users(admin: Admin, identity: Identity) -> None:
-    node, _, number = identity.user.rpartition("@")
-    for earlier in range(max(1, int(number) - 3), int(number)):
-        user = etcd_user_name(node, earlier)
-        await admin.delete_user(user)
-        await admin.delete_user(invitation_user(user))

@@ -1,4 +1,4 @@
-"""What the commands of a federation work with: this node's stores, files and address; the shared records."""
+"""The context of federation commands: this node's stores, files and address, and the shared records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINK = "link"  # the only name among `FederationContext.links`
 
 @dataclass(frozen=True, slots=True)
 class EtcdAddress:
-    """Where a core node's etcd listens: `host` is how other nodes reach it, `bind` what it listens on."""
+    """Where a core node's etcd listens: other nodes reach it at `host`, it listens on `bind`."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class EtcdAddress:
         return f"https://{self.peer}"
 
     def listen_host(self) -> str:
-        """`bind` if set; else loopback for a loopback `host`, and all interfaces for any other."""
+        """Return `bind` if set; else loopback for a loopback `host`, and all interfaces for any other."""
         if self.bind:
             return _bracketed(self.bind)
         try:
@@ -65,13 +65,13 @@ class EtcdAddress:
 
 @dataclass(frozen=True)
 class FederationContext:
-    """This node, as the commands of a federation see it.
+    """What federation commands need from this node.
 
     Args:
         own: the node's own store.
         address: where other nodes reach this node's etcd; without it the node never becomes a core node.
         notify_supervisor: makes the supervisor read etcd's configuration again.
-        pinned: the settings name the federation's etcd by a plain address, so there is nothing to join.
+        pinned: the settings contain a plain etcd address for the federation, so there is nothing to join.
     """
 
     node: str
@@ -91,21 +91,21 @@ class FederationContext:
 
     @property
     def links(self) -> Records[Link]:
-        """Holds at most one record, of the name LINK."""
+        """The records of links: at most one, named LINK."""
         return Records(self.own, keys.link(self.node).removesuffix(LINK), Link, self.unreadable)
 
     async def find_link(self) -> Stored[Link] | None:
         return await self.links.get(LINK)
 
     async def link(self) -> Link:
-        """Raises NotFound (`no-federation`)."""
+        """Return the link to the federation. Raises NotFound (`no-federation`)."""
         stored = await self.find_link()
         if stored is None:
             raise not_in_federation(self.node)
         return stored.record
 
     def check_not_pinned(self) -> None:
-        """Raises Conflict (`federation-is-set`)."""
+        """Raise Conflict (`federation-is-set`) if the settings pin the federation's etcd."""
         if self.pinned:
             raise Conflict(
                 "This node's federation is the plain etcd address in MAO_FEDERATION_ENDPOINTS.",
@@ -115,7 +115,7 @@ class FederationContext:
 
     @asynccontextmanager
     async def connect(self, endpoints: Iterable[str], tls: TlsFiles | None = None) -> AsyncIterator[Store]:
-        """The federation's etcd, as this node unless `tls` is another identity."""
+        """Connect to the federation's etcd, as this node unless `tls` is another identity."""
         store = self.open_store(",".join(endpoints), tls or self.files.tls())
         try:
             yield store
@@ -137,7 +137,7 @@ class FederationContext:
 
     @asynccontextmanager
     async def connect_without(self, node: str, link: Link) -> AsyncIterator[tuple[Store, Admin]]:
-        """As `connect_both`, but not to the etcd member of `node`, which may be about to stop."""
+        """Connect like `connect_both`, but not to the etcd member of `node`, which may be about to stop."""
         async with self.connect(link.endpoints) as store:
             core = await FederationRecords(store).cores.get(node)
         others = [endpoint for endpoint in link.endpoints if core is None or endpoint != core.record.client]
@@ -147,7 +147,7 @@ class FederationContext:
 
 @dataclass(frozen=True)
 class FederationRecords:
-    """The federation's records about itself."""
+    """The federation's records about its members and itself."""
 
     store: Store
 
@@ -168,32 +168,32 @@ class FederationRecords:
         return Records(self.store, keys.members_prefix(), Member)
 
     async def voters(self) -> list[CoreMember]:
-        """The core nodes whose etcd member has a vote, by name."""
+        """Return the core nodes whose etcd member has a vote, sorted by name."""
         cores = (await self.cores.by_name()).values()
         return sorted((core for core in cores if not core.learner), key=lambda core: core.node)
 
     async def info(self) -> FederationInfo:
-        """Raises NotFound (`federation-unknown`)."""
+        """Return the federation's name and id. Raises NotFound (`federation-unknown`)."""
         prefix, _, name = keys.federation().rpartition("/")
         stored = await Records(self.store, f"{prefix}/", FederationInfo).get(name)
         if stored is None:
             raise NotFound(
-                "The federation's store does not say which federation it belongs to.",
+                "The federation's store does not record which federation it belongs to.",
                 code="federation-unknown",
                 next="Let the node that created it finish: maoctl federation create NAME, there.",
             )
         return stored.record
 
     async def authority(self) -> pki.Authority:
-        """What signs clients and servers. Raises as `_authority`."""
+        """Return the authority for clients and servers. Raises like `_authority`."""
         return await self._authority(keys.authority())
 
     async def peer_authority(self) -> pki.Authority:
-        """What signs etcd members towards each other. Raises as `_authority`."""
+        """Return the authority for the peer connections of etcd's members. Raises like `_authority`."""
         return await self._authority(keys.peer_authority())
 
     async def _authority(self, key: str) -> pki.Authority:
-        """Raises Forbidden on a node that is no core node, Conflict (`authority-missing`)."""
+        """Read an authority. Raises Forbidden unless this is a core node, Conflict (`authority-missing`)."""
         entry = await self.store.get(key)
         if entry is None:
             raise Conflict(
@@ -206,7 +206,7 @@ class FederationRecords:
 
 
 async def check_core(store: Store, link: Link, command: str) -> None:
-    """Raises Forbidden (`not-core`) that names the nodes where the command works."""
+    """Raise Forbidden (`not-core`), which names the core nodes, unless this is one."""
     cores = [core.node for core in await FederationRecords(store).voters()]
     if link.node in cores:
         return
@@ -226,7 +226,7 @@ def not_in_federation(node: str) -> NotFound:
 
 
 def signal_supervisor() -> None:
-    """Makes a native node's supervisor read etcd's configuration; in a container a loop does."""
+    """Make a native node's supervisor read etcd's configuration; in a container, a loop reads it."""
     pid = os.environ.get("MAO_SUPERVISOR", "")
     if pid.isdigit():
         os.kill(int(pid), signal.SIGUSR1)

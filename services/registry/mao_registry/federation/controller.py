@@ -63,7 +63,7 @@ class FederationController:
         self._outage = Outage()
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         watched = (
             keys.certificate_requests_prefix(),
             keys.identities_prefix(),
@@ -106,7 +106,7 @@ class FederationController:
         return pause
 
     async def reconcile(self) -> float | None:
-        """Does what can be done now; returns seconds after which to run again, None for RESYNC_PERIOD."""
+        """Do what can be done now; returns seconds after which to run again, None for RESYNC_PERIOD."""
         stored = await self.context.find_link()
         if stored is None:
             self.versions.update_condition_alone()
@@ -118,8 +118,18 @@ class FederationController:
             if identity is None or identity.record.state == "removed":
                 return None
             await self._renew_certificate(store, identity.record)
-            await self._update_endpoints(records, link)
-            pause = await self._reconcile_member(store, admin, link, identity.record)
+            voters = await records.voters()
+            voters.sort(key=lambda core: core.node != link.node)  # a core node asks its own etcd first
+            endpoints = [core.client for core in voters]
+            if endpoints and endpoints != link.endpoints:
+                await self.context.links.update(
+                    LINK, lambda current: current.model_copy(update={"endpoints": endpoints})
+                )
+            pause = None
+            if identity.record.role == "core":
+                pause = await join_etcd(self.context, store, admin, link)
+            elif self.context.files.read(self.context.files.etcd_config) is not None:
+                pause = await leave_etcd(self.context, store, admin, link)
             await self.versions.update_condition(await records.cores.by_name())
             if identity.record.role == "core" and await records.cores.get(link.node):
                 signed = await self._serve_nodes(store, admin, link)
@@ -127,7 +137,7 @@ class FederationController:
         return pause
 
     async def _renew_certificate(self, store: Store, identity: Identity) -> None:
-        """Requests a new certificate when it is time, or installs the one that was signed."""
+        """Request a new certificate when it is due, or install the one that was signed."""
         files = self.context.files
         ca, current, pending = files.read(files.ca), files.read(files.identity), files.read_pending()
         if not ca or not current:
@@ -144,27 +154,8 @@ class FederationController:
         files.pending.unlink(missing_ok=True)
         log.info("federation.certificate_renewed", user=identity.user, until=identity.expires_at)
 
-    async def _update_endpoints(self, records: FederationRecords, link: Link) -> None:
-        voters = await records.voters()
-        voters.sort(key=lambda core: core.node != link.node)  # a core node asks its own etcd first
-        endpoints = [core.client for core in voters]
-        if endpoints and endpoints != link.endpoints:
-            await self.context.links.update(
-                LINK,
-                lambda current: current.model_copy(update={"endpoints": endpoints}),
-            )
-
-    async def _reconcile_member(
-        self, store: Store, admin: Admin, link: Link, identity: Identity
-    ) -> float | None:
-        if identity.role == "core":
-            return await join_etcd(self.context, store, admin, link)
-        if self.context.files.read(self.context.files.etcd_config) is not None:
-            return await leave_etcd(self.context, store, admin, link)
-        return None
-
     async def _serve_nodes(self, store: Store, admin: Admin, link: Link) -> bool:
-        """Returns whether all requests that had to be signed were answered."""
+        """Do what other nodes need; returns False if a request could not be signed."""
         records, all_signed = FederationRecords(store), True
         requests = await records.requests.by_name()  # not by the name inside, which a member could forge
         present = await records.members.by_name()
@@ -196,7 +187,7 @@ class FederationController:
                 await admin.set_roles(identity.user, etcd_role_names(identity))
 
     async def _isolated(self, action: Action, node: str, work: Awaitable[None]) -> bool:
-        """Returns whether it was done: a failure with one node does not keep the others waiting."""
+        """Return False if it failed: a failure with one node must not keep the others waiting."""
         try:
             await work
         except Unavailable:

@@ -1,7 +1,7 @@
 """What core nodes do for the federation: sign requests, promote, demote and remove nodes.
 
 Every core node does this for all nodes without agreeing on who does it: each action may be repeated, and an
-identity is replaced only in the form in which it was read, which tells who came first.
+identity is replaced only at the revision that was read, so that one of them wins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mao_registry.records.stores import delete_key, delete_prefix, unknown_as_lo
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, CoreMember, Dataset, Demotion, Identity, Member
+from mao_shared.models import CertificateRequest, CoreMember, Dataset, Demotion, Identity
 from mao_shared.models.federation import Role
 from mao_shared.store import Records, Store, Stored
 
@@ -46,14 +46,14 @@ grant-core: it is to be a member of etcd, and is not yet
 
 
 def request_digest(request: str) -> str:
-    """By which an identity names the request that its certificate answers."""
+    """Return the digest by which an identity refers to the request that its certificate answers."""
     return hashlib.sha256(request.encode()).hexdigest()
 
 
 def decide_action(
     identity: Identity | None, request: CertificateRequest | None, *, present: bool, listed: bool
 ) -> Action | None:
-    """What a core node has to do about one node, if anything. Pure.
+    """Decide what a core node has to do about one node, if anything. Pure.
 
     Args:
         present: the node holds its presence.
@@ -81,7 +81,7 @@ async def sign_request(
     stored: Stored[Identity],
     request: CertificateRequest,
 ) -> None:
-    """Creates the node's user and answers its request; one that cannot be signed is deleted."""
+    """Create the node's user and sign its request; a request that cannot be signed is deleted."""
     identity = stored.record
     records = FederationRecords(store)
     authority = await records.authority()
@@ -105,7 +105,7 @@ async def sign_request(
 
 
 async def complete_join(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """The node uses its own certificate: its invitation is deleted."""
+    """Delete the invitation of a node that uses its own certificate, and mark it as joined."""
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(invitation_role(identity.node))
 
@@ -119,9 +119,9 @@ async def complete_join(context: FederationContext, store: Store, admin: Admin, 
 
 
 async def remove_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """First revokes the node's access, then removes what is left of it.
+    """Revoke the node's access, then remove what is left of it.
 
-    Raises Conflict when etcd would lose its quorum without it (`check_removal`); nothing was done then.
+    Raises Conflict, before anything is done, if etcd would lose its quorum without it (`check_removal`).
     """
     node = identity.node
     check_removal(await observe_members(store, admin), node)
@@ -149,9 +149,9 @@ async def remove_node(context: FederationContext, store: Store, admin: Admin, id
 
 
 async def demote_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Makes a core node a client; raises Conflict when etcd would lose its quorum without it.
+    """Make a core node a client; raises Conflict if etcd would lose its quorum without it.
 
-    Not done by the node itself, which could not finish after it has lost the right to.
+    Another node does this, since the node itself would lose the right to finish.
     """
     check_removal(await observe_members(store, admin), identity.node)
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
@@ -171,7 +171,7 @@ async def remove_from_datasets(store: Store, node: str) -> None:
 async def promote(
     context: FederationContext, versions: EtcdVersions, node: str, *, allow_unsafe: bool = False
 ) -> CoreMember:
-    """Makes a node a voting member of etcd and waits until it is one. Idempotent.
+    """Make a node a voting member of etcd and wait until it is one. Idempotent.
 
     Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`, and
     `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) when it continues in the
@@ -185,24 +185,24 @@ async def promote(
         if core is not None and not core.record.learner:
             return core.record
         await _joined_identity(store, node)
-        versions.check_candidate(await _ready_member(store, node), allow_unsafe=allow_unsafe)
+        member = await records.members.get(node)
+        if member is None or member.record.core_address is None:
+            why = (
+                "is not present"
+                if member is None
+                else "has not set an address at which others reach its etcd"
+            )
+            raise Conflict(
+                f"The node {node!r} {why}.",
+                code="node-not-ready",
+                next="Start it there with 'make node' or 'make up', with MAO_FEDERATION_ADDRESS set.",
+            )
+        versions.check_candidate(member.record, allow_unsafe=allow_unsafe)
         await versions.check_members((await records.cores.by_name()).values(), allow_unsafe=allow_unsafe)
         check_addition(await observe_members(store, admin), node)
         identity = await _set_role(store, node, "core")
         await admin.set_roles(identity.user, etcd_role_names(identity))
         return await _wait_for_vote(store, node)
-
-
-async def _ready_member(store: Store, node: str) -> Member:
-    member = await FederationRecords(store).members.get(node)
-    if member is None or member.record.core_address is None:
-        why = "is not present" if member is None else "does not say at which address others reach its etcd"
-        raise Conflict(
-            f"The node {node!r} {why}.",
-            code="node-not-ready",
-            next="Start it there with 'make node' or 'make up'; a core node needs MAO_FEDERATION_ADDRESS.",
-        )
-    return member.record
 
 
 async def _wait_for_vote(store: Store, node: str) -> CoreMember:
@@ -222,7 +222,7 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
 
 
 async def demote(context: FederationContext, node: str) -> Demotion:
-    """Raises Conflict (`last-core`, `quorum-at-risk`). Does nothing to a node that is no member of etcd."""
+    """Make a core node a client; no effect on a client. Raises Conflict (`last-core`, `quorum-at-risk`)."""
     link = await context.link()
     async with context.connect_without(node, link) as (store, admin):
         await check_core(store, link, f"maoctl federation demote {node}")
@@ -239,9 +239,9 @@ async def demote(context: FederationContext, node: str) -> Demotion:
 
 
 async def remove(context: FederationContext, node: str) -> None:
-    """Ends the node's access (its user in etcd, so its certificate is refused) and removes all of it.
+    """Revoke the node's access (etcd then refuses its certificate) and remove everything of it.
 
-    A repeat removes what is left.
+    Repeating it removes what is left.
 
     Raises NotFound, Conflict (`node-is-this-one`, `last-core`, `quorum-at-risk`).
     """
@@ -261,7 +261,7 @@ async def remove(context: FederationContext, node: str) -> None:
 
 
 async def _joined_identity(store: Store, node: str) -> Identity:
-    """Raises NotFound for a node that has not joined."""
+    """Return the node's identity. Raises NotFound if it has not joined."""
     stored = await FederationRecords(store).identities.get(node)
     if stored is None or stored.record.state != "joined":
         raise _not_joined(node)
@@ -269,7 +269,7 @@ async def _joined_identity(store: Store, node: str) -> Identity:
 
 
 async def _set_role(store: Store, node: str, role: Role) -> Identity:
-    """Raises NotFound for a node that has not joined."""
+    """Change the node's role. Raises NotFound if it has not joined."""
 
     def change(current: Identity | None) -> Identity | None:
         if current is None or current.state != "joined":
@@ -290,7 +290,7 @@ def _not_joined(node: str) -> NotFound:
 
 
 async def wait_until_demoted(store: Store, node: str) -> None:
-    """Returns when another core node has removed `node` from etcd; raises Conflict (`not-unseated`)."""
+    """Wait until another core node has removed `node` from etcd; raises Conflict (`not-unseated`)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEMOTE_TIMEOUT):
             await wait_for_record(FederationRecords(store).cores, node, lambda core: core is None)

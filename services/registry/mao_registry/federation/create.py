@@ -48,7 +48,7 @@ class CreateCommand:
         self.versions = versions
 
     async def create(self, name: str, *, allow_unsafe: bool = False) -> Link:
-        """The link to the new federation, or to the one of this name that this node has created before.
+        """Create a federation; returns the link to it, also if this node has created it before.
 
         Raises Conflict: `in-federation`, `founding-unfinished`, `federation-is-set`, `no-federation-address`,
         `etcd-unsafe` unless `allow_unsafe`; Unavailable (`federation-etcd-down`).
@@ -56,7 +56,14 @@ class CreateCommand:
         self.context.check_not_pinned()
         if stored := await self.context.find_link():
             return self._check_same(stored.record, name)
-        address = self._check_address()
+        address = self.context.address
+        if address is None:
+            raise Conflict(
+                "A core node needs an address at which other nodes reach it.",
+                code="no-federation-address",
+                next="Set MAO_FEDERATION_ADDRESS to this host's name or address, restart the node, and"
+                " repeat the command.",
+            )
         self.versions.check_own(allow_unsafe=allow_unsafe)
         draft = self._make_draft(name)
         user = etcd_user_name(self.context.node, 1)
@@ -89,16 +96,6 @@ class CreateCommand:
             )
         self.context.files.remove_drafts()
         return link
-
-    def _check_address(self) -> EtcdAddress:
-        if self.context.address is None:
-            raise Conflict(
-                "A core node needs an address at which other nodes reach it.",
-                code="no-federation-address",
-                next="Set MAO_FEDERATION_ADDRESS to this host's name or address, restart the node, and"
-                " repeat the command.",
-            )
-        return self.context.address
 
     def _make_draft(self, name: str) -> FederationDraft:
         files, now = self.context.files, self.context.now
@@ -140,7 +137,7 @@ class CreateCommand:
         )
 
     async def _wait_for_etcd(self, address: EtcdAddress) -> None:
-        """Raises Unavailable (`federation-etcd-down`)."""
+        """Wait until etcd answers. Raises Unavailable (`federation-etcd-down`)."""
         attempts = stamina.retry_context(
             on=Unavailable, attempts=None, timeout=START_TIMEOUT, wait_initial=POLL_PERIOD, wait_max=1.0
         )
@@ -159,7 +156,7 @@ class CreateCommand:
             ) from error
 
     async def _check_version(self, address: EtcdAddress, *, allow_unsafe: bool) -> None:
-        """Checks what really runs; removes all files if it raises Conflict (`etcd-unsafe`)."""
+        """Check the version of the running etcd. Removes all files if it raises Conflict (`etcd-unsafe`)."""
         core = CoreMember(node=self.context.node, member_id="", client=address.client, peer=address.peer)
         try:
             await self.versions.check_members([core], allow_unsafe=allow_unsafe)
@@ -202,7 +199,7 @@ class CreateCommand:
         await records.cores.create_or_update(node, lambda _: core)
 
     async def _copy_registry(self, store: Store) -> dict[str, int]:
-        """Replica until nothing was written to the registry meanwhile; returns key → revision copied."""
+        """Copy until nothing was written to the registry meanwhile; returns key → revision copied."""
         own, node = self.context.own, self.context.node
         await copy_own_records(own, store, node)
         copied: dict[str, int] = {}

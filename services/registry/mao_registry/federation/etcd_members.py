@@ -1,4 +1,4 @@
-"""The members of the federation's etcd: their health, whether they may change, their removal."""
+"""The members of the federation's etcd: health, checks before adding and removing, removal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EtcdMemberState:
 
 @dataclass(frozen=True, slots=True)
 class ObservedMember(EtcdMemberState):
-    """The same with etcd's id of the member and its `host:port` for clients, empty if it never started."""
+    """Adds the member's id in etcd, and its `host:port` for clients (empty if it has never started)."""
 
     id: str
     endpoint: str
@@ -45,7 +45,7 @@ def quorum(voters: int) -> int:
 
 
 def check_removal(members: Sequence[EtcdMemberState], node: str) -> None:
-    """Raises Conflict (`last-core`, `quorum-at-risk`) if etcd would lose its quorum without `node`. Pure."""
+    """Raise Conflict (`last-core`, `quorum-at-risk`) if etcd would lose its quorum without `node`. Pure."""
     leaving = next((member for member in members if member.node == node), None)
     if leaving is None or not leaving.votes:
         return
@@ -67,8 +67,9 @@ def check_removal(members: Sequence[EtcdMemberState], node: str) -> None:
 
 
 def check_addition(members: Sequence[EtcdMemberState], node: str) -> None:
-    """Raises Conflict when `node` cannot be added as a learner now: `quorum-at-risk`,
-    `promotion-under-way`, `too-many-cores`. Pure.
+    """Raise Conflict if `node` cannot be added as a learner now. Pure.
+
+    Codes: `quorum-at-risk`, `promotion-under-way`, `too-many-cores`.
     """
     voters = [member for member in members if member.votes]
     healthy = sum(member.healthy for member in voters)
@@ -84,7 +85,7 @@ def check_addition(members: Sequence[EtcdMemberState], node: str) -> None:
         raise Conflict(
             f"The node {learner!r} is being promoted; etcd takes one new member at a time.",
             code="promotion-under-way",
-            next=f"Wait for it, or give it up: maoctl federation demote {learner}.",
+            next=f"Wait for it, or cancel it: maoctl federation demote {learner}.",
         )
     if len(voters) >= MAX_VOTERS:
         raise Conflict(
@@ -95,7 +96,7 @@ def check_addition(members: Sequence[EtcdMemberState], node: str) -> None:
 
 
 def advice(voters: int) -> str | None:
-    """Advice about this number of core nodes; None if it is fine."""
+    """Return advice about this number of core nodes; None if it is fine."""
     if voters == 1:
         return "One core node: when it is down, nothing shared can change. Promote two more."
     if voters % 2 == 0:
@@ -115,7 +116,7 @@ def _restart_step(members: Sequence[EtcdMemberState]) -> str:
 
 
 async def observe_members(store: Store, admin: Admin) -> list[ObservedMember]:
-    """Asks all members at once. One that has never started has no endpoint to be asked at."""
+    """Query the health of all members concurrently; one that has never started has no endpoint."""
     members = await admin.members()
     cores = await FederationRecords(store).cores.all()
     nodes = {core.record.member_id: core.record.node for core in cores}
@@ -142,7 +143,7 @@ async def observe_members(store: Store, admin: Admin) -> list[ObservedMember]:
 
 @asynccontextmanager
 async def at_leader(context: FederationContext, members: list[ObservedMember]) -> AsyncIterator[Admin]:
-    """Calls to the leader itself; raises Unavailable (`no-leader`) when none is known."""
+    """Connect to the leader itself; raises Unavailable (`no-leader`) if none is known."""
     leader = next((member for member in members if member.leads), None)
     if leader is None:
         raise Unavailable(
@@ -155,7 +156,7 @@ async def at_leader(context: FederationContext, members: list[ObservedMember]) -
 
 
 async def remove_etcd_member(context: FederationContext, store: Store, admin: Admin, node: str) -> None:
-    """Removes the node's member from etcd; does nothing when it has none.
+    """Remove the node's member from etcd; does nothing if it has none.
 
     A leader hands over first: removed while it leads, it might be gone before the others know of it. A
     refusal is retried: another core node may be doing the same, and etcd removes nobody in the first

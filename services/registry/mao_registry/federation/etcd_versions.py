@@ -1,6 +1,6 @@
-"""Whether the versions of the federation's etcd enforce the key rights that a federation relies on.
+"""Checks that the federation's etcd enforces the key rights that a federation relies on.
 
-Checked before a federation is created or joined and before a node is promoted, and refused if not. A running
+An unsafe version is refused when a federation is created or joined, and when a node is promoted. A running
 federation continues, with the condition `etcd-version`: no node stops collecting because of it.
 """
 
@@ -35,7 +35,7 @@ UPGRADE = (
 
 
 class EtcdVersions:
-    """The versions of etcd's members as far as known, and the condition that follows from them."""
+    """The known versions of etcd's members, and the condition `etcd-version`."""
 
     def __init__(self, context: FederationContext, conditions: Conditions) -> None:
         self._context = context
@@ -43,19 +43,19 @@ class EtcdVersions:
         self._known: dict[str, str] = {}  # node → its member's version, kept while it does not answer
 
     def labels(self) -> dict[str, str]:
-        """With these this node's presence answers `check_candidate`; none if it never becomes a core node."""
+        """Return the label that `check_candidate` reads; none if this node cannot become a core node."""
         own = self._context.files.etcd_version()
         return {LABEL: own} if self._context.address is not None and own else {}
 
     def check_own(self, *, allow_unsafe: bool) -> None:
-        """Raises Conflict (`etcd-unsafe`) for the etcd that this node would run, if its version is known."""
+        """Raise Conflict (`etcd-unsafe`) if the etcd that this node would run is known to be unsafe."""
         own = self._context.files.etcd_version()
         if own is not None:
             subject = f"The etcd of this node is {version_text(own)}"
             check_versions(subject, [own], f"{INSTALL}. Then repeat the command", allow_unsafe=allow_unsafe)
 
     def check_candidate(self, member: Member, *, allow_unsafe: bool) -> None:
-        """Raises Conflict (`etcd-unsafe`) for a node that may not become a core node."""
+        """Raise Conflict (`etcd-unsafe`) if this node must not become a core node."""
         own = member.labels.get(LABEL, "")
         version = f"is {version_text(own)}" if own else "is unknown (does it run an older MAO?)"
         check_versions(
@@ -68,7 +68,7 @@ class EtcdVersions:
     async def check_members(
         self, cores: Iterable[CoreMember], *, tls: TlsFiles | None = None, allow_unsafe: bool
     ) -> None:
-        """Raises Conflict (`etcd-unsafe`) for the worst of the members that answer, or if none does."""
+        """Raise Conflict (`etcd-unsafe`) for the worst of the members that answer, or if none does."""
         found = await self._ask(cores, tls or self._context.files.tls())
         self._known.update(found)
         subject = f"The federation's etcd is {nodes_by_version(found)}"
@@ -80,7 +80,7 @@ class EtcdVersions:
         )
 
     async def update_condition(self, cores: Mapping[str, CoreMember]) -> None:
-        """Asks the members of the federation that this node is in, and reports or clears the condition."""
+        """Query the federation's members and report or clear the condition."""
         found = await self._ask(cores.values(), self._context.files.tls())
         self._known = {node: version for node, version in (self._known | found).items() if node in cores}
         rating = self._rating()
@@ -96,7 +96,7 @@ class EtcdVersions:
         self._conditions.report(CONDITION, detail=detail, next_step=next_step)
 
     def update_condition_alone(self) -> None:
-        """A node in no federation needs no rights of etcd; the condition says what it could not do."""
+        """Report or clear the condition of a node in no federation, which could not create one."""
         self._known = {}
         own = self._context.files.etcd_version()
         if own is None or judge(own) != "unsafe":
@@ -110,7 +110,7 @@ class EtcdVersions:
         )
 
     def warnings(self) -> list[str]:
-        """Warnings for the person who created, joined or enlarged the federation."""
+        """Return warnings to show after creating, joining or enlarging the federation."""
         rating = self._rating()
         if rating == "good":
             return []
@@ -122,7 +122,7 @@ class EtcdVersions:
         return "good" if lowest is None else judge(lowest)
 
     async def _ask(self, cores: Iterable[CoreMember], tls: TlsFiles) -> dict[str, str]:
-        """Node → version, of those that answer; all are asked at once."""
+        """Query all members concurrently; returns node → version for those that answer."""
         cores = list(cores)
         versions = await asyncio.gather(*(ask_version(core.client, tls) for core in cores))
         return {
@@ -131,7 +131,7 @@ class EtcdVersions:
 
 
 def check_versions(subject: str, versions: Iterable[str], step: str, *, allow_unsafe: bool) -> None:
-    """Raises Conflict (`etcd-unsafe`) for the worst of the versions. Pure."""
+    """Raise Conflict (`etcd-unsafe`) for the worst of the versions, if it is unsafe. Pure."""
     lowest = worst(versions)
     if allow_unsafe or judge(lowest) != "unsafe":
         return
@@ -146,7 +146,7 @@ def version_text(version: str) -> str:
 
 
 def nodes_by_version(versions: Mapping[str, str]) -> str:
-    """`3.4.23 (on node-1), 3.5.30 (on node-2, node-3)`."""
+    """Format versions as `3.4.23 (on node-1), 3.5.30 (on node-2, node-3)`."""
     nodes: dict[str, list[str]] = {}
     for node, version in sorted(versions.items()):
         nodes.setdefault(version, []).append(node)

@@ -55,16 +55,16 @@ class RegistryFiles(FederationFiles):
         return self.directory / "peer.pem"
 
     def etcd_version(self) -> str | None:
-        """Of the etcd that would run here, as the supervisor has written it; None while unknown."""
+        """Return the version of this node's etcd as written by the supervisor; None if unknown."""
         text = self.read(self.directory / OUTPUT_FILE)
         return None if text is None else read_output(text)
 
     def invitation(self) -> FederationFiles:
-        """The identity of the invitation while the node joins."""
+        """Return the files that hold the invitation's identity while the node joins."""
         return FederationFiles(self.directory / "invitation")
 
     def read(self, path: Path) -> str | None:
-        """Raises MaoError (`federation-dir-unusable`) for a file that exists and cannot be read."""
+        """Read a file; None if it does not exist. Raises MaoError (`federation-dir-unusable`)."""
         try:
             return path.read_text()
         except FileNotFoundError:
@@ -86,7 +86,7 @@ class RegistryFiles(FederationFiles):
             raise self._unusable(path, "it is damaged") from error
 
     def save(self, path: Path, content: str) -> bool:
-        """Writes the file unless it holds the content already; returns whether it was written."""
+        """Write the file unless it has this content; returns whether it was written."""
         if self.read(path) == content:
             return False
         try:
@@ -103,12 +103,12 @@ class RegistryFiles(FederationFiles):
         )
 
     def remove_member(self) -> None:
-        """Removes the configuration and certificates of the etcd member, but not its data."""
+        """Remove the configuration and certificates of the etcd member, but not its data."""
         for path in (self.etcd_config, self.server_identity, self.peer_identity, self.peers_ca):
             path.unlink(missing_ok=True)
 
     def remove_drafts(self) -> None:
-        """Removes what only creating and joining needed."""
+        """Remove files that only creating and joining need."""
         for path in (self.draft, self.pending):
             path.unlink(missing_ok=True)
         invitation = self.invitation()

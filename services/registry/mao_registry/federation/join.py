@@ -51,7 +51,7 @@ class JoinCommand:
         self.published: list[str] = []  # the new records of the last join, as `tool NAME`
 
     async def join(self, text: str, *, allow_unsafe: bool = False) -> Link:
-        """The link to the federation, or to the one that was joined with this token before.
+        """Join a federation; returns the link to it, also if this token was used before.
 
         Raises InvalidInput for an invalid token, Conflict (`names-clash`, `in-federation`,
         `federation-is-set`, `etcd-unsafe` unless `allow_unsafe`), Unavailable (`not-signed`) while no core
@@ -59,7 +59,13 @@ class JoinCommand:
         """
         self.context.check_not_pinned()
         token = decode_token(text, now=self.context.now)
-        self._check_node(token)
+        if token.node != self.context.node:
+            raise InvalidInput(
+                f"The invitation is for the node {token.node!r}; this one is {self.context.node!r}.",
+                code="token-other-node",
+                next=f"Ask for one for this node: 'maoctl federation invite {self.context.node}' on a core"
+                " node.",
+            )
         if stored := await self.context.find_link():
             return self._check_same(stored.record, token)
         if draft := self.context.files.read_draft():
@@ -93,14 +99,6 @@ class JoinCommand:
         log.info("federation.joined", federation=info.name, id=info.id, user=identity.user)
         return link
 
-    def _check_node(self, token: InvitationToken) -> None:
-        if token.node != self.context.node:
-            raise InvalidInput(
-                f"The invitation is for the node {token.node!r}; this one is {self.context.node!r}.",
-                code="token-other-node",
-                next=f"Ask for its own: 'maoctl federation invite {self.context.node}' on a core node.",
-            )
-
     def _check_same(self, link: Link, token: InvitationToken) -> Link:
         ca = self.context.files.read(self.context.files.ca)
         if link.federation != token.federation or not ca or pki.facts(ca).fingerprint != token.fingerprint:
@@ -113,7 +111,7 @@ class JoinCommand:
         return link
 
     async def _check_federation(self, store: Store, token: InvitationToken) -> FederationInfo:
-        """Raises Conflict (`federation-differs`) for the store of another federation than the token's."""
+        """Raise Conflict (`federation-differs`) if the store belongs to another federation."""
         info = await FederationRecords(store).info()
         if pki.facts(info.ca).fingerprint != token.fingerprint:
             raise Conflict(
@@ -124,7 +122,7 @@ class JoinCommand:
         return info
 
     async def _check_names(self, store: Store, federation: str) -> None:
-        """Raises Conflict (`names-clash`) before anything is written."""
+        """Raise Conflict (`names-clash`) before anything is written."""
         own = Repositories(self.context.node, self.context.own, self.context.own)
         contents, federation_contents = await read_contents(own.own), await read_contents(store)
         enrolled = {stored.record.pipeline for stored in await own.enrolments.all()}
@@ -134,7 +132,7 @@ class JoinCommand:
         self.published = find_new_records(contents, federation_contents)
 
     async def _obtain_certificate(self, store: Store, token: InvitationToken) -> Identity:
-        """Raises Unavailable (`not-signed`)."""
+        """Request a certificate and wait for it, unless there is one. Raises Unavailable (`not-signed`)."""
         files, node = self.context.files, self.context.node
         user = token.user.removesuffix("-join")
         current = files.read(files.identity)
@@ -175,7 +173,7 @@ class JoinCommand:
 
 
 def pending_request(context: FederationContext, user: str) -> PendingRequest:
-    """The key and request that wait for their certificate; created if there are none for this user."""
+    """Return the key and request that wait for their certificate; created if missing for this user."""
     pending = context.files.read_pending()
     if pending is None or pki.read_request(pending.request).user != user:
         key = pki.make_key()
@@ -185,7 +183,7 @@ def pending_request(context: FederationContext, user: str) -> PendingRequest:
 
 
 async def submit_request(context: FederationContext, store: Store, pending: PendingRequest) -> None:
-    """Submits the request to the core nodes. Idempotent."""
+    """Submit the request to the core nodes. Idempotent."""
 
     def submitted(current: CertificateRequest | None) -> CertificateRequest:
         if current is not None and current.request == pending.request:
@@ -196,7 +194,7 @@ async def submit_request(context: FederationContext, store: Store, pending: Pend
 
 
 async def wait_for_identity(store: Store, node: str, request: str) -> Identity:
-    """The node's identity as soon as its certificate answers the request, however long that takes."""
+    """Wait without a limit until the node's certificate answers the request; returns its identity."""
     answered = request_digest(request)
     identity = await wait_for_record(
         FederationRecords(store).identities,

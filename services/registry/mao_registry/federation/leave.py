@@ -22,7 +22,7 @@ from mao_shared import keys
 from mao_shared.errors import Forbidden, Unauthorized, Unavailable
 from mao_shared.federation.replica import Replica
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Link
+from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
@@ -41,21 +41,37 @@ REMOVED = "store-identity-refused"  # the error code for a node that was removed
 
 
 class LeaveCommand:
-    """`federation leave`; `replica`: the last known records of the federation while it is away."""
+    """`federation leave`; `replica`: the last known records of the federation while it does not answer."""
 
     def __init__(self, context: FederationContext, replica: Replica) -> None:
         self.context = context
         self.replica = replica
 
     async def leave(self, *, force: bool) -> Departure:
-        """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable."""
+        """Leave the federation, or drop one that was never finished.
+
+        Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable.
+        """
         stored = await self.context.find_link()
         if stored is None:
-            return self._drop_unfinished()
+            # Creating, joining or leaving may have left files behind without finishing.
+            files = self.context.files
+            draft = files.read_draft()
+            rest = (files.draft, files.invitation().identity, files.identity, files.etcd_config)
+            if not any(path.exists() for path in rest):
+                raise not_in_federation(self.context.node)
+            self._remove_files()
+            return Departure(federation=draft.name if draft else "", known=True, struck=True)
         link = stored.record
         removed = known = True
         try:
-            await self._leave_connected(link)
+            async with self.context.connect_both(link.endpoints) as (store, admin):
+                await store.ping()
+                others = await self._leave_etcd(store, admin, link.node)
+                await self._copy_registry(store)
+                if others:
+                    await remove_from_datasets(store, link.node)
+                    await self._request_removal(store, link.node)
         except (Unavailable, Unauthorized, Forbidden) as error:
             removed = error.code == REMOVED
             if not force and not removed:
@@ -73,17 +89,8 @@ class LeaveCommand:
         log.info("federation.left", federation=link.federation, removed=removed)
         return Departure(federation=link.federation, known=known, struck=removed)
 
-    async def _leave_connected(self, link: Link) -> None:
-        async with self.context.connect_both(link.endpoints) as (store, admin):
-            await store.ping()
-            others = await self._leave_etcd(store, admin, link.node)
-            await self._copy_registry(store)
-            if others:
-                await remove_from_datasets(store, link.node)
-                await self._request_removal(store, link.node)
-
     async def _leave_etcd(self, store: Store, admin: Admin, node: str) -> bool:
-        """Returns whether other nodes are left, which remove this one."""
+        """Become a client; returns whether other nodes are left, which then remove this one."""
         records = FederationRecords(store)
         identities = {stored.record.node: stored.record for stored in await records.identities.all()}
         own = identities.pop(node, None)
@@ -108,7 +115,7 @@ class LeaveCommand:
         await FederationRecords(store).requests.create_or_update(node, leaving)
 
     async def _copy_registry(self, source: Store | Replica) -> None:
-        """Makes the federation's registry this node's own, with this node alone in its datasets."""
+        """Copy the federation's registry to this node's store, with this node alone in its datasets."""
         own, node = self.context.own, self.context.node
         enrolments = await Records(own, keys.enrolments_prefix(node), Enrolment).all()
         outputs = {name for stored in enrolments for name in stored.record.outputs}
@@ -119,16 +126,6 @@ class LeaveCommand:
             await replace_prefix(own, keys.registry_prefix(kind), entries)
         await renumber_enrolments(source, own, own, node)
 
-    def _drop_unfinished(self) -> Departure:
-        """Removes what creating, joining or leaving has left behind without finishing."""
-        files = self.context.files
-        draft = files.read_draft()
-        rest = (files.draft, files.invitation().identity, files.identity, files.etcd_config)
-        if not any(path.exists() for path in rest):
-            raise not_in_federation(self.context.node)
-        self._remove_files()
-        return Departure(federation=draft.name if draft else "", known=True, struck=True)
-
     def _remove_files(self) -> None:
         delete_own_member(self.context)
         self.context.files.remove_identity()
@@ -136,14 +133,15 @@ class LeaveCommand:
 
 
 def _with_node_alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list[Entry]:
-    """Datasets as of a node in no federation. Those in `outputs` it is enrolled to write: an attempt to
-    leave that was killed may have removed it from them.
+    """Return the datasets without other nodes.
+
+    `outputs`: those that this node is enrolled to write; an interrupted attempt to leave may have removed it.
     """
     alone = []
     for entry in entries:
         try:
             dataset = Dataset.model_validate_json(entry.value, context=STORED)
-        except ValidationError:  # nobody can be asked; it does not keep this node from leaving
+        except ValidationError:  # it must not keep this node from leaving
             log.warning("federation.dataset_unreadable", key=entry.key)
             continue
         nodes = [node] if node in dataset.nodes or dataset.name in outputs else []

@@ -1,4 +1,4 @@
-"""The commands of a federation, as the routes call them."""
+"""The federation commands that the routes call."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Lifecycle:
             return await self._fresh_state()
 
     async def invite(self, node: str, valid: float) -> Invitation:
-        """`valid` in seconds."""
+        """Invite a node; `valid` in seconds."""
         async with self._lock, self._explained():
             token = await access.invite(self.context, node, timedelta(seconds=valid))
         return Invitation(
@@ -87,7 +87,7 @@ class Lifecycle:
         return outage_explained(self.context, self.federation)
 
     async def state(self) -> FederationState:
-        """From the replica while the federation does not answer."""
+        """Return the federation's state, from the replica while it does not answer."""
         await self.context.link()
         state = await status.federation_state(self.context, self.federation)
         if self.federation.removed:
@@ -95,12 +95,12 @@ class Lifecycle:
         return self._with_warnings(state.model_copy(update={"reachable": self.federation.reachable}))
 
     async def nodes(self) -> list[NodeState]:
-        """From the replica while the federation does not answer."""
+        """Return the state of all nodes, from the replica while the federation does not answer."""
         states = await status.node_states(self.context, self.federation)
         return status.nodes_after_removal(states, self.context.node) if self.federation.removed else states
 
     async def _fresh_state(self) -> FederationState:
-        """By a connection of its own: after a change `federation` may still be the previous store."""
+        """Read the state over a new connection, since `federation` may still be the previous store."""
         link = await self.context.link()
         async with self.context.connect(link.endpoints) as store:
             return self._with_warnings(await status.federation_state(self.context, store))
@@ -109,7 +109,7 @@ class Lifecycle:
         return state.model_copy(update={"warnings": self.versions.warnings()})
 
     async def join_by_file(self, path: Path) -> None:
-        """Joins with the token in a file; retries until it succeeds or the node has joined otherwise."""
+        """Join with the token in a file; retries until the node has joined, in this way or another."""
 
         async def join() -> None:
             if await self.context.find_link() is not None:
@@ -128,6 +128,6 @@ class Lifecycle:
 
 
 def get_lifecycle(request: Request) -> Lifecycle:
-    """Dependency: what the lifespan built."""
+    """FastAPI dependency: the lifecycle that the lifespan has built."""
     lifecycle: Lifecycle = request.app.state.lifecycle
     return lifecycle

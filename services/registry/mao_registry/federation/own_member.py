@@ -5,7 +5,7 @@
     3 etcd        the supervisor starts it; it catches up
     4 vote        as soon as etcd says that it has caught up
 
-Each call of `join_etcd` and `leave_etcd` does what can be done now, and says when to call again.
+Each call of `join_etcd` and `leave_etcd` does what can be done now and returns when to call again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def etcd_config(
     server: TlsFiles,
     peer: TlsFiles,
 ) -> str:
-    """etcd's configuration file as JSON, which is YAML. Pure.
+    """Return etcd's configuration file as JSON, which is valid YAML. Pure.
 
     `cluster`: name → peer URL of all members, this one included.
 
@@ -95,7 +95,7 @@ def write_member_identity(
     peers: pki.Authority,
     now: datetime,
 ) -> None:
-    """Gives the member its two certificates, unless it has valid ones; etcd reloads them by itself."""
+    """Issue the member's two certificates unless they are valid; etcd reloads them itself."""
     hosts = (address.host, *LOOPBACK)
     files.save(files.peers_ca, peers.certificate)
     for path, signer in ((files.server_identity, authority), (files.peer_identity, peers)):
@@ -118,7 +118,7 @@ def write_config(
     cluster: Mapping[str, str],
     existing: bool,
 ) -> bool:
-    """Writes etcd's configuration; returns whether it has changed.
+    """Write etcd's configuration; returns whether it has changed.
 
     `data_id` names the member's data: a removed member comes back under another id, and so with other data.
     """
@@ -136,7 +136,10 @@ def write_config(
 
 
 async def join_etcd(context: FederationContext, store: Store, admin: Admin, link: Link) -> float | None:
-    """Seconds after which to call again; None when it votes. Raises Conflict when it cannot be added now."""
+    """Add this node's etcd to the cluster; returns seconds after which to call again, None once it votes.
+
+    Raises Conflict if it cannot be added now.
+    """
     address = context.address
     if address is None:
         log.warning("federation.no_address", setting="MAO_FEDERATION_ADDRESS")
@@ -164,7 +167,7 @@ async def join_etcd(context: FederationContext, store: Store, admin: Admin, link
 
 
 def _find_member(members: list[EtcdMember], node: str, address: EtcdAddress) -> EtcdMember | None:
-    """Raises Conflict (`core-moved`) when this node's member is known by another address."""
+    """Find this node's member; raises Conflict (`core-moved`) if it is known by another address."""
     for member in members:
         if address.peer_url in member.peer_urls:
             return member
@@ -207,7 +210,10 @@ async def _write_files(
 async def _promote(
     context: FederationContext, store: Store, admin: Admin, address: EtcdAddress, member_id: str
 ) -> float:
-    """Asks the leader: a follower of etcd 3.4 passes the request on and never returns its answer."""
+    """Promote at the leader, since a follower of etcd 3.4 never returns the leader's answer.
+
+    Returns seconds after which to call again.
+    """
     try:
         async with at_leader(context, await observe_members(store, admin)) as leader:
             await leader.promote(member_id)
@@ -229,7 +235,10 @@ async def _write_core_record(
 
 
 async def leave_etcd(context: FederationContext, store: Store, admin: Admin, link: Link) -> float | None:
-    """Stops this node's etcd once another core node has removed it; seconds after which to call again."""
+    """Stop this node's etcd once another core node has removed it.
+
+    Returns seconds after which to call again, None when done.
+    """
     if await FederationRecords(store).cores.get(link.node) is not None:
         return LEARNER_PERIOD
     members = await admin.members()
@@ -241,7 +250,7 @@ async def leave_etcd(context: FederationContext, store: Store, admin: Admin, lin
 
 
 def delete_own_member(context: FederationContext) -> None:
-    """Stops this node's etcd and deletes its data."""
+    """Stop this node's etcd and delete its data."""
     context.files.remove_member()
     context.notify_supervisor()
     shutil.rmtree(context.files.etcd_data, ignore_errors=True)

@@ -36,7 +36,7 @@ _HASH = hashes.SHA256()
 
 
 class Authority(Record):
-    """What signs a federation's certificates; with its key one can become any member.
+    """The authority that signs a federation's certificates; with its key one can become any member.
 
     Stored on disk while a federation is being created, then in its store, readable by core nodes alone.
     """
@@ -47,7 +47,7 @@ class Authority(Record):
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What a certificate says. `fingerprint`: SHA-256 of its DER form, lower-case hexadecimal."""
+    """The content of a certificate. `fingerprint`: SHA-256 of its DER form, lower-case hexadecimal."""
 
     user: str
     serial: int
@@ -59,14 +59,14 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What a certificate request asks for; its signature has been checked."""
+    """The content of a certificate request whose signature was checked."""
 
     user: str
     hosts: list[str]
 
 
 def make_authority(name: str, *, now: datetime | None = None) -> Authority:
-    """A new authority with the common name `name` (at most 64 characters), valid for 20 years."""
+    """Make an authority with the common name `name` (at most 64 characters), valid for 20 years."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
     builder = (
@@ -79,12 +79,12 @@ def make_authority(name: str, *, now: datetime | None = None) -> Authority:
 
 
 def make_key() -> str:
-    """A new private key (ECDSA P-256), which never has to leave its node."""
+    """Make a private key (ECDSA P-256), which never leaves its node."""
     return _key_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
-    """A request to certify that `key` belongs to `user`, whose servers are reached at `hosts`."""
+    """Make a request to certify that `key` belongs to `user`, whose servers are at `hosts`."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(user))
     if hosts:
         builder = builder.add_extension(_alternatives(hosts), critical=False)
@@ -92,7 +92,7 @@ def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
 
 
 def read_request(request: str) -> RequestFacts:
-    """Raises InvalidInput (`request-invalid`) for an unreadable request, or one not signed by its own key."""
+    """Parse a request. Raises InvalidInput (`request-invalid`) if unreadable or not signed by its own key."""
     return _read_request(request)[0]
 
 
@@ -106,7 +106,7 @@ def sign(
     server: bool = False,
     now: datetime | None = None,
 ) -> str:
-    """The certificate for a request: for clients, with `server` also for etcd's client and peer ports.
+    """Sign a request: for clients, with `server` also for etcd's client and peer ports.
 
     The request itself is not trusted: it has to name `user`, and `hosts` are those that the signer knows to
     be the node's. Raises InvalidInput (`request-invalid`, `request-other-user`).
@@ -132,14 +132,14 @@ def sign(
 
 
 def issue(authority: Authority, user: str, now: datetime, hosts: tuple[str, ...] = ()) -> tuple[str, str]:
-    """A new certificate and its key; with `hosts` for servers as well."""
+    """Make a certificate and its key; with `hosts` also for servers."""
     key = make_key()
     request = make_request(key, user, hosts)
     return sign(authority, request, user, hosts, LIFETIME, server=bool(hosts), now=now), key
 
 
 def facts(certificate: str) -> CertificateFacts:
-    """Raises InvalidInput (`certificate-invalid`)."""
+    """Parse a certificate. Raises InvalidInput (`certificate-invalid`)."""
     parsed = _load_certificate(certificate)
     try:
         return CertificateFacts(
@@ -155,7 +155,7 @@ def facts(certificate: str) -> CertificateFacts:
 
 
 def is_signed_by(certificate: str, ca: str) -> bool:
-    """Whether the authority with the certificate `ca` has signed it, valid by now or not."""
+    """True if the authority with the certificate `ca` has signed it; validity is not checked."""
     try:
         _load_certificate(certificate).verify_directly_issued_by(_load_certificate(ca))
     except (ValueError, TypeError, InvalidSignature):
@@ -164,12 +164,12 @@ def is_signed_by(certificate: str, ca: str) -> bool:
 
 
 def belongs_to(key: str, certificate: str) -> bool:
-    """Whether the certificate certifies this private key."""
+    """True if the certificate is for this private key."""
     return _load_key(key).public_key() == _load_certificate(certificate).public_key()
 
 
 def needs_renewal(certificate: str, ca: str, now: datetime) -> bool:
-    """Whether a certificate is another authority's, or past two thirds of its life."""
+    """True if the certificate is from another authority, or past two thirds of its lifetime."""
     if not is_signed_by(certificate, ca):
         return True
     known = facts(certificate)
@@ -209,14 +209,13 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def _alternatives(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([_alternative(host) for host in hosts])
-
-
-def _alternative(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
-    except ValueError:
-        return x509.DNSName(host)
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host.strip("[]"))))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    return x509.SubjectAlternativeName(names)
 
 
 def _hosts(extensions: x509.Extensions) -> list[str]:
@@ -251,7 +250,7 @@ def _load_certificate(pem: str) -> x509.Certificate:
 
 
 def _read_request(pem: str) -> tuple[RequestFacts, CertificatePublicKeyTypes]:
-    """What it asks for, and the key to certify.
+    """Parse a request; returns its content and the key to certify.
 
     `cryptography` parses most parts on access only, and raises many types for crafted ones: ValueError,
     TypeError, UnsupportedAlgorithm, …
@@ -268,7 +267,7 @@ def _read_request(pem: str) -> tuple[RequestFacts, CertificatePublicKeyTypes]:
 
 
 def _certificate_invalid(error: Exception) -> InvalidInput:
-    return InvalidInput(f"This is no certificate in PEM form ({error}).", code="certificate-invalid")
+    return InvalidInput(f"This is not a certificate in PEM form ({error}).", code="certificate-invalid")
 
 
 def _request_invalid(why: str) -> InvalidInput:
@@ -279,7 +278,7 @@ def _load_key(pem: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError) as error:
-        raise InvalidInput(f"This is no private key in PEM form ({error}).", code="key-invalid") from error
+        raise InvalidInput(f"This is not a private key in PEM form ({error}).", code="key-invalid") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidInput("The private key is not an ECDSA key.", code="key-invalid")
     return key

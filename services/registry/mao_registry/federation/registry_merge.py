@@ -1,4 +1,4 @@
-"""Merging a node's registry with a federation's: name clashes, and copying records between stores."""
+"""Merges a node's registry with a federation's: name clashes, and copying records between stores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RegistryContents:
 
 @dataclass(frozen=True, slots=True)
 class NameClash:
-    """A record of this node that cannot become one of the federation."""
+    """A record of this node that cannot be added to the federation."""
 
     kind: RegistryKind
     name: str
@@ -56,7 +56,7 @@ class NameClash:
 
 
 def find_clashes(own: RegistryContents, federation: RegistryContents) -> list[NameClash]:
-    """All clashes, by kind and name; which nodes take part in a dataset does not matter. Pure."""
+    """Find all clashes, by kind and name; the nodes of datasets are ignored. Pure."""
     return [
         *_different("tools", own.tools, federation.tools),
         *_different("datasets", _without_nodes(own.datasets), _without_nodes(federation.datasets)),
@@ -82,7 +82,7 @@ def _without_nodes(datasets: Sequence[Dataset]) -> list[Dataset]:
 
 
 def _same_external_keys(own: Sequence[Dataset], federation: Sequence[Dataset]) -> list[NameClash]:
-    """An external key belongs to one dataset in the whole federation."""
+    """Find external keys that belong to another dataset in the federation."""
     owners = {key: dataset.name for dataset in federation for key in dataset.external}
     return [
         NameClash(
@@ -99,7 +99,7 @@ def _sorted(records: Iterable[Any]) -> list[Any]:
 
 
 def find_new_records(own: RegistryContents, federation: RegistryContents) -> list[str]:
-    """The records that the federation does not have yet, as `tool NAME`. Pure."""
+    """Return the records that the federation does not have yet, as `tool NAME`. Pure."""
     known = federation.by_kind()
     return [
         f"{kind[:-1]} {name}"
@@ -111,7 +111,7 @@ def find_new_records(own: RegistryContents, federation: RegistryContents) -> lis
 def removal_commands(
     clashes: Sequence[NameClash], own: RegistryContents, enrolled: Container[str], jobs: Iterable[Schedule]
 ) -> list[str]:
-    """The commands that remove the clashing records from this node, in an order in which none is refused."""
+    """Return commands that remove the clashing records from this node, in an order that works."""
     names = {kind: {clash.name for clash in clashes if clash.kind == kind} for kind in KINDS}
     pipelines = sorted(
         pipeline.name
@@ -130,7 +130,7 @@ def removal_commands(
 
 
 def refuse_clashes(clashes: Sequence[NameClash], federation: str, commands: Sequence[str] = ()) -> None:
-    """Raises Conflict (`names-clash`) that lists all of them. `commands`: see `removal_commands`."""
+    """Raise Conflict (`names-clash`) that lists all clashes. `commands`: see `removal_commands`."""
     if not clashes:
         return
     shown = "; ".join(map(str, clashes[:10])) + (f"; and {len(clashes) - 10} more" if clashes[10:] else "")
@@ -147,7 +147,7 @@ def refuse_clashes(clashes: Sequence[NameClash], federation: str, commands: Sequ
 
 
 async def read_contents(store: Store) -> RegistryContents:
-    """The registry's records in a store; what cannot be read (any member may write it) is left out."""
+    """Read the registry's records in a store, without unreadable ones (any member may write them)."""
     tools = await Records(store, keys.registry_prefix("tools"), Tool).by_name()
     datasets = await Records(store, keys.registry_prefix("datasets"), Dataset).by_name()
     pipelines = await Records(store, keys.registry_prefix("pipelines"), Pipeline).by_name()
@@ -155,7 +155,7 @@ async def read_contents(store: Store) -> RegistryContents:
 
 
 async def copy_registry(source: Store, target: Store) -> dict[str, int]:
-    """Makes the registry of `target` that of `source`; returns key → revision in `source`."""
+    """Copy the registry of `source` to `target`; returns key → revision in `source`."""
     copied = {}
     for kind in KINDS:
         for entry in await mirror_prefix(source, target, keys.registry_prefix(kind)):
@@ -168,7 +168,7 @@ async def registry_entries(store: Store) -> list[Entry]:
 
 
 async def copy_own_records(own: Store, federation: Store, node: str) -> None:
-    """What the node has published of itself: its signing keys, endorsements, briefs of its runs."""
+    """Copy what the node publishes about itself: signing keys, endorsements, summaries of its runs."""
     signer = await own.get(keys.signer(node))
     if signer is not None:
         await put_value(federation, keys.signer(node), signer.value)
@@ -177,9 +177,9 @@ async def copy_own_records(own: Store, federation: Store, node: str) -> None:
 
 
 async def add_registry(own: Store, federation: Store, node: str, name: str, clock: Clock) -> None:
-    """Adds the node's records to those of the federation `name`, and the node to its datasets. Idempotent.
+    """Add the node's records to the federation `name`, and the node to its datasets. Idempotent.
 
-    Raises Conflict (`names-clash`) for what others have added meanwhile under the same name.
+    Raises Conflict (`names-clash`) if others have added records of the same names meanwhile.
     """
     contents = await read_contents(own)
     repositories = Repositories(node, federation, own)
@@ -215,34 +215,31 @@ async def _add_dataset(catalogue: Catalogue[Dataset], dataset: Dataset, node: st
 
 
 def _refuse_new_clash(kind: RegistryKind, record: str, federation: str) -> None:
-    refuse_clashes([NameClash(kind, record, "another node has just registered another one")], federation)
+    refuse_clashes([NameClash(kind, record, "another node has just registered a different one")], federation)
 
 
 async def renumber_enrolments(before: Store | Replica, after: Store, own: Store, node: str) -> None:
-    """Makes the node's enrolments refer to the revisions of the store that now holds their pipelines.
+    """Update the enrolments to the revisions of the store that now holds their pipelines.
 
-    An enrolment that was behind its pipeline stays so.
+    An enrolment that was outdated stays outdated.
     """
     enrolments = Records(own, keys.enrolments_prefix(node), Enrolment)
-    for stored in await enrolments.all():
-        await _renumber(enrolments, stored.record, before, after)
+    for enrolment in [stored.record for stored in await enrolments.all()]:
+        key = keys.registry_prefix("pipelines") + enrolment.pipeline
+        old, new = await before.get(key), await after.get(key)
+        if old is None or new is None or old.revision != enrolment.pipeline_revision:
+            continue
+        pipeline = _read_pipeline(old)
+        unchanged = pipeline is not None and pipeline == _read_pipeline(new)
 
+        def renumber(current: Enrolment, revision: int = new.revision if unchanged else 0) -> Enrolment:
+            return current.model_copy(update={"pipeline_revision": revision})
 
-async def _renumber(
-    enrolments: Records[Enrolment], enrolment: Enrolment, before: Store | Replica, after: Store
-) -> None:
-    key = keys.registry_prefix("pipelines") + enrolment.pipeline
-    old, new = await before.get(key), await after.get(key)
-    if old is None or new is None or old.revision != enrolment.pipeline_revision:
-        return
-    pipeline = _read_pipeline(old)
-    unchanged = pipeline is not None and pipeline == _read_pipeline(new)
-    update = {"pipeline_revision": new.revision if unchanged else 0}
-    await enrolments.update(enrolment.pipeline, lambda current: current.model_copy(update=update))
+        await enrolments.update(enrolment.pipeline, renumber)
 
 
 def _read_pipeline(entry: Entry) -> Pipeline | None:
-    """None for what cannot be read."""
+    """Parse a pipeline; None if it is unreadable."""
     try:
         return Pipeline.model_validate_json(entry.value, context=STORED)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What this node knows of its federation, and why the federation does not answer."""
+"""The state of the federation and its nodes, and explanations of outages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import FederationUnavailable, MaoError, StoreUnavailable, UserUnknown
 from mao_shared.federation import FederationStore
 from mao_shared.federation.binding import node_removed
-from mao_shared.models import CoreMember, FederationState, Identity, Link, Member, NodeState
+from mao_shared.models import CoreMember, FederationState, Link, NodeState
 from mao_shared.reconcile import every
 from mao_shared.store import Store
 
@@ -30,7 +30,7 @@ QUORUM_PERIOD = 30.0  # seconds; a check only reads what the connection has noti
 
 
 async def federation_state(context: FederationContext, store: Store) -> FederationState:
-    """Raises NotFound (`no-federation`)."""
+    """Return the federation's state. Raises NotFound (`no-federation`)."""
     link = await context.link()
     records = FederationRecords(store)
     info = await records.info()
@@ -54,7 +54,7 @@ async def federation_state(context: FederationContext, store: Store) -> Federati
 
 
 def after_removal(state: FederationState) -> FederationState:
-    """The last known state, as shown on a node that was removed. Pure."""
+    """Adapt the last known state for a node that was removed. Pure."""
     error = node_removed(state.name)
     return state.model_copy(
         update={
@@ -67,22 +67,41 @@ def after_removal(state: FederationState) -> FederationState:
 
 
 async def node_states(context: FederationContext, store: Store) -> list[NodeState]:
-    """All nodes that were not removed, by name; asks every member of etcd for its health."""
+    """Return the nodes that were not removed, by name; queries the health of every etcd member."""
     link = await context.link()
     records = FederationRecords(store)
     present = await records.members.by_name()
     cores = await records.cores.by_name()
     health = await _ask_cores(context, link, list(cores.values()))
-    identities = [stored.record for stored in (await records.identities.page()).items]
-    return [
-        _node_state(identity, present.get(identity.node), cores.get(identity.node), health.get(identity.node))
-        for identity in identities
-        if identity.state != "removed"
-    ]
+    states = []
+    for identity in [stored.record for stored in (await records.identities.page()).items]:
+        if identity.state == "removed":
+            continue
+        member, core = present.get(identity.node), cores.get(identity.node)
+        reported = health.get(identity.node)
+        answers = reported is not None and reported.reachable
+        states.append(
+            NodeState(
+                node=identity.node,
+                state=identity.state,
+                present=member is not None,
+                role=identity.role,
+                seat=None if core is None else "learner" if core.learner else "voter",
+                healthy=(answers and reported is not None and reported.has_leader) if core else None,
+                answers=answers if core else None,
+                etcd=core.client if core else None,
+                version=member.version if member else None,
+                core_address=member.core_address if member else None,
+                invited_at=identity.invited_at,
+                joined_at=identity.joined_at,
+                expires_at=identity.expires_at,
+            )
+        )
+    return states
 
 
 def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
-    """The last known states, with `node` itself as one that was removed. Pure."""
+    """Adapt the last known states for `node`, which was removed. Pure."""
     update = {
         "state": "removed",
         "role": "client",
@@ -97,7 +116,7 @@ def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
 async def _ask_cores(
     context: FederationContext, link: Link, cores: Sequence[CoreMember]
 ) -> dict[str, Health]:
-    """By node; empty if etcd's administration cannot be reached."""
+    """Query the core nodes' health, by node; empty if etcd's administration cannot be reached."""
     try:
         async with context.connect_admin(link.endpoints) as admin:
             answers = await asyncio.gather(*(admin.health(core.client) for core in cores))
@@ -106,30 +125,9 @@ async def _ask_cores(
     return {core.node: health for core, health in zip(cores, answers, strict=True)}
 
 
-def _node_state(
-    identity: Identity, member: Member | None, core: CoreMember | None, health: Health | None
-) -> NodeState:
-    answers = health is not None and health.reachable
-    return NodeState(
-        node=identity.node,
-        state=identity.state,
-        present=member is not None,
-        role=identity.role,
-        seat=None if core is None else "learner" if core.learner else "voter",
-        healthy=(answers and health is not None and health.has_leader) if core else None,
-        answers=answers if core else None,
-        etcd=core.client if core else None,
-        version=member.version if member else None,
-        core_address=member.core_address if member else None,
-        invited_at=identity.invited_at,
-        joined_at=identity.joined_at,
-        expires_at=identity.expires_at,
-    )
-
-
 @asynccontextmanager
 async def outage_explained(context: FederationContext, federation: Store) -> AsyncIterator[None]:
-    """Raises, in place of etcd's silence or refusal, what that means; `federation` may be a replica."""
+    """Replace errors of etcd by ones that explain the outage; `federation` may be a replica."""
     try:
         yield
     except UserUnknown as error:
@@ -144,7 +142,7 @@ async def outage_explained(context: FederationContext, federation: Store) -> Asy
 
 
 async def _explain(context: FederationContext, federation: Store, link: Link, error: MaoError) -> MaoError:
-    """`error` itself if no core nodes are known."""
+    """Return an error that explains the outage; `error` itself if no core nodes are known."""
     try:
         with request_context.track_staleness():  # the refusal does not depend on the age of the replica
             voters = await FederationRecords(federation).voters()
@@ -160,7 +158,7 @@ async def _explain(context: FederationContext, federation: Store, link: Link, er
 def describe_outage(
     federation: str, voters: Sequence[CoreMember], silent: Sequence[CoreMember], detail: str
 ) -> FederationUnavailable:
-    """`silent`: the voters that do not answer. Pure."""
+    """Return the error for an outage. `silent`: the voters that do not answer. Pure."""
     names = sorted(core.node for core in silent)
     who = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     verb = "does" if len(silent) == 1 else "do"
@@ -179,7 +177,7 @@ def describe_outage(
 
 
 async def watch_quorum(federation: FederationStore, conditions: Conditions) -> None:
-    """Keeps the condition `quorum` until cancelled. The node stays ready and collects without it."""
+    """Update the condition `quorum` until cancelled. The node stays ready without a quorum."""
 
     async def step() -> None:
         with suppress(MaoError):  # the node's own store, which holds the link, does not answer
@@ -189,7 +187,7 @@ async def watch_quorum(federation: FederationStore, conditions: Conditions) -> N
 
 
 async def check_quorum(federation: FederationStore, conditions: Conditions) -> None:
-    """Reports or clears the condition. Raises MaoError while the node's own store does not answer."""
+    """Report or clear the condition. Raises MaoError while the node's own store does not answer."""
     if await federation.alone() or federation.away_since is None:
         conditions.clear("quorum")
         return

@@ -1,1 +1,1 @@
-"""Other nodes: who is present, their runs and logs; and what this node shows them."""
+"""Other nodes: their presence, runs and logs; and what this node publishes."""

@@ -1,4 +1,4 @@
-"""Requests for the end of a log of another node's run, and the responder that answers them.
+"""Requests for the end of another node's log, and the responder that answers them.
 
 Both go through the federation's store. Requests are other nodes' writes: limited in size, accepted only from
 the node under whose prefix they are, and only so many at a time. All records are on leases that expire.
@@ -40,7 +40,7 @@ RETRY = 5.0  # seconds, while the federation does not answer
 
 
 class LogResponder:
-    """Answers other nodes, if this node's operator allows it (`shared`)."""
+    """Answers requests of other nodes if this node's operator allows it (`shared`)."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class LogResponder:
         self.services = services
         self.shared = shared
         self._slots = asyncio.Semaphore(CONCURRENT_ANSWERS)
-        self._waiting: Counter[str] = Counter()  # by the node that asks
+        self._waiting: Counter[str] = Counter()  # by requesting node
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
 
             def take(batch: Batch) -> None:
@@ -84,7 +84,7 @@ class LogResponder:
             )
 
     def _request_in(self, event: Event) -> LogAsk | None:
-        """A request of another node to this one; None for everything else."""
+        """Return the request of another node to this one; None for any other event."""
         sender, rest = keys.split_peer(event.key)
         entry = event.entry
         if entry is None or rest[:1] != ["asks"] or len(rest) != 2 or len(entry.value) > MAX_REQUEST_BYTES:
@@ -112,7 +112,7 @@ class LogResponder:
             self._waiting -= Counter([request.node])  # which also drops nodes at zero
 
     async def answer(self, request: LogAsk) -> LogAnswer:
-        """This node's answer, which may be a refusal."""
+        """Return this node's answer, which may be a refusal."""
         if not self.shared and request.node != self.repositories.node:
             node = self.repositories.node
             why = f"{node} does not share its logs: its operator has to set MAO_SHARE_LOGS=true"
@@ -138,21 +138,21 @@ class LogResponder:
 
 
 def last_lines(data: bytes, lines: int) -> tuple[str, bool]:
-    """The last lines, of at most MAX_LOG_ANSWER bytes, and whether there was more. Pure."""
+    """Return the last lines, at most MAX_LOG_ANSWER bytes, and whether there was more. Pure."""
     kept = data[-MAX_LOG_ANSWER:]
     split = kept.decode(errors="replace").splitlines(keepends=True)
     return "".join(split[-lines:]), len(kept) < len(data) or len(split) > lines
 
 
 def shorten_to_fit(answer: LogAnswer) -> LogAnswer:
-    """Drops text from the start until the record fits the store, however much of it JSON has to escape."""
+    """Drop text from the start until the record, with JSON's escapes, fits into the store."""
     while len(dump(answer)) > MAX_RECORD_BYTES:
         answer = answer.model_copy(update={"text": answer.text[len(answer.text) // 2 :], "cut": True})
     return answer
 
 
 class LogRequests:
-    """Asks another node for the end of a run's log, and waits for the answer."""
+    """Requests the end of a run's log from another node, and waits for the answer."""
 
     def __init__(self, repositories: Repositories, queries: PeerQueries, responder: LogResponder) -> None:
         self.repositories = repositories
@@ -160,7 +160,7 @@ class LogRequests:
         self.responder = responder
 
     async def read(self, node: str, run: str, step: str | None, tail: int) -> LogAnswer:
-        """Waits at most ANSWER_TIMEOUT.
+        """Return the end of a log; waits at most ANSWER_TIMEOUT.
 
         Raises NotFound, Forbidden (`logs-not-shared`), PeerUnavailable (`node-absent`, `node-silent`).
         """
@@ -220,7 +220,7 @@ def _parse_answer(value: bytes, request: LogAsk) -> LogAnswer:
 
 
 def _check_status(answer: LogAnswer, node: str) -> LogAnswer:
-    """The answer if it holds a log; else raises the error that its status means."""
+    """Return the answer if it holds a log; else raise the error that its status means."""
     if answer.status == "ok":
         return answer
     if answer.status == "not-found":
@@ -231,7 +231,9 @@ def _check_status(answer: LogAnswer, node: str) -> LogAnswer:
         )
     if answer.status == "refused":
         raise _not_shared(node, answer.detail)
-    raise PeerUnavailable(f"The node {node!r} could not read it: {answer.detail}", next="Try again later.")
+    raise PeerUnavailable(
+        f"The node {node!r} could not read the log: {answer.detail}", next="Try again later."
+    )
 
 
 def _not_shared(node: str, why: str) -> Forbidden:

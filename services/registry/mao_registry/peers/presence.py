@@ -27,7 +27,7 @@ LAST_SEEN_RETRY = 30.0  # seconds
 
 
 class Presence:
-    """Keeps the member record on a lease; writes it again after a lost lease, a lost record or a change.
+    """Keeps the member record on a lease, and rewrites it after a lost lease, a lost record or a change.
 
     Until the runner has answered with its capacity the member has no slots. `labels` returns those that the
     operator has not set.
@@ -51,7 +51,7 @@ class Presence:
         self._labels = labels
 
     async def run(self) -> None:
-        """Runs until cancelled, which removes the record."""
+        """Run until cancelled, which removes the record."""
         async with Session(self.repositories.federation, self.ttl, self.announce) as session:
             if isinstance(self.repositories.federation, FederationStore):
                 self.repositories.federation.on_switch(session.restart_lease)
@@ -65,7 +65,7 @@ class Presence:
             await every(REFRESH_PERIOD, refresh, name="presence", conditions=self._conditions)
 
     async def announce(self, lease: int) -> None:
-        """Writes the record on this lease, over one of an earlier lease or process."""
+        """Write the record on this lease, replacing one of an earlier lease or process."""
         await self.repositories.members.put(self.member.name, self._labelled(), lease=lease)
 
     async def _refresh_record(self, lease: int) -> None:
@@ -91,7 +91,7 @@ class Presence:
 
 
 class LastSeenReporter:
-    """Publishes when this node was last there, in a record that outlives its presence."""
+    """Publishes when this node was last seen, in a record that outlives its presence."""
 
     def __init__(
         self, repositories: Repositories, clock: Clock, conditions: Conditions | None = None
@@ -104,13 +104,13 @@ class LastSeenReporter:
             repositories.federation.on_switch(self._switched.set)
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         await every(
             LAST_SEEN_PERIOD, self._report, name="last-seen", wake=self._switched, conditions=self._conditions
         )
 
     async def _report(self) -> float | None:
-        """Seconds after which to try again; None if it is written, or nobody else could read it."""
+        """Write the record; returns seconds after which to retry, None if written or of no use to others."""
         store, key = self.repositories.federation, keys.peer_node(self.repositories.node)
         record = dump(PeerNode(version=__version__, seen_at=self.clock.now()))
         try:
@@ -128,7 +128,7 @@ class LastSeenReporter:
 
 
 class Members:
-    """The nodes that are present: those whose registry holds the lease of its member record."""
+    """The nodes that are present, since their registry keeps the lease of their member record."""
 
     def __init__(self, repositories: Repositories) -> None:
         self.repositories = repositories
@@ -137,14 +137,14 @@ class Members:
         return await self.repositories.members.page(limit, cursor)
 
     async def read(self, node: str) -> Stored[Member]:
-        """Raises NotFound."""
+        """Return the member record. Raises NotFound."""
         stored = await self.repositories.members.get(node)
         if stored is None:
             raise _not_present(node)
         return stored
 
     async def remove(self, node: str) -> None:
-        """Ends an absent node's participation in all datasets, so that no vote waits for it.
+        """End an absent node's participation in all datasets, so that no vote waits for it.
 
         It may come back. Raises Conflict (`node-present`), NotFound if it takes part in none, and Forbidden
         (`not-core`) where this node may not write for others.
@@ -192,4 +192,4 @@ class Members:
 
 
 def _not_present(node: str) -> NotFound:
-    return NotFound(f"There is no node {node!r} now.", next="See who is present with 'maoctl node get'.")
+    return NotFound(f"The node {node!r} is not present.", next="See who is present with 'maoctl node get'.")

@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str | None:
-    """Why the node counts as late, in words; None if it does not. Pure."""
+    """Return why the node counts as late; None if it does not. Pure."""
     finished = {
         brief.scheduled_for: other.node
         for other in others
@@ -65,22 +65,17 @@ def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str |
         if brief.phase is RunPhase.SUCCEEDED and brief.scheduled_for and brief.scheduled_for <= now
     }
     for tick in sorted(finished, reverse=True):
-        if _owes(runs, tick):
+        run = next((brief for brief in runs.runs if brief.scheduled_for == tick), None)
+        unrun = run is None and runs.next_tick is not None and runs.next_tick <= tick
+        if unrun or (run is not None and run.phase not in RUN_ENDED):
             return f"the tick {format_time(tick)}, which {finished[tick]} has finished"
     if runs.next_tick is not None and now - runs.next_tick > GRACE:
         return f"the tick {format_time(runs.next_tick)} has no run"
     return None
 
 
-def _owes(runs: PeerRuns, tick: datetime) -> bool:
-    run = next((brief for brief in runs.runs if brief.scheduled_for == tick), None)
-    if run is not None:
-        return run.phase not in RUN_ENDED
-    return runs.next_tick is not None and runs.next_tick <= tick
-
-
 class PeerQueries:
-    """Lists of limited length; outages raise Unavailable. `scheduler`: this node's own."""
+    """Queries about nodes, of limited length. Outages raise Unavailable. `scheduler`: this node's."""
 
     def __init__(
         self,
@@ -95,9 +90,12 @@ class PeerQueries:
         self.clock = clock
 
     async def nodes(self) -> list[NodePart]:
-        """All nodes that are present, belong to the federation, or are listed by a dataset."""
+        """Return all nodes that are present, belong to the federation, or are listed by a dataset."""
         members = await self._members()
-        datasets = await self._datasets_by_node()
+        datasets: defaultdict[str, set[str]] = defaultdict(set)
+        for dataset in await self.repositories.datasets.all():
+            for node in dataset.record.nodes:
+                datasets[node].add(dataset.record.name)
         trusted = await self.agreements.trusted()
         identities = Records(self.repositories.federation, keys.identities_prefix(), Identity)
         joined = [
@@ -115,7 +113,7 @@ class PeerQueries:
         ]
 
     async def node(self, name: str) -> NodePart:
-        """Raises NotFound."""
+        """Return one of `nodes`. Raises NotFound."""
         found = next((node for node in await self.nodes() if node.name == name), None)
         if found is None:
             raise NotFound(f"There is no node {name!r}.", next="See all nodes with 'maoctl node list'.")
@@ -129,20 +127,13 @@ class PeerQueries:
         return NodePart(present=True, last_seen=self.clock.now(), **facts)
 
     async def _members(self) -> dict[str, Member]:
-        """By name. A node can claim to be present under its own key only."""
+        """Return the present nodes by name. A record counts only under the key of its node."""
         page = await self.repositories.federation.list(keys.members_prefix(), limit=MAX_NODES)
         found = {keys.last_part(entry.key): _parse(entry, Member) for entry in page.entries}
         return {name: member for name, member in found.items() if member and member.name == name}
 
-    async def _datasets_by_node(self) -> dict[str, set[str]]:
-        datasets: defaultdict[str, set[str]] = defaultdict(set)
-        for stored in await self.repositories.datasets.all():
-            for node in stored.record.nodes:
-                datasets[node].add(stored.record.name)
-        return datasets
-
     async def runs(self, pipeline: str | None) -> list[NodeRuns]:
-        """Each node's runs of a pipeline, or of all that are registered. Raises NotFound."""
+        """Return each node's runs of a pipeline, or of all registered ones. Raises NotFound."""
         if pipeline is None:
             pipelines = (await self.repositories.pipelines.page(100)).items
         elif (stored := await self.repositories.pipelines.get(pipeline)) is not None:
@@ -158,66 +149,55 @@ class PeerQueries:
         ]
         listed = {node for stored in datasets if stored for node in stored.record.nodes}
         names = sorted({*members, *listed})[:MAX_NODES]
-        published = await _read_each(names, lambda node: self._published_runs(node, pipeline.name))
-        return [
-            self._node_runs(pipeline.name, node, members.get(node), runs, published.values())
-            for node, runs in published.items()
-            if runs is not None or node in listed
-        ]
 
-    async def _published_runs(self, node: str, pipeline: str) -> PeerRuns | None:
-        runs = await self._read(keys.peer_runs(node, pipeline), PeerRuns)
-        if runs is not None and (runs.node, runs.pipeline) == (node, pipeline):
-            return runs
-        return await self._own_runs(pipeline) if node == self.repositories.node else None
+        async def published_runs(node: str) -> PeerRuns | None:
+            runs = await self._read(keys.peer_runs(node, pipeline.name), PeerRuns)
+            if runs is not None and (runs.node, runs.pipeline) == (node, pipeline.name):
+                return runs
+            return await self._own_runs(pipeline.name) if node == self.repositories.node else None
+
+        published = await _read_each(names, published_runs)
+        rows = []
+        for node, runs in published.items():
+            member = members.get(node)
+            row = NodeRuns(node=node, pipeline=pipeline.name, present=member is not None)
+            row = row.model_copy(update={"version": member and member.version})
+            if runs is not None:
+                others = [other for other in published.values() if other is not None and other.node != node]
+                facts = {"runs": runs.runs, "next_tick": runs.next_tick, "updated_at": runs.updated_at}
+                late = lateness(runs, others, self.clock.now())
+                rows.append(row.model_copy(update={**facts, "late": late}))
+            elif node in listed:
+                rows.append(row.model_copy(update={"problem": "it has published no readable runs"}))
+        return rows
 
     async def _own_runs(self, pipeline: str) -> PeerRuns | None:
-        """From the own store: a node in no federation publishes nothing."""
+        """Read this node's runs from its own store, since a node in no federation publishes nothing."""
         if await self.repositories.enrolments.find(pipeline) is None:
             return None
         page = await list_newest(self.repositories.runs, OWN_RUNS)
         runs = [stored.record for stored in page.items if stored.record.pipeline == pipeline]
+        next_tick = None
+        if self.scheduler is not None:
+            try:
+                jobs = await self.scheduler.jobs(MAX_SCHEDULES, pipeline=pipeline)
+                next_tick = min((job.next for job in jobs.items if job.next is not None), default=None)
+            except MaoError as error:  # the runs are shown anyway
+                log.info("peers.next_tick_unknown", pipeline=pipeline, code=error.code)
         return PeerRuns(
             node=self.repositories.node,
             pipeline=pipeline,
             runs=[RunBrief.of(run) for run in runs if run.reproduces is None][:KEPT_BRIEFS],
-            next_tick=await self._own_next_tick(pipeline),
+            next_tick=next_tick,
             updated_at=self.clock.now(),
         )
-
-    async def _own_next_tick(self, pipeline: str) -> datetime | None:
-        """None without a schedule, and if the scheduler does not answer: the runs are shown anyway."""
-        if self.scheduler is None:
-            return None
-        try:
-            jobs = await self.scheduler.jobs(MAX_SCHEDULES, pipeline=pipeline)
-        except MaoError as error:
-            log.info("peers.next_tick_unknown", pipeline=pipeline, code=error.code)
-            return None
-        return min((job.next for job in jobs.items if job.next is not None), default=None)
-
-    def _node_runs(
-        self,
-        pipeline: str,
-        node: str,
-        member: Member | None,
-        runs: PeerRuns | None,
-        published: Iterable[PeerRuns | None],
-    ) -> NodeRuns:
-        row = NodeRuns(node=node, pipeline=pipeline, present=member is not None)
-        row = row.model_copy(update={"version": member and member.version})
-        if runs is None:
-            return row.model_copy(update={"problem": "it has published no runs that can be read"})
-        others = [other for other in published if other is not None and other.node != node]
-        facts = {"runs": runs.runs, "next_tick": runs.next_tick, "updated_at": runs.updated_at}
-        return row.model_copy(update={**facts, "late": lateness(runs, others, self.clock.now())})
 
     async def _read(self, key: str, model: type[R]) -> R | None:
         return _parse(await self.repositories.federation.get(key), model)
 
 
 def _parse(entry: Entry | None, model: type[R]) -> R | None:
-    """None for what is absent, too large, or unreadable for this version."""
+    """Parse a record; None if it is missing, too large, or unreadable for this version."""
     if entry is None or len(entry.value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -227,7 +207,7 @@ def _parse(entry: Entry | None, model: type[R]) -> R | None:
 
 
 async def _read_each(names: Iterable[str], read: Callable[[str], Awaitable[T]]) -> dict[str, T | None]:
-    """By name, what `read` returns, a few at a time; None for what is no name and so has no key."""
+    """Call `read` for each name, a few at a time; None for an invalid name, which has no key."""
     slots = asyncio.Semaphore(CONCURRENT_READS)
     names = list(names)
 

@@ -22,20 +22,20 @@ Checked = TypeVar("Checked", bound=Named, contravariant=True)
 
 
 class Rules(Protocol[Checked]):
-    """What is particular to one kind. `noun` is its word in messages and in maoctl."""
+    """The rules of one kind of record. `noun` names the kind in messages and in maoctl."""
 
     noun: str
 
     def check(self, record: Checked) -> None:
-        """Raises InvalidInput for a record that must not be stored. Pure."""
+        """Validate a record; raises InvalidInput if it must not be stored. Pure."""
         ...
 
     async def reference_checks(self, record: Checked) -> list[Check]:
-        """That the records it refers to are as read now; raises InvalidInput if one is missing."""
+        """Return checks that what it refers to is unchanged; raises InvalidInput if something is missing."""
         ...
 
     async def find_references(self, name: str) -> list[Reference]:
-        """The records that refer to the one of this name."""
+        """Return the records that refer to the one with this name."""
         ...
 
 
@@ -48,9 +48,9 @@ class Catalogue(Generic[R]):
         self.endorser = endorser
 
     async def create(self, record: R, *, name_was_free: bool = False) -> Stored[R]:
-        """Raises AlreadyExists if the name is taken, InvalidInput by the kind's rules.
+        """Create a record. Raises AlreadyExists if the name is taken, InvalidInput by the kind's rules.
 
-        `name_was_free`: the name was free when this command first came, so an equal record is its own.
+        `name_was_free`: the name was free when the command was first sent, so an equal record is its own.
         """
         self.rules.check(record)
 
@@ -68,7 +68,7 @@ class Catalogue(Generic[R]):
         return await retry_lost(attempt, self._subject(record.name), unknown_is_lost=False)
 
     async def read(self, name: str) -> Stored[R]:
-        """Raises NotFound."""
+        """Return the record. Raises NotFound."""
         stored = await self.records.get(name)
         if stored is None:
             raise not_found(self.rules.noun, name)
@@ -78,11 +78,11 @@ class Catalogue(Generic[R]):
         return await self.records.store.get(self.records.prefix + name) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
-        """Unreadable records are listed beside: one member's broken record must not hide the others."""
+        """Return a page of records; unreadable ones are listed separately and do not hide the others."""
         return await self.records.page(limit, cursor)
 
     async def update(self, name: str, record: R, if_match: int | None) -> Stored[R]:
-        """Replaces a record; raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
+        """Replace a record; raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
         if record.name != name:
             raise InvalidInput(
                 f"The path names {name!r}, the body {record.name!r}; a {self.rules.noun} keeps its name.",
@@ -101,7 +101,7 @@ class Catalogue(Generic[R]):
         return await retry_lost(attempt, self._subject(name), unknown_is_lost=False)
 
     async def delete(self, name: str, if_match: int | None) -> None:
-        """Deletes unreadable records too. Raises NotFound, PreconditionFailed, StillReferenced."""
+        """Delete a record, even an unreadable one. Raises NotFound, PreconditionFailed, StillReferenced."""
 
         async def read() -> Check:
             entry = await self.records.store.get(self.records.prefix + name)
@@ -116,9 +116,9 @@ class Catalogue(Generic[R]):
         self.records.note_absent(self.records.prefix + name)
 
     async def _write(self, record: R, revision: int) -> Stored[R] | None:
-        """Writes over `revision` (0: none), and makes the record's references known to deletes.
+        """Write over `revision` (0: none), make its references known to deletes, and endorse it as this node.
 
-        This node endorses it, since its operator has asked for it.
+        Returns None for a lost race.
         """
         key = self.records.prefix + record.name
         checks = await self.rules.reference_checks(record)

@@ -1,7 +1,7 @@
-"""Which nodes endorse a shared record: each puts its digest under a prefix where nobody else can write.
+"""Endorsements: a node puts the digest of a shared record under a prefix where nobody else can write.
 
-Records themselves may be written by any member, so the author that a record names proves nothing. What counts
-is that a node's own registry, on its operator's command, has written this very content.
+Records themselves may be written by any member, so the author that a record names proves nothing. An
+endorsement proves that a node's own registry, on its operator's command, has written exactly this content.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mao_shared.store.records import dump
 
 _KINDS: dict[type[Named], RegistryKind] = {Tool: "tools", Dataset: "datasets", Pipeline: "pipelines"}
 _NOT_ENDORSED = {"nodes"}  # every node that enrols adds itself
-_MAX_BYTES = 10_000  # of an endorsement; MAO writes no larger one
+_MAX_BYTES = 10_000  # of an endorsement; real ones are far smaller
 
 
 def registry_kind(record: Named) -> RegistryKind:
@@ -30,18 +30,18 @@ def registry_kind(record: Named) -> RegistryKind:
 
 
 def record_label(record: Named) -> str:
-    """`kind/name`: how an enrolment and a diff name the record."""
+    """Return `kind/name`, the record's label in enrolments and diffs."""
     return f"{registry_kind(record)}/{record.name}"
 
 
 def record_digest(record: Named) -> str:
-    """SHA-256 of a record's content, the same for every version of MAO that knows its fields."""
+    """Return the SHA-256 of a record's content, the same for every version of MAO that knows its fields."""
     content = record.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_ENDORSED)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Endorser:
-    """This node's endorsements, as writes for the transaction that writes the record."""
+    """Makes this node's endorsements, to be written in the same transaction as the record."""
 
     def __init__(self, node: str, clock: Clock) -> None:
         self._node = node
@@ -53,7 +53,7 @@ class Endorser:
 
 
 async def endorsers(store: Store, records: Mapping[str, str], nodes: Iterable[str]) -> dict[str, list[str]]:
-    """By record, those of `nodes` that endorse it as it is. `records`: `kind/name` → digest."""
+    """Return for each record those of `nodes` that endorse its digest. `records`: `kind/name` → digest."""
     return {
         label: [node for node in sorted(nodes) if await _endorsed_digest(store, node, label) == digest]
         for label, digest in records.items()
@@ -61,7 +61,7 @@ async def endorsers(store: Store, records: Mapping[str, str], nodes: Iterable[st
 
 
 async def _endorsed_digest(store: Store, node: str, label: str) -> str | None:
-    """The digest that a node endorses; None if there is none that can be read."""
+    """Return the digest that a node endorses; None if it is missing or unreadable."""
     entry = await store.get(f"{keys.peer_root(node)}endorsements/{label}")
     if entry is None or len(entry.value) > _MAX_BYTES:
         return None

@@ -58,7 +58,7 @@ FindReferences = Callable[[str], Awaitable[list[Reference]]]
 
 
 def still_referenced(noun: str, name: str, references: Iterable[Reference]) -> StillReferenced:
-    """The refusal to delete: lists the references and names the command that removes the first of them."""
+    """Return the error that lists the references, with the command that removes the first of them."""
     order = list(_REMOVAL_COMMANDS)
     found = sorted(set(references), key=lambda reference: (order.index(reference.kind), reference.name))
     shown = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
@@ -70,12 +70,12 @@ def still_referenced(noun: str, name: str, references: Iterable[Reference]) -> S
 
 
 def touch_guard(key: str) -> Put:
-    """The write by which a new reference becomes known to deletes."""
+    """Return the write that makes a new reference visible to concurrent deletes."""
     return Put(key, b"")
 
 
 async def read_guard(store: Store, key: str) -> Check:
-    """For a decision that depends on many records: the check fails if a reference was made meanwhile."""
+    """Return a check that fails if a reference is made from now on."""
     entry = await store.get(key)
     return Check(key, entry.revision if entry else 0)
 
@@ -83,7 +83,7 @@ async def read_guard(store: Store, key: str) -> Check:
 async def delete_unreferenced(
     store: Store, guard: str, noun: str, name: str, find: FindReferences, read: Callable[[], Awaitable[Check]]
 ) -> None:
-    """Deletes the record whose key and revision `read` returns, unless `find` finds references to it.
+    """Delete the record whose key and revision `read` returns, unless `find` finds references to it.
 
     Raises StillReferenced, and what `read` raises when the record is gone or not the one expected.
     """
@@ -110,7 +110,7 @@ class References:
         self.repositories = repositories
 
     async def to_tool(self, name: str) -> list[Reference]:
-        """Pipelines with a step of this tool, and this node's enrolments resolved from it."""
+        """Return the pipelines with a step of this tool, and this node's enrolments that use it."""
         return [
             Reference("pipeline", pipeline.name)
             for pipeline in await self._pipelines()
@@ -122,7 +122,7 @@ class References:
         ]
 
     async def to_dataset(self, name: str) -> list[Reference]:
-        """Pipelines and this node's enrolments that use it, and other nodes that have a branch in it."""
+        """Return pipelines and enrolments of this node that use it, and other nodes listed by it."""
         stored = await self.repositories.datasets.find(name)
         others = [node for node in stored.record.nodes if node != self.repositories.node] if stored else []
         return (
@@ -142,18 +142,23 @@ class References:
         )
 
     async def to_pipeline(self, name: str) -> list[Reference]:
-        """This node's enrolment, and the schedules and active runs that depend on it."""
+        """Return this node's enrolment, and the schedules and active runs that depend on it."""
         enrolments = self.repositories.enrolments
         entry = await enrolments.store.get(enrolments.prefix + name)
         own = [Reference("enrolment", name)] if entry else []
         return own + await self.to_enrolment(name)
 
     async def to_enrolment(self, pipeline: str) -> list[Reference]:
-        """Schedules of the pipeline on this node, and its runs that have not ended."""
+        """Return the pipeline's schedules on this node, and its runs that have not ended."""
         schedules = [stored.record for stored in await self.repositories.schedules.all()]
+        runs = [stored.record async for stored in self.repositories.runs.iterate()]
         return [
             Reference("schedule", schedule.id) for schedule in schedules if schedule.pipeline == pipeline
-        ] + [Reference("run", run) for run in await self._active_runs(pipeline)]
+        ] + [
+            Reference("run", run.id)
+            for run in runs
+            if run.pipeline == pipeline and run.phase not in RUN_ENDED
+        ]
 
     async def _pipelines(self) -> Iterable[Pipeline]:
         return (await self.repositories.pipelines.by_name()).values()
@@ -161,20 +166,16 @@ class References:
     async def _enrolments(self) -> list[Enrolment]:
         return [stored.record for stored in await self.repositories.enrolments.all()]
 
-    async def _active_runs(self, pipeline: str) -> list[str]:
-        runs = [stored.record async for stored in self.repositories.runs.iterate()]
-        return [run.id for run in runs if run.pipeline == pipeline and run.phase not in RUN_ENDED]
-
 
 def pipeline_tools(pipeline: Pipeline) -> set[str]:
     return {step.tool for step in pipeline.steps}
 
 
 def pipeline_datasets(pipeline: Pipeline) -> set[str]:
-    """Names of the datasets that the pipeline writes or reads."""
+    """Return the names of the datasets that the pipeline writes or reads."""
     return {name for step in pipeline.steps for name in (step.dataset, step.input_dataset) if name}
 
 
 def pipeline_outputs(pipeline: Pipeline) -> set[str]:
-    """Names of the datasets that the pipeline writes."""
+    """Return the names of the datasets that the pipeline writes."""
     return {step.dataset for step in pipeline.steps}

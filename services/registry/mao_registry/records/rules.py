@@ -23,7 +23,7 @@ _REGISTER_COMMAND = {
 
 
 class ToolRules:
-    """No secrets in URLs."""
+    """URLs must not contain secrets."""
 
     noun = "tool"
 
@@ -34,7 +34,7 @@ class ToolRules:
         for field in ("data_repo", "code_repo", "artefact"):
             if has_secret(getattr(record, field)):
                 raise InvalidInput(
-                    f"The URL in '{field}' carries a secret, which all nodes of the federation could read.",
+                    f"The URL in '{field}' contains a secret, which all nodes of the federation could read.",
                     code="secret-in-record",
                     next=f"Send '{field}' without the part before '@'.",
                 )
@@ -47,9 +47,9 @@ class ToolRules:
 
 
 class DatasetRules:
-    """A dataset's remote has to be safe for git and without secrets; its external keys are its alone.
+    """The remote must be safe for git and contain no secret; external keys must be unique.
 
-    `unique_remote`: no two datasets may share a remote, where they would write to the same branches.
+    `unique_remote`: refuse two datasets with the same remote, where they would write to the same branches.
     """
 
     noun = "dataset"
@@ -67,14 +67,21 @@ class DatasetRules:
             )
 
     async def reference_checks(self, record: Dataset) -> list[Check]:
-        """Raises Conflict: `external-key-taken`, `dataset-remote-taken`."""
+        """Raise Conflict if a key or the remote is taken (`external-key-taken`, `dataset-remote-taken`)."""
         if not record.external and not self._unique_remote:
             return []
         datasets = self.references.repositories.datasets
         guard = await read_guard(datasets.store, keys.references())
         by_name = await datasets.by_name()
         before = by_name.pop(record.name, None)
-        _check_external_keys(record, by_name)
+        for name, other in by_name.items():
+            if shared := sorted(set(record.external) & set(other.external)):
+                raise Conflict(
+                    f"The key {shared[0]!r} is already declared by dataset {name!r}.",
+                    code="external-key-taken",
+                    next=f"Remove it there: maoctl dataset external {name} "
+                    f"--remove-key {shared[0]}; or use another key.",
+                )
         if self._unique_remote:
             await asyncio.to_thread(_check_remote, before, record, by_name)
         return [guard]
@@ -83,19 +90,8 @@ class DatasetRules:
         return await self.references.to_dataset(name)
 
 
-def _check_external_keys(record: Dataset, others: Mapping[str, Dataset]) -> None:
-    for name, other in others.items():
-        if shared := sorted(set(record.external) & set(other.external)):
-            raise Conflict(
-                f"The key {shared[0]!r} is already declared by dataset {name!r}.",
-                code="external-key-taken",
-                next=f"Remove it there: maoctl dataset external {name} "
-                f"--remove-key {shared[0]}; or use another key.",
-            )
-
-
 def _check_remote(before: Dataset | None, record: Dataset, others: Mapping[str, Dataset]) -> None:
-    """Blocks: a remote may be a directory of this machine."""
+    """Raise Conflict (`dataset-remote-taken`) if another dataset has the remote. Blocks."""
     if before is not None and same_remote(before.master, record.master):
         return
     for name, other in others.items():
@@ -104,21 +100,21 @@ def _check_remote(before: Dataset | None, record: Dataset, others: Mapping[str, 
                 f"The remote {record.master} already belongs to dataset {name!r}: two datasets in it would "
                 "write to the same branches.",
                 code="dataset-remote-taken",
-                next=f"Use dataset {name}, or give {record.name} a repository of its own: "
-                "maoctl dataset init NAME makes one on this node.",
+                next=f"Use dataset {name}, or give {record.name} another repository: "
+                "maoctl dataset init NAME creates one on this node.",
                 dataset=name,
             )
 
 
 def with_node(dataset: Dataset, node: str) -> Dataset:
-    """The dataset with `node` among its nodes; the same object if it is there already."""
+    """Return the dataset with `node` among its nodes; the same object if it already is."""
     if node in dataset.nodes:
         return dataset
     return dataset.model_copy(update={"nodes": sorted([*dataset.nodes, node])})
 
 
 def without_node(dataset: Dataset, node: str) -> Dataset:
-    """The dataset without `node`; the same object if it is not there."""
+    """Return the dataset without `node`; the same object if it is not among its nodes."""
     if node not in dataset.nodes:
         return dataset
     return dataset.model_copy(update={"nodes": [other for other in dataset.nodes if other != node]})
@@ -126,23 +122,40 @@ def without_node(dataset: Dataset, node: str) -> Dataset:
 
 @dataclass(frozen=True)
 class ReferencedRecords:
-    """The records that a pipeline refers to, as they were read."""
+    """The tools and datasets that a pipeline refers to, with their revisions."""
 
     tools: dict[str, Stored[Tool]]
     datasets: dict[str, Stored[Dataset]]
 
 
 async def read_references(pipeline: Pipeline, repositories: Repositories) -> ReferencedRecords:
-    """Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records."""
+    """Read tools and datasets of a pipeline.
+
+    Raises InvalidInput (`unknown-tool`, `unknown-dataset`) that names all missing records.
+    """
     tools, missing_tools = await _read_all(repositories.tools, pipeline_tools(pipeline))
     datasets, missing_datasets = await _read_all(repositories.datasets, pipeline_datasets(pipeline))
-    if missing_tools or missing_datasets:
-        raise _unknown_references(missing_tools, missing_datasets)
-    return ReferencedRecords(tools, datasets)
+    if not missing_tools and not missing_datasets:
+        return ReferencedRecords(tools, datasets)
+    nouns = [
+        (noun, names) for noun, names in (("tool", missing_tools), ("dataset", missing_datasets)) if names
+    ]
+    missing = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
+    register = " and ".join(f"'{_REGISTER_COMMAND[noun]}'" for noun, _ in nouns)
+    show = " and ".join(f"'maoctl {noun} get'" for noun, _ in nouns)
+    several = len(missing_tools) + len(missing_datasets) > 1
+    raise InvalidInput(
+        f"There is {missing}, which the pipeline refers to.",
+        code=f"unknown-{nouns[0][0]}",
+        next=f"Register {'them' if several else 'it'} with {register}, or see what there is with {show}.",
+        name=nouns[0][1][0],
+        ok=False,  # the original's clients read this and `errors`, and offer to register what is missing
+        errors={"missing_tools": missing_tools, "missing_datasets": missing_datasets},
+    )
 
 
 async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str, Stored[R]], list[str]]:
-    """The records that exist, and the names of those that do not."""
+    """Return the records that exist, and the names of those that do not."""
     found: dict[str, Stored[R]] = {}
     missing: list[str] = []
     for name in sorted(names):
@@ -154,25 +167,8 @@ async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str
     return found, missing
 
 
-def _unknown_references(tools: list[str], datasets: list[str]) -> InvalidInput:
-    """The original's clients read `ok` and `errors`, and offer to register what is missing."""
-    nouns = [(noun, names) for noun, names in (("tool", tools), ("dataset", datasets)) if names]
-    missing = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
-    register = " and ".join(f"'{_REGISTER_COMMAND[noun]}'" for noun, _ in nouns)
-    show = " and ".join(f"'maoctl {noun} get'" for noun, _ in nouns)
-    several = len(tools) + len(datasets) > 1
-    return InvalidInput(
-        f"There is {missing}, which the pipeline refers to.",
-        code=f"unknown-{nouns[0][0]}",
-        next=f"Register {'them' if several else 'it'} with {register}, or see what there is with {show}.",
-        name=nouns[0][1][0],
-        ok=False,
-        errors={"missing_tools": tools, "missing_datasets": datasets},
-    )
-
-
 def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
-    """The refusal of a title that maps to the name of another pipeline; None if it does not."""
+    """Return the error for a title that maps to the name of another pipeline; None if it does not."""
     if not (isinstance(wanted, Pipeline) and isinstance(existing, Pipeline)):
         return None
     if wanted.title is None or wanted.title == existing.title:
@@ -186,7 +182,7 @@ def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
 
 
 def keep_title(before: R, after: R) -> R:
-    """`after`, with the title of `before` if it has none. Raises InvalidInput (`title-mismatch`)."""
+    """Return `after`, with the title of `before` if it has none. Raises InvalidInput (`title-mismatch`)."""
     if not (isinstance(before, Pipeline) and isinstance(after, Pipeline)) or before.title == after.title:
         return after
     if after.title is None:
@@ -200,7 +196,7 @@ def keep_title(before: R, after: R) -> R:
 
 
 def reference_conditions(referenced: ReferencedRecords, repositories: Repositories) -> list[Check]:
-    """Checks that none of the records was changed or deleted since it was read."""
+    """Return checks that none of the records was changed or deleted since it was read."""
     return [
         Check(records.prefix + name, stored.revision)
         for records, found in (
@@ -212,7 +208,7 @@ def reference_conditions(referenced: ReferencedRecords, repositories: Repositori
 
 
 class PipelineRules:
-    """All tools and datasets that a pipeline refers to exist."""
+    """All tools and datasets that a pipeline refers to must exist."""
 
     noun = "pipeline"
 

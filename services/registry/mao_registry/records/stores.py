@@ -1,4 +1,4 @@
-"""The registry's stores: the typed records in them, guarded writes, and waiting for a record."""
+"""The registry's stores: typed records, guarded writes, and waiting for a record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Repositories:
 
     @property
     def one_store(self) -> bool:
-        """Whether one transaction can span the records of both."""
+        """True if one transaction can span the records of both stores."""
         shared = self.federation
         return shared.is_own if isinstance(shared, FederationStore) else shared is self.own
 
@@ -67,7 +67,7 @@ class Repositories:
 
 
 async def unknown_as_lost(write: Awaitable[int | None]) -> int | None:
-    """None also for a write of unknown outcome: for callers that read again and decide again."""
+    """Return None for a write of unknown outcome too, for callers that then read and decide again."""
     try:
         return await write
     except StoreUnknown:
@@ -77,7 +77,7 @@ async def unknown_as_lost(write: Awaitable[int | None]) -> int | None:
 async def write_record(
     records: Records[R], name: str, record: R, checks: Sequence[Check], writes: Sequence[Write]
 ) -> int | None:
-    """Runs the transaction that writes `record`; the new revision, or None for a lost race.
+    """Run the transaction that writes `record`; returns the new revision, or None for a lost race.
 
     After a write of unknown outcome the record is read: it counts as written if it is there as wanted.
     """
@@ -91,7 +91,7 @@ async def write_record(
 
 
 async def put_value(store: Store, key: str, value: bytes) -> int:
-    """Makes `key` hold `value`; returns its revision, the old one if it held that already."""
+    """Set `key` to `value` unless it has it; returns its revision."""
 
     async def attempt() -> int | None:
         current = await store.get(key)
@@ -118,7 +118,7 @@ async def delete_prefix(store: Store, prefix: str) -> None:
 
 
 async def replace_prefix(store: Store, prefix: str, entries: Iterable[Entry]) -> None:
-    """Makes the store hold exactly these entries under `prefix`."""
+    """Replace everything under `prefix` by these entries."""
     current = {entry.key: entry.value for entry in (await store.list(prefix)).entries}
     for entry in entries:
         if current.pop(entry.key, None) != entry.value:
@@ -128,14 +128,14 @@ async def replace_prefix(store: Store, prefix: str, entries: Iterable[Entry]) ->
 
 
 async def mirror_prefix(source: Store, target: Store, prefix: str) -> list[Entry]:
-    """Makes `target` hold under `prefix` what `source` does; returns what was in `source`."""
+    """Make `target` hold the entries that `source` has under `prefix`; returns them."""
     entries = (await source.list(prefix)).entries
     await replace_prefix(target, prefix, entries)
     return entries
 
 
 async def wait_for_record(records: Records[R], name: str, wanted: Callable[[R | None], bool]) -> R | None:
-    """The record as soon as `wanted` holds for it (None: it is gone), however long that takes."""
+    """Wait until `wanted` is true for the record (None: it does not exist), and return it."""
     key = records.prefix + name
     while True:
         revision = (await records.store.list(key, limit=1)).revision

@@ -1,4 +1,4 @@
-"""The registry's HTTP API: thin, one file a noun; three kinds of records share `catalogue.py`."""
+"""The registry's HTTP API, one module for each noun; the three kinds of records share `records.py`."""
 
 from __future__ import annotations
 

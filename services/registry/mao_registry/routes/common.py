@@ -1,4 +1,4 @@
-"""What the routes share."""
+"""Parameters and responses that the routes share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def pipeline_name(
     registry: RegistryDep,
     name: Annotated[NameOrTitle, Path(description="Name or title of the pipeline")],
 ) -> str:
-    """Dependency: the name of the pipeline in the path, given by name or title. Raises NotFound."""
+    """FastAPI dependency: the name of the pipeline in the path, given by name or title. Raises NotFound."""
     return name if is_name(name) else await registry.name_of_title(name)
 
 
@@ -35,7 +35,7 @@ CREATED_HEADERS: dict[int | str, dict[str, Any]] = {201: {"headers": _ETAG | _LO
 
 
 def answer(response: Response, stored: Stored[R], location: str | None = None) -> R:
-    """The record, with its revision as ETag, and its location if it was just created."""
+    """Return the record and set its revision as ETag, and its location if it was just created."""
     response.headers["ETag"] = etag(stored.revision)
     if location is not None:
         response.headers["Location"] = location

@@ -41,7 +41,7 @@ async def queried_pipeline(
     registry: RegistryDep,
     pipeline: Annotated[NameOrTitle | None, Query(description="Name or title of one; else of all")] = None,
 ) -> str | None:
-    """Dependency: the name of the pipeline in the query, given by name or title. Raises NotFound."""
+    """FastAPI dependency: the name of the pipeline in the query, given by name or title. Raises NotFound."""
     return None if pipeline is None else await pipeline_name(registry, pipeline)
 
 
@@ -73,7 +73,7 @@ async def show_logs(
     step: Annotated[Name | None, Query(description="Default: the latest that ran")] = None,
     tail: Annotated[int, Query(ge=1, le=100_000, description="Lines, of at most 256 KiB")] = 1000,
 ) -> LogAnswer:
-    """Asks that node, which answers if its operator allows it (MAO_SHARE_LOGS)."""
+    """The other node answers if its operator allows it (MAO_SHARE_LOGS)."""
     return await registry.log_requests.read(node, run, step, tail)
 
 

@@ -1,4 +1,4 @@
-"""`/registry/{tools,datasets,pipelines}`: the five calls of one kind of record, and example bodies."""
+"""`/registry/{tools,datasets,pipelines}`: the five calls for a kind of record, and example bodies."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ Pick = Callable[[Registry], Catalogue[R]]
 
 @dataclass(frozen=True)
 class Presentation:
-    """How paths name records of a kind, and what the original's clients get of them."""
+    """How paths name the records of a kind, and how they are shown to the original's clients."""
 
     listed: Callable[[Any], Any] = lambda record: record.name
     shown: Callable[[Any], Any] = lambda record: record.model_dump(mode="json")
@@ -105,7 +105,7 @@ class Presentation:
         return f"/{{name:{TITLE}}}" if self.by_title else "/{name}"
 
     def annotate_name(self, handler: Callable[..., Any]) -> None:
-        """Tells FastAPI what the handler's `name` may be; a title may contain a slash."""
+        """Annotate the handler's `name` for FastAPI; a title may contain a slash."""
         handler.__annotations__["name"] = PipelineName if self.by_title else PathName
 
 
@@ -121,7 +121,7 @@ PRESENTATIONS: dict[RegistryKind, Presentation] = {
 
 
 def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
-    """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` returns the catalogue behind them."""
+    """Make the routes `/registry/{kind}[/{name}]`; `pick` returns their catalogue."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
     presentation = PRESENTATIONS[kind]
     _add_reads(router, kind, model, pick, presentation)
@@ -223,5 +223,5 @@ def _add_changes(
 
 
 def _annotate_body(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:
-    """Tells FastAPI which model the type variable of the handler's body is bound to."""
+    """Annotate the handler's body for FastAPI, which cannot resolve a type variable."""
     handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]
