@@ -267,7 +267,7 @@ async def test_analysis_series_that_cannot_be_written_costs_little(
     store = MemoryStore()
     broken = keys.series(NODE, "pipeline", "collect", "files")
     await store.create(broken, b"broken")
-    async with working(tmp_path, store) as world:
+    async with working(tmp_path, store, push_retry=5.0) as world:  # every 50 ms of an hour takes 10 s
         for number in range(3):
             await world.whole(measured(world, number), writes(a=str(number)))
             await world.finish(f"run-{number}")

@@ -116,11 +116,17 @@ def test_conditions_listener_that_fails_keeps_nobody_from_reporting() -> None:
 # The frame: whatever is reported is told everywhere, under a name that the page explains.
 
 
+REPORTING = ("report", "clear", "clear_all_but")  # methods
+
+
 def reported_names() -> dict[str, set[str]]:
     """Name → the files of the code that report or clear it, as literals or constants of the same module."""
     found: dict[str, set[str]] = {}
     for file in [*REPO.glob("shared/**/*.py"), *REPO.glob("services/**/*.py"), *REPO.glob("node/**/*.py")]:
-        tree = ast.parse(file.read_text())
+        text = file.read_text()
+        if not any(f".{name}(" in text for name in REPORTING):
+            continue
+        tree = ast.parse(text)
         constants = {
             target.id: node.value.value
             for node in ast.walk(tree)
@@ -133,7 +139,7 @@ def reported_names() -> dict[str, set[str]]:
                 continue
             owner = ast.unparse(node.func.value)
             owned = owner == "own" or "condition" in owner.lower()
-            if not owned or node.func.attr not in ("report", "clear", "clear_all_but"):
+            if not owned or node.func.attr not in REPORTING:
                 continue
             first = node.args[0]
             name = first.value if isinstance(first, ast.Constant) else constants.get(ast.unparse(first))
