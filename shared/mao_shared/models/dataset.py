@@ -30,6 +30,12 @@ class Dataset(Named):
         return flatten_body(value)
 
 
+class BareRequest(Record):
+    """Body of `POST /bare-repo/init`."""
+
+    name: Name
+
+
 class BareRepository(Record):
     """`master` is what to register as the dataset's remote; `path` is the original's word for it."""
 
@@ -134,6 +140,16 @@ class DatasetStatus(Record):
 
 
 Strategy = Literal["merge", "replay", "take-theirs"]
+
+
+class ResolveRequest(Record):
+    """How to join the branches."""
+
+    how: Strategy = Field(
+        examples=["merge"],
+        description="merge: a commit with both as parents and this node's content; replay: this node's "
+        "unpushed commits on top of the remote's; take-theirs: the remote's branch, this node's tip is kept",
+    )
 
 
 class Resolution(Record):
