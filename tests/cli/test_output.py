@@ -271,7 +271,8 @@ def test_list_item_that_is_no_record_is_reported(maoctl: Maoctl, gateway: Rememb
     result = maoctl("tool", "get")
 
     assert result.code == 1
-    assert "cannot be read: Field required" in result.err
+    assert "Invalid response to GET" in result.err
+    assert "Field required." in result.err
 
 
 def test_words_of_a_newer_node_are_shown(maoctl: Maoctl, gateway: RememberingGateway) -> None:

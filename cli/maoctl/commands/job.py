@@ -102,8 +102,11 @@ def preview(
     output: OutputOption = None,
 ) -> None:
     """Show the next times of a cron string."""
+    from mao_shared.models.schedule import CronPreview
+
     session = get_session(context, output)
-    found = session.client.jobs.preview(cron, timezone=timezone, seconds=seconds, count=count)
+    fields = {"cron": cron, "timezone": timezone, "seconds": seconds, "count": count}
+    found = session.client.jobs.preview(records.build(CronPreview, fields))
     session.data(found, lambda: print_facts(time_facts(found.times, session.now)))
 
 

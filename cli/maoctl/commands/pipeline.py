@@ -171,6 +171,8 @@ def run(
     output: OutputOption = None,
 ) -> None:
     """Run a pipeline now, or schedule it."""
+    from mao_shared.models.schedule import ScheduleRequest
+
     session = get_session(context, output)
     timing = records.given(
         timezone=timezone,
@@ -190,8 +192,9 @@ def run(
         return
     if wait or follow or scheduled_for:
         raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
+    request = records.build(ScheduleRequest, timing | {"name": name, "cron": cron})
     with did_you_mean((name, session.client.pipelines)):
-        session.done(SCHEDULE, session.client.pipelines.schedule(name, cron, **timing), "scheduled")
+        session.done(SCHEDULE, session.client.pipelines.schedule(request), "scheduled")
 
 
 @app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))

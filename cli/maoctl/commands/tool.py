@@ -284,6 +284,8 @@ def check(
 
     It runs a second time as root of a container of its own, to see what it tried to write elsewhere.
     """
+    from mao_shared.models.tool import CheckRequest
+
     session = get_session(context, output)
     privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     fields = records.given(
@@ -299,7 +301,8 @@ def check(
     if registered:
         image = registered.pop("image")
         say(f"trying the image of the registered tool: {image}")
-    report = session.client.tools.check(image, **merged(registered, fields))
+    request = records.build(CheckRequest, merged(registered, fields) | {"image": image})
+    report = session.client.tools.check(request)
     session.data(report, lambda: _print_report(session, report))
     if not report.compliant:
         raise _not_compliant(image, report)
