@@ -35,8 +35,8 @@ def test_dataset_get_shows_waiting_pushes_and_the_reason(maoctl: Maoctl, gateway
 
     head, data, other = maoctl("dataset", "get", "-o", "wide").out.splitlines()
 
-    assert "WAITING" in head
-    assert "WHY" in head
+    assert "UNPUSHED" in head
+    assert "REASON" in head
     assert " 20 " in data
     assert "The remote refused the push: no." in data
     assert "refused" not in other

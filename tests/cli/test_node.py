@@ -27,7 +27,7 @@ def test_node_list_shows_when_an_absent_node_was_seen(maoctl: Maoctl, gateway: R
     gateway.keep("/federation/nodes", documents.node(), absent, {"name": "node-3", "present": False})
     lines = maoctl("node", "list").out.splitlines()
     assert lines[1].split()[:2] == ["node-1", "present"]
-    assert "absent, seen 2h ago" in lines[2]
+    assert "absent, last seen 2h ago" in lines[2]
     assert "0.0.9" in lines[2]
     assert lines[3].split()[:2] == ["node-3", "absent"]
 

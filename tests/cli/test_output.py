@@ -15,9 +15,9 @@ from .documents import ago
 from .gateways import RememberingGateway
 
 RUN_TABLE = """\
-ID                               PHASE      STEPS  TRIGGER   AGE    TOOK  WHY
+ID                               PHASE      STEPS  TRIGGER   AGE    DURATION  REASON
 20260131T115900Z-daily-0a1b2c3d  succeeded  1/1    manual    60s    50s
-20260131T023000Z-daily-9f8e7d6c  missed     0/0    schedule  9h30m        late by 5 min
+20260131T023000Z-daily-9f8e7d6c  missed     0/0    schedule  9h30m            late by 5 min
 """
 COMMITS = """\
 COMMIT      AGE  AUTHOR  SUBJECT                         RUN
@@ -30,13 +30,13 @@ node      node-1
 phase     failed
 trigger   manual
 created   2026-01-31T11:59:00Z
-took      50s
+duration  50s
 error     The tool ended with exit code 3.
 fault     tool
 next      maoctl run logs 0a1b2c3d
 
-STEP     TOOL     DATASET  PHASE   ATTEMPT  TOOK  EXIT  SNAPSHOT  NOTE
-crawler  crawler  data     failed  2        40s   3               The tool ended with exit code 3.
+STEP     TOOL     DATASET  PHASE   ATTEMPT  DURATION  EXIT  SNAPSHOT  NOTE
+crawler  crawler  data     failed  2        40s       3               The tool ended with exit code 3.
 """
 
 
