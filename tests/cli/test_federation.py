@@ -67,7 +67,7 @@ def test_leave_lists_shared_datasets_and_jobs_first(maoctl: Maoctl, gateway: Rem
     leaving(gateway)
     result = maoctl("federation", "leave")
     assert result.code == 2, "nobody was there to answer"
-    assert "the remotes of data as well" in result.err
+    assert "the remotes of data and vote there" in result.err
     assert [line for line in result.err.splitlines() if "job pause" in line] == ["  maoctl job pause d-1"]
     assert not gateway.called("DELETE", "/federation")
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from maoctl.follow import GIVE_UP_AFTER
+from maoctl.follow import MAX_FAILURES
 
 from . import documents
 from .conftest import Maoctl, Terminal
@@ -64,7 +64,7 @@ def test_run_wait_backs_off_and_gives_up(maoctl: Maoctl, gateway: RememberingGat
     result = maoctl("run", "wait", RUN)
 
     assert result.code == 6
-    assert len(maoctl.pauses) == GIVE_UP_AFTER
+    assert len(maoctl.pauses) == MAX_FAILURES
     assert maoctl.pauses == sorted(maoctl.pauses)
 
 

@@ -77,7 +77,7 @@ def test_run_logs_of_another_node(maoctl: Maoctl, gateway: RememberingGateway) -
     gateway.answer("GET", "/federation/logs", told)
     result = maoctl("run", "logs", "20260131T120000Z-daily-1", "--node", "node-2", "--step", "crawl")
     assert result.code == 0, result.err
-    assert "==> node node-2, step crawl, its end <==" in result.err
+    assert "==> node node-2, step crawl (end only) <==" in result.err
     assert result.out == "one\n\\x1b]0;owned\\x07\\x9b2J\\u202e\n"
     query = {"node": "node-2", "run": "20260131T120000Z-daily-1", "step": "crawl"}
     assert gateway.calls[-1].query == query

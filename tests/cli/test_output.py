@@ -117,7 +117,7 @@ def test_output_of_an_empty_list(maoctl: Maoctl, gateway: RememberingGateway) ->
 
     table, document = maoctl("node", "list"), maoctl("node", "list", "-o", "json")
 
-    assert (table.code, table.out, table.err) == (0, "", "No node to show.\n")
+    assert (table.code, table.out, table.err) == (0, "", "No node found.\n")
     assert json.loads(document.out) == []
 
 
