@@ -195,29 +195,24 @@ _UNCONFIRMED = {("tool", "remove"), ("tool", "stop"), ("dataset", "remove")}
 def from_original(args: Sequence[str]) -> list[str]:
     """Translate a command line of the original's client; any other one is returned unchanged."""
     verb = (args[0], args[1]) if len(args) > 1 else ("", "")
-    given, rest = _take_options(args[2:], _ORIGINAL_OPTIONS.get(verb, ()))
+    options = _ORIGINAL_OPTIONS.get(verb, ())
+    given: dict[str, str] = {}  # by option, from `--name x` and `--name=x`
+    rest: list[str] = []
+    remaining = list(args[2:])
+    while remaining:
+        word = remaining.pop(0)
+        if word == "--":
+            rest += [word, *remaining]
+            break
+        name, equals, value = word.partition("=")
+        if name not in options or not (equals or remaining):
+            rest.append(word)
+        else:
+            given[name] = value if equals else remaining.pop(0)
     ours = list(_ORIGINAL_VERBS.get(verb, args[:2]))
     if not given:
         return [*ours, *rest]
-    options = _ORIGINAL_OPTIONS[verb]
     last = max(options.index(name) for name in given)
     arguments = [given.get(name, "") for name in options[: last + 1]]
     confirmed = ["--yes"] if verb in _UNCONFIRMED and "--yes" not in rest else []
     return [*ours, *rest, *confirmed, "--", *arguments]
-
-
-def _take_options(args: Sequence[str], options: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Split a command line into the values of these options and the rest; `--name x` or `--name=x`."""
-    given: dict[str, str] = {}
-    rest: list[str] = []
-    waiting = list(args)
-    while waiting:
-        word = waiting.pop(0)
-        if word == "--":
-            return given, [*rest, word, *waiting]
-        name, equals, value = word.partition("=")
-        if name not in options or not (equals or waiting):
-            rest.append(word)
-        else:
-            given[name] = value if equals else waiting.pop(0)
-    return given, rest

@@ -1,4 +1,4 @@
-"""`maoctl run export|verify|reproduce`: what they write and print, and their exit codes."""
+"""`maoctl run export|verify|reproduce`: output and exit codes."""
 
 from __future__ import annotations
 

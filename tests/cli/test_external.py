@@ -1,4 +1,4 @@
-"""Data from programs outside, insights of tools, and what a dataset declares for both."""
+"""`maoctl write|read|inspect` and `maoctl dataset external`."""
 
 from __future__ import annotations
 

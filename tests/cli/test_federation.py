@@ -1,4 +1,4 @@
-"""`maoctl federation`: what an operator is told before and after."""
+"""`maoctl federation`: messages before and after each command."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def enrolment(pipeline: str, dataset: str) -> dict[str, object]:
 
 
 def leaving(gateway: RememberingGateway) -> None:
-    """A node whose `daily` writes what others write as well, and whose `alone` does not."""
+    """A node with a pipeline `daily` on a shared dataset, and `alone` on one of its own."""
     gateway.answer("GET", "/status", documents.node_status())
     gateway.answer("DELETE", "/federation", {"federation": "lab", "struck": False, "known": True})
     shared = documents.dataset(nodes=["node-1", "node-2"])

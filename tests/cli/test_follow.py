@@ -1,4 +1,4 @@
-"""Waiting and following: over events, through broken connections, until the end or the time limit."""
+"""Waiting and following: events, broken connections, time limits."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_run_wait_exits_with_8_on_timeout(maoctl: Maoctl, gateway: RememberingGa
 
 
 def heed_ctrl_c() -> None:
-    """A shell starts what runs in its background, like these tests perhaps, deaf to Ctrl-C."""
+    """Restore the handling of Ctrl-C, which shells disable for background jobs."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -1,4 +1,4 @@
-"""`maoctl node list` and `maoctl pipeline runs --all-nodes`: how other nodes stand."""
+"""`maoctl node list` and `maoctl pipeline runs --all-nodes`: the state of other nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown: golden tables and documents; nothing from outside can play tricks on a terminal."""
+"""Output formats: golden tables and documents; control characters are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registering, changing, removing, applying."""
+"""`maoctl tool|dataset|pipeline|job`: registration, updates, removal; `maoctl apply`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`maoctl vote`: on a repository without a node, and asking a node."""
+"""`maoctl vote`: on a local repository, and on a node."""
 
 from __future__ import annotations
 

@@ -73,19 +73,18 @@ def verify(
     run_id = _run_id(session, run)
     report = session.client.runs.verify(run_id)
     lines = [
-        harmless_line(f"{each.step} {each.what} {each.path or ''}".rstrip() + f": {each.detail}")
-        for each in report.faults
+        harmless_line(f"{fault.step} {fault.what} {fault.path or ''}".rstrip() + f": {fault.detail}")
+        for fault in report.faults
     ]
     if crate is not None:
-        lines += [
-            harmless_line(each) for each in crate_faults(crate, session.client.runs.crate_metadata(run_id))
-        ]
+        metadata = session.client.runs.crate_metadata(run_id)
+        lines += [harmless_line(line) for line in crate_faults(crate, metadata)]
     if not session.output.for_people:
         session.show_one(VERIFICATION, report.model_copy(update={"ok": not lines}))
     else:
         write("".join(f"{line}\n" for line in lines))
-    for each in report.unchecked:
-        say(f"not checked: {harmless_line(each)}")
+    for unchecked in report.unchecked:
+        say(f"not checked: {harmless_line(unchecked)}")
     if lines:
         raise CommandError(
             ExitCode.FAILED, f"First difference: {lines[0]}", f"See the record: maoctl run show {run_id}"

@@ -1,4 +1,4 @@
-"""The clients: problem documents become exceptions, repeatable calls are tried again, ids go along."""
+"""Clients: exceptions from problem documents, retries, request ids, request bodies."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TOOL = Tool(name="crawler", author="Ada", image="lab/crawler:1")
 
 
 class Script(httpx.MockTransport):
-    """Plays one answer (or error) after another and keeps the requests."""
+    """Transport that returns (or raises) prepared responses and records the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.requests: list[httpx.Request] = []
