@@ -1,9 +1,9 @@
 """A node's git repositories: the only place that knows pygit2.
 
-`Clone` has all that can be done to a repository; the rest are the types that it takes and returns, a few
-functions, and the exceptions. Besides, `mao_git.errors` (its tree of exceptions, full disks), `paths`, `lfs`,
-`attributes` and `remotes.access` have functions that need no repository. All that touches a repository
-blocks.
+`Clone` has all operations on a repository. The other names are the types that it takes and returns, a few
+functions, and the exceptions. The modules `errors` (exception tree, full disks), `paths`, `lfs`,
+`attributes` and `remotes.access` have functions that need no repository. Every call that touches a
+repository is blocking.
 """
 
 from . import attributes, errors, lfs, paths

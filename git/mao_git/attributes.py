@@ -1,9 +1,9 @@
-"""What tells git and MAO which files of a tree are LFS pointers: `.gitattributes` and the mark `.mao/lfs`.
+"""`.gitattributes` and the mark `.mao/lfs`, which declare the LFS pointers of a tree to git and to MAO.
 
-The mark says that every blob which looks like a pointer is one. It is MAO's alone: no tool is given it, and
-what a tool puts there is ignored. `.gitattributes` belongs to the tool as well; with every commit our lines
-are appended again, for those who use git. MAO itself reads them only where there is no mark, as in trees
-of earlier versions and of people who use git-lfs.
+The mark means that every blob that looks like a pointer is one. Only MAO uses it: tools do not see it, and
+a file that a tool writes there is ignored. Tools may write `.gitattributes` too; with every commit our lines
+are appended again, for users of git. MAO itself reads them only if there is no mark, as in trees
+of earlier versions and of users of git-lfs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .objects import top_tree
 from .repository import Repository, tree_entry
 from .tree_writer import Content, write_tree
 
-LONGEST_LINE = 2047  # bytes; git ignores longer ones
+MAX_LINE = 2047  # bytes; git ignores longer ones
 _MARK = " filter=lfs diff=lfs merge=lfs -text"
 _SPECIAL = re.compile(r"[\\*?\[\]]")
-_BLANK = re.compile(r"[ \t\r\n]")  # what git separates words and lines by; other blanks are letters to it
+_BLANK = re.compile(r"[ \t\r\n]")  # what separates words and lines for git; other blanks are letters to it
 _EXACT = re.compile(
     r"/(?:[^ \t\r\n\\*?\[\]]|\\[\\*?\[\]]|\[\[:space:\]\])+ filter=lfs diff=lfs merge=lfs -text"
 )
@@ -33,19 +33,19 @@ MARK_TEXT = b"Every file here that looks like a Git LFS pointer is one. Written 
 
 
 def line_for(path: str) -> str:
-    """The line for one path, whatever characters it has."""
+    """Return the attributes line for one path, escaped."""
     return "/" + _BLANK.sub("[[:space:]]", _SPECIAL.sub(r"\\\g<0>", path)) + _MARK
 
 
 def exact_lines(text: str) -> set[str]:
-    """The lines that MAO wrote: each names one path."""
+    """Return the lines that MAO wrote: those that name exactly one path."""
     return {line for line in text.split("\n") if _EXACT.fullmatch(line)}
 
 
 def with_lines(text: str, lines: Collection[str]) -> str:
-    """The file with these lines at its end, where nothing overrides them, and no others of MAO's.
+    """Replace MAO's lines in the text by these, at its end, where nothing overrides them.
 
-    What others wrote stays as it is.
+    All other lines are kept.
     """
     others = "\n".join(line for line in text.split("\n") if not _EXACT.fullmatch(line))
     begin = others if others.endswith("\n") or not others or not lines else f"{others}\n"
@@ -53,22 +53,22 @@ def with_lines(text: str, lines: Collection[str]) -> str:
 
 
 def with_paths(text: str, add: Collection[str], drop: Collection[str]) -> str:
-    """The file with the lines of `add`, without those of `drop`."""
+    """Add the lines of the paths `add` to the text, and remove those of `drop`."""
     gone = {line_for(path) for path in drop}
     return with_lines(text, (exact_lines(text) - gone) | {line_for(path) for path in add})
 
 
 def without_lines(data: bytes) -> bytes:
-    """The file without what MAO added to it."""
+    """Remove MAO's lines from a file."""
     return with_lines(data.decode(errors="surrogateescape"), ()).encode(errors="surrogateescape")
 
 
 Texts = dict[str, bytes | None]
-"""Path → new content of a file; None where it is to be removed."""
+"""Path → new content of a file; None to remove it."""
 
 
 def lfs_pointers(repo: Repository, tree: str) -> dict[str, lfs.LfsPointer]:
-    """The files of a tree (or commit) that look like pointers; looks at the size of every file."""
+    """Return the files of a tree (or commit) that are pointers. Checks the size of every file."""
     return dict(_pointers(repo, top_tree(repo, tree), ""))
 
 
@@ -86,9 +86,9 @@ def _pointers(repo: Repository, tree: pygit2.Tree, inside: str) -> Iterator[tupl
 def lfs_attributes(
     repo: Repository, tree: str, add: Collection[str], drop: Collection[str] = (), *, whole: bool
 ) -> Texts:
-    """The attributes files that have to change so that git takes `add` for pointers, and `drop` no longer.
+    """Return the changed attributes files by which git treats `add` as pointers, and `drop` no longer.
 
-    `whole`: `add` are all pointers there are. Files in folders are changed where they lie, since they
+    `whole`: `add` has all pointers of the tree. Files in folders are changed in place, since they
     override the one at the top. Raises LfsConflict.
     """
     top, texts = top_tree(repo, tree), Texts()
@@ -114,12 +114,12 @@ def lfs_attributes(
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    """All folders above these paths but the top, each with a slash at its end."""
+    """Return all folders above these paths except the top, each with a trailing slash."""
     return {path[: at + 1] for path in paths for at, letter in enumerate(path) if letter == "/"}
 
 
 def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None:
-    """An attributes file as text; None for what git does not read as one and need not."""
+    """Return an attributes file as text; None if git does not read it and it is not needed."""
     if found is None:
         return ""
     if isinstance(found, pygit2.Blob) and found.filemode != FileMode.LINK:
@@ -132,15 +132,13 @@ def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None
 
 
 def check_line(path: str) -> None:
-    """Raises LfsConflict for a path that no line of attributes can name."""
-    if len(line_for(path).encode()) > LONGEST_LINE:
-        raise LfsConflict(
-            path, "has a path that is too long for a large file: git ignores such long lines of attributes"
-        )
+    """Raise LfsConflict for a path that is too long for a line of attributes."""
+    if len(line_for(path).encode()) > MAX_LINE:
+        raise LfsConflict(path, "has too long a path for a large file: git ignores attribute lines that long")
 
 
 def lfs_mark(repo: Repository, tree: str, *, wanted: bool) -> Texts:
-    """How the mark has to change in a tree. Raises LfsConflict."""
+    """Return the change that adds or removes the mark in a tree. Raises LfsConflict."""
     found = tree_entry(top_tree(repo, tree), MARK)
     if wanted:
         folder = tree_entry(top_tree(repo, tree), MARK.partition("/")[0])
@@ -152,16 +150,16 @@ def lfs_mark(repo: Repository, tree: str, *, wanted: bool) -> Texts:
 
 
 def write_texts(repo: Repository, tree: str, texts: Mapping[str, bytes | None]) -> str:
-    """The tree with these files."""
+    """Return the tree with these files written or removed."""
     changes = {path: None if text is None else Content.of(text) for path, text in texts.items()}
     return write_tree(repo, tree, changes) if changes else tree
 
 
 def settle_lfs(repo: Repository, tree: str, sources: Collection[str]) -> str:
-    """A tree that was merged from `sources` (trees or commits), with its LFS pointers declared.
+    """Declare the LFS pointers of a tree that was merged from `sources` (trees or commits).
 
-    It gets the mark when a source has it. The result is the same on every node. What is in the way of a line
-    or of the mark stays as it is; the other of the two is written nevertheless.
+    The mark is added if a source has it. The result is the same on every node. A file in the way of a line
+    or of the mark stays as it is, and the other of the two is still written.
     """
     top, tops = top_tree(repo, tree), [top_tree(repo, source) for source in sources]
     if not any(lfs.uses_lfs(root) for root in tops):

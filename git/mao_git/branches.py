@@ -1,10 +1,10 @@
-"""Branches: ours, the remote's as last seen, how the two relate, and tips that are kept without a branch.
+"""Branches: ours, the remote's as last fetched, how they relate, and tips kept without a branch.
 
-References of ours besides branches, so that nothing they lead to is lost to packing or a clean-up by git:
+Our other references keep commits from being removed by packing or git's garbage collection:
 
-    refs/mao/known/<branch>         the tip of the remote's branch that ours was last built upon
+    refs/mao/known/<branch>         the tip of the remote's branch on which ours is based
     refs/mao/seen/<branch>          the furthest tip of a branch of the remote, kept when the remote loses it
-    refs/mao/rescued/<branch>/<at>  what a person's decision left behind
+    refs/mao/rescued/<branch>/<at>  a tip that an operator's decision replaced
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import is_full
 from .objects import check_object
 from .repository import HEADS, REMOTE, TRACKED, Repository
 
-_LOCKED = "failed to lock"  # which pygit2 raises as an OSError without a number
+_LOCKED = "failed to lock"  # pygit2 raises it as an OSError without a number
 KNOWN = "refs/mao/known/"
 SEEN = "refs/mao/seen/"
 RESCUED = "refs/mao/rescued/"
@@ -34,15 +34,15 @@ class Relation(StrEnum):
     """How a branch of ours relates to the remote's."""
 
     SAME = "same"
-    AHEAD = "ahead"  # ours has commits that it lacks
+    AHEAD = "ahead"  # ours has commits that the remote's lacks
     BEHIND = "behind"
     DIVERGED = "diverged"
 
 
 def find_tip(repo: Repository, name: str, *, remote: bool = False) -> str | None:
-    """Tip of a branch of ours (or of the remote's, as last seen); None when there is none of that name.
+    """Return the tip of our branch (or of the remote's, as last fetched); None if there is none.
 
-    Raises ObjectBroken for a tip that is broken, before libgit2 reads it (see `objects`).
+    Raises ObjectBroken for a broken tip, before libgit2 reads it (see `objects`).
     """
     full_name = (TRACKED if remote else HEADS) + name
     reference = repo.git.references.get(full_name) if pygit2.reference_is_valid_name(full_name) else None
@@ -54,7 +54,7 @@ def find_tip(repo: Repository, name: str, *, remote: bool = False) -> str | None
 
 
 def list_branches(repo: Repository, *, remote: bool = False) -> dict[str, str]:
-    """Names and tips of our branches, or of the remote's as last seen."""
+    """Return name → tip of our branches, or of the remote's as last fetched."""
     prefix = TRACKED if remote else HEADS
     names = [name.removeprefix(prefix) for name in repo.git.references if name.startswith(prefix)]
     tips = {name: find_tip(repo, name, remote=remote) for name in sorted(names) if name != "HEAD"}
@@ -62,12 +62,12 @@ def list_branches(repo: Repository, *, remote: bool = False) -> dict[str, str]:
 
 
 def move_branch(repo: Repository, name: str, new: str, old: str | None) -> bool:
-    """Moves a branch of ours from `old` (None: there is none) to `new`; False when it is elsewhere by now."""
+    """Move our branch from `old` (None: it does not exist) to `new`. False if it is not at `old` any more."""
     return compare_and_set(repo.git, HEADS + name, new, old)
 
 
 def reset_to_remote(repo: Repository, name: str) -> None:
-    """Sets a branch of ours to the remote's tip, or removes it where the remote has none."""
+    """Set our branch to the remote's tip, or remove it if the remote has no such branch."""
     theirs = find_tip(repo, name, remote=True)
     if theirs is not None:
         repo.git.references.create(HEADS + name, theirs, force=True)
@@ -76,14 +76,14 @@ def reset_to_remote(repo: Repository, name: str) -> None:
 
 
 class Unpushed(NamedTuple):
-    """`commits`: how many the remote was not seen to have; `since`: when the oldest of them was made."""
+    """`commits`: number of commits not known to be at the remote; `since`: time of the oldest of them."""
 
     commits: int
     since: datetime | None
 
 
 def unpushed(repo: Repository, name: str) -> Unpushed:
-    """The commits of a branch of ours that the remote was not seen to have; proportional to their number."""
+    """Count the commits of our branch that are not known to be at the remote. Walks these commits only."""
     ours, theirs = find_tip(repo, name), find_tip(repo, name, remote=True)
     if ours is None or ours == theirs:
         return Unpushed(0, None)
@@ -95,31 +95,31 @@ def unpushed(repo: Repository, name: str) -> Unpushed:
 
 
 def note_pushed(repo: Repository, name: str, tip: str) -> None:
-    """Records that the remote has `tip`, and so no longer a branch that cannot be there beside it."""
+    """Record that the remote's branch is at `tip`, and forget branches that cannot exist beside it."""
     for other in conflicting_branches(name, list_branches(repo, remote=True)):
         repo.git.references.delete(TRACKED + other)
     repo.git.references.create(TRACKED + name, tip, force=True)
 
 
 def forget_remote(repo: Repository, kept: Container[str]) -> None:
-    """Forgets the remote's branches that are not among `kept`."""
+    """Forget the remote's branches that are not in `kept`."""
     for name in [reference for reference in repo.git.references if reference.startswith(TRACKED)]:
         if name.removeprefix(TRACKED) not in kept:
             repo.git.references.delete(name)
 
 
 def conflicting_branches(name: str, others: Iterable[str]) -> list[str]:
-    """Branches beside which `name` cannot be created, since one would be the other's folder: pure."""
+    """Return the branches beside which `name` cannot exist, since one would be the other's folder. Pure."""
     return sorted(other for other in others if other.startswith(f"{name}/") or name.startswith(f"{other}/"))
 
 
 def case_variants(name: str, others: Iterable[str]) -> list[str]:
-    """Branches that differ from `name` in case only, which some servers take for the same: pure."""
+    """Return the branches that differ from `name` in case only, as some servers cannot have both. Pure."""
     return sorted(other for other in others if other != name and other.casefold() == name.casefold())
 
 
 def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str | None) -> bool:
-    """Sets a reference if it is still at `old`; False when it is not, or somebody else is writing it."""
+    """Set a reference if it is still at `old`. False if it is not, or another process holds its lock."""
     try:
         if old is None:
             git.references.create(reference, new, force=False)
@@ -138,7 +138,7 @@ def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str |
 
 
 def relation(repo: Repository, ours: str, theirs: str) -> Relation:
-    """How commit `ours` relates to commit `theirs`."""
+    """Return how commit `ours` relates to commit `theirs`."""
     if ours == theirs:
         return Relation.SAME
     ahead, behind = repo.git.ahead_behind(ours, theirs)
@@ -148,7 +148,7 @@ def relation(repo: Repository, ours: str, theirs: str) -> Relation:
 
 
 def latest_tip(repo: Repository, name: str) -> str | None:
-    """The tip to read a branch from: ours, or the remote's where that is further or ours does not exist."""
+    """Return our tip of a branch, or the remote's if it is ahead of ours or ours does not exist."""
     ours, theirs = find_tip(repo, name), find_tip(repo, name, remote=True)
     if ours is None or theirs is None:
         return ours or theirs
@@ -156,33 +156,33 @@ def latest_tip(repo: Repository, name: str) -> str | None:
 
 
 def upstream_base(repo: Repository, branch: str) -> str | None:
-    """The last tip of the remote's branch that ours was built upon; None when there was none yet."""
+    """Return the tip of the remote's branch on which ours is based; None if there was none yet."""
     reference = repo.git.references.get(KNOWN + branch)
     return None if reference is None else str(reference.target)
 
 
 def set_upstream_base(repo: Repository, branch: str, tip: str) -> None:
-    """Records that the remote has `tip`, and that ours contains it."""
+    """Record that the remote has `tip`, and that our branch contains it."""
     if upstream_base(repo, branch) != tip:
         repo.git.references.create(KNOWN + branch, tip, force=True)
 
 
 @dataclass(frozen=True, slots=True)
 class RewoundBranch:
-    """A branch of the remote that lacks commits that it had. `tip`: where it is now; None: it is gone."""
+    """A branch of the remote that lost commits. `seen`: its tip before; `tip`: its tip now, None if gone."""
 
     branch: str
     seen: str
     tip: str | None
-    lost: int  # commits up to `seen` that it lacks
-    is_earlier: bool  # it is at an earlier state of its own, as after a backup of the server was restored
+    lost: int  # number of commits up to `seen` that it lacks
+    is_earlier: bool  # `tip` is an ancestor of `seen`, as after a restore of the server's backup
     kept_as: str  # reference in our clone
 
 
 def note_seen(repo: Repository, branch: str, tip: str) -> None:
-    """Records how far a branch of the remote was seen; a rewound branch does not change that.
+    """Record the furthest tip of a branch of the remote; a rewound branch does not change it.
 
-    Branches with a '/' belong to no node, and could not all be kept beside each other.
+    Branches with a '/' belong to no node, and their references could conflict, so they are not recorded.
     """
     if "/" in branch:
         return
@@ -193,7 +193,7 @@ def note_seen(repo: Repository, branch: str, tip: str) -> None:
 
 
 def rewound_branches(repo: Repository) -> list[RewoundBranch]:
-    """The branches of the remote that lack, as last fetched, commits that they had before."""
+    """List the branches of the remote that lost commits, as last fetched."""
     found = []
     for name in [reference for reference in repo.git.references if reference.startswith(SEEN)]:
         branch, seen = name.removeprefix(SEEN), str(repo.git.references[name].target)
@@ -208,7 +208,7 @@ def rewound_branches(repo: Repository) -> list[RewoundBranch]:
 
 
 def accept_rewound(repo: Repository, back: RewoundBranch, now: datetime) -> str:
-    """Accepts a rewound branch as it is now; the reference here that keeps what it had."""
+    """Accept the current tip of a rewound branch. Returns our reference that keeps its old tip."""
     kept = rescue(repo, back.branch, back.seen, now)
     if back.tip is None:
         repo.git.references.delete(back.kept_as)
@@ -218,7 +218,7 @@ def accept_rewound(repo: Repository, back: RewoundBranch, now: datetime) -> str:
 
 
 def init_upstream_base(repo: Repository, branch: str) -> None:
-    """For clones of earlier versions: records what the remote was last seen to have, if ours contains it."""
+    """Record the remote's last known tip if ours contains it, for clones of earlier versions."""
     if upstream_base(repo, branch) is not None:
         return
     ours, seen = find_tip(repo, branch), find_tip(repo, branch, remote=True)
@@ -227,7 +227,7 @@ def init_upstream_base(repo: Repository, branch: str) -> None:
 
 
 def set_remote(repo: Repository, url: str) -> None:
-    """Makes `url` the remote, of which nothing is known yet."""
+    """Set the URL of the remote, and forget what was known of the old one."""
     git = repo.git
     git.remotes.set_url(REMOTE, url)
     for name in list(git.references):
@@ -236,18 +236,18 @@ def set_remote(repo: Repository, url: str) -> None:
 
 
 def contains(repo: Repository, tip: str, commit: str) -> bool:
-    """Whether the history of `tip` has `commit`."""
+    """True if `commit` is `tip` or an ancestor of it."""
     return tip == commit or bool(repo.git.descendant_of(tip, commit))
 
 
 def is_rewritten(repo: Repository, branch: str) -> bool:
-    """Whether the remote's branch, as last seen, lacks what it was known to have."""
+    """True if the remote's branch, as last fetched, lacks the commit on which ours is based."""
     known, theirs = upstream_base(repo, branch), find_tip(repo, branch, remote=True)
     return known is not None and theirs is not None and not contains(repo, theirs, known)
 
 
 def rescue(repo: Repository, branch: str, tip: str, now: datetime) -> str:
-    """Keeps `tip` under a reference of its own; its name. A tip is not kept twice."""
+    """Keep `tip` under a separate reference, once. Returns the reference's name."""
     prefix = f"{RESCUED}{branch}/"
     for name in repo.git.references:
         if name.startswith(prefix) and str(repo.git.references[name].target) == tip:
@@ -258,7 +258,7 @@ def rescue(repo: Repository, branch: str, tip: str, now: datetime) -> str:
 
 
 def check_branch_name(name: str) -> None:
-    """Raises InvalidInput for what cannot be a branch's name."""
+    """Raise InvalidInput for a name that no branch can have."""
     if not pygit2.reference_is_valid_name(HEADS + name):
         raise InvalidInput(
             f"{name!r} cannot be the name of a branch.", code="ref-invalid", next="Give another name."
@@ -266,6 +266,6 @@ def check_branch_name(name: str) -> None:
 
 
 def is_checked_out(repo: Repository, name: str) -> bool:
-    """Whether a local branch is checked out, in the repository's folder or a worktree."""
+    """True if a local branch is checked out, in the repository's folder or in a worktree."""
     branch = repo.git.branches.local.get(name)
     return branch is not None and not repo.git.is_bare and branch.is_checked_out()

@@ -1,6 +1,6 @@
-"""Checking a tree out as plain files, whatever the tree says: it may come from anybody.
+"""Checking out an untrusted tree as plain files.
 
-Only folders and regular files are made, by creation alone (never through what is there), so that no name and
+Folders and regular files are created, and nothing is written through an existing file. So no name and
 no link can lead out of the folder. A link becomes a file with its target as text; a submodule is left out.
 """
 
@@ -29,7 +29,7 @@ _NAME_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno
 
 @dataclass(frozen=True, slots=True)
 class CheckoutOptions:
-    """How files are written: `read_only`, and given to the user id `owner` (None: they stay ours)."""
+    """How files are written: `read_only`, and owned by the user id `owner` (None: by this process's user)."""
 
     read_only: bool = False
     owner: int | None = None
@@ -42,7 +42,7 @@ class CheckoutOptions:
 def checkout_tree(
     repo: Repository, tree: str, folder: Path, options: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; path → their status.
+    """Write the files of a tree (or commit) into `folder`, which must be empty. Returns path → file status.
 
     Raises InvalidInput (`dataset-unsafe`) for a name that could lead out of the folder or that the file
     system cannot hold, and ContentMissing for a large file whose content is not here.
@@ -81,7 +81,7 @@ def _write_tree(
 
 
 def _is_ours(entry: pygit2.Object, path: str) -> bool:
-    """Whether this is MAO's mark of LFS, or a folder with nothing else in it: no tool is given it."""
+    """True for MAO's LFS mark, or a folder with nothing else in it: tools do not see these."""
     folder, _, name = MARK.partition("/")
     if path == folder and isinstance(entry, pygit2.Tree):
         return [child.name for child in entry] == [name]
@@ -89,7 +89,7 @@ def _is_ours(entry: pygit2.Object, path: str) -> bool:
 
 
 def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
-    """Paths of the files that differ between two trees (or commits).
+    """Return the paths of the files that differ between two trees (or commits).
 
     Raises InvalidInput (`dataset-unsafe`) as `checkout_tree` does, for the names in which `new` differs.
     """
@@ -102,7 +102,7 @@ def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
 def checkout_paths(
     repo: Repository, tree: str, folder: Path, paths: Iterable[str], options: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
+    """Write those of `paths` that are files in a tree (or commit) into `folder`. Returns path → status."""
     top, written = top_tree(repo, tree), {}
     to = _Checkout(repo, options, uses_lfs(top))
     for path in sorted(paths):
@@ -121,7 +121,7 @@ def checkout_paths(
 
 
 def make_folder(path: Path, owner: int | None) -> None:
-    """A new folder that everybody may read and its owner may write to."""
+    """Make a folder that everybody may read and its owner may write to."""
     path.mkdir()
     if owner is not None:
         os.chown(path, owner, owner)

@@ -1,8 +1,8 @@
-"""`Clone`: a repository of this node with all that can be done to it, as a table; the code is elsewhere.
+"""`Clone`, a repository of this node: the table of all its methods, which are defined in the other modules.
 
 Commits and trees are hexadecimal ids, branches short names. All methods block: call them in a thread. A clone
-is for one thread at a time. Methods raise a GitError, or a MaoError that a person can act on; never what
-pygit2 raises.
+is for one thread at a time. Methods raise a GitError, or a MaoError that a user can act on; never an
+exception of pygit2.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ class Clone(Repository):
     pack = maintenance.pack
 
     def with_lfs_content(self, commit: str, access: RemoteAccess, call: Callable[[], T]) -> T:
-        """Makes a call that reads files of a commit; once more when content had to be fetched first.
+        """Make a call that reads files of a commit; if content is missing, fetch it and call again.
 
-        Raises NotFound (`lfs-content-missing`) only where the call needs content that the remote lacks.
+        Raises NotFound (`lfs-content-missing`) if the call needs content that the remote lacks.
         """
         try:
             return call()

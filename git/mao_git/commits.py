@@ -1,4 +1,4 @@
-"""Commits: found and listed, made and signed, merged and replayed."""
+"""Finding and listing commits, creating and signing them, merging and replaying them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _NEWEST_FIRST = SortMode.TOPOLOGICAL | SortMode.TIME
 Sign = Callable[[bytes], str]
-"""From a commit's content to its armored signature."""
+"""Returns the armored signature of a commit's content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who commits, and when. With `sign` commits are signed."""
+    """The author of a commit, and its time. With `sign` the commit is signed."""
 
     name: str
     email: str
@@ -48,11 +48,11 @@ class LogEntry:
     message: str
 
 
-# finding
+# finding commits
 
 
 def resolve(repo: Repository, ref: str) -> str:
-    """The commit that a branch name or commit id means. Raises InvalidInput or NotFound."""
+    """Return the commit that a branch name or commit id stands for. Raises InvalidInput, NotFound."""
     if not _BRANCH.fullmatch(ref) or ".." in ref or ref.endswith(".lock"):
         raise InvalidInput(
             f"{ref!r} is neither a branch nor a commit id.",
@@ -70,7 +70,7 @@ def resolve(repo: Repository, ref: str) -> str:
         raise NotFound(
             f"The dataset has no branch or commit {ref!r} on this node.",
             code="ref-not-found",
-            next=f"See its branches: maoctl dataset branches {repo.path.stem}.",
+            next=f"List its branches: maoctl dataset branches {repo.path.stem}.",
         )
     return tip
 
@@ -98,7 +98,7 @@ def rev_parse(repo: Repository, text: str) -> str:
 
 
 def has_commit(repo: Repository, commit: str) -> bool:
-    """Whether a commit is here with its tree; a shallow clone may lack it."""
+    """True if a commit is here with its tree; a shallow clone may lack it."""
     try:
         top_tree(repo, commit)
     except (KeyError, ValueError, pygit2.GitError):
@@ -107,25 +107,25 @@ def has_commit(repo: Repository, commit: str) -> bool:
 
 
 def is_commit(repo: Repository, text: str) -> bool:
-    """Whether an untrusted text is the full id of a commit that is here with its tree."""
+    """True if an untrusted text is the full id of a commit that is here with its tree."""
     if re.fullmatch("[0-9a-f]{40}", text) is None or not has_commit(repo, text):
         return False
     return bool(repo.git[text].type == ObjectType.COMMIT)
 
 
 def read_parent(repo: Repository, commit: str) -> str | None:
-    """The first parent of a commit."""
+    """Return the first parent of a commit; None for a root commit."""
     parents = repo.git[commit].peel(pygit2.Commit).parent_ids
     return str(parents[0]) if parents else None
 
 
 def commit_time(repo: Repository, commit: str) -> datetime:
-    """When a commit was made, by its committer's clock."""
+    """Return a commit's time, by its committer's clock."""
     return datetime.fromtimestamp(repo.git[commit].peel(pygit2.Commit).commit_time, UTC)
 
 
 def list_log(repo: Repository, start: str, limit: int) -> tuple[list[LogEntry], str | None]:
-    """Commits from `start` on, newest first, and the first commit of the next page."""
+    """Return commits from `start` on, newest first, and the first commit of the next page."""
     entries: list[LogEntry] = []
     for commit in repo.git.walk(start, _NEWEST_FIRST):
         if len(entries) == limit:
@@ -135,7 +135,7 @@ def list_log(repo: Repository, start: str, limit: int) -> tuple[list[LogEntry], 
 
 
 def log_since(repo: Repository, start: str, known: str | None, most: int) -> Iterator[LogEntry]:
-    """Commits that `start` leads to and `known` does not, newest first, at most so many."""
+    """Yield at most `most` commits that are reachable from `start` and not from `known`, newest first."""
     walker = repo.git.walk(start, _NEWEST_FIRST)
     if known is not None and known in repo.git:
         walker.hide(known)
@@ -144,7 +144,7 @@ def log_since(repo: Repository, start: str, known: str | None, most: int) -> Ite
 
 
 def first_parents(repo: Repository, start: str) -> Iterator[LogEntry]:
-    """A commit, its first parent, that one's first parent, and so on as far as the repository has them."""
+    """Yield a commit and its line of first parents, as far as the repository has them."""
     commit: str | None = start
     while commit is not None and commit in repo.git:
         found = repo.git[commit].peel(pygit2.Commit)
@@ -161,7 +161,7 @@ def _log_entry(commit: pygit2.Commit) -> LogEntry:
 def find_commit(
     repo: Repository, tip: str, since: str | None, matches: Callable[[str], bool], limit: int = 10_000
 ) -> str | None:
-    """The newest commit from `tip` down to (without) `since` whose message matches, among `limit`."""
+    """Return the newest commit from `tip` to `since` (excluded) whose message matches, among `limit`."""
     walker = repo.git.walk(tip, SortMode.TOPOLOGICAL)
     if since is not None and since in repo.git:
         walker.hide(since)
@@ -173,7 +173,7 @@ def find_commit(
     return None
 
 
-# making
+# creating commits
 
 
 def write_commit(
@@ -184,7 +184,7 @@ def write_commit(
     parents: Sequence[str],
     sign: Sign | None,
 ) -> str:
-    """A commit that no branch has yet. `people`: author and committer."""
+    """Create a commit that is on no branch yet; return its id. `people`: author and committer."""
     author, committer = people
     if sign is None:
         return str(git.create_commit(None, author, committer, message, tree, list(parents)))
@@ -193,7 +193,7 @@ def write_commit(
 
 
 def commit_tree(repo: Repository, tree: str, parents: list[str], message: str, author: Author) -> str:
-    """A commit that no branch has yet; see `move_branch`."""
+    """Create a commit that is on no branch yet; return its id. See `move_branch`."""
     signature = pygit2.Signature(author.name, author.email, int(author.moment.timestamp()), 0)
     return write_commit(repo.git, (signature, signature), message, tree, parents, author.sign)
 
@@ -202,15 +202,15 @@ def commit_tree(repo: Repository, tree: str, parents: list[str], message: str, a
 
 
 def merge_base(repo: Repository, one: str, two: str) -> str | None:
-    """The best common ancestor of two commits; None when their histories are unrelated."""
+    """Return the best common ancestor of two commits; None if their histories are unrelated."""
     base = repo.git.merge_base(one, two)
     return None if base is None else str(base)
 
 
 def merge_trees(repo: Repository, base: str, ours: str, theirs: str) -> str:
-    """Three-way merge of trees (ids of trees or commits). Raises MergeConflict with the paths.
+    """Merge trees (ids of trees or commits) three-way; return the tree. Raises MergeConflict with the paths.
 
-    Links that lead out of the tree only together, ours with theirs, are a conflict as well.
+    Links of both sides that lead out of the tree only in combination are a conflict as well.
     """
     ancestor, one, two = (top_tree(repo, oid) for oid in (base, ours, theirs))
     index = repo.git.merge_trees(ancestor, one, two)
@@ -223,7 +223,7 @@ def merge_trees(repo: Repository, base: str, ours: str, theirs: str) -> str:
 
 
 def _conflicts(repo: Repository, index: pygit2.Index, with_lfs: bool) -> set[str]:
-    """The paths in conflict, after resolving attributes files that differ only in our lines for LFS.
+    """Return the paths in conflict, after resolving attributes files that differ only in our lines for LFS.
 
     Which of those lines the result needs depends on the merged tree, see `settle_lfs`.
     """
@@ -247,10 +247,10 @@ def _conflicts(repo: Repository, index: pygit2.Index, with_lfs: bool) -> set[str
 
 
 def replay(repo: Repository, tip: str, onto: str, sign: Sign | None, *, since: str | None = None) -> str:
-    """Copies of the commits that `tip` has and `onto` lacks, on top of `onto`; the new tip.
+    """Copy the commits that `tip` has and `onto` lacks on top of `onto`; return the new tip.
 
-    Messages, authors and their times stay; signatures are made again by `sign`. `since`: a commit left
-    out with all before it. Raises MergeConflict with the commit that does not fit.
+    Messages, authors and times are kept; signatures are made anew by `sign`. `since`: a commit left
+    out with its ancestors. Raises MergeConflict with the commit that conflicts.
     """
     base = merge_base(repo, tip, onto)
     walker = repo.git.walk(tip, SortMode.TOPOLOGICAL | SortMode.REVERSE)
@@ -270,7 +270,7 @@ def replay(repo: Repository, tip: str, onto: str, sign: Sign | None, *, since: s
 
 
 def merge_keeping_ours(repo: Repository, ours: str, theirs: str, author: Author) -> str:
-    """A commit with both as parents and the content of ours; ours when it has theirs already."""
+    """Create a commit with both parents and the content of ours; return ours if it contains theirs."""
     if ours == theirs or repo.git.descendant_of(ours, theirs):
         return ours
     message = f"Merge {theirs[:10]} from the remote, with this node's content\n"
@@ -278,9 +278,9 @@ def merge_keeping_ours(repo: Repository, ours: str, theirs: str, author: Author)
 
 
 def promote(repo: Repository, ground_truth: str | None, snapshot: str, author: Author) -> str:
-    """A ground truth with the content of `snapshot`: the snapshot when it contains the old one, else a merge.
+    """Return a ground truth with the content of `snapshot`: itself if it contains the old one, else a merge.
 
-    A ground truth that contains the snapshot already stays as it is, so that repeating this changes nothing.
+    A ground truth that contains the snapshot already is returned as it is, so that repeating changes nothing.
     """
     if ground_truth is None or repo.git.descendant_of(snapshot, ground_truth):
         return snapshot

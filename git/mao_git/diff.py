@@ -1,4 +1,4 @@
-"""What differs between trees: two of them by path and line, or several from a common base."""
+"""Differences between two trees, by path and line, or between several trees and a common base."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .objects import top_tree
 from .repository import Repository
 from .trees import TreeEntry, to_tree_entry
 
-MAX_ENTRIES = 5_000_000  # of all trees of a commit that differ from the base; a small pack can stand for more
+MAX_ENTRIES = 5_000_000  # of all trees of a commit that differ from the base; a small pack can expand to more
 
 
 @dataclass(frozen=True, slots=True)
 class TreeDifference:
-    """A path at which two trees differ in a file, link or submodule; None where one has none of these."""
+    """A path at which two trees differ in a file, link or submodule. `old`, `new`: None if it has none."""
 
     path: str
     old: pygit2.Object | None
@@ -27,19 +27,29 @@ def entry_name(entry: pygit2.Object, _inside: str) -> str:
     return entry.name or ""
 
 
+class TooManyEntries(Exception):
+    """A tree has more entries than may be read."""
+
+
 def diff_trees(
     old: pygit2.Tree | None,
     new: pygit2.Tree | None,
     nested_name: Callable[[pygit2.Object, str], str] = entry_name,
+    max_entries: int | None = None,
 ) -> Iterator[TreeDifference]:
-    """Where two trees differ. Folders that both have alike are not read, as in libgit2's diff.
+    """Yield where two trees differ. Folders that are equal in both are not read, as in libgit2's diff.
 
-    `nested_name`: names an entry of `new`, from the entry and the folder that it is in; it may raise.
+    `nested_name`: names an entry of `new`, from the entry and the folder that it is in; it may raise. Raises
+    TooManyEntries after reading `max_entries` entries of `new`.
     """
     todo: list[tuple[str, pygit2.Tree | None, pygit2.Tree | None]] = [("", old, new)]
+    read = 0
     while todo:
         inside, before, after = todo.pop()
         left = {entry_name(entry, inside): entry for entry in before or ()}
+        read += len(after or ())
+        if max_entries is not None and read > max_entries:
+            raise TooManyEntries
         pairs = [(nested_name(entry, inside), entry) for entry in after or ()]
         found = [(name, left.pop(name, None), entry) for name, entry in pairs]
         for name, ours, theirs in [*found, *((name, entry, None) for name, entry in left.items())]:
@@ -65,14 +75,14 @@ def _file(entry: pygit2.Object | None) -> pygit2.Object | None:
 
 @dataclass(frozen=True, slots=True)
 class ChangedFiles:
-    """`files`: path → id of the content of files and links that are new or different; `removed`: paths."""
+    """Changes between two trees. `files`: path → blob id of new and changed files and links."""
 
     files: dict[str, str] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
 
 
 def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFiles:
-    """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
+    """Compare two trees or commits (None: the empty tree), reading only the folders that differ."""
     changed = ChangedFiles()
     old = None if before is None else top_tree(repo, before)
     for change in diff_trees(old, top_tree(repo, after)):
@@ -85,7 +95,7 @@ def changed_files(repo: Repository, before: str | None, after: str) -> ChangedFi
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file that differs. `change`: added, removed, changed; `old`, `new`: ids, None where there is none."""
+    """A file that differs. `change`: added, removed or changed; `old`, `new`: blob ids, None if absent."""
 
     path: str
     change: str
@@ -94,7 +104,7 @@ class FileChange:
 
 
 def file_changes(repo: Repository, before: str, after: str, path: str = "") -> list[FileChange]:
-    """Files (at or below `path`) that differ between two commits, by path."""
+    """List the files at or below `path` that differ between two commits, sorted by path."""
     inside = path.strip("/")
     changes = []
     for found in diff_trees(top_tree(repo, before), top_tree(repo, after)):
@@ -106,7 +116,7 @@ def file_changes(repo: Repository, before: str, after: str, path: str = "") -> l
 
 
 def diff_lines(before: bytes, after: bytes, path: str) -> Iterator[str] | None:
-    """Lines of a unified diff, without a heading; None when git takes a side for binary."""
+    """Yield the lines of a unified diff without its heading; return None if git considers a side binary."""
     patch = pygit2.Patch.create_from(before, after, path, path)
     if patch is None or patch.delta.is_binary:
         return None
@@ -125,7 +135,7 @@ def _lines(patch: pygit2.Patch) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PathVersions:
-    """A path: what each node has there (none for a node that has nothing), and what the base has."""
+    """A path, with each node's entry (missing for a node that has none) and the base's."""
 
     path: str
     entries: Mapping[str, TreeEntry]
@@ -134,20 +144,16 @@ class PathVersions:
 
 @dataclass(frozen=True, slots=True)
 class CommitComparison:
-    """`paths` in their order; `refused`: nodes whose commit is too large to be read, with the reason."""
+    """Differing paths, sorted; `refused`: node → why its commit was not read."""
 
     paths: list[PathVersions]
     refused: dict[str, str]
 
 
-class _TooManyEntries(Exception):
-    pass
-
-
 def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, str]) -> CommitComparison:
-    """Where any of the commits (node → id) differs from `base` (None: the empty tree), by path.
+    """List where any of the commits (node → id) differs from `base` (None: the empty tree), by path.
 
-    Folders that a commit has like the base are not read.
+    Folders that are the same as in the base are not read.
     """
     root = None if base is None else top_tree(repo, base)
     bases: dict[str, TreeEntry | None] = {}
@@ -155,8 +161,8 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
     refused: dict[str, str] = {}
     for node, commit in sorted(commits.items()):
         try:
-            differences = list(_limited(root, top_tree(repo, commit)))
-        except _TooManyEntries:
+            differences = list(diff_trees(root, top_tree(repo, commit), max_entries=MAX_ENTRIES))
+        except TooManyEntries:
             refused[node] = f"its trees have more than {MAX_ENTRIES // 1_000_000} million entries"
             continue
         for change in differences:
@@ -169,16 +175,3 @@ def compare_commits(repo: Repository, base: str | None, commits: Mapping[str, st
         entries = {node: entry for node, entry in found if entry is not None}
         paths.append(PathVersions(path, entries, bases[path]))
     return CommitComparison(paths, refused)
-
-
-def _limited(old: pygit2.Tree | None, new: pygit2.Tree) -> Iterator[TreeDifference]:
-    seen = 0
-
-    def nested_name(entry: pygit2.Object, inside: str) -> str:
-        nonlocal seen
-        seen += 1
-        if seen > MAX_ENTRIES:
-            raise _TooManyEntries
-        return entry_name(entry, inside)
-
-    return diff_trees(old, new, nested_name)

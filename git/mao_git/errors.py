@@ -1,10 +1,10 @@
-"""What goes wrong in git, as exceptions; and telling a full disk from all other failures.
+"""The exceptions of this package, and how a full disk is told from other failures.
 
     Exception
-    └── GitError                    for callers to decide on; never shown to a person as it is
+    └── GitError                    for callers to handle; never shown to a user as it is
         ├── RepositoryError         a repository of this node cannot be read or written
         │   ├── ObjectMissing       an object or reference is not there
-        │   ├── ObjectBroken        an object is broken, cut short, or of another kind than it should be
+        │   ├── ObjectBroken        an object is broken, truncated, or of the wrong kind
         │   └── StorageError        the file system fails, is full, or gives no permission
         ├── InvalidPath             git cannot hold a name
         ├── MergeConflict           two sides changed the same files
@@ -12,8 +12,8 @@
         ├── ContentMissing          an LFS pointer whose content is not here
         └── LfsConflict             a file is in the way of declaring LFS pointers
 
-What a person can act on is a MaoError of `mao_shared.errors` (NotFound, Forbidden, RemoteUnavailable, …),
-each with a code and a next step; CloneBroken is the one that is git's alone.
+An error that a user can act on is a MaoError of `mao_shared.errors` (NotFound, RemoteUnavailable, …),
+with a code and a next step; CloneBroken is the only one that is defined here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ C = TypeVar("C")
 
 NEARLY_FULL = 16 << 20  # free bytes below which a failure without a reason counts as a full disk
 RAW_ERRORS = (OSError, pygit2.GitError, KeyError, ValueError)
-"""What libgit2 and the system raise; nobody outside of this package sees them."""
+"""Raised by libgit2 and the system; `git_errors` converts them, so that no caller sees them."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_WORDS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _NUMBERS = {
@@ -62,11 +62,11 @@ _RANDOM = re.compile(
 
 
 class GitError(Exception):
-    """Base of what this package raises that is not a MaoError."""
+    """Base of this package's exceptions that are not a MaoError."""
 
 
 class RepositoryError(GitError):
-    """A repository of this node cannot be read or written. `errno`: the system's number, if there is one."""
+    """A repository of this node cannot be read or written. `errno`: the system's error number, if known."""
 
     def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(message)
@@ -74,7 +74,7 @@ class RepositoryError(GitError):
 
     @property
     def strerror(self) -> str | None:
-        """The system's words for `errno`, without a path."""
+        """The system's message for `errno`, without a path."""
         return None if self.errno is None else os.strerror(self.errno)
 
 
@@ -83,7 +83,7 @@ class ObjectMissing(RepositoryError):
 
 
 class ObjectBroken(RepositoryError):
-    """An object is broken, cut short, or of another kind than it should be."""
+    """An object is broken, truncated, or of the wrong kind."""
 
 
 class StorageError(RepositoryError):
@@ -91,11 +91,11 @@ class StorageError(RepositoryError):
 
 
 class InvalidPath(GitError):
-    """Git cannot hold a name."""
+    """A name that git cannot store."""
 
 
 class MergeConflict(GitError):
-    """Two sides changed the same files. `commit`: the one that could not be replayed, if it was one."""
+    """Two sides changed the same files. `commit`: the commit that could not be replayed, if any."""
 
     def __init__(self, paths: list[str], commit: str | None = None) -> None:
         super().__init__(", ".join(paths[:5]))
@@ -108,11 +108,11 @@ class RemoteMoved(GitError):
 
 
 class ContentMissing(GitError):
-    """An LFS pointer whose content is not here; see `fetch_lfs`. The message is the content's SHA-256."""
+    """The content of an LFS pointer is not here; see `fetch_lfs`. The message is the content's SHA-256."""
 
 
 class LfsConflict(GitError):
-    """`path` is in the way of declaring LFS pointers; the message says why."""
+    """The file `path` prevents declaring LFS pointers; the message says why."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(why)
@@ -120,7 +120,7 @@ class LfsConflict(GitError):
 
 
 class CloneBroken(Unavailable):
-    """A clone that cannot be used. To be tried again: the clone is repaired meanwhile."""
+    """A clone that cannot be used. Callers retry: the clone is repaired meanwhile."""
 
     default_code = "clone-broken"
 
@@ -134,7 +134,7 @@ class CloneBroken(Unavailable):
 
 @contextmanager
 def git_errors() -> Iterator[None]:
-    """Raises RepositoryError in place of what libgit2 and the system raise in the block; all else passes."""
+    """Convert the RAW_ERRORS that are raised in the block into RepositoryErrors; others pass."""
     try:
         yield
     except KeyError as error:
@@ -151,7 +151,7 @@ def git_errors() -> Iterator[None]:
 
 
 def raises_git_errors(cls: type[C]) -> type[C]:
-    """Makes the methods of a class raise what `git_errors` raises, generators also while they are read."""
+    """Decorate a class so that `git_errors` applies to its methods, also while generators are read."""
     for name, method in list(vars(cls).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
             setattr(cls, name, _translated(method))
@@ -177,36 +177,36 @@ def _translated(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def find_errno(error: BaseException) -> int | None:
-    """The system's number, also where libgit2 gives it in words only."""
+    """Return the system's error number, also if libgit2 has put it into words only."""
     if isinstance(error, (OSError, RepositoryError)) and error.errno is not None:
         return error.errno
     return next((number for words, number in _NUMBERS.items() if words in str(error)), None)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a file system has no room; libgit2 gives the reason in words only."""
+    """True if an error means that a file system is full; libgit2 gives the reason in words only."""
     if isinstance(error, (OSError, RepositoryError)) and error.errno is not None:
         return error.errno in _FULL
     return _FULL_WORDS.search(str(error)) is not None
 
 
 def stable_text(text: str) -> str:
-    """A message without what differs in each try: it is compared to see whether there is anything new."""
+    """Remove ids and temporary names from a message, so that the messages of two attempts can be compared."""
     return _RANDOM.sub("…", text)
 
 
 def disk_full(why: str) -> Unavailable:
-    """To be tried again by the caller: only room is missing."""
+    """Return the error for a full disk. The caller retries."""
     return Unavailable(
         f"The node's disk is full: {why}.",
         code="disk-full",
         next="Free space (or inodes) on the data directory's disk, or lower MAO_MIN_FREE. "
-        "What a tool wrote is kept and is published then, without running the tool again.",
+        "A tool's output is kept and published then, without running the tool again.",
     )
 
 
 def disk_trouble(why: str) -> Unavailable:
-    """The node's own disk fails: to be tried again."""
+    """Return the error for a failing disk of this node. The caller retries."""
     return Unavailable(
         f"The node's disk fails: {why}.",
         code="disk-trouble",
@@ -216,9 +216,9 @@ def disk_trouble(why: str) -> Unavailable:
 
 
 def branch_busy(branch: str) -> Unavailable:
-    """Somebody else moved a branch of ours while we worked on it."""
+    """Return the error for a branch of ours that another process has moved."""
     return Unavailable(
-        f"The branch {branch} was moved by another process while we worked on it.",
+        f"Another process moved the branch {branch} during an operation on it.",
         code="branch-busy",
         next="It is tried again. Only one data manager may run on a node.",
     )

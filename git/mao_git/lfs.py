@@ -1,7 +1,7 @@
-"""Git LFS on this node: pointers in git, and the content that they stand for beside it.
+"""Git LFS on this node: the pointers in git, and their content.
 
-Content is stored in the clone as by git-lfs (`lfs/objects/ab/cd/<sha256>`). What the remote does not have
-yet is marked in `lfs/waiting` before the commit that points to it exists, and is pushed before any branch.
+Content is stored in the clone as by git-lfs (`lfs/objects/ab/cd/<sha256>`). Content that the remote lacks
+is marked in `lfs/waiting` before the commit with its pointer exists, and is pushed before any branch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _POINTER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class LfsPointer:
-    """What git holds instead of a file: sha256 of its content, and its size in bytes."""
+    """The pointer that git stores in place of a large file: SHA-256 of its content, and its size in bytes."""
 
     oid: str
     size: int
@@ -46,18 +46,18 @@ class LfsPointer:
 
 
 def parse_pointer(data: bytes) -> LfsPointer | None:
-    """The pointer that a blob is; None for any other content."""
+    """Parse a pointer; None for any other content."""
     match = _POINTER.fullmatch(data) if len(data) <= POINTER_MAX else None
     return None if match is None else LfsPointer(match[1].decode(), int(match[2]))
 
 
 def may_be_pointer(size: int) -> bool:
-    """Whether a file of `size` bytes can be a pointer."""
+    """True if a file of `size` bytes can be a pointer."""
     return POINTER_MIN <= size <= POINTER_MAX
 
 
 def uses_lfs(tree: pygit2.Tree) -> bool:
-    """Whether every blob in this tree that looks like a pointer stands for other content."""
+    """True if every blob in this tree that looks like a pointer is one."""
     if MARK in tree:
         return True
     attributes = tree_entry(tree, ATTRIBUTES)
@@ -69,12 +69,12 @@ def content_path(repo: Repository, oid: str) -> Path:
 
 
 def has_any_lfs_content(repo: Repository) -> bool:
-    """Whether any content is here."""
+    """True if any LFS content is here."""
     return (repo.path / "lfs" / "objects").is_dir()
 
 
 def has_lfs_content(repo: Repository, pointer: LfsPointer) -> bool:
-    """Whether the content of a pointer is here, by its name and size."""
+    """True if the content of a pointer is here, by its name and size."""
     try:
         return content_path(repo, pointer.oid).stat().st_size == pointer.size
     except FileNotFoundError:
@@ -82,9 +82,7 @@ def has_lfs_content(repo: Repository, pointer: LfsPointer) -> bool:
 
 
 def content_pieces(repo: Repository, pointer: LfsPointer) -> Iterator[bytes]:
-    """The content. Raises ContentMissing when it is not here, ObjectBroken at its end when its digest is
-    wrong.
-    """
+    """Yield the content. Raises ContentMissing, and at its end ObjectBroken if its digest is wrong."""
     digest = hashlib.sha256()
     try:
         file = content_path(repo, pointer.oid).open("rb")
@@ -99,7 +97,7 @@ def content_pieces(repo: Repository, pointer: LfsPointer) -> Iterator[bytes]:
 
 
 def store(repo: Repository, stream: BufferedIOBase) -> LfsPointer:
-    """Stores content, to be pushed with the next push; it is on the disk when this returns."""
+    """Store content, which the next push uploads. It is on the disk when this returns."""
     folder = repo.path / "lfs"
     for name in ("tmp", "waiting"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -124,7 +122,7 @@ def store(repo: Repository, stream: BufferedIOBase) -> LfsPointer:
 
 
 def content_missing(repo: Repository, missing: ContentMissing) -> MaoError:
-    """The exception for a person: the content is not at the remote either."""
+    """Return the error to show when the content is not at the remote either."""
     return NotFound(
         f"The content {str(missing)[:12]}… of a large file of dataset {repo.path.stem!r} is neither here "
         f"nor at the remote {repo.url}.",

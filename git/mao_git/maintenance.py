@@ -1,9 +1,9 @@
-"""Keeping a clone fast and clean: packing objects, and removing what a killed process left.
+"""Maintenance of a clone: packing objects, and removing the leftovers of a killed process.
 
-Only for repositories that nobody else writes to: our clones, while the lock of the data directory is ours.
+Only for repositories that no other process writes to: our clones, while we hold the data directory's lock.
 
-Packing removes nothing before the pack that holds it is on the disk, so that a kill leaves at most two
-copies, which the next time packs together. Large objects stay loose, since only those can be read in pieces.
+Packing removes an object only after its pack is on the disk, so that a kill leaves at most two
+copies, which the next call packs together. Large objects stay loose, since only those can be read in pieces.
 """
 
 from __future__ import annotations
@@ -33,45 +33,75 @@ _HALF_WRITTEN = (
     "lfs/tmp/mao-*",
 )
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
-LOOSE, PACKS = 2000, 30  # loose objects, small packs from which on packing is worth it
+LOOSE, PACKS = 2000, 30  # numbers of loose objects and small packs from which packing is worth it
 SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
 
 
 def sweep(path: Path) -> list[Path]:
-    """Removes what a killed process left in a repository; what was removed. Walks all of `refs`."""
-    return [*sweep_locks(path), *sweep_half_written(path), *_sweep_torn(path), *_sweep_pushing(path)]
+    """Remove what a killed process left in a repository and in its remote. Returns the removed paths.
+
+    Walks all of `refs`.
+    """
+    gone = [*sweep_locks(path), *sweep_half_written(path)]
+
+    # Objects written without a sync may have a name and no content, see `unsynced`.
+    mark = path / _UNSYNCED
+    if mark.exists():
+        since = mark.stat().st_mtime
+        loose = (file for file in path.glob("objects/??/*") if file.stat().st_mtime >= since)
+        gone += _remove(file for file in list(loose) if not is_whole(file))
+        os.sync()
+        mark.unlink()
+
+    # The locks that we held in a remote contain what we were writing, see `pushing`.
+    mark = path / _PUSHING
+    try:
+        held: dict[str, str] = dict(json.loads(mark.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # killed before the marker was whole: before any lock
+        held = {}
+    ours = []
+    for lock, commit in held.items():
+        with suppress(OSError, UnicodeDecodeError):
+            if Path(lock).read_text().strip() in ("", commit):
+                ours.append(Path(lock))
+    try:
+        gone += _remove(ours)
+    except OSError:  # the remote may be read-only: the marker stays for the next start
+        return gone
+    mark.unlink(missing_ok=True)
+    return gone
 
 
 def sweep_half_written(path: Path) -> list[Path]:
-    """Removes files that were never finished, and pack indexes without their pack; what was removed."""
+    """Remove files that were never finished, and pack indexes without a pack. Returns the removed paths."""
     indexes = _matching_files(path, ["objects/pack/*.idx"])
     orphans = (index for index in indexes if not index.with_suffix(".pack").exists())
     return _remove(chain(_matching_files(path, _HALF_WRITTEN), orphans))
 
 
 def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
-    """Removes the lock files of a killed writer that are at least so many seconds old; what was removed.
+    """Remove lock files that are at least `older_than` seconds old. Returns the removed paths.
 
-    Git holds such a lock for moments only, so that in a repository which others push to, an old one is stale.
+    Git holds such a lock for moments only, so an old one is stale even in a repository that others push to.
     """
     return _remove(lock for lock in _matching_files(path, _LOCKS) if _age(lock) >= older_than)
 
 
 def lock_age(path: Path, reference: str) -> float | None:
-    """Seconds since a reference was locked; None when it is not locked."""
+    """Return the age of a reference's lock in seconds; None if it is not locked."""
     lock = path / f"{reference}.lock"
     return _age(lock) if lock.exists() else None
 
 
 @contextmanager
 def unsynced(repo: Repository) -> Iterator[None]:
-    """In the block objects are written without a sync for each; one sync ends it.
+    """Within the block objects are written without a sync for each; one sync ends it.
 
-    A power cut before that may leave objects that have a name and no content, which a second try would take
-    for written. The marker makes the next start check them.
+    A power cut before that may leave objects with a name and no content, which a second attempt would take
+    for written. A marker file makes the next start check them.
     """
     mark = repo.path / _UNSYNCED
-    if not mark.exists():  # else it is of a try that failed, whose objects are still to be checked
+    if not mark.exists():  # otherwise an attempt has failed, and its objects are still to be checked
         with mark.open("w") as file:
             os.fsync(file.fileno())
     yield
@@ -81,9 +111,9 @@ def unsynced(repo: Repository) -> Iterator[None]:
 
 @contextmanager
 def pushing(repo: Repository, remote: Path, moves: Mapping[str, str]) -> Iterator[None]:
-    """In the block references of a repository on this machine are moved: name → commit.
+    """Within the block references of a repository on this machine are moved. `moves`: name → commit.
 
-    The marker tells the next start which locks there are ours, should we be killed meanwhile.
+    If we are killed meanwhile, a marker file tells the next start which locks in that repository are ours.
     """
     mark = repo.path / _PUSHING
     mark.write_text(json.dumps({str(remote / f"{name}.lock"): new for name, new in moves.items()}))
@@ -91,42 +121,6 @@ def pushing(repo: Repository, remote: Path, moves: Mapping[str, str]) -> Iterato
         yield
     finally:
         mark.unlink(missing_ok=True)
-
-
-def _sweep_pushing(path: Path) -> list[Path]:
-    """Removes the locks that we held in a remote when we were killed; they contain what we were writing."""
-    mark = path / _PUSHING
-    try:
-        held: dict[str, str] = dict(json.loads(mark.read_text()))
-    except (
-        FileNotFoundError,
-        ValueError,
-        TypeError,
-    ):  # killed before the marker was whole, so before any lock
-        held = {}
-    ours = []
-    for lock, commit in held.items():
-        with suppress(OSError, UnicodeDecodeError):
-            if Path(lock).read_text().strip() in ("", commit):
-                ours.append(Path(lock))
-    try:
-        gone = _remove(ours)
-    except OSError:  # the remote is read-only, say: the marker stays for the next start
-        return []
-    mark.unlink(missing_ok=True)
-    return gone
-
-
-def _sweep_torn(path: Path) -> list[Path]:
-    mark = path / _UNSYNCED
-    if not mark.exists():
-        return []
-    since = mark.stat().st_mtime
-    loose = (file for file in path.glob("objects/??/*") if file.stat().st_mtime >= since)
-    torn = _remove(file for file in list(loose) if not is_whole(file))
-    os.sync()
-    mark.unlink()
-    return torn
 
 
 def _age(path: Path) -> float:
@@ -137,7 +131,7 @@ def _age(path: Path) -> float:
 
 
 def _matching_files(path: Path, patterns: Iterable[str]) -> Iterator[Path]:
-    """Files by patterns. Git may remove empty folders meanwhile: the rest is found the next time."""
+    """Yield files by patterns. If git removes an empty folder meanwhile, the rest is found the next time."""
     for pattern in patterns:
         with suppress(FileNotFoundError):
             yield from path.glob(pattern)
@@ -151,16 +145,14 @@ def _remove(paths: Iterable[Path]) -> list[Path]:
 
 
 def needs_packing(repo: Repository) -> bool:
-    """Whether there are many loose objects (estimated from one of 256 folders, as git does) or many small
-    packs.
-    """
+    """True if there are many loose objects (estimated from one of 256 folders, as by git) or small packs."""
     sample = repo.path / "objects" / "17"
     count = len(list(sample.iterdir())) if sample.is_dir() else 0
     return count * 256 >= LOOSE or len(_small_packs(repo)) >= PACKS
 
 
 def pack(repo: Repository) -> int:
-    """Packs what is loose or in small packs; how many objects. Nobody else may write meanwhile."""
+    """Pack loose objects and small packs; return the number of objects. No other process may be writing."""
     loose = {loose_id(path): path for path in loose_objects(repo.path) if not is_large(path)}
     small = _small_packs(repo)
     packed = {oid for pack in small for oid in packed_ids(pack)}

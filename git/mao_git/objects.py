@@ -1,10 +1,10 @@
-"""Objects as they lie on the disk: whole or broken, small ones read at once, large ones in pieces.
+"""Reading objects from the disk, checked; large ones in pieces.
 
-libgit2 (seen in 1.9.7) never returns from reading a loose object that was cut short, say by a faulty disk: it
-asks zlib for the rest for ever. So loose objects are checked here before libgit2 reads them.
+libgit2 (seen in 1.9.7) never returns from reading a truncated loose object, say from a faulty disk: it
+asks zlib for the rest in an endless loop. So loose objects are checked here before libgit2 reads them.
 
-libgit2 reads an object whole. Large objects lie loose, one zlib stream a file (see `maintenance`), and are
-read in pieces, so that memory stays flat however large they are.
+libgit2 reads an object at once. Large objects stay loose, one zlib stream a file (see `maintenance`), and are
+read in pieces, so that memory does not grow with their size.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _OBJECT_TYPES = {
 
 
 def blob_hash(size: int) -> hashlib._Hash:
-    """A hash that becomes a blob's id (and its SWHID) once `size` bytes of content were added."""
+    """Start the hash of a blob's id (and SWHID), to which `size` bytes of content are to be added."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def loose_path(repository: Path, oid: str) -> Path:
-    """Path of an object that is not packed."""
+    """Return the path of an object that is not packed."""
     return repository / "objects" / oid[:2] / oid[2:]
 
 
 def is_whole(loose: Path) -> bool:
-    """Whether a loose object's content has the id that is its name. Raises FileNotFoundError."""
+    """True if a loose object's content has the id that is its name. Raises FileNotFoundError."""
     digest, unpack = hashlib.sha1(usedforsecurity=False), zlib.decompressobj()
     try:
         with loose.open("rb") as file:
@@ -64,7 +64,7 @@ def is_whole(loose: Path) -> bool:
 
 
 def loose_content(repository: Path, oid: str) -> bytes | None:
-    """Content of a loose object, without the head; None when it is packed or absent. Raises ObjectBroken."""
+    """Return a loose object's content without the head; None if packed or absent. Raises ObjectBroken."""
     path = loose_path(repository, oid)
     unpack = zlib.decompressobj()
     try:
@@ -79,11 +79,11 @@ def loose_content(repository: Path, oid: str) -> bytes | None:
 
 
 def _broken(loose: Path) -> ObjectBroken:
-    return ObjectBroken(f"the object {loose} is broken or cut short")
+    return ObjectBroken(f"the object {loose} is broken or truncated")
 
 
 def check_object(repo: Repository, oid: str) -> None:
-    """Raises ObjectBroken for a loose object that is broken or cut short; one that is packed passes."""
+    """Raise ObjectBroken for a loose object that is broken or truncated; a packed one passes."""
     loose = loose_path(repo.path, oid)
     try:
         whole = is_whole(loose)
@@ -94,7 +94,7 @@ def check_object(repo: Repository, oid: str) -> None:
 
 
 def top_tree(repo: Repository, oid: str) -> pygit2.Tree:
-    """The tree of a commit, or the tree of that id. Raises ObjectBroken, and KeyError for none."""
+    """Return the tree of a commit, or the tree of that id. Raises ObjectBroken, and KeyError if absent."""
     check_object(repo, oid)
     found = repo.git[oid]
     if found.type == ObjectType.COMMIT:
@@ -104,7 +104,7 @@ def top_tree(repo: Repository, oid: str) -> pygit2.Tree:
 
 @dataclass(frozen=True, slots=True)
 class ContentStream:
-    """A file's content: its size in bytes, and the bytes in pieces, which can be read once.
+    """A file's content: its size in bytes, and its bytes in pieces, which can be read once.
 
     Reading them raises RepositoryError, and ContentMissing.
     """
@@ -114,12 +114,12 @@ class ContentStream:
 
 
 def open_content(repo: Repository, oid: pygit2.Oid, *, with_lfs: bool) -> ContentStream:
-    """The content of a blob; of a pointer what it stands for.
+    """Open the content of a blob; of a pointer, the content that it stands for.
 
-    `with_lfs`: whatever looks like a pointer is one. Otherwise only a pointer whose content is here is one: a
+    `with_lfs`: every blob that looks like a pointer is one. Otherwise only if its content is here: a
     tree may have lost its attributes.
 
-    Raises ContentMissing when content is not here, ObjectBroken, and KeyError for none.
+    Raises ContentMissing if the content is not here, ObjectBroken, and KeyError if the blob is absent.
     """
     plain = open_raw_blob(repo, oid)
     if not lfs.may_be_pointer(plain.size):
@@ -134,7 +134,7 @@ def open_content(repo: Repository, oid: pygit2.Oid, *, with_lfs: bool) -> Conten
 
 
 def open_raw_blob(repo: Repository, oid: pygit2.Oid) -> ContentStream:
-    """A blob as git has it; of a large file its pointer."""
+    """Open a blob as git stores it; of a large file, its pointer."""
     loose = large_loose(repo.path, oid)
     if loose is not None:
         return ContentStream(_declared_size(loose), _inflated(loose))
@@ -155,7 +155,7 @@ def _declared_size(path: Path) -> int:
 
 
 def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
-    """The file of a large loose object; None when it is small or packed."""
+    """Return the file of a large loose object; None if it is small or packed."""
     path = loose_path(repository, str(oid))
     try:
         return path if is_large(path) else None
@@ -164,13 +164,13 @@ def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
 
 
 def is_large(loose: Path) -> bool:
-    """Whether a loose object is to be read in pieces, for its size on the disk or what it unpacks to."""
+    """True if a loose object has to be read in pieces, by its size on the disk or unpacked."""
     stored = loose.stat().st_size
     return stored > LARGE or (stored > LARGE // _ZLIB_FACTOR and _declared_size(loose) > LARGE)
 
 
 def _inflated(path: Path) -> Iterator[bytes]:
-    """Raises ObjectBroken for a file that is broken or cut short."""
+    """Yield the content of a loose object. Raises ObjectBroken if it is broken or truncated."""
     stream = zlib.decompressobj()
     head = True
     with git_errors(), path.open("rb") as file:
@@ -183,15 +183,15 @@ def _inflated(path: Path) -> Iterator[bytes]:
         except zlib.error as error:
             raise ObjectBroken(f"{path} is broken: {error}") from error
     if not stream.eof:
-        raise ObjectBroken(f"{path} is cut short")
+        raise ObjectBroken(f"{path} is truncated")
 
 
 Target = Callable[[], AbstractContextManager[None]]
-"""Makes a block in which only the target repository is used, so that its failures are distinct from ours."""
+"""Enters a block in which only the target repository is used, so that its failures differ from ours."""
 
 
 def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, at: Target) -> None:
-    """Copies a blob into another repository on this machine; it is whole there, or not there."""
+    """Copy a blob into another repository on this machine, atomically."""
     loose = large_loose(Path(source.path), oid)
     if loose is None:
         content = loose_content(Path(source.path), str(oid))
@@ -200,17 +200,14 @@ def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.
             target.write(ObjectType.BLOB, data)
         return
     with at():
-        there = oid in target
-    if not there:
-        _copy_file(loose, loose_path(Path(target.path), str(oid)), at)
-
-
-def _copy_file(source: Path, target: Path, at: Target) -> None:
-    temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git removes old files of such names
-    with source.open("rb") as reading:
+        if oid in target:
+            return
+    path = loose_path(Path(target.path), str(oid))
+    temporary = path.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git removes old files of such names
+    with loose.open("rb") as reading:
         try:
             with at():
-                target.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(exist_ok=True)
                 temporary.touch(exist_ok=False)
             while piece := reading.read(READ_SIZE):
                 with at(), temporary.open("ab") as writing:
@@ -219,14 +216,14 @@ def _copy_file(source: Path, target: Path, at: Target) -> None:
                 with temporary.open("ab") as writing:
                     os.fsync(writing.fileno())
                 temporary.chmod(0o444)
-                temporary.rename(target)
+                temporary.rename(path)
         finally:
             with suppress(OSError):
                 temporary.unlink()
 
 
 def packed_ids(pack: Path) -> set[str]:
-    """Ids of the objects in a pack, from its index; empty for an index that is not version 2."""
+    """Return the ids of the objects in a pack, from its index; empty for an index that is not version 2."""
     data = pack.with_suffix(".idx").read_bytes()
     if data[:_INDEX_HEAD] != b"\xfftOc\0\0\0\x02":
         return set()
@@ -237,7 +234,7 @@ def packed_ids(pack: Path) -> set[str]:
 
 
 def loose_objects(repository: Path) -> Iterator[Path]:
-    """The files of all loose objects."""
+    """Yield the files of all loose objects."""
     folder = repository / "objects"
     for inner in folder.iterdir() if folder.is_dir() else ():
         if _FAN_OUT.fullmatch(inner.name) and inner.is_dir():
@@ -249,12 +246,12 @@ def loose_id(path: Path) -> str:
 
 
 def raw_entries(tree: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Mode, name and id of each entry, from a tree object's content."""
+    """Yield mode, name and id of each entry in a tree object's content."""
     return ((match[1], match[2], match[3]) for match in _RAW_ENTRY.finditer(tree))
 
 
 class ObjectUnreadable(Exception):
-    """An object that is missing or damaged; the message says which and how."""
+    """An object is missing or damaged; the message says which one and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +264,7 @@ class RawCommit:
 
 
 class RawObjects:
-    """The objects of a repository, also of one that cannot be opened."""
+    """The objects of a repository, even of one that libgit2 cannot open."""
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
@@ -277,7 +274,7 @@ class RawObjects:
             self._packs.add_backend(pygit2.OdbBackendPack(str(folder)), 1)
 
     def read(self, oid: str) -> tuple[ObjectType, bytes]:
-        """Type and content. Raises ObjectUnreadable."""
+        """Return an object's type and content. Raises ObjectUnreadable."""
         loose = loose_path(self.repository, oid)
         try:
             if loose.exists():
@@ -293,7 +290,7 @@ class RawObjects:
             raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
 
     def check(self, oid: str) -> None:
-        """Raises ObjectUnreadable unless an object is whole; a loose one is read in pieces."""
+        """Raise ObjectUnreadable unless an object is intact; a loose one is read in pieces."""
         loose = loose_path(self.repository, oid)
         try:
             if not loose.exists():
@@ -304,7 +301,7 @@ class RawObjects:
             raise ObjectUnreadable(f"{oid} cannot be read ({error.strerror})") from error
 
     def commit(self, oid: str) -> RawCommit:
-        """Raises ObjectUnreadable, also for what is no commit."""
+        """Parse a commit. Raises ObjectUnreadable, also for another kind of object."""
         kind, raw = self.read(oid)
         if kind != ObjectType.COMMIT:
             raise ObjectUnreadable(f"{oid} is not a commit")
@@ -316,14 +313,14 @@ class RawObjects:
         return RawCommit(oid, tree, parents, message.decode(errors="replace"), raw)
 
     def entries(self, tree: str) -> list[tuple[int, str]]:
-        """Mode and id of a tree's entries. Raises ObjectUnreadable."""
+        """Return mode and id of a tree's entries. Raises ObjectUnreadable."""
         kind, raw = self.read(tree)
         if kind != ObjectType.TREE:
             raise ObjectUnreadable(f"{tree} is not a tree")
         return [(int(mode, 8), oid.hex()) for mode, _, oid in raw_entries(raw)]
 
     def below(self, tree: str, known: set[str]) -> Iterator[tuple[str, bool]]:
-        """Ids of a tree and all below it that are not `known`, the tree last; and whether each is a blob.
+        """Yield (id, is a blob) of a tree and all below it that are not `known`, the tree last.
 
         Adds them to `known`. Raises ObjectUnreadable for a tree; blobs are not read.
         """
@@ -343,7 +340,7 @@ class RawObjects:
                         yield inner, True
 
     def all_commits(self) -> Iterator[RawCommit]:
-        """All commits that can be read, whether any reference leads to them or not."""
+        """Yield all readable commits, also those that no reference leads to."""
         packs = (self.repository / "objects" / "pack").glob("pack-*.pack")
         packed = (packed_ids(pack) for pack in packs if pack.with_suffix(".idx").exists())
         for oid in chain(map(loose_id, loose_objects(self.repository)), chain.from_iterable(packed)):

@@ -1,9 +1,9 @@
-r"""Which names and links a dataset may hold: one rule for what a tool writes and what a remote has.
+r"""The names and links that a dataset may contain, the same for the output of tools and for remotes.
 
 A link is resolved as a kernel does it, name by name and through the other links of the same tree: `l -> .`
-makes `x -> l/l/../../etc/hostname` lead out, though its text does not. It is judged also as it is written
-(for programs that normalise paths without looking) and as other file systems read it, which ignore case, or
-separate names by `\`.
+makes `x -> l/l/../../etc/hostname` lead out, though its text does not. It is also judged as it is written
+(for programs that normalise paths without resolving links), and as other file systems read it, which ignore
+case, or separate names by `\`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from mao_shared.errors import InvalidInput
 from .objects import loose_content, raw_entries, top_tree
 from .repository import Repository
 
-MAX_DEPTH = 100  # folders in folders
+MAX_DEPTH = 100  # of nested folders
 PATH_MAX = 4096  # bytes of a path on Linux, with the byte that ends it
 _GIT = frozenset({".git", "git~1"})
 # HFS+ ignores these characters in names.
 IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
-MAX_LINKS = 500_000  # in one tree; a small pack can stand for more
+MAX_LINKS = 500_000  # of one tree; a small pack can expand to more
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CACHED = 1 << 15  # folders that are known to have no links below
 _SHOWN = 200  # characters of a path in a message
 
 
 def leads_out(path: str) -> bool:
-    """Whether a path of a tree could lead out of the folder, or the archive, that it is put into.
+    """True if a path of a tree could lead out of the folder or archive that it is put into.
 
     A backslash is an ordinary character here, and separates names on Windows: a path must be safe in both
     readings.
@@ -48,7 +48,7 @@ def leads_out(path: str) -> bool:
 
 
 def path_fault(path: str) -> str | None:
-    """Why a path of a tree cannot be put into an archive or a crate; None when it can."""
+    """Return why a path of a tree cannot be put into an archive or a crate; None if it can."""
     if leads_out(path):
         return "its name could lead out of a folder"
     if path.count("/") > MAX_DEPTH:
@@ -60,12 +60,12 @@ def path_fault(path: str) -> str | None:
 
 
 def printable(path: str) -> str:
-    """A path for people and for JSON: bytes that are not UTF-8 as escapes."""
+    """Return a path for display and JSON, with bytes that are not UTF-8 as escapes."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def is_git_name(name: str) -> bool:
-    """Whether the name is `.git`, or some file system takes it for that."""
+    """True if the name is `.git`, or a file system treats it as `.git`."""
     if name.isascii() and name[:1] not in (".", "g", "G"):
         return False
     return name.lower().translate(IGNORED).partition(":")[0].rstrip(". ") in _GIT
@@ -75,9 +75,9 @@ Names = Callable[[str], list[str]]
 
 
 def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
-    """Pure: of a tree's links (path → target) those that lead out of it, or to git's own files, and why.
+    """Return why some of a tree's links (path → target) lead out of it, or to git's own files. Pure.
 
-    What is no link counts as a folder, even if there is nothing: it may be one tomorrow. A loop leads nowhere
+    Every path that is not a link counts as a folder, even if it does not exist yet. A loop leads nowhere
     and is allowed. Work is proportional to the length of all targets.
     """
     found = {path: why for path, target in links.items() if (why := _target_fault(target)) is not None}
@@ -103,7 +103,7 @@ def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
 
 
 def _target_fault(target: str) -> str | None:
-    """Why a target is refused for its text alone."""
+    """Return why a target is refused by its text alone."""
     if not target or not target.isprintable():
         return "is a link with an unreadable target"
     if len(target.encode()) >= PATH_MAX:
@@ -118,7 +118,7 @@ def _exact(path: str) -> list[str]:
 
 
 def _foreign(path: str) -> list[str]:
-    """The names as Windows and macOS read them: without case, composed, and without what they strip."""
+    """Split a path as Windows and macOS do: case folded, composed, and without what they strip."""
     names = []
     for name in path.replace("\\", "/").split("/"):
         plain = unicodedata.normalize("NFC", name.translate(IGNORED)).casefold()
@@ -131,7 +131,7 @@ def _foreign(path: str) -> list[str]:
 
 
 def _lexical_escape(target: str, path: str, names: Names) -> str | None:
-    """Why a target leads out when no link is followed."""
+    """Return why a target leads out when no link is followed."""
     depth = len(names(path)) - 1
     for name in names(target):
         if is_git_name(name):
@@ -144,7 +144,7 @@ def _lexical_escape(target: str, path: str, names: Names) -> str | None:
 
 @dataclass(eq=False, slots=True)
 class _Place:
-    """A place in the tree; the top has no `parent`."""
+    """A node of the tree; the top has no `parent`."""
 
     parent: _Place | None
     inside: dict[str, _Place] = field(default_factory=dict)
@@ -157,7 +157,7 @@ class _Place:
 
 
 class _Tree:
-    """The links of a tree in one reading of names."""
+    """The links of a tree, by one way to split paths into names."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -165,9 +165,9 @@ class _Tree:
         self._links: dict[str, _Place] = {}
 
     def add(self, path: str, target: str, answer: str | None = None) -> None:
-        """Adds a link; of several with one name in this reading, the first counts for all.
+        """Add a link; of several with the same name in this reading, the first counts for all.
 
-        `answer`: why it leads out, if that is known.
+        `answer`: why it leads out, if known already.
         """
         place = self._top
         for name in self._names(path):
@@ -178,7 +178,7 @@ class _Tree:
         self._links[path] = place
 
     def escape(self, path: str) -> str | None:
-        """Why following a link leaves the tree; None when it does not."""
+        """Return why following a link leaves the tree; None if it does not."""
         link = self._links[path]
         if link.state == 0:
             self._follow(link)
@@ -200,7 +200,7 @@ class _Tree:
         rest: list[str],
         todo: list[tuple[_Place, _Place | None, list[str]]],
     ) -> _Place | str | None:
-        """Where a link leads; `_FOLLOWS` when another link on the way has to be followed first."""
+        """Return the target of a link; `_FOLLOWS` if another link on the way has to be followed first."""
         while rest and here is not None:
             name = rest.pop()
             if is_git_name(name):
@@ -233,10 +233,10 @@ _without_links: OrderedDict[bytes, bool] = OrderedDict()
 
 
 def list_links(repo: Repository, tree: str) -> dict[str, str]:
-    """Path → target of all links in a tree (or commit), in git's order.
+    """Return path → target of all links in a tree (or commit), in git's order.
 
-    Folders without links below are cached by their id, so that after the first time only what has changed is
-    read. Raises InvalidInput (`dataset-unsafe`) for more links than any dataset has.
+    Folders without links below are cached by their id, so that after the first call only changed folders are
+    read. Raises InvalidInput (`dataset-unsafe`) for more than `MAX_LINKS` links.
     """
     found: dict[str, str] = {}
     _collect(repo, bytes(top_tree(repo, tree).id.raw), "", 0, found)
@@ -244,7 +244,7 @@ def list_links(repo: Repository, tree: str) -> dict[str, str]:
 
 
 def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict[str, str]) -> bool:
-    """Whether there are links in a folder or below."""
+    """Collect the links of a folder and below; True if there are any."""
     if depth > MAX_DEPTH + 1 or tree in _without_links:
         return False  # deeper folders are refused or left out for that
     raw = _raw(repo, tree)
@@ -260,7 +260,7 @@ def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict
                 raise InvalidInput(
                     f"The dataset has more than {MAX_LINKS} links.",
                     code="dataset-unsafe",
-                    next="See who pushed them: git log --all -- , and remove them from the branch.",
+                    next="Find who pushed them with 'git log --all', and remove them from the branch.",
                 )
         elif _collect(repo, oid, path + "/", depth + 1, found):
             links = True
@@ -283,7 +283,7 @@ def _target(repo: Repository, oid: bytes) -> str:
 
 
 def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> dict[str, str]:
-    """The links of a tree that lead out and did not in the trees that it was merged from, and why."""
+    """Return why some links lead out of a merged tree that did not lead out of the trees merged."""
     links = list_links(repo, tree)
     wrong = escaping_links(links) if links else {}
     for source in before if wrong else ():
@@ -295,10 +295,10 @@ def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> di
 
 
 def unsafe_name(path: str, why: str) -> InvalidInput:
-    """A tree has a name that cannot be used; MAO publishes no such tree."""
+    """Return the error for a tree with an unusable name; MAO publishes no such tree."""
     name = printable(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
     return InvalidInput(
-        f"The dataset holds the name {name!r}, which {why}.",
+        f"The dataset contains the name {name!r}, which {why}.",
         code="dataset-unsafe",
-        next="See who pushed it: git log --all -- , and remove it from the branch.",
+        next="Find who pushed it with 'git log --all', and remove it from the branch.",
     )

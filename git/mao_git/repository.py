@@ -1,4 +1,4 @@
-"""Opening and making repositories, and libgit2's own settings."""
+"""Opening and creating repositories, and the settings of libgit2."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRACKED = f"refs/remotes/{REMOTE}/"
 FETCH_SPEC = f"+refs/heads/*:{TRACKED}*"
 KEYS, TRUSTED = "keys", "trusted"  # in the folder that libgit2 takes for the user's home
 _UNFINISHED = ".new-"  # names of unfinished repositories begin so; a dataset's name cannot
-# What separates folders in a list for libgit2, or means something in an option of ssh or to a shell.
+# Characters that separate folders in a list for libgit2, or have a meaning in an option of ssh or to a shell.
 _NOT_PLAIN = re.compile(r"""[\s:%"'\\$`]""")
 _HOST_LEVELS = (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA)
 
@@ -41,7 +41,7 @@ class Repository:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens a clone. Raises NotFound when there is none, CloneBroken for what cannot be opened."""
+        """Open a clone. Raises NotFound if there is none, CloneBroken if it cannot be opened."""
         with git_errors():
             try:
                 git = pygit2.Repository(str(path), RepositoryOpenFlag.BARE | RepositoryOpenFlag.NO_SEARCH)
@@ -62,7 +62,7 @@ class Repository:
 
     @classmethod
     def discover(cls, path: Path) -> Self:
-        """Opens the repository that `path` is, or is a folder in, as git finds it. Raises NotFound."""
+        """Open the repository at or above `path`, as git finds it. Raises NotFound."""
         with git_errors():
             try:
                 found = pygit2.discover_repository(str(path))
@@ -78,10 +78,10 @@ class Repository:
     @classmethod
     @contextmanager
     def create(cls, path: Path, url: str) -> Iterator[Self]:
-        """A new bare clone of `url`, still without commits. It gets its name at the block's end.
+        """Create a bare clone of `url`, without commits yet. It gets its name at the end of the block.
 
-        Until then nobody takes it for a dataset, so that a kill leaves nothing half-made. If the block
-        raises, it is removed; if another one has the name by then, that one stays.
+        Until then it does not count as a dataset, so that a kill leaves no incomplete clone. If the block
+        raises, it is removed; if another clone has the name by then, that one stays.
         """
         temporary = _init_clone(path, url)
         try:
@@ -94,7 +94,7 @@ class Repository:
     @classmethod
     @contextmanager
     def scratch(cls, folder: Path, url: str) -> Iterator[Self]:
-        """A new bare clone of `url` in `folder`, for the block only."""
+        """Create a bare clone of `url` in `folder` for the block only."""
         temporary = _init_clone(folder / "scratch.git", url)
         try:
             yield cls.open(temporary)
@@ -113,7 +113,7 @@ def _init_clone(path: Path, url: str) -> Path:
 
 
 def finish_clone(temporary: Path, path: Path) -> None:
-    """Gives a clone its name; if there is one of that name already, that one stays."""
+    """Give a clone its name; if there is a clone of that name already, that one stays."""
     with git_errors():
         try:
             os.rename(temporary, path)  # noqa: PTH104 (fails on a folder that is not empty)
@@ -130,7 +130,7 @@ def _no_repository(path: Path, why: str) -> NotFound:
 
 
 def init_bare(path: Path) -> None:
-    """An empty bare repository that serves as a remote. Raises AlreadyExists when there is one.
+    """Create an empty bare repository to serve as a remote. Raises AlreadyExists.
 
     HEAD names ground truth, so that `git clone` checks out what the nodes agree on.
     """
@@ -150,7 +150,7 @@ def init_bare(path: Path) -> None:
 
 
 def tree_entry(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
-    """What a tree has at a path, which may lead through folders; None for nothing."""
+    """Return the object at a path of a tree, through folders; None if there is none."""
     try:
         return tree[path]
     except KeyError:
@@ -158,12 +158,12 @@ def tree_entry(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a folder of this name is a repository that a killed process has not finished."""
+    """True if a folder of this name is a repository that a killed process has not finished."""
     return name.startswith(_UNFINISHED)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes the unfinished repositories in a folder; only when nobody makes one there."""
+    """Remove the unfinished repositories in a folder. No process may be creating one there."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -173,12 +173,12 @@ def libgit2_version() -> str:
 
 
 def configure(home: Path, key_dir: Path | None, *, connect: float, silence: float) -> None:
-    """Sets libgit2 up for this process; repeating it is harmless.
+    """Configure libgit2 for this process; may be repeated.
 
     Args:
-        home: a folder of ours; libgit2 reads `.ssh/known_hosts` from there and nowhere else. It is made of
-            the one in `key_dir` (see `remotes.host_keys`).
-        connect, silence: seconds until a remote that does not accept or does not speak is given up.
+        home: a folder of ours, the only one from which libgit2 reads `.ssh/known_hosts`, which is made from
+            the file in `key_dir` (see `remotes.host_keys`).
+        connect, silence: timeouts in seconds for connecting, and for waiting for data.
     """
     trusted = (home / TRUSTED).absolute()
     trusted.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -204,9 +204,9 @@ _opened: dict[Path, int] = {}  # folders that are named by a descriptor, which s
 
 
 def _plain_path(folder: Path) -> str:
-    """A path of the folder in which no character has a meaning, for libgit2 and the programs that we run.
+    """Return a path of the folder without special characters, for libgit2 and the programs that we run.
 
-    libgit2 takes its home for a list of folders separated by colons; ssh splits and expands paths.
+    libgit2 parses its home as a list of folders separated by colons; ssh splits and expands paths.
     """
     if not _NOT_PLAIN.search(str(folder)):
         return str(folder)

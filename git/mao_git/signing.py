@@ -1,6 +1,6 @@
 """SSH signatures of commits, as `git verify-commit` checks them (format: OpenSSH's PROTOCOL.sshsig).
 
-The only place that knows `cryptography` for this; no program is started and the key stays in this process.
+No program is started, and the key stays in this process.
 """
 
 from __future__ import annotations
@@ -33,22 +33,28 @@ _Key = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKe
 
 
 def load_signer(path: Path) -> Callable[[bytes], str]:
-    """A function from a commit's content to its armored signature, by the OpenSSH private key in `path`.
+    """Return a function that signs a commit's content with the OpenSSH private key in `path`, armored.
 
-    Raises ValueError that says what is wrong with the key: absent, unreadable, with a passphrase, of a kind
+    Raises ValueError if the key is absent, unreadable, has a passphrase, or is of a kind
     that is not ed25519, ECDSA or RSA of 2048 bits or more.
     """
     key = _load(path)
+    public = base64.b64decode(
+        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1]
+    )
 
     def sign(content: bytes) -> str:
-        lines = textwrap.wrap(base64.b64encode(_signature(key, content)).decode(), _WIDTH)
+        fields = _string(NAMESPACE) + _string(b"") + _string(_HASH)
+        signed = _signed(key, b"SSHSIG" + fields + _string(hashlib.sha512(content).digest()))
+        blob = b"SSHSIG" + struct.pack(">I", 1) + _string(public) + fields + _string(signed)
+        lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
         return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----"])
 
     return sign
 
 
 def public_key(path: Path) -> str:
-    """The public half of the key in `path`, as `ssh-ed25519 AAAA…`; raises as `load_signer` does."""
+    """Return the public key of the key in `path`, as `ssh-ed25519 AAAA…`. Raises as `load_signer`."""
     return _load(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
@@ -70,17 +76,8 @@ def _load(path: Path) -> _Key:
     raise ValueError(f"the key {path} is too weak, or of a kind that git does not verify")
 
 
-def _signature(key: _Key, content: bytes) -> bytes:
-    public = base64.b64decode(
-        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1]
-    )
-    fields = _string(NAMESPACE) + _string(b"") + _string(_HASH)
-    to_sign = b"SSHSIG" + fields + _string(hashlib.sha512(content).digest())
-    return b"SSHSIG" + struct.pack(">I", 1) + _string(public) + fields + _string(_signed(key, to_sign))
-
-
 def _signed(key: _Key, data: bytes) -> bytes:
-    """The algorithm's name and the signature, in SSH's wire format."""
+    """Return the algorithm's name and the signature, in SSH's wire format."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return _string(b"ssh-ed25519") + _string(key.sign(data))
     if isinstance(key, rsa.RSAPrivateKey):
@@ -95,5 +92,5 @@ def _string(data: bytes) -> bytes:
 
 
 def _mpint(number: int) -> bytes:
-    """A positive number; one more byte where the first bit would make it negative."""
+    """Encode a positive number, with a leading zero byte if its first bit would make it negative."""
     return _string(number.to_bytes(number.bit_length() // 8 + 1, "big"))

@@ -1,4 +1,4 @@
-"""Writing trees from files: only the folders that change are written."""
+"""Writing trees: only the folders that change are written."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .paths import escaping_links, list_links
 from .repository import Repository
 from .trees import TreeEntry, tree_of
 
-BULK = 500  # changes from which on one sync for all is cheaper than one for each object
+BULK = 500  # number of changes from which one sync for all objects is cheaper than one for each
 READ_AT_ONCE = 1 << 20  # bytes; larger files are read in pieces
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """New content of a path: a file that `open` gives, the target of a `link`, or an `existing` object."""
+    """New content of a path: a file that `open` returns, the target of a `link`, or an `existing` object."""
 
     open: Callable[[], BufferedIOBase] | None = None
     size: int = 0  # bytes; decides whether it is read at once
@@ -38,16 +38,20 @@ class Content:
 
 
 def write_tree(repo: Repository, base: str, changes: Mapping[str, Content | None]) -> str:
-    """The tree `base` with files replaced or added, or (None) removed; only touched folders are rewritten.
+    """Return the tree `base` with files replaced or added, or (None) removed; rewrites only changed folders.
 
-    Raises InvalidPath for a name that git cannot hold.
+    Raises InvalidPath for a name that git cannot store.
     """
     nested: _Changes = {}
     for path, content in changes.items():
         _nest(nested, path, content)
     if len(changes) >= BULK:
         with unsynced(repo):
-            git = _without_fsync(repo)
+            objects, odb = str(repo.path / "objects"), pygit2.Odb()
+            odb.add_backend(pygit2.OdbBackendLoose(objects, -1, False), 2)  # without fsync
+            odb.add_backend(pygit2.OdbBackendPack(objects), 1)
+            git = pygit2.Repository(str(repo.path))
+            git.set_odb(odb)
             tree = _rewrite(_Writer(repo, git), git[base].peel(pygit2.Tree), nested)
     else:
         tree = _rewrite(_Writer(repo, repo.git), top_tree(repo, base), nested)
@@ -55,14 +59,14 @@ def write_tree(repo: Repository, base: str, changes: Mapping[str, Content | None
 
 
 def _nest(nested: _Changes, path: str, content: Content | None) -> None:
-    """Adds a change to nested folders; replacing a file or folder overrides its removal."""
+    """Add a change to nested folders; replacing a file or folder overrides its removal."""
     *folders, name = path.split("/")
     level = nested
     for folder in folders:
         inner = level.get(folder)
         if isinstance(inner, Content):
             if content is None:
-                return  # it is gone with its folder, which a file replaces
+                return  # it is removed with its folder, which a file replaces
             raise InvalidPath(f"{path} is below a file")
         if inner is None:
             inner = level[folder] = {}
@@ -71,20 +75,9 @@ def _nest(nested: _Changes, path: str, content: Content | None) -> None:
         level[name] = content
 
 
-def _without_fsync(repo: Repository) -> pygit2.Repository:
-    """The repository opened for writing many objects fast; the caller syncs once at the end."""
-    objects = str(repo.path / "objects")
-    odb = pygit2.Odb()
-    odb.add_backend(pygit2.OdbBackendLoose(objects, -1, False), 2)
-    odb.add_backend(pygit2.OdbBackendPack(objects), 1)
-    git = pygit2.Repository(str(repo.path))
-    git.set_odb(odb)
-    return git
-
-
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """`git`: the repository as it is opened for these writes."""
+    """Where objects are written. `git`: the repository, opened with or without fsync."""
 
     repo: Repository
     git: pygit2.Repository
@@ -94,7 +87,7 @@ _Changes = dict[str, "Content | _Changes | None"]
 
 
 def _rewrite(to: _Writer, tree: pygit2.Tree | None, changes: _Changes) -> pygit2.Oid | None:
-    """The changed tree, None when nothing is left in it."""
+    """Return the changed tree; None if nothing is left in it."""
     builder = to.git.TreeBuilder() if tree is None else to.git.TreeBuilder(tree)
     for name, change in changes.items():
         entry = tree[name] if tree is not None and name in tree else None
@@ -134,12 +127,12 @@ def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[
 
 
 def write_blob(repo: Repository, content: bytes) -> str:
-    """Writes a blob unless it is here; its id."""
+    """Write a blob unless it exists; return its id."""
     return str(repo.git.create_blob(content))
 
 
 def place_entries(repo: Repository, base: str | None, placed: Mapping[str, TreeEntry | None]) -> str:
-    """The tree `base` with these entries in it, or (None) without them. The entries must fit each other."""
+    """Return the tree `base` with these entries added, or (None) removed. Entries must not conflict."""
     there = {path for path, entry in placed.items() if entry is not None}
     folders = {parent for path in there for parent in _parents(path)}
     changes = {
@@ -152,10 +145,10 @@ def place_entries(repo: Repository, base: str | None, placed: Mapping[str, TreeE
 
 
 def without_escaping_links(repo: Repository, tree: str) -> tuple[str, dict[str, str]]:
-    """A tree without the links that lead out of it, and why each was removed; the same on every node.
+    """Remove the links that lead out of a tree. Returns the tree, the same on every node, and path → why.
 
-    Links of several nodes may each be harmless and lead out together, so the whole tree is judged. Without
-    these links others may lead elsewhere: the rest is judged again, and if that does not end, no link stays.
+    Links of several nodes may be harmless alone and lead out together, so the whole tree is judged. Without
+    these links others may lead elsewhere, so the rest is judged again; after three passes no link stays.
     """
     gone: dict[str, str] = {}
     for last in (False, False, True):

@@ -1,4 +1,4 @@
-"""Reading trees: folders, files, entries, and all that an archive of a folder holds."""
+"""Reading trees: folders, files, entries, and the content of an archive of a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "subm
 
 
 class TreeEntry(NamedTuple):
-    """A file, link or submodule in a tree: git's id and mode."""
+    """A file, link or submodule in a tree: its id and mode in git."""
 
     id: str
     mode: int
@@ -37,7 +37,7 @@ class TreeEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """`kind`: file, folder, link or submodule; `size` in bytes, only for files and links."""
+    """An entry of a folder. `kind`: file, folder, link or submodule; `size` in bytes, of files and links."""
 
     name: str
     kind: str
@@ -48,9 +48,9 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """A file or link below a path; `size` in bytes of what `open_blob` gives.
+    """A file or link below a path; `size` in bytes of the content that `open_blob` returns.
 
-    `link`: whether it is unpacked as a link. One that leads out of the tree is unpacked as a file with its
+    `link`: it is unpacked as a link. A link that leads out of the tree is unpacked as a file with its
     target as text, as tools see it in their data folder.
     """
 
@@ -65,29 +65,29 @@ class ArchiveEntry:
 
 
 def has_object(repo: Repository, object_id: str) -> bool:
-    """Whether an object is in the repository. Raises ObjectBroken, since libgit2 would read it to tell."""
+    """True if an object is in the repository. Raises ObjectBroken, since libgit2 would read a broken one."""
     check_object(repo, object_id)
     return object_id in repo.git
 
 
 def read_blob(repo: Repository, blob: str) -> bytes:
-    """The bytes of a blob as git has it; of a large file its pointer."""
+    """Return a blob's bytes as git stores them; of a large file, its pointer."""
     return b"".join(open_raw_blob(repo, pygit2.Oid(hex=blob)).pieces)
 
 
 def small_blob(repo: Repository, blob: str, most: int = 200) -> bytes:
-    """A blob of at most so many bytes; empty for a larger one, which is not read."""
+    """Return a blob of at most `most` bytes; empty for a larger one, which is not read."""
     found = repo.git[blob]
     return found.data if isinstance(found, pygit2.Blob) and found.size <= most else b""
 
 
 def blob_size(repo: Repository, blob: str) -> int:
-    """Bytes of a blob, without reading it."""
+    """Return the size of a blob in bytes, without reading it."""
     return int(repo.git.odb.read_header(pygit2.Oid(hex=blob))[1])
 
 
 def open_blob(repo: Repository, commit: str, blob: str) -> ContentStream:
-    """The content that a commit has under an id, to be read in pieces. Raises ContentMissing."""
+    """Open the content of a blob of a commit, to be read in pieces. Raises ContentMissing."""
     return open_content(repo, pygit2.Oid(hex=blob), with_lfs=tree_uses_lfs(repo, commit))
 
 
@@ -95,14 +95,14 @@ def open_blob(repo: Repository, commit: str, blob: str) -> ContentStream:
 
 
 def tree_of(repo: Repository, commit: str | None) -> str:
-    """The tree of a commit; the empty tree for None."""
+    """Return the tree of a commit; the empty tree for None."""
     if commit is None:
         return str(repo.git.TreeBuilder().write())
     return str(top_tree(repo, commit).id)
 
 
 def tree_uses_lfs(repo: Repository, tree: str) -> bool:
-    """Whether pointers in a tree (or commit) stand for other content."""
+    """True if pointers in a tree (or commit) stand for LFS content."""
     return lfs.uses_lfs(top_tree(repo, tree))
 
 
@@ -111,38 +111,38 @@ def to_tree_entry(found: pygit2.Object | None) -> TreeEntry | None:
 
 
 def entry_at(repo: Repository, commit: str, path: str) -> TreeEntry | None:
-    """The file, link or submodule that a commit has at a path; None for nothing or a folder."""
+    """Return the file, link or submodule at a path of a commit; None for a folder or nothing."""
     found = tree_entry(top_tree(repo, commit), path)
     return None if isinstance(found, pygit2.Tree) else to_tree_entry(found)
 
 
 def names_in(repo: Repository, commit: str, folder: str) -> list[str]:
-    """Names of what is in a folder, in git's order; none where there is no such folder."""
+    """List the names in a folder, in git's order; empty if there is no such folder."""
     found = tree_entry(top_tree(repo, commit), folder)
     return [entry.name or "" for entry in found] if isinstance(found, pygit2.Tree) else []
 
 
 def kind_at(repo: Repository, commit: str, path: str) -> str | None:
-    """`file`, `folder` or None for what a commit has at a path; links are files, submodules nothing."""
+    """Return `file`, `folder` or None for a path of a commit; links are files, submodules None."""
     top, inside = top_tree(repo, commit), _normal(path)
     found = tree_entry(top, inside) if inside else top
     return "folder" if isinstance(found, pygit2.Tree) else "file" if isinstance(found, pygit2.Blob) else None
 
 
 def blob_id(repo: Repository, commit: str, path: str) -> str:
-    """The id that a commit has for a file or link. Raises NotFound."""
+    """Return the id of a file or link of a commit. Raises NotFound."""
     return str(_require_at(repo, commit, path).id)
 
 
 def blob_ids(repo: Repository, commit: str, paths: Iterable[str]) -> dict[str, str]:
-    """The id of the content at each of the paths that a commit has a file or link at."""
+    """Return path → id, for those of the paths at which a commit has a file or link."""
     tree = top_tree(repo, commit)
     found = ((path, tree_entry(tree, path)) for path in paths)
     return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
 
 
 def top_text(repo: Repository, tree: str, name: str) -> str:
-    """A file at the top of a tree (or commit) as text; empty when there is none."""
+    """Return a file at the top of a tree (or commit) as text; empty if there is none."""
     found = tree_entry(top_tree(repo, tree), name)
     return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
 
@@ -152,9 +152,9 @@ def _normal(path: str) -> str:
 
 
 def _require_at(repo: Repository, commit: str, path: str) -> pygit2.Object:
-    """What a commit has at a path, with each folder on the way checked. Raises NotFound, ObjectBroken.
+    """Return the object at a path of a commit, checking each folder. Raises NotFound, ObjectBroken.
 
-    The tree is walked by names only; '..' and the like are names that no tree has.
+    The tree is walked by names only, and no tree contains '..' and the like.
     """
     found: pygit2.Object = top_tree(repo, commit)
     for name in filter(None, path.split("/")):
@@ -174,14 +174,14 @@ def _require_at(repo: Repository, commit: str, path: str) -> pygit2.Object:
 
 
 def read_file(repo: Repository, commit: str, path: str) -> bytes:
-    """Content of a file (of a link: its target), whole; see `open_file`."""
+    """Return the content of a file (of a link: its target); see `open_file`."""
     return b"".join(open_file(repo, commit, path).pieces)
 
 
 def open_file(repo: Repository, commit: str, path: str) -> ContentStream:
-    """A file (of a link: its target) to be read in pieces, also where git has only an LFS pointer.
+    """Open a file (of a link: its target) to be read in pieces, with the content of an LFS pointer.
 
-    Raises NotFound, InvalidInput, and ContentMissing when the content must be fetched first.
+    Raises NotFound, InvalidInput, and ContentMissing if the content must be fetched first.
     """
     found = _require_at(repo, commit, path)
     if not isinstance(found, pygit2.Blob):
@@ -194,7 +194,7 @@ def open_file(repo: Repository, commit: str, path: str) -> ContentStream:
 
 
 def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
-    """The entries of a folder in git's order. Raises NotFound, InvalidInput."""
+    """List the entries of a folder in git's order. Raises NotFound, InvalidInput."""
     found = _require_at(repo, commit, path)
     if not isinstance(found, pygit2.Tree):
         raise InvalidInput(
@@ -217,7 +217,7 @@ def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
 
 
 def list_paths(repo: Repository, commit: str) -> list[str]:
-    """Paths of all files and links in a commit."""
+    """List the paths of all files and links in a commit."""
     paths: list[str] = []
     folders = [("", top_tree(repo, commit))]
     while folders:
@@ -233,10 +233,10 @@ def list_paths(repo: Repository, commit: str) -> list[str]:
 
 
 def archive_entries(repo: Repository, commit: str, path: str) -> list[ArchiveEntry]:
-    """All files and links below a folder.
+    """List all files and links below a folder.
 
-    Raises InvalidInput (`dataset-unsafe`) for a name that no archive can hold or that leads out of it, and
-    ContentMissing when the content of a file must be fetched first.
+    Raises InvalidInput (`dataset-unsafe`) for a name that an archive cannot hold or that leads out of it, and
+    ContentMissing if the content of a file must be fetched first.
     """
     top = top_tree(repo, commit)
     inside = _normal(path)
@@ -254,8 +254,8 @@ def _entries_below(
         path = f"{inside}{entry.name or ''}"
         if fault := path_fault(path):
             raise unsafe_name(path, f"cannot be put into an archive: {fault}")
-        if path in seen:  # the second of a name would be written through the first
-            raise unsafe_name(path, "is there twice")
+        if path in seen:  # the second entry of a name would be written through the first
+            raise unsafe_name(path, "occurs twice")
         seen.add(path)
         if isinstance(entry, pygit2.Tree):
             yield from _entries_below(repo, entry, f"{path}/", with_lfs)

@@ -55,13 +55,13 @@ def diff(api: Api, commits: tuple[str, str], **params: Any) -> Any:
 
 def test_diff_of_files_in_pages(api: Api, commits: tuple[str, str]) -> None:
     first = diff(api, commits, limit=2)
-    assert [(each["path"], each["change"]) for each in first["files"]] == [
+    assert [(file["path"], file["change"]) for file in first["files"]] == [
         ("bad.json", "added"),
         ("blob", "changed"),
     ]
     rest = diff(api, commits, cursor=first["cursor"])
-    assert [each["path"] for each in rest["files"]] == ["d/t.txt", "r.csv"]
-    assert [each["path"] for each in diff(api, commits, path="d")["files"]] == ["d/t.txt"]
+    assert [file["path"] for file in rest["files"]] == ["d/t.txt", "r.csv"]
+    assert [file["path"] for file in diff(api, commits, path="d")["files"]] == ["d/t.txt"]
     same = api.get("/datasets/data/diff").json()
     assert (same["before"], same["after"], same["files"]) == (commits[1], commits[1], [])
 

@@ -97,7 +97,7 @@ def check(world: World, run: Run | None, run_id: str) -> Verification:
 
 
 def entity(metadata: dict[str, Any], kind: str) -> dict[str, Any]:
-    return next(each for each in metadata["@graph"] if each["@type"] == kind)
+    return next(entity_ for entity_ in metadata["@graph"] if entity_["@type"] == kind)
 
 
 @pytest.mark.evidence
@@ -195,7 +195,7 @@ async def test_verify_names_a_flipped_byte_of_the_log(tmp_path: Path) -> None:
         run = await succeeded(world)
         flip(world.manager.context.data.log(run.id, 0, 1), 3)
         found = check(world, run, run.id)
-    assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
+    assert [(fault.what, fault.path) for fault in found.faults] == [("log", "0.1.log")]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def test_verify_log_against_its_record(
         path.parent.mkdir(parents=True)
         path.write_bytes(there)
         found = check(world, run, run.id)
-    assert {each.what for each in found.faults} == named
+    assert {fault.what for fault in found.faults} == named
     assert found.ok == (not named)
 
 
@@ -236,7 +236,7 @@ async def test_verify_names_a_log_that_cannot_be_read(
         run = await succeeded(world)
         monkeypatch.setattr(verify, "open_local_file", broken)
         found = check(world, run, run.id)
-    assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
+    assert [(fault.what, fault.path) for fault in found.faults] == [("log", "0.1.log")]
 
 
 async def test_verify_size_of_the_log_in_the_document_against_the_commit(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ async def test_verify_size_of_the_log_in_the_document_against_the_commit(tmp_pat
         run = await succeeded(world)
         other = run.steps[0].model_copy(update={"log_bytes": 0, "log_sha256": None})
         found = check(world, run.with_step(0, other), run.id)
-    assert [each.what for each in found.faults] == ["record"]
+    assert [fault.what for fault in found.faults] == ["record"]
     assert "size of the log" in found.faults[0].detail
 
 
@@ -316,5 +316,5 @@ async def test_verify_names_a_commit_cut_short(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await succeeded(world)
         cut_short(world, str(run.steps[0].snapshot), 0.5)
-        with pytest.raises(MaoError, match="broken or cut short"):
+        with pytest.raises(MaoError, match="broken or truncated"):
             check(world, run, run.id)

@@ -120,7 +120,7 @@ def test_lfs_batch_lists_objects(api: Api, commit: str, tmp_path: Path) -> None:
     answer = lfs(api, "download", here, gone, led_out)
 
     assert answer.headers["content-type"] == "application/vnd.git-lfs+json"
-    told = {each["oid"]: each for each in answer.json()["objects"]}
+    told = {answered["oid"]: answered for answered in answer.json()["objects"]}
     url = told[here]["actions"]["download"]["href"]
     assert url == f"http://node.lab:8080/git/data.git/lfs/{here}"
     for oid in (gone, led_out):
@@ -139,7 +139,7 @@ def test_lfs_batch_refuses_uploads(api: Api, commit: str, operation: str, oid: s
 
 
 async def test_upload_pack_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git_http, "PATIENCE", 0.05)
+    monkeypatch.setattr(git_http, "QUEUE_TIMEOUT", 0.05)
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)
@@ -149,8 +149,8 @@ async def test_upload_pack_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.
     assert (caught.value.code, bool(caught.value.next)) == ("git-busy", True)
     await begun.pop().aclose()
     begun.append(await served.advertise(path, None))
-    for each in begun:
-        await each.aclose()
+    for stream in begun:
+        await stream.aclose()
 
 
 def test_decompress_request() -> None:
@@ -174,7 +174,7 @@ def test_decompress_request_refuses_invalid_bodies(body: bytes, encoding: str) -
 
 
 def test_protocol_of_known_versions() -> None:
-    assert [parse_protocol(each) for each in ("version=0", "version=2")] == ["version=0", "version=2"]
-    assert [parse_protocol(each) for each in (None, "", "version=3", "version=2\n", "x")] == [None] * 5
+    assert [parse_protocol(header) for header in ("version=0", "version=2")] == ["version=0", "version=2"]
+    assert [parse_protocol(header) for header in (None, "", "version=3", "version=2\n", "x")] == [None] * 5
     with pytest.raises(MaoError):
         check_git_service("git-upload-pack ")

@@ -52,7 +52,7 @@ def expected() -> dict[str, str]:
 def in_tar(context: Context) -> dict[str, str]:
     source = open_archive(context, "data", NODE, "")
     with tarfile.open(fileobj=io.BytesIO(b"".join(write_archive(source, "tar.gz")))) as packed:
-        files = {each.name: packed.extractfile(each) for each in packed.getmembers()}
+        files = {member.name: packed.extractfile(member) for member in packed.getmembers()}
         return {
             name.partition("/")[2]: file.read().decode() for name, file in files.items() if file is not None
         }
@@ -62,9 +62,11 @@ def in_zip(context: Context) -> dict[str, str]:
     source = open_archive(context, "data", NODE, "")
     with zipfile.ZipFile(io.BytesIO(b"".join(write_archive(source, "zip")))) as packed:
         assert all(
-            each.create_system == 3 for each in packed.infolist()
+            member.create_system == 3 for member in packed.infolist()
         )  # Unix: no backslash separates names
-        return {each.filename.partition("/")[2]: packed.read(each).decode() for each in packed.infolist()}
+        return {
+            member.filename.partition("/")[2]: packed.read(member).decode() for member in packed.infolist()
+        }
 
 
 async def test_names_odd_ones_are_kept_everywhere(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_round_lists_refused_names(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     voted = vote(clone, {node: {"..\\x": "1", "a\\b": "2"} for node in ("n1", "n2")})
     assert data_of(clone, voted) == {"a\\b": "2"}
-    (left_out,) = [each for each in voted.evidence.files if each.path == "..\\x"]
+    (left_out,) = [file for file in voted.evidence.files if file.path == "..\\x"]
     assert left_out.notes == ["left out: its name could lead out of a folder"]
 
 
@@ -153,7 +155,7 @@ def test_names_odd_ones_over_http(api: Api, tmp_path: Path) -> None:
         if "/" not in name:
             answer = api.get("/datasets/data/file", params={"path": f"odd/{name}"})
             assert (answer.status_code, answer.text) == (200, f"what {name} holds"), name
-    names = {each["name"] for each in api.get("/datasets/data/files").json()["items"]}
+    names = {item["name"] for item in api.get("/datasets/data/files").json()["items"]}
     assert names == {"caf\\xe9", "odd"}
     refused = api.get("/datasets/data/archive")
     assert (refused.status_code, refused.json()["code"]) == (422, "dataset-unsafe")

@@ -155,7 +155,7 @@ def test_before_the_first_round(api: Api, tmp_path: Path) -> None:
     for path in ("latest", "latest/audit", "2026"):
         answer = api.get(f"/datasets/data/rounds/{path}").json()
         assert (answer["code"], answer["detail"]) == ("round-not-found", "No round of data is decided yet.")
-        assert answer["next"] == "See those that are open: maoctl vote status data"
+        assert answer["next"] == "List the open rounds: maoctl vote status data"
 
 
 def test_the_node_that_corrupts_leads_the_ranking(api: Api, dataset: Clone) -> None:

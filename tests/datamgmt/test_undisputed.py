@@ -151,7 +151,7 @@ def test_a_diff_says_when_only_the_writing_differs(
     found = difference(context, "data", commits[0], commits[1], path)
     assert found.rows is not None
     assert found.rows.rows == []
-    assert "spelt" in (found.note or "")
+    assert "formatted differently" in (found.note or "")
 
 
 @quick

@@ -1,4 +1,4 @@
-"""Trees that somebody hostile pushed cannot leave the folder they are laid into."""
+"""A malicious tree cannot be checked out to a place outside its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.git import bare_repository, git
 
 
 def raw_object(repo: Path, kind: str, body: bytes) -> str:
-    """Writes an object without any of git's checks."""
+    """Write an object without any of git's checks."""
     content = f"{kind} {len(body)}\0".encode() + body
     name = hashlib.sha1(content).hexdigest()
     path = repo / "objects" / name[:2] / name[2:]

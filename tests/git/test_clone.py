@@ -1,4 +1,4 @@
-"""The face of the git library: how a clone is made and opened, and that methods raise its own errors only."""
+"""`Clone`: creating and opening one, and the errors that its methods raise."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_methods_raise_object_broken(clone: Clone) -> None:
     loose = clone.path / "objects" / made[:2] / made[2:]
     loose.chmod(0o600)
     loose.write_bytes(loose.read_bytes()[:-4])
-    with pytest.raises(ObjectBroken, match="broken or cut short"):
+    with pytest.raises(ObjectBroken, match="broken or truncated"):
         clone.tip("main")
 
 

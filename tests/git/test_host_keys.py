@@ -1,9 +1,9 @@
-"""known_hosts is read as ssh reads it: patterns, hashed names, ports, marks, line ends, several keys."""
+"""known_hosts is read as by ssh: patterns, hashed names, ports, markers, line ends, several keys."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Keys that the server does not have: kind → `kind base64`."""
+    """Make keys that the server does not have: kind → `kind base64`."""
     folder = tmp_path_factory.mktemp("others")
     found = {}
     for kind in ("rsa", "ecdsa", "ed25519"):
@@ -42,111 +42,82 @@ def known_hosts(server: SshServer) -> Iterator[Path]:
     path.write_text(right)
 
 
-Lines = Callable[[int, str, dict[str, str]], str]
-TRUSTED: dict[str, Lines] = {
-    "pattern": lambda port, key, _: f"[127.0.0.*]:{port} {key}\n",
-    "pattern for any port": lambda _, key, __: f"[127.0.0.?]:*,foo {key}\n",
-    "pattern for all": lambda _, key, __: f"* {key}\n",
-    "negated for another": lambda _, key, __: f"!10.*,* {key}\n",
-    "the host at any port": lambda _, key, __: f"127.0.0.1 {key}\n",
-    "a pattern of hosts at any port": lambda _, key, __: f"127.0.* {key}\n",
-    "CRLF": lambda port, key, _: f"[127.0.0.1]:{port} {key}\r\n",
-    "CRLF with a comment and empty lines": lambda port, key, other: (
-        f"# hosts\r\n\r\nfoo {other['rsa']}\r\n[127.0.0.1]:{port} {key} me@here\r\n\r\n"
+def lines_for(template: str, server: SshServer, others: dict[str, str]) -> str:
+    """Fill in known_hosts lines: {key} is the server's key, {rsa}, {ecdsa} and {ed25519} are others."""
+    key = server.host_key_line().partition(" ")[2].strip()
+    facts = {"port": server.port, "other_port": server.port + 1, "key": key} | others
+    return template.format(**facts, tabbed_key=key.replace(" ", "\t"))
+
+
+TRUSTED = {
+    "pattern": "[127.0.0.*]:{port} {key}\n",
+    "pattern for any port": "[127.0.0.?]:*,foo {key}\n",
+    "pattern for all": "* {key}\n",
+    "negated for another": "!10.*,* {key}\n",
+    "the host at any port": "127.0.0.1 {key}\n",
+    "a pattern of hosts at any port": "127.0.* {key}\n",
+    "CRLF": "[127.0.0.1]:{port} {key}\r\n",
+    "CRLF with a comment and empty lines": (
+        "# hosts\r\n\r\nfoo {rsa}\r\n[127.0.0.1]:{port} {key} me@here\r\n\r\n"
     ),
-    "BOM": lambda port, key, _: f"\ufeff[127.0.0.1]:{port} {key}\n",
-    "tabs, blanks before": lambda port, key, _: f"  [127.0.0.1]:{port}\t{key}\n".replace(" ", "\t"),
-    "no line end": lambda port, key, _: f"[127.0.0.1]:{port} {key}",
-    "garbage around": lambda port, key, _: f"garbage\nfoo bar\nx ssh-rsa !!!\n[127.0.0.1]:{port} {key}\n",
-    "an authority for others": lambda port, key, other: (
-        f"@cert-authority *.example.org {other['rsa']}\n[127.0.0.1]:{port} {key}\n"
+    "BOM": "\ufeff[127.0.0.1]:{port} {key}\n",
+    "tabs, blanks before": "\t\t[127.0.0.1]:{port}\t{tabbed_key}\n",
+    "no line end": "[127.0.0.1]:{port} {key}",
+    "garbage around": "garbage\nfoo bar\nx ssh-rsa !!!\n[127.0.0.1]:{port} {key}\n",
+    "an authority for others": "@cert-authority *.example.org {rsa}\n[127.0.0.1]:{port} {key}\n",
+    "another key that is revoked": "@revoked * {ed25519}\n[127.0.0.1]:{port} {key}\n",
+    "keys of several kinds": (
+        "[127.0.0.1]:{port} {rsa}\n[127.0.0.1]:{port} {ecdsa}\n[127.0.0.1]:{port} {key}\n"
     ),
-    "another key that is revoked": lambda port, key, other: (
-        f"@revoked * {other['ed25519']}\n[127.0.0.1]:{port} {key}\n"
-    ),
-    "keys of several kinds": lambda port, key, other: "".join(
-        f"[127.0.0.1]:{port} {each}\n" for each in (other["rsa"], other["ecdsa"], key)
-    ),
-    "an old key beside the new": lambda port, key, other: (
-        f"[127.0.0.1]:{port} {other['ed25519']}\n[127.0.0.1]:{port} {key}\n"
-    ),
-    "a kind that is not known here": lambda port, key, other: (
-        f"[127.0.0.1]:{port} sk-{other['ed25519']}\n[127.0.0.1]:{port} {key}\n"
-    ),
-    "another port has another key": lambda port, key, other: (
-        f"[127.0.0.1]:{port + 1} {other['ed25519']}\n127.0.0.1 {key}\n"
-    ),
+    "an old key beside the new": "[127.0.0.1]:{port} {ed25519}\n[127.0.0.1]:{port} {key}\n",
+    "a kind that is not known here": "[127.0.0.1]:{port} sk-{ed25519}\n[127.0.0.1]:{port} {key}\n",
+    "another port has another key": "[127.0.0.1]:{other_port} {ed25519}\n127.0.0.1 {key}\n",
 }
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("how", TRUSTED)
+@pytest.mark.parametrize("template", TRUSTED.values(), ids=TRUSTED)
 def test_host_key_is_trusted_as_by_ssh(
-    tmp_path: Path, server: SshServer, known_hosts: Path, others: dict[str, str], how: str
+    tmp_path: Path, server: SshServer, known_hosts: Path, others: dict[str, str], template: str
 ) -> None:
-    key = server.host_key_line().partition(" ")[2].strip()
-    known_hosts.write_bytes(TRUSTED[how](server.port, key, others).encode())
+    known_hosts.write_text(lines_for(template, server, others), newline="")
     remote = bare_repository(tmp_path / "remote.git")
     check_remote(context_for(tmp_path, ssh_dir=server.key_dir), server.url(remote))
 
 
-NOT_TRUSTED: dict[str, tuple[Lines, str, str]] = {
-    "revoked": (
-        lambda port, key, _: f"@revoked * {key}\n[127.0.0.1]:{port} {key}\n",
-        "host-key-revoked",
-        "@revoked",
-    ),
+REFUSED = {
+    "revoked": ("@revoked * {key}\n[127.0.0.1]:{port} {key}\n", "host-key-revoked", "@revoked"),
     "revoked afterwards": (
-        lambda port, key, _: f"[127.0.0.1]:{port} {key}\r\n@revoked [127.0.0.1]:{port} {key}\r\n",
+        "[127.0.0.1]:{port} {key}\r\n@revoked [127.0.0.1]:{port} {key}\r\n",
         "host-key-revoked",
         "@revoked",
     ),
-    "an authority only": (
-        lambda _, key, __: f"@cert-authority * {key}\n",
-        "host-key-unknown",
-        "@cert-authority",
-    ),
-    "negated": (
-        lambda port, key, _: f"*,![127.0.0.1]:{port},!127.0.0.1 {key}\n",
-        "host-key-unknown",
-        "not in known_hosts",
-    ),
-    "another port": (
-        lambda port, key, _: f"[127.0.0.1]:{port + 1} {key}\n",
-        "host-key-unknown",
-        "not in known_hosts",
-    ),
-    "another key": (
-        lambda port, _, other: f"[127.0.0.1]:{port} {other['ed25519']}\n",
-        "host-key-changed",
-        "intercept",
-    ),
-    "another key by a pattern, CRLF": (
-        lambda _, __, other: f"[127.*]:* {other['ed25519']}\r\n",
-        "host-key-changed",
-        "intercept",
-    ),
+    "an authority only": ("@cert-authority * {key}\n", "host-key-unknown", "@cert-authority"),
+    "negated": ("*,![127.0.0.1]:{port},!127.0.0.1 {key}\n", "host-key-unknown", "not in known_hosts"),
+    "another port": ("[127.0.0.1]:{other_port} {key}\n", "host-key-unknown", "not in known_hosts"),
+    "another key": ("[127.0.0.1]:{port} {ed25519}\n", "host-key-changed", "intercept"),
+    "another key by a pattern, CRLF": ("[127.*]:* {ed25519}\r\n", "host-key-changed", "intercept"),
     "its own line before the host's": (
-        lambda port, key, other: f"127.0.0.1 {key}\n[127.0.0.1]:{port} {other['ed25519']}\n",
+        "127.0.0.1 {key}\n[127.0.0.1]:{port} {ed25519}\n",
         "host-key-changed",
         "intercept",
     ),
-    "a key of another kind": (
-        lambda port, _, other: f"[127.0.0.1]:{port} {other['rsa']}\n",
-        "host-key-unknown",
-        "another algorithm",
-    ),
+    "a key of another kind": ("[127.0.0.1]:{port} {rsa}\n", "host-key-unknown", "another algorithm"),
 }
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("how", NOT_TRUSTED)
+@pytest.mark.parametrize(("template", "code", "words"), REFUSED.values(), ids=REFUSED)
 def test_host_key_is_refused_as_by_ssh(
-    tmp_path: Path, server: SshServer, known_hosts: Path, others: dict[str, str], how: str
+    tmp_path: Path,
+    server: SshServer,
+    known_hosts: Path,
+    others: dict[str, str],
+    template: str,
+    code: str,
+    words: str,
 ) -> None:
-    lines, code, words = NOT_TRUSTED[how]
-    key = server.host_key_line().partition(" ")[2].strip()
-    known_hosts.write_text(lines(server.port, key, others), newline="")
+    known_hosts.write_text(lines_for(template, server, others), newline="")
     remote = bare_repository(tmp_path / "remote.git")
     with pytest.raises(MaoError) as caught:
         check_remote(context_for(tmp_path, ssh_dir=server.key_dir), server.url(remote))
@@ -168,29 +139,23 @@ def test_host_key_removed_from_known_hosts_is_refused(
     check_remote(context, url)
 
 
-def test_known_keys_of_a_hashed_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "port", "keys"),
+    [
+        ("git.example.org", 22, ["QUFB"]),
+        ("10.0.0.1", 22, ["QUFB"]),
+        ("Git.Example.Org", 2222, ["QkJC"]),
+        ("git.example.org", 2223, ["QUFB"]),
+        ("other.example.org", 22, []),
+    ],
+)
+def test_known_keys_of_a_hashed_name(tmp_path: Path, host: str, port: int, keys: list[str]) -> None:
     path = tmp_path / "known_hosts"
     path.write_text("git.example.org,10.0.0.1 ssh-rsa QUFB\n[git.example.org]:2222 ssh-rsa QkJC\n")
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(path)], check=True, capture_output=True)
     text = path.read_text()
     assert "git.example.org" not in text
-    keys = {
-        site: host_keys.known_keys(text, site).keys
-        for site in (
-            SshHost("git.example.org", 22),
-            SshHost("10.0.0.1", 22),
-            SshHost("Git.Example.Org", 2222),
-            SshHost("git.example.org", 2223),
-            SshHost("other.example.org", 22),
-        )
-    }
-    assert [[key for _, key in each] for each in keys.values()] == [
-        ["QUFB"],
-        ["QUFB"],
-        ["QkJC"],
-        ["QUFB"],
-        [],
-    ]
+    assert [key for _, key in host_keys.known_keys(text, SshHost(host, port)).keys] == keys
 
 
 def test_scan_host_key_without_ssh_keyscan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,5 +163,5 @@ def test_scan_host_key_without_ssh_keyscan(monkeypatch: pytest.MonkeyPatch, tmp_
     assert host_keys.scan_host_key(SshHost("127.0.0.1", 22)) is None
 
 
-def test_scan_host_key_takes_no_host_for_an_option() -> None:
+def test_scan_host_key_does_not_treat_a_host_as_an_option() -> None:
     assert host_keys.scan_host_key(SshHost("-h", 1)) is None

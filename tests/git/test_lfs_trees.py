@@ -1,4 +1,4 @@
-"""Trees made of others whose `.gitattributes` differ: they say which files are large, all the same."""
+"""Merged trees still declare their LFS pointers when the `.gitattributes` of their sources differ."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def pointer_to(name: str) -> bytes:
 
 
 def tree_of(clone: Clone, words: str, *large: str, mark: bool = True, lines: bool = True) -> str:
-    """A commit with pointers, and attributes as publishing leaves them."""
-    files = {each: pointer_to(each) for each in large} | {"f": b"1"}
+    """Commit pointers, and the attributes that publishing writes."""
+    files = {name: pointer_to(name) for name in large} | {"f": b"1"}
     files |= {".gitattributes": with_paths(words, large if lines else (), ()).encode()}
     files |= {".mao/lfs": b"x"} if mark else {}
     contents = {path: _content(data) for path, data in files.items() if data}

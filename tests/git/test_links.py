@@ -1,4 +1,4 @@
-"""Links that would lead out of a consumer's clone: judged as a kernel resolves them, for every tree."""
+"""Links that lead out of a tree are detected as a kernel resolves them, in every tree MAO writes or reads."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_escaping_links_reason() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_escaping_links_agrees_with_the_kernel(tmp_path: Path, seed: int) -> None:
-    """Random trees of links, laid out for real and resolved by the kernel's rules."""
+    """Compare with the kernel: create random trees of links on the disk, and resolve them there."""
     chance = random.Random(seed)
     root = tmp_path / "out" / "er" / "tree"
     folders = ["", "a/", "a/b/", "c/", "c/d/e/"]
@@ -126,7 +126,7 @@ def test_escaping_links_agrees_with_the_kernel(tmp_path: Path, seed: int) -> Non
 
 
 def links(**targets: str) -> Tool:
-    """A tool that makes links; `a__b` stands for a/b."""
+    """Return a tool that makes links; `a__b` stands for a/b."""
 
     def tool(workspace: Workspace) -> None:
         for name, target in targets.items():
@@ -146,7 +146,7 @@ async def published(world: World, number: int, tool: Tool) -> StepRun:
 
 
 async def test_publish_refuses_links_that_escape_by_an_older_one(tmp_path: Path) -> None:
-    """The earlier link lies in the folder as a file, and is a link in the tree all the same."""
+    """The earlier link is a file in the folder of the tool, but a link in the tree."""
     async with working(tmp_path) as world:
         assert (await published(world, 0, links(l="."))).phase is StepPhase.SUCCEEDED
         before = git(world.master, "rev-parse", NODE)
@@ -213,7 +213,7 @@ async def test_reproduce_refuses_escaping_links(tmp_path: Path) -> None:
 
 
 def stranger(tmp_path: Path, world: World, branch: str, targets: dict[str, str]) -> None:
-    """Somebody pushes links to a branch of the remote, with git alone."""
+    """Push links to a branch of the remote with plain git."""
     work = tmp_path / f"stranger-{branch}"
     git(tmp_path, "clone", "-q", "-b", branch, str(world.master), str(work))
     (work / "f").write_text("inside")
@@ -241,7 +241,7 @@ def unpack_tar(data: bytes, folder: Path) -> None:
 
 
 def unpack_zip(data: bytes, folder: Path) -> None:
-    """As Info-ZIP does: links are made."""
+    """Unpack as Info-ZIP does, which makes links."""
     with zipfile.ZipFile(io.BytesIO(data)) as packed:
         for info in packed.infolist():
             path = folder / info.filename
@@ -301,7 +301,7 @@ async def test_crate_has_no_links(tmp_path: Path) -> None:
 
 
 def test_round_leaves_out_links_that_escape_together(tmp_path: Path) -> None:
-    """No node's tree is harmful: two of three have `l`, two others have `x`."""
+    """No node's tree is harmful alone: two of three nodes have `l`, and another two have `x`."""
     clone = new_repository(tmp_path / "r.git")
     one, two = {"l": "link:."}, {"x": "link:l/l/../../etc/hostname"}
     voted = vote(clone, {"n1": {"f": "1", **one}, "n2": {"f": "1", **one, **two}, "n3": {"f": "1", **two}})

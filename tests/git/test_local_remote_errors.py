@@ -1,4 +1,4 @@
-"""Trouble at a remote on this machine is the remote's: steps end, later ticks run, and it is said where."""
+"""A failing remote on this machine is reported as such, while steps end and later ticks run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mount(*words: str) -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own."""
+    """Mount a separate file system."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     mount("-t", "tmpfs", "-o", f"size={SIZE}", "mao-test", str(folder))
@@ -44,7 +44,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 
 class Breakage:
-    """Ways in which the remote's file system fails; `mend` undoes it."""
+    """Ways in which the remote's file system fails; `mend` undoes them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.master = folder, folder / "master.git"
@@ -72,7 +72,7 @@ class Breakage:
         self.master.rename(self.folder / "away")
 
     def no_file_system(self) -> None:
-        """What a mount that is gone leaves: an empty folder."""
+        """Leave an empty folder, as after an unmount."""
         mount("-t", "tmpfs", "mao-test-cover", str(self.folder))
 
     def no_objects(self) -> None:
@@ -113,7 +113,9 @@ BREAKAGES = {
 
 
 def conditions(world: World) -> dict[tuple[str, str], Condition]:
-    return {(each.name, each.subject): each for each in world.manager.conditions.current()}
+    return {
+        (condition.name, condition.subject): condition for condition in world.manager.conditions.current()
+    }
 
 
 @ROOT_ONLY
@@ -147,7 +149,7 @@ async def test_local_remote_failure_keeps_commits(tmp_path: Path, elsewhere: Pat
 
 @ROOT_ONLY
 async def test_own_disk_read_only_is_not_blamed_on_the_remote(tmp_path: Path, elsewhere: Path) -> None:
-    """And what is tried again and again is written to the store once."""
+    """A failure that repeats is written to the store only once."""
     async with working(tmp_path, data_dir=elsewhere / "node", min_free=0) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
@@ -180,7 +182,7 @@ async def test_own_disk_read_only_is_not_blamed_on_the_remote(tmp_path: Path, el
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A folder that another user may look into."""
+    """Make a folder that another user may read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -197,7 +199,7 @@ def _own(*paths: Path) -> None:
     ("protect", "words"),
     [
         (
-            lambda master: [shutil.chown(each, "root") for each in (master / "objects").rglob("*")],
+            lambda master: [shutil.chown(path, "root") for path in (master / "objects").rglob("*")],
             "permission",
         ),
         (lambda master: (master / "objects").chmod(0o555), "permission"),
@@ -208,7 +210,7 @@ def _own(*paths: Path) -> None:
 def test_local_remote_without_permission_is_named(
     open_to_all: Path, protect: Callable[[Path], object], words: str
 ) -> None:
-    """As another user, since root may do everything."""
+    """Run as another user, since root has all permissions."""
     root = open_to_all
     master = bare_repository(root / "master.git")
     _own(root / "master.git")
@@ -254,7 +256,7 @@ def test_local_remote_without_permission_is_named(
 )
 @pytest.mark.parametrize("in_words", [False, True])
 def test_at_remote_names_the_failure(tmp_path: Path, number: int, code: str, in_words: bool) -> None:
-    """libgit2 gives most of it in words only."""
+    """libgit2 gives most reasons in words only."""
     said = f"failed to open '{tmp_path}/HEAD': {os.strerror(number)}"
     with pytest.raises(RemoteUnavailable) as caught, at_remote("/r.git", tmp_path):
         raise OSError(said) if in_words else OSError(number, os.strerror(number), str(tmp_path / "HEAD"))
@@ -280,7 +282,7 @@ def test_from_remote_tells_remote_failures_from_ours(
 ) -> None:
     remote, own = tmp_path / "remote.git", tmp_path / "own.git"
     own.mkdir()
-    parts = [each.format(remote=remote, own=own) if isinstance(each, str) else each for each in error.args]
+    parts = [part.format(remote=remote, own=own) if isinstance(part, str) else part for part in error.args]
     name = getattr(error, "filename", None)
     names = [name.format(remote=remote, own=own)] if name else []
     raised = type(error)(*parts, *names)

@@ -1,4 +1,4 @@
-"""Which folders of this machine may be a dataset's remote: asked where they really are, at each use."""
+"""The folders of this machine that may hold remotes are checked by their real paths, at each use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def allowed(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
-    """A repository that the node can open and that nobody allowed."""
+    """Make a repository that the node can open, in a folder that is not allowed."""
     path = bare_repository(tmp_path / "secret" / "r.git")
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(path), str(work))
@@ -133,7 +133,7 @@ def test_local_remote_needs_an_absolute_path(tmp_path: Path, url: str) -> None:
 
 
 def test_local_remote_ignores_a_link_made_later(tmp_path: Path, allowed: Path, secret: Path) -> None:
-    """The path was in order when it was registered."""
+    """The path was allowed when the dataset was registered."""
     context = context_for(tmp_path, local_remotes=str(allowed))
     path = bare_repository(allowed / "r.git")
     clone = ensure_clone(context, "data", str(path))
@@ -195,7 +195,7 @@ def test_local_remotes_setting_takes_absolute_folders(tmp_path: Path, value: str
 
 
 async def test_local_remote_outside_after_an_upgrade_keeps_commits(tmp_path: Path) -> None:
-    """A dataset whose remote the version before used, with a run on the way."""
+    """Prepare a dataset whose remote the previous version used, with a run in progress."""
     master = bare_repository(tmp_path / "elsewhere" / "r.git")
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", master)), writes(a="0"))

@@ -1,4 +1,4 @@
-"""A data directory and remotes with names that mean something in a URL, a shell or a configuration."""
+"""Data directories and remotes with characters that are special in a URL, a shell or a configuration."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_local_remote_with_an_odd_name(tmp_path: Path, name: str, form: str) -> 
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("name", [each for each in NAMES if each not in ("%2e%2e", "tab%09")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("%2e%2e", "tab%09")])
 def test_ssh_url_with_a_percent_encoded_name(tmp_path: Path, server: SshServer, name: str) -> None:
     remote = bare_repository(tmp_path / name / "x.git")
     context = context_for(tmp_path, ssh_dir=server.key_dir)

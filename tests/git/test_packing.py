@@ -1,4 +1,4 @@
-"""Clones stay small and fast: packing loses nothing wherever it is killed; shallow clones publish."""
+"""Packing of clones loses nothing when it is killed at any point; shallow clones can publish."""
 
 from __future__ import annotations
 

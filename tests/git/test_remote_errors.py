@@ -1,4 +1,4 @@
-"""What servers say of a push: a lost race is told from a refusal."""
+"""Messages of servers about a push: lost races and refusals are told apart."""
 
 from __future__ import annotations
 

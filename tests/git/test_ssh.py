@@ -1,4 +1,4 @@
-"""A dataset on a real sshd: keys from the key directory, host keys from its known_hosts and nowhere else."""
+"""Datasets on a real sshd: keys and known_hosts come from the key directory only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.fixture
 def known_hosts(server: SshServer) -> Iterator[Path]:
-    """The server's known_hosts, put right again afterwards."""
+    """Yield the path of known_hosts, and restore the file afterwards."""
     path = server.key_dir / "known_hosts"
     right = path.read_text()
     yield path
@@ -45,7 +45,7 @@ def url(tmp_path: Path, server: SshServer) -> str:
 
 
 def refused(tmp_path: Path, server: SshServer, url: str) -> MaoError:
-    """The error with which a clone of `url` is refused."""
+    """Return the error with which a clone of `url` is refused."""
     context = context_for(tmp_path, ssh_dir=server.key_dir)
     with pytest.raises(MaoError) as caught:
         clones.ensure_clone(context, "data", url)
@@ -143,7 +143,7 @@ def test_ssh_without_a_server(tmp_path: Path, server: SshServer) -> None:
 async def test_ssh_refusal_is_a_condition_until_pushed(
     tmp_path: Path, server: SshServer, url: str, trouble: str, known_hosts: Path
 ) -> None:
-    """As a protected branch or an archived repository does; and as one does whose host key has changed."""
+    """Refuse like a protected branch, an archived repository, or a server with a changed host key."""
     hook = tmp_path / "remote.git" / "hooks" / "pre-receive"
     right = known_hosts.read_text()
     async with working(tmp_path, ssh_dir=server.key_dir, push_retry=3600) as world:
@@ -171,7 +171,7 @@ async def test_ssh_refusal_is_a_condition_until_pushed(
 
 @pytest.mark.parametrize("name", ["lab:data", "my data", '50% "it\'s" ${HOME} \\', "tab\tbed:$x"])
 def test_ssh_with_special_characters_in_paths(tmp_path: Path, server: SshServer, url: str, name: str) -> None:
-    """To libgit2 a colon parts its folders; to ssh, which git-lfs runs, the others mean something."""
+    """libgit2 splits its folders at colons; the other characters are special to ssh, which git-lfs runs."""
     keys = shutil.copytree(server.key_dir, tmp_path / name / "keys")
     context = context_for(tmp_path / name, ssh_dir=keys, local_remotes=str(tmp_path))
     clone = clones.ensure_clone(context, "data", url)

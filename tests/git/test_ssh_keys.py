@@ -1,4 +1,4 @@
-"""A key that cannot be used is called what it is: where a dataset is added, in the outbox, and by doctor."""
+"""An unusable SSH key is reported with its fault: when adding a dataset, in the outbox, and by doctor."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "folder": (as_folder, "is a folder", "mount"),
     "dead link": (as_dead_link, "broken symbolic link", "itself"),
     "empty": (replaced(lambda _: b""), "is empty", "Put the key there"),
-    "cut off": (replaced(lambda text: text[:200]), "cut off", "Copy it again"),
+    "truncated": (replaced(lambda text: text[:200]), "truncated", "Copy it again"),
     "cut within": (
         replaced(lambda text: b"\n".join([*text.splitlines()[:3], *text.splitlines()[-1:], b""])),
         "damaged",
@@ -103,7 +103,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 @pytest.fixture
 def keys(tmp_path: Path, server: SshServer) -> Path:
-    """A key directory with which the server lets the node in."""
+    """Make a key directory with a key that the server accepts."""
     folder = tmp_path / "keys"
     shutil.copytree(server.key_dir, folder)
     return folder
@@ -150,7 +150,7 @@ def test_key_fault_of_one_key_leaves_the_others(
 def test_usable_keys_of_all_kinds(
     tmp_path: Path, server: SshServer, keys: Path, options: tuple[str, ...], ends: bytes
 ) -> None:
-    """Also with CRLF line ends, and without the public key beside it."""
+    """Usable keys include those with CRLF line ends, and those without the public key beside them."""
     key = keys / "id_ed25519"
     make(key, *options, "-N", "")
     key.write_bytes(key.read_bytes().replace(b"\n", ends))
@@ -180,7 +180,9 @@ async def test_key_fault_is_reported_until_fixed(tmp_path: Path, server: SshServ
         assert (outbox.state, outbox.code, outbox.waiting) == ("auth", "ssh-key-unusable", 1)
         assert "passphrase" in (outbox.detail or "")
         await world.manager.health.check_ssh_keys()
-        told = {(each.name, each.subject): each for each in world.manager.conditions.current()}
+        told = {
+            (condition.name, condition.subject): condition for condition in world.manager.conditions.current()
+        }
         assert set(told) == {("remote", "data"), ("ssh-key", "id_ed25519")}
         assert "passphrase" in told["ssh-key", "id_ed25519"].detail
         assert "ssh-keygen" in told["ssh-key", "id_ed25519"].next
@@ -218,7 +220,7 @@ def test_key_directory_fault_is_named(tmp_path: Path, how: str, words: str) -> N
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A folder that another user may look into."""
+    """Make a folder that another user may read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -227,7 +229,7 @@ def open_to_all() -> Iterator[Path]:
 @ROOT_ONLY
 @pytest.mark.parametrize("what", ["id_ed25519", "known_hosts", "key directory"])
 def test_key_fault_of_permissions_names_the_owner(open_to_all: Path, what: str) -> None:
-    """As another user, since root may read everything."""
+    """Run as another user, since root may read everything."""
     folder = open_to_all / "keys"
     folder.mkdir()
     keygen(folder / "id_ed25519")

@@ -1,4 +1,4 @@
-"""What a killed writer left is gone after a start; what is whole, young or of others stays."""
+"""A start removes the leftovers of a killed writer, and keeps complete, young and foreign files."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_sweep_removes_locks_and_half_written_files(tmp_path: Path) -> None:
     ]
     for name in left:
         (path / name).write_text("")
-    before = {each for each in path.rglob("*") if each.is_file()}
-    assert {str(each.relative_to(path)) for each in mao_git.sweep(path)} == set(left)
-    assert before - {each for each in path.rglob("*") if each.is_file()} == {path / name for name in left}
+    before = {file for file in path.rglob("*") if file.is_file()}
+    assert {str(file.relative_to(path)) for file in mao_git.sweep(path)} == set(left)
+    assert before - {file for file in path.rglob("*") if file.is_file()} == {path / name for name in left}
 
 
 def new_clone(path: Path, url: str) -> None:
@@ -64,7 +64,7 @@ def test_sweep_removes_torn_objects(tmp_path: Path) -> None:
 def test_sweep_locks_ignores_folders_removed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a repository gets its name, or git removes a branch's empty folder."""
+    """Remove a folder during a walk, as git removes a branch's empty folder."""
     path = tmp_path / "x.git"
     pygit2.init_repository(str(path), bare=True)
     (path / "refs/heads/a").mkdir()
@@ -141,7 +141,7 @@ def test_sweep_removes_only_our_locks_in_a_remote(tmp_path: Path) -> None:
     dies.__enter__()
     for name, text in (("ours", "a" * 40 + "\n"), ("empty", ""), ("theirs", "d" * 40), ("other", "")):
         (remote / f"refs/heads/{name}.lock").write_text(text)
-    assert {each.name for each in mao_git.sweep(path)} == {"ours.lock", "empty.lock"}
+    assert {file.name for file in mao_git.sweep(path)} == {"ours.lock", "empty.lock"}
     assert mao_git.sweep(path) == []
 
 

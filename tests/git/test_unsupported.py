@@ -1,4 +1,4 @@
-"""Repositories that are there and cannot be a dataset's remote are called what they are, with the way out."""
+"""Unsupported repositories are refused with their kind and a next step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.fixture
 def at(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Context, Callable[[Path], str]]:
-    """A node, and what makes a URL of a path by the transport that the test names."""
+    """Yield a node, and a function from a path to a URL of the transport that the test names."""
     if request.param == "path":
         return context_for(tmp_path), str
     server: SshServer = request.getfixturevalue("server")
@@ -46,7 +46,7 @@ BOTH = pytest.mark.parametrize("at", ["path", SSH], indirect=True)
 
 
 def source(folder: Path, *, file: str | None = None) -> Path:
-    """A repository with three commits on main."""
+    """Make a repository with three commits on main."""
     work = folder / "source"
     git(folder, "init", "-q", "-b", "main", str(work))
     for number in range(3):
@@ -186,7 +186,7 @@ def test_unsupported_owner_is_named(tmp_path: Path, server: SshServer) -> None:
 def test_supported_forms_are_used(
     tmp_path: Path, at: tuple[Context, Callable[[Path], str]], how: str
 ) -> None:
-    """And a dataset begins at what is there, also where HEAD does not say which branch that is."""
+    """A dataset begins at the existing branch, also if HEAD does not name it."""
     context, url_of = at
     work = source(tmp_path)
     if how == "worktree":

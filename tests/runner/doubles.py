@@ -1,4 +1,4 @@
-"""Engines and stores named after what they do."""
+"""Engines and stores, named after their behaviour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mao_shared.store.memory import MemoryStore
 
 
 class PromptDriver(FakeDriver):
-    """Tools say a line and end at once; `runs` counts how often one ran."""
+    """An engine whose tools print a line and end at once; `runs` counts how often each ran."""
 
     def __init__(self, code: int = 0, *, oom: bool = False) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PromptDriver(FakeDriver):
 
 
 class BrokenStream(FakeLogStream):
-    """Gives so many pieces, then the connection breaks."""
+    """A log stream that breaks after a number of pieces."""
 
     def __init__(self, stream: FakeLogStream, pieces: int) -> None:
         self._stream, self._pieces = stream, pieces
@@ -46,14 +46,14 @@ class BrokenStream(FakeLogStream):
 
 
 class SilentStream(FakeLogStream):
-    """Gives nothing and does not end before it is closed."""
+    """A log stream without output that ends only when it is closed."""
 
     def __init__(self) -> None:
         super().__init__(queue.SimpleQueue())
 
 
 class BadLogDriver(PromptDriver):
-    """Tools end at once, and their output cannot be read while `bad` says how; its lines are `LINES`."""
+    """An engine whose tools end at once; their output, `LINES`, cannot be read while `bad` is set."""
 
     LINES = (b"one\n", b"two\n", b"three\n")
 
@@ -80,7 +80,7 @@ class BadLogDriver(PromptDriver):
 
 
 class OpenHostDriver(PromptDriver):
-    """The host's firewall cannot be set while `refusal` says why."""
+    """An engine on whose host the firewall cannot be set while `refusal` is set."""
 
     def __init__(self, refusal: str = "no iptables works on this host") -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class OpenHostDriver(PromptDriver):
 
 
 class StubbornDriver(FakeDriver):
-    """Tools do not react to SIGTERM."""
+    """An engine whose tools ignore SIGTERM."""
 
     async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         if signal == "TERM":
@@ -102,14 +102,14 @@ class StubbornDriver(FakeDriver):
 
 
 class RefusingDriver(FakeDriver):
-    """The engine refuses to start what it has created."""
+    """An engine that refuses to start the containers it has created."""
 
     async def start(self, container_id: str) -> None:
         raise EngineRefused("exec format error", code="tool-cannot-start", next="rebuild it")
 
 
 class LateDriver(FakeDriver):
-    """An engine that is just starting: it refuses the first calls."""
+    """An engine that is starting, and refuses the first calls."""
 
     refusals = 3
 
@@ -121,7 +121,7 @@ class LateDriver(FakeDriver):
 
 
 class SetClock:
-    """The machine's clock with somebody setting it."""
+    """The machine's clock, with an offset that the test sets."""
 
     def __init__(self) -> None:
         self.ahead = timedelta(0)
@@ -131,7 +131,7 @@ class SetClock:
 
 
 class AbsentDriver(FakeDriver):
-    """The engine does not answer until `back` is called."""
+    """An engine that does not answer until `back` is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class AbsentDriver(FakeDriver):
 
 
 class Death:
-    """Stops a process for good at its nth act, before or after the act takes effect."""
+    """Stops a process at its nth action, before or after the action takes effect."""
 
     def __init__(self, at: int, *, after: bool) -> None:
         self.at, self.after, self.happened = at, after, asyncio.Event()
@@ -182,7 +182,7 @@ class Death:
 
 
 class MortalStore:
-    """A memory store whose user is killed at one of its writes."""
+    """A memory store whose client is killed at one of its writes."""
 
     def __init__(self, inner: MemoryStore, death: Death) -> None:
         self._inner = inner
@@ -198,7 +198,7 @@ class MortalStore:
 
 
 class MortalDriver:
-    """An engine whose user is killed at one of the calls that change something."""
+    """An engine whose client is killed at one of the calls that change something."""
 
     def __init__(self, inner: FakeDriver, death: Death) -> None:
         self._inner = inner

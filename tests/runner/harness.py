@@ -1,4 +1,4 @@
-"""A runner without its HTTP side, over a store and an engine of the test's choice."""
+"""A runner without its HTTP API, on a store and an engine that the test chooses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIMIT = 30.0  # seconds that a test waits for anything
 
 
 def step_spec(**changes: Any) -> ResolvedStep:
-    """A step of tool `t` from busybox:1, with small limits."""
+    """Return a step of tool `t` from busybox:1, with small limits."""
     fields: dict[str, Any] = {
         "name": "t",
         "tool": "t",
@@ -52,7 +52,7 @@ def step_spec(**changes: Any) -> ResolvedStep:
 
 
 def ready_run(run_id: str, *, pipeline: str = "p", since: datetime | None = None, **spec: Any) -> Run:
-    """A run whose first step is ready."""
+    """Return a run whose first step is ready."""
     now = since or datetime.now(UTC)
     step = StepRun(spec=step_spec(**spec), phase=StepPhase.READY, times={StepPhase.READY: now})
     return Run(
@@ -82,7 +82,7 @@ class Bench:
 
     @asynccontextmanager
     async def runner(self, clock: Clock | None = None) -> AsyncIterator[Runner]:
-        """A runner for the length of the block; leaving it is like killing it."""
+        """Run a runner during the block; leaving the block is like killing it."""
         runner = Runner(self.settings, self.store, self.driver, Metrics(), clock, self.conditions)
         task = asyncio.create_task(runner.run())
         try:
@@ -93,7 +93,7 @@ class Bench:
             await runner.close()
 
     def agree(self, run: Run) -> None:
-        """As the registry does when the operator enrols the node in what the run does."""
+        """Agree to the run's steps, as the registry does when the operator enrols the node."""
         steps = [step.spec for step in run.steps]
         now = datetime.now(UTC)
         enrolment = Enrolment(
@@ -102,12 +102,12 @@ class Bench:
         self.agreements.agree(enrolment, now)
 
     async def submit(self, run: Run) -> Run:
-        """Agrees to the run, lays its workspace and stores it."""
+        """Agree to the run, create its workspace and store it."""
         await asyncio.to_thread(self.agree, run)
         return await self.forge(run)
 
     async def forge(self, run: Run) -> Run:
-        """Lays the workspace and stores the run, to which nobody has agreed."""
+        """Create the workspace and store the run without an agreement."""
         workspace = self.data.workspace(run.id, 0, run.steps[0].attempt)
         workspace.data.mkdir(parents=True)
         if run.steps[0].spec.input is not None:
@@ -116,7 +116,7 @@ class Bench:
         return run
 
     async def change(self, run_id: str, change: Callable[[Run], Run]) -> None:
-        """As another service would: reads, changes, writes until no race is lost."""
+        """Change the run as another service would: read, change and write until no race is lost."""
         while True:
             stored = await self.runs.get(run_id)
             assert stored is not None
@@ -128,7 +128,7 @@ class Bench:
         await self.change(run_id, lambda run: run.model_copy(update={"cancel": request}))
 
     async def until(self, run_id: str, wanted: Callable[[StepRun], bool], seconds: float = LIMIT) -> StepRun:
-        """The first step when `wanted` holds for it, by the store's watch."""
+        """Wait, by the store's watch, until `wanted` holds for the first step, and return it."""
         latest: StepRun | None = None
         try:
             async with asyncio.timeout(seconds):
@@ -154,18 +154,18 @@ class Bench:
         return await self.until(run_id, lambda step: step.phase in phases, seconds)
 
     async def left(self, run_id: str, seconds: float = LIMIT) -> StepRun:
-        """The step when it is no longer the runner's."""
+        """Wait until the step has left the runner's phases, and return it."""
         ours = (StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING)
         return await self.until(run_id, lambda step: step.phase not in ours, seconds)
 
     def log(self, run_id: str, attempt: int = 1) -> str:
-        """Empty while there is none."""
+        """Read the log; empty if there is none yet."""
         path = self.data.log(run_id, 0, attempt)
         return path.read_text() if path.exists() else ""
 
     def condition(self, name: str) -> Condition | None:
-        """The one of this name that is reported, if any."""
-        return next((each for each in self.conditions.current() if each.name == name), None)
+        """Return the reported condition of this name, if any."""
+        return next((condition for condition in self.conditions.current() if condition.name == name), None)
 
     def key(self, run_id: str, attempt: int = 1) -> StepAttempt:
         return StepAttempt(run_id, 0, attempt)

@@ -1,4 +1,4 @@
-"""A step that nobody agreed to gets no container, whatever its run's document says."""
+"""A step without an agreement gets no container, whatever its run's document says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mao_runner.labels import StepAttempt
 from mao_shared.conditions import Conditions
 from mao_shared.models import DatasetRef, Limits, Original, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
-from mao_shared.store.records import dump
+from mao_shared.store import dump
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
 
@@ -224,7 +224,7 @@ async def test_admission_unusable_file_stops_its_pipeline_only(
         assert step.error is not None
         assert step.error.code == "not-agreed"
         assert (await bench.submit(other), (await bench.left("r2")).phase)[1] is StepPhase.EXITED
-        assert [each.subject for each in runner.conditions.current()] == ["r1/t"]
+        assert [condition.subject for condition in runner.conditions.current()] == ["r1/t"]
         path.write_bytes(good)
         path.chmod(0o600)
         await bench.forge(again)
@@ -277,7 +277,7 @@ async def test_admission_refusals_are_bounded_in_time_and_number(
     for number in range(5):
         with pytest.raises(StepNotAgreed):
             await checks.check(ready_run(f"r{number}"), StepAttempt(f"r{number}", 0, 1))
-    assert sorted(each.subject for each in conditions.current()) == ["r2/t", "r3/t", "r4/t"]
+    assert sorted(condition.subject for condition in conditions.current()) == ["r2/t", "r3/t", "r4/t"]
     clock.ahead = timedelta(hours=23)
     await checks.recheck()
     assert len(conditions.current()) == 3

@@ -1,4 +1,4 @@
-"""The HTTP side, over an engine in memory."""
+"""The runner's HTTP API, over an engine in memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .harness import NODE, Bench, ready_run
 
 
 class Served:
-    """A runner's app with its lifespan begun."""
+    """Yield a runner's app within its lifespan."""
 
     def __init__(self, bench: Bench, client: httpx.AsyncClient) -> None:
         self.bench = bench
         self.client = client
 
     async def problem(self, method: str, path: str, **options: Any) -> tuple[int, str]:
-        """Status and code; fails when the problem names no next step."""
+        """Return status and code; fail if the problem names no next step."""
         answer = await self.client.request(method, path, **options)
         document = answer.json()
         assert document["next"], document

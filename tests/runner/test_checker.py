@@ -1,4 +1,4 @@
-"""Compliance of images: what is judged, and on a real engine."""
+"""Compliance checks of images: the findings, and trials on a real engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mao_runner.runner import Runner
 from mao_shared import keys
 from mao_shared.models import Enrolment, ResolvedImage
 from mao_shared.models.tool import CheckReport, CheckRequest
-from mao_shared.store.records import dump
+from mao_shared.store import dump
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
 
@@ -176,7 +176,7 @@ async def test_check_names_path_that_made_tool_fail(runner: Runner, engine: Engi
 async def test_check_reports_inconclusive_second_trial(
     runner: Runner, tool_image: str, as_root: str, told: str | None
 ) -> None:
-    """As with programs that refuse to be root."""
+    """As with programs that refuse to run as root."""
     script = f'[ "$(id -u)" != 0 ] || {as_root}; ' + OK + "(echo > /lock) 2>/dev/null; exit 0"
     report = await check(runner, tool_image, script, timeout=4)
     assert report.compliant, report
@@ -188,7 +188,7 @@ async def test_check_reports_inconclusive_second_trial(
 async def test_check_two_trials_share_one_timeout(
     runner: Runner, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one has what the first has left, and shows what it can until then."""
+    """The second trial has the time that the first has left, and shows what it can within it."""
     given: list[float] = []
     wait = runner.checker._wait
 

@@ -1,4 +1,4 @@
-"""What nobody claims: which containers and logs go, and which stay."""
+"""Containers and logs that nobody claims: which are removed and which stay."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_log_retention_keeps_logs_of_active_runs(tmp_path: Path) -> None:
         os.utime(data_dir.run_logs(run), (0, 0))
     old_logs = LogRetention(mirror, data_dir, LogRetentionPolicy(timedelta(days=1), 10, 99), SystemClock())
     assert old_logs.remove({"active"}) == 1
-    assert [each.name for each in (tmp_path / "logs").iterdir()] == ["active"]
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["active"]
     assert (
         LogRetention(
             mirror, DataDir(tmp_path / "none"), LogRetentionPolicy(timedelta(1), 1, 1), SystemClock()

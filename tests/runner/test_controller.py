@@ -1,4 +1,4 @@
-"""The controller over engines in memory: phases, waiting, cancellation, restarts at every point."""
+"""The controller on engines in memory: phases, waiting, cancellation, restarts at every point."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_controller_time_limit_counts_across_restarts(tmp_path: Path) -> N
 
 
 async def test_controller_clock_jump_stops_no_tool(tmp_path: Path) -> None:
-    """Neither one that is set ahead by a day nor one that is set back."""
+    """A clock that is set ahead by a day, or back, ends no tool."""
     driver, clock = FakeDriver(), SetClock()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r", limits=Limits(time=3600)))

@@ -1,4 +1,4 @@
-"""Where the data directory is on the engine's host."""
+"""The data directory's path on the engine's host."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_host_paths_check_leaves_no_volume(
     def noting(*args: Any, **options: Any) -> Any:
         container = create(*args, **options)
         mounts = client.inspect_container(container["Id"])["Mounts"]
-        made.extend(each["Name"] for each in mounts if each["Type"] == "volume")
+        made.extend(mount["Name"] for mount in mounts if mount["Type"] == "volume")
         return container
 
     monkeypatch.setattr(client, "images", lambda quiet: [image])  # as if it were the newest
@@ -170,12 +170,12 @@ def test_installation_id_is_stable(tmp_path: Path) -> None:
     first = installation_id(tmp_path / "new")
     assert len(first) == 16
     assert installation_id(tmp_path / "new") == first
-    assert [each.name for each in (tmp_path / "new").iterdir()] == ["installation"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["installation"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"0123", b"\xff" * 16, b"0123456789abcdef0\n", bytes(17)])
 def test_installation_id_torn(tmp_path: Path, content: bytes) -> None:
-    """It is no reason not to start; an empty id would be that of all others whose file is torn."""
+    """The runner starts with a new id: an empty one would be shared with others whose file is damaged."""
     (tmp_path / "installation").write_bytes(content)
     made = installation_id(tmp_path)
     assert len(bytes.fromhex(made)) == 8

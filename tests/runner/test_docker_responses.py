@@ -1,4 +1,4 @@
-"""The engine's documents and words, read."""
+"""Reading the documents and messages of Docker Engine."""
 
 from __future__ import annotations
 

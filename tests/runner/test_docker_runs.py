@@ -41,7 +41,7 @@ def image(tool_image: str) -> ResolvedImage:
 
 
 def shell(image: ResolvedImage, script: str, **changes: Any) -> Run:
-    """A ready run of a shell script, under an id of its own."""
+    """Return a ready run of a shell script, under a unique id."""
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     return ready_run(run_id, image=image, command=["sh", "-c", script], **changes)
 
@@ -145,7 +145,7 @@ async def test_docker_running_container_is_adopted(
     async with bench.runner():
         await bench.phase(run.id, StepPhase.RUNNING)
         await eventually(lambda: bench.log(run.id) == "one\n")
-    before = [each.id for each in engine.containers(mao_run=run.id)]
+    before = [container.id for container in engine.containers(mao_run=run.id)]
     async with bench.runner() as runner:
         await eventually(lambda: runner.containers.synced.is_set())
         (bench.data.workspace(run.id, 0, 1).data / "gate").touch()
@@ -293,7 +293,7 @@ async def test_docker_cleanup_keeps_tool_of_unreadable_run(
     async with bench.runner() as runner:
         await eventually(lambda: not engine.containers(mao_run=over.id))
         await eventually(
-            lambda: any(each.subject.startswith("orphans/") for each in runner.conditions.current())
+            lambda: any(condition.subject.startswith("orphans/") for condition in runner.conditions.current())
         )
     there.reload()
     assert there.status == "running"

@@ -1,4 +1,4 @@
-"""Engines are found by name."""
+"""Drivers are found by the engine's name."""
 
 from __future__ import annotations
 

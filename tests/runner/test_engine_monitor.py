@@ -1,4 +1,4 @@
-"""The condition `engine`: away, blind to the data directory, or starting nothing; and well again."""
+"""The condition `engine`: no answer, no data directory, no container started; and recovery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mao_shared.errors import EngineUnavailable, MaoError
 
 
 class Engine:
-    """Answers, unless it was told why not."""
+    """An engine that answers unless a problem is set."""
 
     def __init__(self) -> None:
         self.fault: MaoError | None = None
@@ -29,8 +29,8 @@ class Engine:
 
     @property
     def told(self) -> list[tuple[str, str]]:
-        assert all(each.name == "engine" for each in self.conditions.current())
-        return [(each.subject, each.state) for each in self.conditions.current()]
+        assert all(condition.name == "engine" for condition in self.conditions.current())
+        return [(condition.subject, condition.state) for condition in self.conditions.current()]
 
 
 async def test_monitor_unavailable_engine_is_failed() -> None:
@@ -39,7 +39,7 @@ async def test_monitor_unavailable_engine_is_failed() -> None:
     engine.fault = EngineUnavailable("Docker does not answer.")
     assert await engine.watch.check() is not None
     assert engine.told == [("", "failed")]
-    assert "docker info" in engine.conditions.current()[0].next
+    assert "engine is running" in engine.conditions.current()[0].next
     engine.fault = None
     assert await engine.watch.check() is None
     assert engine.told == []

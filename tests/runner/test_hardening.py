@@ -1,4 +1,4 @@
-"""What a real engine says of containers: no more than the default or what was agreed to, and no way out."""
+"""Containers on a real engine have only default privileges, or those that were agreed to."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def shell(image: str, script: str, **spec: Any) -> Run:
 
 
 async def inspected(bench: Bench, engine: Engine, run: Run) -> dict[str, Any]:
-    """The engine's document of the run's container while it runs; the run is then let end."""
+    """Return the engine's document of the run's running container, then let the run end."""
     await bench.submit(run)
     async with bench.runner():
         step = await bench.phase(run.id, StepPhase.RUNNING)

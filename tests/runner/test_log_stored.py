@@ -1,4 +1,4 @@
-"""A step ends with its whole log on the disk, or waits and says why: never with a wrong digest."""
+"""A step ends with its complete log on the disk, or waits with a reason: never with a wrong digest."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def step_run_id(bench: Bench) -> str:
 
 
 async def waits(bench: Bench, run_id: str) -> StepRun:
-    """The step when it says that it waits for its log; it tells nothing of that log then."""
+    """Wait until the step reports that it waits for its log; it has no size or digest then."""
     step = await bench.until(run_id, lambda step: "log is stored" in (step.waiting or ""))
     assert step.phase in (StepPhase.STARTING, StepPhase.RUNNING)
     assert (step.log_bytes, step.log_sha256) == (None, None)
@@ -274,7 +274,7 @@ async def test_stored_log_disk_full_then_read_only(bench: Bench, disk: Path, ima
 
 
 def remounted(disk: Path) -> bool:
-    """Read-only now; it cannot be while somebody writes."""
+    """Remount read-only, which fails while somebody writes."""
     try:
         set_read_only(disk, True)
     except subprocess.CalledProcessError:
@@ -342,7 +342,7 @@ async def test_stored_log_folder_replaced_by_file(bench: Bench, image: ResolvedI
 
 @pytest.mark.docker
 async def test_stored_log_engine_drops_output(bench: Bench, image: ResolvedImage, engine: Engine) -> None:
-    """A container with the log driver `none`: its output is nowhere, and nothing is told of it."""
+    """With the log driver `none`, the output is lost and nothing is reported of it."""
     run = shell(image, "echo said")
     await bench.submit(run)
     data = bench.data.workspace(run.id, 0, 1).data

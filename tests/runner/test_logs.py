@@ -1,4 +1,4 @@
-"""Logs: taken whole, continued without doubling, cut, followed."""
+"""Logs are copied completely, continued without duplicates, cut at their limit, and followed."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_writer_reports_no_log_that_was_not_written(driver: FakeDriver, tm
 
 
 class Followed:
-    """A run whose log grows by hand."""
+    """A run whose log the test extends."""
 
     def __init__(self, root: Path) -> None:
         self.changes = RunNotifier()

@@ -1,4 +1,4 @@
-"""The tools' network as the runner sees it: who waits for it, who does not, and when it is looked at."""
+"""The tools' network in the runner: which steps wait for it, and when it is checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bench_of(root: Path, driver: PromptDriver, **settings: Any) -> Bench:
 
 
 def network_of(driver: PromptDriver, run: str) -> str:
-    (spec,) = [each for each in driver.specs.values() if each.name.endswith(f"-{run}-0-1")]
+    (spec,) = [found for found in driver.specs.values() if found.name.endswith(f"-{run}-0-1")]
     return spec.network
 
 
@@ -52,7 +52,7 @@ async def test_network_of_container(tmp_path: Path, asked: str, given: str) -> N
 
 
 class BrokenEngineDriver(OpenHostDriver):
-    """It does not even make the network."""
+    """The engine does not even create the network."""
 
     async def ensure_network(self, *given: Any) -> list[str]:
         if self.refusal:
@@ -61,7 +61,7 @@ class BrokenEngineDriver(OpenHostDriver):
 
 
 class OtherNetworkDriver(OpenHostDriver):
-    """There is a network of this name that shuts nothing off."""
+    """There is a network of this name that is not isolated."""
 
     async def ensure_network(self, *given: Any) -> list[str]:
         if self.refusal:
@@ -70,7 +70,7 @@ class OtherNetworkDriver(OpenHostDriver):
 
 
 class RaisingDriver(OpenHostDriver):
-    """It fails in a way that nobody thought of."""
+    """The engine fails with an unexpected error."""
 
     async def ensure_network(self, *given: Any) -> list[str]:
         if self.refusal:
@@ -149,7 +149,7 @@ async def test_network_is_checked_periodically(tmp_path: Path, monkeypatch: pyte
 
 
 class ForgetfulDriver(PromptDriver):
-    """Somebody has removed the network since it was looked at."""
+    """Somebody has removed the network since the last check."""
 
     gone = True
 
@@ -171,7 +171,7 @@ async def test_network_removed_fails_no_step(tmp_path: Path) -> None:
 
 
 class VanishingDriver(OpenHostDriver):
-    """The network goes as the first containers are to start on it, and cannot be shut off again."""
+    """The network vanishes as the first containers start on it, and cannot be isolated again."""
 
     back = False
 

@@ -69,7 +69,7 @@ def ip(*words: str) -> None:
 
 @contextlib.contextmanager
 def serving(*command: str) -> Iterator[None]:
-    """A program of ours for as long as the block lasts, from when it has said that it is bound."""
+    """Run a program during the block, which starts once the program reports that it is bound."""
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -81,7 +81,7 @@ def serving(*command: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def host_listener(family: socket.AddressFamily = socket.AF_INET) -> Iterator[int]:
-    """A port that this host listens on, on all addresses."""
+    """Listen on a port on all addresses of this host."""
     address = "0.0.0.0" if family is socket.AF_INET else "::"
     server = socket.create_server((address, 0), family=family, backlog=64)
 
@@ -100,7 +100,7 @@ def host_listener(family: socket.AddressFamily = socket.AF_INET) -> Iterator[int
 
 
 def probe(targets: dict[str, str]) -> str:
-    """A shell script that says of each `address port` whether it answers."""
+    """Return a shell script that prints for each `address port` whether it answers."""
     tries = [
         f"(nc -w 3 {target} </dev/null >/dev/null 2>&1 && echo {name} open || echo {name} shut) &"
         for name, target in targets.items()
@@ -114,7 +114,7 @@ def opened(said: str) -> dict[str, bool]:
 
 @dataclass
 class Ground:
-    """What there is to reach; `site` is a host outside, with the link-local address `metadata`."""
+    """The targets; `site` is a host outside, with the link-local address `metadata`."""
 
     site: Site
     metadata: str
@@ -147,7 +147,7 @@ async def bench(tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
 
 
 def rules() -> str:
-    """Those of this host, by whatever iptables it has."""
+    """Return the rules of this host, by whichever iptables it has."""
     listed = [
         subprocess.run([program, "-t", "raw", "-S"], capture_output=True, text=True, check=False).stdout
         for program in ("iptables", "ip6tables")
@@ -156,7 +156,7 @@ def rules() -> str:
 
 
 def flush(bench: Bench) -> None:
-    """Takes the rules of the network away, as who sets a firewall up anew does."""
+    """Remove the rules of the network, as a reset of the firewall does."""
     bridge = f"{bench.settings.tool_network_name}0"
     subprocess.run(
         ["iptables", "-w", "-t", "raw", "-D", "PREROUTING", "-i", bridge, "-j", f"MAO-{bridge}"], check=True
@@ -179,7 +179,7 @@ async def said_by_tool(bench: Bench, image: str, script: str) -> str:
 
 
 def started(engine: Engine, bench: Bench, image: str, network_name: str, script: str, **more: Any) -> Any:
-    """A container on a network, gone with the bench."""
+    """Start a container on a network; it is removed with the bench."""
     labels = {"mao.test.network": bench.settings.tool_network_name}
     made = engine.client.containers.run(
         image, ["sh", "-c", script], detach=True, network=network_name, labels=labels, **more
@@ -259,7 +259,7 @@ async def test_reach_of_check(bench: Bench, engine: Engine, tool_image: str, gro
 
 
 async def test_reach_no_ipv6(bench: Bench, engine: Engine, tool_image: str) -> None:
-    """Also for one that switches IPv6 on inside."""
+    """This also holds for a container that enables IPv6 inside."""
     await made_network(bench)
     ours = bench.settings.tool_network_name
     with host_listener(socket.AF_INET6) as host:
@@ -290,7 +290,7 @@ def link_local(interface: str) -> str | None:
 
 
 async def test_reach_dns(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
-    """By the engine's resolver, which asks a name server outside."""
+    """The engine's resolver queries a name server outside."""
     await made_network(bench)
     ours = bench.settings.tool_network_name
     with serving(*ground.site.enter, sys.executable, "-c", DNS_SERVER, ground.site.address, ANSWER):
@@ -317,7 +317,7 @@ async def test_reach_dns_server_on_host_only(
     server, real = gateway(there, ours), APIClient.create_host_config
 
     def named(self: APIClient, *given: Any, **more: Any) -> Any:
-        """As if the host's resolv.conf named it."""
+        """Run the script as if the host's resolv.conf named the server."""
         return real(
             self, *given, **(more | {"dns": [server]} if more.get("network_mode") == "host" else more)
         )
@@ -393,7 +393,7 @@ async def test_helper_has_minimal_rights(bench: Bench, engine: Engine) -> None:
 async def test_helper_on_host_with_other_layout(
     bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the container of a runner that was killed while it looked is in the way."""
+    """The helper container of a runner that was killed during a check is in the way."""
     monkeypatch.setattr(docker_network, "PROGRAMS", ("/no-such/lib", *docker_network.PROGRAMS, "/nowhere"))
     async with bench.runner() as runner:
         await runner.network.wait_usable(30)
@@ -438,7 +438,7 @@ async def test_two_runners_share_a_network(tmp_path: Path, bench: Bench) -> None
 async def test_container_created_for_old_network_is_recreated(
     bench: Bench, engine: Engine, tool_image: str
 ) -> None:
-    """A runner of the version before was killed between creating and starting."""
+    """A runner of the previous version was killed between creating and starting the container."""
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
     run = ready_run(f"run-{uuid.uuid4().hex[:12]}", image=pinned, command=["sleep", "600"], network="bridge")
     step = run.steps[0].move(StepPhase.STARTING, run.created_at)

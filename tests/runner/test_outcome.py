@@ -1,4 +1,4 @@
-"""How an end is judged."""
+"""The outcome of a step by the end of its container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decisions: one table over phase, container and circumstances; and the fair queue."""
+"""Decisions, as a table over phase, container and circumstances; and the fair queue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ READY, STARTING, RUN = StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING
 
 
 def view(phase: StepPhase, container: Container | None = None, **changes: Any) -> Observed:
-    """At noon, of a step that may run for an hour and has run for 10 minutes; its grace is 5 s."""
+    """Decide at noon for a step that may run for an hour and has run for 10 minutes; its grace is 5 s."""
     spec = step_spec(limits=Limits(time=3600, grace=5))
     times = {READY: NOW - timedelta(minutes=11), RUN: NOW - timedelta(minutes=10)}
     step = StepRun(spec=spec, phase=phase, times=times)
@@ -87,7 +87,7 @@ def test_decide(given: Observed, wanted: Action) -> None:
 
 
 def claim(run: str, minute: int, *, holds: bool = False) -> SlotClaim:
-    """A run whose pipeline is its id's first letter."""
+    """Return a run whose pipeline is the first letter of its id."""
     return SlotClaim(run, run[0], holds, NOW + timedelta(minutes=minute))
 
 

@@ -1,4 +1,4 @@
-"""The runner as a process with real etcd and Docker: killed with SIGKILL, it picks up where it was."""
+"""The runner as a process with real etcd and Docker continues after SIGKILL where it was."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RunnerProcess:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The process; ended in order at the end unless the test has killed it."""
+        """Start the process; stop it at the end unless the test has killed it."""
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "mao_runner", env=self.env)
         try:
             yield process
@@ -120,7 +120,7 @@ async def test_process_stop_leaves_container_running(
         running.terminate()
         assert await asyncio.wait_for(running.wait(), 60) in (0, -signal.SIGTERM)
         assert "done" not in await asyncio.wait_for(following, 60)
-    assert [each.status for each in engine.containers(mao_run=run.id)] == ["running"]
+    assert [container.status for container in engine.containers(mao_run=run.id)] == ["running"]
     (bench.data.workspace(run.id, 0, 1).data / "gate").touch()
     async with process.running():
         assert '"done\\n"' in await process.follow(run.id)

@@ -1,4 +1,4 @@
-"""A tool whose run's record cannot be read, or is gone, is left running; what is known to be over goes."""
+"""A tool whose run's record is unreadable or missing is left running; ended ones are removed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_shared.models import Run
 from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
@@ -31,11 +31,11 @@ def name(run: str) -> str:
 
 
 def subjects(runner: Runner, condition: str) -> list[str]:
-    return [each.subject for each in runner.conditions.current() if each.name == condition]
+    return [found.subject for found in runner.conditions.current() if found.name == condition]
 
 
 async def running(bench: Bench, driver: FakeDriver, *runs: str) -> None:
-    """Leaves the runs' tools running after a runner has gone."""
+    """Start the runs' tools, and leave them running when the runner ends."""
     for run in runs:
         await bench.submit(ready_run(run))
     async with bench.runner():
@@ -44,8 +44,8 @@ async def running(bench: Bench, driver: FakeDriver, *runs: str) -> None:
 
 
 async def swept(driver: FakeDriver) -> None:
-    """Returns when the leftover that may go has gone, so that the sweep has been over everything."""
-    await eventually(lambda: name("over") not in {each.name for each in driver.containers.values()})
+    """Wait until the removable container is removed, so that a sweep has seen all of them."""
+    await eventually(lambda: name("over") not in {container.name for container in driver.containers.values()})
 
 
 async def end(bench: Bench, run_id: str) -> None:
@@ -57,7 +57,7 @@ async def end(bench: Bench, run_id: str) -> None:
 
 
 async def spoil(bench: Bench, run_id: str, kind: str | None) -> None:
-    """None takes the record away."""
+    """Replace the run's record; None deletes it."""
     entry = await bench.store.get(bench.runs.prefix + run_id)
     assert entry is not None
     if kind is None:
@@ -123,7 +123,7 @@ async def test_cleanup_empty_store_kills_nothing(tmp_path: Path) -> None:
     lost = Bench(tmp_path, driver, MemoryStore())
     async with lost.runner() as runner:
         await eventually(lambda: len(subjects(runner, "item-failing")) == 2)
-    assert {each.name for each in driver.containers.values()} == {name(run) for run in "abc"}
+    assert {container.name for container in driver.containers.values()} == {name(run) for run in "abc"}
     assert driver.containers[f"id-{name('a')}"].state == "running"
 
 

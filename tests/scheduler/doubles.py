@@ -1,4 +1,4 @@
-"""Stores that misbehave around a real one, named after how."""
+"""Stores that wrap a real one and misbehave, named after their behaviour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mao_shared.store import Batch, Check, Entry, Page, Put, Store, Write
 
 
 class StoreThatDiesAfter:
-    """Lets so many writes through and answers none after that, as for a process that is killed there."""
+    """A store that accepts a number of writes and answers none after that, as for a killed process."""
 
     def __init__(self, store: Store, writes: int) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""A scheduler on a store, in virtual time: tests turn the clock and settle what is due."""
+"""A scheduler on a store, in virtual time: tests set the clock and have due ticks recorded."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from mao_scheduler.settings import SchedulerSettings
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.metrics import Metrics
-from mao_shared.models.common import Record
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.models import Enrolment, Record, Run, Schedule, TickMark
 from mao_shared.reconcile import background
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Records, Store
-from mao_shared.store.records import dump
+from mao_shared.store import Records, Store, dump
 from tests.support.waiting import eventually
 
 from .samples import NODE, ManualClock
@@ -31,7 +27,7 @@ def settings() -> SchedulerSettings:
 
 @asynccontextmanager
 async def scheduler(store: Store, clock: Clock, *, leads: bool = False) -> AsyncIterator[Scheduler]:
-    """A scheduler whose mirrors run. Its timer is the test's; with `leads` its controller works as well."""
+    """Yield a scheduler whose mirrors run. The test calls its timer; with `leads` its controller runs too."""
     made = make_scheduler(settings(), store, store, clock, SchedulerMetrics(Metrics()))
     loops = [made.schedules.run(), made.enrolments.run(), made.run_mirror.run()]
     if leads:
@@ -43,7 +39,7 @@ async def scheduler(store: Store, clock: Clock, *, leads: bool = False) -> Async
 
 
 async def put(store: Store, *records: Record) -> None:
-    """Stores enrolments and schedules under their keys."""
+    """Store enrolments and schedules under their keys."""
     for record in records:
         if isinstance(record, Enrolment):
             await store.create(keys.enrolment(NODE, record.pipeline), dump(record))
@@ -52,7 +48,7 @@ async def put(store: Store, *records: Record) -> None:
 
 
 async def knows(made: Scheduler, *schedules: Schedule) -> None:
-    """Returns when the scheduler's mirror has these schedules as they are."""
+    """Wait until the scheduler's mirror has these schedules."""
 
     def seen() -> bool:
         found = (made.schedules.get(each.id) for each in schedules)
@@ -69,7 +65,7 @@ def run_records(store: Store) -> Records[Run]:
 
 
 async def all_runs(store: Store) -> list[Run]:
-    """Every run record, in key order: ticks in the order of time."""
+    """List every run record in the order of keys, which for ticks is that of time."""
     return [stored.record for stored in await run_records(store).all()]
 
 
@@ -79,12 +75,12 @@ async def mark(store: Store, schedule_id: str) -> TickMark | None:
 
 
 async def wait_phase(store: Store, run_id: str, phase: RunPhase) -> Run:
-    """Waits on the store's watch until the run is in the phase."""
+    """Wait, by the store's watch, until the run is in the phase."""
     return await wait_run(store, run_id, lambda run: run.phase is phase)
 
 
 async def wait_run(store: Store, run_id: str, condition: Callable[[Run], bool]) -> Run:
-    """Waits on the store's watch until the run has been as wanted."""
+    """Wait, by the store's watch, until the run meets the condition."""
     records = run_records(store)
     async with asyncio.timeout(60):
         stored = await records.get(run_id)
@@ -102,7 +98,7 @@ async def wait_run(store: Store, run_id: str, condition: Callable[[Run], bool]) 
 
 
 async def finish_step(store: Store, run_id: str, clock: ManualClock, index: int = 0) -> None:
-    """Does what data manager and runner would: brings a preparing step to its end."""
+    """Bring a preparing step to its end, as the data manager and the runner would."""
     records = run_records(store)
     stored = await records.get(run_id)
     assert stored is not None

@@ -1,14 +1,21 @@
-"""Records that the scheduler's tests begin with, and a clock that only moves when told."""
+"""Sample records for the scheduler's tests, and a clock that moves only when set."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mao_shared.models.enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
-from mao_shared.models.pipeline import Overlap, Retry
-from mao_shared.models.run import Run, StepRun
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import (
+    DatasetRef,
+    Enrolment,
+    Overlap,
+    ResolvedImage,
+    ResolvedStep,
+    Retry,
+    Run,
+    Schedule,
+    StepRun,
+)
 
 NODE = "node-1"
 START = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
@@ -19,7 +26,7 @@ def utc(text: str) -> datetime:
 
 
 class ManualClock:
-    """Stands still until it is turned, in either direction."""
+    """A clock that stands still until it is set, forwards or backwards."""
 
     def __init__(self, now: datetime = START) -> None:
         self.moment = now
@@ -57,7 +64,7 @@ def schedule(cron: str = "* * * * *", pipeline: str = "crawler", **changes: Any)
 
 
 def run(run_id: str = "r1", *, steps: int = 1, retry: Retry | None = None, **changes: Any) -> Run:
-    """A queued run by hand."""
+    """Return a queued manual run."""
     fields: dict[str, Any] = {"pipeline": "crawler", "node": NODE, "trigger": "manual", "created_at": START}
     resolved = [StepRun(spec=step(f"step-{n}", retry=retry or Retry())) for n in range(steps)]
     return Run(id=run_id, **(fields | {"steps": resolved} | changes))

@@ -1,4 +1,4 @@
-"""The scheduler over HTTP: what each call answers, refuses and says to do next."""
+"""The scheduler's HTTP API: answers, refusals and their next steps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from fastapi import FastAPI
 
 from mao_scheduler.app import make_app
 from mao_shared import keys
-from mao_shared.models.pipeline import Pipeline, Step
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import Forgotten, ScheduleSpec, TickMark, schedule_id
+from mao_shared.models import Pipeline, Run, ScheduleSpec, Step, TickMark, schedule_id, tick_run_id
+from mao_shared.models.schedule import Forgotten
 from mao_shared.states import RunPhase
+from mao_shared.store import dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.waiting import eventually
 
 from .harness import finish_step, put, run_records, settings, wait_phase
@@ -230,7 +229,7 @@ async def test_backfill_refuses_range_removed_by_retention(
 
 
 async def test_job_next_times_after_clock_was_set_back(memory: MemoryStore, clock: ManualClock) -> None:
-    """Its ticks of a year to come have their outcome already: it does not claim to run in an hour."""
+    """After the clock was set back, a job whose ticks are decided for a year shows no earlier next time."""
     job_id = schedule_id("crawler", ScheduleSpec(cron="@hourly"))
     mark = TickMark(decided_until=START + timedelta(days=365))
     await memory.create(keys.tick(NODE, job_id), dump(mark))
@@ -278,7 +277,7 @@ async def test_list_runs_newest_first_with_filters_and_pages(
         )
         await memory.create(keys.run(NODE, made.id), dump(made))
     first = (await http.get("/runs", params={"limit": 4})).json()
-    assert [each["id"] for each in first["items"]] == ["r29", "r28", "r27", "r26"]
+    assert [item["id"] for item in first["items"]] == ["r29", "r28", "r27", "r26"]
     assert await _all(http, limit=7) == [f"r{n:02}" for n in reversed(range(30))]
     assert await _all(http, limit=7, pipeline="other", phase="succeeded") == [
         "r27",
@@ -301,7 +300,7 @@ async def _all(http: httpx.AsyncClient, **params: Any) -> list[str]:
     found: list[str] = []
     while True:
         page = (await http.get("/runs", params=params)).json()
-        found += [each["id"] for each in page["items"]]
+        found += [item["id"] for item in page["items"]]
         assert len(page["items"]) <= params["limit"]
         if page["cursor"] is None:
             return found

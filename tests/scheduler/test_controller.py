@@ -1,4 +1,4 @@
-"""Runs led through their phases on a store: turns, overlap, two controllers at once."""
+"""Controllers move runs through their phases: turns, overlap, two controllers at the same time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import asyncio
 import pytest
 
 from mao_shared import keys
-from mao_shared.models.pipeline import Overlap
-from mao_shared.models.run import Run
+from mao_shared.models import Overlap, Run
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Store
+from mao_shared.store import Store, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.stores import UnsureStore
 
 from .harness import finish_step, put, run_records, scheduler, wait_phase, wait_run
@@ -87,7 +85,7 @@ async def test_controller_overlap_policies(
 
 
 async def _answer_cancel(store: Store, run_id: str, clock: ManualClock) -> None:
-    """What the data manager does with a preparing step of a run that is to be cancelled."""
+    """Cancel a preparing step, as the data manager does for a run with a cancel request."""
     await wait_run(store, run_id, lambda seen: seen.cancel is not None)
     stored = await run_records(store).get(run_id)
     assert stored is not None
@@ -96,7 +94,7 @@ async def _answer_cancel(store: Store, run_id: str, clock: ManualClock) -> None:
 
 
 async def test_controller_two_instances_start_one_run_at_a_time(store: Store, clock: ManualClock) -> None:
-    """The store's history is looked at in order: a second run starts only after the first has ended."""
+    """Check in the store's order of writes that a second run starts only after the first has ended."""
     names = [f"r{n}" for n in range(8)]
     records = run_records(store)
     before = (await store.list(records.prefix)).revision

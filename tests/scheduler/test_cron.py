@@ -34,7 +34,7 @@ def times(cron: str, since: str, until: str, zone: str = ZURICH, *, seconds: boo
 
 
 def local_day(date: str) -> tuple[str, str]:
-    """The local day's first instant less a second, and its last second, in UTC."""
+    """Return the second before the local day, and its last second, in UTC."""
     start = datetime.fromisoformat(date).replace(tzinfo=ZoneInfo(ZURICH))
     end = start + timedelta(days=1)
     before = [(moment.astimezone(UTC) - timedelta(seconds=1)).isoformat()[:19] for moment in (start, end)]

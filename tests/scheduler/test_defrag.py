@@ -1,4 +1,4 @@
-"""etcd's file is made smaller when most of it is free, and no tick comes."""
+"""etcd's file is defragmented when most of it is free and no tick is near."""
 
 from __future__ import annotations
 

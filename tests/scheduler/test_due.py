@@ -1,4 +1,4 @@
-"""What becomes of the ticks of a schedule: tables over policy and lateness, all in virtual time."""
+"""The outcomes of a schedule's ticks, as tables over policy and lateness, in virtual time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mao_scheduler.schedules.cron import parse_cron
 from mao_scheduler.schedules.due import DueTicks, Tick, decide_ticks
+from mao_shared.models import Schedule
 from mao_shared.models.node import Restored
-from mao_shared.models.schedule import Schedule
 
 from .samples import START, schedule
 
@@ -26,7 +26,7 @@ def due(plan: Schedule, now: datetime, decided_until: datetime | None = None) ->
 
 
 def outcomes(found: DueTicks) -> list[str]:
-    """`+3` run on time, `~3` caught up, else the reason and the minute after START."""
+    """Format outcomes: `+3` run on time, `~3` caught up, otherwise the reason and the minute after START."""
     return [f"{_sign(tick)}{(tick.at - START).total_seconds() / 60:g}" for tick in found.ticks]
 
 
@@ -138,7 +138,7 @@ def test_due_each_tick_has_one_outcome_at_any_polling(
 
 
 def after_restore(plan: Schedule, now: float, until: float, decided_until: float | None = None) -> DueTicks:
-    """What is due on a node that was restored at minute `until` from a backup of minute 0."""
+    """Decide the ticks of a node that was restored at minute `until` from a backup of minute 0."""
     restored = Restored(backup_at=START, restored_at=minutes(until))
     cron = parse_cron(plan.cron, plan.timezone, seconds=plan.seconds)
     mark = None if decided_until is None else minutes(decided_until)

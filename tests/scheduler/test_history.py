@@ -1,4 +1,4 @@
-"""Settled runs become history, and still no tick is run twice, and none is missing or shown twice."""
+"""Settled runs become history; still no tick is run twice, and no run is missing or listed twice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from mao_scheduler.runs.commands import RunFilter
 from mao_scheduler.scheduler import Scheduler
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
-from mao_shared.models.run import Run, StepRun, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, Forgotten, TickMark
+from mao_shared.models import Run, StepRun, TickMark, tick_run_id
+from mao_shared.models.schedule import BackfillRequest, Forgotten
 from mao_shared.runs.listing import list_newest
 from mao_shared.runs.records import MOVED_AT_ONCE, RunRecords
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Put, Records, Store
-from mao_shared.store.records import dump
+from mao_shared.store import Put, Records, Store, dump
 from tests.support.stores import UnsureStore
 
 from .doubles import StoreThatDiesAfter
@@ -130,7 +129,7 @@ async def test_history_move_with_unknown_outcome_is_checked_again(clock: ManualC
 
 
 async def test_history_of_one_tick_does_not_block_other_pipelines(store: Store, clock: ManualClock) -> None:
-    """As another scheduler leaves it that wrote some of a tick's runs, and whose marks were not saved."""
+    """Write some runs as another scheduler would that was killed before it saved its marks."""
     names = [f"p{number}" for number in range(4)]
     for name in names:
         await put(store, enrolment(pipeline=name), schedule(id=f"{name}-1", pipeline=name))
@@ -150,7 +149,7 @@ async def test_history_of_one_tick_does_not_block_other_pipelines(store: Store, 
 
 
 async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -> None:
-    """Ten ticks have been run and are history; the marks are stored."""
+    """Run ten ticks, move them to the history and store the marks."""
     clock.turn(minutes=10)
     await made.timer.record_due_ticks()
     await made.timer.save()
@@ -165,7 +164,7 @@ async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -
 
 @pytest.mark.parametrize("catch_up", ["latest", "all"])
 async def test_history_tick_is_not_run_again(store: Store, clock: ManualClock, catch_up: str) -> None:
-    """Not after the clock was set back, nor by a scheduler that has lost its marks."""
+    """A clock that was set back and a scheduler that has lost its marks run no tick again."""
     plan = schedule(catch_up=catch_up)
     await put(store, enrolment(overlap="queue"), plan)
     async with scheduler(store, clock) as made:
@@ -230,7 +229,7 @@ async def test_history_older_version_sees_moved_runs_as_removed(store: Store, cl
 async def test_history_manual_run_for_future_time_is_no_tick(
     store: Store, clock: ManualClock, trigger: str
 ) -> None:
-    """Else a mark that cannot be read would be taken to be as far, and all ticks before would be lost."""
+    """Otherwise a mark that cannot be read would be derived too far ahead, and ticks would be lost."""
     await put(store, enrolment(), schedule())
     ahead = tick(600_000)
     by_hand = ended(3, trigger=trigger, scheduled_for=ahead).model_copy(update={"id": "20260101T000000Z-x-1"})
@@ -296,7 +295,7 @@ async def test_forgotten_until_by_version(
 
 
 async def test_list_runs_filters_find_history(store: Store, clock: ManualClock) -> None:
-    """A tick in which two jobs meet bears the name of one, and is the other's all the same."""
+    """The run of a tick that two jobs share names one of them, and is listed for both."""
     hourly = schedule("0 * * * *", id="crawler-2")
     await put(store, enrolment(), schedule(), hourly)
     await store.create(keys.tick(NODE, "crawler-2"), dump(TickMark(decided_until=tick(200))))

@@ -1,4 +1,4 @@
-"""How runs go on: one table row a situation."""
+"""The next document of a run, one table row per situation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from mao_scheduler.runs.lifecycle import NO_CHANGE, backoff, decide
-from mao_shared.models.pipeline import Fault, Overlap, Retry
-from mao_shared.models.run import CancelRequest, Exit, Failure, Run
+from mao_shared.models import CancelRequest, Exit, Failure, Fault, Overlap, Retry, Run
 from mao_shared.states import RunPhase, StepPhase
 
 from .samples import START, run
@@ -20,14 +19,14 @@ P = StepPhase
 
 
 def running(*phases: StepPhase, retry: Retry | None = None, **changes: Any) -> Run:
-    """A run under way whose steps are in these phases."""
+    """Return a running run whose steps are in these phases."""
     made = run(steps=len(phases), retry=retry, phase=RunPhase.RUNNING, started_at=START, **changes)
     steps = [step.model_copy(update={"phase": phase}) for step, phase in zip(made.steps, phases, strict=True)]
     return made.model_copy(update={"steps": steps})
 
 
 def failing(phase: StepPhase, fault: Fault, *, attempt: int = 1, retry: Retry | None = None) -> Run:
-    """A run of two steps whose first has failed or got lost."""
+    """Return a run of two steps of which the first has failed or was lost."""
     error = Failure(code="tool-failed", detail="The tool exited with 1.", fault=fault)
     made = running(phase, P.PENDING, retry=retry)
     failed = made.steps[0].model_copy(

@@ -1,4 +1,4 @@
-"""Every loop of the scheduler survives what one of its items does, and says so."""
+"""Every loop of the scheduler survives a failing item, and reports it."""
 
 from __future__ import annotations
 

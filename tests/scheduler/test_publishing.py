@@ -1,4 +1,4 @@
-"""What other nodes see of this one's runs; and that it holds nothing up."""
+"""Other nodes see this node's runs, and publishing them delays nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .samples import NODE, START, ManualClock, enrolment, run, schedule
 async def publishing_scheduler(
     own: Store, federation: Store, clock: ManualClock, *, loops: bool = False
 ) -> AsyncIterator[Scheduler]:
-    """A scheduler in two stores; its publisher is the test's unless `loops`."""
+    """Yield a scheduler with two stores; without `loops` the test calls its publisher."""
     made = make_scheduler(settings(), own, federation, clock, SchedulerMetrics(Metrics()))
     running = [made.schedules.run(), made.enrolments.run(), made.run_mirror.run()]
     if loops:
@@ -106,7 +106,7 @@ async def test_publisher_solo_node_writes_nothing(clock: ManualClock) -> None:
 
 
 class CountingStore(MemoryStore):
-    """Counts the records that are written; dead while `dead`."""
+    """A store that counts written records, and is unavailable while `dead`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`POST /runs/{id}/reproduce`: which run it makes, and that no other run waits for it."""
+"""`POST /runs/{id}/reproduce` creates a run for which no other run waits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from mao_scheduler.app import make_app
-from mao_shared.models import Privileges
-from mao_shared.models.run import Run
+from mao_shared.models import Privileges, Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 
@@ -20,7 +19,7 @@ from .test_api import post, serving
 
 
 def published(run_id: str = "old", *, steps: int = 1) -> Run:
-    """A run whose steps have all been published."""
+    """Return a run whose steps have all been published."""
     made = run(run_id, steps=steps, phase=RunPhase.SUCCEEDED, scheduled_for=START, finished_at=START)
     ended = [
         step.model_copy(

@@ -1,4 +1,4 @@
-"""Which run records may go, and that the marks' need of them is respected."""
+"""Retention removes old run records, and keeps those that undecided ticks need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mao_scheduler.runs.retention import (
-    EndedRun,
     RetentionPolicy,
     RunRetention,
     expired_runs,
@@ -15,12 +14,11 @@ from mao_scheduler.runs.retention import (
 )
 from mao_scheduler.schedules.marks import TickHistory
 from mao_shared import keys
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
-from mao_shared.runs.records import RunRecords
+from mao_shared.models import Run, Schedule, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered
+from mao_shared.runs.records import IndexedRun, RunRecords
 from mao_shared.states import RunPhase
-from mao_shared.store import Records, Store
-from mao_shared.store.records import dump
+from mao_shared.store import Records, Store, dump
 
 from .harness import all_runs
 from .samples import NODE, START, ManualClock, run, schedule
@@ -35,20 +33,23 @@ def ended(
     pipeline: str = "crawler",
     missed: bool = False,
     tick: datetime | None = None,
-) -> EndedRun:
-    return EndedRun(
-        name=name,
-        revision=1,
+) -> IndexedRun:
+    return IndexedRun(
+        id=name,
         pipeline=pipeline,
-        missed=missed,
+        phase=RunPhase.MISSED if missed else RunPhase.SUCCEEDED,
+        revision=1,
+        trigger="schedule",
+        schedule=None,
+        scheduled_for=tick,
         finished_at=NOW - timedelta(days=days_ago),
-        tick=tick,
+        covers=None,
     )
 
 
-def chosen(runs: list[EndedRun], policy: RetentionPolicy, undecided: datetime | None = None) -> set[str]:
+def chosen(runs: list[IndexedRun], policy: RetentionPolicy, undecided: datetime | None = None) -> set[str]:
     since = {"crawler": undecided} if undecided else {}
-    return {each.name for each in expired_runs(runs, since, policy, NOW)}
+    return {run.id for run in expired_runs(runs, since, policy, NOW)}
 
 
 def test_expired_runs_by_count_with_missed_counted_apart() -> None:

@@ -1,4 +1,4 @@
-"""Steps that do not move on are told, with the reason; those whose wait is explained are not."""
+"""Steps without progress are reported with the reason, except those whose wait is expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 
 
 def at_work(phase: StepPhase, run_id: str = "r1", **changes: object) -> Run:
-    """A run whose one step entered `phase` at START."""
+    """Return a run whose only step entered `phase` at START."""
     made = run(run_id, phase=RunPhase.RUNNING, started_at=START)
     step = made.steps[0].model_copy(update={"phase": phase, "times": {phase: START}, **changes})
     return made.with_step(0, step)
@@ -129,11 +129,11 @@ async def test_stuck_unreadable_step_does_not_hide_others(odd: str) -> None:
     watch, conditions, clock, mirror = await watch_of(at_work(StepPhase.PREPARING, waiting=odd), held)
     clock.turn(minutes=16)
     watch.check_steps()
-    told = {(each.name, each.subject) for each in conditions.current()}
+    told = {(condition.name, condition.subject) for condition in conditions.current()}
     assert told == {("item-failing", "stuck/r1"), ("step-stuck", "r2/step-0")}
     mirror.note("r1", run("r1", phase=RunPhase.SUCCEEDED), 99)
     watch.check_steps()
-    assert [each.name for each in conditions.current()] == ["step-stuck"]
+    assert [condition.name for condition in conditions.current()] == ["step-stuck"]
 
 
 @pytest.mark.parametrize(("jump", "way"), [(3600, "ahead by 3600 s"), (-120, "back by 120 s")])
@@ -149,7 +149,7 @@ async def test_clock_jump_is_reported_until_clock_is_stable(
         steady += seconds
         clock.turn(seconds=seconds + jumps)
         watch.check_clock()
-        return [each.detail for each in conditions.current() if each.name == "clock"]
+        return [condition.detail for condition in conditions.current() if condition.name == "clock"]
 
     assert passes(30) == []
     assert passes(30, jumps=2) == []  # as NTP does

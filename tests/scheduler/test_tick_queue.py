@@ -1,4 +1,4 @@
-"""Schedules of one pipeline that meet in a tick: one run, the same on every replay; the scheduler lives."""
+"""Schedules of one pipeline that share a tick create one run, the same on every replay."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mao_scheduler.schedules.cron import parse_cron
 from mao_scheduler.schedules.due import decide_ticks
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, StoreUnavailable
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, Schedule
+from mao_shared.models import Run, Schedule, tick_run_id
+from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.waiting import eventually
@@ -166,7 +166,7 @@ def _drawn(chance: random.Random) -> list[Schedule]:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_shared_ticks_survive_kills_at_any_write(seed: int) -> None:
-    """Across a change to winter time; the process dies at any write, and is away for a while at times."""
+    """Across a change to winter time, with a process that is killed at any write and sometimes down."""
     chance, store = random.Random(seed), MemoryStore()
     clock = ManualClock(datetime.fromisoformat("2026-10-24T20:00:00+00:00"))
     began = clock.now()
@@ -202,7 +202,7 @@ async def test_shared_ticks_survive_kills_at_any_write(seed: int) -> None:
 
 
 def _check_outcomes(runs: list[Run], plans: list[Schedule], now: datetime) -> None:
-    """Every tick of every schedule has one record, or lies in a schedule's record for many."""
+    """Check that every tick of every schedule has one record or is covered by a summary."""
     own = [run for run in runs if run.covers is None]
     summaries = [run for run in runs if run.covers is not None]
     by_tick = Counter(run.scheduled_for for run in own)
@@ -219,7 +219,7 @@ def _check_outcomes(runs: list[Run], plans: list[Schedule], now: datetime) -> No
 
 
 class StoreThatRefuses(MemoryStore):
-    """Refuses every transaction that writes a key with `word` in it."""
+    """A store that refuses every transaction that writes a key with `word` in it."""
 
     def __init__(self, word: str) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ async def test_timer_unwritable_record_does_not_stop_others(clock: ManualClock, 
             await made.timer.record_due_ticks()
         runs = await all_runs(store)
         assert Counter(run.pipeline for run in runs) == dict.fromkeys(names, 3)
-        assert [each.subject for each in made.conditions.current()] == ["schedules/bad-1"]
+        assert [condition.subject for condition in made.conditions.current()] == ["schedules/bad-1"]
         store.word = None
         made.timer._guard._until.clear()  # its pause is over
         await made.timer.record_due_ticks()
@@ -275,7 +275,7 @@ async def test_timer_undecidable_schedule_does_not_stop_others(
         assert not task.done()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert [each.subject for each in made.conditions.current()] == ["schedules/bad-1"]
+        assert [condition.subject for condition in made.conditions.current()] == ["schedules/bad-1"]
     assert {run.pipeline for run in await all_runs(store)} == {"good"}
 
 
@@ -289,7 +289,7 @@ async def test_marks_unwritable_mark_does_not_stop_others(clock: ManualClock) ->
         clock.turn(minutes=1)
         await made.timer.record_due_ticks()
         await made.timer.save()
-        assert [each.subject for each in made.conditions.current()] == ["marks/bad-1"]
+        assert [condition.subject for condition in made.conditions.current()] == ["marks/bad-1"]
     assert await mark(store, "bad-1") is None
     for name in ("good-1", "fine-1"):
         assert await mark(store, name) is not None

@@ -1,4 +1,4 @@
-"""Ticks become records: each exactly once, whatever happens to schedulers, clocks and the store."""
+"""Each tick gets exactly one record, whatever happens to schedulers, clocks and the store."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from mao_scheduler.schedules.new_runs import prepare_tick, tick_run
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import Conflict, StoreUnavailable
+from mao_shared.models import Run, tick_run_id
 from mao_shared.models.node import Restored
-from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
-from mao_shared.store import Store, Stored
+from mao_shared.store import Store, Stored, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.stores import AwayStore, UnsureStore
 from tests.support.waiting import eventually
 
@@ -31,7 +30,7 @@ from .samples import NODE, START, ManualClock, enrolment, schedule
 
 
 def ticks(runs: list[Run]) -> list[float]:
-    """Minutes after START of what was run or missed."""
+    """Return the minutes after START of ticks that were run or missed."""
     return [((run.scheduled_for or START) - START).total_seconds() / 60 for run in runs]
 
 
@@ -169,7 +168,7 @@ async def test_timer_clock_set_back_across_restart_runs_nothing_twice(
 
 
 async def test_timer_two_schedulers_create_each_run_once(store: Store, clock: ManualClock) -> None:
-    """200 ticks of 20 schedules, both schedulers settling them at the same time."""
+    """Two schedulers write 200 ticks of 20 schedules at the same time."""
     plans = [schedule(pipeline=f"p{n}") for n in range(20)]
     await put(store, *(enrolment(f"p{n}") for n in range(20)), *plans)
     async with scheduler(store, clock) as one, scheduler(store, clock) as other:
@@ -203,7 +202,7 @@ async def test_timer_two_schedulers_summarise_backlog_once(store: Store, clock: 
 async def test_timer_killed_after_any_write_loses_and_doubles_nothing(
     store: Store, clock: ManualClock, writes: int
 ) -> None:
-    """The first scheduler dies after so many writes of summary, records and marks; the next one goes on."""
+    """The first scheduler is killed after some writes of summary, records and marks; the next continues."""
     await put(
         store, enrolment(), enrolment("other"), schedule(max_catch_up=4), schedule("*/2 * * * *", "other")
     )
@@ -330,7 +329,7 @@ async def test_timer_prepared_ticks_follow_changed_enrolment(clock: ManualClock)
 
 
 async def test_timer_sleeps_until_next_tick_or_change() -> None:
-    """In real time: a schedule that is added later ticks at its second, not at the timer's leisure."""
+    """In real time, a schedule that is added later ticks at its second, without waiting for MAX_SLEEP."""
     store = MemoryStore()
     await put(store, enrolment())
     async with scheduler(store, SystemClock()) as made:

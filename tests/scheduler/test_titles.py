@@ -1,4 +1,4 @@
-"""Pipelines that are run and scheduled by their titles, and the original's map of jobs."""
+"""Pipelines are run and scheduled by their titles; clients of the original get a map of jobs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_run_pipeline_by_title(http: httpx.AsyncClient, memory: MemoryStor
     job = await post(http, "/pipeline/run", {"name": title, "cron": "@daily"}, 201)
     assert job["pipeline"] == name
     for query in (path, name):
-        assert [each["id"] for each in (await http.get(f"/jobs?pipeline={query}")).json()["items"]] == [
+        assert [item["id"] for item in (await http.get(f"/jobs?pipeline={query}")).json()["items"]] == [
             job["id"]
         ]
         assert len((await http.get(f"/runs?pipeline={query}")).json()["items"]) == 4

@@ -1,4 +1,4 @@
-"""A run that waits for ground truth holds no turn: the ticks after it are observed, whatever the policy."""
+"""A run that waits for ground truth holds no turn, so later ticks are observed under every policy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import pytest
 
 from mao_scheduler.runs import lifecycle
 from mao_shared import keys
-from mao_shared.models.enrolment import DatasetRef
-from mao_shared.models.pipeline import Overlap, Retry
-from mao_shared.models.run import CancelRequest, Failure, Run, StepRun, Turn
+from mao_shared.models import CancelRequest, DatasetRef, Failure, Overlap, Retry, Run, StepRun
+from mao_shared.models.run import Turn
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Put, Records, Store
+from mao_shared.store import Put, Records, Store, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.stores import UnsureStore
 from tests.support.waiting import eventually_answers
 
@@ -32,7 +30,7 @@ def reads(step: StepRun, branch: str = "ground-truth") -> StepRun:
 
 
 def two_steps(name: str, minutes: int = 0, branch: str = "ground-truth", **changes: Any) -> Run:
-    """The run of a tick, whose second step reads what nodes agree on about the first's output."""
+    """Return the run of a tick whose second step reads the ground truth of the first one's output."""
     clock = ManualClock()
     clock.turn(minutes=minutes)
     fields: dict[str, Any] = {"trigger": "schedule", "created_at": clock.now(), "overlap": "skip"}
@@ -46,7 +44,7 @@ async def create(store: Store, *runs: Run) -> None:
 
 
 async def change(store: Store, run_id: str, index: int = 1, **changes: Any) -> None:
-    """What the data manager or the runner writes into a step, or moves it to (`phase`)."""
+    """Change a step, or move it to `phase`, as the data manager or the runner does."""
     stored = await run_records(store).get(run_id)
     assert stored is not None
     step = stored.record.steps[index].model_copy(update=changes)
@@ -54,7 +52,7 @@ async def change(store: Store, run_id: str, index: int = 1, **changes: Any) -> N
 
 
 async def reach_second(store: Store, run_id: str, clock: ManualClock) -> None:
-    """The run's first step is done and the second one is to be prepared."""
+    """Finish the run's first step, so that the second one is to be prepared."""
     await wait_phase(store, run_id, RunPhase.RUNNING)
     await finish_step(store, run_id, clock)
     await wait_run(store, run_id, lambda seen: seen.steps[1].phase is StepPhase.PREPARING)
@@ -95,7 +93,7 @@ async def test_turns_runs_start_beside_waiting_ones(
 async def test_turns_yielded_run_takes_no_second_turn(
     store: Store, clock: ManualClock, overlap: Overlap
 ) -> None:
-    """Its second step is at work when the next tick is due: that one is neither dropped nor put off."""
+    """Its second step is at work when the next tick is due, which is neither dropped nor delayed."""
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0"))
         await wait_for_round(store, "r0", clock)
@@ -114,7 +112,7 @@ async def turn_is(store: Store, wanted: str | None) -> bool:
 
 @pytest.mark.parametrize("phase", [StepPhase.READY, StepPhase.RUNNING, StepPhase.PUBLISHING])
 async def test_turns_step_without_wait_keeps_turn(store: Store, clock: ManualClock, phase: StepPhase) -> None:
-    """As on a node alone: the policy is about work."""
+    """As on a node outside a federation: the policy is about work."""
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0"))
         await reach_second(store, "r0", clock)
@@ -159,7 +157,7 @@ async def test_turns_step_without_ground_truth_keeps_turn(
 
 
 async def test_turns_step_in_backoff_keeps_turn(store: Store, clock: ManualClock) -> None:
-    """It is the tick's own work, and how long it may take is what its operator has said."""
+    """The back-off is the tick's own work, and the operator limits its duration."""
     retry = Retry(attempts=3, backoff=3600)
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0", retry=retry))
@@ -197,7 +195,7 @@ async def test_turns_waiting_run_can_be_cancelled(store: Store, clock: ManualClo
 
 
 async def test_turns_given_back_by_another_scheduler(store: Store, clock: ManualClock) -> None:
-    """What this one remembers of the turn is no reason to drop a tick, nor to cancel a run."""
+    """The cached turn is no reason to drop a tick or to cancel a run."""
     async with scheduler(store, clock, leads=True):
         await create(store, two_steps("r0"))
         await reach_second(store, "r0", clock)
@@ -234,7 +232,7 @@ async def test_turns_missing_record_names_last_started_run(clock: ManualClock, t
 
 @pytest.mark.parametrize("writes", range(3))
 async def test_turns_killed_at_any_write_loses_and_doubles_nothing(clock: ManualClock, writes: int) -> None:
-    """The writes: the turn is given back; the next run takes it."""
+    """The writes are: the turn is given back; the next run takes it."""
     store = MemoryStore()
     await create(store, two_steps("r0"))
     before = (await store.list(run_records(store).prefix)).revision
@@ -282,7 +280,7 @@ async def test_turns_queued_run_starts_after_dead_scheduler_gave_back(
 
 
 async def begun_after(store: Store, revision: int) -> dict[str, int]:
-    """How often each run has gone from queued to running."""
+    """Return how often each run has moved from queued to running."""
     found: dict[str, int] = {}
     phases: dict[str, RunPhase] = {}
     last = (await store.list(run_records(store).prefix)).revision

@@ -1,4 +1,4 @@
-"""Records that cannot be read: the lists answer, the other pipelines go on, no tick is lost or run twice."""
+"""With unreadable records, lists answer, other pipelines continue, and no tick is lost or run twice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ import pytest
 from mao_scheduler.app import make_app
 from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.models.common import Record
-from mao_shared.models.pipeline import Retry
+from mao_shared.models import Record, Retry, Schedule, TickMark
 from mao_shared.models.run import Turn
-from mao_shared.models.schedule import Forgotten, Schedule, TickMark
+from mao_shared.models.schedule import Forgotten
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Records
+from mao_shared.store import Records, dump
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
@@ -45,7 +43,7 @@ GOOD, BAD = schedule(pipeline="good"), schedule(pipeline="bad")
 async def spoil(
     store: MemoryStore, key: str, kind: str, record: Record, enum_field: str | None = None
 ) -> None:
-    """Puts something unreadable over what lies under the key."""
+    """Overwrite the value of the key with something unreadable."""
     value = spoilt(dump(record), kind, key_field=type(record).key_field, enum_field=enum_field)
     entry = await store.get(key)
     if entry is None:
@@ -55,7 +53,7 @@ async def spoil(
 
 
 def shown(conditions: Conditions) -> list[str]:
-    return [each.subject for each in conditions.current() if each.name == "record-unreadable"]
+    return [condition.subject for condition in conditions.current() if condition.name == "record-unreadable"]
 
 
 @asynccontextmanager
@@ -207,7 +205,7 @@ async def test_run_unreadable_is_listed_and_others_go_on(clock: ManualClock, kin
     async with api(store) as client:
         answer = await client.get("/runs")
         assert answer.status_code == 200
-        assert [each["id"] for each in answer.json()["items"]] == [good.id]
+        assert [item["id"] for item in answer.json()["items"]] == [good.id]
         (told,) = answer.json()["unreadable"]
         assert told["name"] == bad.id
         assert told["unreadable"]
@@ -225,8 +223,8 @@ async def test_job_unreadable_is_listed_refused_and_removed(kind: str) -> None:
     await store.create(keys.tick(NODE, BAD.id), b"")
     async with api(store) as client:
         listed = (await client.get("/jobs")).json()
-        assert [each["id"] for each in listed["items"]] == [GOOD.id]
-        assert [each["name"] for each in listed["unreadable"]] == [BAD.id]
+        assert [item["id"] for item in listed["items"]] == [GOOD.id]
+        assert [item["name"] for item in listed["unreadable"]] == [BAD.id]
         assert f"maoctl job remove {BAD.id}" in listed["unreadable"][0]["next"]
         for verb in ("pause", "resume"):
             assert (await client.post(f"/jobs/{BAD.id}/{verb}")).status_code == 409
@@ -320,7 +318,7 @@ async def test_retention_unreadable_record_does_not_stop_other_pipelines(clock: 
     clock.turn(days=1000)
     async with scheduler(store, clock) as made:
         await made.retention.sweep()
-        assert "retention/bad" in [each.subject for each in made.conditions.current()]
+        assert "retention/bad" in [condition.subject for condition in made.conditions.current()]
     assert [run.pipeline for run in await all_runs(store)] == ["bad"]
     assert await Records(store, keys.forgotten_prefix(NODE), Forgotten).get("good") is not None
 

@@ -1,7 +1,7 @@
-"""What remotes are opened with: private keys, and which folders of this machine may be one.
+"""Access to remotes: private keys, and the folders of this machine in which remotes may lie.
 
 The key directory (MAO_SSH_DIR) is checked before libssh2 reads it, which has one message for all faults, and
-ends the connection with the first key that it cannot read, though the next may do.
+ends the connection at the first key that it cannot read, even if the next one is usable.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .errors import at_remote
 from .host_keys import NO_TEXT
 
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+_KEY_DIRECTORY = "key directory"  # name of a fault that is of the folder itself
 _MAX_KEY = 64 << 10  # bytes of a file that may be a key
 _IN_FOLDER = "In the folder of MAO_SSH_DIR (under compose: on the host)"
 _OWN_LINES = re.compile(
@@ -38,7 +39,7 @@ _MAX_ALTERNATES = 100  # of a repository and of those, together
 
 @dataclass(frozen=True, slots=True)
 class KeyFault:
-    """What is wrong with a file of the key directory, and how to fix it. `usable`: it is used anyway."""
+    """A problem with a file of the key directory, and how to fix it. `usable`: the file is used anyway."""
 
     name: str
     why: str
@@ -51,7 +52,7 @@ class KeyFault:
 
 
 def usable_keys(folder: Path | None) -> list[Path]:
-    """The private keys that can be used, best first. Blocks."""
+    """List the usable private keys, best first. Blocking."""
     if folder is None:
         return []
     paths = [folder / name for name in KEY_NAMES if _exists(folder / name)]
@@ -59,17 +60,27 @@ def usable_keys(folder: Path | None) -> list[Path]:
 
 
 def key_faults(folder: Path | None) -> list[KeyFault]:
-    """What is wrong in a key directory; nothing when none is set or it is empty. Blocks."""
+    """List what is wrong in a key directory; empty if none is set or it holds no key. Blocking."""
     if folder is None:
         return []
-    if fault := _folder_fault(folder):
-        return [fault]
+    name = _KEY_DIRECTORY
+    try:
+        next(folder.iterdir(), None)
+        (folder / KEY_NAMES[0]).exists()
+    except FileNotFoundError:
+        advice = f"Make it, with a key in it: mkdir -m 700 {quote(str(folder))}"
+        return [KeyFault(name, f"{folder} (MAO_SSH_DIR) does not exist", advice)]
+    except NotADirectoryError:
+        advice = "Set MAO_SSH_DIR to the folder that holds the key."
+        return [KeyFault(name, f"{folder} (MAO_SSH_DIR) is a file", advice)]
+    except PermissionError:
+        return [_unreadable(folder, name)]
     found = [key_fault(folder / name) for name in KEY_NAMES if _exists(folder / name)]
     return [fault for fault in (*found, _known_hosts_fault(folder / "known_hosts")) if fault is not None]
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is a file of this name, or a link that was meant to lead to one.
+    """True if there is a file of this name, or a link that should lead to one.
 
     Under compose each name is a link into the host's folder, so that a key is found once it is put there.
     """
@@ -82,7 +93,7 @@ def _exists(path: Path) -> bool:
 
 
 def why_no_key(folder: Path | None) -> str:
-    """Why no key can be offered, for a person."""
+    """Return why no key can be offered, for a message."""
     if folder is None:
         return "there is none: MAO_SSH_DIR is not set"
     if wrong := [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]:
@@ -95,29 +106,9 @@ def why_no_key(folder: Path | None) -> str:
 
 
 def key_advice(folder: Path | None) -> str | None:
-    """The next step for the first key that cannot be used; None when there is none."""
+    """Return the next step for the first unusable key; None if all are usable."""
     wrong = [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]
     return wrong[0].next if wrong else None
-
-
-def _folder_fault(folder: Path) -> KeyFault | None:
-    name = "key directory"
-    try:
-        next(folder.iterdir(), None)
-        (folder / KEY_NAMES[0]).exists()
-    except FileNotFoundError:
-        return KeyFault(
-            name,
-            f"{folder} (MAO_SSH_DIR) does not exist",
-            f"Make it, with a key in it: mkdir -m 700 {quote(str(folder))}",
-        )
-    except NotADirectoryError:
-        return KeyFault(
-            name, f"{folder} (MAO_SSH_DIR) is a file", "Set MAO_SSH_DIR to the folder that holds the key."
-        )
-    except PermissionError:
-        return _unreadable(folder, name)
-    return None
 
 
 def _unreadable(path: Path, name: str) -> KeyFault:
@@ -127,7 +118,7 @@ def _unreadable(path: Path, name: str) -> KeyFault:
         facts = f" (mode {stat.S_IMODE(status.st_mode):04o}, it belongs to user {status.st_uid})"
     except OSError:
         facts = ""
-    target = "." if name == "key directory" else name
+    target = "." if name == _KEY_DIRECTORY else name
     mode = "700" if target == "." else "600"
     return KeyFault(
         name,
@@ -137,7 +128,7 @@ def _unreadable(path: Path, name: str) -> KeyFault:
 
 
 def key_fault(path: Path) -> KeyFault | None:
-    """What is wrong with a private key. Blocks."""
+    """Return what is wrong with a private key; None if nothing is. Blocking."""
     name = path.name
     try:
         status = path.stat()
@@ -174,7 +165,7 @@ def key_fault(path: Path) -> KeyFault | None:
 
 
 def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
-    """What is wrong with the content of a private key, and how to fix it: pure."""
+    """Return what is wrong with the content of a private key, and how to fix it. Pure."""
     if not content.strip():
         return "it is empty", "Put the key there, or remove the file."
     if _PUBLIC.match(content):
@@ -188,18 +179,18 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
     block = _BLOCK.search(content)
     if block is None:
         return (
-            "it is not a private key, or is cut off",
+            "it is not a private key, or it is truncated",
             f"Copy it again, whole; or make one: ssh-keygen -t ed25519 -N '' -f {name}",
         )
     if block[1] == b"ENCRYPTED " or b"ENCRYPTED" in block[2] or _openssh_cipher(block) not in (None, b"none"):
         return (
-            "it has a passphrase, which nobody can type in here",
+            "it has a passphrase, which the node cannot enter",
             f"Remove it from a copy for the node: ssh-keygen -p -N '' -f {name} ; or make one for it alone: "
             f"ssh-keygen -t ed25519 -N '' -f {name}",
         )
     if not _OWN_LINES.search(content):
         return (
-            "its lines were changed: '-----BEGIN' and '-----END' have to begin lines of their own, with "
+            "its lines were changed: '-----BEGIN' and '-----END' have to begin separate lines, with "
             "nothing before them",
             f"Copy the file again as it is, not through a form or an editor; ssh-keygen -y -f {name} must "
             "print its public key.",
@@ -213,7 +204,7 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
 
 
 def _openssh_cipher(block: re.Match[bytes]) -> bytes | None:
-    """The cipher of a key in OpenSSH's own format, `none` without encryption; None for another format."""
+    """Return the cipher of a key in OpenSSH's format, `none` without encryption; None for another format."""
     try:
         body = base64.b64decode(b"".join(block[2].split()), validate=True)
     except (binascii.Error, ValueError):
@@ -236,7 +227,7 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
             return KeyFault(name, NO_TEXT, f"Write it again: ssh-keyscan HOST | iconv -t utf-8 > {name}")
     except FileNotFoundError:
         if not path.is_symlink() or not _exists(path):
-            return None  # reported with the first host that is not in it
+            return None  # reported with the first host that has to be in it
         return KeyFault(name, "it is a broken symbolic link", "Put the file itself there.")
     except IsADirectoryError:
         return KeyFault(name, "it is a folder", f"Remove it; then: ssh-keyscan HOST >> {name}")
@@ -249,7 +240,7 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
 
 @dataclass(frozen=True, slots=True)
 class RemoteAccess:
-    """What this node opens remotes with: the private keys in `key_dir`; no agent, no passwords.
+    """How this node opens remotes: with the private keys in `key_dir`, without an agent or passwords.
 
     `roots`: folders below which repositories of this machine may be opened, see `local`.
     """
@@ -258,15 +249,15 @@ class RemoteAccess:
     roots: tuple[Path, ...] = ()
 
     def private_keys(self) -> list[Path]:
-        """The private keys that can be used, best first."""
+        """List the usable private keys, best first. Blocking."""
         return usable_keys(self.key_dir)
 
     def local(self, url: str) -> Path | None:
-        """Where a repository of this machine really is; None for a remote over the network.
+        """Return the real path of a remote on this machine; None for a remote over the network.
 
-        Checked each time that one is opened, since a link may have been put there meanwhile: this process has
-        rights that the dataset's owner may lack. Raises Forbidden (`remote-not-allowed`) when the
-        repository, or a part of it that its own files name, is outside of `roots`, and what `at_remote`
+        Checked each time a remote is opened, since a link may have been put there meanwhile: this process has
+        permissions that the dataset's owner may lack. Raises Forbidden (`remote-not-allowed`) if the
+        repository, or a part of it that its files refer to, is outside of `roots`, and what `at_remote`
         raises.
         """
         path = local_path(url)
@@ -289,19 +280,19 @@ class RemoteAccess:
             folder for folder in folders if os.pathsep not in folder
         )  # such a path cannot be in a list
         raise Forbidden(
-            f"The remote {url}{shown} is outside of the folders whose repositories this node may open "
+            f"The remote {url}{shown} is outside of the folders in which this node may open repositories "
             f"({', '.join(map(str, self.roots)) or 'there is none'}).",
             code="remote-not-allowed",
-            next=f"If the node may write there with its own rights, set MAO_LOCAL_REMOTES={setting} in its "
+            next=f"If the node may write there, set MAO_LOCAL_REMOTES={setting} in its "
             f"environment and restart it; under compose in .env, with {real.parent} mounted at the same "
             "place (docs/datasets.md). Else use a remote over SSH or https, or make one that the node "
-            "keeps: maoctl dataset init NAME. Commits that are made meanwhile are kept.",
+            "keeps: maoctl dataset init NAME. Commits made meanwhile are kept.",
             remote=url,
         )
 
 
 def _parts(repository: Path) -> Iterator[Path]:
-    """Real paths of a repository's parts that may lie elsewhere: by links, `gitdir:`, or alternates."""
+    """Yield the real paths of a repository's parts that may lie elsewhere: links, `gitdir:`, alternates."""
     inside = repository / ".git"
     named = _first_line(inside) if inside.is_file() else ""
     if named.startswith("gitdir:"):
@@ -317,18 +308,14 @@ def _parts(repository: Path) -> Iterator[Path]:
         yield from _linked(folder / name for name in names)
         for name in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
             yield from _linked(_entries(folder / name))
-        yield from _alternates(folder / "objects")
-
-
-def _alternates(first: Path) -> Iterator[Path]:
-    todo, seen = [first], 0
-    while todo and seen < _MAX_ALTERNATES:
-        objects = todo.pop()
-        for line in _file_lines(objects / "info" / "alternates"):
-            seen += 1
-            other = Path(os.path.realpath(objects / line))
-            yield other
-            todo.append(other)
+        todo, seen = [folder / "objects"], 0
+        while todo and seen < _MAX_ALTERNATES:
+            objects = todo.pop()
+            for line in _file_lines(objects / "info" / "alternates"):
+                seen += 1
+                other = Path(os.path.realpath(objects / line))
+                yield other
+                todo.append(other)
 
 
 def _linked(paths: Iterable[Path]) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""What a remote that fails or refuses means, as exceptions that say what to do about it."""
+"""Translates failures and refusals of a remote into errors with a next step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .unsupported import explain_non_repository, unsupported_error
 
 NOT_STORED = "remote-not-stored"
 NOT_TAKEN = frozenset({"push-refused", NOT_STORED})
-"""Codes of refusals of a whole push, which another one with less in it may not meet."""
+"""Codes of refusals of a whole push, after which a smaller push may succeed."""
 MOVED = re.compile(
     r"non-?fast-?forward|not a simple fast-forward|not present locally|fetch first|stale info|needs force"
     r"|cannot lock ref|failed to lock|failed to update ref|reference already exists|is at \S+ but expected",
@@ -67,10 +67,9 @@ Refusal = MaoError | RemoteMoved
 
 
 def branch_refusal(url: str, branch: str, reason: str, message: str = "") -> Refusal:
-    """What a server's reason for refusing a branch means: a lost race, a name that is taken, or a refusal
-    proper.
+    """Translate a server's reason for refusing a branch: a lost race, a taken name, or a real refusal.
 
-    `message`: what it wrote besides, as a sentence.
+    `message`: the server's further output, as a sentence.
     """
     if other := _NAME_TAKEN.search(reason + message):
         return branch_name_taken(url, branch, [other["other"]])
@@ -80,7 +79,7 @@ def branch_refusal(url: str, branch: str, reason: str, message: str = "") -> Ref
 
 
 def push_refused(url: str, branch: str, reason: str, message: str = "") -> Forbidden:
-    """The server does not take a branch."""
+    """Return the error for a branch that the server does not accept."""
     words = f"{reason}.{message}"
     return Forbidden(
         f"The remote {url} refused the push to {branch}: {words}",
@@ -91,18 +90,18 @@ def push_refused(url: str, branch: str, reason: str, message: str = "") -> Forbi
 
 
 def not_stored(url: str, message: str) -> RemoteUnavailable:
-    """The server accepted the connection and could not, or would not, store what was sent."""
+    """Return the error for a server that accepted the connection but did not store the push."""
     return RemoteUnavailable(
         f"The remote {url} did not store what was pushed: {message}.",
         code=NOT_STORED,
-        next="Check on the server: free space, quota, a size limit (receive.maxInputSize), rights in its "
-        "folder. What is not pushed is kept on this node and tried again.",
+        next="Check on the server: free space, quota, size limit (receive.maxInputSize), permissions of its "
+        "folder. Unpushed commits are kept on this node, and the push is retried.",
         remote=url,
     )
 
 
 def remote_full(url: str, message: str) -> RemoteUnavailable:
-    """The server's disk is full."""
+    """Return the error for a server whose disk is full."""
     return RemoteUnavailable(
         f"The remote {url} is out of disk space: {message}.",
         code="remote-full",
@@ -112,19 +111,19 @@ def remote_full(url: str, message: str) -> RemoteUnavailable:
 
 
 def push_refusal(url: str, message: str) -> MaoError | None:
-    """What a server's error in place of an answer to a push means, if it is that it takes none."""
+    """Return the refusal that a server's error message means; None if it is no refusal."""
     if "unpacking the sent packfile failed" in message:
         return not_stored(url, message)
     return push_refused(url, "any branch", message) if _WRITE_REFUSED.search(message) else None
 
 
 def branch_checked_out(url: str, branch: str) -> Forbidden:
-    """Somebody works on the branch in the remote's own folder."""
+    """Return the error for a branch that is checked out in the remote's own folder."""
     return push_refused(url, branch, "it is checked out in that repository's folder")
 
 
 def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
-    """A branch cannot exist beside others: `x/y` is in a folder `x`, which then can be no branch."""
+    """Return the error for a branch that cannot exist beside others, such as `x` beside `x/y`."""
     shown, one = ", ".join(others[:5]), others[0]
     kept = one.replace("/", "-")
     moved = shlex.join(["git", "push", "origin", f"origin/{one}:{HEADS}kept-{kept}", f":{HEADS}{one}"])
@@ -138,8 +137,7 @@ def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
 
 @contextmanager
 def network_errors(url: str, *, writes_there: bool = False) -> Iterator[None]:
-    """Raises `network_error` in place of pygit2's errors of a network operation on `url`; RemoteMoved and
-    MaoError pass.
+    """Convert pygit2's errors of a network operation on `url` by `network_error`; other exceptions pass.
 
     `writes_there`: the remote writes in the block, as in a push, so that a full disk is the remote's.
     """
@@ -154,7 +152,7 @@ def network_errors(url: str, *, writes_there: bool = False) -> Iterator[None]:
 
 @contextmanager
 def at_remote(url: str, path: Path) -> Iterator[None]:
-    """In the block only a remote on this machine is used, at `path`: whatever fails, fails there.
+    """Within the block only a remote on this machine is used, at `path`: every failure is the remote's.
 
     Raises RemoteUnavailable and InvalidInput (`dataset-unreachable`).
     """
@@ -166,17 +164,17 @@ def at_remote(url: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
-    """In the block a remote at `path` of this machine is read, and our clone at `own` is written to.
+    """Within the block a remote at `path` of this machine is read, and our clone at `own` is written to.
 
-    The path in the error, or the kind of failure, tells which of the two failed: only ours is written
-    to. What failed here passes as it is, or as `disk-full`.
+    The path in the error, or the kind of failure, shows which of the two failed: only ours is written
+    to. A failure of ours is raised as it is, or as `disk-full`.
     """
     try:
         yield
     except RAW_ERRORS as error:
         if _is_ours(error, path, own):
             if is_full(error):
-                raise disk_full(f"there was no room while fetching from {url}") from error
+                raise disk_full(f"no space was left while fetching from {url}") from error
             raise
         raise local_remote_error(error, url, path) from error
 
@@ -192,12 +190,12 @@ def _is_ours(error: Exception, path: Path, own: Path) -> bool:
 
 
 def _has_words(error: BaseException) -> bool:
-    """Whether an error says anything; libgit2's do not when a write ends early."""
+    """True if an error has a message; libgit2's has none when a write ends early."""
     return str(error) not in ("", "no error")
 
 
 def local_remote_error(error: Exception, url: str, path: Path) -> MaoError:
-    """The exception for a remote on this machine that failed."""
+    """Return the error for a remote on this machine that failed."""
     number, message = find_errno(error), stable_text(str(error).strip().rstrip("."))
     if kind := unsupported_error(message, url, path):
         return kind
@@ -221,7 +219,7 @@ def local_remote_error(error: Exception, url: str, path: Path) -> MaoError:
     return RemoteUnavailable(
         f"The remote {url} cannot be used: {why}.",
         code=code,
-        next=f"{next_step} What is not pushed is kept on this node and tried again.",
+        next=f"{next_step} Unpushed commits are kept on this node, and the push is retried.",
         remote=url,
     )
 
@@ -235,16 +233,27 @@ def _is_nearly_full(path: Path) -> bool:
 
 
 def network_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) -> MaoError | RemoteMoved:
-    """The exception for a failed network operation on `url`."""
+    """Return the error for a failed network operation on `url`. `writes_there`: see `network_errors`."""
     message = str(error).strip().rstrip(".")
     if is_full(error):
         return (
             remote_full(url, message)
             if writes_there
-            else disk_full(f"no room was left while talking to {url}")
+            else disk_full(f"no space was left while communicating with {url}")
         )
     if isinstance(error, pygit2.CertificateError) or _NO_COMMON_KEY.search(message):
-        return _certificate(url, message)
+        host = host_keys.parse_ssh_host(url)
+        if host is None:
+            return Forbidden(
+                f"The certificate of {url} is not trusted: {message}.",
+                code="remote-certificate-refused",
+                next="Install the authority's certificate on the node or use another URL.",
+                remote=url,
+            )
+        home = pygit2.settings.homedir or "/"
+        listed = host_keys.known_keys(host_keys.read_known_hosts(home), host)
+        shown = host_keys.scan_host_key(host)
+        return host_keys.untrusted(host, listed, shown, host_keys.known_hosts_fault(home))
     if kind := unsupported_error(message, url):
         return kind
     if _KEY_UNREAD.search(message):  # though it looked usable, see `access.key_fault`
@@ -265,18 +274,16 @@ def network_error(error: pygit2.GitError, url: str, *, writes_there: bool = Fals
 
 
 def no_answer(url: str, why: str) -> RemoteUnavailable:
-    """The remote does not answer, or not as git does, for a reason that may be temporary."""
+    """Return the error for a remote that does not answer, or not as git does; it may be temporary."""
     return RemoteUnavailable(
         f"The remote {url} does not answer: {why}.",
-        next="Check the network and the server; the node continues with what it has and tries again.",
+        next="Check the network and the server; the node continues with its clone and retries.",
         remote=url,
     )
 
 
 def unreachable(url: str, why: str) -> InvalidInput:
-    """There is no repository at `url`. For a path libgit2's own words are about its transports, so ours are
-    used.
-    """
+    """Return the error for a missing repository. For a path, libgit2's message misleads and is not used."""
     path = local_path(url)
     what, advice = (why, "") if path is None else explain_non_repository(path)
     because = f": {what}" if what else ""
@@ -290,18 +297,18 @@ def unreachable(url: str, why: str) -> InvalidInput:
 
 
 def auth_failed(url: str, why: str) -> Forbidden:
-    """The remote refused our credentials."""
+    """Return the error for a remote that refused our credentials."""
     return Forbidden(
         f"The remote {url} refused this node: {why}.",
         code="remote-auth-failed",
-        next="Put a private key that the remote knows into the key directory (id_ed25519 or id_rsa, without "
-        "passphrase) and give it write access there.",
+        next="Put a private key that the remote accepts into the key directory (id_ed25519 or id_rsa, no "
+        "passphrase), and give it write access at the remote.",
         remote=url,
     )
 
 
 def no_key(url: str, why: str, advice: str | None) -> Forbidden:
-    """This node has no usable key, so the remote was not even asked."""
+    """Return the error for a node without a usable key."""
     return Forbidden(
         f"The remote {url} asks for an SSH key, and this node has none that it can use: {why}.",
         code="ssh-key-unusable" if advice else "remote-auth-failed",
@@ -310,17 +317,3 @@ def no_key(url: str, why: str, advice: str | None) -> Forbidden:
         "have its public part added at the remote, with write access.",
         remote=url,
     )
-
-
-def _certificate(url: str, message: str) -> MaoError:
-    host = host_keys.parse_ssh_host(url)
-    if host is None:
-        return Forbidden(
-            f"The certificate of {url} is not trusted: {message}.",
-            code="remote-certificate-refused",
-            next="Install the authority's certificate on the node or use another URL.",
-            remote=url,
-        )
-    home = pygit2.settings.homedir or "/"
-    found = host_keys.known_keys(host_keys.read_known_hosts(home), host)
-    return host_keys.untrusted(host, found, host_keys.scan_host_key(host), host_keys.known_hosts_fault(home))

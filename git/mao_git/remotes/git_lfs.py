@@ -1,4 +1,4 @@
-"""Large files at the remote: the only place that runs git-lfs."""
+"""Fetches and pushes the content of large files by running git-lfs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable
-from typing import NoReturn
 
 import pygit2
 
@@ -20,7 +19,7 @@ from . import host_keys
 from .access import RemoteAccess
 from .errors import auth_failed
 
-_BATCH = 100  # objects a call
+_BATCH = 100  # objects per call
 _INACTIVITY = 60  # seconds without any progress
 _TIMEOUT = 12 * 3600  # seconds for one call, however large the files
 _REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
@@ -28,7 +27,7 @@ _ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
 
 def push_content(repo: Repository, access: RemoteAccess) -> None:
-    """Pushes the content that the remote does not have yet. Raises MaoError."""
+    """Push the content that the remote does not have yet. Raises MaoError."""
     waiting = repo.path / "lfs" / "waiting"
     names = sorted(path.name for path in waiting.iterdir()) if waiting.is_dir() else []
     here = [name for name in names if content_path(repo, name).exists()]
@@ -39,7 +38,7 @@ def push_content(repo: Repository, access: RemoteAccess) -> None:
 
 
 def fetch_lfs(repo: Repository, commit: str, access: RemoteAccess) -> None:
-    """Fetches the content of all pointers in a commit that is not here. Raises MaoError."""
+    """Fetch the missing content of all pointers in a commit. Raises MaoError."""
     _run(repo, access, ["fetch", "origin", commit])
 
 
@@ -57,60 +56,9 @@ def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
         raise RemoteUnavailable(
             f"Git LFS timed out after {_TIMEOUT} s at {repo.url}.", remote=repo.url
         ) from None
-    if done.returncode != 0:
-        _fail(repo, done.stderr.strip() or done.stdout.strip())
-
-
-def _options(url: str, access: RemoteAccess) -> list[str]:
-    """Settings that override any `.lfsconfig` of the dataset: where content goes to and comes from, and that
-    none is left out.
-    """
-    endpoint = _endpoint(url, access)
-    settings = {
-        "lfs.url": endpoint,
-        "lfs.pushurl": endpoint,
-        "lfs.fetchinclude": "",
-        "lfs.fetchexclude": "",
-        "lfs.skipdownloaderrors": "false",
-        "lfs.allowincompletepush": "false",
-        "lfs.locksverify": "false",
-        "lfs.dialtimeout": "15",
-        "lfs.tlstimeout": "15",
-        "lfs.activitytimeout": str(_INACTIVITY),
-        "credential.helper": "",
-        "safe.directory": "*",
-    }
-    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-
-
-def _endpoint(url: str, access: RemoteAccess) -> str:
-    path = access.local(url)
-    if path is not None:
-        return path.as_uri()
-    if url.startswith(("http://", "https://")):
-        base = url.rstrip("/")
-        return f"{base if base.endswith('.git') else base + '.git'}/info/lfs"
-    return url
-
-
-def _environment(access: RemoteAccess) -> dict[str, str]:
-    """ssh gets the keys by the link to their folder, whose own path may have a meaning to ssh."""
-    home = str(pygit2.settings.homedir)
-    ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
-    ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
-    ssh += [f"-oIdentityFile={home}/{repository.KEYS}/{key.name}" for key in access.private_keys()]
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": home,
-        "LC_ALL": "C",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_SSH_COMMAND": shlex.join(ssh),
-    }
-
-
-def _fail(repo: Repository, output: str) -> NoReturn:
+    if done.returncode == 0:
+        return
+    output = done.stderr.strip() or done.stdout.strip()
     line = " ".join(output.split())[-500:]
     if "is not a git command" in output or "lfs' is not" in output:
         raise _no_program()
@@ -131,9 +79,51 @@ def _fail(repo: Repository, output: str) -> NoReturn:
     )
 
 
+def _options(url: str, access: RemoteAccess) -> list[str]:
+    """Return settings that override any `.lfsconfig` of the dataset: the endpoint, and no filters."""
+    path = access.local(url)
+    endpoint = url
+    if path is not None:
+        endpoint = path.as_uri()
+    elif url.startswith(("http://", "https://")):
+        endpoint = f"{url.rstrip('/').removesuffix('.git')}.git/info/lfs"
+    settings = {
+        "lfs.url": endpoint,
+        "lfs.pushurl": endpoint,
+        "lfs.fetchinclude": "",
+        "lfs.fetchexclude": "",
+        "lfs.skipdownloaderrors": "false",
+        "lfs.allowincompletepush": "false",
+        "lfs.locksverify": "false",
+        "lfs.dialtimeout": "15",
+        "lfs.tlstimeout": "15",
+        "lfs.activitytimeout": str(_INACTIVITY),
+        "credential.helper": "",
+        "safe.directory": "*",
+    }
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _environment(access: RemoteAccess) -> dict[str, str]:
+    """Return git's environment. ssh gets the keys by a link, since their path may have a meaning to ssh."""
+    home = str(pygit2.settings.homedir)
+    ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
+    ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
+    ssh += [f"-oIdentityFile={home}/{repository.KEYS}/{key.name}" for key in access.private_keys()]
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": home,
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_SSH_COMMAND": shlex.join(ssh),
+    }
+
+
 def _no_program() -> MaoError:
     return Unavailable(
         "A dataset keeps large files in Git LFS, and this node has no git-lfs program.",
         code="lfs-missing",
-        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). Nothing is lost.",
+        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). No data is lost.",
     )

@@ -1,7 +1,7 @@
-"""SSH host keys: what known_hosts lists for a host, what the host shows, and the refusal in words.
+"""SSH host keys: the keys listed in known_hosts, the key that a host presents, the error if they differ.
 
-libssh2 decides within the connection whether a key is right. It knows plain and hashed names only, so it is
-given a known_hosts of ours with plain lines for the hosts that we connect to, made of the operator's file by
+libssh2 decides within the connection if a key is trusted. It knows plain and hashed names only, so it is
+given a known_hosts with plain lines for the hosts that we connect to, generated from the operator's file by
 OpenSSH's rules: patterns, CRLF line ends, `@revoked`.
 """
 
@@ -36,7 +36,7 @@ _ALGORITHMS = (
     "ssh-rsa",
     "ssh-dss",
 )
-"""Of keys that libssh2 knows, best first."""
+"""Algorithms of host keys that libssh2 supports, best first."""
 _SCAN_TIMEOUT = 3  # seconds for each connection of ssh-keyscan
 
 
@@ -47,12 +47,12 @@ class SshHost:
 
     @property
     def listed_as(self) -> str:
-        """The name under which known_hosts has it."""
+        """The host's name in known_hosts."""
         return self.host if self.port == DEFAULT_PORT else f"[{self.host}]:{self.port}"
 
 
 def parse_ssh_host(url: str) -> SshHost | None:
-    """Host and port of an ssh URL or scp form; None for any other URL."""
+    """Parse host and port of an SSH URL or the scp form; None for any other URL."""
     match = _SSH_URL.match(url)
     if match:
         return SshHost(match["host"].strip("[]"), int(match["port"] or DEFAULT_PORT))
@@ -60,16 +60,16 @@ def parse_ssh_host(url: str) -> SshHost | None:
     return SshHost(match["host"].strip("[]"), DEFAULT_PORT) if match else None
 
 
-# what known_hosts lists
+# the keys listed in known_hosts
 
 
 def known_hosts_path(home: str | Path) -> Path:
-    """The operator's known_hosts, as `repository.configure` has linked it."""
+    """Return the path of the operator's known_hosts, as linked by `repository.configure`."""
     return Path(home) / KEYS / "known_hosts"
 
 
 def read_known_hosts(home: str | Path) -> str:
-    """The text of the operator's known_hosts, empty when there is none or it cannot be read."""
+    """Return the text of the operator's known_hosts; empty if it is missing or unreadable."""
     try:
         return known_hosts_path(home).read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
@@ -77,7 +77,7 @@ def read_known_hosts(home: str | Path) -> str:
 
 
 def known_hosts_fault(home: str | Path) -> str:
-    """Why nothing is read from known_hosts; `` when it can be read. Blocks."""
+    """Return why known_hosts cannot be read; empty if it can. Blocking."""
     try:
         if b"\0" in known_hosts_path(home).read_bytes():
             return f"known_hosts: {NO_TEXT}"
@@ -90,8 +90,8 @@ def known_hosts_fault(home: str | Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KnownHostKeys:
-    """What known_hosts has of a host. `keys`: the trusted ones, as algorithm and base64 text; `revoked`:
-    those not trusted, whatever else is listed; `authority`: a certificate authority is named for it.
+    """The keys listed for a host. `keys`: trusted keys, as algorithm and base64 text; `revoked`: keys
+    that are never trusted; `authority`: a certificate authority is listed for the host.
     """
 
     keys: list[tuple[str, str]] = field(default_factory=list)
@@ -104,7 +104,7 @@ class KnownHostKeys:
 
 
 def known_keys(known_hosts: str, host: SshHost) -> KnownHostKeys:
-    """As ssh reads the file: a host at another port may be listed by its name alone."""
+    """Find a host's keys as ssh does: a host at another port may be listed by its name alone."""
     found = _find_host_keys(known_hosts, host.listed_as)
     if not found.keys and not found.authority and host.listed_as != host.host:
         plain = _find_host_keys(known_hosts, host.host)
@@ -130,7 +130,7 @@ def _find_host_keys(known_hosts: str, name: str) -> KnownHostKeys:
 
 
 def _lines(known_hosts: str) -> Iterator[tuple[str, str, str, str]]:
-    """Marker or ``, names, algorithm and key of each line that holds a key."""
+    """Yield marker (may be empty), names, algorithm and key of each line with a key."""
     for line in known_hosts.splitlines():
         fields = line.split()
         marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
@@ -139,7 +139,7 @@ def _lines(known_hosts: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _matches(patterns: str, name: str) -> bool:
-    """Whether a list of patterns names a host; a pattern with '!' before it overrides the others."""
+    """True if a list of patterns matches a host; a pattern that begins with '!' overrides the others."""
     if patterns.startswith("|1|"):
         _, _, salt, digest = (patterns.split("|") + [""] * 4)[:4]
         return hmac.digest(_decode(salt), name.encode(), "sha1") == _decode(digest)
@@ -159,14 +159,17 @@ def _decode(text: str) -> bytes:
         return b""
 
 
-# what libssh2 is given
+# the known_hosts of libssh2
 
-_hosts: dict[str, set[SshHost]] = {}  # those that we connected to, by libgit2's home
+_hosts: dict[str, set[SshHost]] = {}  # hosts that we connected to, by libgit2's home
 _writing = threading.Lock()
 
 
 def trust_listed(home: str | Path, host: SshHost) -> None:
-    """Lets libssh2 find what the operator's known_hosts says of a host now. Raises OSError. Blocks."""
+    """Add the keys that the operator's known_hosts lists for a host to the file of libssh2.
+
+    Raises OSError. Blocking.
+    """
     with _writing:
         hosts = _hosts.setdefault(str(home), set())
         hosts.add(host)
@@ -184,13 +187,13 @@ def trust_listed(home: str | Path, host: SshHost) -> None:
             temporary.replace(path)
 
 
-# what is said of a refusal
+# the error for an untrusted host
 
 
 def scan_host_key(host: SshHost) -> bytes | None:
-    """The host's best key now, in wire format; None when it cannot be asked. Blocks.
+    """Return the best key that the host presents now, in wire format; None if unreachable. Blocking.
 
-    Nothing is verified: the answer is only shown to a person.
+    The key is not verified: it is only shown to the user.
     """
     argv = ["ssh-keyscan", "-T", str(_SCAN_TIMEOUT), "-p", str(host.port), "-t", "ed25519,ecdsa,rsa"]
     try:
@@ -209,12 +212,12 @@ def scan_host_key(host: SshHost) -> bytes | None:
 
 
 def fingerprint(key: bytes) -> str:
-    """As ssh prints it: SHA256:… without padding."""
+    """Format a key's fingerprint as ssh does: SHA256:… without padding."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
 
 
 def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: str = "") -> MaoError:
-    """Why the host was not trusted: it is not listed, or with other keys only. Pure.
+    """Return the error for a host that is not listed, or is listed with other keys. Pure.
 
     `shown`: see `scan_host_key`; `fault`: see `known_hosts_fault`.
     """
@@ -237,7 +240,7 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
     if shown and fingerprint(shown) in found.fingerprints:  # known_hosts was corrected just now
         return RemoteUnavailable(
             f"{name} was not trusted when it was called; its key is listed now.",
-            next="It is tried again.",
+            next="It is retried automatically.",
             **facts,
         )
     compare = f"Compare the fingerprint with what the server's operator publishes, then: {add}"
@@ -271,6 +274,6 @@ def untrusted(host: SshHost, found: KnownHostKeys, shown: bytes | None, fault: s
 
 
 def _key_algorithm(key: bytes) -> str:
-    """The name of the algorithm, with which a key begins."""
+    """Return the name of the algorithm, with which a key begins."""
     length = int.from_bytes(key[:4], "big")
     return key[4 : 4 + length].decode("ascii", errors="replace")

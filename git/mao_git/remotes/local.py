@@ -1,7 +1,7 @@
-"""A remote on this machine: its branches, and a push by compare-and-set.
+"""Remotes on this machine: their branches, and a push by compare-and-set.
 
 libgit2's own local transport sets the remote's branch without checking whether it has moved since it was
-read, so that of two pushes at once one is lost. Here the objects are copied first, then each branch is moved
+read, so that one of two concurrent pushes is lost. Here objects are copied first, then each branch is moved
 under its lock.
 """
 
@@ -26,13 +26,14 @@ from mao_shared.errors import MaoError, RemoteUnavailable
 from .errors import Refusal, at_remote, branch_checked_out, branch_name_taken
 from .unsupported import SHALLOW
 
-STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
+STALE_LOCK_SECONDS = 60.0  # git holds the lock of a reference for moments only
 
 
 def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
-    """See `sync.push`. `path`: where the remote really is. Returns the refused branch, if any; those after it
-    are not tried. What fails at the remote is raised as `errors.at_remote` says; what fails in our clone as
-    it is.
+    """Push branches as `sync.push` does. `path`: the real path of the remote.
+
+    Returns the refused branch, if any; those after it are not tried. Failures of the remote are raised as by
+    `errors.at_remote`, those of our clone as they are.
     """
     at = partial(at_remote, repo.url, path)
     with at():
@@ -83,21 +84,21 @@ def push_local(repo: Repository, path: Path, branches: dict[str, str]) -> dict[s
 
 
 def _stale_lock(path: Path, name: str) -> RemoteUnavailable | None:
-    """What to raise when a killed process left a branch locked; None when it is just in use."""
+    """Return the error for a lock that a killed process left on a branch; None for a lock in use."""
     age = lock_age(path, HEADS + name)
-    if age is None or age < STALE_LOCK:
+    if age is None or age < STALE_LOCK_SECONDS:
         return None
     lock = path / f"{HEADS}{name}.lock"
     return RemoteUnavailable(
         f"The branch {name} of {path} is locked: a killed process left {lock}.",
         code="remote-locked",
-        next=f"Check that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
+        next=f"Check that no git process uses {path}, then: rm {lock}. The push is retried automatically.",
         remote=str(path),
     )
 
 
 def open_local(path: Path) -> pygit2.Repository:
-    """A remote on this machine. Raises pygit2.GitError, also for a shallow one, which lacks commits."""
+    """Open a remote on this machine. Raises pygit2.GitError, also for a shallow repository."""
     git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
     if git.is_shallow:
         raise pygit2.GitError(SHALLOW)
@@ -105,13 +106,13 @@ def open_local(path: Path) -> pygit2.Repository:
 
 
 def local_branches(path: Path) -> dict[str, str]:
-    """Names and tips of the branches of a repository on this machine; raises pygit2.GitError."""
+    """Return name → tip of the branches of a repository on this machine. Raises pygit2.GitError."""
     git = open_local(path)
     return {name: str(git.branches.local[name].target) for name in git.branches.local}
 
 
 def local_default(path: Path) -> str | None:
-    """The branch that HEAD names, if it exists; raises pygit2.GitError."""
+    """Return the branch that HEAD names, if it exists. Raises pygit2.GitError."""
     git = open_local(path)
     named = git.references["HEAD"].target
     if not isinstance(named, str):  # HEAD is detached: any branch at that commit
@@ -120,7 +121,7 @@ def local_default(path: Path) -> str | None:
 
 
 def _refusal(repo: Repository, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
-    """Why a branch cannot be moved from `old` to `new` beside the others; None when it can."""
+    """Return why a branch cannot be moved from `old` to `new` beside the others; None if it can."""
     if old is None:
         others = conflicting_branches(name, names)
         return branch_name_taken(repo.url, name, others) if others else None
@@ -131,7 +132,7 @@ def _refusal(repo: Repository, name: str, new: str, old: str | None, names: list
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """From our clone to a remote. `at`: see `objects.Target`."""
+    """A copy from our clone to a remote. `at`: see `objects.Target`."""
 
     repo: Repository
     target: pygit2.Repository

@@ -21,7 +21,7 @@ from mao_git.branches import (
 )
 from mao_git.errors import RemoteMoved
 from mao_git.repository import FETCH_SPEC, HEADS, Repository
-from mao_shared.errors import Forbidden, InvalidInput, MaoError
+from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
 
 from . import access, host_keys
@@ -56,7 +56,7 @@ _PROGRESS = re.compile(
 
 @dataclass(eq=False)
 class _RemoteCallbacks(pygit2.RemoteCallbacks):
-    """For one conversation: offers each key once, and trusts only hosts that libssh2 found in known_hosts."""
+    """Callbacks of one connection: offers each key once, and trusts only hosts found in known_hosts."""
 
     url: str
     access: RemoteAccess
@@ -80,31 +80,29 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
             if key is not None:
                 self._offered.append(key.name)
                 return pygit2.Keypair(user, None, str(key), "")
-            raise self._keys_refused()
+            folder = self.access.key_dir
+            if not self._offered:
+                raise no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
+            others = [
+                fault.words
+                for fault in access.key_faults(folder)
+                if fault.name in access.KEY_NAMES and not fault.usable
+            ]
+            unused = f"; not offered: {'; '.join(others)}" if others else ""
+            offered = ", ".join(self._offered)
+            raise auth_failed(self.url, f"it did not accept this node's keys ({offered}){unused}")
         if allowed_types & CredentialType.USERNAME:
             return pygit2.Username(user)
         raise auth_failed(self.url, "it asks for a password, and MAO has none")
 
-    def _keys_refused(self) -> Forbidden:
-        folder = self.access.key_dir
-        if not self._offered:
-            return no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
-        others = [
-            fault.words
-            for fault in access.key_faults(folder)
-            if fault.name in access.KEY_NAMES and not fault.usable
-        ]
-        unused = f"; not offered: {'; '.join(others)}" if others else ""
-        return auth_failed(self.url, f"it did not take this node's keys ({', '.join(self._offered)}){unused}")
-
     def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:  # noqa: ARG002
-        return valid  # for SSH: libssh2 found this very key in known_hosts
+        return valid  # for SSH: libssh2 found this key in known_hosts
 
     def sideband_progress(self, string: str) -> None:
         self.output = (self.output + string)[-_MAX_OUTPUT:]
 
     def message(self) -> str:
-        """What the server's hooks and git wrote, as a sentence; `` when nothing."""
+        """Return the output of the server's hooks and git as a sentence; empty if there is none."""
         lines = (
             re.sub(r"[^ -~\u00a1-\uffff]+", "", line).strip() for line in re.split(r"[\r\n]+", self.output)
         )
@@ -117,7 +115,7 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
 
 
 def check_url(url: str) -> None:
-    """Raises InvalidInput for a URL that git must not be given; the registry checks it as well."""
+    """Raise InvalidInput for a URL that git must not be given; the registry checks it as well."""
     if fault := remote_url_fault(url):
         raise InvalidInput(
             f"The remote {url!r} is refused: {fault}.", code="dataset-url-refused", next=f"Give {ALLOWED}."
@@ -129,7 +127,7 @@ def _remote(repo: Repository, url: str) -> pygit2.Remote:
 
 
 def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
-    """Fetches all branches of the remote. Raises what `errors.network_error` returns.
+    """Fetch all branches of the remote. Raises what `errors.network_error` returns.
 
     `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
     machine always gives all.
@@ -137,24 +135,27 @@ def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
     check_url(repo.url)
     for branch in list_branches(repo):
         init_upstream_base(repo, branch)
-    path = access.local(repo.url)
+    path = access.local(repo.url)  # where a remote on this machine really is, whatever its URL leads to later
     if path is not None:
-        _fetch_local(repo, path)
+        with at_remote(repo.url, path):
+            there = local_branches(path)
+        seen = list_branches(repo, remote=True)
+        if any(conflicting_branches(name, seen) for name in there.keys() - seen.keys()):
+            forget_remote(repo, there)
+        if there != seen:
+            with from_remote(repo.url, path, repo.path):
+                repo.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
     else:
-        _fetch_remote(repo, access, depth)
+        try:
+            _fetch_over_network(repo, access, depth)
+        except pygit2.GitError as error:
+            if not _NAME_CONFLICT.search(str(error)):
+                raise network_error(error, repo.url) from error
+            forget_remote(repo, ls_remote(repo, repo.url, access))
+            with network_errors(repo.url):
+                _fetch_over_network(repo, access, depth)
     for branch, tip in list_branches(repo, remote=True).items():
         note_seen(repo, branch, tip)
-
-
-def _fetch_remote(repo: Repository, access: RemoteAccess, depth: int) -> None:
-    try:
-        _fetch_over_network(repo, access, depth)
-    except pygit2.GitError as error:
-        if not _NAME_CONFLICT.search(str(error)):
-            raise network_error(error, repo.url) from error
-        forget_remote(repo, ls_remote(repo, repo.url, access))
-        with network_errors(repo.url):
-            _fetch_over_network(repo, access, depth)
 
 
 def _fetch_over_network(repo: Repository, access: RemoteAccess, depth: int) -> None:
@@ -162,23 +163,11 @@ def _fetch_over_network(repo: Repository, access: RemoteAccess, depth: int) -> N
     _remote(repo, repo.url).fetch([FETCH_SPEC], callbacks=callbacks, prune=FetchPrune.PRUNE, depth=depth)
 
 
-def _fetch_local(repo: Repository, path: Path) -> None:
-    """`path`: where the remote really is, whatever its URL leads to by now."""
-    with at_remote(repo.url, path):
-        there = local_branches(path)
-    seen = list_branches(repo, remote=True)
-    if there == seen:
-        return
-    if any(conflicting_branches(name, seen) for name in there.keys() - seen.keys()):
-        forget_remote(repo, there)
-    with from_remote(repo.url, path, repo.path):
-        repo.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
-
-
 def check_pushable(repo: Repository, access: RemoteAccess) -> None:
-    """Raises InvalidInput (`remote-unsupported`) for an empty remote that could not be pushed to, such as one
-    with SHA-256. Only a push shows that, so an empty one is tried; whether we have the right to push does not
-    matter.
+    """Raise InvalidInput (`remote-unsupported`) for an empty remote that cannot be pushed to.
+
+    Only a push shows that, for example of a repository with SHA-256, so an empty push is tried; a missing
+    permission to push does not matter.
     """
     if access.local(repo.url) is not None or ls_remote(repo, repo.url, access):
         return
@@ -190,7 +179,7 @@ def check_pushable(repo: Repository, access: RemoteAccess) -> None:
 
 
 def ls_remote(repo: Repository, url: str, access: RemoteAccess) -> dict[str, str]:
-    """Names and tips of the branches at any remote. Raises what `errors.network_error` returns."""
+    """Return name → tip of the branches at any remote. Raises what `errors.network_error` returns."""
     check_url(url)
     path = access.local(url)
     if path is not None:
@@ -203,7 +192,7 @@ def ls_remote(repo: Repository, url: str, access: RemoteAccess) -> dict[str, str
 
 
 def default_branch(repo: Repository, access: RemoteAccess) -> str | None:
-    """The branch that the remote's HEAD names, if that branch exists."""
+    """Return the branch that the remote's HEAD names, if it exists."""
     check_url(repo.url)
     path = access.local(repo.url)
     if path is not None:
@@ -219,10 +208,10 @@ def default_branch(repo: Repository, access: RemoteAccess) -> str | None:
 
 
 def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> None:
-    """Moves branches of the remote to our branches of the same names. `branches`: name → tip.
+    """Push our branches to the remote's branches of the same names. `branches`: name → tip.
 
-    Of several, those before a refused one are pushed and recorded; those after it may be built upon it, and
-    wait. Raises RemoteMoved when the remote has commits that ours lacks, Forbidden (`push-refused`), Conflict
+    The branches before a refused one are pushed and recorded; those after it may be based on it, and
+    wait. Raises RemoteMoved if the remote has commits that ours lacks, Forbidden (`push-refused`), Conflict
     (`branch-name-taken`), and what `errors.network_error` returns.
     """
     check_url(repo.url)
@@ -231,29 +220,19 @@ def push(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> No
     if path is not None:
         refused = push_local(repo, path, branches)
     else:
-        refused = _push_over_network(repo, branches, access)
+        refused = _push_once(repo, branches, access)
+        lost_races = all(isinstance(refusal, RemoteMoved) for refusal in refused.values())
+        if len(refused) == len(branches) > 1 and not lost_races:
+            # A pre-receive hook refuses all branches for one of them, so they are tried one by one.
+            for name, tip in branches.items():
+                if refused := _push_once(repo, {name: tip}, access):
+                    break
     for name, tip in branches.items():
         if name in refused:
             raise refused[name]
         note_pushed(repo, name, tip)
         set_upstream_base(repo, name, tip)
         note_seen(repo, name, tip)
-
-
-def _push_over_network(
-    repo: Repository, branches: dict[str, str], access: RemoteAccess
-) -> dict[str, Refusal]:
-    """Branch → why it was refused. A pre-receive hook refuses all for one of them: then they are tried one by
-    one.
-    """
-    refused = _push_once(repo, branches, access)
-    partly = len(refused) < len(branches)
-    if len(branches) == 1 or partly or all(isinstance(e, RemoteMoved) for e in refused.values()):
-        return refused
-    for name, tip in branches.items():
-        if refused := _push_once(repo, {name: tip}, access):
-            break
-    return refused
 
 
 def _push_once(repo: Repository, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:

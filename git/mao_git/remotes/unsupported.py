@@ -1,4 +1,4 @@
-"""Repositories that exist and cannot be a dataset's remote: which kind each is, and what to do.
+"""Repositories that cannot be a dataset's remote: detects their kind, and says what to do.
 
 libgit2 (on this machine) and git (over SSH) word the same fault differently; the patterns know both.
 """
@@ -27,8 +27,8 @@ _PARTIAL = (
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """`pattern`: finds it in the words of libgit2 or git; its group {word} may stand in `what`, {url} and
-    {place} in `next`.
+    """A kind of repository. `pattern` finds it in a message of libgit2 or git; `what` may contain the
+    pattern's group {word}, `next` {url} and {place}.
     """
 
     pattern: re.Pattern[str]
@@ -81,7 +81,7 @@ _KINDS = (
     ),
     _kind(
         r"invalid gitfile format",
-        "is a file, not a repository (a bundle, say)",
+        "is a file, not a repository (perhaps a bundle)",
         "Make a repository of a bundle: git clone --mirror FILE data.git. Then use that folder.",
     ),
     _kind(
@@ -92,17 +92,16 @@ _KINDS = (
     _kind(
         r"bad packet length|invalid hex digit in length|(?:bad|invalid) line length|protocol error: bad"
         r"|invalid content-type",
-        "does not answer like git: it prints something else first, such as a login script or a web page",
+        "does not answer like git: other output comes first, such as that of a login script or a web page",
         "Try: ssh USER@HOST true; it must print nothing (see ~/.bashrc on the server). Or correct the URL.",
     ),
 )
 
 
 def unsupported_error(message: str, url: str, path: Path | None = None) -> InvalidInput | None:
-    """The error for a repository of an unsupported kind, by the words of its failure; None for other
-    failures.
+    """Return the error for an unsupported repository, by the message of its failure; None for other failures.
 
-    `path`: where it is on this machine.
+    `path`: its path on this machine, if it is there.
     """
     text = message.replace(str(path or _server_path(url)), "")  # a folder may have any name
     for kind in _KINDS:
@@ -126,13 +125,13 @@ def _error(url: str, path: Path | None, what: str, next_step: str) -> InvalidInp
 
 
 def _server_path(url: str) -> str:
-    """The folder on the server, as far as the URL names one."""
+    """Return the folder on the server, as far as the URL names one."""
     _, scheme, rest = url.partition("://")
     return "/" + rest.partition("/")[2] if scheme else url.partition(":")[2] or url
 
 
 def _is_partial(path: Path) -> bool:
-    """Whether git would fetch missing objects from elsewhere, which libgit2 does not."""
+    """True if git would fetch missing objects from another repository, which libgit2 does not."""
     for config in (path / "config", path / ".git" / "config"):
         try:
             if _PROMISOR.search(config.read_text(errors="replace")):
@@ -143,7 +142,7 @@ def _is_partial(path: Path) -> bool:
 
 
 def explain_non_repository(path: Path) -> tuple[str, str]:
-    """What is at a path that is not a repository, and the next step; empty strings if unknown."""
+    """Return what is at a path that is not a repository, and the next step; empty strings if unknown."""
     try:
         if path.is_file():
             with path.open("rb") as file:

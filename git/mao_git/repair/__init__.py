@@ -1,1 +1,1 @@
-"""Broken clones: found, and what only they had put on top of a new one."""
+"""Repair of broken clones: detect the damage, and move their unpushed commits to a new clone."""

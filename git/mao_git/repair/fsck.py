@@ -1,7 +1,7 @@
-"""Whether a clone is broken: references read as text, every object that counts read and hashed.
+"""Checks a clone: reads all references, and reads and hashes the objects that may exist only here.
 
-Nothing here trusts libgit2 with the whole repository: references are read as text, loose objects by zlib (see
-`objects`), and only packs through libgit2, which checks what it reads.
+libgit2 does not read the whole repository: references are read as text, loose objects by zlib (see
+`objects`), and only packs by libgit2, which checks what it reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEAD = re.compile(r"ref: refs/\S+|[0-9a-f]{40}")
 
 
 def read_references(repository: Path) -> dict[str, str | None]:
-    """Name → id of all references; None for one whose file has none. Symbolic ones are left out."""
+    """Return name → id of all references; None for a damaged one. Symbolic references are left out."""
     found: dict[str, str | None] = {}
     packed = repository / "packed-refs"
     if packed.exists():
@@ -42,18 +42,18 @@ def read_references(repository: Path) -> dict[str, str | None]:
 
 
 def shallow_ids(repository: Path) -> set[str]:
-    """Commits whose parents a shallow clone need not have."""
+    """Return the commits whose parents a shallow clone need not have."""
     path = repository / "shallow"
     return set(path.read_text(errors="replace").split()) if path.is_file() else set()
 
 
 @git_errors()
 def fsck(repository: Path, branch: str) -> str | None:
-    """What is broken in a clone; None when it is in order.
+    """Return what is broken in a clone; None if nothing is.
 
-    Reads all references, all commits, and all content of the branches' tips and of what was not pushed, so
-    that it takes as long as reading the dataset. `branch`: this node's, which must exist once the remote was
-    seen to have it. Raises RepositoryError when that cannot be found out.
+    Reads all references, all commits, and all content of the branches' tips and of unpushed commits, so
+    that it takes as long as reading the dataset. `branch`: this node's, which must exist if the remote was
+    known to have it. Raises RepositoryError if the check itself fails.
     """
     for name in ("objects", "refs"):
         if not (repository / name).is_dir():
@@ -94,7 +94,7 @@ def _fault_of_files(repository: Path) -> str | None:
 
 
 def _check_all(objects: RawObjects, tips: set[str], theirs: set[str], shallow: set[str]) -> None:
-    """`theirs`: tips that the remote has. Of commits that only we have, all content is read as well."""
+    """Read all commits. `theirs`: tips that the remote has; of commits beyond them all content is read."""
     seen: set[str] = set()
     content: set[str] = set()
     for some, ours in ((theirs, False), (tips - theirs, True)):

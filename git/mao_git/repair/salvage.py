@@ -1,7 +1,7 @@
-"""Putting commits on top of a new clone that the broken one had and the remote has not.
+"""Moves commits that only a broken clone has to the new clone of its dataset.
 
-May be repeated: what is there already, under its id or as the same step of the same run, is not put there
-twice. What can be read keeps its id; above a damaged commit the others are made again.
+May be repeated: a commit that is there already, by its id or as the same step of the same run, is not added
+again. Readable commits keep their ids; those above a damaged commit are recreated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KeyOf = Callable[[str], str | None]
 
 @dataclass(slots=True)
 class Salvaged:
-    """`kept`: commits of ours that were put on top; `lost`: commit → why not, and what it held."""
+    """`kept`: commits that were moved; `lost`: commit → why it was not, and which step it was."""
 
     kept: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
@@ -38,10 +38,10 @@ class Salvaged:
 
 @git_errors()
 def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
-    """Puts the commits of our branch that only the repository `broken` has on top of `repo`.
+    """Move the commits of our branch that only the repository `broken` has to `repo`.
 
-    `key_of`: what a commit holds, by its message, the same for a copy of it; None for one that this node did
-    not make for its branch. Raises RepositoryError when `repo` cannot be written to.
+    `key_of`: names the step of a commit by its message, the same for a copy; None for a commit that this node
+    did not make for its branch. Raises RepositoryError if `repo` cannot be written to.
     """
     work = _Salvage(RawObjects(broken), repo, branch, key_of, sign)
     references = read_references(broken)
@@ -53,7 +53,7 @@ def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Si
             work.keep_reference(name, oid)
     theirs = find_tip(repo, branch, remote=True)
     if theirs is not None and find_tip(repo, branch) is None:
-        repo.git.references.create(HEADS + branch, theirs)  # a step under way builds upon it
+        repo.git.references.create(HEADS + branch, theirs)  # a running step is based on it
     _copy_lfs(broken, repo, work.done)
     return work.done
 
@@ -65,17 +65,18 @@ class _Salvage:
         self.done = Salvaged()
         self._objects, self._repo, self._branch = objects, repo, branch
         self._key_of, self._sign = key_of, sign
-        self._there: set[str] = set()  # objects that are in the clone by now
+        self._there: set[str] = set()  # objects that are in the clone already
 
-    # which commits
+    # finding the commits
 
     def salvage(self, tip: str | None, *, unsure: bool) -> None:
-        """`unsure`: the branch's file may be out of date or missing, so that all commits are searched."""
+        """Copy or recreate the commits. `unsure`: the branch's file may be wrong, so search all commits."""
         chain, whole = self._chain(tip)
         if unsure or not whole:
             chain = self._with_others(chain)
-        theirs = find_tip(self._repo, self._branch, remote=True)
-        held = self._held_keys(find_tip(self._repo, self._branch) or theirs)
+        held: set[str | None] = set()  # keys of the commits of the new clone's branch
+        if (new_tip := self._tip()) is not None:
+            held = {self._key_of(commit.message) for commit in self._repo.git.walk(new_tip)} - {None}
         wanted = [commit for commit in chain if self._key_of(commit.message) not in held]
         if whole and not unsure and len(wanted) == len(chain):
             self._copy_all(wanted)
@@ -83,7 +84,7 @@ class _Salvage:
             self._rebuild(wanted)
 
     def _chain(self, tip: str | None) -> tuple[list[RawCommit], bool]:
-        """Commits from `tip` down to what the clone has, oldest first; whether all could be read."""
+        """Return the commits between the clone and `tip`, oldest first; and True if all could be read."""
         chain: list[RawCommit] = []
         while tip is not None and tip not in self._repo.git:
             try:
@@ -96,7 +97,7 @@ class _Salvage:
         return chain[::-1], True
 
     def _with_others(self, chain: list[RawCommit]) -> list[RawCommit]:
-        """With commits of ours that no reference leads to any more: parents first, else by their times."""
+        """Add commits of ours that no reference leads to any more: parents first, otherwise by time."""
         known = {commit.id for commit in chain}
         ours = {
             commit.id: commit
@@ -111,16 +112,10 @@ class _Salvage:
             ordered |= {ancestor.id: ancestor for ancestor in reversed(line)}
         return [*ordered.values(), *chain]
 
-    def _held_keys(self, tip: str | None) -> set[str | None]:
-        """What the commits of the new clone's branch hold; reads all of them."""
-        if tip is None:
-            return set()
-        return {self._key_of(commit.message) for commit in self._repo.git.walk(tip)} - {None}
-
-    # putting them there
+    # copying them
 
     def _copy_all(self, chain: list[RawCommit]) -> None:
-        """Copies them as they are. The first that cannot be read is lost; those above are made again."""
+        """Copy commits as they are. The first unreadable one is lost; those above it are recreated."""
         for place, commit in enumerate(chain):
             try:
                 self._copy(commit)
@@ -131,32 +126,31 @@ class _Salvage:
             self._move(commit.id)
 
     def _rebuild(self, commits: list[RawCommit]) -> None:
+        """Copy commits on top of the branch, each with its changes against its parent."""
         for commit in commits:
             try:
-                self._rebuild_one(commit)
+                self._copy_tree(commit.tree)
+                before = self._readable_tree_before(commit)
+                tip = self._tip()
+                theirs = tree_of(self._repo, tip)
+                tree = (
+                    commit.tree if theirs == before else merge_trees(self._repo, before, theirs, commit.tree)
+                )
+                if tree == theirs and tip is not None and self._key_of(commit.message) is None:
+                    continue  # a merge or the branch's first commit, which add nothing
+                parents = [] if tip is None else [tip]
+                if parents == commit.parents and tree == commit.tree:
+                    self._move(str(self._repo.git.write(ObjectType.COMMIT, commit.raw)))
+                    continue
+                people = (_person(commit, b"author"), _person(commit, b"committer"))
+                self._move(write_commit(self._repo.git, people, commit.message, tree, parents, self._sign))
             except ObjectUnreadable as error:
                 self._mark_lost(commit, str(error))
             except MergeConflict as conflict:
-                self._mark_lost(commit, f"it conflicts with what the branch has now in {conflict}")
-
-    def _rebuild_one(self, commit: RawCommit) -> None:
-        """A copy on top of the branch, with what it changed against its parent."""
-        self._copy_tree(commit.tree)
-        before = self._readable_tree_before(commit)
-        tip = self._tip()
-        theirs = tree_of(self._repo, tip)
-        tree = commit.tree if theirs == before else merge_trees(self._repo, before, theirs, commit.tree)
-        if tree == theirs and tip is not None and self._key_of(commit.message) is None:
-            return  # a merge or the branch's first commit, which add nothing
-        parents = [] if tip is None else [tip]
-        if parents == commit.parents and tree == commit.tree:
-            self._move(str(self._repo.git.write(ObjectType.COMMIT, commit.raw)))
-            return
-        people = (_person(commit, b"author"), _person(commit, b"committer"))
-        self._move(write_commit(self._repo.git, people, commit.message, tree, parents, self._sign))
+                self._mark_lost(commit, f"it conflicts with the branch's current content in {conflict}")
 
     def _readable_tree_before(self, commit: RawCommit) -> str:
-        """The tree of the nearest ancestor that is whole; without one, what the branch has by now."""
+        """Return the tree of the nearest intact ancestor; without one, the branch's current tree."""
         at = commit
         with suppress(ObjectUnreadable):
             while at.parents:
@@ -185,8 +179,9 @@ class _Salvage:
         self._repo.git.write(ObjectType.COMMIT, commit.raw)
 
     def _copy_tree(self, tree: str) -> None:
-        """All objects below, and the tree itself last, so that it is whole once it is there. Raises
-        ObjectUnreadable.
+        """Copy all objects below a tree, and the tree last, so that it is complete once it exists.
+
+        Raises ObjectUnreadable.
         """
         if tree in self._repo.git:
             return
@@ -194,25 +189,22 @@ class _Salvage:
             if oid in self._repo.git:
                 self._there.add(oid)
             elif is_blob and _is_large(self._objects.repository, oid):
-                self._copy_large(oid)
+                self._objects.check(oid)
+                target = loose_path(self._repo.path, oid)
+                target.parent.mkdir(exist_ok=True)
+                temporary = target.with_name(f"tmp_obj_{oid[:16]}")
+                shutil.copyfile(loose_path(self._objects.repository, oid), temporary)
+                if not is_whole_as(temporary, oid):
+                    temporary.unlink()
+                    raise ObjectUnreadable(f"{oid} is damaged")
+                temporary.chmod(0o444)
+                temporary.rename(target)
             else:
                 self._repo.git.write(*self._objects.read(oid))
             self._there.add(oid)
 
-    def _copy_large(self, oid: str) -> None:
-        self._objects.check(oid)
-        target = loose_path(self._repo.path, oid)
-        target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(f"tmp_obj_{oid[:16]}")
-        shutil.copyfile(loose_path(self._objects.repository, oid), temporary)
-        if not is_whole_as(temporary, oid):
-            temporary.unlink()
-            raise ObjectUnreadable(f"{oid} is damaged")
-        temporary.chmod(0o444)
-        temporary.rename(target)
-
     def keep_reference(self, name: str, oid: str) -> None:
-        """Keeps what a reference of ours leads to, if it can be read; else it is listed as lost."""
+        """Keep a reference of ours and its commits if they can be read; otherwise list it as lost."""
         if name in self._repo.git.references:
             return
         try:
@@ -236,7 +228,7 @@ class _Salvage:
 
 
 def is_whole_as(path: Path, oid: str) -> bool:
-    """Whether a copy has the content of that id."""
+    """True if a file has the content of that id."""
     folder = path.parent / f"check-{oid[:16]}" / oid[:2]
     folder.mkdir(parents=True)
     linked = folder / oid[2:]
@@ -259,7 +251,7 @@ def _is_large(repository: Path, oid: str) -> bool:
 
 
 def _person(commit: RawCommit, role: bytes) -> pygit2.Signature:
-    """Author or committer of a commit. Raises ObjectUnreadable when it has none."""
+    """Return the author or committer of a commit. Raises ObjectUnreadable if it has none."""
     match = re.search(rb"^%s (.*) <(.*)> (\d+) ([+-])(\d\d)(\d\d)$" % role, commit.raw, re.MULTILINE)
     if match is None:
         raise ObjectUnreadable(f"{commit.id} has no {role.decode()}")
@@ -269,7 +261,7 @@ def _person(commit: RawCommit, role: bytes) -> pygit2.Signature:
 
 
 def _copy_lfs(broken: Path, repo: Repository, done: Salvaged) -> None:
-    """The LFS content that the remote does not have yet."""
+    """Copy the LFS content that the remote does not have yet."""
     waiting = broken / "lfs" / "waiting"
     for mark in sorted(waiting.iterdir()) if waiting.is_dir() else ():
         inside = Path("lfs", "objects", mark.name[:2], mark.name[2:4], mark.name)

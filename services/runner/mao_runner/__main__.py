@@ -17,7 +17,7 @@ from .settings import RunnerSettings
 
 
 async def remove_tool_network() -> str | None:
-    """None once it is removed, else why it cannot be and what to do."""
+    """Remove the tools' network; return None, or why that failed and what to do."""
     settings = RunnerSettings()
     driver = open_driver(settings.engine, settings.engine_timeout)
     try:

@@ -22,11 +22,11 @@ DESCRIPTION = "Runs the steps of runs as containers on this node's engine, and k
 def make_app(
     settings: RunnerSettings, *, store: Store | None = None, driver: Driver | None = None
 ) -> FastAPI:
-    """The app; `store` and `driver` replace etcd and the engine in tests; the caller closes them.
+    """Create the app. `store` and `driver` replace etcd and the engine in tests; the caller closes them.
 
     Raises InvalidInput for settings that cannot be used.
     """
-    settings.operators()  # wrong settings end the process before it serves
+    settings.operators()  # invalid settings end the process before it serves
 
     async def start(service: Service) -> None:
         used_driver = driver or open_driver(settings.engine, settings.engine_timeout)

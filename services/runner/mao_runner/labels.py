@@ -1,4 +1,4 @@
-"""Names and labels by which an installation finds its containers again, and the installation's id.
+"""Names and labels by which an installation finds its containers again, and its id.
 
 Two nodes on one machine share its engine: `mao.installation` tells their containers apart even if both
 nodes have the same name.
@@ -32,7 +32,7 @@ USER = "mao.user"  # uid:gid, for the run's record
 
 @dataclass(frozen=True, slots=True, order=True)
 class StepAttempt:
-    """One attempt of one step of a run: what a container is for."""
+    """One attempt of one step of a run; it has one container."""
 
     run: str
     step: int
@@ -40,12 +40,15 @@ class StepAttempt:
 
 
 def installation_labels(installation: str) -> dict[str, str]:
-    """The labels of all containers of this installation."""
+    """Return the labels of all containers of this installation."""
     return {INSTALLATION: installation}
 
 
 def container_name(node: str, key: StepAttempt) -> str:
-    """Unique on the node; node names and run ids contain only characters that Docker allows."""
+    """Return the container's name, unique on the node.
+
+    Node names and run ids contain only characters that engines allow.
+    """
     return f"mao-{node}-{key.run}-{key.step}-{key.attempt}"
 
 
@@ -63,9 +66,9 @@ def container_labels(installation: str, run: Run, key: StepAttempt) -> dict[str,
 
 
 def labelled_attempt(labels: Mapping[str, str]) -> StepAttempt | None:
-    """None for labels that are not those of a step's container."""
+    """Return the attempt that the labels name; None if they are not those of a step's container."""
     run, step, attempt = (labels.get(name, "") for name in (RUN, STEP, ATTEMPT))
-    if not (run and all(each.isdecimal() and len(each) < 10 for each in (step, attempt))):
+    if not (run and all(number.isdecimal() and len(number) < 10 for number in (step, attempt))):
         return None
     return StepAttempt(run, int(step), int(attempt))
 
@@ -77,10 +80,12 @@ _INSTALLATION_ID = re.compile(rb"[0-9a-f]{16}\n?")
 
 
 def installation_id(data_dir: Path) -> str:
-    """The id in the data directory, created at the first start. Blocks.
+    """Return the id in the data directory, created at the first start. Blocks.
 
-    A file without a valid id (torn by a power cut) is renamed and a new id created: the power cut has ended
-    the containers with the old one. Raises MaoError (`data-dir-unusable`) if the directory cannot be written.
+    A file without a valid id (damaged by a power cut) is renamed and a new id created: the power cut has
+    ended the containers with the old one.
+
+    Raises MaoError (`data-dir-unusable`) if the directory cannot be written.
     """
     path = data_dir / INSTALLATION_FILE
     try:
@@ -102,7 +107,7 @@ def installation_id(data_dir: Path) -> str:
 
 
 def _create_id(path: Path) -> None:
-    """Atomic, and done once even if several processes try."""
+    """Create the file atomically, and only once even if several processes try."""
     draft = path.with_name(f".{INSTALLATION_FILE}-{secrets.token_hex(4)}")
     with draft.open("w") as file:
         file.write(secrets.token_hex(8) + "\n")

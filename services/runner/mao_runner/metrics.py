@@ -6,7 +6,7 @@ from mao_shared.metrics import Metrics
 
 
 class RunnerMetrics:
-    """Declared once an app."""
+    """The runner's metrics, declared once per app."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.running = metrics.gauge("mao_runner_steps_running", "Steps that hold a slot")
@@ -16,10 +16,11 @@ class RunnerMetrics:
             "mao_runner_outcomes_total", "Steps that left the runner", ["phase", "code"]
         )
         self.start_seconds = metrics.histogram(
-            "mao_runner_start_seconds", "Time from a step's being ready to its container's running"
+            "mao_runner_start_seconds", "Time from a step being ready to its container running"
         )
         self.leftovers = metrics.counter("mao_runner_leftovers_total", "Containers removed as leftovers")
 
     def count_steps(self, running: int, waiting: int) -> None:
+        """Set the numbers of steps that hold a slot and that wait for one."""
         self.running.set(running)
         self.waiting.set(waiting)

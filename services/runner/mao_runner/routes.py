@@ -22,7 +22,7 @@ _JSON_TEXT = TypeAdapter(str)
 
 
 def get_runner(request: Request) -> Runner:
-    """The runner of the app."""
+    """Return the runner of the app that serves this request."""
     runner = request.app.state.runner
     if not isinstance(runner, Runner):
         raise TypeError("the app was not made by make_app")
@@ -50,8 +50,8 @@ async def logs(
         str | None, Header(max_length=100, description="With `follow`: continue after this event")
     ] = None,
 ) -> Response:
-    """Plain text; or, with `follow`, events whose data is a JSON string (a part of the log, cut anywhere)
-    and whose id is the byte offset after it. The last event is named `end`."""
+    """Plain text; or, with `follow`, events. Their data is a JSON string, a part of the log cut anywhere,
+    and their id is the byte offset after it. The last event is named `end`."""
     reader = get_runner(request).reader
     key = await reader.find(run_id, step, attempt)
     if follow:
@@ -102,7 +102,7 @@ def _attempt_headers(key: StepAttempt) -> dict[str, str]:
 
 
 def encode_chunk(chunk: LogChunk) -> bytes:
-    """A chunk as one event, or a comment if nothing happened. JSON keeps every kind of line break."""
+    """Encode a chunk as an event, or as a comment if it is empty. JSON keeps every kind of line break."""
     if not chunk.text and not chunk.last:
         return KEEPALIVE_COMMENT
     text = _JSON_TEXT.dump_json(chunk.text).decode()

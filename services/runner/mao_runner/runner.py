@@ -40,9 +40,9 @@ HOST_DIR_RETRY = 10.0  # seconds until the data directory is looked for on the e
 
 
 class Runner:
-    """The runner of one node. What needs an answer of the engine first starts in `run`.
+    """The runner of one node. Components that need the engine's answer are created in `run`.
 
-    Blocks briefly. Raises MaoError (`data-dir-unusable`).
+    The constructor blocks briefly, and raises MaoError (`data-dir-unusable`).
     """
 
     def __init__(
@@ -92,23 +92,23 @@ class Runner:
 
     @property
     def checker(self) -> Checker:
-        """Raises the reason why the runner cannot start containers yet."""
+        """Return the checker. Raises MaoError, with the reason, while the runner cannot start containers."""
         if self._checker is None:
             raise self._not_ready
         return self._checker
 
     @property
     def running(self) -> int:
-        """Number of steps that hold a slot."""
+        """Return the number of steps that hold a slot."""
         return self.steps.slots.holding() if self.steps is not None else 0
 
     async def check_hostdir(self) -> None:
-        """For readiness: raises until the data directory was found on the engine's host."""
+        """Raise MaoError until the data directory was found on the engine's host (for readiness)."""
         if self.steps is None:
             raise self._not_ready
 
     async def run(self) -> None:
-        """Runs until cancelled. No step starts before the engine was seen to have the data directory."""
+        """Run until cancelled. No step starts before the data directory was found on the engine's host."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.mirror.run())
             group.create_task(recheck_unreadable(self._unreadable))
@@ -116,27 +116,25 @@ class Runner:
             group.create_task(self.containers.run_resync())
             group.create_task(self.network.run())
             group.create_task(self.engine_monitor.run())
-            self._begin(await self._host_paths(), group)
+            # Retried until they are valid: an engine that is starting answers with all kinds of errors.
+            paths = await until_done(
+                self._find_host_paths,
+                name="data-directory",
+                away=Backoff(ENGINE_RETRY, ENGINE_RETRY),
+                failing=Backoff(HOST_DIR_RETRY, HOST_DIR_RETRY),
+            )
+            self._begin(paths, group)
 
     async def close(self) -> None:
-        """Stops; containers continue and are adopted at the next start."""
+        """Stop; containers continue and are adopted at the next start."""
         if self.steps is not None:
             await self.steps.close()
         await self.logs.close()
 
     def _engine_back(self, changed: object) -> None:
-        """A restarted engine recreates its networks and rules, so they are checked again."""
+        """Have the network checked again: a restarted engine recreates its networks and rules."""
         if changed is None:
             self.network.invalidate(EngineUnavailable("the engine has just restarted", next="maoctl doctor"))
-
-    async def _host_paths(self) -> HostPaths:
-        """Retries until they are valid: an engine that is starting answers with all kinds of errors."""
-        return await until_done(
-            self._find_host_paths,
-            name="data-directory",
-            away=Backoff(ENGINE_RETRY, ENGINE_RETRY),
-            failing=Backoff(HOST_DIR_RETRY, HOST_DIR_RETRY),
-        )
 
     async def _find_host_paths(self) -> HostPaths:
         try:
@@ -185,11 +183,11 @@ class Runner:
         old_logs = LogRetention(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
         self.conditions.clear("engine", DATA_SUBJECT)  # at once, not at the next check
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
-        for each in (self.steps.run(), self.admission.run(), leftovers.run(), old_logs.run()):
-            group.create_task(each)
+        for loop in (self.steps.run(), self.admission.run(), leftovers.run(), old_logs.run()):
+            group.create_task(loop)
 
     async def _pins(self, image: str) -> dict[str, str]:
-        """This node's pipelines that use an image of this name → the digest each has pinned."""
+        """Return this node's pipelines that use an image of this name → the digest each has pinned."""
         return {
             stored.record.pipeline: step.image.pinned
             for stored in await self._enrolments.all()
@@ -198,6 +196,6 @@ class Runner:
         }
 
     async def _keep_log(self, key: StepAttempt, container_id: str) -> None:
-        """Stores the output of an unclaimed container before it is removed."""
+        """Store the output of an unclaimed container before it is removed."""
         await self.logs.finish(key, container_id)
         self.logs.forget(key)

@@ -26,33 +26,31 @@ def _known_engine(name: str) -> str:
 
 
 def default_slots() -> int:
-    """One per core, but at least MIN_SLOTS: most tools wait for a network, and limits bound the rest."""
+    """Return one slot per core, but at least MIN_SLOTS, since most tools wait for a network."""
     return max(MIN_SLOTS, os.cpu_count() or 1)
 
 
 class RunnerSettings(ServiceSettings):
-    """Sizes in bytes (or `64m`), times in seconds (or `30d`)."""
+    """Settings of the runner. Sizes are in bytes (or `64m`), times in seconds (or `30d`)."""
 
     port: int = 8083
     slots: int = Field(default_factory=default_slots, ge=1)  # steps that run at the same time
     hostdir: str | None = Field(default=None, validation_alias=AliasChoices("MAO_HOSTDIR", "hostdir"))
     engine: Annotated[str, AfterValidator(_known_engine)] = "docker"
-    engine_timeout: int = Field(
-        default=60, ge=1
-    )  # seconds that one call to the engine may take, except pulls
+    engine_timeout: int = Field(default=60, ge=1)  # seconds that a call to the engine may take, except pulls
     log_max: Bytes = 64 * 1024**2  # of one step's log; the rest is cut
     log_retention: Seconds = 400 * 86400  # age at which the logs of an ended run are removed
-    log_keep: int = Field(default=50_000, ge=1)  # logs of at most so many runs
-    log_space: Bytes = 20 * 1024**3  # and of at most so many bytes
+    log_keep: int = Field(default=50_000, ge=1)  # runs whose logs are kept at most
+    log_space: Bytes = 20 * 1024**3  # bytes of logs that are kept at most
     leftover_grace: Seconds = 10  # before a container that no run claims is removed
     tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
     tool_network: ToolNetworkKind = "isolated"  # or the engine's default network as it is: bridge
     tool_network_name: ToolNetworkName = "mao-tools"  # of the isolated one, with a 0 its bridge on the host
-    tokens_file: Path | None = None  # the gateway's; if set, it lets nobody in by uid alone
+    tokens_file: Path | None = None  # the gateway's; if set, it requires tokens from everybody
     checks: int = Field(default=2, ge=1)  # compliance checks that run at the same time
 
     def operators(self) -> frozenset[int]:
-        """Uids that the gateway lets in although it cannot tell containers from other processes (compose).
+        """Return the uids that the gateway trusts although it cannot tell containers from other processes.
 
         Raises InvalidInput (`local-users-invalid`).
         """

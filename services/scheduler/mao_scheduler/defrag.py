@@ -1,8 +1,8 @@
 """Defragments etcd's file when most of it is free and no tick is near.
 
-etcd reuses freed space but never shrinks its file. That matters after much was removed at once, as when the
-runs of years become history. etcd answers nobody while it defragments, about a second per hundred megabytes
-in use.
+etcd reuses freed space but never shrinks its file. This matters after large removals, for example when the
+runs of several years become history. While etcd defragments it does not answer: about a second per hundred
+megabytes in use.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MAX_IN_USE = 256 * MIB  # bytes; with more, the pause would exceed the timeout o
 
 
 def is_worthwhile(health: StoreHealth) -> bool:
-    """Pure: whether most of the file is free, and what is in use is copied quickly."""
+    """Return True if most of the file is free and little enough is in use for a short pause (pure)."""
     free = health.size - health.in_use
     return 0 < health.in_use <= MAX_IN_USE and free >= max(MIN_GAIN, health.in_use)
 
 
 class Defragmenter:
-    """Defragments the store of this node. `next_due`: the time of the next tick."""
+    """Defragments this node's store. `next_due` returns the time of the next tick."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Defragmenter:
         await every(PERIOD, step, name="store-upkeep", initial_delay=PERIOD, conditions=self._conditions)
 
     async def check(self) -> bool:
-        """Whether the store was defragmented. Raises Unavailable."""
+        """Defragment the store if that is worthwhile now; return whether it was. Raises Unavailable."""
         if not isinstance(self._store, Examinable):
             return False
         before = await self._store.examine()

@@ -1,12 +1,13 @@
-"""Whether this node is enrolled in a pipeline, and the error that says it is not."""
+"""Looks up this node's enrolment in a pipeline, and says why there is none."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from mao_shared import keys
 from mao_shared.errors import Conflict, NotFound, Unavailable
-from mao_shared.models.common import is_name
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.pipeline import Pipeline, name_from_title, normalize_title
+from mao_shared.models import Enrolment, Pipeline, is_name
+from mao_shared.models.pipeline import name_from_title, normalize_title
 from mao_shared.store import Records, Store, Stored
 
 
@@ -18,11 +19,15 @@ class EnrolmentLookup:
         self._federation = federation
 
     async def require(self, pipeline: str) -> Stored[Enrolment]:
-        """The node's enrolment; raises NotFound (`unknown-pipeline`) or Conflict (`not-enrolled`)."""
+        """Return the node's enrolment. Raises NotFound (`unknown-pipeline`) or Conflict (`not-enrolled`)."""
         stored = await self._enrolments.get(pipeline)
         if stored is not None:
             return stored
-        if await self._is_registered(pipeline):
+        try:
+            is_registered = await self._federation.get(keys.registry("pipelines", pipeline)) is not None
+        except Unavailable:
+            is_registered = True  # unknown; an attempt to enrol will show it
+        if is_registered:
             raise Conflict(
                 f"This node is not enrolled in the pipeline {pipeline!r}.",
                 code="not-enrolled",
@@ -31,7 +36,7 @@ class EnrolmentLookup:
         raise _unknown_pipeline(pipeline)
 
     async def resolve_name(self, text: str) -> str:
-        """The name of the pipeline with this name or title.
+        """Return the name of the pipeline with this name or title.
 
         Raises NotFound (`unknown-pipeline`) if no pipeline has this title, even if one has the derived name.
         """
@@ -42,25 +47,17 @@ class EnrolmentLookup:
         except ValueError:
             raise _unknown_pipeline(text) from None
         name = name_from_title(title)
-        enrolled = await self._enrolments.find(name)
-        registered = enrolled.record.title if enrolled else await self._registered_title(name)
-        if registered != title:
+        found: Stored[Enrolment] | Stored[Pipeline] | None = await self._enrolments.find(name)
+        if (
+            found is None
+        ):  # it may be in the federation only; the error then says that it is not enrolled here
+            with suppress(Unavailable):
+                found = await Records(self._federation, keys.registry_prefix("pipelines"), Pipeline).find(
+                    name
+                )
+        if found is None or found.record.title != title:
             raise _unknown_pipeline(text)
         return name
-
-    async def _registered_title(self, name: str) -> str | None:
-        """The title in the federation, so that an error can say that the pipeline is not enrolled here."""
-        try:
-            found = await Records(self._federation, keys.registry_prefix("pipelines"), Pipeline).find(name)
-        except Unavailable:
-            return None
-        return found.record.title if found else None
-
-    async def _is_registered(self, pipeline: str) -> bool:
-        try:
-            return await self._federation.get(keys.registry("pipelines", pipeline)) is not None
-        except Unavailable:
-            return True  # unknown now; enrolling it will tell
 
 
 def _unknown_pipeline(pipeline: str) -> NotFound:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from mao_shared.metrics import Metrics
-from mao_shared.models.run import Run
+from mao_shared.models import Run
 from mao_shared.states import RUN_ENDED
 
 _LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
 
 
 class SchedulerMetrics:
-    """The scheduler's metrics on an app's registry."""
+    """The scheduler's metrics, declared once per app."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.lateness = metrics.histogram(
@@ -23,6 +23,6 @@ class SchedulerMetrics:
         self.queued = metrics.gauge("mao_runs_queued", "Runs that wait for their turn")
 
     def count(self, run: Run) -> None:
-        """Counts a run that has reached a phase, if that is an end."""
+        """Count a run if it has ended; call it once per change of phase."""
         if run.phase in RUN_ENDED:
             self.runs.labels(run.phase.value).inc()

@@ -12,18 +12,22 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
-from mao_shared.models.common import Listing, Record, Removed, Timestamp
-from mao_shared.models.pipeline import NameOrTitle
-from mao_shared.models.run import CancelBody, ReproduceBody, Run, RunRequest, Trigger, has_cron
-from mao_shared.models.schedule import (
-    BackfillRequest,
+from mao_shared.models import (
     BackfillResult,
-    CronPreview,
     Job,
+    Listing,
+    NameOrTitle,
     NextTimes,
+    Record,
+    Run,
+    RunRequest,
     Schedule,
-    ScheduleRequest,
+    Timestamp,
+    Trigger,
 )
+from mao_shared.models.common import Removed
+from mao_shared.models.run import CancelBody, ReproduceBody, has_cron
+from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.request_context import current_request_id
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
@@ -43,7 +47,7 @@ async def pipeline_filter(
     scheduler: SchedulerDep,
     pipeline: Annotated[NameOrTitle | None, Query(description="Name or title of a pipeline")] = None,
 ) -> str | None:
-    """Dependency: the name of the pipeline that a list is filtered by."""
+    """Return the name of the pipeline that a list is filtered by (FastAPI dependency)."""
     return None if pipeline is None else await scheduler.enrolment_lookup.resolve_name(pipeline)
 
 
@@ -51,7 +55,7 @@ PipelineFilter = Annotated[str | None, Depends(pipeline_filter)]
 
 
 def with_etag(stored: Stored[R], response: Response) -> R:
-    """The record, with its revision as the ETag."""
+    """Set the ETag of the response to the revision, and return the record."""
     response.headers["ETag"] = etag(stored.revision)
     return stored.record
 
@@ -64,7 +68,7 @@ async def _create_once(
     identity: Record,
     create: Callable[[Attempt], Awaitable[Stored[Run]]],
 ) -> Run:
-    """The run that `create` makes, or that of an earlier request with the same key and identity."""
+    """Create a run, or return that of an earlier request with the same key and identity."""
     made = await once(scheduler.store, scheduler.node, operation, key, identity, Run, create, scheduler.clock)
     return with_etag(made, response)
 
@@ -137,7 +141,7 @@ async def retry_run(
 
 
 async def _existing(id: str, scheduler: SchedulerDep) -> str:  # noqa: A002
-    """Refuses an unknown run before the stream starts."""
+    """Return the id of an existing run, so that an unknown one is refused before the stream starts."""
     await scheduler.runs.get(id)
     return id
 

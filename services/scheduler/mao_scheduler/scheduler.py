@@ -13,10 +13,9 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.models.common import Record
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.run import Run, Turn
-from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
+from mao_shared.models import Enrolment, Record, Run, Schedule, TickMark
+from mao_shared.models.run import Turn
+from mao_shared.models.schedule import Forgotten, Remembered
 from mao_shared.reconcile import Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
@@ -64,12 +63,15 @@ class Scheduler:
     defragmenter: Defragmenter
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """The loops that run as long as the service."""
-        mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
-        controllers = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
+        """Return the loops that run as long as the service."""
         return [
-            *mirrors,
-            *controllers,
+            self.schedules.run(),
+            self.enrolments.run(),
+            self.run_mirror.run(),
+            self.controller.run(),
+            self.timer.run(),
+            self.retention.run(),
+            self.publisher.run(),
             self.stuck.run(),
             self.defragmenter.run(),
             recheck_unreadable(self.unreadable),
@@ -84,7 +86,7 @@ def make_scheduler(
     metrics: SchedulerMetrics,
     conditions: Conditions | None = None,
 ) -> Scheduler:
-    """Connects the components; nothing runs yet."""
+    """Create and connect the components; nothing runs yet."""
     node = settings.node
     conditions = conditions or Conditions(clock)
     unreadable = Unreadable(conditions)
@@ -146,7 +148,7 @@ def make_scheduler(
 
 
 def get_scheduler(request: Request) -> Scheduler:
-    """Dependency: the scheduler of the app that serves this request."""
+    """Return the scheduler of the app that serves this request (FastAPI dependency)."""
     scheduler = request.app.state.scheduler
     if not isinstance(scheduler, Scheduler):
         raise TypeError("the app was not made by make_app")

@@ -143,7 +143,7 @@ Strategy = Literal["merge", "replay", "take-theirs"]
 
 
 class ResolveRequest(Record):
-    """How to join the branches."""
+    """Body of `POST /datasets/{name}/resolve`."""
 
     how: Strategy = Field(
         examples=["merge"],

@@ -1,4 +1,4 @@
-"""The file of a backup: what is written is read, and whatever else somebody hands in is refused untouched."""
+"""The format of a backup: a written archive is read back, and any other file is refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write(path: Path, files: dict[str, bytes], links: dict[str, str] | None = No
 
 
 def forged(path: Path, *infos: tuple[tarfile.TarInfo, bytes], manifest: Any = None) -> Path:
-    """A backup with further tar members, made by hand as nobody's program makes them."""
+    """Build a backup with arbitrary further tar members."""
     files = {HEADER: header(), STORE: b""}
     with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT) as tar:
         for name, content in files.items():
@@ -101,7 +101,7 @@ def test_archive_keeps_modes_and_names(tmp_path: Path) -> None:
     found, manifest = verify_backup(tmp_path / "b")
     assert (found.node, found.revision) == ("node-1", 7)
     with (tmp_path / "b").open("rb") as file:
-        read = {each.name: (each.stream.read(100), each.executable) for each in read_files(file)}
+        read = {member.name: (member.stream.read(100), member.executable) for member in read_files(file)}
     assert read[DEEP] == (b"deep", False)
     assert read[odd] == (b"odd", False)
     assert read["data/script"] == (b"#!/bin/sh\n", True)
@@ -207,7 +207,7 @@ def test_verify_backup_refuses_other_files(tmp_path: Path, content: bytes) -> No
 def test_verify_backup_refuses_another_tar(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "b", "w:gz") as tar:
         add(tar, "data/x", b"")
-    assert "begins with" in refused(tmp_path / "b").detail
+    assert "first file is" in refused(tmp_path / "b").detail
 
 
 def test_verify_backup_names_a_later_format(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         (lambda m: m["files"].update({"data/x": ["0" * 64, 0]}), "missing in it"),
         (lambda m: m["files"].update({STORE: ["0" * 64, 0]}), "SHA-256 differs"),
         (lambda m: m["links"].update({"data/datasets/x": "/etc"}), "not in a tool's output"),
-        (lambda m: m["links"].update({"data/workspaces/../x": "/etc"}), "a file named"),
+        (lambda m: m["links"].update({"data/workspaces/../x": "/etc"}), "contains a file"),
         (lambda m: m.pop("files"), "manifest cannot be read"),
     ],
 )

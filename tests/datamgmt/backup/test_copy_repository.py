@@ -1,4 +1,4 @@
-"""A repository copied while it is committed to and packed: each reference of the copy has all it leads to."""
+"""Copying a repository during commits and packing: the copy has all objects of each of its references."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def commit(path: Path, number: int) -> None:
 
 
 def fsck(copy: Path) -> int:
-    """How many commits the copy has, all of them whole."""
-    for each in ("refs/heads", "objects/pack"):
-        (copy / each).mkdir(parents=True, exist_ok=True)
+    """Check the copy with fsck and count its commits."""
+    for folder in ("refs/heads", "objects/pack"):
+        (copy / folder).mkdir(parents=True, exist_ok=True)
     git(copy, "fsck", "--full", "--strict")
     return int(git(copy, "rev-list", "--count", "node-1"))
 
@@ -127,5 +127,5 @@ def test_copy_repository_leaves_out_unfinished_files(tmp_path: Path) -> None:
         (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_bytes(b"half")
     copy_repository(path, "c.git", copier(tmp_path / "copy"))
-    names = [each.name for each in (tmp_path / "copy").rglob("*")]
+    names = [path.name for path in (tmp_path / "copy").rglob("*")]
     assert not {"node-1.lock", "pack_git2_abc", "tmp_obj_1"} & set(names)

@@ -1,4 +1,4 @@
-"""A restored node learns from its datasets' history what was run after the backup, and runs nothing again."""
+"""A restored node reconstructs the runs since the backup from the datasets' history, and repeats none."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def ran(world: World, name: str, after: int, **changes: Any) -> Run:
 
 
 async def saved_and_gone_on(root: Path, later: list[str]) -> tuple[MemoryStore, dict[str, Run]]:
-    """A node that was backed up after one run and has run `later` since; all of it is lost, and restored."""
+    """Back a node up after one run, run `later`, lose the node, and restore the backup."""
     old = MemoryStore()
     async with working(root, old) as world:
         await ran(world, "run-1", 1)
@@ -100,14 +100,14 @@ async def test_reconcile_corrects_a_missed_tick(tmp_path: Path) -> None:
 
 
 async def settle(store: Store) -> None:
-    """Makes history of all runs, as retention does."""
+    """Move all runs into the run history, as retention does."""
     records = RunRecords(store, NODE)
     live, _ = await records.live_page(100, None)
     assert await records.move(live) == len(live)
 
 
 async def test_reconcile_corrects_the_run_history(tmp_path: Path) -> None:
-    """On an etcd that other nodes use as well, which still have what is shared."""
+    """The etcd is shared with other nodes, so the federation's keys are still there."""
     old, new, shared = MemoryStore(), MemoryStore(), keys.registry("tools", "t")
     await old.create(shared, b"{}")
     async with working(tmp_path, old) as world:
@@ -132,7 +132,7 @@ async def test_reconcile_corrects_the_run_history(tmp_path: Path) -> None:
     assert found["run-1"].record == was
     await settle(new)
     indexed, _ = await records.index_page(10, None)
-    assert {each.id for each in indexed} == set(found)
+    assert {entry.id for entry in indexed} == set(found)
     assert await records.remove(indexed) == 2
 
 
@@ -218,7 +218,7 @@ def enrolment(*names: str) -> Enrolment:
 
 def phases(run: Run | None) -> tuple[str, list[str]]:
     assert run is not None
-    return run.phase.value, [each.phase.value for each in run.steps]
+    return run.phase.value, [step.phase.value for step in run.steps]
 
 
 @pytest.mark.parametrize(

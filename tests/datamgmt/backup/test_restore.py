@@ -1,4 +1,4 @@
-"""A node backed up on a memory store and put back: whole, refused, or going on after a kill."""
+"""Backup and restore of a node on a memory store: complete, refused, and continued after a kill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.git import git
 
 
 class DyingStore(MemoryStore):
-    """Dies at its n-th write, before or after it was done."""
+    """A store that raises `Killed` at its n-th write, before or after the write."""
 
     def __init__(self, at: int, *, done: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class DyingStore(MemoryStore):
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing of ours catches it."""
+    """Stands for SIGKILL: nothing in the code under test catches it."""
 
 
 def writing(name: str) -> Tool:
@@ -74,7 +74,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 async def backed_up(root: Path, target: Path) -> tuple[MemoryStore, BackupResult]:
-    """A node with a pushed and an unpushed commit, a value in the inbox, keys and agreements; its backup."""
+    """Back up a node with a pushed and an unpushed commit, a value in the inbox, keys and agreements."""
     store = MemoryStore()
     async with working(root, store) as world:
         made = run_of("run-1", step("one", "data", world.master))
@@ -162,7 +162,7 @@ async def test_restore_then_push_and_publish(tmp_path: Path) -> None:
     async with working(tmp_path, new) as world:
         await world.phase("run-3", StepPhase.SUCCEEDED)
     names = git(world.master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=)", NODE)
-    assert [each for each in names.split() if each] == ["run-3", "run-2", "run-1"]
+    assert [name for name in names.split() if name] == ["run-3", "run-2", "run-1"]
     assert git(world.master, "show", f"{NODE}:new") == "not committed yet"
 
 
@@ -374,15 +374,15 @@ async def test_take_backup_names_unreadable_files(
 async def test_take_backup_ignores_lost_and_found(tmp_path: Path) -> None:
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
-    folders = [tmp_path / "node" / each for each in (".", "datasets", "logs", "agreements", "federation")]
-    for each in folders[:1]:
-        (each / "lost+found").mkdir(parents=True)
+    folders = [tmp_path / "node" / folder for folder in (".", "datasets", "logs", "agreements", "federation")]
+    for folder in folders[:1]:
+        (folder / "lost+found").mkdir(parents=True)
     store = MemoryStore()
     await put_back(tmp_path, store, taken.path)
-    for each in folders[1:]:
-        (each / "lost+found").mkdir()
-    for each in folders:
-        (each / "lost+found/#12").touch()
+    for folder in folders[1:]:
+        (folder / "lost+found").mkdir()
+    for folder in folders:
+        (folder / "lost+found/#12").touch()
     again = await take_backup(NODE, store, places(tmp_path), tmp_path / "again", {})
     assert again.path is not None
     assert [name for name in verify_backup(again.path)[1].files if "lost+found" in name] == []

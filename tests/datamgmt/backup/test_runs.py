@@ -1,4 +1,4 @@
-"""What the runs of a backup are in the restored store: nothing of them makes a tool run once more."""
+"""The runs of a backup in the restored store: none of them makes a tool run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOOL_AHEAD = (StepPhase.PENDING, StepPhase.PREPARING, StepPhase.READY, StepPhase
 
 
 def in_phase(phase: StepPhase, name: str = "one") -> StepRun:
-    """A step that may be tried five times, whoever is at fault."""
+    """Make a step with five attempts for every kind of failure."""
     made = step(name, "data", Path("/remote"))
     spec = made.spec.model_copy(update={"retry": Retry(attempts=5, backoff=0)})
     return made.model_copy(update={"spec": spec, "phase": phase})
@@ -34,7 +34,7 @@ def restored(run: Run) -> Run:
 
 
 def led_on(run: Run) -> Run:
-    """As the scheduler leads it on while the others play no part."""
+    """Advance the run by the scheduler alone."""
     now: datetime = RESTORED
     while (decision := decide(run, [], now)).run is not None:
         run = decision.run

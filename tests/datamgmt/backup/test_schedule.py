@@ -1,4 +1,4 @@
-"""Backups by themselves, in virtual time: when they are due, how many stay, what is told when they fail."""
+"""Periodic backups in virtual time: when they are due, how many are kept, what is reported on failure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Site:
         return [path.name for _, path in backups_in(self.folder, NODE)]
 
     def told(self) -> list[str]:
-        return [each.detail for each in self.conditions.current() if each.name == "backup"]
+        return [condition.detail for condition in self.conditions.current() if condition.name == "backup"]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_schedule_says_what_to_do_about_the_folder(
         monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
         monkeypatch.setattr(os, "open", refused)
     await site.backups.step()
-    [told] = [each for each in site.conditions.current() if each.name == "backup"]
+    [told] = [condition for condition in site.conditions.current() if condition.name == "backup"]
     assert step in told.next
 
 

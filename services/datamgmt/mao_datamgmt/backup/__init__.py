@@ -1,7 +1,7 @@
-"""A node's backup: taken beside the running node, restored while it is stopped, then reconciled with git.
+"""A node's backup: taken while the node runs, restored while it is stopped, then reconciled with git.
 
-    archive ◄─ collect ◄─ take ◄─ schedule    the file · what goes into it · one backup · one every day
-    archive ─► restore ─► reconcile ─► runs   put back · what the datasets say happened since · which runs
+    archive ◄─ collect ◄─ take ◄─ schedule    the file · its content · one backup · periodic backups
+    archive ─► restore ─► reconcile ─► runs   put back · look up what happened since · rebuild the runs
 
-docs/decisions/0029-backups.md says in which order things are read, and why.
+docs/decisions/0029-backups.md explains in which order a backup is read.
 """

@@ -25,30 +25,30 @@ from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 from mao_shared.store import Store, open_store
 
 from .collect import node_paths
-from .restore import RestoreResult, restore_backup
+from .restore import restore_backup
 from .take import folder_missing, take_backup, write_to_stream
 
 
 def main() -> int:
-    """Exit codes as maoctl's; 2 also for invalid settings."""
+    """Run a subcommand and return its exit code: as maoctl's, 2 also for invalid settings."""
     parser = argparse.ArgumentParser(prog="python -m mao_datamgmt.backup", description="A node's backup.")
     commands = parser.add_subparsers(dest="command", required=True)
-    taking = commands.add_parser("take", help="back the node up")
-    taking.add_argument("target", help="a new file, a folder, or - for the standard output")
-    restoring = commands.add_parser("restore", help="restore a backup into a stopped node")
-    restoring.add_argument("file", help="the backup, or - for the standard input")
-    restoring.add_argument("--replace", action="store_true", help="set aside the existing data")
-    asked = parser.parse_args()
+    take = commands.add_parser("take", help="back the node up")
+    take.add_argument("target", help="a new file, a folder, or - for the standard output")
+    restore = commands.add_parser("restore", help="restore a backup into a stopped node")
+    restore.add_argument("file", help="the backup, or - for the standard input")
+    restore.add_argument("--replace", action="store_true", help="set aside the existing data")
+    arguments = parser.parse_args()
     try:
         settings = DataSettings()
         set_private_umask()
         configure_logs("backup", settings.log_level, settings.log_format)
-        if asked.command == "take":
-            if asked.target.endswith("/") and not os.path.lexists(asked.target):
-                raise folder_missing(Path(asked.target))  # a path does not keep the slash
-            asyncio.run(_take(settings, asked.target))
+        if arguments.command == "take":
+            if arguments.target.endswith("/") and not os.path.lexists(arguments.target):
+                raise folder_missing(Path(arguments.target))  # a Path drops the slash
+            asyncio.run(_take(settings, arguments.target))
         else:
-            asyncio.run(_restore(settings, asked.file, replace=asked.replace))
+            asyncio.run(_restore(settings, arguments.file, replace=arguments.replace))
     except ValidationError as error:
         sys.stderr.write(wrong_settings(error))
         return WRONG_SETTINGS
@@ -74,8 +74,8 @@ async def _take(settings: DataSettings, target: str) -> None:
         else:
             taken = await take_backup(settings.node, store, places, Path(target), os.environ)
     where = "to the standard output" if taken.path is None else f"as {taken.path} ({taken.size} bytes)"
-    known = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
-    sys.stderr.write(f"node {settings.node} backed up {where}: {known}.\n")
+    content = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
+    sys.stderr.write(f"node {settings.node} backed up {where}: {content}.\n")
     by_shell = " Your shell has made its file: chmod 600." if taken.path is None else ""
     sys.stderr.write(
         f"It holds the node's keys and secrets: keep it where nobody else can read it.{by_shell}\n"
@@ -94,17 +94,13 @@ async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
                     copy.write(piece)
                 copy.flush()
                 done = await restore_backup(settings, store, places, Path(copy.name), replace=replace)
-    sys.stderr.write(_report_text(done))
-
-
-def _report_text(done: RestoreResult) -> str:
     at = f"{done.header.taken_at:%Y-%m-%dT%H:%M:%SZ}"
     lines = [
-        f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys."
+        f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys.",
+        *(f"What was there before is in {folder}; keep it or remove it." for folder in done.aside),
+        "Start the node: it looks up in its datasets what was run after the backup.",
     ]
-    lines += [f"What was there before is in {folder}; keep it or remove it." for folder in done.aside]
-    lines.append("Start the node: it looks up in its datasets what was run after the backup.")
-    return "\n".join(lines) + "\n"
+    sys.stderr.write("\n".join(lines) + "\n")
 
 
 @asynccontextmanager

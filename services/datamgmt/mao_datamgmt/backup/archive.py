@@ -1,16 +1,16 @@
-"""The file of a backup: a gzipped tar of plain files, with a manifest at its end. Blocking.
+"""The format of a backup: a gzipped tar of plain files with a manifest at its end. Blocking.
 
-    mao-backup.json     the format's version, the node, when, and the store's revision
+    mao-backup.json     the format's version, the node, the time, and the store's revision
     store.jsonl         the store's keys (mao_shared/store/backup.py)
-    settings.json       the settings that the node was run with, for people
+    settings.json       the settings of the node, for people to read
     data/…              files of the data directory
     agreements/…        files of MAO_AGREEMENTS_DIR
     federation/…        files of MAO_FEDERATION_DIR
     manifest.json       SHA-256 and size of each of the above, and the symbolic links among tools' output
 
-`tar -xzf` unpacks it, but restoring reads it by the rules here: only plain files with plain names below these
-folders, and nothing is restored before all files were compared with the manifest. That finds a torn or
-damaged file, not a forged one: who can write the backup can write its manifest.
+`tar -xzf` unpacks it, but a restore accepts only what is described here: regular files with plain names below
+these folders; and it restores nothing before all files were compared with the manifest. That detects a
+truncated or damaged backup, not a forged one: whoever can write the backup can write its manifest.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -37,16 +37,16 @@ from mao_shared.models import NodeName, Timestamp
 FORMAT = 1
 HEADER, STORE, SETTINGS, MANIFEST = "mao-backup.json", "store.jsonl", "settings.json", "manifest.json"
 FOLDERS = ("data", "agreements", "federation")
-LARGEST_HEADER = 16 << 20  # bytes; it names the datasets' tips
-LARGEST_MANIFEST = 1 << 30  # bytes; a member takes about 150
-LONGEST_NAME = 4096  # bytes
+MAX_HEADER = 16 << 20  # bytes; it lists the datasets' tips
+MAX_MANIFEST = 1 << 30  # bytes; a file takes about 150
+MAX_NAME = 4096  # bytes
 _BLOCK = tarfile.BLOCKSIZE
 _READ_SIZE = 1 << 20  # bytes
 M = TypeVar("M", bound=BaseModel)
 
 
 class Header(BaseModel):
-    """`tips`: as `Restored.tips`. `revision`: the store's that the backup shows."""
+    """The file `mao-backup.json`. `tips`: as `Restored.tips`. `revision`: of the store in the backup."""
 
     format: Literal[1] = 1
     node: NodeName
@@ -57,7 +57,7 @@ class Header(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`files`: name → SHA-256 and size; `links`: name → target, of tools' output alone."""
+    """The file `manifest.json`. `files`: name → SHA-256, size; `links`: name → target, of tools' output."""
 
     files: dict[str, tuple[str, int]]
     links: dict[str, str] = {}
@@ -96,7 +96,10 @@ class ArchiveWriter:
         self._add(name, stream, size, 0o600)
 
     def add_file(self, name: str, path: Path) -> bool:
-        """False when it is gone or not a regular file. What is appended meanwhile is left out."""
+        """Add a file with its size at this moment. False if it is gone or not a regular file.
+
+        Raises FileShrunk, OSError.
+        """
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
@@ -111,7 +114,7 @@ class ArchiveWriter:
         return True
 
     def add_link(self, name: str, target: str) -> None:
-        """A symbolic link, as a line of the manifest."""
+        """Add a symbolic link, which is kept in the manifest only."""
         self.manifest.links[name] = target
 
     def _add(self, name: str, stream: IO[bytes], size: int, mode: int) -> None:
@@ -127,15 +130,10 @@ class ArchiveWriter:
         self.manifest.files[name] = (watched.digest.hexdigest(), size)
 
     def close(self) -> None:
-        self._tar.addfile(*_in_memory(MANIFEST, json.dumps(self.manifest.model_dump()).encode()))
+        """Add the manifest and end the archive."""
+        self.add_bytes(MANIFEST, json.dumps(self.manifest.model_dump()).encode())
         self._tar.close()
         self._zipped.close()
-
-
-def _in_memory(name: str, content: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(content), 0o600
-    return info, io.BytesIO(content)
 
 
 @dataclass(slots=True)
@@ -150,9 +148,9 @@ class _Watched:
 
 
 def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
-    """The files of an archive in their order; raises InvalidInput (`backup-invalid`) for anything else.
+    """Yield the files of an archive in order. Raises InvalidInput (`backup-invalid`) for anything else.
 
-    Not by `tarfile`'s reader, which believes headers of any size, and has links, devices and holes.
+    `tarfile`'s own reader is not used: it trusts the sizes in headers and accepts links and devices.
     """
     with gzip.GzipFile(fileobj=source, mode="rb") as zipped:
         long_name: str | None = None
@@ -166,14 +164,14 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
             except tarfile.TarError as error:
                 raise backup_invalid(f"it is not a tar archive: {error}") from error
             if info.size < 0:
-                raise backup_invalid(f"a size of {info.size} bytes in it")
-            if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= LONGEST_NAME:
+                raise backup_invalid(f"it contains a file of {info.size} bytes")
+            if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= MAX_NAME:
                 text = _read_exactly(zipped, _padded(info.size))[: info.size]
                 long_name = text.rstrip(b"\0").decode("utf-8", "surrogateescape")
                 continue
             name, long_name = long_name or info.name, None
             if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                raise backup_invalid(f"{name!a} in it is not a regular file")
+                raise backup_invalid(f"it contains {name!a}, which is not a regular file")
             stream = _Limited(zipped, info.size)
             yield BackupFile(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
             stream.skip()
@@ -181,12 +179,12 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
 
 
 def _check_end(zipped: Readable) -> None:
-    """Checks that only padding is left, and that gzip's own checksum is right."""
+    """Check that only padding is left and that gzip's own checksum is right."""
     try:
         rest = zipped.read(tarfile.RECORDSIZE + 1)
         more = zipped.read(1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise backup_invalid(f"its end is cut off or damaged: {error}") from error
+        raise backup_invalid(f"its end is truncated or damaged: {error}") from error
     if more or rest.strip(b"\0"):
         raise backup_invalid("there is data after its end")
 
@@ -196,18 +194,18 @@ def _padded(size: int) -> int:
 
 
 def _read_exactly(stream: Readable, size: int) -> bytes:
-    """So many bytes. Raises InvalidInput when fewer are left, or they cannot be unzipped."""
+    """Read `size` bytes. Raises InvalidInput if fewer are left or they cannot be unzipped."""
     try:
         data = stream.read(size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise backup_invalid(f"it is cut off, damaged, or not gzip: {error}") from error
+        raise backup_invalid(f"it is truncated, damaged, or not gzip: {error}") from error
     if len(data) < size:
-        raise backup_invalid("it is cut off")
+        raise backup_invalid("it is truncated")
     return data
 
 
 class _Limited:
-    """`size` bytes of a stream, which must have them."""
+    """The next `size` bytes of a stream; reading raises InvalidInput if the stream has fewer."""
 
     def __init__(self, stream: Readable, size: int) -> None:
         self._stream = stream
@@ -225,17 +223,17 @@ class _Limited:
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be that of a file in a backup. Raises InvalidInput."""
+    """Return the name if a file in a backup can have it. Raises InvalidInput."""
     parts = name.split("/")
     known = name in (HEADER, STORE, SETTINGS, MANIFEST) or (len(parts) > 1 and parts[0] in FOLDERS)
     plain = all(part not in ("", ".", "..") for part in parts) and "\0" not in name
-    if not known or not plain or len(os.fsencode(name)) > LONGEST_NAME:
-        raise backup_invalid(f"it has a file named {name[:200]!a}")
+    if not known or not plain or len(os.fsencode(name)) > MAX_NAME:
+        raise backup_invalid(f"it contains a file {name[:200]!a}")
     return name
 
 
 def verify_backup(path: Path) -> tuple[Header, Manifest]:
-    """Header and manifest, after every file was compared with the manifest.
+    """Compare every file of a backup with the manifest, and return its header and manifest.
 
     Raises InvalidInput (`backup-invalid`, `backup-version` for one of a later format, `backup-unreadable`),
     NotFound (`backup-missing`).
@@ -251,16 +249,16 @@ def verify_backup(path: Path) -> tuple[Header, Manifest]:
             if manifest is not None:
                 raise backup_invalid("there are files after its manifest")
             if member.name in seen:
-                raise backup_invalid(f"{member.name!a} is in it twice")
+                raise backup_invalid(f"it contains {member.name!a} twice")
             if member.name == MANIFEST:
-                manifest = _parse(Manifest, _small_content(member, LARGEST_MANIFEST))
+                manifest = _parse(Manifest, _small_content(member, MAX_MANIFEST))
                 continue
             digest = hashlib.sha256()
             while piece := member.stream.read(_READ_SIZE):
                 digest.update(piece)
             seen[member.name] = (digest.hexdigest(), member.size)
     if header is None or manifest is None:
-        raise backup_invalid("it is empty" if header is None else "it is cut off: its manifest is missing")
+        raise backup_invalid("it is empty" if header is None else "it is truncated: its manifest is missing")
     _compare_with_manifest(seen, manifest)
     return header, manifest
 
@@ -282,8 +280,8 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header:
     if member.name != HEADER:
-        raise backup_invalid(f"it begins with {member.name!a}")
-    content = _small_content(member, LARGEST_HEADER)
+        raise backup_invalid(f"its first file is {member.name!a}")
+    content = _small_content(member, MAX_HEADER)
     seen[HEADER] = (hashlib.sha256(content).hexdigest(), len(content))
     try:
         version = json.loads(content).get("format")
@@ -291,15 +289,15 @@ def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header
         raise backup_invalid("its header is not JSON") from error
     if isinstance(version, int) and version > FORMAT:
         raise InvalidInput(
-            f"The backup has format {version}; this version of MAO reads up to {FORMAT}.",
+            f"The backup has format {version}; this version of MAO reads formats up to {FORMAT}.",
             code="backup-version",
             next="Restore it with the version of MAO that made it, or a later one.",
         )
     return _parse(Header, content)
 
 
-def _small_content(member: BackupFile, most: int) -> bytes:
-    if member.size > most:
+def _small_content(member: BackupFile, max_size: int) -> bytes:
+    if member.size > max_size:
         raise backup_invalid(f"its {member.name} has {member.size} bytes")
     return b"".join(iter(lambda: member.stream.read(_READ_SIZE), b""))
 
@@ -316,27 +314,17 @@ def _compare_with_manifest(seen: dict[str, tuple[str, int]], manifest: Manifest)
         raise backup_invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing in it'}")
     for name, found in seen.items():
         if found != manifest.files[name]:
-            raise backup_invalid(f"{name!a} is not what was backed up: its SHA-256 differs")
+            raise backup_invalid(f"{name!a} was changed after the backup: its SHA-256 differs")
     if STORE not in seen:
         raise backup_invalid("it has no store")
-    _check_names(seen, manifest.links)
-
-
-def _check_names(files: Iterable[str], links: Iterable[str]) -> None:
-    """No name is a file, a link and a folder at once, so that nothing is written through a link."""
-    known, linked = set(files), set(links)
-    folders = {parent for name in known | linked for parent in _parents(name)}
-    for name in linked:
+    # No name may be a file, a link and a folder at once, so that nothing is written through a link.
+    files, links = set(seen), set(manifest.links)
+    folders = {str(folder) for name in files | links for folder in PurePosixPath(name).parents}
+    for name in links:
         if not check_name(name).startswith("data/workspaces/"):
             raise backup_invalid(f"the link {name!a} is not in a tool's output")
-    for name in (known & linked) | ((known | linked) & folders):
+    for name in (files & links) | ((files | links) & folders):
         raise backup_invalid(f"{name!a} is listed as more than one of file, link and folder")
-
-
-def _parents(name: str) -> Iterator[str]:
-    while "/" in name:
-        name = name.rpartition("/")[0]
-        yield name
 
 
 def backup_invalid(why: str) -> InvalidInput:

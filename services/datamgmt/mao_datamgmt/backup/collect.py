@@ -1,11 +1,11 @@
-"""Which files a backup has, read in an order that makes them one state of the node. Blocking.
+"""Reads the files of a backup, in an order that makes them one consistent state of the node. Blocking.
 
-Each later part knows at least what the earlier ones rely on:
+Each part is at least as new as the parts before it, and so has what they refer to:
 
-    tips of the clones → store → workspaces whose output waits → everything else → clones → local remotes
+    tips of the clones → store → workspaces with unpublished output → everything else → clones → local remotes
 
-A node that is restored from that is like one that was killed at the store's moment, with commits, values and
-agreements that came a little later, which it can cope with: docs/decisions/0029-backups.md.
+A restored node is like one that was killed when its store was read, with some newer commits, values and
+agreements, which do no harm: docs/decisions/0029-backups.md.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from mao_shared.states import StepPhase
 
 from .archive import HEADER, SETTINGS, STORE, ArchiveWriter, Header
 
-REPLACED = "replaced"  # where `restore --replace` moves what was there
-STAGED = ".restore"  # in the data directory: parts of a restore's archive
+REPLACED = "replaced"  # folder into which `restore --replace` moves the existing data
+STAGED = ".restore"  # folder in the data directory for parts of the archive that is restored
 GIT = ("datasets", "aside", "bare")
 """Folders with repositories, in the order in which they are read: see `collect`."""
-LOST_AND_FOUND = "lost+found"  # at the top of a file system, for root alone
+LOST_AND_FOUND = "lost+found"  # at the top of a file system, readable for root only
 _NOT_BACKED_UP = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, LOST_AND_FOUND)
 _LOCK = ".lock"
-IDENTITY_FILE = "store.json"  # which etcd is the node's; a restored one is another
-_UNFINISHED = ".new-"  # files and folders that are being written
+IDENTITY_FILE = "store.json"  # names the node's etcd; a restored node has another one
+_UNFINISHED = ".new-"  # prefix of files and folders that are being written
 _UNFINISHED_SUFFIXES = (".lock", ".new")
 _OBJECT = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
-_PASSES = 20  # over the objects; a further one is needed when the clone is packed meanwhile
+_MAX_PASSES = 20  # over the objects; another one is needed when the clone is packed meanwhile
 WORKSPACES = "workspaces"
 _WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
 
@@ -58,28 +58,28 @@ class NodePaths:
         return {self.data, self.agreements, self.federation}
 
     def folder(self, name: str) -> Path:
-        """Of one of `archive.FOLDERS`."""
+        """Return the path of one of `archive.FOLDERS`."""
         return {"data": self.data, "agreements": self.agreements, "federation": self.federation}[name]
 
     def target(self, name: str) -> Path:
-        """Where a file of an archive belongs. The name was checked before."""
+        """Return the path to which a file of the archive is restored. The name was checked before."""
         folder, _, rest = name.partition("/")
         return self.folder(folder) / rest
 
     def data_names(self) -> Iterator[str]:
-        """Names at the top of the data directory that a backup has."""
+        """Yield the names at the top of the data directory that are backed up."""
         apart = {self.agreements, self.federation}
         for name in _names(self.data):
             if self.is_backed_up(name) and self.data / name not in apart:
                 yield name
 
     def rebuilt_names(self) -> list[str]:
-        """What is rebuilt from the clones, and must not meet other clones."""
+        """Return the names that are rebuilt from the clones, and must not be used with other clones."""
         return [name for name in ("worktrees",) if (self.data / name).exists()]
 
     @staticmethod
     def is_backed_up(name: str) -> bool:
-        """Whether a backup has what has this name at the top of the data directory; the rest is rebuilt."""
+        """True if a name at the top of the data directory is backed up; the rest is rebuilt."""
         return name not in _NOT_BACKED_UP and not name.endswith(_LOCK) and not name.startswith(_UNFINISHED)
 
     def agreements_names(self) -> Iterator[str]:
@@ -89,7 +89,7 @@ class NodePaths:
         yield from filter(self._is_federation_file, _names(self.federation))
 
     def may_restore(self, name: str) -> bool:
-        """Whether a file of this name may be restored: over nothing that the node rebuilds or uses."""
+        """True if a restore may write a file of this name: nothing that the node rebuilds or uses."""
         if "/" not in name:  # header, manifest and so on
             return True
         path = self.target(name)
@@ -106,7 +106,7 @@ class NodePaths:
         return not name.startswith(_UNFINISHED) and name not in (REPLACED, LOST_AND_FOUND)
 
     def _is_federation_file(self, name: str) -> bool:
-        """Without the data of the federation's etcd: an old state of one member would take writes back."""
+        """Leave out the data of the federation's etcd: an old state of one member would undo writes."""
         files = FederationFiles(self.federation)
         left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
         return self._is_plain(name) and name not in left_out
@@ -128,21 +128,19 @@ def _names(folder: Path) -> list[str]:
 
 
 Copy = Callable[[str, Path], bool]
-
-
-"""Copies a file under a name; False when it is gone."""
+"""Copies a file under a name; False if the file is gone."""
 
 
 class SourceChanged(OSError):
-    """What was to be copied was replaced meanwhile: begin again."""
+    """A folder was replaced while it was copied: the backup has to start again."""
 
 
 def copy_repository(path: Path, name: str, copy: Copy) -> None:
-    """Copies a repository while it is in use, so that each branch has all that it leads to.
+    """Copy a repository while it is in use, so that all objects of each copied branch are there.
 
-    References first and objects last: an object that a reference leads to is then in some file from the
-    first listing to the end, though not always in the same one. Of references the loose ones come before the
-    packed ones, since git packs them in that order. Raises SourceChanged when the repository was replaced.
+    References are copied first and objects last: an object that a reference leads to is then in some file
+    from the first listing to the end, though not always in the same one. Loose references are copied before
+    packed ones, since git packs them in that order. Raises SourceChanged if the repository was replaced.
     """
     before = _identity(path)
     rest = {file for file in _files(path) if not file.startswith("objects/")}
@@ -150,13 +148,13 @@ def copy_repository(path: Path, name: str, copy: Copy) -> None:
     for file in sorted(rest, key=lambda file: (file.startswith("lfs/"), file == "packed-refs", file)):
         copy(f"{name}/{file}", path / file)
     copied: set[str] = set()
-    for _ in range(_PASSES):
+    for _ in range(_MAX_PASSES):
         listed = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
         for file in sorted(listed - copied):
             if copy(f"{name}/{file}", path / file):
                 copied.add(file)
         again = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
-        if listed <= again and listed <= copied:  # nothing was moved to where we have been already
+        if listed <= again and listed <= copied:  # nothing was moved into a file that was read before
             break
     else:
         raise SourceChanged(f"the objects of {path} are packed again and again")
@@ -173,13 +171,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def refuse_unread(error: OSError) -> None:
-    """For `os.walk`, which skips what it cannot read: a backup must not. What is gone is fine."""
+    """Raise the errors that `os.walk` would skip: a backup must have everything that still exists."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Paths of the files below, without those that are being written."""
+    """Yield the paths of the files below a folder, without those that are being written."""
     for at, _, names in os.walk(folder, onerror=refuse_unread):
         inside = Path(at).relative_to(folder)
         for name in names:
@@ -188,7 +186,7 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def read_tips(data: Path, node: str) -> dict[str, str | None]:
-    """Dataset → the tip of the node's branch in its clone; None where there is none, or it cannot be read."""
+    """Return dataset → the tip of the node's branch in its clone; None if it is missing or unreadable."""
     tips: dict[str, str | None] = {}
     for path in sorted((data / "datasets").glob("*.git")):
         if path.name.startswith("."):
@@ -201,7 +199,7 @@ def read_tips(data: Path, node: str) -> dict[str, str | None]:
 
 
 def waiting_outputs(run: Run) -> list[tuple[str, int, int]]:
-    """Run, step and attempt of outputs that are not committed yet."""
+    """Return run, step and attempt of outputs that are not committed yet."""
     steps = enumerate(run.steps)
     return [(run.id, index, step.attempt) for index, step in steps if step.phase in _WAITS]
 
@@ -214,16 +212,16 @@ def collect(
     waiting: list[tuple[str, int, int]],
     settings: Mapping[str, str],
 ) -> None:
-    """Writes everything; the tips and the store were read before. `store`: the dump and its size.
+    """Write all files; the tips and the store were read before. `store`: the dump and its size in bytes.
 
-    Raises OSError, among them SourceChanged: then begin again.
+    Raises OSError, among them SourceChanged, after which the backup has to start again.
     """
     writer.add_bytes(HEADER, header.model_dump_json().encode())
     writer.add_stream(STORE, *store)
     writer.add_bytes(SETTINGS, json.dumps(dict(settings), indent=1, sort_keys=True).encode())
     data = DataDir(places.data)
     for run, index, attempt in waiting:
-        # As a tool left it; what publishing refuses anyway (devices, sockets) is left out.
+        # Output is kept as the tool left it, without what publishing refuses anyway (devices, sockets).
         for path in _walk(data.workspace(run, index, attempt).root):
             name = f"data/{path.relative_to(places.data).as_posix()}"
             if path.is_symlink():
@@ -242,28 +240,28 @@ def collect(
 
 
 def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
-    """A file, or all files below a folder; links below it and what is being written are left out.
+    """Add a file, or all files below a folder except links and files that are being written.
 
-    It may be a link itself, to where the operator has more space.
+    The path itself may be a link, to where the operator has more space.
     """
     path = path.resolve()
     if not path.is_dir():
         writer.add_file(name, path)
         return
     for file in _walk(path):
-        if not file.name.startswith(".new-"):
+        if not file.name.startswith(_UNFINISHED):
             writer.add_file(f"{name}/{file.relative_to(path).as_posix()}", file)
 
 
 def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
-    """What is below a folder: repositories by `copy_repository`, at any depth (`aside` has them one deeper).
+    """Add what is below a folder, with repositories at any depth (in `aside` they are one level deeper).
 
     A repository may be a link, to where the operator has more space; other links are left out.
     """
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".new-") or path.name == LOST_AND_FOUND:
+        if path.name.startswith(_UNFINISHED) or path.name == LOST_AND_FOUND:
             continue
         inside = f"{name}/{path.name}"
         if (path / "objects").is_dir() and (path / "HEAD").is_file():
@@ -277,7 +275,7 @@ def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and links below a folder; links to folders are links. Raises OSError for what cannot be read."""
+    """Yield files and links below a folder, following no links. Raises OSError for what cannot be read."""
     for at, folders, names in os.walk(folder, onerror=refuse_unread):
         linked = [name for name in folders if Path(at, name).is_symlink()]
         folders[:] = sorted({*folders} - {*linked} - {LOST_AND_FOUND if Path(at) == folder else ""})

@@ -1,7 +1,7 @@
-"""After a restore: the runs of the time since the backup, reconstructed from the datasets' history.
+"""After a restore: reconstructs the runs since the backup from the history of the datasets.
 
-For each dataset of the backup its remote is asked once what the node's branch has now; until it answers, the
-condition `restored` says so. What is found is recorded as ended; nothing is run.
+The node's branch of each dataset of the backup is fetched from its remote once; until that succeeds, the
+condition `restored` is set. The runs found are recorded as ended; nothing is run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .runs import StepCommit, commits_since, reconstruct_run
 
 CONDITION = "restored"
 RETRY = Backoff(initial=2.0, maximum=300.0)
-DONE_PAUSE = 3600.0  # seconds; nothing is left to do then
+DONE_SECONDS = 3600.0  # pause when nothing is left to do
 CLOCK_SKEW = timedelta(minutes=1)
 
 
@@ -35,7 +35,7 @@ log = get_logger(__name__)
 
 
 class Reconciler:
-    """`run` works until cancelled; `reconcile` is one try."""
+    """Looks up what was run after the backup: `run` works until cancelled, `reconcile` is one attempt."""
 
     def __init__(
         self, context: Context, executor: GitExecutor, own: Store, runs: Records[Run], conditions: Conditions
@@ -53,16 +53,14 @@ class Reconciler:
         async def step() -> float:
             nonlocal tries
             if await self.reconcile():
-                return DONE_PAUSE
+                return DONE_SECONDS
             tries += 1
             return RETRY.pause(tries)
 
         await every(0.0, step, name="restored", conditions=self._conditions, failing=RETRY)
 
     async def reconcile(self) -> bool:
-        """Goes through the datasets that are left; whether none is left then. Raises Unavailable without
-        etcd.
-        """
+        """Reconcile the datasets that are left; True if none is left. Raises Unavailable without etcd."""
         stored = await self._records.get("")
         if stored is None or not stored.record.open:
             return True
@@ -87,7 +85,7 @@ class Reconciler:
     async def _find_commits(
         self, dataset: str, restored: Restored
     ) -> tuple[list[StepCommit], Exception | None]:
-        """What is in the clone, and why the remote could not be asked, if so."""
+        """Return the steps in the clone, and the error if the remote could not be fetched."""
         tip = restored.tips.get(dataset)
         try:
             return await self._executor.write([dataset], fetch_commits, self._context, dataset, tip)
@@ -108,7 +106,7 @@ class Reconciler:
         )
 
     async def _record(self, found: Sequence[StepCommit], restored: Restored) -> None:
-        """Writes one run as its commits have it."""
+        """Record one run as its commits have it."""
         enrolment = await self._enrolments.find(str(found[0].record.get("pipeline")))
         steps = None if enrolment is None else enrolment.record
         run: Run | None = None
@@ -122,13 +120,9 @@ class Reconciler:
         await self._runs.create_or_update(found[0].run, change)
         if run is not None:
             log.info("restored.run", run=run.id, phase=run.phase)
-        if run is not None and is_new:
-            self._report_twin(found, restored)
-
-    def _report_twin(self, found: Sequence[StepCommit], restored: Restored) -> None:
-        """Whoever pushed to this node's branch after the restore, and not from here, is another machine."""
+        # Whoever pushed to this node's branch after the restore, and not from here, is another machine.
         latest = max(commit.at for commit in found)
-        if latest > restored.restored_at + CLOCK_SKEW:
+        if run is not None and is_new and latest > restored.restored_at + CLOCK_SKEW:
             node = self._context.node
             self._conditions.report(
                 CONDITION,
@@ -142,7 +136,7 @@ class Reconciler:
 def fetch_commits(
     context: Context, dataset: str, tip: str | None
 ) -> tuple[list[StepCommit], MaoError | None]:
-    """Fetches; the steps that came after `tip`, and why the remote could not be asked, if so. Blocking."""
+    """Fetch, and return the steps after `tip` and the error if the fetch failed. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     synced = sync_clone(context, dataset, clone.url)
     return commits_since(context, dataset, tip), synced.stale

@@ -1,9 +1,9 @@
-"""Restoring a backup into a node that is stopped and empty; after a kill at any point it can be repeated.
+"""Restores a backup into a node that is stopped and empty. May be repeated after a kill at any point.
 
-    verified ─► [what is there set aside] ─► files ─► store ─► done
+    verify ─► [set existing data aside] ─► files ─► store ─► done
 
-`restore.json` in the data directory records how far it has come; while it is there no node starts on the
-directory. In the store, what makes a node run anything (enrolments, schedules) comes last.
+`restore.json` in the data directory records the progress; no node starts on the directory while it exists.
+In the store, the keys that make a node run anything (enrolments, schedules) are written last.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -54,8 +55,8 @@ from .collect import IDENTITY_FILE, REPLACED, STAGED, NodePaths
 from .runs import after_restore
 
 _READ_SIZE = 1 << 20  # bytes
+_CONNECT_TIMEOUT = 2.0  # seconds
 _SETTINGS_FILE = "restored-settings.json"
-T = TypeVar("T", bound=BaseModel)
 
 
 log = get_logger(__name__)
@@ -63,7 +64,7 @@ Phase = Literal["aside", "files", "store"]
 
 
 class RestoreProgress(BaseModel):
-    """The file `restore.json`. `aside`: name of the folders for what was there before; None: it was empty."""
+    """The file `restore.json`. `aside`: name of the folders for the existing data; None if there was none."""
 
     archive: str  # its SHA-256
     restored_at: Timestamp
@@ -73,7 +74,7 @@ class RestoreProgress(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """`aside`: folders that hold what was there before."""
+    """A finished restore. `files` and `keys` are counts; `aside`: folders that hold the data from before."""
 
     header: Header
     files: int
@@ -84,17 +85,17 @@ class RestoreResult:
 async def restore_backup(
     settings: ServiceSettings, store: Store, places: NodePaths, archive: Path, *, replace: bool = False
 ) -> RestoreResult:
-    """Restores the backup.
+    """Restore a backup; with `replace` the existing data are set aside.
 
-    Raises NotFound and InvalidInput as `verify`, Conflict (`node-running`, `other-node`, `node-not-empty`,
-    `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store raises), MaoError
-    (`restore-failed`).
+    Raises NotFound and InvalidInput as `verify_backup`, Conflict (`node-running`, `other-node`,
+    `node-not-empty`, `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store
+    raises), MaoError (`restore-failed`).
     """
     try:
         header, manifest = await asyncio.to_thread(verify_backup, archive)
         for name in (*manifest.files, *manifest.links):
             if not places.may_restore(name):
-                raise backup_invalid(f"it has a file named {name[:200]!a}, which no backup has")
+                raise backup_invalid(f"it contains a file {name[:200]!a}, which no backup has")
         if header.node != settings.node:
             raise Conflict(
                 f"The backup is of the node {header.node!r}, and this node is {settings.node!r}.",
@@ -124,7 +125,7 @@ async def _restore(
     replace: bool,
 ) -> RestoreResult:
     digest = await asyncio.to_thread(_digest, archive)
-    progress = _read(places.data / RESTORING, RestoreProgress)
+    progress = _read_progress(places.data / RESTORING)
     if progress is not None and progress.archive != digest and not replace:
         raise Conflict(
             f"A restore of another backup into {places.data} was started and has not finished.",
@@ -166,9 +167,9 @@ def _note(places: NodePaths, progress: RestoreProgress) -> None:
     replace_file(places.data / RESTORING, progress.model_dump_json().encode())
 
 
-def _read(path: Path, model: type[T]) -> T | None:
+def _read_progress(path: Path) -> RestoreProgress | None:
     try:
-        return model.model_validate_json(path.read_bytes())
+        return RestoreProgress.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -188,19 +189,14 @@ def _digest(path: Path) -> str:
 
 
 def refuse_running(settings: ServiceSettings) -> None:
-    """Raises Conflict (`node-running`) when one of the node's services answers on its socket."""
+    """Raise Conflict (`node-running`) if one of the node's services answers on its socket."""
     for service in SERVICES:
         path = settings.service_url(service).removeprefix("unix://")
-        if path.startswith("/") and _answers(path):
-            raise _running(f"its {service} answers at {path}")
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as caller, suppress(OSError):
-        caller.settimeout(2)
-        caller.connect(path)
-        return True
-    return False
+        if path.startswith("/"):
+            with socket.socket(socket.AF_UNIX) as caller, suppress(OSError):
+                caller.settimeout(_CONNECT_TIMEOUT)
+                caller.connect(path)
+                raise _running(f"its {service} answers at {path}")
 
 
 def _running(why: str) -> Conflict:
@@ -212,7 +208,7 @@ def _running(why: str) -> Conflict:
 
 
 async def _existing_items(node: str, store: Store, places: NodePaths) -> list[str]:
-    """What a restore would overwrite, in words."""
+    """List what a restore would overwrite, for a message."""
     found = [str(places.data / name) for name in places.data_names()]
     for folder, names in (
         (places.agreements, places.agreements_names()),
@@ -224,7 +220,7 @@ async def _existing_items(node: str, store: Store, places: NodePaths) -> list[st
 
 
 def _require_room(places: NodePaths, manifest: Manifest) -> None:
-    """Raises Unavailable (`disk-full`) when the files do not fit."""
+    """Raise Unavailable (`disk-full`) if the files do not fit."""
     needed = dict.fromkeys(FOLDERS, 0)
     for name, (_, size) in manifest.files.items():
         folder = name.partition("/")[0]
@@ -236,14 +232,14 @@ def _require_room(places: NodePaths, manifest: Manifest) -> None:
         stats = os.statvfs(path)
         if size > stats.f_bavail * stats.f_frsize:
             free = stats.f_bavail * stats.f_frsize
-            raise disk_full(f"the backup has {size} bytes for {path}, and {free} are free")
+            raise disk_full(f"the backup needs {size} bytes in {path}, and {free} are free")
 
 
 # the steps
 
 
 async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | None) -> None:
-    """Moves everything that is there into folders beside it; deletes nothing. May be repeated."""
+    """Move all existing data into folders beside them; delete nothing. May be repeated."""
     if aside is None:
         return
     groups = (
@@ -261,12 +257,12 @@ async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | No
     kept = places.data / REPLACED / aside / STORE
     if not kept.exists():
         kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
-        with partial.open("wb") as file:
+        temporary = kept.with_suffix(".partial")
+        with temporary.open("wb") as file:
             await dump_keys(store, node, file.write)
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(kept)
+        temporary.rename(kept)
     await _clear(store, keys.node_root(node))
     if not (await store.list(keys.all_nodes(), limit=1)).entries:  # no other node uses this etcd
         await _clear(store, f"{keys.ROOT}/")
@@ -278,7 +274,7 @@ async def _clear(store: Store, prefix: str) -> None:
 
 
 def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Path) -> int:
-    """Writes all files where they belong, and the store's dump where it is read from."""
+    """Write all files to their places, and the store's dump into `staged`. Returns the number of files."""
     targets = {STORE: staged / STORE, SETTINGS: places.data / _SETTINGS_FILE}
     folders: set[Path] = set()
     count = 0
@@ -288,14 +284,15 @@ def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Pat
                 continue
             target = targets.get(member.name) or places.target(member.name)
             _make_folders(target.parent, folders)
-            digest = _write(target, _pieces(member.stream.read), member.executable)
+            pieces = iter(partial(member.stream.read, _READ_SIZE), b"")
+            digest = _write(target, pieces, member.executable)
             if digest != manifest.files[member.name][0]:
                 raise OSError(f"the backup changed while it was read: {member.name}")
             if target.name == "HEAD":
-                for inner in ("refs/heads", "objects/info", "objects/pack"):  # git needs them, even empty
+                for inner in ("refs/heads", "objects/info", "objects/pack"):  # git needs them even if empty
                     _make_folders(target.parent / inner, folders)
             count += 1
-    for name, text in manifest.links.items():  # last, so that nothing is written through one
+    for name, text in manifest.links.items():  # last, so that nothing is written through a link
         target = places.target(name)
         _make_folders(target.parent, folders)
         target.unlink(missing_ok=True)
@@ -305,13 +302,8 @@ def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Pat
     return count
 
 
-def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while piece := read(_READ_SIZE):
-        yield piece
-
-
 def _make_folders(folder: Path, known: set[Path]) -> None:
-    """Makes a folder with its parents. Raises OSError for one that is a link, which is none of ours."""
+    """Make a folder with its parents. Raises OSError if one is a link: a restore follows none."""
     if folder in known:
         return
     if not folder.parent.exists():
@@ -323,7 +315,7 @@ def _make_folders(folder: Path, known: set[Path]) -> None:
 
 
 def _write(target: Path, pieces: Iterator[bytes], executable: bool) -> str:
-    """Writes a file atomically, replacing one of an earlier try; its SHA-256."""
+    """Write a file atomically, replacing that of an earlier attempt. Returns its SHA-256."""
     temporary = target.with_name(f".new-{secrets.token_hex(4)}")
     digest = hashlib.sha256()
     try:
@@ -342,7 +334,10 @@ def _write(target: Path, pieces: Iterator[bytes], executable: bool) -> str:
 
 
 async def _put_store(node: str, store: Store, lines: Path, header: Header, restored_at: datetime) -> int:
-    """The store's keys: records first, then what lets the node act on them, its identity last."""
+    """Write the store's keys: records first, then what lets the node act on them, its identity last.
+
+    Returns the number of keys.
+    """
     restored = Restored(
         backup_at=header.taken_at, restored_at=restored_at, tips=header.tips, open=sorted(header.tips)
     )
@@ -363,12 +358,12 @@ async def _put_store(node: str, store: Store, lines: Path, header: Header, resto
 
 
 def _restored_entry(node: str, put: Put, backup_at: datetime, restored_at: datetime) -> Put:
-    """A key's value as it goes into the store: a run that was under way ends."""
+    """Return a key as it is put into the store: a run that was under way is ended."""
     if not put.key.startswith(keys.runs_prefix(node)):
         return put
     try:
         run = Run.model_validate_json(put.value, context=STORED)
-    except ValidationError:  # the node reports it, as before
+    except ValidationError:  # the restored node reports it, as the old one did
         return put
     changed = after_restore(run, backup_at, restored_at)
     return put if changed is run else Put(put.key, dump(changed))

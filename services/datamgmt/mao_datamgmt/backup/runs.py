@@ -1,11 +1,11 @@
-"""What becomes of a backup's unfinished runs, and what the datasets' history says of them. Mostly pure.
+"""Ends the unfinished runs of a backup, and reconstructs runs from the datasets' history. Mostly pure.
 
-Nobody knows how runs that were under way went on: their tool may have ended after the backup was taken, and
-its commit may be at the remote, or be lost with the machine. So no tool is started for them again, and no
-step is tried again. What a tool had already left is published.
+How a run that was under way continued is unknown: its tool may have ended after the backup was taken, and
+the commit may be at the remote or lost with the machine. So no tool is started again for it, and no step is
+retried. Output that a tool had already written is published.
 
-Every commit of a step carries its record (`provenance`). So a run whose commits are there has succeeded, as
-far as they go; of its other steps nobody knows.
+Every commit of a step carries its record (`provenance`). A step whose commit is found has succeeded; the
+outcome of the other steps is unknown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Ru
 from mao_shared.models.node import RESTORED, Restored, unknown_since
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
-MAX_COMMITS = 100_000  # of one dataset that are read
+MAX_COMMITS = 100_000  # read of one dataset
 _ENDED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
 _TO_PUBLISH = (StepPhase.EXITED, StepPhase.PUBLISHING)
 _PASSED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
@@ -35,7 +35,7 @@ _STEP_FACTS = ("tool", "image", "command", "env", "limits", "network", "privileg
 
 
 Commits = dict[tuple[str, str], tuple[LogEntry, dict[str, Any]]]
-"""Run and step → the commit, and what is under `mao` in its message."""
+"""Run and step → the commit and its record."""
 
 
 # runs of the backup
@@ -51,55 +51,46 @@ def restored_failure(backup_at: datetime) -> Failure:
 
 
 def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
-    """The run as it goes into the restored store."""
+    """Return a run as it is put into the restored store: no tool is run for it again."""
+    why = restored_failure(backup_at)
     if run.phase in RUN_ENDED:
         return run
+    if run.phase is RunPhase.QUEUED and run.trigger == "schedule":
+        reason = f"{unknown_since(backup_at)}."
+        changes = {"phase": RunPhase.MISSED, "finished_at": restored_at, "missed": "late", "reason": reason}
+        return run.model_copy(update={**changes, "steps": []})
     if run.phase is RunPhase.QUEUED:
-        return _unstarted_run(run, backup_at, restored_at)
-    steps = [_restored_step(step, backup_at, restored_at) for step in run.steps]
+        steps = [_with_phase(step, StepPhase.SKIPPED, restored_at) for step in run.steps]
+        changes = {"phase": RunPhase.CANCELLED, "finished_at": restored_at, "reason": why.detail}
+        return run.model_copy(update={**changes, "error": why, "steps": steps})
+    steps = []
+    for step in run.steps:
+        retry = step.spec.retry.model_copy(update={"attempts": min(step.attempt, step.spec.retry.attempts)})
+        kept = step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})
+        if step.phase not in (*_ENDED, *_TO_PUBLISH):
+            kept = _with_phase(kept, StepPhase.LOST, restored_at).model_copy(update={"error": why})
+        steps.append(kept)
     changed = run.model_copy(update={"steps": steps})
     index = changed.current()
     if index is None or steps[index].phase in (*_TO_PUBLISH, StepPhase.CANCELLED):
         return changed  # continues to its end without running a tool
-    why = steps[index].error or restored_failure(backup_at)
     ended = RunPhase.LOST if steps[index].phase is StepPhase.LOST else RunPhase.FAILED
-    return changed.model_copy(update={"phase": ended, "finished_at": restored_at, "error": why})
-
-
-def _unstarted_run(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
-    if run.trigger == "schedule":
-        missed = run.model_copy(update={"phase": RunPhase.MISSED, "finished_at": restored_at})
-        return missed.model_copy(
-            update={"missed": "late", "reason": f"{unknown_since(backup_at)}.", "steps": []}
-        )
-    why = restored_failure(backup_at)
-    steps = [_with_phase(step, StepPhase.SKIPPED, restored_at) for step in run.steps]
-    ended = run.model_copy(update={"phase": RunPhase.CANCELLED, "finished_at": restored_at})
-    return ended.model_copy(update={"error": why, "reason": why.detail, "steps": steps})
-
-
-def _restored_step(step: StepRun, backup_at: datetime, restored_at: datetime) -> StepRun:
-    retry = step.spec.retry.model_copy(update={"attempts": min(step.attempt, step.spec.retry.attempts)})
-    kept = step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})  # no further try
-    if step.phase in (*_ENDED, *_TO_PUBLISH):
-        return kept
-    return _with_phase(kept, StepPhase.LOST, restored_at).model_copy(
-        update={"error": restored_failure(backup_at)}
-    )
+    error = steps[index].error or why
+    return changed.model_copy(update={"phase": ended, "finished_at": restored_at, "error": error})
 
 
 def _with_phase(step: StepRun, phase: StepPhase, now: datetime) -> StepRun:
-    """The step in a phase that the state table may not allow: the store begins with it."""
+    """Set a phase without regard to the state table: the restored store begins with it."""
     times = {**step.times, phase: now}
     return step.model_copy(update={"phase": phase, "times": times, "waiting": None, "not_before": None})
 
 
-# what the history says
+# runs of the datasets' history
 
 
 @dataclass(frozen=True, slots=True)
 class StepCommit:
-    """A step's commit. `record`: what is under `mao`; `master`: the URL of the dataset's remote."""
+    """A step's commit. `record`: the step's record; `master`: the URL of the dataset's remote."""
 
     run: str
     step: str
@@ -108,21 +99,23 @@ class StepCommit:
     commit: str
     at: datetime
     pushed: bool
-    is_truth: bool  # its commit is one of ground truth's own
+    is_truth: bool  # the commit is on ground truth's line of first parents
     record: Mapping[str, Any]
 
 
 def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepCommit]:
-    """This node's steps in the dataset, here or at its remote as last seen, that came after `tip`.
+    """Return this node's steps after `tip`, from its branch here and at the remote as last fetched.
 
-    Blocking; raises NotFound, CloneBroken.
+    Oldest first. Blocking. Raises NotFound, CloneBroken.
     """
     clone = Clone.open(context.data.clone(dataset))
     ours = clone.tip(context.node)
     theirs = clone.tip(context.node, remote=True)
     pushed = {} if theirs is None else _steps(clone, theirs, tip)
     here = {} if ours is None else _steps(clone, ours, tip)
-    truth = _truth_commits(clone, tip)
+    truth_tip = clone.latest_tip(GROUND_TRUTH)
+    line = iter(()) if truth_tip is None else islice(clone.first_parents(truth_tip), MAX_COMMITS)
+    truth = {entry.commit for entry in takewhile(lambda entry: entry.commit != tip, line)}
     found = []
     for key, (entry, record) in {**here, **pushed}.items():  # the remote's where both have it
         commit = StepCommit(
@@ -143,25 +136,25 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     return found
 
 
-def _truth_commits(clone: Clone, known: str | None) -> set[str]:
-    """Ground truth's own commits since `known`."""
-    tip = clone.latest_tip(GROUND_TRUTH)
-    line = iter(()) if tip is None else islice(clone.first_parents(tip), MAX_COMMITS)
-    return {entry.commit for entry in takewhile(lambda entry: entry.commit != known, line)}
-
-
 def reconstruct_run(
     found: Sequence[StepCommit], known: Run | None, enrolment: Enrolment | None, restored: Restored
 ) -> Run | None:
-    """The run as its commits have it; None when that changes nothing, or none of them can be used: pure.
+    """Return the run as its commits have it; None if that changes nothing, or no commit can be used. Pure.
 
-    `known`: as the store has it. What ended before the backup, and what started here since, is left alone.
+    `known`: the run in the store. A run that ended before the backup, or started since the restore, stays.
     """
     if known is not None and not _is_uncertain(known, restored):
         return None
     succeeded = [step for commit in found if (step := _found_step(commit, known, enrolment)) is not None]
-    run = known if known is not None else _new_run(found[0])
-    if run is None or not succeeded:
+    run = known
+    if run is None:
+        record = found[0].record
+        facts = {name: record[name] for name in _RUN_FACTS if record.get(name) is not None}
+        try:
+            run = Run.model_validate({"id": found[0].run, "phase": RunPhase.RUNNING, **facts})
+        except ValidationError:  # the record is not ours
+            return None
+    if not succeeded:
         return None
     backup_at = restored.backup_at
     steps = _ordered_steps(run.steps, succeeded, enrolment, backup_at)
@@ -183,7 +176,7 @@ def reconstruct_run(
 
 
 def _is_uncertain(run: Run, restored: Restored) -> bool:
-    """Whether nobody here knows how the run ended: it was under way in the backup, or missed."""
+    """True if the run's outcome is unknown here: it was under way in the backup, or missed."""
     if run.phase in RUN_ENDED:
         reconstructed = any(step.waiting == _PASSED_BY for step in run.steps)
         ended_by_restore = run.error is not None and run.error.code == RESTORED
@@ -194,7 +187,7 @@ def _is_uncertain(run: Run, restored: Restored) -> bool:
 def _ordered_steps(
     known: list[StepRun], succeeded: list[StepRun], enrolment: Enrolment | None, backup_at: datetime
 ) -> list[StepRun]:
-    """All steps of the run: found ones as found; one before them has passed, one after them is unknown."""
+    """Return all steps of the run: a step before a found one has passed, one after them is lost."""
     by_name = {step.spec.name: step for step in succeeded}
     planned = known or ([StepRun(spec=spec) for spec in enrolment.steps] if enrolment is not None else [])
     if not by_name.keys() <= {step.spec.name for step in planned}:
@@ -215,21 +208,21 @@ def _ordered_steps(
     return steps
 
 
-def _new_run(found: StepCommit) -> Run | None:
-    """A run that the store does not know; None for a record that is not ours."""
-    facts = {name: found.record[name] for name in _RUN_FACTS if found.record.get(name) is not None}
-    try:
-        return Run.model_validate({"id": found.run, "phase": RunPhase.RUNNING, **facts})
-    except ValidationError:
-        return None
-
-
 def _found_step(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> StepRun | None:
-    """The step as its commit's record has it; None for one that cannot be read."""
+    """Return the step as its commit's record has it; None for a record that cannot be read."""
     record = found.record
-    exit_, log, output = record.get("exit"), record.get("log") or {}, record.get("output") or {}
+    log, output, source = record.get("log") or {}, record.get("output") or {}, record.get("input")
+    planned = [step.spec for step in known.steps] if known is not None else []
+    planned += enrolment.steps if enrolment is not None else []
     try:
-        spec = _step_spec(found, known, enrolment)
+        pinned = record["image"]["pinned"]
+        spec = next((s for s in planned if s.name == found.step and s.image.pinned == pinned), None)
+        if spec is None:  # the record's own, in which values that look like secrets are masked
+            facts = {name: record[name] for name in _STEP_FACTS if record.get(name) is not None}
+            facts["output"] = {"name": found.dataset, "master": found.master, "branch": output["branch"]}
+            if source is not None:
+                facts["input"] = {"name": source["dataset"], "master": "", "branch": source["branch"]}
+            spec = ResolvedStep.model_validate({"name": found.step, **facts})
         times = {**record.get("times", {}), StepPhase.SUCCEEDED: found.at}
         return StepRun.model_validate(
             {
@@ -237,13 +230,13 @@ def _found_step(found: StepCommit, known: Run | None, enrolment: Enrolment | Non
                 "phase": StepPhase.SUCCEEDED,
                 "attempt": record.get("attempt", 1),
                 "times": times,
-                "exit": exit_,
+                "exit": record.get("exit"),
                 "log_bytes": log.get("bytes"),
                 "log_sha256": log.get("sha256"),
                 "user": record.get("user"),
                 "engine": (record.get("versions") or {}).get("engine"),
                 "base_commit": output.get("base"),
-                "input_commit": (record.get("input") or {}).get("commit"),
+                "input_commit": (source or {}).get("commit"),
                 "snapshot": found.commit,
                 "ground_truth": found.commit if found.is_truth else None,
                 "pushed": found.pushed,
@@ -251,25 +244,6 @@ def _found_step(found: StepCommit, known: Run | None, enrolment: Enrolment | Non
         )
     except (ValidationError, AttributeError, KeyError, TypeError):
         return None
-
-
-def _step_spec(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> ResolvedStep:
-    """What was run: as the store has it if that is the same image, else as the record has it.
-
-    In a record, values that look like secrets are masked.
-    """
-    record = found.record
-    specs = [step.spec for step in known.steps] if known is not None else []
-    specs += enrolment.steps if enrolment is not None else []
-    for spec in specs:
-        if spec.name == found.step and spec.image.pinned == record["image"]["pinned"]:
-            return spec
-    facts = {name: record[name] for name in _STEP_FACTS if record.get(name) is not None}
-    output = {"name": found.dataset, "master": found.master, "branch": record["output"]["branch"]}
-    source = record.get("input")
-    if source is not None:
-        facts["input"] = {"name": source["dataset"], "master": "", "branch": source["branch"]}
-    return ResolvedStep.model_validate({"name": found.step, "output": output, **facts})
 
 
 def _time(record: Mapping[str, Any], name: str) -> datetime | None:

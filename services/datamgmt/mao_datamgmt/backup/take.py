@@ -1,4 +1,4 @@
-"""One backup: written beside its place and renamed, so that a file of its name is always a whole one."""
+"""Takes one backup. It is written under another name and renamed, so that it is never seen half-written."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ from mao_shared.store.backup import dump_keys
 from .archive import ArchiveWriter, FileShrunk, Header
 from .collect import NodePaths, SourceChanged, collect, read_tips, waiting_outputs
 
-TRIES = 3
+MAX_TRIES = 3
 PARTIAL = ".mao-backup-partial-"
+PARTIAL_MAX_AGE_SECONDS = 86400  # no backup takes so long to be written
 _STAMP = "%Y%m%dT%H%M%SZ"
 _UNPUBLISHED_MARKERS = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; other runs are not parsed
 
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """`path`: None for one that went to a stream. `size` in bytes."""
+    """A backup that was taken. `path`: None if it went to a stream. `size` in bytes."""
 
     path: Path | None
     size: int
@@ -57,7 +58,7 @@ def backup_name(node: str, at: datetime) -> str:
 
 
 def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
-    """The backups of a node in a folder, by their names, the oldest first. Blocking; raises OSError."""
+    """List the backups of a node in a folder, by their names, the oldest first. Blocking. Raises OSError."""
     pattern = re.compile(rf"mao-{re.escape(node)}-(\d{{8}}T\d{{6}}Z)\.tar\.gz")
     found = []
     for path in folder.iterdir():
@@ -68,7 +69,7 @@ def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
 
 
 def current_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """This node's settings in the environment."""
+    """Return this node's settings in the environment."""
     known = {*SEED_NAMES, SEED_PORT}
     return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in known}
 
@@ -81,7 +82,7 @@ async def take_backup(
     environ: Mapping[str, str],
     clock: Clock | None = None,
 ) -> BackupResult:
-    """Backs a node up into a file, or into a folder under a name with the time.
+    """Back a node up into a file, or into a folder under a name with the time.
 
     Raises AlreadyExists (`backup-exists`), InvalidInput (`backup-inside`), NotFound (`backup-folder-missing`,
     `node-unknown`), Unavailable (`disk-full`, `backup-restless`, and what the store raises), MaoError
@@ -90,8 +91,7 @@ async def take_backup(
     now = (clock or SystemClock()).now()
     path = target
     try:
-        path = await asyncio.to_thread(_path_for, target, backup_name(node, now), places)
-        await asyncio.to_thread(_sweep, path.parent)
+        path = await asyncio.to_thread(_prepare_target, target, backup_name(node, now), places)
         partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
         try:
             descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -107,7 +107,8 @@ async def take_backup(
     return BackupResult(path, size, header)
 
 
-def _path_for(target: Path, name: str, places: NodePaths) -> Path:
+def _prepare_target(target: Path, name: str, places: NodePaths) -> Path:
+    """Return the path of the new backup, and remove what killed backups have left beside it."""
     path = (target / name if target.is_dir() else target).absolute()
     if os.path.lexists(path):
         raise _backup_exists(path)
@@ -120,13 +121,17 @@ def _path_for(target: Path, name: str, places: NodePaths) -> Path:
         )
     if not path.parent.is_dir():
         raise folder_missing(path.parent)
+    for partial in path.parent.glob(f"{PARTIAL}*-*"):
+        with suppress(OSError):
+            if datetime.now(UTC).timestamp() - partial.stat().st_mtime > PARTIAL_MAX_AGE_SECONDS:
+                partial.unlink()
     return path
 
 
 async def write_to_stream(
     node: str, store: Store, places: NodePaths, stream: IO[bytes], environ: Mapping[str, str]
 ) -> BackupResult:
-    """Backs a node up into a stream. Raises what `take_backup` raises."""
+    """Back a node up into a stream. Raises what `take_backup` raises."""
     try:
         now = SystemClock().now()
         write = functools.partial(_write, node, store, places, stream, environ, places.data, now)
@@ -138,11 +143,11 @@ async def write_to_stream(
 
 
 async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]) -> Header:
-    """Writes a backup to a stream; again from its beginning if the node has changed and the stream can seek.
+    """Write a backup to a stream; if the node changes meanwhile and the stream can seek, start again.
 
     Raises Unavailable (`backup-restless`), OSError.
     """
-    for attempt in range(TRIES if stream.seekable() else 1):
+    for attempt in range(MAX_TRIES if stream.seekable() else 1):
         if attempt:
             stream.seek(0)
             stream.truncate()
@@ -164,7 +169,7 @@ async def _write(
     scratch: Path,
     now: datetime,
 ) -> Header:
-    """One attempt. `scratch`: a folder for the store's dump meanwhile."""
+    """Make one attempt. `scratch`: the folder for the temporary dump of the store."""
     tips = await asyncio.to_thread(read_tips, places.data, node)
     with tempfile.TemporaryFile(dir=scratch) as dump:
         waiting: list[tuple[str, int, int]] = []
@@ -190,7 +195,7 @@ async def _write(
 
 
 async def _check_name(node: str, store: Store) -> None:
-    """Raises NotFound (`node-unknown`) where the store holds other nodes and not this one."""
+    """Raise NotFound (`node-unknown`) if the store holds other nodes and not this one."""
     found = (await store.list(keys.all_nodes(), limit=1)).entries
     if not found or (await store.list(keys.node_root(node), limit=1)).entries:
         return
@@ -209,7 +214,7 @@ def _sync(file: IO[bytes]) -> int:
 
 
 def _finish(partial: Path, path: Path) -> None:
-    """Gives the complete backup its name, unless the name is taken."""
+    """Give the complete backup its name. Raises AlreadyExists if the name is taken."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -221,18 +226,10 @@ def _finish(partial: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what killed backups have left; one that is being written is not a day old."""
-    for path in folder.glob(f"{PARTIAL}*-*"):
-        with suppress(OSError):
-            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 86400:
-                path.unlink()
-
-
 def prune(folder: Path, node: str, keep: int, now: datetime) -> list[Path]:
-    """Removes all but the newest `keep` backups of a node; which. Blocking; raises OSError.
+    """Remove all but the newest `keep` backups of a node; return their paths. Blocking. Raises OSError.
 
-    Those of the future, from a clock that was ahead, stay until their time has come and do not count.
+    Backups with a time in the future, from a clock that was ahead, stay until then and do not count.
     """
     gone = [path for at, path in backups_in(folder, node) if at <= now][:-keep]
     for path in gone:
@@ -250,7 +247,7 @@ def folder_missing(folder: Path) -> NotFound:
 
 def _backup_exists(path: Path) -> AlreadyExists:
     return AlreadyExists(
-        f"There is {path} already, and a backup never replaces a file.",
+        f"{path} exists already, and a backup never replaces a file.",
         code="backup-exists",
         next="Give another name, or a folder: then the name has the node and the time.",
     )
@@ -265,11 +262,11 @@ def _failed(path: Path, error: OSError) -> MaoError:
         )
         return full
     where = Path(error.filename or path)
-    step = "Try again; check the disk (dmesg)."
+    next_step = "Try again; check the disk (dmesg)."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        step = f"Let user {os.geteuid()}, as whom this runs, read it."
+        next_step = f"Let user {os.geteuid()}, as whom this runs, read it."
         if where == path or where.parent == path.parent or where == path.parent:
-            step = f"Give a folder that user {os.geteuid()}, as whom this runs, may write."
+            next_step = f"Give a folder that user {os.geteuid()}, as whom this runs, may write."
     return MaoError(
-        f"The backup failed: {where}: {error.strerror or error}.", code="backup-failed", next=step
+        f"The backup failed: {where}: {error.strerror or error}.", code="backup-failed", next=next_step
     )

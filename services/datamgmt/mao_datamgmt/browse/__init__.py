@@ -1,1 +1,1 @@
-"""Looking at datasets: state, history, files, differences, archives, `git clone` over HTTP."""
+"""Reading datasets: status, history, files, differences, archives, and `git clone` over HTTP."""

@@ -1,4 +1,4 @@
-"""A folder of a commit as .tar.gz or .zip, written while it is read."""
+"""Packs a folder of a commit as .tar.gz or .zip, streaming. Blocking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEDIA_TYPES: dict[Packing, str] = {"tar.gz": "application/gzip", "zip": "applica
 _GZIP = 31  # zlib's number for gzip with the largest window
 _LEVEL = 6
 _RECORD = tarfile.BLOCKSIZE
-_OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
+_MIN_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 Packing = Literal["tar.gz", "zip"]
@@ -29,7 +29,7 @@ Packing = Literal["tar.gz", "zip"]
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """What goes into the archive, under the folder `root`."""
+    """The files of an archive, which has them below the folder `root`."""
 
     clone: Clone
     commit: str
@@ -38,29 +38,22 @@ class ArchiveSource:
     time: datetime
 
     def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
-        """Raises OSError when the content is not as long as expected."""
+        """Yield a member's content. Raises OSError if it is shorter than expected."""
         left = member.size
         for piece in self.clone.open_blob(self.commit, member.id).pieces:
             left -= len(piece)
             yield piece
         if left:
-            raise OSError(f"{member.path} is broken in the clone: {left} bytes too few")
+            raise OSError(f"{member.path} is broken in the clone: {left} bytes are missing")
 
     def name(self, member: ArchiveEntry) -> str:
         return f"{self.root}/{member.path}"
 
 
 def open_archive(context: Context, name: str, ref: str | None, path: str) -> ArchiveSource:
-    """Raises NotFound, and InvalidInput when `path` is a file."""
+    """List the files of a folder of a commit. Raises NotFound, and InvalidInput when `path` is a file."""
     clone = Clone.open(context.data.clone(name))
     commit = clone.resolve(ref or GROUND_TRUTH)
-    _check_folder(clone, commit, name, path)
-    members = clones.with_lfs_content(context, clone, commit, lambda: clone.archive_entries(commit, path))
-    time = clone.log(commit, 1)[0][0].time
-    return ArchiveSource(clone, commit, members, f"{name}-{commit[:10]}", time)
-
-
-def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
     kind = clone.kind(commit, path)
     if kind is None:
         raise NotFound(
@@ -74,14 +67,16 @@ def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
             code="path-not-a-folder",
             next=f"Ask for the file itself: /datasets/{name}/file",
         )
+    members = clones.with_lfs_content(context, clone, commit, lambda: clone.archive_entries(commit, path))
+    time = clone.log(commit, 1)[0][0].time
+    return ArchiveSource(clone, commit, members, f"{name}-{commit[:10]}", time)
 
 
 def write_archive(source: ArchiveSource, packing: Packing) -> Iterator[bytes]:
-    """The archive in pieces."""
-    return _zip(source) if packing == "zip" else _tar_gz(source)
-
-
-def _tar_gz(source: ArchiveSource) -> Iterator[bytes]:
+    """Yield the archive in pieces. Raises OSError for broken content."""
+    if packing == "zip":
+        yield from _zip(source)
+        return
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     for piece in _tar(source):
         if packed := packer.compress(piece):
@@ -107,7 +102,7 @@ def _tar(source: ArchiveSource) -> Iterator[bytes | memoryview]:
 
 
 class ZipSink(io.RawIOBase):
-    """Buffers what zipfile writes; it cannot seek, so that zipfile writes front to back."""
+    """Buffers what zipfile writes. It cannot seek, so that zipfile writes sequentially."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -120,6 +115,7 @@ class ZipSink(io.RawIOBase):
         return len(data)
 
     def take(self) -> bytes:
+        """Return what was written since the last call."""
         taken, self._pieces = b"".join(self._pieces), []
         return taken
 
@@ -128,7 +124,7 @@ def _zip(source: ArchiveSource) -> Iterator[bytes]:
     sink = ZipSink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in source.members:
-            info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
+            info = zipfile.ZipInfo(source.name(member), max(_MIN_ZIP_TIME, source.time.timetuple()[:6]))
             mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
             info.external_attr = mode << 16
             info.compress_type = zipfile.ZIP_DEFLATED

@@ -1,4 +1,4 @@
-"""Answers about datasets: status, history, folders, files. Blocking."""
+"""Status, history, folders and files of datasets. Blocking."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ from mao_datamgmt.datasets.push import PushFailure, make_outbox
 from mao_git import Clone, FileEntry, LogEntry, RepositoryError
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
-from mao_shared.models.dataset import BranchStatus, BrokenClone, CommitInfo, DatasetStatus, FileInfo, Outbox
+from mao_shared.models.dataset import BranchStatus, CommitInfo, DatasetStatus, FileInfo, Outbox
 from mao_shared.store.protocol import cursor_invalid
 
 
 def dataset_status(context: Context, name: str, failed: PushFailure | None = None) -> DatasetStatus:
-    """Raises NotFound when the dataset has no clone here, and none that waits to be rebuilt."""
+    """Return a dataset's status. Raises NotFound if it has no clone here, not even a broken one."""
     broken = broken_clones(context, name)
     try:
         clone = Clone.open(context.data.clone(name))
     except NotFound:
         if not broken:
             raise
-        return _without_clone(broken)
+        last = broken[-1]
+        outbox = Outbox(state="waiting", code="clone-broken", detail=last.detail, next=last.next)
+        return DatasetStatus(
+            name=last.dataset,
+            master=last.url or "",
+            branches=[],
+            unpushed=0,
+            failure=last.detail,
+            outbox=outbox,
+            size=0,
+            broken_clones=broken,
+        )
     ours = clone.list_branches()
     names = sorted(clone.list_branches(remote=True).keys() | ours.keys())
     branches = [_branch(clone, branch, ours) for branch in names]
@@ -40,21 +51,6 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         failure=None if failed is None else failed.failure.detail,
         outbox=make_outbox(clone, context.node, failed),
         size=_size(clone.path),
-        broken_clones=broken,
-    )
-
-
-def _without_clone(broken: list[BrokenClone]) -> DatasetStatus:
-    last = broken[-1]
-    outbox = Outbox(state="waiting", code="clone-broken", detail=last.detail, next=last.next)
-    return DatasetStatus(
-        name=last.dataset,
-        master=last.url or "",
-        branches=[],
-        unpushed=0,
-        failure=last.detail,
-        outbox=outbox,
-        size=0,
         broken_clones=broken,
     )
 
@@ -74,7 +70,7 @@ def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder; files that are removed meanwhile do not count."""
+    """Add up the bytes of all files below a folder, without files that are removed meanwhile."""
     total = 0
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -88,30 +84,28 @@ def _size(folder: Path) -> int:
 def list_statuses(
     context: Context, failures: Mapping[str, PushFailure], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
-    """The datasets that have a clone here, by name."""
+    """List the status of the datasets that have a clone here, by name."""
     known = {*dataset_names(context.data), *(clone.dataset for clone in broken_clones(context))}
     names = [name for name in sorted(known) if cursor is None or name > cursor]
-    items = [_status_or_fault(context, name, failures.get(name)) for name in names[:limit]]
+    items = []
+    for name in names[:limit]:
+        try:
+            status = dataset_status(context, name, failures.get(name))
+        except (MaoError, RepositoryError, OSError) as error:  # a broken clone must not hide the others
+            detail = f"The clone of dataset {name} cannot be read: {error}"
+            next_step = f"It is repaired automatically; see: maoctl dataset get {name}."
+            outbox = Outbox(state="waiting", code="clone-broken", detail=detail, next=next_step)
+            status = DatasetStatus(
+                name=name, master="", branches=[], unpushed=0, failure=detail, outbox=outbox, size=0
+            )
+        items.append(status)
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
-
-
-def _status_or_fault(context: Context, name: str, failed: PushFailure | None) -> DatasetStatus:
-    """One clone that cannot be read must not hide the others."""
-    try:
-        return dataset_status(context, name, failed)
-    except (MaoError, RepositoryError, OSError) as error:
-        said = f"The clone of dataset {name} cannot be read: {error}"
-        next_step = f"It is repaired by itself; see: maoctl dataset get {name}."
-        outbox = Outbox(state="waiting", code="clone-broken", detail=said, next=next_step)
-        return DatasetStatus(
-            name=name, master="", branches=[], unpushed=0, failure=said, outbox=outbox, size=0
-        )
 
 
 def list_commits(
     context: Context, name: str, branch: str | None, limit: int, cursor: str | None
 ) -> Listing[CommitInfo]:
-    """The history of a branch (this node's, unless named), newest first. `cursor`: a commit's id."""
+    """List the commits of a branch (default: this node's), newest first. `cursor`: a commit's id."""
     clone = Clone.open(context.data.clone(name))
     start = clone.resolve(cursor or branch or context.node)
     entries, following = clone.log(start, limit)
@@ -136,7 +130,7 @@ def _commit(entry: LogEntry) -> CommitInfo:
 def list_files(
     context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
 ) -> Listing[FileInfo]:
-    """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
+    """List the entries of a folder in git's order. `cursor`: name of the last entry of the previous page."""
     clone = Clone.open(context.data.clone(name))
     entries = clone.list_files(clone.resolve(ref or GROUND_TRUTH), path)
     names = [mao_git.paths.printable(entry.name) for entry in entries]
@@ -164,7 +158,7 @@ def _file(inside: str, entry: FileEntry) -> FileInfo:
 
 
 def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.ContentStream:
-    """A file to be read in pieces; of a link its target."""
+    """Open a file to be read in pieces; the content of a link is its target."""
     clone = Clone.open(context.data.clone(name))
     commit = clone.resolve(ref or GROUND_TRUTH)
     return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))

@@ -1,4 +1,4 @@
-"""What differs between two commits of a dataset, by file, row and field. Blocking."""
+"""Differences between two commits of a dataset, by file, row and field. Blocking."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from mao_shared.models.dataset import (
 from mao_vote import records
 from mao_vote.records import NotRecords, RecordFormat
 
-RECORDS_MAX = {
+MAX_RECORDS_SIZE = {
     RecordFormat.CSV: 32 << 20,
     RecordFormat.TSV: 32 << 20,
     RecordFormat.JSON: 8 << 20,
     RecordFormat.JSON_LINES: 8 << 20,
 }
 """Bytes of a side that are read as records; JSON takes many times its size in memory."""
-LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
-TEXT_MAX = 2000  # characters of a value or line that are shown
+MAX_LINES_SIZE = 8 << 20  # bytes of a side that are compared as lines
+MAX_TEXT = 2000  # characters of a value or line that are shown
 
 
 DiffFormat = Literal["auto", "rows", "lines"]
@@ -49,9 +49,9 @@ def difference(
     limit: int = 100,
     cursor: str | None = None,
 ) -> DatasetDiff:
-    """From `before` (else ground-truth) to `after` (else this node's branch), at or below `path`.
+    """Compare `before` (default: ground-truth) with `after` (default: this node's branch) below `path`.
 
-    Raises NotFound for a path that neither side has, InvalidInput for `rows` of what holds no records.
+    Raises NotFound for a path that neither side has, InvalidInput for `rows` of a file without records.
     """
     clone = Clone.open(context.data.clone(name))
     old = clone.resolve(before or GROUND_TRUTH)
@@ -93,21 +93,18 @@ def _compare_file(
     limit: int,
 ) -> None:
     how = records.record_format(delta.path)
-    most = RECORDS_MAX[how] if how and manner != "lines" else LINES_MAX
-    sides = (
-        _read_side(context, clone, answer.before, delta.old, most),
-        _read_side(context, clone, answer.after, delta.new, most),
-    )
-    if sides[0] is None or sides[1] is None:
-        answer.note = f"It is larger than {most >> 20} MiB: download both sides and compare them locally."
+    max_size = MAX_RECORDS_SIZE[how] if how and manner != "lines" else MAX_LINES_SIZE
+    old = _read_side(context, clone, answer.before, delta.old, max_size)
+    new = _read_side(context, clone, answer.after, delta.new, max_size)
+    if old is None or new is None:
+        answer.note = f"It is larger than {max_size >> 20} MiB: download both sides and compare them locally."
         return
-    contents = sides[0], sides[1]
     if manner != "lines":
         try:
-            answer.rows = _rows(contents, how, key, limit)
+            answer.rows = _rows((old, new), how, key, limit)
             rows = answer.rows
             if not (rows.added or rows.removed or rows.changed or rows.columns_added or rows.columns_removed):
-                answer.note = "The records are the same and only spelt differently: compare it as lines."
+                answer.note = "The records are equal but formatted differently; compare the file as lines."
             return
         except NotRecords as reason:
             if manner == "rows" or key:
@@ -117,15 +114,25 @@ def _compare_file(
                     next="Name other key columns, or leave 'rows' and 'key' out to compare lines.",
                 ) from reason
             answer.note = f"Not compared as records: {reason}." if how else None
-    _fill_lines(answer, contents, delta.path, limit)
+    if max(len(old), len(new)) > MAX_LINES_SIZE:
+        answer.note = f"{answer.note or ''} It is larger than {MAX_LINES_SIZE >> 20} MiB.".strip()
+        return
+    lines = mao_git.diff_lines(old, new, delta.path)
+    if lines is None:
+        answer.note = "Binary files; only their ids are compared."
+        return
+    shown = [_cut(line) or "" for line in islice(lines, limit + 1)]
+    answer.lines = LinesDifference(lines=shown[:limit], truncated=len(shown) > limit)
 
 
-def _read_side(context: Context, clone: Clone, commit: str, content: str | None, most: int) -> bytes | None:
-    """A side's bytes, empty when there is no file; None when it is larger than `most`."""
+def _read_side(
+    context: Context, clone: Clone, commit: str, content: str | None, max_size: int
+) -> bytes | None:
+    """Return a side's bytes, empty if there is no file; None if it is larger than `max_size` bytes."""
     if content is None:
         return b""
     opened = clones.with_lfs_content(context, clone, commit, lambda: clone.open_blob(commit, content))
-    return b"".join(opened.pieces) if opened.size <= most else None
+    return b"".join(opened.pieces) if opened.size <= max_size else None
 
 
 def _rows(
@@ -159,16 +166,4 @@ def _row(change: records.RowChange) -> RowDifference:
 
 
 def _cut(text: str | None) -> str | None:
-    return text if text is None or len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
-
-
-def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limit: int) -> None:
-    if max(map(len, sides)) > LINES_MAX:
-        answer.note = f"{answer.note or ''} It is larger than {LINES_MAX >> 20} MiB.".strip()
-        return
-    lines = mao_git.diff_lines(*sides, path)
-    if lines is None:
-        answer.note = "Binary files; only their ids are compared."
-        return
-    shown = [_cut(line) or "" for line in islice(lines, limit + 1)]
-    answer.lines = LinesDifference(lines=shown[:limit], truncated=len(shown) > limit)
+    return text if text is None or len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"

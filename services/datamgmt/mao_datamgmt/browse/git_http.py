@@ -1,7 +1,7 @@
-"""`git clone http://NODE/git/NAME.git`, with Git LFS: a remote on this node served for reading.
+"""Serves remotes on this node read-only over HTTP, with Git LFS: `git clone http://NODE/git/NAME.git`.
 
-Under compose, or for another user, such a remote's folder cannot be reached from outside; the gateway can.
-git's own upload-pack answers. Pushes go by the node, or to the remote itself where it can be reached.
+Under compose, or as another user, a client cannot reach the folder of such a remote, but it can reach the
+gateway. git's own upload-pack answers. Pushes are made by the node, or directly to the remote.
 
 LFS content is served by the batch API, for downloads only:
 https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
@@ -14,7 +14,6 @@ import os
 import re
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +28,7 @@ from mao_shared.models import Dataset
 
 SERVICE = "git-upload-pack"
 MAX_PROCESSES = 4  # further requests wait
-PATIENCE = 60.0  # seconds that a request waits for its turn; a slow reader may hold one for long
+QUEUE_TIMEOUT = 60.0  # seconds that a request waits for its turn; a slow reader may block one for long
 MAX_REQUEST = 8 << 20  # bytes of a request, decompressed: what the client has and wants
 _CHUNK = 64 << 10
 _PROTOCOL = re.compile(r"version=[012]")
@@ -41,15 +40,13 @@ log = get_logger(__name__)
 
 
 class ReadOnly(Forbidden):
-    """Somebody tried to push."""
+    """A client tried to push or upload."""
 
     default_code = "git-read-only"
 
 
 def check_git_service(service: str | None) -> None:
-    """Raises ReadOnly for a push, and InvalidInput for the protocol of git before 1.6.6, which asks for
-    files.
-    """
+    """Raise ReadOnly for a push, InvalidInput for the "dumb" protocol of git before 1.6.6."""
     if service == SERVICE:
         return
     if service == "git-receive-pack":
@@ -61,7 +58,7 @@ def check_git_service(service: str | None) -> None:
 
 
 def decompress_request(body: bytes, encoding: str | None) -> bytes:
-    """A request decompressed; git compresses long ones. Raises InvalidInput."""
+    """Decompress a request; git compresses long ones. Raises InvalidInput."""
     if encoding is None:
         return body
     if encoding not in ("gzip", "x-gzip"):
@@ -72,19 +69,19 @@ def decompress_request(body: bytes, encoding: str | None) -> bytes:
     except zlib.error as error:
         raise InvalidInput(f"The body is not gzip: {error}.", next="Use git itself.") from error
     if not unpack.eof:
-        raise InvalidInput("The body is cut short or too large.", next="Clone again instead of fetching.")
+        raise InvalidInput("The body is truncated or too large.", next="Clone again instead of fetching.")
     return plain
 
 
 def parse_protocol(header: str | None) -> str | None:
-    """The protocol version that a client asks for; None for an unknown one."""
+    """Return the protocol version that a client requests; None for an unknown one."""
     return header if header is not None and _PROTOCOL.fullmatch(header) else None
 
 
 class UploadPack:
-    """Runs `git upload-pack`. One object serves all requests, so that only a few run at the same time.
+    """Runs `git upload-pack`. One object serves all requests, to limit how many run at the same time.
 
-    `declared`: a dataset as it is registered, for one that has no clone here.
+    `declared` looks a dataset up in the registry; it is used for one that has no clone here.
     """
 
     def __init__(
@@ -96,24 +93,21 @@ class UploadPack:
     ) -> None:
         self._context, self._executor, self._declared = context, executor, declared
         self._git = git
-        self._room = asyncio.Semaphore(MAX_PROCESSES)
+        self._slots = asyncio.Semaphore(MAX_PROCESSES)
 
     async def repository(self, name: str) -> Path:
-        """Path of a dataset's remote on this node.
+        """Return the path of a dataset's remote on this node.
 
-        Raises NotFound, also for one that is elsewhere, Forbidden (`remote-not-allowed`) and Unavailable.
+        Raises NotFound, also for a remote that is elsewhere, Forbidden (`remote-not-allowed`), Unavailable.
         """
-        return await self._executor.read(self._local, name, await self._master(name))
-
-    async def _master(self, name: str) -> str:
-        """The remote of a dataset that is on this node, or of one that is only registered."""
         try:
-            return await self._executor.read(clone_remote_url, self._context, name)
+            master = await self._executor.read(clone_remote_url, self._context, name)
         except NotFound:
             declared = await self._declared(name)
             if declared is None:
                 raise
-            return declared.master
+            master = declared.master
+        return await self._executor.read(self._local, name, master)
 
     def _local(self, name: str, master: str) -> Path:
         path = self._context.access.local(master)
@@ -128,23 +122,35 @@ class UploadPack:
         return path
 
     async def advertise(self, path: Path, protocol: str | None) -> AsyncGenerator[bytes]:
-        """What the repository has; a clone's first answer. Raises Unavailable (`git-missing`, `git-busy`)."""
+        """Return the list of references, the first answer of a clone.
+
+        Raises Unavailable (`git-missing`, `git-busy`).
+        """
         head = b"" if protocol == "version=2" else _line(f"# service={SERVICE}\n") + b"0000"
         return await _started(self._run(path, ["--advertise-refs"], b"", protocol, head))
 
     async def answer(self, path: Path, request: bytes, protocol: str | None) -> AsyncGenerator[bytes]:
-        """The pack that a client wants. Raises Unavailable as `advertise`."""
+        """Return the pack that a client wants. Raises Unavailable as `advertise`."""
         return await _started(self._run(path, [], request, protocol, b""))
 
     async def _run(
         self, path: Path, options: list[str], request: bytes, protocol: str | None, head: bytes
     ) -> AsyncGenerator[bytes]:
-        async with self._slot():
+        try:
+            async with asyncio.timeout(QUEUE_TIMEOUT):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"git is serving {MAX_PROCESSES} other requests.",
+                code="git-busy",
+                next="Try again in a minute.",
+            ) from error
+        try:
             process = await self._start(path, options, protocol)
             feeding = asyncio.create_task(_feed(process, request))
             try:
                 yield head
-                assert process.stdout is not None  # noqa: S101 (asked for below)
+                assert process.stdout is not None  # noqa: S101 (a pipe, see `_start`)
                 while piece := await process.stdout.read(_CHUNK):
                     yield piece
                 if await process.wait():
@@ -154,31 +160,17 @@ class UploadPack:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncGenerator[None]:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._room.acquire()
-        except TimeoutError as error:
-            raise Unavailable(
-                f"{MAX_PROCESSES} other requests are being served by git.",
-                code="git-busy",
-                next="Try again in a minute.",
-            ) from error
-        try:
-            yield
         finally:
-            self._room.release()
+            self._slots.release()
 
     async def _start(
         self, path: Path, options: list[str], protocol: str | None
     ) -> asyncio.subprocess.Process:
-        words = ["upload-pack", "--strict", "--stateless-rpc", *options, str(path)]
+        arguments = ["upload-pack", "--strict", "--stateless-rpc", *options, str(path)]
         try:
             return await asyncio.create_subprocess_exec(
                 self._git,
-                *words,
+                *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -186,14 +178,14 @@ class UploadPack:
             )
         except OSError as error:
             raise Unavailable(
-                f"git does not start on the node: {error.strerror}.",
+                f"git cannot be started on the node: {error.strerror}.",
                 code="git-missing",
                 next="Install it there: apt-get install git. Without it: maoctl dataset archive NAME.",
             ) from error
 
 
 async def _started(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same pieces once git has started, so that a failure to start becomes an HTTP error."""
+    """Wait for the first piece, so that a failure to start becomes an HTTP error; then pass all pieces on."""
     first = await anext(pieces)
 
     async def rest() -> AsyncGenerator[bytes]:
@@ -208,18 +200,18 @@ async def _started(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
-    assert process.stdin is not None  # noqa: S101 (asked for where it is started)
+    assert process.stdin is not None  # noqa: S101 (a pipe, see `_start`)
     try:
         process.stdin.write(request)
         await process.stdin.drain()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it has ended; its exit code is logged
+        pass  # git has exited; `_run` logs its exit code
     finally:
         process.stdin.close()
 
 
 def _environment(protocol: str | None) -> dict[str, str]:
-    """No user's settings apply, and the folder's owner does not matter: it is allowed as a remote."""
+    """Return git's environment: without any user's settings, and with any owner of the folder allowed."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.devnull,
@@ -235,7 +227,7 @@ def _environment(protocol: str | None) -> dict[str, str]:
 
 
 def _line(text: str) -> bytes:
-    """A pkt-line of git: its length in four hexadecimal digits, which count, and the text."""
+    """Format a pkt-line of git: the length of the whole line in four hexadecimal digits, then the text."""
     return f"{len(text) + 4:04x}{text}".encode()
 
 
@@ -245,7 +237,7 @@ Oid = Annotated[
 
 
 class BatchObject(BaseModel):
-    """An object that a client wants; `size` in bytes."""
+    """An object that a client requests; `size` in bytes."""
 
     oid: Oid
     size: int = Field(ge=0, examples=[1048576])
@@ -259,29 +251,29 @@ class BatchRequest(BaseModel):
 
 
 def answer_batch(batch: BatchRequest, repository: Path, base: str) -> dict[str, Any]:
-    """The answer to git-lfs. `base`: the URL of the dataset's repository as the client has it.
+    """Return the answer to git-lfs. `base`: the URL of the dataset's repository as the client has it.
 
-    Raises ReadOnly for uploads. Blocks for as long as looking at the files takes.
+    Raises ReadOnly for uploads. Blocking: it stats the files.
     """
     if batch.operation != "download":
-        raise ReadOnly("Nothing is uploaded to datasets through the node.", next="Let a tool write it.")
-    return {
-        "transfer": "basic",
-        "objects": [_batch_answer(wanted, repository, base) for wanted in batch.objects],
-    }
-
-
-def _batch_answer(asked: BatchObject, repository: Path, base: str) -> dict[str, Any]:
-    facts = {"oid": asked.oid, "size": asked.size}
-    try:
-        lfs_file(repository, asked.oid)
-    except NotFound as error:
-        return {**facts, "error": {"code": 404, "message": error.detail}}
-    return {**facts, "actions": {"download": {"href": f"{base}/lfs/{asked.oid}"}}}
+        raise ReadOnly("Nothing can be uploaded through the node.", next="Let a tool write it.")
+    objects = []
+    for wanted in batch.objects:
+        found: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+        try:
+            lfs_file(repository, wanted.oid)
+            found["actions"] = {"download": {"href": f"{base}/lfs/{wanted.oid}"}}
+        except NotFound as error:
+            found["error"] = {"code": 404, "message": error.detail}
+        objects.append(found)
+    return {"transfer": "basic", "objects": objects}
 
 
 def lfs_file(repository: Path, oid: str) -> Path:
-    """The file of LFS content in a repository on this machine. Raises NotFound, also for a link out of it."""
+    """Return the file of LFS content in a repository on this machine.
+
+    Raises NotFound, also for a link that leads out of the repository.
+    """
     path = repository / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
     if not path.is_file() or not path.resolve().is_relative_to(repository.resolve()):
         raise NotFound(

@@ -1,4 +1,4 @@
-"""Pure: the metadata of a crate, RO-Crate 1.1 with the profile Process Run Crate 0.5, as JSON-LD."""
+"""The metadata of a crate as JSON-LD: RO-Crate 1.1 with the profile Process Run Crate 0.5. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Entity = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CrateFile:
-    """A file in the crate. `size` in bytes; `swhid`: of its content, where git has it."""
+    """A file in the crate. `size` in bytes; `swhid`: the identifier of its content if git has it."""
 
     path: str
     size: int
@@ -47,9 +47,10 @@ class CrateFile:
 
 @dataclass(frozen=True, slots=True)
 class CrateStep:
-    """One execution of a tool. `record`: what the commit has under `mao`, or would have had.
+    """One execution of a tool.
 
-    `commit`, `tree`: of the snapshot; None for a step that published nothing.
+    `record`: the step's record, as the snapshot's commit has it under `mao`. `commit`, `tree`: ids of the
+    snapshot; None for a step that published nothing.
     """
 
     record: dict[str, Any]
@@ -65,7 +66,7 @@ class CrateStep:
 
 @dataclass(frozen=True, slots=True)
 class CrateRun:
-    """The run that a crate describes. `published`: ISO time at which the crate was made."""
+    """The run that a crate describes. `published`: when the crate was made, in ISO 8601."""
 
     id: str
     pipeline: str
@@ -77,20 +78,43 @@ class CrateRun:
 
 
 def describe(run: CrateRun) -> Entity:
-    """The whole of `ro-crate-metadata.json`."""
-    people = _agents(run.about, run.node)
-    agent = people[0]["@id"]
-    entities: dict[str, Entity] = {person["@id"]: person for person in people}
-    actions = []
+    """Return the content of `ro-crate-metadata.json`."""
+    about = run.about
+    organisation: Entity = {
+        "@id": about.ror or "#organisation",
+        "@type": "Organization",
+        "name": about.organisation or f"Operators of the node {run.node}",
+        # The profile asks for an address; without one the node's name is at least an identifier.
+        "url": about.ror or f"urn:mao:node:{quote(run.node)}",
+    }
+    person: Entity = {
+        "@id": about.orcid or "#operator",
+        "@type": "Person",
+        "name": about.person,
+        "affiliation": _ref(organisation["@id"]),
+    }
+    licence = _licence(about.licence)
+    entities: dict[str, Entity] = {agent["@id"]: agent for agent in (person, organisation)}
     for index, step in enumerate(run.steps):
-        for entity in _step_entities(run, index, step, agent):
+        for entity in _step_entities(run, index, step, person["@id"]):
             entities.setdefault(entity["@id"], entity)
-        actions.append(_ref(_action_id(index)))
     if run.document is not None:
         entity = _file(run.document, "The run's document, as MAO Orchestrator keeps it")
         entities[entity["@id"]] = entity
-    files = [_ref(entity["@id"]) for entity in entities.values() if entity["@type"] == "File"]
-    licence = _licence(run.about.licence)
+    root: Entity = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"Run {run.id} of the pipeline {run.pipeline}",
+        "description": f"Inputs, outputs, logs and record of a run of {run.pipeline} on the node {run.node}.",
+        "identifier": run.id,
+        "datePublished": run.published,
+        "license": _ref(licence["@id"]),
+        "conformsTo": _ref(_PROFILE),
+        "author": _ref(person["@id"]),
+        "publisher": _ref(organisation["@id"]),
+        "hasPart": [_ref(entity["@id"]) for entity in entities.values() if entity["@type"] == "File"],
+        "mentions": [_ref(_action_id(index)) for index in range(len(run.steps))],
+    }
     profile = {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     descriptor = {
         "@id": METADATA,
@@ -98,12 +122,12 @@ def describe(run: CrateRun) -> Entity:
         "about": _ref("./"),
         "conformsTo": _ref(_CRATE),
     }
-    head = [descriptor, _root(run, files, actions, licence["@id"], people), profile, licence]
-    return {"@context": CONTEXTS, "@graph": [_compact(entity) for entity in (*head, *entities.values())]}
+    graph = [descriptor, root, profile, licence, *entities.values()]
+    return {"@context": CONTEXTS, "@graph": [_compact(entity) for entity in graph]}
 
 
 def _compact(entity: Entity) -> Entity:
-    """Without empty lists, and with lists of one replaced by their item, as RO-Crate recommends."""
+    """Drop empty lists and replace lists of one by their item, as RO-Crate recommends."""
     alone = {
         key: value[0] if isinstance(value, list) and len(value) == 1 else value
         for key, value in entity.items()
@@ -113,43 +137,6 @@ def _compact(entity: Entity) -> Entity:
 
 def _ref(name: str) -> Entity:
     return {"@id": name}
-
-
-def _root(
-    run: CrateRun, files: list[Entity], actions: list[Entity], licence: str, people: list[Entity]
-) -> Entity:
-    return {
-        "@id": "./",
-        "@type": "Dataset",
-        "name": f"Run {run.id} of the pipeline {run.pipeline}",
-        "description": f"Inputs, outputs, logs and record of a run of {run.pipeline} on the node {run.node}.",
-        "identifier": run.id,
-        "datePublished": run.published,
-        "license": _ref(licence),
-        "conformsTo": _ref(_PROFILE),
-        "author": _ref(people[0]["@id"]),
-        "publisher": _ref(people[-1]["@id"]),
-        "hasPart": files,
-        "mentions": actions,
-    }
-
-
-def _agents(about: About, node: str) -> list[Entity]:
-    """The person and the organisation, which is named after the node unless it is given."""
-    organisation: Entity = {
-        "@id": about.ror or "#organisation",
-        "@type": "Organization",
-        "name": about.organisation or f"Operators of the node {node}",
-        # The profile asks for an address; without one the node's name is at least an identifier.
-        "url": about.ror or f"urn:mao:node:{quote(node)}",
-    }
-    person: Entity = {
-        "@id": about.orcid or "#operator",
-        "@type": "Person",
-        "name": about.person,
-        "affiliation": _ref(organisation["@id"]),
-    }
-    return [person, organisation]
 
 
 def _licence(licence: str | None) -> Entity:
@@ -169,87 +156,74 @@ def _action_id(index: int) -> str:
 
 
 def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> list[Entity]:
+    """Return a step's action, tool, image, environment variables and files."""
     record = step.record
-    files = [_file(file, f"Input of the step {record['step']}") for file in step.inputs]
-    files += [_file(file, f"Written by the step {record['step']}") for file in step.outputs]
-    if step.log is not None:
-        files.append(_file(step.log, f"Log of the step {record['step']}", "text/plain"))
-    variables = [_variable(index, name, value) for name, value in sorted(record.get("env", {}).items())]
-    image, tool = _image(record["image"]), _tool(record)
-    action = _action(run, index, step, agent)
-    action["instrument"] = _ref(tool["@id"])
-    action["containerImage"] = _ref(image["@id"])
-    if variables:
-        action["environment"] = [_ref(variable["@id"]) for variable in variables]
-    return [action, tool, image, *variables, *files]
+    name = record["step"]
+    log = [] if step.log is None else [step.log]
+    files = [_file(file, f"Input of the step {name}") for file in step.inputs]
+    files += [_file(file, f"Written by the step {name}") for file in step.outputs]
+    files += [_file(file, f"Log of the step {name}", "text/plain") for file in log]
+    variables: list[Entity] = [
+        {"@id": f"#env-{index}-{quote(key)}", "@type": "PropertyValue", "name": key, "value": value}
+        for key, value in sorted(record.get("env", {}).items())
+    ]
+    image = _image(record["image"])
+    tool: Entity = {
+        "@id": f"{_MANAGER}#tool-{quote(record['tool'])}",
+        "@type": "SoftwareApplication",
+        "name": record["tool"],
+        "description": f"The tool {record['tool']}, a container image run by MAO Orchestrator",
+        "softwareRequirements": _ref(image["@id"]),
+        "version": record["image"]["pinned"],
+        "url": _ref(_MANAGER),
+    }
 
-
-def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
-    record = step.record
-    results = [*step.outputs, *([step.log] if step.log is not None else [])]
+    # The command is described as the record has it: secrets are masked there.
+    command = " ".join(record.get("command") or []) or "the image's own command"
+    source = record.get("input") or {}
+    from_input = f" Input: {source['dataset']} at commit {source['commit']}." if source.get("commit") else ""
     times: dict[str, str] = record.get("times") or {}
     started = times.get("running") or times.get("starting") or min(times.values(), default=step.ended_at)
     action: Entity = {
         "@id": _action_id(index),
         "@type": "CreateAction",
-        "name": f"Step {record['step']} of {run.pipeline}, attempt {record.get('attempt', 1)}",
-        "description": _description(step),
+        "name": f"Step {name} of {run.pipeline}, attempt {record.get('attempt', 1)}",
+        "description": f"Ran {command} in {record['image']['name']}. "
+        f"Output: {record['output']['dataset']}.{from_input}",
         "agent": _ref(agent),
         "startTime": _time(started),
         "endTime": _time(step.ended_at),
         "actionStatus": _STATUS[step.succeeded],
-        "object": [_ref(_id(file.path)) for file in step.inputs],
-        "result": [_ref(_id(file.path)) for file in results],
+        "object": [_ref(quote(file.path)) for file in step.inputs],
+        "result": [_ref(quote(file.path)) for file in (*step.outputs, *log)],
+        "instrument": _ref(tool["@id"]),
+        "containerImage": _ref(image["@id"]),
+        "environment": [_ref(variable["@id"]) for variable in variables],
     }
     if step.error is not None and not step.succeeded:
         action["error"] = step.error
-    names = [f"swh:1:rev:{step.commit}"] if step.commit else []
-    names += [f"swh:1:dir:{step.tree}"] if step.tree else []
-    return action | ({"identifier": names} if names else {})
-
-
-def _description(step: CrateStep) -> str:
-    """A description, with the command as the record has it (secrets masked)."""
-    record = step.record
-    command = " ".join(record.get("command") or []) or "the image's own command"
-    inputs = record.get("input") or {}
-    from_input = f" Input: {inputs['dataset']} at commit {inputs['commit']}." if inputs.get("commit") else ""
-    output = record["output"]
-    return f"Ran {command} in {record['image']['name']}. Output: {output['dataset']}.{from_input}"
+    identifiers = [f"swh:1:rev:{step.commit}"] if step.commit else []
+    identifiers += [f"swh:1:dir:{step.tree}"] if step.tree else []
+    if identifiers:
+        action["identifier"] = identifiers
+    return [action, tool, image, *variables, *files]
 
 
 def _time(iso: str) -> str:
-    """With a numeric offset, the only form that the profile's validator accepts."""
+    """Format a time with a numeric offset, the only form that the profile's validator accepts."""
     moment = datetime.fromisoformat(iso)
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
 
 
-def _tool(record: dict[str, Any]) -> Entity:
-    image = record["image"]
-    return {
-        "@id": f"{_MANAGER}#tool-{quote(record['tool'])}",
-        "@type": "SoftwareApplication",
-        "name": record["tool"],
-        "description": f"The tool {record['tool']}, a container image run by MAO Orchestrator",
-        "softwareRequirements": _ref(_image_id(image)),
-        "version": image["pinned"],
-        "url": _ref(_MANAGER),
-    }
-
-
-def _image_id(image: dict[str, str]) -> str:
-    return f"#image-{quote(image['pinned'], safe=':@')}"
-
-
 def _image(image: dict[str, str]) -> Entity:
-    """The image by its digest; an image built on the node has no registry."""
+    """Describe an image by its digest. An image built on the node has no registry."""
     repository, _, tag = image["name"].partition("@")[0].rpartition(":")
     if not repository or "/" in tag:  # the colon was a port's, or there was none
         repository, tag = image["name"].partition("@")[0], "latest"
     host, slash, rest = repository.partition("/")
     named = slash and ("." in host or ":" in host or host == "localhost")
     return {
-        "@id": _image_id(image),
+        "@id": f"#image-{quote(image['pinned'], safe=':@')}",
         "@type": "ContainerImage",
         "additionalType": _ref("https://w3id.org/ro/terms/workflow-run#DockerImage"),
         "registry": host if named else "docker.io",
@@ -260,23 +234,10 @@ def _image(image: dict[str, str]) -> Entity:
     }
 
 
-def _variable(index: int, name: str, value: str) -> Entity:
-    return {
-        "@id": f"#env-{index}-{quote(name)}",
-        "@type": "PropertyValue",
-        "name": name,
-        "value": value,
-    }
-
-
-def _id(path: str) -> str:
-    return quote(path)
-
-
 def _file(file: CrateFile, description: str, media: str | None = None) -> Entity:
     suffix = file.path.rpartition(".")[2].lower()
     entity: Entity = {
-        "@id": _id(file.path),
+        "@id": quote(file.path),
         "@type": "File",
         "name": file.path.rpartition("/")[2],
         "description": description,

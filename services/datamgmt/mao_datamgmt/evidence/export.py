@@ -1,4 +1,4 @@
-"""A run as an RO-Crate: gathered first, then written as a zip while everything is read once. Blocking."""
+"""Exports a run as an RO-Crate: gathers its files, then writes the zip in one pass over them. Blocking."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DOCUMENT = "run.json"
 
 @dataclass(frozen=True)
 class CrateItem:
-    """A file of the crate. `in_git`: it has an id there, which is its SWHID as well."""
+    """A file of the crate. `in_git`: the content is a git blob, whose id is its SWHID as well."""
 
     path: str
     open: Callable[[], ContentStream]
@@ -57,7 +57,7 @@ class StepFiles:
 
 @dataclass(frozen=True)
 class Export:
-    """A run that is ready to be written."""
+    """A run and the files that its crate will hold."""
 
     run_id: str
     pipeline: str
@@ -73,17 +73,40 @@ class Export:
 
 
 def gather(context: Context, run_id: str, run: Run | None, about: About, *, data: bool = True) -> Export:
-    """What goes into the crate; without `data` only records and logs. Raises what `find_steps` raises."""
-    steps = find_steps(context, run_id, run)
-    first = steps[0].record
+    """Find the files that go into the crate; without `data` only records and logs.
+
+    Raises what `find_steps` raises, and InvalidInput for a path that a crate cannot hold.
+    """
+    steps: list[StepFiles] = []
+    for step in find_steps(context, run_id, run):
+        folder = f"{step.index}-{step.name}"
+        inputs: list[CrateItem] = []
+        outputs: list[CrateItem] = []
+        tree = None
+        log = log_path(context, run_id, step)
+        if step.input is not None and data:
+            clone = open_dataset(context, step.input[0])
+            commit = clone.resolve(step.input[1])
+            inputs = _items(context, clone, commit, sorted(clone.list_paths(commit)), f"{folder}/input")
+        if step.commit is not None:
+            clone = open_dataset(context, step.dataset)
+            tree = clone.tree(step.commit)
+            paths = written_paths(clone, step) if data else []
+            outputs = _items(context, clone, step.commit, paths, f"{folder}/output")
+        log_item = (
+            None
+            if log is None
+            else CrateItem(f"{folder}/log.txt", partial(open_local_file, log), in_git=False)
+        )
+        steps.append(StepFiles(step, tree, inputs, outputs, log_item))
     document = b"" if run is None else run_document(run)
     return Export(
         run_id,
-        first["pipeline"],
-        first["node"],
+        steps[0].step.record["pipeline"],
+        steps[0].step.record["node"],
         format_time(context.clock.now()),
         about,
-        [_step_files(context, run_id, step, data) for step in steps],
+        steps,
         None
         if run is None
         else CrateItem(DOCUMENT, lambda: ContentStream(len(document), iter((document,))), in_git=False),
@@ -91,37 +114,13 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
 
 
 def run_document(run: Run) -> bytes:
-    """The run's document with what looks like a secret masked."""
+    """Dump a run's document as JSON, with values that look like secrets masked."""
     document = run.model_dump(mode="json", exclude_none=True)
     for step, dumped in zip(run.steps, document["steps"], strict=True):
         dumped["spec"]["env"] = mask_env(step.spec.env)
         if step.spec.command is not None:
             dumped["spec"]["command"] = mask_command(step.spec.command)
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
-
-
-def _step_files(context: Context, run_id: str, step: StepEvidence, data: bool) -> StepFiles:
-    folder = f"{step.index}-{step.name}"
-    log = log_path(context, run_id, step)
-    inputs: list[CrateItem] = []
-    outputs: list[CrateItem] = []
-    tree = None
-    if step.input is not None and data:
-        clone = open_dataset(context, step.input[0])
-        commit = clone.resolve(step.input[1])
-        inputs = _items(context, clone, commit, sorted(clone.list_paths(commit)), f"{folder}/input")
-    if step.commit is not None:
-        clone = open_dataset(context, step.dataset)
-        tree = clone.tree(step.commit)
-        paths = written_paths(clone, step) if data else []
-        outputs = _items(context, clone, step.commit, paths, f"{folder}/output")
-    return StepFiles(
-        step,
-        tree,
-        inputs,
-        outputs,
-        None if log is None else CrateItem(f"{folder}/log.txt", partial(open_local_file, log), in_git=False),
-    )
 
 
 def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[CrateItem]:
@@ -138,7 +137,7 @@ def _open(context: Context, dataset: str, commit: str, path: str) -> ContentStre
 
 
 def pack(export: Export) -> Iterator[bytes]:
-    """The crate as a zip file in pieces, its metadata last. Raises OSError for content that is broken."""
+    """Yield the crate as a zip file, the metadata last. Raises OSError for broken content."""
     sink = ZipSink()
     made: dict[str, CrateFile] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -155,7 +154,7 @@ def pack(export: Export) -> Iterator[bytes]:
 
 
 def metadata(export: Export) -> Entity:
-    """The crate's metadata alone; reads everything for it."""
+    """Return the crate's metadata alone. Reads all content for the digests."""
     made = {}
     for item in export.items():
         opened = item.open()
@@ -169,27 +168,26 @@ def _crate_file(item: CrateItem, measured: ContentDigest) -> CrateFile:
 
 
 def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
+    steps = [
+        CrateStep(
+            record=files.step.record,
+            succeeded=files.step.succeeded,
+            ended_at=files.step.ended_at,
+            error=files.step.error,
+            commit=files.step.commit,
+            tree=files.tree,
+            inputs=[made[item.path] for item in files.inputs],
+            outputs=[made[item.path] for item in files.outputs],
+            log=None if files.log is None else made[files.log.path],
+        )
+        for files in export.steps
+    ]
     return CrateRun(
         id=export.run_id,
         pipeline=export.pipeline,
         node=export.node,
         published=export.made_at,
         about=export.about,
-        steps=[_crate_step(step, made) for step in export.steps],
+        steps=steps,
         document=None if export.document is None else made[export.document.path],
-    )
-
-
-def _crate_step(gathered: StepFiles, made: dict[str, CrateFile]) -> CrateStep:
-    step = gathered.step
-    return CrateStep(
-        record=step.record,
-        succeeded=step.succeeded,
-        ended_at=step.ended_at,
-        error=step.error,
-        commit=step.commit,
-        tree=gathered.tree,
-        inputs=[made[item.path] for item in gathered.inputs],
-        outputs=[made[item.path] for item in gathered.outputs],
-        log=None if gathered.log is None else made[gathered.log.path],
     )

@@ -1,4 +1,4 @@
-"""A run's steps found again: their records, commits, files and logs; and digests of content. Blocking."""
+"""Finds the records, commits, files and logs of a run's steps, and measures content. Blocking."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
 
-PIECE = 1 << 20  # bytes that are read at once
+READ_SIZE = 1 << 20  # bytes
+MAX_ATTEMPT = 999
 
 
 class ContentDigest:
-    """Passes content on; `size`, `sha256` and `blob` (its id in git) are those of what was read so far.
+    """Measures content while it is read: `size` in bytes, `sha256`, and `blob`, its id in git.
 
-    `declared`: how many bytes are expected.
+    `declared`: the expected size in bytes.
     """
 
     def __init__(self, declared: int) -> None:
@@ -35,7 +36,7 @@ class ContentDigest:
         self.size = 0
 
     def read(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """The pieces themselves. Raises OSError when they are not as many bytes as declared."""
+        """Pass the pieces on. Raises OSError at the end if they have another size than declared."""
         for piece in pieces:
             self.size += len(piece)
             self._sha256.update(piece)
@@ -54,7 +55,7 @@ class ContentDigest:
 
 
 def content_digest(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
-    """The digest of a whole content, which is read."""
+    """Read all pieces and return their digest. Raises OSError if they have another size than `size`."""
     digest = ContentDigest(size)
     for _ in digest.read(pieces):
         pass
@@ -63,9 +64,11 @@ def content_digest(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDi
 
 @dataclass(frozen=True)
 class StepEvidence:
-    """One execution of a step. `record`: what its commit has under `mao`, or would have had.
+    """One execution of a step.
 
-    `commit`: of the snapshot, None when nothing was published; `step`: None for a run that left the store.
+    `record`: as the step's commit has it under `mao`; of a step without a commit, as it would have been
+    written. `commit`: the snapshot, None when nothing was published. `step`: None for a run that is no longer
+    in the store.
     """
 
     index: int
@@ -86,65 +89,59 @@ class StepEvidence:
 
     @property
     def input(self) -> tuple[str, str] | None:
-        """Dataset and commit that the step has read."""
+        """The dataset and the commit that the step read; None for a step without an input."""
         found = self.record.get("input") or {}
         return (found["dataset"], found["commit"]) if found.get("commit") else None
 
 
 def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvidence]:
-    """The steps of a run that were started; of a run that is no longer in the store, those that were
-    published.
+    """Return the steps of a run that were started.
 
-    Raises NotFound when nothing is known of the run, Conflict while it is under way or when no step was
-    started.
+    Of a run that is no longer in the store, the published steps are found by their commits. Raises NotFound
+    for an unknown run, Conflict while the run is under way or if no step was started.
     """
-    found = _steps_of_commits(context, run_id) if run is None else _steps_of_run(context, run)
-    if found:
-        return found
     if run is None:
-        raise NotFound(
-            f"There is no run {run_id!r} on this node, and no commit of it.",
-            code="run-not-found",
-            next="See the runs with 'maoctl run list', the commits with 'maoctl dataset log'.",
-        )
-    raise Conflict(
-        f"No step of the run {run_id} was started, so there is nothing to show: it is {run.phase}.",
-        code="run-without-steps",
-        next=f"See why: maoctl run show {run_id}",
-    )
-
-
-def _steps_of_run(context: Context, run: Run) -> list[StepEvidence]:
+        published = _steps_of_commits(context, run_id)
+        if not published:
+            raise NotFound(
+                f"There is no run {run_id!r} on this node, and no commit of it.",
+                code="run-not-found",
+                next="List the runs with 'maoctl run list', the commits with 'maoctl dataset log'.",
+            )
+        return published
     if run.phase not in RUN_ENDED:
         raise Conflict(
             f"The run {run.id} has not ended: it is {run.phase}.",
             code="run-not-ended",
             next=f"Wait for it: maoctl run wait {run.id}",
         )
-    started = ((index, step) for index, step in enumerate(run.steps) if step.times)
-    return [
-        _step_of_run(context, run, index, step)
-        for index, step in started
-        if step.phase is not StepPhase.SKIPPED
-    ]
-
-
-def _step_of_run(context: Context, run: Run, index: int, step: StepRun) -> StepEvidence:
-    record = None
-    if step.snapshot is not None:
-        clone = open_dataset(context, step.spec.output.name)
-        record = provenance.read_step_record(read_message(clone, step.snapshot))
-    written: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
-    last = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
-    return StepEvidence(
-        index=index,
-        record=_current_form(record or {**written, "outputs": {}}),
-        succeeded=step.phase is StepPhase.SUCCEEDED,
-        ended_at=format_time(step.times.get(StepPhase.EXITED, last)),
-        error=None if step.error is None else f"{step.error.code}: {step.error.detail}",
-        commit=step.snapshot,
-        step=step,
-    )
+    found = []
+    for index, step in enumerate(run.steps):
+        if not step.times or step.phase is StepPhase.SKIPPED:
+            continue
+        record = None
+        if step.snapshot is not None:
+            clone = open_dataset(context, step.spec.output.name)
+            record = provenance.read_step_record(read_message(clone, step.snapshot))
+        written: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
+        last = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
+        evidence = StepEvidence(
+            index=index,
+            record=_current_form(record or {**written, "outputs": {}}),
+            succeeded=step.phase is StepPhase.SUCCEEDED,
+            ended_at=format_time(step.times.get(StepPhase.EXITED, last)),
+            error=None if step.error is None else f"{step.error.code}: {step.error.detail}",
+            commit=step.snapshot,
+            step=step,
+        )
+        found.append(evidence)
+    if not found:
+        raise Conflict(
+            f"No step of the run {run_id} was started: it is {run.phase}.",
+            code="run-without-steps",
+            next=f"See why: maoctl run show {run_id}",
+        )
+    return found
 
 
 def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
@@ -166,7 +163,7 @@ def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
 
 
 def _is_valid(record: dict[str, Any], dataset: str) -> bool:
-    """Whether the names in a record are valid: anybody who may push could have written it."""
+    """Check the names in a record: anybody who may push could have written it."""
     found = record.get("input")
     names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
     output = record.get("output")
@@ -192,13 +189,16 @@ def _find_commits(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
 
 
 def _current_form(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as it is written today; older ones have only the names of variables."""
+    """Convert a record to today's form: older ones have only the names of variables."""
     env = record.get("env")
     return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
 
 
 def read_message(clone: Clone, commit: str) -> str:
-    """Raises NotFound when the clone does not have the commit, MaoError (`commit-broken`)."""
+    """Return a commit's message.
+
+    Raises NotFound if the clone does not have the commit, MaoError (`commit-broken`) if it cannot be read.
+    """
     try:
         clone.check_object(commit)
     except RepositoryError as error:
@@ -212,28 +212,28 @@ def read_message(clone: Clone, commit: str) -> str:
 
 
 def open_dataset(context: Context, name: str) -> Clone:
-    """Raises NotFound."""
+    """Open the clone of a dataset. Raises NotFound."""
     return Clone.open(context.data.clone(name))
 
 
 def open_content(context: Context, clone: Clone, commit: str, path: str) -> ContentStream:
-    """A file of a commit, also of Git LFS, to be read in pieces."""
+    """Open a file of a commit, also one of Git LFS, to be read in pieces."""
     return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))
 
 
 def open_local_file(path: Path) -> ContentStream:
-    """A file of this disk, to be read in pieces."""
+    """Open a file of this disk, to be read in pieces."""
     return ContentStream(path.stat().st_size, _pieces(path))
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
+        while piece := file.read(READ_SIZE):
             yield piece
 
 
 def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
-    """Paths that the step wrote: those of its record, or else what its commit changed."""
+    """Return the paths that a step wrote: those of its record, or else those that its commit changed."""
     if step.commit is None:
         return []
     if "outputs" in step.record:
@@ -246,9 +246,9 @@ def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
 
 
 def log_path(context: Context, run_id: str, step: StepEvidence) -> Path | None:
-    """The step's log; None when it is no longer kept."""
+    """Return the path of a step's log; None when the log is no longer kept."""
     attempt = step.record.get("attempt", 1)  # anybody may have written it
-    if not isinstance(attempt, int) or not 0 < attempt < 1000:
+    if not isinstance(attempt, int) or not 0 < attempt <= MAX_ATTEMPT:
         return None
     path = context.data.log(run_id, step.index, attempt)
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Checks every byte of a run against its record: the snapshot's files, the log, and the run's document."""
+"""Checks a run's snapshots, logs and document against its record, byte by byte. Blocking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mao_shared.models import OutputFile, Run
 from mao_shared.models.run import Mismatch, Verification
 
 from .steps import (
-    ContentDigest,
     StepEvidence,
     content_digest,
     find_steps,
@@ -35,36 +34,36 @@ class _Totals:
 
 
 def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verification:
-    """Verifies all steps of a run. Raises what `find_steps` raises."""
-    count = _Totals()
+    """Verify all steps of a run and list at most `MAX_LISTED` mismatches. Raises what `find_steps` raises."""
+    totals = _Totals()
+
+    def mismatches() -> Iterator[Mismatch]:
+        for step in find_steps(context, run_id, run):
+            yield from _record_faults(run_id, step)
+            if step.commit is not None:
+                clone = open_dataset(context, step.dataset)
+                try:
+                    yield from _snapshot_faults(context, clone, step, step.commit, totals)
+                except (RepositoryError, OSError) as error:
+                    yield Mismatch(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
+            yield from _log_faults(context, run_id, step, totals)
+
     faults: list[Mismatch] = []
-    for step in find_steps(context, run_id, run):
-        for fault in _step_faults(context, run_id, step, count):
-            if len(faults) < MAX_LISTED:
-                faults.append(fault)
+    for mismatch in mismatches():  # all are read, so that the totals are right
+        if len(faults) < MAX_LISTED:
+            faults.append(mismatch)
     return Verification(
         run=run_id,
         ok=not faults,
-        files=count.files,
-        bytes=count.bytes,
+        files=totals.files,
+        bytes=totals.bytes,
         faults=faults,
-        unchecked=count.unchecked,
+        unchecked=totals.unchecked,
     )
 
 
-def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Totals) -> Iterator[Mismatch]:
-    yield from _record_faults(run_id, step)
-    if step.commit is not None:
-        clone = open_dataset(context, step.dataset)
-        try:
-            yield from _snapshot_faults(context, clone, step, step.commit, count)
-        except (RepositoryError, OSError) as error:
-            yield Mismatch(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
-    yield from _log_faults(context, run_id, step, count)
-
-
 def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
-    """Compares what the commit and the store have."""
+    """Compare the commit's record with the run's document."""
     pairs: list[tuple[str, object, object]] = [("run", step.record.get("run"), run_id)]
     if step.step is not None:
         found = step.step
@@ -84,7 +83,7 @@ def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
 
 
 def _snapshot_faults(
-    context: Context, clone: Clone, step: StepEvidence, commit: str, count: _Totals
+    context: Context, clone: Clone, step: StepEvidence, commit: str, totals: _Totals
 ) -> Iterator[Mismatch]:
     outputs: dict[str, dict[str, object]] = step.record.get("outputs") or {}
     written = set(written_paths(clone, step))
@@ -98,22 +97,36 @@ def _snapshot_faults(
             detail = f"It cannot be read: {error}"
             yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=detail)
             continue
-        count.files += 1
-        count.bytes += measured.size
+        totals.files += 1
+        totals.bytes += measured.size
         if path in written:
             found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
-        if why := _mismatch(clone, commit, path, measured, outputs.get(path)):
+        recorded_file = outputs.get(path)
+        why = None
+        if recorded_file is not None and recorded_file != {"size": measured.size, "sha256": measured.sha256}:
+            why = (
+                f"It has {measured.size} bytes and SHA-256 {measured.sha256}; the record has "
+                f"{recorded_file.get('size')} and {recorded_file.get('sha256')}."
+            )
+        else:
+            # The commit has the content itself, or its LFS pointer.
+            pointer = LfsPointer(measured.sha256, measured.size).text()
+            pointer_hash = blob_hash(len(pointer))
+            pointer_hash.update(pointer)
+            named = clone.blob_id(commit, path)
+            if named not in (measured.blob, pointer_hash.hexdigest()):
+                why = f"Its content has the id {measured.blob}; the commit has {named}."
+        if why is not None:
             yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=why)
     for path in sorted(outputs.keys() - set(paths)):
-        yield Mismatch(
-            step=step.name, what="output", path=path, detail="It is in the record and not in the snapshot."
-        )
+        detail = "The record lists it, but the snapshot does not have it."
+        yield Mismatch(step=step.name, what="output", path=path, detail=detail)
     recorded = step.record.get("manifest")
     if recorded is not None and manifest(found) != recorded:
         yield Mismatch(
             step=step.name,
             what="record",
-            detail="The files do not have the digest of the record's manifest.",
+            detail="The digest of the files differs from the record's manifest.",
         )
 
 
@@ -121,30 +134,13 @@ def _entry_kind(path: str, written: set[str]) -> str:
     return "output" if path in written else "snapshot"
 
 
-def _mismatch(
-    clone: Clone, commit: str, path: str, measured: ContentDigest, recorded: dict[str, object] | None
-) -> str | None:
-    if recorded is not None and recorded != {"size": measured.size, "sha256": measured.sha256}:
-        return (
-            f"It has {measured.size} bytes with SHA-256 {measured.sha256}; recorded are "
-            f"{recorded.get('size')} with {recorded.get('sha256')}."
-        )
-    named = clone.blob_id(commit, path)
-    pointer = LfsPointer(measured.sha256, measured.size).text()
-    digest = blob_hash(len(pointer))
-    digest.update(pointer)
-    if named in (measured.blob, digest.hexdigest()):
-        return None
-    return f"Its content has the id {measured.blob}; the commit has {named}."
-
-
-def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Totals) -> Iterator[Mismatch]:
+def _log_faults(context: Context, run_id: str, step: StepEvidence, totals: _Totals) -> Iterator[Mismatch]:
     log = step.record.get("log") or {}
     if not log:
         return
     path = log_path(context, run_id, step)
     if path is None:
-        count.unchecked.append(f"log of {step.name}: it is no longer on the node")
+        totals.unchecked.append(f"log of {step.name}: it is no longer on the node")
         return
     try:
         opened = open_local_file(path)
@@ -153,11 +149,11 @@ def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Total
         detail = f"It cannot be read: {error.strerror or error}"
         yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)
         return
-    count.files += 1
-    count.bytes += measured.size
+    totals.files += 1
+    totals.bytes += measured.size
     if measured.size != log.get("bytes", measured.size):
-        detail = f"It has {measured.size} bytes, recorded are {log['bytes']}."
+        detail = f"It has {measured.size} bytes; the record has {log['bytes']}."
         yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)
     if measured.sha256 != log.get("sha256", measured.sha256):
-        detail = f"Its SHA-256 is {measured.sha256}, recorded is {log['sha256']}."
+        detail = f"Its SHA-256 is {measured.sha256}; the record has {log['sha256']}."
         yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)

@@ -1,4 +1,4 @@
-"""The data manager's HTTP API, one module for each group of questions."""
+"""The data manager's HTTP API."""
 
 from __future__ import annotations
 

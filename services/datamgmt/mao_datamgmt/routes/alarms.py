@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
-from mao_datamgmt.manager import DataManager, get_manager
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, Listing, Name, Series, WebhookRequest, WebhookState
 from mao_shared.models.alarm import AcknowledgeBody, WebhookTest
 from mao_shared.models.common import unreadable_items
 from mao_shared.web.dependencies import Paging
 
+from .datasets import TheManager
+
 router = APIRouter(tags=["alarms"])
 
-TheManager = Annotated[DataManager, Depends(get_manager)]
 AlarmId = Annotated[str, Path(max_length=300, description="Id of the alarm")]
 HookName = Annotated[Name, Path(description="Name of the webhook")]
 
@@ -34,9 +34,7 @@ async def get_alarm(manager: TheManager, alarm_id: AlarmId) -> Alarm:
     return (await manager.alarms.get(alarm_id)).record
 
 
-@router.post(
-    "/alarms/{alarm_id}/acknowledge", name="alarms.acknowledge", summary="Say that you have seen an alarm"
-)
+@router.post("/alarms/{alarm_id}/acknowledge", name="alarms.acknowledge", summary="Acknowledge an alarm")
 async def acknowledge(manager: TheManager, alarm_id: AlarmId, body: AcknowledgeBody) -> Alarm:
     return await manager.alarms.acknowledge(alarm_id, body.by, body.note)
 
@@ -44,9 +42,10 @@ async def acknowledge(manager: TheManager, alarm_id: AlarmId, body: AcknowledgeB
 @router.get("/series", name="series.list", summary="List the control metrics with their newest points")
 async def list_series(manager: TheManager) -> Listing[Series]:
     page = await manager.series.page()
-    found = [each.record for each in page.items]
     return Listing(
-        items=[each.model_copy(update={"points": each.points[-1:]}) for each in found],
+        items=[
+            stored.record.model_copy(update={"points": stored.record.points[-1:]}) for stored in page.items
+        ],
         unreadable=unreadable_items(page.unreadable),
     )
 
@@ -58,24 +57,24 @@ async def get_series(manager: TheManager, pipeline: Name, step: Name, metric: Na
     stored = await manager.series.get(f"{pipeline}/{step}/{metric}")
     if stored is None:
         raise NotFound(
-            f"There is no metric {metric!r} of step {step!r} of pipeline {pipeline!r} with a value yet.",
+            f"The metric {metric!r} of step {step!r} of pipeline {pipeline!r} has no value yet.",
             code="series-not-found",
             next="List them: maoctl series get",
         )
     return stored.record
 
 
-@router.get("/webhooks", name="webhooks.list", summary="List webhooks with what is due there")
+@router.get("/webhooks", name="webhooks.list", summary="List webhooks with their pending deliveries")
 async def list_webhooks(manager: TheManager) -> Listing[WebhookState]:
     return await manager.webhooks.list_()
 
 
-@router.post("/webhooks", name="webhooks.add", summary="Send all alarms to an address", status_code=201)
+@router.post("/webhooks", name="webhooks.add", summary="Add a webhook to send alarms to", status_code=201)
 async def add_webhook(manager: TheManager, body: WebhookRequest) -> WebhookState:
     return await manager.webhooks.add(body)
 
 
-@router.get("/webhooks/{name}", name="webhooks.get", summary="Show a webhook and what is due there")
+@router.get("/webhooks/{name}", name="webhooks.get", summary="Show a webhook with its pending deliveries")
 async def get_webhook(manager: TheManager, name: HookName) -> WebhookState:
     return await manager.webhooks.state(name)
 

@@ -1,10 +1,6 @@
-"""Datasets on this node: their state, content and differences, and what a person decides about them.
+"""`/datasets`: the datasets on this node, their status and content, and what the operator decides on them.
 
-The data manager's HTTP API.
-
-What a person decides of a dataset: which branch holds, going on alone, putting the clone away.
-
-Looking at datasets: what differs, and taking folders away.
+Also `/bare-repo` and `/storage`.
 """
 
 from __future__ import annotations
@@ -63,7 +59,7 @@ Ref = Annotated[
 async def init_bare(
     manager: TheManager, body: BareRequest, original: AsksOriginal, key: IdempotencyKey = None
 ) -> BareRepository:
-    """Clients of the original get an existing one, as `git init` did for them."""
+    """Clients of the original MAO get an existing repository, as they did from `git init`."""
     try:
         return await manager.init_bare(body, key)
     except AlreadyExists:
@@ -72,24 +68,22 @@ async def init_bare(
         return await asyncio.to_thread(clones.init_bare, manager.context.data, body.name, name_was_free=True)
 
 
-@router.get("/storage", name="storage.show", summary="Show the room on the disk and who signs the commits")
+@router.get("/storage", name="storage.show", summary="Show free disk space and the signer of commits")
 async def show_storage(manager: TheManager) -> Storage:
     return await manager.storage()
 
 
-@router.get("/datasets", name="datasets.statuses", summary="List the datasets on this node with their state")
+@router.get("/datasets", name="datasets.statuses", summary="List the datasets on this node with their status")
 async def list_statuses(manager: TheManager, page: Paging) -> Listing[DatasetStatus]:
     return await manager.statuses(page.limit, page.cursor)
 
 
-@router.get("/datasets/{name}", name="datasets.status", summary="Show a dataset's state on this node")
+@router.get("/datasets/{name}", name="datasets.status", summary="Show a dataset's status on this node")
 async def status(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.status(name)
 
 
-@router.post(
-    "/datasets/{name}/push", name="datasets.push", summary="Push what waits for the dataset's remote, now"
-)
+@router.post("/datasets/{name}/push", name="datasets.push", summary="Push a dataset's unpushed commits now")
 async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.push_now(name)
 
@@ -97,7 +91,7 @@ async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
 @router.post(
     "/datasets/{name}/acknowledge",
     name="datasets.acknowledge",
-    summary="Acknowledge a broken clone that was set aside, or a branch that went back at the remote",
+    summary="Acknowledge a broken clone that was set aside, or a branch that was rewound at the remote",
 )
 async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.acknowledge(name)
@@ -152,7 +146,7 @@ async def file(
     manager: TheManager,
     name: DatasetName,
     path: Annotated[
-        str, Query(min_length=1, max_length=4096, description="FileInfo", examples=["results.csv"])
+        str, Query(min_length=1, max_length=4096, description="Path of the file", examples=["results.csv"])
     ],
     ref: Ref = None,
 ) -> Response:
@@ -162,7 +156,7 @@ async def file(
 
 
 def download_headers(path: str) -> dict[str, str]:
-    """A tool may have written anything, so a browser only downloads it."""
+    """Return headers by which a browser downloads a file and never shows it: any tool may have written it."""
     return {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
         "X-Content-Type-Options": "nosniff",
@@ -183,7 +177,7 @@ async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) 
 @router.post(
     "/datasets/{name}/alone",
     name="datasets.alone",
-    summary="Let this node alone decide a ground truth that was voted before, once nobody else takes part",
+    summary="Let this node decide alone a ground truth that was voted on, once no other node takes part",
 )
 async def alone(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.go_alone(name)
@@ -226,7 +220,7 @@ async def diff(
     ] = "auto",
     key: Annotated[
         list[Annotated[str, Query(max_length=1000)]] | None,
-        Query(max_length=20, description="Columns that tell records apart; inferred without it"),
+        Query(max_length=20, description="Key columns of the records; inferred without it"),
     ] = None,
 ) -> DatasetDiff:
     return await manager.ask(

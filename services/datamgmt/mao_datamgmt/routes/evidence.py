@@ -1,4 +1,4 @@
-"""Evidence of a run: an RO-Crate to take away, and a check of every byte."""
+"""`/runs/{id}/crate` and `/verify`: a run as an RO-Crate, and the check of every byte."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def crate(
 @router.get(
     "/runs/{run_id}/crate/metadata",
     name="runs.crate_metadata",
-    summary="Show what the crate of a run says: all its files with sizes and digests, as JSON-LD",
+    summary="Show the metadata of a run's crate as JSON-LD: all its files with sizes and digests",
 )
 async def crate_metadata(manager: TheManager, run_id: RunId) -> dict[str, Any]:
     run = await manager.find_run(run_id)
@@ -62,7 +62,7 @@ async def crate_metadata(manager: TheManager, run_id: RunId) -> dict[str, Any]:
 @router.get(
     "/runs/{run_id}/verify",
     name="runs.verify",
-    summary="Read every byte of a run's snapshots and logs again and compare with its record",
+    summary="Read every byte of a run's snapshots and logs, and compare with the run's record",
 )
 async def verify_run(manager: TheManager, run_id: RunId) -> Verification:
     return await manager.ask(verify_evidence, run_id, await manager.find_run(run_id))

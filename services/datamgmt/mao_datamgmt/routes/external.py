@@ -1,16 +1,15 @@
-"""The HTTP API for programs outside: `POST /write`, `/read`, `/inspect`."""
+"""`/write`, `/read` and `/inspect`, the HTTP API for external programs, and `/remotes/check`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Response
+from fastapi import APIRouter, Body, Response
 
 from mao_datamgmt.datasets.clones import check_remote
 from mao_datamgmt.external import insights
-from mao_datamgmt.manager import DataManager, get_manager
 from mao_shared.json_text import RawJson, comparable_json
-from mao_shared.models import Listing, Name
+from mao_shared.models import Listing
 from mao_shared.models.external import (
     ExternalState,
     ExternalWrite,
@@ -24,15 +23,16 @@ from mao_shared.store import Stored
 from mao_shared.web.dependencies import Attempt, IdempotencyKey, once
 from mao_shared.web.json_bodies import VerbatimRoute
 
+from .datasets import DatasetName, TheManager
+
 router = APIRouter(tags=["external data"])
 verbatim = APIRouter(tags=["external data"], route_class=VerbatimRoute)
-TheManager = Annotated[DataManager, Depends(get_manager)]
 
 
 @verbatim.post(
     "/write",
     name="external.write",
-    summary="Take a value of a program outside; it is committed to the dataset that declares the key",
+    summary="Accept a value of an external program; it is committed to the dataset that declares the key",
     status_code=202,
 )
 async def write(
@@ -43,30 +43,25 @@ async def write(
     ],
     key: IdempotencyKey = None,
 ) -> Receipt:
-    """Answers when the value is on the node's disk: from then on no crash loses it.
+    """The response is sent when the value is on the node's disk, where no crash loses it.
 
-    Its text is committed as it was sent, on one line: 1.10 and 1e500 stay what they are.
+    Its text is committed as it was sent, on one line: 1.10 and 1e500 are kept.
     """
 
     async def make(attempt: Attempt) -> Stored[Receipt]:
         return Stored(await manager.ingest.take(body, attempt), 0)
 
     node, clock = manager.context.node, manager.context.clock
-    same = _comparable(body)
+    same = body  # by which repetitions are recognised: the order of names counts, blanks do not
+    if isinstance(body.value, RawJson):
+        same = body.model_copy(update={"value": comparable_json(body.value)})
     return (await once(manager.own, node, "external.write", key, same, Receipt, make, clock)).record
-
-
-def _comparable(body: ExternalWrite) -> ExternalWrite:
-    """The body by which repetitions are recognised: the order of names counts, blanks do not."""
-    if not isinstance(body.value, RawJson):
-        return body
-    return body.model_copy(update={"value": comparable_json(body.value)})
 
 
 @router.post(
     "/read",
     name="insights.read",
-    summary="Read what a tool left as insights.json",
+    summary="Read the insights.json of a tool",
     response_model=Insight,
 )
 async def read(
@@ -92,7 +87,7 @@ async def read(
 @router.post(
     "/inspect",
     name="insights.list",
-    summary="List what tools left as insights.json, on all nodes",
+    summary="List the insights.json of tools, on all nodes",
     response_model=Listing[Insight],
 )
 async def inspect(
@@ -115,16 +110,14 @@ def _json_answer(text: str) -> Response:
 @router.get(
     "/datasets/{name}/external",
     name="datasets.external",
-    summary="Show the keys of programs outside, and the values that wait to be committed",
+    summary="Show the keys of external programs, and the values not committed yet",
 )
-async def state(
-    manager: TheManager, name: Annotated[Name, Path(description="Name of the dataset")]
-) -> ExternalState:
+async def state(manager: TheManager, name: DatasetName) -> ExternalState:
     return await manager.ingest.state(name)
 
 
 @router.post(
-    "/remotes/check", name="remotes.check", summary="Try whether a repository can be a dataset's remote"
+    "/remotes/check", name="remotes.check", summary="Check that a repository can be a dataset's remote"
 )
 async def check(
     manager: TheManager,

@@ -1,16 +1,11 @@
-"""What git asks this node: `git clone` of a remote on this node, and whose signatures count.
-
-`git clone` of a dataset whose remote is on this node: git over HTTP and Git LFS, for reading.
-
-`GET /signers`.
-"""
+"""`/git/NAME.git`: remotes on this node, read-only by git and Git LFS over HTTP; and `/signers`."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 
 from mao_datamgmt.browse import git_http
@@ -22,7 +17,6 @@ from mao_datamgmt.browse.git_http import (
     decompress_request,
     parse_protocol,
 )
-from mao_datamgmt.manager import DataManager, get_manager
 
 from .datasets import BYTES, DatasetName, TheManager, download_headers
 
@@ -31,13 +25,13 @@ router = APIRouter(tags=["datasets"])
 REPOSITORY = "/git/{name}.git"
 Protocol = Annotated[str | None, Header(alias="Git-Protocol", max_length=200)]
 
-NOT_KEPT = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
+NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
 
 
 @router.get(
     REPOSITORY + "/info/refs",
     name="git.refs",
-    summary="What git asks first: git clone NODE/git/NAME.git",
+    summary="List references to git's smart HTTP protocol: git clone NODE/git/NAME.git",
     response_class=Response,
 )
 async def refs(
@@ -49,11 +43,14 @@ async def refs(
     check_git_service(service)
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.advertise(path, parse_protocol(protocol))
-    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NOT_KEPT)
+    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NO_CACHE)
 
 
 @router.post(
-    f"{REPOSITORY}/{SERVICE}", name="git.pack", summary="What git asks then", response_class=Response
+    f"{REPOSITORY}/{SERVICE}",
+    name="git.pack",
+    summary="Send a pack by git's smart HTTP protocol",
+    response_class=Response,
 )
 async def pack(
     manager: TheManager, name: DatasetName, request: Request, protocol: Protocol = None
@@ -61,13 +58,13 @@ async def pack(
     body = decompress_request(await request.body(), request.headers.get("content-encoding"))
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.answer(path, body, parse_protocol(protocol))
-    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NOT_KEPT)
+    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NO_CACHE)
 
 
 @router.post(
     REPOSITORY + "/info/lfs/objects/batch",
     name="git.lfs",
-    summary="What git-lfs asks first",
+    summary="Answer the batch API of Git LFS",
     response_class=JSONResponse,
 )
 async def lfs(manager: TheManager, name: DatasetName, request: Request, body: BatchRequest) -> JSONResponse:
@@ -81,7 +78,7 @@ async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Ba
 @router.get(
     REPOSITORY + "/lfs/{oid}",
     name="git.lfs-content",
-    summary="A content that git-lfs asks for",
+    summary="Download the content of a Git LFS object",
     response_class=FileResponse,
 )
 async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileResponse:
@@ -93,7 +90,7 @@ async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileR
 @router.get(
     "/signers",
     name="signers.list",
-    summary="Show whose signatures count: an allowed-signers file for git",
+    summary="Show the keys that sign commits, as an allowed-signers file for git",
     response_class=PlainTextResponse,
     responses={
         200: {
@@ -101,6 +98,6 @@ async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileR
         }
     },
 )
-async def list_signers(manager: Annotated[DataManager, Depends(get_manager)]) -> str:
+async def list_signers(manager: TheManager) -> str:
     """Empty while no node of the federation signs its commits (setting MAO_SIGNING_KEY)."""
     return await manager.signers.allowed()

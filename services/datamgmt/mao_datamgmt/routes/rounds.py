@@ -1,9 +1,4 @@
-"""Rounds: as they stand now, and those that made a dataset's ground truth.
-
-The rounds that made a dataset's ground truth: what was decided, from what, and whether it repeats.
-
-The rounds of all datasets as they stand in the federation's store, also those that are not decided.
-"""
+"""`/rounds`, as they stand in the federation's store, and the decided rounds of each dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.manager import DataManager
 from mao_datamgmt.monitoring.spikes import find_spikes
 from mao_datamgmt.rounds.reporting import PhaseFilter
 from mao_git import Clone
@@ -60,14 +54,14 @@ def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
     return clone, clone.latest_tip(GROUND_TRUTH)
 
 
-def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
-    """Raises NotFound (`round-not-found`), before the first round with the way to those that are open."""
+def _find_decided(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
+    """Return the clone, the tip of ground truth and a round. Raises NotFound (`round-not-found`)."""
     clone, tip = _truth(context, name)
     if tip is None or next(walk_rounds(clone, tip), None) is None:
         raise NotFound(
             f"No round of {name} is decided yet.",
             code="round-not-found",
-            next=f"See those that are open: maoctl vote status {name}",
+            next=f"List the open rounds: maoctl vote status {name}",
         )
     return clone, tip, find_round(clone, tip, None if round_id == LATEST else round_id)
 
@@ -92,16 +86,16 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
 @router.get(
     "/datasets/{name}/rounds/{round}",
     name="rounds.show",
-    summary="Show a round's evidence: what went in, what came out, and how each file was decided",
+    summary="Show a round's evidence: its inputs, its result, and how each file was decided",
 )
 async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> DecidedRound:
-    return await manager.ask(lambda context: _found(context, name, round_id)[2])
+    return await manager.ask(lambda context: _find_decided(context, name, round_id)[2])
 
 
 @router.get(
     "/datasets/{name}/rounds/{round}/cells",
     name="rounds.cells",
-    summary="List the cells over which nodes differed, with every node's value",
+    summary="List the cells in which the nodes differed, with each node's value",
 )
 async def cells(
     manager: TheManager,
@@ -111,7 +105,7 @@ async def cells(
     file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
 ) -> CellPage:
     def answer(context: Context) -> CellPage:
-        clone, _, decided = _found(context, name, round_id)
+        clone, _, decided = _find_decided(context, name, round_id)
         return page_of_cells(clone, decided, file, page.limit, page.cursor)
 
     return await manager.ask(answer)
@@ -120,7 +114,7 @@ async def cells(
 @router.get(
     "/datasets/{name}/rounds/{round}/cell",
     name="rounds.cell",
-    summary="Explain one value of the ground truth: what every node said and by what rule it was decided",
+    summary="Explain one value of the ground truth: each node's value, and the rule that decided",
 )
 async def cell(
     manager: TheManager,
@@ -133,7 +127,7 @@ async def cell(
     field: Annotated[str, Query(max_length=10_000, description="Name of the field")] = "",
 ) -> Explanation:
     def answer(context: Context) -> Explanation:
-        return explain_ground_truth(*_found(context, name, round_id), file, key, field)
+        return explain_ground_truth(*_find_decided(context, name, round_id), file, key, field)
 
     return await manager.ask(answer)
 
@@ -141,16 +135,16 @@ async def cell(
 @router.get(
     "/datasets/{name}/rounds/{round}/audit",
     name="rounds.audit",
-    summary="Compute a round again from the commits that it pinned, and compare",
+    summary="Recompute a round from its pinned commits, and compare the results",
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
-    return await manager.ask(lambda context: audit_ground_truth(*_found(context, name, round_id)))
+    return await manager.ask(lambda context: audit_ground_truth(*_find_decided(context, name, round_id)))
 
 
 @router.get(
     "/datasets/{name}/ranking",
     name="rounds.ranking",
-    summary="Rank the nodes by how unusually often they differ from what was decided",
+    summary="Rank the nodes by how unusually often they differ from the decided values",
 )
 async def ranking(
     manager: TheManager,
@@ -167,7 +161,7 @@ async def ranking(
 @router.get(
     "/datasets/{name}/spikes",
     name="rounds.spikes",
-    summary="List spikes in the control metrics of the last rounds: one node's, or everybody's",
+    summary="List spikes in the control metrics of the last rounds, of one node or of all",
 )
 async def spikes(
     manager: TheManager,
@@ -180,7 +174,7 @@ async def spikes(
     def answer(context: Context) -> Spikes:
         clone, tip = _truth(context, name)
         if tip is None:
-            return Spikes(rounds=0, metrics=[each.name for each in metrics], items=[])
+            return Spikes(rounds=0, metrics=[metric.name for metric in metrics], items=[])
         return find_spikes(clone, tip, metrics, rounds)
 
     return await manager.ask(answer)
@@ -190,7 +184,7 @@ async def spikes(
     "/rounds",
     name="rounds.live",
     summary="List rounds as they stand now, the newest first",
-    description="As this node last saw them. Those that were decided long ago are listed with their dataset.",
+    description="As this node last saw them. Rounds decided long ago are listed with their dataset.",
 )
 async def list_live(
     manager: TheManager,
@@ -200,13 +194,8 @@ async def list_live(
         PhaseFilter | None, Query(description="Only those of a phase; 'live': not ended")
     ] = None,
 ) -> LiveRounds:
-    await _note_age(manager)
-    found = manager.rounds.live(dataset, phase, page.limit, page.cursor)
-    waiting = [each for each in manager.rounds.announcer.waiting if dataset in (None, each.dataset)]
-    return LiveRounds(items=found.items, cursor=found.cursor, waiting=len(waiting))
-
-
-async def _note_age(manager: DataManager) -> None:
-    """Rounds are held in memory; this read notices that the federation is away."""
-    with suppress(Unavailable):
+    with suppress(Unavailable):  # rounds are held in memory; this read detects an unreachable federation
         await manager.rounds.mirror.records.store.get(keys.federation())
+    found = manager.rounds.live(dataset, phase, page.limit, page.cursor)
+    waiting = [round_ for round_ in manager.rounds.announcer.waiting if dataset in (None, round_.dataset)]
+    return LiveRounds(items=found.items, cursor=found.cursor, waiting=len(waiting))

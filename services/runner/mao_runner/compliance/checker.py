@@ -1,7 +1,7 @@
-"""Runs an image as a step would be run, on a scratch workspace, to see whether it complies.
+"""Checks whether an image complies: runs it as a step would be run, on a scratch workspace.
 
-A second trial shows what the tool could not write in the first one even if it ignores the error: the same
-container, but as root, thrown away afterwards, with only the capability to write to all files of its image.
+A second trial shows what the tool failed to write in the first one, even if it ignores such errors: the same
+container runs as root, with only the capability to write to all files of its image, and is then removed.
 """
 
 from __future__ import annotations
@@ -40,15 +40,20 @@ from .report import (
 )
 
 NETWORK_TIMEOUT = 15.0  # seconds that a check waits for the tools' network
-MIN_PROBE_TIME = 1.0  # seconds; both trials share one timeout, since a caller waits
+MIN_PROBE_SECONDS = 1.0  # both trials share the request's timeout, since a caller waits
 ROOT_USER = "0:0"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPolicy:
-    """`max_checks`: at the same time. `pins`: image reference → this node's pipelines with the digest pinned.
+    """Settings of checks.
 
-    `operators`: see `check_host_network`.
+    Attributes:
+        max_checks: checks that run at the same time.
+        tool_uid: user of the tools if the node itself runs as root.
+        operators: see `check_host_network`.
+        now: returns the current time.
+        pins: returns for an image reference this node's pipelines with the digests they pinned.
     """
 
     max_checks: int
@@ -79,7 +84,7 @@ class Checker:
         self._semaphore = asyncio.Semaphore(policy.max_checks)
 
     async def check(self, request: CheckRequest) -> CheckReport:
-        """Raises Unavailable if the engine, the image's registry or the tools' network is unavailable; all
+        """Check an image. Raises Unavailable for the engine, the image's registry and the tools' network; all
         other problems are in the report."""
         try:
             image = await self._driver.resolve(request.image, request.pull)
@@ -118,8 +123,17 @@ class Checker:
         trial, changed = await self._trial(spec, request.timeout, workspace)
         if trial.container is None or trial.timed_out or request.once or not may_probe(spec):
             return trial
-        left = max(MIN_PROBE_TIME, request.timeout - (time.monotonic() - began))
-        probed, reached = await self._trial(_probe_spec(spec), left, workspace)
+        left = max(MIN_PROBE_SECONDS, request.timeout - (time.monotonic() - began))
+        probe = replace(  # nothing that root writes reaches the host
+            spec,
+            name=f"{spec.name}-2",
+            user=ROOT_USER,
+            capabilities=[REACH_FILES],
+            new_privileges=False,
+            binds=[bind for bind in spec.binds if bind.target != TOOL_DATA],
+            scratch=[TOOL_DATA],
+        )
+        probed, reached = await self._trial(probe, left, workspace)
         if probed.container is None:
             return trial
         return replace(trial, tried=tuple(tried_paths(reached, changed)), probed=probed.container.exit_code)
@@ -127,22 +141,27 @@ class Checker:
     async def _trial(
         self, spec: ContainerSpec, timeout: float, workspace: Workspace
     ) -> tuple[Trial, list[str]]:
-        """The trial, and the paths of the container's own file system that it changed."""
+        """Run a container; return the trial and the changed paths of the container's own file system."""
         made = None
         try:
             made = await self._driver.create(spec)
             await self._driver.start(made.id)
             ended = await self._wait(made, timeout)
             changed = await self._driver.changed_paths(made.id)
+            written = tuple(await asyncio.to_thread(list_files, workspace.data))
+            try:
+                log = (await self._logs.copy_once(made.id, workspace.root / f"{spec.name}.log")).tail
+            except LogUnavailable as error:
+                log = f"[mao] {error.detail}\n"
             trial = Trial(
                 container=ended,
                 timed_out=ended.exit_code is None,
                 user=spec.user,
                 capabilities=spec.capabilities,
-                written=tuple(await asyncio.to_thread(list_files, workspace.data)),
+                written=written,
                 elsewhere=tuple(stray_paths(changed)),
                 timeout=timeout,
-                log=await self._log_tail(made, workspace.root / f"{spec.name}.log"),
+                log=log,
             )
             return trial, changed
         except EngineRefused as error:
@@ -155,7 +174,7 @@ class Checker:
     async def _spec(
         self, request: CheckRequest, image: str, name: str, workspace: Workspace
     ) -> ContainerSpec:
-        """Raises EngineRefused (`host-network-uid`)."""
+        """Prepare the workspace; return the container of the first trial. Raises EngineRefused."""
         user = await asyncio.to_thread(self._create_workspace, workspace, request)
         check_host_network(request.network, request.privileges, user, self._policy.operators)
         limits = Limits()
@@ -182,24 +201,17 @@ class Checker:
             new_privileges=request.privileges.new_privileges,
         )
 
-    async def _log_tail(self, ended: Container, path: Path) -> str:
-        """The end of its log, or the reason why there is none."""
-        try:
-            return (await self._logs.copy_once(ended.id, path)).tail
-        except LogUnavailable as error:
-            return f"[mao] {error.detail}\n"
-
     def _create_workspace(self, workspace: Workspace, request: CheckRequest) -> str:
         workspace.data.mkdir(parents=True)
         workspace.input.mkdir()
-        workspace.input.chmod(0o755)  # whatever the umask: another user reads it
+        workspace.input.chmod(0o755)  # whatever the umask, since another user reads it
         for name, text in request.input.items():
             (workspace.input / name).write_text(text)
             (workspace.input / name).chmod(0o644)
         return assign_owner(workspace.data, self._policy.tool_uid, request.privileges.user)
 
     async def _wait(self, made: Container, seconds: float) -> Container:
-        """The ended container; without exit code if it had to be killed."""
+        """Return the ended container; without an exit code if it had to be killed."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._containers.ended(made)
@@ -209,25 +221,12 @@ class Checker:
 
 
 def may_probe(spec: ContainerSpec) -> bool:
-    """Whether a second trial shows more and is safe: root on the host's network could control the node."""
+    """Return True if a second trial is useful and safe: root on the host's network could control the node."""
     return spec.network != "host" and not spec.user.startswith("0:")
 
 
-def _probe_spec(spec: ContainerSpec) -> ContainerSpec:
-    """The container of the second trial; nothing that root writes reaches the host."""
-    return replace(
-        spec,
-        name=f"{spec.name}-2",
-        user=ROOT_USER,
-        capabilities=[REACH_FILES],
-        new_privileges=False,
-        binds=[bind for bind in spec.binds if bind.target != TOOL_DATA],
-        scratch=[TOOL_DATA],
-    )
-
-
 def list_files(folder: Path) -> list[str]:
-    """Relative paths of all files. Blocks."""
+    """Return the relative paths of all files in a folder. Blocks."""
     return sorted(
         str((Path(at) / name).relative_to(folder)) for at, _, names in os.walk(folder) for name in names
     )

@@ -1,4 +1,4 @@
-"""Pure: what a trial run shows about an image, as findings."""
+"""Turns what a trial run shows about an image into findings (pure)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ ENGINE_FILES = (
     "/sbin/docker-init",
     "/usr/sbin/docker-init",
 )
-BYTECODE = ("/__pycache__", ".pyc")  # Python silently does without it if it cannot be written
+BYTECODE = ("/__pycache__", ".pyc")  # Python silently continues if it cannot write bytecode
 MAX_LISTED_PATHS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a container did. `container` is None if it could not be started (`refusal` says why).
+    """What a container did.
 
-    `tried`: see `CheckReport`; None without second trial. `probed`: exit code of the second trial; None if it
-    had to be stopped.
+    Attributes:
+        container: None if it could not be started; `refusal` then says why.
+        written: files in the data folder.
+        elsewhere: paths outside of it that were changed.
+        tried: see `CheckReport`; None without a second trial.
+        probed: exit code of the second trial; None if it had to be stopped.
+        timeout: in seconds.
     """
 
     container: Container | None
@@ -46,7 +51,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The image that is checked. `pins`: this node's pipelines that use its name → the digest they pinned."""
+    """The image to check. `pins`: this node's pipelines that use its name → the digest they pinned."""
 
     image: ResolvedImage
     config: ImageConfig
@@ -62,11 +67,17 @@ def build_report(
     seconds: float | None = None,
     log: str = "",
 ) -> CheckReport:
-    """The report of a check."""
+    """Return the report of a check. Without a subject, `image_finding` says why."""
     pinned = subject.image.pinned if subject else None
     findings = [image_finding or CheckFinding(name="image", ok=True, detail=f"found as {pinned}")]
     if subject is not None:
-        findings += [*_same_image(subject), *_layout(subject.config)]
+        # Pipelines run the digest pinned at enrolment, whatever the tag refers to now.
+        if others := sorted(name for name, digest in subject.pins.items() if digest != pinned):
+            detail = f"runs of {', '.join(others)} use another image of this name: {subject.pins[others[0]]}"
+            advice = "To use the image that was checked here: "
+            advice += "; ".join(f"maoctl pipeline enrol {name}" for name in others)
+            findings.append(CheckFinding(name="same-image", ok=True, detail=detail, advice=advice))
+        findings += _layout(subject.config)
     if trial is not None:
         findings += judge_trial(trial)
     return CheckReport(
@@ -86,25 +97,8 @@ def failed_finding(name: FindingName, detail: str, advice: str | None) -> CheckF
     return CheckFinding(name=name, ok=False, detail=detail, advice=advice)
 
 
-def _same_image(subject: Subject) -> list[CheckFinding]:
-    """Pipelines run what was pinned at enrolment, whatever the tag names now."""
-    others = sorted(name for name, pinned in subject.pins.items() if pinned != subject.image.pinned)
-    if not others:
-        return []
-    named = ", ".join(others)
-    return [
-        CheckFinding(
-            name="same-image",
-            ok=True,
-            detail=f"runs of {named} use another image of this name: {subject.pins[others[0]]}",
-            advice="To use the image that was checked here: "
-            + "; ".join(f"maoctl pipeline enrol {name}" for name in others),
-        )
-    ]
-
-
 def _layout(config: ImageConfig) -> list[CheckFinding]:
-    """What the mounts of a run hide of the image."""
+    """Report what the mounts of a run hide of the image."""
     hidden = [
         f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_DATA) else None,
         f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_INPUT) else None,
@@ -118,11 +112,11 @@ def _layout(config: ImageConfig) -> list[CheckFinding]:
         CheckFinding(
             name="image-layout",
             ok=True,
-            detail=f"{each}, but in a run that folder has the dataset, not the files of the image",
+            detail=f"{problem}, but in a run that folder has the dataset, not the files of the image",
             advice=f"Put the program elsewhere, such as /usr/src/app, and only results in {TOOL_DATA}.",
         )
-        for each in hidden
-        if each
+        for problem in hidden
+        if problem
     ]
     for volume in config.volumes:
         if not _allowed(volume):
@@ -141,24 +135,37 @@ def _is_below(path: str, folder: str) -> bool:
     return path.rstrip("/") == folder or path.startswith(folder + "/")
 
 
+_OUTSIDE_ADVICE = (
+    f"Write results to {TOOL_DATA} and temporary files to /tmp; everything else is lost when it ends."
+)
 _START_ADVICE = (
-    "Check the image's entry point and command. To see whether the engine starts containers at all: "
-    "docker run --rm IMAGE."
+    "Check the image's entry point and command. To rule out the container engine, start a container of "
+    "another image with it."
 )
 
 
 def judge_trial(trial: Trial) -> list[CheckFinding]:
-    """The findings of a trial."""
+    """Return the findings of a trial."""
     if trial.container is None:
         return [failed_finding("ends", trial.refusal, _START_ADVICE)]
     kept = f"with {', '.join(trial.capabilities)}" if trial.capabilities else "without capabilities"
     findings = [
         *_ending(trial, trial.container),
         CheckFinding(name="non-root", ok=True, detail=f"ran as {trial.user} {kept}"),
-        _writes_data(trial),
-        _writes_only_data(trial),
     ]
-    complies = all(each.ok for each in findings)
+    if trial.written:
+        wrote = f"wrote {len(trial.written)} file(s)"
+        findings.append(CheckFinding(name="writes-data", ok=True, detail=wrote))
+    else:
+        wrote, advice = f"wrote nothing under {TOOL_DATA}", f"Write the results to {TOOL_DATA}."
+        findings.append(failed_finding("writes-data", wrote, advice))
+    if trial.elsewhere:
+        wrote = f"wrote to {_list_paths(trial.elsewhere)}"
+        findings.append(failed_finding("writes-only-data", wrote, _OUTSIDE_ADVICE))
+    else:
+        wrote = f"wrote only to {TOOL_DATA} and /tmp"
+        findings.append(CheckFinding(name="writes-only-data", ok=True, detail=wrote))
+    complies = all(finding.ok for finding in findings)
     return [*findings, *_tried_elsewhere(trial, trial.container.exit_code, complies=complies)]
 
 
@@ -180,29 +187,10 @@ def _ending(trial: Trial, container: Container) -> list[CheckFinding]:
     return [ends, alone, failed_finding("exit-code", f"exited with {code}", advice)]
 
 
-def _writes_data(trial: Trial) -> CheckFinding:
-    if trial.written:
-        return CheckFinding(name="writes-data", ok=True, detail=f"wrote {len(trial.written)} file(s)")
-    return failed_finding(
-        "writes-data", f"wrote nothing under {TOOL_DATA}", f"Write the results to {TOOL_DATA}."
-    )
-
-
-_OUTSIDE_ADVICE = (
-    f"Write results to {TOOL_DATA} and temporary files to /tmp; everything else is lost when it ends."
-)
-
-
-def _writes_only_data(trial: Trial) -> CheckFinding:
-    if not trial.elsewhere:
-        return CheckFinding(name="writes-only-data", ok=True, detail=f"wrote only to {TOOL_DATA} and /tmp")
-    return failed_finding("writes-only-data", f"wrote to {_list_paths(trial.elsewhere)}", _OUTSIDE_ADVICE)
-
-
 def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[CheckFinding]:
-    """A tool that continues without what it could not write complies; it is reported all the same.
+    """Report writes that failed although the tool continued without them, and an inconclusive second trial.
 
-    So is an inconclusive second trial: a tool that refuses to run as root shows nothing.
+    Such a tool complies. A tool that refuses to run as root shows nothing in the second trial.
     """
     if trial.tried is None:
         return []
@@ -227,9 +215,9 @@ def _list_paths(paths: Sequence[str]) -> str:
 
 
 def stray_paths(changed: Iterable[str]) -> list[str]:
-    """Of the paths that differ from the image, those that a tool must not change.
+    """Return those of the changed paths that a tool must not change.
 
-    Changed files are listed with their folders, mount points with their parents; only the deepest count.
+    Changed files are listed with their folders, and mount points with their parents; only the deepest count.
     """
     paths = sorted(set(changed))
     parents = {path.rpartition("/")[0] for path in paths}
@@ -237,7 +225,7 @@ def stray_paths(changed: Iterable[str]) -> list[str]:
 
 
 def tried_paths(changed: Iterable[str], written: Iterable[str]) -> list[str]:
-    """The paths that the second trial wrote to, and the first one could not."""
+    """Return the paths that the second trial wrote to and the first one could not."""
     known = set(written)
     return [
         path
@@ -249,4 +237,4 @@ def tried_paths(changed: Iterable[str], written: Iterable[str]) -> list[str]:
 def _allowed(path: str) -> bool:
     if path in ENGINE_FILES:
         return True
-    return any(path == each or path.startswith(each + "/") or each.startswith(path + "/") for each in ALLOWED)
+    return any(_is_below(path, folder) or folder.startswith(path + "/") for folder in ALLOWED)

@@ -1,8 +1,8 @@
 """Refuses steps that the operator has not agreed to, before a container is created.
 
-A run's document is in etcd and can be written by anybody with access to it. It only requests a step; what
-may run here is decided by the registry's files alone (`mao_shared/agreements.py`). A refused step fails
-with `not-agreed` and is reported as a condition, which becomes an alarm.
+Anybody with access to etcd can write a run's document, so it is only a request. What may run here is decided
+by the registry's files alone (`mao_shared/agreements.py`). A refused step fails with `not-agreed` and is
+reported as a condition, which raises an alarm.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = get_logger(__name__)
 
 NOT_AGREED = "not-agreed"
 RECHECK_PERIOD = 30.0  # seconds between checks whether refused steps are agreed to now
-REFUSAL_SHOWN_FOR = timedelta(days=1)  # how long a refusal is shown as a condition; its alarm stays
+REFUSAL_SHOWN_FOR = timedelta(days=1)  # after that the condition is cleared; its alarm stays
 MAX_REFUSALS_SHOWN = 100  # the newest ones
 
 
 class AgreementsNotReady(Exception):
-    """The registry has not yet written what this node agreed to; to be retried."""
+    """The registry has not yet written what this node agreed to; the caller retries."""
 
 
 class StepNotAgreed(EngineRefused):
@@ -41,7 +41,7 @@ class StepNotAgreed(EngineRefused):
 
 @dataclass(frozen=True, slots=True)
 class RefusedStep:
-    """A step that was not run; `step` is None if agreeing to it would not help."""
+    """A step that was refused; `step` is None if an agreement would not help."""
 
     pipeline: str
     step: ResolvedStep | None
@@ -49,7 +49,7 @@ class RefusedStep:
 
 
 class Admission:
-    """Holds steps against the agreements of one node; nothing of them is remembered."""
+    """Checks steps against the agreements of one node, which are read for each check."""
 
     def __init__(self, files: AgreementFiles, node: str, conditions: Conditions, clock: Clock) -> None:
         self._files = files
@@ -59,7 +59,7 @@ class Admission:
         self._refused: dict[str, RefusedStep] = {}  # by subject of the condition, oldest first
 
     async def check(self, run: Run, key: StepAttempt) -> None:
-        """Raises StepNotAgreed, or AgreementsNotReady until the registry has written its files."""
+        """Raise StepNotAgreed, or AgreementsNotReady until the registry has written its files."""
         step = run.steps[key.step].spec
         subject = f"{key.run}/{step.name}"
         mismatch = identity_mismatch(run, key, self._node)
@@ -67,32 +67,40 @@ class Admission:
         if reason is None:
             self._forget(subject)
             return
-        error = _not_agreed(run.pipeline, step, reason)
+        requests = f" It requests {', '.join(step.asked())}." if step.asked() else ""
+        error = StepNotAgreed(
+            f"The step {step.name!r} of pipeline {run.pipeline!r} is not run: {reason}.{requests}",
+            next=f"See what may run here: maoctl pipeline diff {run.pipeline}; agree to it: "
+            f"maoctl pipeline approve {run.pipeline}. If you have changed nothing, somebody else writes to "
+            "this node's etcd: restrict access to it.",
+        )
         log.warning("step.not_agreed", run=key.run, step=step.name, reason=reason, asks=step.asked() or None)
-        self._report(subject, RefusedStep(run.pipeline, None if mismatch else step, self._clock.now()), error)
+        self._refused.pop(subject, None)
+        self._refused[subject] = RefusedStep(run.pipeline, None if mismatch else step, self._clock.now())
+        while len(self._refused) > MAX_REFUSALS_SHOWN:
+            self._forget(next(iter(self._refused)))
+        self._conditions.report(NOT_AGREED, subject, detail=error.detail, next_step=error.next or "")
         raise error
 
     async def run(self) -> None:
-        """Clears conditions until cancelled: once a step is agreed to, or after REFUSAL_SHOWN_FOR."""
+        """Clear conditions until cancelled: once a step is agreed to, or after REFUSAL_SHOWN_FOR."""
         await every(RECHECK_PERIOD, self.recheck, name="agreements", initial_delay=RECHECK_PERIOD)
 
     async def recheck(self) -> None:
-        """Checks the refused steps against the agreements again."""
+        """Check the refused steps against the agreements again."""
         for subject, refused in list(self._refused.items()):
-            expired = self._clock.now() - refused.at >= REFUSAL_SHOWN_FOR
-            if expired or await self._is_agreed(refused):
+            if self._clock.now() - refused.at >= REFUSAL_SHOWN_FOR:
                 self._forget(subject)
-
-    async def _is_agreed(self, refused: RefusedStep) -> bool:
-        if refused.step is None:
-            return False
-        try:
-            return await asyncio.to_thread(self._refusal_reason, refused.pipeline, refused.step) is None
-        except AgreementsNotReady:
-            return False
-        except Exception:  # of one of them; the others are still checked
-            log.exception("agreements.recheck_failed", pipeline=refused.pipeline)
-            return False
+            elif refused.step is not None:
+                try:
+                    reason = await asyncio.to_thread(self._refusal_reason, refused.pipeline, refused.step)
+                except AgreementsNotReady:
+                    continue
+                except Exception:  # of one step; the others are still checked
+                    log.exception("agreements.recheck_failed", pipeline=refused.pipeline)
+                    continue
+                if reason is None:
+                    self._forget(subject)
 
     def _refusal_reason(self, pipeline: str, step: ResolvedStep) -> str | None:
         try:
@@ -102,32 +110,15 @@ class Admission:
         except (MaoError, ValueError) as error:
             return str(error)
 
-    def _report(self, subject: str, refused: RefusedStep, error: StepNotAgreed) -> None:
-        self._refused.pop(subject, None)
-        self._refused[subject] = refused
-        while len(self._refused) > MAX_REFUSALS_SHOWN:
-            self._forget(next(iter(self._refused)))
-        self._conditions.report(NOT_AGREED, subject, detail=error.detail, next_step=error.next or "")
-
     def _forget(self, subject: str) -> None:
         if self._refused.pop(subject, None) is not None:
             self._conditions.clear(NOT_AGREED, subject)
 
 
 def identity_mismatch(run: Run, key: StepAttempt, node: str) -> str | None:
-    """Pure: why a run does not match its key. (Its id names containers and folders.)"""
+    """Return why a run does not match its key, whose id names containers and folders (pure)."""
     if run.id != key.run:
         return "its run is not stored under its own id"
     if run.node != node:
         return f"its run belongs to the node {run.node!r}"
     return None
-
-
-def _not_agreed(pipeline: str, step: ResolvedStep, reason: str) -> StepNotAgreed:
-    requests = f" It requests {', '.join(step.asked())}." if step.asked() else ""
-    return StepNotAgreed(
-        f"The step {step.name!r} of pipeline {pipeline!r} is not run: {reason}.{requests}",
-        next=f"See what may run here: maoctl pipeline diff {pipeline}; agree to it: "
-        f"maoctl pipeline approve {pipeline}. If you have changed nothing, somebody else writes to this "
-        "node's etcd: restrict access to it.",
-    )

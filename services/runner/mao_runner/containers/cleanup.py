@@ -1,8 +1,8 @@
 """Removes containers that no run claims, and logs beyond their retention.
 
-A container is removed when its run is known and has ended. An unknown run is no reason to remove one: its
-record may be unreadable, or the store may have lost its data. A running container is then left running and
-reported, and an ended one is kept for a long time together with its output.
+A container is removed when its run is known and has ended. If the run is unknown (its record may be
+unreadable, or the store may have lost its data), a running container is left running and reported, and an
+ended one is kept for ORPHAN_GRACE together with its output.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ log = get_logger(__name__)
 
 SWEEP_PERIOD = 30.0  # seconds
 LOG_SWEEP_PERIOD = 3600.0  # seconds
-ORPHAN_GRACE = timedelta(days=7)  # that an ended container of an unknown run is kept
+ORPHAN_GRACE = timedelta(days=7)  # for which an ended container of an unknown run is kept
 ORPHAN = "orphans"  # the loop's name in conditions
 
 
 @dataclass(frozen=True, slots=True)
 class LogRetentionPolicy:
-    """Limits of kept logs: `age` of a run's newest log, `count` runs, `space` in bytes."""
+    """Limits for logs: `age` of a run's newest log, `count` of runs, `space` in bytes."""
 
     age: timedelta
     count: int
@@ -53,7 +53,8 @@ class LogRetentionPolicy:
 class ContainerCleanup:
     """Removes containers that were unclaimed for `grace` seconds.
 
-    `keep_log` is awaited with each container before its removal, to store its output.
+    `checks` returns the names of compliance checks in progress. `keep_log` is awaited before each removal, to
+    store the container's output.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ContainerCleanup:
         self._since: dict[str, datetime] = {}
 
     async def run(self) -> None:
-        """Sweeps until cancelled, also whenever the grace of a container ends."""
+        """Sweep until cancelled, also whenever the grace of a container ends."""
         await self._mirror.synced.wait()
         await every(0.0, self._sweep_soon, name="leftovers", conditions=self._conditions)
 
@@ -92,11 +93,21 @@ class ContainerCleanup:
         return min(pause, SWEEP_PERIOD)
 
     async def sweep(self) -> None:
-        """Removes all unclaimed containers whose grace is over. Raises Unavailable."""
+        """Remove all unclaimed containers whose grace is over. Raises Unavailable."""
         now = self._clock.now()
         claimed = {name: stored.record for name, stored in self._mirror.items()}
-        loose = [each for each in self._containers.all() if self._is_loose(each, claimed)]
-        self._since = {each.id: self._since.get(each.id, now) for each in loose}
+        loose: list[Container] = []
+        for container in self._containers.all():
+            try:
+                is_loose = unclaimed(container, claimed, self._checks())
+            except Exception as error:  # noqa: BLE001 (of one container, which stays)
+                self._guard.failed(container.name, error)
+                continue
+            if is_loose:
+                loose.append(container)
+            else:  # claimed again
+                self._guard.succeeded(container.name)
+        self._since = {container.id: self._since.get(container.id, now) for container in loose}
         orphans: set[str] = set()
         for container in loose:
             waited = now - self._since[container.id]
@@ -107,24 +118,17 @@ class ContainerCleanup:
                     await self._remove(container)
                 elif container.state == "running":
                     orphans.add(container.name)
-        self._guard.keep({each.name for each in self._containers.all()})
+        self._guard.keep({container.name for container in self._containers.all()})
         self._report_orphans(orphans)
 
-    def _is_loose(self, container: Container, claimed: Mapping[str, Run]) -> bool:
-        try:
-            loose = unclaimed(container, claimed, self._checks())
-        except Exception as error:  # noqa: BLE001 (of one container, which stays)
-            self._guard.failed(container.name, error)
-            return False
-        if not loose:  # claimed again
-            self._guard.succeeded(container.name)
-        return loose
-
     async def _is_removable(self, container: Container, waited: timedelta) -> bool:
-        """Asks the store, since the mirror has only runs of this runner's phases. Raises Unavailable."""
+        """Decide by the run's record in the store: the mirror has only runs in the runner's phases.
+
+        Raises Unavailable.
+        """
         key = labelled_attempt(container.labels)
         if key is None:
-            return True  # of a check that nobody waits for
+            return True  # of a compliance check that is no longer in progress
         try:
             stored = await self._mirror.records.get(key.run)
         except RecordUnreadable:
@@ -134,7 +138,7 @@ class ContainerCleanup:
         return container.state != "running" and waited >= ORPHAN_GRACE
 
     def _report_orphans(self, orphans: set[str]) -> None:
-        """Reports running containers that nobody can decide to stop."""
+        """Report running containers whose run is unknown; they are left running."""
         if self._conditions is None:
             return
         for name in orphans - self._orphans:
@@ -143,7 +147,8 @@ class ContainerCleanup:
                 f"{ORPHAN}/{name}",
                 detail=f"The container {name} is running, but its run's record is missing or does not claim "
                 "it. It is left running.",
-                next_step=f"Restore the record (see record-unreadable), or stop it: docker stop {name}",
+                next_step="Restore the record (see record-unreadable), or stop the container: "
+                f"{self._containers.driver.program} stop {name}",
             )
         for name in self._orphans - orphans:
             self._conditions.clear(ITEM_FAILING, f"{ORPHAN}/{name}")
@@ -161,7 +166,7 @@ class ContainerCleanup:
 
 
 def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -> bool:
-    """Pure: whether neither a step in a phase of the runner nor a check claims the container."""
+    """Return True if neither a step in a phase of the runner nor a check claims the container (pure)."""
     if check := container.labels.get(CHECK):
         return check not in checks
     key = labelled_attempt(container.labels)
@@ -172,9 +177,9 @@ def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -
 
 
 def is_over(run: Run, key: StepAttempt) -> bool:
-    """Pure: whether the run's record shows that the container of this attempt is no longer needed.
+    """Return True if the run's record shows that the container of this attempt is no longer needed (pure).
 
-    A record older than the container, as after a restore of the store, does not.
+    A record that is older than the container, as after a restore of the store, does not show that.
     """
     if run.phase in RUN_ENDED:
         return True
@@ -214,15 +219,15 @@ class LogRetention:
             log.info("logs.removed", runs=removed)
 
     def remove(self, active: set[str]) -> int:
-        """Removes expired logs, except those of active runs; returns the number of runs. Blocks."""
+        """Remove expired logs, except those of active runs; return the number of runs. Blocks."""
         if not self._folder.is_dir():
             return 0
         written: dict[Path, LogFolder] = {}
-        for each in self._folder.iterdir():
+        for folder in self._folder.iterdir():
             with suppress(OSError):  # just removed, or not accessible; the others are still considered
-                if each.is_dir():
-                    size = sum(file.stat().st_size for file in each.iterdir())
-                    written[each] = LogFolder(each.stat().st_mtime, size)
+                if folder.is_dir():
+                    size = sum(file.stat().st_size for file in folder.iterdir())
+                    written[folder] = LogFolder(folder.stat().st_mtime, size)
         old = expired_logs(written, self._clock.now(), self._retention)
         gone = [folder for folder in old if folder.name not in active]
         for folder in gone:
@@ -240,7 +245,7 @@ class LogFolder(NamedTuple):
 def expired_logs(
     written: Mapping[Path, LogFolder], now: datetime, retention: LogRetentionPolicy
 ) -> Iterable[Path]:
-    """Pure: the folders beyond the policy's age, count or space; the oldest go first."""
+    """Return the folders beyond the policy's age, count or space (pure); the oldest are removed first."""
     newest_first = sorted(written, key=lambda folder: written[folder].at, reverse=True)
     oldest = (now - retention.age).timestamp()
     sizes = accumulate(written[folder].size for folder in newest_first)

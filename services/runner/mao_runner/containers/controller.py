@@ -1,4 +1,4 @@
-"""Moves steps from `ready` to `exited`: observe, decide (plan.py), act on the engine, write guarded."""
+"""Moves steps from `ready` to `exited`: observes, decides (plan.py), acts on the engine, writes guarded."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ NOW = 0.0  # seconds: reconcile again at once
 CONFLICT_RETRY = 1.0  # seconds after a lost race, in case its event does not come
 REMOVE_TIMEOUT = 3.0  # seconds that pending removals may take when the service stops
 WAITING_SHOWN_AFTER = 1.0  # seconds that a step waits before its document gives the reason
-LOG_RETRY, MAX_LOG_RETRY = 1.0, 30.0  # seconds until a log that cannot be stored is tried again
+LOG_RETRY, MAX_LOG_RETRY = 1.0, 30.0  # seconds until storing a log is retried
 LOG_CONDITION = "log"
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerPolicy:
-    """Settings for all containers. `log_max` in bytes; `operators`: see `check_host_network`."""
+    """Settings of all containers. `log_max` is in bytes; `operators`: see `check_host_network`."""
 
     tool_uid: int
     log_max: int
@@ -49,7 +49,7 @@ class ContainerPolicy:
 
 
 class StepController:
-    """Owns the phases ready, starting and running of this node's steps."""
+    """Reconciles this node's steps in the phases ready, starting and running."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class StepController:
         network.subscribe(self._enqueue_all)
 
     async def run(self) -> None:
-        """Runs until cancelled; the mirrors of runs and containers have to run beside it.
+        """Run until cancelled; the mirrors of runs and containers must be running.
 
         Runs that were in the mirror before this controller subscribed are reconciled as well.
         """
@@ -101,7 +101,7 @@ class StepController:
         await self.controller.run()
 
     async def close(self) -> None:
-        """Waits briefly for pending removals; containers that stay are found again by label."""
+        """Wait briefly for pending removals; containers that stay are found again by label."""
         if self._removals:
             await asyncio.wait(self._removals, timeout=REMOVE_TIMEOUT)
         for task in self._removals:
@@ -109,7 +109,7 @@ class StepController:
         await asyncio.gather(*self._removals, return_exceptions=True)
 
     async def reconcile(self, name: str) -> float | None:
-        """Acts on one run until nothing is left to do now; returns the seconds until it is due again."""
+        """Act on a run until nothing is left to do now; return the seconds until it is due again."""
         while True:
             stored = self.mirror.get(name)
             if stored is None or (index := runner_step(stored.record)) is None:
@@ -133,7 +133,7 @@ class StepController:
             self.controller.add(name)
 
     def _needs_no_slot(self, name: str, step: StepRun) -> bool:
-        """Whether the step has ended and waits for its log, or may not start now: others get its slot."""
+        """Return True if the step waits for its log or may not start now, so that others get its slot."""
         if step.phase is StepPhase.READY or self.slots.is_parked(name):
             return not self._network.is_usable(step.spec.network)
         return name in self._unstored_logs
@@ -155,7 +155,7 @@ class StepController:
         )
 
     def _monotonic_now(self, key: StepAttempt) -> datetime:
-        """When the step was first seen running, plus the time since then by the monotonic clock."""
+        """Return when the step was first seen running, plus the monotonic time since then."""
         seen, began = self._seen_running.setdefault(key, (self._clock.now(), time.monotonic()))
         return seen + timedelta(seconds=time.monotonic() - began)
 
@@ -186,10 +186,15 @@ class StepController:
     async def _manage_started(
         self, stored: Stored[Run], key: StepAttempt, action: plan.Action
     ) -> float | None:
-        """Acts on a container that has been started."""
+        """Act on a container that has been started."""
         match action:
             case plan.NoteRunning(container):
-                return await self._note_running(stored, key, container)
+                self.logs.ensure(key, container.id)
+                step, now = stored.record.steps[key.step], self._clock.now()
+                if (ready := step.times.get(StepPhase.READY)) is not None:
+                    self._metrics.start_seconds.observe((now - ready).total_seconds())
+                running = outcome.mark_running(step, container, now, self.containers.engine)
+                return await self._write(stored, key, running)
             case plan.Watch(container, seconds):
                 self.logs.ensure(key, container.id)
                 return max(seconds, 0.01)
@@ -208,7 +213,7 @@ class StepController:
     async def _wait(
         self, stored: Stored[Run], key: StepAttempt, kind: WaitKind, detail: str = ""
     ) -> float | None:
-        """Writes why a step does not run yet; only once, since every write wakes all services."""
+        """Write why a step does not run yet, once per reason, since every write wakes all services."""
         step = stored.record.steps[key.step]
         reason = plan.waiting_reason(kind, detail)
         if step.phase is StepPhase.RUNNING or plan.is_same_reason(step.waiting, reason):
@@ -220,7 +225,7 @@ class StepController:
         return None
 
     async def _launch(self, stored: Stored[Run], key: StepAttempt) -> float:
-        """Creates and starts the container that the document requests, if the operator agreed to the step."""
+        """Create and start the container that the document requests, if the operator agreed to the step."""
         container = None
         self.slots.unpark(key.run)
         try:
@@ -228,7 +233,7 @@ class StepController:
             spec = await self._container_spec(stored.record, key)
             current = self.mirror.get(key.run)
             if current is None or current.revision != stored.revision:
-                return NOW  # it moved on meanwhile, and its container may be gone already
+                return NOW  # the run has changed, and its container may already be gone
             container = await self._driver.create(spec)
             if container.state == "created":
                 await self._driver.start(container.id)
@@ -274,17 +279,8 @@ class StepController:
             engine_socket=await find_engine_socket(self._driver, step.spec.privileges),
         )
 
-    async def _note_running(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:
-        self.logs.ensure(key, container.id)
-        step = stored.record.steps[key.step]
-        now = self._clock.now()
-        if (ready := step.times.get(StepPhase.READY)) is not None:
-            self._metrics.start_seconds.observe((now - ready).total_seconds())
-        engine = self.containers.engine
-        return await self._write(stored, key, outcome.mark_running(step, container, now, engine))
-
     async def _record_outcome(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:
-        """Stores the log, then writes the phase, then removes the container."""
+        """Store the log, then write the phase, then remove the container."""
         try:
             stored_log = await self.logs.finish(key, container.id)
         except LogUnavailable as error:
@@ -306,7 +302,7 @@ class StepController:
     async def _retry_log(
         self, stored: Stored[Run], key: StepAttempt, container: Container, error: LogUnavailable
     ) -> float:
-        """Keeps the container, since it has the log, and frees its slot; returns the retry delay."""
+        """Keep the container, since it has the log, and free its slot; return the retry delay in seconds."""
         step = stored.record.steps[key.step]
         subject, delay = self._unstored_logs.get(key.run, (f"{key.run}/{step.spec.name}", LOG_RETRY))
         self._unstored_logs[key.run] = subject, min(delay * 2, MAX_LOG_RETRY)
@@ -315,8 +311,9 @@ class StepController:
             LOG_CONDITION,
             subject,
             detail=f"The tool has ended, and its log is not stored yet: {error.detail}",
-            next_step="Free space on the disk of the data directory, or fix what is said here; it is retried "
-            f"automatically. To abandon the step and its log: docker rm {container.name}",
+            next_step="Free space on the disk of the data directory, or fix the problem named here; it is "
+            f"retried automatically. To abandon the step and its log: {self._driver.program} rm "
+            f"{container.name}",
         )
         reason = f"has ended, and waits until its log is stored ({error.detail})"
         if not plan.is_same_reason(step.waiting, reason):
@@ -329,7 +326,7 @@ class StepController:
             self._conditions.clear(LOG_CONDITION, unstored[0])
 
     async def _confirm(self, stored: Stored[Run], key: StepAttempt) -> float:
-        """Asks the engine for a container that the mirror does not have; without one the step is lost."""
+        """Query the engine for a container that the mirror does not have; without one the step is lost."""
         step = stored.record.steps[key.step]
         found = await self._driver.inspect(step.container_id or container_name(stored.record.node, key))
         if found is not None and not self._belongs_to(found, key):
@@ -346,7 +343,7 @@ class StepController:
     async def _leave(
         self, stored: Stored[Run], key: StepAttempt, step: StepRun, container: Container | None
     ) -> float:
-        """Writes a phase that belongs to another service, then lets go of the container."""
+        """Write a phase that another service owns, then remove the container."""
         delay = await self._write(stored, key, step)
         if delay == NOW:
             self._stopped.pop(key, None)
@@ -360,18 +357,14 @@ class StepController:
         return delay
 
     async def _write(self, stored: Stored[Run], key: StepAttempt, step: StepRun) -> float:
-        """Writes the step, guarded by the revision that was read; NOW on success."""
+        """Write the step if the run is still at the revision that was read; return NOW on success."""
         run = stored.record.with_step(key.step, step)
         revision = await self.mirror.records.replace(key.run, run, stored.revision)
         if revision is None:
             return CONFLICT_RETRY
         self.mirror.note(key.run, run, revision)
-        before = stored.record.steps[key.step].phase
-        if step.phase is not before:
-            self._report_phase(key, step)
-        return NOW
-
-    def _report_phase(self, key: StepAttempt, step: StepRun) -> None:
+        if step.phase is stored.record.steps[key.step].phase:
+            return NOW
         code = step.error.code if step.error else ""
         if step.phase not in plan.RUNNER_PHASES:
             self._metrics.outcomes.labels(step.phase.value, code).inc()
@@ -384,9 +377,10 @@ class StepController:
             exit=step.exit.code if step.exit else None,
             code=code or None,
         )
+        return NOW
 
     async def _remove(self, container: Container) -> None:
-        """A failed removal is left to the clean-up."""
+        """Remove a container; if that fails, the clean-up retries."""
         try:
             await self._driver.remove(container.id)
             self.containers.forget(container.name)

@@ -1,8 +1,8 @@
-"""The data directory as the engine's host has it, and the owner of a step's workspace.
+"""Finds the data directory's path on the engine's host, and sets the owner of a step's workspace.
 
 The engine mounts paths of its host. Outside a container these are the runner's own paths. Inside one, the
-runner looks up the mounts of its own container. `MAO_HOSTDIR` (the seed's `hostdir`) overrides both. The
-result is checked at start: the engine must see a file that was just created.
+runner looks up the mounts of its own container. `MAO_HOSTDIR` (in the original: `hostdir`) overrides both.
+The result is checked at start: the engine must see a file that was just created.
 
 A tool runs as the owner of its data, and never as root unless the operator agreed to it. A node that runs
 as root creates workspaces owned by root; these are given to an ordinary uid first.
@@ -48,9 +48,9 @@ class HostPaths:
 
 
 async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) -> HostPaths:
-    """The host's path of `data_dir`, which must be absolute and exist.
+    """Find the host's path of `data_dir`, which must be absolute and exist.
 
-    Raises HostDirInvalid if the engine does not see it, EngineUnavailable if it does not answer.
+    Raises HostDirInvalid if the engine does not see it, and EngineUnavailable if the engine does not answer.
     """
     host_dir = override or await _find_host_path(driver, data_dir)
     paths = HostPaths(data_dir, host_dir)
@@ -61,24 +61,20 @@ async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) 
     finally:
         await asyncio.to_thread(marker.unlink, missing_ok=True)
     if not seen:
-        raise _host_dir_invalid(data_dir, host_dir, override)
+        how = "as set by MAO_HOSTDIR" if override else "as found from the runner's mounts"
+        raise HostDirInvalid(
+            f"The engine's host does not have the data directory {data_dir} at {host_dir}, {how}; "
+            "tools would use the wrong folders, so no step is started.",
+            next="Set MAO_HOSTDIR to the host's path of the data directory and start the runner again; "
+            "the engine has to run on the machine that holds it.",
+            data_dir=str(data_dir),
+            hostdir=host_dir,
+        )
     return paths
 
 
-def _host_dir_invalid(data_dir: Path, host_dir: str, override: str | None) -> HostDirInvalid:
-    how = "as set by MAO_HOSTDIR" if override else "as found from the runner's mounts"
-    return HostDirInvalid(
-        f"The engine's host does not have the data directory {data_dir} at {host_dir}, {how}; "
-        "tools would use the wrong folders, so no step is started.",
-        next="Set MAO_HOSTDIR to the host's path of the data directory and start the runner again; "
-        "the engine has to run on the machine that holds it.",
-        data_dir=str(data_dir),
-        hostdir=host_dir,
-    )
-
-
 async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSocket | None:
-    """The engine's socket for a step that was granted it; None for all others.
+    """Return the engine's socket for a step that was granted it; None for all others.
 
     Raises EngineRefused (`docker-socket-missing`) if the engine has no socket on this machine.
     """
@@ -94,13 +90,14 @@ async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSo
         raise EngineRefused(
             f"The step requests the engine's socket, and there is none at {driver.address.removeprefix('unix://')}.",
             code="docker-socket-missing",
-            next="Let the runner reach its engine over a socket of this machine: DOCKER_HOST=unix:///path.",
+            next="Configure the runner to reach the container engine over a socket of this machine "
+            "(for Docker: DOCKER_HOST=unix:///path).",
         )
     return EngineSocket(await _find_host_path(driver, path), status.st_gid)
 
 
 async def _find_host_path(driver: Driver, path: Path) -> str:
-    """The host's path of a path that this process sees."""
+    """Return the host's path of a path that this process sees."""
     for container_id in await asyncio.to_thread(own_container_ids):
         mounts = await driver.mounts(container_id)
         if mounts is not None and (found := map_to_host(path, mounts)) is not None:
@@ -109,16 +106,16 @@ async def _find_host_path(driver: Driver, path: Path) -> str:
 
 
 def map_to_host(path: Path, mounts: Mapping[str, str]) -> str | None:
-    """Pure: the host's path of a container's path by the deepest mount that contains it; None without one."""
+    """Map a container's path to the host by the deepest mount that contains it; None without one (pure)."""
     holding = [target for target in mounts if path.is_relative_to(target)]
     if not holding:
         return None
-    target = max(holding, key=lambda each: len(PurePosixPath(each).parts))
+    target = max(holding, key=lambda mount: len(PurePosixPath(mount).parts))
     return str(PurePosixPath(mounts[target]) / path.relative_to(target))
 
 
 def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
-    """Candidates for the id of the container this process runs in, likeliest first; empty outside one."""
+    """Return candidates for the id of this process's container, likeliest first; none outside a container."""
     ids: list[str] = []
     for name in ("mountinfo", "cgroup"):
         try:
@@ -126,12 +123,12 @@ def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = No
         except OSError:
             continue
     if Path("/.dockerenv").exists():
-        ids.append(hostname or socket.gethostname())  # the short id, unless it was renamed
+        ids.append(hostname or socket.gethostname())  # the short id, unless the host name was changed
     return list(dict.fromkeys(ids))
 
 
 def parse_container_ids(lines: Iterable[str]) -> list[str]:
-    """Pure: ids in lines of mountinfo or cgroup that belong to this process's own container.
+    """Return the ids of this process's own container in lines of mountinfo or cgroup (pure).
 
     The engine mounts the container's hostname and hosts files from a folder named after its id.
     """
@@ -140,21 +137,16 @@ def parse_container_ids(lines: Iterable[str]) -> list[str]:
 
 
 def assign_owner(data: Path, tool_uid: int, wanted: str | None = None) -> str:
-    """The `uid:gid` a tool runs as; changes the owner of its data folder where necessary.
+    """Return the `uid:gid` that a tool runs as; change the owner of its data folder where necessary.
 
-    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks; slow for a large folder.
-    Raises FileNotFoundError.
+    `wanted` is `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks, long for a large folder.
+    Raises OSError.
     """
     status = data.stat()
     uid, gid = parse_user(wanted) or (status.st_uid or tool_uid, status.st_gid or status.st_uid or tool_uid)
     if os.geteuid() == ROOT_UID and (status.st_uid, status.st_gid) != (uid, gid) and uid != ROOT_UID:
-        _chown_tree(data, uid, gid)
+        for _, folders, files, at in os.fwalk(data, follow_symlinks=False):
+            for name in (*folders, *files):
+                os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
+        os.chown(data, uid, gid)  # last, so that after a kill all of it is done again
     return f"{uid}:{gid}"
-
-
-def _chown_tree(data: Path, uid: int, gid: int) -> None:
-    """The folder itself comes last, so that after a kill in between all of it is done again."""
-    for _, folders, files, at in os.fwalk(data, follow_symlinks=False):
-        for name in (*folders, *files):
-            os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
-    os.chown(data, uid, gid)

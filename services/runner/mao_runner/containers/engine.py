@@ -1,4 +1,4 @@
-"""What the engine reports: a mirror of our containers, and the condition `engine`."""
+"""Mirrors our containers as the engine reports them, and monitors the engine (condition `engine`)."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class ContainerMirror:
         return list(self._known.values())
 
     def note(self, container: Container) -> None:
-        """Takes the result of one of our own calls, unless an event was faster."""
+        """Record the result of one of our own calls, unless an event was faster."""
         known = self._known.get(container.name)
         if known is None or known.state != "exited":
             self._known[container.name] = container
 
     async def ended(self, container: Container) -> Container:
-        """Waits until the container has ended; for ever if it vanishes."""
+        """Wait until the container has ended, and return it; waits for ever if the container vanishes."""
         changed = asyncio.Event()
 
         def look(other: Container | None) -> None:
@@ -85,7 +85,7 @@ class ContainerMirror:
         self._known.pop(name, None)
 
     async def run(self) -> None:
-        """Follows the engine until cancelled; one failing event or container does not affect the others."""
+        """Follow the engine until cancelled; one failing event or container does not affect the others."""
         await every(LIST_RETRY, self._follow, name="engine-events", conditions=self._conditions)
 
     async def _follow(self) -> None:
@@ -103,7 +103,7 @@ class ContainerMirror:
                             self._take(event)
 
     async def run_resync(self) -> None:
-        """Resyncs until cancelled: an engine drops events for a slow reader."""
+        """Resync until cancelled, since an engine drops events for a slow reader."""
         await every(
             RESYNC_PERIOD,
             self.resync,
@@ -113,7 +113,7 @@ class ContainerMirror:
         )
 
     async def resync(self) -> None:
-        """Inspects every container that was not seen to end."""
+        """Inspect every container that was not seen to end, and correct the mirror."""
         for seen in self.all():
             if seen.state == "exited":
                 continue
@@ -121,7 +121,7 @@ class ContainerMirror:
                 with self._guard.item(seen.name):
                     self._correct(seen, await self.driver.inspect(seen.id))
             except Unavailable:
-                return  # it is listed again when its events are back
+                return  # containers are listed again when the events are back
 
     def _correct(self, seen: Container, found: Container | None) -> None:
         if self._known.get(seen.name) != seen or (found is not None and found.state == seen.state):
@@ -140,11 +140,13 @@ class ContainerMirror:
             conditions=self._conditions,
             away=Backoff(LIST_RETRY, LIST_RETRY),
         )
-        names = {each.name for each in found}
+        names = {container.name for container in found}
         self._guard.keep(names)
         self._callbacks.keep(names | {"all"})
         before = self._known
-        self._known = {each.name: merge_listed(each, before.get(each.name)) for each in found}
+        self._known = {
+            container.name: merge_listed(container, before.get(container.name)) for container in found
+        }
         self.synced.set()
         log.info("engine.listed", containers=len(found))
         self._notify(None)
@@ -179,7 +181,7 @@ class ContainerMirror:
 
 
 def apply_event(container: Container, event: ContainerEvent) -> Container:
-    """Pure: the container after an event. Once exited it never runs again, whatever event is repeated."""
+    """Return the container after an event (pure). Once exited it never runs again, even if events repeat."""
     if container.state == "exited":
         return replace(container, oom=True) if event.what == "oom" else container
     match event.what:
@@ -196,9 +198,9 @@ def apply_event(container: Container, event: ContainerEvent) -> Container:
 
 
 def merge_listed(found: Container, before: Container | None) -> Container:
-    """Pure: a listed container, completed by what was known of it before.
+    """Complete a listed container by what was known of it before (pure).
 
-    A running one is watched from now on. If it ended meanwhile, whether it was killed is not known.
+    A running one is watched from now on. For one that ended unobserved, it is unknown whether it was killed.
     """
     if found.state != "exited":
         return replace(found, killed=False)
@@ -207,12 +209,15 @@ def merge_listed(found: Container, before: Container | None) -> Container:
 
 CHECK_PERIOD = 30.0  # seconds between checks
 FAILED_CHECK_PERIOD = 2.0  # seconds, while something is wrong
-MAX_REFUSALS = 3  # containers refused in a row; beyond, it is not the fault of one image or command
-START_SUBJECT, DATA_SUBJECT = "start", "data directory"  # of the condition, beside the engine itself
+MAX_REFUSALS = 3  # containers refused in a row, from which on no single image or command is to blame
+START_SUBJECT, DATA_SUBJECT = (
+    "start",
+    "data directory",
+)  # further subjects of the condition; that of the engine itself is empty
 
 
 class EngineMonitor:
-    """Whether the engine answers, sees the data directory and starts containers (see the controller)."""
+    """Monitors whether the engine answers, sees the data directory and starts containers."""
 
     def __init__(
         self,
@@ -226,13 +231,13 @@ class EngineMonitor:
         self._refusals = 0
 
     async def run(self) -> None:
-        """Checks until cancelled."""
+        """Check until cancelled."""
         await every(CHECK_PERIOD, self.check, name="engine-watch", conditions=self._conditions)
 
     async def check(self) -> float | None:
-        """Checks the engine and the data directory; seconds until the next check, None for CHECK_PERIOD."""
+        """Check the engine and the data directory; return the seconds until the next check if one failed."""
         if not await self._passes(
-            "", self._ping, "'docker info' shows why; start Docker or correct its socket."
+            "", self._ping, "Check that the container engine is running and that the node's user may use it."
         ):
             self._conditions.clear("engine", DATA_SUBJECT)  # unknown now
             return FAILED_CHECK_PERIOD
@@ -251,12 +256,12 @@ class EngineMonitor:
         return True
 
     def started(self) -> None:
-        """A container was started, so earlier refusals were not the engine's fault."""
+        """Record that a container was started, so earlier refusals were not the engine's fault."""
         self._refusals = 0
         self._conditions.clear("engine", START_SUBJECT)
 
     def refused(self, error: EngineRefused) -> None:
-        """A container was not started; faults of the tool or the image do not count."""
+        """Record that a container was not started; faults of the tool or the image do not count."""
         if fault_of_refusal(error) != "engine":
             return
         self._refusals += 1
@@ -266,6 +271,6 @@ class EngineMonitor:
             "engine",
             START_SUBJECT,
             detail=f"The engine answers, but started no container: {error.detail.rstrip('.')}{times}.",
-            next_step=error.next or "'docker run' of the same image shows why; see Docker's log.",
+            next_step=error.next or "Start a container of the same image without MAO to see why.",
             state="failed" if failed else "degraded",
         )

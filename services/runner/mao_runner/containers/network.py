@@ -1,7 +1,7 @@
-"""The tools' network: created, isolated from this host by firewall rules, and checked regularly.
+"""Creates the tools' network, isolates it from this host by firewall rules, and checks it regularly.
 
-By default tools reach the internet, and nothing on or beside this host: no other tool, no listener on any
-address of the host, no link-local address. The engine isolates networks from each other; the host's
+By default tools reach the internet, but nothing on this host: no other tool, no listener on any address of
+the host, and no link-local address. The engine isolates networks from each other; the host's
 firewall does the rest. Network and rules are checked when the runner starts, when the engine is back and
 every few minutes, not for every step. Until they are in place, steps that want this network wait.
 
@@ -9,12 +9,12 @@ The rules are in `raw PREROUTING`, which all packets from the bridge pass before
 so a port that a container publishes on the host still has the host's address. Tools that flush or reorder
 the filter table (firewalld, ufw) do not touch them. IPv6 is dropped.
 
-* All addresses that are not unicast to another host are dropped: the host's own on any interface,
+* Packets that are not unicast to another host are dropped: to the host's own addresses on any interface,
   broadcasts and multicasts.
-* Link-local is dropped, and what clouds use in its place for their metadata.
-* The network's own subnet is dropped, in addition to the engine's own rule (`enable_icc`).
-* Port 53 of the name servers that the engine asks for containers stays open, where they are among these. (A
-  name server on the host's loopback is asked by the engine from the host.)
+* Packets to link-local addresses and to the metadata addresses of some clouds are dropped.
+* Packets to the network's own subnet are dropped, in addition to the engine's own rule (`enable_icc`).
+* Port 53 of the name servers that the engine queries for containers stays open, even at these addresses. (The
+  engine queries a name server on the host's loopback from the host.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NOT_ISOLATED = (
 
 
 class ToolNetwork:
-    """What a tool's `network` means on this engine, and whether it may be used now.
+    """Maps a tool's `network` to the engine's, and knows whether it may be used now.
 
     Args:
         name: of the network; its bridge interface on the host has the same name and a 0.
@@ -71,19 +71,19 @@ class ToolNetwork:
 
     @property
     def bridge(self) -> str:
-        """The interface on the host."""
+        """Return the name of its interface on the host."""
         return f"{self.name}0"
 
     def engine_name(self, network: Network) -> str:
-        """The engine's name for the `network` of a tool's record."""
+        """Return the engine's name for the `network` of a tool's record."""
         return self.name if network == "bridge" and self._isolated else network
 
     def is_usable(self, network: Network) -> bool:
-        """Whether a container may start on it now."""
+        """Return True if a container may start on it now."""
         return self._ready.is_set() or network != "bridge"
 
     async def wait_usable(self, timeout: float) -> None:
-        """Raises Unavailable (`tool-network-open`) if it is not usable within `timeout` seconds."""
+        """Wait until it is usable. Raises Unavailable (`tool-network-open`) after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self._ready.wait()
@@ -92,19 +92,19 @@ class ToolNetwork:
             raise Unavailable(detail, code="tool-network-open", next=self.problem.next) from None
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """`callback` is called whenever the network becomes usable or unusable."""
+        """Call `callback` whenever the network becomes usable or unusable."""
         self._subscribers.append(callback)
 
     def invalidate(self, reason: MaoError) -> None:
-        """Makes it unusable until it was checked again, which is done at once."""
+        """Make it unusable until it has been checked again, which is done at once."""
         if not self._isolated or (self._checking and not self._ready.is_set()):
-            return  # the check that is under way will tell
+            return  # a check is in progress
         self.problem = reason
         self._set_ready(False)
         self._recheck.set()
 
     async def run(self) -> None:
-        """Checks periodically, until cancelled."""
+        """Check periodically, until cancelled."""
         if not self._isolated:
             self._conditions.report(
                 CONDITION, detail=NOT_ISOLATED, next_step="Remove MAO_TOOL_NETWORK from the settings."
@@ -113,11 +113,11 @@ class ToolNetwork:
         await every(CHECK_PERIOD, self._check, name=CONDITION, wake=self._recheck)
 
     async def _check(self) -> float | None:
-        """Seconds until the next check; None for CHECK_PERIOD. Any error keeps steps from starting."""
+        """Check once; return the seconds until a retry, None for CHECK_PERIOD. After an error steps wait."""
         self._checking = True
         try:
             firewall = await self.establish()
-        except Exception as error:  # noqa: BLE001 (whatever it is, no step starts unprotected)
+        except Exception as error:  # noqa: BLE001 (no step starts unprotected, whatever the error)
             self._failures += 1
             self._failed(
                 error if isinstance(error, MaoError) else MaoError(f"{type(error).__name__}: {error}")
@@ -141,7 +141,7 @@ class ToolNetwork:
             CONDITION,
             detail=f"The tools' network {self.name} is not isolated from this host, so steps that use it "
             f"wait: {error.detail}",
-            next_step=error.next or "See the engine's log: journalctl -u docker.",
+            next_step=error.next or "See the log of the container engine.",
         )
         self._set_ready(False)
 
@@ -156,7 +156,7 @@ class ToolNetwork:
             callback()
 
     async def establish(self) -> str:
-        """Creates network and rules where they are missing; returns the name of the firewall program used.
+        """Create network and rules where they are missing; return the name of the firewall program used.
 
         Raises MaoError if they are not all in place afterwards.
         """
@@ -167,13 +167,13 @@ class ToolNetwork:
             raise EngineRefused(
                 f"the host's firewall cannot be set (exit code {code}): {output or 'no output'}",
                 code="tool-network-open",
-                next="Fix what is said here (it needs iptables on the host), or accept that tools reach "
-                "this host, and set MAO_TOOL_NETWORK=bridge.",
+                next="Fix the problem named here (iptables must work on the host), or accept that tools "
+                "reach this host, and set MAO_TOOL_NETWORK=bridge.",
             )
         return output
 
     async def remove(self) -> None:
-        """Removes network and rules; raises EngineRefused while containers are on it."""
+        """Remove network and rules. Raises EngineRefused while containers are on it."""
         await self._driver.remove_network(self.name)
         await self._run_on_host(*removal_script(self.bridge))
 
@@ -249,13 +249,13 @@ while "$tables" -w 5 -t raw -D PREROUTING -i "$bridge" -j "$chain" 2>/dev/null; 
 
 
 def isolation_script(bridge: str, subnets: Sequence[str]) -> tuple[str, list[str]]:
-    """Script and arguments that put a bridge's rules in place, all at once; it may be run repeatedly.
+    """Return script and arguments that install a bridge's rules, all at once; it may be run repeatedly.
 
-    The script exits 0 once they are in place, else its last lines say why not.
+    The script exits with 0 if they are in place; otherwise its last lines say why not.
     """
     return _ISOLATE, [bridge, " ".join([*LINK_LOCAL, *subnets])]
 
 
 def removal_script(bridge: str) -> tuple[str, list[str]]:
-    """Script and arguments that remove a bridge's rules."""
+    """Return script and arguments that remove a bridge's rules."""
     return _REMOVE, [bridge]

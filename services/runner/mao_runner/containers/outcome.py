@@ -1,4 +1,4 @@
-"""Pure: the outcome of a step, from the end of its container."""
+"""Determines the outcome of a step from the end of its container (pure)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 
 @dataclass(frozen=True, slots=True)
 class ContainerEnd:
-    """A container's end and its circumstances. `tail`: the end of its log."""
+    """A container's end and its circumstances. `tail` is the end of its log."""
 
     container: Container
     now: datetime
@@ -41,7 +41,7 @@ class ContainerEnd:
 
 
 def mark_ended(step: StepRun, end: ContainerEnd) -> StepRun:
-    """The step after its container ended. A step that was never seen running passes through `running`."""
+    """Return the step after its container ended. One that was never seen running passes through `running`."""
     if step.phase is StepPhase.STARTING:
         step = mark_running(step, end.container, end.now, end.engine)
     phase, failure = _judge(step, end)
@@ -60,13 +60,13 @@ def mark_ended(step: StepRun, end: ContainerEnd) -> StepRun:
 
 
 def mark_running(step: StepRun, container: Container, now: datetime, engine: str | None) -> StepRun:
-    """The step as running, with the user and the engine of its container."""
+    """Return the step as running, with the user and the engine of its container."""
     user = container.labels.get(labels.USER)
     return step.move(StepPhase.RUNNING, now, container_id=container.id, user=user, engine=engine)
 
 
 def mark_lost(step: StepRun, now: datetime) -> StepRun:
-    """The step as lost: the engine does not know its container any more."""
+    """Return the step as lost: the engine no longer knows its container."""
     failure = Failure(
         code="container-lost",
         detail="The container of this step is gone; how it ended is unknown.",
@@ -77,7 +77,7 @@ def mark_lost(step: StepRun, now: datetime) -> StepRun:
 
 
 def mark_refused(step: StepRun, error: EngineRefused, now: datetime) -> StepRun:
-    """The step as failed: the engine refused to create or start its container."""
+    """Return the step as failed: the engine refused to create or start its container."""
     fault = fault_of_refusal(error)
     failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
     return step.move(StepPhase.FAILED, now, error=failure)
@@ -88,63 +88,43 @@ def _judge(step: StepRun, end: ContainerEnd) -> tuple[StepPhase, Failure | None]
     if end.cancelled:
         return StepPhase.CANCELLED, None
     if _timed_out(step, end):
-        return StepPhase.FAILED, _timed_out_failure(step)
+        return StepPhase.FAILED, Failure(
+            code="tool-timed-out",
+            detail=f"The tool was stopped at its time limit of {step.spec.limits.time:g} s.",
+            next="Raise limits.time of the tool or step, or see in its log what it waits for.",
+            fault="tool",
+        )
     if code == 0:
         return StepPhase.EXITED, None
-    if _killed_by_others(end):
-        return StepPhase.LOST, _killed_failure(code)
     if end.container.oom:
-        return StepPhase.FAILED, _memory_failure(step)
+        return StepPhase.FAILED, Failure(
+            code="tool-out-of-memory",
+            detail=f"The tool ran out of its memory limit of {step.spec.limits.memory / 1024**2:.0f} MiB.",
+            next="Raise limits.memory of the tool or step, or reduce its memory use.",
+            fault="tool",
+        )
+    # Somebody had the engine stop it, or it ended by a signal while nobody watched.
+    if code in (SIGKILLED, SIGTERMED, ENGINE_DIED) and end.container.killed is not False:
+        return StepPhase.LOST, Failure(
+            code="container-killed",
+            detail=f"The container was ended from outside with exit code {code}: by a command to the "
+            "container engine, or by a restart of the engine or the machine.",
+            next="Run the pipeline again.",
+            fault="engine",
+        )
     if code in (CANNOT_EXECUTE, NO_SUCH_COMMAND):
         return StepPhase.FAILED, _cannot_start_failure(step, end)
     return StepPhase.FAILED, _exit_failure(end)
 
 
 def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
-    """Whether it was stopped by this process or, as far as is known, by an earlier one.
+    """Return True if it was stopped by this process or, as far as is known, by an earlier one.
 
-    A tool that was watched and ended by itself was in time, whatever the system clock says.
+    A tool that was watched and ended by itself was in time, whatever the system clock shows.
     """
     finished = end.container.finished_at
     unwatched = end.container.killed is not False
     return end.stopped or (unwatched and finished is not None and finished >= deadline(step))
-
-
-def _killed_by_others(end: ContainerEnd) -> bool:
-    """Whether somebody had the engine stop it, or it ended by a signal while nobody watched."""
-    if end.container.oom:
-        return False
-    by_signal = end.container.exit_code in (SIGKILLED, SIGTERMED, ENGINE_DIED)
-    return by_signal and end.container.killed is not False
-
-
-def _timed_out_failure(step: StepRun) -> Failure:
-    return Failure(
-        code="tool-timed-out",
-        detail=f"The tool was stopped at its time limit of {step.spec.limits.time:g} s.",
-        next="Raise limits.time of the tool or step, or see in its log what it waits for.",
-        fault="tool",
-    )
-
-
-def _memory_failure(step: StepRun) -> Failure:
-    limit = f"{step.spec.limits.memory / 1024**2:.0f} MiB"
-    return Failure(
-        code="tool-out-of-memory",
-        detail=f"The tool ran out of its memory limit of {limit}.",
-        next="Raise limits.memory of the tool or step, or reduce its memory use.",
-        fault="tool",
-    )
-
-
-def _killed_failure(code: int | None) -> Failure:
-    return Failure(
-        code="container-killed",
-        detail=f"The container was ended from outside with exit code {code}: "
-        "by 'docker kill' or 'docker stop', or by a restart of the engine or the machine.",
-        next="Run the pipeline again.",
-        fault="engine",
-    )
 
 
 def _cannot_start_failure(step: StepRun, end: ContainerEnd) -> Failure:
@@ -177,5 +157,5 @@ def _last_lines(tail: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Without escape sequences and control characters other than line breaks and tabs."""
+    """Remove escape sequences, and control characters other than line breaks and tabs."""
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

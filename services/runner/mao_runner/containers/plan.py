@@ -1,4 +1,4 @@
-"""Pure: the next action for a step, from its document and its container.
+"""Decides the next action for a step from its document and its container (pure).
 
                    container: none      created     running                 exited
 ready     granted  → Begin           (ready and starting, while the network is not usable → AwaitNetwork)
@@ -24,13 +24,17 @@ KILL_RETRY = 5.0  # seconds after a SIGKILL that had no effect yet
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is known of a step when its next action is decided.
+    """The state of a step when its next action is decided.
 
-    `now`: of a running step, when it was first seen running plus the monotonic time since then, so that a
-    change of the system clock ends no tool.
-    `engine`: the container mirror is in sync; `network`: a container may start on the step's network now.
-    `parked`: the step was `starting`, and gave up its slot when its network became unusable.
-    `stopped_at`: when this process sent SIGTERM.
+    Attributes:
+        now: for a running step, when it was first seen running plus the monotonic time since then, so that a
+            change of the system clock does not end a tool.
+        engine: the container mirror is in sync.
+        network: a container may start on the step's network now.
+        parked: the step was `starting`, and gave up its slot when its network became unusable.
+        granted: the step may take a slot.
+        ahead: number of runs that get a slot before it.
+        stopped_at: when this process sent SIGTERM.
     """
 
     step: StepRun
@@ -107,7 +111,7 @@ class RecordOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The container seems to be gone: ask the engine, then write `lost`."""
+    """The container seems to be gone: query the engine, then write `lost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ Action = (
 
 
 def decide(view: Observed) -> Action:
-    """The next action; after it the step is observed and decided again."""
+    """Return the next action; after it the step is observed and decided again."""
     if view.step.phase not in RUNNER_PHASES:
         return Ignore()
     if view.step.phase is StepPhase.READY:
@@ -189,7 +193,7 @@ def _running(view: Observed) -> Action:
 
 
 def deadline(step: StepRun) -> datetime:
-    """When the step's time limit ends; counted from its document, so that it survives restarts."""
+    """Return when the step's time limit ends, counted from its document so that it survives restarts."""
     return step.times[StepPhase.RUNNING] + timedelta(seconds=step.spec.limits.time)
 
 
@@ -197,7 +201,7 @@ WaitKind = Literal["slot", "engine", "network", "agreement"]
 
 
 def waiting_reason(kind: WaitKind, detail: str = "") -> str:
-    """The text of `step.waiting`."""
+    """Return the text of `step.waiting`."""
     match kind:
         case "engine":
             return "waits for the container engine, which does not answer"
@@ -210,11 +214,11 @@ def waiting_reason(kind: WaitKind, detail: str = "") -> str:
 
 
 def is_same_reason(waiting: str | None, reason: str) -> bool:
-    """Whether `reason` is written already; details in parentheses are as of the start of the wait."""
+    """Return True if `reason` is already written; details in parentheses are ignored."""
     return waiting is not None and waiting.split("(")[0] == reason.split("(")[0]
 
 
 def runner_step(run: Run) -> int | None:
-    """Index of the run's active step if it is in a phase of the runner, else None."""
+    """Return the index of the run's active step if it is in a phase of the runner, else None."""
     index = run.active_step()
     return index if index is not None and run.steps[index].phase in RUNNER_PHASES else None

@@ -1,9 +1,9 @@
-"""The fair queue for slots: round-robin over pipelines, oldest step first."""
+"""Assigns slots fairly: round-robin over pipelines, oldest step first."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ class SlotQueue:
     Args:
         wake: called with each run that gets a slot.
         counted: called with the numbers of steps that hold a slot and that wait for one.
-        idle: whether a run's step neither needs a slot nor could use one now, whatever its phase.
+        idle: returns True if a run's step neither needs a slot nor could use one now, whatever its phase.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class SlotQueue:
         return run in self._granted
 
     def ahead(self, run: str) -> int:
-        """Number of runs that get a slot before this one."""
+        """Return the number of runs that get a slot before this one."""
         return self._ahead.get(run, len(self._ahead))
 
     def holding(self) -> int:
-        """Number of steps that hold a slot."""
+        """Return the number of steps that hold a slot."""
         return sum(claim.holds for claim in self._claims())
 
     @contextmanager
     def taking(self, run: str) -> Iterator[None]:
-        """Reserves the slot while the write that takes it is in progress."""
+        """Reserve the slot while the write that takes it is in progress."""
         self._taking.add(run)
         try:
             yield
@@ -69,7 +69,7 @@ class SlotQueue:
             self.schedule_assignment()
 
     def park(self, run: str) -> None:
-        """Frees the slot of a step that is `starting` and cannot start; it waits for a slot again."""
+        """Free the slot of a step that is `starting` and cannot start; it waits for a slot again."""
         if run not in self._parked:
             self._parked.add(run)
             self.schedule_assignment()
@@ -78,13 +78,13 @@ class SlotQueue:
         return run in self._parked
 
     def unpark(self, run: str) -> None:
-        """The step takes the slot that it was granted, or has ended."""
+        """End the wait of a parked step: it takes the slot that it was granted, or has ended."""
         if run in self._parked:
             self._parked.discard(run)
             self.schedule_assignment()
 
     def schedule_assignment(self) -> None:
-        """Assigns the slots again in the next iteration of the event loop."""
+        """Assign the slots again in the next iteration of the event loop."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._assign)
@@ -114,7 +114,7 @@ class SlotQueue:
 
 @dataclass(frozen=True, slots=True)
 class SlotClaim:
-    """A step that holds a slot or waits for one, since when it does."""
+    """A step that holds a slot or waits for one; `since`: when it became ready."""
 
     run: str
     pipeline: str
@@ -123,10 +123,10 @@ class SlotClaim:
 
 
 def assign_slots(claims: Iterable[SlotClaim], slots: int) -> tuple[set[str], list[str]]:
-    """Runs that get a slot now, and those that wait, in the order in which they will get one.
+    """Return the runs that get a slot now, and those that wait, in the order in which they will get one.
 
     Round-robin over pipelines, oldest first within each: a step's turn is the number of its pipeline's
-    steps that hold a slot or stand before it. Nothing is remembered, so a restart changes no order.
+    steps that hold a slot or are ahead of it. There is no other state: a restart does not change the order.
     """
     held: dict[str, int] = {}
     waiting: list[SlotClaim] = []
@@ -136,14 +136,9 @@ def assign_slots(claims: Iterable[SlotClaim], slots: int) -> tuple[set[str], lis
         else:
             waiting.append(claim)
     free = max(0, slots - sum(held.values()))
-    line = _fair_order(waiting, held)
-    return {claim.run for claim in line[:free]}, [claim.run for claim in line[free:]]
-
-
-def _fair_order(waiting: list[SlotClaim], held: Mapping[str, int]) -> list[SlotClaim]:
-    turn = dict(held)
-    ranked: list[tuple[int, datetime, str, SlotClaim]] = []
+    ranked: list[tuple[int, datetime, str]] = []
     for claim in sorted(waiting, key=lambda claim: (claim.since, claim.run)):
-        turns = turn[claim.pipeline] = turn.get(claim.pipeline, 0) + 1
-        ranked.append((turns, claim.since, claim.run, claim))
-    return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]
+        turn = held[claim.pipeline] = held.get(claim.pipeline, 0) + 1
+        ranked.append((turn, claim.since, claim.run))
+    line = [run for *_, run in sorted(ranked)]
+    return set(line[:free]), line[free:]

@@ -1,4 +1,4 @@
-"""Pure: the container of a step, hardened unless the operator agreed to more."""
+"""Specifies the container of a step, hardened except for what the operator agreed to (pure)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from mao_runner.drivers.protocol import Bind, ContainerSpec, EngineRefused
 from mao_runner.labels import USER, StepAttempt, container_labels, container_name
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
-from mao_shared.models import Privileges, Run
+from mao_shared.models import Network, Privileges, Run
 from mao_shared.models.run import tool_env
-from mao_shared.models.tool import Network
 
 REACH_FILES = "DAC_OVERRIDE"
 TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # in the tool's container
@@ -35,7 +34,7 @@ def step_container(
     network: str,
     engine_socket: EngineSocket | None = None,
 ) -> ContainerSpec:
-    """The specification of a step's container.
+    """Return the specification of a step's container.
 
     Args:
         data, input_dir: paths on the engine's host.
@@ -66,9 +65,9 @@ def step_container(
 def check_host_network(
     network: Network, privileges: Privileges, user: str, operators: frozenset[int]
 ) -> None:
-    """Raises EngineRefused (`host-network-uid`) for a tool that the gateway would take for the operator.
+    """Raise EngineRefused (`host-network-uid`) for a tool that the gateway would take for the operator.
 
-    `operators`: uids that the gateway lets in by uid alone. With new privileges a tool may become root.
+    `operators` are uids that the gateway trusts without a token. With new privileges a tool may become root.
     """
     uid = int(user.partition(":")[0])
     if network != "host" or not operators or not (uid in operators or privileges.new_privileges):
@@ -92,7 +91,7 @@ def socket_binds(engine_socket: EngineSocket | None) -> list[Bind]:
 
 
 def kept_capabilities(privileges: Privileges) -> list[str]:
-    """Root keeps the capability to write files of other users; agreed to as `user root`."""
+    """Return the capabilities that a tool keeps. Root also keeps that to write files of other users."""
     kept = list(privileges.capabilities)
     needs_reach = is_root(privileges.user) and REACH_FILES not in kept
     return [*kept, REACH_FILES] if needs_reach else kept
@@ -102,12 +101,13 @@ ROOT_UID = 0
 
 
 def is_root(user: str | None) -> bool:
-    """Whether a tool's record requests root."""
+    """Return True if a tool's record requests root."""
     numbers = parse_user(user)
     return numbers is not None and numbers[0] == ROOT_UID
 
 
 def parse_user(user: str | None) -> tuple[int, int] | None:
+    """Return uid and gid of `root`, `uid` or `uid:gid`; None if no user is given."""
     if user is None:
         return None
     uid, _, gid = user.replace("root", "0").partition(":")

@@ -80,6 +80,10 @@ class DockerDriver:
     def address(self) -> str:
         return os.environ.get("DOCKER_HOST") or f"unix://{LOCAL_SOCKET}"
 
+    @property
+    def program(self) -> str:
+        return "docker"
+
     async def ping(self) -> None:
         await self._call(lambda client: client.ping())
 
@@ -159,7 +163,24 @@ class DockerDriver:
         return [str(change["Path"]) for change in changes or []]
 
     async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
-        return await self._call(lambda client: _sees(client, host_path, labels))
+        def sees(client: APIClient) -> bool:
+            # Creating a container checks its mounts; if it is created, it is removed without being started.
+            images = client.images(quiet=True)
+            image = images[0] if images else "mao-no-such-image:none"
+            mounts = [Mount("/mao-check", host_path, type="bind", read_only=True)]
+            try:
+                host_config = client.create_host_config(mounts=mounts)
+                made = client.create_container(image, ["true"], labels=dict(labels), host_config=host_config)
+            except APIError as error:
+                if "bind source path does not exist" in _message(error):
+                    return False
+                if _status(error) == 404:
+                    return True  # the mount is valid, only the image is missing
+                raise
+            client.remove_container(made["Id"], force=True, v=True)  # with the image's volumes
+            return True
+
+        return await self._call(sees)
 
     async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
         filters = {"type": "container", "event": sorted(FOLLOWED_EVENTS), "label": _label_filter(labels)}
@@ -207,7 +228,7 @@ class DockerDriver:
             raise _unavailable(error) from error
 
     def _connected(self) -> APIClient:
-        """The client; created once the engine answers, since that asks for its version."""
+        """Return the client, created once the engine answers, since its version is queried then."""
         with self._connecting:
             if self._client is None:
                 self._client = APIClient(
@@ -233,7 +254,7 @@ def _unavailable(error: Exception) -> EngineUnavailable:
 
 
 def _group_of_closed_socket(socket: Path) -> int | None:
-    """The gid of the socket if this user has no access; None if it is accessible or missing."""
+    """Return the gid of the socket if this user has no access; None if it is accessible or missing."""
     try:
         status = socket.stat()
     except OSError:
@@ -331,30 +352,12 @@ def _pull(client: APIClient, image: str) -> None:
         raise pull_error(image, message, here=_inspect_image(client, image) is not None)
 
 
-def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:
-    """Creating a container checks its mounts first; if it is created, it is removed without being started."""
-    images = client.images(quiet=True)
-    image = images[0] if images else "mao-no-such-image:none"
-    mounts = [Mount("/mao-check", host_path, type="bind", read_only=True)]
-    try:
-        host_config = client.create_host_config(mounts=mounts)
-        made = client.create_container(image, ["true"], labels=dict(labels), host_config=host_config)
-    except APIError as error:
-        if "bind source path does not exist" in _message(error):
-            return False
-        if _status(error) == 404:
-            return True  # the mount is valid, only the image is missing
-        raise
-    client.remove_container(made["Id"], force=True, v=True)  # with the volumes that the image declares
-    return True
-
-
 def _label_filter(labels: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in labels.items()]
 
 
 def _unless_gone(call: Callable[[], T], also: Iterable[int] = ()) -> T | None:
-    """None if the engine answers 404 (or a status in `also`)."""
+    """Return the result of a call; None if the engine answers 404 (or a status in `also`)."""
     try:
         return call()
     except APIError as error:

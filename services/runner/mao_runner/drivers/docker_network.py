@@ -1,7 +1,7 @@
-"""The tools' network in Docker, and scripts run on the engine's host through the engine's socket alone.
+"""Creates the tools' network in Docker, and runs scripts on the engine's host through the engine's socket.
 
-The host's firewall is set by the host's own programs, in a container that lives for a moment: an empty image,
-read-only, with the host's network and no capability but to administer it.
+The host's firewall is set by the host's own programs, in a short-lived container: an empty image, read-only,
+with the host's network and no capability except to administer it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ EMPTY_IMAGE = ("mao/empty", "1")
 EMPTY_TAR = bytes(1024)
 PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ld.so.cache")
 LOCK = "/run/xtables.lock"  # of legacy iptables, which two processes must not use at the same time
-HELPER_LIMIT = 60  # seconds
-OUTPUT_MAX = 2000  # characters
+HELPER_TIMEOUT = 60  # seconds
+MAX_OUTPUT = 2000  # characters
 _NO_SUCH_PATH = re.compile(r"bind source path does not exist: (\S+)")
 
 
 def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
-    """See `Driver.ensure_network`; two nodes may create it at the same time.
+    """Create the network if missing (see `Driver.ensure_network`); two nodes may do so at the same time.
 
     Raises EngineRefused (`tool-network-differs`) if there is one of this name that is not isolated.
     """
@@ -49,15 +49,15 @@ def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[st
                 ) from error
         there = _inspect(client, name)
     if there is None:
-        raise EngineUnavailable(f"The network {name} was created and is gone again.")
+        raise EngineUnavailable(f"The network {name} was created, but has been removed since.")
     if wrong := network_differences(there, bridge):
         raise EngineRefused(
-            f"There is a network {name} already, but {'; '.join(wrong)}.",
+            f"The network {name} already exists, but {'; '.join(wrong)}.",
             code="tool-network-differs",
             next=f"docker network rm {name} (the runner creates it again within seconds), "
             "or choose another name: MAO_TOOL_NETWORK_NAME.",
         )
-    return [each["Subnet"] for each in there["IPAM"]["Config"] or [] if ":" not in each["Subnet"]]
+    return [pool["Subnet"] for pool in there["IPAM"]["Config"] or [] if ":" not in pool["Subnet"]]
 
 
 def _options(bridge: str) -> dict[str, str]:
@@ -68,7 +68,7 @@ def _options(bridge: str) -> dict[str, str]:
 
 
 def network_differences(there: Mapping[str, Any], bridge: str) -> list[str]:
-    """Pure: how a network differs from what `ensure_network` creates."""
+    """Return how a network differs from what `ensure_network` creates (pure)."""
     options = there.get("Options") or {}
     wrong = [f"its driver is {there.get('Driver')}"] if there.get("Driver") != "bridge" else []
     wrong += [
@@ -79,7 +79,7 @@ def network_differences(there: Mapping[str, Any], bridge: str) -> list[str]:
 
 
 def remove_network(client: APIClient, name: str) -> None:
-    """Does nothing if it is gone; raises EngineRefused while containers are on it."""
+    """Remove the network, if it exists. Raises EngineRefused while containers are on it."""
     try:
         client.remove_network(name)
     except APIError as error:
@@ -102,21 +102,27 @@ def _inspect(client: APIClient, name: str) -> dict[str, Any] | None:
 
 
 def run_on_host(client: APIClient, command: HostCommand) -> tuple[int, str]:
-    """See `Driver.run_on_host`."""
-    image = _empty_image(client)
-    _remove(client, command.name)  # of a runner that was killed meanwhile
+    """Run a script with the host's own programs; see `Driver.run_on_host`."""
+    image = ":".join(EMPTY_IMAGE)
+    try:
+        client.inspect_image(image)  # type: ignore[no-untyped-call]  # untyped stub
+    except APIError as error:
+        if error.status_code != 404:
+            raise
+        client.import_image_from_data(EMPTY_TAR, *EMPTY_IMAGE)
+    _remove(client, command.name)  # of a runner that was killed
     made = _create_with_mounts(client, image, command)
     try:
         client.start(made)
-        code = client.wait(made, timeout=HELPER_LIMIT)["StatusCode"]
+        code = client.wait(made, timeout=HELPER_TIMEOUT)["StatusCode"]
         output = client.logs(made, tail=50).decode(errors="replace")
-        return int(code), output[-OUTPUT_MAX:].strip()
+        return int(code), output[-MAX_OUTPUT:].strip()
     finally:
         _remove(client, made)
 
 
 def _create_with_mounts(client: APIClient, image: str, command: HostCommand) -> str:
-    """Hosts have their programs in different places: paths that the engine does not find are left out."""
+    """Create the container, without the paths that this host does not have; return its id."""
     paths = [*PROGRAMS, LOCK]
     while paths:
         try:
@@ -126,7 +132,7 @@ def _create_with_mounts(client: APIClient, image: str, command: HostCommand) -> 
             if missing is None or missing[1] not in paths:
                 raise
             paths.remove(missing[1])
-    raise EngineRefused("The engine's host has none of the folders of programs.")
+    raise EngineRefused("The engine's host has none of the folders of programs that the firewall rules need.")
 
 
 def _create(client: APIClient, image: str, command: HostCommand, paths: Sequence[str]) -> str:
@@ -151,17 +157,6 @@ def _create(client: APIClient, image: str, command: HostCommand, paths: Sequence
         host_config=host_config,
     )
     return str(made["Id"])
-
-
-def _empty_image(client: APIClient) -> str:
-    name = ":".join(EMPTY_IMAGE)
-    try:
-        client.inspect_image(name)  # type: ignore[no-untyped-call]  # untyped stub
-    except APIError as error:
-        if error.status_code != 404:
-            raise
-        client.import_image_from_data(EMPTY_TAR, *EMPTY_IMAGE)
-    return name
 
 
 def _remove(client: APIClient, container: str) -> None:

@@ -1,4 +1,4 @@
-"""What Docker Engine sends, as our types: documents, errors, output and events.
+"""Reads what Docker Engine sends into our types: documents, errors, output and events.
 
 The engine has no error codes, so errors are distinguished by HTTP status and wording.
 """
@@ -47,11 +47,11 @@ _STATES: dict[str, ContainerState] = {
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*Z")
 FOLLOWED_EVENTS = frozenset({"start", "kill", "oom", "die", "destroy"})
 MAX_MESSAGE = 400
-ZERO_YEAR = 1  # the year of times that have not come yet
+ZERO_YEAR = 1  # the year of times that are not set
 
 
 def read_container(document: Mapping[str, Any]) -> Container:
-    """From `GET /containers/{id}/json`."""
+    """Read the answer of `GET /containers/{id}/json`."""
     state = document["State"]
     ours = _STATES.get(state["Status"], "running")
     ended = ours == "exited"
@@ -67,7 +67,7 @@ def read_container(document: Mapping[str, Any]) -> Container:
 
 
 def read_image_config(document: Mapping[str, Any]) -> ImageConfig:
-    """From `GET /images/{name}/json`."""
+    """Read the answer of `GET /images/{name}/json`."""
     config = document.get("Config") or {}
     words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
     return ImageConfig(
@@ -78,7 +78,7 @@ def read_image_config(document: Mapping[str, Any]) -> ImageConfig:
 
 
 def read_event(event: Mapping[str, Any]) -> ContainerEvent | None:
-    """From one line of `GET /events`; None for events that are not followed."""
+    """Read one line of `GET /events`; return None for events that are not followed."""
     what, actor = event.get("Action"), event.get("Actor") or {}
     if what not in FOLLOWED_EVENTS:
         return None
@@ -95,7 +95,7 @@ def read_event(event: Mapping[str, Any]) -> ContainerEvent | None:
 
 
 def read_time(text: str) -> datetime | None:
-    """From a time in nanoseconds; None for the engine's zero time."""
+    """Parse a time with nanoseconds; return None for the engine's zero time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
@@ -104,7 +104,7 @@ def read_time(text: str) -> datetime | None:
 
 
 def pinned_reference(name: str, document: Mapping[str, Any]) -> str:
-    """`repository@sha256:…` of the registry it came from, else the image's id.
+    """Return `repository@sha256:…` of the registry the image came from, else the image's id.
 
     An image may have been pushed to several registries; the digest is that of the repository in `name`.
     """
@@ -123,18 +123,18 @@ def _repository_name(name: str) -> str:
 
 
 def image_platform(document: Mapping[str, Any]) -> str:
-    """os/architecture[/variant]"""
+    """Return the image's platform as os/architecture[/variant]."""
     parts = (document.get(key) for key in ("Os", "Architecture", "Variant"))
     return "/".join(str(part) for part in parts if part)
 
 
 def has_labels(there: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether a container has all labels of the wanted one."""
+    """Return True if all wanted labels are there."""
     return all(there.get(name) == value for name, value in wanted.items())
 
 
 def one_line(words: str) -> str:
-    """One line of at most WORDS_MAX characters."""
+    """Join a text to one line of at most MAX_MESSAGE characters."""
     line = " ".join(words.split())
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
@@ -166,9 +166,9 @@ _NO_NETWORK = re.compile(r"network (\S+) not found")
 
 
 def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
-    """Why an image could not be pulled. `here`: it is on this node; only a newer one was wanted.
+    """Return the error for an image that could not be pulled. `here`: an older one is on this node.
 
-    A public registry gives the same answer for private and for missing images; the latter is likelier.
+    A public registry answers alike for private and for missing images; the latter is more likely.
     """
     if _contains_any(words, NOT_A_NAME):
         return InvalidInput(
@@ -193,7 +193,7 @@ def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
 
 
 def launch_error(image: str, status: int, words: str) -> EngineRefused:
-    """Why a container could not be created or started."""
+    """Return the error for a container that could not be created or started."""
     if "bind source path does not exist" in words:
         return EngineRefused(
             f"The engine does not find the step's workspace: {words}.",
@@ -247,12 +247,12 @@ class DockerStream:
             self.release()
 
     def close(self) -> None:
-        """Ends the iteration, from any thread; the thread that iterates closes the connection."""
+        """End the iteration, from any thread; the thread that iterates closes the connection."""
         with contextlib.suppress(Exception):  # it has ended already, in one of several ways
             self._stream.close()
 
     def release(self) -> None:
-        """Closes the connection, in the thread that reads or when nobody does."""
+        """Close the connection; call it in the thread that reads, or when none reads."""
         self._stream._response.close()
 
 
@@ -294,7 +294,7 @@ class DockerLogStream:
             self._response.close()
 
     def _read(self, size: int, *, may_end: bool = False) -> bytes:
-        """Exactly `size` bytes; none only where the output may end."""
+        """Read exactly `size` bytes; with `may_end`, none at the end of the output."""
         data = b""
         while len(data) < size:
             more: bytes = self._response.raw.read(size - len(data))
@@ -306,7 +306,7 @@ class DockerLogStream:
         return data
 
     def close(self) -> None:
-        """Ends the iteration, from any thread; the thread that iterates closes the connection."""
+        """End the iteration, from any thread; the thread that iterates closes the connection."""
         self._closed = True
         with contextlib.suppress(Exception):  # it has ended already, in one of several ways
             CancellableStream(iter(()), self._response).close()
@@ -316,7 +316,7 @@ RECONNECT_DELAY, MAX_RECONNECT_DELAY = 0.2, 5.0  # seconds between attempts to c
 
 
 class EventThread(threading.Thread):
-    """Reads until `stop`, reconnecting whenever the stream ends; see `Driver.events`.
+    """Reads events until `stop`, and reconnects whenever the stream ends; see `Driver.events`.
 
     Args:
         connect: returns the SDK's client, or raises.
@@ -341,14 +341,14 @@ class EventThread(threading.Thread):
             reason = "its stream of events ended"
             try:
                 self._read()
-            except Exception as error:  # noqa: BLE001 (whatever it is, the next attempt may go well)
+            except Exception as error:  # noqa: BLE001 (the next attempt may succeed)
                 reason = one_line(str(error))
             self._put(Disconnected(reason))
             self._stopping.wait(self._pause)
             self._pause = min(self._pause * 2, MAX_RECONNECT_DELAY)
 
     def stop(self) -> None:
-        """Ends the thread soon; may be called from any thread."""
+        """End the thread soon; may be called from any thread."""
         self._stopping.set()
         if self._stream is not None:
             self._stream.close()

@@ -1,4 +1,4 @@
-"""An engine in memory for tests: the same protocol, and containers that do what the test says."""
+"""An engine in memory for tests, with the same protocol; the test controls what containers do."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ class FakeDriver:
         self.images: set[str] = {"busybox:1"}
         self.configs: dict[str, ImageConfig] = {}
         self.address = "unix:///var/run/docker.sock"
+        self.program = "docker"
         self._listeners: list[asyncio.Queue[EngineEvent]] = []
 
     async def ping(self) -> None:
@@ -109,7 +110,7 @@ class FakeDriver:
 
     async def create(self, spec: ContainerSpec) -> Container:
         self.calls.append(f"create {spec.name}")
-        there = next((each for each in self.containers.values() if each.name == spec.name), None)
+        there = next((made for made in self.containers.values() if made.name == spec.name), None)
         if there is not None:
             return there
         made = Container(f"id-{spec.name}", spec.name, dict(spec.labels), "created", killed=False)
@@ -128,7 +129,7 @@ class FakeDriver:
         return self.containers.get(container_id)
 
     async def recover(self, labels: Mapping[str, str]) -> list[Container]:
-        return [each for each in self.containers.values() if labels.items() <= dict(each.labels).items()]
+        return [made for made in self.containers.values() if labels.items() <= dict(made.labels).items()]
 
     async def mounts(self, container_id: str) -> dict[str, str] | None:
         return self.own_mounts.get(container_id)
@@ -180,10 +181,10 @@ class FakeDriver:
     async def close(self) -> None:
         return None
 
-    # controlled by the test
+    # called by the test
 
     def exit(self, container_id: str, code: int, *, oom: bool = False, at: datetime | None = None) -> None:
-        """Ends a running container."""
+        """End a running container."""
         container = self.containers[container_id]
         if container.state != "running":
             return
@@ -197,13 +198,13 @@ class FakeDriver:
         self.tell("die", container_id, at=at, exit_code=code)
 
     def vanish(self, container_id: str) -> None:
-        """Takes a container away, as `docker rm -f` does."""
+        """Remove a container, as `docker rm -f` does."""
         self.tell("destroy", container_id)
         self.output[container_id].end()
         del self.containers[container_id]
 
     def break_events(self, *, reconnect: bool = True) -> None:
-        """Ends the stream of events; it comes back at once if `reconnect`."""
+        """End the stream of events; with `reconnect` it continues at once."""
         for listener in self._listeners:
             listener.put_nowait(Disconnected("the test broke it"))
             if reconnect:
@@ -211,7 +212,7 @@ class FakeDriver:
 
     @contextmanager
     def dropping_events(self) -> Iterator[None]:
-        """Drops the events of the block."""
+        """Drop the events of the block."""
         listeners, self._listeners = self._listeners, []
         try:
             yield
@@ -221,7 +222,7 @@ class FakeDriver:
     def tell(
         self, what: What, container_id: str, *, at: datetime | None = None, exit_code: int | None = None
     ) -> None:
-        """Sends an event to all who listen."""
+        """Send an event to all listeners."""
         container = self.containers[container_id]
         at = at or datetime.now(UTC)
         event = ContainerEvent(what, container.id, container.name, container.labels, at, exit_code)

@@ -1,9 +1,9 @@
 """The protocol of a container engine's driver.
 
-* Every call raises `EngineUnavailable` if the engine does not answer in time; the action may or may not have
-  happened, and every call can be repeated.
+* Every call raises `EngineUnavailable` if the engine does not answer in time. The action may or may not have
+  been performed, and every call can be repeated.
 * `EngineRefused` means that the engine answered and refused; its `code` says why.
-* Containers are found again by their labels; nothing but the engine remembers them.
+* Containers are found again by their labels; only the engine keeps a list of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import ClassVar, Literal, Protocol
 
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
-from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Fault, Pull
+from mao_shared.models import Fault, ResolvedImage
+from mao_shared.models.pipeline import Pull
 
 ContainerState = Literal["created", "running", "exited"]
 
@@ -88,7 +88,7 @@ class HostCommand:
 class Container:
     """A container as the engine last reported it.
 
-    `killed`: whether somebody had the engine kill it; None if it was not watched all the time.
+    `killed`: True if somebody had the engine kill it; None if it was not watched all the time.
     """
 
     id: str
@@ -147,7 +147,7 @@ class LogStream(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
     def close(self) -> None:
-        """Ends the iteration, from any thread."""
+        """End the iteration, from any thread."""
         ...
 
 
@@ -156,7 +156,12 @@ class Driver(Protocol):
 
     @property
     def address(self) -> str:
-        """The URL by which this process reaches the engine, as `unix:///var/run/docker.sock`."""
+        """The URL by which this process reaches the engine, such as `unix:///var/run/docker.sock`."""
+        ...
+
+    @property
+    def program(self) -> str:
+        """The engine's command line program, for advice such as `docker rm NAME`."""
         ...
 
     async def ping(self) -> None: ...
@@ -164,11 +169,11 @@ class Driver(Protocol):
     async def capacity(self) -> Capacity: ...
 
     async def version(self) -> str:
-        """The engine's name and version, as `docker 20.10.24`."""
+        """Return the engine's name and version, such as `docker 20.10.24`."""
         ...
 
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
-        """The image pinned by digest, pulled according to the policy.
+        """Pull the image according to the policy, and pin it by digest.
 
         Raises InvalidInput (`image-not-found`, `image-pull-denied`, `image-invalid`) and
         RegistryUnavailable (`image-registry-unreachable`).
@@ -176,51 +181,51 @@ class Driver(Protocol):
         ...
 
     async def image_config(self, image: str) -> ImageConfig:
-        """Of a local image; raises InvalidInput (`image-not-found`)."""
+        """Return what a local image declares. Raises InvalidInput (`image-not-found`)."""
         ...
 
     async def create(self, spec: ContainerSpec) -> Container:
-        """Creates the container, or adopts an existing one with the same name and labels."""
+        """Create the container, or adopt an existing one with the same name and labels."""
         ...
 
     async def start(self, container_id: str) -> None: ...
 
     async def inspect(self, container_id: str) -> Container | None:
-        """None if there is no such container."""
+        """Return the container, or None if there is none."""
         ...
 
     async def recover(self, labels: Mapping[str, str]) -> list[Container]:
-        """All containers with these labels, in any state."""
+        """List the containers with these labels, in any state."""
         ...
 
     async def mounts(self, container_id: str) -> dict[str, str] | None:
-        """Mounts of a container, target → path on the host; None if there is no such container."""
+        """Return the mounts of a container, target → path on the host; None if there is no such container."""
         ...
 
     async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
-        """Does nothing if the container is not running or gone."""
+        """Send a signal; do nothing if the container is not running or gone."""
         ...
 
     async def remove(self, container_id: str) -> None:
-        """Kills it first if it is running; does nothing if it is gone."""
+        """Remove the container; kill it first if it is running. Do nothing if it is gone."""
         ...
 
     async def changed_paths(self, container_id: str) -> list[str]:
-        """Paths in the container's own file system that differ from its image."""
+        """List the paths in the container's own file system that differ from its image."""
         ...
 
     async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
-        """Whether this path exists on the engine's host, as a mount would find it; leaves nothing behind."""
+        """Return True if this path exists on the engine's host, as a mount would find it."""
         ...
 
     def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
-        """Events of the containers with these labels, endlessly, across restarts of the engine."""
+        """Yield the events of the containers with these labels, endlessly, across restarts of the engine."""
         ...
 
     def logs(self, container_id: str) -> LogStream: ...
 
     async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
-        """Creates the bridge network `name` if it is missing; containers on it do not reach each other.
+        """Create the bridge network `name` if it is missing; containers on it do not reach each other.
 
         Returns its IPv4 subnets. `bridge`: its interface on the host. Raises EngineRefused
         (`tool-network-differs`) if there is another network of this name.
@@ -228,11 +233,14 @@ class Driver(Protocol):
         ...
 
     async def remove_network(self, name: str) -> None:
-        """Does nothing if it is gone; EngineRefused (`tool-network-in-use`) while containers are on it."""
+        """Remove the network if it exists. Raises EngineRefused (`tool-network-in-use`)."""
         ...
 
     async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
-        """Exit code and output of a script of the host's own programs, run as root in the host's network."""
+        """Run a script with the host's own programs, as root in the host's network.
+
+        Returns its exit code and output.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -248,7 +256,7 @@ _FAULT_OF_REFUSAL: dict[str, Fault] = {
 
 
 def fault_of_refusal(error: EngineRefused) -> Fault:
-    """Who is at fault that a container was not started."""
+    """Return who is at fault that a container was not started."""
     return _FAULT_OF_REFUSAL.get(error.code, "engine")
 
 

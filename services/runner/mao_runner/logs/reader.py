@@ -13,12 +13,12 @@ from pathlib import Path
 from mao_runner.labels import StepAttempt
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.host.data_dir import DataDir
-from mao_shared.models import Run, StepRun
+from mao_shared.models import Run
 from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.store import Records
 
-CHUNK_BYTES = 64 * 1024  # bytes
-KEEP_ALIVE = 15.0  # seconds
+CHUNK_BYTES = 64 * 1024
+KEEP_ALIVE_SECONDS = 15.0
 
 LOG_GROWS = frozenset(
     {StepPhase.PENDING, StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING}
@@ -27,7 +27,7 @@ LOG_GROWS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Text of a log and the byte offset after it. Empty text: nothing happened for a while."""
+    """Text of a log and the byte offset after it. An empty text keeps the connection alive."""
 
     text: str
     offset: int
@@ -43,7 +43,7 @@ class LogReader:
         self._changes = changes
 
     async def find(self, run_id: str, step: str | None, attempt: int | None) -> StepAttempt:
-        """The attempt whose log is meant: by default the latest attempt of the latest step that started.
+        """Return the attempt whose log is requested: by default the latest of the latest step that started.
 
         Raises NotFound (`unknown-run`, `step-not-found`, `attempt-not-found`, `log-removed`).
         """
@@ -61,27 +61,23 @@ class LogReader:
                 next=f"Omit 'attempt', or give 1 to {latest}.",
             )
         key = StepAttempt(run_id, index, attempt or latest)
-        if attempt in (None, latest):
-            await self._check_not_removed(key, stored.record.steps[index])
-        return key
-
-    async def _check_not_removed(self, key: StepAttempt, step: StepRun) -> None:
-        """Refuses a log that was stored and removed, instead of showing an empty one."""
-        path = self._data_dir.log(key.run, key.step, key.attempt)
-        if step.log_bytes is None or await asyncio.to_thread(path.exists):
-            return
-        raise NotFound(
-            f"The log of step {step.spec.name} of the run {key.run} was removed by retention "
-            f"(MAO_LOG_RETENTION, MAO_LOG_KEEP, MAO_LOG_SPACE). It had {step.log_bytes} bytes, SHA-256 "
-            f"{step.log_sha256}.",
+        found = stored.record.steps[index]
+        if attempt not in (None, latest) or found.log_bytes is None:
+            return key
+        if await asyncio.to_thread(self._data_dir.log(key.run, key.step, key.attempt).exists):
+            return key
+        raise NotFound(  # instead of showing an empty log
+            f"The log of step {found.spec.name} of the run {key.run} was removed by retention "
+            f"(MAO_LOG_RETENTION, MAO_LOG_KEEP, MAO_LOG_SPACE). It had {found.log_bytes} bytes, SHA-256 "
+            f"{found.log_sha256}.",
             code="log-removed",
             next=f"See the run: maoctl run show {key.run}",
-            log_bytes=step.log_bytes,
-            log_sha256=step.log_sha256,
+            log_bytes=found.log_bytes,
+            log_sha256=found.log_sha256,
         )
 
     async def whole(self, key: StepAttempt, end: int | None = None) -> AsyncIterator[bytes]:
-        """The log in its current length, in chunks; with `end` only that many bytes at its end.
+        """Return the log in its current length, in chunks; with `end` only that many bytes at its end.
 
         Raises NotFound (`log-not-found`).
         """
@@ -98,7 +94,7 @@ class LogReader:
         return _read_range(path, size, 0 if end is None else max(0, size - end))
 
     async def follow(self, key: StepAttempt, offset: int) -> AsyncIterator[LogChunk]:
-        """The log from `offset` on as it grows, until the step's container has ended."""
+        """Yield the log from `offset` on as it grows, until the step's container has ended."""
         path = self._data_dir.log(key.run, key.step, key.attempt)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with self._changes.listen(key.run) as listener:
@@ -111,7 +107,7 @@ class LogReader:
                     offset += len(data)
                     text = decoder.decode(data)
                     yield LogChunk(text, offset - len(decoder.getstate()[0]))
-                if not ended and not await listener.wait(KEEP_ALIVE):
+                if not ended and not await listener.wait(KEEP_ALIVE_SECONDS):
                     yield LogChunk("", offset)
             yield LogChunk(decoder.decode(b"", final=True), offset, last=True)
 
@@ -124,10 +120,13 @@ class LogReader:
 
 
 def step_index(run: Run, step: str | None) -> int:
-    """Index of a step given by its name, else by its number from 0; None: the latest that started."""
+    """Return the index of a step given by its name or number from 0; by default the latest that started.
+
+    Raises NotFound (`step-not-found`).
+    """
     if step is None:
-        return max((i for i, each in enumerate(run.steps) if StepPhase.STARTING in each.times), default=0)
-    names = [each.spec.name for each in run.steps]
+        return max((i for i, known in enumerate(run.steps) if StepPhase.STARTING in known.times), default=0)
+    names = [known.spec.name for known in run.steps]
     if step in names:
         return names.index(step)
     if step.isdecimal() and len(step) < 4 and int(step) < len(names):
@@ -140,7 +139,7 @@ def step_index(run: Run, step: str | None) -> int:
 
 
 def read_offset(last_event_id: str | None) -> int:
-    """The offset that a Last-Event-ID names; raises InvalidInput (`offset-invalid`)."""
+    """Parse the offset in a Last-Event-ID. Raises InvalidInput (`offset-invalid`)."""
     if not last_event_id:
         return 0
     if last_event_id.isdecimal() and len(last_event_id) <= 15:
@@ -153,7 +152,7 @@ def read_offset(last_event_id: str | None) -> int:
 
 
 def read_at(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:
-    """Empty at the end of the file, and if there is none yet."""
+    """Read up to `most` bytes; none at the end of the file, or if it does not exist yet."""
     try:
         with path.open("rb") as file:
             return os.pread(file.fileno(), most, offset)
@@ -171,7 +170,7 @@ async def _read_range(path: Path, size: int, offset: int) -> AsyncIterator[bytes
 
 
 class RunListener:
-    """What happened to a run since it was last read; at first everything counts as changed."""
+    """Collects the changes of a run for one reader; at first its document counts as changed."""
 
     def __init__(self) -> None:
         self.moved = True  # the run's document was written
@@ -182,7 +181,7 @@ class RunListener:
         self._woken.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Whether something happened within `seconds`."""
+        """Wait for a change; return False if there is none within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -210,11 +209,11 @@ class RunNotifier:
                 del self._listeners[run]
 
     def moved(self, run: str) -> None:
-        """The run's document was written."""
+        """Wake the listeners of a run whose document was written."""
         for listener in self._listeners.get(run, ()):
             listener.wake(moved=True)
 
     def grew(self, run: str) -> None:
-        """One of the run's logs grew."""
+        """Wake the listeners of a run of which a log grew."""
         for listener in self._listeners.get(run, ()):
             listener.wake(moved=False)

@@ -3,10 +3,10 @@
 The engine keeps a container's output from its beginning in a fixed order. A copier that continues a file
 skips as many bytes as the file has, so no line is doubled or lost.
 
-When a container has ended, its output is read from the engine once more, from beginning to end, and the
-file on the disk has to be identical, up to the size limit. Size and digest are evidence, so they are
-reported only then. Any other outcome (the disk, the folder, a file changed by others, the engine) raises
-`LogUnavailable`, and the container stays, since it still has the output.
+When a container has ended, its output is read from the engine once more, from beginning to end, and the file
+on the disk must be identical, up to the size limit. Size and digest are evidence, so they are reported only
+then. Any failure (of the disk, the folder, the engine, or a file changed by others) raises `LogUnavailable`,
+and the container is kept, since it still has the output.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CUT = b"\n[mao] the log is cut here: it has reached the limit of %d bytes (MAO_
 
 
 class LogUnavailable(Unavailable):
-    """The whole output of a container is not on the disk, or cannot be verified to be."""
+    """The output of a container is not completely on the disk, or this cannot be verified."""
 
     default_code = "log-not-stored"
 
@@ -56,10 +56,10 @@ class StoredLog:
 
 
 class LogCopier(threading.Thread):
-    """Writes one container's output to `path`: at most `max_bytes` of it, and then a line that says so.
+    """Writes one container's output to `path`: at most `max_bytes` of it, then a line that says it is cut.
 
-    `ended` is set in the event loop once nothing more will be written. Then either `error` says what went
-    wrong, or `stored` is set: the output ended and all of it was verified to be on the disk.
+    `ended` is set in the event loop once nothing more will be written. Then either `error` is set, or
+    `stored`: the output ended, and all of it was verified to be on the disk.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LogCopier(threading.Thread):
         self.path = path
         self.ended = asyncio.Event()
         self.stored: StoredLog | None = None
-        self.sha256: str | None = None  # of the whole output as this copier read it
+        self.sha256: str | None = None  # of all output that this copier read
         self.error: Exception | None = None
         self.bytes_read = 0  # of output
         self.cut = False
@@ -97,14 +97,14 @@ class LogCopier(threading.Thread):
             self._on_loop(self.ended.set)
 
     def stop(self) -> None:
-        """Ends the thread soon; the next copier of this container takes the rest of the output."""
+        """End the thread soon; the next copier of this container continues."""
         self._stopping = True
         if self._stream is not None:
             with contextlib.suppress(Exception):
                 self._stream.close()
 
     def _copy(self, file: BinaryIO) -> str | None:
-        """The digest of the whole output; None if stopped before its end."""
+        """Copy the output; return the digest of all of it, None if stopped before its end."""
         skip = file.tell()
         digest = hashlib.sha256()
         self._stream = self._open_stream()
@@ -118,11 +118,14 @@ class LogCopier(threading.Thread):
             fresh, skip = piece[skip:], max(0, skip - len(piece))
             if fresh:
                 _write_all(file, fresh)
-                self._notify_growth()
+                # At most one call to the event loop is pending, however fast the tool writes.
+                if not self._notified.is_set():
+                    self._notified.set()
+                    self._on_loop(self._call_on_growth)
         return None if self._stopping else digest.hexdigest()
 
     def _sync(self, file: BinaryIO) -> None:
-        """Removes the file on failure: the kernel may then report unwritten pages as written."""
+        """Sync the file; on failure remove it, since the kernel may report unwritten pages as written."""
         try:
             os.fdatasync(file.fileno())
         except OSError:
@@ -141,19 +144,13 @@ class LogCopier(threading.Thread):
             yield piece
 
     def verify(self) -> StoredLog:
-        """Reads the file again and compares it with the output. Blocks; raises LogDiffers or OSError."""
+        """Read the file again and compare it with the output. Blocks; raises LogDiffers or OSError."""
         stored = read_stored_log(self.path)
         if (stored.size, stored.sha256) != (self.bytes_read, self.sha256):
             raise LogDiffers(
                 f"The log {self.path} has {stored.size} bytes, not the {self.bytes_read} that the engine has."
             )
         return stored
-
-    def _notify_growth(self) -> None:
-        """At most one call to the event loop is pending, however fast the tool writes."""
-        if not self._notified.is_set():
-            self._notified.set()
-            self._on_loop(self._call_on_growth)
 
     def _call_on_growth(self) -> None:
         self._notified.clear()
@@ -165,14 +162,14 @@ class LogCopier(threading.Thread):
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Writes until all is written: a nearly full disk accepts a part first and fails at the next call."""
+    """Write all data: a nearly full disk accepts a part first and fails at the next call."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
 
 
 def read_stored_log(path: Path, most: int = TAIL_BYTES) -> StoredLog:
-    """Reads a complete log. Raises OSError."""
+    """Read a complete log, with its last `most` bytes as text. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
@@ -181,10 +178,10 @@ def read_stored_log(path: Path, most: int = TAIL_BYTES) -> StoredLog:
 
 
 class LogWriter:
-    """The copiers of all running containers, and the files they write.
+    """Runs the copiers of all containers.
 
     Args:
-        max_bytes: of one log.
+        max_bytes: limit for one log.
         on_growth: called in the event loop with the run whose log grew.
     """
 
@@ -201,21 +198,21 @@ class LogWriter:
         return self._data_dir.log(key.run, key.step, key.attempt)
 
     def ensure(self, key: StepAttempt, container_id: str) -> None:
-        """Starts a copier for the container unless one is running."""
+        """Start a copier for the container unless one is running."""
         copier = self._copiers.get(key)
         if copier is None or (copier.ended.is_set() and not copier.cut):
             self._copiers[key] = self._copier(self.path(key), container_id, lambda: self._on_growth(key.run))
 
     def forget(self, key: StepAttempt) -> None:
-        """Stops copying from a container that no longer belongs to a step."""
+        """Stop copying from a container that no longer belongs to a step."""
         copier = self._copiers.pop(key, None)
         if copier is not None:
             copier.stop()
 
     async def finish(self, key: StepAttempt, container_id: str) -> StoredLog:
-        """The complete log of an ended container, once all of it is on the disk.
+        """Store the complete log of an ended container, and return it once all of it is on the disk.
 
-        Raises LogUnavailable; it can be retried as long as the container exists.
+        Raises LogUnavailable; the call can be repeated as long as the container exists.
         """
         following = self._copiers.pop(key, None)
         if following is not None:
@@ -223,11 +220,11 @@ class LogWriter:
         return await self._store(self.path(key), container_id, lambda: self._on_growth(key.run), following)
 
     async def copy_once(self, container_id: str, path: Path) -> StoredLog:
-        """Writes the whole output of an ended container to a file of the caller. Raises LogUnavailable."""
+        """Write the output of an ended container to a file of the caller. Raises LogUnavailable."""
         return await self._store(path, container_id, lambda: None, None)
 
     async def close(self) -> None:
-        """Stops all copiers; containers continue, and the engine keeps their output."""
+        """Stop all copiers; containers continue, and the engine keeps their output."""
         copiers = list(self._copiers.values())
         self._copiers.clear()
         for copier in copiers:
@@ -238,7 +235,7 @@ class LogWriter:
     async def _store(
         self, path: Path, container_id: str, on_growth: Callable[[], None], following: LogCopier | None
     ) -> StoredLog:
-        """`following`: the copier that followed the container until it ended."""
+        """Store a complete log; `following` is the copier that followed the container until it ended."""
         last = self._copier(path, container_id, on_growth)
         try:
             return await self._finished_log(last)
@@ -248,7 +245,7 @@ class LogWriter:
                 and following.stored is not None
                 and following.bytes_read >= last.bytes_read
             ):
-                # It has read what the engine no longer has: the beginning was dropped.
+                # It has read the beginning, which the engine has dropped since.
                 with contextlib.suppress(OSError, LogDiffers):
                     return await asyncio.to_thread(following.verify)
             log.warning("log.rewritten", path=str(path), error=error.detail)
@@ -257,7 +254,7 @@ class LogWriter:
         return await self._finished_log(self._copier(path, container_id, on_growth))
 
     async def _finished_log(self, copier: LogCopier) -> StoredLog:
-        """The log that the copier of an ended container stored. Raises LogUnavailable."""
+        """Wait for the copier of an ended container; return the log it stored. Raises LogUnavailable."""
         try:
             in_time = await self._until_ended(copier)
         except asyncio.CancelledError:
@@ -268,7 +265,7 @@ class LogWriter:
         raise _log_unavailable(copier.path, copier.error if in_time else None)
 
     async def _until_ended(self, copier: LogCopier) -> bool:
-        """Whether it ended by itself; it is stopped after DRAIN_TIMEOUT without output."""
+        """Wait for a copier, and stop it after DRAIN_TIMEOUT without output. Return False if stopped."""
         bytes_before = -1
         while bytes_before != copier.bytes_read:
             bytes_before = copier.bytes_read

@@ -12,11 +12,20 @@ from mao_scheduler.schedules.due import is_tick
 from mao_scheduler.schedules.new_runs import queued_run
 from mao_shared.clock import Clock
 from mao_shared.errors import Compacted, Conflict, InvalidInput, NotFound, RecordUnreadable
-from mao_shared.models.common import Listing, unreadable_items
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.pipeline import Retry
-from mao_shared.models.run import CancelRequest, Original, Run, RunRequest, StepRun, Trigger, manual_run_id
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import (
+    CancelRequest,
+    Enrolment,
+    Listing,
+    Original,
+    Retry,
+    Run,
+    RunRequest,
+    Schedule,
+    StepRun,
+    Trigger,
+    manual_run_id,
+)
+from mao_shared.models.common import unreadable_items
 from mao_shared.reconcile import Mirror
 from mao_shared.runs.listing import RunQuery, list_newest
 from mao_shared.runs.records import IndexedRun, RunRecords
@@ -27,10 +36,10 @@ from mao_shared.web.dependencies import Attempt
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs a list call selects; None means any. `since`, `until`: see `RunQuery`.
+    """Conditions that listed runs must meet; None matches any run. `since`, `until`: see `RunQuery`.
 
-    `ticks`: the schedule itself, if it exists. A tick that it shares with another schedule has one run, which
-    may name the other schedule.
+    `ticks` is the record of `schedule`, if it exists. A tick shared by two schedules has one run, which may
+    name the other schedule.
     """
 
     pipeline: str | None = None
@@ -42,7 +51,7 @@ class RunFilter:
     ticks: Schedule | None = None
 
     def query(self) -> RunQuery:
-        """The filter as a query; the index goes by pipeline, which is known for a job."""
+        """Return the filter as a query. The index is by pipeline, which for a job is that of its schedule."""
         pipeline = self.pipeline
         if pipeline is None and self.ticks is not None:
             pipeline = self.ticks.pipeline
@@ -54,7 +63,7 @@ class RunFilter:
             return False
         if self.schedule in (None, run.schedule):
             return True
-        own, tick = self.ticks, run.scheduled_for  # else the run may be of a tick that both share
+        own, tick = self.ticks, run.scheduled_for  # the run may be of a tick that both schedules share
         if own is None or tick is None or run.covers is not None or run.schedule is None:
             return False
         return run.pipeline == own.pipeline and tick > own.created_at and is_tick(own, tick)
@@ -72,7 +81,7 @@ class RunCommands:
         self._clock = clock
 
     async def get(self, run_id: str) -> Stored[Run]:
-        """The run; raises NotFound (`unknown-run`)."""
+        """Return the run. Raises NotFound (`unknown-run`)."""
         stored = await self._records.get(run_id)
         if stored is None:
             raise NotFound(
@@ -83,17 +92,17 @@ class RunCommands:
         return stored
 
     async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
-        """Newest first. With a filter, a page may have fewer than `limit` runs although more follow."""
+        """List runs, newest first. A filtered page may have fewer than `limit` runs although more follow."""
         page = await list_newest(self._records, limit, cursor, wanted.query())
         unreadable = [
-            each.model_copy(update={"name": self._records.name(each.key)})
-            for each in unreadable_items(page.unreadable)
+            item.model_copy(update={"name": self._records.name(item.key)})
+            for item in unreadable_items(page.unreadable)
         ]
         found = [stored.record for stored in page.items]
         return Listing(items=found, cursor=page.cursor, unreadable=unreadable)
 
     async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
-        """Creates a manual run, named after the attempt. Raises NotFound or Conflict for the pipeline."""
+        """Create a manual run, named after the attempt. Raises NotFound or Conflict for the pipeline."""
         enrolment = (await self._enrolments.require(request.name)).record
         run = queued_run(
             manual_run_id(request.name, attempt.at, attempt.token),
@@ -106,7 +115,7 @@ class RunCommands:
         return await self._create(run)
 
     async def retry(self, run_id: str, attempt: Attempt, request_id: str | None) -> Stored[Run]:
-        """Creates a run for the same tick with the current enrolment. Raises Conflict (`run-active`, …)."""
+        """Create a run for the same tick with the current enrolment. Raises Conflict (`run-active`, …)."""
         old = (await self.get(run_id)).record
         if old.phase not in RUN_ENDED:
             raise Conflict(
@@ -135,10 +144,10 @@ class RunCommands:
     async def reproduce(
         self, run_id: str, step: str | None, attempt: Attempt, request_id: str | None
     ) -> Stored[Run]:
-        """Creates a run that repeats a published step, also while its run continues.
+        """Create a run that repeats a published step, even while its run continues.
 
         Raises what `make_reproduction` and `check_agreed` raise, and NotFound or Conflict if this node is no
-        longer enrolled in the pipeline: the runner would refuse it.
+        longer enrolled in the pipeline, since the runner would refuse it.
         """
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
@@ -154,7 +163,7 @@ class RunCommands:
         return Stored(run, revision)
 
     async def cancel(self, run_id: str, reason: str) -> Stored[Run]:
-        """Requests the end of a run; idempotent. Raises Conflict (`run-ended`)."""
+        """Request the end of a run; idempotent. Raises Conflict (`run-ended`)."""
 
         def request_cancel(run: Run) -> Run | None:
             if run.cancel is not None or run.phase is RunPhase.CANCELLED:
@@ -175,15 +184,15 @@ class RunCommands:
         return stored
 
     async def follow(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
-        """The run at every change after revision `seen`, up to and including its end (or removal).
+        """Yield the run at every change after revision `seen`, until it has ended or is removed.
 
-        It also stops when the record can no longer be read; a new request then gets the error.
+        Also stops when the record can no longer be read; a new request then gets the error.
         """
         while True:
             stored = await self._records.find(run_id)
             if stored is None:
                 return
-            if stored.revision != seen:  # also if `seen` is of another store, or invented
+            if stored.revision != seen:  # also if `seen` comes from another store or was made up
                 yield stored
                 seen = stored.revision
             if stored.record.phase in RUN_ENDED:
@@ -215,15 +224,26 @@ class RunCommands:
 def make_reproduction(
     run_id: str, old: Run, step_name: str | None, now: datetime, request_id: str | None = None
 ) -> Run:
-    """A queued run of one step, with the image, command, commits and tick of the original.
+    """Return a queued run of one step, with the image, command, commits and tick of the original.
 
-    It is not published and holds no dataset, so it waits for no other run. Raises NotFound
-    (`unknown-step`), InvalidInput (`step-needed`) or Conflict (`nothing-to-reproduce`).
+    It is not published and holds no dataset, so it waits for no other run.
+
+    Raises:
+        NotFound: `unknown-step`.
+        InvalidInput: `step-needed`: the run has several steps.
+        Conflict: `nothing-to-reproduce`: the step has published nothing.
     """
-    step = _require_snapshot(old, _step_to_reproduce(old, step_name))
+    step = _step_to_reproduce(old, step_name)
+    if step.phase is not StepPhase.SUCCEEDED or not step.snapshot or not step.base_commit:
+        why = "has published nothing" if step.phase is StepPhase.SUCCEEDED else f"is {step.phase}"
+        raise Conflict(
+            f"The step {step.spec.name!r} of run {old.id} {why}, so there is nothing to compare with.",
+            code="nothing-to-reproduce",
+            next=f"Run it again instead: maoctl run retry {old.id}",
+        )
     spec = step.spec.model_copy(update={"retry": Retry()})  # somebody waits for the result
     fresh = StepRun(spec=spec, base_commit=step.base_commit, input_commit=step.input_commit)
-    original = Original(run=old.id, step=spec.name, snapshot=step.snapshot or "", attempt=step.attempt)
+    original = Original(run=old.id, step=spec.name, snapshot=step.snapshot, attempt=step.attempt)
     return Run(
         id=run_id,
         pipeline=old.pipeline,
@@ -257,19 +277,8 @@ def _step_to_reproduce(run: Run, name: str | None) -> StepRun:
     return run.steps[names.index(name)]
 
 
-def _require_snapshot(run: Run, step: StepRun) -> StepRun:
-    if step.phase is StepPhase.SUCCEEDED and step.snapshot and step.base_commit:
-        return step
-    why = "has published nothing" if step.phase is StepPhase.SUCCEEDED else f"is {step.phase}"
-    raise Conflict(
-        f"The step {step.spec.name!r} of run {run.id} {why}, so there is nothing to compare with.",
-        code="nothing-to-reproduce",
-        next=f"Run it again instead: maoctl run retry {run.id}",
-    )
-
-
 def check_agreed(asked: list[str], enrolment: Enrolment) -> None:
-    """Raises Conflict (`not-agreed`) for privileges that the enrolment does not agree to any more."""
+    """Raise Conflict (`not-agreed`) for privileges that the enrolment no longer agrees to."""
     missing = [word for word in asked if word not in enrolment.agreed]
     if missing:
         raise Conflict(

@@ -1,4 +1,4 @@
-"""Moves runs through their phases: decides by lifecycle.py, writes guarded by the revision it read."""
+"""Moves runs through their phases: lifecycle.py decides; each write checks the revision that was read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mao_scheduler.metrics import SchedulerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
-from mao_shared.models.run import CancelRequest, Run
+from mao_shared.models import CancelRequest, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
@@ -18,13 +18,13 @@ from .turns import ActiveRuns, Turns
 
 log = get_logger(__name__)
 
-TURN_RETRY = 1.0  # seconds until a turn is read again that is not as it was known
+TURN_RETRY = 1.0  # seconds until a turn that has changed is read again
 
 
 class RunController:
     """Reconciles the active runs of a mirror.
 
-    `no_tick_due`: runs are reconciled only while it is set, so that due ticks go first.
+    Runs are reconciled only while `no_tick_due` is set, so that due ticks are written first.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RunController:
         await self._controller.run()
 
     async def reconcile(self, name: str) -> float | None:
-        """Advances one run by one write; seconds until it is due again, None if an event will tell."""
+        """Advance a run by one write; return the seconds until the next call, None to wait for an event."""
         await self._no_tick_due.wait()
         stored = self._mirror.get(name)
         if stored is None:
@@ -71,14 +71,14 @@ class RunController:
         return await self._write(stored, decision, decision.run)
 
     async def _holder(self, pipeline: str) -> str | None:
-        """Id of the run that has the turn; not read if no run of the pipeline is running."""
+        """Return the id of the run that has the turn; None, without a read, if none is running."""
         if not self.active.running(pipeline):
             return None
         holder = await self._turns.holder(pipeline)
         return self.active.last_started(pipeline) if holder is None else holder
 
     async def _give_back(self, run: Run) -> float | None:
-        """Frees the turn of a run that waits for ground truth.
+        """Free the turn of a run that waits for ground truth.
 
         The next run is reconciled in any case: the turn may have been freed by a write whose response was
         lost, or by another scheduler that has died since.
@@ -94,7 +94,7 @@ class RunController:
         return None if given else TURN_RETRY
 
     async def _write(self, stored: Stored[Run], decision: Decision, run: Run) -> float | None:
-        """Writes the decided document: a start takes the turn, and a skipped tick depends on who holds it."""
+        """Write the decided document: a start takes the turn, and a skipped tick depends on who holds it."""
         starts = stored.record.phase is RunPhase.QUEUED and run.phase is RunPhase.RUNNING
         retry_after: float | None = TURN_RETRY
         if starts and run.reproduces is None:
@@ -103,14 +103,16 @@ class RunController:
             revision = await self._turns.write_while_held(run, stored.revision)
         else:
             revision = await self._mirror.records.replace(run.id, run, stored.revision)
-            retry_after = decision.retry_after  # its event comes, or nothing depends on the turn
+            retry_after = (
+                decision.retry_after
+            )  # nothing depends on the turn; a lost race is followed by an event
         if revision is None:
             return retry_after
         self._wrote(stored.record, run, revision)
         return decision.retry_after
 
     async def _replace(self, decision: Decision, *, by: Run) -> bool:
-        """Cancels the runs that are replaced; False if the one with the turn may have changed."""
+        """Cancel the runs that are replaced; return False if the run with the turn may have changed."""
         for name in decision.replaced:
             other = self._mirror.get(name)
             if other is None or other.record.cancel is not None:

@@ -1,8 +1,8 @@
 """Publishes this node's recent runs and next ticks to the federation, one record per pipeline.
 
-Nothing waits for it. Changes only add a name to a set; the loop collects them, writes at most once a second
-per pipeline, and retries while the federation does not answer. What was missed in a crash or an outage is
-caught up at the next start: the newest runs are read from the node's own store.
+Nothing waits for it. A change only adds a name to a set; the loop collects these, writes at most once a
+second per pipeline, and retries while the federation does not answer. Changes missed in a crash or an outage
+are published after the next start, which reads the newest runs from the node's own store.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import InvalidInput
 from mao_shared.federation import FederationStore
-from mao_shared.models import PeerRuns, Run, RunBrief
-from mao_shared.models.enrolment import Enrolment
+from mao_shared.models import Enrolment, PeerRuns, Run, RunBrief, Schedule
 from mao_shared.models.federation import KEPT_BRIEFS
-from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Backoff, Guard, Mirror, every
 from mao_shared.runs.listing import list_newest
 from mao_shared.runs.records import RunRecords
@@ -37,14 +35,14 @@ MAX_SCHEDULES = 100  # of one pipeline that are considered for its next tick
 
 
 def next_tick(schedules: Iterable[Schedule], marks: TickMarks, now: datetime) -> datetime | None:
-    """The first undecided tick; in the past while the timer lags."""
+    """Return the first undecided tick; it is in the past while the timer lags."""
     ticks = []
     for schedule in schedules:
         if schedule.paused:
             continue
         try:
             ticks.append(schedule_cron(schedule).next(marks.get(schedule.id) or now))
-        except InvalidInput:  # a zone unknown to this machine; the job says so
+        except InvalidInput:  # a zone unknown to this machine; the job shows the error
             continue
     return min((tick for tick in ticks if tick is not None), default=None)
 
@@ -56,12 +54,12 @@ class RecentRuns:
         self._kept: defaultdict[str, dict[str, RunBrief]] = defaultdict(dict)
 
     def add(self, run: Run) -> None:
-        """Adds a run, unless it is a reproduction."""
+        """Add a run, unless it is a reproduction."""
         if run.reproduces is None:
             self._put(run.pipeline, RunBrief.of(run))
 
     def add_published(self, published: PeerRuns) -> None:
-        """Adds what an earlier process published; runs known already are newer."""
+        """Add what an earlier process published, except runs that are known already: these are newer."""
         for brief in published.runs:
             if brief.id not in self._kept[published.pipeline]:
                 self._put(published.pipeline, brief)
@@ -73,12 +71,12 @@ class RecentRuns:
             del kept[min(kept)]  # ids begin with the time
 
     def of(self, pipeline: str) -> list[RunBrief]:
-        """The runs of a pipeline, newest first."""
+        """Return the runs of a pipeline, newest first."""
         kept = self._kept.get(pipeline, {})
         return [kept[name] for name in sorted(kept, reverse=True)]
 
     def unfinished(self) -> list[str]:
-        """Ids of runs that had not ended when last seen."""
+        """Return the ids of runs that had not ended when last seen."""
         runs = (brief for kept in self._kept.values() for brief in kept.values())
         return [brief.id for brief in runs if brief.phase not in RUN_ENDED]
 
@@ -87,7 +85,7 @@ class RecentRuns:
 
 
 class RunPublisher:
-    """Publishes the changes in the mirrors, which have to run beside it."""
+    """Publishes changes in the mirrors, which must be running."""
 
     def __init__(
         self,
@@ -149,7 +147,7 @@ class RunPublisher:
             await mirror.synced.wait()
         await every(
             None,
-            self._publish_changes,
+            self.publish,
             name="publishing",
             wake=self._hint,
             debounce=BATCH_DELAY,
@@ -158,16 +156,10 @@ class RunPublisher:
             failing=Backoff(BATCH_DELAY, MAX_RETRY_DELAY),
         )
 
-    async def _publish_changes(self) -> float | None:
-        await self.publish()
-        return MAX_RETRY_DELAY if any(map(self._guard.is_failing, self._stale)) else None
-
-    async def publish(self) -> None:
-        """Writes all changes; those that fail are retried by the next call."""
-        if not self._loaded:
-            await self._federation.get(
-                self._published.prefix
-            )  # only after a first call is it known whose store it is
+    async def publish(self) -> float | None:
+        """Write all changes; return the seconds until those that failed are retried, None if none failed."""
+        if not self._loaded:  # the first call shows whose store it is
+            await self._federation.get(self._published.prefix)
         if isinstance(self._federation, FederationStore):
             is_solo = self._federation.is_own
         else:
@@ -178,7 +170,7 @@ class RunPublisher:
             self._changed.clear()
             self._stale.clear()
             self._guard.keep(set())
-            return
+            return None
         if not self._loaded:
             await self._load()
         await self._read_changed_runs()
@@ -194,9 +186,10 @@ class RunPublisher:
                 raise
             if self._guard.is_failing(pipeline):
                 self._stale.add(pipeline)
+        return MAX_RETRY_DELAY if any(map(self._guard.is_failing, self._stale)) else None
 
     async def _load(self) -> None:
-        """Reads what was published before, and marks all of it for an update."""
+        """Read what was published before, and mark all of it for an update."""
         recent = await list_newest(self._records, RUNS_AT_START)
         for stored in recent.items:
             self._briefs.add(stored.record)
@@ -224,23 +217,20 @@ class RunPublisher:
             if existing is not None:
                 await self._published.delete(pipeline, existing.revision)
             return
-        record = self._peer_runs(pipeline, enrolment.record)
-        if existing is None:
-            written = await self._published.create(pipeline, record)
-        else:
-            written = await self._published.replace(pipeline, record, existing.revision)
-        if written is None:  # written by an earlier process of this node that is about to end
-            self._pipeline_changed(pipeline)
-
-    def _peer_runs(self, pipeline: str, enrolment: Enrolment) -> PeerRuns:
         now = self._clock.now()
         schedules = (stored.record for _, stored in self._schedules.items())
         own = [schedule for schedule in schedules if schedule.pipeline == pipeline][:MAX_SCHEDULES]
-        return PeerRuns(
+        record = PeerRuns(
             node=self._node,
             pipeline=pipeline,
-            pipeline_revision=enrolment.pipeline_revision,
+            pipeline_revision=enrolment.record.pipeline_revision,
             runs=self._briefs.of(pipeline),
             next_tick=next_tick(own, self._marks, now),
             updated_at=now,
         )
+        if existing is None:
+            written = await self._published.create(pipeline, record)
+        else:
+            written = await self._published.replace(pipeline, record, existing.revision)
+        if written is None:  # by an earlier process of this node that is about to end
+            self._pipeline_changed(pipeline)

@@ -1,7 +1,7 @@
-"""The conditions `step-stuck` and `clock`: steps that make no progress, and a clock that jumps.
+"""Reports steps that make no progress (condition `step-stuck`) and a clock that jumps (`clock`).
 
-A step may take long: a tool has its own time limit, and a step waits its turn while others run. A step is
-stuck if it stays in a phase for longer than any of that explains.
+A step may take long: a tool has its own time limit, and a step waits while others run. A step is stuck if it
+stays in a phase for longer than these reasons explain.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.models import format_time
-from mao_shared.models.run import Run, StepRun
+from mao_shared.models import Run, StepRun, format_time
 from mao_shared.reconcile import Guard, Mirror, every
 from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
 
@@ -39,15 +38,15 @@ class StuckStep:
 
 
 def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[StuckStep]:
-    """Pure: the steps that stay in their phase longer than `patience` plus the expected wait."""
+    """Return the steps that stay in their phase longer than `patience` plus the expected wait (pure)."""
     active = active_steps(runs)
     line = HeldDatasets.of(active)
     judged = (find_stuck_step(run, step, line, now, patience) for run, step in active)
-    return [each for each in judged if each is not None]
+    return [stuck for stuck in judged if stuck is not None]
 
 
 def active_steps(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
-    """The running runs, each with its active step."""
+    """Return the running runs, each with its active step."""
     running = (run for run in runs if run.phase is RunPhase.RUNNING)
     return [(run, run.steps[index]) for run in running if (index := run.active_step()) is not None]
 
@@ -56,8 +55,9 @@ def active_steps(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
 class HeldDatasets:
     """The datasets in use, for which other steps may wait.
 
-    `longest`: the two longest time limits of steps that hold a dataset, in seconds, each with its run.
-    `moved`: dataset → when the step that holds it entered its phase.
+    Attributes:
+        longest: the two longest time limits, in seconds, of steps that hold a dataset, each with its run.
+        moved: dataset → when the step that holds it entered its phase.
     """
 
     longest: list[tuple[float, str]]
@@ -80,7 +80,7 @@ class HeldDatasets:
 def find_stuck_step(
     run: Run, step: StepRun, line: HeldDatasets, now: datetime, patience: timedelta
 ) -> StuckStep | None:
-    """Pure: the step if it is stuck, given the datasets in use."""
+    """Return the step if it is stuck, given the datasets in use (pure)."""
     since = _since(run, step)
     waiting_since = since
     if step.phase is StepPhase.PREPARING:  # several may wait for a dataset, one after another
@@ -96,14 +96,14 @@ def _since(run: Run, step: StepRun) -> datetime:
 
 
 def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime) -> timedelta:
-    """How long the phase may take beyond `patience`."""
+    """Return how long the phase may take beyond `patience`."""
     if step.phase is StepPhase.RUNNING:
         limits = step.spec.limits
         return timedelta(seconds=limits.time + limits.grace)
     if step.phase is StepPhase.PENDING and step.not_before is not None:
         return max(step.not_before - since, timedelta(0))
     until = _UNTIL.search(step.waiting or "")
-    if until is not None:  # it continues by then
+    if until is not None:  # it continues then at the latest
         return max(datetime.fromisoformat(until[1]) - since, timedelta(0))
     if step.phase in _TAKES_TURNS:
         return line.longest_beside(run.id)
@@ -111,7 +111,7 @@ def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime)
 
 
 class StuckStepMonitor:
-    """Reports stuck steps of the runs in a mirror, and clock jumps. `patience` in seconds."""
+    """Reports stuck steps of the runs in a mirror, and clock jumps. `patience` is in seconds."""
 
     def __init__(self, mirror: Mirror[Run], conditions: Conditions, clock: Clock, patience: float) -> None:
         self._mirror = mirror
@@ -123,7 +123,7 @@ class StuckStepMonitor:
         self._jumped_at: float | None = None
 
     async def run(self) -> None:
-        """Checks until cancelled."""
+        """Check until cancelled."""
         await self._mirror.synced.wait()
         await every(CHECK_PERIOD, self._check, name="stuck", conditions=self._conditions)
 
@@ -132,28 +132,28 @@ class StuckStepMonitor:
         self.check_steps()
 
     def check_steps(self) -> None:
-        """Checks all active runs; one that raises does not hide others."""
+        """Check all active runs; an error in one of them does not hide the others."""
         active = active_steps(stored.record for _, stored in self._mirror.items())
         line = HeldDatasets.of(active)
         self._guard.keep({run.id for run, _ in active})
         found: list[StuckStep] = []
         for run, step in active:
             with self._guard.item(run.id):
-                stuck = find_stuck_step(run, step, line, self._clock.now(), self._patience)
-                found += [] if stuck is None else [stuck]
-        for each in found:
-            why = f": {each.reason.rstrip('.')}" if each.reason else ""
+                slow = find_stuck_step(run, step, line, self._clock.now(), self._patience)
+                found += [] if slow is None else [slow]
+        for stuck in found:
+            why = f": {stuck.reason.rstrip('.')}" if stuck.reason else ""
             self._conditions.report(
                 "step-stuck",
-                f"{each.run}/{each.step}",
-                detail=f"Step {each.step} of run {each.run} has been {each.phase} since "
-                f"{format_time(each.since.replace(microsecond=0))}{why}.",
-                next_step=f"See it: maoctl run show {each.run}; cancel it: maoctl run cancel {each.run}",
+                f"{stuck.run}/{stuck.step}",
+                detail=f"Step {stuck.step} of run {stuck.run} has been {stuck.phase} since "
+                f"{format_time(stuck.since.replace(microsecond=0))}{why}.",
+                next_step=f"See it: maoctl run show {stuck.run}; cancel it: maoctl run cancel {stuck.run}",
             )
-        self._conditions.clear_all_but("step-stuck", [f"{each.run}/{each.step}" for each in found])
+        self._conditions.clear_all_but("step-stuck", [f"{stuck.run}/{stuck.step}" for stuck in found])
 
     def check_clock(self) -> None:
-        """Compares the wall clock with the monotonic clock."""
+        """Report a jump of the wall clock against the monotonic clock; clear it once the clock is stable."""
         lead, before = self._clock_lead(), self._lead
         self._lead = lead
         if abs(lead - before) > MAX_CLOCK_JUMP:
@@ -176,5 +176,5 @@ class StuckStepMonitor:
 
 
 def _boot_time() -> float:
-    """Seconds on the clock that cannot be set and that includes suspend."""
+    """Return the seconds of the clock that cannot be set and that counts suspended time."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

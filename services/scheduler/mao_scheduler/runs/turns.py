@@ -1,9 +1,9 @@
 """One run of a pipeline at a time: the active runs, and the stored turn that names the current one.
 
 A run starts in the transaction that takes the turn. The turn names the run that was started last and is
-free once that run has ended, so nobody gives it back, with one exception: a run whose step has to wait for
-ground truth yields its turn for good (`lifecycle.must_yield`) and ends beside the runs that start after it.
-docs/decisions/0028-who-has-the-turn.md
+free once that run has ended, so no run has to release it. The exception is a run whose step has to wait for
+ground truth: it gives its turn up for good (`lifecycle.must_yield`) and continues beside the runs that start
+after it. See docs/decisions/0028-who-has-the-turn.md.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_shared.errors import RecordUnreadable
-from mao_shared.models.run import Run, Turn
+from mao_shared.models import Run
+from mao_shared.models.run import Turn
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase
-from mao_shared.store import Check, Put, Records
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Put, Records, dump
 from mao_shared.store.unreadable import raw_field
 
 from .lifecycle import is_active, may_be_active
@@ -38,7 +38,7 @@ class ActiveRuns:
         mirror.subscribe(self._changed)
 
     def blockers(self, run: Run, holder: str | None) -> list[Run]:
-        """The run with the pipeline's turn, and those queued earlier; the one to wait for comes first.
+        """Return the run with the pipeline's turn and those queued earlier; the one to wait for comes first.
 
         A reproduction neither waits nor is waited for.
         """
@@ -59,26 +59,26 @@ class ActiveRuns:
         return found
 
     def next_in_line(self, pipeline: str) -> str | None:
-        """Id of the queued run that starts next."""
+        """Return the id of the queued run that starts next."""
         first = min(self._of(pipeline, RunPhase.QUEUED), key=_queue_position, default=None)
         return None if first is None else first.id
 
     def last_started(self, pipeline: str) -> str | None:
-        """Id of the run that started last: the holder of the turn if its record cannot be read."""
+        """Return the id of the run that started last; it has the turn if the record cannot be read."""
         running = self._of(pipeline, RunPhase.RUNNING)
         last = max(running, key=lambda run: (run.started_at or run.created_at, run.id), default=None)
         return None if last is None else last.id
 
     def running(self, pipeline: str) -> int:
-        """Number of running runs of a pipeline, including those that wait for rounds."""
+        """Return the number of running runs of a pipeline, including those that wait for rounds."""
         return len(self._ids.get((pipeline, RunPhase.RUNNING), ()))
 
     def _of(self, pipeline: str, phase: RunPhase) -> list[Run]:
         stored = (self._mirror.get(name) for name in self._ids.get((pipeline, phase), ()))
-        return [each.record for each in stored if each is not None]
+        return [run.record for run in stored if run is not None]
 
     def count(self, phase: RunPhase) -> int:
-        """Number of runs in a phase."""
+        """Return the number of runs in a phase."""
         return sum(stored.record.phase is phase for _, stored in self._mirror.items())
 
     def _changed(self, name: str) -> None:
@@ -101,7 +101,7 @@ def _queue_position(run: Run) -> tuple[datetime, str]:
     return run.created_at, run.id
 
 
-NO_RUN = ""  # in a turn that was given back; older schedulers take it for free as well
+NO_RUN = ""  # in a turn that was given back; older schedulers also treat it as free
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,14 @@ class Turns:
         self._cached: dict[str, _StoredTurn] = {}
 
     async def holder(self, pipeline: str) -> str | None:
-        """Id of the run that has the turn, or had it until it ended; None if no record tells."""
+        """Return the id of the run that has or last had the turn; None without a readable record."""
         if pipeline not in self._cached:
             await self._refresh(pipeline)
         known = self._cached.get(pipeline)
         return None if known is None or known.turn is None else known.turn.run
 
     async def start(self, run: Run, revision: int) -> int | None:
-        """Writes the started run if it is still at `revision` and its pipeline's turn is free.
+        """Write the started run if it is still at `revision` and its pipeline's turn is free.
 
         Returns the new revision, or None if the run has changed or the turn is taken.
         """
@@ -143,7 +143,7 @@ class Turns:
         return written
 
     def _may_be_free(self, run: Run) -> bool:
-        """Whether the holder of the turn is not known to be active; the write checks what is unknown."""
+        """Return False if the holder of the turn is known to be active; the write checks the rest."""
         known = self._cached.get(run.pipeline)
         if known is None or known.turn is None:
             return True
@@ -162,7 +162,7 @@ class Turns:
         return written
 
     async def give_back(self, run: Run) -> bool:
-        """Frees the turn of a run that has it; returns whether that was written."""
+        """Free the turn of a run that has it; return whether that was written."""
         known = self._cached.get(run.pipeline) or _StoredTurn(None, 0)
         turn = known.with_run(NO_RUN)
         written = await self._records.store.transact(
@@ -175,7 +175,7 @@ class Turns:
         return True
 
     async def write_while_held(self, run: Run, revision: int) -> int | None:
-        """Writes a run if the turn is still the one that `holder` returned.
+        """Write a run if the turn is still the one that `holder` returned.
 
         Returns None if the run or the turn has changed: the decision may no longer hold.
         """
@@ -198,7 +198,7 @@ class Turns:
         return Put(self._records.prefix + pipeline, dump(turn))
 
     async def _refresh(self, pipeline: str) -> bool:
-        """Reads the turn and returns whether it may be free.
+        """Read the turn and return whether it may be free.
 
         It is cached only if its run is in the mirror or has ended: a run that the mirror has not seen yet
         must not look ended. A turn that cannot be read names no run and is overwritten.
@@ -219,7 +219,7 @@ class Turns:
         return True
 
     async def _is_active(self, run: str) -> bool:
-        """If its record cannot be read, its phase decides."""
+        """Return True if the run has not ended; if its record cannot be read, its phase decides."""
         entry = await self._runs.records.store.get(self._runs.records.prefix + run)
         if entry is None:
             return False

@@ -1,4 +1,4 @@
-"""Runs missed ticks of a schedule on request: missed records are queued again, absent ones created."""
+"""Runs missed ticks of a schedule on request: queues missed records again and creates absent ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from itertools import islice
 from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput, RecordUnreadable
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, BackfillResult, Schedule
+from mao_shared.models import BackfillResult, Enrolment, Run, Schedule, tick_run_id
+from mao_shared.models.schedule import BackfillRequest
 from mao_shared.reconcile import Mirror
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
@@ -24,7 +23,7 @@ from .marks import RestoreStatus, TickHistory
 from .new_runs import queued_run
 
 TICKS_PER_LOOKUP = 64  # ticks looked up at the same time
-MAX_TICKS_SCANNED = 10_000  # ticks looked at in one call
+MAX_TICKS_SCANNED = 10_000  # ticks scanned in one call
 _SECOND = timedelta(seconds=1)
 
 
@@ -51,14 +50,36 @@ class Backfill:
         self._restores = RestoreStatus(runs.records.store, node)
 
     async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
-        """Queues at most `max_catch_up` ticks of [since, until], oldest first.
+        """Queue at most `max_catch_up` ticks of [since, until], oldest first.
 
-        Ticks that were run, are running or queued are skipped. Raises InvalidInput (`range-invalid`,
-        `range-forgotten`), NotFound (`unknown-job`) or Conflict (`not-enrolled`, `restore-open`).
+        Ticks that were run, are running or are queued are skipped.
+
+        Raises:
+            InvalidInput: `range-invalid`; `range-forgotten`: it is no longer known what was run then, and
+                nothing may run twice.
+            NotFound: `unknown-job`.
+            Conflict: `not-enrolled`, `restore-open`.
         """
         schedule = (await self._jobs.get(job_id)).record
-        since, until = self._range(asked)
-        await self._check_known(schedule.pipeline, since)
+        now, since = self._clock.now(), asked.since
+        until = min(asked.until or now, now)
+        if since > until or since.year < 1970:
+            raise InvalidInput(
+                f"There is nothing between {since:%Y-%m-%dT%H:%M:%SZ} and {until:%Y-%m-%dT%H:%M:%SZ}.",
+                code="range-invalid",
+                next="Send a 'since' that is in the past and before 'until'.",
+            )
+        forgotten = await self._memory.forgotten(schedule.pipeline)
+        if forgotten is not None and since <= forgotten:
+            last = f"{forgotten:%Y-%m-%dT%H:%M:%SZ}"
+            raise InvalidInput(
+                f"Records of runs of {schedule.pipeline!r} up to the tick of {last} have been removed by "
+                "retention, so it is unknown which ticks before that were run.",
+                code="range-forgotten",
+                next="Send a later 'since'; run a single older tick manually: "
+                f"maoctl pipeline run {schedule.pipeline} --scheduled-for TIME.",
+                forgotten_until=last,
+            )
         await self._restores.require_checked(since)
         enrolment = (await self._enrolments.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
@@ -74,31 +95,6 @@ class Backfill:
         result.more_since = next(ticks, None)
         return result
 
-    def _range(self, asked: BackfillRequest) -> tuple[datetime, datetime]:
-        now = self._clock.now()
-        until = min(asked.until or now, now)
-        if asked.since > until or asked.since.year < 1970:
-            raise InvalidInput(
-                f"There is nothing between {asked.since:%Y-%m-%dT%H:%M:%SZ} and {until:%Y-%m-%dT%H:%M:%SZ}.",
-                code="range-invalid",
-                next="Send a 'since' that is in the past and before 'until'.",
-            )
-        return asked.since, until
-
-    async def _check_known(self, pipeline: str, since: datetime) -> None:
-        """Refuses a range of which it is no longer known what was run: nothing may run twice."""
-        forgotten = await self._memory.forgotten(pipeline)
-        if forgotten is not None and since <= forgotten:
-            until = f"{forgotten:%Y-%m-%dT%H:%M:%SZ}"
-            raise InvalidInput(
-                f"Records of runs of {pipeline!r} up to the tick of {until} have been removed by retention, "
-                "so it is unknown which ticks before that were run.",
-                code="range-forgotten",
-                next="Send a later 'since'; run a single older tick by hand: "
-                f"maoctl pipeline run {pipeline} --scheduled-for TIME.",
-                forgotten_until=until,
-            )
-
     async def _queue_ticks(
         self,
         schedule: Schedule,
@@ -107,7 +103,7 @@ class Backfill:
         left: int,
         result: BackfillResult,
     ) -> datetime | None:
-        """Queues up to `left` of the ticks; returns the first one beyond that."""
+        """Queue up to `left` of the ticks; return the first one beyond that."""
         names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
         found = await asyncio.gather(*(self._find(name) for name in names))
         for tick, name, stored in zip(ticks, names, found, strict=True):
@@ -131,10 +127,19 @@ class Backfill:
             if stored is None:
                 revision = await self._records.create(name, fresh)
             else:
-                again = stored.record.move(RunPhase.QUEUED, **_requeued(fresh))
+                again = stored.record.move(
+                    RunPhase.QUEUED,
+                    steps=fresh.steps,
+                    overlap=fresh.overlap,
+                    created_at=fresh.created_at,
+                    finished_at=None,
+                    missed=None,
+                    reason=None,
+                    schedule=fresh.schedule,
+                )
                 fresh, revision = again, await self._records.replace(name, again, stored.revision)
             if revision is None:
-                result.present += 1  # created by somebody else meanwhile
+                result.present += 1  # written by another process in the meantime
                 continue
             self._runs.note(name, fresh, revision)
             result.queued.append(name)
@@ -146,16 +151,3 @@ class Backfill:
             return await self._records.get(name)
         except RecordUnreadable as error:
             return error
-
-
-def _requeued(fresh: Run) -> dict[str, object]:
-    """The fields that change in a missed record when its tick is run after all."""
-    return {
-        "steps": fresh.steps,
-        "overlap": fresh.overlap,
-        "created_at": fresh.created_at,
-        "finished_at": None,
-        "missed": None,
-        "reason": None,
-        "schedule": fresh.schedule,
-    }

@@ -1,13 +1,13 @@
-"""Cron strings: parsed with an error that names the field, and turned into UTC times.
+"""Parses cron strings, with errors that name the field, and turns them into UTC times.
 
 cronsim finds the wall-clock times that match. Time zones are handled here, one span of constant UTC offset
 at a time, because Debian's rules (cron(8), NOTES) depend on the change itself:
 
-* A job with `*` at the beginning of its hour or minute field follows the wall clock: what a spring change
-  skips is not run, what an autumn change repeats is run again.
-* Any other job ("at a particular time") runs once: skipped by a spring change it runs right after the
-  change, repeated by an autumn change it runs the first time only.
-* A change of three hours or more is a correction of the clock, which every job simply follows.
+* A job whose hour or minute field starts with `*` follows the wall clock: times that a spring change skips
+  are not run, and times that an autumn change repeats are run again.
+* Any other job ("at a particular time") runs once: a time that a spring change skips is run right after the
+  change, and a time that an autumn change repeats is run the first time only.
+* A change of three hours or more is a correction of the clock, which every job follows.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Cron:
         self._fixed = fixed
 
     def next(self, after: datetime) -> datetime | None:
-        """The first time later than `after`; None if there is none in the next HORIZON_YEARS."""
+        """Return the first time later than `after`; None if there is none in the next HORIZON_YEARS."""
         return next(self.times(after), None)
 
     def times(self, after: datetime, until: datetime | None = None) -> Iterator[datetime]:
-        """The times in (after, until], strictly increasing, in whole seconds."""
+        """Yield the times in (after, until], strictly increasing, in whole seconds."""
         start = _naive_utc(after)
         if until is None:
             end = start.replace(year=min(start.year + HORIZON_YEARS, 9990), day=min(start.day, 28))
@@ -88,19 +88,33 @@ class Cron:
             end = _naive_utc(until)
         last: datetime | None = None
         for span in offset_spans(self._zone, start, end):
-            for moment in self._span_times(span):
-                if moment != last:
-                    yield moment.replace(tzinfo=UTC)
-                last = moment
+            if self._starts_with_skipped(span) and span.change is not None and span.change.at != last:
+                last = span.change.at
+                yield last.replace(tzinfo=UTC)
+            wall_end = span.end + span.offset
+            fields = copy.copy(self._fields)  # avoids parsing the string again
+            fields.dt = self._wall_start(span)
+            for wall in fields:
+                if wall > wall_end:
+                    break
+                if wall - span.offset != last:
+                    last = wall - span.offset
+                    yield last.replace(tzinfo=UTC)
 
     def count(self, after: datetime, until: datetime) -> int:
-        """The number of times in (after, until], without iterating over them."""
-        start, end = _naive_utc(after), _naive_utc(until)
-        return sum(self._span_count(span) for span in offset_spans(self._zone, start, end))
+        """Return the number of times in (after, until], without iterating over them."""
+        count = 0
+        for span in offset_spans(self._zone, _naive_utc(after), _naive_utc(until)):
+            start, end = self._wall_start(span), span.end + span.offset
+            if end > start:
+                count += self._count_wall(start, end)
+            if self._starts_with_skipped(span) and self._count_wall(start, start + SECOND) == 0:
+                count += 1
+        return count
 
     def newest(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
-        """The last `limit` times in (after, until], in ascending order."""
-        # Counted first, since finding one more time may take a search through days.
+        """Return the last `limit` times in (after, until], in ascending order."""
+        # Counting first is cheaper: to find one more time may take a search through many days.
         if (count := self.count(after, until)) <= limit:
             return list(islice(self.times(after, until), count))
         low, high = _naive_utc(after), _naive_utc(until)
@@ -113,26 +127,8 @@ class Cron:
                 high = middle
         return list(self.times(high.replace(tzinfo=UTC), until))
 
-    def _span_times(self, span: OffsetSpan) -> Iterator[datetime]:
-        if self._starts_with_skipped(span) and span.change is not None:
-            yield span.change.at
-        end = span.end + span.offset
-        times = copy.copy(self._fields)  # avoids parsing the string again
-        times.dt = self._wall_start(span)
-        for wall in times:
-            if wall > end:
-                return
-            yield wall - span.offset
-
-    def _span_count(self, span: OffsetSpan) -> int:
-        start, end = self._wall_start(span), span.end + span.offset
-        count = self._count_wall(start, end) if end > start else 0
-        if self._starts_with_skipped(span) and self._count_wall(start, start + SECOND) == 0:
-            count += 1
-        return count
-
     def _wall_start(self, span: OffsetSpan) -> datetime:
-        """The wall-clock time after which the span's times start."""
+        """Return the wall-clock time after which the span's times start."""
         start = span.start + span.offset
         change = span.change
         if self._fixed and change is not None and not change.is_correction:
@@ -140,7 +136,7 @@ class Cron:
         return start
 
     def _starts_with_skipped(self, span: OffsetSpan) -> bool:
-        """Whether the span starts with a change that skipped a time, which is then run at once."""
+        """Return True if the span starts with a change that skipped a time, which is then run at once."""
         change = span.change
         if not self._fixed or change is None or change.is_correction or span.start >= change.at:
             return False
@@ -148,14 +144,14 @@ class Cron:
         return skipped_to > skipped_from and self._count_wall(skipped_from, skipped_to) > 0
 
     def _count_wall(self, after: datetime, until: datetime) -> int:
-        """Number of matching wall-clock times in (after, until]."""
+        """Return the number of matching wall-clock times in (after, until]."""
         days = (until.date() - after.date()).days
         whole = sum(self._matches(after.date() + timedelta(days=n)) for n in range(days))
         per_day = math.prod(map(len, self._sorted))
         return whole * per_day + self._count_until(until) - self._count_until(after)
 
     def _count_until(self, moment: datetime) -> int:
-        """Number of matching times of the day up to and including the moment."""
+        """Return the number of matching times of the day up to and including the moment."""
         if not self._matches(moment.date()):
             return 0
         hours, minutes, seconds = self._sorted
@@ -176,7 +172,7 @@ class Cron:
 
 @lru_cache(maxsize=20_000)
 def parse_cron(text: str, timezone: str = "UTC", *, seconds: bool = False) -> Cron:
-    """Parses five fields (six with `seconds`) or a word like `@daily`.
+    """Parse five fields (six with `seconds`) or a macro such as `@daily`.
 
     Raises:
         InvalidInput: code `cron-invalid`, `cron-seconds-not-declared`, `cron-never` or `timezone-unknown`;
@@ -184,7 +180,10 @@ def parse_cron(text: str, timezone: str = "UTC", *, seconds: bool = False) -> Cr
     """
     zone = _zone(timezone)
     parts = _split(text, seconds=seconds)
-    fields = [_check_field(field, part) for field, part in zip(_FIELDS, parts, strict=True)]
+    fields = []
+    for field, part in zip(_FIELDS, parts, strict=True):
+        values = sorted({value for term in part.split(",") for value in _term(field, term)})
+        fields.append(part if part.startswith("*") else ",".join(map(str, values)))
     try:
         parsed = CronSim(" ".join(fields), _EPOCH)
         next(copy.copy(parsed))
@@ -198,7 +197,7 @@ def parse_cron(text: str, timezone: str = "UTC", *, seconds: bool = False) -> Cr
 
 
 def _split(text: str, *, seconds: bool) -> list[str]:
-    """The six fields of the string, with second 0 if none is declared."""
+    """Return the six fields of the string, with second 0 if seconds are not declared."""
     word = text.strip().lower()
     if word.startswith("@"):
         if word not in _MACROS:
@@ -222,12 +221,6 @@ def _split(text: str, *, seconds: bool) -> list[str]:
             "'0 */15 * * * *' (six fields, seconds first)" if seconds else EXAMPLE,
         )
     return parts if seconds else ["0", *parts]
-
-
-def _check_field(field: _CronField, text: str) -> str:
-    """The field in cronsim's syntax; raises InvalidInput with the field's name."""
-    values = sorted({value for term in text.split(",") for value in _term(field, term)})
-    return text if text.startswith("*") else ",".join(map(str, values))
 
 
 def _term(field: _CronField, term: str) -> range:
@@ -300,7 +293,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @lru_cache(maxsize=1)
 def available_zones() -> frozenset[str]:
-    """Names of the time zones known to this machine."""
+    """Return the names of the time zones known to this machine."""
     return frozenset(available_timezones())
 
 
@@ -314,7 +307,7 @@ _CORRECTION = timedelta(hours=3)  # Debian's limit
 
 @dataclass(frozen=True, slots=True)
 class OffsetChange:
-    """The zone's offset changes at the instant `at` from `before` to `after`."""
+    """A change of the zone's UTC offset from `before` to `after`, at the instant `at` (naive UTC)."""
 
     at: datetime
     before: timedelta
@@ -327,7 +320,7 @@ class OffsetChange:
 
 @dataclass(frozen=True, slots=True)
 class OffsetSpan:
-    """The times in (start, end] (naive UTC) at one offset.
+    """A span (start, end] in naive UTC with one offset.
 
     `change` is the last change before or at the span's first second, None if that is long ago.
     """
@@ -339,9 +332,12 @@ class OffsetSpan:
 
 
 def offset_spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[OffsetSpan]:
-    """Splits (start, end] where the zone's offset changes, and at the turn of years."""
+    """Split (start, end] where the zone's offset changes, and at the turn of years."""
     offset = _offset(zone, start + SECOND)
-    change = _last_change(zone, start)
+    # A change shortly before `start` may still make the wall clock repeat itself.
+    earliest = start - _CORRECTION
+    recent = (change for year in {earliest.year, start.year} for change in _changes(zone, year))
+    change = next((change for change in recent if earliest < change.at <= start), None)
     for year in range(start.year, end.year + 1):
         for coming in _changes(zone, year):
             if not start < coming.at <= end:
@@ -356,32 +352,20 @@ def offset_spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[Off
             start = stop
 
 
-def _last_change(zone: ZoneInfo, moment: datetime) -> OffsetChange | None:
-    """The change that may still make the wall clock repeat itself at `moment`."""
-    earliest = moment - _CORRECTION
-    changes = [change for year in {earliest.year, moment.year} for change in _changes(zone, year)]
-    return next((change for change in changes if earliest < change.at <= moment), None)
-
-
 @lru_cache(maxsize=4096)
 def _changes(zone: ZoneInfo, year: int) -> tuple[OffsetChange, ...]:
-    """The zone's changes of offset in a year of UTC, in order."""
+    """Return the zone's offset changes in a year of UTC, in order."""
     days = [datetime(year, 1, 1) + timedelta(days=n) for n in range(-1, 367)]  # noqa: DTZ001 (UTC, naive)
     found = []
     for low, high in pairwise(days):
         before, after = _offset(zone, low), _offset(zone, high)
-        if before != after:
-            at = _bisect_change(zone, low, high)
-            found.append(OffsetChange(at, before, after))
+        if before == after:
+            continue
+        while high - low > SECOND:
+            middle = low + timedelta(seconds=(high - low) // SECOND // 2)
+            low, high = (middle, high) if _offset(zone, middle) == before else (low, middle)
+        found.append(OffsetChange(high, before, after))
     return tuple(change for change in found if change.at.year == year)
-
-
-def _bisect_change(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
-    before = _offset(zone, low)
-    while high - low > SECOND:
-        middle = low + timedelta(seconds=(high - low) // SECOND // 2)
-        low, high = (middle, high) if _offset(zone, middle) == before else (low, middle)
-    return high
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:

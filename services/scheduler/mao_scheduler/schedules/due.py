@@ -1,8 +1,8 @@
-"""Pure: which ticks of a schedule are due, and which run, are missed or are coalesced.
+"""Decides which ticks of a schedule are due, and which are run, missed or coalesced (pure).
 
-Every tick in (mark, now] gets exactly one outcome. docs/decisions/0004-ticks.md has the rules and why.
-For other reasons a tick is missed where its run is made (`not-enrolled`: new_runs.py) or started (`overlap`:
-runs/lifecycle.py).
+Every tick in (mark, now] gets exactly one outcome; docs/decisions/0004-ticks.md gives the rules and reasons.
+Other reasons to miss a tick are found when its run is created (`not-enrolled`: new_runs.py) or started
+(`overlap`: runs/lifecycle.py).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mao_shared.errors import InvalidInput
+from mao_shared.models import Schedule
 from mao_shared.models.node import Restored, unknown_since
 from mao_shared.models.run import CoveredTicks, MissedWhy
-from mao_shared.models.schedule import Schedule
 
 from .cron import Cron, parse_cron
 
@@ -24,7 +24,7 @@ _SECOND = timedelta(seconds=1)
 class Tick:
     """The outcome of one tick: run (`missed` is None), or missed with a reason.
 
-    `caught_up`: it is run although it is late.
+    `caught_up`: the tick is run although it is late.
     """
 
     at: datetime
@@ -44,19 +44,19 @@ class BacklogSummary:
 
 @dataclass(frozen=True, slots=True)
 class DueTicks:
-    """`ticks` in ascending order, all later than those that `summary` covers."""
+    """The outcomes of due ticks, in ascending order; all are later than those that `summary` covers."""
 
     ticks: list[Tick]
     summary: BacklogSummary | None = None
 
 
 def schedule_cron(schedule: Schedule) -> Cron:
-    """The schedule's parsed cron string; raises InvalidInput if this machine does not know its zone."""
+    """Parse the schedule's cron string. Raises InvalidInput if this machine does not know its zone."""
     return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
 
 
 def is_tick(schedule: Schedule, moment: datetime) -> bool:
-    """Whether the schedule has a tick at `moment`; False if this machine does not know its zone."""
+    """Return True if the schedule has a tick at `moment`; False if this machine does not know its zone."""
     try:
         return schedule_cron(schedule).next(moment - _SECOND) == moment
     except InvalidInput:
@@ -64,12 +64,12 @@ def is_tick(schedule: Schedule, moment: datetime) -> bool:
 
 
 def undecided_after(schedule: Schedule, decided_until: datetime | None) -> datetime:
-    """The time after which the schedule's ticks are undecided."""
+    """Return the time after which the schedule's ticks are undecided."""
     return schedule.created_at if decided_until is None else max(decided_until, schedule.created_at)
 
 
 def decidable_until(schedule: Schedule, now: datetime) -> datetime:
-    """Up to when ticks can be decided now: those of a paused schedule wait until it is resumed."""
+    """Return the time up to which ticks can be decided; later ones wait until the schedule is resumed."""
     if not schedule.paused:
         return now
     return min(now, schedule.paused_at or schedule.created_at)
@@ -82,13 +82,13 @@ def decide_ticks(
     now: datetime,
     restored: Restored | None = None,
 ) -> DueTicks:
-    """The outcome of every undecided tick. `restored`: the last restore of this node from a backup."""
+    """Decide every undecided tick. `restored` is the last restore of this node from a backup."""
     start, end = undecided_after(schedule, decided_until), decidable_until(schedule, now)
     moments = cron.newest(start, end, schedule.max_catch_up + 1)
     summary = None
     if len(moments) > schedule.max_catch_up:
         summary = _summarise(schedule, cron, start, moments.pop(0), now, restored)
-    known = [each for each in moments if not _in_pause(schedule, each) and not _is_unknown(each, restored)]
+    known = [tick for tick in moments if not _in_pause(schedule, tick) and not _is_unknown(tick, restored)]
     newest = known[-1] if known else None
     return DueTicks([_outcome(schedule, moment, newest, now, restored) for moment in moments], summary)
 
@@ -120,7 +120,7 @@ def _summarise(
     now: datetime,
     restored: Restored | None,
 ) -> BacklogSummary:
-    """One record for the ticks after `start` up to and including `last`."""
+    """Return one record for the ticks after `start` up to and including `last`."""
     covers = CoveredTicks(since=cron.next(start) or last, until=last, count=cron.count(start, last))
     paused = _in_pause(schedule, last)
     why = "the schedule was paused" if paused else _too_late(schedule, (now - last).total_seconds())
@@ -139,7 +139,7 @@ def _in_pause(schedule: Schedule, tick: datetime) -> bool:
 
 
 def _is_unknown(tick: datetime, restored: Restored | None) -> bool:
-    """Whether the tick may have been run by the node before it was restored."""
+    """Return True if the node may have run the tick before it was restored."""
     return restored is not None and tick <= restored.restored_at
 
 

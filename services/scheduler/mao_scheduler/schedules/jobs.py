@@ -12,28 +12,18 @@ from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
-from mao_shared.models.common import Listing, stored_fields, unreadable_items
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import (
-    CronPreview,
-    Job,
-    NextTimes,
-    Schedule,
-    ScheduleRequest,
-    ScheduleSpec,
-    TickOutcome,
-    schedule_id,
-)
+from mao_shared.models import Job, Listing, NextTimes, Run, Schedule, ScheduleSpec, schedule_id, tick_run_id
+from mao_shared.models.common import stored_fields, unreadable_items
+from mao_shared.models.schedule import CronPreview, ScheduleRequest, TickOutcome
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Check, Delete, Put, Records, Stored, retry_lost
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Delete, Put, Records, Stored, dump, retry_lost
 from mao_shared.web.dependencies import ANY_REVISION, check_if_match
 
 from .cron import Cron, parse_cron
 from .due import schedule_cron
 from .marks import TickMarks
 
-EXISTS = 0  # no revision: a schedule with this id exists already
+EXISTS = 0  # in place of a revision: a schedule with this id exists already
 
 
 class JobCommands:
@@ -57,13 +47,20 @@ class JobCommands:
         self._clock = clock
 
     async def add(self, request: ScheduleRequest) -> tuple[Stored[Schedule], bool]:
-        """The schedule and whether it is new; a repeated request returns the same schedule.
+        """Create a schedule; return it and whether it is new. A repeated request returns the same schedule.
 
         Raises InvalidInput for the cron string, NotFound or Conflict for the pipeline, and Conflict
         `schedule-differs` when that cron string is scheduled already with other settings.
         """
         parse_cron(request.cron, request.timezone, seconds=request.seconds)
-        schedule = self._new(request)
+        now = self._clock.now()
+        schedule = Schedule(
+            **request.model_dump(exclude={"name"}),
+            id=schedule_id(request.name, request),
+            pipeline=request.name,
+            created_at=now,
+            paused_at=now if request.paused else None,
+        )
         revision = await self._create(schedule)
         if revision is not None:
             self._mirror.note(schedule.id, schedule, revision)
@@ -71,16 +68,17 @@ class JobCommands:
         existing = await self.get(schedule.id)
         if _settings(existing.record) != _settings(schedule):
             raise Conflict(
-                f"The job {schedule.id} has this cron string already, with other settings.",
+                f"The job {schedule.id} already has this cron string, with other settings.",
                 code="schedule-differs",
                 next=f"See it with 'maoctl job get {schedule.id}'; remove it first to change it.",
             )
         return existing, False
 
     async def _create(self, schedule: Schedule) -> int | None:
-        """None if there is one with this id. Excludes a concurrent withdrawal of the enrolment.
+        """Write the schedule; return None if there is one with this id.
 
-        The registry guards the withdrawal by `keys.node_references` (docs/keys.md).
+        The transaction excludes a concurrent withdrawal of the enrolment, which the registry guards by
+        `keys.node_references` (docs/keys.md).
         """
         key = keys.schedule(self._node, schedule.id)
         writes = [Put(key, dump(schedule)), Put(keys.node_references(self._node), b"")]
@@ -98,31 +96,20 @@ class JobCommands:
             or None
         )
 
-    def _new(self, request: ScheduleRequest) -> Schedule:
-        now = self._clock.now()
-        spec = request.model_dump(exclude={"name"})
-        return Schedule(
-            **spec,
-            id=schedule_id(request.name, request),
-            pipeline=request.name,
-            created_at=now,
-            paused_at=now if request.paused else None,
-        )
-
     async def get(self, job_id: str) -> Stored[Schedule]:
-        """The schedule; raises NotFound `unknown-job`."""
+        """Return the schedule. Raises NotFound (`unknown-job`)."""
         stored = await self._schedules.get(job_id)
         if stored is None:
             raise _unknown_job(job_id)
         return stored
 
     async def find(self, job_id: str) -> Schedule | None:
-        """The schedule if it exists and can be read."""
+        """Return the schedule, or None if there is none that can be read."""
         stored = await self._schedules.find(job_id)
         return None if stored is None else stored.record
 
     async def resolve_id(self, text: str) -> str:
-        """The id of the job given by its id, or by the name or title of a pipeline with one schedule.
+        """Return the id of a job given by its id, or by the name or title of a pipeline with one schedule.
 
         Raises NotFound, and Conflict (`several-jobs`) for a pipeline that has several.
         """
@@ -132,9 +119,8 @@ class JobCommands:
             pipeline = await self._enrolments.resolve_name(text)
         except NotFound:
             return text
-        ids = sorted(
-            each.record.id for each in await self._schedules.all() if each.record.pipeline == pipeline
-        )
+        records = [stored.record for stored in await self._schedules.all()]
+        ids = sorted(schedule.id for schedule in records if schedule.pipeline == pipeline)
         if len(ids) > 1:
             raise Conflict(
                 f"The pipeline {text!r} has {len(ids)} jobs: {', '.join(ids[:5])}.",
@@ -144,19 +130,19 @@ class JobCommands:
         return ids[0] if ids else text
 
     async def show(self, job_id: str) -> Stored[Job]:
-        """The schedule with its next time and last outcome."""
+        """Return the schedule with its next time and last outcome."""
         stored = await self.get(job_id)
         return Stored(await self._job(stored.record), stored.revision)
 
     async def list(self, limit: int | None, cursor: str | None, pipeline: str | None = None) -> Listing[Job]:
-        """The jobs by id; with `pipeline`, a page may have fewer than `limit`."""
+        """List the jobs by id; with `pipeline`, a page may have fewer than `limit`."""
         page = await self._schedules.page(limit, cursor)
-        chosen = [each.record for each in page.items if pipeline in (None, each.record.pipeline)]
+        chosen = [stored.record for stored in page.items if pipeline in (None, stored.record.pipeline)]
         jobs = await asyncio.gather(*(self._job(schedule) for schedule in chosen))
         return Listing(items=jobs, cursor=page.cursor, unreadable=unreadable_items(page.unreadable))
 
     async def pause(self, job_id: str) -> Stored[Job]:
-        """No ticks from now on; queued and running runs continue."""
+        """Pause a schedule: no ticks from now on; queued and running runs continue."""
 
         def change(schedule: Schedule, now: datetime) -> Schedule:
             if schedule.paused:
@@ -166,7 +152,7 @@ class JobCommands:
         return await self._change(job_id, change)
 
     async def resume(self, job_id: str) -> Stored[Job]:
-        """Ticks from now on; those of the pause are recorded as missed."""
+        """Resume a schedule; the ticks of the pause are recorded as missed."""
 
         def change(schedule: Schedule, now: datetime) -> Schedule:
             if not schedule.paused:
@@ -179,13 +165,12 @@ class JobCommands:
         stored = await self._schedules.update(job_id, lambda schedule: change(schedule, self._clock.now()))
         if stored is None:
             raise _unknown_job(job_id)
-        self._mirror.note(
-            job_id, stored.record, stored.revision
-        )  # so that no tick comes before the watch event
+        # At once, so that no tick comes before the watch event.
+        self._mirror.note(job_id, stored.record, stored.revision)
         return Stored(await self._job(stored.record), stored.revision)
 
     async def remove(self, job_id: str, expected: int | None) -> None:
-        """Removes the schedule and its mark, readable or not; its runs stay.
+        """Delete the schedule and its mark, whether they can be read or not; its runs stay.
 
         `expected`: the revision of If-Match. Raises NotFound and PreconditionFailed.
         """
@@ -213,12 +198,12 @@ class JobCommands:
         await retry_lost(attempt, f"the job {job_id!r}", unknown_is_lost=False)
 
     async def next_times(self, job_id: str, count: int) -> NextTimes:
-        """The next times of a job, paused or not."""
+        """Return the next times of a job, even if it is paused."""
         schedule = (await self.get(job_id)).record
         return self._next_times(schedule_cron(schedule), count, self._next_after(schedule))
 
     def preview(self, asked: CronPreview) -> NextTimes:
-        """The next times of a cron string; raises InvalidInput."""
+        """Return the next times of a cron string. Raises InvalidInput."""
         cron = parse_cron(asked.cron, asked.timezone, seconds=asked.seconds)
         return self._next_times(cron, asked.count, self._clock.now())
 
@@ -226,28 +211,24 @@ class JobCommands:
         return NextTimes(times=list(islice(cron.times(after), count)))
 
     def _next_after(self, schedule: Schedule) -> datetime:
-        """Now, or the last decided tick if the clock was set back."""
+        """Return now, or the last decided tick if the clock was set back."""
         now = self._clock.now()
         return max(now, self._marks.get(schedule.id) or now)
 
     async def _job(self, schedule: Schedule) -> Job:
         following = None
         if not schedule.paused:
-            with suppress(
-                InvalidInput
-            ):  # a zone unknown to this machine: the other jobs are listed all the same
+            with suppress(InvalidInput):  # a zone unknown to this machine; the other jobs are still listed
                 following = schedule_cron(schedule).next(self._next_after(schedule))
-        return Job(**stored_fields(schedule), next=following, last=await self._last(schedule))
-
-    async def _last(self, schedule: Schedule) -> TickOutcome | None:
-        decided_until = self._marks.get(schedule.id)
-        if decided_until is None:
-            return None
-        run = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
-        if run is None:
-            return None
-        found = run.record
-        return TickOutcome(run=found.id, scheduled_for=decided_until, phase=found.phase, missed=found.missed)
+        last, decided_until = None, self._marks.get(schedule.id)
+        if decided_until is not None:
+            found = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
+            if found is not None:
+                run = found.record
+                last = TickOutcome(
+                    run=run.id, scheduled_for=decided_until, phase=run.phase, missed=run.missed
+                )
+        return Job(**stored_fields(schedule), next=following, last=last)
 
 
 def _unknown_job(job_id: str) -> NotFound:
@@ -259,5 +240,5 @@ def _unknown_job(job_id: str) -> NotFound:
 
 
 def _settings(schedule: Schedule) -> dict[str, object]:
-    """The settings in the request, without those that pausing changes."""
+    """Return the settings in the request, without those that a pause changes."""
     return schedule.model_dump(include=set(ScheduleSpec.model_fields) - {"paused", "cron"})

@@ -1,13 +1,13 @@
-"""What is known of past ticks: up to when they are decided, forgotten, or in doubt after a restore.
+"""Records of past ticks: up to when they are decided, up to when they are forgotten, and a node's restore.
 
-`TickMarks` are kept in memory and written behind the run records, in batches. A mark that lags costs
-nothing: the ticks after it are decided again and their records found. A mark must never be ahead of its
-records, so it is set only once these are written. A stored mark that cannot be read is left in place; at
-every start the schedule continues from what its runs prove, until the mark can be read again or is removed.
+`TickMarks` are kept in memory and written in batches after the run records. A mark that lags does no harm:
+the ticks after it are decided again, and their records are found. A mark must never be ahead of its records,
+so it is set only once these are written. A stored mark that cannot be read is left in place; at every start
+the schedule continues from what its runs prove, until the mark can be read again or is removed.
 
-`TickHistory` says how far back the runs of a pipeline are known. Versions without a history take runs that
-were moved there for removed. For a downgrade to such a version, moved runs are recorded as removed
-(`Forgotten`), so that it queues none of these ticks again; `Remembered` records for this version which of
+`TickHistory` records how far back the runs of a pipeline are known. Versions without a history of runs treat
+runs that were moved there as removed. For a downgrade to such a version, moved runs are recorded as removed
+(`Forgotten`), so that it does not queue these ticks again; `Remembered` records for this version which of
 them are only moved.
 """
 
@@ -21,12 +21,11 @@ from datetime import UTC, datetime
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, RecordUnreadable
+from mao_shared.models import Run, TickMark
 from mao_shared.models.node import Restored
-from mao_shared.models.run import Run
-from mao_shared.models.schedule import Forgotten, Remembered, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered
 from mao_shared.reconcile import Guard, in_halves
-from mao_shared.store import Check, Put, Records, Store, Stored, pages, retry_lost
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Put, Records, Store, Stored, dump, pages, retry_lost
 
 MARKS_PER_TRANSACTION = 64
 MARKS_PAGE = 1000
@@ -52,7 +51,7 @@ class TickMarks:
         self._guard = Guard("marks", conditions)
 
     async def load(self) -> None:
-        """Reads all marks; call it once before anything else."""
+        """Read all marks; call this once before anything else."""
         store, prefix = self.records.store, self.records.prefix
         async for page in pages(lambda cursor: store.list(prefix, limit=MARKS_PAGE, cursor=cursor)):
             for entry in page.entries:
@@ -67,7 +66,7 @@ class TickMarks:
     async def derive_unreadable(
         self, runs: Records[Run], forgotten: Records[Forgotten], pipelines: Mapping[str, str]
     ) -> None:
-        """Derives marks that cannot be read from the runs; a mark too far back costs nothing.
+        """Derive marks that cannot be read from the runs; a mark too far back does no harm.
 
         `pipelines`: schedule → pipeline. `forgotten`: up to when runs are history. Raises Unavailable.
         """
@@ -78,23 +77,23 @@ class TickMarks:
         for name in wanted:
             stored = await forgotten.find(pipelines[name])
             known = [found.get(name), stored.record.until if stored is not None else None]
-            if moments := [each for each in known if each is not None]:
+            if moments := [moment for moment in known if moment is not None]:
                 self._marks[name] = _Mark(max(moments), 0)
 
     def get(self, schedule_id: str) -> datetime | None:
-        """Up to when the schedule's ticks are known to have records."""
+        """Return the time up to which the schedule's ticks are known to have records."""
         mark = self._marks.get(schedule_id)
         return None if mark is None else mark.decided_until
 
     def set(self, schedule_id: str, decided_until: datetime) -> None:
-        """Advances a mark in memory; `save` writes it."""
+        """Advance a mark in memory; `save` writes it."""
         mark = self._marks.setdefault(schedule_id, _Mark(decided_until, 0))
         mark.decided_until = max(mark.decided_until, decided_until)
         self._unsaved.add(schedule_id)
         self.changed.set()
 
     def forget(self, schedule_id: str) -> None:
-        """Forgets a schedule that was removed together with its mark."""
+        """Forget a schedule that was removed together with its mark."""
         self._marks.pop(schedule_id, None)
         self._unsaved.discard(schedule_id)
         self.unreadable.discard(schedule_id)
@@ -103,7 +102,7 @@ class TickMarks:
     async def set_with(
         self, schedule_id: str, decided_until: datetime, absent: Sequence[Check], put: Put
     ) -> bool:
-        """Advances a mark together with a record that must be absent; False after a lost race."""
+        """Advance a mark together with a record that must be absent; return False after a lost race."""
         mark = self._marks.get(schedule_id)
         checks, puts = [*absent], [put]
         if schedule_id not in self.unreadable:
@@ -119,14 +118,14 @@ class TickMarks:
         return True
 
     async def save(self) -> None:
-        """Writes changed marks. Raises Unavailable; then they stay unsaved."""
+        """Write changed marks. Raises Unavailable; they then stay unsaved."""
         self.changed.clear()
         for name in sorted(self._unsaved & self.unreadable):
             await self._refresh(name)
         names = sorted(self._unsaved - self.unreadable)
         for at in range(0, len(names), MARKS_PER_TRANSACTION):
             _, failed = await in_halves(names[at : at + MARKS_PER_TRANSACTION], self._save_some)
-            for name, error in failed:  # it lags, which costs nothing, and is retried with the next change
+            for name, error in failed:  # it lags, which does no harm, and is retried with the next change
                 self._guard.failed(name, error)
 
     async def _save_some(self, names: Sequence[str]) -> None:
@@ -153,7 +152,7 @@ class TickMarks:
         return True
 
     async def _refresh(self, name: str) -> None:
-        """Reads the mark that another scheduler (or an earlier process) has stored."""
+        """Read the mark that another scheduler or an earlier process has stored."""
         try:
             stored = await self.records.get(name)
         except RecordUnreadable:
@@ -178,9 +177,9 @@ class TickMarks:
 
 
 def certainly_decided(runs: Iterable[Run], schedules: set[str]) -> dict[str, datetime]:
-    """Pure: by schedule, up to when its ticks certainly have an outcome.
+    """Return by schedule the time up to which its ticks certainly have an outcome (pure).
 
-    That is the tick of its oldest record, since retention removes the oldest first, or the last tick that a
+    This is the tick of its oldest record, since retention removes the oldest first, or the last tick that a
     summary covers.
     """
     found: dict[str, datetime] = {}
@@ -193,33 +192,36 @@ def certainly_decided(runs: Iterable[Run], schedules: set[str]) -> dict[str, dat
             covered[name] = max(tick, covered.get(name, tick))
         else:
             found[name] = min(tick, found.get(name, tick))
-    return {name: max(each[name] for each in (found, covered) if name in each) for name in found | covered}
+    return {name: max(ticks[name] for ticks in (found, covered) if name in ticks) for name in found | covered}
 
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TickHistory:
-    """Written before runs are moved or removed; if that then fails, only a backfill is refused."""
+    """The tick history of pipelines, written before runs are moved or removed.
+
+    If the move or removal then fails, the only effect is that a backfill is refused.
+    """
 
     def __init__(self, forgotten: Records[Forgotten], remembered: Records[Remembered]) -> None:
         self._forgotten = forgotten
         self._remembered = remembered
 
     async def forgotten(self, pipeline: str) -> datetime | None:
-        """The tick up to which it is unknown what was run; None if all is known."""
+        """Return the tick up to which it is unknown what was run; None if all is known."""
         return forgotten_until(await self._forgotten.get(pipeline), await self._remembered.get(pipeline))
 
     async def note_moved(self, pipeline: str, until: datetime) -> None:
-        """Records that ticks up to `until` become history. Raises RecordUnreadable."""
+        """Record that ticks up to `until` become history. Raises RecordUnreadable."""
         await self._record(pipeline, moved=until, removed=None)
 
     async def note_removed(self, pipeline: str, until: datetime) -> None:
-        """Records that the records of ticks up to `until` are removed. Raises RecordUnreadable."""
+        """Record that the records of ticks up to `until` are removed. Raises RecordUnreadable."""
         await self._record(pipeline, moved=until, removed=until)
 
     async def _record(self, pipeline: str, *, moved: datetime, removed: datetime | None) -> None:
-        """Writes both records in one transaction, so that a later write of an older version is recognised."""
+        """Write both records in one transaction, so that a later write of an older version is recognised."""
 
         async def attempt() -> bool | None:
             forgotten = await self._forgotten.get(pipeline)
@@ -244,7 +246,10 @@ class TickHistory:
 def forgotten_until(
     forgotten: Stored[Forgotten] | None, remembered: Stored[Remembered] | None
 ) -> datetime | None:
-    """Pure. What `Forgotten` has beyond the moved runs was written by an older version, and is true."""
+    """Return the tick up to which it is unknown what was run (pure).
+
+    Where `Forgotten` is later than the moved runs, an older version wrote it, and it is correct.
+    """
     if forgotten is None:
         return None if remembered is None else remembered.record.forgotten_until
     if remembered is None or forgotten.record.until > remembered.record.moved_until:
@@ -259,25 +264,25 @@ def _advance(
     removed: datetime | None,
 ) -> Remembered:
     before = forgotten_until(forgotten, remembered)
-    until = max((each for each in (before, removed) if each is not None), default=None)
+    until = max((moment for moment in (before, removed) if moment is not None), default=None)
     moved_before = remembered.record.moved_until if remembered else _NEVER
     changes = {"moved_until": max(moved, moved_before, before or _NEVER), "forgotten_until": until}
     return remembered.record.model_copy(update=changes) if remembered else Remembered(**changes)
 
 
 class RestoreStatus:
-    """The record that a restore leaves in the node's store."""
+    """Reads the record that a restore leaves in the node's store."""
 
     def __init__(self, store: Store, node: str) -> None:
         self._records = Records(store, keys.restored(node), Restored)
 
     async def read(self) -> Restored | None:
-        """The last restore; None if the node was never restored."""
+        """Return the last restore; None if the node was never restored."""
         stored = await self._records.get("")
         return None if stored is None else stored.record
 
     async def require_checked(self, since: datetime) -> None:
-        """Raises Conflict (`restore-open`) if not all datasets were checked for what was run since then."""
+        """Raise Conflict (`restore-open`) if datasets were not checked for runs since then."""
         restored = await self.read()
         if restored is not None and restored.open and since <= restored.restored_at:
             raise Conflict(

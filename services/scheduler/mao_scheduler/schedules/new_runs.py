@@ -1,4 +1,4 @@
-"""New run documents: made of ticks and requests, prepared ahead of a tick, written in batches.
+"""New run documents: created for ticks and requests, prepared ahead of a tick, written in batches.
 
 Documents are prepared ahead so that a thousand runs of one tick are written in time. Batches of one
 transaction each are three times as fast as single puts.
@@ -13,31 +13,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
-from mao_shared.models.common import format_time
-from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.pipeline import Overlap
-from mao_shared.models.run import MissedWhy, Run, StepRun, Trigger, tick_run_id
-from mao_shared.models.schedule import Schedule
+from mao_shared.models import Enrolment, Overlap, Run, Schedule, StepRun, Trigger, format_time, tick_run_id
+from mao_shared.models.run import MissedWhy
 from mao_shared.reconcile import Mirror, in_halves
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
-from mao_shared.store import Put, Stored
-from mao_shared.store.records import dump
+from mao_shared.store import Put, Stored, dump
 
 from .cron import Cron
 from .due import BacklogSummary, Tick
 
 
 def resolved_steps(enrolment: Enrolment) -> list[StepRun]:
-    """The steps of a new run, as the node agreed to them."""
+    """Return the steps of a new run, as the node agreed to them."""
     return [StepRun(spec=step) for step in enrolment.steps]
 
 
 def tick_run(schedule: Schedule, tick: Tick, enrolment: Enrolment | None, node: str, now: datetime) -> Run:
-    """The document of a tick: queued, or missed with its reason.
+    """Return the document of a tick: queued, or missed with its reason.
 
-    A tick that is caught up queues behind its predecessors whatever the overlap policy: with `skip` only one
-    of them would run.
+    A tick that is caught up queues behind its predecessors whatever the overlap policy, since with `skip`
+    only one of them would run.
     """
     if tick.missed is not None:
         return _missed_run(schedule, tick.at, node, now, tick.missed, tick.reason or "")
@@ -68,7 +64,7 @@ def queued_run(
     retry_of: str | None = None,
     request_id: str | None = None,
 ) -> Run:
-    """A queued run with the steps of the enrolment."""
+    """Return a queued run with the steps of the enrolment."""
     return Run(
         id=run_id,
         pipeline=enrolment.pipeline,
@@ -85,7 +81,7 @@ def queued_run(
 
 
 def summary_run(schedule: Schedule, summary: BacklogSummary, node: str, now: datetime) -> Run:
-    """One missed record for many ticks; its id differs from theirs, so that each can still be run."""
+    """Return one missed record for many ticks; its id differs from theirs, so that each can still be run."""
     run = _missed_run(schedule, summary.covers.until, node, now, summary.missed, summary.reason)
     text = f"{schedule.id}\n{summary.covers.since.isoformat()}\n{summary.covers.until.isoformat()}"
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -121,7 +117,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTick:
-    """The document of a future tick, as if created at the tick; `following`: the next tick after it."""
+    """The document of a future tick, as if created at the tick; `following` is the next tick after it."""
 
     tick: datetime
     document: NewRun
@@ -129,7 +125,7 @@ class PreparedTick:
     enrolment_revision: int
 
     def document_at(self, now: datetime) -> NewRun:
-        """The document as created at `now`; only the time is replaced, ten times faster than serialising."""
+        """Return the document as created at `now`. Replacing the time is faster than serialising."""
         run = self.document.run.model_copy(update={"created_at": now})
         return NewRun(run, self.document.value.replace(_created_at_json(self.tick), _created_at_json(now), 1))
 
@@ -137,7 +133,7 @@ class PreparedTick:
 def prepare_tick(
     schedule: Schedule, cron: Cron, enrolment: Stored[Enrolment], tick: datetime, node: str
 ) -> PreparedTick:
-    """The document of a future tick that will be on time."""
+    """Return the document of a future tick that will be on time."""
     run = tick_run(schedule, Tick(tick), enrolment.record, node, tick)
     return PreparedTick(tick, NewRun(run, dump(run)), cron.next(tick), enrolment.revision)
 
@@ -154,7 +150,7 @@ CONCURRENCY = 8  # transactions under way at the same time
 
 @dataclass(slots=True)
 class CreationResult:
-    """`runs`: those that were new. `failed`: the errors of those that cannot be written, by id."""
+    """`runs` are those that were new; `failed` has the errors of those that cannot be written, by id."""
 
     runs: list[Run] = field(default_factory=list)
     failed: dict[str, Exception] = field(default_factory=dict)
@@ -163,8 +159,8 @@ class CreationResult:
 class RunCreator:
     """Writes new run documents and adds them to the mirror.
 
-    A batch that contains an existing record is written one by one; a batch that fails for the fault of one
-    record is halved until that record is alone.
+    A batch that contains an existing record is written one record at a time; a batch that fails because of
+    one record is halved until that record is alone.
     """
 
     def __init__(self, runs: Mirror[Run], records: RunRecords) -> None:
@@ -173,10 +169,10 @@ class RunCreator:
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def create(self, documents: Iterable[NewRun]) -> CreationResult:
-        """Creates absent runs, the first of several with one id. Raises Unavailable; some may be written."""
+        """Create absent runs, the first of several with one id. Raises Unavailable; some may be written."""
         tasks: list[asyncio.Task[CreationResult]] = []
         try:
-            for batch in _batches(self._puts(documents)):
+            for batch in _batches(documents, self._records.prefix):
                 tasks.append(asyncio.create_task(self._batch(batch)))
                 await asyncio.sleep(0)  # sends it while the next batch is assembled
         finally:
@@ -188,14 +184,6 @@ class RunCreator:
             created.runs += result.runs
             created.failed |= result.failed
         return created
-
-    def _puts(self, documents: Iterable[NewRun]) -> Iterator[tuple[Run, Put]]:
-        prefix = self._records.prefix
-        seen: set[str] = set()  # schedules that share a tick have one run
-        for each in documents:
-            if each.run.id not in seen:
-                seen.add(each.run.id)
-                yield each.run, Put(prefix + each.run.id, each.value)
 
     async def _batch(self, batch: Sequence[tuple[Run, Put]]) -> CreationResult:
         async with self._slots:
@@ -221,14 +209,19 @@ class RunCreator:
         return True
 
 
-def _batches(puts: Iterable[tuple[Run, Put]]) -> Iterator[list[tuple[Run, Put]]]:
+def _batches(documents: Iterable[NewRun], prefix: str) -> Iterator[list[tuple[Run, Put]]]:
     batch: list[tuple[Run, Put]] = []
     size = 0
-    for run, put in puts:
-        if batch and (len(batch) == BATCH_OPERATIONS or size + len(put.value) > BATCH_BYTES):
+    seen: set[str] = set()  # schedules that share a tick have one run
+    for document in documents:
+        run, value = document.run, document.value
+        if run.id in seen:
+            continue
+        seen.add(run.id)
+        if batch and (len(batch) == BATCH_OPERATIONS or size + len(value) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append((run, put))
-        size += len(put.value)
+        batch.append((run, Put(prefix + run.id, value)))
+        size += len(value)
     if batch:
         yield batch

@@ -1,9 +1,9 @@
-"""Sleeps until the next tick, writes the runs of due ticks, and moves the tick marks on.
+"""Sleeps until the next tick, writes the runs of due ticks, and advances the tick marks.
 
-There is no polling: the sleep ends at the next tick, when a schedule changes, or after MAX_SLEEP, so that a
-change of the system clock is noticed. Before it sleeps, the timer prepares the documents of the next ticks.
-It needs the node store only. A schedule whose ticks cannot be decided or written is set aside, reported and
-retried; the others continue.
+The sleep ends at the next tick, when a schedule changes, or after MAX_SLEEP, so that a change of the system
+clock is noticed. Before it sleeps, the timer prepares the documents of the next ticks. It needs only the node
+store. A schedule whose ticks cannot be decided or written is set aside, reported and retried; the others
+continue.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models.enrolment import Enrolment
+from mao_shared.models import Enrolment, Run, Schedule, tick_run_id
 from mao_shared.models.node import Restored
-from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import Forgotten, Schedule
+from mao_shared.models.schedule import Forgotten
 from mao_shared.reconcile import Backoff, Guard, Mirror, every, until_done
 from mao_shared.runs.records import RunRecords
-from mao_shared.store import Put, Records
-from mao_shared.store.records import dump
+from mao_shared.store import Put, Records, dump
 
-from .due import BacklogSummary, DueTicks, decide_ticks, undecided_after
+from .due import DueTicks, decide_ticks, undecided_after
 from .marks import RestoreStatus, TickMarks
 from .new_runs import NewRun, RunCreator, prepare_tick, summary_run, tick_run
 from .tick_queue import ScheduleEntry, SharedTicks, TickQueue
@@ -37,10 +35,10 @@ log = get_logger(__name__)
 MAX_SLEEP = 1.0  # seconds
 ENTRIES_PER_BATCH = 1000  # schedules whose ticks are written together
 RUNS_PER_BATCH = 1000  # run documents created before they are written, approximately
-PREPARE_AHEAD = timedelta(seconds=5)  # ticks this near are prepared
+PREPARE_AHEAD = timedelta(seconds=5)  # ticks up to this far ahead are prepared
 PREPARED_PER_SLICE = 20  # ticks prepared before other tasks run
-SAVE_DELAY = 2.0  # seconds in which moved marks are collected before they are saved
-FIRST_BACKOFF = 0.2  # seconds until the second attempt while the store is away
+SAVE_DELAY = 2.0  # seconds in which advanced marks are collected before they are saved
+FIRST_BACKOFF = 0.2  # seconds until the second attempt while the store is unavailable
 MAX_BACKOFF = 2.0  # seconds
 RETRY_DELAY = 5.0  # seconds until a failed schedule is retried, doubled each time
 
@@ -84,7 +82,7 @@ class Timer:
         self._restored: Restored | None = None
 
     async def run(self) -> None:
-        """Runs until cancelled; the mirrors have to run beside it."""
+        """Run until cancelled; the mirrors must be running."""
         await self.load()
         away = Backoff(FIRST_BACKOFF, MAX_BACKOFF)
         ticks = every(
@@ -110,7 +108,7 @@ class Timer:
             group.create_task(marks)
 
     async def load(self) -> None:
-        """Waits for the mirrors and reads the marks."""
+        """Wait for the mirrors, then read the marks."""
         for mirror in self._mirrors:
             await mirror.synced.wait()
         await until_done(
@@ -124,7 +122,7 @@ class Timer:
         await self._marks.derive_unreadable(self._records, self._forgotten, pipelines)
 
     async def record_due_ticks(self) -> None:
-        """Writes the record of every due tick. Raises Unavailable; then call it again."""
+        """Write the record of every due tick. Raises Unavailable; then call it again."""
         self._queue.apply_changes()
         now = self._clock.now()
         while due := self._queue.pop_due(now, ENTRIES_PER_BATCH):
@@ -137,20 +135,20 @@ class Timer:
                     self._requeue(entry)
 
     def next_due(self) -> datetime | None:
-        """The time of the next tick."""
+        """Return the time of the next tick."""
         return self._queue.next_due()
 
     async def save(self) -> None:
-        """Writes changed marks. Raises Unavailable."""
+        """Write changed marks. Raises Unavailable."""
         await self._marks.save()
 
     async def prepare_ticks(self) -> None:
-        """Prepares the ticks of the next seconds, until one is due or a schedule changes."""
+        """Prepare the ticks of the next seconds, until one is due or a schedule changes."""
         until = self._clock.now() + PREPARE_AHEAD
         for number, entry in enumerate(list(self._queue.unprepared(until))):
             enrolment = self._enrolments.get(entry.schedule.pipeline)
             if entry.next is not None and enrolment is not None:
-                with suppress(Exception):  # an error shows when the tick is due
+                with suppress(Exception):  # the error is reported when the tick is due
                     entry.prepared = prepare_tick(
                         entry.schedule, entry.cron, enrolment, entry.next, self._node
                     )
@@ -164,16 +162,16 @@ class Timer:
             self._queue.requeue(entry)
         except Exception as error:  # noqa: BLE001 (of one schedule)
             self._guard.failed(entry.schedule.id, error)
-            self._queue.requeue(entry)  # it waits now, so this postpones it
+            self._queue.requeue(entry)  # the guard delays it now, so this only postpones its tick
 
     async def _write_and_prepare(self) -> float:
-        """Returns the seconds until the next tick."""
+        """Write due ticks and prepare the next; return the seconds until the next tick."""
         await self.record_due_ticks()
         await self.prepare_ticks()
         return max(0.0, self._due_in())
 
     def _due_in(self) -> float:
-        """Seconds until the next tick, at most MAX_SLEEP."""
+        """Return the seconds until the next tick, at most MAX_SLEEP."""
         due = self._queue.next_due()
         return min(MAX_SLEEP, (due - self._clock.now()).total_seconds()) if due else MAX_SLEEP
 
@@ -196,30 +194,38 @@ class Timer:
         await self._decide_and_write(others, now)
 
     def _prepared_document(self, entry: ScheduleEntry, now: datetime) -> NewRun | None:
-        """The prepared document if it still applies.
+        """Return the prepared document if it still applies.
 
-        That is: it is the only due tick, on time, the enrolment is unchanged, and no other schedule of the
-        pipeline has the tick.
+        This requires that its tick is the only due one and on time, that the enrolment is unchanged, and that
+        no other schedule of the pipeline may have the same tick undecided.
         """
         prepared = entry.prepared
         enrolment = self._enrolments.get(entry.schedule.pipeline)
         if prepared is None or prepared.tick != entry.next or enrolment is None:
             return None
         only_one = prepared.following is None or prepared.following > now
-        alone = all(_is_decided(other, prepared.tick) for other in self._queue.siblings(entry))
+        alone = all(
+            other.schedule.paused if other.next is None else other.next > prepared.tick
+            for other in self._queue.siblings(entry)
+        )
         on_time = (now - prepared.tick).total_seconds() <= entry.schedule.start_deadline
         same = prepared.enrolment_revision == enrolment.revision and not entry.schedule.paused
         return prepared.document_at(now) if only_one and alone and on_time and same else None
 
     async def _decide_and_write(self, entries: Iterable[ScheduleEntry], now: datetime) -> None:
-        """Decides ticks and writes their runs in batches: after a long downtime a schedule has many ticks."""
+        """Decide ticks and write their runs, in batches: after a long downtime a schedule has many ticks."""
         decided: list[tuple[ScheduleEntry, datetime, list[str]]] = []
         runs: list[Run] = []
         shared = SharedTicks(lambda entry: self._due(entry, now), self._queue.siblings)
         for entry in entries:
             try:
                 due = await self._decide(entry, now)
-                own = await self._documents(entry, due, shared, now)
+                # The mirror may lag, so only the store can show that there is no enrolment.
+                name = entry.schedule.pipeline
+                stored = self._enrolments.get(name) or await self._enrolments.records.get(name)
+                enrolment = None if stored is None else stored.record
+                outcomes = (shared.outcome(entry, tick) for tick in due.ticks)
+                own = [tick_run(by.schedule, tick, enrolment, self._node, now) for by, tick in outcomes]
             except Unavailable:
                 raise
             except Exception as error:  # noqa: BLE001 (of one schedule)
@@ -243,7 +249,7 @@ class Timer:
     def _advance_mark(
         self, entry: ScheduleEntry, until: datetime, runs: Iterable[str], failed: dict[str, Exception]
     ) -> None:
-        """Advances the mark past recorded ticks; sets the schedule aside if a run could not be written."""
+        """Advance the mark past recorded ticks; set the schedule aside if a run could not be written."""
         for run in runs:
             if run in failed:
                 self._guard.failed(entry.schedule.id, failed[run])
@@ -252,52 +258,35 @@ class Timer:
         self._marks.set(entry.schedule.id, until)
 
     async def _decide(self, entry: ScheduleEntry, now: datetime) -> DueTicks:
-        """The due ticks, after the summary of a long backlog has been written."""
+        """Return the due ticks, after the summary of a long backlog has been written."""
+        schedule = entry.schedule
         due = self._due(entry, now)
         if due.summary is None:
             return due
-        await self._skip_recorded(entry)
+        # A lagging mark is advanced past existing records first, so that no summary covers them.
+        for moment in entry.cron.times(undecided_after(schedule, self._marks.get(schedule.id))):
+            if await self._records.entry(tick_run_id(schedule.pipeline, self._node, moment)) is None:
+                break
+            self._marks.set(schedule.id, moment)
         due = self._due(entry, now)
-        if due.summary is not None and not await self._write_summary(entry, due.summary, now):
-            return DueTicks([])  # decided by another scheduler; the rest is due again
-        return due
+        if due.summary is None:
+            return due
+        # Summary and mark are written in one transaction, so that two summaries cannot overlap.
+        run, until = summary_run(schedule, due.summary, self._node, now), due.summary.covers.until
+        put = Put(self._records.prefix + run.id, dump(run))
+        if await self._marks.set_with(schedule.id, until, self._records.absent(run.id), put):
+            return due
+        if await self._records.entry(run.id) is not None:  # the same summary, written earlier
+            self._marks.set(schedule.id, until)
+        return DueTicks([])  # decided by another scheduler; the remaining ticks are due again
 
     def _due(self, entry: ScheduleEntry, now: datetime) -> DueTicks:
         return decide_ticks(
             entry.schedule, entry.cron, self._marks.get(entry.schedule.id), now, self._restored
         )
 
-    async def _documents(
-        self, entry: ScheduleEntry, due: DueTicks, shared: SharedTicks, now: datetime
-    ) -> list[Run]:
-        pipeline = entry.schedule.pipeline
-        # The mirror may lag, so the store has the last word on there being no enrolment.
-        stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
-        enrolment = None if stored is None else stored.record
-        outcomes = (shared.outcome(entry, tick) for tick in due.ticks)
-        return [tick_run(whose.schedule, tick, enrolment, self._node, now) for whose, tick in outcomes]
-
-    async def _skip_recorded(self, entry: ScheduleEntry) -> None:
-        """Advances a lagging mark past existing records, so that no summary covers them."""
-        schedule = entry.schedule
-        for moment in entry.cron.times(undecided_after(schedule, self._marks.get(schedule.id))):
-            name = tick_run_id(schedule.pipeline, self._node, moment)
-            if await self._records.entry(name) is None:
-                return
-            self._marks.set(schedule.id, moment)
-
-    async def _write_summary(self, entry: ScheduleEntry, summary: BacklogSummary, now: datetime) -> bool:
-        """Writes the summary and the mark in one transaction, so that two summaries cannot overlap."""
-        run, until = summary_run(entry.schedule, summary, self._node, now), summary.covers.until
-        put = Put(self._records.prefix + run.id, dump(run))
-        if await self._marks.set_with(entry.schedule.id, until, self._records.absent(run.id), put):
-            return True
-        if await self._records.entry(run.id) is not None:  # the same summary, written earlier
-            self._marks.set(entry.schedule.id, until)
-        return False
-
     async def _create(self, documents: Iterable[NewRun]) -> dict[str, Exception]:
-        """Writes new runs; returns the errors of those that cannot be written, by id."""
+        """Write new runs; return the errors of those that cannot be written, by id."""
         created = await self._creator.create(documents)
         now = self._clock.now()
         for run in created.runs:
@@ -305,8 +294,3 @@ class Timer:
             if run.missed is None and run.scheduled_for is not None:
                 self._metrics.lateness.observe(max(0.0, (now - run.scheduled_for).total_seconds()))
         return created.failed
-
-
-def _is_decided(entry: ScheduleEntry, tick: datetime) -> bool:
-    """Whether all ticks of the schedule up to and including this one are decided, as far as known."""
-    return entry.schedule.paused if entry.next is None else entry.next > tick
