@@ -1,1 +1,1 @@
-"""The command-line client of a node; it talks to the gateway only."""
+"""The command-line client of a node; it only calls the gateway."""

@@ -1,4 +1,4 @@
-"""Arguments and options: their types with shell completion, parsers, and the original client's spelling."""
+"""Types and parsers of arguments and options, shell completion, the original client's syntax."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .text import parse_time
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
 
-# Completion: names of what there is; silent and quick, whatever the node does
+# Completion: must be silent and quick, even if the node does not answer
 
-COMPLETION_TIMEOUT = 1.0  # seconds; a shell that hangs at TAB is worse than one that offers nothing
+COMPLETION_TIMEOUT = 1.0  # seconds; a hanging shell is worse than one without completion
 MAX_COMPLETIONS = 100
 
 
 def completer(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """A completer that offers the names which begin with what was typed."""
+    """Return a completer that offers the names that begin with what was typed."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         try:
@@ -49,7 +49,7 @@ runs = completer(lambda client: (run.id for run in client.runs.list()))
 
 
 def strip_kind(kind: str) -> Callable[[str | None], str | None]:
-    """Accepts `run/ID` for `ID`: what `-o name` and messages print can be typed again as it is."""
+    """Return a callback that accepts `run/ID` for `ID`, as `-o name` and messages print it."""
     return lambda typed: typed.removeprefix(f"{kind}/") if typed else typed
 
 
@@ -68,7 +68,7 @@ DatasetArgument = Annotated[str, _required("dataset", "Name of the dataset.", da
 PipelineArgument = Annotated[str, _required("pipeline", "Name of the pipeline.", pipelines)]
 NodeArgument = Annotated[str, _required("node", "Name of the node.", nodes)]
 JobArgument = Annotated[str, _required("job", "Id of the job.", jobs)]
-RunArgument = Annotated[str, _required("run", "Id of the run, or the beginning or end of it.", runs)]
+RunArgument = Annotated[str, _required("run", "Id of the run, or its beginning or end.", runs)]
 AnyTool = Annotated[str | None, _optional("tool", "Name; else all.", tools)]
 AnyDataset = Annotated[str | None, _optional("dataset", "Name; else all.", datasets)]
 NamedDataset = Annotated[str | None, _optional("dataset", "Name of the dataset.", datasets)]
@@ -82,7 +82,7 @@ AnyRun = Annotated[str | None, _optional("run", "Id; else the newest runs.", run
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `12h`, `7d`; typer's parser of options."""
+    """Parse a duration such as `90`, `90s`, `30m`, `12h`, `7d` into seconds. Raises BadParameter."""
     from pydantic import TypeAdapter, ValidationError
 
     from mao_shared.models.common import Seconds
@@ -94,12 +94,12 @@ def parse_duration(text: str) -> float:
 
 
 def duration_option(help: str, *names: str) -> Any:  # noqa: A002 (typer's word)
-    """An option that takes a duration; the command gets seconds."""
+    """Return an option that takes a duration and passes seconds."""
     return typer.Option(*names, help=help, parser=parse_duration, metavar="DURATION", show_default=False)
 
 
 def parse_moment(text: str, now: datetime) -> datetime:
-    """A time with zone, or how long ago: `2026-01-31T12:00:00Z`, `12h`."""
+    """Parse a time with a zone, or how long ago: `2026-01-31T12:00:00Z`, `12h`. Raises BadParameter."""
     try:
         return parse_time(text)
     except ValueError:
@@ -112,17 +112,17 @@ def parse_moment(text: str, now: datetime) -> datetime:
 
 
 def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` items as a map; raises BadParameter for one without `=`."""
+    """Return `NAME=VALUE` items as a map. Raises BadParameter for an item of another form."""
     result: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint=option)
+            raise typer.BadParameter(f"invalid value {pair!r}; use NAME=VALUE", param_hint=option)
         result[name] = value
     return result
 
 
-# `--metric`: a control metric of a step as one word of the command line
+# `--metric`: a control metric of a step as one argument
 
 METRIC_METAVAR = "STEP:NAME=SOURCE"
 METRIC_HELP = (
@@ -136,46 +136,39 @@ _AGGREGATES = tuple(f":{how}" for how in ("last", "first", "sum", "mean", "min",
 
 
 def parse_metric(text: str) -> tuple[str, dict[str, str]]:
-    """The step's name and the fields of a ControlMetric; raises BadParameter."""
+    """Return the step's name and the fields of a ControlMetric. Raises BadParameter."""
     target, equals, source = text.partition("=")
     step, colon, name = target.partition(":")
+    invalid = typer.BadParameter(f"invalid value {text!r}; use {METRIC_METAVAR}", param_hint="--metric")
     if not (equals and colon and step and name and source):
-        raise _invalid_metric(text)
-    return step, {"name": name, **_metric_source(text, source)}
-
-
-def _metric_source(text: str, source: str) -> dict[str, str]:
+        raise invalid
     if source in _MEASURES:
-        return {"measure": source}
+        return step, {"name": name, "measure": source}
     file, hash_, pointer = source.partition("#")
     if hash_ and file:
-        return {"file": file, "pointer": pointer}
+        return step, {"name": name, "file": file, "pointer": pointer}
     file, colon, column = source.partition(":")
     if not (file and colon and column):
-        raise _invalid_metric(text)
+        raise invalid
     column, colon, how = column.rpartition(":") if column.endswith(_AGGREGATES) else (column, "", "")
-    return {"file": file, "column": column} | ({"aggregate": how} if how else {})
+    return step, {"name": name, "file": file, "column": column} | ({"aggregate": how} if how else {})
 
 
 def with_metrics(steps: list[dict[str, Any]], metrics: Iterable[str]) -> list[dict[str, Any]]:
-    """The steps with the metrics that name them; a step is named after its tool. Raises BadParameter."""
+    """Return the steps with their metrics; a step is named after its tool. Raises BadParameter."""
     found: dict[str, list[dict[str, str]]] = {step["tool"]: [] for step in steps}
     for text in metrics:
         name, fields = parse_metric(text)
         if name not in found:
             raise typer.BadParameter(
-                f"{text!r} names none of the steps {', '.join(found)}", param_hint="--metric"
+                f"{text!r} names no step; the steps are {', '.join(found)}", param_hint="--metric"
             )
         found[name].append(fields)
     return [{**step, "metrics": asked} if (asked := found[step["tool"]]) else step for step in steps]
 
 
-def _invalid_metric(text: str) -> typer.BadParameter:
-    return typer.BadParameter(f"{text!r} is not {METRIC_METAVAR}; see --help", param_hint="--metric")
-
-
-# The command lines of the original's client in our words: its verbs and options are accepted too, so that
-# notes and scripts keep working. What it did without asking is done without asking. Pure.
+# Translation of the original client's command lines, so that notes and scripts keep working. Commands that
+# it ran without confirmation are not confirmed here either. Pure.
 
 _ORIGINAL_OPTIONS = {
     ("tool", "get"): ("--name",),
@@ -189,7 +182,7 @@ _ORIGINAL_OPTIONS = {
     ("pipeline", "run"): ("--name",),
     ("repo", "add"): ("--name",),
 }
-"""Options of the original that are arguments here, in the order of the arguments."""
+"""Options of the original that are arguments here, in the order of arguments."""
 _ORIGINAL_VERBS = {
     ("tool", "list-scheduled"): ("job", "get"),
     ("tool", "stop"): ("job", "remove"),
@@ -200,31 +193,26 @@ _UNCONFIRMED = {("tool", "remove"), ("tool", "stop"), ("dataset", "remove")}
 
 
 def from_original(args: Sequence[str]) -> list[str]:
-    """The command line in our words; one that is in our words already comes back as it is."""
+    """Translate a command line of the original's client; any other one is returned unchanged."""
     verb = (args[0], args[1]) if len(args) > 1 else ("", "")
-    given, rest = _take_options(args[2:], _ORIGINAL_OPTIONS.get(verb, ()))
+    options = _ORIGINAL_OPTIONS.get(verb, ())
+    given: dict[str, str] = {}  # by option, from `--name x` and `--name=x`
+    rest: list[str] = []
+    remaining = list(args[2:])
+    while remaining:
+        word = remaining.pop(0)
+        if word == "--":
+            rest += [word, *remaining]
+            break
+        name, equals, value = word.partition("=")
+        if name not in options or not (equals or remaining):
+            rest.append(word)
+        else:
+            given[name] = value if equals else remaining.pop(0)
     ours = list(_ORIGINAL_VERBS.get(verb, args[:2]))
     if not given:
         return [*ours, *rest]
-    options = _ORIGINAL_OPTIONS[verb]
     last = max(options.index(name) for name in given)
     arguments = [given.get(name, "") for name in options[: last + 1]]
     confirmed = ["--yes"] if verb in _UNCONFIRMED and "--yes" not in rest else []
     return [*ours, *rest, *confirmed, "--", *arguments]
-
-
-def _take_options(args: Sequence[str], options: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of these options, and all else; `--name x` and `--name=x` alike."""
-    given: dict[str, str] = {}
-    rest: list[str] = []
-    waiting = list(args)
-    while waiting:
-        word = waiting.pop(0)
-        if word == "--":
-            return given, [*rest, word, *waiting]
-        name, equals, value = word.partition("=")
-        if name not in options or not (equals or waiting):
-            rest.append(word)
-        else:
-            given[name] = value if equals else waiting.pop(0)
-    return given, rest

@@ -1,4 +1,4 @@
-"""YAML and JSON that a person wrote: errors in one line, no key twice; the records and definitions in it."""
+"""Reading of YAML and JSON files: records for `apply` and vote definitions; errors fit on one line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class DocumentInvalid(ValueError):
-    """Says where and what, in one line."""
+    """The text is not valid YAML or JSON; the message is one line with the position."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader silently takes the last."""
+    """Loader that rejects duplicate keys, where YAML's own silently uses the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -38,16 +38,19 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError) as error:  # more digits or another month than Python can hold
+        except (
+            ValueError,
+            OverflowError,
+        ) as error:  # an integer with too many digits, a date that does not exist
             text = str(node.value)
             shown = text if len(text) < 40 else f"{text[:20]}… with {len(text)} characters"
             raise yaml.MarkedYAMLError(
-                problem=f"{shown} is not a number or date that can be read", problem_mark=node.start_mark
+                problem=f"invalid number or date {shown}", problem_mark=node.start_mark
             ) from error
 
 
 def read_all(text: str) -> list[Any]:
-    """All documents. Raises DocumentInvalid."""
+    """Parse all documents in a text. Raises DocumentInvalid."""
     try:
         return list(yaml.load_all(text, _Loader))
     except yaml.MarkedYAMLError as error:
@@ -61,10 +64,10 @@ def read_all(text: str) -> list[Any]:
 
 
 def read_one(text: str) -> Any:
-    """The only document; None for an empty text. Raises DocumentInvalid."""
+    """Parse a text that has one document; None if it is empty. Raises DocumentInvalid."""
     documents = read_all(text)
     if len(documents) > 1:
-        raise DocumentInvalid(f"there are {len(documents)} documents in it; exactly one is expected")
+        raise DocumentInvalid(f"expected one document, found {len(documents)}")
     return documents[0] if documents else None
 
 
@@ -76,12 +79,15 @@ _RECORD_FORM = (
 
 
 def read_records(text: str) -> Iterator[dict[str, Any]]:
-    """The records in a text: documents, lists of them, or `items`. Raises CommandError for anything else."""
+    """Yield the records in a text: documents, lists of records, or objects with `items`.
+
+    Raises CommandError for anything else.
+    """
     try:
         documents = read_all(text)
     except DocumentInvalid as error:
         raise CommandError(
-            ExitCode.USAGE, f"The file cannot be read as YAML or JSON: {error}.", "Correct it there."
+            ExitCode.USAGE, f"The file cannot be read as YAML or JSON: {error}.", "Correct the file."
         ) from error
     for document in documents:
         if isinstance(document, dict) and isinstance(document.get("items"), list):
@@ -97,16 +103,16 @@ _KIND_BY_FIELD = {"steps": "pipeline", "image": "tool", "master": "dataset", "bo
 
 
 def find_kind(record: dict[str, Any], kinds: Iterable[str]) -> str:
-    """The kind that a record names, else the one that its fields show: the original's marketplace names none.
+    """Return a record's kind, or infer it from the fields: the original's marketplace names none.
 
-    Raises CommandError for one that is none of `kinds`.
+    Raises CommandError if it is not one of `kinds`.
     """
     shown = next((kind for field, kind in _KIND_BY_FIELD.items() if field in record), "")
     kind = str(record.get("kind", shown)).lower()
     if kind not in kinds:
         valid = ", ".join(kinds)
         raise CommandError(
-            ExitCode.USAGE, f"kind is {record.get('kind')!r}; it can be {valid}.", _RECORD_FORM
+            ExitCode.USAGE, f"Invalid kind {record.get('kind')!r}; use one of {valid}.", _RECORD_FORM
         )
     return kind
 
@@ -119,7 +125,7 @@ _DEFINITION_FORM = (
 
 
 def read_definition(path: Path) -> VoteDefinition:
-    """A vote definition from a file; raises CommandError, or InvalidInput that lists invalid fields."""
+    """Read a vote definition from a file. Raises CommandError, or InvalidInput that lists invalid fields."""
     from mao_shared.models import VoteDefinition
 
     try:
@@ -129,8 +135,8 @@ def read_definition(path: Path) -> VoteDefinition:
         detail = f"{path} cannot be read as YAML or JSON: {why}."
         raise CommandError(ExitCode.USAGE, detail, _DEFINITION_FORM) from error
     if not isinstance(document, dict):
-        raise CommandError(ExitCode.USAGE, f"{path} holds no definition.", _DEFINITION_FORM)
+        raise CommandError(ExitCode.USAGE, f"{path} does not contain a vote definition.", _DEFINITION_FORM)
     definition = records.build(VoteDefinition, document)
     if definition.exclusion == "FURTHEST" and definition.exclusion_threshold < 1:
-        say("warning: exclusion FURTHEST leaves out none with an exclusion_threshold below 1")
+        say("warning: exclusion FURTHEST has no effect with an exclusion_threshold below 1")
     return definition

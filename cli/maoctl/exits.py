@@ -1,10 +1,9 @@
-"""Exit codes, which error becomes which, and how errors are reported."""
+"""Exit codes, their errors, and how errors are reported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
 
 import typer
 from typer.exceptions import TyperException
@@ -22,7 +21,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     AUTH = 4
     CONFLICT = 5
-    UNREACHABLE = 6  # the gateway, or something behind it that is needed
+    UNREACHABLE = 6  # the gateway, or something it depends on
     RUN_FAILED = 7
     WAIT_TIMED_OUT = 8
     INTERRUPTED = 130
@@ -40,12 +39,12 @@ _BY_ERROR: tuple[tuple[type[MaoError], ExitCode], ...] = (
 
 
 def exit_code(error: MaoError) -> ExitCode:
-    """The exit code for an error of ours."""
+    """Return the exit code for an error."""
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILED)
 
 
 class CommandError(Exception):
-    """Ends the command with an exit code and, where there is something to say, a detail and a next step."""
+    """Ends the command with an exit code and optionally a message and a next step."""
 
     def __init__(self, code: ExitCode, detail: str = "", next: str | None = None) -> None:  # noqa: A002 (the word of problem documents)
         super().__init__(detail)
@@ -54,24 +53,34 @@ class CommandError(Exception):
         self.next = next
 
 
-_CORRECT = "Correct what is listed, and repeat the command; --help shows the arguments."
-_HINTS = {  # of options whose values were not all given
+_CORRECT = "Correct the fields above and try again; --help shows the arguments."
+_HINTS = {  # for options with too few values
     "--cell": "Give all three: --cell FILE KEY FIELD; of a file voted as a whole: --cell FILE '' ''"
 }
 
 
 def report_error(error: Exception) -> int:
-    """Says on stderr what failed and what to do next; the exit code. A bug of ours stays a traceback."""
+    """Report an error and the next step on stderr; return the exit code. Unexpected errors are raised."""
     if isinstance(error, CommandError):
         _say_error(error.detail, error.next)
         return error.code
     if isinstance(error, MaoError):
-        fields = _field_errors(error.facts)
+        listed = error.facts.get("errors")
+        items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        fields = [f"{item.get('field')}: {item.get('message')}" for item in items]
         next_step = _CORRECT if fields and error.code == "invalid-input" else error.next
         _say_error(error.detail, next_step, [] if fields == [error.detail] else fields)
         return exit_code(error)
     if isinstance(error, TyperException):
-        _say_usage(error)
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            say(error.format_message())
+        elif context is not None:
+            _say_error(error.format_message(), None)
+            say(context.get_usage())
+            say(f"next: {context.command_path} --help")
+        else:
+            _say_error(error.format_message(), _HINTS.get(getattr(error, "option_name", "")))
         return error.exit_code
     if isinstance(error, typer.Abort):
         say("Nothing was changed.")
@@ -86,24 +95,3 @@ def _say_error(detail: str, next_step: str | None, more: Sequence[str] = ()) -> 
         say(f"  {line}")
     if next_step:
         say(f"next: {next_step}")
-
-
-def _field_errors(facts: Mapping[str, Any]) -> list[str]:
-    """A line for each field that did not validate."""
-    errors = facts.get("errors")
-    if not isinstance(errors, list):
-        return []
-    return [f"{each.get('field')}: {each.get('message')}" for each in errors if isinstance(each, dict)]
-
-
-def _say_usage(error: TyperException) -> None:
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        say(error.format_message())
-        return
-    say(f"error: {error.format_message()}")
-    if context is not None:
-        say(context.get_usage())
-        say(f"next: {context.command_path} --help")
-    elif hint := _HINTS.get(getattr(error, "option_name", "")):
-        say(f"next: {hint}")

@@ -1,4 +1,4 @@
-"""Waiting for runs and for jobs over server-sent events; no polling."""
+"""Waiting for runs and jobs, by server-sent events rather than polling."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .session import CliSession
 if TYPE_CHECKING:
     from mao_shared.clients.responses import ServerEvent
 
-GIVE_UP_AFTER = 8  # tries in a row that brought no event
-_LONGEST_PAUSE = 5.0  # seconds
+MAX_FAILURES = 8  # connections in a row without an event
+_MAX_PAUSE = 5.0  # seconds
 _ENDED_AS = {
     RunPhase.FAILED: "failed",
     RunPhase.LOST: "was lost",
@@ -40,15 +40,18 @@ class _TimedOut(Exception):
 
 @contextmanager
 def time_limit(seconds: float | None, what: str, next_step: str) -> Iterator[None]:
-    """Raises CommandError (wait timed out) after that many seconds in the block, even in a read."""
+    """Limit the time in the block, even in a blocking read. Raises CommandError (wait timed out).
+
+    `what`: the beginning of the message, such as "The run X has not ended".
+    """
     if seconds is None:
         yield
         return
 
-    def ring(_signal: int, _frame: FrameType | None) -> None:
+    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
         raise _TimedOut
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     left = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
         yield
@@ -60,8 +63,8 @@ def time_limit(seconds: float | None, what: str, next_step: str) -> Iterator[Non
 
 
 @contextmanager
-def run_goes_on(run_id: str) -> Iterator[None]:
-    """Ctrl-C in the block ends the waiting, not the run: exit code 130, and a message."""
+def run_continues(run_id: str) -> Iterator[None]:
+    """On Ctrl-C in the block, say that only the waiting ended. Raises CommandError (interrupted)."""
     try:
         yield
     except KeyboardInterrupt:
@@ -77,31 +80,31 @@ def resumed(
     subscribe: Callable[[str | None], Iterator[ServerEvent]],
     finished: Callable[[], bool] = lambda: False,
 ) -> Iterator[ServerEvent]:
-    """Events of a stream that is opened again after the last one whenever it breaks or ends.
+    """Yield the events of a stream, and reopen it after the last one whenever it breaks off or ends.
 
-    It is over when the consumer stops, or when `finished` holds after an end of the stream. Raises
-    PeerUnavailable after several tries in a row without an event.
+    Ends when the stream ends and `finished` returns true. Raises Unavailable after several connections in a
+    row without an event.
     """
     last_id: str | None = None
     failures = 0
-    while failures <= GIVE_UP_AFTER:
+    while failures <= MAX_FAILURES:
         if failures:
-            session.pause(min(_LONGEST_PAUSE, 0.1 * 2**failures))
+            session.pause(min(_MAX_PAUSE, 0.1 * 2**failures))
         try:
             for event in subscribe(last_id):
                 failures, last_id = 0, event.id or last_id
                 yield event
             if finished():
                 return
-            trouble: Unavailable = PeerUnavailable("The node keeps closing the stream without an event.")
+            last_error: Unavailable = PeerUnavailable("The node keeps closing the stream without an event.")
         except Unavailable as error:
-            trouble = error
+            last_error = error
         failures += 1
-    raise trouble
+    raise last_error
 
 
 def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
-    """The run at every change; ends after the one in which it has ended."""
+    """Yield the run at every change, until it has ended."""
     for event in resumed(session, lambda after: session.client.runs.events(run_id, after)):
         run = Run.model_validate_json(event.data, context=STORED)
         yield run
@@ -110,41 +113,40 @@ def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
 
 
 def wait_for_run(session: CliSession, run_id: str, timeout: float | None = None) -> Run:
-    """The run when it has ended; says on stderr what it is doing."""
+    """Wait until a run has ended and return it; reports progress on stderr. `timeout` in seconds."""
     last = ""
-    with run_goes_on(run_id), limit_for_run(run_id, timeout):
+    with run_continues(run_id), limit_for_run(run_id, timeout):
         for run in run_changes(session, run_id):
-            news = progress(run)
-            if news != last:
-                say(news)
-                last = news
+            if (message := progress(run)) != last:
+                say(message)
+                last = message
             if run.phase in RUN_ENDED:
                 return run
     raise LookupError("run_changes ends with the ended run, or raises")
 
 
 def limit_for_run(run_id: str, timeout: float | None) -> AbstractContextManager[None]:
-    """`time_limit` for waiting for a run; `timeout` in seconds."""
-    goes_on = f"It continues: maoctl run wait {run_id}, or maoctl run cancel {run_id}"
-    return time_limit(timeout, f"The run {run_id} has not ended", goes_on)
+    """Return the `time_limit` for waiting for a run; `timeout` in seconds."""
+    next_step = f"It continues: maoctl run wait {run_id}, or maoctl run cancel {run_id}"
+    return time_limit(timeout, f"The run {run_id} has not ended", next_step)
 
 
 def progress(run: Run) -> str:
-    """One line: the run's phase and what its current step is at."""
-    words = f"run {run.id}: {run.phase}"
+    """Return one line with the run's phase and that of its current step."""
+    text = f"run {run.id}: {run.phase}"
     if run.phase in RUN_ENDED:
-        return words
+        return text
     index = run.current()
     step = run.steps[index] if index is not None else None
     if step is not None and step.phase is not StepPhase.PENDING:
-        words += f", step {step.spec.name}: {step.phase}"
-        words += f" (attempt {step.attempt})" if step.attempt > 1 else ""
+        text += f", step {step.spec.name}: {step.phase}"
+        text += f" (attempt {step.attempt})" if step.attempt > 1 else ""
     waiting = (step and step.waiting) or run.reason
-    return words + (f" ({waiting})" if waiting else "")
+    return text + (f" ({waiting})" if waiting else "")
 
 
 def check_succeeded(run: Run) -> None:
-    """Raises CommandError (run failed) unless the run has succeeded."""
+    """Raise CommandError (run failed) unless the run has succeeded."""
     if run.phase is RunPhase.SUCCEEDED:
         return
     detail = f"The run {run.id} {_ENDED_AS.get(run.phase, 'has not succeeded')}"
@@ -158,7 +160,7 @@ def check_succeeded(run: Run) -> None:
 
 
 class EndedRuns:
-    """The ended runs of a job that are known so far."""
+    """The ended runs of a job that are known so far, up to the wanted number."""
 
     def __init__(self, session: CliSession, job: Schedule, wanted: int) -> None:
         self._session = session
@@ -170,64 +172,60 @@ class EndedRuns:
     def enough(self) -> bool:
         return len(self._by_id) >= self._wanted
 
-    def note(self, run: Run) -> None:
-        """Counts a run, if it is one of the job, until there are enough.
+    def add(self, run: Run) -> None:
+        """Add a run if it belongs to the job.
 
-        A run that names another job of the pipeline may be of a tick that this one shares: the node knows.
+        A run of another job of the pipeline may be of a tick that both share: only the node knows.
         """
         if run.schedule == self._job.id:
-            self._take(run)
+            self._add(run)
         elif run.pipeline == self._job.pipeline and run.schedule is not None and run.phase in RUN_ENDED:
-            self.note_all()
+            self.add_existing()
 
-    def _take(self, run: Run) -> None:
+    def _add(self, run: Run) -> None:
         if not self.enough and run.phase in RUN_ENDED and run.id not in self._by_id:
             self._by_id[run.id] = run
             say(f"run {run.id}: {run.phase} ({len(self._by_id)} of {self._wanted})")
 
-    def note_all(self) -> None:
-        """Counts the existing runs of the job, the oldest first."""
+    def add_existing(self) -> None:
+        """Add the existing runs of the job, oldest first."""
         found = self._session.client.runs.list(pipeline=self._job.pipeline, schedule=self._job.id)
         for run in reversed(list(islice(found, RECENT))):
             if run.schedule is not None:
-                self._take(run)
+                self._add(run)
 
     def subscribe(self, after: str | None) -> Iterator[ServerEvent]:
-        """The node's events; subscribed to before looking, so that no run ends in between unnoticed."""
+        """Subscribe to the node's events first, then add existing runs, so that no run is missed."""
         events = self._session.client.events(after)
-        self.note_all()
+        self.add_existing()
         return events
 
     def first(self) -> list[Run]:
-        """As many as wanted, the oldest tick first."""
+        """Return as many runs as wanted, oldest tick first."""
         return sorted(self._by_id.values(), key=lambda run: run.id)[: self._wanted]
 
 
 def wait_for_job_runs(session: CliSession, job: Schedule, count: int, timeout: float | None) -> list[Run]:
-    """The first `count` runs of a job, as soon as that many have ended. `timeout` in seconds."""
+    """Wait until `count` runs of a job have ended, and return the first ones. `timeout` in seconds."""
     ended = EndedRuns(session, job, count)
-    ended.note_all()
+    ended.add_existing()
     what = f"{count} runs of the job {job.id} have not ended"
     with time_limit(timeout, what, f"The job continues: maoctl job show {job.id}"):
         changes = resumed(session, ended.subscribe, lambda: ended.enough)
         while not ended.enough and (event := next(changes, None)) is not None:
-            if event.event == "gone":  # what happened meanwhile is not sent any more
-                ended.note_all()
-            elif run := _run_in(event):
-                ended.note(run)
+            if event.event == "gone":  # the missed events are no longer available
+                ended.add_existing()
+                continue
+            try:
+                run = Run.model_validate_json(event.data, context=STORED)
+            except ValidationError:  # the event is not about a run
+                continue
+            ended.add(run)
     return ended.first()
 
 
-def _run_in(event: ServerEvent) -> Run | None:
-    """The run that an event is about; None when it is about something else."""
-    try:
-        return Run.model_validate_json(event.data, context=STORED)
-    except ValidationError:
-        return None
-
-
 def check_none_failed(runs: list[Run]) -> None:
-    """Raises CommandError (run failed) when a run failed or was lost, which nobody wanted."""
+    """Raise CommandError (run failed) if a run failed or was lost; cancelled runs do not count."""
     failed = [run.id for run in runs if run.phase in (RunPhase.FAILED, RunPhase.LOST)]
     if failed:
         detail = f"{len(failed)} of {len(runs)} runs failed."

@@ -1,4 +1,4 @@
-"""The logs of a run's steps, as they are or as they come, and bytes on stdout."""
+"""Logs of a run's steps, so far or as they are written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mao_shared.clients.gateway import log_text
 from mao_shared.models import Run, StepRun
 from mao_shared.states import RUN_ENDED, StepPhase
 
-from .follow import resumed, run_changes, run_goes_on
+from .follow import resumed, run_changes, run_continues
 from .output import say, write, write_bytes
 from .session import CliSession
 from .text import TerminalText, harmless, harmless_line
@@ -24,13 +24,13 @@ _MAY_STILL_WRITE = frozenset(
 
 
 class TextWriter:
-    """Bytes to stdout: as they are for programs, made harmless for terminals unless `raw`."""
+    """Writer of bytes to stdout: escaped for terminals unless `raw`, unchanged otherwise."""
 
     def __init__(self, raw: bool = False) -> None:
         self._text = None if raw or not sys.stdout.isatty() else TerminalText()
 
     def write(self, data: bytes) -> int:
-        """Writes a piece, wherever it is cut; the number of bytes, as for files."""
+        """Write a chunk, which may end anywhere; return the number of bytes, as files do."""
         if self._text is None:
             write_bytes(data)
         else:
@@ -38,13 +38,13 @@ class TextWriter:
         return len(data)
 
     def end(self) -> None:
-        """Ends the stream: writes what was held back."""
+        """End the stream and write what was held back."""
         if self._text is not None:
             write(self._text.feed(b"", final=True))
 
 
 def logged_steps(run: Run, only: str | None = None) -> list[tuple[int, StepRun]]:
-    """Index and step of those whose container has run in this attempt, so that there is a log."""
+    """Return index and step of the steps whose container has run in this attempt, so that they have a log."""
     return [
         (index, step)
         for index, step in enumerate(run.steps)
@@ -55,45 +55,46 @@ def logged_steps(run: Run, only: str | None = None) -> list[tuple[int, StepRun]]
 def print_logs(
     session: CliSession, run: Run, writer: TextWriter, only: str | None, attempt: int | None
 ) -> None:
-    """Writes the logs of a run's steps so far, or of one step or attempt."""
+    """Write the logs of a run's steps so far, or of one step or attempt."""
     for index, step in logged_steps(run, only):
         number = attempt or step.attempt
-        _heading(run, step, number)
+        _say_heading(run, step, number)
         writer.write(session.client.runs.log(run.id, step=index, attempt=number).encode())
         writer.end()
 
 
 def print_node_log(session: CliSession, node: str, run: str, step: str | None, *, raw: bool) -> None:
-    """Writes the end of a log on another node, made harmless wherever it goes unless `raw`."""
+    """Write the end of a log on another node, with control characters escaped unless `raw`."""
     answer = session.client.nodes.log(node, run, step=step)
-    say(f"==> node {node}, step {harmless_line(answer.step)}{', its end' if answer.cut else ''} <==")
+    say(f"==> node {node}, step {harmless_line(answer.step)}{' (end only)' if answer.cut else ''} <==")
     write(answer.text if raw else harmless(answer.text))
 
 
 def follow_logs(session: CliSession, run_id: str, writer: TextWriter, only: str | None = None) -> Run:
-    """Writes the logs of all steps (or of one) as they come; the run when there are no more."""
+    """Write the logs of all steps, or of one, as they are written; return the run when it has ended."""
     shown: set[tuple[int, int]] = set()
-    with run_goes_on(run_id):
-        while new := _unshown(run := _until_more(session, run_id, shown, only), shown, only):
+
+    def new_steps(run: Run) -> list[tuple[int, StepRun]]:
+        return [
+            (index, step) for index, step in logged_steps(run, only) if (index, step.attempt) not in shown
+        ]
+
+    def next_change() -> Run:
+        for run in run_changes(session, run_id):
+            if run.phase in RUN_ENDED or new_steps(run):
+                return run
+        raise LookupError("run_changes ends with the ended run, or raises")
+
+    with run_continues(run_id):
+        while new := new_steps(run := next_change()):
             for index, step in new:
                 shown.add((index, step.attempt))
-                _heading(run, step, step.attempt)
+                _say_heading(run, step, step.attempt)
                 _follow_step(session, run_id, index, step.attempt, writer)
     return run
 
 
-def _until_more(session: CliSession, run_id: str, shown: set[tuple[int, int]], only: str | None) -> Run:
-    for run in run_changes(session, run_id):
-        if run.phase in RUN_ENDED or _unshown(run, shown, only):
-            return run
-    raise LookupError("run_changes ends with the ended run, or raises")
-
-
-def _unshown(run: Run, shown: set[tuple[int, int]], only: str | None) -> list[tuple[int, StepRun]]:
-    return [(index, step) for index, step in logged_steps(run, only) if (index, step.attempt) not in shown]
-
-
-def _heading(run: Run, step: StepRun, attempt: int) -> None:
+def _say_heading(run: Run, step: StepRun, attempt: int) -> None:
     if len(run.steps) > 1 or attempt > 1:
         say(f"==> step {step.spec.name}, attempt {attempt} <==")
 

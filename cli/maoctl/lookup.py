@@ -1,10 +1,10 @@
-"""What a person may have meant: similar names, shortened run ids, runs of other nodes."""
+"""Lookup of similar names, abbreviated run ids and runs of other nodes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Run
 
-RECENT = 1000  # records that are searched for a shortened run id or a similar name
+RECENT = 1000  # records to search for an abbreviated run id or a similar name
 _FULL_ID = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]{8}")
 _FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
 
 
 def close_names(typed: str, names: Iterable[str]) -> list[str]:
-    """Up to three names that are similar to what was typed, the most similar first."""
+    """Return up to three names similar to what was typed, most similar first."""
     by_folded = {name.casefold(): name for name in names}
     return [
         by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)
@@ -36,7 +36,7 @@ Names = Callable[[], Iterable[str]]
 
 @contextmanager
 def did_you_mean(*typed: tuple[str, Names | Resource[Any]]) -> Iterator[None]:
-    """Adds similar names to a NotFound. `typed`: a name, and where it should be listed."""
+    """Add similar names to a NotFound raised in the block. `typed`: a name, and the list it belongs to."""
     try:
         yield
     except NotFound as error:
@@ -53,63 +53,56 @@ def _hint(name: str, listing: Names | Resource[Any]) -> str:
         else:
             key = listing.model.key_field or "name"
             known = [str(getattr(record, key)) for record in islice(listing.list(), RECENT)]
-    except MaoError:  # the hint is a courtesy; what failed first is what counts
+    except MaoError:  # report the original error rather than a failed hint
         return ""
     near = [] if name in known else close_names(name, known)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def find_run(client: MaoClient, typed: str) -> Run:
-    """The run with this id, or the only recent one whose id begins or ends with it."""
+    """Return the run with this id, or the only recent one whose id begins or ends with it."""
     if len(typed) >= _FULL_ID_LENGTH:
         try:
             return client.runs.get(typed)
         except NotFound:
-            pass  # it may be the long end or beginning of an id
+            pass  # it may be a long part of an id
     ids = [run.id for run in islice(client.runs.list(), RECENT)]
     return client.runs.get(matching_id(typed, ids))
 
 
 @contextmanager
 def other_nodes_run(client: MaoClient, typed: str) -> Iterator[None]:
-    """Says which node has a run that is not here, instead of suggesting one with a similar id."""
+    """Name the node of a run that is not found here, instead of suggesting a similar id."""
     try:
         yield
     except (NotFound, CommandError) as error:
         if isinstance(error, CommandError) and error.code is not ExitCode.NOT_FOUND:
             raise
-        found = _run_elsewhere(client, typed)
-        if found is not None:
-            node, run = found
-            error.next = f"It is a run of {node}: maoctl run logs {run} --node {node}"
+        matches: list[tuple[str, str]] = []
+        with suppress(MaoError):  # report the original error rather than a failed hint
+            matches = [
+                (node.node, found.id)
+                for node in client.nodes.runs()
+                for found in node.runs
+                if found.id.startswith(typed) or found.id.endswith(typed)
+            ]
+        if len(matches) == 1:
+            [(node_name, run)] = matches
+            error.next = f"It is a run of {node_name}: maoctl run logs {run} --node {node_name}"
         elif _FULL_ID.fullmatch(typed):
             error.next = f"If it is another node's run: maoctl run logs {typed} --node NODE"
         raise
 
 
-def _run_elsewhere(client: MaoClient, typed: str) -> tuple[str, str] | None:
-    """Node and id of the only run of another node that matches."""
-    try:
-        fits = [
-            (each.node, run.id)
-            for each in client.nodes.runs()
-            for run in each.runs
-            if run.id.startswith(typed) or run.id.endswith(typed)
-        ]
-    except MaoError:  # the hint is a courtesy
-        return None
-    return fits[0] if len(fits) == 1 else None
-
-
 def matching_id(typed: str, ids: list[str]) -> str:
-    """The only id that begins or ends with what was typed. Raises CommandError for none or several."""
-    fits = [typed] if typed in ids else [i for i in ids if i.startswith(typed) or i.endswith(typed)]
-    if len(fits) == 1:
-        return fits[0]
-    if fits:
-        some = ", ".join(fits[:5]) + (", …" if len(fits) > 5 else "")
+    """Return the only id that begins or ends with what was typed. Raises CommandError for none or several."""
+    matches = [typed] if typed in ids else [i for i in ids if i.startswith(typed) or i.endswith(typed)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
         raise CommandError(
-            ExitCode.USAGE, f"{typed!r} matches {len(fits)} runs: {some}", "Type more of the id."
+            ExitCode.USAGE, f"{typed!r} matches {len(matches)} runs: {some}", "Type more of the id."
         )
     near = close_names(typed, ids)
     hint = f"Did you mean {near[0]}?" if near else "See `maoctl run list`."

@@ -1,4 +1,4 @@
-"""The command tree and its error boundary: every ending has its exit code."""
+"""The command tree, and the error boundary that turns exceptions into exit codes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _NOUNS = {
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Steers a node of the MAO Orchestrator.",
+    help="Control a node of the MAO Orchestrator.",
     epilog=example("maoctl doctor", "maoctl pipeline run system-performance --wait"),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -64,7 +64,8 @@ def root(
     url: Annotated[
         str | None,
         typer.Option(
-            help="Gateway's address; else MAO_URL, else 127.0.0.1:MAO_GATEWAY_PORT.", show_default=False
+            help="Address of the gateway [default: MAO_URL, or 127.0.0.1:MAO_GATEWAY_PORT].",
+            show_default=False,
         ),
     ] = None,
     output: OutputOption = None,
@@ -76,7 +77,7 @@ def root(
 
 @app.command(epilog=example("maoctl version -o json"))
 def version(context: typer.Context, output: OutputOption = None) -> None:
-    """Show the versions of client and node."""
+    """Show the versions of the client and the node."""
     from mao_shared import __version__
 
     session = get_session(context, output)
@@ -95,8 +96,8 @@ class Shell(StrEnum):
 
 
 @app.command(epilog=example('eval "$(maoctl completion bash)"'))
-def completion(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
-    """Print the script that completes commands and names."""
+def completion(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Shell.")]) -> None:
+    """Print the shell completion script."""
     from typer._completion_shared import get_completion_script
 
     program = context.find_root().info_name or "maoctl"
@@ -115,11 +116,11 @@ doctor.add_to(app)
 external.add_to(app, dataset.app)
 
 
-_command_of = functools.cache(typer.main.get_command)  # builds the whole tree: a tenth of a second
+_command_of = functools.cache(typer.main.get_command)  # building the tree takes 0.1 s
 
 
 def run_command(args: Sequence[str], session: CliSession) -> int:
-    """Runs one command line; the exit code. All output but data goes to stderr."""
+    """Run a command line and return the exit code. Data goes to stdout, everything else to stderr."""
     try:
         result = _command_of(app)(
             args=from_original(args), prog_name=PROGRAM, standalone_mode=False, obj=session
@@ -134,5 +135,5 @@ def run_command(args: Sequence[str], session: CliSession) -> int:
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     sys.exit(run_command(sys.argv[1:], CliSession(os.environ)))

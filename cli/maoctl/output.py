@@ -1,28 +1,26 @@
-"""Records on stdout: tables for people, JSON and YAML for programs, `kind/name` for scripts."""
+"""Output formats: tables for people, JSON and YAML for programs, `kind/name` for scripts."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mao_shared.json_text import render_json, unmarked
 
 from .text import harmless, harmless_json, harmless_line, plain
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 T = TypeVar("T")
 Document = dict[str, Any]
 """A record as its JSON object."""
 
 APPLIED = ("tool", "dataset", "pipeline")
-"""The kinds that `maoctl apply` takes, in an order in which none refers to a later one."""
-_UNLIMITED = 100_000  # columns; a table that is not for a terminal is never cut
+"""The kinds of `maoctl apply`, ordered so that none refers to a later one."""
+_UNLIMITED_WIDTH = 100_000  # columns; a table is only cut on a terminal
 _STYLES = {
     "succeeded": "green",
     "ok": "green",
@@ -48,36 +46,39 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """`cell` gives the value for a record at a time; `wide` columns are shown with `-o wide` only."""
+    """A column of a table.
+
+    `cell` takes a record and the current time; `wide` columns are shown with `-o wide` only.
+    """
 
     title: str
     cell: Callable[[T, datetime], object]
     wide: bool = False
-    keep_whole: bool = False  # names and ids: neither folded nor cut, on a terminal either
+    keep_whole: bool = False  # names and ids: never folded or cut, not even on a terminal
 
 
 @dataclass(frozen=True)
 class TableView(Generic[T]):
-    """How one kind of record looks. `identify` gives its name or id."""
+    """The table of one kind of record. `identify` returns a record's name or id."""
 
     kind: str
     columns: Sequence[Column[T]]
     identify: Callable[[T], str]
 
     def name(self, record: T) -> str:
-        """`kind/name`."""
+        """Return `kind/name`."""
         return f"{self.kind}/{self.identify(record)}"
 
 
 def to_document(record: Any) -> Document:
-    """A record as the node has sent it: with the fields that this version does not know, and no others."""
+    """Return a record as the node sent it: with unknown fields, without defaults."""
     if hasattr(record, "model_dump"):
         return dict(record.model_dump(mode="json", exclude_unset=True, warnings=False))
     return dict(record.document())
 
 
 def print_records(view: TableView[T], records: Sequence[T], how: Format, now: datetime) -> None:
-    """A list of records; as JSON and YAML it is a list, also when it is empty or has one record."""
+    """Print a list of records; in JSON and YAML always a list, whatever its length."""
     if how.for_people:
         print_table(view, records, how, now)
     elif how is Format.NAME:
@@ -88,7 +89,7 @@ def print_records(view: TableView[T], records: Sequence[T], how: Format, now: da
 
 
 def print_record(view: TableView[T], record: T, how: Format, now: datetime) -> None:
-    """One record; as JSON and YAML it is an object."""
+    """Print one record; in JSON and YAML an object."""
     if how in (Format.JSON, Format.YAML):
         print_data(_with_kind(view, to_document(record), how), how)
     else:
@@ -96,27 +97,27 @@ def print_record(view: TableView[T], record: T, how: Format, now: datetime) -> N
 
 
 def _with_kind(view: TableView[T], document: Document, how: Format) -> Document:
-    """What `maoctl apply` takes says in YAML what it is; JSON is what the node has sent, unchanged."""
+    """Add the kind to YAML that `maoctl apply` takes; JSON is what the node sent, unchanged."""
     return {"kind": view.kind, **document} if view.kind in APPLIED and how is Format.YAML else document
 
 
 def print_data(data: Any, how: Format) -> None:
-    """Any data as JSON or YAML."""
+    """Print any data as JSON or YAML."""
     if how is not Format.YAML:
         write(harmless_json(render_json(data, indent=2, ensure_ascii=False)) + "\n")
         return
     import yaml
 
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=_UNLIMITED)
-    if harmless_json(text) != text:  # a plain scalar cannot hold an escape: quote all that is not ASCII
-        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=_UNLIMITED)
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=_UNLIMITED_WIDTH)
+    if harmless_json(text) != text:  # plain scalars cannot contain escapes: quote all non-ASCII text
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=_UNLIMITED_WIDTH)
     write(unmarked(text))
 
 
 def print_table(view: TableView[T], records: Sequence[T], how: Format, now: datetime) -> None:
-    """A table; when there is nothing to show, stdout stays empty and stderr says so."""
+    """Print a table; without records, stdout stays empty and stderr says so."""
     if not records:
-        say(f"No {view.kind} to show.")
+        say(f"No {view.kind} found.")
         return
     columns = [column for column in view.columns if how is Format.WIDE or not column.wide]
     rows = [[harmless_line(plain(column.cell(record, now))) for column in columns] for record in records]
@@ -124,23 +125,21 @@ def print_table(view: TableView[T], records: Sequence[T], how: Format, now: date
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Two columns without a heading: name and value (one line or several); empty values are left out."""
+    """Print names and values in two columns without a heading; empty values are omitted."""
     rows = [[harmless_line(name), harmless(value)] for name, value in facts if value]
     if rows:
         _print_rows(["", ""], [True, False], rows, heading=False)
 
 
 def flatten_facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A document flattened to name and value, nested names joined by a dot."""
+    """Return a document as names and values, nested names joined by dots."""
     facts: list[tuple[str, str]] = []
     for key, value in document.items():
         nested = isinstance(value, dict) or (
-            isinstance(value, list) and any(isinstance(i, dict) for i in value)
+            isinstance(value, list) and any(isinstance(item, dict) for item in value)
         )
         if nested:
-            items = (
-                value if isinstance(value, dict) else {str(index): item for index, item in enumerate(value)}
-            )
+            items = value if isinstance(value, dict) else {str(n): item for n, item in enumerate(value)}
             facts += flatten_facts(items, f"{prefix}{key}.")
         else:
             facts.append((f"{prefix}{key}", plain(value)))
@@ -150,11 +149,22 @@ def flatten_facts(document: Mapping[str, Any], prefix: str = "") -> list[tuple[s
 def _print_rows(
     titles: Sequence[str], whole: Sequence[bool], rows: Sequence[Sequence[str]], heading: bool = True
 ) -> None:
-    """`whole`: the columns that are neither folded nor cut."""
+    """Print a table. `whole`: the columns that are never folded or cut."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = _console(sys.stdout)
+    terminal = sys.stdout.isatty()
+    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    console = Console(
+        file=sys.stdout,
+        force_terminal=terminal,
+        color_system="auto" if colours else None,
+        width=None if terminal else _UNLIMITED_WIDTH,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
     table = Table(box=None, pad_edge=False, show_header=heading, header_style="bold", padding=(0, 2, 0, 0))
     for index, (title, keep_whole) in enumerate(zip(titles, whole, strict=True)):
         width = max(len(row[index]) for row in rows) if keep_whole else None
@@ -166,38 +176,20 @@ def _print_rows(
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def _console(stream: TextIO) -> Console:
-    import os
-
-    from rich.console import Console
-
-    terminal = stream.isatty()
-    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Console(
-        file=stream,
-        force_terminal=terminal,
-        color_system="auto" if colours else None,
-        width=None if terminal else _UNLIMITED,
-        highlight=False,
-        emoji=False,
-        markup=False,
-    )
-
-
 def write(text: str) -> None:
-    """Data, to stdout."""
+    """Write data to stdout."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def write_bytes(data: bytes) -> None:
-    """Data as it is, to stdout; only where stdout is not a terminal or the person asked for it."""
+    """Write bytes to stdout unchanged; only if stdout is not a terminal, or the user asked for it."""
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def say(text: str) -> None:
-    """Anything that is not data, to stderr."""
+    """Write a message to stderr."""
     sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()

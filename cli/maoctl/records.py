@@ -1,4 +1,4 @@
-"""What the nouns of the registry have in common: get, show, change, remove, and records from options."""
+"""Common commands on registry records: get, show, update, remove; records built from options."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource, Versioned
     from mao_shared.models import Record
 
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 R = TypeVar("R", bound="Record")
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """The values that were typed."""
+    """Return the values that are not None, i.e. the options that were given."""
     return {key: value for key, value in values.items() if value is not None}
 
 
 def build(model: type[R], fields: dict[str, Any]) -> R:
-    """A record; raises InvalidInput that lists the invalid fields."""
+    """Return a record made of the fields. Raises InvalidInput that lists the invalid fields."""
     from pydantic import ValidationError
 
     from mao_shared.problems import field_errors
@@ -40,13 +40,13 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
 
 
 def fetch(resource: Resource[R], name: str) -> Versioned[R]:
-    """One record with its revision; NotFound suggests similar names."""
+    """Return a record with its revision. Raises NotFound that suggests similar names."""
     with did_you_mean((name, resource)):
         return resource.get(name)
 
 
 def get(session: CliSession, resource: Resource[R], view: TableView[R], name: str | None) -> None:
-    """Shows one record, or all."""
+    """Show one record, or all."""
     if name is None:
         session.show(view, resource.list())
     else:
@@ -54,7 +54,7 @@ def get(session: CliSession, resource: Resource[R], view: TableView[R], name: st
 
 
 def show(session: CliSession, resource: Resource[R], view: TableView[R], name: str) -> None:
-    """Shows everything about one record."""
+    """Show all fields of a record."""
     session.describe(view, fetch(resource, name).record)
 
 
@@ -66,7 +66,7 @@ def remove(
     yes: bool,
     done: str = "removed",
 ) -> None:
-    """Removes a record if it is still as the person was shown it, or one that cannot be read."""
+    """Remove a record unless it was changed since it was fetched, or one that cannot be read."""
     try:
         found = fetch(resource, name)
     except MaoError as error:
@@ -88,10 +88,10 @@ def change(
     name: str,
     edit: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> bool:
-    """Edits a record, again after a lost race. False when there was nothing to change."""
+    """Edit a record; retries if it was changed meanwhile. Returns False if there was nothing to change."""
     from mao_shared.models.common import drop_unknown_fields
 
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         found = fetch(resource, name)
         wanted = build(type(found.record), edit(drop_unknown_fields(found.record).model_dump(mode="json")))
         if wanted == drop_unknown_fields(found.record):
@@ -104,5 +104,5 @@ def change(
         session.done(view, changed.record, "updated")
         return True
     raise Conflict(
-        f"{view.kind} {name} was changed by others {ATTEMPTS} times in the meantime.", next="Try again."
+        f"{view.kind} {name} was changed by others during {MAX_ATTEMPTS} attempts.", next="Try again."
     )

@@ -1,4 +1,4 @@
-"""What a command works with: the gateway and its token, the clock, the output format. Made once by `main`."""
+"""The session of a command: gateway and token, clock, output format; common options and confirmation."""
 
 from __future__ import annotations
 
@@ -35,33 +35,32 @@ NODE_TOKEN = "gateway.token"  # noqa: S105 (a file of the node's data directory)
 
 @dataclass(frozen=True)
 class Config:
-    """`url` has no trailing slash; `token` is None where calls go without one."""
+    """`url` has no trailing slash; `token` is None if calls are sent without one."""
 
     url: str
     token: str | None = field(default=None, repr=False)
 
 
 def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
-    """`url` is the option `--url`. Raises CommandError for an invalid address or an unreadable token file."""
+    """Return the gateway's address and token. `url`: the option `--url`.
+
+    Raises CommandError for an invalid address or an unreadable token file.
+    """
     default = f"http://127.0.0.1:{environ.get('MAO_GATEWAY_PORT') or DEFAULT_PORT}"
-    address = _check_url(url or environ.get("MAO_URL") or default)
-    return Config(address, _token(environ) or _node_token(environ, address))
-
-
-def _check_url(url: str) -> str:
+    address = url or environ.get("MAO_URL") or default
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(address)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        usable = False
-    if not usable:
-        example = "http://127.0.0.1:8080"
+        is_valid = False
+    if not is_valid:
         raise CommandError(
             ExitCode.USAGE,
-            f"Invalid gateway address {url!r}.",
-            f"Use an address like {example} in --url or MAO_URL.",
+            f"Invalid gateway address {address!r}.",
+            "Use an address like http://127.0.0.1:8080 in --url or MAO_URL.",
         )
-    return url.rstrip("/")
+    address = address.rstrip("/")
+    return Config(address, _token(environ) or _node_token(environ, address))
 
 
 def _token(environ: Mapping[str, str]) -> str | None:
@@ -79,35 +78,31 @@ def _token(environ: Mapping[str, str]) -> str | None:
 
 
 def _node_token(environ: Mapping[str, str], url: str) -> str | None:
-    """The token that a node on this machine keeps for its own user, where we may read it.
+    """Return the token that a node on this machine keeps for its user, if it can be read.
 
-    It is sent to nobody but the node: what listens at the port belongs to the file's owner, on whichever
-    loopback address: `localhost` may mean ::1, and what is there need not be the node.
+    It comes with its owner: from the environment under compose, otherwise from the data directory. It is only
+    sent if all listeners on the port, on any loopback address, belong to this owner: `localhost` may be ::1,
+    where another user's program may listen.
     """
     parts = urlsplit(url)
-    stored = _stored_token(environ) if parts.hostname in LOOPBACK else None
-    if stored is None:
+    if parts.hostname not in LOOPBACK:
         return None
+    user_id, colon, token = environ.get("MAO_NODE_TOKEN", "").partition(":")
+    if colon and user_id.isdecimal():
+        owner = int(user_id)
+    else:
+        data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
+        try:
+            with Path(data_dir, NODE_TOKEN).open(encoding="utf-8") as file:
+                token, owner = file.read().strip(), os.fstat(file.fileno()).st_uid
+        except (OSError, UnicodeDecodeError):
+            return None
     from mao_shared.host.sockets import listening_uids  # rarely needed, and start-up time counts
 
-    token, owner = stored
     return token if token and listening_uids(parts.port or 80) == {owner} else None
 
 
-def _stored_token(environ: Mapping[str, str]) -> tuple[str, int] | None:
-    """Token and owner of its file: from the environment under compose, else from the data directory."""
-    owner, colon, token = environ.get("MAO_NODE_TOKEN", "").partition(":")
-    if colon and owner.isdecimal():
-        return token, int(owner)
-    data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
-    try:
-        with Path(data_dir, NODE_TOKEN).open(encoding="utf-8") as file:
-            return file.read().strip(), os.fstat(file.fileno()).st_uid
-    except (OSError, UnicodeDecodeError):
-        return None  # there is no such node here, or it is not ours
-
-
-TIMEOUT = 30.0  # seconds that an answer may take
+TIMEOUT = 30.0  # seconds for a response
 
 
 def connect(
@@ -117,9 +112,9 @@ def connect(
     attempts: int = 3,
     on_stale: StalenessCallback | None = None,
 ) -> MaoClient:
-    """A client that does not report retries, only what fails in the end. Arguments as for MaoClient.
+    """Return a client that does not report retries. Arguments as for MaoClient.
 
-    Imported late: it costs a fifth of a second.
+    Imports the client late, since that takes 0.2 s.
     """
     from stamina.instrumentation import set_on_retry_hooks
 
@@ -133,19 +128,19 @@ OutputOption = Annotated[
     Format | None,
     typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @dataclass
 class CliSession:
-    """`pause` waits that many seconds before a stream is opened again; tests put their own in."""
+    """Settings and state of one command line. `pause`: sleeps for some seconds; replaced in tests."""
 
     environ: Mapping[str, str]
     clock: Clock = field(default_factory=SystemClock)
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
     output: Format = Format.TABLE
-    is_stale: bool = False  # whether an answer came from copies, since the federation does not answer
+    is_stale: bool = False  # whether a response was made of copies, since the federation does not answer
 
     @cached_property
     def config(self) -> Config:
@@ -156,13 +151,13 @@ class CliSession:
         return connect(self.config, on_stale=self.warn_stale)
 
     def warn_stale(self, as_of: datetime, removed_from: str) -> None:
-        """Says once that what is shown is what the node last knew of its federation."""
+        """Warn once that the output is what the node last knew of its federation."""
         if self.is_stale:
             return
         self.is_stale = True
         removed = f"this node was removed from {removed_from!r}"
-        why = removed if removed_from else "the federation does not answer"
-        say(f"{why}; this is as of {span(self.now - as_of)} ago")
+        reason = removed if removed_from else "the federation does not answer"
+        say(f"{reason}; this is as of {span(self.now - as_of)} ago")
         if removed_from:
             say("next: maoctl federation leave, then join with a new token")
 
@@ -175,7 +170,7 @@ class CliSession:
             self.client.close()
 
     def show(self, view: TableView[T], records: Iterable[T]) -> None:
-        """A list of records, and on stderr which of those that were listed cannot be read."""
+        """Print a list of records, and on stderr the listed records that cannot be read."""
         output.print_records(view, list(records), self.output, self.now)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
@@ -186,20 +181,20 @@ class CliSession:
         output.print_record(view, record, self.output, self.now)
 
     def describe(self, view: TableView[T], record: T) -> None:
-        """Everything about one record: as name and value for people."""
+        """Print all fields of a record."""
         if self.output.for_people:
             output.print_facts(output.flatten_facts(to_document(record)))
         else:
             self.show_one(view, record)
 
     def done(self, view: TableView[T], record: T, what: str) -> None:
-        """A command has changed something: a message on stderr, or the record with -o."""
+        """Report on stderr what was done with a record; with -o json or yaml also print the record."""
         say(f"{view.name(record)} {what}")
         if not self.output.for_people:
             self.show_one(view, record)
 
     def data(self, data: Any, otherwise: Callable[[], None]) -> None:
-        """A record or plain data as JSON or YAML where that is asked for, else what `otherwise` prints."""
+        """Print a record or plain data with -o json or yaml; otherwise call `otherwise` to print it."""
         how = self.output
         if how in (Format.JSON, Format.YAML):
             output.print_data(data if isinstance(data, dict | list) else to_document(data), how)
@@ -208,7 +203,7 @@ class CliSession:
 
 
 def get_session(context: typer.Context, output: Format | None = None) -> CliSession:
-    """The session that `main` put into the context. `output`: the command's own option."""
+    """Return the session of the command line. `output`: the command's own option."""
     session = context.find_object(CliSession)
     if session is None:
         raise RuntimeError("maoctl's commands are started through maoctl.main.run_command")
@@ -217,12 +212,12 @@ def get_session(context: typer.Context, output: Format | None = None) -> CliSess
 
 
 def example(*lines: str) -> str:
-    """The end of a help text: command lines that are not wrapped."""
+    """Return the epilog of a help text: example command lines, not wrapped."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Asks on a terminal; elsewhere `--yes` is needed. Raises CommandError when the answer is no."""
+    """Ask on a terminal; elsewhere require `--yes`. Raises CommandError if the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():

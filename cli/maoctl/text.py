@@ -1,4 +1,4 @@
-"""Text for people: values from outside made harmless, times and sizes short. Pure."""
+"""Text for people: control characters escaped, short times and sizes. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-# C0 but tab and newline, DEL, C1, and the marks that turn the direction of writing: each of them can make a
-# terminal show something else than what is there.
+# C0 except tab and newline, DEL, C1, and bidirectional formatting: each can make a terminal display
+# something else than the text.
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _HARMFUL_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -21,44 +21,44 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def harmless(text: str) -> str:
-    """Text of several lines in which control characters are spelt out; tabs and newlines stay."""
+    """Return text with control characters escaped, except tabs and newlines."""
     return _HARMFUL.sub(_escape, text.replace("\r\n", "\n"))
 
 
 def harmless_line(text: str) -> str:
-    """One line: newlines and tabs are spelt out as well."""
+    """Return one line of text with all control characters escaped."""
     return _HARMFUL_IN_LINE.sub(_escape, text)
 
 
 def harmless_json(text: str) -> str:
-    """JSON text in which the characters that JSON lets through are escaped in JSON's own way."""
+    """Return JSON text with the control characters that JSON permits escaped as JSON does."""
     return _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class TerminalText:
-    """Turns a stream of log bytes into harmless text, whatever the chunks cut through."""
+    """Decoder of a stream of log bytes into harmless text; chunks may end anywhere."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
 
     def feed(self, chunk: bytes, final: bool = False) -> str:
-        """The text of `chunk`; a carriage return is held back until the next character is known."""
+        """Return the text of a chunk; a carriage return at its end is held back until the next one."""
         text = self._held + self._decoder.decode(chunk, final)
         self._held = "\r" if text.endswith("\r") and not final else ""
         return harmless(text.removesuffix(self._held) if self._held else text)
 
 
 def parse_time(text: str) -> datetime:
-    """A timestamp of the API (ISO 8601 with zone); raises ValueError for anything else."""
+    """Parse a timestamp of the API (ISO 8601 with a zone). Raises ValueError for anything else."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no zone")
+        raise ValueError(f"{text!r} has no time zone")
     return moment
 
 
 def span(delta: timedelta) -> str:
-    """A length of time in its one or two leading units: `42s`, `3m`, `2h5m`, `3d4h`, `400d`."""
+    """Return a duration in one or two units: `42s`, `3m`, `2h5m`, `3d4h`, `400d`."""
     seconds = int(abs(delta.total_seconds()))
     if seconds < 120:
         return f"{seconds}s"
@@ -73,7 +73,7 @@ def span(delta: timedelta) -> str:
 
 
 def relative(moment: datetime | None, now: datetime) -> str:
-    """How long ago it was, or `in …` for the future; empty when there is none."""
+    """Return how long ago a moment was, or `in …` for the future; empty for None."""
     if moment is None:
         return ""
     delta = now - moment
@@ -81,12 +81,12 @@ def relative(moment: datetime | None, now: datetime) -> str:
 
 
 def took(start: datetime | None, end: datetime | None, now: datetime) -> str:
-    """How long something took, or has taken until now; empty when it has not started."""
+    """Return how long something took, or has taken so far; empty if it has not started."""
     return "" if start is None else span((end or now) - start)
 
 
 def size(value: float | None) -> str:
-    """Bytes in the largest binary unit that keeps the number at least 1: `512Mi`, `1.5Gi`."""
+    """Return a number of bytes in a binary unit: `512Mi`, `1.5Gi`; empty for None."""
     if value is None:
         return ""
     number, unit = float(value), ""
@@ -98,17 +98,17 @@ def size(value: float | None) -> str:
 
 
 def short_commit(commit: str | None) -> str:
-    """The first ten digits; empty for none."""
+    """Return the first ten digits of a commit id; empty for None."""
     return (commit or "")[:10]
 
 
 def one_line(text: str) -> str:
-    """Lines joined by ` | `, or by a space after a colon."""
+    """Return the lines joined by ` | `, or by a space after a colon."""
     return " | ".join(line.strip() for line in text.splitlines() if line.strip()).replace(": | ", ": ")
 
 
 def plain(value: Any) -> str:
-    """A value of a record in words: nothing for null, comma lists, `key=value` for maps."""
+    """Return a value of a record as text: empty for None, comma-separated lists, `key=value` for maps."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -116,7 +116,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.15g}"  # all that a float has, and no more
+        return f"{value:.15g}"  # all significant digits
     if isinstance(value, list):
         return ", ".join(map(plain, value))
     if isinstance(value, dict):

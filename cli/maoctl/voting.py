@@ -1,6 +1,6 @@
-"""Votes on a repository of this machine, without a node. The only module of the client that knows the voter.
+"""Votes on a repository of this machine, without a node; the only module that imports mao_vote.
 
-It is loaded with the first such command, since it needs git and tables, which nothing else here needs.
+It is imported by the commands that need it, since mao_vote loads libgit2 and the table library.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ try:
 except ModuleNotFoundError as error:
     raise CommandError(
         ExitCode.FAILED,
-        f"Voting without a node needs the package mao-vote and what it uses: there is no {error.name}.",
-        "Install it beside maoctl: pip install mao-vote. Or ask a node: maoctl vote show DATASET.",
+        f"Voting without a node needs the package mao-vote and its dependencies; {error.name} is missing.",
+        "Install it with: pip install mao-vote. Or use a node: maoctl vote show DATASET.",
     ) from error
 
 
 @dataclass(frozen=True)
 class LocalRounds:
-    """The same questions as `MaoClient.rounds` asks a node, about the branch `truth` of a repository."""
+    """The queries of `MaoClient.rounds`, answered from the branch `truth` of a repository."""
 
     path: Path
     truth: str
 
     def decided(self, _dataset: str, limit: int) -> list[evidence.RoundSummary]:
         with self._opened() as (clone, tip):
-            return [_through_json(each) for each in list_rounds(clone, tip, limit).items]
+            return [_through_json(summary) for summary in list_rounds(clone, tip, limit).items]
 
     def unattested(self, _dataset: str) -> evidence.UnattestedCommits | None:
         with self._opened() as (clone, tip):
@@ -89,7 +89,7 @@ class LocalRounds:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Clone, str]]:
-        """The repository and the tip of the branch."""
+        """Open the repository and yield it with the tip of the branch."""
         with repository_errors(self.path):
             clone = open_local(self.path)
             yield clone, ground_truth_tip(clone, self.truth)
@@ -97,7 +97,7 @@ class LocalRounds:
 
 @dataclass(frozen=True)
 class LocalOutcome:
-    """`moved`: whether the branch to write was; `known`: the same round had been decided there before."""
+    """The result of a vote. `moved`: the branch was moved; `known`: the same round was decided before."""
 
     decided: evidence.DecidedRound
     moved: bool
@@ -108,12 +108,12 @@ class LocalOutcome:
 
 
 def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
-    """Votes, and moves the branch to write if one is named."""
+    """Vote, and move the branch to write if there is one."""
     with repository_errors(path):
         outcome = vote_locally(open_local(path), vote)
     return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known)
 
 
 def _through_json(found: M) -> M:
-    """As if it had been read from a node's answer, which has all fields."""
+    """Return the record as parsed from a node's response, where all fields are set."""
     return type(found).model_validate(found.model_dump(mode="json"), context=STORED)

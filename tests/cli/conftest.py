@@ -1,4 +1,4 @@
-"""A double of the gateway, and maoctl run against it in this process."""
+"""Fixtures: a double of the gateway, and maoctl run against it in this process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .gateways import RememberingGateway, Served
 
 
 class StandingClock:
-    """It is always NOW."""
+    """Clock that always returns NOW."""
 
     def now(self) -> datetime:
         return NOW
 
 
 class Terminal(io.TextIOWrapper):
-    """A stdout that is a terminal."""
+    """Double of stdout that is a terminal."""
 
     def __init__(self) -> None:
         super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
@@ -50,7 +50,7 @@ class Result:
 
 @dataclass
 class Maoctl:
-    """Runs command lines; `pauses` are the seconds that it would have waited before connecting again."""
+    """Runs command lines. `pauses`: the seconds that it would have waited before reconnecting."""
 
     url: str
     read: Callable[[], tuple[str, str]]
@@ -73,14 +73,14 @@ def gateway() -> RememberingGateway:
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
-    """One server for all tests: to stop one takes a tenth of a second."""
+    """One server for all tests, since stopping one takes 0.1 s."""
     with Served(RememberingGateway()) as served:
         yield served
 
 
 @pytest.fixture
 def url(served: Served, gateway: RememberingGateway) -> str:
-    """Where the test's own gateway answers."""
+    """The URL of the test's gateway."""
     served.gateway = gateway
     return served.url
 
@@ -96,7 +96,7 @@ def maoctl(url: str, capsys: pytest.CaptureFixture[str]) -> Maoctl:
 
 @pytest.fixture
 def terminal(maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """maoctl's stdout as a terminal of 80 columns without colours."""
+    """Make maoctl's stdout a terminal of 80 columns without colours."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     with Terminal() as terminal:
@@ -106,7 +106,7 @@ def terminal(maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[Termin
 
 @pytest.fixture
 def federation_file(tmp_path: Path) -> Path:
-    """Three records, the pipeline before what it refers to."""
+    """A file of three records, with the pipeline before its tool and dataset."""
     path = tmp_path / "federation.yaml"
     path.write_text(
         "kind: Pipeline\nname: daily\nsteps: [{tool: crawler, dataset: data}]\n---\n"

@@ -1,4 +1,4 @@
-"""Records as a node answers them."""
+"""Records as a node returns them."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def node(name: str = "node-1") -> Json:
 
 
 def dataset_status(name: str = "data", **fields: Any) -> Json:
-    """Of a clone that is in sync with its remote."""
+    """Return the status of a clone that is in sync with its remote."""
     outbox = {"state": "in-sync", "waiting": 0, "tries": 0}
     basis = {"name": name, "master": f"/srv/git/{name}.git", "branches": [], "unpushed": 0, "size": 1}
     return DatasetStatus.model_validate(basis | {"outbox": outbox} | fields).model_dump(mode="json")
 
 
 def node_status(name: str = "node-1") -> Json:
-    """Of a node that is well."""
+    """Return the status of a healthy node."""
     basis = {"node": name, "version": "0.1.0", "ready": True, "store": "ok", "services": {}, "conditions": []}
     return NodeStatus.model_validate(basis | {"now": NOW}).model_dump(mode="json")
 

@@ -18,7 +18,7 @@ START_LIMIT = 10.0  # seconds
 
 
 def sse(data: Any, event_id: str | None = None, event: str | None = None) -> str:
-    """One server-sent event; `data` as JSON."""
+    """Return one server-sent event with `data` as JSON."""
     lines = [f"id: {event_id}"] if event_id else []
     lines += [f"event: {event}"] if event else []
     return "\n".join([*lines, f"data: {json.dumps(data)}", "", ""])
@@ -26,7 +26,7 @@ def sse(data: Any, event_id: str | None = None, event: str | None = None) -> str
 
 @dataclass
 class Stream:
-    """What one connection gets. `then`: `close` ends it in order, `break` cuts it, `hang` keeps it open."""
+    """The events of one connection. `then`: `close` ends it, `break` aborts it, `hang` keeps it open."""
 
     pieces: list[str]
     then: str = "close"
@@ -34,7 +34,7 @@ class Stream:
 
 @dataclass
 class Call:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Call:
 
 @dataclass
 class RememberingGateway:
-    """Keeps records like a node and answers as told to; remembers every call."""
+    """Keeps records like a node, gives prepared answers, and records every call."""
 
     kept: dict[str, dict[str, Json]] = field(default_factory=dict)  # collection's path → name → record
     answers: dict[tuple[str, str], list[tuple[int, Any]]] = field(default_factory=dict)
@@ -58,20 +58,20 @@ class RememberingGateway:
     subscribed: threading.Event = field(default_factory=threading.Event)
 
     def keep(self, collection: str, *records: Json, key: str = "name") -> None:
-        """Puts records there, as if somebody had made them."""
+        """Add records to a collection."""
         self.kept.setdefault(collection, {}).update({record[key]: record for record in records})
 
     def answer(self, method: str, path: str, body: Any, status: int = 200) -> None:
-        """The next answer to that call, before anything that is kept; the last one is repeated."""
+        """Set the next answer to a call, used before kept records; the last one is repeated."""
         self.answers.setdefault((method, path), []).append((status, body))
 
     def problem(self, method: str, path: str, status: int, code: str, **members: Any) -> None:
-        """The next answer to that call is a problem document."""
+        """Set a problem document as the next answer to a call."""
         document = {"status": status, "code": code, "detail": f"It is {code}.", **members}
         self.answer(method, path, document, status)
 
     def stream(self, path: str, *connections: Stream) -> None:
-        """What the connections to that path get, one after the other; the last one is repeated."""
+        """Set the streams of successive connections to a path; the last one is repeated."""
         self.streams.setdefault(path, []).extend(connections)
 
     def called(self, method: str, path: str) -> list[Call]:
@@ -156,7 +156,7 @@ def _problem(status: int, code: str, detail: str) -> Response:
 
 
 class Served:
-    """Serves a gateway on a free port of loopback while the block lasts; another one may take its place."""
+    """Serves a gateway on a free loopback port within a `with` block; `gateway` may be replaced."""
 
     def __init__(self, gateway: RememberingGateway) -> None:
         self.gateway = gateway

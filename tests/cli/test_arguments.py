@@ -51,7 +51,7 @@ def test_with_metrics_assigns_metrics_to_steps() -> None:
     steps = [{"tool": "crawl", "dataset": "raw"}, {"tool": "sum", "dataset": "tables"}]
     found = with_metrics(steps, ["sum:n=files"])
     assert found == [steps[0], {**steps[1], "metrics": [{"name": "n", "measure": "files"}]}]
-    with pytest.raises(typer.BadParameter, match="names none of the steps crawl, sum"):
+    with pytest.raises(typer.BadParameter, match="names no step; the steps are crawl, sum"):
         with_metrics(steps, ["other:n=files"])
 
 

@@ -35,8 +35,8 @@ def test_dataset_get_shows_waiting_pushes_and_the_reason(maoctl: Maoctl, gateway
 
     head, data, other = maoctl("dataset", "get", "-o", "wide").out.splitlines()
 
-    assert "WAITING" in head
-    assert "WHY" in head
+    assert "UNPUSHED" in head
+    assert "REASON" in head
     assert " 20 " in data
     assert "The remote refused the push: no." in data
     assert "refused" not in other
@@ -65,7 +65,7 @@ def test_dataset_push_reports_a_refusal(maoctl: Maoctl, gateway: RememberingGate
     refused = maoctl("dataset", "push", "data")
 
     assert refused.code == 1
-    assert "20 waiting (refused)" in refused.err
+    assert "20 unpushed (refused)" in refused.err
     assert "Allow this node to push." in refused.err
 
 
@@ -129,16 +129,16 @@ def test_set_aside_prints_the_new_place(maoctl: Maoctl, gateway: RememberingGate
     gateway.answer("POST", "/datasets/data/set-aside", done)
     result = maoctl("dataset", "set-aside", "data")
     assert (result.code, result.out) == (0, "/d/aside/data-1/data.git\n")
-    assert "2 commits there were never pushed to /old.git" in result.err
+    assert "2 commits in it were never pushed to /old.git" in result.err
 
 
 def test_dataset_alone_needs_confirmation(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/registry/datasets/data", {"name": "data", "master": "/shared.git"})
     asked = maoctl("dataset", "alone", "data")
     assert asked.code == 2
-    assert "becomes ground truth at /shared.git, at once" in asked.err
+    assert "become ground truth at /shared.git at once" in asked.err
     assert not [call for call in gateway.calls if call.method == "POST"]
     gateway.answer("POST", "/datasets/data/alone", documents.dataset_status())
     done = maoctl("dataset", "alone", "data", "--yes")
     assert done.code == 0, done.err
-    assert "this node alone decides its ground truth now" in done.err
+    assert "this node alone now decides its ground truth" in done.err

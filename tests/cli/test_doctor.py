@@ -1,4 +1,4 @@
-"""Whether the node is well, and what to do if not."""
+"""`maoctl doctor`: checks, exit codes and next steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SICK = {"ready": False, "checks": {"store": "ok", "engine": ENGINE}, "reason": "
 
 
 def condition(name: str, subject: str = "", state: str = "failed", **words: str) -> dict[str, Any]:
-    """As `/status` lists it."""
+    """Return a condition as `/status` lists it."""
     told = {"name": name, "subject": subject, "state": state, "since": documents.ago(60), "services": ["x"]}
     return {**told, "detail": "It is away.", "next": "Look.", **words}
 

@@ -1,4 +1,4 @@
-"""`maoctl run export|verify|reproduce`: what they write and print, and their exit codes."""
+"""`maoctl run export|verify|reproduce`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_verify_of_a_file_that_is_not_a_crate(
     (tmp_path / "x.zip").write_text("no zip")
     result = maoctl("run", "verify", RUN, "--crate", str(tmp_path / "x.zip"))
     assert result.code == 1
-    assert "cannot be read as a crate" in result.out
+    assert "not a readable crate" in result.out
 
 
 def test_verify_prints_json(maoctl: Maoctl, node: RememberingGateway) -> None:

@@ -1,4 +1,4 @@
-"""Every ending has its exit code, and says what failed and what to do next."""
+"""Exit codes, error messages and next steps."""
 
 from __future__ import annotations
 

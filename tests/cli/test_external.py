@@ -1,4 +1,4 @@
-"""Data from programs outside, insights of tools, and what a dataset declares for both."""
+"""`maoctl write|read|inspect` and `maoctl dataset external`."""
 
 from __future__ import annotations
 
@@ -186,6 +186,6 @@ def test_dataset_add_rejects_an_unreachable_remote(maoctl: Maoctl, gateway: Reme
     gateway.problem("POST", "/remotes/check", 422, "dataset-unreachable", next="Check it.")
     refused = maoctl("dataset", "add", "data", "/gone.git")
     assert (refused.code, gateway.kept.get(DATASETS, {})) == (2, {})
-    assert "Check it. To register it anyway: --unchecked." in refused.err
+    assert "Check it. To register it anyway, use --unchecked." in refused.err
     assert maoctl("dataset", "add", "data", "/gone.git", "--unchecked").code == 0
     assert gateway.kept[DATASETS]["data"]["master"] == "/gone.git"

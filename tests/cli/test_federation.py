@@ -1,4 +1,4 @@
-"""`maoctl federation`: what an operator is told before and after."""
+"""`maoctl federation`: messages before and after each command."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def enrolment(pipeline: str, dataset: str) -> dict[str, object]:
 
 
 def leaving(gateway: RememberingGateway) -> None:
-    """A node whose `daily` writes what others write as well, and whose `alone` does not."""
+    """A node with a pipeline `daily` on a shared dataset, and `alone` on one of its own."""
     gateway.answer("GET", "/status", documents.node_status())
     gateway.answer("DELETE", "/federation", {"federation": "lab", "struck": False, "known": True})
     shared = documents.dataset(nodes=["node-1", "node-2"])
@@ -67,7 +67,7 @@ def test_leave_lists_shared_datasets_and_jobs_first(maoctl: Maoctl, gateway: Rem
     leaving(gateway)
     result = maoctl("federation", "leave")
     assert result.code == 2, "nobody was there to answer"
-    assert "the remotes of data as well" in result.err
+    assert "the remotes of data and vote there" in result.err
     assert [line for line in result.err.splitlines() if "job pause" in line] == ["  maoctl job pause d-1"]
     assert not gateway.called("DELETE", "/federation")
 

@@ -1,4 +1,4 @@
-"""Waiting and following: over events, through broken connections, until the end or the time limit."""
+"""Waiting and following: events, broken connections, time limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from maoctl.follow import GIVE_UP_AFTER
+from maoctl.follow import MAX_FAILURES
 
 from . import documents
 from .conftest import Maoctl, Terminal
@@ -64,7 +64,7 @@ def test_run_wait_backs_off_and_gives_up(maoctl: Maoctl, gateway: RememberingGat
     result = maoctl("run", "wait", RUN)
 
     assert result.code == 6
-    assert len(maoctl.pauses) == GIVE_UP_AFTER
+    assert len(maoctl.pauses) == MAX_FAILURES
     assert maoctl.pauses == sorted(maoctl.pauses)
 
 
@@ -95,7 +95,7 @@ def test_run_wait_exits_with_8_on_timeout(maoctl: Maoctl, gateway: RememberingGa
 
 
 def heed_ctrl_c() -> None:
-    """A shell starts what runs in its background, like these tests perhaps, deaf to Ctrl-C."""
+    """Restore the handling of Ctrl-C, which shells disable for background jobs."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

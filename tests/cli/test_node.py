@@ -1,4 +1,4 @@
-"""`maoctl node list` and `maoctl pipeline runs --all-nodes`: how other nodes stand."""
+"""`maoctl node list` and `maoctl pipeline runs --all-nodes`: the state of other nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_node_list_shows_when_an_absent_node_was_seen(maoctl: Maoctl, gateway: R
     gateway.keep("/federation/nodes", documents.node(), absent, {"name": "node-3", "present": False})
     lines = maoctl("node", "list").out.splitlines()
     assert lines[1].split()[:2] == ["node-1", "present"]
-    assert "absent, seen 2h ago" in lines[2]
+    assert "absent, last seen 2h ago" in lines[2]
     assert "0.0.9" in lines[2]
     assert lines[3].split()[:2] == ["node-3", "absent"]
 
@@ -77,7 +77,7 @@ def test_run_logs_of_another_node(maoctl: Maoctl, gateway: RememberingGateway) -
     gateway.answer("GET", "/federation/logs", told)
     result = maoctl("run", "logs", "20260131T120000Z-daily-1", "--node", "node-2", "--step", "crawl")
     assert result.code == 0, result.err
-    assert "==> node node-2, step crawl, its end <==" in result.err
+    assert "==> node node-2, step crawl (end only) <==" in result.err
     assert result.out == "one\n\\x1b]0;owned\\x07\\x9b2J\\u202e\n"
     query = {"node": "node-2", "run": "20260131T120000Z-daily-1", "step": "crawl"}
     assert gateway.calls[-1].query == query

@@ -1,4 +1,4 @@
-"""What is shown: golden tables and documents; nothing from outside can play tricks on a terminal."""
+"""Output formats: golden tables and documents; control characters are escaped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .documents import ago
 from .gateways import RememberingGateway
 
 RUN_TABLE = """\
-ID                               PHASE      STEPS  TRIGGER   AGE    TOOK  WHY
+ID                               PHASE      STEPS  TRIGGER   AGE    DURATION  REASON
 20260131T115900Z-daily-0a1b2c3d  succeeded  1/1    manual    60s    50s
-20260131T023000Z-daily-9f8e7d6c  missed     0/0    schedule  9h30m        late by 5 min
+20260131T023000Z-daily-9f8e7d6c  missed     0/0    schedule  9h30m            late by 5 min
 """
 COMMITS = """\
 COMMIT      AGE  AUTHOR  SUBJECT                         RUN
@@ -30,13 +30,13 @@ node      node-1
 phase     failed
 trigger   manual
 created   2026-01-31T11:59:00Z
-took      50s
+duration  50s
 error     The tool ended with exit code 3.
 fault     tool
 next      maoctl run logs 0a1b2c3d
 
-STEP     TOOL     DATASET  PHASE   ATTEMPT  TOOK  EXIT  SNAPSHOT  NOTE
-crawler  crawler  data     failed  2        40s   3               The tool ended with exit code 3.
+STEP     TOOL     DATASET  PHASE   ATTEMPT  DURATION  EXIT  SNAPSHOT  NOTE
+crawler  crawler  data     failed  2        40s       3               The tool ended with exit code 3.
 """
 
 
@@ -117,7 +117,7 @@ def test_output_of_an_empty_list(maoctl: Maoctl, gateway: RememberingGateway) ->
 
     table, document = maoctl("node", "list"), maoctl("node", "list", "-o", "json")
 
-    assert (table.code, table.out, table.err) == (0, "", "No node to show.\n")
+    assert (table.code, table.out, table.err) == (0, "", "No node found.\n")
     assert json.loads(document.out) == []
 
 
@@ -271,7 +271,8 @@ def test_list_item_that_is_no_record_is_reported(maoctl: Maoctl, gateway: Rememb
     result = maoctl("tool", "get")
 
     assert result.code == 1
-    assert "cannot be read: Field required" in result.err
+    assert "Invalid response to GET" in result.err
+    assert "Field required." in result.err
 
 
 def test_words_of_a_newer_node_are_shown(maoctl: Maoctl, gateway: RememberingGateway) -> None:

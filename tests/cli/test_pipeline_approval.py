@@ -58,7 +58,7 @@ def test_pipeline_diff_without_pending_changes(maoctl: Maoctl, gateway: Remember
     gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": []})
     result = maoctl("pipeline", "approve", "daily")
     assert (result.code, result.out) == (0, "")
-    assert "nothing is pending" in result.err
+    assert "no pending changes" in result.err
     assert not gateway.called("POST", "/pipeline/daily/approve")
 
 
@@ -109,5 +109,5 @@ def test_pipeline_approve_rejects_an_invalid_revision(maoctl: Maoctl, gateway: R
     result = maoctl("pipeline", "approve", "daily", "--revision", "deadbeef")
     assert result.code == 2
     assert "Invalid revision 'deadbeef'" in result.err
-    assert "next: Use the one that is shown: maoctl pipeline diff daily" in result.err
+    assert "next: See the revision: maoctl pipeline diff daily" in result.err
     assert not gateway.calls

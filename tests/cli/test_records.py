@@ -1,4 +1,4 @@
-"""Registering, changing, removing, applying."""
+"""`maoctl tool|dataset|pipeline|job`: registration, updates, removal; `maoctl apply`."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_dataset_init_of_a_taken_name_makes_no_repository(
     gateway.keep("/registry/datasets", {**documents.dataset(), "master": master})
     refused = maoctl("dataset", "init", "data")
     assert refused.code == 5
-    assert "There is a dataset 'data' already" in refused.err
+    assert "The dataset 'data' already exists" in refused.err
     assert not gateway.called("POST", "/bare-repo/init")
 
 
@@ -181,7 +181,7 @@ def test_dataset_show_without_a_clone_here(maoctl: Maoctl, gateway: RememberingG
     shown = json.loads(maoctl("dataset", "show", "data", "-o", "json").out)
 
     assert shown["status"] is None
-    assert "not cloned to this node" in maoctl("dataset", "show", "data").out
+    assert "no clone on this node" in maoctl("dataset", "show", "data").out
 
 
 def test_dataset_show_lists_branches(maoctl: Maoctl, gateway: RememberingGateway) -> None:
@@ -200,7 +200,7 @@ def test_dataset_show_lists_branches(maoctl: Maoctl, gateway: RememberingGateway
 
     out = maoctl("dataset", "show", "data").out.splitlines()
 
-    assert ["to", "be", "pushed", "2"] in [line.split() for line in out]
+    assert ["unpushed", "2"] in [line.split() for line in out]
     assert ["size", "2Ki"] in [line.split() for line in out]
     assert out[-1].split() == ["node-1", "ababababab", "60m", "2", "s"]
 
@@ -268,7 +268,7 @@ def test_tool_check_of_a_missing_image(maoctl: Maoctl, gateway: RememberingGatew
     result = maoctl("tool", "check", "lab/x:1")
 
     assert result.code == 1
-    assert result.err == "error: lab/x:1 cannot be tried.\nnext: docker pull lab/x:1\n"
+    assert result.err == "error: lab/x:1 cannot be run.\nnext: docker pull lab/x:1\n"
 
 
 def test_tool_update_names_pipelines_that_pin_the_old_tool(
@@ -352,8 +352,8 @@ def test_apply_reads_json_from_stdin(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kind: moon\nname: x\n", "kind is 'moon'; it can be tool, dataset, pipeline"),
-        ("name: x\n", "kind is None"),
+        ("kind: moon\nname: x\n", "Invalid kind 'moon'; use one of tool, dataset, pipeline"),
+        ("name: x\n", "Invalid kind None"),
         ("just words", "is not a record"),
         ("a: [1\n", "cannot be read as YAML or JSON: line 6, column 1"),
         ("{kind: tool, name: x}", "image: is missing"),
@@ -442,7 +442,7 @@ def test_tool_check_of_a_registered_tool(maoctl: Maoctl, gateway: RememberingGat
     result = maoctl("tool", "check", "crawler", "-e", "B=2")
 
     assert result.code == 0, result.err
-    assert "The tool printed:\ndone" in result.err
+    assert "Output of the tool:\ndone" in result.err
     sent = next(call.body for call in gateway.calls if call.path == "/tools/check")
     assert sent == {
         "image": tool["image"],

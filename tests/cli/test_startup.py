@@ -1,4 +1,4 @@
-"""Quick to start; help with an example everywhere; completion of names."""
+"""Start-up time, help texts with examples, shell completion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LATER = ("httpx", "pydantic", "rich", "yaml")
 
 
 def imported_by(*args: str) -> set[str]:
-    """Top-level packages that a command line brings in."""
+    """Return the top-level packages that a command line imports."""
     command = [sys.executable, "-X", "importtime", "-m", "maoctl", *args]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line)
@@ -64,7 +64,7 @@ def test_every_command_has_help_and_an_example(path: tuple[str, ...], command: A
 
 
 def complete(words: str, url: str) -> list[str]:
-    """What a bash shell would offer."""
+    """Return the completions that bash would offer."""
     environ = {
         "_MAOCTL_COMPLETE": "complete_bash",
         "COMP_WORDS": words,

@@ -1,4 +1,4 @@
-"""`maoctl vote`: on a repository without a node, and asking a node."""
+"""`maoctl vote`: on a local repository, and on a node."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_vote_run_writes_a_branch_once(maoctl: Maoctl, repo: Path) -> None:
     assert git(repo, "rev-parse", "truth") == first["commit"]
     assert git(repo, "show", "truth:d.csv") == VERSIONS["a"].strip()
     again = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b,c", "--write", "truth")
-    assert "Already decided like this by" in again.err
+    assert "Already up to date: this round is commit" in again.err
     assert git(repo, "rev-list", "--count", "truth") == "1"
 
 
@@ -70,7 +70,7 @@ def test_vote_run_with_a_definition_file(maoctl: Maoctl, repo: Path, tmp_path: P
     ("text", "why"),
     [
         ("[", "cannot be read as YAML or JSON: line 1, column 2: while parsing"),
-        ("- a", "holds no definition"),
+        ("- a", "does not contain a vote definition"),
         ("{exclusion: LOUDEST, colour: red}", "exclusion: input should be 'NONE'"),
         ("{exclusion: LOUDEST}", "This vote definition is invalid:"),
         ("a: 1\nquorum: ALL\na: 2", "line 3, column 1: the key 'a' appears twice"),
@@ -167,7 +167,7 @@ def test_vote_list_before_the_first_round(maoctl: Maoctl, gateway: RememberingGa
     for command in ("list", "ranking", "spikes"):
         result = maoctl("vote", command, "data")
         assert result.code == 0, result.err
-        assert "no round is decided yet\nnext: maoctl vote status data\n" in result.err
+        assert "no decided rounds yet\nnext: maoctl vote status data\n" in result.err
 
 
 def test_vote_status_of_an_unknown_dataset(maoctl: Maoctl, gateway: RememberingGateway) -> None:
@@ -265,7 +265,7 @@ def test_vote_run_and_dataset_vote_report_definitions_alike(
         kept = maoctl("dataset", "vote", "data", "--definition", str(file))
         assert (run.code, kept.code) == (code, code)
         assert run.err.splitlines()[0] == kept.err.splitlines()[0]
-    assert "warning: exclusion FURTHEST leaves out none" in kept.err
+    assert "warning: exclusion FURTHEST has no effect" in kept.err
 
 
 @pytest.mark.parametrize("command", ["list", "ranking"])

@@ -1,4 +1,4 @@
-"""http for https and the other way round, a certificate that is not trusted, a name that is not known."""
+"""Wrong gateway addresses: http for https or the reverse, untrusted certificates, unknown hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Told = Callable[[str], str]
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    """What `maoctl tool get` says of a gateway that it cannot use."""
+    """Return the errors of `maoctl tool get` with an unusable gateway."""
 
     def ask(url: str) -> str:
         assert run_command(["tool", "get"], CliSession({"MAO_URL": url})) == 6
@@ -37,7 +37,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Certificate and key of `localhost` in one file, signed by itself."""
+    """Return a file with a self-signed certificate for `localhost` and its key."""
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         [
@@ -68,7 +68,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def web_server(answer: tuple[int, dict[str, str], bytes], certificate: Path | None = None) -> Iterator[int]:
-    """A server that gives every request one answer; its port."""
+    """Run a server that gives the same response to every request; yields its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -184,7 +184,7 @@ def test_untrusted_certificate(told: Told, certificate: Path, monkeypatch: pytes
 
 
 def test_unresolvable_host_name() -> None:
-    """As the resolver's error comes through httpx; asking it would be traffic."""
+    """Return the resolver's error as httpx raises it, without network traffic."""
     error = httpx.ConnectError("Name or service not known")
     error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     found = explain_failure("http://no-such-host.invalid:8080", error)

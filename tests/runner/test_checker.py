@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mao_runner.compliance.report import CheckRequest, stray_paths, tried_paths
+from mao_runner.compliance.report import stray_paths, tried_paths
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.protocol import Container
 from mao_runner.runner import Runner
 from mao_shared import keys
 from mao_shared.models import Enrolment, ResolvedImage
-from mao_shared.models.tool import CheckReport
+from mao_shared.models.tool import CheckReport, CheckRequest
 from mao_shared.store import dump
 from tests.support.docker import Engine
 from tests.support.waiting import eventually

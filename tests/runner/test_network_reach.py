@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from mao_runner.compliance.report import CheckRequest
 from mao_runner.containers import network
 from mao_runner.containers.data_dir import assign_owner
 from mao_runner.containers.spec import step_container
@@ -30,6 +29,7 @@ from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.protocol import EngineRefused, HostCommand
 from mao_runner.labels import installation_id
 from mao_shared.models import ResolvedImage
+from mao_shared.models.tool import CheckRequest
 from mao_shared.states import StepPhase
 from tests.support.docker import Engine
 from tests.support.ports import claim, free_port

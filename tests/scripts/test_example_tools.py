@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_runner.compliance.report import CheckRequest
 from mao_runner.drivers.docker import DockerDriver
+from mao_shared.models.tool import CheckRequest
 from tests.runner.harness import Bench
 from tests.support.docker import Engine
 from tests.support.waiting import eventually

@@ -1,1 +1,1 @@
-"""The commands, one file a noun."""
+"""The commands, one module for each noun."""

@@ -1,4 +1,4 @@
-"""`maoctl alarm`, `series` and `webhook`: what looks wrong, the numbers behind it, and who is sent it."""
+"""`maoctl alarm`, `series` and `webhook`: alarms, the control metrics behind them, where they are sent."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ AlarmArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the alar
 def get(
     context: typer.Context,
     alarm: Annotated[str | None, typer.Argument(metavar="[ID]", show_default=False)] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Acknowledged ones as well.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include acknowledged alarms.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Show the alarms that nobody has acknowledged, or one alarm."""
+    """Show the unacknowledged alarms, or one alarm."""
     session = get_session(context, output)
     if alarm is not None:
         session.describe(registry.ALARM, session.client.alarms.get(alarm))
@@ -43,8 +43,10 @@ def get(
 def ack(
     context: typer.Context,
     alarm: AlarmArgument,
-    note: Annotated[str, typer.Option(help="What you found.")] = "",
-    by: Annotated[str | None, typer.Option(help="Else your login name.", show_default=False)] = None,
+    note: Annotated[str, typer.Option(help="Note to keep with the alarm.")] = "",
+    by: Annotated[
+        str | None, typer.Option(help="Who acknowledges it [default: your login name].", show_default=False)
+    ] = None,
 ) -> None:
     """Acknowledge an alarm."""
     get_session(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
@@ -60,16 +62,16 @@ def get_series(
     metric: Annotated[str | None, typer.Argument(show_default=False)] = None,
     output: OutputOption = None,
 ) -> None:
-    """Show the control metrics with their newest values, or the points of one."""
+    """Show the control metrics with their latest values, or the points of one."""
     session = get_session(context, output)
     if pipeline is None:
         session.show(registry.SERIES, session.client.alarms.all_series())
         return
     if step is None or metric is None:
         raise InvalidInput(
-            "A series is named by a pipeline, a step and a metric.",
+            "A series needs three arguments: pipeline, step and metric.",
             code="usage",
-            next="maoctl series get PIPELINE STEP METRIC; without any, all are listed.",
+            next="maoctl series get PIPELINE STEP METRIC; without arguments, all are listed.",
         )
     series = session.client.alarms.series(pipeline, step, metric)
     session.show(registry.POINT, series.points)
@@ -87,10 +89,10 @@ def add_webhook(
     url: Annotated[str, typer.Argument(help="http:// or https:// address.")],
     secret_file: Annotated[
         typer.FileText | None,
-        typer.Option(help="Secret to sign with; else one is generated.", show_default=False),
+        typer.Option(help="File with the secret [default: generate one].", show_default=False),
     ] = None,
 ) -> None:
-    """Send all alarms to an address; prints the secret that signs them, once."""
+    """Send all alarms to an address. Prints the secret that signs them, once."""
     from mao_shared.models import WebhookRequest
 
     secret = None if secret_file is None else secret_file.read().strip()
@@ -107,7 +109,7 @@ def get_webhook(
     name: Annotated[str | None, typer.Argument(show_default=False)] = None,
     output: OutputOption = None,
 ) -> None:
-    """Show the webhooks, and how many deliveries are due."""
+    """Show the webhooks and their pending deliveries."""
     session = get_session(context, output)
     if name is None:
         session.show(registry.WEBHOOK, session.client.webhooks.list())
@@ -117,7 +119,7 @@ def get_webhook(
 
 @webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))
 def remove_webhook(context: typer.Context, name: NameArgument, yes: YesOption = False) -> None:
-    """Remove a webhook and its due deliveries."""
+    """Remove a webhook and its pending deliveries."""
     confirm(f"Remove webhook {name}?", yes)
     get_session(context).client.webhooks.remove(name)
     say(f"webhook/{name} removed")
@@ -125,7 +127,7 @@ def remove_webhook(context: typer.Context, name: NameArgument, yes: YesOption = 
 
 @webhook_app.command("test", epilog=example("maoctl webhook test lab"))
 def test_webhook(context: typer.Context, name: NameArgument) -> None:
-    """Send a test message now; exit code 1 when it is not accepted."""
+    """Send a test message; exit code 1 if it is not accepted."""
     result = get_session(context).client.webhooks.test(name)
     if not result.delivered:
         say(f"webhook/{name} did not accept the message: {result.error}")

@@ -1,4 +1,4 @@
-"""`maoctl apply`: many records from a file, created or updated."""
+"""`maoctl apply`: create or update the records in a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A record as it should be."""
+    """A record to create or update."""
 
     kind: str
     name: str
@@ -31,11 +31,11 @@ class Wanted:
 
 
 _NOT_APPLIED = ("kind", "status", "enrolled", "outdated", "pending", "enrolment")
-"""Beside `kind` what `get -o yaml` found on the node, which is not part of the record."""
+"""`kind`, and the fields that `get -o yaml` adds to the record."""
 
 
 def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
-    """All records, checked, in an order in which they can be written. Raises CommandError, InvalidInput."""
+    """Validate all records and return them in the order to write them. Raises CommandError, InvalidInput."""
     from mao_shared.models import Dataset, Pipeline, Tool
     from maoctl.documents import find_kind
 
@@ -45,17 +45,17 @@ def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
         kind = find_kind(document, APPLIED)
         fields = {key: value for key, value in document.items() if key not in _NOT_APPLIED}
         record = records.build(models[kind], fields)
-        each = Wanted(kind, str(getattr(record, "name", "")), record)
-        if (kind, each.name) in wanted:
-            raise CommandError(ExitCode.USAGE, f"{kind}/{each.name} appears twice.", "Remove one of them.")
-        wanted[kind, each.name] = each
-    return sorted(wanted.values(), key=lambda each: APPLIED.index(each.kind))
+        name = str(getattr(record, "name", ""))
+        if (kind, name) in wanted:
+            raise CommandError(ExitCode.USAGE, f"{kind}/{name} appears twice.", "Remove one of them.")
+        wanted[kind, name] = Wanted(kind, name, record)
+    return sorted(wanted.values(), key=lambda item: APPLIED.index(item.kind))
 
 
 def apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:
-    """Makes one record as it should be: `created`, `updated` or `unchanged`.
+    """Create or update one record; return `created`, `updated` or `unchanged`.
 
-    Raises Conflict when somebody else changes it between reading and writing.
+    Raises Conflict or PreconditionFailed if the record changes between reading and writing.
     """
     client = session.client
     resources: dict[str, Resource[Any]] = {
@@ -80,36 +80,32 @@ def apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:
 def apply(
     context: typer.Context,
     file: Annotated[str, typer.Option("--filename", "--file", "-f", help="YAML or JSON; - for stdin.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     output: OutputOption = None,
 ) -> None:
     """Create or update the tools, datasets and pipelines in a file."""
     from maoctl.documents import read_records
 
     session = get_session(context, output)
-    wanted = plan(list(read_records(_read(file))))
-    results = []
-    for each in wanted:
-        result = apply_one(session, each, dry_run)
-        results.append({"kind": each.kind, "name": each.name, "result": result})
-        if session.output.for_people or session.output is Format.NAME:
-            words = "" if session.output is Format.NAME else f" {result}{' (dry run)' if dry_run else ''}"
-            write(f"{each.kind}/{harmless_line(each.name)}{words}\n")
-    session.data(results, lambda: None)
-    made = [each["name"] for each in results if each["kind"] == "pipeline" and each["result"] == "created"]
-    if made and not dry_run and session.output.for_people:
-        say("next: " + "\n      ".join(f"maoctl pipeline enrol {name}" for name in made))
-
-
-def _read(file: str) -> str:
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(
             ExitCode.USAGE, f"{file} cannot be read: {error}", "Name a file, or - for stdin."
         ) from error
+    results: list[dict[str, str]] = []
+    for item in plan(list(read_records(text))):
+        result = apply_one(session, item, dry_run)
+        results.append({"kind": item.kind, "name": item.name, "result": result})
+        if session.output.for_people or session.output is Format.NAME:
+            suffix = "" if session.output is Format.NAME else f" {result}{' (dry run)' if dry_run else ''}"
+            write(f"{item.kind}/{harmless_line(item.name)}{suffix}\n")
+    session.data(results, lambda: None)
+    created = [done["name"] for done in results if (done["kind"], done["result"]) == ("pipeline", "created")]
+    if created and not dry_run and session.output.for_people:
+        say("next: " + "\n      ".join(f"maoctl pipeline enrol {name}" for name in created))
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command to the root."""
+    """Add the command to the root."""
     app.command(epilog=example("maoctl apply -f federation.yaml --dry-run"))(apply)

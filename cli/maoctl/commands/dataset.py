@@ -1,4 +1,4 @@
-"""`maoctl dataset`: register git repositories, show their state on this node, say how they are voted."""
+"""`maoctl dataset`: register git repositories, show their status on this node, set their vote definition."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ if TYPE_CHECKING:
     from mao_shared.models.dataset import DatasetStatus
 
 app = typer.Typer(
-    help="Git repositories with a branch a node and ground-truth.",
+    help="Git repositories with a branch per node and ground-truth.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-DescriptionOption = Annotated[str | None, typer.Option(help="What is in it.", show_default=False)]
+DescriptionOption = Annotated[str | None, typer.Option(help="Description of the data.", show_default=False)]
 LfsOption = Annotated[
     str | None,
-    typer.Option("--lfs-above", help="Size from which files go to Git LFS, like 10m.", show_default=False),
+    typer.Option("--lfs-above", help="Store larger files with Git LFS, e.g. 10m.", show_default=False),
 ]
 ExternalOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--external", help="Key of 'maoctl write' that goes here; may be repeated.", show_default=False
+        "--external", help="Key of 'maoctl write' to store here; may be repeated.", show_default=False
     ),
 ]
-UncheckedOption = Annotated[bool, typer.Option("--unchecked", help="Even if the repository does not answer.")]
+UncheckedOption = Annotated[
+    bool, typer.Option("--unchecked", help="Do not check that the repository can be reached.")
+]
 
 
 @app.command(epilog=example("maoctl dataset add data git@git.example.org:mao/data.git"))
 def add(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name to register it by.")],
-    master: Annotated[str, typer.Argument(help="The remote: a git URL or an absolute path on the node.")],
+    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    master: Annotated[str, typer.Argument(help="Remote: a git URL or an absolute path on the node.")],
     node: Annotated[
         list[str] | None,
-        typer.Option("--node", help="A node that takes part; may be repeated.", show_default=False),
+        typer.Option("--node", help="Participating node; may be repeated.", show_default=False),
     ] = None,
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
@@ -59,7 +61,7 @@ def add(
     unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Register a dataset that has a remote."""
+    """Register an existing repository as a dataset."""
     session = get_session(context, output)
     if not unchecked:
         _check_remote(session, master)
@@ -70,19 +72,19 @@ def add(
 @app.command(epilog=example("maoctl dataset init performance"))
 def init(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of repository and dataset.")],
+    name: Annotated[str, typer.Argument(help="Name of the repository and the dataset.")],
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
     external: ExternalOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Make an empty repository on the node and register it."""
+    """Create an empty repository on the node and register it as a dataset."""
     session = get_session(context, output)
-    with suppress(errors.NotFound):  # before a repository is made that nothing would refer to
+    with suppress(errors.NotFound):  # before creating a repository that nothing refers to
         session.client.datasets.get(name)
         raise errors.AlreadyExists(
-            f"There is a dataset {name!r} already.",
-            next=f"Look at it with 'maoctl dataset get {name}', or choose another name.",
+            f"The dataset {name!r} already exists.",
+            next=f"See 'maoctl dataset get {name}', or choose another name.",
         )
     made = session.client.datasets.init_bare_repository(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
@@ -90,12 +92,12 @@ def init(
 
 
 def _check_remote(session: CliSession, master: str) -> None:
-    """Raises what the node says when there is no repository that it can reach."""
+    """Raise the node's error if it cannot use the repository as a remote."""
     try:
         session.client.datasets.check_remote(master)
     except (errors.Forbidden, errors.InvalidInput, errors.RemoteUnavailable) as error:
         if error.code != "dataset-url-refused" and error.next:
-            error.next += " To register it anyway: --unchecked."
+            error.next += " To register it anyway, use --unchecked."
         raise
 
 
@@ -110,80 +112,74 @@ def _register(session: CliSession, fields: dict[str, Any]) -> None:
 @app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
-    """Show one dataset, or all, with what waits to be pushed from this node, and why."""
+    """Show one dataset, or all, with this node's unpushed commits and the reason."""
     session = get_session(context, output)
     if name is not None:
         dataset = _find(session, name)
         session.show_one(registry.NODE_DATASET, dataset)
         _report_broken(dataset.status)
         return
-    statuses = _statuses(session)
+    statuses: dict[str, DatasetStatus] = {}
+    try:
+        statuses = {status.name: status for status in session.client.datasets.statuses()}
+    except errors.Unavailable as error:  # the registry's list is shown all the same
+        say(f"unpushed commits are not known: {error}")
     datasets = session.client.datasets.list()
-    rows = [registry.NodeDataset(each, statuses.get(each.name)) for each in datasets]
+    rows = [registry.NodeDataset(record, statuses.get(record.name)) for record in datasets]
     session.show(registry.NODE_DATASET, rows)
     for status in statuses.values():
         _report_broken(status)
 
 
 def _find(session: CliSession, name: str) -> registry.NodeDataset:
-    """The record, and its state on this node if the node can say."""
+    """Return a dataset with its status on this node, if that is known."""
     record = records.fetch(session.client.datasets, name).record
     try:
         return registry.NodeDataset(record, _status(session, name))
     except errors.Unavailable as error:
-        say(f"What waits to be pushed is not known: {error}")
+        say(f"unpushed commits are not known: {error}")
         return registry.NodeDataset(record, None, known=False)
 
 
 def _status(session: CliSession, name: str) -> DatasetStatus | None:
-    """The state on this node: None until a pipeline that uses the dataset was enrolled in."""
+    """Return the status on this node; None if no enrolled pipeline uses the dataset."""
     try:
         return session.client.datasets.status(name)
     except errors.NotFound:
         return None
 
 
-def _statuses(session: CliSession) -> dict[str, DatasetStatus]:
-    """By name; none when the data manager is away, so that the registry's list is shown all the same."""
-    try:
-        return {each.name: each for each in session.client.datasets.statuses()}
-    except errors.Unavailable as error:
-        say(f"What waits to be pushed is not known: {error}")
-        return {}
-
-
 def _report_broken(status: DatasetStatus | None) -> None:
-    """Says beside the data what became of clones that were broken."""
+    """Report broken clones on stderr."""
     for clone in status.broken_clones if status else []:
         say(f"{clone.detail}\nnext: {clone.next}")
 
 
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
-    """Show a dataset and its state on this node: branches, waiting pushes, size."""
+    """Show a dataset and its status on this node: branches, unpushed commits, size."""
     session = get_session(context, output)
     record = records.fetch(session.client.datasets, name).record
     dataset = registry.NodeDataset(record, _status(session, name))
     if not session.output.for_people:
         session.show_one(registry.NODE_DATASET, dataset)
         return
-    print_facts([*flatten_facts(to_document(record)), *_status_facts(dataset.status)])
-    if dataset.status and dataset.status.branches:
-        write("\n")
-        session.show(contents.BRANCH, dataset.status.branches)
-    _report_broken(dataset.status)
-
-
-def _status_facts(status: DatasetStatus | None) -> list[tuple[str, str]]:
-    if status is None:
-        return [("status", "not cloned to this node: no enrolment here uses it")]
-    return [
-        ("to be pushed", str(status.outbox.waiting)),
+    facts = flatten_facts(to_document(record))
+    if (status := dataset.status) is None:
+        print_facts([*facts, ("status", "no clone on this node: no enrolled pipeline uses it")])
+        return
+    facts += [
+        ("unpushed", str(status.outbox.waiting)),
         ("size", size(status.size)),
-        ("waiting since", plain(status.outbox.since)),
-        ("push waits", plain(status.failure)),
-        ("what to do", plain(status.outbox.next)),
+        ("unpushed since", plain(status.outbox.since)),
+        ("reason", plain(status.failure)),
+        ("next", plain(status.outbox.next)),
     ]
+    print_facts(facts)
+    if status.branches:
+        write("\n")
+        session.show(contents.BRANCH, status.branches)
+    _report_broken(status)
 
 
 @app.command("update", epilog=example("maoctl dataset update data --master git@git.example.org:new/data.git"))
@@ -191,10 +187,12 @@ def _status_facts(status: DatasetStatus | None) -> list[tuple[str, str]]:
 def update(
     context: typer.Context,
     name: DatasetArgument,
-    master: Annotated[str | None, typer.Option(help="The new remote.", show_default=False)] = None,
+    master: Annotated[str | None, typer.Option(help="New remote.", show_default=False)] = None,
     node: Annotated[
         list[str] | None,
-        typer.Option("--node", help="All nodes that take part; may be repeated.", show_default=False),
+        typer.Option(
+            "--node", help="Participating node, replaces the list; may be repeated.", show_default=False
+        ),
     ] = None,
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
@@ -202,39 +200,34 @@ def update(
     unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Change the named fields of a dataset; the rest stays."""
+    """Change the given fields of a dataset."""
     session = get_session(context, output)
     changes = records.given(
         master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
     )
     if master is not None and not unchecked:
         _check_remote(session, master)
-    if master is not None:
-        _move_clone(session, name, changes)
+    if master is not None and _status(session, name) is not None:
+        # The clone goes first: a remote with other data is refused, and the record is not changed then.
+        from mao_shared.models import Dataset
+        from mao_shared.models.common import drop_unknown_fields
+
+        found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
+        session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
+        say(
+            f"this node's clone of {name} uses the new remote; on other nodes: maoctl pipeline enrol PIPELINE"
+        )
     records.change(session, session.client.datasets, registry.DATASET, name, lambda old: old | changes)
-
-
-def _move_clone(session: CliSession, name: str, changes: dict[str, Any]) -> None:
-    """Points this node's clone to the new remote, if there is a clone; before the record is changed, since a
-    remote with other data is refused."""
-    from mao_shared.models import Dataset
-    from mao_shared.models.common import drop_unknown_fields
-
-    found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
-    if _status(session, name) is None:
-        return
-    session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
-    say(f"this node's clone of {name} follows; other nodes do with: maoctl pipeline enrol PIPELINE")
 
 
 @app.command(epilog=example("maoctl dataset remove data --yes"))
 def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False) -> None:
-    """Remove a dataset's record; repositories stay where they are."""
+    """Remove a dataset from the registry; repositories are not deleted."""
     session = get_session(context)
     records.remove(session, session.client.datasets, registry.DATASET, name, yes)
-    with suppress(errors.MaoError):  # without a clone there is nothing to say, and the hint is a courtesy
+    with suppress(errors.MaoError):  # without a clone there is no hint to give
         session.client.datasets.status(name)
-        say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
+        say(f"This node keeps its clone. To use the name for other data: maoctl dataset set-aside {name}")
 
 
 @app.command(
@@ -245,12 +238,12 @@ def vote(
     name: DatasetArgument,
     definition: Annotated[
         Path | None,
-        typer.Option(help="File with a VDX definition, YAML or JSON.", exists=True, show_default=False),
+        typer.Option(help="File with a VDX definition (YAML or JSON).", exists=True, show_default=False),
     ] = None,
-    defaults: Annotated[bool, typer.Option("--defaults", help="Go back to the defaults.")] = False,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Reset to the defaults.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Show how ground truth is voted, or set it; counts on a node once its operator approves."""
+    """Show or set the vote definition. A change takes effect on a node once its operator approves it."""
     session = get_session(context, output)
     if definition is None and not defaults:
         from mao_shared.models import VoteDefinition
@@ -275,7 +268,7 @@ def vote(
 
 @app.command("clone-url", epilog=example('git clone "$(maoctl dataset clone-url data)"'))
 def clone_url(context: typer.Context, name: DatasetArgument) -> None:
-    """Print the address to clone a dataset from: the remote, or the node where only that sees the remote."""
+    """Print the URL to clone a dataset from: the remote, or the node if only the node can read the remote."""
     from mao_shared.git_urls import local_path
     from maoctl.text import harmless_line
 

@@ -1,4 +1,4 @@
-"""`maoctl dataset log|files|cat|branches|diff|compare|download`: what is in a dataset."""
+"""`maoctl dataset log|files|cat|branches|diff|compare|download`: contents of datasets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KeyOption = Annotated[
     list[str] | None,
     typer.Option("--key", help="Key column that identifies records; may be repeated.", show_default=False),
 ]
-LinesOption = Annotated[bool, typer.Option("--lines", help="Compare lines, even of files with records.")]
+LinesOption = Annotated[bool, typer.Option("--lines", help="Compare lines, even in files with records.")]
 LimitOption = Annotated[
     int | None,
     typer.Option(
@@ -38,7 +38,7 @@ LimitOption = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands to `maoctl dataset`."""
+    """Add the commands to `maoctl dataset`."""
     app.command(epilog=example("maoctl dataset log data --branch node-1"))(log)
     app.command(epilog=example("maoctl dataset files data --ref ground-truth"))(files)
     app.command(epilog=example("maoctl dataset cat data results.csv --ref node-1"))(cat)
@@ -63,7 +63,9 @@ def add_to(app: typer.Typer) -> None:
 def log(
     context: typer.Context,
     name: DatasetArgument,
-    branch: Annotated[str | None, typer.Option(help="Else this node's.", show_default=False)] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Branch [default: this node's].", show_default=False)
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
     output: OutputOption = None,
 ) -> None:
@@ -92,7 +94,7 @@ def cat(
     path: Annotated[str, typer.Argument(help="File in the dataset.")],
     ref: RefOption = "ground-truth",
     raw: Annotated[
-        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+        bool, typer.Option("--raw", help="Do not escape control characters on a terminal.")
     ] = False,
 ) -> None:
     """Write a file of a dataset to stdout."""
@@ -115,29 +117,29 @@ def branches(context: typer.Context, name: DatasetArgument, output: OutputOption
 def diff(
     context: typer.Context,
     name: DatasetArgument,
-    before: Annotated[str, typer.Argument(metavar="A", help="Branch or commit before.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="Branch or commit after.")],
-    path: Annotated[str | None, typer.Argument(help="Folder, or a file to look into.")] = None,
+    before: Annotated[str, typer.Argument(metavar="A", help="Old branch or commit.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="New branch or commit.")],
+    path: Annotated[str | None, typer.Argument(help="Folder, or a file to compare.")] = None,
     key: KeyOption = None,
     lines: LinesOption = False,
     limit: LimitOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show what differs between two commits: files, and of one file rows and fields, or lines."""
+    """Show the differences between two commits: files, or the rows or lines of one file."""
     _show(get_session(context, output), name, (before, after), path, key, lines, limit)
 
 
 def compare(
     context: typer.Context,
     name: DatasetArgument,
-    node: Annotated[str | None, typer.Argument(help="Else this node.", show_default=False)] = None,
-    path: Annotated[str | None, typer.Argument(help="Folder, or a file to look into.")] = None,
+    node: Annotated[str | None, typer.Argument(help="Node [default: this one].", show_default=False)] = None,
+    path: Annotated[str | None, typer.Argument(help="Folder, or a file to compare.")] = None,
     key: KeyOption = None,
     lines: LinesOption = False,
     limit: LimitOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show where a node's branch differs from ground-truth."""
+    """Show the differences between ground-truth and a node's branch."""
     _show(get_session(context, output), name, ("ground-truth", node), path, key, lines, limit)
 
 
@@ -170,7 +172,7 @@ def _print_diff(session: CliSession, found: DatasetDiff) -> None:
     elif found.lines:
         write("".join(f"{harmless(line)}\n" for line in found.lines.lines))
         if found.lines.truncated:
-            say("There are more lines: --limit shows up to 1000.")
+            say("Output truncated; --limit shows up to 1000 lines.")
     else:
         session.show(contents.FILE_DIFFERENCE, found.files)
 
@@ -178,14 +180,16 @@ def _print_diff(session: CliSession, found: DatasetDiff) -> None:
 def download(
     context: typer.Context,
     name: DatasetArgument,
-    path: Annotated[str | None, typer.Argument(help="File or folder; else all.", show_default=False)] = None,
+    path: Annotated[
+        str | None, typer.Argument(help="File or folder [default: all].", show_default=False)
+    ] = None,
     ref: Annotated[str, typer.Option(help="Branch or commit.")] = "ground-truth",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write (.zip, else .tar.gz for folders); '-': stdout."),
+        typer.Option("--out", "-o", help="File to write (folders: .zip or .tar.gz); - for stdout."),
     ] = None,
 ) -> None:
-    """Save a file, a folder or all of a dataset."""
+    """Download a file, a folder or all of a dataset."""
     session = get_session(context)
     with did_you_mean((name, session.client.datasets)):
         if out is not None and str(out) == "-":
@@ -203,15 +207,15 @@ def _save(session: CliSession, name: str, path: str | None, ref: str, out: Path 
     last = (path or "").rstrip("/").rpartition("/")[2]
     partial = (out.parent if out else Path()) / f".{(out.name if out else last) or 'data'}.part"
     try:
-        with partial.open("wb") as target:  # a partial file is not mistaken for the whole
+        with partial.open("wb") as target:  # an incomplete file never has the final name
             count, is_file = _fetch(session, name, path, ref, target, packing)
         saved = out or Path(last if is_file else f"{last or name}.{packing}")
         partial.replace(saved)
     except OSError as error:
         raise CommandError(
             ExitCode.FAILED,
-            f"The file cannot be written: {out or partial.parent}: {error.strerror}.",
-            "Name another: --out FILE.",
+            f"{out or partial.parent} cannot be written: {error.strerror}.",
+            "Name another file with --out.",
         ) from error
     finally:
         with suppress(OSError):
@@ -222,7 +226,7 @@ def _save(session: CliSession, name: str, path: str | None, ref: str, out: Path 
 def _fetch(
     session: CliSession, name: str, path: str | None, ref: str, target: BinaryWriter, packing: str
 ) -> tuple[int, bool]:
-    """Bytes written, and whether it is a file rather than an archive."""
+    """Download a file, or an archive of a folder. Returns the size in bytes, and True for a file."""
     if path:
         try:
             return session.client.datasets.download(name, path, target, ref=ref), True

@@ -15,7 +15,7 @@ from maoctl.text import harmless, short_commit
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands to `maoctl dataset`."""
+    """Add the commands to `maoctl dataset`."""
     app.command(epilog=example("maoctl dataset push data"))(push)
     app.command(epilog=example("maoctl dataset acknowledge data"))(acknowledge)
     app.command(
@@ -26,22 +26,22 @@ def add_to(app: typer.Typer) -> None:
 
 
 def push(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
-    """Push what waits for the dataset's remote, now; exit code 1 when it fails."""
+    """Push unpushed commits to the dataset's remote now; exit code 1 if that fails."""
     session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         status = session.client.datasets.push(name)
     session.data(status, lambda: None)
     outbox = status.outbox
     if outbox.detail:
-        detail = f"dataset/{name}: {outbox.waiting} waiting ({outbox.state}): {outbox.detail}"
+        detail = f"dataset/{name}: {outbox.waiting} unpushed ({outbox.state}): {outbox.detail}"
         raise CommandError(ExitCode.FAILED, detail, outbox.next)
     say(f"dataset/{name} is in sync with its remote")
 
 
 def acknowledge(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
-    """Acknowledge a broken clone that was set aside, or a branch that went back at the remote.
+    """Acknowledge a broken clone that was set aside, or a branch that was rewritten at the remote.
 
-    The clone stays where it is, what the branch had is kept in the clone; neither is reported any more.
+    They are no longer reported. The broken clone and the old commits of the branch are kept.
     """
     session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
@@ -54,24 +54,24 @@ def resolve(
     context: typer.Context,
     name: DatasetArgument,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Keep both histories, and this node's files.")
+        bool, typer.Option("--merge", help="Keep both histories and this node's files.")
     ] = False,
     replay: Annotated[
         bool,
         typer.Option(
             "--replay",
-            help="Put this node's unpushed commits, or all that the remote lost, on top of the remote's.",
+            help="Put this node's unpushed commits, or those that the remote lost, on top of its branch.",
         ),
     ] = False,
     take_theirs: Annotated[
         bool,
         typer.Option(
-            "--take-theirs", help="Take the remote's branch; this node's tip is kept under another name."
+            "--take-theirs", help="Use the remote's branch; keep this node's tip under another name."
         ),
     ] = False,
     output: OutputOption = None,
 ) -> None:
-    """Resolve a divergence of this node's branch and the remote's."""
+    """Reconcile this node's branch with the remote's after they have diverged."""
     options = {"merge": merge, "replay": replay, "take-theirs": take_theirs}
     chosen = [how for how, given in options.items() if given]
     if len(chosen) != 1:
@@ -80,7 +80,7 @@ def resolve(
     with did_you_mean((name, session.client.datasets)):
         done = session.client.datasets.resolve(name, chosen[0])
 
-    def for_people() -> None:
+    def print_resolution() -> None:
         state = "pushed" if done.pushed else "not pushed yet"
         write(f"{done.branch} is at {short_commit(done.commit)}, {state}\n")
         for reference in done.rescued:
@@ -88,31 +88,31 @@ def resolve(
         if done.failure:
             say(harmless(done.failure))
 
-    session.data(done, for_people)
+    session.data(done, print_resolution)
 
 
 def alone(
     context: typer.Context, name: DatasetArgument, yes: YesOption = False, output: OutputOption = None
 ) -> None:
-    """Let this node alone decide a ground truth that several have voted, once nobody else takes part."""
+    """Let this node alone decide a ground truth that was voted before, once no other node takes part."""
     session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
         master = session.client.datasets.get(name).record.master
-        say(f"What this node collects then becomes ground truth at {harmless(master)}, at once.")
-        say("If others still vote there, give it a remote of its own first: maoctl dataset update --master")
+        say(f"This node's snapshots then become ground truth at {harmless(master)} at once.")
+        say("If other nodes still vote there, use another remote: maoctl dataset update --master")
         confirm(f"Let this node alone decide the ground truth of {name}?", yes)
         status = session.client.datasets.go_alone(name)
-    session.data(status, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))
+    session.data(status, lambda: say(f"dataset/{name}: this node alone now decides its ground truth"))
 
 
 def set_aside(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
-    """Put away this node's clone of a dataset that was removed or is other data now; nothing is deleted."""
+    """Set aside this node's clone of a dataset that was removed or replaced; nothing is deleted."""
     session = get_session(context, output)
     done = session.client.datasets.set_aside(name)
 
-    def for_people() -> None:
+    def print_path() -> None:
         write(f"{harmless(done.path)}\n")
         if done.unpushed:
-            say(f"{done.unpushed} commits there were never pushed to {harmless(done.remote)}")
+            say(f"{done.unpushed} commits in it were never pushed to {harmless(done.remote)}")
 
-    session.data(done, for_people)
+    session.data(done, print_path)

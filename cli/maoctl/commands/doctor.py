@@ -1,4 +1,4 @@
-"""`maoctl doctor`: whether the node is well, and what to do if not."""
+"""`maoctl doctor`: the health of the node, and what to do about failed checks."""
 
 from __future__ import annotations
 
@@ -21,35 +21,41 @@ from maoctl.views.runs import CHECK, CheckRow
 if TYPE_CHECKING:
     from mao_shared.models import node
 
-PAUSE = 0.5  # seconds between two looks of --wait
-DEFAULT_WAIT = 60.0  # seconds
-CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedule has by default
+POLL_SECONDS = 0.5  # between checks with --wait
+DEFAULT_TIMEOUT = 60.0  # seconds
+CLOCK_TOLERANCE = timedelta(seconds=30)  # half the default start deadline of a schedule
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One thing that has to be well; `next` is the command or step when it is not.
+    """The result of a check. `next`: what to do if it failed.
 
-    `aside`: in one word, that it is degraded while the node continues with everything else.
+    `degraded`: the state to show in place of ok or failed, for a fault that does not stop the node.
     """
 
     name: str
     ok: bool
     detail: str = ""
     next: str = ""
-    aside: str = ""
+    degraded: str = ""
 
     def row(self) -> CheckRow:
-        return CheckRow(self.name, self.aside or ("ok" if self.ok else "failed"), self.detail, self.next)
+        return CheckRow(self.name, self.degraded or ("ok" if self.ok else "failed"), self.detail, self.next)
 
 
 def health_checks(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
-    """What the node's status says; only how its clock differs from this machine's is judged here."""
-    away = status.federation is not None and status.federation.reachable is False  # shown below, since when
-    checks = [_condition(each) for each in status.conditions if not (away and each.name == "quorum")]
+    """Return the checks of a node's status; `now`: this machine's clock."""
+    checks = []
+    away = status.federation is not None and status.federation.reachable is False
+    for condition in status.conditions:
+        if away and condition.name == "quorum":  # the check of the federation says more
+            continue
+        ok, name = condition.state != "failed", f"{condition.name} {condition.subject}".rstrip()
+        degraded = condition.state if ok else ""
+        checks.append(HealthCheck(name, ok, condition.detail, condition.next, degraded))
     if not any(check.name == "store" for check in checks):
         ok = status.store == "ok"
-        checks.append(HealthCheck("store", ok, *(() if ok else (status.store, "Look at etcd's log."))))
+        checks.append(HealthCheck("store", ok, *(() if ok else (status.store, "See etcd's log."))))
     checks += [_service(name, state) for name, state in status.services.items()]
     if "git" in status.model_fields_set:
         checks.append(_identity(status.git))
@@ -58,24 +64,17 @@ def health_checks(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
     return checks if status.federation is None else [*checks, _federation(status.federation, now)]
 
 
-def _condition(condition: node.NodeCondition) -> HealthCheck:
-    failed = condition.state == "failed"
-    name = f"{condition.name} {condition.subject}".rstrip()
-    aside = "" if failed else condition.state
-    return HealthCheck(name, not failed, condition.detail, condition.next, aside)
-
-
 def _service(name: str, state: node.ServiceStatus) -> HealthCheck:
     if state.ready:
         return HealthCheck(name, True)
-    next_step = f"See what is listed above; the log of {name} has details."
+    next_step = f"See the checks above, and the log of {name}."
     return HealthCheck(name, False, state.reason or "not ready", next_step)
 
 
 def _identity(git: node.CommitIdentity | None) -> HealthCheck:
     if git is not None and git.name and git.email:
         return HealthCheck("git identity", True, f"{git.name} <{git.email}>")
-    next_step = "Set gitusername and gitemail, and start the node again."
+    next_step = "Set gitusername and gitemail, and restart the node."
     return HealthCheck("git identity", False, "not set", next_step)
 
 
@@ -84,25 +83,26 @@ def _clock(offset: timedelta) -> HealthCheck:
         return HealthCheck("clock", True)
     direction = "ahead of" if offset > timedelta(0) else "behind"
     return HealthCheck(
-        "clock", False, f"{span(offset)} {direction} this machine", "Synchronise both clocks, best by NTP."
+        "clock",
+        False,
+        f"{span(offset)} {direction} this machine",
+        "Synchronise both clocks, for example by NTP.",
     )
 
 
 def _federation(federation: node.FederationStatus, now: datetime) -> HealthCheck:
-    """One that is away is no fault of the node: its pipelines run, and it reconnects by itself. One that has
-    removed the node is.
-    """
+    """Return the check of the federation; only the removal of the node is a failure, an outage is not."""
     if federation.reachable is not False:
         return HealthCheck("federation", True, federation.name)
     if federation.removed:
         return HealthCheck("federation", False, federation.reason, federation.next)
     away = f" for {span(now - federation.since)}" if federation.since else ""
     detail = f"{federation.name}: unreachable{away}: {federation.reason}"
-    return HealthCheck("federation", True, detail, federation.next, aside="away")
+    return HealthCheck("federation", True, detail, federation.next, degraded="away")
 
 
 def examine(session: CliSession) -> list[HealthCheck]:
-    """All checks; only the gateway's, failed, when that does not answer."""
+    """Run all checks; if the gateway does not answer, only that check is returned."""
     try:
         status = session.client.status()
     except PeerUnavailable as error:
@@ -110,32 +110,32 @@ def examine(session: CliSession) -> list[HealthCheck]:
     return [HealthCheck("gateway", True, session.config.url), *health_checks(status, session.now)]
 
 
-def wait_until_well(
-    session: CliSession, seconds: float, look: Callable[[CliSession], list[HealthCheck]] = examine
+def wait_until_healthy(
+    session: CliSession, timeout: float, look: Callable[[CliSession], list[HealthCheck]] = examine
 ) -> list[HealthCheck]:
-    """The checks as soon as all are well, or as they are on timeout."""
-    ends = time.monotonic() + seconds
+    """Wait until all checks pass, at most `timeout` seconds, and return the last checks."""
+    deadline = time.monotonic() + timeout
     last = ""
     checks = look(session)
-    while (failed := [check.name for check in checks if not check.ok]) and time.monotonic() < ends:
-        if (news := f"waiting for {', '.join(failed)}") != last:
-            say(news)
-            last = news
-        session.pause(PAUSE)
+    while (failed := [check.name for check in checks if not check.ok]) and time.monotonic() < deadline:
+        if (message := f"waiting for {', '.join(failed)}") != last:
+            say(message)
+            last = message
+        session.pause(POLL_SECONDS)
         checks = look(session)
     return checks
 
 
 def doctor(
     context: typer.Context,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until all is well.")] = False,
-    timeout: Annotated[float | None, duration_option("Longest wait; else 60s.", "--timeout")] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until all checks pass.")] = False,
+    timeout: Annotated[float | None, duration_option("Longest wait [default: 60s].", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:
-    """Check the node: gateway, services, store, engine and what they need."""
+    """Check the node: gateway, services, store, engine and their dependencies."""
     session = get_session(context, output)
     checks = (
-        wait_until_well(session, timeout if timeout is not None else DEFAULT_WAIT)
+        wait_until_healthy(session, timeout if timeout is not None else DEFAULT_TIMEOUT)
         if wait
         else examine(session)
     )
@@ -150,5 +150,5 @@ def doctor(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command to the root."""
+    """Add the command to the root."""
     app.command(epilog=example("maoctl doctor", "maoctl doctor --wait --timeout 60s"))(doctor)

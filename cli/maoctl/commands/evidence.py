@@ -1,4 +1,4 @@
-"""`maoctl run export|verify|reproduce`: a run to take away, whether it is as recorded, whether it repeats."""
+"""`maoctl run export|verify|reproduce`: runs as RO-Crates, integrity checks, reproductions."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from maoctl.text import harmless_line
 from maoctl.views.runs import RUN, VERIFICATION
 
 if TYPE_CHECKING:
-    from mao_shared.models import Reproduced, Run
+    from mao_shared.models import Reproduced
 
 CrateFile = Annotated[
     Path | None,
-    typer.Option("--crate", exists=True, dir_okay=False, help="Also check this crate.", show_default=False),
+    typer.Option("--crate", exists=True, dir_okay=False, help="Also compare this crate.", show_default=False),
 ]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the verbs to `maoctl run`."""
+    """Add the commands to `maoctl run`."""
     app.command(epilog=example("maoctl run export 1f3a5c7d -o crate.zip"))(export)
     app.command(epilog=example("maoctl run verify 1f3a5c7d", "maoctl run verify 1f3a5c7d --crate crate.zip"))(
         verify
@@ -43,10 +43,10 @@ def add_to(app: typer.Typer) -> None:
 def export(
     context: typer.Context,
     run: RunArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The zip file to write.")],
-    data: Annotated[bool, typer.Option("--data/--no-data", help="With inputs and outputs.")] = True,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Zip file to write.")],
+    data: Annotated[bool, typer.Option("--data/--no-data", help="Include inputs and outputs.")] = True,
 ) -> None:
-    """Write a run as an RO-Crate: inputs, outputs, logs and how they came about, for anybody to read."""
+    """Export a run as an RO-Crate: inputs, outputs, logs and provenance."""
     session = get_session(context)
     partial = out.with_name(f".{out.name}.part")
     try:
@@ -56,8 +56,8 @@ def export(
     except OSError as error:
         raise CommandError(
             ExitCode.FAILED,
-            f"The crate cannot be written: {out}: {error.strerror}.",
-            "Name another: --out FILE.",
+            f"{out} cannot be written: {error.strerror}.",
+            "Name another file with --out.",
         ) from error
     finally:
         with suppress(OSError):
@@ -68,33 +68,32 @@ def export(
 def verify(
     context: typer.Context, run: RunArgument, crate: CrateFile = None, output: OutputOption = None
 ) -> None:
-    """Read every byte of a run's snapshots and logs again: 0 if all is as recorded, 1 if not."""
+    """Compare every byte of a run's snapshots and logs with its record: exit code 0 if equal, 1 if not."""
     session = get_session(context, output)
     run_id = _run_id(session, run)
     report = session.client.runs.verify(run_id)
     lines = [
-        harmless_line(f"{each.step} {each.what} {each.path or ''}".rstrip() + f": {each.detail}")
-        for each in report.faults
+        harmless_line(f"{fault.step} {fault.what} {fault.path or ''}".rstrip() + f": {fault.detail}")
+        for fault in report.faults
     ]
     if crate is not None:
-        lines += [
-            harmless_line(each) for each in crate_faults(crate, session.client.runs.crate_metadata(run_id))
-        ]
+        metadata = session.client.runs.crate_metadata(run_id)
+        lines += [harmless_line(line) for line in crate_faults(crate, metadata)]
     if not session.output.for_people:
         session.show_one(VERIFICATION, report.model_copy(update={"ok": not lines}))
     else:
         write("".join(f"{line}\n" for line in lines))
-    for each in report.unchecked:
-        say(f"not checked: {harmless_line(each)}")
+    for unchecked in report.unchecked:
+        say(f"not checked: {harmless_line(unchecked)}")
     if lines:
         raise CommandError(
-            ExitCode.FAILED, f"First difference: {lines[0]}", f"The record: maoctl run show {run_id}"
+            ExitCode.FAILED, f"First difference: {lines[0]}", f"See the record: maoctl run show {run_id}"
         )
     say(f"run/{run_id} is as recorded: {report.files} files, {report.bytes} bytes")
 
 
 def _run_id(session: CliSession, run: str) -> str:
-    """The whole id; that of a run which is no longer in the store is taken as typed."""
+    """Return the full id of a run; for one that is no longer in the store, what was typed."""
     from maoctl.lookup import find_run
 
     try:
@@ -105,21 +104,21 @@ def _run_id(session: CliSession, run: str) -> str:
         return run
 
 
-# A crate against what it says of itself, and what the node says
+# Comparison of a crate with its metadata, and with the node's
 
 CRATE_METADATA = "ro-crate-metadata.json"
-_NEWER_ON_NODE = frozenset({"run.json"})  # may record a later push, so that the node's is newer
-_PIECE = 1 << 20  # bytes that are read at once
+_NEWER_ON_NODE = frozenset({"run.json"})  # the node's may record a later push
+_CHUNK = 1 << 20  # bytes
 Digest = tuple[int, str]  # size in bytes, SHA-256
 
 
 def crate_faults(path: Path, node: dict[str, Any]) -> Iterator[str]:
-    """What is wrong, one line each; `node`: the metadata as the node has it now."""
+    """Yield the faults of a crate, one line each. `node`: the metadata from the node."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield from _crate_faults(archive, node)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
-        yield f"{path.name}: it cannot be read as a crate: {error}"
+        yield f"{path.name}: not a readable crate: {error}"
 
 
 def _crate_faults(archive: zipfile.ZipFile, node: dict[str, Any]) -> Iterator[str]:
@@ -127,38 +126,37 @@ def _crate_faults(archive: zipfile.ZipFile, node: dict[str, Any]) -> Iterator[st
     known = digests(node)
     names = set(archive.namelist()) - {CRATE_METADATA}
     for name, digest in claimed.items():
-        found = _digest(archive, name) if name in names else "it is missing"
+        found = _digest(archive, name) if name in names else "missing"
         if isinstance(found, str):
             yield f"{name}: {found}"
         elif found != digest:
             yield f"{name}: {_describe(found)}; its metadata says {_describe(digest)}"
         elif name in known and name not in _NEWER_ON_NODE and known[name] != digest:
             yield f"{name}: {_describe(found)}; the node has {_describe(known[name])}"
-    yield from (f"{name}: its metadata does not name it" for name in sorted(names - claimed.keys()))
-    if any(
-        "/output/" in name or "/input/" in name for name in claimed
-    ):  # one made with --no-data has none of them
+    yield from (f"{name}: not listed in the metadata" for name in sorted(names - claimed.keys()))
+    has_data = any("/output/" in name or "/input/" in name for name in claimed)
+    if has_data:  # otherwise it was exported with --no-data
         yield from (
-            f"{name}: the node has it, the crate does not" for name in sorted(known.keys() - claimed.keys())
+            f"{name}: on the node, but not in the crate" for name in sorted(known.keys() - claimed.keys())
         )
 
 
 def digests(metadata: dict[str, Any]) -> dict[str, Digest]:
-    """The files that a crate's metadata names, by path."""
+    """Return the digests of the files in a crate's metadata, by path."""
     files = (entity for entity in metadata["@graph"] if entity.get("@type") == "File")
     return {unquote(entity["@id"]): (int(entity["contentSize"]), str(entity["sha256"])) for entity in files}
 
 
 def _digest(archive: zipfile.ZipFile, name: str) -> Digest | str:
-    """Size and digest, or why it cannot be read."""
+    """Return the digest of a file, or why it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
         with archive.open(name) as file:
-            while piece := file.read(_PIECE):
+            while piece := file.read(_CHUNK):
                 digest.update(piece)
                 size += len(piece)
     except (zipfile.BadZipFile, zlib.error, OSError) as error:
-        return f"it cannot be read: {error}"
+        return f"cannot be read: {error}"
     return size, digest.hexdigest()
 
 
@@ -173,15 +171,16 @@ def reproduce(
     context: typer.Context,
     run: RunArgument,
     step: Annotated[
-        str | None, typer.Option(help="Which one, where the run has several.", show_default=False)
+        str | None, typer.Option(help="Step; required if the run has several.", show_default=False)
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is compared.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the comparison.")] = False,
     timeout: Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:
-    """Run a step again: same image, same input, in a scratch workspace; then compare file by file.
+    """Run a step again with the same image and input, and compare the output file by file.
 
-    With --wait: 0 if every file is identical, 1 if not, 7 if it could not be run.
+    It runs in a scratch workspace. With --wait, the exit code is 0 if every file is identical, 1 if not, 7 if
+    it could not be run.
     """
     from maoctl.follow import check_succeeded, wait_for_run
     from maoctl.lookup import find_run
@@ -194,27 +193,22 @@ def reproduce(
     say(f"run/{made.id} started")
     ended = wait_for_run(session, made.id, timeout)
     check_succeeded(ended)
-    _report_comparison(session, ended)
-
-
-def _report_comparison(session: CliSession, run: Run) -> None:
-    """Prints the comparison. Raises CommandError where anything differs."""
-    found = run.steps[0].reproduced
+    found = ended.steps[0].reproduced
     if not session.output.for_people:
-        session.show_one(RUN, run)
+        session.show_one(RUN, ended)
     elif found is not None:
         write("".join(f"{line}\n" for line in reproduced_lines(found)))
     if found is None or not found.same:
         raise CommandError(
             ExitCode.FAILED,
-            "The step did not give the same files again.",
-            "Its output is kept on the node for a while, in workspaces/"
-            f"{run.id} of the data directory; its log: maoctl run logs {run.id}",
+            "The step did not produce the same files.",
+            "Its output is kept for a while in workspaces/"
+            f"{ended.id} of the node's data directory; its log: maoctl run logs {ended.id}",
         )
 
 
 def reproduced_lines(found: Reproduced) -> list[str]:
-    """A line for each file that is not identical, and the number of those that are."""
+    """Return a line for each file that is not identical, and the number of identical ones."""
     kinds = {"different": found.different, "missing": found.missing, "extra": found.extra}
     lines = [f"{kind:<10} {harmless_line(path)}" for kind, paths in kinds.items() for path in paths]
     if found.unlisted:

@@ -1,4 +1,4 @@
-"""`maoctl write`, `read` and `inspect`, and `maoctl dataset external`: data from and for programs outside."""
+"""`maoctl write`, `read`, `inspect` and `dataset external`: data from and for external programs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import print_facts, write
-from maoctl.session import CliSession, OutputOption, example, get_session
+from maoctl.session import OutputOption, example, get_session
 from maoctl.text import harmless_json, plain, relative
 from maoctl.views.contents import INSIGHT
 from maoctl.views.registry import DATASET
 
 InDataset = Annotated[
-    str | None, typer.Option("--dataset", help="The dataset that holds it.", show_default=False)
+    str | None, typer.Option("--dataset", help="Dataset that contains it.", show_default=False)
 ]
 
 
@@ -31,21 +31,21 @@ def write_value(
     context: typer.Context,
     key: Annotated[str, typer.Argument(help="Key that a dataset declares.")],
     value: Annotated[
-        str | None, typer.Argument(help="JSON, or any text; - reads it from stdin.", show_default=False)
+        str | None, typer.Argument(help="JSON or any text; - for stdin.", show_default=False)
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Read the value from this file.", show_default=False)
     ] = None,
-    text: Annotated[bool, typer.Option("--text", help="Text, even if it looks like JSON.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Send as text, even if it is valid JSON.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Hand a value over to the node, which commits it to the dataset that declares the key.
+    """Write a value to the dataset that declares the key; the node commits it.
 
-    JSON is sent as it is spelt: 1.10 stays 1.10.
+    JSON is sent unchanged: 1.10 stays 1.10.
     """
     session = get_session(context, output)
     if (value is None) == (file is None):
-        raise CommandError(ExitCode.USAGE, "Give either a value or a file.", "See: maoctl write --help")
+        raise CommandError(ExitCode.USAGE, "Give either a value or --file.", "maoctl write --help")
     typed = value if value not in (None, "-") else _read_text(file)
     parsed = json_of_typed(typed, text)
     receipt = session.client.external.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
@@ -53,7 +53,7 @@ def write_value(
 
 
 def _read_text(file: Path | None) -> str:
-    """Of the file, else of stdin. Read as bytes, since Python would change line ends."""
+    """Read a file, or stdin. Reads bytes, since Python would convert line ends."""
     try:
         return (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode()
     except OSError as error:
@@ -62,18 +62,19 @@ def _read_text(file: Path | None) -> str:
         raise InvalidInput(
             f"The value is not UTF-8 at byte {error.start}.",
             code="value-invalid",
-            next="Convert it, such as with: iconv -t UTF-8",
+            next="Convert it, for example with: iconv -t UTF-8",
         ) from error
 
 
 def json_of_typed(typed: str, text: bool) -> str:
-    """The JSON text to be sent: what was typed where it is JSON, else a text without its last newline.
+    """Return the JSON text to send: what was typed if that is JSON, otherwise a JSON string of it.
 
-    Raises InvalidInput (`value-invalid`) for what JSON cannot hold: NaN, Infinity, half a character.
+    A string loses its last newline. Raises InvalidInput (`value-invalid`) for NaN, Infinity and unpaired
+    surrogates.
     """
     bare = typed.removeprefix("\ufeff")
     try:
-        if not text and _looks_like_json(bare):
+        if not text and _is_json(bare):
             check_json(bare)
             return bare.strip(" \t\r\n")
         end = "\r\n" if typed.endswith("\r\n") else "\n"
@@ -83,13 +84,13 @@ def json_of_typed(typed: str, text: bool) -> str:
         raise InvalidInput(
             f"The value cannot be sent as JSON: {error}.",
             code="value-invalid",
-            next="Send finite numbers and whole characters, or use --text to send it as text.",
+            next="Use finite numbers and valid Unicode, or --text to send it as text.",
         ) from error
     return spelt
 
 
-def _looks_like_json(text: str) -> bool:
-    """Whether it is JSON as Python reads it, which takes NaN and Infinity."""
+def _is_json(text: str) -> bool:
+    """True if Python reads the text as JSON; it also accepts NaN and Infinity."""
     try:
         json.loads(text, parse_int=str)
     except json.JSONDecodeError:
@@ -99,27 +100,26 @@ def _looks_like_json(text: str) -> bool:
 
 def read(
     context: typer.Context,
-    key: Annotated[str, typer.Argument(help="Tool or dataset, or tool/node; else this node's.")],
+    key: Annotated[str, typer.Argument(help="TOOL or DATASET of this node, or TOOL/NODE.")],
     dataset: InDataset = None,
     output: OutputOption = None,
 ) -> None:
-    """Show what a tool left as insights.json."""
+    """Show the insights.json of a tool."""
     session = get_session(context, output)
     found = session.client.external.read(key, dataset=dataset)
-    session.data(found, lambda: write(_json(found.value) + "\n"))
-
-
-def _json(value: Any) -> str:
-    return harmless_json(render_json(value, ensure_ascii=False, indent=2))
+    text = harmless_json(render_json(found.value, ensure_ascii=False, indent=2))
+    session.data(found, lambda: write(text + "\n"))
 
 
 def inspect(
     context: typer.Context,
-    key: Annotated[str | None, typer.Argument(help="Tool or dataset; else all.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Argument(help="Tool or dataset [default: all].", show_default=False)
+    ] = None,
     dataset: InDataset = None,
     output: OutputOption = None,
 ) -> None:
-    """List what tools left as insights.json, on all nodes."""
+    """List the insights.json of tools on all nodes."""
     session = get_session(context, output)
     session.show(INSIGHT, session.client.external.inspect(key, dataset=dataset))
 
@@ -137,7 +137,7 @@ def external(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Declare the keys of `maoctl write` that go to a dataset, or show them and what waits."""
+    """Declare the keys of `maoctl write` for a dataset, or show them and the pending values."""
     session = get_session(context, output)
     if key or remove_key:
 
@@ -147,36 +147,26 @@ def external(
                 raise CommandError(
                     ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}."
                 )
-            return old | {"external": [each for each in dict.fromkeys(declared) if each not in removed]}
+            return old | {"external": [name for name in dict.fromkeys(declared) if name not in removed]}
 
-        records.change(
-            session,
-            session.client.datasets,
-            DATASET,
-            name,
-            edit,
-        )
+        records.change(session, session.client.datasets, DATASET, name, edit)
         return
-    _show(session, name)
-
-
-def _show(session: CliSession, name: str) -> None:
     with did_you_mean((name, session.client.datasets)):
         records.fetch(session.client.datasets, name)
         state = session.client.external.state(name)
     failure = state.failure
     facts = [
         ("keys", plain(state.keys)),
-        ("waiting", str(state.waiting)),
+        ("pending", str(state.waiting)),
         ("since", relative(state.since, session.now)),
-        ("why", plain(failure and failure.detail)),
+        ("reason", plain(failure and failure.detail)),
         ("next", plain(failure and failure.next)),
     ]
     session.data(state, lambda: print_facts(facts))
 
 
 def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:
-    """Adds the commands to the root and to `maoctl dataset`."""
+    """Add the commands to the root and to `maoctl dataset`."""
     app.command(
         "write",
         epilog=example(

@@ -1,4 +1,4 @@
-"""`maoctl federation`: several nodes that share a registry, and who of them runs its etcd."""
+"""`maoctl federation`: nodes that share a registry, and which of them run its etcd."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from maoctl.output import flatten_facts, print_facts, say, to_document, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.views.federation import FEDERATION, MEMBER
 
-app = typer.Typer(help="Several nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
 
 AllowUnsafeOption = Annotated[
     bool,
     typer.Option(
         "--allow-unsafe-etcd-that-ignores-key-rights",
-        help="Even on an etcd that lets every member read and write all keys (CVE-2026-33343).",
+        help="Accept an etcd that lets every member read and write all keys (CVE-2026-33343).",
     ),
 ]
 NodeOption = Annotated[str, typer.Argument(help="Name of the node.", metavar="NODE")]
@@ -33,12 +33,12 @@ def create(
     allow_unsafe: AllowUnsafeOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Create a federation on this node, with all that is registered here."""
+    """Create a federation on this node, with all records registered here."""
     session = get_session(context, output)
     made = session.client.federation.create(name, allow_unsafe=allow_unsafe)
     session.done(FEDERATION, made, "created")
     _say_warnings(made.warnings)
-    say("invite others with: maoctl federation invite NODE")
+    say("next: maoctl federation invite NODE")
 
 
 @app.command(epilog=example("maoctl federation invite node-2 > token"))
@@ -46,22 +46,23 @@ def invite(
     context: typer.Context,
     node: NodeOption,
     valid: Annotated[
-        str | None, typer.Option(help="How long it is valid, like 2h or 7d; else a day.", show_default=False)
+        str | None, typer.Option(help="Validity, like 2h or 7d [default: 1d].", show_default=False)
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Print a token with which one node may join, once. It is a secret. On core nodes only."""
+    """Print a token with which one node can join once; keep it secret. On core nodes only."""
     session = get_session(context, output)
     made = session.client.federation.invite(node, _seconds(valid))
     soon = made.expires_at - session.now < timedelta(hours=1)
     until = f"{made.expires_at:%Y-%m-%d %H:%M:%S}" if soon else f"{made.expires_at:%Y-%m-%d %H:%M}"
-    say(f"invitation of {node} to {made.federation}, valid until {until} UTC;")
-    say(f"authority {made.fingerprint}; on {node}: maoctl federation join TOKEN")
+    say(f"invitation of {node} to {made.federation}, valid until {until} UTC")
+    say(f"authority {made.fingerprint}")
+    say(f"next: on {node}: maoctl federation join TOKEN")
     session.data(made, lambda: write(made.token + "\n"))
 
 
 def _seconds(text: str | None) -> float | None:
-    """Raises CommandError for an invalid duration."""
+    """Parse the validity of an invitation. Raises CommandError if it is invalid."""
     from mao_shared.models import InvitationRequest
     from maoctl import records
 
@@ -78,11 +79,11 @@ def _seconds(text: str | None) -> float | None:
 @app.command(epilog=example("maoctl federation join mao1.eNp…", "maoctl federation join - < token"))
 def join(
     context: typer.Context,
-    token: Annotated[str, typer.Argument(help="What 'invite' printed; - reads it from stdin.")],
+    token: Annotated[str, typer.Argument(help="Token printed by 'invite'; - for stdin.")],
     allow_unsafe: AllowUnsafeOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Join a federation; this node's records become the federation's. Name clashes are listed first."""
+    """Join a federation and publish this node's records in it; fails if names clash."""
     session = get_session(context, output)
     text = (sys.stdin.read() if token == "-" else token).strip()  # noqa: S105
     joined = session.client.federation.join(text, allow_unsafe=allow_unsafe)
@@ -95,7 +96,7 @@ def join(
 @app.command("list", epilog=example("maoctl federation list -o wide"))
 @app.command("get", hidden=True)
 def list_(context: typer.Context, output: OutputOption = None) -> None:
-    """List the federation's nodes: who is present, who runs its etcd and whether that answers."""
+    """List the federation's nodes, their presence, and their part in its etcd."""
     session = get_session(context, output)
     session.show(MEMBER, session.client.federation.members())
 
@@ -111,48 +112,50 @@ def show(context: typer.Context, output: OutputOption = None) -> None:
 @app.command(epilog=example("maoctl federation leave --yes"))
 def leave(
     context: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Even if the federation does not answer.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Leave even if the federation does not answer.")
+    ] = False,
     yes: YesOption = False,
 ) -> None:
-    """Leave the federation; this node continues alone with the records as they are now."""
+    """Leave the federation; this node continues alone with a copy of its records."""
     session = get_session(context)
     node = session.client.status().node
-    say("The node is then on its own; it moves voted ground truth only after: maoctl dataset alone NAME")
+    say("Alone, this node updates a voted ground truth only after: maoctl dataset alone NAME")
     _report_shared_work(session, node)
     confirm("Leave the federation?", yes)
     left = session.client.federation.leave(force=force)
-    say(f"federation/{left.federation} left" if left.federation else "The unfinished membership is dropped.")
+    say(f"federation/{left.federation} left" if left.federation else "The incomplete membership was removed.")
     if not left.known:
-        say("The federation's records were not known here: this node has those from before it joined.")
+        say("The federation's records were not available: this node has its records from before it joined.")
     if not left.struck:
         say(f"No other node was informed; if any are left, run on a core: maoctl federation remove {node}")
 
 
 def _report_shared_work(session: CliSession, node: str) -> None:
-    """Names the datasets that others write to as well, and the jobs that write there. Silent where these are
-    not known: leaving must not fail because of that.
+    """Name the datasets that other nodes write to as well, and the jobs that write there.
+
+    Silent if they are not known: leaving must not fail because of this.
     """
     try:
-        written = {each.pipeline: each.outputs for each in session.client.enrolments.list()}
+        written = {enrolment.pipeline: enrolment.outputs for enrolment in session.client.enrolments.list()}
         ours = set[str]().union(*written.values())
-        shared = [each for each in session.client.datasets.list() if each.name in ours]
-        shared = [each for each in shared if set(each.nodes) - {node}]
-        jobs = [each for each in session.client.jobs.list() if not each.paused]
+        datasets = [dataset for dataset in session.client.datasets.list() if dataset.name in ours]
+        jobs = [job for job in session.client.jobs.list() if not job.paused]
     except MaoError:
         return
-    names = {each.name for each in shared}
+    names = {dataset.name for dataset in datasets if set(dataset.nodes) - {node}}
     if names:
-        say(f"Others vote on and push to the remotes of {', '.join(sorted(names))} as well.")
-    going_on = [each.id for each in jobs if written.get(each.pipeline, set()) & names]
-    if going_on:
-        say("These jobs continue there; to pause them first:")
-    for job in going_on:
-        say(f"  maoctl job pause {job}")
+        say(f"Other nodes also push to the remotes of {', '.join(sorted(names))} and vote there.")
+    active = [job.id for job in jobs if written.get(job.pipeline, set()) & names]
+    if active:
+        say("These jobs continue to write there; to pause them first:")
+    for job_id in active:
+        say(f"  maoctl job pause {job_id}")
 
 
 @app.command(epilog=example("maoctl federation remove node-9 --yes"))
 def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> None:
-    """Remove a node from the federation for good; its access ends at once. On core nodes only."""
+    """Remove a node from the federation permanently and revoke its access. On core nodes only."""
     session = get_session(context)
     confirm(f"Remove node {node} from the federation?", yes)
     session.client.federation.remove(node)
@@ -161,10 +164,10 @@ def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> 
 
 @app.command(epilog=example("maoctl federation promote node-2"))
 def promote(context: typer.Context, node: NodeOption, allow_unsafe: AllowUnsafeOption = False) -> None:
-    """Promote a node: it runs a voting member of the federation's etcd. On core nodes only."""
+    """Promote a node to a core node, which runs a voting member of the etcd cluster. On core nodes only."""
     session = get_session(context)
-    seat = session.client.federation.promote(node, allow_unsafe=allow_unsafe)
-    say(f"node/{node} promoted; its etcd is at {seat.client}")
+    member = session.client.federation.promote(node, allow_unsafe=allow_unsafe)
+    say(f"node/{node} promoted; its etcd is at {member.client}")
     state = session.client.federation.get()
     _say_warnings(state.warnings)
     if state.advice:

@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None
 )
 
-CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="How many times to show.")]
+CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="Number of times to show.")]
 
 
 @app.command("get", epilog=example("maoctl job get"))
@@ -39,12 +39,12 @@ def show(
     times = [] if found.paused else session.client.jobs.next_times(job, count).times
     if session.output.for_people:
         print_facts(flatten_facts(to_document(found)))
-        say("Next times:" if times else "It is paused.")
+        say("Next times:" if times else f"job/{job} is paused")
         print_facts(time_facts(times, session.now))
     elif session.output is Format.NAME:
         session.show_one(JOB, found)
     else:
-        print_data(to_document(found) | {"next_times": [plain(each) for each in times]}, session.output)
+        print_data(to_document(found) | {"next_times": [plain(time) for time in times]}, session.output)
 
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
@@ -74,11 +74,13 @@ def remove(context: typer.Context, job: JobArgument, yes: YesOption = False) -> 
 def backfill(
     context: typer.Context,
     job: JobArgument,
-    since: Annotated[str, typer.Option(help="A time with a zone, or how long ago, like 12h.")],
-    until: Annotated[str | None, typer.Option(help="The same; else now.", show_default=False)] = None,
+    since: Annotated[str, typer.Option(help="Time with a zone, or how long ago, like 12h.")],
+    until: Annotated[
+        str | None, typer.Option(help="Like --since [default: now].", show_default=False)
+    ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Run the ticks that were missed."""
+    """Run missed ticks."""
     session = get_session(context, output)
     now = session.now
     begin, end = parse_moment(since, now), parse_moment(until, now) if until else now
@@ -86,7 +88,7 @@ def backfill(
         raise typer.BadParameter("later than --until", param_hint="--since")
     with did_you_mean((job, session.client.jobs)):
         answer = session.client.jobs.backfill(job, begin, end)
-    say(f"job/{job}: {len(answer.queued)} queued, {answer.present} were run or are running")
+    say(f"job/{job}: {len(answer.queued)} queued, {answer.present} already run or running")
     if answer.more_since:  # the node's cap
         say(f"next: maoctl job backfill {job} --since {plain(answer.more_since)}")
     session.data(answer, lambda: write("".join(f"run/{run_id}\n" for run_id in answer.queued)))
@@ -96,14 +98,17 @@ def backfill(
 def preview(
     context: typer.Context,
     cron: Annotated[str, typer.Argument(help="Five fields, or @hourly, @daily …")],
-    timezone: Annotated[str, typer.Option(help="Zone of the fields.")] = "UTC",
-    seconds: Annotated[bool, typer.Option("--seconds", help="The first field is for seconds.")] = False,
+    timezone: Annotated[str, typer.Option(help="Time zone.")] = "UTC",
+    seconds: Annotated[bool, typer.Option("--seconds", help="The first of six fields is seconds.")] = False,
     count: CountOption = 5,
     output: OutputOption = None,
 ) -> None:
     """Show the next times of a cron string."""
+    from mao_shared.models.schedule import CronPreview
+
     session = get_session(context, output)
-    found = session.client.jobs.preview(cron, timezone=timezone, seconds=seconds, count=count)
+    fields = {"cron": cron, "timezone": timezone, "seconds": seconds, "count": count}
+    found = session.client.jobs.preview(records.build(CronPreview, fields))
     session.data(found, lambda: print_facts(time_facts(found.times, session.now)))
 
 
@@ -111,11 +116,11 @@ def preview(
 def wait(
     context: typer.Context,
     job: JobArgument,
-    runs: Annotated[int, typer.Option(min=1, help="This many runs of the job in all.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Total number of runs of the job.")] = 1,
     timeout: Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:
-    """Wait until that many runs of a job have ended: 7 if one of them failed, 8 on timeout."""
+    """Wait until runs of a job have ended: exit code 7 if one of them failed, 8 on timeout."""
     from maoctl.follow import check_none_failed, wait_for_job_runs
 
     session = get_session(context, output)

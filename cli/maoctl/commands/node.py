@@ -1,4 +1,4 @@
-"""`maoctl node`: the nodes of the federation, whom this one trusts, and this machine's backup."""
+"""`maoctl node`: nodes of the federation, trust, backup and restore of this machine's node."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def _names(session: CliSession) -> Names:
 
 @app.command(epilog=example("maoctl node signers > allowed_signers"))
 def signers(context: typer.Context) -> None:
-    """Print the signers of the federation, as an allowed-signers file for git verify-commit."""
+    """Print the federation's signers as an allowed-signers file for git verify-commit."""
     write(get_session(context).client.nodes.signers())
 
 
 @app.command(epilog=example("maoctl node remove node-9 --yes"))
 def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -> None:
-    """Remove a node that is gone from all datasets."""
+    """Remove a node from the node lists of all datasets."""
     session = get_session(context)
     confirm(f"Remove node {name} from all datasets?", yes)
     with did_you_mean((name, _names(session))):
@@ -72,9 +72,9 @@ def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -
 
 @app.command(epilog=example("maoctl node trust node-2"))
 def trust(context: typer.Context, node: NodeArgument) -> None:
-    """Trust a node: apply its operator's changes without asking; privileges are still asked for."""
+    """Trust a node: apply its operator's changes without approval, except for new privileges."""
     session = get_session(context)
-    _state(session, node)  # a misspelt name would be trusted as soon as some node has it
+    _state(session, node)  # a misspelt name would be trusted once a node has it
     session.client.nodes.trust(node)
     say(f"node/{node} is trusted")
 
@@ -88,7 +88,7 @@ def untrust(context: typer.Context, node: NodeArgument) -> None:
 
 @app.command(epilog=example("maoctl node trusted"))
 def trusted(context: typer.Context, output: OutputOption = None) -> None:
-    """List the trusted nodes, whose changes are applied without asking."""
+    """List the trusted nodes, whose changes are applied without approval."""
     session = get_session(context, output)
     session.show(TRUST, session.client.nodes.trusted())
 
@@ -98,21 +98,21 @@ def trusted(context: typer.Context, output: OutputOption = None) -> None:
 
 @app.command("accept-store", epilog=example("maoctl node accept-store --yes"))
 def accept_store(context: typer.Context, yes: YesOption = False) -> None:
-    """Accept the node's etcd as it is now, after its data were lost or set back."""
+    """Accept the node's etcd as it is now, after data was lost or rolled back."""
     session = get_session(context)
     confirm("Accept the node's etcd as it is now, with data missing?", yes)
     session.client.accept_store()
-    say("accepted; see what else there is: maoctl doctor")
+    say("accepted\nnext: maoctl doctor")
 
 
-BackupTarget = Annotated[str, typer.Argument(metavar="FILE|DIR", help="A new file, a folder, or - (stdout).")]
-BackupFile = Annotated[str, typer.Argument(metavar="FILE", help="A backup of this node, or - (stdin).")]
+BackupTarget = Annotated[str, typer.Argument(metavar="FILE|DIR", help="New file, folder, or - for stdout.")]
+BackupFile = Annotated[str, typer.Argument(metavar="FILE", help="Backup of this node, or - for stdin.")]
 
 
 @app.command(epilog=example("maoctl node backup /mnt/backup/"))
 def backup(target: BackupTarget) -> None:
-    """Back this machine's node up, running or stopped, with its keys and secrets."""
-    on_this_machine("backup", "--", target)
+    """Back up this machine's node, running or stopped, with its keys and secrets."""
+    run_launcher("backup", "--", target)
 
 
 @app.command(epilog=example("maoctl node restore mao-node-1-20260131T120000Z.tar.gz"))
@@ -122,33 +122,29 @@ def restore(
         bool, typer.Option("--replace", help="Set aside the existing data; nothing is deleted.")
     ] = False,
 ) -> None:
-    """Restore a backup into this machine's node, which has to be stopped."""
-    on_this_machine("restore", *(["--replace"] if replace else []), "--", file)
+    """Restore a backup into this machine's node, which must be stopped."""
+    run_launcher("restore", *(["--replace"] if replace else []), "--", file)
 
 
 LAUNCHER = "mao_node"
 
 
-def on_this_machine(*words: str) -> None:
-    """Runs the launcher with the settings of this environment; raises CommandError with its exit code."""
+def run_launcher(*arguments: str) -> None:
+    """Run the node's launcher in this environment. Raises CommandError with its exit code if it fails."""
     if importlib.util.find_spec(LAUNCHER) is None:
         raise CommandError(
             ExitCode.FAILED,
-            f"'maoctl node {words[0]}' reads the node's own files, and no node is installed here.",
-            next="Call it on the node's machine, in its checkout: ./dev maoctl node "
-            f"{words[0]} …; under compose: docker compose run --rm -T {words[0]}, see docs/operations.md.",
+            f"'maoctl node {arguments[0]}' needs the node's files, and no node is installed here.",
+            next="On the node's machine, in its checkout: ./dev maoctl node "
+            f"{arguments[0]} …; under compose: docker compose run --rm -T {arguments[0]} …",
         )
-    done = subprocess.run([sys.executable, "-m", LAUNCHER, *words], env=_with_fetched_etcd(), check=False)  # noqa: S603
+    fetched = Path(sys.prefix).parent / "var/etcd/bin"  # as in ./dev: the system's etcd may be too old
+    path = os.environ.get("PATH", os.defpath)
+    if (fetched / "etcd").is_file():
+        path = f"{fetched}{os.pathsep}{path}"
+    command = [sys.executable, "-m", LAUNCHER, *arguments]
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)  # noqa: S603
     if done.returncode:
         raise CommandError(
             ExitCode(done.returncode) if done.returncode in list(ExitCode) else ExitCode.FAILED
         )
-
-
-def _with_fetched_etcd() -> dict[str, str]:
-    """As `./dev` does: the etcd fetched for the node's checkout comes before the machine's own, which may be
-    too old for the data."""
-    fetched = Path(sys.prefix).parent / "var/etcd/bin"
-    path = os.environ.get("PATH", os.defpath)
-    found = f"{fetched}{os.pathsep}{path}" if (fetched / "etcd").is_file() else path
-    return {**os.environ, "PATH": found}

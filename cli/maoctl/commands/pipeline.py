@@ -1,4 +1,4 @@
-"""`maoctl pipeline`: define, enrol, approve, run, schedule."""
+"""`maoctl pipeline`: define, enrol, approve, run and schedule pipelines."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from maoctl.views.federation import NODE_RUNS
 from maoctl.views.registry import ENROLMENT, PIPELINE
 from maoctl.views.runs import SCHEDULE
 
-from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, started_run
+from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, report_started
 
 if TYPE_CHECKING:
     from mao_shared.models import Pipeline, PipelineDiff
 
 app = typer.Typer(
-    help="Ordered steps: a tool that fills a dataset.", no_args_is_help=True, rich_markup_mode=None
+    help="Ordered steps, each a tool that writes to a dataset.", no_args_is_help=True, rich_markup_mode=None
 )
 
 AgreeOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--agree", help="Grant what a tool asks for, in its words; may be repeated.", show_default=False
+        "--agree", help="Grant a privilege that a tool requires; may be repeated.", show_default=False
     ),
 ]
 RevisionOption = Annotated[
     str | None,
     typer.Option(
         "--revision",
-        help="The revision that `diff` has shown; refused if it has changed.",
+        help="Revision shown by `diff`; refused if it has changed.",
         show_default=False,
     ),
 ]
 OverlapOption = Annotated[
     str | None,
-    typer.Option(help="When the run before has not ended: skip | queue | replace", show_default=False),
+    typer.Option(help="If the previous run has not ended: skip | queue | replace", show_default=False),
 ]
 
 
 def parse_step(text: str) -> dict[str, str]:
-    """`tool:dataset[:input_dataset]` as the fields of a step; raises BadParameter for anything else."""
+    """Parse `tool:dataset[:input_dataset]` into the fields of a step. Raises BadParameter."""
     parts = text.split(":")
     if len(parts) not in (2, 3) or not all(parts):
-        raise typer.BadParameter(f"{text!r} is not TOOL:DATASET or TOOL:DATASET:INPUT", param_hint="--step")
+        raise typer.BadParameter(f"invalid value {text!r}; use TOOL:DATASET[:INPUT]", param_hint="--step")
     return dict(zip(("tool", "dataset", "input_dataset"), parts, strict=False))
 
 
@@ -62,11 +62,11 @@ def init(
     tool: Annotated[
         str, typer.Argument(help="Name of the tool, and of the pipeline.", autocompletion=arguments.tools)
     ],
-    dataset: Annotated[str, typer.Argument(help="Dataset it fills.", autocompletion=arguments.datasets)],
+    dataset: Annotated[str, typer.Argument(help="Dataset to write to.", autocompletion=arguments.datasets)],
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Create a pipeline of one tool and enrol this node in it."""
+    """Create a pipeline of one step and enrol this node in it."""
     _create(get_session(context, output), {"tool": tool, "dataset": dataset, "agree": agree or []})
 
 
@@ -77,9 +77,10 @@ def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the pipeline.")],
     step: Annotated[
-        list[str], typer.Option("--step", metavar="TOOL:DATASET[:INPUT]", help="In order; may be repeated.")
+        list[str],
+        typer.Option("--step", metavar="TOOL:DATASET[:INPUT]", help="A step; may be repeated, in order."),
     ],
-    description: Annotated[str, typer.Option(help="What it is for.", show_default=False)] = "",
+    description: Annotated[str, typer.Option(help="Description of the pipeline.", show_default=False)] = "",
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,7 +92,7 @@ def create(
     output: OutputOption = None,
 ) -> None:
     """Create a pipeline of several steps and enrol this node in it."""
-    steps = arguments.with_metrics([parse_step(each) for each in step], metric or [])
+    steps = arguments.with_metrics([parse_step(text) for text in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(get_session(context, output), fields | records.given(overlap=overlap))
 
@@ -101,15 +102,15 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
 
     wanted = records.build(PipelineInit, fields)
     steps = wanted.pipeline().steps
-    for each in steps:
-        if each.input_dataset == each.dataset:
+    for step in steps:
+        if step.input_dataset == step.dataset:
             say(
-                f"warning: {each.tool} reads the dataset {each.dataset} that it writes: it gets ground truth "
-                "as it was before, and in a federation may wait for a round that waits for it"
+                f"warning: {step.tool} reads the dataset {step.dataset} that it writes: its input is the "
+                "previous ground truth, and in a federation it may wait for a round that waits for it"
             )
-    used: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
-    used += [(step.dataset, session.client.datasets) for step in steps]
-    with did_you_mean(*used):
+    names: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
+    names += [(step.dataset, session.client.datasets) for step in steps]
+    with did_you_mean(*names):
         made = session.client.pipelines.init(wanted)
     session.done(PIPELINE, made, "created; this node is enrolled")
 
@@ -133,8 +134,8 @@ def show(context: typer.Context, name: PipelineArgument, output: OutputOption = 
 
 
 def _find(session: CliSession, name: str) -> Pipeline:
-    """With this node's part in it, if it has one."""
-    states = (each for each in session.client.pipelines.states() if name in (each.name, each.title))
+    """Return a pipeline by name or title, with this node's enrolment if it has one."""
+    states = (state for state in session.client.pipelines.states() if name in (state.name, state.title))
     return next(states, None) or records.fetch(session.client.pipelines, name).record
 
 
@@ -148,22 +149,24 @@ def run(
     context: typer.Context,
     name: PipelineArgument,
     cron: Annotated[
-        str | None, typer.Option(help="Schedule it: five fields, or @hourly, @daily …", show_default=False)
+        str | None, typer.Option(help="Schedule: five fields, or @hourly, @daily …", show_default=False)
     ] = None,
-    timezone: Annotated[str | None, typer.Option(help="Of --cron; else UTC.", show_default=False)] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of --cron [default: UTC].", show_default=False)
+    ] = None,
     seconds: Annotated[
-        bool, typer.Option("--seconds", help="The first field of --cron is for seconds.")
+        bool, typer.Option("--seconds", help="The first of six fields of --cron is seconds.")
     ] = False,
     catch_up: Annotated[
         str | None, typer.Option(help="Missed ticks to run: none | latest | all", show_default=False)
     ] = None,
     start_deadline: Annotated[
-        float | None, arguments.duration_option("A tick later than this is missed.", "--start-deadline")
+        float | None, arguments.duration_option("A tick that starts later is missed.", "--start-deadline")
     ] = None,
     overlap: OverlapOption = None,
     scheduled_for: Annotated[
         str | None,
-        typer.Option(help="The tick passed to the tools: a time with a zone.", show_default=False),
+        typer.Option(help="Tick to pass to the tools: a time with a zone.", show_default=False),
     ] = None,
     wait: WaitOption = False,
     follow: FollowOption = False,
@@ -171,6 +174,8 @@ def run(
     output: OutputOption = None,
 ) -> None:
     """Run a pipeline now, or schedule it."""
+    from mao_shared.models.schedule import ScheduleRequest
+
     session = get_session(context, output)
     timing = records.given(
         timezone=timezone,
@@ -186,25 +191,24 @@ def run(
         with did_you_mean((name, session.client.pipelines)):
             key = secrets.token_hex(16)
             started = session.client.pipelines.run(name, scheduled_for=moment, idempotency_key=key)
-        started_run(session, started, wait=wait, follow=follow, timeout=timeout)
+        report_started(session, started, wait=wait, follow=follow, timeout=timeout)
         return
     if wait or follow or scheduled_for:
         raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
+    request = records.build(ScheduleRequest, timing | {"name": name, "cron": cron})
     with did_you_mean((name, session.client.pipelines)):
-        session.done(SCHEDULE, session.client.pipelines.schedule(name, cron, **timing), "scheduled")
+        session.done(SCHEDULE, session.client.pipelines.schedule(request), "scheduled")
 
 
 @app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))
 def runs(
     context: typer.Context,
     name: PipelineArgument,
-    all_nodes: Annotated[
-        bool, typer.Option("--all-nodes", help="The latest run of each node, and who is late.")
-    ] = False,
+    all_nodes: Annotated[bool, typer.Option("--all-nodes", help="Show the latest run of each node.")] = False,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """List a pipeline's runs, newest first, or the latest of each node."""
+    """List a pipeline's runs, newest first, or the latest run of each node."""
     session = get_session(context, output)
     if not all_nodes:
         list_runs(context, pipeline=name, limit=limit, output=output)
@@ -217,7 +221,7 @@ def runs(
 def enrol(
     context: typer.Context, name: PipelineArgument, agree: AgreeOption = None, output: OutputOption = None
 ) -> None:
-    """Enrol this node in a pipeline, or renew: pin its tools as they are now."""
+    """Enrol this node in a pipeline, or renew the enrolment; pins the tools as they are now."""
     session = get_session(context, output)
     with did_you_mean((name, session.client.pipelines)):
         enrolment = session.client.enrolments.enrol(name, agree or [])
@@ -226,7 +230,7 @@ def enrol(
 
 @app.command(epilog=example("maoctl pipeline diff daily"))
 def diff(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
-    """Show what has changed in a pipeline since this node agreed to it."""
+    """Show the changes of a pipeline that this node has not approved."""
     session = get_session(context, output)
     found = _diff(session, name)
     session.data(found, lambda: _print_diff(found))
@@ -239,20 +243,20 @@ def _diff(session: CliSession, name: str) -> PipelineDiff:
 
 def _print_diff(found: PipelineDiff) -> None:
     for name, image in found.rebuilt.items():
-        say(f"# image {harmless_line(name)} was rebuilt or pulled again; here: {harmless_line(image.here)}")
+        say(f"# image {harmless_line(name)} was rebuilt or pulled again: {harmless_line(image.here)}")
         say(f"#   runs use {harmless_line(image.pinned)}; to use the new one:")
         say(f"#   maoctl pipeline enrol {found.pipeline}")
     if not found.diff:
-        say(f"pipeline/{found.pipeline}: nothing is pending; it runs here as it is registered")
+        say(f"pipeline/{found.pipeline}: no pending changes")
         return
     write(harmless(found.diff) + "\n")
     for label, nodes in found.endorsed.items():
         say(f"# {label}: {'changed by ' + ', '.join(nodes) if nodes else 'endorsed by no trusted node'}")
     from mao_shared.models.tool import asked_words
 
-    for word in found.agree:
-        said = harmless_line(asked_words([word]))
-        say(f"# asks for {said}: --agree '{harmless_line(word)}'")
+    for privilege in found.agree:
+        description = harmless_line(asked_words([privilege]))
+        say(f"# requires {description}: --agree '{harmless_line(privilege)}'")
     say(f"# maoctl pipeline approve {found.pipeline} --revision {found.definition}")
 
 
@@ -265,7 +269,7 @@ def approve(
     yes: YesOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Approve a changed pipeline: this node runs it as it was shown."""
+    """Approve the changes of a pipeline, as shown by `diff`."""
     session = get_session(context, output)
     if revision is None:
         found = _diff(session, name)
@@ -277,8 +281,8 @@ def approve(
     elif not re.fullmatch("[0-9a-f]{32}", revision):
         raise CommandError(
             ExitCode.USAGE,
-            f"Invalid revision {revision!r}: a pipeline's has 32 hexadecimal digits.",
-            f"Use the one that is shown: maoctl pipeline diff {name}",
+            f"Invalid revision {revision!r}; use 32 hexadecimal digits.",
+            f"See the revision: maoctl pipeline diff {name}",
         )
     with did_you_mean((name, session.client.pipelines)):
         enrolment = session.client.pipelines.approve(name, revision, agree or [])
@@ -287,13 +291,13 @@ def approve(
 
 @app.command(epilog=example("maoctl pipeline withdraw daily --yes"))
 def withdraw(context: typer.Context, name: PipelineArgument, yes: YesOption = False) -> None:
-    """Withdraw this node from a pipeline; what was collected stays."""
+    """Withdraw this node from a pipeline; collected data is kept."""
     session = get_session(context)
     records.remove(session, session.client.enrolments, ENROLMENT, name, yes, "withdrawn")
 
 
 @app.command(epilog=example("maoctl pipeline remove daily --yes"))
 def remove(context: typer.Context, name: PipelineArgument, yes: YesOption = False) -> None:
-    """Remove a pipeline in which no node is enrolled."""
+    """Remove a pipeline that no node is enrolled in."""
     session = get_session(context)
     records.remove(session, session.client.pipelines, PIPELINE, name, yes)

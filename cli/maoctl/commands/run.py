@@ -1,4 +1,4 @@
-"""`maoctl run`: look at runs, wait for them, stop them."""
+"""`maoctl run`: list, show, follow, cancel and retry runs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=True, rich_markup_mode=None)
 
-WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has ended.")]
-FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")]
+WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the run has ended.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait and follow the logs.")]
 TimeoutOption = Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
 PipelineOption = Annotated[
-    str | None, typer.Option(help="Only of this pipeline.", show_default=False, autocompletion=pipelines)
+    str | None, typer.Option(help="Only runs of this pipeline.", show_default=False, autocompletion=pipelines)
 ]
-PhaseOption = Annotated[str | None, typer.Option(help="Only in this phase, like failed.", show_default=False)]
+PhaseOption = Annotated[
+    str | None, typer.Option(help="Only runs in this phase, like failed.", show_default=False)
+]
 
 
-_TIME = "this: a time with a zone, or how long ago, like 12h."
+_TIME_HELP = "this: a time with a zone, or how long ago, like 12h."
 
 
 @app.command("list", epilog=example("maoctl run list --pipeline daily --phase failed --since 7d"))
@@ -41,10 +43,10 @@ def list_runs(
     pipeline: PipelineOption = None,
     phase: PhaseOption = None,
     trigger: Annotated[
-        str | None, typer.Option(help="Only those with this trigger, like manual.", show_default=False)
+        str | None, typer.Option(help="Only runs with this trigger, like manual.", show_default=False)
     ] = None,
-    since: Annotated[str | None, typer.Option(help=f"Not before {_TIME}", show_default=False)] = None,
-    until: Annotated[str | None, typer.Option(help=f"Not after {_TIME}", show_default=False)] = None,
+    since: Annotated[str | None, typer.Option(help=f"Not before {_TIME_HELP}", show_default=False)] = None,
+    until: Annotated[str | None, typer.Option(help=f"Not after {_TIME_HELP}", show_default=False)] = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
@@ -67,7 +69,7 @@ def get(
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """Show one run, or the newest."""
+    """Show one run, or the latest runs."""
     if run is None:
         list_runs(context, limit=limit, output=output)
     else:
@@ -83,7 +85,7 @@ def show(context: typer.Context, run: RunArgument, output: OutputOption = None) 
 
 
 def show_run(session: CliSession, run: Run) -> None:
-    """Everything that a person asks about a run first; the whole document for programs."""
+    """Print a run and its steps."""
     if not session.output.for_people:
         session.show_one(RUN, run)
         return
@@ -102,24 +104,20 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the logs until the run has ended.")
     ] = False,
-    step: Annotated[
-        str | None, typer.Option(help="Only of this step; else of all.", show_default=False)
-    ] = None,
+    step: Annotated[str | None, typer.Option(help="Step [default: all].", show_default=False)] = None,
     attempt: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a step that was retried; else the last.", show_default=False),
+        typer.Option(min=1, help="Attempt of a step that was retried [default: latest].", show_default=False),
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+        bool, typer.Option("--raw", help="Do not escape control characters on a terminal.")
     ] = False,
     node: Annotated[
         str | None,
-        typer.Option(
-            help="Of another node's run: the end of one log.", show_default=False, autocompletion=nodes
-        ),
+        typer.Option(help="Show the end of a log on this node.", show_default=False, autocompletion=nodes),
     ] = None,
 ) -> None:
-    """Show what a run's tools have printed."""
+    """Show the logs of a run's steps."""
     from maoctl.logs import TextWriter, follow_logs, print_logs, print_node_log
 
     session = get_session(context)
@@ -132,7 +130,7 @@ def logs(
         return
     with other_nodes_run(session.client, run):
         found = find_run(session.client, run)
-    steps = [each.spec.name for each in found.steps]
+    steps = [known.spec.name for known in found.steps]
     if step is not None and step not in steps:
         raise CommandError(
             ExitCode.NOT_FOUND, f"The run has no step {step!r}.", f"Its steps: {', '.join(steps)}"
@@ -147,12 +145,12 @@ def logs(
 def cancel(
     context: typer.Context,
     run: RunArgument,
-    reason: Annotated[str, typer.Option(help="Recorded with the run.", show_default=False)] = "",
+    reason: Annotated[str, typer.Option(help="Reason, recorded with the run.", show_default=False)] = "",
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Cancel a run; what a step has already committed stays."""
+    """Cancel a run; snapshots that were already committed are kept."""
     from maoctl.follow import wait_for_run
 
     session = get_session(context, output)
@@ -160,18 +158,18 @@ def cancel(
     if found.phase in RUN_ENDED:
         again = f"To run it again: maoctl run retry {found.id}"
         raise CommandError(ExitCode.CONFLICT, f"The run {found.id} has already ended: {found.phase}.", again)
-    asked = session.client.runs.cancel(found.id, reason)
+    cancelled = session.client.runs.cancel(found.id, reason)
     if wait:
-        asked = wait_for_run(session, asked.id, timeout)
-    what = asked.phase if asked.phase in RUN_ENDED else "is being cancelled"
-    session.done(RUN, asked, what)
+        cancelled = wait_for_run(session, cancelled.id, timeout)
+    what = cancelled.phase if cancelled.phase in RUN_ENDED else "is being cancelled"
+    session.done(RUN, cancelled, what)
 
 
 @app.command(epilog=example("maoctl run wait 1f3a5c7d --timeout 10m"))
 def wait(
     context: typer.Context, run: RunArgument, timeout: TimeoutOption = None, output: OutputOption = None
 ) -> None:
-    """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 on timeout."""
+    """Wait until a run has ended: exit code 0 if it succeeded, 7 if not, 8 on timeout."""
     from maoctl.follow import check_succeeded, wait_for_run
 
     session = get_session(context, output)
@@ -189,14 +187,14 @@ def retry(
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Retry a run: a new run that refers to this one."""
+    """Retry a run: start a new run that refers to this one."""
     session = get_session(context, output)
     started = session.client.runs.retry(find_run(session.client, run).id)
-    started_run(session, started, wait=wait, follow=follow, timeout=timeout)
+    report_started(session, started, wait=wait, follow=follow, timeout=timeout)
 
 
-def started_run(session: CliSession, run: Run, *, wait: bool, follow: bool, timeout: float | None) -> None:
-    """Says that a run was started and, where asked, waits for its end. Raises CommandError when it fails."""
+def report_started(session: CliSession, run: Run, *, wait: bool, follow: bool, timeout: float | None) -> None:
+    """Report a started run; with `wait` or `follow`, wait for its end and raise CommandError if it fails."""
     from maoctl.follow import check_succeeded, limit_for_run, progress, wait_for_run
 
     if not (wait or follow):

@@ -1,4 +1,4 @@
-"""`maoctl tool`: register container images, and check whether an image complies."""
+"""`maoctl tool`: register container images, and check their compliance."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from mao_shared.models.tool import CheckReport
 
 app = typer.Typer(
-    help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None
+    help="Container images that collect observations.", no_args_is_help=True, rich_markup_mode=None
 )
 
 CommandOption = Annotated[
     str | None,
-    typer.Option(
-        "--command", help="Instead of the image's own command, as one quoted string.", show_default=False
-    ),
+    typer.Option("--command", help="Override the image's command; one quoted string.", show_default=False),
 ]
 EnvOption = Annotated[
     list[str] | None,
-    typer.Option("--env", "-e", metavar="NAME=VALUE", help="May be repeated.", show_default=False),
+    typer.Option(
+        "--env",
+        "-e",
+        metavar="NAME=VALUE",
+        help="Environment variable; may be repeated.",
+        show_default=False,
+    ),
 ]
 EnvChangeOption = Annotated[
     list[str] | None,
@@ -40,37 +44,39 @@ EnvChangeOption = Annotated[
         "--env",
         "-e",
         metavar="NAME=VALUE",
-        help="May be repeated; NAME- removes one.",
+        help="Environment variable; NAME- removes one; may be repeated.",
         show_default=False,
     ),
 ]
 CapDropOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--cap-drop", help="Remove a capability that --cap-add gave; ALL for all.", show_default=False
+        "--cap-drop", help="Remove a capability added by --cap-add; ALL for all.", show_default=False
     ),
 ]
-CpuOption = Annotated[float | None, typer.Option(help="Cores.", show_default=False)]
-MemoryOption = Annotated[str | None, typer.Option(help="Like 512m or 2g.", show_default=False)]
-PidsOption = Annotated[int | None, typer.Option(help="Processes.", show_default=False)]
-TimeOption = Annotated[str | None, typer.Option(help="Longest run, like 90s or 2h.", show_default=False)]
-GraceOption = Annotated[
-    str | None, typer.Option(help="Between SIGTERM and SIGKILL, like 10s.", show_default=False)
+CpuOption = Annotated[float | None, typer.Option(help="Limit of CPU cores.", show_default=False)]
+MemoryOption = Annotated[
+    str | None, typer.Option(help="Limit of memory, like 512m or 2g.", show_default=False)
 ]
-NetworkOption = Annotated[str | None, typer.Option(help="none | bridge | host", show_default=False)]
-DescriptionOption = Annotated[str | None, typer.Option(help="What it observes.", show_default=False)]
+PidsOption = Annotated[int | None, typer.Option(help="Limit of processes.", show_default=False)]
+TimeOption = Annotated[
+    str | None, typer.Option(help="Limit of the run time, like 90s or 2h.", show_default=False)
+]
+GraceOption = Annotated[
+    str | None, typer.Option(help="Time between SIGTERM and SIGKILL, like 10s.", show_default=False)
+]
+NetworkOption = Annotated[str | None, typer.Option(help="Network: none | bridge | host", show_default=False)]
+DescriptionOption = Annotated[str | None, typer.Option(help="Description of the tool.", show_default=False)]
 UserOption = Annotated[
-    str | None, typer.Option(help="Run as this user; the operator has to agree.", show_default=False)
+    str | None, typer.Option(help="Run as this user; operators must agree.", show_default=False)
 ]
 CapOption = Annotated[
     list[str] | None,
-    typer.Option("--cap-add", help="Linux capability; the operator has to agree.", show_default=False),
+    typer.Option("--cap-add", help="Linux capability; operators must agree.", show_default=False),
 ]
 NewPrivilegesOption = Annotated[
     bool | None,
-    typer.Option(
-        "--new-privileges", help="Allow setuid programs; the operator has to agree.", show_default=False
-    ),
+    typer.Option("--new-privileges", help="Allow setuid programs; operators must agree.", show_default=False),
 ]
 
 
@@ -78,14 +84,14 @@ DockerSocketOption = Annotated[
     bool | None,
     typer.Option(
         "--docker-socket/--no-docker-socket",
-        help="Mount the engine's socket, which gives root on the host; the operator has to agree.",
+        help="Mount the engine's socket, which gives root on the host; operators must agree.",
         show_default=False,
     ),
 ]
 
 
 def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A record with changes applied; maps are merged, everything else is replaced."""
+    """Return a record with changes applied; maps are merged, everything else is replaced."""
     result = dict(record)
     for key, value in changes.items():
         old = result.get(key)
@@ -93,7 +99,7 @@ def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def options(  # one parameter an option
+def tool_fields(
     command: str | None,
     env: list[str] | None,
     limits: dict[str, Any],
@@ -101,7 +107,7 @@ def options(  # one parameter an option
     description: str | None,
     privileges: dict[str, Any],
 ) -> dict[str, Any]:
-    """The part of a tool's record that the options name."""
+    """Return the fields of a tool's record that are set by options."""
     pairs = parse_pairs(env, "--env") if env else None
     fields = records.given(command=command, env=pairs, network=network, description=description)
     return (
@@ -117,13 +123,13 @@ def options(  # one parameter an option
 )
 def add(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name to register it by.")],
-    author: Annotated[str, typer.Argument(help="Who made it.")],
+    name: Annotated[str, typer.Argument(help="Name of the tool.")],
+    author: Annotated[str, typer.Argument(help="Author.")],
     image: Annotated[str, typer.Argument(help="Container image.")],
-    data_repo: Annotated[str, typer.Argument(help="Where its data are published.", show_default=False)] = "",
-    code_repo: Annotated[str, typer.Argument(help="Where its code is.", show_default=False)] = "",
+    data_repo: Annotated[str, typer.Argument(help="URL of the published data.", show_default=False)] = "",
+    code_repo: Annotated[str, typer.Argument(help="URL of the code.", show_default=False)] = "",
     artefact: Annotated[
-        str, typer.Argument(help="What kind of artefact it observes.", show_default=False)
+        str, typer.Argument(help="Kind of artefacts that it observes.", show_default=False)
     ] = "",
     command: CommandOption = None,
     env: EnvOption = None,
@@ -148,7 +154,7 @@ def add(
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
     )
-    fields = options(command, env, limits, network, description, privileges)
+    fields = tool_fields(command, env, limits, network, description, privileges)
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
     made = session.client.tools.create(records.build(Tool, fields), idempotency_key=secrets.token_hex(16))
@@ -203,13 +209,14 @@ def update(
     docker_socket: DockerSocketOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Change the named fields of a tool; the rest stays. Enrolled nodes apply it when they renew."""
+    """Change the given fields of a tool. Enrolled nodes use it when they renew their enrolment."""
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
     )
-    kept, gone = _split_env(env)
-    changes = options(command, kept, limits, network, description, privileges)
+    removed = [name for name in env or [] if "=" not in name and len(name) > 1 and name.endswith("-")]
+    kept = [pair for pair in env or [] if pair not in removed]
+    changes = tool_fields(command, kept or None, limits, network, description, privileges)
     changes |= records.given(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
     )
@@ -217,40 +224,28 @@ def update(
     tools = session.client.tools
 
     def edit(old: dict[str, Any]) -> dict[str, Any]:
-        return _without(merged(old, changes), gone, cap_drop or [])
+        return _without(merged(old, changes), [name.removesuffix("-") for name in removed], cap_drop or [])
 
-    if records.change(session, tools, TOOL, name, edit):
-        _report_users(session, name)
-
-
-def _split_env(env: list[str] | None) -> tuple[list[str] | None, list[str]]:
-    """What is to be set, and the names to be removed (`NAME-`)."""
-    gone = [each for each in env or [] if "=" not in each and len(each) > 1 and each.endswith("-")]
-    kept = [each for each in env or [] if each not in gone]
-    return kept or None, [each.removesuffix("-") for each in gone]
+    if not records.change(session, tools, TOOL, name, edit):
+        return
+    try:
+        pipelines = list(session.client.pipelines.list())
+    except MaoError:  # the tool was changed; only the hint is missing
+        return
+    users = [pipeline.name for pipeline in pipelines if any(step.tool == name for step in pipeline.steps)]
+    if users:
+        say("Enrolled nodes still run the tool that they pinned.")
+        say("next: " + "\n      ".join(f"maoctl pipeline enrol {pipeline}" for pipeline in users))
 
 
 def _without(record: dict[str, Any], env: list[str], capabilities: list[str]) -> dict[str, Any]:
-    """A tool's record without these variables and capabilities, whether it has them or not."""
-    dropped = {each.upper().removeprefix("CAP_") for each in capabilities}
+    """Return a tool's record without these variables and capabilities."""
+    dropped = {name.upper().removeprefix("CAP_") for name in capabilities}
     privileges = record["privileges"]
-    given = [each.upper().removeprefix("CAP_") for each in privileges["capabilities"] if each]
-    left = [each for each in given if not dropped & {each, "ALL"}]
+    given = [name.upper().removeprefix("CAP_") for name in privileges["capabilities"] if name]
+    left = [name for name in given if not dropped & {name, "ALL"}]
     kept = {name: value for name, value in record["env"].items() if name not in env}
     return record | {"env": kept, "privileges": privileges | {"capabilities": left}}
-
-
-def _report_users(session: CliSession, tool: str) -> None:
-    """Says that enrolments still have the old tool pinned, where a pipeline uses it."""
-    try:
-        pipelines = list(session.client.pipelines.list())
-    except MaoError:  # the hint is a courtesy; the tool has been changed
-        return
-    users = [each.name for each in pipelines if any(step.tool == tool for step in each.steps)]
-    if users:
-        say(f"Enrolled nodes still run the tool as they pinned it.\nnext: maoctl pipeline enrol {users[0]}")
-        for more in users[1:]:
-            say(f"      maoctl pipeline enrol {more}")
 
 
 @app.command(epilog=example("maoctl tool check lab/crawler:1.4"))
@@ -266,7 +261,10 @@ def check(
     input_: Annotated[
         list[Path] | None,
         typer.Option(
-            "--input", help="Text file to put into /usr/src/app/input.", exists=True, dir_okay=False
+            "--input",
+            help="Text file to copy to /usr/src/app/input; may be repeated.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     time: Annotated[
@@ -274,16 +272,16 @@ def check(
     ] = None,
     once: Annotated[
         bool,
-        typer.Option(
-            "--once", help="Run it only once, without the check for writes outside the data folder."
-        ),
+        typer.Option("--once", help="Run only once, without the check for writes outside the data folder."),
     ] = False,
     output: OutputOption = None,
 ) -> None:
     """Check whether an image complies: it runs unattended, ends, and writes only its data.
 
-    It runs a second time as root of a container of its own, to see what it tried to write elsewhere.
+    A second run, as root of a separate container, shows what it tries to write elsewhere.
     """
+    from mao_shared.models.tool import CheckRequest
+
     session = get_session(context, output)
     privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     fields = records.given(
@@ -298,15 +296,22 @@ def check(
     registered = _registered(session, image)
     if registered:
         image = registered.pop("image")
-        say(f"trying the image of the registered tool: {image}")
-    report = session.client.tools.check(image, **merged(registered, fields))
+        say(f"checking the image of the registered tool: {image}")
+    request = records.build(CheckRequest, merged(registered, fields) | {"image": image})
+    report = session.client.tools.check(request)
     session.data(report, lambda: _print_report(session, report))
-    if not report.compliant:
-        raise _not_compliant(image, report)
+    if report.compliant:
+        return
+    failed = [finding for finding in report.findings if not finding.ok]
+    if [finding.name for finding in failed] == ["image"]:
+        raise CommandError(ExitCode.FAILED, f"{image} cannot be run.", failed[0].advice)
+    raise CommandError(
+        ExitCode.FAILED, f"{image} does not comply.", "See the rules: examples/tools/README.md"
+    )
 
 
 def _registered(session: CliSession, name: str) -> dict[str, Any]:
-    """What the image of the tool of this name is tried with; nothing where there is none."""
+    """Return the fields of a check for a registered tool; empty if there is no such tool."""
     from mao_shared.models import is_name
 
     if not is_name(name):
@@ -317,7 +322,7 @@ def _registered(session: CliSession, name: str) -> dict[str, Any]:
         return {}
     wanted = tool.model_dump(mode="json", include={"image", "command", "env", "network"}, exclude_none=True)
     asked = tool.privileges.model_dump(mode="json", exclude_defaults=True)
-    asked.pop("docker_socket", None)  # which is not mounted for a check
+    asked.pop("docker_socket", None)  # never mounted in a check
     return wanted | ({"privileges": asked} if asked else {})
 
 
@@ -328,20 +333,12 @@ def _read_text(path: Path) -> str:
         raise typer.BadParameter(f"{path} cannot be read as text: {error}", param_hint="--input") from error
 
 
-def _not_compliant(image: str, report: CheckReport) -> CommandError:
-    failed = [finding for finding in report.findings if not finding.ok]
-    if [finding.name for finding in failed] == ["image"]:
-        return CommandError(ExitCode.FAILED, f"{image} cannot be tried.", failed[0].advice)
-    rules = "examples/tools/README.md says what a tool has to do."
-    return CommandError(ExitCode.FAILED, f"{image} does not comply.", rules)
-
-
 def _print_report(session: CliSession, report: CheckReport) -> None:
-    """The findings as a table; what the tool has printed goes to stderr."""
+    """Print the findings as a table, and the tool's output on stderr."""
     rows = []
     for finding in report.findings:
         state = ("hint" if finding.advice else "ok") if finding.ok else "failed"
         rows.append(CheckRow(finding.name, state, finding.detail, finding.advice or ""))
     print_records(CHECK, rows, Format.TABLE, session.now)
     if report.log:
-        say(f"The tool printed:\n{report.log}")
+        say(f"Output of the tool:\n{report.log}")

@@ -1,4 +1,4 @@
-"""`maoctl vote`: vote on any repository; see, explain and recompute how ground truth was decided."""
+"""`maoctl vote`: show, explain and audit how ground truth was decided; vote on any repository."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from maoctl.views import votes
 if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Dataset, evidence
-    from maoctl.voting import LocalOutcome
 
-app = typer.Typer(help="Decide ground truth from several nodes' branches, and see how it was decided.")
+app = typer.Typer(help="Show, explain and audit how ground truth was decided; vote on any repository.")
 
 RepoOption = Annotated[
     Path | None,
-    typer.Option("--repo", help="A git repository on this machine instead of a dataset.", show_default=False),
+    typer.Option(
+        "--repo", help="Use a git repository on this machine instead of a dataset.", show_default=False
+    ),
 ]
-TruthOption = Annotated[
-    str, typer.Option("--truth", help="With --repo: the branch that rounds were written to.")
-]
+TruthOption = Annotated[str, typer.Option("--truth", help="With --repo: branch with the rounds.")]
 NamesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[DATASET] [ROUND]",
-        help="With --repo only the round. No round: the newest.",
+        help="With --repo: [ROUND] only. Default: the latest round.",
         show_default=False,
         autocompletion=datasets,
     ),
@@ -44,15 +43,16 @@ CellOption = Annotated[
     typer.Option(
         "--cell",
         metavar="FILE KEY FIELD",
-        help="Explain one value. Several key columns: a,b. Of a file voted as a whole: FILE '' ''.",
+        help="Explain one value. KEY is a,b for two key columns; FILE '' '' for a file voted as a whole.",
         show_default=False,
     ),
 ]
+_MAX_SHOWN_COMMITS = 5
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many.")]
 
 
 class RoundSource(Protocol):
-    """Who answers: a node, or the voter itself on a repository."""
+    """Source of rounds: a node, or a repository on this machine."""
 
     def decided(self, dataset: str, limit: int, /) -> list[evidence.RoundSummary]: ...
     def unattested(self, dataset: str, /) -> evidence.UnattestedCommits | None: ...
@@ -75,25 +75,29 @@ class RoundSource(Protocol):
 )
 def run(
     context: typer.Context,
-    branches: Annotated[str, typer.Option(help="The nodes' branches (tags, commits), with commas between.")],
-    repo: Annotated[Path, typer.Option(help="A git repository on this machine.")] = Path(),
+    branches: Annotated[
+        str, typer.Option(help="Branches (or tags, commits) of the nodes, separated by commas.")
+    ],
+    repo: Annotated[Path, typer.Option(help="Git repository on this machine.")] = Path(),
     definition: Annotated[
         Path | None,
         typer.Option(
-            "--definition", "-d", help="How to vote, a VDX file (YAML or JSON).", show_default=False
+            "--definition", "-d", help="Vote definition, a VDX file (YAML or JSON).", show_default=False
         ),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            help="Ground truth so far, which decides ties; else --write's branch.", show_default=False
+            help="Previous ground truth, which breaks ties [default: the branch of --write].",
+            show_default=False,
         ),
     ] = None,
     write: Annotated[
-        str | None, typer.Option(help="Branch to move to the result; may be new.", show_default=False)
+        str | None, typer.Option(help="Branch to create or move to the result.", show_default=False)
     ] = None,
     round_id: Annotated[
-        str | None, typer.Option("--round", help="Id of the round; else from the newest commit's time.")
+        str | None,
+        typer.Option("--round", help="Id of the round [default: from the time of the newest commit]."),
     ] = None,
     output: OutputOption = None,
 ) -> None:
@@ -107,22 +111,18 @@ def run(
     from maoctl.voting import LocalVote, run_vote
 
     session = get_session(context, output)
-    names = [each.strip() for each in branches.split(",") if each.strip()]
+    names = [name.strip() for name in branches.split(",") if name.strip()]
     rules = VoteDefinition() if definition is None else read_definition(definition)
     vote = LocalVote(branches=names, definition=rules, base=base, write=write, round_id=round_id)
     outcome = run_vote(repo, vote)
     session.data(outcome, lambda: _print_round(session, outcome.decided))
-    _report_outcome(outcome, repo, write)
-
-
-def _report_outcome(outcome: LocalOutcome, repo: Path, write_to: str | None) -> None:
-    short = short_commit(outcome.decided.commit)
+    commit = short_commit(outcome.decided.commit)
     if outcome.known:
-        say(f"Already decided like this by {short}; nothing was written.")
+        say(f"Already up to date: this round is commit {commit}.")
     elif outcome.moved:
-        say(f"{write_to} is now {short}")
+        say(f"{write} is now at {commit}")
     else:
-        say(f"No branch was moved. See it: git -C {repo} show --stat {short}; keep it: --write BRANCH")
+        say(f"No branch was moved.\nnext: git -C {repo} show --stat {commit}, or --write BRANCH to keep it")
 
 
 @app.command("list", epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git"))
@@ -134,7 +134,7 @@ def list_(
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """List the rounds that were decided, the newest first."""
+    """List the decided rounds, newest first."""
     session = get_session(context, output)
     source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
@@ -142,15 +142,14 @@ def list_(
         unattested = source.unattested(name) if found else None
     session.show(votes.ROUND, found)
     if not found:
-        _report_none_yet(name)
+        _say_no_rounds(name)
     if unattested is not None:
         for line in votes.unattested_lines(unattested):
             say(line)
 
 
-def _report_none_yet(dataset: str) -> None:
-    """Says what to do before the first round."""
-    say("no round is decided yet")
+def _say_no_rounds(dataset: str) -> None:
+    say("no decided rounds yet")
     say(f"next: maoctl vote status {dataset}" if dataset else "next: maoctl vote run --write ground-truth")
 
 
@@ -160,19 +159,19 @@ def _report_none_yet(dataset: str) -> None:
 def status(
     context: typer.Context,
     dataset: NamedDataset = None,
-    live: Annotated[bool, typer.Option("--live", help="Only those that have not ended.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Only rounds that have not ended.")] = False,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """Show rounds as they stand now, also those that are open or undecided, and why."""
+    """Show the current state of rounds, including open and undecided ones."""
     session = get_session(context, output)
     found = session.client.rounds.live(dataset, "live" if live else None, limit)
     if dataset is not None and not found.items and not found.waiting:
-        records.fetch(session.client.datasets, dataset)  # raises where there is none
+        records.fetch(session.client.datasets, dataset)  # raises NotFound
     session.show(votes.LIVE_ROUND, found.items)
     if found.waiting:
-        what = "1 snapshot waits" if found.waiting == 1 else f"{found.waiting} snapshots wait"
-        say(f"{what} {'for the federation' if session.is_stale else 'to be announced'}")
+        waiting = "1 snapshot waits" if found.waiting == 1 else f"{found.waiting} snapshots wait"
+        say(f"{waiting} {'for the federation' if session.is_stale else 'to be announced'}")
 
 
 @app.command(
@@ -189,14 +188,14 @@ def show(
     repo: RepoOption = None,
     truth: TruthOption = "ground-truth",
     cell: CellOption = None,
-    cells: Annotated[bool, typer.Option("--cells", help="List the cells in which nodes differ.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="List the cells on which nodes differ.")] = False,
     file: Annotated[
-        str | None, typer.Option(help="With --cells: only of this file.", show_default=False)
+        str | None, typer.Option(help="With --cells: only in this file.", show_default=False)
     ] = None,
     limit: LimitOption = 100,
     output: OutputOption = None,
 ) -> None:
-    """Show how a round was decided: who voted and where they differed; or the cells; or explain one value."""
+    """Show how a round was decided: voters and files, or the cells on which nodes differ, or one value."""
     session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
@@ -220,7 +219,7 @@ def audit(
     truth: TruthOption = "ground-truth",
     output: OutputOption = None,
 ) -> None:
-    """Recompute a round from the commits that it pinned: 0 if it gives the same commit, 1 if not."""
+    """Recompute a round from its commits: exit code 0 if the result is the same commit, 1 if not."""
     session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
@@ -230,13 +229,18 @@ def audit(
         f"recomputed  commit {found.recomputed_commit}  tree {found.recomputed_tree}",
         *(f"differs     {path}" for path in found.differing),
     ]
-    session.data(found, lambda: write("".join(f"{harmless_line(each)}\n" for each in lines)))
+    session.data(found, lambda: write("".join(f"{harmless_line(line)}\n" for line in lines)))
     for note in found.notes:
         say(f"note: {harmless_line(note)}")
     faults = harmless_line("; ".join(found.faults))
     if not found.ok and found.commit == found.recomputed_commit:
-        detail = f"Round {found.round} is reproduced, but {faults}."
-        raise CommandError(ExitCode.FAILED, detail, _inspection_step(found, repo, name))
+        unattested = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
+        shown = " ".join(unattested[:_MAX_SHOWN_COMMITS])
+        more = " …" if len(unattested) > _MAX_SHOWN_COMMITS else ""
+        next_step = f"See {shown}{more} in: maoctl dataset log {name} --branch ground-truth"
+        if repo is not None:
+            next_step = f"See who made them, and their changes: git -C {repo} show --stat {shown}"
+        raise CommandError(ExitCode.FAILED, f"Round {found.round} is reproduced, but {faults}.", next_step)
     if not found.ok:
         compare = f"git diff {short_commit(found.commit)} {short_commit(found.recomputed_commit)}"
         detail = f"Round {found.round} is not reproduced: {faults}."
@@ -250,17 +254,17 @@ def ranking(
     dataset: NamedDataset = None,
     repo: RepoOption = None,
     truth: TruthOption = "ground-truth",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds to count.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Number of latest rounds.")] = 50,
     output: OutputOption = None,
 ) -> None:
-    """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
+    """Rank the nodes by how often they differ from decisions, compared with all others."""
     session = get_session(context, output)
     source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
     session.data(found, lambda: session.show(votes.RANKED, found.items))
     if not found.rounds:
-        _report_none_yet(name)
+        _say_no_rounds(name)
     for node in found.items:
         if node.strange:
             say(f"{harmless_line(node.node)} differs more often than chance explains.")
@@ -270,47 +274,35 @@ def ranking(
 def spikes(
     context: typer.Context,
     dataset: DatasetArgument,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds to count.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Number of latest rounds.")] = 100,
     output: OutputOption = None,
 ) -> None:
-    """Show where a control metric spikes, and whether in one node or in what the nodes agree on."""
+    """Show spikes of control metrics, and whether they occur on one node or in the consensus."""
     session = get_session(context, output)
     with did_you_mean((dataset, _datasets(session, None))):
         found = session.client.rounds.spikes(dataset, rounds)
     session.data(found, lambda: session.show(votes.SPIKE, found.items))
     if not found.rounds:
-        _report_none_yet(dataset)
+        _say_no_rounds(dataset)
     if not found.metrics:
-        say("no step that writes to it has a control metric: maoctl pipeline create … --metric")
-
-
-_SHOWN_COMMITS = 5
-
-
-def _inspection_step(found: evidence.Audit, repo: Path | None, dataset: str) -> str:
-    """How to see the commits that no round made."""
-    commits = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
-    shown = " ".join(commits[:_SHOWN_COMMITS])
-    if repo is not None:
-        return f"See who made them, and what they change: git -C {repo} show --stat {shown}"
-    more = " …" if len(commits) > _SHOWN_COMMITS else ""
-    return f"See {shown}{more} in: maoctl dataset log {dataset} --branch ground-truth"
+        say("no step that writes to the dataset has a control metric")
+        say("next: maoctl pipeline create … --metric")
 
 
 def _source(
     session: CliSession, names: list[str], repo: Path | None, truth: str
 ) -> tuple[RoundSource, str, str | None]:
-    """Who answers, the dataset, and the round if one is named."""
-    most = 2 if repo is None else 1
-    if len(names) > most or (repo is None and not names):
+    """Return the source of rounds, the dataset, and the round if one is given."""
+    max_names = 2 if repo is None else 1
+    if len(names) > max_names or (repo is None and not names):
         raise CommandError(
             ExitCode.USAGE,
-            f"Unexpected argument {names[most]!r}."
+            f"Unexpected argument {names[max_names]!r}."
             if names
             else "Name a dataset, or a repository with --repo.",
             "maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
         )
-    round_id = strip_kind("round")(names[most - 1] if len(names) == most else None)
+    round_id = strip_kind("round")(names[max_names - 1] if len(names) == max_names else None)
     if repo is None:
         return session.client.rounds, strip_kind("dataset")(names[0]) or "", round_id
     from maoctl.voting import LocalRounds
@@ -321,12 +313,12 @@ def _source(
 def _dataset_source(
     session: CliSession, dataset: str | None, repo: Path | None, truth: str
 ) -> tuple[RoundSource, str]:
-    """Who answers, and the dataset, of a question that is about no single round."""
+    """Return the source of rounds and the dataset, for commands without a round."""
     if dataset is not None and repo is not None:
         raise CommandError(
             ExitCode.USAGE,
-            f"Unexpected argument {dataset!r}: with --repo no dataset is named.",
-            "Omit either of them.",
+            f"Unexpected argument {dataset!r}: a dataset and --repo cannot be combined.",
+            "Omit one of them.",
         )
     source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
     return source, name

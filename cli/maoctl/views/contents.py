@@ -1,4 +1,4 @@
-"""The tables of what is in datasets: branches, commits, files, differences, insights."""
+"""Tables of datasets' contents: branches, commits, files, differences, insights."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FILE_DIFFERENCE: TableView[dataset.FileDifference] = TableView(
 
 @dataclass(frozen=True)
 class FieldChange:
-    """A field of a record that differs; without `field` the record as a whole."""
+    """A field of a record that differs; the record as a whole if `field` is empty."""
 
     change: str
     key: str
@@ -77,18 +77,18 @@ class FieldChange:
 FIELD_DIFFERENCE: TableView[FieldChange] = TableView(
     "difference",
     [
-        Column("CHANGE", lambda each, _: each.change, keep_whole=True),
-        Column("KEY", lambda each, _: each.key),
-        Column("FIELD", lambda each, _: each.field),
-        Column("BEFORE", lambda each, _: each.before),
-        Column("AFTER", lambda each, _: each.after),
+        Column("CHANGE", lambda change, _: change.change, keep_whole=True),
+        Column("KEY", lambda change, _: change.key),
+        Column("FIELD", lambda change, _: change.field),
+        Column("BEFORE", lambda change, _: change.before),
+        Column("AFTER", lambda change, _: change.after),
     ],
-    lambda each: each.key,
+    lambda change: change.key,
 )
 
 
 def field_changes(row: dataset.RowDifference) -> Iterator[FieldChange]:
-    """One for each field that differs; at least one."""
+    """Yield a row for each field that differs, or one row for the record as a whole."""
     key = plain(row.key)
     if not row.fields:
         yield FieldChange(row.change, key)
@@ -97,7 +97,7 @@ def field_changes(row: dataset.RowDifference) -> Iterator[FieldChange]:
 
 
 def rows_summary(rows: dataset.RowsDifference) -> str:
-    """How the records were matched, and how many of them differ."""
+    """Return how the records were matched, and how many of them differ."""
     by = f"by {', '.join(rows.key)} ({rows.key_source})" if rows.key else "by position"
     counts = ", ".join(f"{getattr(rows, word)} {word}" for word in _COUNTS)
     columns = [f"column {name} added" for name in rows.columns_added]

@@ -1,4 +1,4 @@
-"""The tables of nodes and their federation."""
+"""Tables of nodes and their federation."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from maoctl.text import one_line, relative, size
 if TYPE_CHECKING:
     from mao_shared import models
 
-GRACE = timedelta(minutes=2)  # as the registry grants before it says why a node is late
+LATE_AFTER = timedelta(minutes=2)  # the grace period of the registry
 
 
 def _presence(node: models.NodePart, now: datetime) -> str:
     if node.present:
         return "present"
-    return f"absent, seen {relative(node.last_seen, now)} ago" if node.last_seen else "absent"
+    return f"absent, last seen {relative(node.last_seen, now)} ago" if node.last_seen else "absent"
 
 
 def _next(node: models.NodeRuns, now: datetime) -> str:
-    """When the next tick is; of one that has passed, whether its run is still to be expected."""
+    """Return when the next tick is; for one that has passed, whether its run is due or late."""
     at = node.next_tick
     if at is None or (since := now - at) < timedelta(seconds=1):
         return relative(at, now)
-    return "late" if node.late or since > GRACE else "due"
+    return "late" if node.late or since > LATE_AFTER else "due"
 
 
 NODE: TableView[models.NodePart] = TableView(
     "node",
     [
         Column("NAME", lambda node, _: node.name, keep_whole=True),
-        Column("PRESENCE", _presence, keep_whole=True),
+        Column("STATUS", _presence, keep_whole=True),
         Column("VERSION", lambda node, _: node.version),
         Column("SLOTS", lambda node, _: node.slots),
         Column("CPUS", lambda node, _: node.cpus),
         Column("MEMORY", lambda node, _: size(node.memory)),
-        Column("UP", lambda node, now: relative(node.started_at, now)),
+        Column("UPTIME", lambda node, now: relative(node.started_at, now)),
         Column("TRUSTED", lambda node, _: node.trusted, wide=True),
-        Column("LOGS", lambda node, _: node.logs_shared, wide=True),
+        Column("SHARES LOGS", lambda node, _: node.logs_shared, wide=True),
         Column("DATASETS", lambda node, _: node.datasets, wide=True),
         Column("LABELS", lambda node, _: node.labels, wide=True),
     ],
@@ -64,17 +64,17 @@ MEMBER: TableView[models.NodeState] = TableView(
         Column("STATE", lambda node, _: node.state),
         Column("PRESENT", lambda node, _: node.present),
         Column("VERSION", lambda node, _: node.version),
-        Column("SEAT", lambda node, _: node.seat),
-        # One that answers and is not healthy runs, and the others that it needs do not.
+        Column("ETCD ROLE", lambda node, _: node.seat),
+        # A member that answers but is not healthy runs without enough of the others.
         Column(
             "HEALTHY",
             lambda node, _: "no majority" if node.answers and not node.healthy else node.healthy,
             keep_whole=True,
         ),
-        Column("ETCD", lambda node, _: node.etcd),
+        Column("ETCD ADDRESS", lambda node, _: node.etcd),
         Column("JOINED", lambda node, now: relative(node.joined_at, now)),
-        Column("CERTIFICATE ENDS", lambda node, _: node.expires_at, wide=True),
-        Column("COULD BE AT", lambda node, _: node.core_address, wide=True),
+        Column("CERTIFICATE EXPIRES", lambda node, _: node.expires_at, wide=True),
+        Column("CORE ADDRESS", lambda node, _: node.core_address, wide=True),
     ],
     lambda node: node.node,
 )
@@ -84,7 +84,7 @@ NODE_RUNS: TableView[models.NodeRuns] = TableView(
     "node",
     [
         Column("NODE", lambda node, _: node.node, keep_whole=True),
-        Column("PRESENCE", lambda node, _: "present" if node.present else "absent", keep_whole=True),
+        Column("STATUS", lambda node, _: "present" if node.present else "absent", keep_whole=True),
         Column("VERSION", lambda node, _: node.version),
         Column("LAST RUN", lambda node, _: node.runs and node.runs[0].id, keep_whole=True),
         Column(
@@ -95,7 +95,7 @@ NODE_RUNS: TableView[models.NodeRuns] = TableView(
         ),
         Column("PHASE", lambda node, _: node.runs and node.runs[0].phase, keep_whole=True),
         Column("NEXT", _next, keep_whole=True),
-        Column("TOLD", lambda node, now: relative(node.updated_at, now), wide=True),
+        Column("UPDATED", lambda node, now: relative(node.updated_at, now), wide=True),
         Column("LATE", lambda node, _: one_line(node.late or node.problem or "")),
     ],
     lambda node: node.node,

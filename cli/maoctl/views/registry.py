@@ -1,4 +1,4 @@
-"""The tables of registered records: tools, datasets, pipelines; alarms, series and webhooks."""
+"""Tables of registered records: tools, datasets, pipelines; alarms, series and webhooks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DATASET: TableView[models.Dataset] = TableView(
 
 @dataclass(frozen=True)
 class NodeDataset:
-    """A dataset with its state on this node: None without a clone here, or while that is not `known`."""
+    """A dataset with its status on this node: None if it has no clone here, or if that is not `known`."""
 
     record: models.Dataset
     status: DatasetStatus | None
@@ -57,22 +57,21 @@ class NodeDataset:
 NODE_DATASET: TableView[NodeDataset] = TableView(
     "dataset",
     [
-        Column("NAME", lambda each, _: each.record.name, keep_whole=True),
-        Column("MASTER", lambda each, _: each.record.master),
-        Column("NODES", lambda each, _: each.record.nodes),
-        Column("WAITING", lambda each, _: each.status and each.status.outbox.waiting),
-        Column("WHY", lambda each, _: each.status and each.status.outbox.detail),
-        Column("LFS ABOVE", lambda each, _: size(each.record.lfs_above), wide=True),
-        Column("EXTERNAL", lambda each, _: each.record.external, wide=True),
-        Column("DESCRIPTION", lambda each, _: each.record.description, wide=True),
+        Column("NAME", lambda dataset, _: dataset.record.name, keep_whole=True),
+        Column("MASTER", lambda dataset, _: dataset.record.master),
+        Column("NODES", lambda dataset, _: dataset.record.nodes),
+        Column("UNPUSHED", lambda dataset, _: dataset.status and dataset.status.outbox.waiting),
+        Column("REASON", lambda dataset, _: dataset.status and dataset.status.outbox.detail),
+        Column("LFS ABOVE", lambda dataset, _: size(dataset.record.lfs_above), wide=True),
+        Column("EXTERNAL", lambda dataset, _: dataset.record.external, wide=True),
+        Column("DESCRIPTION", lambda dataset, _: dataset.record.description, wide=True),
     ],
-    lambda each: each.record.name,
+    lambda dataset: dataset.record.name,
 )
 
 
 def _state(pipeline: models.Pipeline) -> models.PipelineState | None:
-    """This node's part in it, where that is known."""
-
+    """Return the pipeline with this node's enrolment, if that is known."""
     return pipeline if isinstance(pipeline, models.PipelineState) else None
 
 
@@ -96,7 +95,9 @@ PIPELINE: TableView[models.Pipeline] = TableView(
     lambda pipeline: pipeline.name,
 )
 ENROLMENT: TableView[models.Enrolment] = TableView(
-    "enrolment", [Column("PIPELINE", lambda each, _: each.pipeline)], lambda each: each.pipeline
+    "enrolment",
+    [Column("PIPELINE", lambda enrolment, _: enrolment.pipeline)],
+    lambda enrolment: enrolment.pipeline,
 )
 ALARM: TableView[models.Alarm] = TableView(
     "alarm",
@@ -104,9 +105,9 @@ ALARM: TableView[models.Alarm] = TableView(
         Column("ID", lambda alarm, _: alarm.id, keep_whole=True),
         Column("KIND", lambda alarm, _: alarm.kind),
         Column("AGE", lambda alarm, now: relative(alarm.raised_at, now), keep_whole=True),
-        Column("OVER", lambda alarm, now: relative(alarm.over, now), keep_whole=True),
-        Column("SEEN BY", lambda alarm, _: alarm.acknowledged and alarm.acknowledged.by),
-        Column("WHAT", lambda alarm, _: alarm.detail),
+        Column("ENDED", lambda alarm, now: relative(alarm.over, now), keep_whole=True),
+        Column("ACKNOWLEDGED BY", lambda alarm, _: alarm.acknowledged and alarm.acknowledged.by),
+        Column("DETAIL", lambda alarm, _: alarm.detail),
     ],
     lambda alarm: alarm.id,
 )
@@ -116,7 +117,7 @@ SERIES: TableView[models.Series] = TableView(
         Column("PIPELINE", lambda series, _: series.pipeline),
         Column("STEP", lambda series, _: series.step),
         Column("METRIC", lambda series, _: series.metric, keep_whole=True),
-        Column("NEWEST", lambda series, _: [point.value for point in series.points[-1:]], keep_whole=True),
+        Column("LATEST", lambda series, _: [point.value for point in series.points[-1:]], keep_whole=True),
         Column("UNIT", lambda series, _: series.unit),
         Column("RUN", lambda series, _: [point.run for point in series.points[-1:]], wide=True),
     ],
@@ -139,8 +140,8 @@ WEBHOOK: TableView[models.WebhookState] = TableView(
     [
         Column("NAME", lambda webhook, _: webhook.name, keep_whole=True),
         Column("URL", lambda webhook, _: webhook.url),
-        Column("WAITING", lambda webhook, _: webhook.waiting),
-        Column("GIVEN UP", lambda webhook, _: webhook.given_up),
+        Column("PENDING", lambda webhook, _: webhook.waiting),
+        Column("FAILED", lambda webhook, _: webhook.given_up),
         Column("LAST ERROR", lambda webhook, _: webhook.last_error),
     ],
     lambda webhook: webhook.name,

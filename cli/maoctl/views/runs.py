@@ -1,4 +1,4 @@
-"""The tables of runs, steps, jobs and checks, and what a person asks about a run first."""
+"""Tables of runs, steps, jobs and checks, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _VOTED = re.compile(r"ground-truth is for (\d+) nodes to agree on, it is not mov
 
 
 def _error(run: models.Run) -> run.Failure | None:
-    """The run's error, or that of a step that is being tried again."""
+    """Return the run's error, or that of a step that is being retried."""
     return run.error or next((step.error for step in run.steps if step.error), None)
 
 
-def _why(run: models.Run, _now: datetime) -> str:
+def _reason(run: models.Run, _now: datetime) -> str:
     error = _error(run)
     waiting = next((step.waiting for step in run.steps if step.waiting), None)
     why = (error.detail if error else None) or run.reason or waiting or ""
-    return one_line(_voted(why) if run.phase is RunPhase.SUCCEEDED else why)
+    return one_line(_reword_vote(why) if run.phase is RunPhase.SUCCEEDED else why)
 
 
-def _voted(why: str) -> str:
-    """Of what succeeded: that several nodes decide its ground truth is no fault."""
-    return _VOTED.sub(r"for \1 nodes to vote", why)
+def _reword_vote(reason: str) -> str:
+    """Reword that ground truth is decided by a vote, which is not a fault of a successful run."""
+    return _VOTED.sub(r"for \1 nodes to vote", reason)
 
 
-def _step_took(step: models.StepRun, now: datetime) -> str:
+def _step_duration(step: models.StepRun, now: datetime) -> str:
     start = next((step.times[phase] for phase in _STARTED if phase in step.times), None)
     end = next((step.times[phase] for phase in _ENDED if phase in step.times), None)
     return took(start, end, now)
@@ -48,7 +48,7 @@ def _step_took(step: models.StepRun, now: datetime) -> str:
 def _step_note(step: models.StepRun, _now: datetime) -> str:
     not_pushed = "not pushed yet" if step.snapshot and not step.pushed else ""
     why = (step.error.detail if step.error else None) or step.waiting or not_pushed
-    return one_line(_voted(why) if step.phase is StepPhase.SUCCEEDED else why)
+    return one_line(_reword_vote(why) if step.phase is StepPhase.SUCCEEDED else why)
 
 
 def _exit(step: models.StepRun, _now: datetime) -> str:
@@ -67,10 +67,10 @@ RUN: TableView[models.Run] = TableView(
         Column("STEPS", lambda run, _: f"{sum(step.phase in _DONE for step in run.steps)}/{len(run.steps)}"),
         Column("TRIGGER", lambda run, _: run.trigger),
         Column("AGE", lambda run, now: relative(run.created_at, now), keep_whole=True),
-        Column("TOOK", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
+        Column("DURATION", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
         Column("TICK", lambda run, _: run.scheduled_for, wide=True, keep_whole=True),
         Column("NODE", lambda run, _: run.node, wide=True),
-        Column("WHY", _why),
+        Column("REASON", _reason),
     ],
     lambda run: run.id,
 )
@@ -82,7 +82,7 @@ STEP: TableView[models.StepRun] = TableView(
         Column("DATASET", lambda step, _: step.spec.output.name),
         Column("PHASE", lambda step, _: step.phase, keep_whole=True),
         Column("ATTEMPT", lambda step, _: step.attempt),
-        Column("TOOK", _step_took, keep_whole=True),
+        Column("DURATION", _step_duration, keep_whole=True),
         Column("EXIT", _exit),
         Column("SNAPSHOT", lambda step, _: short_commit(step.snapshot), keep_whole=True),
         Column("IMAGE", lambda step, _: step.spec.image.pinned, wide=True),
@@ -93,7 +93,7 @@ STEP: TableView[models.StepRun] = TableView(
 
 
 def _compared(run: models.Run) -> str:
-    """What a reproduction found, in numbers."""
+    """Return the result of a reproduction as counts of files."""
     found = next((step.reproduced for step in run.steps if step.reproduced), None)
     if found is None:
         return ""
@@ -103,7 +103,7 @@ def _compared(run: models.Run) -> str:
 
 
 def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
-    """What a person asks about a run first."""
+    """Return the summary of a run as names and values."""
     error = _error(run)
     cancelled = run.cancel and (run.cancel.reason or run.cancel.requested_at)
     facts = {
@@ -118,7 +118,7 @@ def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
         "reproduces": run.reproduces and run.reproduces.run,
         "compared": _compared(run),
         "created": run.created_at,
-        "took": took(run.started_at, run.finished_at, now),
+        "duration": took(run.started_at, run.finished_at, now),
         "reason": run.reason,
         "cancelled": cancelled,
         "error": error and error.detail,
@@ -146,10 +146,10 @@ JOB: TableView[models.Job] = TableView(
         Column("ID", lambda job, _: job.id, keep_whole=True),
         Column("PIPELINE", lambda job, _: job.pipeline),
         Column("CRON", lambda job, _: job.cron, keep_whole=True),
-        Column("ZONE", lambda job, _: job.timezone),
+        Column("TIMEZONE", lambda job, _: job.timezone),
         Column("STATE", lambda job, _: "paused" if job.paused else "active"),
         Column("NEXT", lambda job, now: relative(job.next, now), keep_whole=True),
-        Column("LAST", lambda job, _: job.last and job.last.phase),
+        Column("LAST PHASE", lambda job, _: job.last and job.last.phase),
         Column("AGE", lambda job, now: relative(job.created_at, now), keep_whole=True),
         Column("CATCH UP", lambda job, _: job.catch_up, wide=True),
         Column("DEADLINE", lambda job, _: job.start_deadline, wide=True),
@@ -163,13 +163,13 @@ SCHEDULE: TableView[models.Schedule] = TableView(
 
 
 def time_facts(times: Iterable[datetime], now: datetime) -> list[tuple[str, str]]:
-    """Coming times, each with how far away it is."""
+    """Return future times, each with how far away it is."""
     return [(plain(time), relative(time, now)) for time in times]
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """Something that was checked. `state`: ok, failed or, in one word, what else; `next`: what to do."""
+    """The result of a check. `state`: ok, failed or another word; `next`: what to do about it."""
 
     name: str
     state: str

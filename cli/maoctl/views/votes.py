@@ -1,4 +1,4 @@
-"""The tables of votes and rounds, and what a person asks about one first."""
+"""Tables of votes and rounds, and the summary of a round."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from mao_shared.models.alarm import RoundSpike
     from mao_shared.models.round import LiveRound
 
-_SHOWN_VALUE = 60  # letters
+_MAX_SHOWN_VALUE = 60  # characters
 
 
 def short(value: str | None, absent: str = "(none)") -> str:
-    """A value in a table: shortened, and distinguishable from no value."""
+    """Return a value shortened for a table; `absent` for no value."""
     if value is None:
         return absent
-    return value if len(value) <= _SHOWN_VALUE else value[:_SHOWN_VALUE] + "…"
+    return value if len(value) <= _MAX_SHOWN_VALUE else value[:_MAX_SHOWN_VALUE] + "…"
 
 
 ROUND: TableView[evidence.RoundSummary] = TableView(
@@ -50,15 +50,15 @@ def _attested(found: LiveRound, _now: datetime) -> str:
 
 
 def _round_note(found: LiveRound, _now: datetime) -> str:
-    """Why it is undecided, what it waits for, and who was caught at what."""
+    """Return why the round is undecided, what it waits for, and which nodes are missing or flagged."""
     notes = [found.reason] if found.reason else []
     if found.phase == "open" and found.silent:
         notes.append(f"waits for {', '.join(found.silent)}")
     if found.waits_for:
         notes.append(f"waits for round {found.waits_for}")
     if found.phase == "closed":
-        notes += [f"{node}: {words}" for node, words in found.missing.items()]
-    notes += [f"{node}: {words}" for node, words in found.flagged.items()]
+        notes += [f"{node}: {reason}" for node, reason in found.missing.items()]
+    notes += [f"{node}: {reason}" for node, reason in found.flagged.items()]
     return "; ".join(notes)
 
 
@@ -92,15 +92,15 @@ def _key(file: evidence.FileEvidence, _now: datetime) -> str:
 
 
 def _notes(file: evidence.FileEvidence, _now: datetime) -> str:
-    silent = [f"{node} has no voice: {why}" for node, why in file.abstained.items()]
-    return "; ".join([*file.notes, *silent])
+    abstained = [f"{node} abstains: {why}" for node, why in file.abstained.items()]
+    return "; ".join([*file.notes, *abstained])
 
 
 VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
     "file",
     [
         Column("FILE", lambda file, _: file.path, keep_whole=True),
-        Column("HOW", lambda file, _: file.how),
+        Column("METHOD", lambda file, _: file.how),
         Column("KEY", _key),
         Column("CELLS", lambda file, _: file.cells),
         Column("UNDECIDED", lambda file, _: file.conflicts),
@@ -113,7 +113,7 @@ VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
 
 @dataclass(frozen=True)
 class VoterRow:
-    """A node in a round: its commit and how often it differs, or why it has no voice."""
+    """A node in a round: its commit and how often it differs, or why it abstained."""
 
     node: str
     commit: str | None
@@ -139,7 +139,7 @@ VOTER: TableView[VoterRow] = TableView(
 
 
 def list_voters(evidence: evidence.Evidence) -> list[VoterRow]:
-    """A row a node."""
+    """Return a row for each node of the round."""
     rows = []
     for node in evidence.nodes:
         abstained, votes = evidence.abstained.get(node), evidence.votes.get(node)
@@ -150,7 +150,7 @@ def list_voters(evidence: evidence.Evidence) -> list[VoterRow]:
 
 
 def round_facts(decided: evidence.DecidedRound) -> list[tuple[str, str]]:
-    """What a person asks about a round first."""
+    """Return the summary of a round as names and values."""
     evidence = decided.evidence
     how = ", ".join(f"{count} {word}" for word, count in evidence.decided.items())
     listed = f" ({evidence.cells_listed} listed)" if evidence.cells_listed < evidence.cells else ""
@@ -166,7 +166,7 @@ def round_facts(decided: evidence.DecidedRound) -> list[tuple[str, str]]:
 
 
 def unattested_lines(found: evidence.UnattestedCommits) -> list[str]:
-    """What is to be said of commits on ground truth that no round made."""
+    """Return the messages about commits on ground truth that no round made."""
     lines = [f"warning: {found.fault}"] if found.fault else []
     if found.before:
         lines.append(f"{found.before} commits before the first round were made by a node alone")
@@ -180,7 +180,7 @@ CELL: TableView[evidence.ContestedCell] = TableView(
         Column("KEY", lambda cell, _: cell.key),
         Column("FIELD", lambda cell, _: cell.field),
         Column("CHOSEN", lambda cell, _: short(cell.chosen)),
-        Column("WHY", lambda cell, _: cell.why),
+        Column("REASON", lambda cell, _: cell.why),
         Column("VALUES", lambda cell, _: [f"{node}={short(value)}" for node, value in cell.values.items()]),
     ],
     lambda cell: cell.file,
@@ -189,7 +189,7 @@ CELL: TableView[evidence.ContestedCell] = TableView(
 
 @dataclass(frozen=True)
 class NodeValue:
-    """What a node says of a cell, or in `note` why nothing."""
+    """A node's value of a cell, or in `note` why it has none."""
 
     node: str
     value: str
@@ -202,16 +202,16 @@ class NodeValue:
 NODE_VALUE: TableView[NodeValue] = TableView(
     "value",
     [
-        Column("NODE", lambda each, _: each.node, keep_whole=True),
-        Column("VALUE", lambda each, _: each.value),
-        Column("", lambda each, _: each.note),
+        Column("NODE", lambda row, _: row.node, keep_whole=True),
+        Column("VALUE", lambda row, _: row.value),
+        Column("NOTE", lambda row, _: row.note),
     ],
-    lambda each: each.node,
+    lambda row: row.node,
 )
 
 
 def node_values(explanation: evidence.Explanation) -> list[NodeValue]:
-    """A row a node."""
+    """Return a row for each node of the round."""
     rows = [
         NodeValue(
             node,
@@ -235,8 +235,8 @@ RANKED: TableView[evidence.RankedNode] = TableView(
         Column("DIFFERING", lambda node, _: node.differing),
         Column("RATE", lambda node, _: _percent(node.rate)),
         Column("OTHERS", lambda node, _: _percent(node.others)),
-        Column("CHANCE", lambda node, _: "<1e-9" if node.chance < 1e-9 else f"{node.chance:.2g}"),
-        Column("STRANGE", lambda node, _: node.strange),
+        Column("P-VALUE", lambda node, _: "<1e-9" if node.chance < 1e-9 else f"{node.chance:.2g}"),
+        Column("OUTLIER", lambda node, _: node.strange),
         Column("VOTED", lambda node, _: node.voted, wide=True),
         Column("ABSTAINED", lambda node, _: node.abstained, wide=True),
     ],
@@ -244,13 +244,13 @@ RANKED: TableView[evidence.RankedNode] = TableView(
 )
 
 
-def _whose(spike: RoundSpike, _now: datetime) -> str:
+def _origin(spike: RoundSpike, _now: datetime) -> str:
     nodes = ", ".join(spike.nodes)
     return {"node": nodes, "consensus": "consensus", "lagging": f"not in {nodes}"}.get(spike.whose, "")
 
 
-def _own_value(spike: RoundSpike, _now: datetime) -> str:
-    """Of the nodes that are named; of everybody's spike it would be ground truth's again."""
+def _node_value(spike: RoundSpike, _now: datetime) -> str:
+    """Return the values of the nodes with the spike; nothing for the consensus, which ground truth shows."""
     values = {} if spike.whose == "consensus" else spike.values
     if len(values) == 1:
         return plain(next(iter(values.values())))
@@ -262,8 +262,8 @@ SPIKE: TableView[RoundSpike] = TableView(
     [
         Column("ROUND", lambda spike, _: spike.round, keep_whole=True),
         Column("METRIC", lambda spike, _: spike.metric),
-        Column("WHOSE", _whose),
-        Column("THEIR VALUE", _own_value),
+        Column("ORIGIN", _origin),
+        Column("NODE VALUE", _node_value),
         Column("GROUND TRUTH", lambda spike, _: spike.value),
         Column("EXPECTED", lambda spike, _: spike.expected),
     ],

@@ -29,7 +29,14 @@ from mao_shared.models import (
     Signer,
     dataset,
 )
-from mao_shared.models.dataset import BareRepository, DatasetStatus, Resolution, SetAside, Strategy
+from mao_shared.models.dataset import (
+    BareRepository,
+    BareRequest,
+    DatasetStatus,
+    Resolution,
+    SetAside,
+    Strategy,
+)
 from mao_shared.models.node import Storage
 from mao_shared.reconcile import Controller, Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
@@ -43,7 +50,6 @@ from .browse.git_http import UploadPack
 from .context import Context, make_context
 from .datasets.broken import finish_moves
 from .datasets.clones import (
-    BareRequest,
     clone_remote_url,
     ensure_clone,
     init_bare,

@@ -7,27 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
-from mao_shared.models import Record, ResolvedImage
+from mao_shared.models import ResolvedImage
 from mao_shared.models.node import EngineInfo
-from mao_shared.models.pipeline import Pull
-from mao_shared.models.tool import CheckReport, Image
+from mao_shared.models.tool import CheckReport, CheckRequest, ImageRequest
 
-from .compliance.report import CheckRequest
 from .labels import StepAttempt
 from .logs.reader import LogChunk, read_offset
 from .runner import Runner
 
 router = APIRouter()
 _JSON_TEXT = TypeAdapter(str)
-
-
-class ImageRequest(Record):
-    """Body of `POST /images/resolve`."""
-
-    image: Image
-    pull: Pull = Field(default="missing", description="Whether to ask the image's registry")
 
 
 def get_runner(request: Request) -> Runner:

@@ -1,9 +1,9 @@
-"""The clients of the services, one each, and of a node's public API for maoctl and scripts."""
+"""HTTP clients: one for each service, and one for a node's public API (maoctl, scripts)."""
 
 from mao_shared.logs import blocked_imports
 
 with blocked_imports("rich", "pygments"):
-    import httpx  # noqa: F401 (the first import decides what comes along)
+    import httpx  # noqa: F401 (the first import decides what is loaded with it)
 
 from .services import DataClient, RunnerClient, SchedulerClient, ServiceClient
 

@@ -1,4 +1,4 @@
-"""The client of a node's public API, for maoctl and scripts; synchronous."""
+"""Synchronous client of a node's public API, for maoctl and scripts."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ import httpx
 
 from mao_shared import models
 from mao_shared.models.node import NodeStatus
-from mao_shared.models.run import Verification
-from mao_shared.models.tool import CheckReport
+from mao_shared.models.run import CancelBody, ReproduceBody, Verification
+from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
+from mao_shared.models.tool import CheckReport, CheckRequest
 
 from .gateway_data import BinaryWriter, DatasetCalls, ExternalDataCalls, RoundCalls
 from .gateway_federation import AlarmCalls, FederationCalls, NodeCalls, WebhookCalls
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
-from .responses import ServerEvent, check, read_events, read_json
+from .responses import ServerEvent, check, dump_body, read_events, read_json, request_body
 from .services import PULL_TIMEOUT
 
 Json = dict[str, Any]
-SILENCE = 60.0  # seconds; streams send a keep-alive every 15
-READ_TIMEOUT = 900.0  # seconds; every byte of a run is read before the first one of the answer comes
+STREAM_TIMEOUT = 60.0  # seconds; streams send a keep-alive every 15
+READ_TIMEOUT = 900.0  # seconds; the node reads all of a run before it responds
 
 
 class MaoClient:
-    """All public calls of a node, by noun. Names are quoted here, so that any text can be passed.
+    """All public calls of a node, by noun. Names may be any text: they are quoted in URLs.
 
-    Errors are the exceptions of `errors.py`; PeerUnavailable when the node does not answer.
+    Raises the exceptions of `errors.py`; PeerUnavailable if the node does not answer.
 
     Args:
         url: of the gateway.
-        token: sent as a bearer token; the node itself needs none.
-        timeout: seconds that an answer may take.
-        attempts: how often a repeatable call is tried while the node does not answer.
+        token: sent as a bearer token; not needed on the node itself.
+        timeout: seconds for a response.
+        attempts: how often an idempotent call is sent while the node does not answer.
         transport: for tests.
-        on_stale: called with each answer that rests on copies, since the federation does not answer: with the
-            moment at which they were true, and the federation's name if it has removed the node (else ``).
+        on_stale: called for each stale response, made of copies while the federation does not answer: with
+            the time of the copies, and the federation's name if it has removed the node (else ``).
     """
 
     def __init__(
@@ -77,69 +78,72 @@ class MaoClient:
         self.http.close()
 
     def status(self) -> NodeStatus:
-        """Readiness of every service and store, versions, next steps."""
+        """Return the readiness of every service and store, versions, next steps."""
         return self.http.get("/status", NodeStatus)
 
     def accept_store(self) -> None:
-        """Accepts the node's etcd as it is now, despite lost data."""
+        """Accept the node's etcd as it is now, despite lost data."""
         self.http.execute("POST", "/store/accept")
 
     def events(self, after: str | None = None) -> Iterator[ServerEvent]:
-        """Changes of all runs of the node, for ever or until the stream breaks off."""
+        """Follow the changes of all runs on the node. `after`: id of the event to resume after."""
         return open_events(self.http, "/events", {}, after)
 
 
 class ToolCalls(Resource[models.Tool]):
-    """Container images that are registered, or may be."""
+    """Registered tools, and compliance checks of images."""
 
-    def check(self, image: str, **fields: Any) -> CheckReport:
-        """A report of the image's compliance; `fields`: command, env, input, timeout."""
-        body = compact({"image": image, **fields})
+    def check(self, request: CheckRequest) -> CheckReport:
+        """Check whether an image complies with the rules for tools; pulls it if necessary."""
+        body = dump_body(request)
         return self.http.call("POST", "/tools/check", CheckReport, json=body, timeout=PULL_TIMEOUT)
 
 
 class PipelineCalls(Resource[models.Pipeline]):
-    """Registered pipelines, and this node's part in them."""
+    """Registered pipelines, and this node's enrolments in them."""
 
     def states(self) -> Iterator[models.PipelineState]:
-        """The pipelines with the state of this node's enrolment."""
+        """Yield the pipelines with the state of this node's enrolment."""
         return self.http.pages("/pipeline", models.PipelineState)
 
     def init(self, body: models.PipelineInit) -> models.Pipeline:
-        """Registers the pipeline and enrols this node; pulls its images first."""
+        """Register a pipeline and enrol this node; pulls its images first."""
         document = body.model_dump(mode="json", exclude_defaults=True)
         return self.http.call("POST", "/pipeline/init", models.Pipeline, json=document, timeout=PULL_TIMEOUT)
 
     def diff(self, name: str) -> models.PipelineDiff:
-        """What runs on the node against what is registered."""
+        """Compare what runs on the node with what is registered."""
         return self.http.get(url_path("pipeline", name, "diff"), models.PipelineDiff)
 
     def approve(self, name: str, definition: str, agree: list[str]) -> models.Enrolment:
-        """Approves what was shown as `definition`; PreconditionFailed when it is another by now."""
-        path, body = url_path("pipeline", name, "approve"), {"definition": definition, "agree": agree}
+        """Approve the pipeline as shown by `diff`.
+
+        Raises PreconditionFailed if its `definition` is another one by now.
+        """
+        path = url_path("pipeline", name, "approve")
+        body = request_body(models.Approval, definition=definition, agree=agree)
         return self.http.call("POST", path, models.Enrolment, json=body, timeout=PULL_TIMEOUT)
 
-    def schedule(self, name: str, cron: str, **fields: Any) -> models.Schedule:
-        """Schedules the pipeline; `fields` are those of ScheduleSpec, None left out."""
-        body = compact({"name": name, "cron": cron, **fields})
-        return self.http.call("POST", "/pipeline/run", models.Schedule, json=body)
+    def schedule(self, request: ScheduleRequest) -> models.Schedule:
+        """Schedule a pipeline."""
+        return self.http.call("POST", "/pipeline/run", models.Schedule, json=dump_body(request))
 
     def run(
         self, name: str, *, scheduled_for: datetime | None = None, idempotency_key: str | None = None
     ) -> models.Run:
-        """Runs the pipeline once, now."""
-        body = compact({"name": name, "scheduled_for": scheduled_for and models.format_time(scheduled_for)})
+        """Run a pipeline once, now. `scheduled_for`: the tick that its tools are given."""
+        body = request_body(models.RunRequest, name=name, scheduled_for=scheduled_for)
         headers = compact({"Idempotency-Key": idempotency_key})
         return self.http.call("POST", "/pipeline/run", models.Run, json=body, headers=headers)
 
 
 class EnrolmentCalls(Resource[models.Enrolment]):
-    """The pipelines that this node takes part in."""
+    """Enrolments of this node in pipelines."""
 
     def enrol(self, pipeline: str, agree: list[str]) -> models.Enrolment:
-        """Enrols this node in a registered pipeline, or renews the enrolment."""
-        options: Json = {"json": {"agree": agree}, "timeout": PULL_TIMEOUT}
-        return self.http.call("PUT", self.at(pipeline), models.Enrolment, **options)
+        """Enrol this node in a registered pipeline, or renew the enrolment; pulls its images first."""
+        body = request_body(models.EnrolmentRequest, agree=agree)
+        return self.http.call("PUT", self.at(pipeline), models.Enrolment, json=body, timeout=PULL_TIMEOUT)
 
 
 class JobCalls(Resource[models.Job]):
@@ -152,18 +156,16 @@ class JobCalls(Resource[models.Job]):
         return self.http.call("POST", self.at(job, "resume"), models.Job)
 
     def backfill(self, job: str, since: datetime, until: datetime) -> models.BackfillResult:
-        """Runs the ticks in [since, until] that were missed."""
-        body = {"since": models.format_time(since), "until": models.format_time(until)}
+        """Run the missed ticks in [since, until]."""
+        body = request_body(BackfillRequest, since=since, until=until)
         return self.http.call("POST", self.at(job, "backfill"), models.BackfillResult, json=body)
 
     def next_times(self, job: str, count: int = 5) -> models.NextTimes:
         return self.http.get(self.at(job, "next"), models.NextTimes, {"count": count})
 
-    def preview(self, cron: str, **fields: Any) -> models.NextTimes:
-        """The next times of a cron string; `fields`: timezone, seconds, count."""
-        return self.http.call(
-            "POST", "/cron/preview", models.NextTimes, json=compact({"cron": cron, **fields})
-        )
+    def preview(self, request: CronPreview) -> models.NextTimes:
+        """Return the next times of a cron string."""
+        return self.http.call("POST", "/cron/preview", models.NextTimes, json=dump_body(request))
 
 
 class RunCalls:
@@ -182,9 +184,10 @@ class RunCalls:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Iterator[models.Run]:
-        """Newest first, page by page as far as the caller reads. `schedule`: also runs that it shares.
+        """Yield runs, newest first; pages are fetched as the caller reads on.
 
-        `since`, `until`: by a run's tick, or when it was asked for.
+        `schedule`: also the runs that it shares with other schedules. `since`, `until`: of a run's tick, or
+        of its request if it has none.
         """
         params: Json = {"pipeline": pipeline, "phase": phase, "schedule": schedule, "trigger": trigger}
         params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
@@ -194,23 +197,27 @@ class RunCalls:
         return self.http.get(url_path("runs", run_id), models.Run)
 
     def cancel(self, run_id: str, reason: str = "") -> models.Run:
-        return self.http.call("POST", url_path("runs", run_id, "cancel"), models.Run, json={"reason": reason})
+        body = request_body(CancelBody, reason=reason)
+        return self.http.call("POST", url_path("runs", run_id, "cancel"), models.Run, json=body)
 
     def retry(self, run_id: str) -> models.Run:
-        """A new run of the same pipeline that refers to this one."""
+        """Start a new run of the same pipeline that refers to this one."""
         return self.http.call("POST", url_path("runs", run_id, "retry"), models.Run)
 
     def reproduce(self, run_id: str, step: str | None = None) -> models.Run:
-        """A run that repeats a step (needed where there are several) and compares instead of publishing."""
+        """Start a run that repeats a step and compares its output instead of publishing it.
+
+        `step`: required if the run has several.
+        """
         path = url_path("runs", run_id, "reproduce")
-        return self.http.call("POST", path, models.Run, json=compact({"step": step}))
+        return self.http.call("POST", path, models.Run, json=request_body(ReproduceBody, step=step))
 
     def events(self, run_id: str, after: str | None = None) -> Iterator[ServerEvent]:
-        """The run's document at every change, until it ends or the stream breaks off."""
+        """Follow a run: its document at every change, until it ends or the stream does."""
         return open_events(self.http, url_path("runs", run_id, "events"), {}, after)
 
     def log(self, run_id: str, *, step: int | None = None, attempt: int | None = None) -> str:
-        """What the step's container has written so far."""
+        """Return the log of a step so far."""
         params = compact({"step": step, "attempt": attempt})
         response = self.http.send("GET", url_path("runs", run_id, "logs"), params=params)
         check(response)
@@ -219,23 +226,23 @@ class RunCalls:
     def follow_log(
         self, run_id: str, *, step: int | None = None, attempt: int | None = None, after: str | None = None
     ) -> Iterator[ServerEvent]:
-        """Pieces of the log as they are written, to the container's end; `text` of each by `log_text`."""
+        """Follow the log of a step until its container ends; `log_text` gives the text of an event."""
         params = compact({"step": step, "attempt": attempt, "follow": "true"})
         return open_events(self.http, url_path("runs", run_id, "logs"), params, after)
 
     def crate(self, run_id: str, out: BinaryWriter, *, data: bool = True) -> int:
-        """Writes the run's RO-Crate, a zip file, to `out`; the number of bytes."""
+        """Write the run's RO-Crate, a zip file, to `out`; return the number of bytes."""
         params, path = {"data": "true" if data else "false"}, url_path("runs", run_id, "crate")
         with self.http.stream(path, params, timeout=READ_TIMEOUT) as response:
             return sum(out.write(piece) for piece in response.iter_raw())
 
     def crate_metadata(self, run_id: str) -> Json:
-        """What the crate says: all its files with sizes and digests, as JSON-LD."""
+        """Return the metadata of the run's RO-Crate as JSON-LD: all its files with sizes and digests."""
         path = url_path("runs", run_id, "crate", "metadata")
         return dict(read_json(self.http.send("GET", path, timeout=READ_TIMEOUT)))
 
     def verify(self, run_id: str) -> Verification:
-        """Every byte of the run's snapshots and logs against its record."""
+        """Compare every byte of the run's snapshots and logs with its record."""
         path = url_path("runs", run_id, "verify")
         return self.http.get(path, Verification, timeout=READ_TIMEOUT)
 
@@ -243,20 +250,21 @@ class RunCalls:
 def open_events(
     http: GatewayHttp, path: str, params: Json, after: str | None = None
 ) -> Iterator[ServerEvent]:
-    """Subscribes to a stream. The node has accepted when this returns: nothing is missed from then on."""
+    """Subscribe to a stream; returns once the node has accepted, so that no later event is missed."""
     headers = {"Accept": "text/event-stream"} | compact({"Last-Event-ID": after})
     with ExitStack() as opened:
-        response = opened.enter_context(http.stream(path, params, headers=headers, timeout=SILENCE))
-        return _read_stream(response, opened.pop_all())
+        response = opened.enter_context(http.stream(path, params, headers=headers, timeout=STREAM_TIMEOUT))
+        stream = opened.pop_all()
 
+    def read_stream() -> Iterator[ServerEvent]:
+        with stream:
+            yield from read_events(response.iter_lines())
 
-def _read_stream(response: httpx.Response, opened: ExitStack) -> Iterator[ServerEvent]:
-    with opened:
-        yield from read_events(response.iter_lines())
+    return read_stream()
 
 
 def log_text(event: ServerEvent) -> str:
-    """The text in an event of a log: a JSON string, or the data as it is."""
+    """Return the text of a log event: its data is a JSON string, or the text itself."""
     try:
         text = json.loads(event.data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The calls of MaoClient about data: datasets and their contents, rounds, data of programs outside."""
+"""MaoClient's calls about data: datasets and their contents, rounds, external data."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from mao_shared.models import Dataset, evidence
 from mao_shared.models.alarm import Spikes
 from mao_shared.models.dataset import (
     BareRepository,
+    BareRequest,
     CommitInfo,
     DatasetDiff,
     DatasetStatus,
     FileInfo,
     Resolution,
+    ResolveRequest,
     SetAside,
 )
-from mao_shared.models.external import ExternalState, Insight, Receipt, RemoteState
+from mao_shared.models.external import ExternalState, Insight, InsightQuery, Receipt, RemoteCheck, RemoteState
 from mao_shared.models.round import LiveRounds
 
 from .gateway_http import GatewayHttp, Params, Resource, compact, url_path
-from .responses import parse_record, read_verbatim_json
+from .responses import parse_record, read_verbatim_json, request_body
 from .services import CLONE_TIMEOUT
 
-COMPUTE_TIMEOUT = 900.0  # seconds; an audit reads and decides all that differed
-LATEST = "latest"
-MAX_PAGE = 1000  # items
+COMPUTE_TIMEOUT = 900.0  # seconds; an audit recomputes a whole round
+LATEST_ROUND = "latest"
+MAX_PAGE_SIZE = 1000  # items
 Page = TypeVar("Page", evidence.RoundPage, evidence.CellPage, LiveRounds)
 
 
 class BinaryWriter(Protocol):
-    """What content can be written to, piece by piece: a binary file, for example."""
+    """Anything with the `write` method of a binary file."""
 
     def write(self, data: bytes, /) -> int: ...
 
 
 class DatasetCalls(Resource[Dataset]):
-    """Registered datasets, their clones on this node, and what is in them."""
+    """Registered datasets, their clones on this node, and their contents."""
 
     def __init__(self, http: GatewayHttp) -> None:
         super().__init__(http, "/registry/datasets", Dataset)
@@ -53,49 +55,54 @@ class DatasetCalls(Resource[Dataset]):
         return self.http.pages("/datasets", DatasetStatus)
 
     def status(self, name: str) -> DatasetStatus:
-        """Raises NotFound without a clone here."""
+        """Return the state of a dataset on this node. Raises NotFound if it has no clone here."""
         return self.http.get(url_path("datasets", name), DatasetStatus)
 
     def ensure(self, dataset: Dataset) -> DatasetStatus:
-        """Makes the node's clone match the record; clones it if missing."""
-        path, document = (
-            url_path("datasets", dataset.name),
-            dataset.model_dump(mode="json", exclude_none=True),
-        )
-        return self.http.call("PUT", path, DatasetStatus, json=document, timeout=CLONE_TIMEOUT)
+        """Make the node's clone match the record; clone the dataset if necessary."""
+        path = url_path("datasets", dataset.name)
+        body = dataset.model_dump(mode="json", exclude_none=True)
+        return self.http.call("PUT", path, DatasetStatus, json=body, timeout=CLONE_TIMEOUT)
 
     def push(self, name: str) -> DatasetStatus:
-        """Pushes what waits for the dataset's remote; its status after that."""
+        """Push the commits that wait for the dataset's remote, and return its new status."""
         return self.http.call("POST", url_path("datasets", name, "push"), DatasetStatus)
 
     def acknowledge(self, name: str) -> DatasetStatus:
-        """Acknowledges broken clones that were set aside, and branches that went back at the remote."""
+        """Acknowledge broken clones that were set aside, and branches that were rewritten at the remote."""
         return self.http.call("POST", url_path("datasets", name, "acknowledge"), DatasetStatus)
 
     def go_alone(self, name: str) -> DatasetStatus:
-        """Lets the node alone decide the dataset's ground truth from now on; its status after that."""
+        """Let this node alone decide the dataset's ground truth, and return its new status."""
         return self.http.call("POST", url_path("datasets", name, "alone"), DatasetStatus)
 
     def resolve(self, name: str, how: str) -> Resolution:
-        """`how`: merge, replay or take-theirs."""
-        return self.http.call("POST", url_path("datasets", name, "resolve"), Resolution, json={"how": how})
+        """Reconcile the node's branch with the remote's. `how`: merge, replay or take-theirs."""
+        path, body = url_path("datasets", name, "resolve"), request_body(ResolveRequest, how=how)
+        return self.http.call("POST", path, Resolution, json=body)
 
     def set_aside(self, name: str) -> SetAside:
-        """Puts the node's clone of a dataset away that is not used any more."""
+        """Set aside the node's clone of a dataset that is no longer used."""
         return self.http.call("POST", url_path("datasets", name, "set-aside"), SetAside)
 
     def init_bare_repository(self, name: str) -> BareRepository:
-        """Makes a local bare repository; its `master` serves as a dataset's remote."""
-        return self.http.call("POST", "/bare-repo/init", BareRepository, json={"name": name})
+        """Create a bare repository on the node; its `master` serves as a dataset's remote."""
+        return self.http.call(
+            "POST", "/bare-repo/init", BareRepository, json=request_body(BareRequest, name=name)
+        )
 
     def check_remote(self, master: str) -> RemoteState:
-        """Raises InvalidInput, Forbidden or RemoteUnavailable when it cannot be a dataset's remote."""
-        return self.http.call("POST", "/remotes/check", RemoteState, json={"master": master})
+        """Check whether a repository can be a dataset's remote.
+
+        Raises InvalidInput, Forbidden or RemoteUnavailable if it cannot.
+        """
+        body = request_body(RemoteCheck, master=master)
+        return self.http.call("POST", "/remotes/check", RemoteState, json=body)
 
     # Contents
 
     def log(self, name: str, branch: str | None = None) -> Iterator[CommitInfo]:
-        """The commits of a branch, newest first, page by page as far as the caller reads."""
+        """Yield the commits of a branch, newest first; pages are fetched as the caller reads on."""
         return self.http.pages(url_path("datasets", name, "log"), CommitInfo, {"branch": branch})
 
     def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[FileInfo]:
@@ -112,10 +119,10 @@ class DatasetCalls(Resource[Dataset]):
         key: Sequence[str] = (),
         limit: int | None = None,
     ) -> DatasetDiff:
-        """What differs from `before` (else ground-truth) to `after` (else the node's branch).
+        """Compare the commits `before` (default: ground-truth) and `after` (default: the node's branch).
 
-        `method`: auto, rows or lines. All files, whatever the limit of one page, unless `limit` is given; of
-        one file the first `limit` rows or lines.
+        `path`: a folder, or a file to compare by `method`: auto, rows or lines. `limit`: at most this many
+        files, rows or lines; without it, all files and the node's default of rows or lines.
         """
         params = {"from": before, "to": after, "path": path, "as": method, "key": key or None, "limit": limit}
         where = url_path("datasets", name, "diff")
@@ -127,7 +134,7 @@ class DatasetCalls(Resource[Dataset]):
         return found
 
     def download(self, name: str, path: str, out: BinaryWriter | Path, *, ref: str | None = None) -> int:
-        """Writes a file of the dataset to `out`; the number of bytes."""
+        """Write a file of the dataset to `out`; return the number of bytes."""
         params = compact({"ref": ref, "path": path})
         where = url_path("datasets", name, "file")
         with self.http.stream(where, params) as response, _opened(out) as target:
@@ -142,7 +149,10 @@ class DatasetCalls(Resource[Dataset]):
         path: str | None = None,
         packing: str = "tar.gz",
     ) -> int:
-        """Writes a folder of the dataset (or all of it) to `out` as tar.gz or zip; the number of bytes."""
+        """Write a folder of the dataset (default: all) to `out` as an archive; return the number of bytes.
+
+        `packing`: tar.gz or zip.
+        """
         params = compact({"ref": ref, "path": path, "format": packing})
         with self.http.stream(url_path("datasets", name, "archive"), params) as response:
             return sum(out.write(piece) for piece in response.iter_raw())
@@ -158,62 +168,67 @@ def _opened(out: BinaryWriter | Path) -> Iterator[BinaryWriter]:
 
 
 class RoundCalls:
-    """The rounds that decide datasets' ground truth. A round is named by its id or the beginning of one."""
+    """Rounds, which decide datasets' ground truth.
+
+    `round_id`: an id, or the beginning of one; None for the latest round.
+    """
 
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
     def decided(self, dataset: str, limit: int) -> list[evidence.RoundSummary]:
-        """The newest decided rounds of a dataset, the newest first."""
+        """Return the latest `limit` decided rounds of a dataset, newest first."""
         pages = self._pages(url_path("datasets", dataset, "rounds"), evidence.RoundPage, limit)
         return [item for page in pages for item in page.items]
 
     def unattested(self, dataset: str) -> evidence.UnattestedCommits | None:
-        """What commits of ground truth no round made; None before the first round."""
+        """Return the commits of ground truth that no round made; None before the first round."""
         return self.http.get(url_path("datasets", dataset, "rounds"), evidence.RoundPage, {"limit": 1}).strays
 
     def live(self, dataset: str | None = None, phase: str | None = None, limit: int = 100) -> LiveRounds:
-        """Rounds as they stand now, also those that are not decided, the newest first; and how many snapshots
-        of this node have still to be announced."""
+        """Return the state of rounds, decided or not, newest first.
+
+        Also how many snapshots of this node wait to be announced.
+        """
         first, *more = self._pages("/rounds", LiveRounds, limit, {"dataset": dataset, "phase": phase})
         return first.model_copy(update={"items": [item for page in (first, *more) for item in page.items]})
 
     def get(self, dataset: str, round_id: str | None) -> evidence.DecidedRound:
-        """A decided round and its evidence; the newest without `round_id`."""
+        """Return a decided round and its evidence."""
         return self.http.get(_round(dataset, round_id), evidence.DecidedRound)
 
     def cells(
         self, dataset: str, round_id: str | None, file: str | None, limit: int
     ) -> list[evidence.ContestedCell]:
-        """The first cells over which nodes differed, with every node's value."""
+        """Return the first `limit` cells in which nodes differ, with every node's value."""
         pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, {"file": file})
         return [item for page in pages for item in page.items]
 
     def cell(
         self, dataset: str, round_id: str | None, file: str, key: str, field: str
     ) -> evidence.Explanation:
-        """How one value was decided."""
+        """Explain how one value was decided."""
         path = _round(dataset, round_id, "cell")
         return self.http.get(path, evidence.Explanation, {"file": file, "key": key, "field": field})
 
     def audit(self, dataset: str, round_id: str | None) -> evidence.Audit:
-        """The round computed again, and whether the same commit comes out."""
+        """Recompute a round, and compare the resulting commit."""
         return self.http.get(_round(dataset, round_id, "audit"), evidence.Audit, timeout=COMPUTE_TIMEOUT)
 
     def ranking(self, dataset: str, rounds: int) -> evidence.Ranking:
-        """Nodes by how unusually often they differ from what was decided in the last rounds."""
+        """Rank nodes by how unusually often they differ from the decisions of the last `rounds`."""
         return self.http.get(url_path("datasets", dataset, "ranking"), evidence.Ranking, {"rounds": rounds})
 
     def spikes(self, dataset: str, rounds: int) -> Spikes:
-        """Spikes in the control metrics of the last rounds, and whose they are."""
+        """Find spikes in the control metrics of the last `rounds`, and the nodes that cause them."""
         return self.http.get(url_path("datasets", dataset, "spikes"), Spikes, {"rounds": rounds})
 
     def _pages(self, path: str, model: type[Page], limit: int, params: Params = None) -> Iterator[Page]:
-        """Pages until there are `limit` items; at least one."""
+        """Yield pages until they hold `limit` items; at least one page if `limit` is positive."""
         cursor: str | None = None
         while limit > 0:
-            asked = {**(params or {}), "limit": min(limit, MAX_PAGE), "cursor": cursor}
-            page = self.http.get(path, model, asked)
+            query = {**(params or {}), "limit": min(limit, MAX_PAGE_SIZE), "cursor": cursor}
+            page = self.http.get(path, model, query)
             yield page
             limit -= len(page.items)
             cursor = page.cursor
@@ -222,19 +237,19 @@ class RoundCalls:
 
 
 def _round(dataset: str, round_id: str | None, *more: str) -> str:
-    return url_path("datasets", dataset, "rounds", round_id or LATEST, *more)
+    return url_path("datasets", dataset, "rounds", round_id or LATEST_ROUND, *more)
 
 
 class ExternalDataCalls:
-    """Values of programs outside: handed over, and what tools left for them."""
+    """Values from external programs, and the insights that tools leave for them."""
 
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
     def write_json(self, key: str, text: str, *, idempotency_key: str | None = None) -> Receipt:
-        """Hands a value over as JSON text, sent as it is spelt; it is on the node's disk when this returns.
+        """Send a value as JSON text, byte for byte; it is on the node's disk when this returns.
 
-        Raises ValueError for other text.
+        Raises ValueError if `text` is not JSON.
         """
         check_json(text)
         headers = compact({"Idempotency-Key": idempotency_key, "Content-Type": "application/json"})
@@ -242,22 +257,23 @@ class ExternalDataCalls:
         return self.http.call("POST", "/write", Receipt, content=body, headers=headers)
 
     def read(self, key: str, *, dataset: str | None = None) -> Insight:
-        """What a tool left; numbers in its `value` are as `json_text.parse_json` keeps them."""
-        response = self.http.send("POST", "/read", json=compact({"key": key, "dataset": dataset}))
+        """Return a tool's insight; numbers in its `value` are kept as by `json_text.parse_json`."""
+        response = self.http.send("POST", "/read", json=request_body(InsightQuery, key=key, dataset=dataset))
         return _insight(response, read_verbatim_json(response))
 
     def inspect(self, key: str | None = None, *, dataset: str | None = None) -> list[Insight]:
-        """All that tools left, on all nodes; `key` narrows it."""
-        response = self.http.send("POST", "/inspect", json=compact({"key": key, "dataset": dataset}))
-        return [_insight(response, each) for each in read_verbatim_json(response)["items"]]
+        """Return the insights of all tools on all nodes, or of those that `key` names."""
+        body = request_body(InsightQuery, key=key, dataset=dataset)
+        response = self.http.send("POST", "/inspect", json=body)
+        return [_insight(response, item) for item in read_verbatim_json(response)["items"]]
 
     def state(self, dataset: str) -> ExternalState:
-        """The keys that a dataset declares, and what waits for it."""
+        """Return the keys that a dataset declares, and the values that wait for it."""
         return self.http.get(url_path("datasets", dataset, "external"), ExternalState)
 
 
 def _insight(response: httpx.Response, document: dict[str, Any]) -> Insight:
-    """Only the value's numbers are kept as they are spelt."""
+    """Return the record; only the numbers in its `value` are kept as they are spelt."""
     others = {name: field for name, field in document.items() if name != "value"}
     insight = parse_record(response, json.loads(render_json(others)), Insight)
     return insight.model_copy(update={"value": document["value"]}) if "value" in document else insight

@@ -1,47 +1,51 @@
-"""The calls of MaoClient about the federation, its nodes, and the alarms and webhooks of this one."""
+"""MaoClient's calls about the federation, its nodes, and this node's alarms and webhooks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mao_shared import models
-from mao_shared.models.alarm import WebhookTest
+from mao_shared.models.alarm import AcknowledgeBody, WebhookTest
 
-from .gateway_http import GatewayHttp, Resource, compact, url_path
-from .responses import check
+from .gateway_http import GatewayHttp, Resource, url_path
+from .responses import check, dump_body, request_body
 
 ALLOW_UNSAFE = "allow_unsafe_etcd_that_ignores_key_rights"
 JOIN_TIMEOUT = 180.0  # seconds: etcd has to start, or another node to answer
 
 
 class FederationCalls:
-    """The federation that this node is in, and who runs its etcd."""
+    """The federation of this node, its members and its etcd."""
 
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
     def get(self) -> models.FederationState:
-        """Raises NotFound (`no-federation`) for a node outside of any federation."""
+        """Return the state of the federation. Raises NotFound (`no-federation`) without one."""
         return self.http.get("/federation", models.FederationState)
 
     def members(self) -> list[models.NodeState]:
         return self.http.items("/federation/members", models.NodeState)
 
     def create(self, name: str, *, allow_unsafe: bool = False) -> models.FederationState:
-        """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
-        body = {"name": name, **_unsafe_flag(allow_unsafe)}
+        """Create a federation. Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
+        body = request_body(models.FederationRequest, name=name, **_unsafe_flag(allow_unsafe))
         return self.http.call("POST", "/federation", models.FederationState, json=body, timeout=JOIN_TIMEOUT)
 
     def invite(self, node: str, valid: float | None = None) -> models.Invitation:
-        """`valid`: seconds; the node's default is a day."""
-        path, body = "/federation/invitations", compact({"node": node, "valid": valid})
-        return self.http.call("POST", path, models.Invitation, json=body, timeout=JOIN_TIMEOUT)
+        """Invite a node. `valid`: seconds; the node's default is a day."""
+        body = request_body(models.InvitationRequest, node=node, valid=valid)
+        return self.http.call(
+            "POST", "/federation/invitations", models.Invitation, json=body, timeout=JOIN_TIMEOUT
+        )
 
     def join(self, token: str, *, allow_unsafe: bool = False) -> models.Joined:
-        """Raises Conflict: `names-clash`, whose `clashes` lists what cannot be joined; `etcd-unsafe` unless
-        `allow_unsafe`."""
-        body = {"token": token, **_unsafe_flag(allow_unsafe)}
+        """Join a federation.
+
+        Raises Conflict: `names-clash`, with the records that conflict in `clashes`; `etcd-unsafe` unless
+        `allow_unsafe`.
+        """
+        body = request_body(models.JoinRequest, token=token, **_unsafe_flag(allow_unsafe))
         return self.http.call("POST", "/federation/join", models.Joined, json=body, timeout=JOIN_TIMEOUT)
 
     def leave(self, *, force: bool = False) -> models.Departure:
@@ -52,17 +56,16 @@ class FederationCalls:
         self.http.execute("DELETE", _member(node), timeout=JOIN_TIMEOUT)
 
     def promote(self, node: str, *, allow_unsafe: bool = False) -> models.CoreMember:
-        """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
-        options: dict[str, Any] = {"params": {ALLOW_UNSAFE: "true"} if allow_unsafe else {}}
-        path = _member(node, "promote")
-        return self.http.call("POST", path, models.CoreMember, timeout=JOIN_TIMEOUT, **options)
+        """Promote a node to a core node. Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
+        path, params = _member(node, "promote"), {ALLOW_UNSAFE: "true"} if allow_unsafe else {}
+        return self.http.call("POST", path, models.CoreMember, params=params, timeout=JOIN_TIMEOUT)
 
     def demote(self, node: str) -> models.Demotion:
         return self.http.call("POST", _member(node, "demote"), models.Demotion, timeout=JOIN_TIMEOUT)
 
 
 def _unsafe_flag(unsafe: bool) -> dict[str, bool]:
-    """Not named unless it is asked for: the version before knows no such field."""
+    """Return the field only if it is set: older versions do not know it."""
     return {ALLOW_UNSAFE: True} if unsafe else {}
 
 
@@ -71,55 +74,55 @@ def _member(node: str, *more: str) -> str:
 
 
 class NodeCalls(Resource[models.Member]):
-    """Nodes of the federation: presence, runs and logs as this node sees them, and whom it trusts."""
+    """Nodes of the federation: presence, runs and logs as this node sees them, trust."""
 
     def __init__(self, http: GatewayHttp) -> None:
         super().__init__(http, "/registry/nodes", models.Member)
 
     def states(self) -> list[models.NodePart]:
-        """All nodes of the federation, present or not."""
+        """Return all nodes of the federation, present or not."""
         return list(self.http.pages("/federation/nodes", models.NodePart))
 
     def state(self, name: str) -> models.NodePart:
         return self.http.get(url_path("federation", "nodes", name), models.NodePart)
 
     def runs(self, pipeline: str | None = None) -> list[models.NodeRuns]:
-        """Each node's runs of a pipeline, or of all, and who is late."""
+        """Return each node's runs of a pipeline, or of all, and whether it is late."""
         return list(self.http.pages("/federation/runs", models.NodeRuns, {"pipeline": pipeline}))
 
     def log(
         self, node: str, run: str, *, step: str | None = None, tail: int | None = None
     ) -> models.LogAnswer:
-        """The end of a log on another node; Forbidden when that one does not share its logs."""
+        """Return the end of a log on another node. Raises Forbidden if that node does not share its logs."""
         params = {"node": node, "run": run, "step": step, "tail": tail}
         return self.http.get("/federation/logs", models.LogAnswer, params)
 
     def trusted(self) -> list[models.Trust]:
-        """The nodes whose operators' changes this node applies without asking."""
+        """Return the nodes whose operators' changes this node applies without asking."""
         return self.http.items("/trusted", models.Trust)
 
     def trust(self, node: str) -> models.Trust:
         return self.http.call("PUT", url_path("trusted", node), models.Trust)
 
     def untrust(self, node: str) -> None:
-        """Raises NotFound when it is not trusted."""
+        """Stop trusting a node. Raises NotFound if it is not trusted."""
         self.http.execute("DELETE", url_path("trusted", node))
 
     def signers(self) -> str:
-        """An allowed-signers file with which git checks the federation's commits."""
+        """Return an allowed-signers file with which git verifies the federation's commits."""
         response = self.http.send("GET", "/signers")
         check(response)
         return response.text
 
 
 class AlarmCalls:
-    """Alarms of this node, and the series of control metrics behind them."""
+    """Alarms of this node, and the control metrics behind them."""
 
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
     def list(self, *, open_only: bool = True) -> Iterator[models.Alarm]:
-        """The alarms that nobody has acknowledged; all with `open_only=False`."""
+        """Yield the unacknowledged alarms; all with `open_only=False`."""
         return self.http.pages("/alarms", models.Alarm, {"open": "true" if open_only else None})
 
     def get(self, alarm_id: str) -> models.Alarm:
@@ -127,10 +130,12 @@ class AlarmCalls:
 
     def acknowledge(self, alarm_id: str, by: str = "", note: str = "") -> models.Alarm:
         path = url_path("alarms", alarm_id, "acknowledge")
-        return self.http.call("POST", path, models.Alarm, json={"by": by, "note": note})
+        return self.http.call(
+            "POST", path, models.Alarm, json=request_body(AcknowledgeBody, by=by, note=note)
+        )
 
     def all_series(self) -> Iterator[models.Series]:
-        """Every control metric with its newest point."""
+        """Return every control metric with its newest point."""
         return iter(self.http.items("/series", models.Series))
 
     def series(self, pipeline: str, step: str, metric: str) -> models.Series:
@@ -138,7 +143,7 @@ class AlarmCalls:
 
 
 class WebhookCalls:
-    """Addresses that all alarms are sent to."""
+    """Addresses that alarms are sent to."""
 
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
@@ -150,13 +155,12 @@ class WebhookCalls:
         return self.http.get(url_path("webhooks", name), models.WebhookState)
 
     def add(self, request: models.WebhookRequest) -> models.WebhookState:
-        """The state with the `secret`, which is not shown again."""
-        document = request.model_dump(mode="json", exclude_none=True)
-        return self.http.call("POST", "/webhooks", models.WebhookState, json=document)
+        """Add a webhook. The response has its `secret`, which is not shown again."""
+        return self.http.call("POST", "/webhooks", models.WebhookState, json=dump_body(request))
 
     def remove(self, name: str) -> None:
         self.http.execute("DELETE", url_path("webhooks", name))
 
     def test(self, name: str) -> WebhookTest:
-        """Sends a test message now."""
+        """Send a test message now."""
         return self.http.call("POST", url_path("webhooks", name, "test"), WebhookTest)

@@ -1,4 +1,4 @@
-"""The HTTP half of the gateway client: connection, retries, pages, streams, wrong addresses, records."""
+"""The HTTP side of MaoClient: connection, retries, pages, streams, records, wrong addresses."""
 
 from __future__ import annotations
 
@@ -36,36 +36,27 @@ M = TypeVar("M", bound=BaseModel)
 Params = Mapping[str, Any] | None
 
 StalenessCallback = Callable[[datetime, str], None]
-"""Called for an answer from copies: their time, and the federation that removed the node (or ``)."""
+"""Takes the time of the copies that a stale response is made of, and the federation that removed the node."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
-ATTEMPTS = 3  # of a repeatable call
-PAGE = 500  # items
+PAGE_SIZE = 500  # items
 PROBE_TIMEOUT = 2.0  # seconds
-_START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
+_START_NODE = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
 
 
 def url_path(*parts: str) -> str:
-    """A path of these parts: none of them, whatever a person typed, can lead to another call."""
+    """Return the URL path of these parts, quoted so that no part can reach another endpoint."""
     quoted = (quote(part, safe="") for part in parts)
     return "".join(f"/{part if part.strip('.') else part.replace('.', '%2E')}" for part in quoted)
 
 
 def compact(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are not None."""
+    """Return the fields that are not None."""
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _verification(url: str) -> bool | ssl.SSLContext:
-    """How certificates are judged; reading all of them takes longer than most calls, so only for https."""
-    authority = os.environ.get("SSL_CERT_FILE")
-    if url.startswith("https:") and authority and os.access(authority, os.R_OK):
-        return ssl.create_default_context(cafile=authority)
-    return url.startswith("https:")
-
-
 class GatewayHttp:
-    """Sends requests to one gateway. Arguments as for MaoClient; `options` of calls are httpx's."""
+    """HTTP connection to one gateway. Arguments as for MaoClient; `options` of calls are httpx's."""
 
     def __init__(
         self,
@@ -82,33 +73,32 @@ class GatewayHttp:
         self._token = token
         self._unreadable: list[UnreadableItem] = []
         self._attempts = attempts
+        is_https = self.url.startswith("https:")
+        verify: bool | ssl.SSLContext = is_https  # loading certificates takes longer than most calls
+        authority = os.environ.get("SSL_CERT_FILE")
+        if is_https and authority and os.access(authority, os.R_OK):
+            verify = ssl.create_default_context(cafile=authority)
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             transport=transport,
-            verify=_verification(self.url),
-            trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between us and ourselves
+            verify=verify,
+            trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy on loopback
         )
 
     def close(self) -> None:
         self._http.close()
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One call; a repeatable one is tried again while the gateway does not answer."""
+        """Send a request and return the response; an idempotent one is retried while nothing answers."""
         headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
         for attempt in retry_attempts(method, self._attempts):
             with attempt:
-                return self._send_once(method, path, headers, options)
-        raise AssertionError("stamina either returns or raises")
-
-    def _send_once(
-        self, method: str, path: str, headers: dict[str, str], options: dict[str, Any]
-    ) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, headers=headers, **options)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        self._check_scheme(response)
+                try:
+                    response = self._http.request(method, path, headers=headers, **options)
+                except httpx.TransportError as error:
+                    raise self._unreachable(error) from error
+                self._check_scheme(response)
         as_of = request_context.parse_as_of(response.headers.get(request_context.AS_OF_HEADER))
         if as_of is not None and self._on_stale is not None:
             self._on_stale(as_of, response.headers.get(request_context.REMOVED_HEADER, ""))
@@ -119,22 +109,22 @@ class GatewayHttp:
             raise _wrong_address(*found)
 
     def call(self, method: str, path: str, model: type[M], **options: Any) -> M:
-        """One call that answers a record."""
+        """Send a request and return the response as a record."""
         return read_record_body(self.send(method, path, **options), model)
 
     def get(self, path: str, model: type[M], params: Params = None, **options: Any) -> M:
-        """A record; parameters that are None are left out."""
+        """Get a record; parameters that are None are omitted."""
         return self.call("GET", path, model, params=compact(params or {}), **options)
 
     def execute(self, method: str, path: str, **options: Any) -> None:
-        """One call whose answer, if it is no error, is of no interest."""
+        """Send a request and ignore the response unless it is an error."""
         check(self.send(method, path, **options))
 
     @contextmanager
     def stream(
         self, path: str, params: dict[str, Any], *, headers: dict[str, str] | None = None, **options: Any
     ) -> Iterator[httpx.Response]:
-        """A GET whose body is read piece by piece."""
+        """Send a GET request and yield the response before its body is read."""
         headers = {**outgoing_headers(self._token), **(headers or {})}
         try:
             with self._http.stream("GET", path, params=params, headers=headers, **options) as response:
@@ -147,8 +137,8 @@ class GatewayHttp:
             raise self._unreachable(error) from error
 
     def pages(self, path: str, model: type[M], params: Params = None) -> Iterator[M]:
-        """All items of a list call, page by page as far as the caller reads."""
-        query = {"limit": PAGE, **compact(params or {})}
+        """Yield the items of a list; pages are fetched as the caller reads on."""
+        query = {"limit": PAGE_SIZE, **compact(params or {})}
         more = True
         while more:
             response = self.send("GET", path, params=query)
@@ -158,7 +148,7 @@ class GatewayHttp:
                 query["cursor"] = document["cursor"]
 
     def items(self, path: str, model: type[M]) -> list[M]:
-        """The items of a list that is never so long as to come in pages."""
+        """Return the items of a list without pages."""
         response = self.send("GET", path)
         return list(self._items(response, read_json(response), model))
 
@@ -169,14 +159,14 @@ class GatewayHttp:
             yield parse_record(response, item, model)
 
     def take_unreadable(self) -> list[UnreadableItem]:
-        """What the lists since the last call named as not readable."""
+        """Return and forget the unreadable items of the lists fetched since the last call."""
         found, self._unreadable = self._unreadable, []
         return found
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         if found := explain_failure(self.url, error):
             return _wrong_address(*found)
-        return unreachable("gateway", self.url, error, _START_IT)
+        return unreachable("gateway", self.url, error, _START_NODE)
 
 
 def _wrong_address(why: str, next_step: str) -> PeerUnavailable:
@@ -185,10 +175,10 @@ def _wrong_address(why: str, next_step: str) -> PeerUnavailable:
     )
 
 
-# Why a gateway was not reached though something listens there: http for https or the other way round, a
-# certificate that is not trusted, a host name that does not resolve. Opens a connection of its own; blocks.
+# Diagnosis of a failed connection: http in place of https or the reverse, an untrusted certificate, a host
+# name that does not resolve. Opens another connection, and blocks.
 
-_WANTS_TLS = (  # what web servers answer to plain HTTP at a port for HTTPS: nginx, Apache, Go
+_WANTS_TLS = (  # answers of nginx, Apache and Go to plain HTTP on an HTTPS port
     b"plain HTTP request was sent to HTTPS port",
     b"speaking plain HTTP to an SSL-enabled server port",
     b"sent an HTTP request to an HTTPS server",
@@ -196,17 +186,21 @@ _WANTS_TLS = (  # what web servers answer to plain HTTP at a port for HTTPS: ngi
 
 
 def explain_failure(url: str, error: httpx.TransportError) -> tuple[str, str] | None:
-    """What is wrong with `url`, and the next step; None when `error` says all that is known."""
+    """Return what is wrong with `url`, and the next step; None if nothing more is known than `error` says."""
     parts = urlsplit(url)
-    causes = _causes(error)
-    if any(isinstance(each, socket.gaierror) for each in causes):
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
         return f"the host name {parts.hostname} cannot be resolved", _use("the right host name")
-    if refused := next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None):
+    if refused := next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None):
         return (
             f"the certificate of {url} is not trusted: {refused.verify_message}",
             "Trust its authority (SSL_CERT_FILE=FILE maoctl …), or use the host name in the certificate.",
         )
-    if parts.scheme == "https" and any(isinstance(each, ssl.SSLError) for each in causes):
+    if parts.scheme == "https" and any(isinstance(cause, ssl.SSLError) for cause in causes):
         if not _speaks_plain(parts.hostname or "", parts.port or 443):
             return None
         return f"what answers at {url} speaks plain HTTP, not HTTPS", _use("http" + url.removeprefix("https"))
@@ -217,7 +211,7 @@ def explain_failure(url: str, error: httpx.TransportError) -> tuple[str, str] | 
 
 
 def explain_answer(url: str, response: httpx.Response) -> tuple[str, str] | None:
-    """The same for the answer of a web server that requires HTTPS; None for any other."""
+    """Like `explain_failure`, for the response of a web server that requires HTTPS; None for any other."""
     target = response.headers.get("location", "")
     if response.is_redirect and url.startswith("http:") and target.startswith("https:"):
         return _use_https(url, target.removesuffix(str(response.request.url.raw_path, "ascii")).rstrip("/"))
@@ -235,16 +229,6 @@ def _use(what: str) -> str:
     return f"Use {what} in --url or MAO_URL."
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what led to it, each once."""
-    found: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in found:
-        found.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return found
-
-
 def _speaks_plain(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), timeout=PROBE_TIMEOUT) as connection:
@@ -256,7 +240,7 @@ def _speaks_plain(host: str, port: int) -> bool:
 
 def _speaks_tls(host: str, port: int) -> bool:
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent, nothing believed
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent or trusted
     try:
         with (
             socket.create_connection((host, port), timeout=PROBE_TIMEOUT) as connection,
@@ -274,14 +258,17 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Versioned(Generic[R]):
-    """A record with the revision of its ETag, the guard of the next write."""
+    """A record with the revision of its ETag, for `If-Match` of the next write."""
 
     record: R
     revision: int | None
 
 
 class Resource(Generic[R]):
-    """Records of one kind under one path. `revision` guards a write: PreconditionFailed if it is old."""
+    """Records of one kind under one path.
+
+    Writes with a `revision` raise PreconditionFailed if the record has another one by then.
+    """
 
     def __init__(self, http: GatewayHttp, path: str, model: type[R]) -> None:
         self.path = path
@@ -289,14 +276,14 @@ class Resource(Generic[R]):
         self.model = model
 
     def list(self) -> Iterator[R]:
-        """In order of their names, page by page as far as the caller reads."""
+        """Yield the records by name; pages are fetched as the caller reads on."""
         return self.http.pages(self.path, self.model)
 
     def get(self, name: str) -> Versioned[R]:
         return self._versioned(self.http.send("GET", self.at(name)))
 
     def create(self, record: R, *, idempotency_key: str | None = None) -> Versioned[R]:
-        """Raises AlreadyExists when the name is taken."""
+        """Create a record. Raises AlreadyExists if the name is taken."""
         headers = compact({"Idempotency-Key": idempotency_key})
         body = record.model_dump(mode="json", exclude_none=True)
         return self._versioned(self.http.send("POST", self.path, json=body, headers=headers))
@@ -306,11 +293,11 @@ class Resource(Generic[R]):
         return self._versioned(self.http.send("PUT", self.at(name), json=body, headers=_guard(revision)))
 
     def delete(self, name: str, revision: int | None = None) -> None:
-        """Raises StillReferenced with who refers to it."""
+        """Delete a record. Raises StillReferenced if others refer to it."""
         self.http.execute("DELETE", self.at(name), headers=_guard(revision))
 
     def at(self, name: str, *more: str) -> str:
-        """The path of a record, or of what is below it."""
+        """Return the URL path of a record, or of a resource below it."""
         return self.path + url_path(name, *more)
 
     def _versioned(self, response: httpx.Response) -> Versioned[R]:

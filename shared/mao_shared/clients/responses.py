@@ -1,4 +1,4 @@
-"""HTTP responses as values and exceptions, and server-sent events; shared by all clients."""
+"""Request bodies, responses as values and exceptions, server-sent events: shared by all clients."""
 
 from __future__ import annotations
 
@@ -12,26 +12,47 @@ import stamina
 from pydantic import BaseModel, ValidationError
 
 from mao_shared import request_context
-from mao_shared.errors import MaoError, PeerUnavailable
+from mao_shared.errors import InvalidInput, MaoError, PeerUnavailable
 from mao_shared.json_text import parse_json
 from mao_shared.models.common import STORED
-from mao_shared.problems import from_problem
+from mao_shared.problems import field_errors, from_problem
 
-stamina.instrumentation.set_on_retry_hooks([])  # what fails in the end is logged by who wanted it
+stamina.instrumentation.set_on_retry_hooks([])  # the caller logs the final failure
 
 M = TypeVar("M", bound=BaseModel)
 
 WRONG_ADDRESS = "gateway-address"
-"""Code of a PeerUnavailable that a retry does not fix."""
+"""Code of a PeerUnavailable that no retry fixes."""
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-"""Methods whose calls have the same effect once or twice; only these are tried again."""
+"""Idempotent methods, the only ones that are retried."""
 
 
-def retry_attempts(method: str, most: int) -> Any:
-    """The attempts of one call while the service does not answer, for a loop with or without async."""
+def request_body(model: type[BaseModel], **fields: Any) -> dict[str, Any]:
+    """Return the JSON object of a request body; fields that are None are omitted.
+
+    Raises InvalidInput that lists the invalid fields, as the service would.
+    """
+    try:
+        return dump_body(
+            model.model_validate({key: each for key, each in fields.items() if each is not None})
+        )
+    except ValidationError as error:
+        wrong = field_errors(error.errors())
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        detail = f"{wrong[0]['field']}: {wrong[0]['message']}{more}"
+        raise InvalidInput(detail, next="Correct the fields listed in 'errors'.", errors=wrong) from error
+
+
+def dump_body(record: BaseModel) -> dict[str, Any]:
+    """Return a record's JSON object with only the fields that were set: an older version knows no others."""
+    return record.model_dump(mode="json", exclude_unset=True)
+
+
+def retry_attempts(method: str, max_attempts: int) -> Any:
+    """Return stamina's attempts for one call; for a loop with or without async."""
     return stamina.retry_context(
         on=_is_temporary,
-        attempts=most if method in REPEATABLE else 1,
+        attempts=max_attempts if method in REPEATABLE else 1,
         timeout=None,
         wait_initial=0.1,
         wait_jitter=0.1,
@@ -44,7 +65,7 @@ def _is_temporary(error: Exception) -> bool:
 
 
 def outgoing_headers(token: str | None = None) -> dict[str, str]:
-    """The request id of the request that is worked on, and the caller's token."""
+    """Return the headers of a request: the current request id, and the bearer token if there is one."""
     headers = {"Accept": "application/json"}
     if current := request_context.current_request_id():
         headers[request_context.REQUEST_ID_HEADER] = current
@@ -54,7 +75,7 @@ def outgoing_headers(token: str | None = None) -> dict[str, str]:
 
 
 def check(response: httpx.Response) -> None:
-    """Raises the exception that a problem document describes; the body must have been read."""
+    """Raise the exception that a problem document describes; the body must have been read."""
     if response.is_success:
         return
     try:
@@ -63,12 +84,15 @@ def check(response: httpx.Response) -> None:
         document = None
     error = from_problem(response.status_code, document)
     if error.next is None:
-        error.next = f"See what answers at {response.request.url}; it may not be MAO."
+        error.next = f"Check what answers at {response.request.url}; it may not be MAO."
     raise error
 
 
 def read_json(response: httpx.Response) -> Any:
-    """The answer's JSON, None for an empty one; raises MaoError (`answer-unreadable`) for anything else."""
+    """Return the response's JSON, None for an empty body.
+
+    Raises MaoError (`answer-unreadable`) for anything else.
+    """
     check(response)
     if not response.content:
         return None
@@ -79,7 +103,7 @@ def read_json(response: httpx.Response) -> Any:
 
 
 def read_verbatim_json(response: httpx.Response) -> Any:
-    """As `read_json`, with numbers as `json_text.parse_json` keeps them."""
+    """Like `read_json`, but keep numbers as they are spelt (see `json_text.parse_json`)."""
     check(response)
     try:
         return parse_json(response.text)
@@ -88,12 +112,12 @@ def read_verbatim_json(response: httpx.Response) -> Any:
 
 
 def read_record_body(response: httpx.Response, model: type[M]) -> M:
-    """The answer as a record; raises MaoError when it is something else."""
+    """Return the response as a record. Raises MaoError (`answer-unreadable`) for anything else."""
     return parse_record(response, read_json(response), model)
 
 
 def parse_record(response: httpx.Response, document: Any, model: type[M]) -> M:
-    """A part of the answer as a record. Fields that this version does not know are kept.
+    """Return a part of the response as a record; unknown fields are kept.
 
     Raises MaoError (`answer-unreadable`).
     """
@@ -104,21 +128,21 @@ def parse_record(response: httpx.Response, document: Any, model: type[M]) -> M:
 
 
 def read_etag_revision(response: httpx.Response) -> int | None:
-    """The revision in the answer's ETag, None without one."""
+    """Return the revision in the response's ETag, None without one."""
     digits = response.headers.get("etag", "").strip('W/"')
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
 
 
 def _unexpected_response(response: httpx.Response, why: str = "it is not JSON") -> MaoError:
     return MaoError(
-        f"The answer of {response.request.method} {response.request.url} cannot be read: {why}.",
+        f"Invalid response to {response.request.method} {response.request.url}: {why}.",
         code="answer-unreadable",
         next="Check that all services and the client have the same version: maoctl version.",
     )
 
 
 def unreachable(service: str, url: str, error: httpx.TransportError, next_step: str) -> PeerUnavailable:
-    """What a failed connection or a time-out to one of our services becomes."""
+    """Return the PeerUnavailable for a failed connection to a service, or a timeout."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         why = f"nothing answers at {url}"
     elif isinstance(error, httpx.TimeoutException):
@@ -133,7 +157,7 @@ def unreachable(service: str, url: str, error: httpx.TransportError, next_step: 
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event; `id` is the last one the stream has named, to resume after it."""
+    """One event; `id` is the last event id of the stream, to resume after it."""
 
     event: str
     data: str
@@ -141,7 +165,7 @@ class ServerEvent:
 
 
 class EventParser:
-    """Takes the lines of a stream, without their ends; an empty one completes an event."""
+    """Parser of a stream, fed line by line (without line ends); an empty line completes an event."""
 
     def __init__(self) -> None:
         self.last_id: str | None = None
@@ -149,25 +173,24 @@ class EventParser:
         self._data: list[str] = []
 
     def feed(self, line: str) -> ServerEvent | None:
-        if line:
-            name, _, value = line.partition(":")  # a comment has an empty name and is dropped
-            self._field(name, value.removeprefix(" "))
-            return None
-        event = ServerEvent(self._event, "\n".join(self._data), self.last_id) if self._data else None
-        self._event, self._data = "message", []
-        return event
-
-    def _field(self, name: str, value: str) -> None:
+        """Return the event that the line completes, if it completes one."""
+        if not line:
+            event = ServerEvent(self._event, "\n".join(self._data), self.last_id) if self._data else None
+            self._event, self._data = "message", []
+            return event
+        name, _, value = line.partition(":")  # a comment has an empty name and is dropped
+        value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:
             self.last_id = value
+        return None
 
 
 def read_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
-    """The events of a stream's lines."""
+    """Yield the events in a stream's lines."""
     parser = EventParser()
     for line in lines:
         if event := parser.feed(line.rstrip("\r\n")):
@@ -175,7 +198,7 @@ def read_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
 
 
 async def read_events_async(lines: AsyncIterator[str]) -> AsyncIterator[ServerEvent]:
-    """The events of a stream's lines."""
+    """Yield the events in a stream's lines."""
     parser = EventParser()
     async for line in lines:
         if event := parser.feed(line.rstrip("\r\n")):

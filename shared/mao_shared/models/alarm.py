@@ -126,6 +126,13 @@ class Alarm(Record):
     over: Timestamp | None = None
 
 
+class AcknowledgeBody(Record):
+    """Body of `POST /alarms/{id}/acknowledge`."""
+
+    by: str = Field(default="", max_length=200, examples=["Ada"])
+    note: str = Field(default="", max_length=2000, examples=["The source changed its format."])
+
+
 def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -27,6 +27,12 @@ class Dataset(Named):
     _flatten = model_validator(mode="before")(flatten_body)
 
 
+class BareRequest(Record):
+    """Body of `POST /bare-repo/init`."""
+
+    name: Name
+
+
 class BareRepository(Record):
     """`master` is what to register as the dataset's remote; `path` is the original's word for it."""
 
@@ -131,6 +137,16 @@ class DatasetStatus(Record):
 
 
 Strategy = Literal["merge", "replay", "take-theirs"]
+
+
+class ResolveRequest(Record):
+    """Body of `POST /datasets/{name}/resolve`."""
+
+    how: Strategy = Field(
+        examples=["merge"],
+        description="merge: a commit with both as parents and this node's content; replay: this node's "
+        "unpushed commits on top of the remote's; take-theirs: the remote's branch, this node's tip is kept",
+    )
 
 
 class Resolution(Record):

@@ -6,9 +6,9 @@ from pydantic import Field
 
 from .alarm import ControlMetric
 from .common import GROUND_TRUTH, Bytes, Name, NodeName, Record, Timestamp
-from .pipeline import Agreement, LateTruth, OptionalTitle, Overlap, Pipeline, Pull, Retry
+from .pipeline import Agreement, LateTruth, OptionalTitle, Overlap, Pipeline, Retry
 from .round import VoteDefinition
-from .tool import Limits, Network, Privileges, asked
+from .tool import Limits, Network, Privileges, Pull, asked
 
 
 class ResolvedImage(Record):

@@ -28,6 +28,7 @@ from .common import (
     is_name,
 )
 from .tool import DockerSocket, Limits
+from .tool import Pull as Pull
 
 MAX_TITLE_LENGTH = 500
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not distinguish titles
@@ -126,7 +127,6 @@ Fault = Literal["tool", "engine", "infrastructure"]
 MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
 Overlap = Literal["skip", "queue", "replace"]
-Pull = Literal["missing", "always", "never"]
 LateTruth = Literal["skip", "own", "last"]
 Agreement = Annotated[
     list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])

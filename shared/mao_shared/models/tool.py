@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from .common import Bytes, Env, Named, OptionalCommand, OrNewer, Record, Seconds
+from .common import Bytes, Command, Env, Named, OptionalCommand, OrNewer, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
+Pull = Literal["missing", "always", "never"]  # when an image is fetched before it is pinned
 ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
 _DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
 _PATH = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -153,6 +154,45 @@ FindingName = Annotated[
     ],
     OrNewer,
 ]
+
+
+class ImageRequest(Record):
+    """Body of `POST /images/resolve`."""
+
+    image: Image
+    pull: Pull = Field(default="missing", description="Whether to ask the image's registry")
+
+
+InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+InputText = Annotated[str, Field(max_length=1024**2)]
+
+
+class CheckRequest(Record):
+    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name.
+
+    `network` and `privileges` are those of a tool's record. The engine's socket is never granted.
+    """
+
+    image: Image
+    command: Command | None = None
+    env: Env = Field(default_factory=dict)
+    input: dict[InputName, InputText] = Field(
+        default_factory=dict, max_length=20, examples=[{"performance.csv": "node,hash_mb_s\nn1,180\n"}]
+    )
+    network: Network = "bridge"
+    privileges: Privileges = Field(default_factory=Privileges)
+    timeout: Seconds = Field(default=60, gt=0, le=3600)
+    once: bool = Field(
+        default=False, description="Skip the second trial, which shows what it tries to write elsewhere"
+    )
+    pull: Pull = "missing"
+
+    @field_validator("privileges")
+    @classmethod
+    def _without_socket(cls, asked: Privileges) -> Privileges:
+        if asked.docker_socket:
+            raise ValueError("a check never grants the engine's socket: omit 'docker_socket'")
+        return asked
 
 
 class CheckFinding(Record):

@@ -1,4 +1,4 @@
-"""The clients: problem documents become exceptions, repeatable calls are tried again, ids go along."""
+"""Clients: exceptions from problem documents, retries, request ids, request bodies."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from mao_shared.errors import (
     Unauthorized,
 )
 from mao_shared.models import Dataset, Tool
+from mao_shared.models.schedule import CronPreview
+from mao_shared.models.tool import CheckRequest
 from mao_shared.problems import from_problem, to_problem
 
 URL = "http://127.0.0.1:8083"
@@ -42,7 +44,7 @@ TOOL = Tool(name="crawler", author="Ada", image="lab/crawler:1")
 
 
 class Script(httpx.MockTransport):
-    """Plays one answer (or error) after another and keeps the requests."""
+    """Transport that returns (or raises) prepared responses and records the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.requests: list[httpx.Request] = []
@@ -207,6 +209,25 @@ def test_mao_client_downloads_a_file() -> None:
     assert script.requests[0].url.params["path"] == "a b.csv"
 
 
+def test_mao_client_sends_only_given_fields() -> None:
+    client, script = use(answer({"times": []}), answer({"items": []}), answer({}))
+    with client:
+        client.jobs.preview(CronPreview(cron="@daily"))
+        client.external.inspect()
+        with contextlib.suppress(MaoError):
+            client.federation.create("lab")
+    assert [json.loads(each.content) for each in script.requests] == [{"cron": "@daily"}, {}, {"name": "lab"}]
+
+
+def test_mao_client_refuses_an_invalid_body() -> None:
+    client, script = use()
+    with client, pytest.raises(InvalidInput, match="name: invalid name") as raised:
+        client.federation.create("a b")
+    assert raised.value.code == "invalid-input"
+    assert [each["field"] for each in raised.value.facts["errors"]] == ["name"]
+    assert script.requests == []
+
+
 Call = Callable[[MaoClient], Any]
 CALLS: dict[str, Call] = {
     "GET /status": lambda c: c.status(),
@@ -214,10 +235,10 @@ CALLS: dict[str, Call] = {
     "POST /pipeline/run": lambda c: c.http.send("POST", "/pipeline/run", json={"name": "p"}),
     "POST /bare-repo/init": lambda c: c.datasets.init_bare_repository("d"),
     "GET /jobs/j/next": lambda c: c.jobs.next_times("j"),
-    "POST /cron/preview": lambda c: c.jobs.preview("@daily", count=None),
+    "POST /cron/preview": lambda c: c.jobs.preview(CronPreview(cron="@daily")),
     "GET /datasets/d": lambda c: c.datasets.status("d"),
     "PUT /enrolments/p": lambda c: c.enrolments.enrol("p", ["host network"]),
-    "POST /tools/check": lambda c: c.tools.check("a:1", command=None),
+    "POST /tools/check": lambda c: c.tools.check(CheckRequest(image="a:1")),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where webhooks may go: judged by the address that is connected to, whatever the URL looks like."""
+"""Allowed addresses of webhooks: the address of the connection counts, however the URL is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 class Receiver:
-    """Answers every request with its lines, and keeps what it got."""
+    """Server that answers every request with the same lines and records what it received."""
 
     def __init__(self) -> None:
         self.answer = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -61,7 +61,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Names resolve to these addresses, one list for each question, then the last; what was asked."""
+    """Make names resolve to these addresses, one list per query, the last repeated; returns the queries."""
     asked: list[str] = []
 
     async def answer(host: str, port: int, **_: Any) -> list[Any]:
@@ -143,7 +143,7 @@ async def test_post_to_a_name_that_means_this_machine(
 
 
 async def test_post_to_a_service_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under compose they have private addresses of their own."""
+    """Under compose, services have private addresses."""
     resolve(monkeypatch, ["172.20.0.9"])
     client = WebhookClient(parts=["scheduler", "10.1.2.3"])
     assert "a service of this node" in str(await client.check("http://other-name:8082/runs/x/cancel"))

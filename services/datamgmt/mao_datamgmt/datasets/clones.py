@@ -19,7 +19,7 @@ from mao_git import Clone, ContentMissing, MergeConflict, RemoteMoved
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.host.data_dir import DataDir
 from mao_shared.logs import get_logger
-from mao_shared.models import GROUND_TRUTH, Name, Record
+from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.dataset import BareRepository, SetAside
 from mao_shared.models.external import RemoteState
 
@@ -153,12 +153,6 @@ def ensure_clone(context: Context, name: str, url: str) -> Clone:
         except RemoteMoved as moved:
             raise push_lost(synced.clone, [context.node], moved, was_moved=False) from moved
     return synced.clone
-
-
-class BareRequest(Record):
-    """Body of `POST /bare-repo/init`."""
-
-    name: Name
 
 
 def init_bare(data: DataDir, name: str, *, name_was_free: bool = False) -> BareRepository:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field
 
 from mao_shared.errors import MaoError, NotFound
-from mao_shared.models import Alarm, Listing, Name, Record, Series, WebhookRequest, WebhookState
-from mao_shared.models.alarm import WebhookTest
+from mao_shared.models import Alarm, Listing, Name, Series, WebhookRequest, WebhookState
+from mao_shared.models.alarm import AcknowledgeBody, WebhookTest
 from mao_shared.models.common import unreadable_items
 from mao_shared.web.dependencies import Paging
 
@@ -19,13 +18,6 @@ router = APIRouter(tags=["alarms"])
 
 AlarmId = Annotated[str, Path(max_length=300, description="Id of the alarm")]
 HookName = Annotated[Name, Path(description="Name of the webhook")]
-
-
-class AcknowledgeBody(Record):
-    """Body of `POST /alarms/{id}/acknowledge`."""
-
-    by: str = Field(default="", max_length=200, examples=["Ada"])
-    note: str = Field(default="", max_length=2000, examples=["The source changed its format."])
 
 
 @router.get("/alarms", name="alarms.list", summary="List alarms; with open=true only those not acknowledged")

@@ -11,25 +11,24 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from mao_datamgmt.browse import datasets
 from mao_datamgmt.browse.archive import MEDIA_TYPES, Packing, open_archive, write_archive
 from mao_datamgmt.browse.diff import DiffFormat, difference
 from mao_datamgmt.datasets import clones
-from mao_datamgmt.datasets.clones import BareRequest
 from mao_datamgmt.manager import DataManager, get_manager
 from mao_shared.errors import AlreadyExists, InvalidInput
 from mao_shared.models import Dataset, Listing, Name
 from mao_shared.models.dataset import (
     BareRepository,
+    BareRequest,
     CommitInfo,
     DatasetDiff,
     DatasetStatus,
     FileInfo,
     Resolution,
+    ResolveRequest,
     SetAside,
-    Strategy,
 )
 from mao_shared.models.node import Storage
 from mao_shared.web.dependencies import IdempotencyKey, Paging
@@ -164,18 +163,6 @@ def download_headers(path: str) -> dict[str, str]:
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cache-Control": "no-store",
     }
-
-
-class ResolveRequest(BaseModel):
-    """Body of `POST /datasets/{name}/resolve`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    how: Strategy = Field(
-        examples=["merge"],
-        description="merge: a commit with both as parents and this node's content; replay: this node's "
-        "unpushed commits on top of the remote's; take-theirs: the remote's branch, this node's tip is kept",
-    )
 
 
 @router.post(

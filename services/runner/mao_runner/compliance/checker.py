@@ -28,10 +28,9 @@ from mao_shared.errors import MaoError
 from mao_shared.host.data_dir import TOOL_DATA, DataDir, Workspace
 from mao_shared.models import Limits, format_time
 from mao_shared.models.run import TOOL_HOME
-from mao_shared.models.tool import CheckReport
+from mao_shared.models.tool import CheckReport, CheckRequest
 
 from .report import (
-    CheckRequest,
     Subject,
     Trial,
     build_report,

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
-
-from pydantic import Field, field_validator
 
 from mao_runner.drivers.protocol import Container, ImageConfig
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
-from mao_shared.models import Network, Privileges, Record, ResolvedImage
-from mao_shared.models.common import Command, Env, Seconds
-from mao_shared.models.pipeline import Pull
-from mao_shared.models.tool import CheckFinding, CheckReport, FindingName, Image
+from mao_shared.models import ResolvedImage
+from mao_shared.models.tool import CheckFinding, CheckReport, CheckRequest, FindingName
 
 ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
 ENGINE_FILES = (
@@ -26,36 +21,6 @@ ENGINE_FILES = (
 )
 BYTECODE = ("/__pycache__", ".pyc")  # Python silently continues if it cannot write bytecode
 MAX_LISTED_PATHS = 20
-InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-InputText = Annotated[str, Field(max_length=1024**2)]
-
-
-class CheckRequest(Record):
-    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name.
-
-    `network` and `privileges` are those of a tool's record. The engine's socket is never granted.
-    """
-
-    image: Image
-    command: Command | None = None
-    env: Env = Field(default_factory=dict)
-    input: dict[InputName, InputText] = Field(
-        default_factory=dict, max_length=20, examples=[{"performance.csv": "node,hash_mb_s\nn1,180\n"}]
-    )
-    network: Network = "bridge"
-    privileges: Privileges = Field(default_factory=Privileges)
-    timeout: Seconds = Field(default=60, gt=0, le=3600)
-    once: bool = Field(
-        default=False, description="Skip the second trial, which shows what it tries to write elsewhere"
-    )
-    pull: Pull = "missing"
-
-    @field_validator("privileges")
-    @classmethod
-    def _without_socket(cls, asked: Privileges) -> Privileges:
-        if asked.docker_socket:
-            raise ValueError("a check never grants the engine's socket: omit 'docker_socket'")
-        return asked
 
 
 @dataclass(frozen=True, slots=True)
