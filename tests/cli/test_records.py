@@ -103,7 +103,7 @@ def test_list_reports_unreadable_records(maoctl: Maoctl, gateway: RememberingGat
 
     shown = maoctl("tool", "get", "-o", "json")
 
-    assert [each["name"] for each in json.loads(shown.out)] == ["crawler"]
+    assert [tool["name"] for tool in json.loads(shown.out)] == ["crawler"]
     assert shown.err == "newer cannot be read: image: Field required\nnext: maoctl tool remove newer\n"
 
 

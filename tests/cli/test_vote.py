@@ -63,7 +63,7 @@ def test_vote_run_with_a_definition_file(maoctl: Maoctl, repo: Path, tmp_path: P
     file.write_text("quorum: until\nquorum_percentage: 100\nfiles:\n- {path: '*.csv', opaque: true}\n")
     made = voted(maoctl, repo, "--definition", str(file))
     assert made["evidence"]["definition"]["quorum"] == "UNTIL"
-    assert [each["how"] for each in made["evidence"]["files"]] == ["whole"]
+    assert [f["how"] for f in made["evidence"]["files"]] == ["whole"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_vote_run_rejects_invalid_definitions(
 def test_vote_run_rejects_invalid_branches_and_repositories(
     maoctl: Maoctl, repo: Path, args: list[str], code: int, why: str
 ) -> None:
-    result = maoctl("vote", "run", *(each.replace("{repo}", str(repo)) for each in args))
+    result = maoctl("vote", "run", *(arg.replace("{repo}", str(repo)) for arg in args))
     assert result.code == code
     assert why in result.err
     assert "next: " in result.err

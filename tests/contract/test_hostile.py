@@ -135,9 +135,11 @@ def lists(node: MemoryNode) -> list[tuple[str, dict[str, str]]]:
     found = []
     for method, path, operation in node.operations():
         parameters = operation.get("parameters", [])
-        if method == "GET" and "cursor" in {each["name"] for each in parameters}:
+        if method == "GET" and "cursor" in {parameter["name"] for parameter in parameters}:
             needed = {
-                each["name"]: "d.csv" for each in parameters if each.get("required") and each["in"] == "query"
+                parameter["name"]: "d.csv"
+                for parameter in parameters
+                if parameter.get("required") and parameter["in"] == "query"
             }
             found.append((filled(path), needed | ({"from": GROUND_TRUTH} if "/diff" in path else {})))
     return found
@@ -189,20 +191,20 @@ async def test_numbers_in_every_query_and_header(node: MemoryNode) -> None:
     for method, path, operation in node.operations():
         if path in STREAMS or method != "GET":
             continue
-        for each in operation.get("parameters", []):
+        for parameter in operation.get("parameters", []):
             for value in NUMBERS:
-                if each["in"] == "query":
-                    answer = await node.client.get(filled(path), params={each["name"]: value})
-                elif each["in"] == "header" and value.isprintable():
-                    answer = await node.client.get(filled(path), headers={each["name"]: value.encode()})
+                if parameter["in"] == "query":
+                    answer = await node.client.get(filled(path), params={parameter["name"]: value})
+                elif parameter["in"] == "header" and value.isprintable():
+                    answer = await node.client.get(filled(path), headers={parameter["name"]: value.encode()})
                 else:
-                    answer = await node.client.get(filled(path, **{each["name"]: value}))
-                check(answer, (path, each["name"], value))
+                    answer = await node.client.get(filled(path, **{parameter["name"]: value}))
+                check(answer, (path, parameter["name"], value))
 
 
 async def test_if_match_that_is_no_etag(node: MemoryNode) -> None:
     for method, path, operation in node.operations():
-        if "if-match" in {each["name"] for each in operation.get("parameters", [])}:
+        if "if-match" in {parameter["name"] for parameter in operation.get("parameters", [])}:
             for value in (
                 '"' + "9" * 19 + '"',
                 '"' + "9" * 5000 + '"',
@@ -305,9 +307,7 @@ class Maker:
             case "object":
                 needed, known = schema.get("required", []), schema.get("properties", {})
                 return {
-                    name: self.make(each)
-                    for name, each in known.items()
-                    if name in needed or chance.random() < 0.5
+                    name: self.make(s) for name, s in known.items() if name in needed or chance.random() < 0.5
                 }
             case "array":
                 return [self.make(schema.get("items", {})) for _ in range(chance.randrange(3))]
@@ -333,10 +333,10 @@ async def test_bodies_with_something_strange_in_them(node: MemoryNode) -> None:
     for method, path, operation in node.operations():
         if "requestBody" not in operation or path.startswith("/federation"):
             continue  # those of the federation begin what changes the node for good
-        app = next(each for each in node.apps.values() if path in each.openapi()["paths"])
+        app = next(a for a in node.apps.values() if path in a.openapi()["paths"])
         maker = Maker(app.openapi()["components"]["schemas"], seed=20261129)
         content = operation["requestBody"]["content"]["application/json"]
-        shown = [each["value"] for each in content.get("examples", {}).values()]
+        shown = [example["value"] for example in content.get("examples", {}).values()]
         for number in range(40):
             body = (
                 maker.make(content["schema"]) if number % 2 or not shown else shown[number // 2 % len(shown)]

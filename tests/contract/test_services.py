@@ -61,11 +61,11 @@ def calls(text: str) -> Iterator[str]:
 def kind_of_settings(service: str) -> type[ServiceSettings]:
     module = importlib.import_module(f"mao_{service}.settings")
     kinds = [
-        each
-        for each in vars(module).values()
-        if isinstance(each, type) and each.__module__ == module.__name__
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
     ]
-    own = [each for each in kinds if issubclass(each, ServiceSettings)]
+    own = [kind for kind in kinds if issubclass(kind, ServiceSettings)]
     assert len(own) == 1, f"mao_{service}.settings has one class of settings"
     return own[0]
 
@@ -154,7 +154,7 @@ def test_bodies_have_examples(app: FastAPI) -> None:
                 continue
             for name in re.findall(r"'#/components/schemas/(\w+)'", str(content["schema"])):
                 fields, needed = schemas[name]["properties"], schemas[name].get("required", [])
-                shown = {each for each, field in fields.items() if has_example(field)}
+                shown = {n for n, field in fields.items() if has_example(field)}
                 assert shown, f"{method} {path}"
                 assert set(needed) <= shown, f"{method} {path}"
 
@@ -185,5 +185,5 @@ def test_operation_ids_are_unique_over_all_services() -> None:
         app = importlib.import_module(f"mao_{service}.app").make_app(
             settings_of(service), store=MemoryStore()
         )
-        ids.update(each["operationId"] for _, path, each in operations(app) if path not in HEALTH)
+        ids.update(operation["operationId"] for _, path, operation in operations(app) if path not in HEALTH)
     assert [name for name, count in ids.items() if count > 1] == []

@@ -76,8 +76,8 @@ def _appoint(life: str) -> None:
     module, _, path = place.partition(":")
     *outer, name = path.split(".")
     owner: Any = importlib.import_module(module)
-    for each in outer:
-        owner = getattr(owner, each)
+    for attribute in outer:
+        owner = getattr(owner, attribute)
     call = getattr(owner, name)
 
     def last(*args: Any, **kwargs: Any) -> None:

@@ -84,7 +84,9 @@ async def settled(world: World, *, tries: int | None) -> None:
     async with asyncio.timeout(WAIT):
         page = await world.store.list(deliveries.prefix)
         watch = world.store.watch(deliveries.prefix, after=page.revision)
-        while [each.record.tries for each in await deliveries.all()] != ([] if tries is None else [tries]):
+        while [delivery.record.tries for delivery in await deliveries.all()] != (
+            [] if tries is None else [tries]
+        ):
             await anext(watch)
         await watch.aclose()
 
@@ -157,7 +159,7 @@ async def test_alarms_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Pa
 def test_alarms_pauses_grow_and_end_in_giving_up() -> None:
     due = Delivery(alarm="a", webhook="lab", created_at=NOW)
     tried = [failed(due.model_copy(update={"tries": tries}), "no", NOW, 0.5) for tries in (0, 1, 2)]
-    assert [each.not_before for each in tried] == [NOW + timedelta(seconds=s) for s in (15, 25, 45)]
+    assert [delivery.not_before for delivery in tried] == [NOW + timedelta(seconds=s) for s in (15, 25, 45)]
     assert not failed(due, "no", NOW, 0.5).given_up
     assert failed(due, "no", NOW + PATIENCE + timedelta(seconds=1), 0.5).given_up
 
@@ -176,9 +178,11 @@ async def test_alarms_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> 
             raised = alarm(f"run-{day}.rows").model_copy(update={"raised_at": NOW + timedelta(days=day)})
             assert await alarms.raise_(raised)
         assert await alarms.retain(NOW + timedelta(days=1), 2) == 2
-        kept = [each.id for each in (await alarms.list_(False, 10, None)).items]
+        kept = [a.id for a in (await alarms.list_(False, 10, None)).items]
         assert kept == ["run-2.rows", "run-3.rows"]
-        assert {each.record.alarm for each in await world.manager.webhooks.deliveries.all()} == set(kept)
+        assert {delivery.record.alarm for delivery in await world.manager.webhooks.deliveries.all()} == set(
+            kept
+        )
 
 
 # where they may go
@@ -245,13 +249,13 @@ async def test_alarms_both_kinds_are_listed_page_by_page_each_once(tmp_path: Pat
             cursor = None
             while True:
                 page = await world.manager.alarms.list_(open_only, limit, cursor)
-                found += [each.id for each in page.items]
+                found += [item.id for item in page.items]
                 assert len(page.items) <= limit
                 if (cursor := page.cursor) is None:
                     break
             wanted = ["c-1", "c-2", "c-3", "run-1.rows", "run-2.rows"]
             seen = {"c-2", "run-1.rows"} if open_only else set()
-            assert found == [each for each in wanted if each not in seen]
+            assert found == [a for a in wanted if a not in seen]
 
 
 @pytest.mark.parametrize("cursor", ["x", "9.", "-1.a", "0", "1.not-a-cursor"])
@@ -282,7 +286,7 @@ async def test_alarms_record_that_cannot_be_read_keeps_no_alarm_from_being_liste
         await about_the_node(world, "c-1")
         for key in (keys.alarm(NODE, "odd"), keys.condition_alarm(NODE, "odd")):
             await world.store.create(key, b'{"id": "odd", "novel": 1}')
-        assert [each.id for each in (await world.manager.alarms.list_(False, 10, None)).items] == ["c-1"]
+        assert [alarm.id for alarm in (await world.manager.alarms.list_(False, 10, None)).items] == ["c-1"]
         assert await world.manager.alarms.retain(NOW + timedelta(days=1), 100) == 1
 
 

@@ -43,7 +43,7 @@ def measured(world: World, number: int) -> Run:
 
 async def requests_of(world: World) -> list[str]:
     prefix = keys.analyses_prefix(NODE)
-    return [each.key.removeprefix(prefix) for each in (await world.store.list(prefix)).entries]
+    return [entry.key.removeprefix(prefix) for entry in (await world.store.list(prefix)).entries]
 
 
 async def points_of(world: World) -> list[tuple[str, float]]:
@@ -106,12 +106,16 @@ async def test_analysis_fault_of_the_analysis_is_shown_and_over_by_itself(
             await world.finish(f"run-{number}")
         current = world.manager.conditions.current
         subject = "analysis/run-1~collect"
-        await eventually(lambda: subject in [each.subject for each in current() if each.state != "ok"])
+        await eventually(
+            lambda: subject in [condition.subject for condition in current() if condition.state != "ok"]
+        )
         gate.error = None
         gate.opened.set()
         await world.until_analysed()
         assert sorted(await points_of(world)) == [("run-0", 1.0), ("run-1", 1.0)]
-        await eventually(lambda: not [each for each in current() if each.subject.startswith("analysis/")])
+        await eventually(
+            lambda: not [condition for condition in current() if condition.subject.startswith("analysis/")]
+        )
 
 
 async def test_analysis_step_is_analysed_when_its_run_has_ended(tmp_path: Path, gate: Gate) -> None:

@@ -125,7 +125,7 @@ UNSURE = {"spoilt pack"}
 
 
 def condition(world: World) -> Condition | None:
-    found = {each.name: each for each in world.manager.conditions.current() if each.subject == "data"}
+    found = {c.name: c for c in world.manager.conditions.current() if c.subject == "data"}
     return found.get("clone")
 
 
@@ -214,8 +214,8 @@ async def test_broken_clone_what_only_the_broken_clone_had_is_put_on_top(tmp_pat
             missing = {"run-1", "run-2"} - set(found)
             assert not missing or record.lost
         assert git(world.master, "show", f"{NODE}:latest") == "3"
-        for each in (world.master, world.manager.context.data.clone("data")):
-            git(each, "fsck", "--strict", "--full")
+        for repository in (world.master, world.manager.context.data.clone("data")):
+            git(repository, "fsck", "--strict", "--full")
         assert aside(world)
         told = condition(world)
         assert told is not None
@@ -269,7 +269,7 @@ async def test_broken_clone_step_that_is_publishing_is_published_from_its_worksp
         done = await world.whole(run_of("run-2", step("other", "more", other), after=2), writes(a="1"))
         assert done.pushed  # collecting of other datasets goes on
         waiting = (await world.manager.status("data")).broken_clones
-        assert [each.state for each in waiting] == ["waiting"]
+        assert [entry.state for entry in waiting] == ["waiting"]
         with pytest.raises(Conflict, match="has to answer"):
             await world.manager.acknowledge("data")
         (tmp_path / "away").rename(world.master)
@@ -303,8 +303,8 @@ async def test_broken_clone_looking_at_a_dataset_finds_that_its_clone_is_broken(
         await collect(world, 0)
         spoil(NODE)(world.manager.context.data.clone("data"))
         status = await world.manager.status("data")
-        assert [each.state for each in status.broken_clones] == ["made-anew"]
-        assert {each.name for each in status.branches} == {NODE, "ground-truth"}
+        assert [clone.state for clone in status.broken_clones] == ["made-anew"]
+        assert {branch.name for branch in status.branches} == {NODE, "ground-truth"}
 
 
 async def test_broken_clone_list_shows_other_datasets_beside_a_broken_clone(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ async def test_broken_clone_list_shows_other_datasets_beside_a_broken_clone(tmp_
         other = bare_repository(tmp_path / "other.git")
         await world.whole(run_of("run-1", step("other", "more", other), after=1), writes(a="1"))
         spoil(NODE)(world.manager.context.data.clone("data"))
-        listed = {each.name: each for each in (await world.manager.statuses(10, None)).items}
+        listed = {item.name: item for item in (await world.manager.statuses(10, None)).items}
         assert "cannot be read" in str(listed["data"].failure)
         assert listed["more"].failure is None
 

@@ -176,7 +176,7 @@ async def test_publish_commit_that_is_made_is_not_undone_by_a_cancellation(
             await cancel(world, "run-1")
             done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.CANCELLED)
             assert done.phase is StepPhase.SUCCEEDED
-            told = [each.name for each in world.manager.conditions.current()]
+            told = [condition.name for condition in world.manager.conditions.current()]
             assert "remote" not in told  # which has not even been asked
         finally:
             go.set()

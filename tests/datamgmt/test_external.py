@@ -128,7 +128,7 @@ async def test_external_torn_file_of_a_dataset_without_other_values_is_told_afte
     for _ in range(2):
         async with working(tmp_path) as world:
             await world.manager.ingest.commit_all()
-            assert [each.subject for each in world.manager.conditions.current()] == ["data"]
+            assert [condition.subject for condition in world.manager.conditions.current()] == ["data"]
 
 
 async def test_external_what_no_waiting_commits_is_told(
@@ -157,7 +157,7 @@ async def test_external_trouble_of_values_that_were_taken_away_is_over(
     await send(world, 1)
     monkeypatch.setattr("mao_datamgmt.external.ingest.commit_entries", stumbles)
     await world.manager.ingest.commit_all()
-    assert "inbox" in {each.name for each in world.manager.conditions.current()}
+    assert "inbox" in {condition.name for condition in world.manager.conditions.current()}
     shutil.rmtree(world.manager.context.data.inbox / "data")
     await world.manager.ingest.commit_all()
     assert world.manager.conditions.current() == []
@@ -380,7 +380,7 @@ def test_external_insights_are_read_and_listed(tmp_path: Path) -> None:
         assert api.post("/read", json={"key": "other"}).json()["code"] == "insights-not-found"
         assert api.post("/read", json={}).json()["code"] == "insights-key-missing"
         items = api.post("/inspect", json={}).json()["items"]
-        assert [(each["key"], each.get("value")) for each in items] == [
+        assert [(item["key"], item.get("value")) for item in items] == [
             ("probe/node-1", {"mean": 4}),
             ("probe/node-2", None),
         ]

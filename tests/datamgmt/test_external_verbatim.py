@@ -168,6 +168,6 @@ def test_external_read_and_inspect_show_what_the_tool_wrote(tmp_path: Path, valu
         assert f'"value":{value},' in api.post("/inspect", json={}).text
         with MaoClient("http://datamgmt", transport=_ToApi(api)) as client:
             found = [client.external.read("probe"), *client.external.inspect()]
-        spelt = [render_json(each.value) for each in found]
+        spelt = [render_json(item.value) for item in found]
         assert spelt == [value, value] or value == '"\\u00e4"'
-        assert [each.size for each in found] == [len(value) + 4] * 2
+        assert [item.size for item in found] == [len(value) + 4] * 2

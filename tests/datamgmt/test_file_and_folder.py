@@ -46,7 +46,7 @@ def become(folder: Path, files: Files) -> None:
     for path in sorted(before, key=len, reverse=True):
         if files.get(path) != before[path]:
             (folder / path).unlink()
-    for inner in sorted(folder.rglob("*"), key=lambda each: len(str(each)), reverse=True):
+    for inner in sorted(folder.rglob("*"), key=lambda path: len(str(path)), reverse=True):
         if inner.is_dir() and not any(inner.iterdir()):
             inner.rmdir()
     for path, text in files.items():
@@ -97,7 +97,7 @@ async def test_publish_files_and_folders_in_turn(
             if number:
                 assert seen[-2:] == [SHAPES[number - 1]] * 2
                 found = difference(world.manager.context, "data", done.base_commit, NODE, "", limit=50)
-                assert {each.path for each in found.files} >= {*SHAPES[number - 1]} ^ {*files}
+                assert {file.path for file in found.files} >= {*SHAPES[number - 1]} ^ {*files}
             if afresh:
                 shutil.rmtree(world.manager.context.data.worktree("data"))
                 if number == len(SHAPES) // 2:

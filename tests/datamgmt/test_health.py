@@ -22,7 +22,7 @@ needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system
 
 
 def conditions_of(world: World, name: str) -> list[Condition]:
-    return [each for each in world.manager.conditions.current() if each.name == name]
+    return [condition for condition in world.manager.conditions.current() if condition.name == name]
 
 
 async def unpushed_in(world: World) -> list[Condition]:
@@ -110,7 +110,9 @@ async def test_health_disk_that_fills_is_told_at_each_threshold_and_when_it_has_
                 os.posix_fallocate(file.fileno(), 0, size + free - left * MIB)
             pauses.append(await world.manager.health.check_disk())
             shortage = (await world.manager.storage()).disk.shortage
-            seen.append(([each.state for each in conditions_of(world, "disk")], shortage is not None))
+            seen.append(
+                ([condition.state for condition in conditions_of(world, "disk")], shortage is not None)
+            )
         assert seen == [([], False), (["degraded"], False), (["failed"], True), ([], False)]
         assert pauses[2] < pauses[0] == pauses[1] == pauses[3]
 

@@ -295,7 +295,7 @@ async def test_attributes_of_an_earlier_version_are_continued(tmp_path: Path) ->
     """It has no mark, only `.gitattributes`."""
     async with working(tmp_path) as world:
         await publish(world, 1, large_files)
-        lines = [each for each in git(world.master, "ls-tree", NODE).splitlines() if "\t.mao" not in each]
+        lines = [line for line in git(world.master, "ls-tree", NODE).splitlines() if "\t.mao" not in line]
         older = git(world.master, "mktree", feed="\n".join(lines) + "\n")
         made = git(world.master, "commit-tree", older, "-p", NODE, "-m", "x")
         git(world.master, "update-ref", f"refs/heads/{NODE}", made)

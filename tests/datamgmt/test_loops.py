@@ -34,8 +34,8 @@ async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
     store = MemoryStore()
     made = build(settings_for(tmp_path), store, store, Metrics())
     mirrors = [
-        asyncio.create_task(each.run())
-        for each in (
+        asyncio.create_task(mirror.run())
+        for mirror in (
             made.mirror,
             made.rounds.mirror,
             made.rounds.peer_records.mirror,
@@ -111,7 +111,7 @@ async def test_loop_webhooks_one_delivery_that_raises_keeps_no_other(manager: Da
         await manager.own.create(keys.delivery(NODE, name, "w"), fields)
     task = asyncio.create_task(manager.webhooks.run())
     await eventually(lambda: {"bad~w", "good~w"} <= set(tried))
-    assert [each.subject for each in manager.conditions.current()] == ["webhooks/bad~w"]
+    assert [condition.subject for condition in manager.conditions.current()] == ["webhooks/bad~w"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -128,7 +128,7 @@ async def test_loop_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_pa
         world.manager.controller._reconcile = stumbles
         await world.begin(run_of("bad", step("collect", "other", world.master)))
         await world.whole(run_of("good", step("collect", "data", world.master)), writes(a="1"))
-        assert "runs/bad" in [each.subject for each in world.manager.conditions.current()]
+        assert "runs/bad" in [condition.subject for condition in world.manager.conditions.current()]
 
 
 async def test_loop_retention_one_dataset_that_raises_keeps_no_other(
@@ -145,7 +145,7 @@ async def test_loop_retention_one_dataset_that_raises_keeps_no_other(
     monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a", "bad", "z"])
     await manager.upkeep.run_once()
     assert tidied == ["a", "z"]
-    assert [each.subject for each in manager.conditions.current()] == ["retention/bad"]
+    assert [condition.subject for condition in manager.conditions.current()] == ["retention/bad"]
     monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a"])
     await manager.upkeep.run_once()
     assert manager.conditions.current() == []  # it has gone, and its trouble with it
@@ -184,7 +184,7 @@ async def test_loop_unreadable_record_is_shown_beside_the_others(
     assert len(listed.items) == 1
     (told,) = listed.unreadable
     assert told.key == prefix + "bad"
-    assert [each.subject for each in manager.conditions.current()] == [prefix + "bad"]
+    assert [condition.subject for condition in manager.conditions.current()] == [prefix + "bad"]
     if what == "alarms":  # the next one is raised, delivered and retained all the same
         raised = Alarm.model_validate(fields | {"id": "next"})
         assert await manager.alarms.raise_(raised)
@@ -210,9 +210,9 @@ async def test_loop_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(
         assert await world.manager.sources() == []
         assert await world.manager.metrics_of("data") == []
         await world.manager.upkeep.run_once()
-        shown = [each.subject for each in world.manager.conditions.current()]
+        shown = [condition.subject for condition in world.manager.conditions.current()]
         assert keys.run(NODE, "bad") in shown
-        assert not [each for each in shown if each.startswith("runs/")]
+        assert not [subject for subject in shown if subject.startswith("runs/")]
 
 
 @pytest.mark.parametrize("kind", KINDS)

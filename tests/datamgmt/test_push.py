@@ -79,7 +79,7 @@ async def test_push_remote_that_was_away_for_a_step_that_published_nothing_is_lo
         git(given, "update-ref", "refs/heads/stranger", commit)
         uses = step("use", "data", world.master, ("given", str(given), "stranger"))
         await world.whole(run_of("run-1", uses, after=1), writes(a="1"))
-        aways = [(each, each.with_suffix(".away")) for each in (given, world.master)]
+        aways = [(folder, folder.with_suffix(".away")) for folder in (given, world.master)]
         for here, away in aways:
             here.rename(away)
         await world.begin(run_of("run-2", uses, after=2))
@@ -91,7 +91,9 @@ async def test_push_remote_that_was_away_for_a_step_that_published_nothing_is_lo
 
 
 def remotes_told(world: World) -> list[str]:
-    return sorted(each.subject for each in world.manager.conditions.current() if each.name == "remote")
+    return sorted(
+        condition.subject for condition in world.manager.conditions.current() if condition.name == "remote"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ async def test_push_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_
             patched.setattr("mao_datamgmt.datasets.push.push_branches", fails)
             status = await world.manager.push_now("data")
             assert status.outbox.code == code
-            told = [each.subject for each in world.manager.conditions.current()]
+            told = [condition.subject for condition in world.manager.conditions.current()]
             assert told == ([] if code == "disk-full" else ["pusher/data"])  # a full one is told as `disk`
         await eventually(lambda: world.manager.pusher.failures == {})
         assert world.manager.conditions.current() == []

@@ -68,7 +68,7 @@ def race(tmp_path: Path, remote: Path, url: str, writers: int, count: int, **set
     assert sorted(subjects) == sorted([*expected, "Begin the dataset"])
     assert set(git(remote, "ls-tree", "--name-only", NODE).split()) == expected
     assert set(git(remote, "ls-tree", "--name-only", "ground-truth").split()) == expected
-    assert all(len(each) == count for each in results)
+    assert all(len(result) == count for result in results)
     git(remote, "fsck", "--strict", "--full")
     branches = git(remote, "for-each-ref", "--format=%(refname:short)").split()
     assert sorted(branches) == ["ground-truth", NODE]

@@ -185,7 +185,9 @@ def test_rewound_branch_branch_that_is_no_nodes_may_go_where_it_likes(
 
 def told(world: World) -> dict[str, Condition]:
     return {
-        each.subject: each for each in world.manager.conditions.current() if each.name == "branch-went-back"
+        condition.subject: condition
+        for condition in world.manager.conditions.current()
+        if condition.name == "branch-went-back"
     }
 
 

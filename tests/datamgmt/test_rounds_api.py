@@ -43,9 +43,9 @@ def dataset(api: Api, tmp_path: Path) -> Clone:
 
 def test_rounds_are_listed_in_pages(api: Api, dataset: Clone) -> None:
     page = api.get("/datasets/data/rounds", params={"limit": 1}).json()
-    assert [each["round"] for each in page["items"]] == ["20260131T130000Z-p-s"]
+    assert [item["round"] for item in page["items"]] == ["20260131T130000Z-p-s"]
     rest = api.get("/datasets/data/rounds", params={"cursor": page["cursor"]}).json()
-    assert [(each["round"], each["cells"]) for each in rest["items"]] == [("20260131T120000Z-p-s", 5)]
+    assert [(item["round"], item["cells"]) for item in rest["items"]] == [("20260131T120000Z-p-s", 5)]
     assert rest["cursor"] is None
 
 
@@ -55,9 +55,9 @@ def test_a_round_its_cells_and_its_audit(api: Api, dataset: Clone) -> None:
     path = "/datasets/data/rounds/20260131T12"
     assert api.get(path).json()["evidence"]["votes"]["n3"]["differing"] == 5
     page = api.get(f"{path}/cells", params={"limit": 2, "file": "d.csv"}).json()
-    assert [each["key"] for each in page["items"]] == [["k0"], ["k1"]]
+    assert [item["key"] for item in page["items"]] == [["k0"], ["k1"]]
     rest = api.get(f"{path}/cells", params={"cursor": page["cursor"]}).json()
-    assert [each["key"] for each in rest["items"]] == [["k2"], ["k3"], ["k4"]]
+    assert [item["key"] for item in rest["items"]] == [["k2"], ["k3"], ["k4"]]
     told = api.get(f"{path}/cell", params={"file": "d.csv", "key": "k2", "field": "v"}).json()
     assert (told["chosen"], told["values"]["n3"]) == ("2", "-3")
     audit = api.get("/datasets/data/rounds/latest/audit").json()

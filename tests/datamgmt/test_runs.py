@@ -282,5 +282,5 @@ def find(facts: Any, name: str) -> Any:
     if isinstance(facts, dict):
         if isinstance(facts.get(name), dict):
             return facts[name]
-        return next((found for each in facts.values() if (found := find(each, name))), None)
+        return next((found for fact in facts.values() if (found := find(fact, name))), None)
     return None

@@ -137,8 +137,8 @@ def found(path: str, *stamp: int) -> FoundFile:
 def test_changes() -> None:
     before = Baseline({"a": (1, 5, 10, 10), "b": (2, 5, 10, 10), "c": (3, 5, 10, 10)}, sealed_at=11)
     now = [found("a", 1, 5, 10, 10), found("b", 2, 5, 10, 12), found("d", 4, 1, 12, 12)]
-    changes = find_changes(before, {each.path: each for each in now})
-    assert [each.path for each in changes.written] == ["b", "d"]
+    changes = find_changes(before, {file.path: file for file in now})
+    assert [file.path for file in changes.written] == ["b", "d"]
     assert changes.removed == ["c"]
     assert changes.touched
 
@@ -146,7 +146,7 @@ def test_changes() -> None:
 def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None:
     before = Baseline({"a": (1, 5, 10, 10)}, sealed_at=10)
     changes = find_changes(before, {"a": found("a", 1, 5, 10, 10)})
-    assert [each.path for each in changes.written] == ["a"]
+    assert [file.path for file in changes.written] == ["a"]
     assert not changes.touched
 
 

@@ -52,8 +52,8 @@ def written(ending: str, rows: Rows, between: int, mark: bytes = b"") -> bytes:
     if ending in ("csv", "tsv"):
         separator = "," if ending == "csv" else "\t"
         lines = [
-            separator.join(each)
-            for each in [["id", '"v,1"', "w"], *([f'"r{n}"', *row] for n, row in enumerate(rows))]
+            separator.join(fields)
+            for fields in [["id", '"v,1"', "w"], *([f'"r{n}"', *row] for n, row in enumerate(rows))]
         ]
     else:
         lines = [f'{{"id": "r{n}","v,1" :{v}, "w":{w}}}' for n, (v, w) in enumerate(rows)]
@@ -103,7 +103,7 @@ def test_a_diff_shows_values_as_they_are_written(
     found = difference(context, "data", before, after, path).rows
     assert isinstance(found, RowsDifference)
     assert (found.changed, found.added, found.removed, found.same) == (1, 0, 0, len(rows) - 1)
-    (fields,) = (each.fields for each in found.rows)
+    (fields,) = (row.fields for row in found.rows)
     shown = fields[("v,1", "w")[column]]
     assert shown.after == "77"
     assert shown.before == rows[place][column] or _same_letters(shown.before, rows[place][column])
@@ -128,7 +128,9 @@ def _same_letters(shown: str | None, raw: str) -> bool:
 )
 def test_a_diff_tells_spellings_apart(context: Context, ending: str, one: str, other: str) -> None:
     clone = Clone.open(context.data.clone("data"))
-    commits = [commit(clone, {f"a.{ending}": written(ending, [[each, "1"]], 0)}) for each in (one, other)]
+    commits = [
+        commit(clone, {f"a.{ending}": written(ending, [[content, "1"]], 0)}) for content in (one, other)
+    ]
     found = difference(context, "data", commits[0], commits[1], f"a.{ending}").rows
     assert found is not None
     (row,) = found.rows
@@ -147,7 +149,7 @@ def test_a_diff_says_when_only_the_writing_differs(
     context: Context, path: str, one: bytes, other: bytes
 ) -> None:
     clone = Clone.open(context.data.clone("data"))
-    commits = [commit(clone, {path: each}) for each in (one, other)]
+    commits = [commit(clone, {path: content}) for content in (one, other)]
     found = difference(context, "data", commits[0], commits[1], path)
     assert found.rows is not None
     assert found.rows.rows == []
@@ -168,9 +170,13 @@ def test_an_archive_holds_what_was_written(context: Context, made: list[Any], pa
 def unpacked(packed: bytes, packing: Packing) -> dict[str, bytes]:
     if packing == "zip":
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            return {each.filename: archive.read(each) for each in archive.infolist() if not each.is_dir()}
+            return {
+                member.filename: archive.read(member) for member in archive.infolist() if not member.is_dir()
+            }
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        members = [(each.name, archive.extractfile(each)) for each in archive.getmembers() if each.isfile()]
+        members = [
+            (member.name, archive.extractfile(member)) for member in archive.getmembers() if member.isfile()
+        ]
         return {name: opened.read() for name, opened in members if opened is not None}
 
 
@@ -183,4 +189,4 @@ def test_the_files_of_a_made_up_round_are_decided_by_record(context: Context) ->
         for n in range(3)
     }
     voted = vote(clone, versions)
-    assert {each.how for each in voted.evidence.files} == {"records"}
+    assert {file.how for file in voted.evidence.files} == {"records"}

@@ -50,7 +50,7 @@ def names(node: NativeNode, tool_image: str, tmp_path: Path) -> Names:
 async def etcd_of(node: NativeNode) -> AsyncIterator[Store]:
     """The node's store, reached as its services reach it."""
     settings = NodeSettings(node=node.name, data_dir=node.data_dir, gateway_port=node.port)
-    [registry] = [each for each in node_processes(settings, node.env) if each.name == "registry"]
+    [registry] = [process for process in node_processes(settings, node.env) if process.name == "registry"]
     store = open_store(registry.env["MAO_ETCD_ENDPOINTS"])
     try:
         yield store
@@ -166,9 +166,9 @@ def test_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
         assert run["phase"] == "succeeded", run
     job = main_job.schedule(node, names, "0 4 * * *")
     node.maoctl("job", "backfill", job["id"], "--since", "2d")
-    runs = [each for each in node.http.get("/runs").json()["items"] if each.get("schedule") == job["id"]]
+    runs = [r for r in node.http.get("/runs").json()["items"] if r.get("schedule") == job["id"]]
     assert runs
-    assert {node.wait_run(each["id"])["phase"] for each in runs} == {"succeeded"}
+    assert {node.wait_run(r["id"])["phase"] for r in runs} == {"succeeded"}
     node.http.delete(f"/jobs/{job['id']}").raise_for_status()
 
 

@@ -112,7 +112,7 @@ def test_history_ticks_and_unpushed_commits_survive_the_machine(
 
 
 def last_commit(runs: dict[str, dict[str, Any]], pipeline: str) -> str:
-    [run] = [each for each in runs.values() if each["pipeline"] == pipeline]
+    [run] = [r for r in runs.values() if r["pipeline"] == pipeline]
     return str(run["steps"][0]["snapshot"])
 
 
@@ -187,7 +187,7 @@ def eventually_true(check: Callable[[], bool]) -> None:
 
 def told(node: NativeNode) -> list[str]:
     items = node.http.get("/conditions").json()["items"]
-    return [each["subject"] for each in items if each["name"] == "backup"]
+    return [condition["subject"] for condition in items if condition["name"] == "backup"]
 
 
 def test_backups_come_by_themselves_and_one_that_fails_is_told(tmp_path: Path) -> None:

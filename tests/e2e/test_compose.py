@@ -75,7 +75,7 @@ def test_nothing_but_gateway_and_federation_is_on_a_port_and_these_on_loopback(n
     }
     public = {service: bindings for service, bindings in published.items() if bindings}
     assert set(public) == {"federation-etcd"}
-    assert {each["HostIp"] for bindings in public.values() for each in bindings} == {"127.0.0.1"}
+    assert {b["HostIp"] for bindings in public.values() for b in bindings} == {"127.0.0.1"}
     for service, item in containers.items():
         loopback = {f"127.0.0.1:{node.port}", f"[::1]:{node.port}"}  # `localhost` may mean either
         expected = loopback if service == "gateway" else set()
@@ -86,7 +86,7 @@ def listening(pid: int) -> set[str]:
     """Addresses of a container's TCP sockets that listen, but for the engine's own name server."""
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-Hlntp"]
     printed = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
-    pids = {str(each) for each in processes.tree(pid)}
+    pids = {str(child) for child in processes.tree(pid)}
     lines = [line for line in printed.splitlines() if pids & set(re.findall(r"pid=(\d+)", line))]
     return {line.split()[3] for line in lines}
 

@@ -51,7 +51,7 @@ def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path
     before = kept_at(node.etcd)
     ports = range(node.port, node.port + 9)  # those that a node once had
 
-    report = visit([each for port in ports for each in attacks(port)], tmp_path)
+    report = visit([target for port in ports for target in attacks(port)], tmp_path)
 
     assert report["got"] == []
     assert len(report["tried"]) > 1000
@@ -63,7 +63,9 @@ def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path
 def test_the_same_page_owns_an_etcd_that_speaks_json(etcd_server: EtcdServer, tmp_path: Path) -> None:
     etcd_server.wipe()
     report = visit(attacks(etcd_server.port), tmp_path)
-    assert any("/v3/kv/range" in each["url"] and "header" in each.get("text", "") for each in report["got"])
+    assert any(
+        "/v3/kv/range" in reply["url"] and "header" in reply.get("text", "") for reply in report["got"]
+    )
     assert int(etcd_server.call("kv/range", key="L21hby9mb3JnZWQ=")["count"]) == 1
 
 

@@ -65,8 +65,8 @@ def shown(node: NativeNode, run_id: str) -> Any:
 
 def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: without_nulls(each) for name, each in value.items() if each is not None}
-    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def test_it_is_shown_and_listed_as_it_was(node: NativeNode, run: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def test_it_is_shown_and_listed_as_it_was(node: NativeNode, run: dict[str, Any])
         {"since": run["created_at"]},
     ):
         found = node.http.get("/runs", params=filters).json()["items"]
-        assert run["id"] in [each["id"] for each in found]
+        assert run["id"] in [s["id"] for s in found]
     assert node.http.get("/runs", params={"phase": "failed"}).json()["items"] == []
     listed = node.maoctl("run", "list", "--since", "1h", "--trigger", "manual", "-o", "name").stdout
     assert run["id"] in listed
@@ -111,6 +111,6 @@ def test_it_is_there_after_a_restart(node: NativeNode, run: dict[str, Any]) -> N
     node.stop()
     node.restart()
     assert shown(node, run["id"]) == run
-    newest = [each["id"] for each in node.http.get("/runs").json()["items"]]
+    newest = [r["id"] for r in node.http.get("/runs").json()["items"]]
     assert newest == sorted(newest, reverse=True)
     assert run["id"] in newest

@@ -134,8 +134,8 @@ def test_its_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
 ) -> None:
     pipelines = marketplace("pipelines.json") if source == "marketplace" else MADE_UP
     market = marketplace("tools.json") if source == "marketplace" else [{"name": "made-up"}]
-    tools = [{"author": "", "data_repo": "", "code_repo": "", "artefact": ""} | each for each in market]
-    tools = [each | {"image": tool_image} for each in tools]  # theirs are not on this machine
+    tools = [{"author": "", "data_repo": "", "code_repo": "", "artefact": ""} | tool for tool in market]
+    tools = [tool | {"image": tool_image} for tool in tools]  # theirs are not on this machine
     before = installer.call("POST", "pipeline/init", pipelines[0]).json()
     first = pipelines[0]["steps"][0]
     assert before["errors"] == {
@@ -147,7 +147,7 @@ def test_its_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
 
     for pipeline in pipelines:
         result = installer.install(pipeline, tools)
-        if any(each.get("docker_socket") in (True, "true") for each in pipeline["steps"]):
+        if any(step.get("docker_socket") in (True, "true") for step in pipeline["steps"]):
             assert result["code"] == "agreement-needed"
             assert "docker socket (root on this host" in result["errors"]["refused"]
             assert "--agree 'docker socket'" in result["next"]
@@ -156,14 +156,12 @@ def test_its_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
 
     names = [pipeline["name"] for pipeline in pipelines]
     assert set(names) <= set(installer.pipeline_get())
-    assert {each["name"] for each in installer.pipelines() if each["federation_registered"]} >= {
+    assert {p["name"] for p in installer.pipelines() if p["federation_registered"]} >= {
         name for name in names if "?" not in name and "/" not in name
     }
-    assert {each["name"] for each in installer.tools()} >= {each["name"] for each in market}
-    assert all(set(each) == {"name", "master", "nodes"} for each in installer.datasets())
-    known = {
-        each.get("title", each["name"]): each["name"] for each in node.http.get("/pipeline").json()["items"]
-    }
+    assert {tool["name"] for tool in installer.tools()} >= {tool["name"] for tool in market}
+    assert all(set(dataset) == {"name", "master", "nodes"} for dataset in installer.datasets())
+    known = {p.get("title", p["name"]): p["name"] for p in node.http.get("/pipeline").json()["items"]}
     for name in names:
         assert installer.call("POST", "pipeline/init", {"name": name, "steps": []}).status_code == 422
         path = quote(name, safe="")

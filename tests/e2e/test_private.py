@@ -60,7 +60,7 @@ def test_nothing_of_a_node_is_open_whatever_its_umask(node: NativeNode, tool_ima
     assert node.data_dir.stat().st_mode & 0o077 == 0
     for name in TOOLS_WORK_IN:
         assert (node.data_dir / name).stat().st_mode & 0o077 == 0, name
-    assert {each.name for each in node.data_dir.iterdir()} >= {"logs", "datasets", "etcd", "agreements"}
+    assert {path.name for path in node.data_dir.iterdir()} >= {"logs", "datasets", "etcd", "agreements"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can try it as somebody else")

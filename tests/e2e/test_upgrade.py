@@ -91,7 +91,7 @@ def kill_all(node: NativeNode) -> None:
     os.kill(node.pid, signal.SIGSTOP)  # else it starts again what is killed
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
     below = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in children]
-    for pid in [*children, *(each for some in below for each in some), str(node.pid)]:
+    for pid in [*children, *(child for some in below for child in some), str(node.pid)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     node.killed()
@@ -179,12 +179,12 @@ async def test_history_is_run_by_neither_version_again(
         last = node.run_after(job, datetime.now().astimezone())["scheduled_for"]
         await eventually_answers(partial(is_history, node, last), 60)
     assert node.http.post(f"/jobs/{job}/pause").is_success
-    runs = [each for each in runs_of(node, job) if each["phase"] != "queued"]
+    runs = [r for r in runs_of(node, job) if r["phase"] != "queued"]
     check_ticks(runs, first, last)
     found = node.http.post(f"/jobs/{job}/backfill", json=span | {"until": last}).json()
     assert found["queued"] == []
     messages = git(remote, "log", "--format=%B", node.name)
-    pushed = [each["id"] for each in runs if each["phase"] == "succeeded" and each["steps"][0]["pushed"]]
+    pushed = [r["id"] for r in runs if r["phase"] == "succeeded" and r["steps"][0]["pushed"]]
     assert len(pushed) > 8
     assert {messages.count(f"MAO-Run: {run}") for run in pushed} == {1}
 
@@ -262,7 +262,7 @@ def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_col
     switch(node, REPO)
     node.maoctl("dataset", "push", "quick-data")
     messages = git(far, "log", "--format=%B", node.name)
-    assert [messages.count(f"MAO-Run: {each['id']}") for each in (before, run)] == [1, 1]
+    assert [messages.count(f"MAO-Run: {one['id']}") for one in (before, run)] == [1, 1]
     assert node.http.get("/conditions").json()["items"] == []
 
 

@@ -101,7 +101,7 @@ async def test_a_read_only_remote(node: NativeNode, remotes: Path) -> None:
     for dataset in (QUICK.dataset, OTHER.dataset):
         node.maoctl("dataset", "push", dataset)
     messages = git(remotes / f"{QUICK.dataset}.git", "log", "--format=%B", node.name)
-    assert [messages.count(f"MAO-Run: {each['id']}") for each in (run, again)] == [1, 1]
+    assert [messages.count(f"MAO-Run: {one['id']}") for one in (run, again)] == [1, 1]
     await well_again(node, "remote", QUICK.dataset)
 
 
@@ -131,7 +131,7 @@ async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> 
         for path in ("/runs", "/jobs", "/enrolments", "/pipeline"):
             assert node.http.get(path).status_code == 200, path
         if kind != "ticks":
-            named = [each["key"] for each in node.http.get(lists[kind]).json()["unreadable"]]
+            named = [broken["key"] for broken in node.http.get(lists[kind]).json()["unreadable"]]
             assert named == [key]
         ticks = len(main_job.ended_runs_of(node, job, 1))
         main_job.ended_runs_of(node, job, ticks + 3)

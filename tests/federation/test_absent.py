@@ -56,7 +56,7 @@ def rounds(node: SiteNode, dataset: str) -> dict[str, str]:
     """Tick → the phase of its round."""
     answer = node.http.get("/rounds", params={"dataset": dataset, "limit": 1000})
     assert answer.is_success, answer.text
-    return {each["tick"]: each["phase"] for each in answer.json()["items"]}
+    return {item["tick"]: item["phase"] for item in answer.json()["items"]}
 
 
 def tick_on(nodes: list[SiteNode]) -> str:

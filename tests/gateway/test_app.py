@@ -64,7 +64,7 @@ async def test_status_next_steps(open_gateway: Open) -> None:
         ready = await client.get("/readyz")
     assert not status["ready"]
     assert sorted(step.split()[0] for step in status["next"]) == ["'docker", "datamgmt"]
-    assert {(each["name"], each["subject"]) for each in status["conditions"]} == {
+    assert {(condition["name"], condition["subject"]) for condition in status["conditions"]} == {
         ("engine", ""),
         ("service", "datamgmt"),
     }
@@ -97,7 +97,7 @@ def test_parse_readyz_skips_unreadable_conditions() -> None:
     odd: list[Any] = [None, {"name": "new", "state": "sideways"}, {"name": "disk", "state": "failed"}, [], 5]
     good = {"name": "disk", "state": "degraded", "since": "2026-01-31T12:00:00Z"}
     known = parse_readyz(200, {"checks": {}, "conditions": [*odd, good]}).conditions
-    assert [each.name for each in known] == ["disk"]
+    assert [condition.name for condition in known] == ["disk"]
 
 
 @pytest.mark.parametrize("state", ["failed", "degraded"])
@@ -106,9 +106,9 @@ async def test_service_condition_in_status_and_readyz(
     open_gateway: Open, name: str, state: ConditionState
 ) -> None:
     """The page's first table is filled from `/status`, as `maoctl doctor` is."""
-    apps = {each: make_service_app(store=answers) for each in ALL}
-    for each in ("runner", "datamgmt"):
-        conditions_of(apps[each]).report(name, "of/this", detail="So.", next_step="Do this.", state=state)
+    apps = {service: make_service_app(store=answers) for service in ALL}
+    for service in ("runner", "datamgmt"):
+        conditions_of(apps[service]).report(name, "of/this", detail="So.", next_step="Do this.", state=state)
     async with open_gateway(apps) as client:
         status = (await client.get("/status")).json()
         ready = await client.get("/readyz")
@@ -124,7 +124,7 @@ async def test_unreachable_service_is_condition(open_gateway: Open) -> None:
     del apps["runner"]
     async with open_gateway(apps) as client:
         listed = (await client.get("/conditions")).json()["items"]
-    assert [(each["name"], each["subject"], each["state"]) for each in listed] == [
+    assert [(condition["name"], condition["subject"], condition["state"]) for condition in listed] == [
         ("service", "runner", "failed")
     ]
 
@@ -143,7 +143,7 @@ async def test_app_with_tokens(tmp_path: Path) -> None:
         wrong = await client.get("/status", headers={"authorization": "Bearer nope"})
         allowed = await client.get("/status", headers={"authorization": f"Bearer {token}"})
     assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
-    assert {each.partition(" ")[0] for each in refused.headers.get_list("www-authenticate")} == {
+    assert {challenge.partition(" ")[0] for challenge in refused.headers.get_list("www-authenticate")} == {
         "Bearer",
         "Basic",
     }

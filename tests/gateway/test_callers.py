@@ -194,12 +194,12 @@ async def test_caller_refused_sees_readiness_only(tokens: bool, tmp_path: Path) 
     await store.close()
     assert "secret" in full.text
     assert "checks" in full.json()
-    for each in strangers:
-        assert each.status_code == full.status_code == 503
-        assert set(each.json()) == {
+    for answer in strangers:
+        assert answer.status_code == full.status_code == 503
+        assert set(answer.json()) == {
             "type", "title", "status", "detail", "code", "next", "request_id", "version",
         }  # fmt: skip
-        assert each.json()["detail"] == "The gateway service is not ready."
+        assert answer.json()["detail"] == "The gateway service is not ready."
 
 
 async def test_caller_kept_connection() -> None:
@@ -211,7 +211,7 @@ async def test_caller_many_connections() -> None:
     limits = httpx.Limits(max_keepalive_connections=0)
     async with gateway() as url, httpx.AsyncClient(limits=limits, timeout=60) as client:
         got = await asyncio.gather(*(client.get(f"{url}/docs") for _ in range(60)))
-    assert {each.status_code for each in got} == {200}
+    assert {answer.status_code for answer in got} == {200}
 
 
 HANGS_UP = """

@@ -165,7 +165,7 @@ def test_events_unreadable_run(value: bytes) -> None:
         for at, (name, content) in enumerate(names.items(), 1)
     ]
     events = to_events(batch)
-    assert [each.event for each in events] == ["run", "run-unreadable", "run"]
+    assert [event.event for event in events] == ["run", "run-unreadable", "run"]
     told = json.loads(events[1].raw_data or "")
     assert told["id"] == "bad"
     assert told["unreadable"]

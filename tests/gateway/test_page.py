@@ -78,7 +78,7 @@ def status_with(*conditions: dict[str, Any]) -> dict[str, Any]:
         "ready": not conditions,
         "services": {},
         "conditions": list(conditions),
-        "next": [each["next"] for each in conditions],
+        "next": [condition["next"] for condition in conditions],
     }
 
 

@@ -178,7 +178,7 @@ async def test_proxy_caller_leaves_during_body(
         writer.transport.abort()
         await eventually(lambda: 'status="499"' in app.state.metrics.render().decode())
     assert double.seen == []
-    assert [each for each in caplog.records if each.levelname == "ERROR" or each.exc_info] == []
+    assert [record for record in caplog.records if record.levelname == "ERROR" or record.exc_info] == []
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ async def test_service_pages(open_gateway: Open) -> None:
         refused = [
             await client.get(f"/services/{at}") for at in ("runner/metrics", "etcd/docs", "runner/docsx")
         ]
-    assert [each["path"] for each in double.seen] == ["/docs", "/docs/swagger-ui.css", "/openapi.json"]
+    assert [request["path"] for request in double.seen] == ["/docs", "/docs/swagger-ui.css", "/openapi.json"]
     assert [answer.status_code for answer in refused] == [404, 404, 404]
 
 

@@ -88,7 +88,7 @@ async def test_watch_services_isolates_unexpected_answer(
     conditions = Conditions()
 
     def told() -> set[tuple[str, str]]:
-        return {(each.name, each.subject) for each in conditions.current()}
+        return {(condition.name, condition.subject) for condition in conditions.current()}
 
     names = ("registry", "runner", "datamgmt")
     async with background(watch_services(services, names, conditions)):  # type: ignore[arg-type]

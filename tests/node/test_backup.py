@@ -42,7 +42,7 @@ def test_backup_and_restore_need_the_nodes_user(words: tuple[str, ...], uid: int
         done = called(data, *words, uid=uid)
         assert done.returncode != 0
         assert f"sudo -u '#{SOMEBODY}'" in done.stderr, done.stderr
-        assert [each for each in data.iterdir() if each.stat().st_uid != SOMEBODY] == []
+        assert [path for path in data.iterdir() if path.stat().st_uid != SOMEBODY] == []
         assert sorted(data.iterdir()) == before
 
 

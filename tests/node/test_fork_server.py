@@ -205,5 +205,7 @@ async def test_fork_concurrently(fork_server: ForkServer) -> None:
     words = [f"word-{i}" for i in range(8)]
     forked = await asyncio.gather(*(fork_server.fork(service("waits", WORD=word)) for word in words))
 
-    assert [await each.stdout.readline() for each in forked] == [f"{word} True\n".encode() for word in words]
+    assert [await process.stdout.readline() for process in forked] == [
+        f"{word} True\n".encode() for word in words
+    ]
     await killed_by_us(*forked)

@@ -77,7 +77,7 @@ async def test_supervise_unstartable_process_stops_no_other(
     ]
     node = asyncio.create_task(supervise(specs, stop))
     await lines.until(lambda _: all(map(lines.pids, ("bad", "good", "gateway"))))
-    assert [len(lines.pids(each)) for each in ("bad", "good", "gateway")] == [1, 1, 1]
+    assert [len(lines.pids(service)) for service in ("bad", "good", "gateway")] == [1, 1, 1]
     stop.set()
     assert await node == 0
 

@@ -120,7 +120,7 @@ async def test_migration_is_retried_after_exception(
     repositories: Repositories, conditions: Conditions
 ) -> None:
     told: list[tuple[str, str]] = []
-    conditions.subscribe(lambda each: told.append((each.subject, each.state)))
+    conditions.subscribe(lambda condition: told.append((condition.subject, condition.state)))
     calls: list[int] = []
 
     async def stumbles_once() -> None:
@@ -185,7 +185,7 @@ async def test_trust_isolates_failing_pipeline(repositories: Repositories, condi
     trusting = TrustController(repositories, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
     await trusting.reconcile()
     assert looked == ["bad", "good"]
-    subjects = {each.subject for each in conditions.current()}
+    subjects = {condition.subject for condition in conditions.current()}
     assert subjects == {"consent/bad", keys.enrolment(NODE, "broken")}
 
 
@@ -202,7 +202,7 @@ async def test_trust_clears_condition(repositories: Repositories, conditions: Co
     trusted = Trusted("n2")
     trusting = TrustController(repositories, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
     await trusting.reconcile()
-    assert [each.subject for each in conditions.current()] == ["consent/bad"]
+    assert [condition.subject for condition in conditions.current()] == ["consent/bad"]
     if end == "withdrawn":
         await repositories.own.delete(keys.enrolment(NODE, "bad"))
     elif end == "trusted no more":
@@ -251,9 +251,9 @@ async def test_log_responder_isolates_failing_request(
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    subjects = {each.subject for each in conditions.current()}
+    subjects = {condition.subject for condition in conditions.current()}
     assert subjects
-    assert all(each.startswith("log-answers//mao/peers/n2/asks/") for each in subjects)
+    assert all(subject.startswith("log-answers//mao/peers/n2/asks/") for subject in subjects)
 
 
 @pytest.mark.parametrize("part", ["_copy", "_report_contact"])
@@ -334,7 +334,7 @@ async def test_unreadable_record_is_listed_and_removable(
         single = await api.get(f"{PATHS[what]}/bad")
         assert (single.status_code, single.json()["code"]) == (409, "record-unreadable")
         assert single.json()["next"]
-        assert PLACES[what]() in [each.subject for each in registry.conditions.current()]
+        assert PLACES[what]() in [condition.subject for condition in registry.conditions.current()]
         assert (await api.delete(f"{PATHS[what]}/bad", headers={"If-Match": '"1"'})).status_code == 412
         deleted = 204 if what == "enrolments" else 200  # the original had no enrolments
         assert (await api.delete(f"{PATHS[what]}/bad")).status_code == deleted
@@ -347,7 +347,7 @@ async def _check_others(api: httpx.AsyncClient) -> None:
         answer = await api.get(path)
         assert answer.status_code in (200, 404), (path, answer.text)
     states = (await api.get("/pipeline")).json()["items"]
-    assert [(each["name"], each["enrolled"]) for each in states] == [("crawler", True)]
+    assert [(pipeline["name"], pipeline["enrolled"]) for pipeline in states] == [("crawler", True)]
     again = await api.put("/enrolments/crawler", json={})
     assert again.status_code == 200, again.text
 
@@ -359,8 +359,8 @@ async def test_states_list_unreadable_enrolment(memory: MemoryStore, services: W
         assert entry is not None
         await memory.replace(entry.key, entry.value[:-9], entry.revision)
         listed = (await api.get("/pipeline")).json()
-        assert [each["name"] for each in listed["items"]] == ["crawler"]
-        assert [each["key"] for each in listed["unreadable"]] == [entry.key]
+        assert [item["name"] for item in listed["items"]] == ["crawler"]
+        assert [broken["key"] for broken in listed["unreadable"]] == [entry.key]
 
 
 async def test_tool_put_keeps_unknown_fields(memory: MemoryStore, services: WillingServices) -> None:
@@ -375,7 +375,7 @@ async def test_tool_put_keeps_unknown_fields(memory: MemoryStore, services: Will
         assert shown["newer"] == [None]
         refused = await api.put("/registry/tools/crawler", json=shown)
         assert refused.status_code == 422
-        sent = {name: each for name, each in shown.items() if name not in ("newer", "format")}
+        sent = {name: value for name, value in shown.items() if name not in ("newer", "format")}
         answer = await api.put("/registry/tools/crawler", json=sent | {"author": "another lab"})
         assert answer.status_code == 200, answer.text
         entry = await memory.get(key)
@@ -404,7 +404,7 @@ async def test_unreadable_trust_is_listed_and_removable(
         assert (await api.put("/trusted/n2")).status_code == 200
         await memory.create(keys.trusted(NODE, "n9"), value)
         listed = (await api.get("/trusted")).json()
-        assert [each["node"] for each in listed["items"]] == ["n2"]
-        assert [each["name"] for each in listed["unreadable"]] == ["n9"]
+        assert [item["node"] for item in listed["items"]] == ["n2"]
+        assert [broken["name"] for broken in listed["unreadable"]] == ["n9"]
         assert (await api.delete("/trusted/n9")).status_code == 204
         assert "unreadable" not in (await api.get("/trusted")).json()

@@ -60,7 +60,7 @@ async def fault(store: Store, file: Path) -> str:
     well = await identity(store, file, conditions).check()
     told = conditions.current()
     assert well == (not told)
-    assert all((each.name, each.state) == ("store-reset", "failed") for each in told)
+    assert all((condition.name, condition.state) == ("store-reset", "failed") for condition in told)
     return told[0].detail if told else ""
 
 

@@ -331,8 +331,8 @@ async def test_admission_forged_step_is_not_started_by_docker(
             assert step.error is not None, run_id
             assert (step.phase, step.error.code) == (StepPhase.FAILED, "not-agreed"), run_id
         done = await docked.left(good.id)
-        assert {each.subject for each in runner.conditions.current()} == {f"{each}/t" for each in runs}
+        assert {condition.subject for condition in runner.conditions.current()} == {f"{r}/t" for r in runs}
     assert done.phase is StepPhase.EXITED, done.error
     assert started == [done.container_id]
     assert (docked.data.workspace(good.id, 0, 1).data / "ran").read_text() == "ran\n"
-    assert not [each for each in runs if engine.containers(mao_run=each)]
+    assert not [r for r in runs if engine.containers(mao_run=r)]

@@ -50,14 +50,14 @@ async def serve(root: Path, driver: FakeDriver) -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async for each in serve(tmp_path, PromptDriver()):
-        yield each
+    async for client in serve(tmp_path, PromptDriver()):
+        yield client
 
 
 @pytest.fixture
 async def served_without_engine(tmp_path: Path) -> AsyncIterator[Served]:
-    async for each in serve(tmp_path, AbsentDriver()):
-        yield each
+    async for client in serve(tmp_path, AbsentDriver()):
+        yield client
 
 
 async def test_logs_as_text_and_as_events(served: Served) -> None:

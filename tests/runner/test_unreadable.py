@@ -179,7 +179,7 @@ async def test_cleanup_undecidable_container_is_reported(
     states: list[str] = []
     async with bench.runner() as runner:
         runner.conditions.subscribe(
-            lambda each: states.append(each.state) if each.name == "item-failing" else None
+            lambda condition: states.append(condition.state) if condition.name == "item-failing" else None
         )
         begin = looks
         await eventually(lambda: looks > begin + 3)
@@ -213,7 +213,11 @@ async def test_mirror_failing_container_does_not_stop_others(tmp_path: Path, whe
         step = await bench.left("good")
         assert step.phase is StepPhase.EXITED
         if where == "event":
-            assert [each for each in subjects(runner, "item-failing") if each.startswith("container-news/")]
+            assert [
+                subject
+                for subject in subjects(runner, "item-failing")
+                if subject.startswith("container-news/")
+            ]
 
 
 async def test_controller_failing_step_does_not_stop_others(tmp_path: Path) -> None:

@@ -51,10 +51,10 @@ async def knows(made: Scheduler, *schedules: Schedule) -> None:
     """Wait until the scheduler's mirror has these schedules."""
 
     def seen() -> bool:
-        found = (made.schedules.get(each.id) for each in schedules)
+        found = (made.schedules.get(schedule.id) for schedule in schedules)
         return all(
-            stored is not None and stored.record == each
-            for stored, each in zip(found, schedules, strict=True)
+            stored is not None and stored.record == schedule
+            for stored, schedule in zip(found, schedules, strict=True)
         )
 
     await eventually(seen)

@@ -191,8 +191,8 @@ async def test_backfill_queues_missed_and_absent_ticks(
         reason="Too late.", finished_at=START,
     )  # fmt: skip
     done = run(names[2], trigger="schedule", phase="succeeded", scheduled_for=ticks[2])
-    for each in (missed, done):
-        await memory.create(keys.run(NODE, each.id), dump(each))
+    for run_ in (missed, done):
+        await memory.create(keys.run(NODE, run_.id), dump(run_))
     path = f"/jobs/{job['id']}/backfill"
     found = await post(http, path, {"since": ticks[0].isoformat()})
     assert found == {"queued": [names[0], names[1], names[3]], "present": 1, "more_since": None}
@@ -356,5 +356,7 @@ async def test_service_health_metrics_and_api_page(http: httpx.AsyncClient) -> N
     assert "mao_tick_lateness_seconds_bucket" in metrics
     assert "mao_runs_queued" in metrics
     document = (await http.get("/openapi.json")).json()
-    operations = {each["operationId"] for path in document["paths"].values() for each in path.values()}
+    operations = {
+        operation["operationId"] for path in document["paths"].values() for operation in path.values()
+    }
     assert {"pipelines.run", "jobs.list", "jobs.backfill", "runs.list", "runs.events"} <= operations

@@ -18,8 +18,8 @@ from .samples import NODE, ManualClock, enrolment, run
 
 
 async def create(store: Store, *runs: Run) -> None:
-    for each in runs:
-        await store.create(keys.run(NODE, each.id), dump(each))
+    for run_ in runs:
+        await store.create(keys.run(NODE, run_.id), dump(run_))
 
 
 async def test_controller_moves_run_through_its_steps(store: Store, clock: ManualClock) -> None:

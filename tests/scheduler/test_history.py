@@ -47,8 +47,8 @@ def ended(number: int, phase: RunPhase = RunPhase.SUCCEEDED, **changes: Any) -> 
 
 
 async def store_all(store: Store, *runs: Run) -> None:
-    for each in runs:
-        assert await store.create(keys.run(NODE, each.id), dump(each))
+    for run_ in runs:
+        assert await store.create(keys.run(NODE, run_.id), dump(run_))
 
 
 async def decided(store: Store, until: datetime) -> None:
@@ -80,9 +80,9 @@ async def test_history_takes_settled_runs_only(store: Store, clock: ManualClock)
     await store_all(store, *gone, *stays)
     clock.turn(hours=1)
     assert await retention_of(store, clock).sweep() == 0
-    assert await history(store) == [each.id for each in gone]
-    assert sorted(each.id for each in await all_runs(store)) == sorted(each.id for each in stays)
-    assert await everything(store) == sorted([*gone, *stays], key=lambda each: each.id, reverse=True)
+    assert await history(store) == [run.id for run in gone]
+    assert sorted(run.id for run in await all_runs(store)) == sorted(run.id for run in stays)
+    assert await everything(store) == sorted([*gone, *stays], key=lambda run: run.id, reverse=True)
 
 
 @pytest.mark.parametrize("count", [MOVED_AT_ONCE, 3 * MOVED_AT_ONCE + 1])
@@ -93,7 +93,7 @@ async def test_history_moves_runs_of_older_version(store: Store, clock: ManualCl
     clock.turn(hours=9)
     retention = retention_of(store, clock, keep_runs=1000)
     await retention.sweep()
-    assert await history(store) == [each.id for each in runs]
+    assert await history(store) == [run.id for run in runs]
     assert (await store.list(keys.runs_prefix(NODE))).entries[0].key == keys.run(NODE, "odd")
     assert await everything(store) == runs[::-1]
 
@@ -124,7 +124,7 @@ async def test_history_move_with_unknown_outcome_is_checked_again(clock: ManualC
     with pytest.raises(MaoError, match="got lost"):
         await retention_of(store, clock).sweep()
     await retention_of(store, clock).sweep()
-    assert await history(store) == [each.id for each in runs]
+    assert await history(store) == [run.id for run in runs]
     assert await everything(store) == runs[::-1]
 
 
@@ -145,7 +145,7 @@ async def test_history_of_one_tick_does_not_block_other_pipelines(store: Store, 
         await made.timer.record_due_ticks()
     assert await history(store) == sorted(there)
     new = [tick_run_id(name, NODE, tick(1)) for name in (names[0], names[3])]
-    assert [each.id for each in await all_runs(store)] == sorted(new)
+    assert [run.id for run in await all_runs(store)] == sorted(new)
 
 
 async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -> None:
@@ -186,29 +186,29 @@ async def test_history_summary_is_not_made_again(store: Store, clock: ManualCloc
     await put(store, enrolment(), plan)
     async with scheduler(store, clock) as made:
         await settled_scheduler(store, clock, made)
-    assert [each.covers.count for each in await everything(store) if each.covers] == [8]
+    assert [run.covers.count for run in await everything(store) if run.covers] == [8]
     await store.delete(keys.tick(NODE, plan.id))
     async with scheduler(store, clock) as made:
         await made.timer.record_due_ticks()
         await made.timer.record_due_ticks()
     assert await all_runs(store) == []
-    assert [each.covers.count for each in await everything(store) if each.covers] == [8]
+    assert [run.covers.count for run in await everything(store) if run.covers] == [8]
 
 
 async def test_history_backfill_queues_missed_runs_only(store: Store, clock: ManualClock) -> None:
     await put(store, enrolment(overlap="queue"), schedule(start_deadline=30))
     async with scheduler(store, clock) as made:
         await settled_scheduler(store, clock, made)
-        phases = {each.scheduled_for: each.phase for each in await everything(store)}
+        phases = {run.scheduled_for: run.phase for run in await everything(store)}
         assert phases[tick(9)] is RunPhase.MISSED
         assert phases[tick(10)] is RunPhase.SUCCEEDED
         asked = BackfillRequest(since=tick(8), until=tick(10))
         result = await made.backfill("crawler-1", asked)
         assert result.queued == [tick_run_id("crawler", NODE, tick(number)) for number in (8, 9)]
         assert result.present == 1
-        assert sorted(each.id for each in await all_runs(store)) == result.queued
+        assert sorted(run.id for run in await all_runs(store)) == result.queued
         assert (await made.backfill("crawler-1", asked)).queued == []
-    found = {each.scheduled_for: each for each in await everything(store)}
+    found = {run.scheduled_for: run for run in await everything(store)}
     assert len(found) == 10
     assert (found[tick(8)].phase, found[tick(8)].missed) == (RunPhase.QUEUED, None)
     assert len(found[tick(8)].steps) == 1
@@ -244,7 +244,7 @@ async def test_history_manual_run_for_future_time_is_no_tick(
     await store.transact([], [Put(keys.tick(NODE, "crawler-1"), b"{")])
     async with scheduler(store, clock) as made:
         await made.timer.record_due_ticks()
-    found = {each.scheduled_for for each in await everything(store) if each.trigger == "schedule"}
+    found = {run.scheduled_for for run in await everything(store) if run.trigger == "schedule"}
     assert found == {tick(number) for number in range(9, 61)}
 
 
@@ -310,9 +310,9 @@ async def test_list_runs_filters_find_history(store: Store, clock: ManualClock) 
     async with scheduler(store, clock) as made:
 
         async def listed(**wanted: Any) -> list[str]:
-            return [each.id for each in (await made.runs.list(50, None, RunFilter(**wanted))).items]
+            return [run.id for run in (await made.runs.list(50, None, RunFilter(**wanted))).items]
 
-        newest_first = sorted((each.id for each in runs), reverse=True)
+        newest_first = sorted((r.id for r in runs), reverse=True)
         assert await listed() == newest_first
         assert await listed(schedule="crawler-2", ticks=hourly) == [other.id, ended(60).id]
         assert await listed(schedule="crawler-2") == [other.id]

@@ -137,7 +137,7 @@ async def test_publisher_batches_changes_and_survives_outage(
         async with asyncio.timeout(60), aclosing(own.watch(records.prefix, after=0)) as batches:
             async for batch in batches:  # the controller starts the run all the same
                 found = [records.parse(event.entry).record for event in batch if event.entry]
-                if any(each.id == waiting.id and each.phase is RunPhase.RUNNING for each in found):
+                if any(r.id == waiting.id and r.phase is RunPhase.RUNNING for r in found):
                     break
         federation.dead = False
         async with asyncio.timeout(60), aclosing(federation.watch(keys.all_peers(), after=0)) as batches:

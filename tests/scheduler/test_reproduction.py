@@ -34,8 +34,8 @@ def published(run_id: str = "old", *, steps: int = 1) -> Run:
 async def memory() -> AsyncIterator[MemoryStore]:
     made = MemoryStore()
     await put(made, enrolment())
-    for each in (published(), published("two", steps=2), run("bare", phase=RunPhase.FAILED)):
-        await run_records(made).create(each.id, each)
+    for past in (published(), published("two", steps=2), run("bare", phase=RunPhase.FAILED)):
+        await run_records(made).create(past.id, past)
     yield made
     await made.close()
 

@@ -130,7 +130,7 @@ async def test_retention_removes_ended_runs_only(store: Store, clock: ManualCloc
     retention = retention_of(store, clock)
     assert await retention.sweep() == 100
     left = await all_runs(store)
-    assert [each.id for each in left] == ["active", *(f"r{n:03}" for n in range(100, 150))]
+    assert [r.id for r in left] == ["active", *(f"r{n:03}" for n in range(100, 150))]
     assert await retention.sweep() == 0
 
 

@@ -31,7 +31,7 @@ def at_work(phase: StepPhase, run_id: str = "r1", **changes: object) -> Run:
 
 
 def found(runs: list[Run], now: datetime) -> list[str]:
-    return [f"{each.run}/{each.step}" for each in stuck_steps(runs, now, PATIENCE)]
+    return [f"{stuck.run}/{stuck.step}" for stuck in stuck_steps(runs, now, PATIENCE)]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_stuck_ignores_queued_and_ended_runs() -> None:
 
 async def watch_of(*runs: Run) -> tuple[StuckStepMonitor, Conditions, ManualClock, Mirror[Run]]:
     mirror = Mirror(Records(MemoryStore(), keys.runs_prefix(NODE), Run))
-    for number, each in enumerate(runs):
-        mirror.note(each.id, each, number + 1)
+    for number, run_ in enumerate(runs):
+        mirror.note(run_.id, run_, number + 1)
     conditions, clock = Conditions(), ManualClock()
     return StuckStepMonitor(mirror, conditions, clock, PATIENCE.total_seconds()), conditions, clock, mirror
 

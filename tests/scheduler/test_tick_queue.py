@@ -97,7 +97,7 @@ async def test_shared_tick_run_takes_precedence_over_missed(
     clock.turn(hours=1, minutes=30)
     async with scheduler(store, clock) as made:
         await made.timer.record_due_ticks()
-    (run,) = [each for each in await all_runs(store) if each.scheduled_for == at(60)]
+    (run,) = [r for r in await all_runs(store) if r.scheduled_for == at(60)]
     assert (run.phase, run.schedule) == (RunPhase.QUEUED, schedule_id)
 
 

@@ -278,7 +278,7 @@ async def test_timer_handles_ticks_of_store_outage(clock: ManualClock) -> None:
 
 async def test_creator_batch_with_existing_record_is_written_singly(store: Store, clock: ManualClock) -> None:
     pipelines = [f"p{n}" for n in range(5)]
-    await put(store, *map(enrolment, pipelines), *(schedule(pipeline=each) for each in pipelines))
+    await put(store, *map(enrolment, pipelines), *(schedule(pipeline=pipeline) for pipeline in pipelines))
     tick = START + timedelta(minutes=1)
     there = tick_run_id("p2", NODE, tick)
     async with scheduler(store, clock) as made:

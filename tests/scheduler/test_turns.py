@@ -39,8 +39,8 @@ def two_steps(name: str, minutes: int = 0, branch: str = "ground-truth", **chang
 
 
 async def create(store: Store, *runs: Run) -> None:
-    for each in runs:
-        await store.create(keys.run(NODE, each.id), dump(each))
+    for run_ in runs:
+        await store.create(keys.run(NODE, run_.id), dump(run_))
 
 
 async def change(store: Store, run_id: str, index: int = 1, **changes: Any) -> None:

@@ -70,7 +70,7 @@ async def start(store: MemoryStore, *plans: Schedule) -> None:
     await put(store, *(enrolment(plan.pipeline, overlap="queue") for plan in plans), *plans)
 
 
-@pytest.mark.parametrize("kind", [each for each in KINDS if each != "another-name"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "another-name"])
 async def test_marks_unreadable_mark_is_derived_from_runs(clock: ManualClock, kind: str) -> None:
     store = MemoryStore()
     await start(store, GOOD, BAD)
@@ -262,7 +262,7 @@ async def test_turns_unreadable_run_holds_turn_unless_ended(
         await knows(made, BAD)
         clock.turn(minutes=1)
         await made.timer.record_due_ticks()
-        (run,) = [each for each in await all_runs(store) if each.id != "old"]
+        (run,) = [r for r in await all_runs(store) if r.id != "old"]
         if not starts:
             assert (
                 await made.controller._turns.start(run.model_copy(update={"phase": RunPhase.RUNNING}), 1)
@@ -329,8 +329,8 @@ async def test_scheduler_keeps_unknown_fields_in_all_writes(
     store = MemoryStore()
     known = enrolment("good", steps=2, retry=Retry(attempts=2, on=["tool"]))
     document = json.loads(dump(known))
-    for each in document["steps"]:
-        each["newer"] = each["image"]["newer"] = {"x": None}
+    for step in document["steps"]:
+        step["newer"] = step["image"]["newer"] = {"x": None}
     await store.create(keys.enrolment(NODE, "good"), json.dumps(document).encode())
     job = json.loads(dump(GOOD)) | {"newer": 1, "format": 2}
     await store.create(keys.schedule(NODE, GOOD.id), json.dumps(job).encode())

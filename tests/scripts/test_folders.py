@@ -184,7 +184,7 @@ def test_a_new_start_follows_what_the_folder_holds_now() -> None:
         (keys.source / "known_hosts").unlink()
         keys.prepare()
         assert keys.read("id_rsa") == "new"
-        assert [each.name for each in keys.target.iterdir()] == ["id_rsa"]
+        assert [path.name for path in keys.target.iterdir()] == ["id_rsa"]
 
 
 def step_down(*words: str, **env: str) -> subprocess.CompletedProcess[str]:

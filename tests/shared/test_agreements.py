@@ -42,8 +42,8 @@ def enrolment(*steps: ResolvedStep, pipeline: str = "p", node: str = "n") -> Enr
 def agreed(*in_turn: ResolvedStep) -> Agreement:
     """Enrolled in each of the steps, one after the other."""
     agreement: Agreement | None = None
-    for each in in_turn:
-        agreement = make_agreement(enrolment(each), NOW, agreement)
+    for step in in_turn:
+        agreement = make_agreement(enrolment(step), NOW, agreement)
     assert agreement is not None
     return agreement
 
@@ -136,7 +136,7 @@ def test_agreements_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pyte
     monkeypatch.setattr(agreements, "MAX_AGREED_STEPS", 3)
     steps = [step(command=[str(number)]) for number in range(5)]
     known = agreed(*steps)
-    assert [refusal_reason(known, "n", "p", each) is None for each in steps] == [
+    assert [refusal_reason(known, "n", "p", s) is None for s in steps] == [
         False,
         False,
         True,
@@ -168,7 +168,7 @@ def test_agreements_files_are_the_nodes_alone_whatever_the_umask(tmp_path: Path)
     finally:
         os.umask(before)
     assert kept.directory.stat().st_mode & 0o7777 == 0o700
-    assert {each.stat().st_mode & 0o7777 for each in kept.directory.iterdir()} == {0o600}
+    assert {path.stat().st_mode & 0o7777 for path in kept.directory.iterdir()} == {0o600}
 
 
 def _others_may_write(path: Path) -> None:
@@ -253,7 +253,7 @@ def test_agreements_agreeing_again_mends_a_file_and_believes_nothing_of_it(
     files.agree(enrolment(step(command=["new"])), NOW)
     found = files.read("p")
     assert found is not None
-    assert [each.digest for each in found.steps] == [step_digest("n", "p", step(command=["new"]))]
+    assert [s.digest for s in found.steps] == [step_digest("n", "p", step(command=["new"]))]
 
 
 def test_agreements_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> None:

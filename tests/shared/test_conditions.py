@@ -36,7 +36,7 @@ async def memory_store() -> AsyncIterator[MemoryStore]:
 async def listed(store: Store) -> list[Alarm]:
     """The alarms about conditions, as they lie in the store."""
     records = Records(store, keys.condition_alarms_prefix("node-1"), Alarm)
-    return [each.record for each in await records.all()]
+    return [entry.record for entry in await records.all()]
 
 
 def test_report_keeps_since_and_tells_changes_only() -> None:
@@ -47,7 +47,7 @@ def test_report_keeps_since_and_tells_changes_only() -> None:
     first = conditions.current()[0]
     conditions.report("disk", detail="1 MB free", next_step="Free space.")
     conditions.report("disk", detail="0 MB free", next_step="Free space.", state="failed")
-    assert [each.detail for each in told] == ["1 MB free", "0 MB free"]
+    assert [condition.detail for condition in told] == ["1 MB free", "0 MB free"]
     assert conditions.current()[0].since == first.since
 
 
@@ -55,7 +55,7 @@ def test_current_lists_failed_first() -> None:
     conditions = Conditions()
     conditions.report("remote", "hub", detail="away", next_step="Wait.")
     conditions.report("store", detail="no space", next_step="Compact.", state="failed")
-    assert [each.name for each in conditions.current()] == ["store", "remote"]
+    assert [condition.name for condition in conditions.current()] == ["store", "remote"]
 
 
 def test_clear_tells_ok_once() -> None:
@@ -65,7 +65,9 @@ def test_clear_tells_ok_once() -> None:
     conditions.subscribe(told.append)
     conditions.clear("clone", "hub")
     conditions.clear("clone", "hub")
-    assert [(each.name, each.subject, each.state) for each in told] == [("clone", "hub", "ok")]
+    assert [(condition.name, condition.subject, condition.state) for condition in told] == [
+        ("clone", "hub", "ok")
+    ]
     assert conditions.current() == []
 
 
@@ -78,13 +80,13 @@ def test_conditions_further_ones_of_a_name_are_counted_and_never_vanish() -> Non
         conditions.report("record-unreadable", f"/key/{number}", detail="odd", next_step="Look.", state=state)
     conditions.report("disk", detail="full", next_step="Free space.")
     assert len(conditions.current()) == MAX_SHOWN + 2
-    [more] = [each for each in conditions.current() if each.subject == MORE]
+    [more] = [condition for condition in conditions.current() if condition.subject == MORE]
     assert (more.state, more.detail.split()[:3]) == ("failed", ["and", "5", "more"])
     conditions.clear("record-unreadable", f"/key/{MAX_SHOWN + 1}")
-    [more] = [each for each in conditions.current() if each.subject == MORE]
+    [more] = [condition for condition in conditions.current() if condition.subject == MORE]
     assert (more.state, more.detail.split()[:3]) == ("degraded", ["and", "4", "more"])
     conditions.clear_all_but("record-unreadable", ["/key/3"])
-    assert {(each.name, each.subject) for each in conditions.current()} == {
+    assert {(condition.name, condition.subject) for condition in conditions.current()} == {
         ("record-unreadable", "/key/3"),
         ("disk", ""),
     }
@@ -107,7 +109,7 @@ def test_conditions_listener_that_fails_keeps_nobody_from_reporting() -> None:
 
     conditions = Conditions()
     conditions.subscribe(fails)
-    conditions.subscribe(lambda each: told.append(each.state))
+    conditions.subscribe(lambda condition: told.append(condition.state))
     conditions.report("disk", detail="full", next_step="Free space.")
     conditions.clear("disk")
     assert told == ["degraded", "ok"]
@@ -178,8 +180,10 @@ async def test_conditions_whatever_is_reported_is_in_readyz_conditions_metrics_a
             assert (await client.get("/readyz")).status_code == 200
     assert ready.status_code == (503 if state == "failed" else 200)
     assert (f"{name} sub/ject" in ready.json()["checks"]) == (state == "failed")
-    assert [each["name"] for each in ready.json()["conditions"]] == [name]
-    assert [(each["name"], each["subject"], each["state"]) for each in told] == [(name, "sub/ject", state)]
+    assert [condition["name"] for condition in ready.json()["conditions"]] == [name]
+    assert [(condition["name"], condition["subject"], condition["state"]) for condition in told] == [
+        (name, "sub/ject", state)
+    ]
     assert f'mao_condition{{name="{name}",state="{state}",subject="sub/ject"}} 1.0' in metrics
     assert f'mao_conditions{{state="{state}"}} 1.0' in metrics
     assert (alarm.kind, alarm.subject, alarm.detail, alarm.next) == (
@@ -210,6 +214,6 @@ def test_conditions_what_a_probe_finds_is_told_though_nobody_has_reported_it_yet
         conditions.report(reported[0], detail="So.", next_step="Do this.", state=reported[1])
     now = datetime(2026, 1, 31, tzinfo=UTC)
     found = with_checks({probe: "no answer", "other": "ok"}, conditions.current(), now)
-    assert [(each.name, each.subject) for each in found] == wanted
-    assert {each.name for each in found} <= NAMES.keys()
+    assert [(condition.name, condition.subject) for condition in found] == wanted
+    assert {condition.name for condition in found} <= NAMES.keys()
     assert with_checks({probe: "ok"}, conditions.current(), now) == conditions.current()

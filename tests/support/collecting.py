@@ -57,7 +57,7 @@ class Shared:
         """Round id → the round as the node sees it."""
         answer = node.http.get("/rounds", params={"dataset": self.dataset, "limit": 1000})
         assert answer.is_success, answer.text
-        return {each["id"]: each for each in answer.json()["items"]}
+        return {item["id"]: item for item in answer.json()["items"]}
 
     def ended(self, node: SiteNode, count: int, limit: float = 120) -> dict[str, dict[str, Any]]:
         """The node's rounds once `count` of them have ended."""

@@ -54,7 +54,7 @@ class SiteNode(NativeNode):
         folder = self.data_dir / "federation"
         files = [f"--cacert={folder}/ca.pem", f"--cert={folder}/client.pem", f"--key={folder}/client.pem"]
         where = self.ask("federation", "show")["endpoints"]
-        mine = next(each for each in where if each.startswith(f"{self.site.address}:"))
+        mine = next(endpoint for endpoint in where if endpoint.startswith(f"{self.site.address}:"))
         done = subprocess.run(
             ["etcdctl", *files, f"--endpoints=https://{mine}", "endpoint", "status", "--write-out=json"],
             env={**os.environ, "ETCDCTL_API": "3"},
@@ -120,8 +120,8 @@ def at_once(work: Callable[[SiteNode], object], nodes: Sequence[SiteNode]) -> No
     """Does the work for all nodes at the same time; raises the first failure when all have ended."""
     with ThreadPoolExecutor(len(nodes)) as threads:
         ended = [threads.submit(work, node) for node in nodes]
-    for each in ended:
-        each.result()
+    for future in ended:
+        future.result()
 
 
 def until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:

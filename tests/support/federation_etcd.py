@@ -68,7 +68,7 @@ class TlsEtcd:
                     f"--advertise-client-urls=https://{self.client}",
                     f"--listen-peer-urls={self.peer_url}",
                     f"--initial-advertise-peer-urls={self.peer_url}",
-                    f"--initial-cluster={','.join(f'{each.name}={each.peer_url}' for each in cluster)}",
+                    f"--initial-cluster={','.join(f'{member.name}={member.peer_url}' for member in cluster)}",
                     f"--initial-cluster-state={state}",
                     *tls,
                 ],

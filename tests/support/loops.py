@@ -25,7 +25,9 @@ async def survives(
     """
     plain, calls = getattr(part, method), 0
     shown: list[str] = []
-    conditions.subscribe(lambda each: shown.append(each.subject) if each.state != "ok" else None)
+    conditions.subscribe(
+        lambda condition: shown.append(condition.subject) if condition.state != "ok" else None
+    )
 
     async def stumbles(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls

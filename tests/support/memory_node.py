@@ -65,8 +65,8 @@ async def memory_node(root: Path) -> AsyncIterator[MemoryNode]:
 
 def _made(name: str, root: Path, store: MemoryStore, urls: dict[str, str], **more: Any) -> FastAPI:
     module = importlib.import_module(f"mao_{name}.settings")
-    kinds = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
-    (kind,) = [each for each in kinds if isinstance(each, type) and each.__name__.endswith("Settings")]
+    kinds = [k for k in vars(module).values() if getattr(k, "__module__", "") == module.__name__]
+    (kind,) = [k for k in kinds if isinstance(k, type) and k.__name__.endswith("Settings")]
     settings = kind(node=NODE, data_dir=root / "node", **urls)
     app = importlib.import_module(f"mao_{name}.app").make_app(settings, store=store, **more)
     assert isinstance(app, FastAPI)

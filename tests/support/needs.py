@@ -74,7 +74,9 @@ def _codes(item: pytest.Item) -> Iterator[CodeType]:
     if isinstance(item, pytest.Function):
         yield item.function.__code__
         for definitions in item._fixtureinfo.name2fixturedefs.values():
-            yield from (each.func.__code__ for each in definitions if hasattr(each.func, "__code__"))
+            yield from (
+                definition.func.__code__ for definition in definitions if hasattr(definition.func, "__code__")
+            )
 
 
 _running: pytest.Item | None = None

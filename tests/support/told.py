@@ -14,13 +14,20 @@ OVER = 90.0  # seconds in which it is over: it has to hold again for thirty
 def told(node: NativeNode, name: str, subject: str | None = None) -> dict[str, Any] | None:
     """The condition as `/status` lists it, which the dashboard draws; None when it holds."""
     found: list[dict[str, Any]] = node.http.get("/status").json()["conditions"]
-    return next((each for each in found if each["name"] == name and subject in (None, each["subject"])), None)
+    return next(
+        (
+            condition
+            for condition in found
+            if condition["name"] == name and subject in (None, condition["subject"])
+        ),
+        None,
+    )
 
 
 def alarms(node: NativeNode, kind: str, subject: str | None = None) -> list[dict[str, Any]]:
     """The alarms of a kind, acknowledged or not."""
     listed: list[dict[str, Any]] = node.http.get("/alarms").json()["items"]
-    return [each for each in listed if each["kind"] == kind and subject in (None, each.get("subject"))]
+    return [alarm for alarm in listed if alarm["kind"] == kind and subject in (None, alarm.get("subject"))]
 
 
 async def told_everywhere(node: NativeNode, name: str, subject: str = "", *, failed: bool) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def python_for(uid: int) -> tuple[str, dict[str, str]]:
             uid, "sh", "-c", f"exec {program} -c ''"
         )  # setpriv itself starts it with root's rights
         if shutil.which(program) and subprocess.run(starts, capture_output=True).returncode == 0:
-            path = os.pathsep.join(each for each in sys.path if each)
+            path = os.pathsep.join(entry for entry in sys.path if entry)
             return program, {} if program == sys.executable else {"PYTHONPATH": path}
     pytest.skip(f"user {uid} can start neither {sys.executable} nor {system}")
 

@@ -70,7 +70,7 @@ def test_atomic_records_volatile_and_ignored_fields_do_not_tell_records_apart() 
 
 def test_atomic_records_json_shows_missing_from_null_and_takes_records_by_position() -> None:
     rows = [[{"v": 1, "w": None}, {"v": 1}], [{"v": 1, "w": None}, {"v": 1}], [{"v": 1}, {"v": 1, "w": None}]]
-    found = vote("d.json", *(json.dumps(each) for each in rows))
+    found = vote("d.json", *(json.dumps(row) for row in rows))
     assert json.loads(found.content or b"") == rows[0]
     undecided = vote("d.json", *(json.dumps([{"id": 1, "v": v}]) for v in "xyz"))
     assert json.loads(undecided.content or b"") == [{"id": 1, "v": None}]

@@ -61,7 +61,7 @@ def test_broken_contents_one_broken_version_changes_nothing(clone: Clone, name: 
     bad = dict.fromkeys(good, BROKEN[name])
     voted = vote(clone, {"n1": good, "n2": bad, "n3": good})
     assert data_of(clone, voted) == good
-    assert {node: each.differing for node, each in voted.evidence.votes.items()}["n1"] == 0
+    assert {node: v.differing for node, v in voted.evidence.votes.items()}["n1"] == 0
     assert voted.evidence.conflicts == 0
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from mao_vote.detector import Detector
 
-_PLACES = [each / "shared/data/dockerhub-series/dockerhub_merged.csv" for each in Path(__file__).parents]
+_PLACES = [parent / "shared/data/dockerhub-series/dockerhub_merged.csv" for parent in Path(__file__).parents]
 HUB = next((place for place in _PLACES if place.exists()), None)
 FIRST = 20  # position of the first spike
 ECHO = 5  # values after a spike that are looked at for alarms which it caused
@@ -61,9 +61,9 @@ def test_detector_constant_zero_start_is_left_behind(zeros: int, seed: int) -> N
     detector = Detector()
     seen = [detector.see(0.0) for _ in range(zeros)]
     seen += [detector.see(random.uniform(45, 55)) for _ in range(100)]
-    assert sum(each.alarming for each in seen) == 2
-    assert [each.verdict for each in seen[zeros : zeros + 3]] == ["spike", "repeated", "level-shift"]
-    assert all(each.accepted for each in seen[zeros + 2 :])
+    assert sum(result.alarming for result in seen) == 2
+    assert [result.verdict for result in seen[zeros : zeros + 3]] == ["spike", "repeated", "level-shift"]
+    assert all(result.accepted for result in seen[zeros + 2 :])
     assert detector.see(100.0).verdict == "spike"  # the new level is one that spikes are told from
 
 

@@ -50,8 +50,10 @@ def test_local_vote_rounds_build_upon_each_other_and_are_found_again(clone: Clon
     assert second.evidence.base == first.commit
     assert second.evidence.round == first.evidence.round + "-2"
     page = list_rounds(clone, second.commit, 1)
-    assert [each.round for each in page.items] == [second.evidence.round]
-    assert [each.commit for each in list_rounds(clone, second.commit, 1, page.cursor).items] == [first.commit]
+    assert [item.round for item in page.items] == [second.evidence.round]
+    assert [round_.commit for round_ in list_rounds(clone, second.commit, 1, page.cursor).items] == [
+        first.commit
+    ]
     assert find_round(clone, second.commit, None).commit == second.commit
     assert find_round(clone, second.commit, first.evidence.round).commit == first.commit
     with pytest.raises(InvalidInput, match="2 rounds begin with '2026'"):

@@ -22,12 +22,12 @@ def test_outliers_node_that_corrupts_five_percent_leads() -> None:
     assert (first.node, first.cells, first.differing, first.strange) == ("b", 10_000, 500, True)
     assert first.chance < 1e-12
     assert first.rate == 0.05
-    assert not any(each.strange for each in others)
+    assert not any(node.strange for node in others)
 
 
 def test_outliers_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
     ranked = rank_by_disagreement({"few": Tally(2, 1), "many": Tally(1000, 200), "good": Tally(1000, 1)})
-    assert [each.node for each in ranked] == ["many", "few", "good"]
+    assert [tally.node for tally in ranked] == ["many", "few", "good"]
     assert not ranked[1].strange
 
 
@@ -42,8 +42,8 @@ def test_outliers_node_with_few_cells_ranks_below_one_that_is_known_to_fail() ->
     ],
 )
 def test_outliers_no_outliers(tallies: dict[str, Tally]) -> None:
-    assert not any(each.strange for each in rank_by_disagreement(tallies))
-    assert {each.node for each in rank_by_disagreement(tallies)} == set(tallies)
+    assert not any(tally.strange for tally in rank_by_disagreement(tallies))
+    assert {tally.node for tally in rank_by_disagreement(tallies)} == set(tallies)
 
 
 @unhurried
@@ -51,8 +51,8 @@ def test_outliers_no_outliers(tallies: dict[str, Tally]) -> None:
 def test_outliers_ranking_of_anything(tallies: dict[str, Tally]) -> None:
     ranked = rank_by_disagreement(tallies)
     assert ranked == rank_by_disagreement(dict(reversed(tallies.items())))
-    assert all(0 <= each.chance <= 1 and -1 <= each.excess <= 1 for each in ranked)
-    assert sorted(each.node for each in ranked) == sorted(tallies)
+    assert all(0 <= tally.chance <= 1 and -1 <= tally.excess <= 1 for tally in ranked)
+    assert sorted(tally.node for tally in ranked) == sorted(tallies)
 
 
 @unhurried

@@ -131,8 +131,8 @@ def test_records_real_series_with_one_wrong_value(shared_series: str) -> None:
 @pytest.fixture
 def shared_series() -> str:
     above = list(Path(__file__).resolve().parents)[3:5]  # of a worktree one folder further
-    places = (each / "shared/data/dockerhub-series/dockerhub_merged.csv" for each in above)
-    path = next((each for each in places if each.exists()), None)
+    places = (parent / "shared/data/dockerhub-series/dockerhub_merged.csv" for parent in above)
+    path = next((place for place in places if place.exists()), None)
     if path is None:
         pytest.skip("the Docker Hub series is not beside this checkout (../shared/data)")
     return path.read_text()

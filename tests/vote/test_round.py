@@ -43,7 +43,7 @@ def test_vote_round_minorities_lose(clone: Clone) -> None:
     versions = {"n1": {"a": "1", "b": "x"}, "n2": {"a": "2", "b": "x"}, "n3": {"a": "1", "c": "z"}}
     voted = vote(clone, versions)
     assert data_of(clone, voted) == {"a": "1", "b": "x"}
-    found = {each.path: each for each in voted.evidence.files}
+    found = {file.path: file for file in voted.evidence.files}
     assert (found["a"].how, found["a"].why) == ("whole", "majority")
     assert found["a"].votes["n2"].differing == 1
     assert found["c"].notes == ["left out: only 1 of 3 have it (n3)"]
@@ -123,7 +123,7 @@ def test_vote_round_ids_that_are_no_names_are_refused(clone: Clone, bad: str) ->
 @pytest.mark.parametrize("name", [b"caf\xe9", b".git", b"GIT~1", b"a\\..\\b", b".."])
 def test_vote_round_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None:
     blob = git(clone.path, "hash-object", "-w", "--stdin", feed="x")
-    tree = b"".join(b"100644 blob %s\t%s\0" % (blob.encode(), each) for each in (name, b"good"))
+    tree = b"".join(b"100644 blob %s\t%s\0" % (blob.encode(), file_name) for file_name in (name, b"good"))
     made = subprocess.run(
         ["git", "-C", str(clone.path), "mktree", "-z"], input=tree, capture_output=True, check=True
     )
@@ -139,7 +139,7 @@ def test_vote_round_hostile_names_are_left_out_and_noted(clone: Clone, name: byt
         definition=VoteDefinition(),
     )
     assert data_of(clone, voted) == {"good": "x"}
-    assert [each.how for each in voted.evidence.files] == ["refused"]
+    assert [file.how for file in voted.evidence.files] == ["refused"]
     load_evidence(clone.read_file(voted.commit, evidence_path("r")))
 
 
@@ -198,7 +198,7 @@ def test_vote_round_record_files_are_voted_by_field(clone: Clone) -> None:
     assert data_of(clone, voted) == {"d.csv": "id,a,b\nx,1,p\ny,5,q\n"}
     [file] = voted.evidence.files
     assert (file.how, file.key, file.key_source, file.cells) == ("records", ["id"], "inferred", 2)
-    assert {node: each.differing for node, each in file.votes.items()} == {"n1": 0, "n2": 1, "n3": 1}
+    assert {node: v.differing for node, v in file.votes.items()} == {"n1": 0, "n2": 1, "n3": 1}
     lines = clone.read_file(voted.commit, cells_path(voted.evidence.round)).splitlines()
     assert json.loads(lines[0]) == {
         "file": "d.csv",
@@ -244,5 +244,5 @@ def test_vote_round_version_too_large_or_elsewhere_does_not_vote(
     assert data_of(clone, voted) == {"d.csv": "id,v\nx,1\n"}
     assert list(voted.evidence.files[0].abstained) == ["n2"]
     twice = vote(clone, {**versions, "n4": {"d.csv": bad}})
-    assert [each.how for each in twice.evidence.files] == ["whole"]
+    assert [file.how for file in twice.evidence.files] == ["whole"]
     assert data_of(clone, twice) == {"d.csv": bad}

@@ -111,7 +111,9 @@ def test_undisputed_csv_comes_out_as_it_went_in(
 
     def write(rows: Table) -> bytes:
         heading = ["id", "x", 'lake 5"' if letters else '"lake, depth; m|\t"', "z"]
-        lines = [separator.join(each) for each in [heading, *([f"r{n}", *row] for n, row in enumerate(rows))]]
+        lines = [
+            separator.join(fields) for fields in [heading, *([f"r{n}", *row] for n, row in enumerate(rows))]
+        ]
         between = [ends[n % len(ends)] for n in range(len(lines) - 1)]
         return mark + (first + "".join(map("".join, zip(lines, [*between, last], strict=True)))).encode()
 
@@ -350,7 +352,7 @@ def test_undisputed_heading_that_is_rewritten_keeps_its_names(name: str) -> None
     columns = {"id": "a", name: "1.10", "y": "2", "z": "3"}
     versions = {}
     for n, gone in enumerate((name, "y", "z")):
-        kept = {each: cell for each, cell in columns.items() if each != gone}
+        kept = {column: cell for column, cell in columns.items() if column != gone}
         versions[f"n{n}"] = f"{','.join(kept)}\n{','.join(kept.values())}\n".encode()
     found = decide_file("a.csv", versions, incumbent=None, definition=KEYED, weights={})
     assert found.content is not None

@@ -18,7 +18,7 @@ from .repo import vote as vote_commits
 
 
 def csv(*rows: str) -> bytes:
-    return ("id,x,name\n" + "".join(f"{each}\n" for each in rows)).encode()
+    return ("id,x,name\n" + "".join(f"{row}\n" for row in rows)).encode()
 
 
 def vote(
@@ -47,7 +47,7 @@ def test_vdx_cells_numbers_are_collated_and_a_computed_one_is_marked(
 ) -> None:
     found = vote(THREE, collation=collation)
     assert found.content == csv(f"1,{x},u", "2,1,u")
-    cell = next(each for each in found.cells if each.field == "x")
+    cell = next(c for c in found.cells if c.field == "x")
     assert (cell.key, cell.chosen, cell.why) == (("1",), x, why)
     assert cell.values == {"a": "10", "b": "10.4", "c": "11.2"}
 

@@ -94,7 +94,7 @@ def in_turn(voter: Voter, rows: list[list[float]]) -> Iterator[Outcome[float]]:
 
 def expected_weights(case: dict[str, Any]) -> list[list[float]]:
     """Those of each vote. The reference shows HYBRID's after the vote: they are for the next one."""
-    shown = [each.get("weights", []) for each in case["rounds"]]
+    shown = [round_.get("weights", []) for round_ in case["rounds"]]
     return [[1.0] * len(case["rows"][0]), *shown[:-1]] if case["algorithm"] == "hybrid" else shown
 
 
@@ -107,7 +107,7 @@ def differing(case: dict[str, Any]) -> set[str]:
         assert outcome.output is not None
         if not isclose(outcome.output, theirs["output"], rel_tol=1e-9):
             found.add("output")
-        history = [[each.successes, each.rounds] for each in outcome.history]
+        history = [[standing.successes, standing.rounds] for standing in outcome.history]
         if not all(map(near, history, theirs["history"])):
             found.add("history")
         if not near(outcome.weights, weights):
@@ -122,9 +122,9 @@ def near(ours: Any, theirs: Any) -> bool:
 def test_vdx_vectors_every_vector_that_is_sound_holds_in_every_round() -> None:
     cases = vectors("vdx_numeric_micro.json")["cases"]
     wrong = {
-        (each["case"], each["algorithm"], each["bootstrapping"], each["collation"]): (found, allowed)
-        for each in cases
-        if not (found := differing(each)) <= (allowed := set(excepted(each)))
+        (case["case"], case["algorithm"], case["bootstrapping"], case["collation"]): (found, allowed)
+        for case in cases
+        if not (found := differing(case)) <= (allowed := set(excepted(case)))
     }
     assert not wrong
     assert len(cases) == 240
@@ -133,8 +133,8 @@ def test_vdx_vectors_every_vector_that_is_sound_holds_in_every_round() -> None:
 def test_vdx_vectors_no_exception_is_made_in_vain() -> None:
     """Each exception differs in each case it is made for; in all 46 of the 240 cases."""
     cases = vectors("vdx_numeric_micro.json")["cases"]
-    assert not [each for each in cases if not set(excepted(each)) <= differing(each)]
-    assert Counter(bool(excepted(each)) for each in cases) == {False: 194, True: 46}
+    assert not [case for case in cases if not set(excepted(case)) <= differing(case)]
+    assert Counter(bool(excepted(case)) for case in cases) == {False: 194, True: 46}
 
 
 # --- light-sensors: 10 000 rounds of five sensors ---------------------------------------------------------
@@ -167,7 +167,7 @@ DEMO_EXCEPTIONS = {
 @cache
 def sensors(variant: str) -> list[list[float]]:
     text = (shared_data() / "light-sensors" / "input.csv").read_text()
-    rows = [[float(each) for each in row] for row in csv.reader(text.splitlines())]
+    rows = [[float(cell) for cell in row] for row in csv.reader(text.splitlines())]
     more = [0, 0, 0, 6, 0] if variant == "e4_plus6" else [0] * 5
     return [[value + extra for value, extra in zip(row, more, strict=True)] for row in rows]
 
@@ -175,22 +175,22 @@ def sensors(variant: str) -> list[list[float]]:
 @cache
 def voted(variant: str, module: str) -> list[float]:
     voter = Voter(VoteDefinition.model_validate(DEMO[module]))
-    return [each.output for each in in_turn(voter, sensors(variant)) if each.output is not None]
+    return [step.output for step in in_turn(voter, sensors(variant)) if step.output is not None]
 
 
 def digest(values: list[float]) -> str:
-    return hashlib.sha256("\n".join(f"{each:.6f}" for each in values).encode()).hexdigest()
+    return hashlib.sha256("\n".join(f"{value:.6f}" for value in values).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("module", ["hybrid", "combo"])
 def test_vdx_vectors_published_output_of_hybrid_on_all_rows(module: str) -> None:
     published = (shared_data() / "light-sensors" / "output.csv").read_text().split()
-    assert voted("clean", module) == [float(each) for each in published]
+    assert voted("clean", module) == [float(value) for value in published]
     assert len(published) == 10_000
 
 
 def test_vdx_vectors_outputs_of_the_demo() -> None:
-    runs = {(each["variant"], each["module"]): each for each in vectors("vdx_demo_algorithms.json")["runs"]}
+    runs = {(r["variant"], r["module"]): r for r in vectors("vdx_demo_algorithms.json")["runs"]}
     equal = {
         run for run, theirs in runs.items() if run[1] in DEMO and digest(voted(*run)) == theirs["sha256_6dec"]
     }

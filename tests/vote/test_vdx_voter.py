@@ -16,7 +16,7 @@ from mao_vote.election import decide_numbers
 from mao_vote.vdx import History, Outcome, Standing, Voter, vote_column, vote_text_column
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
-VALUES = st.floats(-1e6, 1e6).map(lambda each: round(each, 3) + 0.0)
+VALUES = st.floats(-1e6, 1e6).map(lambda number: round(number, 3) + 0.0)
 ANY_FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 DEFINITIONS = st.builds(
     VoteDefinition,
@@ -50,8 +50,8 @@ def test_vdx_voter_order_of_the_voters_does_not_matter(
     shuffled = pairs.copy()
     random.shuffle(shuffled)
     one, other = (
-        Voter(definition).decide([value for value, _ in each], tuple(standing for _, standing in each))
-        for each in (pairs, shuffled)
+        Voter(definition).decide([value for value, _ in order], tuple(standing for _, standing in order))
+        for order in (pairs, shuffled)
     )
     assert one.output == other.output
     told = [sorted(zip(pairs, one.weights, one.history, strict=True), key=str)]
@@ -77,11 +77,11 @@ def test_vdx_voter_output_lies_among_the_values_and_is_observed_unless_a_mean_is
     definition: VoteDefinition, values: list[float | None]
 ) -> None:
     outcome = Voter(definition).decide(values)
-    given = [each for each in values if each is not None]
+    given = [value for value in values if value is not None]
     if outcome.output is None:
         assert outcome.reason == "quorum"
         return
-    slack = 1e-9 * max(abs(each) for each in given)
+    slack = 1e-9 * max(abs(value) for value in given)
     assert min(given) - slack <= outcome.output <= max(given) + slack
     if definition.collation != "MEAN":
         assert outcome.observed
@@ -95,7 +95,7 @@ def test_vdx_voter_negating_all_values_negates_what_all_voters_are_judged_by(
 ) -> None:
     history = tuple(data.draw(STANDINGS) for _ in values)
     one = Voter(definition).decide(values, history)
-    other = Voter(definition).decide([-each for each in values], history)
+    other = Voter(definition).decide([-value for value in values], history)
     assert one.weights == other.weights
     assert one.excluded == other.excluded
 
@@ -158,13 +158,13 @@ def test_vdx_voter_exclusion(
 ) -> None:
     outcome = decide(values, exclusion=exclusion, exclusion_threshold=threshold)
     assert outcome.excluded == out
-    assert all(outcome.weights[each] == 0 for each in out)
+    assert all(outcome.weights[place] == 0 for place in out)
 
 
 def test_vdx_voter_who_was_excluded_is_judged_all_the_same() -> None:
     outcome = decide([10.0, 10.0, 50.0], history="STANDARD", exclusion="FURTHEST", exclusion_threshold=1)
-    assert [each.successes for each in outcome.history] == [1, 1, 0]
-    assert [each.rounds for each in outcome.history] == [1, 1, 1]
+    assert [standing.successes for standing in outcome.history] == [1, 1, 0]
+    assert [standing.rounds for standing in outcome.history] == [1, 1, 1]
 
 
 def test_vdx_voter_bootstrapping_takes_the_first_vote_from_the_largest_group_only() -> None:
@@ -177,7 +177,7 @@ def test_vdx_voter_bootstrapping_takes_the_first_vote_from_the_largest_group_onl
 
 def test_vdx_voter_groups_are_the_same_in_whatever_order() -> None:
     orders = permutations([1.0, 0.97, 0.93, 0.9])
-    assert {decide(list(each), bootstrapping=True).output for each in orders} == {0.95}
+    assert {decide(list(order), bootstrapping=True).output for order in orders} == {0.95}
 
 
 # --- history ----------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_vdx_voter_texts_from_the_first_round_on(rule: str) -> None:
         assert outcome.output == "a"
         assert outcome.observed == {0, 1}
         history = outcome.history
-    assert [each.successes for each in history] == ([4, 4, 0] if rule != "NONE" else [0, 0, 0])
+    assert [standing.successes for standing in history] == ([4, 4, 0] if rule != "NONE" else [0, 0, 0])
 
 
 def test_vdx_voter_texts_of_equal_weight_tie_and_history_settles_it() -> None:
@@ -286,19 +286,19 @@ def test_vdx_voter_column_shows_which_nodes_gave_the_value_and_marks_what_nobody
         "b": [4.0, 6.0, 2.0],
     }
     means = vote_column(columns, of())
-    assert [(each.value, each.observed, each.computed) for each in means] == [
+    assert [(cell.value, cell.observed, cell.computed) for cell in means] == [
         (2.0, (), True),
         (6.0, ("b",), False),
         (None, (), False),
     ]
     nearest = vote_column(columns, of(collation="MEAN_NEAREST_NEIGHBOR"))
-    assert [each.observed for each in nearest] == [("a", "c"), ("b",), ()]
+    assert [cell.observed for cell in nearest] == [("a", "c"), ("b",), ()]
 
 
 def test_vdx_voter_column_is_judged_by_the_standings_before_the_round() -> None:
     standings = {"a": Standing(0, 5), "b": Standing(5, 5)}
     columns = {"a": [1.0, 1.0], "b": [2.0, 2.0]}
-    assert [each.value for each in vote_column(columns, of(history="STANDARD"), standings)] == [2, 2]
+    assert [cell.value for cell in vote_column(columns, of(history="STANDARD"), standings)] == [2, 2]
     texts = vote_text_column({"a": ["x"], "b": ["y"]}, of(history="STANDARD"), standings)
     assert texts[0].observed == ("b",)
 

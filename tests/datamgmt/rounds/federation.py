@@ -262,7 +262,7 @@ class Node:
 
     async def alarms(self) -> list[Alarm]:
         records = Records(self.own, keys.alarms_prefix(self.name), Alarm)
-        return [each.record for each in await records.all()]
+        return [round_.record for round_ in await records.all()]
 
 
 @dataclass
@@ -278,7 +278,7 @@ class Federation:
 
     async def rounds(self, dataset: str = "data") -> list[Round]:
         records = Records(self.store, keys.rounds_prefix(dataset), Round)
-        return [each.record for each in await records.all()]
+        return [round_.record for round_ in await records.all()]
 
     async def round(self, number: int, step: str = STEP, dataset: str = "data") -> Round | None:
         name = round_id(tick(number), PIPELINE, step)

@@ -90,7 +90,7 @@ class LedNode:
         return run_id
 
     async def runs(self) -> list[Run]:
-        return [each.record for each in await self.node.runs.all()]
+        return [run.record for run in await self.node.runs.all()]
 
     async def collected(self, run_id: str) -> Run:
         """The run once its first step has been published, or it was missed."""
@@ -142,8 +142,8 @@ async def led_federation(
                 await _enrol(node, into, vote)
         await fed[absent].stop()
         there = [LedNode(node) for node in fed.nodes if node.manager is not None]
-        for each in there:
-            await stack.enter_async_context(each.led())
+        for member in there:
+            await stack.enter_async_context(member.led())
         yield fed, there
 
 
@@ -164,7 +164,7 @@ async def all_rounds_ended(fed: Federation, count: int, dataset: str) -> list[st
             rounds = await fed.rounds(dataset)
         except MaoError:
             return False
-        return len(rounds) >= count and all(each.phase in ("decided", "undecided") for each in rounds)
+        return len(rounds) >= count and all(round_.phase in ("decided", "undecided") for round_ in rounds)
 
     await eventually_answers(ended, 60)
-    return [each.phase for each in await fed.rounds(dataset)]
+    return [round_.phase for round_ in await fed.rounds(dataset)]

@@ -20,9 +20,9 @@ FEW = 4
 async def observe(nodes: list[LedNode], overlap: Overlap, into: str, ticks: int) -> None:
     """So many ticks, each due as soon as the one before has been observed."""
     for number in range(ticks):
-        runs = [await each.queue(number, *two_steps(each.node, into), overlap=overlap) for each in nodes]
+        runs = [await node.queue(number, *two_steps(node.node, into), overlap=overlap) for node in nodes]
         pairs = zip(nodes, runs, strict=True)
-        found = await asyncio.gather(*(each.collected(run) for each, run in pairs))
+        found = await asyncio.gather(*(node.collected(run) for node, run in pairs))
         assert all(map(is_collected, found)), [(run.phase, run.reason) for run in found]
 
 
@@ -45,8 +45,8 @@ async def test_absent_node_every_tick_observed_and_decided(
     """`into` data: the second step writes the dataset that it reads."""
     async with led_federation(tmp_path, MemoryStore(), deadline=4, into=into) as (fed, nodes):
         await observe(nodes, overlap, into, ticks)
-        for each in nodes:
-            await all_done(each, ticks)
+        for node in nodes:
+            await all_done(node, ticks)
         rounds = {into: ticks, "data": ticks} if into != "data" else {"data": 2 * ticks}
         for dataset, count in rounds.items():
             assert await all_rounds_ended(fed, count, dataset) == ["decided"] * count
@@ -55,8 +55,8 @@ async def test_absent_node_every_tick_observed_and_decided(
 async def test_absent_node_returns_and_undoes_no_round(tmp_path: Path) -> None:
     async with led_federation(tmp_path, MemoryStore(), deadline=2) as (fed, nodes):
         await observe(nodes, "skip", "sums", FEW)
-        for each in nodes:
-            await all_done(each, FEW)
+        for node in nodes:
+            await all_done(node, FEW)
         for dataset in ("data", "sums"):
             assert await all_rounds_ended(fed, FEW, dataset) == ["decided"] * FEW
         before = [await fed.rounds(dataset) for dataset in ("data", "sums")]

@@ -32,4 +32,4 @@ async def test_round_after_clone_broke(tmp_path: Path, how: str) -> None:
             if number == 0:
                 BREAKAGES[how](manager.context.data.clone("data"))
         status = await manager.status("data")
-        assert [each.state for each in status.broken_clones] == ["made-anew"]
+        assert [clone.state for clone in status.broken_clones] == ["made-anew"]

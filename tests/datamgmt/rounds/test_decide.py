@@ -70,7 +70,7 @@ def seen(
         "grace_until": TICK,
         "dataset": Dataset(name="data", master="/x", nodes=NODES, vote=VoteDefinition(deadline=600)),
         "definitions": [VoteDefinition(deadline=600)],
-        "rounds": {each.id: Stored(each, 9) for each in rounds},
+        "rounds": {round_.id: Stored(round_, 9) for round_ in rounds},
         "announced": {ID: announced or {}},
         "attested": {ID: attested or {}},
     }
@@ -292,7 +292,9 @@ def test_decide_most_nodes_must_attest_whatever_the_quorum() -> None:
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
     round_ = closed(definition=loose)
     decision = decide(seen(round_, attested={"b": attests(X), "a": attests(Y)}, dataset=dataset))
-    assert not [each for each in decision.actions if isinstance(each, UpdateRound) and each.round.commit]
+    assert not [
+        action for action in decision.actions if isinstance(action, UpdateRound) and action.round.commit
+    ]
 
 
 def test_decide_publishes_missing_agreement() -> None:

@@ -79,7 +79,7 @@ async def honest(fed: Federation) -> Round:
 async def told(fed: Federation, words: str, nodes: str = "abc") -> bool:
     """Waits until the operator of one of these nodes is told so."""
     async with asyncio.timeout(60):
-        while not any(words in each for each in await _alarms(fed, nodes)):  # noqa: ASYNC110 (as a person looks)
+        while not any(words in alarm for alarm in await _alarms(fed, nodes)):  # noqa: ASYNC110 (as a person looks)
             await asyncio.sleep(0.01)
     return True
 
@@ -124,12 +124,12 @@ async def test_forger_attests_alone_what_its_round_calls_agreed(tmp_path: Path, 
 async def test_forger_flags_others_in_the_record(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await first_round(fed)
-        framed = {f"node-{each}": "it lied" for each in ("b", *range(900))}
+        framed = {f"node-{number}": "it lied" for number in ("b", *range(900))}
         await put(fed, keys.round("data", name(1)), dump(forged(fed, attempt=3, flagged=framed)))
         await fed.collect(1, [price(HONEST), price(HONEST), price(LIE)])
         done = await honest(fed)
         assert sorted(done.commits) == NODES
-        assert not [each for each in await _alarms(fed) if "it lied" in each]
+        assert not [alarm for alarm in await _alarms(fed) if "it lied" in alarm]
 
 
 async def test_forger_closes_before_the_deadline(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_forger_backdates_the_closing(tmp_path: Path) -> None:
                 await put(fed, keys.round("data", name(1)), dump(ago))
 
         def after(written: Any) -> None:
-            closed = [each for each in written if isinstance(each, Put) and b'"closed"' in each.value]
+            closed = [write for write in written if isinstance(write, Put) and b'"closed"' in write.value]
             if closed and not tasks:
                 tasks.append(asyncio.create_task(date_back()))
 

@@ -28,7 +28,7 @@ async def test_index_follows_mirror() -> None:
     mirror.note("data/b", a_round(id="b"), 2)
     mirror.note("else/c", a_round(id="c"), 3)
     mirror.note("data/b", a_round(id="b", phase="closed"), 4)
-    assert [sorted(each) for each in seen] == [["a", "b"], ["a", "b"], ["a", "b"]]
+    assert [sorted(nodes) for nodes in seen] == [["a", "b"], ["a", "b"], ["a", "b"]]
     assert known.of("data")["b"].record.phase == "closed"
     assert (sorted(known.datasets()), gone) == (["data", "else"], [])
 

@@ -75,7 +75,7 @@ async def test_input_gate_skips_with_reason_and_alarm(tmp_path: Path) -> None:
         assert "1 of 3 nodes submitted a snapshot" in str(run.steps[1].waiting)
 
         async def alarmed() -> bool:
-            return f"{run_id}.sum.skipped" in [each.id for each in await node.alarms()]
+            return f"{run_id}.sum.skipped" in [alarm.id for alarm in await node.alarms()]
 
         await eventually_answers(alarmed)
         assert run.phase is RunPhase.RUNNING

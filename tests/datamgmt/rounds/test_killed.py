@@ -30,7 +30,7 @@ class _Dies:
         self.died: asyncio.Task[None] | None = None
 
     def strike(self, written: Sequence[Write]) -> None:
-        if self.died is None and any(kind_of(each) == self._what for each in written):
+        if self.died is None and any(kind_of(write) == self._what for write in written):
             self.died = asyncio.create_task(self._again())
             raise StoreUnknown("the process is killed here")
 
@@ -59,8 +59,8 @@ async def decided_once(fed: Federation) -> None:
     await fed.collect(1, [writes(a="1")] * len(fed.nodes))
     assert (await fed.ended(1)).phase == "decided"
     rounds = await fed.rounds()
-    assert fed.truth() == [each.id for each in reversed(rounds)]
-    assert not any(each.flagged for each in rounds)
+    assert fed.truth() == [round_.id for round_ in reversed(rounds)]
+    assert not any(round_.flagged for round_ in rounds)
     assert fed.show("a") == "1"
 
 
@@ -73,7 +73,7 @@ async def test_killed_every_node_at_a_write(tmp_path: Path, what: str, when: str
         for node, dies in zip(fed.nodes, deaths, strict=True):
             setattr(node.link, when, dies.strike)
         await decided_once(fed)
-        died = [each.died for each in deaths if each.died is not None]
+        died = [death.died for death in deaths if death.died is not None]
         assert died
         await asyncio.gather(*died)
 
@@ -110,4 +110,4 @@ async def test_killed_store_loses_decided_round(tmp_path: Path) -> None:
             await fed.store.delete(keys.attestation(node.name, "data", done.id))
         again = await fed.ended(1)
         assert (again.phase, again.commit, again.base) == ("decided", done.commit, done.base)
-        assert fed.truth() == [each.id for each in reversed(await fed.rounds())]
+        assert fed.truth() == [round_.id for round_ in reversed(await fed.rounds())]

@@ -36,7 +36,7 @@ async def named(node: Node, liar: str) -> str:
     """What a node's operator is told of the liar."""
     async with asyncio.timeout(60):
         while True:
-            words = [each.detail for each in await node.alarms() if f"Node {liar} " in each.detail]
+            words = [alarm.detail for alarm in await node.alarms() if f"Node {liar} " in alarm.detail]
             if words:
                 return words[0]
             await asyncio.sleep(0.01)
@@ -103,8 +103,8 @@ async def test_liar_pins_unannounced_commit(tmp_path: Path) -> None:
         done = await honest(fed, 1, "1")
         assert sorted(done.commits) == ["node-a", "node-b"]
         assert not done.flagged  # etcd does not tell who wrote it: nobody is named for it
-        told = [each.detail for node in fed.nodes for each in await node.alarms()]
-        assert any("some node writes false records" in each for each in told)
+        told = [alarm.detail for node in fed.nodes for alarm in await node.alarms()]
+        assert any("some node writes false records" in text for text in told)
 
 
 async def test_liar_changes_announcement_after_close(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ async def test_liar_names_unattested_commit(tmp_path: Path) -> None:
         done = await honest(fed, 1, "1")
         assert done.commit != forger.commit
         assert not done.flagged
-        told = [each.detail for node in fed.nodes for each in await node.alarms()]
-        assert any("which no quorum has attested" in each for each in told)
+        told = [alarm.detail for node in fed.nodes for alarm in await node.alarms()]
+        assert any("which no quorum has attested" in text for text in told)
         assert forger.forged
 
 
@@ -179,9 +179,9 @@ class _Forger:
 
 def _closes(writes_: Sequence[Write]) -> Round | None:
     """The round that a write has just closed, for the first time."""
-    for each in writes_:
-        if isinstance(each, Put) and each.key.startswith(keys.all_rounds()):
-            round_ = Round.model_validate_json(each.value)
+    for write in writes_:
+        if isinstance(write, Put) and write.key.startswith(keys.all_rounds()):
+            round_ = Round.model_validate_json(write.value)
             if (round_.phase, round_.attempt, round_.commit) == ("closed", 1, None):
                 return round_
     return None

@@ -22,8 +22,8 @@ TICKS = 10
 
 def once(fed: Federation, rounds: list[Round]) -> None:
     """Each decided round has made exactly one commit of ground truth, in the order of the ticks."""
-    decided = [each for each in rounds if each.phase == "decided"]
-    assert fed.truth() == [each.id for each in reversed(decided)]
+    decided = [round_ for round_ in rounds if round_.phase == "decided"]
+    assert fed.truth() == [round_.id for round_ in reversed(decided)]
 
 
 async def test_outages_federation_away_for_ten_ticks(tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ async def test_outages_federation_away_for_ten_ticks(tmp_path: Path) -> None:
             assert len(runs_on(fed.master, node.name)) == 1 + TICKS
             node.link.mend()
         rounds = [await fed.ended(number) for number in range(1 + TICKS)]
-        assert {each.phase for each in rounds} == {"decided"}, [each.reason for each in rounds]
-        assert all(len(each.commits) == 3 for each in rounds[1:])
+        assert {round_.phase for round_ in rounds} == {"decided"}, [round_.reason for round_ in rounds]
+        assert all(len(round_.commits) == 3 for round_ in rounds[1:])
         once(fed, rounds)
         assert fed.show("a") == str(TICKS)
 
@@ -61,7 +61,7 @@ async def test_outages_store_away_and_all_nodes_restarted(tmp_path: Path, etcd_s
                 await node.start()
             etcd_server.start()
             rounds = [await fed.ended(number) for number in range(4)]
-            assert {each.phase for each in rounds} == {"decided"}, [each.reason for each in rounds]
+            assert {round_.phase for round_ in rounds} == {"decided"}, [round_.reason for round_ in rounds]
             once(fed, rounds)
     finally:
         await store.close()
@@ -93,7 +93,7 @@ async def test_outages_too_few_snapshots_then_next_round(tmp_path: Path) -> None
         assert (await fed.ended(1)).phase == "decided"
         once(fed, await fed.rounds())
         await eventually(lambda: fed["b"].manager is not None)
-        assert [each.kind for each in await fed["a"].alarms()] == ["round"]
+        assert [alarm.kind for alarm in await fed["a"].alarms()] == ["round"]
 
 
 async def test_outages_remote_away_between_snapshot_and_vote(tmp_path: Path) -> None:
@@ -135,12 +135,15 @@ async def test_outages_remote_refuses_ground_truth_until_it_can(
 
         def told() -> list[str]:
             current = [
-                each for node in fed.nodes if node.manager for each in node.manager.conditions.current()
+                condition
+                for node in fed.nodes
+                if node.manager
+                for condition in node.manager.conditions.current()
             ]
             return [
-                each.detail
-                for each in current
-                if (each.name, each.subject) == ("item-failing", "rounds/data")
+                condition.detail
+                for condition in current
+                if (condition.name, condition.subject) == ("item-failing", "rounds/data")
             ]
 
         await eventually(lambda: any("ground-truth/old" in detail for detail in told()), 20)

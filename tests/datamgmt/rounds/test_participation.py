@@ -39,7 +39,7 @@ async def withdraw(world: World, pipeline: str) -> None:
 
 
 async def said(store: Store) -> list[str]:
-    return [keys.last_part(each.key) for each in (await store.list(keys.parts_prefix(NODE))).entries]
+    return [keys.last_part(entry.key) for entry in (await store.list(keys.parts_prefix(NODE))).entries]
 
 
 async def until_said(store: Store, *datasets: str) -> None:

@@ -17,8 +17,8 @@ from .test_decide import ID, NODES, OF, TICK, X, a_round, attests, said
 
 
 def put(api: Api, store: MemoryStore, *rounds: Round) -> None:
-    for each in rounds:
-        api.run(store.create(keys.round(each.dataset, each.id), dump(each)))
+    for round_ in rounds:
+        api.run(store.create(keys.round(round_.dataset, round_.id), dump(round_)))
 
 
 def seen(api: Api, count: int, **asked: Any) -> list[dict[str, Any]]:
@@ -75,16 +75,16 @@ def test_page_of_rounds_newest_first_with_filters(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         ticks = [TICK + timedelta(days=day) for day in range(4)]
-        rounds = [a_round(id=round_id(each, "crawl", "collect"), tick=each) for each in ticks]
+        rounds = [a_round(id=round_id(tick, "crawl", "collect"), tick=tick) for tick in ticks]
         other = a_round(**{**OF, "dataset": "other", "phase": "undecided", "reason": "few", "ended_at": TICK})
         put(api, store, *rounds, other)
         seen(api, 5)
         first = api.get("/rounds", params={"limit": 3, "dataset": "data"}).json()
         second = api.get("/rounds", params={"limit": 3, "dataset": "data", "cursor": first["cursor"]}).json()
-        ids = [each["id"] for each in first["items"] + second["items"]]
-        assert ids == [each.id for each in reversed(rounds)]
+        ids = [item["id"] for item in first["items"] + second["items"]]
+        assert ids == [round_.id for round_ in reversed(rounds)]
         assert second["cursor"] is None
-        assert [each["dataset"] for each in seen(api, 1, phase="undecided")] == ["other"]
+        assert [round_["dataset"] for round_ in seen(api, 1, phase="undecided")] == ["other"]
         assert len(seen(api, 4, phase="live")) == 4
         assert api.get("/rounds", params={"phase": "strange"}).status_code == 422
         assert api.get("/rounds", params={"dataset": "../x"}).status_code == 422

@@ -61,9 +61,9 @@ async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY,
 
 
 async def _has_seen(store: Store, of: RoundService) -> bool:
-    rounds = {name for name, each in of.mirror.items() if each.record.ended_at is not None}
+    rounds = {name for name, stored in of.mirror.items() if stored.record.ended_at is not None}
     there = (await store.list(keys.all_rounds())).entries
-    known = {each for each, _ in of.peer_records.mirror.items()}
+    known = {round_id for round_id, _ in of.peer_records.mirror.items()}
     said = (await store.list(keys.all_peers())).entries
     names = {entry.key.removeprefix(keys.all_peers()) for entry in said}
     return known == names and rounds == {entry.key.removeprefix(keys.all_rounds()) for entry in there}
@@ -136,7 +136,7 @@ def test_protected_rounds_latest_of_each_step() -> None:
     late = decided(0, commit=Y, tree=Y)  # a tick of the past that was decided after all others
     votes = {Y: {node: upheld(rounds[1])["a"].model_copy(update={"commit": Y}) for node in ("a", "b")}}
     found = protected_rounds(
-        [*rounds, late], lambda each: votes.get(str(each.commit)) or upheld(each), TICK + 99 * DAY
+        [*rounds, late], lambda round_: votes.get(str(round_.commit)) or upheld(round_), TICK + 99 * DAY
     )
     assert found == {rounds[2].id, late.id}
     misnamed = decided(5).changed(id="z")
@@ -150,11 +150,13 @@ async def test_retention_removes_own_peer_records(
         first, last = await collected(fed, 0, 1)
         await later(fed, after=0.9 * DAY)
         assert {(node, of) for node, _, of in await spoken(fed.store)} >= {
-            (node, each.id) for node in NODES for each in (first, last)
+            (node, round_.id) for node in NODES for round_ in (first, last)
         }
         await later(fed, "a")
         left = {(node, of) for node, _, of in await spoken(fed.store)}
-        assert left == {(node, each.id) for node in NODES for each in (first, last)} - {("node-a", first.id)}
+        assert left == {(node, round_.id) for node in NODES for round_ in (first, last)} - {
+            ("node-a", first.id)
+        }
         await later(fed, "bc")
         assert {of for _, _, of in await spoken(fed.store)} == {last.id}
 
@@ -187,7 +189,7 @@ async def test_retention_keeps_what_shows_a_foreign_push(
         git(fed.master, "update-ref", "refs/heads/ground-truth", "refs/heads/node-b")
         await collected(fed, 1)
         alarms = [alarm.detail for node in fed.nodes for alarm in await node.alarms()]
-        assert any("somebody has pushed to it" in each for each in alarms)
+        assert any("somebody has pushed to it" in a for a in alarms)
 
 
 async def test_retention_round_stays_while_peer_records_mention_it(tmp_path: Path) -> None:

@@ -58,18 +58,18 @@ async def test_rounds_ten_ticks_with_corrupting_node(tmp_path: Path, etcd_server
 
 async def check(fed: Federation) -> None:
     rounds = await fed.rounds()
-    assert [each.phase for each in rounds] == ["decided"] * TICKS
-    assert fed.truth() == [each.id for each in reversed(rounds)]
-    assert not any(each.flagged for each in rounds)
+    assert [round_.phase for round_ in rounds] == ["decided"] * TICKS
+    assert fed.truth() == [round_.id for round_ in reversed(rounds)]
+    assert not any(round_.flagged for round_ in rounds)
     commits = git(fed.master, "rev-list", "--count", "ground-truth")
     assert commits == str(TICKS)
     context = fed["a"].manager.context  # type: ignore[union-attr]
     clone = Clone.open(context.data.clone("data"))
     clone.fetch(context.access)
     tip = clone.resolve("ground-truth")
-    for each in rounds:
-        decided = find_round(clone, tip, each.id)
-        assert decided.commit == each.commit
+    for round_ in rounds:
+        decided = find_round(clone, tip, round_.id)
+        assert decided.commit == round_.commit
         assert audit_round(clone, decided).ok
     ranked = rank_nodes(clone, tip, TICKS)
     assert [item.node for item in ranked.items if item.strange] == ["node-c"]
@@ -128,4 +128,6 @@ async def test_rounds_past_tick_decided_later_is_not_a_foreign_push(tmp_path: Pa
             await fed.collect(number, [writes(a=str(number))] * 3)
             assert (await fed.ended(number)).phase == "decided"
         assert fed.truth() == [(await fed.round(number)).id for number in (3, 1, 2, 0)]  # type: ignore[union-attr]
-        assert not [each.detail for each in await fed["a"].alarms() if "somebody has pushed" in each.detail]
+        assert not [
+            alarm.detail for alarm in await fed["a"].alarms() if "somebody has pushed" in alarm.detail
+        ]

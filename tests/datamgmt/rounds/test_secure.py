@@ -52,7 +52,7 @@ class _Killer:
         self._member, self._kind, self.killed = member, kind, False
 
     def strike(self, written: Sequence[Write]) -> None:
-        if not self.killed and any(kind_of(each) == self._kind for each in written):
+        if not self.killed and any(kind_of(write) == self._kind for write in written):
             self.killed = True
             self._member.kill()
 
@@ -70,8 +70,8 @@ async def test_secure_node_killed_during_round(tmp_path: Path, kind: str) -> Non
             assert (await fed.ended(1)).phase == "decided"
             assert killer.killed
             rounds = await fed.rounds()
-            assert fed.truth() == [each.id for each in reversed(rounds)]
-            assert not any(each.flagged for each in rounds)
+            assert fed.truth() == [round_.id for round_ in reversed(rounds)]
+            assert not any(round_.flagged for round_ in rounds)
 
 
 async def test_secure_no_write_under_other_prefix(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ async def test_voters_dataset_record_decides_nothing(tmp_path: Path, how: str) -
                 for node, text in zip(fed.nodes, ("1", "1", "lie"), strict=True)
             )
         )
-        assert {each.ground_truth for each in steps} == {None}
+        assert {step.ground_truth for step in steps} == {None}
         done = await honest(fed, 1, "1")
         assert (done.nodes, sorted(done.commits)) == (NODES, NODES)
         assert done.attempt == 1
@@ -237,7 +237,9 @@ async def test_voters_second_node_joins_and_withdraws(tmp_path: Path) -> None:
 async def _counted(fed: Federation, count: int) -> None:
     def told() -> bool:
         managers = [node.manager for node in fed.nodes]
-        return all(len(each.rounds.voters.cached("data") or ()) == count for each in managers if each)
+        return all(
+            len(manager.rounds.voters.cached("data") or ()) == count for manager in managers if manager
+        )
 
     await eventually(told)
 
@@ -297,7 +299,7 @@ async def test_voters_open_round_is_undecided_when_others_leave(tmp_path: Path) 
         done = await fed.ended(1)
         assert (done.phase, done.reason) == ("undecided", "no other node is left to vote")
         assert git(fed.master, "rev-parse", "ground-truth") == voted
-        assert not [each for each in await fed["a"].alarms() if "false records" in each.detail]
+        assert not [alarm for alarm in await fed["a"].alarms() if "false records" in alarm.detail]
 
 
 async def test_sharing_is_recorded_before_first_run(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ async def test_live_rounds_count_waiting_snapshots(tmp_path: Path) -> None:
         await fed.collect(0, [writes(a="0")] * 3)
         await fed.ended(0)
         rounds = manager.rounds.mirror
-        await eventually(lambda: [each.record.phase for _, each in rounds.items()] == ["decided"])
+        await eventually(lambda: [round_.record.phase for _, round_ in rounds.items()] == ["decided"])
         await eventually(lambda: not manager.rounds.announcer.waiting)
         fed["a"].link.cut()
         for number in (1, 2):

@@ -46,13 +46,13 @@ async def only(fed: Federation, *left: Round) -> None:
     """Waits until no other rounds are there, and all that were seen to go are remembered."""
     await later(fed, keep=0)
     await later(fed, keep=0)
-    assert {each.id for each in await fed.rounds()} == {each.id for each in left}
+    assert {round_.id for round_ in await fed.rounds()} == {round_.id for round_ in left}
 
 
 async def passed(node: Node) -> dict[str, datetime]:
     stored = await Records(node.own, keys.shared_prefix(node.name), SharedDataset).get("data")
     assert stored is not None
-    return {of: each.tick for of, each in stored.record.passed.items()}
+    return {of: watermark.tick for of, watermark in stored.record.passed.items()}
 
 
 async def test_watermarks_decided_round_is_not_reopened_after_removal(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ async def test_watermarks_decided_round_is_not_reopened_after_removal(tmp_path: 
         await only(fed, last)
         await restart(fed)
         (new,) = await collected(fed, 0)
-        assert [each.id for each in await fed.rounds()] == [last.id, new.id]
+        assert [round_.id for round_ in await fed.rounds()] == [last.id, new.id]
         assert {of for _, _, of in await spoken(fed.store)} == {last.id, new.id}
         assert len(fed.truth()) == len(set(fed.truth())) == 5
 
@@ -76,13 +76,13 @@ async def test_watermarks_undecided_round_is_not_reopened(tmp_path: Path) -> Non
         await eventually_answers(lambda: _is(fed["a"], gone))
         await restart(fed)
         (new,) = await collected(fed, 0)
-        assert [each.id for each in await fed.rounds()] == [new.id]
+        assert [round_.id for round_ in await fed.rounds()] == [new.id]
 
 
 def days_ago(run: Run) -> Run:
     """The run as it would be had it not taken place only now."""
     step = run.steps[0]
-    times = {phase: min(each, run.scheduled_for or each) for phase, each in step.times.items()}
+    times = {phase: min(moment, run.scheduled_for or moment) for phase, moment in step.times.items()}
     return run.with_step(0, step.model_copy(update={"times": times}))
 
 
@@ -93,7 +93,7 @@ async def test_watermarks_node_cut_off_does_not_reopen(tmp_path: Path) -> None:
         *_, last = await collected(fed, *range(OLD, OLD + 3))
         for _ in range(2):
             await later(fed, "ab", keep=0)
-        assert [each.id for each in await fed.rounds()] == [first.id, last.id]
+        assert [round_.id for round_ in await fed.rounds()] == [first.id, last.id]
         await fed["c"].stop()
         for stored in await fed["c"].runs.all():
             await fed["c"].change(stored.record.id, days_ago)
@@ -102,7 +102,7 @@ async def test_watermarks_node_cut_off_does_not_reopen(tmp_path: Path) -> None:
         await settled(fed["c"])
         (new,) = await collected(fed, 0)
         assert sorted(new.commits) == ["node-a", "node-b", "node-c"]
-        assert [each.id for each in await fed.rounds()] == [first.id, last.id, new.id]
+        assert [round_.id for round_ in await fed.rounds()] == [first.id, last.id, new.id]
         assert len(fed.truth()) == len(set(fed.truth())) == 5
 
 
@@ -138,8 +138,8 @@ async def test_watermarks_outage_of_days_is_announced_in_order(tmp_path: Path, t
         for node in fed.nodes:
             node.link.mend()
         rounds = [await fed.ended(number) for number in numbers]
-        assert [(each.phase, len(each.commits)) for each in rounds] == [("decided", 3)] * 4
-        assert fed.truth()[:4] == [each.id for each in reversed(rounds)]
+        assert [(round_.phase, len(round_.commits)) for round_ in rounds] == [("decided", 3)] * 4
+        assert fed.truth()[:4] == [round_.id for round_ in reversed(rounds)]
 
 
 async def test_watermarks_quorum_that_was_away_is_heard(tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ async def test_watermarks_quorum_that_was_away_is_heard(tmp_path: Path) -> None:
         assert (await fed.ended(OLD + 1)).phase == "undecided"
         await later(fed, "a", keep=0)
         await later(fed, "a", keep=0)
-        assert [each.id for each in await fed.rounds()] == [before.id]
+        assert [round_.id for round_ in await fed.rounds()] == [before.id]
         for name in "bc":
             fed[name].link.mend()
         rounds = [await fed.ended(number) for number in (OLD, OLD + 1)]
-        assert [each.phase for each in rounds] == ["decided", "decided"]
+        assert [round_.phase for round_ in rounds] == ["decided", "decided"]
         once(fed, [before, *rounds])
 
 
@@ -169,9 +169,9 @@ async def test_watermarks_keep_nothing_of_other_rounds(tmp_path: Path) -> None:
             a_round(id="misnamed", pipeline="crawl", step="collect", phase="undecided"),
         ]
         rounds = Records(fed.store, keys.rounds_prefix("data"), Round)
-        for each in forged:
-            revision = await rounds.create(each.id, each.changed(ended_at=each.tick - DAY))
-            await rounds.delete(each.id, revision)
+        for round_ in forged:
+            revision = await rounds.create(round_.id, round_.changed(ended_at=round_.tick - DAY))
+            await rounds.delete(round_.id, revision)
         (second,) = await collected(fed, OLD + 1)
         await only(fed, second)
         gone = {"crawl/collect": tick(OLD)}

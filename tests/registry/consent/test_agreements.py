@@ -129,7 +129,7 @@ async def test_renew_after_crash_completes(site: Site) -> None:
             "it is agreed to already"
         )
     assert await site.runs()
-    assert {each.asked[0] for each in site.agreement().steps if each.current} == {"user root"}
+    assert {step.asked[0] for step in site.agreement().steps if step.current} == {"user root"}
 
 
 async def test_withdraw_after_crash_removes_agreement(site: Site) -> None:
@@ -322,4 +322,4 @@ async def test_trust_file_unusable_trusts_nobody(site: Site) -> None:
         assert (await client.get("/registry/nodes")).status_code == 200
         assert (await client.get("/trusted")).json()["items"] == []
         assert (await client.put("/trusted/friend")).status_code == 200
-        assert [each["node"] for each in (await client.get("/trusted")).json()["items"]] == ["friend"]
+        assert [item["node"] for item in (await client.get("/trusted")).json()["items"]] == ["friend"]

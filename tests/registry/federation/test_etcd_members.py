@@ -17,7 +17,7 @@ from mao_shared.errors import Conflict
 
 
 def seats(*healthy: bool) -> list[EtcdMemberState]:
-    return [EtcdMemberState(f"n{i}", True, each) for i, each in enumerate(healthy)]
+    return [EtcdMemberState(f"n{i}", True, is_healthy) for i, is_healthy in enumerate(healthy)]
 
 
 def refusal(check: object, there: list[EtcdMemberState], node: str) -> Conflict | None:
@@ -30,7 +30,7 @@ def refusal(check: object, there: list[EtcdMemberState], node: str) -> Conflict 
 
 
 @pytest.mark.parametrize(
-    "there", [list(each) for n in (2, 3, 4, 5) for each in product([True, False], repeat=n)]
+    "there", [list(states) for n in (2, 3, 4, 5) for states in product([True, False], repeat=n)]
 )
 def test_removal_needs_healthy_quorum(there: list[bool]) -> None:
     rest = there[1:]

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.etcd
 
 
 def condition(node: Node) -> Condition | None:
-    return next((each for each in node.conditions.current() if each.name == CONDITION), None)
+    return next((c for c in node.conditions.current() if c.name == CONDITION), None)
 
 
 async def test_create_refuses_unsafe_etcd_unless_overridden(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ class VersionsTold(EtcdVersions):
         self._told = told
 
     async def _ask(self, cores: Iterable[CoreMember], tls: TlsFiles) -> dict[str, str]:
-        return {each.node: self._told[each.client] for each in cores if each.client in self._told}
+        return {core.node: self._told[core.client] for core in cores if core.client in self._told}
 
 
 @pytest.mark.parametrize("versions", [["3.5.33", "3.4.41"], ["3.6.8"], [""], []])

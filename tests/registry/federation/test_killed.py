@@ -165,7 +165,7 @@ async def test_remove_killed_at_any_step_completes(tmp_path: Path) -> None:
         await a.lifecycle.promote("b")
         context = mortal(a)
         assert await lives_of(lambda: cores.remove(context, "b")) > 6
-        assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
+        assert [node.node for node in await a.lifecycle.nodes()] == ["a"]
         assert await a.nodes_of("data") == []
 
 

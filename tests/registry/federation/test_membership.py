@@ -153,7 +153,7 @@ async def test_controller_skips_unreadable_records(tmp_path: Path) -> None:
         await b.federation.create(keys.registry("datasets", "broken"), b"{")
         await join(a, c)
         await a.lifecycle.remove("b")
-        assert [each.node for each in await a.lifecycle.nodes()] == ["a", "c"]
+        assert [node.node for node in await a.lifecycle.nodes()] == ["a", "c"]
 
 
 async def test_controller_drops_crafted_request(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ async def test_remove_revokes_access_and_participation(tmp_path: Path) -> None:
             await store.get(keys.federation())
         await store.close()
         assert await a.nodes_of("data") == ["a"]
-        assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
+        assert [node.node for node in await a.lifecycle.nodes()] == ["a"]
         await a.lifecycle.remove("b")  # again: nothing happens
         fresh = (await a.lifecycle.invite("b", 3600)).token
         for command in (b.lifecycle.join(fresh), b.lifecycle.invite("c", 3600), b.lifecycle.promote("b")):
@@ -256,7 +256,7 @@ async def test_restored_core_joins_etcd_anew(tmp_path: Path) -> None:
             await join(a, node)
             await a.lifecycle.promote(node.name)
         async with c.context.connect_admin([a.address.client]) as admin:
-            [before] = [each.id for each in await admin.members() if each.name == "c"]
+            [before] = [member.id for member in await admin.members() if member.name == "c"]
             await c.stop()
             await a.until(lambda: a.add_tool_once("crawler"))
             shutil.rmtree(c.files.etcd_data)
@@ -266,11 +266,11 @@ async def test_restored_core_joins_etcd_anew(tmp_path: Path) -> None:
                 await again.start()
 
                 async def voting() -> bool:
-                    after = {each.name: each for each in await admin.members()}
+                    after = {member.name: member for member in await admin.members()}
                     return "c" in after and after["c"].id != before and not after["c"].learner
 
                 await a.until(voting)
-                assert [each.healthy for each in await a.lifecycle.nodes()] == [True] * 3
+                assert [n.healthy for n in await a.lifecycle.nodes()] == [True] * 3
                 await again.until_switched()
                 assert await again.tools() == ["crawler"]
             finally:
@@ -315,7 +315,7 @@ async def test_no_majority_names_silent_cores(tmp_path: Path) -> None:
 
             async def seen() -> bool:
                 nodes = await a.lifecycle.nodes()
-                return {each.node: (each.healthy, each.answers) for each in nodes} == silent
+                return {node.node: (node.healthy, node.answers) for node in nodes} == silent
 
             await a.until(seen)
             commands = (a.lifecycle.invite("d", 3600), a.lifecycle.demote("b"), a.lifecycle.remove("c"))

@@ -50,7 +50,7 @@ def test_clashes_name_differing_fields() -> None:
     with pytest.raises(Conflict) as caught:
         refuse_clashes(find_clashes(ours, theirs), "lab")
     assert caught.value.code == "names-clash"
-    assert [(each["kind"], each["name"]) for each in caught.value.facts["clashes"]] == [
+    assert [(clash["kind"], clash["name"]) for clash in caught.value.facts["clashes"]] == [
         ("tools", "b"),
         ("datasets", "data"),
         ("datasets", "mine"),

@@ -139,7 +139,7 @@ async def test_log_responder_continues_after_failing_request(
         return hear(event)
 
     monkeypatch.setattr(world.asked.log_responder, "_request_in", breaks)
-    both = [Put(keys.ask("node-3", each), _ask(id=each)) for each in ("x", "good")]
+    both = [Put(keys.ask("node-3", id_), _ask(id=id_)) for id_ in ("x", "good")]
     await world.shared.transact([], both)
     await eventually(lambda: world.services.asked_logs)
 

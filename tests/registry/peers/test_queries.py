@@ -172,8 +172,8 @@ async def test_runs_next_tick_without_federation(
         await api.post("/pipeline/init", json=INIT)
         jobs = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
         added = [await jobs.post("/pipeline/run", json={"name": "crawler", "cron": cron}) for cron in crons]
-        for each in added[:paused]:
-            assert (await jobs.post(f"/jobs/{each.json()['id']}/pause")).is_success
+        for answer in added[:paused]:
+            assert (await jobs.post(f"/jobs/{answer.json()['id']}/pause")).is_success
         [row] = (await api.get("/federation/runs?pipeline=crawler")).json()["items"]
         assert row["problem"] is None
         if wanted is None:

@@ -136,7 +136,7 @@ async def test_service_client_forwards_the_request_id() -> None:
     async with RunnerClient(URL, transport=script) as runner, DataClient(URL, transport=script) as data:
         assert (await runner.resolve_image("a:1", "never")).pinned == "a@sha256:00"
         assert (await data.ensure_dataset(Dataset(name="d", master="/srv/d.git"))).size == 1
-    assert [each.headers["x-request-id"] for each in script.requests] == ["req-7", "req-7"]
+    assert [request.headers["x-request-id"] for request in script.requests] == ["req-7", "req-7"]
     assert json.loads(script.requests[0].content) == {"image": "a:1", "pull": "never"}
     assert (script.requests[1].method, script.requests[1].url.path) == ("PUT", "/datasets/d")
 
@@ -216,7 +216,11 @@ def test_mao_client_sends_only_given_fields() -> None:
         client.external.inspect()
         with contextlib.suppress(MaoError):
             client.federation.create("lab")
-    assert [json.loads(each.content) for each in script.requests] == [{"cron": "@daily"}, {}, {"name": "lab"}]
+    assert [json.loads(request.content) for request in script.requests] == [
+        {"cron": "@daily"},
+        {},
+        {"name": "lab"},
+    ]
 
 
 def test_mao_client_refuses_an_invalid_body() -> None:
@@ -224,7 +228,7 @@ def test_mao_client_refuses_an_invalid_body() -> None:
     with client, pytest.raises(InvalidInput, match="name: invalid name") as raised:
         client.federation.create("a b")
     assert raised.value.code == "invalid-input"
-    assert [each["field"] for each in raised.value.facts["errors"]] == ["name"]
+    assert [error["field"] for error in raised.value.facts["errors"]] == ["name"]
     assert script.requests == []
 
 

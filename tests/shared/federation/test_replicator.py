@@ -231,8 +231,8 @@ def test_replicator_hours_of_rewriting_large_records_cost_what_a_store_can_bear(
     for step in range(hours * 7200):  # twice a second
         now = step / 2
         entry = Entry(kept[step % names], large, step + 1)
-        for each in (entry, *pace.due(now)):
-            written += len(each.value) if pace.admit(each, now) else 0
+        for waiting in (entry, *pace.due(now)):
+            written += len(waiting.value) if pace.admit(waiting, now) else 0
         if pace.wants_listing(now):
             pace.begin_listing()
     assert written <= hours * replica.REWRITES * replica.MAX_COPIED_BYTES

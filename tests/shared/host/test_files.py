@@ -66,7 +66,9 @@ def test_make_private_data_directory_that_was_open_is_closed_but_for_what_tools_
     make_data_dir_private(root)
     open_now = {str(path.relative_to(root)) for path in root.rglob("*") if mode(path) & 0o077}
     kept = {"workspaces/r1", "worktrees/d", "agreements", "photos"}
-    assert {name for name in open_now if not any(f"{name}/".startswith(f"{each}/") for each in kept)} == set()
+    assert {
+        name for name in open_now if not any(f"{name}/".startswith(f"{prefix}/") for prefix in kept)
+    } == set()
     assert mode(root) == mode(root / "workspaces") == mode(root / "worktrees") == 0o700
     assert mode(root / "workspaces/r1/0.1/input/y") == 0o666, "a tool of another uid reads it"
     assert mode(root / "photos/holiday.jpg") == 0o666, "none of ours"
@@ -147,4 +149,4 @@ def test_make_private_under_the_nodes_umask_nothing_is_open(tmp_path: Path) -> N
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     replace_file(tmp_path / "whole", b"x")
-    assert [mode(tmp_path / each) for each in ("folder", "file", "whole")] == [0o700, 0o600, 0o600]
+    assert [mode(tmp_path / name) for name in ("folder", "file", "whole")] == [0o700, 0o600, 0o600]

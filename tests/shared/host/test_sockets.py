@@ -118,7 +118,7 @@ def test_socket_of_among_many_connections_each_is_told_apart(asked: str) -> None
         for _ in range(200):
             callers.append(stack.enter_context(socket.create_connection(server.getsockname())))
             found.append(find_socket(*seen(stack.enter_context(server.accept()[0]))))
-        assert [each.inode for each in found if each] == [os.fstat(c.fileno()).st_ino for c in callers]
+        assert [peer.inode for peer in found if peer] == [os.fstat(c.fileno()).st_ino for c in callers]
         assert len(set(found)) == 200
 
 

@@ -107,11 +107,11 @@ def objects(model: type[Record]) -> Iterator[tuple[str | int, ...]]:
                 if name in type(record).model_fields:
                     yield from walk(value[name], getattr(record, name), (*place, name))
         elif isinstance(record, list):
-            for at, each in enumerate(record):
-                yield from walk(value[at], each, (*place, at))
+            for at, inner in enumerate(record):
+                yield from walk(value[at], inner, (*place, at))
         elif isinstance(record, dict):
-            for name, each in record.items():
-                yield from walk(value[str(name)], each, (*place, str(name)))
+            for name, inner in record.items():
+                yield from walk(value[str(name)], inner, (*place, str(name)))
 
     yield from walk(EXAMPLES[model], model.model_validate(EXAMPLES[model]), ())
 

@@ -285,7 +285,7 @@ async def test_controller_works_while_its_keys_cannot_be_listed(bench: JobBench)
 
     controller = Controller("loop", worker, list_keys=list_keys, conditions=conditions)
     bench.tasks.append(asyncio.create_task(controller.run()))
-    await eventually(lambda: [each.subject for each in conditions.current()] == ["loop"])
+    await eventually(lambda: [condition.subject for condition in conditions.current()] == ["loop"])
     controller.add("a")
     await eventually(lambda: worker.calls["a"] == 1)
 

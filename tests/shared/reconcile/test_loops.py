@@ -22,7 +22,7 @@ NEVER = 3600.0
 
 
 def subjects(conditions: Conditions) -> list[str]:
-    return sorted(each.subject for each in conditions.current() if each.name == "item-failing")
+    return sorted(condition.subject for condition in conditions.current() if condition.name == "item-failing")
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RecursionError(), OSError(28, "full")])
@@ -270,7 +270,7 @@ async def test_in_halves_writes_all_but_the_bad_ones(bad: set[int]) -> None:
         return list(batch)
 
     written, failed = await in_halves(range(64), write)
-    assert sorted(each for batch in written for each in batch) == sorted(set(range(64)) - bad)
+    assert sorted(number for batch in written for number in batch) == sorted(set(range(64)) - bad)
     assert {item for item, _ in failed} == bad
     assert calls <= 1 + 14 * len(bad)
 

@@ -52,12 +52,12 @@ async def live(records: RunRecords) -> list[LiveRun]:
 async def settled(records: RunRecords, *runs: Run) -> None:
     for run in runs:
         assert await records.create(run.id, run)
-        assert await records.move([each for each in await live(records) if each.run.id == run.id]) == 1
+        assert await records.move([stored for stored in await live(records) if stored.run.id == run.id]) == 1
 
 
 @given(st.lists(RUN_ID, unique=True))
 def test_newest_first_is_the_reverse_order_and_keeps_the_id(ids: list[str]) -> None:
-    assert [keys.mirrored_run_id(each) for each in sorted(map(keys.newest_first, ids))] == sorted(
+    assert [keys.mirrored_run_id(key) for key in sorted(map(keys.newest_first, ids))] == sorted(
         ids, reverse=True
     )
 
@@ -135,11 +135,11 @@ async def test_runs_run_that_is_written_again_comes_back(store: Store) -> None:
     again = stored.record.move(RunPhase.QUEUED, missed=None, finished_at=None)
     assert await records.replace(missed.id, again, stored.revision - 1) is None
     written = await records.replace(missed.id, again, stored.revision)
-    assert [each.run for each in await live(records)] == [again]
+    assert [run.run for run in await live(records)] == [again]
     found = await records.get(missed.id)
     assert found is not None
     assert (found.record, found.revision) == (again, written)
-    assert [each.id for each in (await records.index_page(10, None))[0]] == [a_run(2).id]
+    assert [run.id for run in (await records.index_page(10, None))[0]] == [a_run(2).id]
     assert await records.replace(missed.id, again, stored.revision) is None
 
 
@@ -152,7 +152,7 @@ async def test_runs_what_changes_meanwhile_stays_and_the_others_go(store: Store)
     changed = runs[1].model_copy(update={"reason": "looked at again"})
     assert await records.replace(runs[1].id, changed, seen[1].entry.revision)
     assert await records.move(seen) == 2
-    assert [each.run for each in await live(records)] == [changed]
+    assert [r.run for r in await live(records)] == [changed]
 
 
 async def test_runs_where_an_older_version_has_made_it_again_the_later_one_stays(store: Store) -> None:
@@ -169,14 +169,14 @@ async def test_runs_where_an_older_version_has_made_it_again_the_later_one_stays
     assert await records.move(await live(records)) == 1
     page = await list_newest(records, 10)
     assert [stored.record for stored in page.items] == [done]
-    assert [each.phase for each in (await records.index_page(10, None))[0]] == [RunPhase.SUCCEEDED]
+    assert [run.phase for run in (await records.index_page(10, None))[0]] == [RunPhase.SUCCEEDED]
 
 
 async def test_runs_removed_with_its_index(store: Store) -> None:
     records = RunRecords(store, NODE)
     await settled(records, *(a_run(hour, phase) for hour in range(3) for phase in ("a", "b")))
     indexed, _ = await records.index_page(100, None)
-    assert await records.remove([each for each in indexed if each.pipeline == "a"]) == 3
+    assert await records.remove([run for run in indexed if run.pipeline == "a"]) == 3
     assert await records.remove(indexed) == 3
     assert (await store.list(keys.runs_root(NODE))).entries == []
 
@@ -191,8 +191,8 @@ async def test_runs_what_cannot_be_read_is_named(store: Store) -> None:
         await records.get(a_run(1).id)
     for query in (ANY, RunQuery(pipeline="crawler")):
         page = await list_newest(records, 10, None, query)
-        assert [each.record.id for each in page.items] == [a_run(2).id]
-        assert [records.name(each.key) for each in page.unreadable] == [a_run(1).id]
+        assert [item.record.id for item in page.items] == [a_run(2).id]
+        assert [records.name(broken.key) for broken in page.unreadable] == [a_run(1).id]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ async def a_node(store: Store, seed: int) -> tuple[RunRecords, list[Run]]:
     runs.append(a_run(31, phase=RunPhase.MISSED, covers=covers))
     for run in runs:
         await records.create(run.id, run)
-    past = [each for each in await live(records) if each.run.phase in PHASES and chance.random() < 0.7]
+    past = [r for r in await live(records) if r.run.phase in PHASES and chance.random() < 0.7]
     for at in range(0, len(past), 20):
         await records.move(past[at : at + 20])
     return records, sorted(runs, key=lambda run: run.id, reverse=True)
@@ -272,7 +272,7 @@ async def test_runs_list_is_the_same_wherever_the_runs_are(store: Store, query: 
         cursor = page.cursor
         if cursor is None:
             break
-        moving = [each for each in await live(records) if each.run.phase in PHASES][:3]
+        moving = [r for r in await live(records) if r.run.phase in PHASES][:3]
         await records.move(moving)  # between two pages
     assert found == wanted
 
@@ -300,7 +300,7 @@ async def test_runs_filter_without_a_match_reads_no_document_of_the_history(memo
 async def test_runs_history_since_a_moment(store: Store) -> None:
     records = RunRecords(store, NODE)
     await settled(records, *(a_run(hour, pipeline) for hour in range(4) for pipeline in ("a", "b")))
-    found = [each.id async for each in past_runs_since(records, START + timedelta(hours=2))]
+    found = [run.id async for run in past_runs_since(records, START + timedelta(hours=2))]
     wanted = [a_run(hour, pipeline).id for hour in (2, 3) for pipeline in ("a", "b")]
     assert found == sorted(wanted, reverse=True)
 

@@ -27,7 +27,7 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 async def alarms_in(store: Store) -> list[Alarm]:
     found = await Records(store, keys.condition_alarms_prefix(NODE), Alarm).all()
-    return [each.record for each in found]
+    return [entry.record for entry in found]
 
 
 async def open_in(store: Store) -> int:
@@ -58,7 +58,7 @@ async def raised(store: Store, count: int = 1) -> list[Alarm]:
 
 async def all_over(store: Store) -> None:
     async def over() -> bool:
-        return await open_in(store) == 0 and all(each.over for each in await alarms_in(store))
+        return await open_in(store) == 0 and all(alarm.over for alarm in await alarms_in(store))
 
     await eventually_answers(over)
 
@@ -76,7 +76,7 @@ async def test_alarms_alarm_is_raised_once_and_says_when_it_is_over() -> None:
         assert ended.id == first.id
         report(conditions)
         again = await raised(store, 2)
-        assert len({each.id for each in again}) == 2
+        assert len({alarm.id for alarm in again}) == 2
 
 
 async def test_alarms_blip_is_no_alarm() -> None:
@@ -87,7 +87,7 @@ async def test_alarms_blip_is_no_alarm() -> None:
         conditions.report("disk", detail="full", next_step="Free space.")
     async with alarming(store) as conditions:
         report(conditions, "clone", "data")
-        assert [each.kind for each in await raised(store)] == ["clone"]
+        assert [alarm.kind for alarm in await raised(store)] == ["clone"]
 
 
 async def test_alarms_condition_that_flaps_is_one_alarm() -> None:
@@ -100,7 +100,7 @@ async def test_alarms_condition_that_flaps_is_one_alarm() -> None:
             report(conditions)
             await asyncio.sleep(0)
         report(conditions, "clone", "data")
-        kinds = [each.kind for each in await raised(store, 2)]
+        kinds = [alarm.kind for alarm in await raised(store, 2)]
         assert sorted(kinds) == ["clone", "engine"]
 
 
@@ -113,13 +113,13 @@ async def test_alarms_what_several_services_notice_is_one_alarm_until_the_last_i
 
         async def both() -> bool:
             entries = (await store.list(keys.open_conditions_prefix(NODE))).entries
-            return any(b"registry" in each.value and b"runner" in each.value for each in entries)
+            return any(b"registry" in entry.value and b"runner" in entry.value for entry in entries)
 
         await eventually_answers(both)
         one.clear("store")
         report(one, "clone", "data")
         await raised(store, 2)
-        assert [each.over for each in await alarms_in(store) if each.kind == "store"] == [None]
+        assert [alarm.over for alarm in await alarms_in(store) if alarm.kind == "store"] == [None]
         other.clear("store")
         one.clear("clone", "data")
         await all_over(store)
@@ -140,7 +140,7 @@ async def test_alarms_restart_raises_nothing_again_and_ends_what_is_over(comes_b
             conditions.clear("engine")
             conditions.clear("clone", "data")
         await all_over(store)
-        assert [each.id for each in await alarms_in(store) if each.kind == "engine"] == [first.id]
+        assert [alarm.id for alarm in await alarms_in(store) if alarm.kind == "engine"] == [first.id]
 
 
 async def test_alarms_wait_while_the_store_is_away_and_are_written_when_all_is_over(
@@ -155,14 +155,14 @@ async def test_alarms_wait_while_the_store_is_away_and_are_written_when_all_is_o
         conditions.clear("store")
         report(conditions, "clone", "data")
         store.away = False
-        kinds = {each.kind: each.over for each in await raised(store, 2)}
+        kinds = {alarm.kind: alarm.over for alarm in await raised(store, 2)}
         assert kinds.keys() == {"store", "clone"}
 
         async def over() -> bool:
-            return any(each.over for each in await alarms_in(store))
+            return any(alarm.over for alarm in await alarms_in(store))
 
         await eventually_answers(over)
-        assert [each.kind for each in await alarms_in(store) if each.over] == ["store"]
+        assert [alarm.kind for alarm in await alarms_in(store) if alarm.over] == ["store"]
 
 
 async def test_alarms_each_webhook_gets_a_delivery() -> None:
@@ -176,7 +176,7 @@ async def test_alarms_each_webhook_gets_a_delivery() -> None:
         report(conditions)
         [alarm] = await raised(store)
     due = await Records(store, keys.deliveries_prefix(NODE), Delivery).all()
-    assert {(each.record.alarm, each.record.webhook) for each in due} == {
+    assert {(entry.record.alarm, entry.record.webhook) for entry in due} == {
         (alarm.id, "lab"),
         (alarm.id, "pager"),
     }
@@ -229,7 +229,7 @@ async def test_alarms_alarm_that_cannot_be_read_any_more_ends_and_holds_up_no_ot
         await eventually_answers(none_open)
         await store.delete(key)
         report(conditions, "clone", "data")
-        assert [each.kind for each in await raised(store)] == ["clone"]
+        assert [a.kind for a in await raised(store)] == ["clone"]
 
 
 class OddStore(MemoryStore):
@@ -250,7 +250,7 @@ async def test_alarms_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch
     async with alarming(store) as conditions:
         report(conditions)
         report(conditions, "clone", "data")
-        assert [each.kind for each in await raised(store)] == ["clone"]
+        assert [alarm.kind for alarm in await raised(store)] == ["clone"]
 
 
 async def test_alarms_what_an_earlier_process_left_open_ends_though_it_is_learned_late(
@@ -278,7 +278,7 @@ async def test_alarms_order_of_reports_does_not_matter_to_the_listener() -> None
     report(conditions)
     async with background(ConditionAlarms("runner", NODE, store, conditions, settle=0).run()):
         await eventually(lambda: conditions.current())
-        assert [each.kind for each in await raised(store)] == ["engine"]
+        assert [alarm.kind for alarm in await raised(store)] == ["engine"]
 
 
 async def test_alarms_condition_that_becomes_worse_is_an_alarm_of_its_own() -> None:
@@ -288,7 +288,7 @@ async def test_alarms_condition_that_becomes_worse_is_an_alarm_of_its_own() -> N
         await raised(store)
         conditions.report("disk", detail="No room.", next_step="Make room.", state="failed")
         told = await raised(store, 2)
-        assert sorted((each.detail, each.over is not None) for each in told) == [
+        assert sorted((alarm.detail, alarm.over is not None) for alarm in told) == [
             ("Little room.", True),
             ("No room.", False),
         ]
@@ -313,4 +313,4 @@ async def test_alarms_condition_that_is_failed_after_a_restart_is_told_anew_only
         conditions.report("disk", detail="After.", next_step="Make room.", state="failed")
         conditions.report("last", detail="And then.", next_step="Wait.")
         await raised(store, alarms + 2)
-        assert len([each for each in await alarms_in(store) if each.kind == "disk"]) == alarms
+        assert len([alarm for alarm in await alarms_in(store) if alarm.kind == "disk"]) == alarms

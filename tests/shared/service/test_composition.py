@@ -117,4 +117,4 @@ async def test_service_looks_after_its_store_and_raises_alarms(tmp_path: Path) -
     app = app_of(start, store, tmp_path)
     async with app.router.lifespan_context(app):
         conditions = app.state.service.conditions
-        await eventually(lambda: [each.name for each in conditions.current()] == ["store"])
+        await eventually(lambda: [condition.name for condition in conditions.current()] == ["store"])

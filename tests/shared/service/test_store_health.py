@@ -96,7 +96,7 @@ async def test_store_health_etcd_that_is_full_is_failed_everywhere_and_well_agai
 
         async def alarm_is_over() -> bool:
             listed = await Records(small_store, keys.condition_alarms_prefix("n"), Alarm).all()
-            return [(each.record.kind, each.record.over is None) for each in listed] == [("store", False)]
+            return [(entry.record.kind, entry.record.over is None) for entry in listed] == [("store", False)]
 
         await eventually_answers(alarm_is_over)
 
@@ -141,7 +141,7 @@ async def test_store_health_slow_store_is_degraded_at_the_second_look(
     watch = StoreHealthWatch(AwayStore(), conditions, QUOTA)
     assert await watch.check()
     assert not await watch.check()
-    assert [each.state for each in conditions.current()] == ["degraded"]
+    assert [condition.state for condition in conditions.current()] == ["degraded"]
 
 
 async def test_store_health_look_runs_by_itself() -> None:

@@ -19,8 +19,8 @@ LAYERS = ["plain", "own", "shared"]
 
 
 @pytest.fixture(
-    params=[("memory", each) for each in LAYERS]
-    + [pytest.param(("etcd", each), marks=pytest.mark.etcd) for each in LAYERS],
+    params=[("memory", layer) for layer in LAYERS]
+    + [pytest.param(("etcd", layer), marks=pytest.mark.etcd) for layer in LAYERS],
     ids="-".join,
 )
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:

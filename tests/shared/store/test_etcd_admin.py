@@ -37,8 +37,10 @@ async def test_admin_role_has_exactly_the_rights_asked_for_last(admin: Admin) ->
     then = [Grant("readwrite", "/b"), Grant("write", "/c")]
     for grants in (first, first, then, then):
         await admin.ensure_role("some", grants)
-        held = {(each.kind, each.key.decode(), bool(each.end)) for each in await admin.permissions("some")}
-        assert held == {(each.kind, each.key, each.prefix) for each in grants}
+        held = {
+            (grant.kind, grant.key.decode(), bool(grant.end)) for grant in await admin.permissions("some")
+        }
+        assert held == {(grant.kind, grant.key, grant.prefix) for grant in grants}
     await admin.delete_role("some")
     await admin.delete_role("some")
 

@@ -38,7 +38,7 @@ RANGES = {
     "stale": rpc.RangeRequest(key=AUTHORITY, serializable=True),
 }
 OPERATIONS = {
-    **{f"read-{name}": rpc.RequestOp(request_range=each) for name, each in RANGES.items()},
+    **{f"read-{name}": rpc.RequestOp(request_range=range_) for name, range_ in RANGES.items()},
     "overwrite": rpc.RequestOp(request_put=rpc.PutRequest(key=ATTESTED, value=b"forged")),
     "overwrite-authority": rpc.RequestOp(request_put=rpc.PutRequest(key=AUTHORITY, value=b"forged")),
     "overwrite-and-read": rpc.RequestOp(request_put=rpc.PutRequest(key=AUTHORITY, value=b"", prev_kv=True)),
@@ -91,7 +91,7 @@ async def fill(federation: FederationEtcd) -> None:
 async def content(federation: FederationEtcd) -> dict[bytes, bytes]:
     async with calling(federation, federation.files(ADMIN)) as core:
         found = await core.kv.Range(RANGES["everything"])
-        return {each.key: each.value for each in found.kvs}
+        return {kv.key: kv.value for kv in found.kvs}
 
 
 async def attacker(federation: FederationEtcd, who: str) -> TlsFiles:

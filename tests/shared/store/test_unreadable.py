@@ -32,7 +32,9 @@ def bad(name: str, kind: str) -> bytes:
 
 
 def shown(conditions: Conditions) -> list[str]:
-    return sorted(each.subject for each in conditions.current() if each.name == "record-unreadable")
+    return sorted(
+        condition.subject for condition in conditions.current() if condition.name == "record-unreadable"
+    )
 
 
 @pytest.fixture
@@ -54,9 +56,9 @@ async def test_records_unreadable_one_is_beside_the_others(
 ) -> None:
     await records.store.create(PREFIX + "m", bad("m", kind))
     page = await records.page()
-    assert [each.record.id for each in page.items] == ["a", "z"]
-    assert [each.key for each in page.unreadable] == [PREFIX + "m"]
-    assert [each.record.id for each in await records.all()] == ["a", "z"]
+    assert [item.record.id for item in page.items] == ["a", "z"]
+    assert [broken.key for broken in page.unreadable] == [PREFIX + "m"]
+    assert [entry.record.id for entry in await records.all()] == ["a", "z"]
     assert set(await records.by_name()) == {"a", "z"}
     with pytest.raises(RecordUnreadable) as raised:
         await records.get("m")
@@ -123,8 +125,8 @@ async def test_unreadable_mirror_unreadable_record_is_set_aside_until_it_can_be_
         worked.append(name)
 
     tasks = [
-        asyncio.create_task(each)
-        for each in (mirror.run(), Controller("jobs", reconcile).watches(mirror).run())
+        asyncio.create_task(work)
+        for work in (mirror.run(), Controller("jobs", reconcile).watches(mirror).run())
     ]
     try:
         await eventually(lambda: set(worked) == {"a", "z"})
@@ -184,7 +186,7 @@ async def test_unreadable_mirror_subscriber_that_raises_keeps_nobody_from_being_
         await eventually(lambda: told == {"z"})
         await records.create("m", alarm("m"))
         await eventually(lambda: told == {"m", "z"})
-        assert [each.name for each in conditions.current()] == ["item-failing"]
+        assert [condition.name for condition in conditions.current()] == ["item-failing"]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -202,10 +204,10 @@ async def test_unreadable_controller_failing_record_is_shown_and_others_go_on(
 
     controller = Controller("alarms", reconcile, conditions=conditions, backoff=Backoff(0.01, 30.0))
     controller.watches(mirror)
-    tasks = [asyncio.create_task(each) for each in (mirror.run(), controller.run())]
+    tasks = [asyncio.create_task(work) for work in (mirror.run(), controller.run())]
     try:
         await eventually(lambda: worked == {"z"} and bool(conditions.current()))
-        assert [each.subject for each in conditions.current()] == ["alarms/a"]
+        assert [condition.subject for condition in conditions.current()] == ["alarms/a"]
         well.set()
         await eventually(lambda: worked == {"a", "z"} and not conditions.current())
     finally:

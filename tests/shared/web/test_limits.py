@@ -107,7 +107,7 @@ async def test_limits_longest_waiting_makes_room_for_a_newcomer() -> None:
     async with serve(connections=20, **PATIENT) as site:
         half = [await (await site.connect()).send(b"GET / HTTP/1.1\r\n") for _ in range(20)]
         bodies = [await (await site.connect()).send(POST) for _ in range(20)]
-        assert [await each.refused() for each in half] == [(408, "request-timeout")] * 20
+        assert [await client.refused() for client in half] == [(408, "request-timeout")] * 20
         assert await site.lives()
         assert await bodies[0].refused() == (408, "request-timeout")
 
@@ -121,7 +121,7 @@ async def test_limits_newcomer_is_refused_where_all_are_at_work() -> None:
         newcomer = await site.connect()
         assert await newcomer.refused() == (503, "too-many-connections")
         site.toolbox.go.set()
-        assert [(await each.answer())[0] for each in working] == [200, 200, 200]
+        assert [(await client.answer())[0] for client in working] == [200, 200, 200]
         assert await site.lives()
 
 
@@ -169,7 +169,7 @@ async def test_limits_large_bodies_share_their_room(monkeypatch: pytest.MonkeyPa
     async with serve() as site:
         first = await (await site.connect()).send(head, b"x" * 900_000)
         second = await (await site.connect()).send(head, b"x" * 900_000)
-        done = {asyncio.create_task(each.head()): each for each in (first, second)}
+        done = {asyncio.create_task(client.head()): client for client in (first, second)}
         (answered, *_), _ = await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
         assert (await answered)[0] == 503
         small = await (await site.connect()).send(POST, b"x" * 1000)
@@ -178,7 +178,7 @@ async def test_limits_large_bodies_share_their_room(monkeypatch: pytest.MonkeyPa
         for task in done:
             task.cancel()
         await other.send(b"x" * 100_000)
-        await eventually(lambda: [len(each) for each in site.toolbox.seen] == [1000, 1_000_000])
+        await eventually(lambda: [len(body) for body in site.toolbox.seen] == [1000, 1_000_000])
 
 
 async def test_limits_body_over_the_limit_is_answered_while_it_is_still_sent() -> None:
@@ -200,7 +200,7 @@ async def test_limits_event_streams_beyond_their_number_are_refused(monkeypatch:
         monkeypatch.setattr(site.toolbox.app.state.streams, "_most", 2)
         ask = b"GET /ticks HTTP/1.1\r\n" + HOST + b"\r\n"
         first, second, third = [await (await site.connect()).send(ask) for _ in range(3)]
-        statuses = [(await each.head())[0] for each in (first, second)]
+        statuses = [(await client.head())[0] for client in (first, second)]
         status, headers, body = await third.answer()
         assert (statuses, status, headers["retry-after"]) == ([200, 200], 503, "2")
         assert json.loads(body)["code"] == "too-many-streams"
@@ -250,4 +250,4 @@ async def test_limits_client_that_leaves_is_no_error(
             site.toolbox.go.set()
             await eventually(lambda: not site.slots._taken)
         assert await site.lives()
-    assert [each for each in caplog.records if each.levelno >= logging.ERROR or each.exc_info] == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info] == []
