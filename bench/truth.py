@@ -11,7 +11,7 @@ import math
 import random
 from pathlib import Path
 
-from tests.support.evidence import beside_the_project
+from tests.support.evidence import find_shared_data
 
 from mao_vote import decide_rounds
 
@@ -37,7 +37,7 @@ ERRORS = (
 
 def measure(_: Path, *, quick: bool) -> list[Measure]:
     """Per table the point at which ours is furthest below the best published voter, in percentage points."""
-    data = beside_the_project()
+    data = find_shared_data()
     if data is None:
         return []
     tables = json.loads((data / "voting-vectors" / "dcc_fig7.json").read_text())["tables"]

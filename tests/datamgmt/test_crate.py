@@ -20,7 +20,7 @@ from mao_shared.models import Exit, Failure, Run
 from mao_shared.models.run import Verification
 from mao_shared.states import RunPhase, StepPhase
 from maoctl.commands.evidence import crate_faults, digests
-from tests.support.evidence import rocrate_faults, runcrate_report
+from tests.support.evidence import rocrate_issues, runcrate_report
 from tests.support.git import git
 
 from .world import BEGIN, World, run_of, step, working, writes
@@ -112,7 +112,7 @@ async def test_crate_passes_the_validators_of_others(
         crate = tmp_path / "crate.zip"
         crate.write_bytes(crate_of(world, run, run.id))
         node = export.metadata(export.gather(world.manager.context, run.id, run, world.manager.about))
-    assert rocrate_faults(crate) == ""
+    assert rocrate_issues(crate) == ""
     assert run.steps[0].spec.tool in runcrate_report(crate)
     assert list(crate_faults(crate, node)) == []
 

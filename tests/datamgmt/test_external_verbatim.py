@@ -19,7 +19,7 @@ from mao_shared.models import Dataset
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.support.git import bare_repository, git
-from tests.support.made_up import json_texts
+from tests.support.json_strategies import json_texts
 
 from .conftest import Api, api_on
 from .test_external import enrol

@@ -18,8 +18,8 @@ from mao_shared.models.common import Record
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.support.loops import survives
-from tests.support.unreadable import KINDS, spoilt
+from tests.support.loops import check_loop_survives
+from tests.support.unreadable import KINDS, corrupt
 from tests.support.waiting import eventually
 
 from .world import NODE, run_of, runs_on, settings_for, step, working, writes
@@ -94,7 +94,7 @@ async def test_loop_goes_on_after_what_an_item_raised(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     part, method, run, poke = LOOPS[loop](manager)
-    assert loop in await survives(part, method, run, manager.conditions, poke=poke)
+    assert loop in await check_loop_survives(part, method, run, manager.conditions, poke=poke)
 
 
 async def test_loop_webhooks_one_delivery_that_raises_keeps_no_other(manager: DataManager) -> None:
@@ -170,7 +170,7 @@ async def test_loop_unreadable_record_is_shown_beside_the_others(
         "series": keys.series_prefix(NODE),
     }[what]
     good = dump(model.model_validate(fields))
-    bad = spoilt(good, kind, key_field=model.key_field, enum_field="kind" if what == "alarms" else None)
+    bad = corrupt(good, kind, key_field=model.key_field, enum_field="kind" if what == "alarms" else None)
     await manager.own.create(prefix + "good", good)
     await manager.own.create(prefix + "bad", bad)
     lists: dict[str, Callable[[], Any]] = {
@@ -203,7 +203,7 @@ async def test_loop_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(
         bad = await world.begin(run_of("bad", step("collect", "other", world.master)))
         entry = await store.get(keys.run(NODE, "bad"))
         assert entry is not None
-        value = spoilt(dump(bad), kind, key_field="id", enum_field="phase")
+        value = corrupt(dump(bad), kind, key_field="id", enum_field="phase")
         await store.replace(entry.key, value, entry.revision)
         await store.create(keys.enrolment(NODE, "bad"), value)
         await world.whole(run_of("good", step("collect", "data", world.master)), writes(a="1"))
@@ -221,7 +221,7 @@ async def test_loop_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_
 ) -> None:
     store = MemoryStore()
     noted = dump(SharedDataset(dataset="data"))
-    bad = spoilt(noted, kind, key_field=None)
+    bad = corrupt(noted, kind, key_field=None)
     async with working(tmp_path, store) as world:
         await store.create(keys.shared_prefix(NODE) + "data", bad)
         done = await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))

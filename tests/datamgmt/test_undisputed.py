@@ -18,7 +18,7 @@ from mao_datamgmt.context import Context
 from mao_git import Clone
 from mao_shared.models.dataset import RowsDifference
 from tests.support.git import bare_repository, git
-from tests.support.made_up import NUMBERS, STRINGS
+from tests.support.json_strategies import NUMBERS, STRINGS
 from tests.vote.repo import commit, vote
 
 from .world import context_for

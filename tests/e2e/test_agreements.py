@@ -42,7 +42,7 @@ def names(node: NativeNode, tool_image: str, tmp_path: Path) -> Names:
     tag = uuid.uuid4().hex[:8]
     made = Names(f"tool-{tag}", f"data-{tag}")
     main_job.register(node, made, tool_image, str(bare_repository(tmp_path / "remote.git")))
-    assert main_job.run_by_hand(node, made)["phase"] == "succeeded"
+    assert main_job.run_once(node, made)["phase"] == "succeeded"
     return made
 
 
@@ -123,7 +123,7 @@ def test_a_run_written_into_etcd_is_not_run(
     assert "running" not in run["steps"][0]["times"]
     assert run["steps"][0].get("container_id") is None
     assert not engine.containers(mao_run=run_id)
-    assert main_job.run_by_hand(node, names)["phase"] == "succeeded", "the pipeline itself goes on"
+    assert main_job.run_once(node, names)["phase"] == "succeeded", "the pipeline itself goes on"
 
 
 def test_a_step_copied_under_another_pipelines_name_is_not_run(
@@ -144,10 +144,10 @@ def test_an_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_registe
     node: NativeNode, names: Names
 ) -> None:
     forge_enrolment(node, names.tool, privileges=Privileges(user="root"), command=["sh", "-c", "id"])
-    run = main_job.run_by_hand(node, names)
+    run = main_job.run_once(node, names)
     assert (run["phase"], run["error"]["code"]) == ("failed", "not-agreed")
     node.maoctl("pipeline", "approve", names.tool, "--yes")
-    run = main_job.run_by_hand(node, names)
+    run = main_job.run_once(node, names)
     assert run["phase"] == "succeeded", run
     assert run["steps"][0]["spec"]["privileges"].get("user") is None
 
@@ -155,10 +155,10 @@ def test_an_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_registe
 def test_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
     node: NativeNode, names: Names
 ) -> None:
-    first = main_job.run_by_hand(node, names)
+    first = main_job.run_once(node, names)
     node.maoctl("tool", "update", names.tool, "--command", "sh -c 'echo new > /usr/src/app/data/new'")
     node.maoctl("pipeline", "approve", names.tool, "--yes")
-    assert main_job.run_by_hand(node, names)["steps"][0]["spec"]["command"]
+    assert main_job.run_once(node, names)["steps"][0]["spec"]["command"]
     for verb in ("retry", "reproduce"):
         made = node.http.post(f"/runs/{first['id']}/{verb}", json={} if verb == "reproduce" else None)
         assert made.status_code == 201, made.text
@@ -175,7 +175,7 @@ def test_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
 def test_a_withdrawn_pipeline_runs_no_more_and_an_upgraded_node_goes_on(
     node: NativeNode, names: Names
 ) -> None:
-    first = main_job.run_by_hand(node, names)
+    first = main_job.run_once(node, names)
     node.maoctl("pipeline", "withdraw", names.tool, "--yes")
     made = node.http.post(f"/runs/{first['id']}/reproduce", json={})
     assert (made.status_code, made.json()["code"]) == (409, "not-enrolled")
@@ -185,8 +185,8 @@ def test_a_withdrawn_pipeline_runs_no_more_and_an_upgraded_node_goes_on(
     node.stop()
     shutil.rmtree(node.data_dir / "agreements")  # as the version before left it
     node.restart()
-    assert main_job.run_by_hand(node, names)["phase"] == "succeeded"
+    assert main_job.run_once(node, names)["phase"] == "succeeded"
     forge_enrolment(node, names.tool, command=["id"])
     node.stop()
     node.restart()
-    assert main_job.run_by_hand(node, names)["error"]["code"] == "not-agreed", "taken over once"
+    assert main_job.run_once(node, names)["error"]["code"] == "not-agreed", "taken over once"

@@ -66,10 +66,10 @@ def test_history_ticks_and_unpushed_commits_survive_the_machine(
     main_job.register(node, Names("u", "e"), tool_image, str(away))
     own = node.http.post("/bare-repo/init", json={"name": "own"}).json()["master"]
     main_job.register(node, Names("v", "own"), tool_image, own)
-    assert main_job.run_by_hand(node, Names("t", "d"))["phase"] == "succeeded"
-    assert main_job.run_by_hand(node, Names("v", "own"))["phase"] == "succeeded"
+    assert main_job.run_once(node, Names("t", "d"))["phase"] == "succeeded"
+    assert main_job.run_once(node, Names("v", "own"))["phase"] == "succeeded"
     away.rename(tmp_path / "gone.git")
-    unpushed = main_job.run_by_hand(node, Names("u", "e"))
+    unpushed = main_job.run_once(node, Names("u", "e"))
     assert (unpushed["phase"], unpushed["steps"][0]["pushed"]) == ("succeeded", False)
     job = node.http.post("/pipeline/run", json={"name": "t", **EVERY_TWO_SECONDS}).json()
     main_job.ended_runs_of(node, job["id"], 2)
@@ -107,7 +107,7 @@ def test_history_ticks_and_unpushed_commits_survive_the_machine(
     node.maoctl("dataset", "push", "e")
     assert commits_of(away) == {unpushed["id"]: 1}
     assert git(Path(own), "rev-parse", "saved") == last_commit(after, "v")
-    assert main_job.run_by_hand(node, Names("v", "own"))["phase"] == "succeeded"
+    assert main_job.run_once(node, Names("v", "own"))["phase"] == "succeeded"
     assert "store-reset" not in node.maoctl("doctor", check=False).stdout
 
 
@@ -137,7 +137,7 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
     node: NativeNode, tmp_path: Path, tool_image: str
 ) -> None:
     main_job.register(node, Names("t", "d"), tool_image, str(bare_repository(tmp_path / "there.git")))
-    assert main_job.run_by_hand(node, Names("t", "d"))["phase"] == "succeeded"
+    assert main_job.run_once(node, Names("t", "d"))["phase"] == "succeeded"
     backup = tmp_path / "backup.tar.gz"
     node.maoctl("node", "backup", str(backup))
     before = runs_of(node)
@@ -161,7 +161,7 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
     assert runs_of(node) == before
     [aside] = (node.data_dir / "replaced").iterdir()
     assert (aside / "datasets" / "d.git" / "HEAD").is_file()
-    assert main_job.run_by_hand(node, Names("t", "d"))["phase"] == "succeeded"
+    assert main_job.run_once(node, Names("t", "d"))["phase"] == "succeeded"
 
 
 @contextlib.contextmanager

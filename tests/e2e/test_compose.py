@@ -18,7 +18,7 @@ from tests.support import main_job
 from tests.support.browser import REBOUND, attacks, read_as_visitor, visit
 from tests.support.compose import ComposeNode
 from tests.support.docker import Engine
-from tests.support.etcd import kept_at
+from tests.support.etcd import key_revisions
 from tests.support.git import git
 from tests.support.main_job import Names
 from tests.support.node import REPO
@@ -42,7 +42,7 @@ def test_the_readmes_calls_bring_the_output_to_the_remote(node: ComposeNode, too
     master = node.http.post("/bare-repo/init", json={"name": "seed-remote"}).json()["master"]
 
     main_job.register(node, names, tool_image, master)
-    run = main_job.run_by_hand(node, names)
+    run = main_job.run_once(node, names)
 
     assert run["phase"] == "succeeded", run
     snapshot = run["steps"][0]["snapshot"]
@@ -59,7 +59,7 @@ def test_a_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
     master = node.http.post("/bare-repo/init", json={"name": "cron-remote"}).json()["master"]
     main_job.register(node, names, tool_image, master)
 
-    job = main_job.next_second_cron(node, names)
+    job = main_job.schedule_every_two_seconds(node, names)
     runs = main_job.ended_runs_of(node, job["id"], 2)
     node.maoctl("job", "remove", job["id"], "--yes")
 
@@ -92,11 +92,11 @@ def listening(pid: int) -> set[str]:
 
 
 def test_a_web_page_reads_nothing_and_changes_nothing(node: ComposeNode, tmp_path: Path) -> None:
-    before = kept_at(node.etcd)
+    before = key_revisions(node.etcd)
     report = visit(attacks(node.port) + attacks(node.port + 1) + attacks(node.port + 2), tmp_path)
     assert report["got"] == []
     assert len(report["tried"]) > 500
-    assert kept_at(node.etcd) == before
+    assert key_revisions(node.etcd) == before
     assert "host-not-allowed" in read_as_visitor(f"http://{REBOUND}:{node.port}/status", tmp_path)
 
 
@@ -207,5 +207,5 @@ def test_a_federation_is_created_and_collecting_goes_on(node: ComposeNode, tool_
     names = Names("federated", "federated-data")
     master = node.http.post("/bare-repo/init", json={"name": "federated-remote"}).json()["master"]
     main_job.register(node, names, tool_image, master)
-    assert main_job.run_by_hand(node, names)["phase"] == "succeeded"
+    assert main_job.run_once(node, names)["phase"] == "succeeded"
     assert names.tool in node.maoctl("tool", "get", "-o", "name").stdout

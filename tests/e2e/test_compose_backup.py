@@ -39,7 +39,7 @@ def test_a_node_whose_volumes_are_gone_is_as_it_was(
     names = Names("saved-tool", "saved-data")
     master = node.http.post("/bare-repo/init", json={"name": "saved-remote"}).json()["master"]
     main_job.register(node, names, tool_image, master)
-    run = main_job.run_by_hand(node, names)
+    run = main_job.run_once(node, names)
     assert run["phase"] == "succeeded", run
     before = json.loads(node.maoctl("run", "list", "-o", "json").stdout)
     backup = tmp_path / "backup.tar.gz"
@@ -61,7 +61,7 @@ def test_a_node_whose_volumes_are_gone_is_as_it_was(
     remote = node.host_path(master)
     tip = git(remote, "-c", f"safe.directory={remote}", "rev-parse", node.name)
     assert tip == run["steps"][0]["snapshot"]
-    assert main_job.run_by_hand(node, names)["phase"] == "succeeded"
+    assert main_job.run_once(node, names)["phase"] == "succeeded"
 
     compose(node, "stop").check_returncode()
     with backup.open("rb") as file:

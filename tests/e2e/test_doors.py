@@ -16,7 +16,7 @@ from mao_node.processes import TOKEN_FILE
 from tests.support import main_job
 from tests.support.browser import REBOUND, attacks, read_as_visitor, visit
 from tests.support.docker import Engine
-from tests.support.etcd import EtcdServer, kept_at
+from tests.support.etcd import EtcdServer, key_revisions
 from tests.support.git import bare_repository
 from tests.support.node import NativeNode, native_node
 from tests.support.users import (
@@ -24,7 +24,7 @@ from tests.support.users import (
     SOMEBODY,
     as_user,
     common_folder,
-    connecting,
+    connect_as,
     host_network,
     needs_root,
     python_for,
@@ -48,14 +48,14 @@ def node(folder: Path) -> Iterator[NativeNode]:
 
 
 def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path: Path) -> None:
-    before = kept_at(node.etcd)
+    before = key_revisions(node.etcd)
     ports = range(node.port, node.port + 9)  # those that a node once had
 
     report = visit([target for port in ports for target in attacks(port)], tmp_path)
 
     assert report["got"] == []
     assert len(report["tried"]) > 1000
-    assert kept_at(node.etcd) == before
+    assert key_revisions(node.etcd) == before
     for path in ("/registry/tools", "/enrolments", "/runs"):
         assert node.http.get(path).json()["items"] == []
 
@@ -103,10 +103,10 @@ def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
     sockets = sorted(str(path) for path in node.sockets.iterdir())
     assert len(sockets) == 6  # four services, etcd for clients, etcd for peers
 
-    assert set(connecting(NOBODY, sockets)) == {"PermissionError"}
-    assert set(connecting(0, sockets)) == {"connected"}
+    assert set(connect_as(NOBODY, sockets)) == {"PermissionError"}
+    assert set(connect_as(0, sockets)) == {"connected"}
     old = [("127.0.0.1", node.port + offset) for offset in range(1, 9)]
-    assert set(connecting(NOBODY, old)) == {"ConnectionRefusedError"}
+    assert set(connect_as(NOBODY, old)) == {"ConnectionRefusedError"}
     for path in (
         "/",
         "/status",
@@ -135,10 +135,10 @@ def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
     ],
 )
 def test_another_user_changes_nothing(node: NativeNode, method: str, path: str, body: str) -> None:
-    before = kept_at(node.etcd)
+    before = key_revisions(node.etcd)
     sent = ("-X", method, "-H", "content-type: application/json", "-d", body)
     assert status_of(node.url + path, NOBODY, *sent) == 401
-    assert kept_at(node.etcd) == before
+    assert key_revisions(node.etcd) == before
 
 
 @needs_root
@@ -146,7 +146,7 @@ def test_a_socket_is_closed_even_where_its_folder_is_opened(node: NativeNode) ->
     sockets = sorted(str(path) for path in node.sockets.iterdir())
     node.sockets.chmod(0o755)
     try:
-        assert set(connecting(NOBODY, sockets)) == {"PermissionError"}
+        assert set(connect_as(NOBODY, sockets)) == {"PermissionError"}
     finally:
         node.sockets.chmod(0o700)
 
@@ -227,7 +227,7 @@ def test_a_node_of_an_ordinary_user(engine: Engine, tool_image: str) -> None:
                 assert let_in or engine.client.containers.list(filters={"network": "host"})
             assert status_of(f"{node.url}/status", NOBODY) == 401
             sockets = [str(path) for path in node.sockets.iterdir()]
-            assert set(connecting(NOBODY, sockets)) == {"PermissionError"}
+            assert set(connect_as(NOBODY, sockets)) == {"PermissionError"}
             for uid in (0, SOMEBODY, HELPER, NOBODY):
                 called = call_from_host_network(engine, node.url, uid)
                 assert "401 Unauthorized" in called, (uid, called)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.docker import Engine
-from tests.support.evidence import datalad, rocrate_faults, runcrate_report
+from tests.support.evidence import datalad, rocrate_issues, runcrate_report
 from tests.support.git import bare_repository, git
 from tests.support.node import NativeNode
 
@@ -96,7 +96,7 @@ def test_datalad_rerun_in_a_scratch_clone_gives_the_same_tree(run: dict[str, Any
 def test_run_is_exported_and_verified(node: NativeNode, run: dict[str, Any], tmp_path: Path) -> None:
     crate = tmp_path / "crate.zip"
     node.maoctl("run", "export", run["id"], "-o", str(crate))
-    assert rocrate_faults(crate) == ""
+    assert rocrate_issues(crate) == ""
     assert "ev-sum" in runcrate_report(crate)
     good = node.maoctl("run", "verify", run["id"], "--crate", str(crate))
     assert "is as recorded" in good.stderr

@@ -30,7 +30,7 @@ def url(node: NativeNode, tool_image: str) -> str:
     """Where a dataset with a commit is cloned from."""
     master = node.http.post("/bare-repo/init", json={"name": "http-remote"}).json()["master"]
     main_job.register(node, NAMES, tool_image, master)
-    assert main_job.run_by_hand(node, NAMES)["phase"] == "succeeded"
+    assert main_job.run_once(node, NAMES)["phase"] == "succeeded"
     return f"{node.url}/git/{NAMES.dataset}.git"
 
 
@@ -61,7 +61,7 @@ def test_a_clone_is_brought_up_to_date_and_nothing_is_pushed(
     for number in range(60):  # a request that is long enough for git to pack it
         git(clone, "commit", "-q", "--allow-empty", "-m", f"of my own {number}")
         git(clone, "branch", f"mine-{number}")
-    snapshot = main_job.run_by_hand(node, NAMES)["steps"][0]["snapshot"]
+    snapshot = main_job.run_once(node, NAMES)["steps"][0]["snapshot"]
 
     assert run_git("-C", str(clone), "fetch", "-q").returncode == 0
     pushed = run_git("-C", str(clone), "push", "origin", "HEAD:mine")

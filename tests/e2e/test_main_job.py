@@ -21,7 +21,7 @@ def test_the_readmes_calls_bring_the_output_to_the_remote(
     names = Names("seed-tool", "seed-data")
 
     main_job.register(node, names, tool_image, str(remote))
-    run = main_job.run_by_hand(node, names)
+    run = main_job.run_once(node, names)
 
     assert run["phase"] == "succeeded", run
     snapshot = run["steps"][0]["snapshot"]
@@ -40,7 +40,7 @@ def test_a_schedule_runs_every_tick_once_and_commits_it(
     names = Names("cron-tool", "cron-data")
     main_job.register(node, names, tool_image, str(remote))
 
-    job = main_job.next_second_cron(node, names)
+    job = main_job.schedule_every_two_seconds(node, names)
     runs = main_job.ended_runs_of(node, job["id"], 3)
     node.maoctl("job", "remove", job["id"], "--yes")
 

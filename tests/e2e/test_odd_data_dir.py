@@ -27,7 +27,7 @@ def test_a_dataset_of_its_own_is_made_collected_and_cloned(
         node.maoctl("tool", "add", names.tool, "me", tool_image, "", "", "x")
         node.maoctl("dataset", "init", names.dataset)
         node.maoctl("pipeline", "init", names.tool, names.dataset)
-        run = main_job.run_by_hand(node, names)
+        run = main_job.run_once(node, names)
         assert run["phase"] == "succeeded", run
         assert run["steps"][0]["pushed"] is True
         url = node.maoctl("dataset", "clone-url", names.dataset).stdout.removesuffix("\n")

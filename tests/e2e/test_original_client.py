@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.git import bare_repository
 from tests.support.node import NativeNode, native_node
-from tests.support.original_client import OriginalClient, OriginalInstaller, step_as_asked
+from tests.support.original_client import OriginalClient, OriginalInstaller, make_step
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 MARKETPLACE = Path(__file__).resolve().parents[3] / "shared/data/marketplace"
@@ -79,7 +79,7 @@ def test_every_command_of_its_cli(
     assert client.dataset_get() == ["local", "raw"]
     assert json.loads(client.dataset_get("local")) == {"master": path, "nodes": []}
 
-    steps = [step_as_asked("collect", "probe", "", "raw"), step_as_asked("sum_up", "probe", "raw", "local")]
+    steps = [make_step("collect", "probe", "", "raw"), make_step("sum_up", "probe", "raw", "local")]
     made = client.pipeline_add("my_pipeline", "As the CLI makes it", steps)
     assert (made["ok"], made["name"], made["steps"]) == (True, "my_pipeline", steps)
     assert client.pipeline_get() == ["my_pipeline"]
@@ -121,10 +121,10 @@ def test_commands_that_are_refused_print_why(client: OriginalClient) -> None:
         assert answer["status"] == 404
         assert answer["detail"]
     assert client.dataset_remove("nowhere") == "'nowhere' could not be deleted"
-    missing = client.pipeline_add("p", "", [step_as_asked("s", "no-tool", "no-input", "no-output")])
+    missing = client.pipeline_add("p", "", [make_step("s", "no-tool", "no-input", "no-output")])
     assert missing["missing_tools"] == ["no-tool"]
     assert missing["missing_datasets"] == ["no-input", "no-output"]
-    [wrong] = client.pipeline_add("p", "", [step_as_asked("s", "a tool", "", "d")])
+    [wrong] = client.pipeline_add("p", "", [make_step("s", "a tool", "", "d")])
     assert wrong["field"] == "steps[0].tool"
 
 

@@ -49,10 +49,10 @@ def test_nothing_of_a_node_is_open_whatever_its_umask(node: NativeNode, tool_ima
     made = node.http.post("/bare-repo/init", json={"name": "d"})
     main_job.register(node, names, tool_image, made.json()["master"])
     for _ in range(2):
-        assert main_job.run_by_hand(node, names)["phase"] == "succeeded"
+        assert main_job.run_once(node, names)["phase"] == "succeeded"
     node.maoctl("tool", "update", "t", "--command", "sh -c 'echo x > /usr/src/app/data/kept; exit 1'")
     node.maoctl("pipeline", "approve", "t", "--yes")
-    failed = main_job.run_by_hand(node, names)
+    failed = main_job.run_once(node, names)
     assert failed["error"]["code"] == "tool-failed"
     kept = node.data_dir / "workspaces" / failed["id"] / "0.1" / "data" / "kept"
     assert kept.exists(), "there is a workspace to be looked into"

@@ -16,7 +16,7 @@ import pytest
 from mao_node.preflight import FALLBACK
 from tests.support.node import NativeNode, native_node
 from tests.support.ports import free_port
-from tests.support.users import NOBODY, common_folder, connecting, needs_root
+from tests.support.users import NOBODY, common_folder, connect_as, needs_root
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
@@ -113,7 +113,7 @@ def test_a_data_directory_with_a_long_path(letter: str) -> None:
         with native_node(deep, name="deep") as node:
             assert node.sockets.parent == FALLBACK
             places = [str(path) for path in node.sockets.iterdir()]
-            assert set(connecting(NOBODY, places)) == {"PermissionError"}
+            assert set(connect_as(NOBODY, places)) == {"PermissionError"}
             assert node.http.get("/jobs").status_code == 200
         assert not node.sockets.exists()
 

@@ -36,7 +36,7 @@ def test_the_run_is_pushed_over_ssh(
     names = Names("ssh-tool", "ssh-data")
 
     main_job.register(node, names, tool_image, server.url(remote))
-    run = main_job.run_by_hand(node, names)
+    run = main_job.run_once(node, names)
 
     assert run["phase"] == "succeeded", run
     assert run["steps"][0]["pushed"] is True

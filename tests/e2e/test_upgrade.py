@@ -247,11 +247,11 @@ def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_col
     """The previous version wrote to any folder; this one asks for MAO_LOCAL_REMOTES first."""
     far = bare_repository(tmp_path / "elsewhere" / "far.git")
     main_job.register(node, Names("quick", "quick-data"), tool_image, str(far))
-    before = main_job.run_by_hand(node, Names("quick", "quick-data"))
+    before = main_job.run_once(node, Names("quick", "quick-data"))
     roots = node.env["MAO_LOCAL_REMOTES"]
     node.env["MAO_LOCAL_REMOTES"] = ""
     switch(node, REPO)
-    run = main_job.run_by_hand(node, Names("quick", "quick-data"))
+    run = main_job.run_once(node, Names("quick", "quick-data"))
     assert run["phase"] == "succeeded", run
     (condition,) = node.http.get("/conditions").json()["items"]
     assert (condition["name"], condition["subject"]) == ("remote", "quick-data")
@@ -279,10 +279,10 @@ async def test_what_waits_for_a_remote_that_is_away_is_pushed_by_the_other_versi
         headers={"If-Match": found.headers["etag"]},
     )
     assert changed.is_success, changed.text
-    runs = [main_job.run_by_hand(node, Names("quick", "quick-data"))["id"]]
+    runs = [main_job.run_once(node, Names("quick", "quick-data"))["id"]]
     for number, tree in enumerate((REPO, previous, REPO)):
         remote.rename(away)
-        run = main_job.run_by_hand(node, Names("quick", "quick-data"))
+        run = main_job.run_once(node, Names("quick", "quick-data"))
         assert run["phase"] == "succeeded", run
         sent = node.http.post("/write", json={"key": "temperature", "value": 1000 + number})
         assert sent.status_code == 202, sent.text

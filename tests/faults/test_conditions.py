@@ -19,8 +19,13 @@ from tests.support import main_job
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
 from tests.support.node import NativeNode, native_node
+from tests.support.node_conditions import (
+    alarms,
+    check_condition_everywhere,
+    find_condition,
+    wait_for_alarm,
+)
 from tests.support.quick_alarms import quick_alarms
-from tests.support.told import alarmed, alarms, told, told_everywhere
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
@@ -79,7 +84,7 @@ async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) 
         run = start_gated(node, tmp_path, gated_tool_image)
         await fill(endpoints)
         everyone = {"gateway", "registry", "scheduler", "runner", "datamgmt"}
-        await eventually(lambda: set((told(node, "store") or {}).get("services", [])) == everyone)
+        await eventually(lambda: set((find_condition(node, "store") or {}).get("services", [])) == everyone)
         ready = node.http.get("/readyz")
         assert ready.status_code == 503
         assert "NOSPACE" in ready.json()["checks"]["store"]
@@ -119,9 +124,9 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_im
             shutil.rmtree(node.data_dir / "etcd")
         finally:
             os.kill(node.pid, signal.SIGCONT)
-        await eventually(lambda: told(node, "store-reset"))
-        await eventually(lambda: told(node, "store") is None)
-        reset = told(node, "store-reset")
+        await eventually(lambda: find_condition(node, "store-reset"))
+        await eventually(lambda: find_condition(node, "store") is None)
+        reset = find_condition(node, "store-reset")
         assert reset is not None
         assert (reset["state"], reset["services"]) == ("failed", ["registry"])
         assert node.http.get("/readyz").status_code == 503
@@ -130,20 +135,22 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_im
         assert "store-reset" in doctor.stdout
         assert "maoctl node accept-store" in doctor.stdout
         await eventually(lambda: len(alarms(node, "store-reset")) == 1, 60)
-        node.kill("registry")  # it stays told over a restart of who tells it
-        await eventually(lambda: told(node, "service") is None and told(node, "store-reset"), 60)
-        await eventually(lambda: told(node, "item-failing"), 60)
-        orphan = told(node, "item-failing")
+        node.kill("registry")  # the condition outlasts a restart of the service that reports it
+        await eventually(
+            lambda: find_condition(node, "service") is None and find_condition(node, "store-reset"), 60
+        )
+        await eventually(lambda: find_condition(node, "item-failing"), 60)
+        orphan = find_condition(node, "item-failing")
         assert orphan is not None
         assert (orphan["services"], "left running" in orphan["detail"]) == (["runner"], True)
         assert state_of(run) == "running"
         node.maoctl("node", "accept-store", "--yes")
         node.wait_ready()
-        assert told(node, "store-reset") is None
+        assert find_condition(node, "store-reset") is None
         assert state_of(run) == "running"
         data = node.data_dir / "workspaces" / run["id"] / "0.1" / "data"
         open_gate(node, run)
-        await eventually(lambda: told(node, "item-failing") is None, 60)
+        await eventually(lambda: find_condition(node, "item-failing") is None, 60)
         assert run["id"] in (data / "runs.csv").read_text()  # which nobody has taken away
         main_job.register(node, GATED, gated_tool_image, str(tmp_path / "gated.git"))
         await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
@@ -156,6 +163,6 @@ async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_pub
     with native_node(
         tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7)), **quick_alarms(tmp_path / "alarms")}
     ) as node:
-        disk = await told_everywhere(node, "disk", failed=False)
+        disk = await check_condition_everywhere(node, "disk", failed=False)
         assert disk["services"] == ["datamgmt"]
-        await alarmed(node, "disk")
+        await wait_for_alarm(node, "disk")

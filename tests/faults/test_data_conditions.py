@@ -21,8 +21,13 @@ from tests.support.disk import fill, set_read_only, small_disk
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
 from tests.support.node import NativeNode, native_node
+from tests.support.node_conditions import (
+    check_condition_everywhere,
+    check_recovery,
+    find_condition,
+    wait_for_alarm,
+)
 from tests.support.quick_alarms import quick_alarms
-from tests.support.told import alarmed, told, told_everywhere, well_again
 from tests.support.waiting import eventually, eventually_answers
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
@@ -82,7 +87,7 @@ def finish(node: NativeNode, run: dict[str, Any], gate: Path, remotes: Path) -> 
 
 def collects(node: NativeNode, names: Names = OTHER) -> dict[str, Any]:
     """A run by hand goes through to its end."""
-    ended = main_job.run_by_hand(node, names)
+    ended = main_job.run_once(node, names)
     assert ended["phase"] == "succeeded", ended
     return ended
 
@@ -91,18 +96,18 @@ async def test_a_read_only_remote(node: NativeNode, remotes: Path) -> None:
     set_read_only(remotes, True)
     try:
         run = collects(node, QUICK)
-        condition = await told_everywhere(node, "remote", QUICK.dataset, failed=False)
+        condition = await check_condition_everywhere(node, "remote", QUICK.dataset, failed=False)
         assert condition["services"] == ["datamgmt"]
-        assert (await alarmed(node, "remote", QUICK.dataset))["dataset"] == QUICK.dataset
+        assert (await wait_for_alarm(node, "remote", QUICK.dataset))["dataset"] == QUICK.dataset
         again = collects(node, QUICK)  # it stands in nobody's way
-        assert told(node, "disk") is None
+        assert find_condition(node, "disk") is None
     finally:
         set_read_only(remotes, False)
     for dataset in (QUICK.dataset, OTHER.dataset):
         node.maoctl("dataset", "push", dataset)
     messages = git(remotes / f"{QUICK.dataset}.git", "log", "--format=%B", node.name)
     assert [messages.count(f"MAO-Run: {one['id']}") for one in (run, again)] == [1, 1]
-    await well_again(node, "remote", QUICK.dataset)
+    await check_recovery(node, "remote", QUICK.dataset)
 
 
 @pytest.mark.parametrize("kind", ["runs", "enrolments", "ticks"])
@@ -126,8 +131,8 @@ async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> 
         for service in ("scheduler", "runner"):  # who begins with it has nothing of before to go on
             node.kill(service)
         node.wait_ready()
-        await told_everywhere(node, "record-unreadable", key, failed=False)
-        await alarmed(node, "record-unreadable", key)
+        await check_condition_everywhere(node, "record-unreadable", key, failed=False)
+        await wait_for_alarm(node, "record-unreadable", key)
         for path in ("/runs", "/jobs", "/enrolments", "/pipeline"):
             assert node.http.get(path).status_code == 200, path
         if kind != "ticks":
@@ -144,7 +149,7 @@ async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> 
         await store.close()
     assert node.http.delete(f"/jobs/{job}").is_success
     finish(node, run, gate, remotes)
-    await well_again(node, "record-unreadable", key)
+    await check_recovery(node, "record-unreadable", key)
 
 
 async def test_a_torn_inbox(node: NativeNode, remotes: Path) -> None:
@@ -166,13 +171,13 @@ async def test_a_torn_inbox(node: NativeNode, remotes: Path) -> None:
     torn = inbox / "20200101T000000.000000Z-torn.json"
     torn.write_bytes(b'{"id": "20200101T000000.000000Z-torn", "key": "temper')
     send(101)
-    await told_everywhere(node, "inbox", QUICK.dataset, failed=False)
-    await alarmed(node, "inbox", QUICK.dataset)
+    await check_condition_everywhere(node, "inbox", QUICK.dataset, failed=False)
+    await wait_for_alarm(node, "inbox", QUICK.dataset)
     send(102)
     await eventually(lambda: committed(100, 101, 102), 60)
     collects(node)
     (inbox / ".aside" / torn.name).unlink()
-    await well_again(node, "inbox", QUICK.dataset)
+    await check_recovery(node, "inbox", QUICK.dataset)
 
 
 async def test_a_broken_clone(node: NativeNode, remotes: Path) -> None:
@@ -183,24 +188,24 @@ async def test_a_broken_clone(node: NativeNode, remotes: Path) -> None:
     spoilt.chmod(0o644)
     spoilt.write_bytes(b"spoilt")
     run = collects(node, OTHER)
-    condition = await told_everywhere(node, "clone", OTHER.dataset, failed=False)
+    condition = await check_condition_everywhere(node, "clone", OTHER.dataset, failed=False)
     assert "Nothing is lost" in condition["detail"]
-    await alarmed(node, "clone", OTHER.dataset)
+    await wait_for_alarm(node, "clone", OTHER.dataset)
     collects(node, QUICK)
     shown = node.maoctl("dataset", "get", OTHER.dataset).stdout
     assert OTHER.dataset in shown
     messages = git(remotes / f"{OTHER.dataset}.git", "log", "--format=%B", node.name)
     assert messages.count(f"MAO-Run: {run['id']}") == 1
     node.maoctl("dataset", "acknowledge", OTHER.dataset)
-    await well_again(node, "clone", OTHER.dataset)
+    await check_recovery(node, "clone", OTHER.dataset)
 
 
 async def test_a_full_disk(node: NativeNode, remotes: Path) -> None:
     run, gate = start_gated(node)
     filler = fill(node.data_dir, leave=MIN_FREE // 2)
     try:
-        await told_everywhere(node, "disk", failed=True)
-        await alarmed(node, "disk")
+        await check_condition_everywhere(node, "disk", failed=True)
+        await wait_for_alarm(node, "disk")
         assert is_running(run)
         gate.write_text("open")
         waits = node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "publishing")
@@ -211,4 +216,4 @@ async def test_a_full_disk(node: NativeNode, remotes: Path) -> None:
     ended = node.wait_run(run["id"])
     assert (ended["phase"], ended["steps"][0]["attempt"]) == ("succeeded", 1), ended
     collects(node)
-    await well_again(node, "disk")
+    await check_recovery(node, "disk")

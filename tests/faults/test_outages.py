@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import main_job
-from tests.support.cut import CuttableSocket
+from tests.support.cuttable_socket import CuttableSocket
 from tests.support.git import bare_repository
 from tests.support.main_job import Names
 from tests.support.node import native_node

@@ -56,7 +56,7 @@ def test_every_tick_runs_once(tmp_path: Path, tool_image: str) -> None:
     with native_node(tmp_path, name="doubled") as node:
         with second_scheduler(node) as other:
             main_job.register(node, names, tool_image, str(remote))
-            job = main_job.next_second_cron(node, names)
+            job = main_job.schedule_every_two_seconds(node, names)
             runs = main_job.ended_runs_of(node, job["id"], 4)
             with node.service("scheduler") as scheduler:
                 first = scheduler.get("/metrics").text

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mao_shared.models import format_time
-from tests.support.collecting import HONEST
 from tests.support.docker import Engine
 from tests.support.federated import Lab, SiteNode, ground_truth, lab, until
+from tests.support.shared_pipeline import HONEST
 from tests.support.sites import at_sites
 
 pytestmark = at_sites(500)

@@ -17,12 +17,12 @@ from mao_shared.errors import Forbidden, MaoError, Unauthorized
 from mao_shared.models import Attestation, format_time
 from mao_shared.store import Entry, Store, open_store
 from mao_shared.store.endpoints import TlsFiles
-from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, lab, until
 from tests.support.git import git
+from tests.support.shared_pipeline import HONEST, SharedPipeline, share
 from tests.support.sites import at_sites
-from tests.support.tampered import Tampered
+from tests.support.tampered_voting import Tampered
 
 pytestmark = at_sites(400)
 
@@ -39,7 +39,9 @@ def tampered(tamper: Tampered) -> Iterator[Tampered]:
 
 
 @pytest.fixture(scope="module")
-def shared(engine: Engine, tamper: Tampered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared(
+    engine: Engine, tamper: Tampered, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedPipeline]:
     image = engine.build(HONEST)
     with lab(tmp_path_factory.mktemp("lab"), **tamper.env) as nodes:
         nodes.federate()
@@ -67,7 +69,7 @@ async def create(key: str, store: Store) -> object:
     return await store.create(key, b"{}")
 
 
-def round_of(shared: Shared, tick: str, phase: str) -> dict[str, Any]:
+def round_of(shared: SharedPipeline, tick: str, phase: str) -> dict[str, Any]:
     """The round of a tick once it is in this phase."""
     first = shared.lab.nodes[0]
 
@@ -81,7 +83,7 @@ def round_of(shared: Shared, tick: str, phase: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tick(shared: Shared) -> str:
+def tick(shared: SharedPipeline) -> str:
     """A tick that is later than any that was run here, and past."""
     ran = [run["scheduled_for"] for run in shared.runs(shared.lab.nodes[0])]
     last = max(map(datetime.fromisoformat, ran), default=datetime.now(UTC) - timedelta(hours=1))
@@ -92,7 +94,7 @@ def finish(node: SiteNode, run: str) -> None:
     assert node.wait_run(run)["phase"] == "succeeded"
 
 
-def test_a_branch_rewritten_after_the_round_opened(shared: Shared, tick: str) -> None:
+def test_a_branch_rewritten_after_the_round_opened(shared: SharedPipeline, tick: str) -> None:
     *honest, liar = shared.lab.nodes
     before = git(shared.remote, "rev-parse", liar.name)
     finish(liar, shared.run_tick(liar, tick))
@@ -108,11 +110,11 @@ def test_a_branch_rewritten_after_the_round_opened(shared: Shared, tick: str) ->
     liar.maoctl("dataset", "resolve", shared.dataset, "--take-theirs", check=False)
 
 
-def test_a_wrong_tree_attested(shared: Shared, tampered: Tampered, tick: str) -> None:
+def test_a_wrong_tree_attested(shared: SharedPipeline, tampered: Tampered, tick: str) -> None:
     """The liar attests while the round is closed and nobody else has."""
     first, *_, liar = shared.lab.nodes
-    tampered.let_lie(liar.name)
-    tampered.hold_others()
+    tampered.make_liar(liar.name)
+    tampered.hold_honest()
     runs = [(node, shared.run_tick(node, tick)) for node in shared.lab.nodes]
     for node, run in runs:
         finish(node, run)
@@ -121,7 +123,7 @@ def test_a_wrong_tree_attested(shared: Shared, tampered: Tampered, tick: str) ->
     lie = until(own, "the liar attests")
     assert lie.commit == closed["commits"][liar.name]
     assert round_of(shared, tick, "closed")["commit"] is None
-    tampered.let_go()
+    tampered.release()
 
     found = round_of(shared, tick, "decided")
     assert found["commit"] != lie.commit
@@ -134,7 +136,7 @@ def test_a_wrong_tree_attested(shared: Shared, tampered: Tampered, tick: str) ->
     assert shared.file("ground-truth") == shared.file(str(found["commits"][first.name]))
 
 
-def attested(node: SiteNode, shared: Shared, round_id: str) -> Attestation | None:
+def attested(node: SiteNode, shared: SharedPipeline, round_id: str) -> Attestation | None:
     """What a node says under its own prefix that the round has come to."""
     key = keys.attestation(node.name, shared.dataset, round_id)
     entry = acting_as(node.data_dir / "federation", node, lambda store: store.get(key))
@@ -146,7 +148,7 @@ def named_by_alarm(node: SiteNode, round_id: str, liar: str) -> bool:
     return any(alarm["id"] == f"{round_id}.{liar}" and "it computed" in alarm["detail"] for alarm in alarms)
 
 
-def test_a_write_outside_of_its_prefix_is_refused(shared: Shared) -> None:
+def test_a_write_outside_of_its_prefix_is_refused(shared: SharedPipeline) -> None:
     first, _, liar = shared.lab.nodes
     for key in (
         keys.announcement(first.name, shared.dataset, "x"),
@@ -163,7 +165,7 @@ def test_a_write_outside_of_its_prefix_is_refused(shared: Shared) -> None:
     assert isinstance(hidden, Forbidden)
 
 
-def test_a_removed_node_is_out_at_once_and_for_good(shared: Shared, tmp_path: Path) -> None:
+def test_a_removed_node_is_out_at_once_and_for_good(shared: SharedPipeline, tmp_path: Path) -> None:
     first, _, liar = shared.lab.nodes
     stolen = tmp_path / "stolen"
     shutil.copytree(liar.data_dir / "federation", stolen)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mao_shared.models import format_time
-from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, ground_truth, lab, until
+from tests.support.shared_pipeline import HONEST, SharedPipeline, share
 from tests.support.sites import at_sites
 
 pytestmark = at_sites(500)
@@ -22,7 +22,7 @@ EVERY = 4  # seconds between two ticks
 
 
 @pytest.fixture(scope="module")
-def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPipeline]:
     """Three nodes that all run the federation's etcd, and a pipeline they share."""
     image = engine.build(HONEST)
     soon = {"MAO_ROUND_GRACE": "15", "MAO_PUSH_RETRY": "1"}
@@ -36,14 +36,14 @@ def past_ticks(count: int, *, ago: timedelta) -> list[str]:
     return [format_time(begin + timedelta(seconds=10 * i)) for i in range(count)]
 
 
-def run_all(shared: Shared, nodes: list[SiteNode], ticks: list[str]) -> None:
+def run_all(shared: SharedPipeline, nodes: list[SiteNode], ticks: list[str]) -> None:
     """Runs these ticks on these nodes and waits for all of them."""
     started = [(node, shared.run_tick(node, tick)) for tick in ticks for node in nodes]
     for node, run in started:
         assert node.wait_run(run)["phase"] == "succeeded"
 
 
-def decided_once(shared: Shared, ticks: list[str]) -> None:
+def decided_once(shared: SharedPipeline, ticks: list[str]) -> None:
     """Every one of these ticks has one decided round, and a commit of ground truth of its own."""
     rounds = [r for r in shared.rounds(shared.lab.nodes[0]).values() if r["tick"] in ticks]
     assert Counter(r["tick"] for r in rounds) == Counter(ticks)
@@ -64,7 +64,7 @@ def frozen(nodes: list[SiteNode]) -> Iterator[None]:
             node.thaw_federation()
 
 
-def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: Shared) -> None:
+def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: SharedPipeline) -> None:
     first, _, third = shared.lab.nodes
     ticks = past_ticks(2, ago=timedelta(minutes=30))
     third.site.cut()
@@ -94,7 +94,7 @@ def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: Shared) -> Non
     )
 
 
-def test_the_leader_killed_during_a_round_leaves_one_result(shared: Shared) -> None:
+def test_the_leader_killed_during_a_round_leaves_one_result(shared: SharedPipeline) -> None:
     first = shared.lab.nodes[0]
     ticks = past_ticks(1, ago=timedelta(minutes=10))
     runs = [(node, shared.run_tick(node, ticks[0])) for node in shared.lab.nodes]
@@ -116,7 +116,7 @@ def test_the_leader_killed_during_a_round_leaves_one_result(shared: Shared) -> N
     assert Path(shared.remote).exists()
 
 
-def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: Shared) -> None:
+def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: SharedPipeline) -> None:
     """The last one here: its ticks are those of the clock, and a dataset's ticks only ever go on."""
     first, *others = shared.lab.nodes
     jobs = [(node, shared.job(node, f"*/{EVERY} * * * * *")) for node in shared.lab.nodes]
@@ -146,11 +146,11 @@ def ticks_from(begin: datetime) -> list[str]:
     return [format_time(last + timedelta(seconds=EVERY * i)) for i in range(1, TICKS + 1)]
 
 
-def phases(shared: Shared, node: SiteNode, ticks: list[str]) -> dict[str, str]:
+def phases(shared: SharedPipeline, node: SiteNode, ticks: list[str]) -> dict[str, str]:
     return {run["scheduled_for"]: run["phase"] for run in shared.runs(node) if run["scheduled_for"] in ticks}
 
 
-def wait_for_runs(shared: Shared, node: SiteNode, ticks: list[str], phase: str | None = None) -> None:
+def wait_for_runs(shared: SharedPipeline, node: SiteNode, ticks: list[str], phase: str | None = None) -> None:
     """Returns when there is a run for each of the ticks, in that phase if one is given."""
 
     def there() -> bool:
@@ -160,6 +160,6 @@ def wait_for_runs(shared: Shared, node: SiteNode, ticks: list[str], phase: str |
     until(there, f"{node.name} has runs of {len(ticks)} ticks")
 
 
-def ended_ticks(shared: Shared, node: SiteNode) -> set[str]:
+def ended_ticks(shared: SharedPipeline, node: SiteNode) -> set[str]:
     rounds = shared.rounds(node).values()
     return {r["tick"] for r in rounds if r["phase"] in ("decided", "undecided")}

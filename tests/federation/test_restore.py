@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mao_shared.models import format_time
-from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, lab, until
+from tests.support.shared_pipeline import HONEST, SharedPipeline, share
 from tests.support.sites import at_sites
 
 pytestmark = at_sites(300)
 
 
-def decided(shared: Shared, nodes: list[SiteNode], tick: str) -> dict[str, str]:
+def decided(shared: SharedPipeline, nodes: list[SiteNode], tick: str) -> dict[str, str]:
     """Runs a tick on these nodes until its round is decided; the snapshot of each node's run."""
     started = [(node, shared.run_tick(node, tick)) for node in nodes]
     runs = {node.name: node.wait_run(run) for node, run in started}

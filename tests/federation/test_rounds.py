@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.collecting import COLLECT, LIAR, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import evidence, ground_truth, lab, until
 from tests.support.git import git
+from tests.support.shared_pipeline import COLLECT, LIAR, SharedPipeline, share
 from tests.support.sites import at_sites
 
 pytestmark = at_sites(400)
@@ -19,7 +19,7 @@ TICKS = 6
 
 
 @pytest.fixture(scope="module")
-def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPipeline]:
     """Ten ticks of every node have been run and voted."""
     image = engine.build(COLLECT)
     with lab(tmp_path_factory.mktemp("lab")) as nodes:
@@ -38,7 +38,7 @@ def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield shared
 
 
-def all_runs(shared: Shared) -> list[dict[str, Any]]:
+def all_runs(shared: SharedPipeline) -> list[dict[str, Any]]:
     return [run for node in shared.lab.nodes for run in shared.runs(node)]
 
 
@@ -46,12 +46,12 @@ def is_active(run: dict[str, Any]) -> bool:
     return run["phase"] in ("queued", "running")
 
 
-def ended_ticks(shared: Shared) -> set[str]:
+def ended_ticks(shared: SharedPipeline) -> set[str]:
     rounds = shared.rounds(shared.lab.nodes[0]).values()
     return {r["tick"] for r in rounds if r["phase"] in ("decided", "undecided")}
 
 
-def common_ticks(shared: Shared) -> list[str]:
+def common_ticks(shared: SharedPipeline) -> list[str]:
     """Ticks that every node has run."""
     ran = [
         {r["scheduled_for"] for r in shared.runs(node) if r["phase"] == "succeeded"}
@@ -60,7 +60,7 @@ def common_ticks(shared: Shared) -> list[str]:
     return sorted(set.intersection(*ran))
 
 
-def test_every_shared_tick_has_one_decided_round(shared: Shared) -> None:
+def test_every_shared_tick_has_one_decided_round(shared: SharedPipeline) -> None:
     rounds = shared.rounds(shared.lab.nodes[0]).values()
     ticks = common_ticks(shared)
     assert len(ticks) >= TICKS
@@ -68,7 +68,7 @@ def test_every_shared_tick_has_one_decided_round(shared: Shared) -> None:
         assert [r["phase"] for r in rounds if r["tick"] == tick] == ["decided"]
 
 
-def test_every_decided_round_is_one_commit_with_its_evidence(shared: Shared) -> None:
+def test_every_decided_round_is_one_commit_with_its_evidence(shared: SharedPipeline) -> None:
     decided = {r["id"]: r for r in shared.rounds(shared.lab.nodes[0]).values() if r["phase"] == "decided"}
     commits = ground_truth(shared.remote)
     assert sorted(r["commit"] for r in decided.values()) == sorted(commits)
@@ -77,7 +77,7 @@ def test_every_decided_round_is_one_commit_with_its_evidence(shared: Shared) -> 
         assert git(shared.remote, "show", f"{found['commit']}:.mao/rounds/{name}.json")
 
 
-def test_the_liar_changes_nothing_and_leads_the_ranking(shared: Shared) -> None:
+def test_the_liar_changes_nothing_and_leads_the_ranking(shared: SharedPipeline) -> None:
     for found in shared.rounds(shared.lab.nodes[0]).values():
         if found["phase"] != "decided" or "alpha" not in found["commits"] or "beta" not in found["commits"]:
             continue

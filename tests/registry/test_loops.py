@@ -29,8 +29,8 @@ from mao_shared.federation.store import FederationStore
 from mao_shared.models import Enrolment, Member
 from mao_shared.store import Unreadable
 from mao_shared.store.memory import MemoryStore
-from tests.support.loops import survives
-from tests.support.unreadable import KINDS, spoilt
+from tests.support.loops import check_loop_survives
+from tests.support.unreadable import KINDS, corrupt
 from tests.support.waiting import eventually
 
 from .conftest import NODE, running
@@ -113,7 +113,7 @@ async def test_loop_continues_after_exception(
 ) -> None:
     monkeypatch.setattr("mao_registry.consent.trust.SETTLE_TIME", 0.01)
     part, method, run, poke = LOOPS[loop](repositories, conditions)
-    assert loop in await survives(part, method, run, conditions, poke=poke)
+    assert loop in await check_loop_survives(part, method, run, conditions, poke=poke)
 
 
 async def test_migration_is_retried_after_exception(
@@ -146,7 +146,7 @@ async def test_quorum_watch_continues_after_exception(conditions: Conditions) ->
     def run() -> Any:
         return watch_quorum(federation, conditions)  # type: ignore[arg-type]
 
-    assert "quorum-watch" in await survives(federation, "alone", run, conditions)
+    assert "quorum-watch" in await check_loop_survives(federation, "alone", run, conditions)
 
 
 async def test_join_by_file_continues_after_exception(
@@ -263,7 +263,7 @@ async def test_replica_continues_after_exception(
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
     copy = Replicator(shared, every=0.05, conditions=conditions)
     subject = {"_copy": "replica/copies", "_report_contact": "replica/contact"}[part]
-    assert subject in await survives(copy, part, copy.run, conditions)
+    assert subject in await check_loop_survives(copy, part, copy.run, conditions)
     await shared.close()
 
 
@@ -310,7 +310,7 @@ async def spoil(store: MemoryStore, what: str, fault: str) -> bytes:
     good = await store.get(key.removesuffix("bad") + TWIN[what])
     assert good is not None
     name = "pipeline" if what == "enrolments" else "name"
-    bad = spoilt(good.value, fault, key_field=name)  # of another name in any case: it is a copy
+    bad = corrupt(good.value, fault, key_field=name)  # of another name in any case: it is a copy
     await store.create(key, bad)
     return bad
 

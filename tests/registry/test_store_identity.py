@@ -23,7 +23,7 @@ from mao_shared.errors import StoreUnavailable
 from mao_shared.store import Store, open_store
 from mao_shared.store.memory import MemoryStore
 from tests.support.etcd import EtcdServer, running_etcd
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 
 NODE = "node-1"
 pytestmark = pytest.mark.etcd
@@ -123,14 +123,14 @@ async def test_store_identity_detects_older_revision(etcd: EtcdServer, file: Pat
         watching = identity(store, file, conditions)
         assert await watching.check()
     etcd.kill()
-    etcd.keep_data()
+    etcd.back_up_data()
     etcd.start()
     async with opened(etcd) as store:
         for number in range(20):
             await store.create(f"/mao/x/{number}", b"x")
         assert await fault(store, file) == ""  # a registry that starts notes how far the store has got
     etcd.kill()
-    etcd.put_data_back()
+    etcd.restore_data()
     etcd.start()
     async with opened(etcd) as store:
         assert "set back" in await fault(store, file)
@@ -178,7 +178,7 @@ async def test_store_identity_ignores_torn_file(file: Path, content: str) -> Non
 
 
 async def test_store_identity_unaffected_by_outage(file: Path) -> None:
-    store, conditions = AwayStore(), Conditions()
+    store, conditions = UnavailableStore(), Conditions()
     write(file, SavedIdentity("w", 1))
     store.away = True
     with pytest.raises(StoreUnavailable):

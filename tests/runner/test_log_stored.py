@@ -26,7 +26,7 @@ from mao_shared.errors import EngineUnavailable
 from mao_shared.models import ResolvedImage, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from tests.support.cut import CuttableSocket
+from tests.support.cuttable_socket import CuttableSocket
 from tests.support.disk import fill, set_read_only, small_disk
 from tests.support.docker import Engine
 from tests.support.waiting import eventually

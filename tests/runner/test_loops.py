@@ -14,7 +14,7 @@ from mao_runner.runner import Runner
 from mao_shared.clock import SystemClock
 from mao_shared.host.data_dir import DataDir
 from mao_shared.service.store_health import StoreHealthWatch
-from tests.support.loops import survives
+from tests.support.loops import check_loop_survives
 
 from .doubles import PromptDriver
 from .harness import Bench
@@ -68,4 +68,4 @@ async def test_loops_continue_after_failed_item(
             monkeypatch.setattr(module, name, 0.01)
     async with Bench(tmp_path, PromptDriver()).runner() as runner:
         part, method, run = LOOPS[loop](runner)
-        assert loop in await survives(part, method, run, runner.conditions)
+        assert loop in await check_loop_survives(part, method, run, runner.conditions)

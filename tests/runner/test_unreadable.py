@@ -19,7 +19,7 @@ from mao_shared.models import Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import dump
 from mao_shared.store.memory import MemoryStore
-from tests.support.unreadable import KINDS, spoilt
+from tests.support.unreadable import KINDS, corrupt
 from tests.support.waiting import eventually
 
 from .doubles import PromptDriver
@@ -63,7 +63,7 @@ async def spoil(bench: Bench, run_id: str, kind: str | None) -> None:
     if kind is None:
         await bench.store.delete(entry.key)
     else:
-        value = spoilt(entry.value, kind, key_field="id", enum_field="phase")
+        value = corrupt(entry.value, kind, key_field="id", enum_field="phase")
         await bench.store.replace(entry.key, value, entry.revision)
 
 

@@ -11,7 +11,7 @@ from mao_shared.models import Overlap, Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Store, dump
 from mao_shared.store.memory import MemoryStore
-from tests.support.stores import UnsureStore
+from tests.support.stores import UnknownOutcomeStore
 
 from .harness import finish_step, put, run_records, scheduler, wait_phase, wait_run
 from .samples import NODE, ManualClock, enrolment, run
@@ -122,7 +122,7 @@ async def test_controller_two_instances_start_one_run_at_a_time(store: Store, cl
 async def test_controller_start_with_unknown_outcome_is_checked_again(
     clock: ManualClock, applies: bool
 ) -> None:
-    store = UnsureStore(applies=applies)
+    store = UnknownOutcomeStore(applies=applies)
     await create(store, run())
     store.unsure = 1
     async with scheduler(store, clock, leads=True):

@@ -17,7 +17,7 @@ from mao_shared.runs.listing import list_newest
 from mao_shared.runs.records import MOVED_AT_ONCE, RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Put, Records, Store, dump
-from tests.support.stores import UnsureStore
+from tests.support.stores import UnknownOutcomeStore
 
 from .doubles import StoreThatDiesAfter
 from .harness import all_runs, put, scheduler
@@ -115,7 +115,7 @@ async def test_history_killed_after_any_write_keeps_each_run_once(
 
 @pytest.mark.parametrize("applies", [True, False])
 async def test_history_move_with_unknown_outcome_is_checked_again(clock: ManualClock, applies: bool) -> None:
-    store = UnsureStore(applies=applies)
+    store = UnknownOutcomeStore(applies=applies)
     runs = [ended(number) for number in range(3)]
     await store_all(store, *runs)
     clock.turn(hours=9)

@@ -13,7 +13,7 @@ from mao_scheduler.scheduler import Scheduler
 from mao_scheduler.schedules import timer
 from mao_shared.reconcile import recheck_unreadable
 from mao_shared.store.memory import MemoryStore
-from tests.support.loops import survives
+from tests.support.loops import check_loop_survives
 
 from .harness import scheduler
 from .samples import ManualClock
@@ -45,4 +45,4 @@ async def test_loops_continue_after_failed_item(monkeypatch: pytest.MonkeyPatch,
     async with scheduler(MemoryStore(), ManualClock()) as made:
         monkeypatch.setattr(made.retention, "_interval", 0.01)
         part, method, run, poke = LOOPS[loop](made)
-        assert loop in await survives(part, method, run, made.conditions, poke=poke)
+        assert loop in await check_loop_survives(part, method, run, made.conditions, poke=poke)

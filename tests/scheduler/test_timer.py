@@ -21,7 +21,7 @@ from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
 from mao_shared.store import Store, Stored, dump
 from mao_shared.store.memory import MemoryStore
-from tests.support.stores import AwayStore, UnsureStore
+from tests.support.stores import UnavailableStore, UnknownOutcomeStore
 from tests.support.waiting import eventually
 
 from .doubles import StoreThatDiesAfter
@@ -247,7 +247,7 @@ async def test_timer_lagging_mark_does_not_summarise_recorded_ticks(store: Store
 
 @pytest.mark.parametrize("applies", [True, False])
 async def test_timer_write_with_unknown_outcome_is_repeated(clock: ManualClock, applies: bool) -> None:
-    store = UnsureStore(applies=applies)
+    store = UnknownOutcomeStore(applies=applies)
     await put(store, enrolment(), schedule())
     async with scheduler(store, clock) as made:
         clock.turn(minutes=1)
@@ -261,7 +261,7 @@ async def test_timer_write_with_unknown_outcome_is_repeated(clock: ManualClock, 
 
 
 async def test_timer_handles_ticks_of_store_outage(clock: ManualClock) -> None:
-    store = AwayStore()
+    store = UnavailableStore()
     await put(store, enrolment(), schedule())
     async with scheduler(store, clock) as made:
         for away in (True, True, True, False):

@@ -13,7 +13,7 @@ from mao_shared.models.run import Turn
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Put, Records, Store, dump
 from mao_shared.store.memory import MemoryStore
-from tests.support.stores import UnsureStore
+from tests.support.stores import UnknownOutcomeStore
 from tests.support.waiting import eventually_answers
 
 from .doubles import StoreThatDiesAfter
@@ -253,7 +253,7 @@ async def test_turns_killed_at_any_write_loses_and_doubles_nothing(clock: Manual
 async def test_turns_give_back_with_unknown_outcome_is_checked_again(
     clock: ManualClock, overlap: Overlap, *, applies: bool
 ) -> None:
-    store = UnsureStore(applies=applies)
+    store = UnknownOutcomeStore(applies=applies)
     await create(store, two_steps("r0"))
     async with scheduler(store, clock, leads=True):
         await reach_second(store, "r0", clock)

@@ -20,7 +20,7 @@ from mao_shared.models.schedule import Forgotten
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, dump
 from mao_shared.store.memory import MemoryStore
-from tests.support.unreadable import KINDS, spoilt
+from tests.support.unreadable import KINDS, corrupt
 from tests.support.waiting import eventually
 
 from .harness import (
@@ -44,7 +44,7 @@ async def spoil(
     store: MemoryStore, key: str, kind: str, record: Record, enum_field: str | None = None
 ) -> None:
     """Overwrite the value of the key with something unreadable."""
-    value = spoilt(dump(record), kind, key_field=type(record).key_field, enum_field=enum_field)
+    value = corrupt(dump(record), kind, key_field=type(record).key_field, enum_field=enum_field)
     entry = await store.get(key)
     if entry is None:
         await store.create(key, value)

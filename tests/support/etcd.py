@@ -95,11 +95,11 @@ class EtcdServer:
         """Its data are lost; to be called while it is killed."""
         shutil.rmtree(self.dir / "data")
 
-    def keep_data(self) -> None:
+    def back_up_data(self) -> None:
         """Takes a backup; to be called while it is killed."""
         shutil.copytree(self.dir / "data", self.dir / "kept")
 
-    def put_data_back(self) -> None:
+    def restore_data(self) -> None:
         """Sets it back to the backup; to be called while it is killed."""
         self.remove_data()
         shutil.copytree(self.dir / "kept", self.dir / "data")
@@ -141,7 +141,7 @@ class EtcdServer:
         self._process.wait(START_SECONDS)
 
 
-def kept_at(endpoints: str) -> dict[bytes, int]:
+def key_revisions(endpoints: str) -> dict[bytes, int]:
     """All keys of a node's etcd, and the revision at which each was written; but for its own sign of life."""
     asked = ["etcdctl", f"--endpoints={endpoints}", "get", "", "--prefix", "-w", "json"]
     environ = {**os.environ, "ETCDCTL_API": "3"}

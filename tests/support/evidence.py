@@ -40,7 +40,7 @@ CONTEXTS = {
 }
 
 
-def rocrate_faults(crate: Path) -> str:
+def rocrate_issues(crate: Path) -> str:
     """What rocrate-validator has to say against a crate, down to RECOMMENDED; it asks no network.
 
     The contexts come from the data that lies beside the project; a test without them is skipped.
@@ -69,7 +69,7 @@ def runcrate_report(crate: Path) -> str:
     return done.stdout
 
 
-def beside_the_project() -> Path | None:
+def find_shared_data() -> Path | None:
     """The folder of data that others have published, where it is there."""
     common = git(REPO, "rev-parse", "--path-format=absolute", "--git-common-dir")
     folder = Path(common).parent.parent / "shared" / "data"
@@ -78,7 +78,7 @@ def beside_the_project() -> Path | None:
 
 def shared_data() -> Path:
     """The data beside the project; skips the test where it is absent."""
-    folder = beside_the_project()
+    folder = find_shared_data()
     if folder is None:
         pytest.skip("the data to test with is not beside the project (shared/data)")
     return folder

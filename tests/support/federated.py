@@ -28,7 +28,7 @@ class SiteNode(NativeNode):
     def __init__(self, root: Path, name: str, site: Site, env: dict[str, str]) -> None:
         super().__init__(root, name, {**env, "MAO_FEDERATION_ADDRESS": site.address}, site.enter)
         self.site = site
-        site.open_passage(self.port)
+        site.forward_port(self.port)
 
     def federation_pid(self) -> int:
         """Pid of the etcd that this node runs for the federation."""
@@ -100,14 +100,14 @@ def lab(root: Path, names: Sequence[str] = ("alpha", "beta", "gamma"), **env: st
         environment = {"MAO_SSH_DIR": str(sshd.key_dir), **env}
         nodes = [SiteNode(root, n, site, environment) for n, site in zip(names, sites.sites, strict=True)]
         try:
-            at_once(SiteNode.start, nodes)
+            run_on_all(SiteNode.start, nodes)
             yield Lab(nodes, sshd, root)
         except BaseException:
             for node in nodes:
                 print(f"===== {node.name}", *node.log[-120:], sep="\n")
             raise
         finally:
-            at_once(_clear_away, nodes)
+            run_on_all(_clear_away, nodes)
 
 
 def _clear_away(node: SiteNode) -> None:
@@ -116,7 +116,7 @@ def _clear_away(node: SiteNode) -> None:
     node.remove_containers()
 
 
-def at_once(work: Callable[[SiteNode], object], nodes: Sequence[SiteNode]) -> None:
+def run_on_all(work: Callable[[SiteNode], object], nodes: Sequence[SiteNode]) -> None:
     """Does the work for all nodes at the same time; raises the first failure when all have ended."""
     with ThreadPoolExecutor(len(nodes)) as threads:
         ended = [threads.submit(work, node) for node in nodes]

@@ -12,7 +12,7 @@ from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Batch, Records
 from mao_shared.store.memory import MemoryStore
 
-from .stores import AwayStore
+from .stores import UnavailableStore
 from .waiting import eventually
 
 SECONDS = 5.0
@@ -48,7 +48,7 @@ class JobBench:
     """A store, the jobs in it, and a mirror of those that are not over."""
 
     def __init__(self) -> None:
-        self.store = AwayStore()
+        self.store = UnavailableStore()
         self.gate = Gate(self.store)
         self.jobs = Records(self.store, "/jobs/", Job)
         self.mirror = Mirror(self.jobs, keep=lambda job: not job.over, away=Backoff(QUICK, QUICK))

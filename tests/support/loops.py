@@ -11,7 +11,7 @@ from mao_shared.conditions import Conditions
 from .waiting import eventually
 
 
-async def survives(
+async def check_loop_survives(
     part: object,
     method: str,
     loop: Callable[[], Coroutine[Any, Any, Any]],

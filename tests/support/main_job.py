@@ -70,7 +70,7 @@ def register(node: Node, names: Names, image: str, master: str) -> None:
     )
 
 
-def run_by_hand(node: Node, names: Names) -> dict[str, Any]:
+def run_once(node: Node, names: Names) -> dict[str, Any]:
     """`/pipeline/run` without cron; the run when it has ended."""
     run = curl(
         node,
@@ -110,7 +110,7 @@ def _note(ended: dict[str, dict[str, Any]], run: dict[str, Any], schedule_id: st
         ended[run["id"]] = run
 
 
-def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
+def schedule_every_two_seconds(node: Node, names: Names) -> dict[str, Any]:
     """A schedule with a tick every two seconds."""
     answer = node.http.post(
         "/pipeline/run", json={"name": names.tool, "cron": "*/2 * * * * *", "seconds": True}

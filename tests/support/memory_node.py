@@ -50,11 +50,11 @@ async def memory_node(root: Path) -> AsyncIterator[MemoryNode]:
         stack.push_async_callback(store.close)
         for name in SERVICES:
             more = {"driver": PromptDriver()} if name == "runner" else {}
-            made = _made(name, root, store, urls, **more)
+            made = _make_app(name, root, store, urls, **more)
             await stack.enter_async_context(made.router.lifespan_context(made))
             apps[name] = made
         transports = {name: httpx.ASGITransport(app) for name, app in apps.items()}
-        gateway = apps["gateway"] = _made(
+        gateway = apps["gateway"] = _make_app(
             "gateway", root, store, urls, transports=transports, callers=OperatorCalls()
         )
         await stack.enter_async_context(gateway.router.lifespan_context(gateway))
@@ -63,7 +63,7 @@ async def memory_node(root: Path) -> AsyncIterator[MemoryNode]:
         yield MemoryNode(client, apps, store)
 
 
-def _made(name: str, root: Path, store: MemoryStore, urls: dict[str, str], **more: Any) -> FastAPI:
+def _make_app(name: str, root: Path, store: MemoryStore, urls: dict[str, str], **more: Any) -> FastAPI:
     module = importlib.import_module(f"mao_{name}.settings")
     kinds = [k for k in vars(module).values() if getattr(k, "__module__", "") == module.__name__]
     (kind,) = [k for k in kinds if isinstance(k, type) and k.__name__.endswith("Settings")]

@@ -25,7 +25,7 @@ STARTERS = {
     "federation_etcd": {"etcd"},
     "ssh_server": {"sshd"},
     "datalad": {"evidence"},
-    "rocrate_faults": {"evidence"},
+    "rocrate_issues": {"evidence"},
     "runcrate_report": {"evidence"},
     "chromium": {"browser"},
     "native_node": {"docker", "etcd"},
@@ -56,13 +56,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for mark in needs_of(item):
+        for mark in marks_of(item):
             item.add_marker(mark)
         if not any(map(item.get_closest_marker, NEEDS)):
             item.add_marker("fast")
 
 
-def needs_of(item: pytest.Item) -> set[str]:
+def marks_of(item: pytest.Item) -> set[str]:
     """The marks that follow from where a test lies and from what it and its fixtures call."""
     found = {mark for folder, mark in FOLDERS.items() if item.nodeid.startswith(folder)}
     for code in _codes(item):

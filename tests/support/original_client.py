@@ -71,7 +71,7 @@ class OriginalClient:
         return [pipeline["name"] for pipeline in self.call("GET", "pipeline").json()]
 
     def pipeline_add(self, name: str, description: str, steps: Sequence[JsonObject]) -> Any:
-        """The pipeline that was made, or the errors. Steps: see `step_as_asked`."""
+        """The pipeline that was made, or the errors. Steps: see `make_step`."""
         made = self.call(
             "POST", "pipeline/init", {"name": name, "description": description, "steps": list(steps)}
         )
@@ -86,7 +86,7 @@ class OriginalClient:
         return self.call("POST", "bare-repo/init", {"name": name}).json()
 
 
-def step_as_asked(name: str, tool: str, input_dataset: str, output_dataset: str) -> JsonObject:
+def make_step(name: str, tool: str, input_dataset: str, output_dataset: str) -> JsonObject:
     """A step as the CLI made it of what a person typed: commands and environment it never asked for."""
     return {
         "name": name,

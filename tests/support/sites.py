@@ -49,7 +49,7 @@ class Site:
 
     namespace: str
     address: str
-    _passages: list[Passage] = field(default_factory=list)
+    _forwards: list[PortForward] = field(default_factory=list)
 
     @property
     def enter(self) -> list[str]:
@@ -64,17 +64,17 @@ class Site:
         """Brings the link up again."""
         _ip("-n", self.namespace, "link", "set", "eth0", "up")
 
-    def open_passage(self, port: int) -> None:
+    def forward_port(self, port: int) -> None:
         """Makes `127.0.0.1:port` of the site reachable as `127.0.0.1:port` here."""
-        self._passages.append(Passage(self.namespace, port))
+        self._forwards.append(PortForward(self.namespace, port))
 
     def close(self) -> None:
-        for passage in self._passages:
-            passage.close()
-        self._passages.clear()
+        for forward in self._forwards:
+            forward.close()
+        self._forwards.clear()
 
 
-class Passage:
+class PortForward:
     """Forwards connections of a loopback port to the same port of a namespace's loopback."""
 
     def __init__(self, namespace: str, port: int) -> None:
@@ -156,7 +156,7 @@ def make_sites(count: int) -> Iterator[Sites]:
         _ip("address", "add", f"{sites.here}/24", "dev", f"mh{mark}")
         _ip("link", "set", f"mh{mark}", "up")
         for i, site in enumerate(sites.sites):
-            _make(site, hub, f"site{i}")
+            _make_site(site, hub, f"site{i}")
         yield sites
     finally:
         for site in sites.sites:
@@ -175,7 +175,7 @@ def _free_net() -> str:
     return net
 
 
-def _make(site: Site, hub: str, link: str) -> None:
+def _make_site(site: Site, hub: str, link: str) -> None:
     _ip("netns", "add", site.namespace)
     _ip("-n", hub, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", site.namespace)
     _ip("-n", hub, "link", "set", link, "master", "bridge", "up")

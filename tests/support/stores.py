@@ -10,7 +10,7 @@ from mao_shared.store import Check, Entry, Page, Write
 from mao_shared.store.memory import MemoryStore
 
 
-class AwayStore(MemoryStore):
+class UnavailableStore(MemoryStore):
     """Does not answer while `away` is set, or with `error`; `calls` counts the attempts."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class AwayStore(MemoryStore):
         self._answer()
 
 
-class UnsureStore(MemoryStore):
+class UnknownOutcomeStore(MemoryStore):
     """The next `unsure` transactions end as unknown; they are applied first if `applies`."""
 
     def __init__(self, unsure: int = 0, *, applies: bool = True) -> None:

@@ -18,7 +18,7 @@ KINDS = (
 )
 
 
-def spoilt(document: bytes, kind: str, *, key_field: str | None, enum_field: str | None = None) -> bytes:
+def corrupt(document: bytes, kind: str, *, key_field: str | None, enum_field: str | None = None) -> bytes:
     """The stored document with a fault of the kind; the document itself where it has no place for that."""
     fields: dict[str, Any] = json.loads(document)
     first = next(iter(fields))

@@ -57,7 +57,7 @@ def python_for(uid: int) -> tuple[str, dict[str, str]]:
     pytest.skip(f"user {uid} can start neither {sys.executable} nor {system}")
 
 
-def connecting(uid: int, places: Sequence[str | tuple[str, int]]) -> list[str]:
+def connect_as(uid: int, places: Sequence[str | tuple[str, int]]) -> list[str]:
     """What a user gets who connects to each place: `connected`, or the error's name."""
     done = subprocess.run(
         as_user(uid, sys.executable, "-c", _CONNECT, json.dumps(places)),

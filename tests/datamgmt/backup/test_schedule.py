@@ -20,7 +20,7 @@ from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import BEGIN, NODE, context_for, settings_for
 from tests.scheduler.samples import ManualClock
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 
 DAY = 86400.0
 
@@ -128,7 +128,7 @@ async def test_schedule_reports_a_missing_folder(tmp_path: Path) -> None:
 
 async def test_schedule_reports_a_store_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "backups").mkdir()
-    store = AwayStore()
+    store = UnavailableStore()
     site = Site(tmp_path, store, backup_keep=1)
     await site.backups.step()
     site.clock.turn(days=1)

@@ -14,16 +14,16 @@ from mao_shared.federation import FederationStore, federation_store
 from mao_shared.reconcile import background
 from mao_shared.store.memory import MemoryStore
 from tests.registry.conftest import NODE
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually
 
 
-def store_of(root: Path, federation: AwayStore | MemoryStore, own: MemoryStore) -> FederationStore:
+def store_of(root: Path, federation: UnavailableStore | MemoryStore, own: MemoryStore) -> FederationStore:
     return federation_store(RegistrySettings(node=NODE, data_dir=root), own, given=federation)
 
 
 async def test_quorum_condition_while_federation_is_away(tmp_path: Path) -> None:
-    there, conditions = AwayStore(), Conditions()
+    there, conditions = UnavailableStore(), Conditions()
     federation = store_of(tmp_path, there, MemoryStore())
     await federation.ping()
     await check_quorum(federation, conditions)
@@ -45,7 +45,7 @@ async def test_quorum_condition_while_federation_is_away(tmp_path: Path) -> None
 
 
 async def test_quorum_condition_absent_without_federation(tmp_path: Path) -> None:
-    own, conditions = AwayStore(), Conditions()
+    own, conditions = UnavailableStore(), Conditions()
     federation = store_of(tmp_path, own, own)
     await federation.ping()
     await check_quorum(federation, conditions)

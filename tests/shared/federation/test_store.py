@@ -26,7 +26,7 @@ from mao_shared.reconcile import Mirror, Session, background
 from mao_shared.request_context import track_staleness
 from mao_shared.store import Put, Records
 from mao_shared.store.memory import MemoryStore
-from tests.support.stores import UnsureStore
+from tests.support.stores import UnknownOutcomeStore
 from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, TOOLS, A, World, copied, link, tool
@@ -327,7 +327,7 @@ async def test_federation_node_that_was_removed_is_told_so_and_silence_does_not_
 
 
 async def test_federation_unknown_write_stays_unknown(tmp_path: Path) -> None:
-    unsure = UnsureStore(1)
+    unsure = UnknownOutcomeStore(1)
     store = FederationStore(MemoryStore(), NODE, FederationFiles(tmp_path), fixed=unsure)
     with pytest.raises(Exception, match="got lost") as raised:
         await store.create(A, b"1")

@@ -11,7 +11,7 @@ from mao_shared.federation import FederationFiles, FederationStore
 from mao_shared.models import Link, Tool
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.records import dump
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually, eventually_answers
 
 NODE = "n"
@@ -35,8 +35,8 @@ class World:
     """A node's own store, federations by address, and the switching store between them."""
 
     def __init__(self, directory: Path) -> None:
-        self.own = AwayStore()
-        self.there = AwayStore()
+        self.own = UnavailableStore()
+        self.there = UnavailableStore()
         self.seconds = 0.0  # the clock that paces the copies
         self.opened: list[dict[str, Any]] = []
         files = FederationFiles(directory / "federation")

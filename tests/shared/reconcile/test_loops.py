@@ -15,7 +15,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Conflict, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
 from mao_shared.reconcile import Backoff, Guard, every, follow, in_halves, until_done
 from mao_shared.store import Batch
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually
 
 NEVER = 3600.0
@@ -191,7 +191,7 @@ async def test_every_debounce_gathers_what_comes_together() -> None:
         assert calls == 1
 
 
-class Watched(AwayStore):
+class Watched(UnavailableStore):
     """Its watches end as `ends` says, one after the other."""
 
     def __init__(self, *ends: Exception) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.jobs import SECONDS, Job, JobBench
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually
 
 
@@ -121,7 +121,7 @@ async def test_mirror_store_that_was_set_back_is_believed(bench: JobBench) -> No
     before = await bench.make("a")
     await bench.make("b", "c", "d", "e")
     await bench.start_mirror()
-    backup = AwayStore()
+    backup = UnavailableStore()
     assert await backup.create("/jobs/a", b'{"n": 5}') == before
     await backup.create("/jobs/f", b"{}")
     bench.jobs.store = backup

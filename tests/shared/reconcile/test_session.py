@@ -11,7 +11,7 @@ from mao_shared.errors import StoreUnavailable
 from mao_shared.reconcile import Session
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually
 
 QUICK = 0.01  # seconds between renewals
@@ -20,8 +20,8 @@ KEY = "/mao/members/a"
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[AwayStore]:
-    store = AwayStore()
+async def store() -> AsyncIterator[UnavailableStore]:
+    store = UnavailableStore()
     yield store
     await store.close()
 
@@ -54,7 +54,7 @@ async def lost(session: Session) -> None:
     await asyncio.wait_for(session.lost.wait(), SECONDS)
 
 
-async def test_session_keys_live_as_long_as_the_session(store: AwayStore) -> None:
+async def test_session_keys_live_as_long_as_the_session(store: UnavailableStore) -> None:
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)
@@ -66,7 +66,7 @@ async def test_session_keys_live_as_long_as_the_session(store: AwayStore) -> Non
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_session_lease_is_renewed_over_and_over(store: AwayStore) -> None:
+async def test_session_lease_is_renewed_over_and_over(store: UnavailableStore) -> None:
     async with Session(store, 60, interval=QUICK) as session:
         await held(session)
         lease, calls = session.lease, store.calls
@@ -75,7 +75,7 @@ async def test_session_lease_is_renewed_over_and_over(store: AwayStore) -> None:
         assert not session.lost.is_set()
 
 
-async def test_session_lease_that_ended_is_replaced_and_its_keys_made_again(store: AwayStore) -> None:
+async def test_session_lease_that_ended_is_replaced_and_its_keys_made_again(store: UnavailableStore) -> None:
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)
@@ -89,7 +89,7 @@ async def test_session_lease_that_ended_is_replaced_and_its_keys_made_again(stor
         assert await store.get(KEY) is not None
 
 
-async def test_session_outage_shorter_than_the_ttl_goes_unnoticed(store: AwayStore) -> None:
+async def test_session_outage_shorter_than_the_ttl_goes_unnoticed(store: UnavailableStore) -> None:
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)
@@ -102,7 +102,7 @@ async def test_session_outage_shorter_than_the_ttl_goes_unnoticed(store: AwaySto
         assert len(owner.leases) == 1
 
 
-async def test_session_outage_longer_than_the_ttl_is_signalled_and_overcome(store: AwayStore) -> None:
+async def test_session_outage_longer_than_the_ttl_is_signalled_and_overcome(store: UnavailableStore) -> None:
     owner = Owner(store)
     async with Session(store, 1, owner.make_key, interval=QUICK) as session:
         await held(session)
@@ -116,7 +116,7 @@ async def test_session_outage_longer_than_the_ttl_is_signalled_and_overcome(stor
         assert await store.get(KEY) is not None
 
 
-async def test_session_lease_that_outlived_the_outage_is_held_on(store: AwayStore) -> None:
+async def test_session_lease_that_outlived_the_outage_is_held_on(store: UnavailableStore) -> None:
     """etcd begins the count anew when it restarts: the keys never went."""
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
@@ -127,7 +127,7 @@ async def test_session_lease_that_outlived_the_outage_is_held_on(store: AwayStor
         assert not session.lost.is_set()
 
 
-async def test_session_entering_does_not_wait_for_a_store_that_is_away(store: AwayStore) -> None:
+async def test_session_entering_does_not_wait_for_a_store_that_is_away(store: UnavailableStore) -> None:
     store.away = True
     async with Session(store, 60, interval=QUICK) as session:
         await eventually(lambda: store.calls > 2)
@@ -137,7 +137,7 @@ async def test_session_entering_does_not_wait_for_a_store_that_is_away(store: Aw
         assert session.lease is not None
 
 
-async def test_session_owner_that_failed_is_called_again_with_the_same_lease(store: AwayStore) -> None:
+async def test_session_owner_that_failed_is_called_again_with_the_same_lease(store: UnavailableStore) -> None:
     owner = Owner(store, failures=2)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)
@@ -156,8 +156,8 @@ async def test_session_key_of_an_earlier_life_moves_to_the_new_lease() -> None:
     await store.close()
 
 
-async def test_session_leaving_while_the_store_is_away_raises_nothing(store: AwayStore) -> None:
-    class Stuck(AwayStore):
+async def test_session_leaving_while_the_store_is_away_raises_nothing(store: UnavailableStore) -> None:
+    class Stuck(UnavailableStore):
         async def revoke(self, lease: int) -> None:
             raise StoreUnavailable("away")
 
@@ -168,7 +168,7 @@ async def test_session_leaving_while_the_store_is_away_raises_nothing(store: Awa
     await stuck.close()
 
 
-async def test_session_begun_again_it_takes_a_new_lease_at_once(store: AwayStore) -> None:
+async def test_session_begun_again_it_takes_a_new_lease_at_once(store: UnavailableStore) -> None:
     leases: asyncio.Queue[int] = asyncio.Queue()
     async with Session(store, 30, leases.put, interval=1000) as session:
         first = await asyncio.wait_for(leases.get(), SECONDS)
@@ -178,7 +178,7 @@ async def test_session_begun_again_it_takes_a_new_lease_at_once(store: AwayStore
         await asyncio.wait_for(session.held.wait(), SECONDS)
 
 
-async def test_session_begun_again_does_not_wait_for_an_owner_that_failed(store: AwayStore) -> None:
+async def test_session_begun_again_does_not_wait_for_an_owner_that_failed(store: UnavailableStore) -> None:
     owner = Owner(store, failures=1)
     async with Session(store, 3000, owner.make_key, interval=1000) as session:
         await eventually(lambda: len(owner.leases) == 1)

@@ -18,7 +18,7 @@ from mao_shared.reconcile import Backoff, background
 from mao_shared.service.alarms import ConditionAlarms, to_alarm
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually, eventually_answers
 
 NODE = "node-1"
@@ -147,7 +147,7 @@ async def test_alarms_wait_while_the_store_is_away_and_are_written_when_all_is_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
-    store = AwayStore()
+    store = UnavailableStore()
     store.away = True
     async with alarming(store) as conditions:
         report(conditions, "store")
@@ -258,7 +258,7 @@ async def test_alarms_what_an_earlier_process_left_open_ends_though_it_is_learne
 ) -> None:
     """The store was away at the start, and the condition came and went meanwhile."""
     monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
-    store = AwayStore()
+    store = UnavailableStore()
     async with alarming(store) as conditions:
         report(conditions)
         await raised(store)

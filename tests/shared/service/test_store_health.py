@@ -17,7 +17,7 @@ from mao_shared.service.alarms import ConditionAlarms
 from mao_shared.service.store_health import StoreHealthWatch, judge_store
 from mao_shared.store import Put, Records, Store, StoreHealth, open_store
 from tests.support.etcd import EtcdServer
-from tests.support.stores import AwayStore
+from tests.support.stores import UnavailableStore
 from tests.support.waiting import eventually_answers
 
 from .test_app import client_of, make_app
@@ -138,14 +138,14 @@ async def test_store_health_slow_store_is_degraded_at_the_second_look(
 ) -> None:
     monkeypatch.setattr("mao_shared.service.store_health.SLOW_READ_SECONDS", 0.0)
     conditions = Conditions()
-    watch = StoreHealthWatch(AwayStore(), conditions, QUOTA)
+    watch = StoreHealthWatch(UnavailableStore(), conditions, QUOTA)
     assert await watch.check()
     assert not await watch.check()
     assert [condition.state for condition in conditions.current()] == ["degraded"]
 
 
 async def test_store_health_look_runs_by_itself() -> None:
-    store, conditions = AwayStore(), Conditions()
+    store, conditions = UnavailableStore(), Conditions()
     store.away = True
     told: list[Condition] = []
     conditions.subscribe(told.append)

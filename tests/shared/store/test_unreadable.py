@@ -15,7 +15,7 @@ from mao_shared.store import Records, Unreadable
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from mao_shared.store.unreadable import recovery_step
-from tests.support.unreadable import KINDS, spoilt
+from tests.support.unreadable import KINDS, corrupt
 from tests.support.waiting import eventually
 
 PREFIX = "/mao/nodes/n/alarms/"
@@ -28,7 +28,7 @@ def alarm(name: str) -> Alarm:
 
 
 def bad(name: str, kind: str) -> bytes:
-    return spoilt(dump(alarm(name)), kind, key_field="id", enum_field="kind")
+    return corrupt(dump(alarm(name)), kind, key_field="id", enum_field="kind")
 
 
 def shown(conditions: Conditions) -> list[str]:

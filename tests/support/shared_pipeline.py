@@ -27,7 +27,7 @@ HONEST = COLLECT.replace(f'node == "{LIAR}"', "0")
 
 
 @dataclass
-class Shared:
+class SharedPipeline:
     """`remote`: the dataset's repository, as a path here."""
 
     lab: Lab
@@ -73,7 +73,7 @@ class Shared:
         return git(self.remote, "show", f"{revision}:values.csv")
 
 
-def share(lab: Lab, image: str, *, deadline: float = 20) -> Shared:
+def share(lab: Lab, image: str, *, deadline: float = 20) -> SharedPipeline:
     """Registers tool, dataset and pipeline at the first node, and enrols all."""
     remote, url = lab.remote("values")
     first, *others = lab.nodes
@@ -84,4 +84,4 @@ def share(lab: Lab, image: str, *, deadline: float = 20) -> Shared:
     first.maoctl("pipeline", "init", "watch", "values")
     for node in others:
         node.maoctl("pipeline", "enrol", "watch")
-    return Shared(lab, remote)
+    return SharedPipeline(lab, remote)

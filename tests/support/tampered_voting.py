@@ -36,15 +36,15 @@ class Tampered:
         self._folder = folder
         self.env = {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
-    def let_lie(self, node: str) -> None:
+    def make_liar(self, node: str) -> None:
         """From now on the node attests its own snapshot, whatever the vote comes to."""
         (self._folder / f"lies-{node}").touch()
 
-    def hold_others(self) -> None:
+    def hold_honest(self) -> None:
         """Nodes that do not lie go on computing only when they are let go."""
         (self._folder / "held").touch()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         (self._folder / "held").unlink(missing_ok=True)
 
     def end(self) -> None:

@@ -11,7 +11,7 @@ LASTS = 60.0  # seconds in which an alarm is there: a condition has to last for 
 OVER = 90.0  # seconds in which it is over: it has to hold again for thirty
 
 
-def told(node: NativeNode, name: str, subject: str | None = None) -> dict[str, Any] | None:
+def find_condition(node: NativeNode, name: str, subject: str | None = None) -> dict[str, Any] | None:
     """The condition as `/status` lists it, which the dashboard draws; None when it holds."""
     found: list[dict[str, Any]] = node.http.get("/status").json()["conditions"]
     return next(
@@ -30,10 +30,12 @@ def alarms(node: NativeNode, kind: str, subject: str | None = None) -> list[dict
     return [alarm for alarm in listed if alarm["kind"] == kind and subject in (None, alarm.get("subject"))]
 
 
-async def told_everywhere(node: NativeNode, name: str, subject: str = "", *, failed: bool) -> dict[str, Any]:
+async def check_condition_everywhere(
+    node: NativeNode, name: str, subject: str = "", *, failed: bool
+) -> dict[str, Any]:
     """Waits until the node tells the condition, and checks that readiness, doctor and metrics agree on it."""
-    await eventually(lambda: told(node, name, subject), LASTS)
-    condition = told(node, name, subject)
+    await eventually(lambda: find_condition(node, name, subject), LASTS)
+    condition = find_condition(node, name, subject)
     assert condition is not None
     state = "failed" if failed else "degraded"
     assert (condition["state"], bool(condition["next"])) == (state, True), condition
@@ -49,7 +51,7 @@ async def told_everywhere(node: NativeNode, name: str, subject: str = "", *, fai
     return condition
 
 
-async def alarmed(node: NativeNode, name: str, subject: str = "") -> dict[str, Any]:
+async def wait_for_alarm(node: NativeNode, name: str, subject: str = "") -> dict[str, Any]:
     """The alarm, once it is raised."""
     await eventually(lambda: alarms(node, name, subject or None), LASTS)
     (alarm,) = alarms(node, name, subject or None)
@@ -57,9 +59,9 @@ async def alarmed(node: NativeNode, name: str, subject: str = "") -> dict[str, A
     return alarm
 
 
-async def well_again(node: NativeNode, name: str, subject: str = "") -> None:
+async def check_recovery(node: NativeNode, name: str, subject: str = "") -> None:
     """Waits until the condition is gone and its one alarm is over."""
-    await eventually(lambda: told(node, name, subject) is None, LASTS)
+    await eventually(lambda: find_condition(node, name, subject) is None, LASTS)
     assert node.http.get("/readyz").status_code == 200
     await eventually(lambda: alarms(node, name, subject or None)[0].get("over"), OVER)
     assert len(alarms(node, name, subject or None)) == 1
