@@ -1,4 +1,4 @@
-"""Fixtures for all tests. The etcd is one a test session; each test finds it empty."""
+"""Fixtures for all tests. One etcd serves the session; each test finds it empty."""
 
 from __future__ import annotations
 

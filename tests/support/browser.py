@@ -1,4 +1,4 @@
-"""A real Chromium that opens a web page from somewhere else, and what that page got of a node."""
+"""Open a hostile web page in a real Chromium and collect what the page could read from a node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 REBOUND = "node.evil.example"
-"""A name of the public DNS that the page's owner makes resolve to the browser's own machine."""
+"""A DNS name that the page's owner rebinds to the browser's own machine."""
 PAGE_SECONDS = 90.0
 _FLAGS = (
     "--headless",
@@ -28,7 +28,7 @@ _FLAGS = (
     f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
 )
 
-# What a hostile page can do without its visitor's help. Each entry of `got` was read by the page.
+# What a hostile page can do without interaction. Each entry of `got` is something the page read.
 PAGE = """<!doctype html><meta charset=utf-8><body><script>
 const targets = TARGETS, got = [], tried = [];
 const limit = (promise) => Promise.race([promise, new Promise((done) => setTimeout(done, 3000))]);
@@ -103,7 +103,7 @@ function stream(how, url) {
 
 
 class HostilePage(ThreadingHTTPServer):
-    """Serves the page to a browser, and keeps what the page reports."""
+    """Serve the page to a browser and keep the report that the page posts."""
 
     daemon_threads = True
 
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Write no log."""
 
 
 def chromium() -> str:
@@ -144,9 +144,9 @@ def chromium() -> str:
 
 
 def visit(targets: Sequence[dict[str, str]], folder: Path) -> dict[str, Any]:
-    """Opens the page at an origin of its own; `got`: what it could read, `tried`: all that it did.
+    """Open the page at its own origin and return its report: `got` (what it read) and `tried`.
 
-    `targets`: `url`, and for what is to be changed the JSON `body`. `folder`: for the browser's profile.
+    Each target has a `url` and, for a write, the JSON `body`. `folder` holds the browser's profile.
     """
     with _serving(HostilePage(targets)) as page:
         address = f"http://localhost:{page.server_port}/"
@@ -163,7 +163,7 @@ def visit(targets: Sequence[dict[str, str]], folder: Path) -> dict[str, Any]:
 
 
 def read_as_visitor(url: str, folder: Path) -> str:
-    """The document that a browser shows at an address, say at one whose name was rebound to this machine."""
+    """Return the document that a browser shows at `url`, for example a name rebound to this machine."""
     done = subprocess.run(
         [chromium(), *_FLAGS, f"--user-data-dir={folder}", "--dump-dom", url],
         capture_output=True,
@@ -186,7 +186,7 @@ def _serving(page: HostilePage) -> Iterator[HostilePage]:
 
 
 def attacks(port: int) -> list[dict[str, str]]:
-    """What a page that knows MAO and etcd would try at a port, by each name of this machine."""
+    """List the requests that a page aware of MAO and etcd would send to a port, under each host name."""
     key, value = "L21hby9mb3JnZWQ=", "Zm9yZ2Vk"  # /mao/forged
     everything = '{"key":"AA==","range_end":"AA=="}'
     put = f'{{"key":"{key}","value":"{value}"}}'

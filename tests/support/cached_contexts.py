@@ -1,6 +1,6 @@
-"""Run by the evidence tools' own Python: puts JSON-LD contexts into the HTTP cache of rocrate-validator.
+"""Put JSON-LD contexts into the HTTP cache of rocrate-validator; run by the evidence tools' Python.
 
-Arguments: the cache's path without its suffix, then pairs of a URL and the file that it stands for.
+Arguments: the cache's path without its suffix, then pairs of a URL and the file with its content.
 """
 
 import importlib

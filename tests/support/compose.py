@@ -1,4 +1,4 @@
-"""Nodes under Docker Compose for tests, each a project of its own: by `make up`, or by compose alone."""
+"""Nodes under Docker Compose, one project each, started by `make up` or by plain compose commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_LIMIT = 900  # seconds; images are built on the way
 
 
 class ComposeNode:
-    """`start` builds and starts, `stop` removes containers, network and volumes."""
+    """A node that `start` builds and starts, and `stop` removes with its network and volumes."""
 
     def __init__(self, ssh_dir: Path, name: str = "compose-node", **env: str) -> None:
         self.name = name
@@ -67,17 +67,17 @@ class ComposeNode:
 
     @property
     def etcd(self) -> str:
-        """Its etcd, as MAO_ETCD_ENDPOINTS has it; for root."""
+        """The node's etcd endpoint in the form of MAO_ETCD_ENDPOINTS; only root can connect."""
         return f"unix://{self.host_path('/run/mao/localhost:2379')}"
 
     def logs(self, service: str) -> str:
-        """What a service's container has printed."""
+        """Return the output of a service's container."""
         container = self.containers()[service]["Id"]
         done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
         return done.stdout + done.stderr
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """What `docker inspect` says of each service's container."""
+        """Return the `docker inspect` document of each service's container, by service."""
         mine = ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}"]
         ids = subprocess.run(mine, capture_output=True, text=True, check=True).stdout.split()
         printed = subprocess.run(
@@ -86,11 +86,11 @@ class ComposeNode:
         return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in json.loads(printed)}
 
     def running(self) -> dict[str, dict[str, Any]]:
-        """The containers of what does not end by itself."""
+        """Return the containers that are running, by service."""
         return {name: item for name, item in self.containers().items() if item["State"]["Running"]}
 
     def host_path(self, path: str) -> Path:
-        """Where a path of the data volume lies on this machine."""
+        """Return the path on this machine of a path in the data volume."""
         for mount in self.containers()["datamgmt"]["Mounts"]:
             if path.startswith(mount["Destination"]):
                 return Path(mount["Source"]) / Path(path).relative_to(mount["Destination"])
@@ -108,14 +108,14 @@ class ComposeNode:
         return done
 
     def wait_run(self, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
-        """The run when it has ended, or when `until` holds for the first time."""
+        """Return the run once it has ended, or once `until` first holds."""
         return follow_run(self.http, run_id, until)
 
 
 class SeedNode(ComposeNode):
-    """The seed's two commands in a checkout of its own, where nothing is set but by `.env`.
+    """A node started by plain compose commands in its own checkout, configured only by `.env`.
 
-    `place`: an empty folder, for the checkout and the data directory. `settings` go into `.env`.
+    `place` is an empty folder for the checkout and the data directory; `settings` go into `.env`.
     """
 
     def __init__(self, place: Path, ssh_dir: Path, **settings: str) -> None:
@@ -133,7 +133,7 @@ class SeedNode(ComposeNode):
         (self.checkout / ".env").write_text("".join(lines))
 
     def start(self) -> SeedNode:
-        """`docker compose build && docker compose up`, and then until the gateway is ready."""
+        """Run `docker compose build` and `up`, and wait until the gateway is ready."""
         self.compose("build", "--quiet")
         self.compose("up", "--detach")
         asyncio.run(eventually(self.ready, START_LIMIT))
@@ -149,11 +149,11 @@ class SeedNode(ComposeNode):
         self.compose(*args)
 
     def compose(self, *args: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        """A compose command as typed in the checkout."""
+        """Run a compose command in the checkout."""
         return self._run([*compose_command(), *args], self.checkout, fails)
 
     def maoctl(self, *args: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """The client, called in the checkout; or by the script, in a folder elsewhere."""
+        """Run the client in the checkout, or through the script when `folder` is given."""
         words = ["run", "--rm", "-T", "maoctl", *args]
         if folder is None:
             return self.compose(*words)
@@ -171,7 +171,7 @@ _SET_BY_MAKE_UP = ("MAO_NODE", "MAO_SSH_DIR", "MAO_FEDERATION_ADDRESS")
 
 
 def copy_checkout(target: Path) -> None:
-    """What git would clone of this checkout, with what is not committed yet."""
+    """Copy the tracked and the new, not ignored files of this checkout."""
     listed = subprocess.run(
         ["git", "-C", str(REPO), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         capture_output=True,
@@ -189,7 +189,7 @@ def compose_command() -> list[str]:
 
 
 def base_images() -> dict[str, str]:
-    """The build arguments by which images are built without a registry."""
+    """Return the build arguments with which images are built without a registry."""
     return dict(line.split("=", 1) for line in _machine("base-images").splitlines())
 
 

@@ -1,4 +1,4 @@
-"""A unix socket in front of another one that can be cut and joined again: an engine that goes away."""
+"""A proxy for a unix socket whose connections can be cut, to simulate an engine outage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class CuttableSocket:
-    """Forwards every connection of `path` to `target` while it is joined; refuses while it is cut."""
+    """Forward connections from `path` to `target` while joined; refuse them while cut."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
@@ -19,7 +19,7 @@ class CuttableSocket:
         self._lock = threading.Lock()
 
     def join(self) -> CuttableSocket:
-        """Begins to accept."""
+        """Start accepting connections."""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
         self._listener.listen(64)
@@ -27,7 +27,7 @@ class CuttableSocket:
         return self
 
     def cut(self) -> None:
-        """Refuses new connections and breaks those that are open."""
+        """Refuse new connections and close the open ones."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)

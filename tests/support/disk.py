@@ -1,4 +1,4 @@
-"""Small file systems of their own, to fill up and to make read-only."""
+"""Small file systems that tests fill up or remount read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """An empty file system of `size` bytes at `folder`."""
+    """Mount an empty file system of `size` bytes at `folder` for the duration of the block."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system takes root")
     folder.mkdir()
@@ -25,7 +25,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, *, leave: int) -> Path:
-    """A file that takes all but `leave` bytes."""
+    """Create a file that takes all but `leave` bytes, and return its path."""
     status = os.statvfs(folder)
     filler = folder / "filler"
     with filler.open("wb") as file:
@@ -34,6 +34,6 @@ def fill(folder: Path, *, leave: int) -> Path:
 
 
 def set_read_only(folder: Path, read_only: bool) -> None:
-    """Mounts a file system anew, as a kernel does that meets an error."""
+    """Remount a file system read-only or read-write; a kernel does the former on an I/O error."""
     how = "remount,ro" if read_only else "remount,rw"
     subprocess.run(["mount", "-o", how, str(folder)], check=True)

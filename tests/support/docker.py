@@ -1,4 +1,4 @@
-"""A real Docker Engine for tests: images built in a second out of a static busybox, and clean-up by label."""
+"""A real Docker Engine for tests: small images built from a static busybox, removed by label."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ until [ -e gate ]; do sleep 0.05; done
 rm gate
 {WRITES}
 """
-BASES = ("mao/base-busybox:local", "busybox:1.36-musl")  # what `scripts/machine.sh tool-images` brings
+BASES = ("mao/base-busybox:local", "busybox:1.36-musl")  # loaded by `scripts/machine.sh tool-images`
 MISSING = "run 'make test', which brings what is missing, or leave these tests out with -m 'not docker'"
 _DOCKERFILE = """\
 FROM {base}
@@ -36,11 +36,11 @@ CMD ["sh", "/tool.sh"]
 
 
 NETWORK = os.environ.setdefault("MAO_TOOL_NETWORK_NAME", f"mao-t{uuid.uuid4().hex[:7]}")
-"""The tools' network of all nodes that this process starts: other workers and other nodes have their own."""
+"""Name of the tools' network of all nodes that this test process starts."""
 
 
 class Engine:
-    """The engine, and images that this test session builds on it and takes away again."""
+    """The engine, with the images that this test session builds and removes."""
 
     def __init__(self) -> None:
         self.client = docker.from_env(timeout=60)
@@ -49,7 +49,7 @@ class Engine:
         self._base: str | None = None
 
     def build(self, script: str, *, before: str = "") -> str:
-        """An image with a busybox shell that by default runs `script`; `before`: more lines of Dockerfile."""
+        """Build a busybox image that runs `script` and return its name; `before` is added to the Dockerfile."""
         name = f"mao-test/{self.session}:{len(self._images)}"
         dockerfile = _DOCKERFILE.format(base=self.base(), before=before)
         context = _context({"Dockerfile": dockerfile.encode(), "tool.sh": script.encode()})
@@ -60,7 +60,7 @@ class Engine:
         return name
 
     def base(self) -> str:
-        """A static busybox with its commands as links."""
+        """Return the name of a local busybox image; fail the test if there is none."""
         if self._base is None:
             tags = {tag for image in self.client.api.images() for tag in image["RepoTags"] or []}
             self._base = next((name for name in BASES if name in tags), None)
@@ -69,12 +69,12 @@ class Engine:
         return self._base
 
     def containers(self, **labels: str) -> list[Container]:
-        """All containers with these labels; `mao_run="x"` stands for `mao.run=x`."""
+        """Return all containers with these labels; `mao_run="x"` means `mao.run=x`."""
         wanted = [f"{name.replace('_', '.')}={value}" for name, value in labels.items()]
         return self.client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
 
     def remove(self, **labels: str) -> None:
-        """Removes the containers with these labels, running or not."""
+        """Remove the containers with these labels, running or not."""
         for container in self.containers(**labels):
             try:
                 container.remove(force=True)
@@ -83,7 +83,7 @@ class Engine:
                     raise
 
     def remove_tool_network(self, name: str = NETWORK) -> None:
-        """Takes a network that nodes have made for tools away, who is on it, and its rules."""
+        """Remove a tools' network with its containers and its firewall rules."""
         for container in self.client.containers.list(
             all=True, filters={"network": name}, ignore_removed=True
         ):
@@ -95,7 +95,7 @@ class Engine:
         run_on_host(self.client.api, command)
 
     def close(self) -> None:
-        """Takes away what was built, the containers of it (they bear its labels), and the tools' network."""
+        """Remove the images built here, their containers and the tools' network."""
         self.remove(mao_test=self.session)
         self.remove_tool_network()
         for name in self._images:
@@ -119,7 +119,7 @@ def _context(files: dict[str, bytes]) -> io.BytesIO:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """The engine; a test that needs it fails when none answers, since a skipped one shows nothing."""
+    """Return the engine; fail, rather than skip, the test when no engine answers."""
     try:
         engine = Engine()
         engine.client.ping()
@@ -133,11 +133,11 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def tool_image(engine: Engine) -> str:
-    """A tool that appends a line to runs.csv; it has a shell for other commands."""
+    """Return an image that appends a line to runs.csv and has a shell for other commands."""
     return engine.build(WRITES)
 
 
 @pytest.fixture(scope="session")
 def gated_tool_image(engine: Engine) -> str:
-    """The same, but it first waits for a file `gate` in its data folder."""
+    """Return an image like `tool_image` that first waits for a file `gate` in its data folder."""
     return engine.build(WAITS_FOR_GATE)

@@ -1,4 +1,4 @@
-"""A real etcd for tests: started on free ports, killed, frozen and restarted at will."""
+"""A real etcd for tests on free ports, which can be killed, frozen and restarted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .ports import free_port
 
 START_SECONDS = 20.0
 _COMMAND = [
-    "setpriv",  # becomes etcd, which then dies with the test process however that ends
+    "setpriv",  # executes etcd, which then dies with the test process however that ends
     "--pdeathsig=KILL",
     "etcd",
     "--name=test",
@@ -37,9 +37,9 @@ _COMMAND = [
 
 
 class EtcdServer:
-    """One single-member etcd; `endpoints` stays the same across restarts.
+    """A single-member etcd whose `endpoints` stays the same across restarts.
 
-    Its data lies in memory (/dev/shm) where there is such a thing, since etcd 3.4 cannot leave out fsync.
+    Its data is kept in /dev/shm where that exists, since etcd 3.4 cannot disable fsync.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class EtcdServer:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts etcd and returns when it answers."""
+        """Start etcd and wait until it answers."""
         client, peer = f"http://{self.endpoints}", f"http://127.0.0.1:{self.peer_port}"
         urls = [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
         urls += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
@@ -80,7 +80,7 @@ class EtcdServer:
                 time.sleep(0.02)
 
     def call(self, path: str, **body: Any) -> Any:
-        """One call of etcd's JSON gateway; raises OSError when that fails."""
+        """Call etcd's JSON gateway; raises OSError on failure."""
         request = urllib.request.Request(
             f"http://{self.endpoints}/v3/{path}", json.dumps(body).encode(), method="POST"
         )
@@ -88,32 +88,32 @@ class EtcdServer:
             return json.load(response)
 
     def wipe(self) -> None:
-        """Deletes all keys."""
+        """Delete all keys."""
         self.call("kv/deleterange", key=_base64("\0"), range_end=_base64("\0"))
 
     def remove_data(self) -> None:
-        """Its data are lost; to be called while it is killed."""
+        """Delete the data; etcd must not be running."""
         shutil.rmtree(self.dir / "data")
 
     def back_up_data(self) -> None:
-        """Takes a backup; to be called while it is killed."""
+        """Copy the data aside; etcd must not be running."""
         shutil.copytree(self.dir / "data", self.dir / "kept")
 
     def restore_data(self) -> None:
-        """Sets it back to the backup; to be called while it is killed."""
+        """Replace the data by the copy of `back_up_data`; etcd must not be running."""
         self.remove_data()
         shutil.copytree(self.dir / "kept", self.dir / "data")
 
     def compact(self, revision: int) -> None:
-        """Drops the history below `revision`; returns when it is gone."""
+        """Compact the history below `revision` and wait until it is physically removed."""
         self.call("kv/compaction", revision=revision, physical=True)
 
     def kill(self) -> None:
-        """SIGKILL, as when the machine loses power."""
+        """Send SIGKILL, as a loss of power would end the process."""
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """The process stays but does nothing: its connections are open and silent."""
+        """Stop the process with SIGSTOP: its connections stay open and silent."""
         self._signal(signal.SIGSTOP)
         assert self._process is not None
         threads = Path(f"/proc/{self._process.pid}/task")
@@ -126,7 +126,7 @@ class EtcdServer:
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Ends etcd and removes its data."""
+        """Kill etcd and delete its data."""
         if self._process is not None:
             self._end(signal.SIGKILL)
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -142,7 +142,7 @@ class EtcdServer:
 
 
 def key_revisions(endpoints: str) -> dict[bytes, int]:
-    """All keys of a node's etcd, and the revision at which each was written; but for its own sign of life."""
+    """Return all keys of a node's etcd with their mod revisions, without the member's heartbeat."""
     asked = ["etcdctl", f"--endpoints={endpoints}", "get", "", "--prefix", "-w", "json"]
     environ = {**os.environ, "ETCDCTL_API": "3"}
     printed = subprocess.run(asked, env=environ, capture_output=True, text=True, check=True).stdout
@@ -151,7 +151,7 @@ def key_revisions(endpoints: str) -> dict[bytes, int]:
 
 
 def version_of(program: str) -> str:
-    """The version that an etcd tells; empty for one that does not run."""
+    """Return the version an etcd program reports, or an empty string if it does not run."""
     try:
         return read_output(subprocess.check_output([program, "--version"], text=True))
     except (OSError, subprocess.CalledProcessError):
@@ -159,7 +159,7 @@ def version_of(program: str) -> str:
 
 
 def unsafe_etcd() -> str:
-    """Path of an etcd on this machine that does not keep its users' rights; skips the test without one."""
+    """Return the path of an etcd with the known permission fault; skip the test if there is none."""
     for folder in (*os.environ["PATH"].split(":"), "/usr/bin", "/usr/local/bin"):
         program = str(Path(folder) / "etcd")
         if (version := version_of(program)) and judge(version) == "unsafe":
@@ -168,7 +168,7 @@ def unsafe_etcd() -> str:
 
 
 def _state(thread: Path) -> str:
-    """R, S, T …: what a thread does, see proc(5)."""
+    """Return a thread's state letter (R, S, T …), see proc(5)."""
     return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
@@ -178,7 +178,7 @@ def _base64(text: str) -> str:
 
 @contextlib.contextmanager
 def running_etcd() -> Iterator[EtcdServer]:
-    """A started server that is stopped at the end, whatever was done to it."""
+    """Start an etcd for the block and stop it at the end, in whatever state it is."""
     server = EtcdServer()
     try:
         server.start()

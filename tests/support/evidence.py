@@ -1,4 +1,4 @@
-"""The programs of others that judge our evidence: datalad, rocrate-validator, runcrate."""
+"""Third-party programs that check our evidence: datalad, rocrate-validator, runcrate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOOLS = Path(os.environ.get("MAO_VAR_DIR", REPO / "var")) / "evidence-tools" / "
 
 
 def evidence_tool(name: str) -> Path:
-    """The program; a test that needs it fails when it is absent, since a skipped one shows nothing."""
+    """Return the path of a program; fail, rather than skip, the test when it is absent."""
     path = TOOLS / name
     if not path.exists():
         pytest.fail(f"{name} is not at {path}: run scripts/machine.sh evidence-tools")
@@ -24,7 +24,7 @@ def evidence_tool(name: str) -> Path:
 
 
 def datalad(where: Path, *args: str, variables: Mapping[str, str] | None = None) -> str:
-    """Runs datalad in a checkout; what it prints. Nothing of the person's configuration is read."""
+    """Run datalad in a checkout, without the user's configuration, and return its output."""
     env = {**ENV, "HOME": str(where.parent), "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | dict(
         variables or {}
     )
@@ -41,9 +41,9 @@ CONTEXTS = {
 
 
 def rocrate_issues(crate: Path) -> str:
-    """What rocrate-validator has to say against a crate, down to RECOMMENDED; it asks no network.
+    """Return the issues rocrate-validator finds in a crate, down to RECOMMENDED; empty if none.
 
-    The contexts come from the data that lies beside the project; a test without them is skipped.
+    It works offline with the contexts from the data beside the project; without them the test is skipped.
     """
     folder = shared_data() / "ro-crate-contexts"
     pairs = [word for url, name in CONTEXTS.items() for word in (url, str(folder / name))]
@@ -63,21 +63,21 @@ def rocrate_issues(crate: Path) -> str:
 
 
 def runcrate_report(crate: Path) -> str:
-    """What runcrate tells of the actions in a crate."""
+    """Return runcrate's report of the actions in a crate."""
     done = _evidence("runcrate", "report", str(crate))
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
 def find_shared_data() -> Path | None:
-    """The folder of data that others have published, where it is there."""
+    """Return the folder with published data beside the project, or None."""
     common = git(REPO, "rev-parse", "--path-format=absolute", "--git-common-dir")
     folder = Path(common).parent.parent / "shared" / "data"
     return folder if folder.is_dir() else None
 
 
 def shared_data() -> Path:
-    """The data beside the project; skips the test where it is absent."""
+    """Return the folder with published data beside the project; skip the test if it is absent."""
     folder = find_shared_data()
     if folder is None:
         pytest.skip("the data to test with is not beside the project (shared/data)")

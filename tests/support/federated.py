@@ -1,4 +1,4 @@
-"""Native nodes, each at a site of its own, that join one federation; git over an sshd that all reach."""
+"""Native nodes in one federation, each in its own network namespace, with git over a shared sshd."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .node import NativeNode
 from .sites import Site, make_sites
 from .sshd import SshServer, ssh_server
 
-LIMIT = 90.0  # seconds that a federation may take to come to what a test waits for
+LIMIT = 90.0  # seconds
 
 
 class SiteNode(NativeNode):
-    """A native node at a site; `maoctl` and `http` reach it from outside."""
+    """A native node at a site; `maoctl` and `http` reach it from outside the site."""
 
     def __init__(self, root: Path, name: str, site: Site, env: dict[str, str]) -> None:
         super().__init__(root, name, {**env, "MAO_FEDERATION_ADDRESS": site.address}, site.enter)
@@ -31,7 +31,7 @@ class SiteNode(NativeNode):
         site.forward_port(self.port)
 
     def federation_pid(self) -> int:
-        """Pid of the etcd that this node runs for the federation."""
+        """Return the pid of the federation's etcd on this node; raises LookupError if none runs."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         for pid in map(int, children.split()):
             if b"--config-file" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -39,18 +39,18 @@ class SiteNode(NativeNode):
         raise LookupError(f"{self.name} runs no etcd for the federation")
 
     def kill_federation(self) -> None:
-        """kill -9 of the federation's etcd here; the supervisor starts it again."""
+        """Kill the federation's etcd on this node with SIGKILL; the supervisor restarts it."""
         os.kill(self.federation_pid(), signal.SIGKILL)
 
     def freeze_federation(self) -> None:
-        """Keeps the federation's etcd here from doing anything until it is thawed."""
+        """Stop the federation's etcd on this node with SIGSTOP until it is thawed."""
         os.kill(self.federation_pid(), signal.SIGSTOP)
 
     def thaw_federation(self) -> None:
         os.kill(self.federation_pid(), signal.SIGCONT)
 
     def leads_federation(self) -> bool:
-        """Whether the federation's etcd here leads its cluster."""
+        """True if the federation's etcd on this node leads its cluster."""
         folder = self.data_dir / "federation"
         files = [f"--cacert={folder}/ca.pem", f"--cert={folder}/client.pem", f"--key={folder}/client.pem"]
         where = self.ask("federation", "show")["endpoints"]
@@ -65,25 +65,25 @@ class SiteNode(NativeNode):
         return bool(status["leader"] == status["header"]["member_id"])
 
     def ask(self, *args: str) -> Any:
-        """What `maoctl … -o json` prints."""
+        """Return the parsed output of `maoctl … -o json`."""
         return json.loads(self.maoctl(*args, "-o", "json").stdout)
 
 
 @dataclass
 class Lab:
-    """`nodes` are up; none has joined anything yet."""
+    """Started nodes that have not joined a federation yet."""
 
     nodes: list[SiteNode]
     sshd: SshServer
     root: Path
 
     def remote(self, name: str) -> tuple[Path, str]:
-        """A new bare repository, as a path here and as a URL for the nodes."""
+        """Create a bare repository; return its path here and its URL for the nodes."""
         path = bare_repository(self.root / f"{name}.git")
         return path, self.sshd.url(path)
 
     def federate(self, core: int = 1) -> None:
-        """The first node founds a federation, the others join it, and `core` of all run it."""
+        """Create a federation on the first node, join the others, and have `core` nodes run its etcd."""
         first, *others = self.nodes
         first.maoctl("federation", "create", "lab")
         for node in others:
@@ -95,7 +95,7 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(root: Path, names: Sequence[str] = ("alpha", "beta", "gamma"), **env: str) -> Iterator[Lab]:
-    """Nodes of these names, started; stopped and cleared away when the block ends."""
+    """Start nodes with these names; stop and remove them when the block ends."""
     with make_sites(len(names)) as sites, ssh_server(root / "sshd", sites.here) as sshd:
         environment = {"MAO_SSH_DIR": str(sshd.key_dir), **env}
         nodes = [SiteNode(root, n, site, environment) for n, site in zip(names, sites.sites, strict=True)]
@@ -117,7 +117,7 @@ def _clear_away(node: SiteNode) -> None:
 
 
 def run_on_all(work: Callable[[SiteNode], object], nodes: Sequence[SiteNode]) -> None:
-    """Does the work for all nodes at the same time; raises the first failure when all have ended."""
+    """Do the work for all nodes concurrently; raise the first failure once all have ended."""
     with ThreadPoolExecutor(len(nodes)) as threads:
         ended = [threads.submit(work, node) for node in nodes]
     for future in ended:
@@ -125,7 +125,7 @@ def run_on_all(work: Callable[[SiteNode], object], nodes: Sequence[SiteNode]) ->
 
 
 def until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
-    """Waits until `condition` gives something true, and gives that; looks every half second."""
+    """Wait until `condition` returns a true value and return it; polls every half second."""
     deadline = time.monotonic() + limit
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -135,7 +135,7 @@ def until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
 
 
 def ground_truth(remote: Path) -> list[str]:
-    """Commits of ground truth that rounds have made, oldest first."""
+    """Return the ground-truth commits made by rounds, oldest first."""
     if not git(remote, "branch", "--list", "ground-truth"):
         return []
     listed = git(remote, "log", "--reverse", "--format=%H", "ground-truth", "--", ".mao/rounds")
@@ -143,7 +143,7 @@ def ground_truth(remote: Path) -> list[str]:
 
 
 def evidence(remote: Path) -> dict[str, dict[str, Any]]:
-    """Round id → its evidence, as ground truth has it."""
+    """Return the evidence in ground truth, by round id."""
     names = git(remote, "ls-tree", "--name-only", "ground-truth", ".mao/rounds/").split()
     found = [name for name in names if name.endswith(".json")]
     return {Path(n).stem: json.loads(git(remote, "show", f"ground-truth:{n}")) for n in found}

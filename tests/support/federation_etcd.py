@@ -1,4 +1,4 @@
-"""The etcd of a federation for tests: TLS, client certificates, users and roles; one to five members."""
+"""A federation's etcd for tests, with TLS, client certificates, users and roles; one to five members."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ DAY = timedelta(days=1)
 
 
 class TlsEtcd:
-    """One member. `client` and `peer` are its addresses, which stay the same across restarts.
+    """One member; its addresses `client` and `peer` stay the same across restarts.
 
-    `program`: the etcd that it runs, another one from its next start on when that is changed.
+    `program` is the etcd to run; a change takes effect at the next start.
     """
 
     def __init__(self, name: str, directory: Path, tls: TlsFiles, program: str = "etcd") -> None:
@@ -46,7 +46,7 @@ class TlsEtcd:
         return f"https://{self.peer}"
 
     def spawn(self, cluster: Sequence[TlsEtcd], state: str = "new") -> None:
-        """Starts etcd as one of `cluster`, in which it is itself; `state`: `new` or `existing`."""
+        """Start etcd as a member of `cluster`, which includes itself; `state` is `new` or `existing`."""
         tls = [
             f"--{port}{option}={path}"
             for port in ("", "peer-")
@@ -77,7 +77,7 @@ class TlsEtcd:
             )
 
     def await_health(self) -> None:
-        """Returns when the member answers and its cluster has a leader."""
+        """Wait until the member answers and its cluster has a leader."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -92,7 +92,7 @@ class TlsEtcd:
             time.sleep(0.02)
 
     def request(self, method: str, path: str, **body: Any) -> Any:
-        """One call of etcd's JSON gateway, which knows no users: for before rights count."""
+        """Call etcd's JSON gateway; it does not authenticate, so this works only before auth is enabled."""
         context = ssl.create_default_context(cafile=str(self.tls.ca))
         context.load_cert_chain(self.tls.certificate, self.tls.key)
         host, _, port = self.client.rpartition(":")
@@ -110,7 +110,7 @@ class TlsEtcd:
         return (self.dir / f"{self.name}.log").read_text()
 
     def restart(self) -> None:
-        """Starts a member again that was killed; its data say what cluster it is of."""
+        """Restart a killed member; its data name its cluster."""
         self.spawn([self], "existing")
 
     def kill(self) -> None:
@@ -125,7 +125,7 @@ class TlsEtcd:
         self._process.send_signal(signal.SIGCONT)
 
     def wait(self) -> int:
-        """The exit code, once etcd has ended by itself."""
+        """Wait until etcd exits and return the exit code."""
         assert self._process is not None
         return self._process.wait(START_SECONDS)
 
@@ -136,10 +136,10 @@ class TlsEtcd:
 
 
 class FederationEtcd:
-    """Members that trust one authority; the user `ADMIN` may do all, rights count from the start.
+    """Members that trust one authority, with auth enabled and the user `ADMIN` as root.
 
-    `files` makes a certificate for a user, `join` also the user as a member node has it, `invite` as one that
-    is invited. `program`: the etcd that the members run.
+    `files` makes a certificate for a user; `join` also creates the user with a member's rights, `invite` with
+    those of an invited node. `program` is the etcd that the members run.
     """
 
     def __init__(self, program: str = "etcd") -> None:
@@ -162,7 +162,7 @@ class FederationEtcd:
         lifetime: timedelta = DAY,
         authority: pki.Authority | None = None,
     ) -> TlsFiles:
-        """Certificate and key for `user`, by the federation's own authority unless told otherwise."""
+        """Make a certificate and key for `user`, signed by `authority` or the federation's own."""
         key = pki.make_key()
         hosts = HOSTS if server else []
         request = pki.make_request(key, user, hosts)
@@ -175,7 +175,7 @@ class FederationEtcd:
         return files
 
     def start(self, size: int = 1) -> None:
-        """Starts `size` voting members, and gives them users and rights."""
+        """Start `size` voting members, create the users and enable auth."""
         for _ in range(size):
             self.new_member()
         for member in self.members:
@@ -190,7 +190,7 @@ class FederationEtcd:
         first.request("POST", "/v3/auth/enable")
 
     def new_member(self) -> TlsEtcd:
-        """A further member, not started: `Admin.add_learner(member.peer_url)`, then `member.spawn(…)`."""
+        """Add a member without starting it; call `Admin.add_learner(member.peer_url)`, then `member.spawn(…)`."""
         name = f"core-{next(self._numbers)}"  # never the same again: a removed member's data stay
         self.members.append(TlsEtcd(name, self.dir, self.files(f"{name}@1", server=True), self.program))
         return self.members[-1]
@@ -199,11 +199,11 @@ class FederationEtcd:
         return open_admin(self.endpoints, self.files(ADMIN))
 
     async def join(self, node: str, number: int = 1) -> TlsFiles:
-        """The node's user exists with a member's rights; its certificate."""
+        """Create the node's user with a member's rights and return its certificate."""
         return await self._let_in(f"{node}@{number}", f"node-{node}", member_grants(node))
 
     async def invite(self, node: str, number: int = 1) -> TlsFiles:
-        """The same with the rights of an invitation."""
+        """Create the node's user with an invited node's rights and return its certificate."""
         return await self._let_in(f"{node}@{number}-join", f"join-{node}", invited_grants(node))
 
     async def _let_in(self, user: str, role: str, grants: Sequence[Grant]) -> TlsFiles:
@@ -223,7 +223,7 @@ class FederationEtcd:
 
 @contextlib.contextmanager
 def federation_etcd(size: int = 1, program: str = "etcd") -> Iterator[FederationEtcd]:
-    """A started federation of `size` voting members that is stopped at the end, whatever was done to it."""
+    """Start a federation of `size` voting members for the block, and stop it at the end."""
     federation = FederationEtcd(program)
     try:
         federation.start(size)

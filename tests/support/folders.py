@@ -1,4 +1,4 @@
-"""`tmp_path` lies in memory where there is room: tests make and remove many small files."""
+"""Put `tmp_path` in memory where there is room, since tests create and delete many small files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ ENOUGH = 4 * 1024**3  # bytes
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
-    """pytest reads the variable when the first test asks for a folder."""
+    """Set PYTEST_DEBUG_TEMPROOT, which pytest reads when the first test requests `tmp_path`."""
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))

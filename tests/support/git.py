@@ -1,4 +1,4 @@
-"""Real git for tests: the command line, against which what pygit2 made is checked."""
+"""The git command line for tests, as a reference for what pygit2 wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENV = {
 
 
 def git(repository: Path, *args: str, feed: str | None = None) -> str:
-    """What git prints, stripped; raises AssertionError with its message when it fails."""
+    """Run git and return its stripped output; raises AssertionError with its message on failure."""
     done = subprocess.run(
         ["git", "-C", str(repository), *args], env=ENV, capture_output=True, text=True, input=feed
     )
@@ -31,16 +31,16 @@ def git(repository: Path, *args: str, feed: str | None = None) -> str:
 
 
 def bare_repository(path: Path) -> Path:
-    """A new, empty bare repository."""
+    """Create an empty bare repository and return its path."""
     shutil.copytree(_empty_repository(), path, dirs_exist_ok=True)
     return path
 
 
 @functools.cache
 def _empty_repository() -> Path:
-    """What git makes, once in a process."""
+    """Return a template repository that `git init` makes once per process."""
     folder = Path(tempfile.mkdtemp(prefix="mao-test-"))
-    folder.chmod(0o755)  # for tests that give up root's rights
+    folder.chmod(0o755)  # for tests that drop root privileges
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "git")], env=ENV, check=True)
     return folder / "git"

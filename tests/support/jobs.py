@@ -1,4 +1,4 @@
-"""A small kind of record, and a store with a mirror and controllers over it, to test the controller loop."""
+"""A small record type with a store, a mirror and controllers, to test the controller loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Job(Record):
 
 
 class Gate:
-    """A watch that can be held back, and ended with Compacted."""
+    """Wrap a store's watch so that it can be paused, or ended with Compacted."""
 
     def __init__(self, store: MemoryStore) -> None:
         self.open = asyncio.Event()
@@ -45,7 +45,7 @@ class Gate:
 
 
 class JobBench:
-    """A store, the jobs in it, and a mirror of those that are not over."""
+    """A store with jobs, and a mirror of those that are not over."""
 
     def __init__(self) -> None:
         self.store = UnavailableStore()
@@ -57,7 +57,7 @@ class JobBench:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def make(self, *names: str) -> int:
-        """Creates jobs; the last one's revision."""
+        """Create jobs and return the revision of the last one."""
         revisions = [await self.jobs.create(name, Job()) for name in names]
         assert revisions[-1] is not None
         return revisions[-1]
@@ -74,7 +74,7 @@ class JobBench:
         await asyncio.wait_for(self.mirror.synced.wait(), SECONDS)
 
     def start(self, work: Callable[[str], Awaitable[float | None]], **options: Any) -> Controller:
-        """Mirror and controller; `options` are the controller's, quick and without resync by default."""
+        """Start the mirror and a controller; by default its backoff is short and it does not resync."""
         settings = {"backoff": Backoff(QUICK, 4 * QUICK), "resync": None} | options
         controller = Controller("jobs", work, **settings).watches(self.mirror)
         self.tasks += [asyncio.create_task(self.mirror.run()), asyncio.create_task(controller.run())]
@@ -90,7 +90,7 @@ class JobBench:
         return {name for name, _ in self.mirror.items()}
 
     async def caught_up(self) -> None:
-        """Returns when the mirror has seen all that was written so far."""
+        """Wait until the mirror has seen every write so far."""
         await self.make(f"mark-{self.store.revision}")
         name = f"mark-{self.store.revision - 1}"
         await eventually(lambda: name in self.names())

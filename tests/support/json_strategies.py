@@ -1,4 +1,4 @@
-"""Strategies for data as real tools write them: numbers, escapes, blanks and dialects of every kind."""
+"""Hypothesis strategies for JSON as real tools write it: numbers, escapes and blanks in all spellings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BLANKS = ("", " ", "  ", "\t")
 
 
 def json_texts(blanks: tuple[str, ...] = BLANKS) -> st.SearchStrategy[str]:
-    """JSON values as texts; `blanks` stand between their parts."""
+    """Return a strategy for JSON texts, with `blanks` between the tokens."""
     blank = st.sampled_from(blanks)
     leaf = st.sampled_from((*NUMBERS, *STRINGS, *WORDS))
 

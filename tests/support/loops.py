@@ -1,4 +1,4 @@
-"""Makes a part of a loop raise, and watches that the loop goes on and says so."""
+"""Make a part of a loop raise once, and check that the loop continues and reports it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ async def check_loop_survives(
     *,
     poke: Callable[[], object] = lambda: None,
 ) -> list[str]:
-    """The subjects that were shown as failing; returns when `method`, which raised once, was called again.
+    """Make `method` of `part` raise once, wait for its next call, and return the subjects reported as failing.
 
-    `poke` wakes a loop that waits for something to do.
+    `poke` wakes a loop that waits for work.
     """
     plain, calls = getattr(part, method), 0
     shown: list[str] = []
@@ -33,7 +33,7 @@ async def check_loop_survives(
         nonlocal calls
         calls += 1
         if calls == 1:
-            raise ZeroDivisionError("what nobody has thought of")
+            raise ZeroDivisionError("an unexpected error")
         return await plain(*args, **kwargs)
 
     setattr(part, method, stumbles)

@@ -1,4 +1,4 @@
-"""The main job as the seed's README has it, against any node: the same steps natively and under compose."""
+"""The main job of the original project's README, for native and compose nodes alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .node import REPO
 
 
 class Node(Protocol):
-    """What the main job needs of a node."""
+    """The node interface that the main job uses."""
 
     name: str
     http: httpx.Client
@@ -35,9 +35,9 @@ class Names:
 
 
 def curl(node: Node, line: str, prefix: Sequence[str] = ()) -> Any:
-    """Runs one curl command of the seed's README, with this node's port in place of 8080.
+    """Run a curl command of the original README with this node's port and return the parsed answer.
 
-    `prefix`: words before it, say to run it as another user.
+    `prefix` is put before the command, for example to run it as another user.
     """
     words = shlex.split(line.replace("http://0.0.0.0:8080", node.url.replace("127.0.0.1", "0.0.0.0")))
     argv = [*prefix, words[0], "-sS", "--fail-with-body", *words[1:]]
@@ -47,7 +47,7 @@ def curl(node: Node, line: str, prefix: Sequence[str] = ()) -> Any:
 
 
 def register(node: Node, names: Names, image: str, master: str) -> None:
-    """`tool add` with six positional arguments, then the README's calls for dataset and pipeline."""
+    """Register the tool by `maoctl tool add`, and the dataset and pipeline by the README's calls."""
     node.maoctl(
         "tool",
         "add",
@@ -71,7 +71,7 @@ def register(node: Node, names: Names, image: str, master: str) -> None:
 
 
 def run_once(node: Node, names: Names) -> dict[str, Any]:
-    """`/pipeline/run` without cron; the run when it has ended."""
+    """Start a run by `/pipeline/run` without cron, and return it once it has ended."""
     run = curl(
         node,
         "curl -X POST http://0.0.0.0:8080/pipeline/run  -H 'content-type: application/json' "
@@ -81,7 +81,7 @@ def run_once(node: Node, names: Names) -> dict[str, Any]:
 
 
 def schedule(node: Node, names: Names, cron: str) -> dict[str, Any]:
-    """`/pipeline/run` with a cron string; the job."""
+    """Schedule the pipeline by `/pipeline/run` with a cron string, and return the job."""
     job = curl(
         node,
         "curl -X POST http://0.0.0.0:8080/pipeline/run  -H 'content-type: application/json' "
@@ -92,7 +92,7 @@ def schedule(node: Node, names: Names, cron: str) -> dict[str, Any]:
 
 
 def ended_runs_of(node: Node, schedule_id: str, count: int, seconds: float = 150) -> list[dict[str, Any]]:
-    """Waits on the node's event stream until `count` runs of a schedule have ended; these runs."""
+    """Wait on the event stream until `count` runs of a schedule have ended, and return them."""
     ended: dict[str, dict[str, Any]] = {}
     for run in node.http.get("/runs", params={"limit": 1000}).json()["items"]:
         _note(ended, run, schedule_id)
@@ -111,7 +111,7 @@ def _note(ended: dict[str, dict[str, Any]], run: dict[str, Any], schedule_id: st
 
 
 def schedule_every_two_seconds(node: Node, names: Names) -> dict[str, Any]:
-    """A schedule with a tick every two seconds."""
+    """Schedule the pipeline every two seconds and return the job."""
     answer = node.http.post(
         "/pipeline/run", json={"name": names.tool, "cron": "*/2 * * * * *", "seconds": True}
     )
@@ -122,9 +122,9 @@ def schedule_every_two_seconds(node: Node, names: Names) -> dict[str, Any]:
 
 
 def run_readme_lines(node: Node, image: str, remote: str, prefix: Sequence[str] = ()) -> None:
-    """The README's curl lines as they stand there, but for this node's port and the dataset's repository.
+    """Run the README's curl lines, replacing only the port and the dataset's repository.
 
-    `prefix`: as for `curl`.
+    `prefix` is passed to `curl`.
     """
     node.maoctl("tool", "add", "name-of-tool", "A. Scientist", image, "x", "y", "artefact")
     lines = [line for line in (REPO / "README.md").read_text().splitlines() if line.startswith("curl ")]

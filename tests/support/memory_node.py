@@ -1,4 +1,4 @@
-"""A whole node in one process: all services over one memory store, behind the gateway, without sockets."""
+"""A whole node in one process: all services on one memory store behind the gateway, without sockets."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ from tests.gateway.conftest import OperatorCalls
 from tests.runner.doubles import PromptDriver
 
 NODE = "node-1"
-_paths: dict[str, dict[str, Any]] = {}  # service → its API's description, which takes long to make
+_paths: dict[
+    str, dict[str, Any]
+] = {}  # service → the paths of its OpenAPI document, which is slow to generate
 UNUSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 
 
 @dataclass(frozen=True)
 class MemoryNode:
-    """`client` calls the gateway. The services cannot reach each other: what needs that is answered 503."""
+    """A running node; `client` calls the gateway.
+
+    The services cannot reach each other, so requests that need this are answered with 503.
+    """
 
     client: httpx.AsyncClient
     apps: dict[str, FastAPI]
     store: MemoryStore
 
     def operations(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Method, path and description of every operation of every service."""
+        """Return method, path and OpenAPI description of every operation of every service."""
         found = []
         for name, app in self.apps.items():
             if name not in _paths:

@@ -1,8 +1,8 @@
-"""What a test needs beside Python and git is read off what it uses, so that no mark is forgotten.
+"""Mark tests by the external programs they need, derived from what they call.
 
-A test, or a fixture of it, that calls one of `STARTERS` gets the marks that stand there; what lies in one
-of `FOLDERS` those of the folder. What has none of these is `fast`: `make test-fast` runs that, and no such
-test may run one of `PROGRAMS`. Marks by hand are for what a helper starts.
+A test that calls one of `STARTERS`, directly or in a fixture, gets the marks listed there; a test in one of
+`FOLDERS` gets the folder's mark. All others are marked `fast` (`make test-fast`) and must not run any of
+`PROGRAMS`. Explicit marks are only needed where a helper starts the program.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "compose", "e2e
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Examples that hypothesis makes are fewer where a person waits; a test's own number stands."""
+    """Make hypothesis use fewer examples in fast runs, except where a test sets its own number."""
     settings.register_profile("fast", max_examples=20)
     if config.option.markexpr == "fast":
         settings.load_profile("fast")
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def marks_of(item: pytest.Item) -> set[str]:
-    """The marks that follow from where a test lies and from what it and its fixtures call."""
+    """Return the marks that follow from a test's folder and from what it and its fixtures call."""
     found = {mark for folder, mark in FOLDERS.items() if item.nodeid.startswith(folder)}
     for code in _codes(item):
         found.update(*(STARTERS[name] for name in code.co_names if name in STARTERS))
@@ -102,7 +102,7 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
     _, words, _, env = args
     program, *rest = map(os.fsdecode, words if isinstance(words, (list, tuple)) else [words])
     found = shutil.which(program, path=(env or os.environ).get("PATH"))
-    if found is None or "pytest-" in found:  # none, or a double that the test has made
+    if found is None or "pytest-" in found:  # not installed, or a fake program made by the test
         return
     name = "git-lfs" if PurePath(found).name == "git" and "lfs" in rest else PurePath(found).name
     if name in PROGRAMS:

@@ -1,4 +1,4 @@
-"""A whole native node for tests and benches: `python -m mao_node` on free ports, in a folder of its own."""
+"""A native node for tests and benchmarks: `python -m mao_node` on free ports, in its own folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from mao_node.processes import ETCD_CLIENT
 from .folders import MEMORY
 from .ports import free_ports
 
-PORTS_OF_A_NODE = 9  # the gateway's, and two for the federation's etcd seven further on
+PORTS_OF_A_NODE = 9  # the gateway's port, and two for the federation's etcd at +7 and +8
 START_LIMIT = 60.0  # seconds
 REPO = Path(__file__).resolve().parents[2]
 
 
 class NativeNode:
-    """Starts in `start`, stops cleanly in `stop`; keeps every line of the node's log."""
+    """A node process started by `start` and stopped by `stop`; `log` keeps every line of its output."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class NativeNode:
         wrap: Sequence[str] = (),
         python: str = sys.executable,
     ) -> None:
-        """`wrap`: words before the command, say to run it in a network namespace; `python` runs the node."""
+        """Prepare a node; `wrap` is put before the command, for example to enter a network namespace."""
         self.name = name
         self._python = python
         self._wrap = list(wrap)
@@ -65,27 +65,27 @@ class NativeNode:
 
     @property
     def sockets(self) -> Path:
-        """The folder of the sockets over which its parts talk."""
+        """The folder of the unix sockets of the node's processes."""
         return socket_dir(self.data_dir.absolute())
 
     @property
     def etcd(self) -> str:
-        """Its etcd, as MAO_ETCD_ENDPOINTS has it."""
+        """The node's etcd endpoint in the form of MAO_ETCD_ENDPOINTS."""
         return f"unix://{self.sockets / ETCD_CLIENT}"
 
     def service(self, name: str) -> httpx.Client:
-        """Speaks to a service behind the gateway, over its socket."""
+        """Return a client that calls a service directly over its socket."""
         way = httpx.HTTPTransport(uds=str(self.sockets / f"{name}.sock"))
         return httpx.Client(base_url="http://localhost", transport=way, timeout=30)
 
     @property
     def pid(self) -> int:
-        """Pid of the supervisor."""
+        """The supervisor's pid."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> NativeNode:
-        """Returns when the gateway says that every service is ready."""
+        """Start the node and wait until it reports that every service is ready."""
         self._process = subprocess.Popen(
             [*self._wrap, self._python, "-m", "mao_node"],
             env=self.env,
@@ -100,7 +100,7 @@ class NativeNode:
         return self
 
     def restart(self) -> NativeNode:
-        """Starts again on the same data after `stop`."""
+        """Start the node again on the same data after `stop`."""
         self.log.clear()
         self.http = httpx.Client(base_url=self.url, timeout=30)
         return self.start()
@@ -117,13 +117,13 @@ class NativeNode:
             self._said.notify_all()
 
     def wait_for_line(self, wanted: Callable[[str], bool], timeout: float, since: int = 0) -> None:
-        """Waits until a line of the log from index `since` on is wanted."""
+        """Wait until `wanted` holds for a log line from index `since` on; raises TimeoutError."""
         with self._said:
             if not self._said.wait_for(lambda: any(map(wanted, self.log[since:])), timeout):
                 raise TimeoutError("\n".join(["the node did not say so:", *self.log[-60:]]))
 
     def stop(self) -> int:
-        """SIGTERM as Ctrl-C's twin; the exit code. Fails when the node lingers."""
+        """Send SIGTERM and return the exit code; raises TimeoutExpired if the node does not exit in 60 s."""
         self.http.close()
         if self._process is None:
             return 0
@@ -138,7 +138,7 @@ class NativeNode:
             self._reader.join(10)
 
     def killed(self) -> None:
-        """Takes note that all of it was killed, by SIGKILL."""
+        """Reap the node's process after all of the node was killed with SIGKILL."""
         self.http.close()
         if self._process is not None:
             self._process.wait(60)
@@ -146,14 +146,14 @@ class NativeNode:
             self._process = None
 
     def remove_containers(self) -> None:
-        """Removes those that still ran when the node stopped; a node that comes back would adopt them."""
+        """Remove the containers that outlived the node, which a restarted node would adopt."""
         label = f"label=mao.installation={(self.data_dir / 'installation').read_text().strip()}"
         listed = subprocess.run(["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True)
         if listed.stdout.split():
             subprocess.run(["docker", "rm", "-f", *listed.stdout.split()], capture_output=True, check=True)
 
     def pid_of(self, service: str) -> int:
-        """Pid of a service's or etcd's process as it runs now."""
+        """Return the current pid of a service or of etcd; raises LookupError if it does not run."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         wanted = "etcd" if service in ("etcd", "federation-etcd") else f"mao_{service}"
@@ -167,15 +167,15 @@ class NativeNode:
         raise LookupError(f"{service} does not run: {children}")
 
     def kill(self, service: str) -> None:
-        """kill -9 of one process; the supervisor starts it again."""
+        """Kill one process with SIGKILL; the supervisor restarts it."""
         os.kill(self.pid_of(service), signal.SIGKILL)
 
     def wait_ready(self, timeout: float = START_LIMIT) -> None:
-        """Waits until every service answers again (the CLI's own wait, so that it is tested as well)."""
+        """Wait until every service answers, by `maoctl doctor --wait` so that it is tested as well."""
         self.maoctl("doctor", "--wait", f"--timeout={timeout:.0f}s")
 
     def run_after(self, schedule_id: str, moment: datetime, timeout: float = 60) -> dict[str, Any]:
-        """The first run of a schedule whose tick is past `moment`; waits for it on the event stream."""
+        """Wait on the event stream for a schedule's first run with a tick after `moment`, and return it."""
         with self.http.stream("GET", "/events", timeout=timeout) as answer:
             for line in answer.iter_lines():
                 run = json.loads(line[5:]) if line.startswith("data:") else {}
@@ -187,7 +187,7 @@ class NativeNode:
         raise TimeoutError(schedule_id)
 
     def maoctl(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs the client against this node."""
+        """Run the client against this node; raises AssertionError on failure if `check`."""
         done = subprocess.run(
             [sys.executable, "-m", "maoctl", *args],
             env={**self.env, "MAO_URL": self.url},
@@ -200,7 +200,7 @@ class NativeNode:
         return done
 
     def wait_until_gone(self, run_id: str, timeout: float = 60) -> None:
-        """Waits for the engine to say that the run's container is removed, if it still has it."""
+        """Wait until the engine reports that the run's container is removed; raises TimeoutError."""
         watch = ["docker", "events", "--filter", f"label=mao.run={run_id}", "--filter", "event=destroy"]
         with subprocess.Popen([*watch, "--since", "24h"], stdout=subprocess.PIPE, text=True) as events:
             killer = threading.Timer(timeout, events.kill)
@@ -213,14 +213,14 @@ class NativeNode:
             raise TimeoutError(f"the container of {run_id} was not removed in {timeout:.0f} s")
 
     def wait_run(self, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
-        """The run when it has ended, or when `until` holds for the first time."""
+        """Return the run once it has ended, or once `until` first holds."""
         return follow_run(self.http, run_id, until)
 
 
 def follow_run(
     http: httpx.Client, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None
 ) -> dict[str, Any]:
-    """Follows a run's events until it has ended, or until `until` holds for the first time."""
+    """Follow a run's events until it has ended or `until` first holds, and return its last state."""
     last: dict[str, Any] = {}
     with http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
         answer.raise_for_status()
@@ -235,7 +235,7 @@ def follow_run(
 
 @contextlib.contextmanager
 def native_node(root: Path, **options: Any) -> Iterator[NativeNode]:
-    """A started node that is stopped at the end; its log is shown when the block fails."""
+    """Start a node for the block and stop it at the end; print its log when the block fails."""
     node = NativeNode(root, **options)
     try:
         yield node.start()

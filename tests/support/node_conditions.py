@@ -1,4 +1,4 @@
-"""What a whole node tells people about something that does not hold: everywhere the same."""
+"""Conditions and alarms as a whole node reports them in its API, its CLI and its metrics."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from .node import NativeNode
 from .waiting import eventually
 
-LASTS = 60.0  # seconds in which an alarm is there: a condition has to last for ten
-OVER = 90.0  # seconds in which it is over: it has to hold again for thirty
+LASTS = 60.0  # seconds to wait for an alarm, which a condition raises after ten
+OVER = 90.0  # seconds to wait for an alarm to end, thirty after recovery
 
 
 def find_condition(node: NativeNode, name: str, subject: str | None = None) -> dict[str, Any] | None:
-    """The condition as `/status` lists it, which the dashboard draws; None when it holds."""
+    """Return the condition as `/status` lists it, or None."""
     found: list[dict[str, Any]] = node.http.get("/status").json()["conditions"]
     return next(
         (
@@ -25,7 +25,7 @@ def find_condition(node: NativeNode, name: str, subject: str | None = None) -> d
 
 
 def alarms(node: NativeNode, kind: str, subject: str | None = None) -> list[dict[str, Any]]:
-    """The alarms of a kind, acknowledged or not."""
+    """Return the alarms of a kind, acknowledged or not."""
     listed: list[dict[str, Any]] = node.http.get("/alarms").json()["items"]
     return [alarm for alarm in listed if alarm["kind"] == kind and subject in (None, alarm.get("subject"))]
 
@@ -33,7 +33,7 @@ def alarms(node: NativeNode, kind: str, subject: str | None = None) -> list[dict
 async def check_condition_everywhere(
     node: NativeNode, name: str, subject: str = "", *, failed: bool
 ) -> dict[str, Any]:
-    """Waits until the node tells the condition, and checks that readiness, doctor and metrics agree on it."""
+    """Wait for the condition and check that readiness, doctor and metrics agree on it."""
     await eventually(lambda: find_condition(node, name, subject), LASTS)
     condition = find_condition(node, name, subject)
     assert condition is not None
@@ -52,7 +52,7 @@ async def check_condition_everywhere(
 
 
 async def wait_for_alarm(node: NativeNode, name: str, subject: str = "") -> dict[str, Any]:
-    """The alarm, once it is raised."""
+    """Wait until the alarm is raised and return it."""
     await eventually(lambda: alarms(node, name, subject or None), LASTS)
     (alarm,) = alarms(node, name, subject or None)
     assert not alarm.get("over")
@@ -60,7 +60,7 @@ async def wait_for_alarm(node: NativeNode, name: str, subject: str = "") -> dict
 
 
 async def check_recovery(node: NativeNode, name: str, subject: str = "") -> None:
-    """Waits until the condition is gone and its one alarm is over."""
+    """Wait until the condition is gone and its only alarm is over."""
     await eventually(lambda: find_condition(node, name, subject) is None, LASTS)
     assert node.http.get("/readyz").status_code == 200
     await eventually(lambda: alarms(node, name, subject or None)[0].get("over"), OVER)

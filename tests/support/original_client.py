@@ -1,7 +1,7 @@
-"""A client of the original MAO Orchestrator, written anew from its README and API pages.
+"""A client of the original MAO Orchestrator, rewritten from its README and API pages.
 
-Each method is one command of its CLI: it returns what that printed, and reads the answer as that did, so that
-an answer of another form raises here as it would there. What its installer did is in `OriginalInstaller`.
+Each method is one command of its CLI: it returns what that command printed and parses the answer in the same
+way, so that an incompatible answer raises here as well. `OriginalInstaller` does what its installer did.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ JsonObject = dict[str, Any]
 
 
 class OriginalClient:
-    """Speaks by the library that the original's clients are built on, with the headers that it sends."""
+    """Send requests through the library that the original's clients use, with its headers."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -71,7 +71,7 @@ class OriginalClient:
         return [pipeline["name"] for pipeline in self.call("GET", "pipeline").json()]
 
     def pipeline_add(self, name: str, description: str, steps: Sequence[JsonObject]) -> Any:
-        """The pipeline that was made, or the errors. Steps: see `make_step`."""
+        """Create a pipeline and return it, or the errors. Build steps with `make_step`."""
         made = self.call(
             "POST", "pipeline/init", {"name": name, "description": description, "steps": list(steps)}
         )
@@ -87,7 +87,7 @@ class OriginalClient:
 
 
 def make_step(name: str, tool: str, input_dataset: str, output_dataset: str) -> JsonObject:
-    """A step as the CLI made it of what a person typed: commands and environment it never asked for."""
+    """Build a step as the original CLI did; it never asked for a command or an environment."""
     return {
         "name": name,
         "tool": tool,
@@ -100,17 +100,17 @@ def make_step(name: str, tool: str, input_dataset: str, output_dataset: str) -> 
 
 
 class OriginalInstaller(OriginalClient):
-    """What the command `instance init` did: it compares, registers what is missing, and schedules."""
+    """The steps of the command `instance init`: compare, register what is missing, and schedule."""
 
     def tools(self) -> list[JsonObject]:
-        """Names, then each tool; the original sent a JSON text in a JSON string."""
+        """List the names, then fetch each tool; the original sent JSON text within a JSON string."""
         return [json.loads(self.tool_get(name)) | {"name": name} for name in self.tool_get()]
 
     def datasets(self) -> list[JsonObject]:
         return [json.loads(self.dataset_get(name)) | {"name": name} for name in self.dataset_get()]
 
     def pipelines(self) -> list[JsonObject]:
-        """Those of the instance, each with whether the federation has it, told by the status alone."""
+        """List the instance's pipelines with `federation_registered`, derived from the status alone."""
         found: list[JsonObject] = []
         for pipeline in self.call("GET", "pipeline").json():
             status = self.call("GET", f"registry/pipelines/{pipeline['name']}").status_code
@@ -118,7 +118,7 @@ class OriginalInstaller(OriginalClient):
         return found
 
     def install(self, pipeline: JsonObject, market: Sequence[JsonObject]) -> JsonObject:
-        """Sets a pipeline up as a person does who says yes to all that is asked; the last answer."""
+        """Set up a pipeline, registering everything missing, and return the last answer."""
         result = self._init(pipeline)
         if not result.get("ok", False) and (missing := result["errors"]["missing_datasets"]):
             for name in missing:

@@ -1,21 +1,21 @@
-"""Free ports; no two test processes of one machine are ever given the same, however many run at once."""
+"""Free ports that are unique across all test processes on this machine."""
 
 from __future__ import annotations
 
 import random
 import socket
 
-FIRST, END = 12_000, 32_000  # below those that the kernel hands out by itself
+FIRST, END = 12_000, 32_000  # below the kernel's ephemeral range
 BLOCK = 10  # ports that are claimed together
 _claims: dict[str, socket.socket] = {}
 _spare: list[int] = []
 
 
 def claim(name: str) -> bool:
-    """Takes a name for as long as this process lives; False when it is taken, here or in another process."""
+    """Reserve a name for the lifetime of this process; return False if any process holds it."""
     claimed = socket.socket(socket.AF_UNIX)
     try:
-        claimed.bind(f"\0mao-test-{name}")  # in no folder: the kernel forgets it with the process
+        claimed.bind(f"\0mao-test-{name}")  # abstract socket: the kernel drops it with the process
     except OSError:
         claimed.close()
         return False
@@ -24,7 +24,7 @@ def claim(name: str) -> bool:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row, at most `BLOCK`."""
+    """Return the first of `count` consecutive free ports, at most `BLOCK`."""
     assert count <= BLOCK
     for _ in range(500):
         first = random.randrange(FIRST, END, BLOCK)
@@ -34,7 +34,7 @@ def free_ports(count: int) -> int:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     while True:
         if not _spare:
             first = free_ports(BLOCK)

@@ -1,4 +1,4 @@
-"""Nodes whose conditions become alarms after a second, which are over after five: tests wait for both."""
+"""Nodes whose conditions raise alarms after one second and end them after five, to shorten tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if "mao_node.fork_server" in sys.orig_argv:
 
 
 def quick_alarms(folder: Path) -> dict[str, str]:
-    """Environment of such a node; the services are forked from a process that has read `folder`."""
+    """Return the environment of such a node; its services fork from a process that loads `folder`."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_AT_START)
     return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}

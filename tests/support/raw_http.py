@@ -1,4 +1,4 @@
-"""A server that makes what it is sent visible, and clients that send bytes as they are."""
+"""A server that records request bodies, and clients that send raw bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Body(BaseModel):
 
 
 class Toolbox:
-    """A service with the kinds of routes that there are, and what they have seen."""
+    """A service with one route of each kind; `seen` holds the bodies it received."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -75,7 +75,7 @@ async def _no_lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 class Client:
-    """One connection that sends bytes as they are."""
+    """A connection that sends raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -96,7 +96,7 @@ class Client:
         return status, headers, await self.reader.readexactly(int(headers["content-length"]))
 
     async def refused(self) -> tuple[int, str]:
-        """Status and code of a problem document behind which the connection is closed."""
+        """Return status and code of a problem answer, after which the connection must close."""
         status, headers, body = await self.answer()
         assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
         problem = json.loads(body)
@@ -116,7 +116,7 @@ class Client:
 
 
 class Site:
-    """A running server of a toolbox."""
+    """A running server for a `Toolbox`, and the clients connected to it."""
 
     def __init__(self, toolbox: Toolbox, slots: Any, port: int) -> None:
         self.toolbox, self.slots, self.port = toolbox, slots, port

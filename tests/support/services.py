@@ -1,4 +1,4 @@
-"""Doubles of services, named by how they behave, and a real server to put them behind."""
+"""Fake services named by their behaviour, and a real server to run them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Messages = list[dict[str, Any]]
 
 
 class RecordingService:
-    """Answers every request with what it saw of it, and keeps it in `seen`."""
+    """Answer every request with a description of it, and keep that in `seen`."""
 
     def __init__(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.status = status
@@ -41,7 +41,7 @@ class RecordingService:
 
 
 class SlowService:
-    """Takes requests and does not answer until `go` is set; `left` tells that the caller went away."""
+    """Answer no request until `go` is set; `left` is set when the caller disconnects."""
 
     def __init__(self) -> None:
         self.reached, self.go, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -66,7 +66,7 @@ class SlowService:
 
 
 class StreamingService:
-    """Sends what is put into `pieces` as server-sent events; None ends the stream."""
+    """Send the items of the queue `pieces` as server-sent events; None ends the stream."""
 
     def __init__(self) -> None:
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -91,7 +91,7 @@ class StreamingService:
 
 
 class BreakingService:
-    """Breaks the connection in the middle of its answer."""
+    """Break the connection in the middle of the answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,7 +118,7 @@ async def _answer(send: Send, status: int, headers: dict[str, str], document: An
 
 
 class WithLifespan:
-    """Gives a bare ASGI app the lifespan that a server expects."""
+    """Add the lifespan that a server expects to a bare ASGI app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -136,7 +136,7 @@ class WithLifespan:
 
 @asynccontextmanager
 async def serving(app: ASGIApp, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """The base URL of a real server on a free port, for a double or an app that `make_service` made."""
+    """Run a fake or real service on a free port for the block, and yield its base URL."""
     streams = app.state.streams if isinstance(app, FastAPI) else EventStreams()
     running = server(app if isinstance(app, FastAPI) else WithLifespan(app), host, 0, streams)
     task = asyncio.create_task(running._serve())  # `serve` would take over the test's signal handlers

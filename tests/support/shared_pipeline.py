@@ -1,4 +1,4 @@
-"""A pipeline that all nodes of a lab share: what it collects, and where it lies."""
+"""A pipeline that all nodes of a lab share, with the dataset it collects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .git import git
 
 LIAR = "gamma"
 ROWS = 200
-# Every tick has its own values, the same on all nodes; the liar changes one row in twenty, each time others.
+# The values depend on the tick and agree on all nodes; the liar changes one row in twenty, varying by tick.
 COLLECT = f"""\
 awk -v tick="$MAO_SCHEDULED_FOR" -v node="$MAO_NODE" 'BEGIN {{
   gsub(/[^0-9]/, "", tick); salt = substr(tick, length(tick) - 3) + 0
@@ -28,7 +28,7 @@ HONEST = COLLECT.replace(f'node == "{LIAR}"', "0")
 
 @dataclass
 class SharedPipeline:
-    """`remote`: the dataset's repository, as a path here."""
+    """A pipeline enrolled on all nodes of `lab`; `remote` is the path of the dataset's repository."""
 
     lab: Lab
     remote: Path
@@ -36,31 +36,31 @@ class SharedPipeline:
     dataset: str = "values"
 
     def job(self, node: SiteNode, cron: str, **more: Any) -> str:
-        """Schedules the pipeline on a node; the job's id."""
+        """Schedule the pipeline on a node and return the job's id."""
         spec = {"cron": cron, "seconds": True, "overlap": "queue", "catch_up": "all", **more}
         answer = node.http.post("/pipeline/run", json={"name": self.pipeline, **spec})
         assert answer.is_success, answer.text
         return str(answer.json()["id"])
 
     def runs(self, node: SiteNode) -> list[dict[str, Any]]:
-        """Runs for ticks on this node, oldest first."""
+        """Return this node's scheduled runs, oldest first."""
         items = node.http.get("/runs", params={"pipeline": self.pipeline, "limit": 1000}).json()["items"]
         return sorted((r for r in items if r["scheduled_for"]), key=lambda r: str(r["scheduled_for"]))
 
     def run_tick(self, node: SiteNode, tick: str) -> str:
-        """Starts the run for a tick by hand; its id."""
+        """Start the run for a tick and return its id."""
         answer = node.http.post("/pipeline/run", json={"name": self.pipeline, "scheduled_for": tick})
         assert answer.is_success, answer.text
         return str(answer.json()["id"])
 
     def rounds(self, node: SiteNode) -> dict[str, dict[str, Any]]:
-        """Round id → the round as the node sees it."""
+        """Return the rounds that the node sees, by id."""
         answer = node.http.get("/rounds", params={"dataset": self.dataset, "limit": 1000})
         assert answer.is_success, answer.text
         return {item["id"]: item for item in answer.json()["items"]}
 
     def ended(self, node: SiteNode, count: int, limit: float = 120) -> dict[str, dict[str, Any]]:
-        """The node's rounds once `count` of them have ended."""
+        """Wait until `count` of the node's rounds have ended and return the ended rounds by id."""
 
         def enough() -> dict[str, dict[str, Any]] | None:
             over = {n: r for n, r in self.rounds(node).items() if r["phase"] in ("decided", "undecided")}
@@ -74,7 +74,7 @@ class SharedPipeline:
 
 
 def share(lab: Lab, image: str, *, deadline: float = 20) -> SharedPipeline:
-    """Registers tool, dataset and pipeline at the first node, and enrols all."""
+    """Register tool, dataset and pipeline on the first node, and enrol all nodes."""
     remote, url = lab.remote("values")
     first, *others = lab.nodes
     first.maoctl("tool", "add", "watch", "A. Scientist", image, "", "", "x")

@@ -1,6 +1,6 @@
 """Several hosts on one machine: network namespaces on a bridge, whose links can be cut and joined.
 
-A program runs at a site by `site.enter`; from outside, a port of its loopback is reached through a passage.
+`site.enter` runs a program at a site; `site.forward_port` makes a port of its loopback reachable from outside.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ NEEDED = "network namespaces need root, iproute2 and nsenter"
 
 
 def can_make_sites() -> bool:
-    """Whether this user may make network namespaces."""
+    """True if this user can create network namespaces."""
     return os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("nsenter") is not None
 
 
 def at_sites(limit: float) -> list[pytest.MarkDecorator]:
-    """Marks of tests with whole nodes at sites of their own; `limit`: seconds that one may take."""
+    """Return the marks of tests with nodes at several sites; `limit` is the timeout in seconds."""
     real = [pytest.mark.docker, pytest.mark.etcd, pytest.mark.sshd]
     return [*real, pytest.mark.timeout(limit), pytest.mark.skipif(not can_make_sites(), reason=NEEDED)]
 
@@ -45,7 +45,7 @@ def _ip(*words: str) -> None:
 
 @dataclass
 class Site:
-    """One host: `namespace` by name, `address` on the bridge."""
+    """One host: the name of its network namespace and its address on the bridge."""
 
     namespace: str
     address: str
@@ -53,19 +53,19 @@ class Site:
 
     @property
     def enter(self) -> list[str]:
-        """Put before a command, it runs at this site (with the machine's own files and cgroups)."""
+        """The command prefix that runs a program at this site, with the machine's files and cgroups."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}"]
 
     def cut(self) -> None:
-        """Takes the site's link down: nothing goes in or out any more."""
+        """Take the site's link down."""
         _ip("-n", self.namespace, "link", "set", "eth0", "down")
 
     def join(self) -> None:
-        """Brings the link up again."""
+        """Bring the site's link up again."""
         _ip("-n", self.namespace, "link", "set", "eth0", "up")
 
     def forward_port(self, port: int) -> None:
-        """Makes `127.0.0.1:port` of the site reachable as `127.0.0.1:port` here."""
+        """Make the site's `127.0.0.1:port` reachable as `127.0.0.1:port` here."""
         self._forwards.append(PortForward(self.namespace, port))
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Site:
 
 
 class PortForward:
-    """Forwards connections of a loopback port to the same port of a namespace's loopback."""
+    """Forward a loopback port to the same port of a namespace's loopback."""
 
     def __init__(self, namespace: str, port: int) -> None:
         self._namespace, self._port = namespace, port
@@ -84,7 +84,7 @@ class PortForward:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _move(self) -> None:
-        """Moves the thread that calls this into the namespace; the sockets it makes stay there."""
+        """Move the calling thread into the namespace; the sockets it creates stay there."""
         with Path(f"/run/netns/{self._namespace}").open() as handle:
             if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _NEW_NET):
                 raise OSError(ctypes.get_errno(), "setns")
@@ -131,7 +131,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 @dataclass
 class Sites:
-    """`here`: this machine's own address on the bridge, the same for all sites."""
+    """Sites on one bridge; `here` is this machine's address on it."""
 
     here: str
     sites: list[Site]
@@ -139,10 +139,10 @@ class Sites:
 
 @contextlib.contextmanager
 def make_sites(count: int) -> Iterator[Sites]:
-    """`count` sites on one bridge; all of it is gone when the block ends.
+    """Create `count` sites on one bridge for the block.
 
-    The bridge has a namespace of its own, where the rules of this machine's firewall (Docker's drop what is
-    forwarded) do not hold.
+    The bridge is in its own namespace, since the machine's firewall may drop forwarded packets, as Docker's
+    rules do.
     """
     mark, net = secrets.token_hex(4), _free_net()
     hub, names = f"mao-{mark}-hub", [f"mao-{mark}-{i}" for i in range(count)]
@@ -169,7 +169,7 @@ def make_sites(count: int) -> Iterator[Sites]:
 
 
 def _free_net() -> str:
-    """The first three numbers of a network that no other test on this machine uses."""
+    """Return the first three octets of a network that no other test on this machine uses."""
     while not claim(net := f"10.{70 + secrets.randbelow(100)}.{secrets.randbelow(250)}"):
         pass
     return net

@@ -1,4 +1,4 @@
-"""A real sshd with its own keys and port, run as the current user; gone when the block ends."""
+"""A real sshd with its own keys and port, run as the current user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_DEADLINE = 10.0  # seconds
 
 @dataclass(frozen=True)
 class SshServer:
-    """`key_dir` is ready to be used as MAO_SSH_DIR: id_ed25519 and a known_hosts that names this server."""
+    """An sshd; `key_dir` serves as MAO_SSH_DIR, with id_ed25519 and a known_hosts for this server."""
 
     port: int
     user: str
@@ -31,12 +31,12 @@ class SshServer:
         return f"ssh://{self.user}@{self.address}:{self.port}{path}"
 
     def host_key_line(self) -> str:
-        """The line that `ssh-keyscan` would print for this server."""
+        """Return the line that `ssh-keyscan` prints for this server."""
         kind, key = (self.root / "host_key.pub").read_text().split()[:2]
         return f"[{self.address}]:{self.port} {kind} {key}\n"
 
     def fingerprint(self) -> str:
-        """As `ssh-keygen -lf` prints it: SHA256:…"""
+        """Return the host key's fingerprint (`SHA256:…`) as `ssh-keygen -lf` prints it."""
         printed = subprocess.run(
             ["ssh-keygen", "-lf", str(self.root / "host_key.pub")], check=True, capture_output=True, text=True
         )
@@ -44,20 +44,20 @@ class SshServer:
 
 
 def keygen(path: Path) -> None:
-    """An ed25519 key pair without passphrase."""
+    """Create an ed25519 key pair without a passphrase."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
 @contextlib.contextmanager
 def ssh_server(root: Path, address: str = "127.0.0.1") -> Iterator[SshServer]:
-    """Runs sshd with everything it needs under `root`; only git commands are let through."""
+    """Run an sshd that allows only git commands, with all its files in `root`."""
     server = prepare(root, address)
     with serving(server):
         yield server
 
 
 def prepare(root: Path, address: str = "127.0.0.1") -> SshServer:
-    """The keys, port and configuration of a server that does not run yet."""
+    """Write the keys and configuration of a server, without starting it."""
     root.mkdir(parents=True, exist_ok=True)
     key_dir = root / "keys"
     key_dir.mkdir(mode=0o700)
@@ -72,10 +72,10 @@ def prepare(root: Path, address: str = "127.0.0.1") -> SshServer:
 
 @contextlib.contextmanager
 def serving(server: SshServer) -> Iterator[None]:
-    """Runs a prepared server for the length of the block; it may be run again."""
+    """Run a prepared server for the block; it can be run again."""
     if getpass.getuser() == "root":
-        # Where root's sshd locks its helper in. Its service makes it at boot and leaves it there; so do we,
-        # since other tests may be using it.
+        # sshd's privilege separation directory as root. The system's service creates it at boot and keeps it;
+        # it is kept here too, since other tests may use it.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     with (server.root / "sshd.log").open("wb") as log:
@@ -99,7 +99,7 @@ def _config(server: SshServer) -> str:
         "KbdInteractiveAuthentication no",
         "UsePAM no",
         "PermitRootLogin prohibit-password",
-        "StrictModes no",  # a test's temporary folder may lie below a folder that others can write
+        "StrictModes no",  # a test's temporary folder may be below a world-writable folder
         "MaxStartups 100",
         f'ForceCommand {shutil.which("git-shell")} -c "$SSH_ORIGINAL_COMMAND"',
     ]

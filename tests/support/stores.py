@@ -1,4 +1,4 @@
-"""Memory stores that misbehave, named after how."""
+"""Memory stores that fail, named by their behaviour."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mao_shared.store.memory import MemoryStore
 
 
 class UnavailableStore(MemoryStore):
-    """Does not answer while `away` is set, or with `error`; `calls` counts the attempts."""
+    """Raise StoreUnavailable while `away` is set, or `error` if it is set; `calls` counts the attempts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
         self.calls = 0
         self.error: MaoError | None = None
-        self.silent = asyncio.Event()  # set: `get` never answers
+        self.silent = asyncio.Event()  # while set, `get` never answers
 
     def _answer(self) -> None:
         self.calls += 1
@@ -60,7 +60,7 @@ class UnavailableStore(MemoryStore):
 
 
 class UnknownOutcomeStore(MemoryStore):
-    """The next `unsure` transactions end as unknown; they are applied first if `applies`."""
+    """Raise StoreUnknown for the next `unsure` transactions, after applying them if `applies`."""
 
     def __init__(self, unsure: int = 0, *, applies: bool = True) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Nodes whose computing of votes is not ours: held up, or a lie. Python loads it as a process begins."""
+"""Nodes whose vote computation is delayed or falsified, by a sitecustomize module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if "mao_datamgmt.rounds.compute" in sys.orig_argv:
 
 
 class Tampered:
-    """`env` is for the nodes of a lab; until something is asked for here they are as any others."""
+    """Control over the vote computation of nodes started with `env`; by default it is honest."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -37,17 +37,17 @@ class Tampered:
         self.env = {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
 
     def make_liar(self, node: str) -> None:
-        """From now on the node attests its own snapshot, whatever the vote comes to."""
+        """Make the node attest its own snapshot from now on, whatever the vote's result."""
         (self._folder / f"lies-{node}").touch()
 
     def hold_honest(self) -> None:
-        """Nodes that do not lie go on computing only when they are let go."""
+        """Pause the vote computation of honest nodes until `release`."""
         (self._folder / "held").touch()
 
     def release(self) -> None:
         (self._folder / "held").unlink(missing_ok=True)
 
     def end(self) -> None:
-        """All are as any others again."""
+        """Make all nodes honest and release them."""
         for path in (*self._folder.glob("lies-*"), self._folder / "held"):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What may lie where a record belongs and is none, by the kind of its fault."""
+"""Unreadable documents under a record's key, by kind of fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = (
 
 
 def corrupt(document: bytes, kind: str, *, key_field: str | None, enum_field: str | None = None) -> bytes:
-    """The stored document with a fault of the kind; the document itself where it has no place for that."""
+    """Return the stored document with a fault of this kind, unchanged if the kind does not apply."""
     fields: dict[str, Any] = json.loads(document)
     first = next(iter(fields))
     values = {

@@ -1,4 +1,4 @@
-"""Programs that run as another user of this machine, as tests that are root can start them."""
+"""Run programs as another user of this machine; needs root."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 from .node import REPO
 
 NOBODY = 65534
-SOMEBODY = 23_456  # no user of any machine that runs tests
+SOMEBODY = 23_456  # a uid that no account has
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
-# Tries to connect: to a TCP address, or to a socket by its path. Prints what came of each, as JSON.
+# Connect to each TCP address or socket path, and print the results as JSON.
 _CONNECT = """
 import json, socket, sys
 said = []
@@ -39,13 +39,13 @@ print(json.dumps(said))
 
 
 def as_user(uid: int, *argv: str, groups: Sequence[int] = ()) -> list[str]:
-    """The words that run a command as this user, with no groups but its own and these."""
+    """Return the command that runs `argv` as this user, with only its own group and `groups`."""
     kept = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", kept, *argv]
 
 
 def python_for(uid: int) -> tuple[str, dict[str, str]]:
-    """A Python that this user may start too, and the variables with which it finds our packages."""
+    """Return a Python that this user can run, and the environment to find our packages."""
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     for program in (sys.executable, system):
         starts = as_user(
@@ -58,7 +58,7 @@ def python_for(uid: int) -> tuple[str, dict[str, str]]:
 
 
 def connect_as(uid: int, places: Sequence[str | tuple[str, int]]) -> list[str]:
-    """What a user gets who connects to each place: `connected`, or the error's name."""
+    """Connect to each place as this user and return `connected` or the error's name for each."""
     done = subprocess.run(
         as_user(uid, sys.executable, "-c", _CONNECT, json.dumps(places)),
         capture_output=True,
@@ -70,14 +70,14 @@ def connect_as(uid: int, places: Sequence[str | tuple[str, int]]) -> list[str]:
 
 
 def status_of(url: str, uid: int = 0, *options: str) -> int:
-    """The HTTP status that curl gets as this user; 0 where there is no answer."""
+    """Return the HTTP status that curl gets as this user, or 0 without an answer."""
     quiet = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", *options, url]
     return int(subprocess.run(as_user(uid, *quiet), capture_output=True, text=True).stdout)
 
 
 @contextmanager
 def host_network() -> Iterator[None]:
-    """Keeps other tests of this checkout from running containers on the host's network meanwhile."""
+    """Lock the host's network against containers of other tests of this checkout."""
     with (REPO / "compose.yaml").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -85,7 +85,7 @@ def host_network() -> Iterator[None]:
 
 @contextmanager
 def common_folder(owner: int = 0) -> Iterator[Path]:
-    """A folder that everybody may enter, so that nothing but the node itself keeps others out of it."""
+    """Create a folder that every user can enter, so that only the node's own modes restrict access."""
     folder = Path(tempfile.mkdtemp(prefix="mao-", dir="/tmp"))
     folder.chmod(0o755)
     os.chown(folder, owner, owner)

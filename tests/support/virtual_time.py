@@ -1,8 +1,8 @@
-"""Virtual time: while nothing is left to do but wait for a timer, the clock jumps to that timer.
+"""Virtual time: when the event loop has only a timer to wait for, its clock jumps to that timer.
 
-All tests of `FOLDERS` have it, and modules that ask for it by `pytestmark = pytest.mark.virtual_time`. Time
-passes as usual while anything but the loop itself is open (a socket, a pipe of a process), and stands still
-while a thread works, so that no deadline of a test depends on how fast the machine is.
+It applies to all tests in `FOLDERS` and to modules with `pytestmark = pytest.mark.virtual_time`. Time passes
+normally while a socket or a process's pipe is open, and stands still while a thread works, so that no
+deadline depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ FOLDERS = ("tests/datamgmt/rounds/",)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Where it would wait for a timer alone, it moves the loop's clock instead."""
+    """A selector that advances the loop's clock instead of waiting for a timer."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = time.monotonic()  # of the loop's clock
-        self.threads = 0  # that work for the loop
+        self.now = time.monotonic()  # the loop's clock
+        self.threads = 0  # number of threads working for the loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -46,7 +46,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps over the time in which it would be idle; it stands still otherwise."""
+    """An event loop whose clock skips idle time and stands still otherwise."""
 
     latest: ClassVar[VirtualTimeLoop | None] = None
 
@@ -61,14 +61,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @classmethod
     def time_of_day(cls) -> datetime:
-        """As it is by the loop that was made last, if any; may be asked in any thread."""
+        """Return the time of day by the newest loop, or the real one; thread-safe."""
         loop = cls.latest
         if loop is None:
             return datetime.now(UTC)
         return loop._began_at + timedelta(seconds=loop.time() - loop._began)
 
     def wait_for_thread(self, work: Future[Any]) -> None:
-        """The clock stands still until this is done, and the loop knows of it."""
+        """Stop the clock until `work` is done and the loop has been notified."""
         self._jumping.threads += 1
         work.add_done_callback(self._in_the_thread)
 
@@ -90,7 +90,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 @pytest.fixture(autouse=True)
 def clock_of_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The time of day jumps with the loop, and threads are waited for."""
+    """Let SystemClock follow the loop's clock, and stop that while a thread works."""
     if not _is_virtual(request.node):
         yield
         return
@@ -100,7 +100,7 @@ def clock_of_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
         wrapped = plain(work, **options)
         loop = wrapped.get_loop()
         if isinstance(loop, VirtualTimeLoop) and isinstance(work, Future):
-            loop.wait_for_thread(work)  # after `wrapped` has heard of it
+            loop.wait_for_thread(work)  # its callback runs after that of `wrapped`
         return wrapped
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, for what offers no event to wait on."""
+"""Poll a condition with a deadline, where there is no event to wait on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    """Returns as soon as `condition()` holds; raises TimeoutError after `seconds`."""
+    """Return as soon as `condition()` holds; raises TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (the things waited for here have no event)
             await asyncio.sleep(0.005)
 
 
 async def eventually_answers(condition: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> None:
-    """As `eventually`, for what has to be asked."""
+    """Like `eventually`, for an awaitable condition."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 (as above)
             await asyncio.sleep(0.01)

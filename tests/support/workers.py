@@ -1,7 +1,7 @@
-"""Test runs by several workers (`-n`, pytest-xdist): long modules first, and nothing left behind by Ctrl-C.
+"""Parallel test runs (`-n`, pytest-xdist): start long modules first, and clean up after Ctrl-C.
 
-Ctrl-C is for the controller alone, which interrupts each worker once and waits until it has cleared away; by
-itself it would give them ten seconds, and a second interrupt in the middle of that.
+Only the controller gets Ctrl-C; it interrupts each worker once and waits for its clean-up. By default xdist
+would allow ten seconds and interrupt the workers a second time.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-CLEARING = 120.0  # seconds that a worker may take
-TOGETHER = ("tests/e2e/",)  # a whole folder for one worker: it has a node that all its modules share
-# These go first, in this order: what waits (labs of several nodes, nodes in trouble) beside what computes.
+CLEARING = 120.0  # seconds that a worker may take to clean up
+TOGETHER = ("tests/e2e/",)  # folders that run on one worker, since all modules share a node
+# These start first, in this order, so that modules that mostly wait run beside those that compute.
 LONG = (
     "tests/federation/test_absent",
     "tests/e2e/",
@@ -34,7 +34,7 @@ LONG = (
 
 
 class Controller:
-    """Hands an interrupt on to the workers."""
+    """Forward an interrupt to the workers."""
 
     def __init__(self) -> None:
         self._workers: list[Any] = []
@@ -55,7 +55,7 @@ class Controller:
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        os.setpgid(0, 0)  # out of the terminal's reach
+        os.setpgid(0, 0)  # detach from the terminal's signals
     else:
         config.pluginmanager.register(Controller())
 
@@ -71,12 +71,12 @@ def _turn(item: pytest.Item) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    config.option.loadscopereorder = False  # they go in our order, not by their number
+    config.option.loadscopereorder = False  # keep our order instead of sorting by size
     scheduling = LoadScopeScheduling(config, log)
     scheduling._split_scope = _one_workers
     return scheduling
 
 
 def _one_workers(nodeid: str) -> str:
-    """What goes to the same worker: a module, since its tests share fixtures, or a folder of those above."""
+    """Return the scope that runs on one worker: a folder of `TOGETHER`, or the test's module."""
     return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
