@@ -1,4 +1,4 @@
-"""The data manager's app, to be asked as over HTTP."""
+"""Fixtures: the data manager's app and its HTTP API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Api:
-    """The app without a network; calls block, so that the tests read plainly."""
+    """The app called without a network; calls block."""
 
     def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient, app: FastAPI) -> None:
         self.app = app
@@ -32,7 +32,7 @@ class Api:
         return self._runner.run(self._client.get(path, **options))
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Anything else on the app's loop."""
+        """Run a coroutine on the app's event loop."""
         return self._runner.run(call)
 
     def put(self, path: str, **options: Any) -> httpx.Response:
@@ -50,7 +50,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 @contextmanager
 def api_on(root: Path, store: MemoryStore) -> Iterator[Api]:
-    """The app on a store that the test can write to as well."""
+    """Run the app on a store that the test can write to."""
     app = make_app(settings_for(root), store=store)
     stack = AsyncExitStack()
     with asyncio.Runner() as runner:

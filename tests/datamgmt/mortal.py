@@ -1,8 +1,7 @@
-"""A data manager as a process of its own that can be killed at a chosen step.
+"""A data manager in its own process that can be killed at a chosen step.
 
-It reads one line for each life from its input, `MODULE:NAME before|after`, or `-` for a life without an
-appointed end, forks a data manager (so that its start costs no imports), prints its process id, and says when
-it has ended. The settings come from the environment, the stores are real.
+For each line of its input, `MODULE:NAME before|after` or `-` for no kill, it forks a data manager (to save
+imports), prints its pid, and reports its end. The settings come from the environment, the stores are real.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Mortal:
-    """The parent's side: at most one data manager at a time."""
+    """The parent's side, with at most one data manager at a time."""
 
     def __init__(self, env: dict[str, str]) -> None:
         command = ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "tests.datamgmt.mortal"]
@@ -39,20 +38,20 @@ class Mortal:
         self._pid: int | None = None
 
     def live(self, life: str = "-") -> None:
-        """Starts a data manager that dies as `life` says."""
+        """Start a data manager that is killed as `life` says."""
         assert self._zygote.stdin is not None
         self._zygote.stdin.write(life + "\n")
         self._zygote.stdin.flush()
         self._pid = int(self._line())
 
     def kill(self) -> None:
-        """kill -9, and waits until it is gone."""
+        """Kill the data manager with SIGKILL and wait for its end."""
         assert self._pid is not None
         os.kill(self._pid, signal.SIGKILL)
         self.wait()
 
     def wait(self) -> None:
-        """Waits until it has died; raises AssertionError when it ended in another way than by SIGKILL."""
+        """Wait for its death; raises AssertionError if it did not end by SIGKILL."""
         assert self._line() == f"killed {self._pid}"
         self._pid = None
 
@@ -71,7 +70,7 @@ class Mortal:
 
 
 def _appoint(life: str) -> None:
-    """`module:name before|after`; a name may be that of a method, as `mao_git:Clone.push`."""
+    """Install the kill `module:name before|after`; the name may be a method, like `mao_git:Clone.push`."""
     place, when = life.split()
     module, _, path = place.partition(":")
     *outer, name = path.split(".")
@@ -101,7 +100,7 @@ def _zygote() -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if line.strip() != "-":
                 _appoint(line)
-            os.dup2(2, 1)  # what it says is no answer of ours
+            os.dup2(2, 1)  # other output is not part of the protocol
             asyncio.run(_serve())
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)

@@ -1,4 +1,4 @@
-"""What follows from runs is done once each, whatever is killed or fails; publishing never waits for it."""
+"""Runs are analysed once each despite kills and failures, and publishing never waits for the analysis."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def alarms_of(world: World) -> list[str | None]:
 
 
 class Gate:
-    """Stands in for the reading of metrics: closed, it waits; with an `error`, it raises."""
+    """Replace the reading of metrics: wait while closed, raise `error` if it is set."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -153,7 +153,7 @@ async def test_analysis_request_goes_with_its_run(tmp_path: Path, gate: Gate) ->
 
 
 class DyingStore(MemoryStore):
-    """Never answers the first write that `is_fatal` holds for, as if the process was killed there."""
+    """Never answer the first write for which `is_fatal` holds, as if the process was killed there."""
 
     def __init__(self, is_fatal: Callable[[Write], bool], *, applies: bool) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ async def test_analysis_node_that_shares_nothing_never_asks_about_rounds(
 
 
 class SlowEchoStore(MemoryStore):
-    """Tells of what becomes of requests a second late, as a store that is far or busy."""
+    """Deliver watch events one second late, like a distant or busy store."""
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         async for batch in super().watch(prefix, after=after):
@@ -260,7 +260,7 @@ async def test_analysis_is_done_once_though_it_writes_its_run(tmp_path: Path, ga
 async def test_analysis_series_that_cannot_be_written_costs_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The requests stay until the series is mended; meanwhile nothing is read or written again and again."""
+    """Requests stay until the series is repaired, without repeated reads or writes meanwhile."""
     read: list[int] = []
 
     def counted(context: Context, dataset: str, commit: str, metrics: Sequence[ControlMetric]) -> Any:

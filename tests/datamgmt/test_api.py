@@ -18,7 +18,7 @@ from .world import NODE, settings_for
 
 @pytest.fixture
 def dataset(api: Api, tmp_path: Path) -> Path:
-    """A dataset `data` on this node with a few files on ground-truth; its remote."""
+    """Create a dataset `data` with a few files on ground-truth, and return its remote."""
     master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(master), str(work))

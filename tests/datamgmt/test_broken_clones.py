@@ -1,4 +1,4 @@
-"""A broken clone is set aside and made anew, with what only it had on top; what is lost is said by name."""
+"""A broken clone is set aside and recreated with its unpushed commits; losses are reported by name."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
     "an empty folder": _empty_folder,
     "a file": _a_file,
 }
-LOST = {  # of the newest unpushed commit, and nothing of the one before it
+LOST = {  # of the newest unpushed commit only
     "spoilt commit",
     "spoilt tree",
     "spoilt blob",
@@ -137,7 +137,7 @@ async def collect(world: World, number: int, pushed: bool = True) -> None:
 
 
 async def lost_is_told(world: World, run: str) -> None:
-    """Waits until the runs' documents have been asked whose commit it was that cannot be read."""
+    """Wait until the unreadable commit was looked up in the runs' records."""
 
     async def told() -> bool:
         (record,) = (await world.manager.status("data")).broken_clones
@@ -159,7 +159,7 @@ async def test_broken_clone_is_made_anew_from_its_remote(tmp_path: Path, how: st
         BREAKAGES[how](clone)
         kept = world.manager.context.data.worktree("data")
         await eventually(kept.exists)
-        shutil.rmtree(kept)  # so that all of it is read
+        shutil.rmtree(kept)  # so that the whole clone is read
         await collect(world, 2)
         assert runs_on(world.master) == ["run-2", "run-1", "run-0"]
         git(clone, "fsck", "--strict", "--full")
@@ -175,7 +175,7 @@ async def test_broken_clone_is_made_anew_from_its_remote(tmp_path: Path, how: st
 
 @asynccontextmanager
 async def with_outbox(tmp_path: Path, how: str) -> AsyncIterator[World]:
-    """Two commits that the remote has not got, a broken clone, and the remote back."""
+    """Make two unpushed commits, break the clone, and bring the remote back."""
     async with working(tmp_path) as world:
         await collect(world, 0)
         world.master.rename(tmp_path / "away")
@@ -267,7 +267,7 @@ async def test_broken_clone_step_that_is_publishing_is_published_from_its_worksp
         assert "was broken" in str(waits.steps[0].waiting)
         other = bare_repository(tmp_path / "other.git")
         done = await world.whole(run_of("run-2", step("other", "more", other), after=2), writes(a="1"))
-        assert done.pushed  # collecting of other datasets goes on
+        assert done.pushed  # other datasets are still collected
         waiting = (await world.manager.status("data")).broken_clones
         assert [entry.state for entry in waiting] == ["waiting"]
         with pytest.raises(Conflict, match="has to answer"):
@@ -365,7 +365,7 @@ def test_broken_clone_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> 
 
 
 def test_broken_clone_shallow_clone_is_in_order(tmp_path: Path) -> None:
-    """A commit whose parents were never fetched."""
+    """A commit whose parents were never fetched is no fault."""
     master = bare_repository(tmp_path / "master.git")
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(master), str(work))

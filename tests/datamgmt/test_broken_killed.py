@@ -1,4 +1,4 @@
-"""kill -9 of a real data manager while it makes a broken clone anew, on real etcd and git."""
+"""SIGKILL of a real data manager while it recreates a broken clone, with real etcd and git."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at datasets: differences and downloads."""
+"""Differences between a dataset's commits, and downloads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .world import NODE
 
 @pytest.fixture
 def commits(api: Api, tmp_path: Path) -> tuple[str, str]:
-    """A dataset `data` with two commits on ground-truth."""
+    """Create a dataset `data` with two commits on ground-truth, and return them."""
     master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(master), str(work))

@@ -1,4 +1,4 @@
-"""Output that this node cannot hold is refused; a step that cannot publish is given up when asked."""
+"""Output that this node cannot store is refused; a step that cannot publish can be cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .world import BEGIN, NODE, PATIENCE, Tool, World, run_of, runs_on, step, wo
 
 
 def nested(data: Path, *names: str) -> None:
-    """A file below folders of these names, each made relative to the one before: no path is too long."""
+    """Create a file in nested folders, each relative to its parent so that no path is too long."""
     here = os.open(data, os.O_RDONLY)
     for name in names:
         os.mkdir(name, dir_fd=here)
@@ -203,7 +203,7 @@ async def test_publish_cancelled_once_it_has_exited_publishes_nothing(tmp_path: 
 async def test_publish_step_that_waits_for_its_dataset_can_be_cancelled(
     tmp_path: Path, phase: StepPhase
 ) -> None:
-    """Something else is at work on the dataset for long, say the push of a large file."""
+    """Hold the dataset's lock for long, as the push of a large file does."""
     async with working(tmp_path) as world:
         works, go, at_work = world.manager._executor, threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Making clones and the node's branch, and clearing workspaces away."""
+"""Creation of clones and of the node's branch, and removal of workspaces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .world import NODE, context_for, run_of, step, working, writes
 
 
 def seeded(tmp_path: Path, *branches: str) -> Path:
-    """A remote whose branches each hold a file of their name."""
+    """Create a remote whose branches each hold a file of the same name."""
     remote = bare_repository(tmp_path / "remote.git")
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(remote), str(work))

@@ -1,4 +1,4 @@
-"""A run to take away as an RO-Crate, judged by others' programs, and the check of every byte."""
+"""A run exported as an RO-Crate, checked by third-party programs and byte by byte."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOG = b"measured\n"
 
 
 async def succeeded(world: World, run_id: str = "run-1", **files: str) -> Run:
-    """A run whose one step has published files, with its log."""
+    """Complete a run whose only step publishes files, with its log."""
     path = world.manager.context.data.log(run_id, 0, 1)
     path.parent.mkdir(parents=True)
     path.write_bytes(LOG)
@@ -271,7 +271,7 @@ async def test_crate_check_names_a_flipped_byte(tmp_path: Path) -> None:
 
 
 async def test_crate_check_refuses_a_forged_crate(tmp_path: Path) -> None:
-    """Digests and metadata agree with each other, and not with what the node has."""
+    """Digests and metadata agree with each other, but not with the node's data."""
     async with working(tmp_path) as world:
         run = await succeeded(world, a="true")
         honest = crate_of(world, run, run.id)
@@ -285,11 +285,11 @@ async def test_crate_check_refuses_a_forged_crate(tmp_path: Path) -> None:
     assert any(fault.startswith("0-collect/output/a: ") for fault in crate_faults(crate, node))
 
 
-# an object that was cut short, which libgit2 reads for ever
+# a truncated object, which libgit2 would read forever
 
 
 def cut_short(world: World, name: str, kept: float) -> str:
-    """Cuts an object in the dataset's clone; its id."""
+    """Truncate an object in the dataset's clone and return its id."""
     clone = world.manager.context.data.clone("data")
     oid = git(clone, "rev-parse", name)
     path = clone / "objects" / oid[:2] / oid[2:]

@@ -1,4 +1,4 @@
-"""The data directory on a small file system that fills up: said, waited for, nothing lost or run again."""
+"""A data directory that fills up: the fault is reported, steps wait, nothing is lost or run again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SIZE = 24 * MIB
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of `SIZE` bytes."""
+    """Mount an empty file system of `SIZE` bytes."""
     with small_disk(tmp_path / "small", SIZE) as folder:
         yield folder
 
 
 def noise(workspace: Workspace) -> None:
-    """What a tool wrote that cannot be compressed."""
+    """Return incompressible content."""
     for number in range(4):
         (workspace.data / f"noise-{number}").write_bytes(os.urandom(MIB))
 
@@ -39,7 +39,7 @@ def shown(run: Run) -> bool:
 
 
 async def fill_and_publish(world: World, small: Path, *, leave: int) -> None:
-    """The disk fills up between the tool's end and the commit, and has room again later."""
+    """Fill the disk between the tool's end and the commit, and free it later."""
     await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(old="0"))
     await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
     fillers: list[Path] = []
@@ -80,7 +80,7 @@ async def test_disk_full_full_in_the_midst_of_writing_objects(
 ) -> None:
     monkeypatch.setattr(
         "mao_datamgmt.steps.publish.require_room", lambda *_: None
-    )  # others fill the disk just then
+    )  # another process fills the disk at that moment
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         await fill_and_publish(world, small, leave=MIB + MIB // 2)
 
@@ -109,7 +109,7 @@ async def test_disk_full_nothing_begins_without_room(
 
 @pytest.mark.parametrize("objects", [1, 12])
 async def test_disk_full_full_while_the_clone_is_made(tmp_path: Path, small: Path, objects: int) -> None:
-    """What a fetch writes meets the end of the disk: the step waits, the process lives."""
+    """A fetch fills the disk: the step waits and the process survives."""
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         there = tmp_path / "there"
         git(tmp_path, "clone", "-q", str(world.master), str(there))

@@ -1,4 +1,4 @@
-"""Who reads for long holds up nobody else; a reader who goes away leaves nothing open."""
+"""A slow reader blocks no other request, and a disconnected one leaves no file open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of programs outside: acknowledged is kept, kept is committed once; and insights of tools."""
+"""Values of external programs: acknowledged values are kept and committed once; insights of tools."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ async def test_external_dataset_that_cannot_be_cloned_keeps_its_values_and_says_
 
 
 async def serve_until_killed(root: Path, first: int, pipe: int) -> None:
-    """A life of the data manager: takes values, tells the pipe which, and commits all the time."""
+    """Run a data manager that accepts values, writes their ids to the pipe, and commits continuously."""
     async with working(root) as world:
         await declare(world.store, world.master)
         number = first
@@ -279,7 +279,7 @@ async def serve_until_killed(root: Path, first: int, pipe: int) -> None:
 
 
 def live(root: Path, first: int, after: int) -> list[int]:
-    """Kills such a life with SIGKILL once it has acknowledged `after` values; those that it did."""
+    """Kill such a process once it has acknowledged `after` values, and return these values."""
     code = (
         "import asyncio, sys; from pathlib import Path; from tests.datamgmt import test_external as test; "
         "asyncio.run(test.serve_until_killed(Path(sys.argv[1]), int(sys.argv[2]), 1))"
@@ -297,12 +297,12 @@ def live(root: Path, first: int, after: int) -> list[int]:
 
 
 async def test_external_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
-    """With torn files in between, as a power cut or a disk may leave them."""
+    """Torn files are among the values, as after a power cut or a disk fault."""
     acknowledged: list[int] = []
     inbox = tmp_path / "node" / "inbox" / "data"
     for after in (1, 4, 3, 7):
         shutil.rmtree(inbox / ".aside", ignore_errors=True)
-        for path in inbox.glob("2020*"):  # those that the life before was killed with
+        for path in inbox.glob("2020*"):  # those left by the killed process
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         torn(inbox)
         acknowledged += live(tmp_path, len(acknowledged) * 2 + 1000 * len(acknowledged), after)

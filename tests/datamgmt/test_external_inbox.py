@@ -1,4 +1,4 @@
-"""Values that wait as files: whole ones in order, and what is no entry out of the way."""
+"""Pending values as files: complete ones are read in order, other files are set aside."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_inbox_keeps_order_over_restarts_and_has_a_limit(tmp_path: Path) -> None
 
 
 def torn(folder: Path) -> dict[str, Path]:
-    """One of each kind, all older than any entry of the tests."""
+    """Create one torn file of each kind, older than any entry of the tests."""
     folder.mkdir(parents=True, exist_ok=True)
     made = {
         kind: folder / f"20200101T0000{number:02}.000000Z-aaaaaaaa.json" for number, kind in enumerate(KINDS)
@@ -103,7 +103,7 @@ KINDS = (
 def test_inbox_sets_aside_what_is_no_entry(tmp_path: Path) -> None:
     made = torn(tmp_path / "inbox" / "data")
     inbox = Inbox(tmp_path / "inbox", limit=100)
-    assert inbox.oldest("data") is None  # asking moves nothing
+    assert inbox.oldest("data") is None  # a query moves nothing
     inbox.put("data", entry(2))
     inbox.put("data", entry(3))
     assert inbox.oldest("data") == entry(2).received_at

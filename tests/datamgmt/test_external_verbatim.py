@@ -1,4 +1,4 @@
-"""What programs outside send comes into the dataset, and what tools leave comes out, byte for byte."""
+"""Values of external programs and insights of tools are stored and returned byte for byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JSON = {"content-type": "application/json"}
 
 
 class _ToApi(httpx.BaseTransport):
-    """Hands the calls of the Python client to the app."""
+    """Forward the Python client's calls to the app."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -40,7 +40,7 @@ class _ToApi(httpx.BaseTransport):
 
 
 class Site:
-    """The data manager's API with a dataset `data` that takes the key `k`."""
+    """Yield the data manager's API with a dataset `data` that accepts the key `k`."""
 
     def __init__(self, api: Api, inbox: Path) -> None:
         self.api, self._inbox = api, inbox
@@ -51,7 +51,7 @@ class Site:
         return self.api.post("/write", content=content, headers=JSON | headers)
 
     def stored(self, receipt: str) -> str:
-        """The text of the value that waits under this id."""
+        """Return the text of the pending value with this id."""
         line = (self._inbox / f"{receipt}.json").read_text()
         return line.partition('"value":')[2].removesuffix("}")
 
@@ -59,7 +59,7 @@ class Site:
         return len(list(self._inbox.glob("*.json")))
 
     def committed(self) -> list[str]:
-        """The texts of all values, once what waits is committed."""
+        """Return the texts of all values once none is pending."""
         self.api.run(self._manager.ingest.commit_all())
         clone = self._manager.context.data.clone("data")
         names = git(clone, "ls-tree", "-r", "--name-only", NODE, "external/k/").splitlines()

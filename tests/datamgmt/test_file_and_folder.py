@@ -1,4 +1,4 @@
-"""A file becomes a folder of the same name and a folder a file: in all layers, at every run after that."""
+"""A file becomes a folder of the same name, and a folder a file, in every layer and in later runs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SHAPES: list[Files] = [
 
 
 def of(folder: Path) -> Files:
-    """The files in a folder, without those of git and MAO."""
+    """Return the files in a folder, without those of git and MAO."""
     paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_text() for name, path in paths.items() if not name.startswith((".git", ".mao"))}
 
 
 def become(folder: Path, files: Files) -> None:
-    """What is as it was is not touched."""
+    """Change a folder's files to these, leaving equal ones untouched."""
     before = of(folder)
     for path in sorted(before, key=len, reverse=True):
         if files.get(path) != before[path]:

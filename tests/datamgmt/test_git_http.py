@@ -1,4 +1,4 @@
-"""What `git clone` asks the data manager for, and what it is refused; cloning: tests/e2e/test_git_http.py."""
+"""The data manager's answers to `git clone`; for real clones see tests/e2e/test_git_http.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def registered(api: Api, master: str) -> None:
 
 @pytest.fixture
 def commit(api: Api, tmp_path: Path) -> str:
-    """A dataset `data` on this node; the commit that its remote has."""
+    """Create a dataset `data` and return its remote's commit."""
     master = Path(api.post("/bare-repo/init", json={"name": "elsewhere-named"}).json()["master"])
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(master), str(work))

@@ -1,4 +1,4 @@
-"""Conditions of the node's data: commits that wait too long, remotes in trouble, disks at each threshold."""
+"""Conditions of the node's data: old unpushed commits, failing remotes, disks at each threshold."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run(*command: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB with 6000 inodes."""
+    """Mount a file system of 64 MiB with 6000 inodes."""
     folder = tmp_path / "small"
     folder.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=6000", "tmpfs", str(folder))

@@ -1,4 +1,4 @@
-"""Files that were made to harm whoever reads them: refused or read within limits, and the rest goes on."""
+"""Malicious files are refused or read within limits, and other work continues."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_hostile_output_line_that_json_cannot_read_does_not_stop_external_
 async def test_hostile_output_run_whose_id_is_no_plain_name_gets_no_folder(
     forged: str, tmp_path: Path
 ) -> None:
-    """Its id names folders, which are made and removed with this process's rights."""
+    """A run's id names folders that this process creates and deletes."""
     async with working(tmp_path) as world:
         document = run_of("run-0", step("collect", "forged", world.master)).model_dump(mode="json")
         key = f"{runs_prefix(NODE)}{forged}"

@@ -1,4 +1,4 @@
-"""Keys of programs outside: with slashes they are folders below the key that a dataset declares."""
+"""Keys of external programs: slashes make folders below the key that the dataset declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 of a real data manager, on real etcd and real git: each snapshot is there exactly once."""
+"""After SIGKILL of a real data manager, with real etcd and git, each snapshot exists exactly once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ENDED = (StepPhase.SUCCEEDED, StepPhase.FAILED)
 
 @dataclass
 class Lab:
-    """The test plays scheduler and runner; the data manager is a process that dies now and then."""
+    """A data manager in a process that is killed; the test acts as scheduler and runner."""
 
     mortal: Mortal
     store: Store
@@ -70,7 +70,7 @@ class Lab:
         raise AssertionError("a watch does not end")
 
     async def prepared(self, number: int) -> str:
-        """A run whose workspace is laid out."""
+        """Create a run and wait for its workspace."""
         one = step("collect", "data", self.master)
         spec = one.spec.model_copy(update={"metrics": [ControlMetric(name="files", measure="files")]})
         run = run_of(f"run-{number:03}", one.model_copy(update={"spec": spec}), after=number)
@@ -79,7 +79,7 @@ class Lab:
         return run.id
 
     async def exit(self, run_id: str) -> None:
-        """Its tool writes a few files and ends."""
+        """Let the run's tool write a few files and end."""
         folder = self.data.workspace(run_id, 0, 1).data
         for name in range(5):
             (folder / f"{run_id}-{name}").write_text(f"{run_id} {name}\n" * 200)
@@ -91,13 +91,13 @@ class Lab:
         assert await self.runs.replace(run_id, gone, stored.revision) is not None
 
     async def finish(self, run_id: str) -> None:
-        """The scheduler ends the run."""
+        """End the run as the scheduler does."""
         await self.until(run_id, *ENDED)
         done = lambda run: run.move(RunPhase.SUCCEEDED, finished_at=BEGIN)  # noqa: E731
         assert await self.runs.update(run_id, done) is not None
 
     async def analysed(self) -> list[str]:
-        """The runs in the series of the metric, once nothing is left to be analysed."""
+        """Wait until no analysis is pending, and return the runs in the metric's series."""
         async with asyncio.timeout(PATIENCE):
             while (await self.store.list(keys.analyses_prefix(NODE))).entries:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -106,7 +106,7 @@ class Lab:
         return [point.run for point in stored.record.points]
 
     async def check(self, run_ids: list[str]) -> None:
-        """All snapshots are at the remote and in the series, in order, once; nothing half-made is left."""
+        """Assert that all snapshots are pushed and in the series once, in order, with no leftovers."""
         newest_first = run_ids[::-1]
         await eventually(lambda: runs_on(self.master) == newest_first, PATIENCE)
         await eventually(lambda: _tip(self.master, "ground-truth") == _tip(self.master, NODE), PATIENCE)
@@ -182,7 +182,7 @@ async def test_killed_at_random(etcd_server: EtcdServer, tmp_path: Path) -> None
         for number in range(KILLS):
             run_id = await one.prepared(number)
             await one.exit(run_id)
-            await asyncio.sleep(chance.uniform(0, 0.12))  # the moment of death, not a wait for anything
+            await asyncio.sleep(chance.uniform(0, 0.12))  # the moment of the kill, not a wait
             one.mortal.kill()
             one.mortal.live()
             await one.finish(run_id)

@@ -1,4 +1,4 @@
-"""A remote that is away: commits wait here, are pushed later, and their runs say so."""
+"""With the remote unavailable, commits wait, are pushed later, and their runs are updated."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_late_push_remote_away_and_back(tmp_path: Path) -> None:
 
 
 async def test_late_push_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_path: Path) -> None:
-    """By the next run's own push; the commit was replayed meanwhile, so it has another name."""
+    """The next run pushes the commit, which was replayed and has a new id."""
     store = MemoryStore()
     away = tmp_path / "away.git"
     async with working(tmp_path, store, push_retry=3600) as world:

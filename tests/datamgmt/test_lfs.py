@@ -1,4 +1,4 @@
-"""Files above a dataset's limit: pointers in git, content everywhere else; with real git-lfs."""
+"""Files above a dataset's limit are pointers in git and content elsewhere; with real git-lfs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BIG, BIGGER = os.urandom(5000), os.urandom(200_000)
 
 
 def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
-    """A file of a dataset, as a download gives it."""
+    """Download a file of a dataset."""
     return b"".join(datasets.open_content(context, name, ref, path).pieces)
 
 
@@ -46,7 +46,7 @@ def big_files(workspace: Workspace) -> None:
 
 
 def checkout(tmp_path: Path, master: Path) -> Path:
-    """What a scientist gets with git and git-lfs."""
+    """Clone the remote with git and git-lfs, as a user does."""
     work = tmp_path / "scientist"
     git(tmp_path, "clone", "-q", "-b", "ground-truth", str(master), str(work))
     git(work, "lfs", "install", "--local")

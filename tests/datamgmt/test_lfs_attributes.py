@@ -1,4 +1,4 @@
-"""`.gitattributes` is the tool's: whatever it does with it, large files stay large, for MAO and for git."""
+"""Whatever a tool writes to `.gitattributes`, large files stay in LFS for MAO and for git."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def removes(workspace: Workspace) -> None:
 
 
 def rebuilds(workspace: Workspace) -> None:
-    """As a tool does that begins with an empty folder."""
+    """Empty the folder and write its files anew, as some tools do."""
     shutil.rmtree(workspace.data / "d")
     for path in workspace.data.iterdir():
         path.unlink()
@@ -255,7 +255,7 @@ async def test_lfs_first_large_file_keeps_lookalikes(tmp_path: Path) -> None:
 
 
 def without_attributes(world: World, *also: str) -> None:
-    """The node's branch as the version before left it when a tool removed `.gitattributes`."""
+    """Prepare the branch that the previous version left after a tool removed `.gitattributes`."""
     names = "\n".join(
         line
         for line in git(world.master, "ls-tree", NODE).splitlines()
@@ -292,7 +292,7 @@ async def test_attributes_lost_are_read_and_restored(tmp_path: Path, also: tuple
 
 
 async def test_attributes_of_an_earlier_version_are_continued(tmp_path: Path) -> None:
-    """It has no mark, only `.gitattributes`."""
+    """Earlier versions wrote no mark, only `.gitattributes`."""
     async with working(tmp_path) as world:
         await publish(world, 1, large_files)
         lines = [line for line in git(world.master, "ls-tree", NODE).splitlines() if "\t.mao" not in line]

@@ -1,4 +1,4 @@
-"""Every loop of the data manager survives what one of its items does; unreadable records stop nothing."""
+"""Every loop of the data manager survives a failing item; unreadable records stop nothing."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_loop_retention_one_dataset_that_raises_keeps_no_other(
     assert [condition.subject for condition in manager.conditions.current()] == ["retention/bad"]
     monkeypatch.setattr("mao_datamgmt.upkeep.dataset_names", lambda _: ["a"])
     await manager.upkeep.run_once()
-    assert manager.conditions.current() == []  # it has gone, and its trouble with it
+    assert manager.conditions.current() == []  # the run is gone, and its condition with it
 
 
 EXAMPLES: dict[str, tuple[type[Record], dict[str, Any]]] = {

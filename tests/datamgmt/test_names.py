@@ -1,4 +1,4 @@
-"""Names that some program or library takes for others: each comes out everywhere as it went in."""
+"""File names that some program or library misinterprets are preserved everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed, cut off, overtaken: every observation ends in git exactly once."""
+"""Despite kills, outages and lost races, every observation is committed exactly once."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .world import NODE, PATIENCE, push_as_stranger, run_of, runs_on, step, work
 
 
 class Killed(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 class DiesAt:
-    """Calls a method of a clone, and dies before or after it for ever."""
+    """Call a clone's method and die permanently before or after it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None:
         self.reached = threading.Event()
@@ -54,8 +54,8 @@ KILL_POINTS = [
     ("commit", True),  # the commit is there, no branch leads to it
     ("move_branch", True),  # the node's branch has it
     ("promote", True),  # before ground truth is moved
-    ("push", False),  # all is here, nothing at the remote
-    ("push", True),  # all is at the remote, nothing written down
+    ("push", False),  # everything is local, nothing is pushed
+    ("push", True),  # everything is pushed, nothing is recorded
 ]
 
 
@@ -100,7 +100,7 @@ async def test_outage_killed_while_preparing(
 
 
 class StoreThatLosesAnswers(MemoryStore):
-    """Every second write is applied, or not, and its answer does not arrive."""
+    """Lose the answer of every second write, which is applied or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class StoreThatLosesAnswers(MemoryStore):
 
 
 class StoreThatFallsSilent(MemoryStore):
-    """The first write of `ready` is applied, but neither its answer nor any news arrives until `speak`."""
+    """Apply the first write of `ready`, but deliver neither its answer nor events until `speak`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ async def test_outage_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> 
     async with working(tmp_path, store) as world:
         await world.begin(run_of("run-1", step("collect", "data", world.master)))
         await asyncio.wait_for(store.silent.wait(), PATIENCE)
-        writes(a="1")(world.workspace("run-1"))  # the runner has heard of `ready`
+        writes(a="1")(world.workspace("run-1"))  # the runner has seen `ready`
         tries = store.tries
         await eventually(lambda: store.tries > tries)  # the data manager has not, and tries again
         assert world.workspace("run-1").data.joinpath("a").read_text() == "1"
@@ -241,7 +241,7 @@ async def test_outage_earlier_commits_that_conflict_are_kept_and_shown(tmp_path:
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """Accepts connections and never says a word."""
+    """Accept connections and never answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

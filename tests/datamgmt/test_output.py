@@ -1,4 +1,4 @@
-"""What a tool may leave behind, and what is refused."""
+"""Output of tools that is accepted, and output that is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a published commit says about itself, and who signed it."""
+"""The provenance in a published commit, and its signature."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def make_key(folder: Path, kind: str, *options: str) -> Path:
 
 
 def verify(repository: Path, commit: str, key: Path) -> None:
-    """By git itself, with the federation's list of allowed signers."""
+    """Verify a commit by git with the federation's allowed signers."""
     allowed = key.with_suffix(".allowed")
     allowed.write_text(f"mao@{NODE} {key.with_suffix('.pub').read_text()}")
     git(repository, "-c", f"gpg.ssh.allowedSignersFile={allowed}", "verify-commit", commit)
@@ -149,7 +149,7 @@ async def test_signers_list_keeps_old_keys(tmp_path: Path) -> None:
 
 
 async def until(store: MemoryStore, words: str) -> None:
-    """Waits until the node has announced the key."""
+    """Wait until the node has announced the key."""
     async with asyncio.timeout(60):
         page = await store.list(keys.signers_prefix())
         if any(words in entry.value.decode() for entry in page.entries):

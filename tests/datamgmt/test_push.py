@@ -1,4 +1,4 @@
-"""What is committed and not pushed is told with its age and its reason, survives, and arrives in order."""
+"""Unpushed commits are reported with age and reason, survive restarts, and are pushed in order."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_push_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: 
 async def test_push_remote_that_was_away_for_a_step_that_published_nothing_is_looked_at_again(
     tmp_path: Path,
 ) -> None:
-    """Of the input, which this node never pushes to, and of the output of a tool that failed."""
+    """Check the input's remote, which is never pushed to, and the output's after a failed tool."""
     given = bare_repository(tmp_path / "given.git")
     async with working(tmp_path, push_retry=0.05) as world:
         commit = git(given, "commit-tree", git(given, "mktree", feed=""), "-m", "empty")
@@ -113,7 +113,9 @@ async def test_push_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_
             status = await world.manager.push_now("data")
             assert status.outbox.code == code
             told = [condition.subject for condition in world.manager.conditions.current()]
-            assert told == ([] if code == "disk-full" else ["pusher/data"])  # a full one is told as `disk`
+            assert told == (
+                [] if code == "disk-full" else ["pusher/data"]
+            )  # a full one is reported as `disk`
         await eventually(lambda: world.manager.pusher.failures == {})
         assert world.manager.conditions.current() == []
 

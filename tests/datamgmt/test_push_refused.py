@@ -1,4 +1,4 @@
-"""A remote that takes not every branch: what it takes is there, and what not is called what it is."""
+"""A remote that refuses some branches gets the others, and the refusal is reported as such."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def remote(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def at(tmp_path: Path, remote: Path, request: pytest.FixtureRequest) -> tuple[Context, str]:
-    """A node, and the remote's URL by the transport that the test names."""
+    """Yield a node, and the remote's URL for the test's transport."""
     if request.param == "path":
         return context_for(tmp_path), str(remote)
     server: SshServer = request.getfixturevalue("server")
@@ -145,7 +145,7 @@ def test_push_refused_branch_below_the_nodes_is_named_with_the_way_out(
 
 
 def test_push_refused_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
-    """Anybody who may push to the remote chooses it, and a person is told to run it."""
+    """Anyone with push access chooses the branch's name, which is part of a suggested command."""
     advice = mao_git.branch_name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
     assert words[-1] == f":refs/heads/{NODE}/x;$(reboot)'"
@@ -240,7 +240,7 @@ def test_push_refused_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, 
 def test_push_refused_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(
     tmp_path: Path, remote: Path
 ) -> None:
-    """Of a remote on this machine, where no hook runs: a lock that somebody left."""
+    """On a local remote, where no hook runs, a stale lock blocks ground truth."""
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(remote))
     assert push_one(context).pushed

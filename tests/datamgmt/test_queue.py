@@ -1,4 +1,4 @@
-"""A change wakes the steps that it may let go on; however many wait, the others are left alone."""
+"""A change wakes only the steps that it may unblock, however many wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Woken(WaitQueue):
         self.wake = self.runs.append
 
     def taken(self) -> list[str]:
-        """Who was woken since the last look."""
+        """Return the steps woken since the last call."""
         taken = sorted(self.runs)
         self.runs.clear()
         return taken
@@ -79,7 +79,7 @@ def test_wait_queue_run_wakes_the_first_in_line_for_each_dataset(waits: Woken) -
 
 
 def test_wait_queue_first_in_a_line_that_leaves_it_lets_the_next_one_know(waits: Woken) -> None:
-    """However it leaves: it may have been cancelled, and nothing changes any more after that."""
+    """The next one is woken even if the first was cancelled, after which nothing else changes."""
     for number in range(3):
         waits.wait_for_dataset(f"r{number}", "data", (True, BEGIN + number * HOUR, f"r{number}"))
     waits.wait_for_dataset("r0", "data", (True, BEGIN, "r0"))

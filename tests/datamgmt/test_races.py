@@ -1,4 +1,4 @@
-"""Several clones push to the same branches at the same time: nothing is lost and nothing is forced."""
+"""Several clones push to the same branches concurrently: nothing is lost or force-pushed."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def race_of_nodes(tmp_path: Path, remote: Path, url: str, count: int, **settings
 
 
 def assert_never_forced(remote: Path, branches: list[str], moves: int) -> None:
-    """By the remote's own log of every move, of which there are more than `moves`."""
+    """Check in the remote's reflog, with more than `moves` entries, that every update was a fast-forward."""
     for branch in branches:
         tips = git(remote, "log", "--walk-reflogs", "--format=%H", branch).split()
         assert len(tips) > moves

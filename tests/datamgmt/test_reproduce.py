@@ -1,4 +1,4 @@
-"""A step run again on its original commits, compared file by file, with nothing published."""
+"""A step reproduced on its original commits is compared file by file, without publishing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .world import BEGIN, NODE, Tool, World, run_of, step, working, writes
 
 
 def again(run: Run, done: StepRun, run_id: str = "again") -> Run:
-    """The reproduction of a run's only step, as the scheduler makes it."""
+    """Create the reproduction of a run's only step, as the scheduler does."""
     fresh = StepRun(spec=done.spec, base_commit=done.base_commit, input_commit=done.input_commit)
     original = Original(run=run.id, step=done.spec.name, snapshot=done.snapshot or "")
     made = run_of(run_id, fresh, after=100)
@@ -44,7 +44,7 @@ async def reproduced(world: World, run: Run, tool: Tool) -> Reproduced:
 
 
 def summing(workspace: Workspace) -> None:
-    """Deterministic: one more line than it was given."""
+    """Append one line to the input, deterministically."""
     with (workspace.data / "sum").open("a") as file:
         file.write("x\n")
 

@@ -1,4 +1,4 @@
-"""The node's branch was rewritten at the remote, or changed in the same files: a person decides."""
+"""When the node's branch was rewritten at the remote or conflicts, the operator decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .world import NODE, context_for, run_of, step, working, writes
 
 
 def rewrite(remote: Path, onto: str, name: str = "theirs") -> str:
-    """Somebody moves the node's branch to `onto` and a commit with one file of their own; its tip."""
+    """Move the node's branch to a foreign commit on top of `onto`, and return the new tip."""
     blob = git(remote, "hash-object", "-w", "--stdin", feed="theirs")
     tree = git(remote, "mktree", feed=f"100644 blob {blob}\t{name}\n")
     tip = git(remote, "commit-tree", tree, "-p", onto, "-m", "theirs")
@@ -37,7 +37,7 @@ def remote(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def context(tmp_path: Path, remote: Path) -> Context:
-    """A node that pushed `a`, has `b` unpushed, and whose branch was rewritten to before `a`."""
+    """Yield a node with `a` pushed and `b` unpushed, whose branch was rewritten to before `a`."""
     made = context_for(tmp_path)
     clones.ensure_clone(made, "data", str(remote))
     commit(made, "a")

@@ -1,4 +1,4 @@
-"""A branch that went back at the remote: brought there again as it was, and told on every node that looks."""
+"""A branch rewound at the remote is restored, and reported on every node that fetches it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def remote(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["path", SSH])
 def context(tmp_path: Path, remote: Path, request: pytest.FixtureRequest) -> Context:
-    """A node that has pushed a, b and c, of which each changes one file, and has d to push."""
+    """Yield a node that has pushed a, b and c, each changing one file, and has d to push."""
     if request.param == "path":
         made, url = context_for(tmp_path), str(remote)
     else:
@@ -70,7 +70,7 @@ def change(context: Context, name: str) -> None:
 
 
 def set_back(remote: Path, branch: str, commits: int) -> str:
-    """As a restored backup has it; the tip that is lost."""
+    """Rewind the remote's branch like a restored backup, and return the lost tip."""
     tip = git(remote, "rev-parse", branch)
     git(remote, "update-ref", f"refs/heads/{branch}", f"{tip}~{commits}")
     return tip
@@ -85,7 +85,7 @@ def test_rewound_branch_lost_commits_are_brought_back_as_they_were(
     for branch in ("ground-truth", NODE):
         set_back(remote, branch, commits)
     if unpushed:
-        change(context, "a")  # which is gone at the remote, and which nobody else had
+        change(context, "a")  # gone at the remote, and on no other node
     ours = clone_of(context).tip(NODE)
     clone_of(context).fetch(context.access)
     failure = push_branches(context, clone_of(context), promote=True).failure
@@ -108,7 +108,7 @@ def begun_anew(remote: Path) -> None:
 
 
 def backup_and_a_stranger(remote: Path) -> None:
-    """Somebody committed to what the backup had."""
+    """Rewind the branch and add a foreign commit."""
     set_back(remote, NODE, 3)
     blob = git(remote, "hash-object", "-w", "--stdin", feed="hello")
     tree = git(remote, "mktree", feed=f"100644 blob {blob}\tREADME\n")
@@ -120,7 +120,7 @@ def backup_and_a_stranger(remote: Path) -> None:
 def test_rewound_branch_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
     context: Context, remote: Path, spoil: Callable[[Path], None]
 ) -> None:
-    """What is not pushed yet changes a file that the remote has lost."""
+    """An unpushed commit changes a file that the remote has lost."""
     spoil(remote)
     theirs = git(remote, "rev-parse", NODE)
     clone = clone_of(context)
@@ -159,7 +159,7 @@ def test_rewound_branch_what_is_gone_as_a_whole_is_pushed_again(
 def test_rewound_branch_ground_truth_that_was_voted_is_put_back_by_replay(
     context: Context, remote: Path
 ) -> None:
-    """This node's own branch is as it was, and it does not decide alone."""
+    """Rewind ground truth only, on a node that does not decide alone."""
     lost = set_back(remote, "ground-truth", 2)
     clone_of(context).fetch(context.access)
     assert push_branches(context, clone_of(context), promote=False).pushed
@@ -192,7 +192,7 @@ def told(world: World) -> dict[str, Condition]:
 
 
 async def look(world: World) -> dict[str, Condition]:
-    """Another look at the remote, by whoever looks at it next."""
+    """Fetch from the remote again."""
     clone = Clone.open(world.manager.context.data.clone("data"))
     clone.fetch(world.manager.context.access)
     await world.manager.health.rewound.check("data")

@@ -1,4 +1,4 @@
-"""Rounds of a node's datasets over HTTP, the ranking, and trees made to keep a voter busy."""
+"""Rounds and rankings in the HTTP API, and trees crafted to exhaust a voter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import Api
 
 
 def versions(bad: int) -> dict[str, dict[str, str]]:
-    """Three nodes' files of 100 records, of which n3 has some wrong."""
+    """Return three nodes' files of 100 records, some of n3's wrong."""
     rows = [f"k{number},{number}" for number in range(100)]
     wrong = [f"k{number},{-number - 1}" for number in range(bad)] + rows[bad:]
     return {
@@ -31,7 +31,7 @@ def versions(bad: int) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def dataset(api: Api, tmp_path: Path) -> Clone:
-    """The dataset `data` of the node with two rounds on ground truth."""
+    """Create a dataset `data` with two rounds on ground truth."""
     master = bare_repository(tmp_path / "master.git")
     assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
     clone = Clone.open(tmp_path / "node" / "datasets" / "data.git")
@@ -83,7 +83,7 @@ def test_bad_questions(api: Api, dataset: Clone, path: str, status: int, code: s
 
 
 def add(clone: Clone, tree: str, message: str) -> str:
-    """Somebody's own commit on ground truth."""
+    """Add a foreign commit to ground truth."""
     tip = clone.tip(GROUND_TRUTH)
     assert tip is not None
     author = mao_git.Author("x", "x@example.org", TICK)
@@ -93,7 +93,7 @@ def add(clone: Clone, tree: str, message: str) -> str:
 
 
 def changed(clone: Clone, **files: str) -> str:
-    """Ground truth's tree with other content in some files."""
+    """Return ground truth's tree with some files' content replaced."""
     contents = {name: Content(partial(io.BytesIO, text.encode())) for name, text in files.items()}
     tip = clone.tip(GROUND_TRUTH)
     return clone.write_tree(clone.tree(tip), contents)
@@ -171,7 +171,7 @@ def test_a_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
 
 
 def bomb(clone: Clone, folders: int, depth: int) -> str:
-    """A commit of a few objects whose trees stand for `folders` to the `depth` of them."""
+    """Commit a few objects whose nested trees expand to `folders` ** `depth` folders."""
     made = clone.tree(None)
     for _ in range(depth):
         entries = "".join(f"040000 tree {made}\t{number}\n" for number in range(folders))

@@ -1,4 +1,4 @@
-"""A step's way through the data manager, with real git on both ends."""
+"""Steps in the data manager from preparation to publication, with real git."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ async def test_run_dataset_of_several_nodes_waits_for_a_vote(tmp_path: Path) -> 
 async def test_run_tick_that_is_done_says_nothing_of_the_vote_to_come(
     tmp_path: Path, others: list[str]
 ) -> None:
-    """It would stay there when the vote is over."""
+    """The message would remain after the vote."""
     async with working(tmp_path) as world:
         for node in [NODE, *others]:
             await world.takes_part(node, "data")
@@ -212,7 +212,7 @@ async def test_run_tick_that_is_done_says_nothing_of_the_vote_to_come(
 
 
 async def two_steps(world: World, tmp_path: Path, **changes: object) -> tuple[Path, Run]:
-    """A run that belongs to no tick, whose second step reads the first one's dataset; the second's remote."""
+    """Create a tickless run whose second step reads the first one's dataset; return the second's remote."""
     sums = bare_repository(tmp_path / "sums.git")
     source = ("data", str(world.master), "ground-truth")
     first, second = step("collect", "data", world.master), step("sum", "sums", sums, source)
@@ -223,7 +223,7 @@ async def two_steps(world: World, tmp_path: Path, **changes: object) -> tuple[Pa
 
 
 async def hand_over(world: World) -> None:
-    """What the scheduler does after the first step."""
+    """Move on to the second step, as the scheduler does."""
     await world.phase("run-1", StepPhase.SUCCEEDED)
     await world.change("run-1", lambda run: run.with_step(1, run.steps[1].move(StepPhase.PREPARING, BEGIN)))
 
@@ -233,7 +233,7 @@ async def hand_over(world: World) -> None:
 async def test_run_first_run_by_hand_reads_what_its_own_step_has_written(
     tmp_path: Path, others: list[str], remote: str
 ) -> None:
-    """Alone it has become ground truth by then; where others vote there is none before the first round."""
+    """On a lone node it is ground truth by then; with other voters there is none before the first round."""
     async with working(tmp_path) as world:
         for node in [NODE, *others]:
             await world.takes_part(node, "data")
@@ -248,7 +248,7 @@ async def test_run_first_run_by_hand_reads_what_its_own_step_has_written(
         assert (world.workspace("run-1", 1).input / "value").read_text() == "4"
         done = (await world.get("run-1")).record.steps[0]
         assert ready.input_commit == done.snapshot
-        assert ready.spec.input == run.steps[1].spec.input  # the one that the operator has agreed to
+        assert ready.spec.input == run.steps[1].spec.input  # the one that the operator agreed to
 
 
 async def test_run_first_step_that_writes_nothing_leaves_the_second_an_empty_input(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ async def test_run_record_says_which_branch_was_read(tmp_path: Path, others: lis
 
 
 def find(facts: Any, name: str) -> Any:
-    """The first object of that name at any depth."""
+    """Return the first object of this name at any depth."""
     if isinstance(facts, dict):
         if isinstance(facts.get(name), dict):
             return facts[name]

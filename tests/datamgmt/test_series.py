@@ -1,4 +1,4 @@
-"""Control metrics: read from what a tool wrote, kept with their run, judged as in production."""
+"""Control metrics are read from a tool's output, stored with the run, and judged."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_series_what_cannot_be_read_is_an_alarm_and_no_more(tmp_path: Path
 
 
 class ForgetfulStore(MemoryStore):
-    """Loses the answer of the write that ends a step, once, before it is applied: as a kill right there."""
+    """Lose the write that ends a step once, like a kill at that moment."""
 
     lost = False
 

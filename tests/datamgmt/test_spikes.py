@@ -1,4 +1,4 @@
-"""Spikes over the rounds of a repository: a node's alone is told apart from everybody's."""
+"""Spikes over a repository's rounds: a single node's spike is distinguished from a common one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decisions without any edge."""
+"""Decisions about steps as pure functions."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_ended_steps_and_other_datasets_do_not_count() -> None:
 
 
 def reader(run_id: str, after: int, name: str = "sum", **changes: object) -> Run:
-    """A run of a tick whose step reads ground truth and is to be prepared."""
+    """Return a tick's run whose step reads ground truth and is to be prepared."""
     made = run_of(run_id, step(name, "data", "/m", ("in", "/in", "ground-truth")), after=after)
     return made.model_copy(update={"scheduled_for": made.created_at, **changes})
 
 
 def test_an_observation_goes_before_steps_that_read_ground_truth() -> None:
-    """Many of these may be due at once; the tick after them must not wait for all."""
+    """Many of these may be due at once, and the next tick must not wait for all."""
     waiting = [reader(f"r{number}", number) for number in range(5)]
     young = run_of("young", step("a", "data", "/m"), after=9)
     assert blocked_by([*waiting, young], {}, young, 0) is None
@@ -95,7 +95,7 @@ def test_a_step_is_done_in_the_order_of_its_ticks() -> None:
 
 
 def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
-    """However long the chain; until when tells `step-stuck` that nothing is wrong."""
+    """The reason passes along the whole chain; the time limit keeps `step-stuck` from firing."""
     why = "waits for round x of its input, until 2026-01-31T13:00:00Z at most"
     first = reader("r0", 0)
     assert earlier_tick_reason(first) == "waits for the step's earlier tick, run r0"

@@ -1,4 +1,4 @@
-"""Made-up files through a round, a diff and an archive: what nobody disputes comes out byte for byte."""
+"""Generated files keep undisputed content byte for byte through a round, a diff and an archive."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Rows = list[list[str]]
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    """One with a clone of a dataset `data`."""
+    """Yield a context with a clone of a dataset `data`."""
     context = context_for(tmp_path_factory.mktemp("node"))
     context.data.clone("data").parent.mkdir(parents=True, exist_ok=True)
     clone = bare_repository(context.data.clone("data"))
@@ -47,7 +47,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 
 def written(ending: str, rows: Rows, between: int, mark: bytes = b"") -> bytes:
-    """Records with the key `id` and the fields `v,1` and `w`."""
+    """Return a file of records with the key `id` and the fields `v,1` and `w`."""
     begin, end, *gaps = LAYOUTS[ending]
     if ending in ("csv", "tsv"):
         separator = "," if ending == "csv" else "\t"
@@ -110,7 +110,7 @@ def test_a_diff_shows_values_as_they_are_written(
 
 
 def _same_letters(shown: str | None, raw: str) -> bool:
-    """Of a text in JSON the escapes are shown as the letters that they are."""
+    """Return the text with JSON escapes decoded."""
     return raw.startswith('"') and json.loads(shown or "") == json.loads(raw)
 
 
@@ -181,7 +181,7 @@ def unpacked(packed: bytes, packing: Packing) -> dict[str, bytes]:
 
 
 def test_the_files_of_a_made_up_round_are_decided_by_record(context: Context) -> None:
-    """What the tests above count on: with noise in every version no file is taken whole."""
+    """The tests above rely on this: with noise in every version no file is taken whole."""
     clone = Clone.open(context.data.clone("data"))
     rows = [["1.10", "1e500"], ["-0", "1E5"], ["0.1e+1", "12345678901234567890123"]]
     versions = {

@@ -1,4 +1,4 @@
-"""The folder of a published step is handed to the next one, with no trace of the tool but its content."""
+"""A published step's folder is reused by the next one, with nothing of the tool but its content."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_worktree_files_that_stay_are_not_written_again(tmp_path: Path) ->
 
         def tool(workspace: Workspace) -> None:
             writes(a="1", d__b="2")(workspace)
-            if (owner := world.manager.context.owner) is not None:  # whom a container would run as
+            if (owner := world.manager.context.owner) is not None:  # the user that a container would run as
                 for path in workspace.data.rglob("*"):
                     os.chown(path, owner, owner)
 

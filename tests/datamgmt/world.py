@@ -1,4 +1,4 @@
-"""A data manager at work on a memory store, with the scheduler and the runner played by the test."""
+"""A running data manager on a memory store, with the test acting as scheduler and runner."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def settings_for(root: Path, **changes: Any) -> DataSettings:
 
 
 def context_for(root: Path, **changes: Any) -> Context:
-    """A context with libgit2 set up for it."""
+    """Create a context and configure libgit2 for it."""
     settings = settings_for(root, **changes)
     context = make_context(settings)
     configure(
@@ -64,9 +64,9 @@ def step(
     source: tuple[str, str, str] | None = None,
     above: int | None = None,
 ) -> StepRun:
-    """A step that is about to be prepared; `source`: name, master and branch of its input dataset.
+    """Return a step to be prepared; `source` is the name, master and branch of its input dataset.
 
-    `above`: from how many bytes on files go to Git LFS.
+    `above` is the size in bytes from which files go to Git LFS.
     """
     spec = ResolvedStep(
         name=name,
@@ -79,7 +79,7 @@ def step(
 
 
 def run_of(run_id: str, *steps: StepRun, after: int = 0) -> Run:
-    """A running run whose first step is to be prepared; `after`: seconds, for the order of age."""
+    """Return a running run whose first step is to be prepared; `after` delays its start, in seconds."""
     created = BEGIN + timedelta(seconds=after)
     first = steps[0].move(StepPhase.PREPARING, created)
     return Run(
@@ -95,7 +95,7 @@ def run_of(run_id: str, *steps: StepRun, after: int = 0) -> Run:
 
 @dataclass
 class World:
-    """`master`: a bare repository that is the dataset's remote."""
+    """A running data manager; `master` is the dataset's remote, a bare repository."""
 
     root: Path
     store: Store
@@ -108,7 +108,7 @@ class World:
         self.runs = Records(self.store, keys.runs_prefix(NODE), Run)
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """A sample as it is now; None when it was never counted."""
+        """Return a metric's current sample, or None if it was never set."""
         return self.metrics.registry.get_sample_value(name, labels)
 
     async def begin(self, run: Run) -> Run:
@@ -121,7 +121,7 @@ class World:
         return stored
 
     async def until(self, run_id: str, check: Callable[[Run], bool]) -> Run:
-        """Waits until the run is as wanted; the run."""
+        """Wait until the run meets the condition, and return it."""
         async with asyncio.timeout(PATIENCE):
             stored = await self.get(run_id)
             seen = stored.revision
@@ -138,13 +138,13 @@ class World:
         return run.steps[index]
 
     async def until_gone(self, run_id: str) -> None:
-        """Waits until the data manager has put the workspaces of an ended run away."""
+        """Wait until the data manager has removed the workspaces of an ended run."""
         async with asyncio.timeout(PATIENCE):
             while self.manager.context.data.run_workspaces(run_id).exists():  # noqa: ASYNC110 (a folder tells nobody)
                 await asyncio.sleep(0.01)
 
     async def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
-        """Writes as another service would, again after a lost race."""
+        """Change a run as another service would, retrying after lost races."""
         stored = await self.runs.update(run_id, change)
         assert stored is not None
         return stored.record
@@ -153,7 +153,7 @@ class World:
         return self.manager.context.data.workspace(run_id, index, attempt)
 
     async def run_tool(self, run_id: str, tool: Tool, index: int = 0) -> None:
-        """Waits for the workspace, lets the tool work in it, and says that it exited."""
+        """Wait for the workspace, run the tool in it, and record its exit."""
         ready = await self.phase(run_id, StepPhase.READY, index=index)
         tool(self.workspace(run_id, index, ready.attempt))
 
@@ -164,23 +164,23 @@ class World:
         await self.change(run_id, exited)
 
     async def whole(self, run: Run, tool: Tool) -> StepRun:
-        """Begins a run of one step and plays its tool; the step when it has ended."""
+        """Start a run of one step, run its tool, and return the step once it has ended."""
         await self.begin(run)
         await self.run_tool(run.id, tool)
         return await self.phase(run.id, StepPhase.SUCCEEDED, StepPhase.FAILED)
 
     async def finish(self, run_id: str, phase: RunPhase = RunPhase.SUCCEEDED) -> Run:
-        """Ends the run as the scheduler does."""
+        """End the run as the scheduler does."""
         return await self.change(run_id, lambda run: run.move(phase, finished_at=BEGIN))
 
     async def analysed(self, run_id: str) -> StepRun:
-        """Ends the run; its first step when all that follows from it is done."""
+        """End the run, wait for its analysis, and return its first step."""
         await self.finish(run_id)
         await self.until_analysed(run_id)
         return (await self.get(run_id)).record.steps[0]
 
     async def until_analysed(self, run_id: str = "") -> None:
-        """Waits until nothing of the run, or of any, is left to be analysed."""
+        """Wait until no analysis of the run, or of any run, is pending."""
         prefix = keys.analyses_prefix(NODE) + (f"{run_id}~" if run_id else "")
         async with asyncio.timeout(PATIENCE):
             watch = self.store.watch(prefix, after=(await self.store.list(prefix)).revision)
@@ -194,7 +194,7 @@ class World:
 
 @asynccontextmanager
 async def working(root: Path, store: Store | None = None, **changes: Any) -> AsyncIterator[World]:
-    """A data manager whose controllers run for the length of the block."""
+    """Run a data manager with its controllers for the block."""
     store = store or MemoryStore()
     master = root / "master.git"
     if not master.exists():
@@ -221,7 +221,7 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
 
 
 def writes(**files: str) -> Tool:
-    """A tool that writes files; `a__b` stands for a/b."""
+    """Return a tool that writes files; `a__b` means a/b."""
 
     def tool(workspace: Workspace) -> None:
         for name, text in files.items():
@@ -233,13 +233,13 @@ def writes(**files: str) -> Tool:
 
 
 def runs_on(master: Path, branch: str = NODE) -> list[str]:
-    """Ids of the runs whose commits a branch has, newest first."""
+    """Return the ids of the runs whose commits a branch has, newest first."""
     log = git(master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=%x2C)", branch)
     return [line for line in log.splitlines() if line]
 
 
 def push_as_stranger(tmp_path: Path, master: Path, branch: str, **files: str) -> None:
-    """Somebody commits to a branch of the remote behind our back."""
+    """Commit to a branch of the remote as a foreign writer."""
     work = tmp_path / f"stranger-{branch}-{len(list(tmp_path.iterdir()))}"
     git(tmp_path, "clone", "-q", "-b", branch, str(master), str(work))
     for name, text in files.items():

@@ -1,4 +1,4 @@
-"""One native node for all end-to-end tests that do not break it."""
+"""A native node shared by all end-to-end tests that leave it intact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.node import NativeNode, native_node
 
-# Who answers for the data: without it, crates lack what the profile recommends.
+# The data's contact: without it, crates lack properties that the profile recommends.
 PROVENANCE = {
     "MAO_PERSON_NAME": "Ada Example",
     "MAO_ORCID": "0000-0002-1825-0097",
@@ -20,6 +20,6 @@ PROVENANCE = {
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeNode]:
-    """A running native node; stopped, and checked to stop cleanly, at the end."""
+    """Run a native node, and check at the end that it stops cleanly."""
     with native_node(tmp_path_factory.mktemp("node"), env=PROVENANCE) as node:
         yield node

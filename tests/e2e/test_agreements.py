@@ -1,4 +1,4 @@
-"""Whoever writes into a node's etcd gets nothing run that the operator did not agree to."""
+"""Runs written directly into a node's etcd are refused unless the operator agreed to their steps."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeNode]:
-    """Its own, since a test takes its agreements away."""
+    """Run a separate node, since one test deletes its agreements."""
     with native_node(tmp_path_factory.mktemp("agreeing")) as node:
         yield node
 
 
 @pytest.fixture
 def names(node: NativeNode, tool_image: str, tmp_path: Path) -> Names:
-    """A pipeline that has run once."""
+    """Register a pipeline and run it once."""
     tag = uuid.uuid4().hex[:8]
     made = Names(f"tool-{tag}", f"data-{tag}")
     main_job.register(node, made, tool_image, str(bare_repository(tmp_path / "remote.git")))
@@ -48,7 +48,7 @@ def names(node: NativeNode, tool_image: str, tmp_path: Path) -> Names:
 
 @asynccontextmanager
 async def etcd_of(node: NativeNode) -> AsyncIterator[Store]:
-    """The node's store, reached as its services reach it."""
+    """Open the node's store in the way its services do."""
     settings = NodeSettings(node=node.name, data_dir=node.data_dir, gateway_port=node.port)
     [registry] = [process for process in node_processes(settings, node.env) if process.name == "registry"]
     store = open_store(registry.env["MAO_ETCD_ENDPOINTS"])
@@ -59,7 +59,7 @@ async def etcd_of(node: NativeNode) -> AsyncIterator[Store]:
 
 
 def forge_run(node: NativeNode, pipeline: str, change: Callable[[Run], Run]) -> str:
-    """Writes a queued run of what the pipeline is enrolled in, changed, straight into etcd; its id."""
+    """Write a queued run of the enrolled pipeline, altered by `change`, into etcd, and return its id."""
 
     async def write() -> str:
         async with etcd_of(node) as store:
@@ -136,7 +136,7 @@ def test_a_step_copied_under_another_pipelines_name_is_not_run(
 
 
 def test_a_run_that_is_as_agreed_runs_whoever_wrote_it(node: NativeNode, names: Names) -> None:
-    """So that the refusals above are not for another reason."""
+    """Rule out that the refusals above have another reason."""
     assert node.wait_run(forge_run(node, names.tool, lambda run: run))["phase"] == RunPhase.SUCCEEDED
 
 
@@ -183,7 +183,7 @@ def test_a_withdrawn_pipeline_runs_no_more_and_an_upgraded_node_goes_on(
     made = node.http.post(f"/runs/{first['id']}/reproduce", json={})
     assert node.wait_run(made.json()["id"])["phase"] == "succeeded"
     node.stop()
-    shutil.rmtree(node.data_dir / "agreements")  # as the version before left it
+    shutil.rmtree(node.data_dir / "agreements")  # as the previous version left it
     node.restart()
     assert main_job.run_once(node, names)["phase"] == "succeeded"
     forge_enrolment(node, names.tool, command=["id"])

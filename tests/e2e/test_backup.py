@@ -1,4 +1,4 @@
-"""A native node backed up, its machine's data removed, and restored: nothing lacks, nothing runs twice."""
+"""Backup and restore of a native node after the loss of its data: nothing is missing or runs twice."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def runs_of(node: NativeNode) -> dict[str, dict[str, Any]]:
 
 
 def commits_of(remote: Path, branch: str = "saved") -> Counter[str]:
-    """How often a remote's branch has a commit of each run."""
+    """Count a remote branch's commits by run."""
     said = git(remote, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=%x2C)", branch)
     return Counter(line for line in said.splitlines() if line)
 
 
 def lose_the_machine(node: NativeNode) -> None:
-    """The node is stopped, and all that it had on its disk is gone."""
+    """Stop the node and delete all its data."""
     node.stop()
     node.remove_containers()
     shutil.rmtree(node.data_dir)
@@ -81,7 +81,7 @@ def test_history_ticks_and_unpushed_commits_survive_the_machine(
     [backup] = folder.iterdir()
     assert backup.name.startswith("mao-saved-")
     assert backup.stat().st_mode & 0o777 == 0o600
-    main_job.ended_runs_of(node, job["id"], len(before) + 2)  # runs that the backup does not have
+    main_job.ended_runs_of(node, job["id"], len(before) + 2)  # runs that are newer than the backup
     node.http.post(f"/jobs/{job['id']}/pause")
     last = runs_of(node)
     lose_the_machine(node)
@@ -117,7 +117,7 @@ def last_commit(runs: dict[str, dict[str, Any]], pipeline: str) -> str:
 
 
 def wait_until_looked_up(node: NativeNode, failing: set[str]) -> None:
-    """Until all datasets but these were asked what came after the backup."""
+    """Wait until every dataset but `failing` was queried for commits newer than the backup."""
 
     def are_looked_up() -> bool:
         restored = etcdctl(node, "get", "--print-value-only", "/mao/nodes/saved/restored")
@@ -147,7 +147,7 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
     )
     node.stop()
     stopped = tmp_path / "stopped.tar.gz"
-    node.maoctl("node", "backup", str(stopped))  # for which its etcd is started
+    node.maoctl("node", "backup", str(stopped))  # which starts the node's etcd
     assert verify_backup(stopped)[0].tips == verify_backup(backup)[0].tips
     there = node.maoctl("node", "restore", str(backup), check=False)
     assert (there.returncode, "--replace" in there.stderr) == (5, True), there.stderr
@@ -166,7 +166,7 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
 
 @contextlib.contextmanager
 def killed_when(sign: Path) -> Iterator[Callable[..., None]]:
-    """Runs maoctl and kills it, with all that it started, as soon as the file is there."""
+    """Run maoctl and kill its process group as soon as the file `sign` exists."""
 
     def run(*words: str, env: dict[str, str]) -> None:
         argv = [sys.executable, "-m", "maoctl", *words]
@@ -197,7 +197,7 @@ def test_backups_come_by_themselves_and_one_that_fails_is_told(tmp_path: Path) -
         node.start()
         eventually_true(lambda: told(node) == [str(folder)])
         folder.mkdir()
-        node.kill("datamgmt")  # which looks again at once, in place of in five minutes
+        node.kill("datamgmt")  # which checks again at once instead of after five minutes
         eventually_true(lambda: len(list(folder.glob("mao-saved-*.tar.gz"))) == 1)
         node.wait_ready()
         eventually_true(lambda: told(node) == [])

@@ -1,4 +1,4 @@
-"""Bad input: each with its status, its problem code and a next step, and nothing lost by it."""
+"""Bad input is refused with a status, a problem code and a next step, and loses no data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 @dataclass(frozen=True)
 class Bad:
-    """A call that must be refused, and how."""
+    """A call that must be refused, and the expected answer."""
 
     path: str
     body: dict[str, Any] | str
@@ -54,7 +54,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def prepared(node: NativeNode, tool_image: str, tmp_path_factory: pytest.TempPathFactory) -> NativeNode:
-    """A tool, dataset and pipeline called `known`, a tool without image, a dataset without repository."""
+    """Register tool, dataset and pipeline `known`, a tool with no image and a dataset with no repository."""
     remote = bare_repository(tmp_path_factory.mktemp("known") / "remote.git")
     node.maoctl("tool", "add", "known", "me", tool_image, "", "", "x")
     node.maoctl("tool", "add", "homeless", "me", tool_image, "", "", "x")
@@ -80,7 +80,7 @@ def test_a_bad_call_is_refused_with_code_and_next_step(prepared: NativeNode, wha
     assert problem["next"]
 
 
-# Made folder by folder: it fits the container, where the folder's own path is short.
+# Created folder by folder: the path fits in the container, where the data folder's path is short.
 TOO_LONG = (
     "cd /usr/src/app/data; for i in $(seq 38); do mkdir "
     + "d" * 100

@@ -1,4 +1,4 @@
-"""The seed's README against `make up`: real containers for every service, tools and etcd."""
+"""The original README's commands against `make up`, with real containers for services, tools and etcd."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_nothing_but_gateway_and_federation_is_on_a_port_and_these_on_loopback(n
     assert set(public) == {"federation-etcd"}
     assert {b["HostIp"] for bindings in public.values() for b in bindings} == {"127.0.0.1"}
     for service, item in containers.items():
-        loopback = {f"127.0.0.1:{node.port}", f"[::1]:{node.port}"}  # `localhost` may mean either
+        loopback = {f"127.0.0.1:{node.port}", f"[::1]:{node.port}"}  # `localhost` may resolve to either
         expected = loopback if service == "gateway" else set()
         assert listening(item["State"]["Pid"]) == expected, service
 
 
 def listening(pid: int) -> set[str]:
-    """Addresses of a container's TCP sockets that listen, but for the engine's own name server."""
+    """Return the listening TCP addresses of a container, without those of Docker's DNS server."""
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-Hlntp"]
     printed = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
     pids = {str(child) for child in processes.tree(pid)}
@@ -142,7 +142,11 @@ def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
     run = node.wait_run(node.http.post("/pipeline/run", json={"name": name}).json()["id"])
 
     assert node.http.get("/registry/tools/forged").status_code == 404
-    if user in ("root", "1", str(SOMEBODY)):  # whom the gateway would let in: not even started
+    if user in (
+        "root",
+        "1",
+        str(SOMEBODY),
+    ):  # a user that the gateway would admit: the container does not start
         assert run["steps"][0]["error"]["code"] == "host-network-uid"
     else:
         assert run["phase"] == "succeeded", run["steps"]

@@ -1,4 +1,4 @@
-"""A compose node backed up to standard output, its volumes removed, and restored from standard input."""
+"""Backup of a compose node to standard output, and restore from standard input after loss of its volumes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The seed's `docker compose build && docker compose up` with nothing but `.env`, and the client there.
+"""The original `docker compose build && docker compose up`, configured only by `.env`.
 
-The SSH folder is as ssh wants it: its owner's alone, who is not the node's user.
+The SSH folder has the modes ssh requires: readable only by its owner, who is not the node's user.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_the_data_directory_is_the_hosts_folder_and_the_nodes_own(node: SeedNode
 
 
 async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNode) -> None:
-    folder = node.data.parent / "backups"  # which nobody has made, so that the engine made it root's
+    folder = node.data.parent / "backups"  # created by the engine, hence owned by root
     await eventually(lambda: list(folder.glob("mao-zurich-*.tar.gz")), 60)
     [backup] = folder.glob("mao-zurich-*.tar.gz")
     assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (10001, 0o600)
@@ -104,7 +104,7 @@ def test_the_main_job_with_nothing_but_the_client_and_git(
     [run] = json.loads(node.maoctl("run", "list", "-o", "json").stdout)
     assert run["phase"] == "succeeded"
     assert run["id"] in (work / "taken.csv").read_text()
-    assert (work / "taken.csv").stat().st_uid == SOMEBODY  # who called, not root
+    assert (work / "taken.csv").stat().st_uid == SOMEBODY  # the caller, not root
     url = node.maoctl("dataset", "clone-url", "watched").stdout.strip()
     git(tmp_path, "clone", "-q", url, "clone")
     assert run["id"] in (tmp_path / "clone" / "runs.csv").read_text()

@@ -1,4 +1,4 @@
-"""Who gets into a native node: pages, other users, tools on the host's network. Real browser, real engine."""
+"""Access to a native node by web pages, other users and tools on the host's network."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def node(folder: Path) -> Iterator[NativeNode]:
 
 def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path: Path) -> None:
     before = key_revisions(node.etcd)
-    ports = range(node.port, node.port + 9)  # those that a node once had
+    ports = range(node.port, node.port + 9)  # ports that earlier versions used
 
     report = visit([target for port in ports for target in attacks(port)], tmp_path)
 
@@ -90,7 +90,7 @@ def test_a_node_has_one_port_and_etcd_speaks_no_json(node: NativeNode) -> None:
 
 
 def listening(node: NativeNode) -> set[int]:
-    """TCP ports on which a process of the node listens."""
+    """Return the TCP ports on which the node's processes listen."""
     printed = subprocess.run(["ss", "-Hlntp"], capture_output=True, text=True, check=True).stdout
     pids = {node.pid, *(node.pid_of(name) for name in ("etcd", "gateway", "registry", "scheduler"))}
     pids |= {node.pid_of(name) for name in ("runner", "datamgmt")}
@@ -101,7 +101,7 @@ def listening(node: NativeNode) -> set[int]:
 @needs_root
 def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
     sockets = sorted(str(path) for path in node.sockets.iterdir())
-    assert len(sockets) == 6  # four services, etcd for clients, etcd for peers
+    assert len(sockets) == 6  # four services, and etcd's client and peer sockets
 
     assert set(connect_as(NOBODY, sockets)) == {"PermissionError"}
     assert set(connect_as(0, sockets)) == {"connected"}
@@ -163,7 +163,7 @@ def test_who_is_named_is_let_in_and_a_token_opens_to_others(node: NativeNode) ->
 
 
 def test_a_part_of_the_node_that_was_made_to_call_the_gateway_is_a_stranger(folder: Path) -> None:
-    """As a webhook here, so does git-lfs what a dataset's remote says, and git goes where that sends it."""
+    """Use a webhook; a dataset's remote can likewise direct git and git-lfs to a URL."""
     env = {"MAO_WEBHOOK_HOSTS": "127.0.0.1"}
     with native_node(folder, name="calling", env=env) as node:
         hook = {"name": "own", "url": f"{node.url}/registry/tools", "secret": "s" * 32}
@@ -192,12 +192,12 @@ def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
     assert run["phase"] == "succeeded", run["steps"]
     cat = [node.maoctl("dataset", "cat", name, file).stdout for file in ("answer", "reached")]
     assert "401 Unauthorized" in cat[0]
-    assert json.loads(cat[1]).keys() == {"status", "version"}  # it was on the host's network indeed
+    assert json.loads(cat[1]).keys() == {"status", "version"}  # the tool was on the host's network
     assert node.http.get(f"/registry/tools/by-{name}").status_code == 404
 
 
 def run_tool(node: NativeNode, engine: Engine, name: str, script: str, user: str | None) -> dict[str, Any]:
-    """Runs a tool that was agreed the host's network (and a user); its run."""
+    """Run a tool with consent to the host's network, and to a user if given, and return the run."""
     privileges = {} if user is None else {"user": user}
     tool = {"name": name, "image": engine.build(script), "network": "host", "privileges": privileges}
     master = bare_repository(node.data_dir.parent / f"{name}.git")
@@ -222,7 +222,7 @@ def test_a_node_of_an_ordinary_user(engine: Engine, tool_image: str) -> None:
         ):
             assert status_of(f"{node.url}/status", SOMEBODY) == 200
             for uid in (0, HELPER):
-                # Of other users' processes it sees only whether one of a container could be the caller.
+                # It can only see whether the caller may be a process of a container.
                 let_in = status_of(f"{node.url}/status", uid) == 200
                 assert let_in or engine.client.containers.list(filters={"network": "host"})
             assert status_of(f"{node.url}/status", NOBODY) == 401
@@ -234,12 +234,12 @@ def test_a_node_of_an_ordinary_user(engine: Engine, tool_image: str) -> None:
             remote = bare_repository(folder / "remote.git")
             subprocess.run(["chown", "-R", str(SOMEBODY), remote], check=True)
             token = (node.data_dir / TOKEN_FILE).read_text().strip()
-            node.http.headers["authorization"] = f"Bearer {token}"  # of the test, which is root
+            node.http.headers["authorization"] = f"Bearer {token}"  # the test runs as root
             main_job.run_readme_lines(node, tool_image, str(remote), as_user(SOMEBODY))
 
 
 def call_from_host_network(engine: Engine, url: str, uid: int) -> str:
-    """What a container on the host's network is told by the gateway."""
+    """Call the gateway from a container on the host's network and return the answer."""
     printed = engine.client.containers.run(
         engine.base(),
         ["sh", "-c", f"wget -O - {url}/status 2>&1 || true"],

@@ -1,4 +1,4 @@
-"""A published step proved by others' programs: datalad repeats it from its commit, and so does the node."""
+"""A published step verified by third-party programs, and reproduced by datalad and by the node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ echo "{$UNIT} $API_TOKEN" > "a b"
 
 @pytest.fixture(scope="module")
 def run(node: NativeNode, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A run of two steps, the second deterministic; `masters`: their remotes."""
+    """Run two steps, the second deterministic; `masters` maps the steps to their remotes."""
     folder = tmp_path_factory.mktemp("evidence")
     masters = {name: bare_repository(folder / f"{name}.git") for name in ("ev-raw", "ev-sums")}
     for name, script in {"ev-measure": MEASURES, "ev-sum": SUMS}.items():
@@ -123,7 +123,7 @@ def test_node_reproduces_the_deterministic_step_only(node: NativeNode, run: dict
 
 
 def _remove_kept(node: NativeNode, said: str) -> None:
-    """What differs is kept in the run's workspace, and the person is told where."""
+    """Remove the differing output that the node kept, found by the path in its message."""
     kept = next(word for word in said.split() if word.startswith("workspaces/"))
     assert (node.data_dir / kept / "0.1" / "data" / "values").exists()
     shutil.rmtree(node.data_dir / kept)

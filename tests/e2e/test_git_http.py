@@ -1,4 +1,4 @@
-"""`git clone` of a dataset through the gateway: for those who cannot open the folder of its remote."""
+"""`git clone` of a dataset through the gateway, for users who cannot open its remote's folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALONE = {
 
 @pytest.fixture(scope="module")
 def url(node: NativeNode, tool_image: str) -> str:
-    """Where a dataset with a commit is cloned from."""
+    """Return the clone URL of a dataset with a commit."""
     master = node.http.post("/bare-repo/init", json={"name": "http-remote"}).json()["master"]
     main_job.register(node, NAMES, tool_image, master)
     assert main_job.run_once(node, NAMES)["phase"] == "succeeded"
@@ -58,7 +58,7 @@ def test_a_clone_is_brought_up_to_date_and_nothing_is_pushed(
 ) -> None:
     clone = tmp_path / "clone"
     assert run_git("clone", "-q", url, str(clone)).returncode == 0
-    for number in range(60):  # a request that is long enough for git to pack it
+    for number in range(60):  # the request is long enough for git to compress it
         git(clone, "commit", "-q", "--allow-empty", "-m", f"of my own {number}")
         git(clone, "branch", f"mine-{number}")
     snapshot = main_job.run_once(node, NAMES)["steps"][0]["snapshot"]
@@ -106,6 +106,6 @@ def test_who_is_not_let_in_clones_with_the_token_as_the_password(node: NativeNod
     with common_folder(NOBODY) as folder:
         refused = run_git("clone", url, str(folder / "a"), prefix=as_user(NOBODY))
         assert refused.returncode != 0
-        assert "could not read Username" in refused.stderr  # git would ask for it
+        assert "could not read Username" in refused.stderr  # otherwise git would prompt
         done = run_git("clone", with_token, str(folder / "b"), prefix=as_user(NOBODY))
         assert done.returncode == 0, done.stderr

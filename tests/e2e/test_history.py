@@ -1,4 +1,4 @@
-"""A run that has become history is a run like any other, for all who ask for it by name or in a list."""
+"""Runs moved to the history are found by id and in lists like any other run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeNode]:
-    """A node whose runs become history at once."""
+    """Run a node that moves ended runs to the history at once."""
     env = {"MAO_SETTLE_AFTER": "0", "MAO_RETENTION_INTERVAL": "0.5"}
     with native_node(tmp_path_factory.mktemp("history"), env=env) as node:
         yield node
@@ -30,7 +30,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeNode]:
 
 @pytest.fixture(scope="module")
 def run(node: NativeNode, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A run as it was when it ended; it is history by now."""
+    """Return a run as it was when it ended; it has been moved to the history since."""
     master = bare_repository(tmp_path_factory.mktemp("masters") / "past.git")
     image = engine.build("echo said; echo 1 > /usr/src/app/data/one")
     for path, body in (
@@ -59,7 +59,7 @@ async def until_history(node: NativeNode, run_id: str) -> None:
 
 
 def shown(node: NativeNode, run_id: str) -> Any:
-    """Without what is null, as events have it."""
+    """Return the run as the API shows it, without null fields like in events."""
     return without_nulls(node.http.get(f"/runs/{run_id}").json())
 
 

@@ -1,4 +1,4 @@
-"""The seed's README, word for word, against a native node with real etcd, Docker and git."""
+"""The original README's commands, verbatim, against a native node with real etcd, Docker and git."""
 
 from __future__ import annotations
 

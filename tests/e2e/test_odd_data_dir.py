@@ -1,4 +1,4 @@
-"""A node whose data directory has a name that means something to a shell, a URL or a list of paths."""
+"""A node whose data directory has characters that are special in a shell, a URL or a path list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def test_a_dataset_of_its_own_is_made_collected_and_cloned(
 ) -> None:
     root = tmp_path / name
     root.mkdir()
-    elsewhere = {"MAO_LOCAL_REMOTES": str(tmp_path / "elsewhere")}  # a list, in which no colon can be named
+    elsewhere = {
+        "MAO_LOCAL_REMOTES": str(tmp_path / "elsewhere")
+    }  # a colon-separated list, which cannot contain this path
     with native_node(root, env=elsewhere) as node:
         names = Names("tool", "data")
         node.maoctl("tool", "add", names.tool, "me", tool_image, "", "", "x")

@@ -1,4 +1,4 @@
-"""The original's client against a real node: every command of its CLI, its installer, its marketplace."""
+"""The original's client against a real node: all CLI commands, the installer and the marketplace."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def marketplace(name: str) -> Pipelines:
 def test_every_command_of_its_cli(
     node: NativeNode, client: OriginalClient, tool_image: str, tmp_path: Path
 ) -> None:
-    """In the order in which a person needs them; what each printed is read as the CLI read it."""
+    """Run the commands in the order of use, and parse each answer as the original CLI did."""
     assert client.tool_add("probe", "lab", tool_image, "d", "c", "helm-charts")["name"] == "probe"
     assert client.tool_get() == ["probe"]
     kept = json.loads(client.tool_get("probe"))
@@ -94,9 +94,9 @@ def test_every_command_of_its_cli(
     assert client.tool_stop(job)["removed"] == job
     assert client.tool_list_scheduled() == {}
     client.pipeline_run("my_pipeline", "0 4 1 1 *")
-    assert client.tool_stop("my_pipeline")["removed"] == job  # the original's jobs had the pipeline's name
+    assert client.tool_stop("my_pipeline")["removed"] == job  # the original named jobs after their pipeline
 
-    refused = client.tool_remove("probe")  # the original left the pipeline with a tool that was gone
+    refused = client.tool_remove("probe")  # the original kept a pipeline whose tool had been removed
     assert refused["code"] == "still-referenced"
     assert client.dataset_remove("raw") == "'raw' could not be deleted"
     node.maoctl("pipeline", "withdraw", "my_pipeline", "--yes")
@@ -135,7 +135,7 @@ def test_its_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
     pipelines = marketplace("pipelines.json") if source == "marketplace" else MADE_UP
     market = marketplace("tools.json") if source == "marketplace" else [{"name": "made-up"}]
     tools = [{"author": "", "data_repo": "", "code_repo": "", "artefact": ""} | tool for tool in market]
-    tools = [tool | {"image": tool_image} for tool in tools]  # theirs are not on this machine
+    tools = [tool | {"image": tool_image} for tool in tools]  # the original images are not on this machine
     before = installer.call("POST", "pipeline/init", pipelines[0]).json()
     first = pipelines[0]["steps"][0]
     assert before["errors"] == {

@@ -1,4 +1,4 @@
-"""A node that is started under umask 000 on a data directory that was open leaves others nothing to read."""
+"""A node started with umask 000 on an open data directory leaves nothing readable by other users."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def node(tmp_path: Path) -> Iterator[NativeNode]:
 
 
 def open_paths(root: Path) -> list[str]:
-    """What others have rights on, but for what lies in the folders of single runs for tools."""
+    """Return the paths that other users have rights on, except below the runs' own folders."""
     found = []
     for at, folders, files in os.walk(root):
         below = Path(at).relative_to(root).parts
         if below and below[0] in TOOLS_WORK_IN:
-            folders.clear()  # the folder itself is looked at one level higher
+            folders.clear()  # the folder itself is checked at its parent
             continue
         paths = [Path(at, name) for name in (*folders, *files)]
         found += [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]

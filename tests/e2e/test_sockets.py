@@ -1,4 +1,4 @@
-"""No socket keeps a node from starting: a killed one's, a long path, data of the version before."""
+"""A node starts despite sockets of a killed one, a long path, and data of the previous version."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def etcdctl(endpoints: str, *words: str) -> str:
 
 @contextmanager
 def etcd_over_tcp(node: NativeNode) -> Iterator[str]:
-    """etcd on the node's data as the version before ran it; its endpoint."""
+    """Run etcd on the node's data as the previous version did, and yield its endpoint."""
     client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
     urls = [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
     urls += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
@@ -65,7 +65,7 @@ def test_data_of_the_version_before_is_taken_over_and_given_back(tmp_path: Path)
 
 
 def lives(pid: int) -> bool:
-    """Whether a process has not ended; one that waits to be reaped has."""
+    """True if a process runs; a zombie does not."""
     try:
         return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -86,7 +86,7 @@ def test_a_node_that_was_killed_starts_again(tmp_path: Path) -> None:
 
 
 def test_a_node_whose_supervisor_was_killed_starts_again_at_once(tmp_path: Path) -> None:
-    """Its parts are still stopping then; etcd takes its sockets' names away as it stops."""
+    """Restart while the old processes are still stopping; etcd unlinks its sockets as it stops."""
     with native_node(tmp_path, name="orphaned") as node:
         for _ in range(3):
             os.kill(node.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A dataset on a real sshd: cloned and pushed; an unknown host key is refused with a clear error."""
+"""A dataset on a real sshd is cloned and pushed; an unknown host key is refused with a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node is upgraded from the version before this one, and set back to it, while it collects."""
+"""Upgrade of a node from the previous version, and downgrade, during collection."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.support.waiting import eventually, eventually_answers
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
-PREVIOUS = "12390cf"  # the last commit of the version before
+PREVIOUS = "12390cf"  # the last commit of the previous version
 PORTS_OF_PREVIOUS = 9
 
 
 def packages(tree: Path) -> str:
-    """PYTHONPATH of a checkout."""
+    """Return the PYTHONPATH of a checkout."""
     services = [f"services/{name}" for name in ("registry", "runner", "datamgmt", "scheduler", "gateway")]
     folders = (
         "shared",
@@ -48,7 +48,7 @@ def packages(tree: Path) -> str:
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout of the version before, out of this repository's history."""
+    """Check out the previous version from this repository's history."""
     if subprocess.run(
         ["git", "-C", REPO, "cat-file", "-e", f"{PREVIOUS}^{{commit}}"], check=False
     ).returncode:
@@ -61,7 +61,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def node(tmp_path: Path, previous: Path) -> Iterator[NativeNode]:
-    """A node of the version before, started; stopped at the end in whichever version it is then."""
+    """Run a node of the previous version; at the end stop it, whatever its version then."""
     made = NativeNode(tmp_path, name="upgraded", env={"PYTHONPATH": packages(previous)})
     made.port = free_ports(PORTS_OF_PREVIOUS)
     made.env["MAO_GATEWAY_PORT"] = str(made.port)
@@ -77,7 +77,7 @@ def node(tmp_path: Path, previous: Path) -> Iterator[NativeNode]:
 
 
 def switch(node: NativeNode, tree: Path, *, killed: bool = False) -> None:
-    """`killed`: no process of the node has a moment to put anything in order."""
+    """Restart the node from another checkout; if `killed`, all its processes are killed first."""
     if killed:
         kill_all(node)
     else:
@@ -87,8 +87,8 @@ def switch(node: NativeNode, tree: Path, *, killed: bool = False) -> None:
 
 
 def kill_all(node: NativeNode) -> None:
-    """kill -9 of the supervisor and of all that it has started."""
-    os.kill(node.pid, signal.SIGSTOP)  # else it starts again what is killed
+    """Kill the supervisor and all its descendants with SIGKILL."""
+    os.kill(node.pid, signal.SIGSTOP)  # otherwise it restarts the killed processes
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
     below = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in children]
     for pid in [*children, *(child for some in below for child in some), str(node.pid)]:
@@ -98,14 +98,14 @@ def kill_all(node: NativeNode) -> None:
 
 
 def start_gated(node: NativeNode) -> tuple[str, str]:
-    """Starts a run whose tool waits for its gate; the ids of the run and of its container."""
+    """Start a run whose tool waits for its gate; return the ids of the run and of its container."""
     run = node.http.post("/pipeline/run", json={"name": "gated"}).json()
     running = node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "running")
     return run["id"], str(running["steps"][0]["container_id"])
 
 
 def finish_gated(node: NativeNode, run_id: str, container: str) -> dict[str, Any]:
-    """Opens the gate of a run; checks that it is still the container that was started, and how it ended."""
+    """Open a run's gate; check that its container is the one started before and that the run succeeds."""
     now = node.http.get(f"/runs/{run_id}").json()
     assert now["steps"][0]["phase"] == "running"
     (node.data_dir / "workspaces" / run_id / "0.1" / "data" / "gate").write_text("open")
@@ -116,7 +116,7 @@ def finish_gated(node: NativeNode, run_id: str, container: str) -> dict[str, Any
 
 
 def check_ticks(runs: list[dict[str, Any]], first: str, last: str) -> None:
-    """Each second from the first tick to the last has one run."""
+    """Assert that each second from the first tick to the last has exactly one run."""
     ticks = Counter(run["scheduled_for"] for run in runs)
     assert set(ticks.values()) == {1}
     begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
@@ -134,7 +134,7 @@ def runs_of(node: NativeNode, job: str) -> list[dict[str, Any]]:
 def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str, gated_tool_image: str
 ) -> None:
-    """Previous → this → previous → this, with a run under way over each change and a tick every second."""
+    """Switch previous → this → previous → this, with a run active at each switch and a tick every second."""
     remote = node.http.post("/bare-repo/init", json={"name": "gated-data"}).json()
     gated = Path(remote["path"]) if "path" in remote else bare_repository(tmp_path / "gated.git")
     main_job.register(node, Names("gated", "gated-data"), gated_tool_image, str(gated))
@@ -165,7 +165,7 @@ def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
 async def test_history_is_run_by_neither_version_again(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
 ) -> None:
-    """Previous → this → previous → this, killed at each change."""
+    """Switch previous → this → previous → this, killing the node each time."""
     remote = bare_repository(tmp_path / "quick.git")
     main_job.register(node, Names("quick", "quick-data"), tool_image, str(remote))
     spec = {"cron": "* * * * * *", "seconds": True, "catch_up": "all", "overlap": "queue"}
@@ -190,7 +190,7 @@ async def test_history_is_run_by_neither_version_again(
 
 
 async def is_history(node: NativeNode, tick: str) -> bool:
-    """Whether the run of a tick has been moved."""
+    """True if a tick's run has been moved to the history."""
     store = open_store(node.etcd)
     try:
         moment = datetime.fromisoformat(tick)
@@ -202,7 +202,7 @@ async def is_history(node: NativeNode, tick: str) -> bool:
 def test_kill_at_the_change_and_enrolments_renewed_on_either_side(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str, gated_tool_image: str
 ) -> None:
-    """What either version agreed to holds with the other: no run is refused."""
+    """An agreement of either version is valid in the other: no run is refused."""
     remotes = {name: bare_repository(tmp_path / f"{name}.git") for name in ("gated", "quick")}
     main_job.register(node, Names("gated", "gated-data"), gated_tool_image, str(remotes["gated"]))
     main_job.register(node, Names("quick", "quick-data"), tool_image, str(remotes["quick"]))
@@ -215,7 +215,7 @@ def test_kill_at_the_change_and_enrolments_renewed_on_either_side(
         run, container = start_gated(node)
         switch(node, tree, killed=True)
         node.run_after(job, datetime.now().astimezone())
-        if time is not None:  # the operator changes the pipeline, and agrees to it
+        if time is not None:  # the operator changes the pipeline and agrees to the change
             renew(node, "gated", time)
         ended.append(finish_gated(node, run, container)["id"])
     last = node.run_after(job, datetime.now().astimezone())["scheduled_for"]
@@ -229,7 +229,7 @@ def test_kill_at_the_change_and_enrolments_renewed_on_either_side(
 
 
 def renew(node: NativeNode, pipeline: str, time: str) -> None:
-    """Another limit for the pipeline's tool, and the operator's consent to it."""
+    """Change the time limit of the pipeline's tool and approve the change."""
     tool = node.http.get(f"/registry/tools/{pipeline}")
     known = {name: value for name, value in tool.json().items() if name in Tool.model_fields}
     changed = node.http.put(
@@ -244,7 +244,7 @@ def renew(node: NativeNode, pipeline: str, time: str) -> None:
 def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_collected(
     node: NativeNode, tmp_path: Path, tool_image: str
 ) -> None:
-    """The previous version wrote to any folder; this one asks for MAO_LOCAL_REMOTES first."""
+    """Use a remote outside MAO_LOCAL_REMOTES, which the previous version did not check."""
     far = bare_repository(tmp_path / "elsewhere" / "far.git")
     main_job.register(node, Names("quick", "quick-data"), tool_image, str(far))
     before = main_job.run_once(node, Names("quick", "quick-data"))
@@ -269,7 +269,7 @@ def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_col
 async def test_what_waits_for_a_remote_that_is_away_is_pushed_by_the_other_version(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
 ) -> None:
-    """Commits in the outbox and values that were only acknowledged, over a kill at each change."""
+    """Leave commits in the outbox and acknowledged values pending over a kill at each switch."""
     remote, away = bare_repository(tmp_path / "quick.git"), tmp_path / "away.git"
     main_job.register(node, Names("quick", "quick-data"), tool_image, str(remote))
     found = node.http.get("/registry/datasets/quick-data")
@@ -294,7 +294,7 @@ async def test_what_waits_for_a_remote_that_is_away_is_pushed_by_the_other_versi
 
 
 def has_all(node: NativeNode, remote: Path, runs: list[str], values: int) -> bool:
-    """Whether the remote has each run and each value, and none of them twice."""
+    """True if the remote has each run and each value exactly once."""
     messages = git(remote, "log", "--format=%B", node.name)
     counts = [messages.count(f"MAO-Run: {run}") for run in runs]
     names = git(remote, "ls-tree", "-r", "--name-only", node.name, "external").split()
@@ -346,7 +346,7 @@ async def document(store: Store, key: str) -> dict[str, Any]:
 
 
 async def add_fields(store: Store, key: str, fields: dict[str, Any]) -> bool:
-    """Whether nobody has changed the record meanwhile."""
+    """Add fields to a record; return False if it was changed concurrently."""
     entry = await store.get(key)
     if entry is None:
         return False

@@ -1,4 +1,4 @@
-"""Values of programs outside, from maoctl through a real node into git, as they are spelt."""
+"""Values of external programs keep their spelling from maoctl through a node into git."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_maoctl_write_refuses_what_json_cannot_hold(node: NativeNode, value: str
 
 
 def taken_in(node: NativeNode) -> list[str]:
-    """The texts of all values that wait, and of those that are committed by now."""
+    """Return the texts of all values, pending and committed."""
     root = node.data_dir
     lines = [path.read_text() for path in (root / "inbox" / "spelt").glob("*.json")]
     clone = root / "datasets" / "spelt.git"

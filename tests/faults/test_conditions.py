@@ -1,4 +1,4 @@
-"""A whole node whose etcd fills up or loses its data: told everywhere, and well again as the page says."""
+"""A node whose etcd fills up or loses its data reports it, and recovers as the documentation says."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def fill(endpoints: str) -> None:
 
 
 def make_room(endpoints: str) -> None:
-    """As docs/operations.md tells."""
+    """Free space as docs/operations.md describes."""
     call = ["etcdctl", f"--endpoints={endpoints}"]
     env = {**os.environ, "ETCDCTL_API": "3"}
     status = subprocess.run(
@@ -59,7 +59,7 @@ def make_room(endpoints: str) -> None:
 
 
 def start_gated(node: NativeNode, folder: Path, image: str) -> dict[str, Any]:
-    """A run whose tool runs now and waits for its gate; its remote is in the folder."""
+    """Start a run whose tool waits for its gate, with the remote in `folder`, and return it."""
     main_job.register(node, GATED, image, str(bare_repository(folder / "gated.git")))
     run = node.http.post("/pipeline/run", json={"name": GATED.tool}).json()
     return node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "running")
@@ -70,7 +70,7 @@ def open_gate(node: NativeNode, run: dict[str, Any]) -> None:
 
 
 def state_of(run: dict[str, Any]) -> str:
-    """What the engine says of the run's container."""
+    """Return the state of the run's container by the engine."""
     words = ["docker", "inspect", "-f", "{{.State.Status}}", run["steps"][0]["container_id"]]
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
@@ -92,7 +92,7 @@ async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) 
         assert doctor.returncode == 1
         assert "NOSPACE" in doctor.stdout
         assert 'mao_condition{name="store",state="failed"' in node.http.get("/metrics").text
-        assert alarms(node, "store") == []  # which cannot be written now
+        assert alarms(node, "store") == []  # cannot be written at present
 
         def lasts() -> bool:
             return any("loop.waits loop=alarms" in line for line in node.log)
@@ -118,7 +118,7 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_im
         identity = node.data_dir / "federation" / "store.json"
         await eventually(identity.exists)
         run = start_gated(node, tmp_path, gated_tool_image)
-        os.kill(node.pid, signal.SIGSTOP)  # else the supervisor starts it again before its data are gone
+        os.kill(node.pid, signal.SIGSTOP)  # otherwise the supervisor restarts it before its data is deleted
         try:
             node.kill("etcd")
             shutil.rmtree(node.data_dir / "etcd")
@@ -151,7 +151,7 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_im
         data = node.data_dir / "workspaces" / run["id"] / "0.1" / "data"
         open_gate(node, run)
         await eventually(lambda: find_condition(node, "item-failing") is None, 60)
-        assert run["id"] in (data / "runs.csv").read_text()  # which nobody has taken away
+        assert run["id"] in (data / "runs.csv").read_text()  # it was not removed
         main_job.register(node, GATED, gated_tool_image, str(tmp_path / "gated.git"))
         await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
 

@@ -1,7 +1,7 @@
-"""One node's data in trouble: what it tells, that all else goes on, and what makes it well again.
+"""Faults of a node's data: how they are reported, that other work continues, and how the node recovers.
 
-A read-only remote, unreadable records, a torn inbox, a broken clone and a full disk; etcd's own troubles are
-in test_conditions.py.
+Covers a read-only remote, unreadable records, a torn inbox, a broken clone and a full disk; for faults of
+etcd see test_conditions.py.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tests.support.quick_alarms import quick_alarms
 from tests.support.waiting import eventually, eventually_answers
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
-DISK = 800 << 20  # bytes, of which etcd's log takes 128 MiB beforehand
+DISK = 800 << 20  # bytes; etcd preallocates 128 MiB for its log
 MIN_FREE = 64 << 20
 QUICK, OTHER, GATED = Names("quick", "quick-data"), Names("other", "other-data"), Names("gated", "gated-data")
 
 
 @pytest.fixture(scope="module")
 def remotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of its own for the remotes."""
+    """Mount a separate file system for the remotes."""
     with small_disk(tmp_path_factory.mktemp("far") / "remotes", 64 << 20) as folder:
         yield folder
 
@@ -47,7 +47,7 @@ def remotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def node(
     tmp_path_factory: pytest.TempPathFactory, remotes: Path, tool_image: str, gated_tool_image: str
 ) -> Iterator[NativeNode]:
-    """A node on a small disk with three pipelines; `gated` waits for a file, `quick` has values."""
+    """Run a node on a small disk with three pipelines; `gated` waits for a file, `quick` has values."""
     root = tmp_path_factory.mktemp("near")
     env = {"MAO_MIN_FREE": str(MIN_FREE), **quick_alarms(root / "alarms")}
     with small_disk(root / "troubled", DISK), native_node(root, name="troubled", env=env) as node:
@@ -63,7 +63,7 @@ def node(
 
 
 def start_gated(node: NativeNode) -> tuple[dict[str, Any], Path]:
-    """A run whose tool runs now, and the file that lets it end."""
+    """Start a run; return it once its tool runs, and the file that lets the tool end."""
     run = node.http.post("/pipeline/run", json={"name": GATED.tool}).json()
     running = node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "running")
     return running, node.data_dir / "workspaces" / run["id"] / "0.1" / "data" / "gate"
@@ -75,7 +75,7 @@ def is_running(run: dict[str, Any]) -> bool:
 
 
 def finish(node: NativeNode, run: dict[str, Any], gate: Path, remotes: Path) -> None:
-    """The tool that was started is the one that ends, and its run has one commit."""
+    """Let the tool end; check that it was not restarted and that its run has one commit."""
     gate.write_text("open")
     ended = node.wait_run(run["id"])
     before, after = run["steps"][0], ended["steps"][0]
@@ -86,7 +86,7 @@ def finish(node: NativeNode, run: dict[str, Any], gate: Path, remotes: Path) -> 
 
 
 def collects(node: NativeNode, names: Names = OTHER) -> dict[str, Any]:
-    """A run by hand goes through to its end."""
+    """Check that a manual run succeeds, and return it."""
     ended = main_job.run_once(node, names)
     assert ended["phase"] == "succeeded", ended
     return ended
@@ -99,7 +99,7 @@ async def test_a_read_only_remote(node: NativeNode, remotes: Path) -> None:
         condition = await check_condition_everywhere(node, "remote", QUICK.dataset, failed=False)
         assert condition["services"] == ["datamgmt"]
         assert (await wait_for_alarm(node, "remote", QUICK.dataset))["dataset"] == QUICK.dataset
-        again = collects(node, QUICK)  # it stands in nobody's way
+        again = collects(node, QUICK)  # it blocks nothing else
         assert find_condition(node, "disk") is None
     finally:
         set_read_only(remotes, False)
@@ -128,7 +128,7 @@ async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> 
         entry = await store.get(key)
         assert entry is not None
         await store.transact([], [Put(key, b'{"format": 2, "of": "a newer version"')])
-        for service in ("scheduler", "runner"):  # who begins with it has nothing of before to go on
+        for service in ("scheduler", "runner"):  # a pipeline's first run has no earlier state
             node.kill(service)
         node.wait_ready()
         await check_condition_everywhere(node, "record-unreadable", key, failed=False)
@@ -143,7 +143,7 @@ async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> 
         assert is_running(run)
         left = await store.get(key)
         assert left is not None
-        assert b"a newer version" in left.value  # nobody has written over it
+        assert b"a newer version" in left.value  # it was not overwritten
         await store.transact([], [Put(key, entry.value)])
     finally:
         await store.close()

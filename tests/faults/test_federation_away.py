@@ -1,4 +1,4 @@
-"""A node whose federation store is dead runs what it is enrolled in, at normal speed."""
+"""A node without its federation store runs its enrolled pipelines at normal speed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.node import NativeNode, native_node
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
-EVERY, TICKS = 3, 5  # seconds between two ticks of a schedule, and how many go by
+EVERY, TICKS = 3, 5  # seconds between two ticks of a schedule, and the number of ticks
 OTHER = {"name": "other", "image": "x:1"}
 
 
 def seconds_of_a_run(node: NativeNode, names: Names) -> float:
-    """How long a run takes that is to succeed."""
+    """Run a pipeline, check that it succeeds, and return its duration in seconds."""
     began = time.monotonic()
     run = main_job.run_once(node, names)
     assert run["phase"] == "succeeded", run
@@ -39,7 +39,7 @@ def schedule(node: NativeNode, names: Names) -> str:
 
 
 def every_tick_is_run_once(node: NativeNode, job: str) -> None:
-    """Lets so many ticks go by from now on, then pauses the schedule."""
+    """Wait for a number of ticks, pause the schedule, and check that each tick has one run."""
     begin = datetime.now(UTC)
     before = begin.replace(second=begin.second // EVERY * EVERY, microsecond=0)
     ticks = [format_time(before + timedelta(seconds=EVERY * i)) for i in range(1, TICKS + 1)]
@@ -60,7 +60,7 @@ def test_a_run_goes_through_without_the_federation(tmp_path: Path, tool_image: s
             usual = max(seconds_of_a_run(node, names) for _ in range(2))
 
             job = schedule(node, names)
-            federation.freeze()  # silent is worse than dead: nothing tells the caller to give up
+            federation.freeze()  # a silent store is worse than a dead one: the caller gets no error
             every_tick_is_run_once(node, job)
             silent = seconds_of_a_run(node, names)
             again = seconds_of_a_run(node, names)
@@ -83,7 +83,7 @@ def test_a_run_goes_through_without_the_federation(tmp_path: Path, tool_image: s
 
             federation.start()
             node.wait_ready()
-            # It is no fault of the node while it is away, so that to be ready says nothing of it.
+            # The federation's outage is not the node's fault, so readiness does not report it.
             until(
                 lambda: node.http.post("/registry/tools", json=OTHER).status_code == 201,
                 "the federation is back",

@@ -1,4 +1,4 @@
-"""kill -9 of any process in mid-run: the run ends, once, with one commit and no container left."""
+"""SIGKILL of any process during a run: the run ends once, with one commit and no container left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeNode]:
 
 @pytest.fixture(scope="module")
 def remote(node: NativeNode, gated_tool_image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset's remote with an enrolled pipeline whose tool waits for `gate` in its data folder."""
+    """Enrol a pipeline whose tool waits for `gate` in its data folder, and return its dataset's remote."""
     path = bare_repository(tmp_path_factory.mktemp("remote") / "r.git")
     main_job.register(node, Names("gated", "gated-data"), gated_tool_image, str(path))
     return path

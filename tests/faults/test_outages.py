@@ -1,4 +1,4 @@
-"""etcd or the engine away: clear errors meanwhile, nothing lost, and all goes on when they are back."""
+"""Outages of etcd and of the engine: clear errors, no data loss, and work continues afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ticks that fall due while the node is down: each is recorded once, as the schedule's policy says."""
+"""Ticks due while the node is down are recorded once each, according to the schedule's policy."""
 
 from __future__ import annotations
 

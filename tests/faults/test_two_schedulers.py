@@ -1,4 +1,4 @@
-"""Two schedulers started for one node by mistake: every tick still runs once."""
+"""Every tick runs once even with two schedulers on one node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 @contextmanager
 def second_scheduler(node: NativeNode) -> Iterator[httpx.Client]:
-    """The same program with the same settings on another port, at work until the end of the block."""
+    """Run a second scheduler with the same settings on another port for the block."""
     port = str(free_ports(1))
     env = {**node.env, "MAO_PORT": port, "MAO_ETCD_ENDPOINTS": node.etcd}
     process = subprocess.Popen(
@@ -46,7 +46,7 @@ def second_scheduler(node: NativeNode) -> Iterator[httpx.Client]:
 
 
 def ticks_written(metrics: str) -> float:
-    """How many ticks a scheduler has made runs of, by its metrics."""
+    """Return the number of ticks for which a scheduler created runs, by its metrics."""
     return float(re.findall(r"^mao_tick_lateness_seconds_count (\S+)$", metrics, re.MULTILINE)[0])
 
 
@@ -66,7 +66,7 @@ def test_every_tick_runs_once(tmp_path: Path, tool_image: str) -> None:
 
     ticks = Counter(run["scheduled_for"] for run in runs)
     assert set(ticks.values()) == {1}
-    assert 4 <= written <= len(records)  # no record was written by both
+    assert 4 <= written <= len(records)  # no tick was recorded by both
     log = git(remote, "log", "--format=%B", node.name)
     for run in runs:
         if run["phase"] == "succeeded":

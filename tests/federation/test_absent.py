@@ -1,4 +1,4 @@
-"""One of three nodes is off for six ticks of a pipeline of two steps: the others miss none, nor any round."""
+"""While one of three nodes is off for six ticks, the others miss no tick and no round."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.support.sites import at_sites
 
 pytestmark = at_sites(500)
 TICKS = 6
-AHEAD = timedelta(seconds=4)  # for telling two nodes of a tick before it is due
-DEADLINE = 25  # seconds: several ticks are due while a round waits for the node that is off
+AHEAD = timedelta(seconds=4)  # time to start the tick on two nodes before it is due
+DEADLINE = 25  # seconds: several ticks fall due while a round waits for the absent node
 SUM = "awk -F, 'END { print NR }' /usr/src/app/input/values.csv > /usr/src/app/data/rows.txt"
 PIPELINE = "watch"
 
 
 @pytest.fixture(scope="module")
 def federated(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Three nodes that take part in a pipeline; its second step reads what they agree on of the first."""
+    """Enrol three nodes in a pipeline whose second step reads the ground truth of the first."""
     collect, total = engine.build(HONEST), engine.build(SUM)
     with lab(tmp_path_factory.mktemp("lab")) as nodes:
         nodes.federate()
@@ -53,16 +53,16 @@ def runs(node: SiteNode) -> list[dict[str, Any]]:
 
 
 def rounds(node: SiteNode, dataset: str) -> dict[str, str]:
-    """Tick → the phase of its round."""
+    """Return the phase of each round, by tick."""
     answer = node.http.get("/rounds", params={"dataset": dataset, "limit": 1000})
     assert answer.is_success, answer.text
     return {item["tick"]: item["phase"] for item in answer.json()["items"]}
 
 
 def tick_on(nodes: list[SiteNode]) -> str:
-    """A tick of a schedule that skips one while a run is at work; returns when both nodes have observed it.
+    """Run a tick with the policy `skip` and return it once both nodes have observed it.
 
-    The next is due as soon as that: how long a step takes on a machine that is busy is not the question here.
+    The next tick follows at once, so that the duration of a step on a busy machine does not matter.
     """
     moment = (datetime.now(UTC) + AHEAD).replace(microsecond=0)
     spec = {"cron": f"{moment:%-S %-M %-H %-d %-m} *", "seconds": True, "timezone": "UTC"}
@@ -93,7 +93,7 @@ def test_a_node_that_is_off_costs_the_others_no_tick_and_no_round(federated: Lab
     present = [first, second]
     ticks = [tick_on(present) for _ in range(TICKS)]
     waiting = [r for r in runs(first) if r["phase"] == "running"]
-    assert len(waiting) > 1  # beside each other, which the policy would not allow if they were at work
+    assert len(waiting) > 1  # concurrent, which the policy would not allow for runs at work
     until(
         lambda: not any(r["phase"] in ("queued", "running") for node in present for r in runs(node)),
         "all runs have ended",

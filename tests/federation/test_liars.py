@@ -1,4 +1,4 @@
-"""What a member does against the rules is refused or outvoted, and it is named."""
+"""A member's violations are refused or outvoted, and the member is named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shared(
 
 
 def acting_as(folder: Path, node: SiteNode, act: Callable[[Store], Awaitable[object]]) -> object:
-    """What comes of an act on the federation's store with the certificate in a folder."""
+    """Run `act` on the federation's store with the certificate in `folder`; return its result or error."""
 
     async def run() -> object:
         endpoints = ",".join(node.ask("federation", "show")["endpoints"])
@@ -70,7 +70,7 @@ async def create(key: str, store: Store) -> object:
 
 
 def round_of(shared: SharedPipeline, tick: str, phase: str) -> dict[str, Any]:
-    """The round of a tick once it is in this phase."""
+    """Wait until a tick's round is in this phase, and return the round."""
     first = shared.lab.nodes[0]
 
     def found() -> dict[str, Any] | None:
@@ -84,7 +84,7 @@ def round_of(shared: SharedPipeline, tick: str, phase: str) -> dict[str, Any]:
 
 @pytest.fixture
 def tick(shared: SharedPipeline) -> str:
-    """A tick that is later than any that was run here, and past."""
+    """Return a past tick that is later than all ticks run before."""
     ran = [run["scheduled_for"] for run in shared.runs(shared.lab.nodes[0])]
     last = max(map(datetime.fromisoformat, ran), default=datetime.now(UTC) - timedelta(hours=1))
     return format_time((last + timedelta(minutes=1)).replace(microsecond=0))
@@ -111,7 +111,7 @@ def test_a_branch_rewritten_after_the_round_opened(shared: SharedPipeline, tick:
 
 
 def test_a_wrong_tree_attested(shared: SharedPipeline, tampered: Tampered, tick: str) -> None:
-    """The liar attests while the round is closed and nobody else has."""
+    """Let the liar attest a closed round before any other node."""
     first, *_, liar = shared.lab.nodes
     tampered.make_liar(liar.name)
     tampered.hold_honest()
@@ -137,7 +137,7 @@ def test_a_wrong_tree_attested(shared: SharedPipeline, tampered: Tampered, tick:
 
 
 def attested(node: SiteNode, shared: SharedPipeline, round_id: str) -> Attestation | None:
-    """What a node says under its own prefix that the round has come to."""
+    """Return a node's attestation of the round, from the node's own prefix."""
     key = keys.attestation(node.name, shared.dataset, round_id)
     entry = acting_as(node.data_dir / "federation", node, lambda store: store.get(key))
     return Attestation.model_validate_json(entry.value) if isinstance(entry, Entry) else None

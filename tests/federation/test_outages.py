@@ -1,4 +1,4 @@
-"""The federation away, a node cut off, a leader killed: every tick is run once, every round decided once."""
+"""With the federation down, a node cut off or a leader killed, ticks run once and rounds are decided once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY = 4  # seconds between two ticks
 
 @pytest.fixture(scope="module")
 def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPipeline]:
-    """Three nodes that all run the federation's etcd, and a pipeline they share."""
+    """Run three nodes that share a pipeline and all run the federation's etcd."""
     image = engine.build(HONEST)
     soon = {"MAO_ROUND_GRACE": "15", "MAO_PUSH_RETRY": "1"}
     with lab(tmp_path_factory.mktemp("lab"), **soon) as nodes:
@@ -37,14 +37,14 @@ def past_ticks(count: int, *, ago: timedelta) -> list[str]:
 
 
 def run_all(shared: SharedPipeline, nodes: list[SiteNode], ticks: list[str]) -> None:
-    """Runs these ticks on these nodes and waits for all of them."""
+    """Run these ticks on these nodes and wait for all runs."""
     started = [(node, shared.run_tick(node, tick)) for tick in ticks for node in nodes]
     for node, run in started:
         assert node.wait_run(run)["phase"] == "succeeded"
 
 
 def decided_once(shared: SharedPipeline, ticks: list[str]) -> None:
-    """Every one of these ticks has one decided round, and a commit of ground truth of its own."""
+    """Assert that each of these ticks has one decided round, with its own ground-truth commit."""
     rounds = [r for r in shared.rounds(shared.lab.nodes[0]).values() if r["tick"] in ticks]
     assert Counter(r["tick"] for r in rounds) == Counter(ticks)
     assert {r["phase"] for r in rounds} == {"decided"}, rounds
@@ -54,7 +54,7 @@ def decided_once(shared: SharedPipeline, ticks: list[str]) -> None:
 
 @contextlib.contextmanager
 def frozen(nodes: list[SiteNode]) -> Iterator[None]:
-    """The federation's etcd of these nodes does nothing within the block."""
+    """Freeze the federation's etcd of these nodes for the block."""
     for node in nodes:
         node.freeze_federation()
     try:
@@ -117,7 +117,7 @@ def test_the_leader_killed_during_a_round_leaves_one_result(shared: SharedPipeli
 
 
 def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: SharedPipeline) -> None:
-    """The last one here: its ticks are those of the clock, and a dataset's ticks only ever go on."""
+    """Runs last in this module: it uses current ticks, and a dataset's ticks never go back."""
     first, *others = shared.lab.nodes
     jobs = [(node, shared.job(node, f"*/{EVERY} * * * * *")) for node in shared.lab.nodes]
     with frozen(others):
@@ -141,7 +141,7 @@ def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: SharedPi
 
 
 def ticks_from(begin: datetime) -> list[str]:
-    """So many ticks of the schedule as the clock will give from a moment on, every one of them."""
+    """Return the schedule's next ticks from a moment on."""
     last = begin.replace(second=begin.second // EVERY * EVERY, microsecond=0)
     return [format_time(last + timedelta(seconds=EVERY * i)) for i in range(1, TICKS + 1)]
 
@@ -151,7 +151,7 @@ def phases(shared: SharedPipeline, node: SiteNode, ticks: list[str]) -> dict[str
 
 
 def wait_for_runs(shared: SharedPipeline, node: SiteNode, ticks: list[str], phase: str | None = None) -> None:
-    """Returns when there is a run for each of the ticks, in that phase if one is given."""
+    """Wait until each of the ticks has a run, in `phase` if given."""
 
     def there() -> bool:
         found = phases(shared, node, ticks)

@@ -1,4 +1,4 @@
-"""A node of a federation backed up, its machine lost, and restored: it votes on as the one that it was."""
+"""A federation member restored from its backup on a new machine keeps its identity and its vote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = at_sites(300)
 
 
 def decided(shared: SharedPipeline, nodes: list[SiteNode], tick: str) -> dict[str, str]:
-    """Runs a tick on these nodes until its round is decided; the snapshot of each node's run."""
+    """Run a tick on these nodes until its round is decided; return the snapshot of each node's run."""
     started = [(node, shared.run_tick(node, tick)) for node in nodes]
     runs = {node.name: node.wait_run(run) for node, run in started}
     assert {run["phase"] for run in runs.values()} == {"succeeded"}, runs
@@ -55,4 +55,4 @@ def test_a_member_that_is_restored_votes_on_without_joining_again(engine: Engine
         decided(shared, [alpha, beta], ticks[2])
         checks = {check["name"]: check["state"] for check in beta.ask("doctor")}
         not_well = {name for name, state in checks.items() if state != "ok"}
-        assert not_well <= {"etcd-version"}, checks  # which is the machine's
+        assert not_well <= {"etcd-version"}, checks  # it belongs to the machine

@@ -1,4 +1,4 @@
-"""Three nodes, one pipeline, six ticks: a round and one ground-truth commit each; a liar changes nothing."""
+"""Three nodes share a pipeline: each tick has one round and one commit, and a liar changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TICKS = 6
 
 @pytest.fixture(scope="module")
 def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPipeline]:
-    """Ten ticks of every node have been run and voted."""
+    """Run ten ticks on every node and wait for their votes."""
     image = engine.build(COLLECT)
     with lab(tmp_path_factory.mktemp("lab")) as nodes:
         nodes.federate()
@@ -52,7 +52,7 @@ def ended_ticks(shared: SharedPipeline) -> set[str]:
 
 
 def common_ticks(shared: SharedPipeline) -> list[str]:
-    """Ticks that every node has run."""
+    """Return the ticks that every node has run."""
     ran = [
         {r["scheduled_for"] for r in shared.runs(node) if r["phase"] == "succeeded"}
         for node in shared.lab.nodes

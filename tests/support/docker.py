@@ -49,7 +49,7 @@ class Engine:
         self._base: str | None = None
 
     def build(self, script: str, *, before: str = "") -> str:
-        """Build a busybox image that runs `script` and return its name; `before` is added to the Dockerfile."""
+        """Build a busybox image that runs `script`, with extra Dockerfile lines `before`; return its name."""
         name = f"mao-test/{self.session}:{len(self._images)}"
         dockerfile = _DOCKERFILE.format(base=self.base(), before=before)
         context = _context({"Dockerfile": dockerfile.encode(), "tool.sh": script.encode()})

@@ -190,7 +190,7 @@ class FederationEtcd:
         first.request("POST", "/v3/auth/enable")
 
     def new_member(self) -> TlsEtcd:
-        """Add a member without starting it; call `Admin.add_learner(member.peer_url)`, then `member.spawn(…)`."""
+        """Add a member, not started: call `Admin.add_learner(member.peer_url)`, then `member.spawn(…)`."""
         name = f"core-{next(self._numbers)}"  # never the same again: a removed member's data stay
         self.members.append(TlsEtcd(name, self.dir, self.files(f"{name}@1", server=True), self.program))
         return self.members[-1]

@@ -19,7 +19,7 @@ async def check_loop_survives(
     *,
     poke: Callable[[], object] = lambda: None,
 ) -> list[str]:
-    """Make `method` of `part` raise once, wait for its next call, and return the subjects reported as failing.
+    """Make `method` of `part` raise once, wait for its next call, and return the subjects reported.
 
     `poke` wakes a loop that waits for work.
     """

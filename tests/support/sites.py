@@ -1,6 +1,6 @@
 """Several hosts on one machine: network namespaces on a bridge, whose links can be cut and joined.
 
-`site.enter` runs a program at a site; `site.forward_port` makes a port of its loopback reachable from outside.
+`site.enter` runs a program at a site; `site.forward_port` makes a port of its loopback reachable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several data managers in one process on one federation's store; the tests play scheduler and runner."""
+"""Several data managers in one process on one federation store; the tests act as scheduler and runner."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ PATIENCE = 60.0  # seconds
 
 
 class Link(Store):
-    """One node's way to the federation's store; it can be cut, and may break around a write."""
+    """A node's connection to the federation store, which can be cut, also before or after a write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._up = asyncio.Event()
         self._up.set()
-        self.slow = 0.0  # seconds that what peers say takes until it is heard
+        self.slow = 0.0  # delay in seconds of peers' writes
         self.before: Callable[[Sequence[StoreWrite]], None] = lambda _: None
         self.after: Callable[[Sequence[StoreWrite]], None] = lambda _: None
 
@@ -109,7 +109,7 @@ class Link(Store):
         return done
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """What happens while the link is cut comes when it is mended, as from etcd."""
+        """Watch like etcd: events during a cut are delivered after it."""
         async with contextlib.aclosing(self._store.watch(prefix, after=after)) as watch:
             async for batch in watch:
                 await self._up.wait()
@@ -139,7 +139,7 @@ class Link(Store):
 
 @dataclass
 class Node:
-    """One node; `own` outlives its data manager, as its etcd would. `processes`: votes run in such."""
+    """A node; its store `own` outlives the data manager. `processes`: compute votes in processes."""
 
     name: str
     root: Path
@@ -157,7 +157,7 @@ class Node:
         self.runs = Records(self.own, keys.runs_prefix(self.name), Run)
 
     async def enrol(self, vote: dict[str, Any] | None, dataset: str = "data") -> None:
-        """Its operator agrees to write to a dataset that votes so."""
+        """Enrol the node to write to a dataset with these voting rules."""
         self.vote = None if vote is None else VoteDefinition.model_validate(vote)
         steps = [self.step(dataset).spec]
         name = f"{PIPELINE}-{dataset}"
@@ -182,7 +182,7 @@ class Node:
         )
 
     async def stop(self) -> None:
-        """All of its work is cancelled wherever it is, as by a kill."""
+        """Cancel all of its work wherever it is, like a kill."""
         if self._stack is not None:
             stack, self._stack, self.manager = self._stack, None, None
             await stack.aclose()
@@ -193,7 +193,7 @@ class Node:
         return StepRun(spec=ResolvedStep(name=name, tool=name, image=IMAGE, output=output))
 
     async def begin(self, number: int, *steps: StepRun) -> str:
-        """A run for the tick of that number; its id."""
+        """Create a run for the tick of this number and return its id."""
         moment = tick(number)
         run_id = tick_run_id(PIPELINE, self.name, moment)
         first, *more = steps or (self.step(),)
@@ -230,7 +230,7 @@ class Node:
                 await watch.aclose()
 
     async def play(self, run_id: str, tool: Tool, index: int = 0) -> StepRun:
-        """Runs the tool of a step that gets ready, and ends the run after its last step."""
+        """Run the tool of each step that gets ready, and end the run after its last step."""
         data = DataDir(self.root / "node")
         ready = await self.until(run_id, lambda run: run.steps[index].phase is StepPhase.READY)
         tool(data.workspace(run_id, index, ready.steps[index].attempt))
@@ -250,7 +250,7 @@ class Node:
         return await self.play(await self.begin(number), tool)
 
     async def fail(self, run_id: str) -> None:
-        """The tool of the run's first step fails, and with it the run."""
+        """Let the tool of the run's first step fail, and the run with it."""
         await self.until(run_id, lambda run: run.steps[0].phase is StepPhase.READY)
         error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
 
@@ -267,7 +267,7 @@ class Node:
 
 @dataclass
 class Federation:
-    """`store`: the shared one, which nobody cuts."""
+    """A federation of nodes; `store` is the shared store, which is never cut."""
 
     store: Store
     master: Path
@@ -286,7 +286,7 @@ class Federation:
         return None if stored is None else stored.record
 
     async def ended(self, number: int, **of: str) -> Round:
-        """Waits until the round of a tick has ended."""
+        """Wait until the round of a tick has ended, and return it."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(MaoError):  # away, or garbage in its place
@@ -296,12 +296,12 @@ class Federation:
                 await asyncio.sleep(0.01)
 
     async def collect(self, number: int, tools: Sequence[Tool]) -> None:
-        """All nodes collect for a tick; one that has no tool does not take part."""
+        """Let all nodes collect for a tick; nodes without a tool do not take part."""
         pairs = zip(self.nodes, tools, strict=False)
         await asyncio.gather(*(node.collect(number, tool) for node, tool in pairs))
 
     async def without(self, *names: str) -> DataManager:
-        """These end and take part no more; the data manager of the one that is left, once it has heard so."""
+        """Stop and withdraw these nodes; return the remaining node's data manager once it has seen that."""
         for name in names:
             await self[name].stop()
             await self.store.delete(keys.part(f"node-{name}", "data"))
@@ -312,7 +312,7 @@ class Federation:
         return manager
 
     def truth(self) -> list[str]:
-        """The rounds that ground truth's commits were made by, newest first."""
+        """Return the ids of the rounds behind ground truth's commits, newest first."""
         log = git(
             self.master, "log", "--format=%(trailers:key=MAO-Round,valueonly,separator=%x2C)", "ground-truth"
         )
@@ -323,7 +323,7 @@ class Federation:
 
 
 async def admit(store: Store, node: str) -> None:
-    """A core node has let it in."""
+    """Admit a node, as a core node does."""
     identity = Identity(node=node, user=f"{node}@1", state="joined", invited_at=tick(0), joined_at=tick(0))
     await store.create(keys.identity(node), dump(identity))
 
@@ -347,7 +347,7 @@ async def federation(
     ways: Mapping[str, Store] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Federation]:
-    """Nodes at work on a dataset `data` that they share. `ways`: each node's own store client, if any."""
+    """Run nodes on a shared dataset `data`; `ways` gives nodes their own store clients."""
     master = bare_repository(root / "master.git")
     record = {"name": "data", "master": str(master), "nodes": list(nodes), "vote": vote}
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())

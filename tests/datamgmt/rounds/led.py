@@ -1,4 +1,4 @@
-"""Nodes of a federation whose runs a real scheduler leads; only the runner is played: it is quick."""
+"""Federation nodes with a real scheduler; only the runner is simulated, for speed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.support.waiting import eventually_answers
 
 from .federation import PIPELINE, Federation, Node, federation, tick
 
-LOOK = 0.01  # seconds between two looks of the runner that is played
+LOOK = 0.01  # polling interval of the simulated runner, in seconds
 
 
 class LedNode:
-    """`hold`: names of steps whose tools do not end until they are taken out."""
+    """A node with a scheduler; tools of the steps named in `hold` do not end."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -41,7 +41,7 @@ class LedNode:
 
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
-        """Scheduler and runner are at work within the block."""
+        """Run scheduler and runner for the block."""
         own, name = self.node.own, self.node.name
         made = make_scheduler(
             SchedulerSettings(node=name), own, own, SystemClock(), SchedulerMetrics(Metrics())
@@ -74,7 +74,7 @@ class LedNode:
             await self.node.runs.replace(run.id, stored.record.with_step(index, moved), stored.revision)
 
     async def queue(self, number: int, *steps: StepRun, overlap: Overlap = "skip", **changes: Any) -> str:
-        """A tick of the schedule is due; the id of its run."""
+        """Queue a run for a tick of the schedule and return its id."""
         moment = tick(number)
         run_id = tick_run_id(PIPELINE, self.node.name, moment)
         fields: dict[str, Any] = {"scheduled_for": moment, "trigger": "schedule", "created_at": moment}
@@ -93,7 +93,7 @@ class LedNode:
         return [run.record for run in await self.node.runs.all()]
 
     async def collected(self, run_id: str) -> Run:
-        """The run once its first step has been published, or it was missed."""
+        """Wait until the run's first step was published or the run was missed, and return the run."""
         return await self.node.until(run_id, lambda run: run.phase in RUN_ENDED or is_collected(run))
 
     async def all_ended(self) -> list[Run]:
@@ -114,7 +114,7 @@ def is_collected(run: Run) -> bool:
 
 
 def two_steps(node: Node, into: str = "sums", **spec: Any) -> list[StepRun]:
-    """One that observes, and one that reads what all agree on and writes `into` a dataset."""
+    """Return a step that observes, and one that reads ground truth and writes the dataset `into`."""
     first, second = node.step(), node.step(into, "sum")
     source = DatasetRef(name="data", master=str(node.master), branch="ground-truth")
     master = node.master if into == "data" else node.root.parent / f"{into}.git"
@@ -127,7 +127,7 @@ def two_steps(node: Node, into: str = "sums", **spec: Any) -> list[StepRun]:
 async def led_federation(
     root: Path, store: Store, *, deadline: float, absent: str = "c", into: str = "sums"
 ) -> AsyncIterator[tuple[Federation, list[LedNode]]]:
-    """Three nodes with two shared datasets, one of them off; the others are led."""
+    """Run three nodes with two shared datasets; one is off, the others have schedulers."""
     vote = {"deadline": deadline}
     if into != "data":
         master = bare_repository(root / f"{into}.git")
@@ -157,7 +157,7 @@ async def _enrol(node: Node, dataset: str, vote: dict[str, Any]) -> None:
 
 
 async def all_rounds_ended(fed: Federation, count: int, dataset: str) -> list[str]:
-    """The phases of a dataset's rounds, once so many have ended."""
+    """Wait until `count` of a dataset's rounds have ended, and return their phases."""
 
     async def ended() -> bool:
         try:

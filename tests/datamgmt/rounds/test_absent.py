@@ -1,4 +1,4 @@
-"""A node that is off costs the others no observation, and no round."""
+"""While one node is off, the others lose no observation and no round."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEW = 4
 
 
 async def observe(nodes: list[LedNode], overlap: Overlap, into: str, ticks: int) -> None:
-    """So many ticks, each due as soon as the one before has been observed."""
+    """Run `ticks` ticks, each as soon as the previous one was observed."""
     for number in range(ticks):
         runs = [await node.queue(number, *two_steps(node.node, into), overlap=overlap) for node in nodes]
         pairs = zip(nodes, runs, strict=True)
@@ -27,7 +27,7 @@ async def observe(nodes: list[LedNode], overlap: Overlap, into: str, ticks: int)
 
 
 async def all_done(node: LedNode, ticks: int) -> None:
-    """Every run ends well with both of its steps, the second ones in the order of the ticks."""
+    """Wait until both steps of every run have succeeded, the second ones in the order of ticks."""
     runs = await node.all_ended()
     assert [run.phase for run in runs] == [RunPhase.SUCCEEDED] * ticks
     assert [run.steps[1].phase for run in runs] == [StepPhase.SUCCEEDED] * ticks, [r.reason for r in runs]
@@ -42,7 +42,7 @@ async def all_done(node: LedNode, ticks: int) -> None:
 async def test_absent_node_every_tick_observed_and_decided(
     tmp_path: Path, overlap: Overlap, into: str, ticks: int
 ) -> None:
-    """`into` data: the second step writes the dataset that it reads."""
+    """With `into` data, the second step writes the dataset that it reads."""
     async with led_federation(tmp_path, MemoryStore(), deadline=4, into=into) as (fed, nodes):
         await observe(nodes, overlap, into, ticks)
         for node in nodes:
@@ -63,7 +63,7 @@ async def test_absent_node_returns_and_undoes_no_round(tmp_path: Path) -> None:
         await fed["c"].start()
         back = LedNode(fed["c"])
         async with back.led():
-            for number in range(FEW):  # as a schedule that catches all up has them
+            for number in range(FEW):  # like a schedule that catches up on all ticks
                 await back.queue(number, overlap="queue")
             await all_done(back, FEW)
         assert [await fed.rounds(dataset) for dataset in ("data", "sums")] == before

@@ -1,4 +1,4 @@
-"""What is decided about rounds: tables, without a store or a repository."""
+"""Decisions about rounds as tables, without a store or a repository."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_decide_too_few_snapshots_undecided_with_checks() -> None:
 
 @pytest.mark.parametrize("spoken", [["a", "b"], ["a"]])
 def test_decide_earlier_hopeful_round_goes_first(spoken: list[str]) -> None:
-    """Either two have brought a snapshot to it, or one has and another one is behind."""
+    """Two nodes have brought a snapshot, or one has and another is behind."""
     earlier = TICK - timedelta(minutes=1)
     first = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier)
     before = {node: said(node, X, round=first.id, tick=earlier) for node in spoken}
@@ -254,7 +254,7 @@ def test_decide_node_that_does_not_vote_does_nothing() -> None:
     assert decide(everything) == RoundDecision()
 
 
-# what any member of the federation can write into a round
+# what any federation member can write into a round
 
 FORGED = [
     a_round(nodes=["a", "evil"]),
@@ -361,7 +361,7 @@ def test_decide_rechecks_unattested_decision(nodes: list[str]) -> None:
     honest = closed(commit=X, attested=["a", "b"]).changed(phase="decided")
     votes = {"a": attests(X), "b": attests(X)}
     assert decide(seen(honest, announced=voices, attested=votes)).actions == []
-    after = {**voices, "d": said("d", Y, revision=99)}  # it takes part now, and speaks of what is over
+    after = {**voices, "d": said("d", Y, revision=99)}  # a new member, with statements about ended rounds
     dataset = Dataset(name="data", master="/x", nodes=[*NODES, "d"], vote=VoteDefinition(deadline=600))
     assert decide(seen(honest, announced=after, attested=votes, dataset=dataset)).actions == []
 
@@ -401,7 +401,7 @@ def test_decide_first_quorum_goes_first(late: dict[str, int], observed: dict[str
 
 
 def test_decide_rounds_do_not_wait_for_each_other() -> None:
-    """Whatever the order of words and ticks, one of them goes on."""
+    """Whatever the order of announcements and ticks, one round makes progress."""
     ticks = {"x": 0, "y": 5, "z": 3}
     words = {"x": {"a": 40, "b": 41}, "y": {"b": 20, "c": 21}, "z": {"c": 30, "a": 31}}
     made, announced = [], {}

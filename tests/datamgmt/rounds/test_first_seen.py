@@ -1,4 +1,4 @@
-"""When rounds begin and close, by a node's own clock: pure."""
+"""The beginning and closing of rounds by a node's own clock, as pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A member that writes what is not so into a round's record, or nonsense where its own word belongs."""
+"""A member that forges a round's record, or writes garbage under its own prefix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HONEST, LIE = 200, -999
 
 @pytest.fixture(autouse=True)
 def settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for nodes that have been up for a while."""
+    """Shorten the settling time, as for nodes that have been up for a while."""
     monkeypatch.setattr(controller, "SETTLE_TIME", timedelta(0))
 
 
@@ -41,7 +41,7 @@ async def first_round(fed: Federation) -> Round:
 
 
 def forged(fed: Federation, **changes: Any) -> Round:
-    """The next tick's round as a member may write it before anybody has collected anything."""
+    """Write the next tick's round as a member can before any node has collected."""
     now = datetime.now(UTC)
     fields = {"pipeline": PIPELINE, "step": STEP, "tick": tick(1), "nodes": NODES, "opened_by": "node-c"}
     right = Round(dataset="data", id=name(1), opened_at=now, deadline=now + timedelta(hours=1), **fields)
@@ -68,7 +68,7 @@ async def until_round(fed: Federation, check: Callable[[Round], bool]) -> Round:
 
 
 async def honest(fed: Federation) -> Round:
-    """The next tick's round is decided by what most have collected."""
+    """Assert that the next tick's round is decided by the majority."""
     done = await fed.ended(1)
     assert done.phase == "decided", done.reason
     assert fed.show("a.csv") == f"id,price\n1,{HONEST}"
@@ -77,7 +77,7 @@ async def honest(fed: Federation) -> Round:
 
 
 async def told(fed: Federation, words: str, nodes: str = "abc") -> bool:
-    """Waits until the operator of one of these nodes is told so."""
+    """Wait until an alarm on one of these nodes contains `words`."""
     async with asyncio.timeout(60):
         while not any(words in alarm for alarm in await _alarms(fed, nodes)):  # noqa: ASYNC110 (as a person looks)
             await asyncio.sleep(0.01)
@@ -89,7 +89,7 @@ async def _alarms(fed: Federation, nodes: str = "abc") -> list[str]:
 
 
 def _hostile_commit(fed: Federation, first: Round) -> str:
-    """A ground truth of its own making, which it has brought to the remote with its branch."""
+    """Commit a forged ground truth and push it to the remote with the node's branch."""
     master = fed.master
     tip = git(master, "rev-parse", "ground-truth").strip()
     blob = git(master, "hash-object", "-w", "--stdin", feed="id,price\n1,hostile\n").strip()
@@ -262,7 +262,7 @@ async def test_forger_announces_past_ticks(tmp_path: Path) -> None:
 
 
 async def _all_announced(fed: Federation) -> dict[str, str]:
-    """All have announced the next tick, and nobody has closed its round; node → its commit."""
+    """Let all nodes announce the next tick, with its round still open; return their commits by node."""
     await fed["c"].collect(1, price(LIE))
     await fed["a"].collect(1, price(HONEST))
     await fed["b"].collect(1, price(HONEST))
@@ -281,7 +281,7 @@ async def _all_announced(fed: Federation) -> dict[str, str]:
 async def test_forger_pins_non_voters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invented: list[str]
 ) -> None:
-    """It closes the round with all that was announced, and gives its own commit more voices."""
+    """Close the round with all announcements and extra votes for the forger's commit."""
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
         close = RoundExecutor._close

@@ -1,4 +1,4 @@
-"""What is known of rounds is found by their dataset, and follows every change."""
+"""The index of rounds by dataset follows every change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that read ground truth wait for its round, and do what their pipeline says when it is too late."""
+"""Steps that read ground truth wait for its round, and follow the pipeline's policy when it is late."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEADLINE, GRACE = timedelta(minutes=10), timedelta(seconds=30)
 
 
 def reading(node: Node, **spec: Any) -> StepRun:
-    """A second step, which reads what the first has written once all agree on it."""
+    """Return a second step, which reads the ground truth of what the first one wrote."""
     second = node.step("sums", "sum")
     source = DatasetRef(name="data", master=str(node.master), branch="ground-truth")
     output = DatasetRef(name="sums", master=str(node.root.parent / "sums.git"), branch=node.name)
@@ -33,7 +33,7 @@ def reading(node: Node, **spec: Any) -> StepRun:
 
 
 async def both(node: Node, number: int, text: str, **spec: Any) -> str:
-    """A run of two steps, of which the first has ended and the second is to be prepared."""
+    """Return a run whose first step has ended and whose second is to be prepared."""
     run_id = await node.begin(number, node.step(), reading(node, **spec))
     await node.play(run_id, writes(a=text))
 
@@ -158,7 +158,7 @@ def test_input_readiness(run: Run, known: list[Round], after: int, says: str) ->
 @pytest.mark.parametrize("phase", ["open", "closed", "undecided"])
 @pytest.mark.parametrize("name", ["sum", "later"])
 def test_input_readiness_ignores_round_that_waits_for_the_step(phase: str, name: str) -> None:
-    """It writes what it reads, and another node was quicker; the same of steps that come after it."""
+    """The step writes the dataset it reads, and another node was faster; likewise for later steps."""
     run = run_at()
     last = run.steps[1].model_copy(
         update={"spec": run.steps[1].spec.model_copy(update={"name": "later"}), "phase": StepPhase.PENDING}
@@ -171,7 +171,7 @@ def test_input_readiness_ignores_round_that_waits_for_the_step(phase: str, name:
 
 
 def minute(number: int, phase: str, **changes: Any) -> Round:
-    """A round of the input's dataset for an earlier tick."""
+    """Return a round of the input's dataset for an earlier tick."""
     name = round_id(tick(number), PIPELINE, STEP)
     return of(phase).changed(id=name, tick=tick(number), **changes)
 
@@ -193,7 +193,7 @@ def minute(number: int, phase: str, **changes: Any) -> Round:
 def test_input_readiness_not_late_while_earlier_rounds_are_live(
     earlier: list[Round], after: int, says: str
 ) -> None:
-    """Many may be due at once, and go one after the other; not for longer than a round takes, though."""
+    """Rounds that are due at once are decided in sequence; the wait is limited to a round's duration."""
     assert input_readiness(run_at(), 1, [*earlier, of("open")], DEADLINE, GRACE, tick(after)).state == says
 
 

@@ -1,4 +1,4 @@
-"""A node that dies before or after any write it makes to the federation, while it leads a round."""
+"""A node that dies before or after any of its writes to the federation while it leads a round."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRITES = ["announced", "opened", "closed", "attested", "agreed", "decided"]
 
 
 class _Dies:
-    """Lets a write of one node be its last: its data manager is ended there, once."""
+    """End a node's data manager once, at a chosen write."""
 
     def __init__(self, node: Node, what: str) -> None:
         self._node, self._what = node, what
@@ -40,7 +40,7 @@ class _Dies:
 
 
 def kind_of(write: Write) -> str | None:
-    """What a write says."""
+    """Return what kind of record a write changes."""
     if not isinstance(write, Put):
         return None
     if write.key.startswith(keys.all_peers()):
@@ -53,7 +53,7 @@ def kind_of(write: Write) -> str | None:
 
 
 async def decided_once(fed: Federation) -> None:
-    """Two ticks: the one in which a node dies, and the next."""
+    """Assert that the tick in which a node dies and the next one are each decided once."""
     await fed.collect(0, [writes(a="0")] * len(fed.nodes))
     assert (await fed.ended(0)).phase == "decided"
     await fed.collect(1, [writes(a="1")] * len(fed.nodes))
@@ -67,7 +67,7 @@ async def decided_once(fed: Federation) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("what", WRITES)
 async def test_killed_every_node_at_a_write(tmp_path: Path, what: str, when: str) -> None:
-    """All of them, so that nobody else can have done it."""
+    """Kill all nodes, so that no other can complete the work."""
     async with federation(tmp_path, MemoryStore()) as fed:
         deaths = [_Dies(node, what) for node in fed.nodes]
         for node, dies in zip(fed.nodes, deaths, strict=True):
@@ -101,7 +101,7 @@ async def test_killed_at_push_of_ground_truth(
 
 
 async def test_killed_store_loses_decided_round(tmp_path: Path) -> None:
-    """As after a restore from an older backup: ground truth has it already, and gets no second commit."""
+    """After a restore from an older backup, ground truth has the round already and gets no second commit."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await decided_once(fed)
         done = await fed.ended(1)

@@ -1,4 +1,4 @@
-"""Nodes that do not play fair: each is outvoted or left out, and named."""
+"""Dishonest nodes are outvoted or excluded, and named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .federation import Federation, Node, federation, tick
 
 
 async def honest(fed: Federation, number: int, content: str) -> Round:
-    """The tick's round is decided with what the honest nodes collected, by one commit."""
+    """Assert that the tick's round is decided by the honest nodes' data, in one commit."""
     done = await fed.ended(number)
     assert done.phase == "decided", done.reason
     assert fed.show("a") == content
@@ -33,7 +33,7 @@ async def honest(fed: Federation, number: int, content: str) -> Round:
 
 
 async def named(node: Node, liar: str) -> str:
-    """What a node's operator is told of the liar."""
+    """Wait for an alarm about the liar on a node, and return its text."""
     async with asyncio.timeout(60):
         while True:
             words = [alarm.detail for alarm in await node.alarms() if f"Node {liar} " in alarm.detail]
@@ -85,7 +85,7 @@ async def test_liar_attests_another_tree(tmp_path: Path) -> None:
 
 
 async def test_liar_pins_unannounced_commit(tmp_path: Path) -> None:
-    """It closes the round with an older commit of node-b, and itself in no hurry to attest."""
+    """Close the round with an older commit of node-b, without attesting."""
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 2}) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         old = (await honest(fed, 0, "0")).commits["node-b"]
@@ -102,7 +102,7 @@ async def test_liar_pins_unannounced_commit(tmp_path: Path) -> None:
         assert await records.replace(opened.id, fake, stored.revision) is not None
         done = await honest(fed, 1, "1")
         assert sorted(done.commits) == ["node-a", "node-b"]
-        assert not done.flagged  # etcd does not tell who wrote it: nobody is named for it
+        assert not done.flagged  # etcd does not record the writer, so no node is named
         told = [alarm.detail for node in fed.nodes for alarm in await node.alarms()]
         assert any("some node writes false records" in text for text in told)
 
@@ -121,7 +121,7 @@ async def test_liar_changes_announcement_after_close(tmp_path: Path) -> None:
 
 
 class _Change:
-    """Replaces an announcement once, in the moment in which the round is closed."""
+    """Replace an announcement once, as the round is being closed."""
 
     def __init__(self, fed: Federation, liar: Records[Announcement], commit: str) -> None:
         self._store, self._liar, self._commit = fed.store, liar, commit
@@ -144,7 +144,7 @@ class _Change:
 
 
 async def test_liar_names_unattested_commit(tmp_path: Path) -> None:
-    """It writes its own commit into the round as agreed: nobody delivers that."""
+    """Write an own commit into the round as agreed; nobody delivers it."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         first = await honest(fed, 0, "0")
@@ -178,7 +178,7 @@ class _Forger:
 
 
 def _closes(writes_: Sequence[Write]) -> Round | None:
-    """The round that a write has just closed, for the first time."""
+    """Return the round that these writes close for the first time, if any."""
     for write in writes_:
         if isinstance(write, Put) and write.key.startswith(keys.all_rounds()):
             round_ = Round.model_validate_json(write.value)
@@ -188,7 +188,7 @@ def _closes(writes_: Sequence[Write]) -> Round | None:
 
 
 def _corrupt(node: Node) -> None:
-    """Lets a node's vote come out otherwise."""
+    """Make a node's vote return another result."""
     assert node.manager is not None
 
     async def vote(_: VoteTask) -> VoteResult:
@@ -249,7 +249,7 @@ async def test_liar_changes_vote_definition(tmp_path: Path) -> None:
 
 
 async def _refusal(fed: Federation, number: int, node: str) -> str:
-    """Why a node attests nothing, once it has said so."""
+    """Wait for the reason why a node does not attest, and return it."""
     async with asyncio.timeout(60):
         while True:
             found = await fed.round(number)

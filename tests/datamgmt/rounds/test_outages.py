@@ -1,4 +1,4 @@
-"""Links that are cut, nodes that stay away, processes that die: each round is decided once or not at all."""
+"""With links cut, nodes absent and processes killed, rounds are decided once or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TICKS = 10
 
 
 def once(fed: Federation, rounds: list[Round]) -> None:
-    """Each decided round has made exactly one commit of ground truth, in the order of the ticks."""
+    """Assert that each decided round made exactly one ground-truth commit, in the order of ticks."""
     decided = [round_ for round_ in rounds if round_.phase == "decided"]
     assert fed.truth() == [round_.id for round_ in reversed(decided)]
 
@@ -97,7 +97,7 @@ async def test_outages_too_few_snapshots_then_next_round(tmp_path: Path) -> None
 
 
 async def test_outages_remote_away_between_snapshot_and_vote(tmp_path: Path) -> None:
-    """Nothing is lost: the round waits for the remote, not for its deadline."""
+    """The round waits for the remote instead of its deadline, and nothing is lost."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         await fed.ended(0)
@@ -126,7 +126,7 @@ async def _said_by_all(fed: Federation, number: int) -> None:
 async def test_outages_remote_refuses_ground_truth_until_it_can(
     tmp_path: Path,
 ) -> None:
-    """No node's own branch waits for it."""
+    """The nodes' own branches are pushed meanwhile."""
     async with federation(tmp_path, MemoryStore()) as fed:
         begin = git(fed.master, "commit-tree", git(fed.master, "mktree", feed=""), "-m", "x")
         git(fed.master, "update-ref", "refs/heads/ground-truth/old", begin)

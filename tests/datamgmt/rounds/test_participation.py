@@ -1,4 +1,4 @@
-"""In which datasets a node says to take part follows its own enrolments, whichever federation it is in."""
+"""A node's declared datasets follow its own enrolments, in any federation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def until_said(store: Store, *datasets: str) -> None:
 
 @asynccontextmanager
 async def saying(world: World) -> AsyncIterator[ParticipationPublisher]:
-    """The data manager's part of it; the store beside it, as in its app."""
+    """Run the data manager's participation with its store, as in the app."""
     voters = Voters(world.store, PeerRecords(world.store))
     rounds: Mirror[Round] = Mirror(Records(world.store, keys.all_rounds(), Round))
     parts = ParticipationPublisher(NODE, world.own, voters, RoundIndex(rounds))

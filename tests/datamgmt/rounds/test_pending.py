@@ -1,4 +1,4 @@
-"""What a run brings to rounds: tables."""
+"""A run's contributions to rounds, as tables."""
 
 from __future__ import annotations
 

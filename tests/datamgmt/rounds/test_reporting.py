@@ -1,4 +1,4 @@
-"""Rounds as they stand, asked for over HTTP."""
+"""The state of rounds in the HTTP API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def put(api: Api, store: MemoryStore, *rounds: Round) -> None:
 
 
 def seen(api: Api, count: int, **asked: Any) -> list[dict[str, Any]]:
-    """What is listed once the node has seen so many rounds."""
+    """Wait until the node has seen `count` rounds, and return the list."""
     listed: list[dict[str, Any]] = []
 
     def there() -> bool:

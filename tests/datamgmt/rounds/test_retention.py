@@ -1,4 +1,4 @@
-"""What goes from the federation's store with time, and what stays."""
+"""Retention in the federation store: what is deleted with time and what stays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DAY = timedelta(days=1)
 
 
 class Later:
-    """The machine's clock, so much ahead."""
+    """The system clock with an offset."""
 
     def __init__(self, ahead: timedelta) -> None:
         self._ahead = ahead
@@ -51,7 +51,7 @@ def retention(node: Node, after: timedelta, keep: int = 1000) -> RoundRetention:
 
 
 async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY, keep: int = 1000) -> None:
-    """Has nodes clear away what is old by then, once they have seen all that there is."""
+    """Run retention on nodes at a later time, once they have seen every record."""
     for name in names:
         manager = fed[name].manager
         assert manager is not None
@@ -70,7 +70,7 @@ async def _has_seen(store: Store, of: RoundService) -> bool:
 
 
 async def spoken(store: Store) -> set[tuple[str, str, str]]:
-    """Node, kind and round of all that is said of rounds."""
+    """Return node, kind and round of every statement about rounds."""
     entries = (await store.list(keys.all_peers())).entries
     split = [keys.split_peer(entry.key) for entry in entries]
     return {(node, parts[0], parts[2]) for node, parts in split if len(parts) == 3}
@@ -133,7 +133,7 @@ def test_protected_rounds_latest_of_each_step() -> None:
     assert protected_rounds(rounds, upheld, TICK + 3 * DAY) == {rounds[0].id, rounds[2].id}
     assert protected_rounds(rounds, upheld, TICK + 99 * DAY) == {rounds[2].id}
     assert protected_rounds([], upheld, TICK) == set()
-    late = decided(0, commit=Y, tree=Y)  # a tick of the past that was decided after all others
+    late = decided(0, commit=Y, tree=Y)  # an old tick that was decided after all others
     votes = {Y: {node: upheld(rounds[1])["a"].model_copy(update={"commit": Y}) for node in ("a", "b")}}
     found = protected_rounds(
         [*rounds, late], lambda round_: votes.get(str(round_.commit)) or upheld(round_), TICK + 99 * DAY
@@ -210,7 +210,7 @@ async def test_retention_round_stays_while_peer_records_mention_it(tmp_path: Pat
 
 
 class NotForOthers(MemoryStore):
-    """As etcd does for a member: what lies under another node's name cannot be written."""
+    """Refuse writes under another node's prefix, as etcd does for a member."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Three nodes, one dataset, one remote: snapshots are announced, pinned, voted, attested and decided."""
+"""Rounds of three nodes on one dataset: snapshots are announced, pinned, voted, attested and decided."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TICKS = 10
 
 
 def table(number: int, chance: random.Random | None = None) -> str:
-    """What all see at a tick; with `chance` as a tool gives it that corrupts some of its rows."""
+    """Return the table of a tick; with `chance`, some rows are corrupted."""
     lines = ["id,size,name"]
     for row in range(ROWS):
         wrong = chance is not None and chance.random() < CORRUPT
@@ -36,7 +36,7 @@ def table(number: int, chance: random.Random | None = None) -> str:
 
 @pytest.mark.etcd
 async def test_rounds_ten_ticks_with_corrupting_node(tmp_path: Path, etcd_server: EtcdServer) -> None:
-    """Ten rounds, one commit each with its evidence; the node changes nothing and leads the ranking."""
+    """Ten rounds make one commit each; the corrupting node changes nothing and leads the ranking."""
     etcd_server.wipe()
     store, chance = open_store(etcd_server.endpoints), random.Random(SEED)
     try:
@@ -87,7 +87,7 @@ async def test_rounds_none_for_a_single_node(tmp_path: Path) -> None:
 
 
 async def test_rounds_missed_tick_abstains(tmp_path: Path) -> None:
-    """Its tool fails: the others need not wait for the deadline."""
+    """A node whose tool fails abstains, so that the others need not wait for the deadline."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed["a"].collect(0, writes(a="0"))
         await fed["b"].collect(0, writes(a="0"))
@@ -112,7 +112,7 @@ async def test_rounds_two_steps_of_one_dataset(tmp_path: Path) -> None:
 async def test_rounds_snapshot_joins_round_opened_by_others(
     tmp_path: Path,
 ) -> None:
-    """It has joined later than they have, and then ran what it had missed."""
+    """A late member runs the tick that it had missed."""
     async with federation(tmp_path, MemoryStore()) as fed:
         late = Records(fed["c"].own, keys.shared_prefix("node-c"), SharedDataset)
         await late.create("data", SharedDataset(dataset="data", since=tick(5)))

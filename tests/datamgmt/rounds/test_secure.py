@@ -1,4 +1,4 @@
-"""Rounds on an etcd of three members, each node with its own certificate and a member's rights only."""
+"""Rounds on a three-member etcd, where each node has its own certificate and only a member's rights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def leader_of(etcd: FederationEtcd) -> TlsEtcd:
 
 
 class _Killer:
-    """Kills a member as soon as a write of that kind has been made."""
+    """Kill an etcd member as soon as a write of this kind was made."""
 
     def __init__(self, member: TlsEtcd, kind: str) -> None:
         self._member, self._kind, self.killed = member, kind, False

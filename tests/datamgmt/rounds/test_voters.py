@@ -1,4 +1,4 @@
-"""Who has a say cannot be changed by a member for another: not by the dataset's record, nor by any other."""
+"""A member cannot change who may vote, neither by the dataset's record nor by any other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FORGED: dict[str, Forge] = {
 
 
 async def forge(fed: Federation, what: Forge) -> bytes:
-    """A member writes the dataset's record; what it was before."""
+    """Write the dataset's record as a member and return its previous content."""
     there = await fed.store.get(DATA)
     assert there is not None
     value = what(json.loads(there.value))
@@ -108,7 +108,7 @@ async def test_voters_first_to_announce_with_empty_node_list_is_not_alone(tmp_pa
 async def test_voters_dataset_record_unreadable_while_run_ends(
     tmp_path: Path, phase: StepPhase, restored: bool
 ) -> None:
-    """From that phase of node-a's step on until its run has ended, and also for good."""
+    """Unreadable from a phase of node-a's step until its run has ended, or permanently."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         node = fed["a"]
@@ -204,7 +204,7 @@ async def test_voters_invalid_participation_does_not_count(tmp_path: Path, part:
 
 
 async def test_voters_start_while_federation_is_away(tmp_path: Path) -> None:
-    """It does not know who takes part, and was not alone before: nothing is moved by it alone."""
+    """A node that does not know the participants and was not alone before moves no branch by itself."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         node = fed["a"]

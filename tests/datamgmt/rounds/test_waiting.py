@@ -1,4 +1,4 @@
-"""What is told of rounds while the federation is away: how old that is, and what waits for it."""
+"""Rounds in the API during an outage of the federation: the age of the data, and waiting steps."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ async def test_live_rounds_count_waiting_snapshots(tmp_path: Path) -> None:
 
 
 def test_live_rounds_age_header(tmp_path: Path) -> None:
-    """They are in memory, so that nothing but this would notice."""
+    """Live rounds are served from memory, so only the header shows their age."""
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
         assert request_context.AS_OF_HEADER not in api.get("/rounds").headers
         link = Link(federation="lab", id="1", node=NODE, user="n@1", endpoints=["h:1"], joined_at=NOW)
         api.run(store.create(keys.contact(NODE), dump(Contact(federation="1", as_of=NOW))))
         api.run(store.create(keys.link(NODE), dump(link)))
-        for _ in range(200):  # until it has followed the link
+        for _ in range(200):  # until the watch has noticed the cut
             told = api.get("/rounds")
             if request_context.AS_OF_HEADER in told.headers:
                 break

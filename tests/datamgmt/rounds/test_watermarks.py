@@ -1,4 +1,4 @@
-"""Runs outlive their rounds: what is over is not begun again; what an outage has held back is made up for."""
+"""Runs outlive their rounds: ended rounds are not reopened, and rounds delayed by an outage are made up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 
 async def settled(node: Node) -> None:
-    """Waits until the node has looked at all of its runs and said what there was to say."""
+    """Wait until the node has processed all its runs and made its announcements."""
     assert node.manager is not None
     announcer = node.manager.rounds.announcer
     await eventually(lambda: announcer.complete and not announcer.waiting)
@@ -43,7 +43,7 @@ async def restart(fed: Federation) -> None:
 
 
 async def only(fed: Federation, *left: Round) -> None:
-    """Waits until no other rounds are there, and all that were seen to go are remembered."""
+    """Wait until only these rounds are left and the deleted ones are recorded as passed."""
     await later(fed, keep=0)
     await later(fed, keep=0)
     assert {round_.id for round_ in await fed.rounds()} == {round_.id for round_ in left}
@@ -80,7 +80,7 @@ async def test_watermarks_undecided_round_is_not_reopened(tmp_path: Path) -> Non
 
 
 def days_ago(run: Run) -> Run:
-    """The run as it would be had it not taken place only now."""
+    """Return the run with its times moved into the past."""
     step = run.steps[0]
     times = {phase: min(moment, run.scheduled_for or moment) for phase, moment in step.times.items()}
     return run.with_step(0, step.model_copy(update={"times": times}))
@@ -107,7 +107,7 @@ async def test_watermarks_node_cut_off_does_not_reopen(tmp_path: Path) -> None:
 
 
 async def test_watermarks_backfilled_tick_gets_its_round(tmp_path: Path) -> None:
-    """By a backfill, after rounds of later ticks were decided and have gone."""
+    """Backfill a tick after the rounds of later ticks were decided and deleted."""
     async with federation(tmp_path, MemoryStore()) as fed:
         *_, last = await collected(fed, OLD - 1, OLD + 1, OLD + 2)
         await only(fed, last)
@@ -143,7 +143,7 @@ async def test_watermarks_outage_of_days_is_announced_in_order(tmp_path: Path, t
 
 
 async def test_watermarks_quorum_that_was_away_is_heard(tmp_path: Path) -> None:
-    """Node a brought nothing to the first tick, and the second came to nothing without the others."""
+    """Node a missed the first tick, and the second was undecided without the others."""
     async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
         (before,) = await collected(fed, OLD - 1)
         for name in "bc":
@@ -196,7 +196,7 @@ LATER = {"id": round_id(TICK + DAY, "crawl", "collect"), "tick": TICK + DAY, "co
     ("known", "done", "over"),
     [
         ({}, -2, True),
-        ({}, -1, False),  # its round may still be there, and had its time
+        ({}, -1, False),  # its round may still exist, and had enough time
         ({}, 9, False),  # made up for since
         ({"phase": "undecided"}, -2, False),
         ({"commit": None}, -2, False),  # nobody attests it
@@ -220,13 +220,13 @@ def test_is_tick_over_false_time_proves_nothing() -> None:
 
 
 async def test_announcer_does_not_read_announced_history_at_start(tmp_path: Path) -> None:
-    """Of a node alone, and of one that has said everything."""
+    """Neither a node alone nor one that has announced everything reads the history."""
     async with federation(tmp_path, MemoryStore()) as fed:
         await collected(fed, -3, -2, -1)
         node = fed.nodes[0]
         await fed.collect(0, [writes(a="0")] * 3)
         await fed.ended(0)
-        for number in (-10, -9):  # of a pipeline that writes what nobody shares
+        for number in (-10, -9):  # of a pipeline that writes an unshared dataset
             run_id = tick_run_id("own", node.name, tick(number))
             run = Run(
                 id=run_id, pipeline="own", node=node.name, trigger="schedule", phase=RunPhase.SUCCEEDED,
