@@ -1,4 +1,4 @@
-"""What a bench says of its figures. Nothing here measures anything."""
+"""Reports of benchmark figures; nothing is measured here."""
 
 from __future__ import annotations
 

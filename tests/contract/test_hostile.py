@@ -1,6 +1,6 @@
-"""Every operation of every service with what a stranger may send: problems, never a 500, and a true 405.
+"""Hostile input to every operation of every service yields problem documents, never a 500.
 
-The calls are made from the OpenAPI documents, so that a new route is covered by itself.
+The calls are generated from the OpenAPI documents, so that new routes are covered automatically.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUND = "20260131T120000Z-p-s"
 NAMES = {"name": "data", "pipeline": "p", "node": NODE, "round": "latest"}
 """Values of path parameters that lead to something; all others lead nowhere."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-STREAMS = ("/events", "/runs/{id}/events")  # no end, or one that waits for a run
+STREAMS = ("/events", "/runs/{id}/events")  # endless, or waiting for a run
 CURSORS = [
     "",
     " ",
@@ -131,7 +131,7 @@ def filled(path: str, **values: str) -> str:
 
 
 def lists(node: MemoryNode) -> list[tuple[str, dict[str, str]]]:
-    """The paths of all list calls that go by pages, with what else they must be asked with."""
+    """Return the paths of all paginated lists, with their required parameters."""
     found = []
     for method, path, operation in node.operations():
         parameters = operation.get("parameters", [])
@@ -146,7 +146,7 @@ def lists(node: MemoryNode) -> list[tuple[str, dict[str, str]]]:
 
 
 def check(answer: httpx.Response, call: object) -> None:
-    """No 500; what is refused is a problem that says what to do."""
+    """Assert that the answer is no 500 and that a refusal is a problem with a next step."""
     assert answer.status_code < 500 or answer.status_code == 503, (call, answer.text)
     if answer.is_error:
         assert answer.headers["content-type"] == "application/problem+json", call
@@ -187,7 +187,7 @@ async def test_limit_of_every_list(node: MemoryNode) -> None:
 
 
 async def test_numbers_in_every_query_and_header(node: MemoryNode) -> None:
-    """Also where a text is meant: it is somebody else's number soon enough."""
+    """Includes text parameters, which other programs may parse as numbers."""
     for method, path, operation in node.operations():
         if path in STREAMS or method != "GET":
             continue
@@ -290,7 +290,7 @@ TEXTS: list[Any] = [
 
 
 class Maker:
-    """Bodies after a schema, with something strange in one place."""
+    """Generate bodies from a schema, with one unusual value."""
 
     def __init__(self, schemas: dict[str, Any], seed: int) -> None:
         self._schemas, self._chance = schemas, random.Random(seed)
@@ -318,7 +318,7 @@ class Maker:
         return chance.choice(["data", "p", NODE, "x"])
 
     def spoil(self, document: Any) -> Any:
-        """Another document, with one place of it replaced."""
+        """Return a copy of the document with one value replaced."""
         if isinstance(document, (dict, list)) and document and self._chance.random() < 0.9:
             place = self._chance.choice(
                 list(document) if isinstance(document, dict) else range(len(document))
@@ -332,7 +332,7 @@ class Maker:
 async def test_bodies_with_something_strange_in_them(node: MemoryNode) -> None:
     for method, path, operation in node.operations():
         if "requestBody" not in operation or path.startswith("/federation"):
-            continue  # those of the federation begin what changes the node for good
+            continue  # those of the federation change the node permanently
         app = next(a for a in node.apps.values() if path in a.openapi()["paths"])
         maker = Maker(app.openapi()["components"]["schemas"], seed=20261129)
         content = operation["requestBody"]["content"]["application/json"]
@@ -347,5 +347,5 @@ async def test_bodies_with_something_strange_in_them(node: MemoryNode) -> None:
 
 
 def at_home(body: Any) -> Any:
-    """The same, with loopback in place of hosts out in the world."""
+    """Return the document with loopback in place of external hosts."""
     return json.loads(re.sub(r"(?<![\w.-])[\w.-]+\.(org|com|io|net)\b", "127.0.0.1", json.dumps(body)))

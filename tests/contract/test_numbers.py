@@ -1,4 +1,4 @@
-"""Numbers from outside that Python cannot hold: refused in words by whoever reads them, never a traceback."""
+"""Numbers beyond Python's limits are refused with a message by every reader, never with a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all services have in common, asked of every one that is there, and who serves which call."""
+"""Properties common to all services, and the paths that each one serves."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def kind_of_settings(service: str) -> type[ServiceSettings]:
 
 
 def settings_of(service: str) -> ServiceSettings:
-    """The gateway's calls come over no connection here, so it cannot know who calls."""
+    """Return a service's settings; the gateway has no connections here to identify callers by."""
     return kind_of_settings(service).model_validate({"node": "node-1", "open_to_local_users": True})
 
 
@@ -89,7 +89,7 @@ def app(service: str) -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Without the lifespan: nothing that the service needs has to be there."""
+    """Yield a client of the app without its lifespan, so that no dependency is needed."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 
@@ -146,7 +146,7 @@ def test_every_operation_is_described(app: FastAPI) -> None:
 
 
 def test_bodies_have_examples(app: FastAPI) -> None:
-    """Of the body, or of every field that has to be there; a body without such fields has one at least."""
+    """Each body has an example, or one for every required field; without such fields at least one."""
     schemas = app.openapi()["components"]["schemas"]
     for method, path, operation in operations(app):
         for content in operation.get("requestBody", {}).get("content", {}).values():

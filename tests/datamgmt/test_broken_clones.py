@@ -137,7 +137,7 @@ async def collect(world: World, number: int, pushed: bool = True) -> None:
 
 
 async def lost_is_told(world: World, run: str) -> None:
-    """Wait until the unreadable commit was looked up in the runs' records."""
+    """Wait until the dataset's status reports the commit of this run as lost."""
 
     async def told() -> bool:
         (record,) = (await world.manager.status("data")).broken_clones
@@ -175,7 +175,7 @@ async def test_broken_clone_is_made_anew_from_its_remote(tmp_path: Path, how: st
 
 @asynccontextmanager
 async def with_outbox(tmp_path: Path, how: str) -> AsyncIterator[World]:
-    """Make two unpushed commits, break the clone, and bring the remote back."""
+    """Yield a data manager with two unpushed commits, a broken clone, and its remote available again."""
     async with working(tmp_path) as world:
         await collect(world, 0)
         world.master.rename(tmp_path / "away")

@@ -29,7 +29,7 @@ from .world import NODE, context_for, run_of, step, working, writes
 
 
 def seeded(tmp_path: Path, *branches: str) -> Path:
-    """Create a remote whose branches each hold a file of the same name."""
+    """Create a remote whose branches each hold a file named after the branch."""
     remote = bare_repository(tmp_path / "remote.git")
     work = tmp_path / "work"
     git(tmp_path, "clone", "-q", str(remote), str(work))

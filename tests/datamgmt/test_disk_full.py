@@ -29,7 +29,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def noise(workspace: Workspace) -> None:
-    """Return incompressible content."""
+    """Write incompressible files."""
     for number in range(4):
         (workspace.data / f"noise-{number}").write_bytes(os.urandom(MIB))
 

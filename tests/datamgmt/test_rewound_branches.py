@@ -192,7 +192,7 @@ def told(world: World) -> dict[str, Condition]:
 
 
 async def look(world: World) -> dict[str, Condition]:
-    """Fetch from the remote again."""
+    """Fetch from the remote, check its branches, and return the resulting conditions."""
     clone = Clone.open(world.manager.context.data.clone("data"))
     clone.fetch(world.manager.context.access)
     await world.manager.health.rewound.check("data")

@@ -38,7 +38,7 @@ Rows = list[list[str]]
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    """Yield a context with a clone of a dataset `data`."""
+    """Return a context with a clone of a dataset `data`."""
     context = context_for(tmp_path_factory.mktemp("node"))
     context.data.clone("data").parent.mkdir(parents=True, exist_ok=True)
     clone = bare_repository(context.data.clone("data"))
@@ -110,7 +110,7 @@ def test_a_diff_shows_values_as_they_are_written(
 
 
 def _same_letters(shown: str | None, raw: str) -> bool:
-    """Return the text with JSON escapes decoded."""
+    """True if both texts are the same JSON string once escapes are decoded."""
     return raw.startswith('"') and json.loads(shown or "") == json.loads(raw)
 
 

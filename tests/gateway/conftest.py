@@ -1,4 +1,4 @@
-"""A gateway over doubles of the services."""
+"""Fixtures: a gateway over fake services."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def store() -> AsyncIterator[MemoryStore]:
 
 
 class OperatorCalls:
-    """Treats every call as the operator's: in tests there is no connection."""
+    """Treat every call as the operator's, since in-process calls have no connection."""
 
     async def admits(self, scope: Scope) -> bool:
         return True
@@ -45,7 +45,7 @@ def settings(**urls: str) -> GatewaySettings:
 
 
 def gateway(store: Store, apps: dict[str, ASGIApp], **urls: str) -> FastAPI:
-    """A gateway app whose services are the given ASGI apps; the others are dead, or at `urls`."""
+    """Return a gateway app over the given ASGI apps; other services are unreachable, or at `urls`."""
     transports = {name: httpx.ASGITransport(app) for name, app in apps.items()}
     return make_app(settings(**urls), store=store, transports=transports, callers=OperatorCalls())
 

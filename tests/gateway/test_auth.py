@@ -1,4 +1,4 @@
-"""A table of who is admitted."""
+"""Admission of requests, as a table."""
 
 from __future__ import annotations
 

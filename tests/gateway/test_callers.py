@@ -1,4 +1,4 @@
-"""Who needs no token on loopback: a real gateway on a real port, and real users who call it."""
+"""Callers that need no token on loopback, with a real gateway, real ports and real users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.users import NOBODY, SOMEBODY, as_user, common_folder, needs_
 
 @asynccontextmanager
 async def gateway(**settings: Any) -> AsyncIterator[str]:
-    """The URL of a gateway without services; `/docs` needs none."""
+    """Yield the URL of a gateway without services; `/docs` needs none."""
     store = MemoryStore()
     async with serving(make_app(GatewaySettings(**settings), store=store)) as url:
         yield url
@@ -168,7 +168,7 @@ async def test_caller_health_checks_are_open() -> None:
 
 @pytest.mark.parametrize("tokens", [False, True])
 async def test_caller_refused_sees_readiness_only(tokens: bool, tmp_path: Path) -> None:
-    """A page whose name was rebound is one as well, and so is whoever has no token."""
+    """Refused callers include rebound pages and callers without a token."""
     token, line = new_token("ada")
     (tmp_path / "tokens").write_text(line)
     store = MemoryStore()
@@ -249,7 +249,7 @@ async def test_caller_closed_connection_is_not_root(how: str, monkeypatch: pytes
 @needs_root
 @pytest.mark.parametrize("bound", ["::1", "127.0.0.1"])
 async def test_caller_user_over_ipv4_and_ipv6(bound: str) -> None:
-    """A gateway on ::1, and calls to an IPv4 address from IPv6 sockets."""
+    """Covers a gateway on ::1, and calls to an IPv4 address from IPv6 sockets."""
     seen: dict[int, bool] = {}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -305,7 +305,7 @@ async def test_caller_set_uid_program_is_not_root() -> None:
                 assert await asyncio.to_thread(subprocess.check_output, argv, text=True) == expected
 
 
-# Calls the address that it is told by a service, by a program of a service's program, and by others.
+# Call the given address from a service, from a service's grandchild, and from other programs.
 SUPERVISES = """
 import subprocess, sys
 curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}\\n", sys.stdin.readline().strip()]

@@ -86,7 +86,7 @@ async def test_events_after_compaction(store: MemoryStore) -> None:
 
 
 class DyingStore(MemoryStore):
-    """Watches end with an outage."""
+    """A store whose watches end with an outage."""
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[list[Event], None]:
         raise StoreUnavailable("etcd is away")

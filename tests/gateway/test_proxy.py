@@ -1,4 +1,4 @@
-"""What the gateway forwards, and services that are slow, unreachable or break off."""
+"""Forwarding by the gateway, also to services that are slow, unreachable or break off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The federation in `GET /status`, and the watch over the services."""
+"""The federation in `GET /status`, and the monitoring of the services."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_federation_status_plain_address() -> None:
 
 
 class Services:
-    """What each service answers when it is asked: something, or what it raises."""
+    """Fake services by name: an answer, or the exception to raise."""
 
     def __init__(self, **answers: Exception | None) -> None:
         self.answers = answers

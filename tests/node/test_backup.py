@@ -1,4 +1,4 @@
-"""`python -m mao_node backup` and `restore` on folders that are another user's: nothing is left there."""
+"""`python -m mao_node backup` and `restore` on another user's folders leave no files of ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = needs_root
 
 
 def owned(place: Path, *, locked: bool) -> Path:
-    """A data directory of another user, whose node does not run."""
+    """Create a data directory of another user, without a running node."""
     data = place / "node"
     data.mkdir(mode=0o700)
     if locked:

@@ -79,7 +79,7 @@ def service(module: str, **env: str) -> ProcessSpec:
 
 
 async def killed_by_us(*services: ForkedProcess) -> None:
-    """SIGKILL ends them; their output ends too."""
+    """Kill the processes with SIGKILL and wait for the end of their output."""
     for forked in services:
         forked.send_signal(signal.SIGKILL)
         assert await forked.wait() == -signal.SIGKILL
@@ -169,7 +169,7 @@ async def test_fork_server_killed_during_a_fork_leaves_a_known_service_or_none(
 
 
 def children_that_wait() -> set[int]:
-    """Our children of the module `waits`; others, as whole test runs have them, may end meanwhile."""
+    """Return our children of the module `waits`; other children of the test run may end meanwhile."""
     found = set()
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

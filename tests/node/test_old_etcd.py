@@ -1,4 +1,4 @@
-"""A native node on an etcd that is no good for a federation: it works, and creates none."""
+"""A native node with an etcd that is unsafe for federations works, but creates none."""
 
 from __future__ import annotations
 

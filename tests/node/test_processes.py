@@ -1,4 +1,4 @@
-"""Settings become processes; what cannot work is refused before anything starts."""
+"""The processes of a node by its settings; impossible settings are refused before any start."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_settings_errors_name_the_variable(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
 def test_check_ports_names_a_taken_port(host: str) -> None:
-    """Also where it is only the other loopback address, which `localhost` may mean."""
+    """A port taken on the other loopback address counts, since `localhost` may resolve to it."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         taken.bind((host, 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""The folder of a node's sockets: where it is, that it is ours, and that no leftover stops a node."""
+"""The folder of a node's sockets: its location, its ownership, and leftovers in it."""
 
 from __future__ import annotations
 

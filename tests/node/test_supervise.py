@@ -1,4 +1,4 @@
-"""The supervisor keeps what must run running and stops it cleanly."""
+"""The supervisor restarts its processes and stops them cleanly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def python(name: str, code: str) -> ProcessSpec:
 
 
 class Lines:
-    """The common log, for tests that wait for a line."""
+    """The common log, whose lines tests can wait for."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -55,7 +55,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
 async def test_supervise_unstartable_process_stops_no_other(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever starting it raises: it is tried again, and the others go on."""
+    """Whatever the start raises, it is retried, and the others are not affected."""
     plain = supervision.SupervisedProcess._start
     tries = 0
 

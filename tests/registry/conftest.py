@@ -1,4 +1,4 @@
-"""A registry on a store of either kind, and its API."""
+"""Fixtures: a registry on either kind of store, and its API."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NODE = "node-1"
 async def serving(
     store: Store, services: NodeServices, *, node: str = NODE, federation: Store | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a registry in this process."""
+    """Yield a client of a registry in this process."""
     async with running(store, services, node=node, federation=federation) as (client, _):
         yield client
 
@@ -41,7 +41,7 @@ async def running(
     federation: Store | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
-    """A client with the registry's components, and a directory of agreements unless the test has one."""
+    """Yield a client and the registry's components, with a new agreements directory unless given."""
     with tempfile.TemporaryDirectory() as folder:
         made = RegistrySettings(node=node, **({"agreements_dir": Path(folder) / "agreements"} | settings))
         async with _running(made, store, services, federation) as parts:
@@ -74,13 +74,13 @@ def services() -> WillingServices:
 
 @pytest.fixture
 async def api(store: Store, services: WillingServices) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on both kinds of store."""
+    """Yield the API on both kinds of store."""
     async with serving(store, services) as client:
         yield client
 
 
 @pytest.fixture
 async def quick_api(memory: MemoryStore, services: WillingServices) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on the memory twin."""
+    """Yield the API on the memory store."""
     async with serving(memory, services) as client:
         yield client

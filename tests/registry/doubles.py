@@ -25,7 +25,7 @@ _BY_ITSELF = (keys.members_prefix(), keys.all_peers())
 
 
 class WillingServices:
-    """Every image exists, every dataset can be cloned; notes what was asked."""
+    """Services for which every image exists and every dataset can be cloned; records the requests."""
 
     def __init__(self) -> None:
         self.images: list[tuple[str, Pull]] = []
@@ -54,7 +54,7 @@ class WillingServices:
 
 
 class ImagelessServices(WillingServices):
-    """No image exists."""
+    """Services for which no image exists."""
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
         raise InvalidInput(f"There is no image {image!r}.", code="image-not-found", next="Build it.")
@@ -89,14 +89,14 @@ class RememberedAgreements(Agreements):
 
 
 class RemotelessServices(WillingServices):
-    """No dataset can be reached."""
+    """Services for which no dataset's remote is reachable."""
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
         raise InvalidInput("Nothing is there.", code="dataset-unreachable", next="Check the URL.")
 
 
 def away_store() -> Store:
-    """A store that does not answer."""
+    """Return a store that does not answer."""
 
     async def call(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("etcd does not answer.", next="Start it.")

@@ -1,4 +1,4 @@
-"""The bodies of the seed's README and client, and what they make."""
+"""The request bodies of the original README and client, and the resulting records."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ INIT: dict[str, Any] = {"tool": "crawler", "dataset": "charts"}
 
 
 async def register(api: httpx.AsyncClient, **tool: Any) -> None:
-    """The tool and the dataset; `tool` overrides fields of the tool."""
+    """Register the tool and the dataset; `tool` overrides fields of the tool."""
     for path, body in (("tools", {**TOOL, **tool}), ("datasets", DATASET)):
         answer = await api.post(f"/registry/{path}", json=body)
         assert answer.status_code == 201, answer.text
 
 
 async def enrol(api: httpx.AsyncClient) -> None:
-    """All of the seed's calls up to the run."""
+    """Make all of the original README's calls up to the run."""
     await register(api)
     answer = await api.post("/pipeline/init", json=INIT)
     assert answer.status_code == 201, answer.text

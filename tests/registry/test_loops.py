@@ -53,7 +53,7 @@ def repositories(memory: MemoryStore, conditions: Conditions) -> Repositories:
 
 
 class Trusted:
-    """In place of the files of what the operator agreed to: who is trusted."""
+    """Replace the agreement files: the nodes that are trusted."""
 
     def __init__(self, *nodes: str) -> None:
         self.nodes = set(nodes)

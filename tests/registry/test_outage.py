@@ -47,7 +47,7 @@ async def test_all_calls_unavailable_without_etcd() -> None:
 
 
 class ForgetfulStore:
-    """The answer to a transaction never arrives; `applied` says whether it was made."""
+    """A store that loses the answer to a transaction, which is applied if `applied`."""
 
     def __init__(self, inner: Store, *, applied: bool) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""The condition `store-reset`: data lost, set back, another store; over restarts; accepted."""
+"""The condition `store-reset` on lost, rewound or exchanged data, across restarts, and accepted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def opened(etcd: EtcdServer) -> AsyncIterator[Store]:
 
 
 async def fault(store: Store, file: Path) -> str:
-    """The condition of a registry that has just started; empty if the store is the one it was."""
+    """Return the condition of a registry that has just started; empty if the store is unchanged."""
     conditions = Conditions()
     well = await identity(store, file, conditions).check()
     told = conditions.current()

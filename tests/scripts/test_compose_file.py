@@ -1,4 +1,4 @@
-"""What compose.yaml promises about a node, read from the file itself."""
+"""Properties of a node that compose.yaml guarantees."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ from mao_shared.etcd_version import judge
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "compose.yaml").read_text()
 ALL: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
-ONCE = {"setup", "maoctl", "backup", "restore"}  # what ends by itself
+ONCE = {"setup", "maoctl", "backup", "restore"}  # services that end by themselves
 SERVICES = {name: service for name, service in ALL.items() if name not in ONCE}
 
 
 def users_of(source: str) -> list[str]:
-    """The services that mount something whose name contains `source`."""
+    """Return the services with a mount whose name contains `source`."""
     return [
         name
         for name, service in SERVICES.items()

@@ -1,4 +1,4 @@
-"""Under which settings a service starts in its container, of the two names that each may have."""
+"""The settings with which a service starts in its container, under either of their two names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OWN_ETCD = "unix:///run/mao/localhost:2379"
 
 
 def started(folder: Path, **env: str) -> list[str]:
-    """The node's name, etcd's address and the module with which Python would be started."""
+    """Return the node's name, etcd's address and the module that the start script would run."""
     python = folder / "python3"
     python.write_text('#!/bin/sh\necho "$MAO_NODE"; echo "$MAO_ETCD_ENDPOINTS"; echo "$@"\n')
     python.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The example tools, built as `make demo` builds them and run as hardened as the runner runs them."""
+"""The example tools, built like `make demo` and run with the runner's hardening."""
 
 import csv
 import math
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.docker
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and keep what it said."""
+    """Run a command to its end and capture its output."""
     return subprocess.run(words, capture_output=True, text=True, timeout=110, check=False)
 
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, str]:
-    """The tool images by name, built by the script."""
+    """Build the tool images by the script, and return them by name."""
     built = command(str(REPO / "scripts/machine.sh"), "tool-images")
     assert built.returncode == 0, built.stderr
     return {image.split("/")[1].split(":")[0]: image for image in built.stdout.split()}
@@ -43,7 +43,7 @@ def images() -> dict[str, str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """An empty folder that belongs to the user the tools run as."""
+    """Create an empty folder owned by the tools' user."""
     return make_folder(tmp_path / "data")
 
 
@@ -78,7 +78,7 @@ def write_performance(folder: Path, rows: list[str]) -> Path:
 
 
 def a_year_of_rows() -> list[str]:
-    """Made-up measurements of two nodes, with gaps; values whose order as text is not their order."""
+    """Generate measurements of two nodes, with gaps and values that sort differently as text."""
     return [
         f"2031-01-{1 + i % 28:02}T00:00:00Z,2031-01-01T00:00:01Z,node{i % 2},r{i},"
         f"{(i * 7919) % 1000 / 10:.1f},{9000 + (i * 31) % 2000}.5,{'' if i % 5 == 0 else i},"

@@ -1,4 +1,4 @@
-"""In a container a loop runs the federation's etcd while its configuration is there."""
+"""In a container, a loop runs the federation's etcd while its configuration exists."""
 
 from __future__ import annotations
 

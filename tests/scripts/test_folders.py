@@ -1,4 +1,4 @@
-"""What containers of a compose node do as root before they are anybody: folders made fit, rights given up."""
+"""The work of compose containers as root at their start: preparing folders and dropping privileges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = needs_root
 
 
 def loaded(name: str) -> ModuleType:
-    """A script that containers run, as a module."""
+    """Load a script that containers run as a module."""
     spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -124,7 +124,7 @@ def test_a_data_directory_that_is_named_and_not_mounted_is_told(mounted: str) ->
 
 
 class Keys:
-    """An SSH folder of the host, and the data manager's."""
+    """The host's SSH folder and the data manager's copy."""
 
     def __init__(self, place: Path) -> None:
         self.source, self.target = place / "ssh", place / "mine"
@@ -140,7 +140,7 @@ class Keys:
         prepare.prepare_keys(self.source, self.target)
 
     def read(self, name: str) -> str:
-        """As the node's user, who is in no other group."""
+        """Read a file as the node's user without further groups."""
         done = subprocess.run(as_user(NODE, "cat", str(self.target / name)), capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else done.stderr
 

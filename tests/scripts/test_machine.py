@@ -1,7 +1,7 @@
-"""What `machine.sh` and `compose.sh` decide on machines of other kinds.
+"""Decisions of `machine.sh` and `compose.sh` on other kinds of machines.
 
-Each test has a machine made of a folder of programs, the only folder on PATH: real ones that the
-scripts need, and doubles for those that would change this machine. What a double was told is in `calls`.
+Each test has a machine made of a folder of programs, the only folder on PATH: the real ones that the
+scripts need, and fakes for those that would change this machine. `calls` returns the calls of a fake.
 """
 
 import os
@@ -17,7 +17,7 @@ REAL = "bash sh env cat cut date dirname flock grep mkdir rm setsid sha256sum sl
 
 
 class Machine:
-    """A machine with only the programs that it was given."""
+    """A machine with only the given programs."""
 
     def __init__(self, folder: Path) -> None:
         self.programs = folder / "bin"
@@ -28,7 +28,7 @@ class Machine:
             (self.programs / name).symlink_to(find_program(name))
 
     def put(self, name: str, script: str = "") -> None:
-        """Add a program that notes how it was called and then does what `script` says."""
+        """Add a program that records its call and then runs `script`."""
         path = self.programs / name
         path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.calls_file}\n{script}\n')
         path.chmod(0o755)

@@ -1,7 +1,7 @@
-"""Which etcd `machine.sh etcd` leaves a machine with, and where it takes it from.
+"""The etcd that `machine.sh etcd` installs, and its source.
 
-The machine is that of `test_machine.py`; apt, dpkg and the mirror are doubles, Python and what judges
-versions are real.
+The machine is that of `test_machine.py`; apt, dpkg and the mirror are fakes, Python and the version check
+are real.
 """
 
 import os
@@ -20,7 +20,7 @@ NEEDED = "python3 mv cp head tr chmod"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A Debian machine whose mirror has nothing, and that has no etcd."""
+    """Return a Debian machine with an empty mirror and without etcd."""
     made = Machine(tmp_path)
     made.be_user(1000)
     for name in NEEDED.split():
@@ -37,7 +37,7 @@ def release(folder: Path, text: str) -> None:
 
 
 def mirror(suite: str, index: str = "exit 1") -> str:
-    """What apt-get does: names the sources of the machine, and `index` when asked for one of testing."""
+    """Return an apt-get that lists the machine's sources, and `index` for one of testing."""
     lines = [f"'http://mirror.example/debian/dists/{suite}{part}/InRelease' x 0" for part in ("", "-updates")]
     lines.append(f"'http://mirror.example/debian-security/dists/{suite}-security/InRelease' x 0")
     lines.append("'http://tools.example/apt/dists/cloud/InRelease' x 0")
@@ -51,7 +51,7 @@ esac
 
 
 def etcd(version: str, name: str = "etcd") -> str:
-    """A program that tells this version."""
+    """Return a program that reports this version."""
     return f'echo "{name} Version: {version}"'
 
 

@@ -1,4 +1,4 @@
-"""What counts as agreed to, and which files of it are believed."""
+"""Agreements: the steps they cover, and the files that are trusted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def enrolment(*steps: ResolvedStep, pipeline: str = "p", node: str = "n") -> Enr
 
 
 def agreed(*in_turn: ResolvedStep) -> Agreement:
-    """Enrolled in each of the steps, one after the other."""
+    """Return the agreement after enrolling in these steps one after the other."""
     agreement: Agreement | None = None
     for step in in_turn:
         agreement = make_agreement(enrolment(step), NOW, agreement)
@@ -97,7 +97,7 @@ def test_agreements_step_counts_for_its_own_pipeline_and_node_alone() -> None:
 
 
 def test_agreements_digest_stays_the_same_from_version_to_version() -> None:
-    """Should this fail, every enrolment of every node would have to be agreed to again."""
+    """A changed digest would require renewed consent to every enrolment of every node."""
     wide = step(command=["a"], env={"X": "1"}, input=INPUT, privileges=Privileges(user="root"))
     assert step_digest("n", "p", step()) == "48351d0d2d3c2101d77ffdc0c994dede19ebc87f462fa7115a9b18174317dbd6"
     assert step_digest("n", "p", wide) == "e00567213cf21487a7d64c51696d0320acd97da94d0f28607aeb8bf1006be966"

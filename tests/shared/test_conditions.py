@@ -1,4 +1,4 @@
-"""The list of what does not hold: reported, changed, cleared, and told to all who have to know."""
+"""Conditions are reported, changed, cleared and passed to all subscribers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def memory_store() -> AsyncIterator[MemoryStore]:
 
 
 async def listed(store: Store) -> list[Alarm]:
-    """The alarms about conditions, as they lie in the store."""
+    """Return the stored alarms about conditions."""
     records = Records(store, keys.condition_alarms_prefix("node-1"), Alarm)
     return [entry.record for entry in await records.all()]
 
@@ -115,14 +115,14 @@ def test_conditions_listener_that_fails_keeps_nobody_from_reporting() -> None:
     assert told == ["degraded", "ok"]
 
 
-# The frame: whatever is reported is told everywhere, under a name that the page explains.
+# Every condition that is reported appears everywhere, under a documented name.
 
 
 REPORTING = ("report", "clear", "clear_all_but")  # methods
 
 
 def reported_names() -> dict[str, set[str]]:
-    """Name → the files of the code that report or clear it, as literals or constants of the same module."""
+    """Return the source files that report or clear each condition, by name (literal or module constant)."""
     found: dict[str, set[str]] = {}
     for file in [*REPO.glob("shared/**/*.py"), *REPO.glob("services/**/*.py"), *REPO.glob("node/**/*.py")]:
         text = file.read_text()
@@ -164,7 +164,7 @@ def test_conditions_every_reported_name_is_in_the_list_and_on_the_page() -> None
 async def test_conditions_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
     name: str, state: ConditionState
 ) -> None:
-    """The page and doctor are fed by `/readyz`: tests/gateway/test_app.py, tests/cli/test_doctor.py."""
+    """Dashboard and doctor read `/readyz`: see tests/gateway/test_app.py, tests/cli/test_doctor.py."""
     app = make_app(store=answers)
     conditions = conditions_of(app)
     async with memory_store() as store, client_of(app) as client:

@@ -1,4 +1,4 @@
-"""Which versions of etcd keep the rights of their users."""
+"""Classification of etcd versions by whether they enforce permissions."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Which URLs a dataset may have."""
+"""Validation of datasets' URLs."""
 
 from __future__ import annotations
 

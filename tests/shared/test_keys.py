@@ -20,7 +20,7 @@ BUILDERS = TEMPLATES | FUNCTIONS
 
 
 def build(name: str) -> str:
-    """The key of a builder with each argument replaced by its own name."""
+    """Call a key builder with each argument's own name as its value."""
     builder = BUILDERS[name]
     known = TEMPLATES.get(name)
     arguments = inspect.signature(builder).parameters if known is None else known.fields

@@ -1,4 +1,4 @@
-"""Log lines as a person and a program read them."""
+"""Log lines in text and JSON format."""
 
 from __future__ import annotations
 

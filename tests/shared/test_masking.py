@@ -1,4 +1,4 @@
-"""What is a secret, by one rule."""
+"""Masking of secrets by one rule."""
 
 from __future__ import annotations
 

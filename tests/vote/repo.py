@@ -1,4 +1,4 @@
-"""Repositories to vote on, made in a few lines."""
+"""Helpers that create repositories to vote on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def new_repository(path: Path) -> Clone:
 
 
 def commit(clone: Clone, files: Files, parent: str | None = None, branch: str | None = None) -> str:
-    """A commit with just these files; `link:` before a text makes it a link."""
+    """Commit exactly these files; a text with the prefix `link:` makes a link."""
     tree = clone.write_tree(clone.tree(None), {p: _content(f) for p, f in files.items()})
     parents = [parent] if parent else []
     made = clone.commit(tree, parents, "data\n", Author("n", "n@example.org", TICK))
@@ -45,7 +45,7 @@ def vote(
     round_id: str = "20260131T120000Z-p-s",
     tick: datetime = TICK,
 ) -> Voted:
-    """A round in which each node's commit has just these files."""
+    """Vote a round in which each node's commit has exactly these files."""
     commits = {node: commit(clone, files) for node, files in versions.items()}
     return vote_round(
         clone,
@@ -60,6 +60,6 @@ def vote(
 
 
 def data_of(clone: Clone, voted: Voted) -> dict[str, str]:
-    """The files of the result, without those of the rounds."""
+    """Return the files of the result, without those of the rounds."""
     paths = clone.list_paths(voted.evidence.tree)
     return {path: clone.read_file(voted.evidence.tree, path).decode() for path in paths}

@@ -1,4 +1,4 @@
-"""`atomic: record`: a record is taken whole from what somebody observed, never put together."""
+"""`atomic: record`: a record is taken whole from one node, never combined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node whose files are broken or made to break the voter changes nothing of what the others agree on."""
+"""Broken or malicious files of one node change nothing that the others agree on."""
 
 from __future__ import annotations
 

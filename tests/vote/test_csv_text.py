@@ -1,4 +1,4 @@
-"""CSV files are cut where their writer cut them, or are said to be unclear."""
+"""CSV files are split like by their writer, or reported as ambiguous."""
 
 from __future__ import annotations
 

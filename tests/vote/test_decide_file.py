@@ -1,4 +1,4 @@
-"""One file decided from several versions: records, fields, formats, what is left undecided."""
+"""Decision of one file from several versions: records, fields, formats, undecided cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def vote(
     weights: dict[str, float] | None = None,
     **rule: object,
 ) -> FileDecision:
-    """Nodes a, b, c … in the order of the contents."""
+    """Vote on the contents as those of nodes a, b, c …"""
     definition = VoteDefinition(files=[FileRule.model_validate(rule)])
     versions = {node: content.encode() for node, content in zip("abcdefghijk", contents, strict=False)}
     before = None if incumbent is None else incumbent.encode()

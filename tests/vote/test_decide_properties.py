@@ -1,4 +1,4 @@
-"""What holds of every vote, whatever the nodes bring."""
+"""Properties of every vote, whatever the nodes' files."""
 
 from __future__ import annotations
 

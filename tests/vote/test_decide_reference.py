@@ -1,4 +1,4 @@
-"""The default vote on data and figures that others have published."""
+"""The default vote on published data and figures."""
 
 from __future__ import annotations
 

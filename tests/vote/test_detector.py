@@ -1,4 +1,4 @@
-"""The detector by itself, and its figures on a real series.
+"""The detector alone, and its results on a real series.
 
 Spikes are put at every position from the 20th on, not at twelve that are drawn. Protocol and reference
 figures: `voting-vectors/short_series_spikes.json`; as there, the first two values of a series count for
@@ -81,7 +81,7 @@ def hub() -> list[list[float]]:
 
 
 def played(series: list[float]) -> tuple[list[Detector], list[bool]]:
-    """The detector before each value, and whether the value was flagged."""
+    """Return the detector before each value, and whether the value was flagged."""
     detector, before, alarms = Detector(), [], []
     for value in series:
         before.append(copy.deepcopy(detector))

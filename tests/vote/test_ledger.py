@@ -1,4 +1,4 @@
-"""The ledger of standings that lies in the dataset."""
+"""The ledger of standings in the dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voting on a person's repository, finding rounds again, explaining cells and auditing."""
+"""Voting on a local repository, listing rounds, explaining cells and auditing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One node that does its best to spoil a file takes nothing from what the others agree on."""
+"""One malicious node cannot spoil a file on which the others agree."""
 
 from __future__ import annotations
 

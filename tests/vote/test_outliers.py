@@ -1,4 +1,4 @@
-"""Nodes that disagree unusually often, and spikes of one node told from everybody's."""
+"""Detection of nodes that disagree unusually often, and of spikes of a single node."""
 
 from __future__ import annotations
 

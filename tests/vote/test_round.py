@@ -1,4 +1,4 @@
-"""A round from commits to a commit: which files, deterministic, with evidence."""
+"""A round from the nodes' commits to one commit: its files, determinism and evidence."""
 
 from __future__ import annotations
 

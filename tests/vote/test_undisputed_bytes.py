@@ -1,4 +1,4 @@
-"""What no node disputes comes out of a vote byte for byte as it went in."""
+"""A vote preserves undisputed content byte for byte."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def spoilt(table: Table, at: tuple[int, int], word: str) -> Table:
 def decided(
     path: str, write: Write, table: Table, noise: Noise, word: str, definition: VoteDefinition
 ) -> bytes:
-    """The vote of three nodes, of which each has another cell wrong."""
+    """Vote three nodes' files, each with a different wrong cell."""
     versions = {f"n{n}": write(spoilt(table, at, word)) for n, at in enumerate(noise)}
     found = decide_file(path, versions, incumbent=None, definition=definition, weights={})
     assert found.content is not None
@@ -174,7 +174,7 @@ def test_undisputed_json_lists_come_out_as_they_went_in(
 def json_writer(
     begin: str, between: str, end: str, colon: str, comma: str, swapped: bool, ends: str, uneven: str = ""
 ) -> Write:
-    """Writes records; in every other one the fields are the other way round where `swapped`."""
+    """Write records; if `swapped`, every other one has its fields in reverse order."""
 
     def write(rows: Table) -> bytes:
         records = []
@@ -348,7 +348,7 @@ def test_undisputed_decide_file_leaves_out_what_one_node_adds(
 
 @pytest.mark.parametrize("name", ['"q""n"', '"""all"""', '"x, 5"""'])
 def test_undisputed_heading_that_is_rewritten_keeps_its_names(name: str) -> None:
-    """Each column is missing in one version, so that no heading serves."""
+    """Each column is missing in one version, so that no version's heading fits."""
     columns = {"id": "a", name: "1.10", "y": "2", "z": "3"}
     versions = {}
     for n, gone in enumerate((name, "y", "z")):

@@ -1,4 +1,4 @@
-"""Record files voted by VDX definitions: what the rest of the vote makes of the voter's outcomes."""
+"""Record files voted by VDX definitions: use of the voter's outcomes by the rest of the vote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Votes as the reference implementation of VDX decides them, and where it is not followed, and why."""
+"""Votes compared with the reference implementation of VDX, with the reasons for deviations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ EXCEPTIONS: list[tuple[str, frozenset[str], frozenset[bool], frozenset[str], str
 
 
 def excepted(case: dict[str, Any]) -> dict[str, str]:
-    """What may differ in this case, and why."""
+    """Return the accepted deviations in this case, with their reasons."""
     return {
         what: why
         for name, rules, bootstrapping, collations, what, why in EXCEPTIONS
@@ -93,7 +93,7 @@ def in_turn(voter: Voter, rows: list[list[float]]) -> Iterator[Outcome[float]]:
 
 
 def expected_weights(case: dict[str, Any]) -> list[list[float]]:
-    """Those of each vote. The reference shows HYBRID's after the vote: they are for the next one."""
+    """Return each vote's weights; the reference shows HYBRID's after the vote, for the next one."""
     shown = [round_.get("weights", []) for round_ in case["rounds"]]
     return [[1.0] * len(case["rows"][0]), *shown[:-1]] if case["algorithm"] == "hybrid" else shown
 
@@ -131,7 +131,7 @@ def test_vdx_vectors_every_vector_that_is_sound_holds_in_every_round() -> None:
 
 
 def test_vdx_vectors_no_exception_is_made_in_vain() -> None:
-    """Each exception differs in each case it is made for; in all 46 of the 240 cases."""
+    """Every exception is needed in each of its cases, 46 of 240."""
     cases = vectors("vdx_numeric_micro.json")["cases"]
     assert not [case for case in cases if not set(excepted(case)) <= differing(case)]
     assert Counter(bool(excepted(case)) for case in cases) == {False: 194, True: 46}

@@ -1,4 +1,4 @@
-"""What holds for every vote of VDX, and the parts that the reference implementation left out."""
+"""Properties of every VDX vote, and the parts that the reference implementation lacks."""
 
 from __future__ import annotations
 

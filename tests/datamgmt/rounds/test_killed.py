@@ -23,7 +23,7 @@ WRITES = ["announced", "opened", "closed", "attested", "agreed", "decided"]
 
 
 class _Dies:
-    """End a node's data manager once, at a chosen write."""
+    """Kill and restart a node's data manager once, at a chosen write."""
 
     def __init__(self, node: Node, what: str) -> None:
         self._node, self._what = node, what

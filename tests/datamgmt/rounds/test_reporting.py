@@ -22,7 +22,7 @@ def put(api: Api, store: MemoryStore, *rounds: Round) -> None:
 
 
 def seen(api: Api, count: int, **asked: Any) -> list[dict[str, Any]]:
-    """Wait until the node has seen `count` rounds, and return the list."""
+    """Wait until `count` rounds are listed, and return them."""
     listed: list[dict[str, Any]] = []
 
     def there() -> bool:

@@ -43,7 +43,7 @@ async def restart(fed: Federation) -> None:
 
 
 async def only(fed: Federation, *left: Round) -> None:
-    """Wait until only these rounds are left and the deleted ones are recorded as passed."""
+    """Run retention until only these rounds are left and the deleted ones are recorded as passed."""
     await later(fed, keep=0)
     await later(fed, keep=0)
     assert {round_.id for round_ in await fed.rounds()} == {round_.id for round_ in left}

@@ -1,4 +1,4 @@
-"""What the operator agreed to is on the disk before anything is enrolled, and etcd alone gives no consent."""
+"""Agreements are on disk before an enrolment, and writes to etcd alone give no consent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing runs that the operator did not approve: what others write in the federation is pending."""
+"""Changes by other members are pending until the operator approves them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class World:
         self.shared = registry.repositories.federation
 
     async def write(self, kind: Any, record: Any) -> None:
-        """Write without a registry, as a member with an etcd client can."""
+        """Write directly to the store, as a member with an etcd client can."""
         key = keys.registry(kind, record.name)
         entry = await self.shared.get(key)
         assert entry is not None

@@ -1,4 +1,4 @@
-"""`/pipeline/init` and `/enrolments`: all is checked first, then written in steps that can be repeated."""
+"""`/pipeline/init` and `/enrolments` check everything first and write in repeatable steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes of a federation in this process: what runs in their registries, and real etcds with TLS."""
+"""Federation nodes in this process: their registries' controllers, and real etcds with TLS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mao_shared.store.records import dump
 from tests.registry.doubles import WillingServices
 from tests.support.ports import free_port
 
-PATIENCE = 40.0  # seconds that anything here may take
+PATIENCE = 40.0  # timeout of every wait, in seconds
 OpenStore = Callable[[str, TlsFiles], Store]
 
 
@@ -43,9 +43,9 @@ class NoClock:
 
 
 class Node:
-    """A node without its other services; its own store is in memory, its member of etcd is real.
+    """A node with only its registry; its own store is in memory, its etcd member is real.
 
-    `etcd`: the program that it runs. `own` and `address`: of the node that it replaces.
+    `etcd` is the program to run; `own` and `address` are those of the node that it replaces.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Node:
 
 @asynccontextmanager
 async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[list[Node]]:
-    """Started nodes in no federation; `etcd`: the program that they run."""
+    """Start nodes outside any federation; `etcd` is the program that they run."""
     async with AsyncExitStack() as stack:
         nodes = [Node(name, root, etcd) for name in names]
         for node in nodes:

@@ -26,7 +26,7 @@ EVIL = Tool(**{**TOOL, "image": "evil:1", "author": "node-2"})
 
 @asynccontextmanager
 async def member(federation: FederationEtcd, node: str) -> AsyncIterator[Store]:
-    """The federation's store with the node's certificate."""
+    """Open the federation's store with the node's certificate."""
     store = open_store(federation.endpoints, tls=await federation.join(node))
     try:
         yield store

@@ -37,7 +37,7 @@ MOST_LIVES = 80
 
 
 class Mortal:
-    """Forwards calls; kills the caller after one of `deadly`, once for each distinct call."""
+    """Forward calls; kill the caller after one of `deadly`, once for each distinct call."""
 
     def __init__(self, inner: Any, deadly: frozenset[str], survived: set[str]) -> None:
         self._inner = inner
@@ -64,7 +64,7 @@ def die_once(survived: set[str], what: str) -> None:
 
 
 def mortal(node: Node) -> FederationContext:
-    """A context on which every write is the last one, the first time it is made."""
+    """Return a context that kills the caller at every write, the first time it is made."""
     survived: set[str] = set()
 
     def store(endpoints: str, tls: TlsFiles) -> Store:

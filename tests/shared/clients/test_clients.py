@@ -44,7 +44,7 @@ TOOL = Tool(name="crawler", author="Ada", image="lab/crawler:1")
 
 
 class Script(httpx.MockTransport):
-    """Transport that returns (or raises) prepared responses and records the requests."""
+    """A transport that returns (or raises) prepared responses and records the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.requests: list[httpx.Request] = []

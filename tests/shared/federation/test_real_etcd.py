@@ -1,4 +1,4 @@
-"""Joining, losing and finding a federation of real etcd members with TLS and users."""
+"""Joining, losing and regaining a federation of real etcd members with TLS and users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The copies that a node keeps of its federation's records."""
+"""A node's copies of its federation's records."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def contact_is(world: World, right: Callable[[Contact], bool]) -> None:
 
 
 async def passed(world: World) -> None:
-    """Returns when all that was written until now is taken in."""
+    """Wait until every write so far is copied."""
     key = keys.peer_runs(f"other-{len(world.there._entries)}", "p")
     await put(world, key, b"{}")
     await eventually(lambda: holds(world, key, b"{}"))

@@ -1,4 +1,4 @@
-"""The store of a federation that a node joins, loses sight of, finds again and leaves."""
+"""The switching store of a node that joins, loses, regains and leaves a federation."""
 
 from __future__ import annotations
 

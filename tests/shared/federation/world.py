@@ -1,4 +1,4 @@
-"""A node's own store, a federation's, and the switching store between them; doubles for both stores."""
+"""A node's own store, a federation's, and the switching store between them, on fake stores."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class World:
 
 
 async def put(world: World, key: str, value: bytes) -> int:
-    """Writes a record of the federation, whatever is there; its revision."""
+    """Write a record of the federation unconditionally and return its revision."""
     entry = await world.there.get(key)
     revision = await world.there.replace(key, value, entry.revision if entry else 0)
     assert revision
@@ -70,7 +70,7 @@ async def put(world: World, key: str, value: bytes) -> int:
 
 
 async def copied(world: World, *names: str) -> None:
-    """Returns when the copies are those of these tools, and whole."""
+    """Wait until the copies are complete and consist of these tools."""
     wanted = {keys.registry("tools", name) for name in names}
 
     async def there() -> bool:

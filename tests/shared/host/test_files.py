@@ -1,4 +1,4 @@
-"""What a node makes is its own, and what others could read before is closed."""
+"""A node's files are private, and files that others could read are closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 @pytest.fixture(autouse=True)
 def no_umask() -> Iterator[None]:
-    """As a node may be started: everything is open unless it is given a mode."""
+    """Set umask 000, so that files are open unless created with a mode."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -33,7 +33,7 @@ def mode(path: Path) -> int:
 
 
 def grown(root: Path) -> Path:
-    """A data directory as an earlier version under umask 000 left it."""
+    """Create a data directory like an earlier version under umask 000."""
     files = [
         "logs/r1/0.1.log",
         "datasets/d.git/objects/ab/cdef",

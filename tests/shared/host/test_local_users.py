@@ -1,4 +1,4 @@
-"""Whom the gateway lets in without a token, by the settings."""
+"""Users that the gateway admits without a token, by the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's word on whose socket the other end of a connection is."""
+"""Identification of a connection's peer by the kernel's socket tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = {
 
 @contextmanager
 def connection(kind: str = "IPv4") -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The caller's end and the server's."""
+    """Return the caller's end and the server's end of a connection."""
     server_family, bound, caller_family, called = KINDS[kind]
     with socket.socket(server_family) as server, socket.socket(caller_family) as caller:
         if server_family == V6:
@@ -44,14 +44,14 @@ def connection(kind: str = "IPv4") -> Iterator[tuple[socket.socket, socket.socke
 
 
 def seen(accepted: socket.socket) -> tuple[Address, Address]:
-    """Caller and called as a server sees them."""
+    """Return the caller's and the server's addresses as the server sees them."""
     caller, called = accepted.getpeername(), accepted.getsockname()
     return (caller[0], caller[1]), (called[0], called[1])
 
 
 @pytest.fixture(params=["sock_diag", "proc"])
 def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to ask: what holds, holds by either."""
+    """Select one of the two ways to query the kernel, which give the same answers."""
     sockets._kernel_answers.cache_clear()
     if request.param == "proc":
         monkeypatch.setattr(sockets, "_kernel_answers", lambda: False)
@@ -85,7 +85,7 @@ def test_socket_of_another_users_socket_is_theirs(asked: str, host: str) -> None
 
 @pytest.mark.parametrize("end", ["close", "shutdown and close"])
 def test_socket_of_socket_that_nobody_holds_any_more_is_nobodys(asked: str, end: str) -> None:
-    """The kernel says root of those, whoever had it: not even the shape of a line tells them apart."""
+    """The kernel reports such sockets as owned by root, in lines like those of root's own."""
     with connection() as (caller, accepted):
         ends = seen(accepted)
         if end.startswith("shutdown"):

@@ -1,4 +1,4 @@
-"""What the models accept, refuse, and make of it."""
+"""Validation and normalisation by the models."""
 
 from __future__ import annotations
 

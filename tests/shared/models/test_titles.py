@@ -1,4 +1,4 @@
-"""Titles and the names that follow from them; what the original's clients send of steps."""
+"""Titles and the names derived from them; steps as the original's clients send them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tool is told of its run."""
+"""The environment variables of a tool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newer version has stored keeps its unknown fields through all that this version does to it."""
+"""Unknown fields stored by a newer version survive every write of this version."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ VALUES = st.recursive(
 
 
 def objects(model: type[Record]) -> Iterator[tuple[str | int, ...]]:
-    """The places in an example where a record lies (and not a table of anything)."""
+    """Return the places in an example that hold a record rather than a plain table."""
 
     def walk(value: Any, record: Any, place: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
         if isinstance(record, Record):
@@ -237,7 +237,7 @@ def test_unknown_fields_fields_of_are_enough_to_make_another_record() -> None:
 
 
 def test_unknown_fields_known_fields_are_as_compact_as_before() -> None:
-    """The version before refuses unknown fields: what is new to it must not be written."""
+    """The previous version refuses unknown fields, so new fields must not be written by default."""
     run = Run.model_validate(RUN)
     assert "format" not in json.loads(dump(run))
     assert StepRun.model_validate(STEP).times == {StepPhase.PENDING: run.created_at}

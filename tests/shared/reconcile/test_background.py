@@ -1,4 +1,4 @@
-"""Controllers beside an app, and the real server's stop."""
+"""Controllers that run beside an app, and the shutdown of the real server."""
 
 from __future__ import annotations
 

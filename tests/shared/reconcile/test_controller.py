@@ -69,7 +69,7 @@ async def test_controller_taker_that_gives_up_takes_nothing_along() -> None:
 
 
 class Worker:
-    """Counts its calls; holds each until `go` is set; at most what `limit` says at the same time."""
+    """Count the calls and the most concurrent ones, and hold each until `go` is set."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -256,7 +256,7 @@ async def test_controller_second_controller_on_a_running_mirror_sees_all(bench: 
 
 
 async def test_controller_takes_keys_from_any_source(bench: JobBench) -> None:
-    """Added by hand, listed at each resync, and made of the names of another mirror."""
+    """Keys are added explicitly, listed at each resync, and derived from another mirror's names."""
     worker = Worker()
     listed = ["listed"]
 

@@ -1,4 +1,4 @@
-"""One failing item is set aside, shown and tried again; everything else goes on."""
+"""A failing item is set aside, reported and retried; everything else continues."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_every_debounce_gathers_what_comes_together() -> None:
 
 
 class Watched(UnavailableStore):
-    """Its watches end as `ends` says, one after the other."""
+    """A store whose successive watches end as `ends` says."""
 
     def __init__(self, *ends: Exception) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ async def test_follow_begins_again_after_gaps_and_outages() -> None:
 
 
 async def test_follow_outage_of_the_watch_alone_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """A replica may answer listings for as long as the store of the watch does not let the node in."""
+    """A replica may answer listings while the watched store rejects the node."""
     store, begun = Watched(*[StoreUnavailable("away")] * 5), 0
 
     async def start() -> int:
@@ -303,7 +303,7 @@ async def test_until_done_begins_again_whatever_was_raised(error: Exception) -> 
 
 
 async def test_until_done_outage_is_logged_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    """A node that joins by a file has nobody to answer: its log has to name the next command."""
+    """A node that joins by a file has no caller to answer, so its log names the next command."""
     failures = [Conflict("the names clash", next="maoctl tool remove x"), None]
 
     async def step() -> None:

@@ -1,4 +1,4 @@
-"""A mirror shows what the store holds, also after gaps, outages and own writes."""
+"""A mirror matches its store, also after gaps, outages and own writes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_mirror_store_that_is_away_at_the_start_is_waited_for(bench: JobBe
 
 
 async def test_mirror_store_that_was_set_back_is_believed(bench: JobBench) -> None:
-    """Its revisions mean other things than before: the same number does not mean the same content."""
+    """After a reset, the same revision does not imply the same content."""
     before = await bench.make("a")
     await bench.make("b", "c", "d", "e")
     await bench.start_mirror()

@@ -1,4 +1,4 @@
-"""A session holds its lease, tells when it may have ended, and takes a new one."""
+"""A session keeps its lease alive, reports when it may have expired, and takes a new one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def store() -> AsyncIterator[UnavailableStore]:
 
 
 class Owner:
-    """Makes its key on every lease, over an older one if need be; fails the first `failures` times."""
+    """Write its key on every new lease, replacing an older one; fail the first `failures` times."""
 
     def __init__(self, store: Store, failures: int = 0) -> None:
         self.store = store
@@ -117,7 +117,7 @@ async def test_session_outage_longer_than_the_ttl_is_signalled_and_overcome(stor
 
 
 async def test_session_lease_that_outlived_the_outage_is_held_on(store: UnavailableStore) -> None:
-    """etcd begins the count anew when it restarts: the keys never went."""
+    """etcd restarts the lease's countdown when it restarts, so the keys were never deleted."""
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)

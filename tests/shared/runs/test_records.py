@@ -1,4 +1,4 @@
-"""Runs that become history: the same document by the same name, and nothing of them where services look."""
+"""Runs moved to the history keep their document and id, and leave the services' prefix."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_runs_history_is_found_by_name_as_it_was(store: Store, document: b
 @pytest.mark.parametrize("apart", [timedelta(0), timedelta(seconds=20), timedelta(days=3)])
 @pytest.mark.parametrize("which", [0, 1, 2, None])
 async def test_runs_none_of_several_is_there(store: Store, apart: timedelta, which: int | None) -> None:
-    """Of the same time one condition says it of the whole history, of others one says it of each."""
+    """Runs of the same time share one store check against the history; others need one each."""
     records = RunRecords(store, NODE)
     names = ["b", "a", "a-c"]
     runs = [a_run(0, name, scheduled_for=START + number * apart) for number, name in enumerate(names)]
@@ -221,7 +221,7 @@ PHASES = (RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.MISSED)
 
 
 async def a_node(store: Store, seed: int) -> tuple[RunRecords, list[Run]]:
-    """Some sixty runs, many of them of the same second, in history or not; the newest first."""
+    """Create about sixty runs, many in the same second, some in the history; return them newest first."""
     chance = random.Random(seed)
     records = RunRecords(store, NODE)
     runs = [
@@ -306,7 +306,7 @@ async def test_runs_history_since_a_moment(store: Store) -> None:
 
 
 class CountingStore(MemoryStore):
-    """Counts the entries that it gives out."""
+    """A store that counts the entries it returns."""
 
     entries = 0
 

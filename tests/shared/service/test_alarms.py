@@ -1,4 +1,4 @@
-"""Alarms about conditions: once each, over when it is over, whoever notices it, however the store is."""
+"""Alarms about conditions are raised once and end with the condition, also across store outages."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ async def test_alarms_alarm_that_cannot_be_read_any_more_ends_and_holds_up_no_ot
 
 
 class OddStore(MemoryStore):
-    """Fails in a way that nobody has thought of, at the first transaction."""
+    """A store that raises an unexpected error at the first transaction."""
 
     odd = True
 
@@ -256,7 +256,7 @@ async def test_alarms_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch
 async def test_alarms_what_an_earlier_process_left_open_ends_though_it_is_learned_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The store was away at the start, and the condition came and went meanwhile."""
+    """The store was unavailable at the start, while the condition came and went."""
     monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
     store = UnavailableStore()
     async with alarming(store) as conditions:
@@ -273,7 +273,7 @@ async def test_alarms_what_an_earlier_process_left_open_ends_though_it_is_learne
 
 
 async def test_alarms_order_of_reports_does_not_matter_to_the_listener() -> None:
-    """Conditions that were reported before the alarms began are alarms as well."""
+    """Conditions reported before the alarms started are raised as well."""
     store, conditions = MemoryStore(), Conditions()
     report(conditions)
     async with background(ConditionAlarms("runner", NODE, store, conditions, settle=0).run()):

@@ -1,4 +1,4 @@
-"""The skeleton of every service, over a small app of its own."""
+"""The common parts of every service, tested on a small app."""
 
 from __future__ import annotations
 

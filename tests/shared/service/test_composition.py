@@ -1,4 +1,4 @@
-"""How a service is put together: what its parts get, in which order they run and are closed."""
+"""Composition of a service: the inputs of its parts, and the order of their start and close."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_service_federation_store_is_the_given_one_and_is_closed(tmp_path:
 
 
 async def test_service_looks_after_its_store_and_raises_alarms(tmp_path: Path) -> None:
-    """Without a word about it in the service itself."""
+    """The service's own code does not mention either."""
     store = MemoryStore()
 
     async def away() -> None:

@@ -1,4 +1,4 @@
-"""A service as a real process: how it stops, and that it does not live on half-dead."""
+"""A service as a real process stops cleanly and exits completely on a failure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ serve(app, "toolbox", ServiceSettings())
 
 
 class Process:
-    """The program above, its address and what it logs."""
+    """The program above as a process, with its address and log."""
 
     def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
         self.process = process
@@ -154,7 +154,7 @@ def test_serve_machine_without_ipv6_has_one_of_them(number: int, monkeypatch: py
 async def test_serve_service_does_not_start_beside_a_stranger(
     host: str, family: socket.AddressFamily
 ) -> None:
-    """Whose page, at http://localhost:PORT, would be one of the service's own to a browser."""
+    """To a browser, the stranger's page at http://localhost:PORT would have the service's origin."""
     with socket.create_server((host, 0), family=family) as stranger:
         port = stranger.getsockname()[1]
         environ = {**os.environ, "MAO_PORT": str(port)}

@@ -1,4 +1,4 @@
-"""How the node's store is: what etcd says of a database that is full, nearly full, away, and well again."""
+"""Conditions of the node's store: etcd full, nearly full, unavailable, and recovered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PIECE = b"x" * (1 << 19)
 
 @pytest.fixture
 def small_etcd(monkeypatch: pytest.MonkeyPatch) -> Iterator[EtcdServer]:
-    """An etcd whose database may have 16 MiB."""
+    """Run an etcd with a quota of 16 MiB."""
     monkeypatch.setenv("ETCD_QUOTA_BACKEND_BYTES", str(QUOTA))
     server = EtcdServer()
     try:
@@ -48,7 +48,7 @@ async def small_store(small_etcd: EtcdServer) -> AsyncIterator[Store]:
 
 
 async def fill(store: Store) -> None:
-    """Writes until etcd takes no more."""
+    """Write until etcd refuses."""
     refused = None
     for number in range(1000):
         try:
@@ -60,7 +60,7 @@ async def fill(store: Store) -> None:
 
 
 def make_room(etcd: EtcdServer) -> None:
-    """What docs/operations.md tells the operator to do."""
+    """Free space by the steps in docs/operations.md."""
     call = ["etcdctl", f"--endpoints={etcd.endpoints}"]
     status = subprocess.run([*call, "endpoint", "status", "-w=json"], check=True, capture_output=True)
     revision = status.stdout.partition(b'"revision":')[2].partition(b",")[0].decode()

@@ -1,4 +1,4 @@
-"""What the tests of the stores' contract need beside a store."""
+"""Fixtures for the tests of the store contract."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS = ["plain", "own", "shared"]
     ids="-".join,
 )
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """A store of either kind: itself, or the switching store with it as the node's or the federation's."""
+    """Yield a store of either kind, directly or behind the switching store."""
     kind, layer = request.param
     beneath: Store = MemoryStore()
     if kind == "etcd":
@@ -40,7 +40,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 def compact(store: Store, request: pytest.FixtureRequest) -> Compact:
-    """Drops the store's history below a revision."""
+    """Compact the store's history below a revision."""
     beneath = store
     if isinstance(store, FederationStore):
         assert store.fixed is not None

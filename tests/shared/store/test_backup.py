@@ -1,4 +1,4 @@
-"""A store's keys as lines and back, on both stores: at one revision, without leases, and repeatable."""
+"""Export of a store's keys as lines, and import: at one revision, without leases, repeatable."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_backup_what_was_written_together_is_loaded_together_in_the_order_
 async def test_backup_what_is_there_already_parts_nothing_that_was_written_together(
     store: Store, there: str
 ) -> None:
-    """A run of the history and its index guard each other by their revision, as do turn and run."""
+    """A run in the history and its index entry share a revision, as do a turn and its run."""
     pairs = [
         (keys.past_run("node-1", f"r{n}"), keys.run_index("node-1", "failed", "p", f"r{n}")) for n in range(3)
     ]

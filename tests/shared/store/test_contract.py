@@ -1,4 +1,4 @@
-"""The store's contract, sentence by sentence, on both stores."""
+"""The store contract, sentence by sentence, on both stores."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SECONDS = 10.0
 
 
 async def make(store: Store, *keys: str) -> list[int]:
-    """Creates keys whose value is their own name; their revisions."""
+    """Create keys whose value is their own name, and return their revisions."""
     revisions = [await store.create(key, key.encode()) for key in keys]
     assert None not in revisions
     return [revision for revision in revisions if revision is not None]
 
 
 async def collect(watch: AsyncGenerator[Batch, None], count: int) -> list[Event]:
-    """The first `count` events or more of a watch, which is closed then."""
+    """Return at least the first `count` events of a watch, and close it."""
     events: list[Event] = []
     async with asyncio.timeout(SECONDS), aclosing(watch):
         async for batch in watch:
@@ -37,7 +37,7 @@ async def collect(watch: AsyncGenerator[Batch, None], count: int) -> list[Event]
 
 
 async def now(store: Store) -> int:
-    """The store's revision: where a watch of all that the test does begins."""
+    """Return the store's revision, from which to watch the test's own writes."""
     return (await store.list("/")).revision
 
 
@@ -328,7 +328,7 @@ async def test_store_watch_from_the_compaction_on_goes_on(store: Store, compact:
 
 
 async def test_store_deletion_at_the_compacted_revision_is_not_lost(store: Store, compact: Compact) -> None:
-    """etcd 3.4.23 leaves it out silently (its issue 18089); the store has to see a gap there."""
+    """etcd 3.4.23 skips it silently (its issue 18089); the store must report a gap."""
     [one] = await make(store, "/a/1")
     await store.delete("/a/1")
     compact(one + 1)
@@ -337,7 +337,7 @@ async def test_store_deletion_at_the_compacted_revision_is_not_lost(store: Store
 
 
 async def test_store_watch_beyond_the_stores_revision_sees_a_gap(etcd_store: Store) -> None:
-    """As after somebody put back an older backup of the store; a memory store has none."""
+    """The revision is beyond the store's, as after a restore of an older backup."""
     page = await etcd_store.list("/a/")
     with pytest.raises(Compacted):
         await collect(etcd_store.watch("/a/", after=page.revision + 1000), 1)

@@ -1,4 +1,4 @@
-"""How endpoints may be written."""
+"""Accepted forms of endpoints."""
 
 from __future__ import annotations
 

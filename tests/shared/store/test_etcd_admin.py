@@ -102,7 +102,7 @@ async def test_admin_member_node_administers_nothing(federation: FederationEtcd)
 
 
 async def test_admin_struck_off_administrator_is_told_so(federation: FederationEtcd, admin: Admin) -> None:
-    """etcd's words are those for an unknown user that is to be deleted, which would be no error."""
+    """etcd's message equals that for deleting an unknown user, which is not an error."""
     await admin.ensure_user("core-9@1", ["root"])
     former = open_admin(federation.endpoints, federation.files("core-9@1"))
     assert await former.users()
@@ -136,7 +136,7 @@ async def test_admin_health_of_members_that_answer_and_do_not(
 
 
 async def insist(call: Callable[[], Awaitable[T]], code: str) -> T:
-    """The result of a call that is repeated while it fails with this code."""
+    """Repeat a call while it fails with this code, and return its result."""
     async with asyncio.timeout(SECONDS):
         while True:
             try:
@@ -148,7 +148,7 @@ async def insist(call: Callable[[], Awaitable[T]], code: str) -> T:
 
 
 async def learner(federation: FederationEtcd, admin: Admin) -> tuple[TlsEtcd, EtcdMember]:
-    """A member that was added but does not run yet."""
+    """Add a member that does not run yet."""
     made = federation.new_member()
     return made, await insist(lambda: admin.add_learner(made.peer_url), "etcd-unhealthy")
 
@@ -195,7 +195,7 @@ async def test_admin_learner_is_no_place_to_ask_but_the_others_are(
 
 
 async def _written(store: Store, key: str) -> bool:
-    """Whether the key is there, after one try to create it."""
+    """Try once to create the key, and return whether it exists."""
     try:
         await store.create(key, b"")
         return await store.get(key) is not None

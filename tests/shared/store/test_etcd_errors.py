@@ -1,4 +1,4 @@
-"""Which exception a failed call of etcd becomes."""
+"""Exceptions for failed etcd calls."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Rights on keys hold inside transactions as well, on the etcd that the project brings (CVE-2026-33343).
+"""Key permissions hold in nested transactions on the bundled etcd (CVE-2026-33343).
 
-An invited node and a member try to read the authority's key, to replace it, and to overwrite and delete what
-another node has attested, by transactions inside transactions. On an etcd that is refused for federations the
-same attacks succeed.
+By nested transactions, an invited node and a member try to read and replace the authority's key, and to
+overwrite and delete another node's attestations. On an etcd that is refused for federations these attacks
+succeed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SHAPES = [
 
 
 def nested(operation: rpc.RequestOp, branches: tuple[str, ...]) -> rpc.TxnRequest:
-    """A transaction that holds the operation as deep as there are branches; the outermost is named first."""
+    """Nest the operation in one transaction per branch, the outermost first."""
     for branch in reversed(branches):
         compare = [IMPOSSIBLE] if branch == "failure" else []
         request = rpc.TxnRequest(compare=compare, **{branch: [operation]})
@@ -67,7 +67,7 @@ def nested(operation: rpc.RequestOp, branches: tuple[str, ...]) -> rpc.TxnReques
 
 
 def guess() -> rpc.TxnRequest:
-    """Reads without reading: whether the authority's key has this value."""
+    """Test by a comparison whether the authority's key has this value."""
     compare = rpc.Compare(key=AUTHORITY, target=rpc.Compare.VALUE, result=rpc.Compare.EQUAL, value=SECRET)
     return rpc.TxnRequest(success=[rpc.RequestOp(request_txn=rpc.TxnRequest(compare=[compare]))])
 
@@ -82,7 +82,7 @@ async def calling(federation: FederationEtcd, files: TlsFiles) -> AsyncIterator[
 
 
 async def fill(federation: FederationEtcd) -> None:
-    """Puts the keys back as they are to be."""
+    """Restore the keys' initial values."""
     async with calling(federation, federation.files(ADMIN)) as core:
         for key, value in ((AUTHORITY, SECRET), (ATTESTED, SAID)):
             await core.kv.Put(rpc.PutRequest(key=key, value=value))
@@ -141,7 +141,7 @@ async def test_nested_comparisons_are_denied(brought: FederationEtcd, who: str) 
 
 
 async def test_nested_transactions_within_a_members_rights_are_made(brought: FederationEtcd) -> None:
-    """What is denied above is denied for its keys, not for its form."""
+    """The denials above are due to the keys, not to the nesting."""
     own = keys.attestation("node-2", "data", "20261129T200000Z").encode()
     operation = rpc.RequestOp(request_put=rpc.PutRequest(key=own, value=b"mine"))
     async with calling(brought, await brought.join("node-2")) as endpoint:
@@ -169,7 +169,7 @@ async def test_nested_transactions_pass_on_an_etcd_that_is_refused(
 
 @pytest.mark.parametrize("who", ["invited", "member"])
 async def test_etcd_open_watch_shows_nothing_of_the_authority(brought: FederationEtcd, who: str) -> None:
-    """Before 3.5.33 who may read one key may watch all behind it; the authority's lie before all of ours."""
+    """Before 3.5.33, read access to a key allows watching all later keys; the authority's sort first."""
     node = "node-9" if who == "invited" else "node-2"
     start = keys.certificate_request(node).encode()
     create = rpc.WatchCreateRequest(key=start, range_end=b"\0")
@@ -191,7 +191,7 @@ async def test_etcd_open_watch_shows_nothing_of_the_authority(brought: Federatio
 
 
 async def test_etcd_members_replaced_one_by_one_keep_data_and_gain_rights() -> None:
-    """As docs/federation.md lets a core do it: the federation answers all the time, and at its end denies."""
+    """Replace members as docs/federation.md describes; the federation answers throughout."""
     with federation_etcd(3, unsafe_etcd()) as federation:
         await fill(federation)
         files = await federation.join("node-2")
@@ -229,7 +229,7 @@ async def calling_others(federation: FederationEtcd, gone: TlsEtcd, files: TlsFi
 
 
 async def insist(call: Callable[[], Awaitable[object]]) -> None:
-    """Until the others have a leader again."""
+    """Retry until the other members have a leader again."""
     async with asyncio.timeout(30):
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Keys that are no text: any member may write them under its prefix, and none of the others may fall over."""
+"""Keys that are not UTF-8, which any member can write under its prefix, break no other member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store does while etcd dies, hangs, compacts and comes back."""
+"""The store while etcd is killed, hangs, compacts and returns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Note(Record):
 
 @pytest.fixture(scope="module")
 def mortal_etcd() -> Iterator[EtcdServer]:
-    """An etcd for this module alone, running whenever a test begins."""
+    """Yield an etcd of this module only, running at the start of each test."""
     with running_etcd() as server:
         yield server
 
@@ -46,7 +46,7 @@ async def store(mortal_etcd: EtcdServer) -> AsyncIterator[Store]:
 
 
 async def answered(call: Callable[[], Awaitable[T]]) -> T:
-    """The result of a call that is repeated while the store is away."""
+    """Repeat a call while the store is unavailable, and return its result."""
     async with asyncio.timeout(SECONDS):
         while True:
             with suppress(StoreUnavailable):
@@ -55,7 +55,7 @@ async def answered(call: Callable[[], Awaitable[T]]) -> T:
 
 
 async def gather_events(watch: AsyncGenerator[Batch, None], into: list[Event], last: str) -> None:
-    """Collects the events of a watch up to that of the key `last`."""
+    """Collect the events of a watch up to that of the key `last`."""
     async with asyncio.timeout(SECONDS), aclosing(watch):
         async for batch in watch:
             into += batch
@@ -64,7 +64,7 @@ async def gather_events(watch: AsyncGenerator[Batch, None], into: list[Event], l
 
 
 async def make_notes(store: Store, *names: str) -> int:
-    """The revision of the last note made."""
+    """Write notes and return the revision of the last one."""
     revisions = [await Records(store, "/a/", Note).create(name, Note(text="")) for name in names]
     assert revisions[-1] is not None
     return revisions[-1]
@@ -72,7 +72,7 @@ async def make_notes(store: Store, *names: str) -> int:
 
 @contextmanager
 def elsewhere(server: EtcdServer) -> Iterator[None]:
-    """Restarts etcd on another port, out of sight of who uses the usual one, and then brings it back."""
+    """Run etcd on another port for the block, hidden from clients of the usual one."""
     usual = server.port
     for port in (free_port(), usual):
         server.kill()

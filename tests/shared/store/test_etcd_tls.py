@@ -1,4 +1,4 @@
-"""The store as a member of a federation: TLS, rights, and being struck off."""
+"""The store of a federation member: TLS, permissions, and removal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def federation() -> Iterator[FederationEtcd]:
 
 @pytest.fixture
 async def store(federation: FederationEtcd) -> AsyncIterator[Store]:
-    """The store as node-2 sees it."""
+    """Yield the store opened as node-2."""
     store = open_store(federation.endpoints, tls=await federation.join("node-2"))
     yield store
     await store.close()
@@ -92,7 +92,7 @@ async def test_tls_deletion_elsewhere_and_a_foreign_lease_are_refused(
 
 
 async def refused(call: Awaitable[object]) -> str:
-    """The words with which a call or watch ends for who is not accepted."""
+    """Return the error text of a call or watch that is not accepted."""
     with pytest.raises(Unauthorized) as error:
         async with asyncio.timeout(SECONDS):
             await call
@@ -106,7 +106,7 @@ async def _first(store: Store, prefix: str, after: int) -> Batch:
 
 
 async def _keep(store: Store, lease: int) -> None:
-    """Renews a lease until that fails."""
+    """Renew a lease until that fails."""
     while await store.keep_alive(lease):
         pass
 
@@ -114,7 +114,7 @@ async def _keep(store: Store, lease: int) -> None:
 async def test_tls_who_is_struck_off_can_do_nothing(
     federation: FederationEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also what etcd itself would let go on: watches that are open, leases."""
+    """Also ends open watches and leases, which etcd itself would continue."""
     monkeypatch.setattr(etcd, "IDENTITY_CHECK_PERIOD", 0.05)
     store = open_store(federation.endpoints, tls=await federation.join("node-5"))
     key = "/mao/members/node-5"
@@ -181,7 +181,7 @@ async def test_tls_another_etcd_at_the_address_is_not_believed(federation: Feder
 
 
 async def test_tls_writes_go_on_while_users_come_and_go(federation: FederationEtcd, store: Store) -> None:
-    """etcd fails a write whose user was checked before such a change; it is made again."""
+    """etcd fails a write whose user was checked before such a change; the write is retried."""
     changing = asyncio.create_task(_change_users(federation, 30))
     number = 0
     while not changing.done():
@@ -220,7 +220,7 @@ async def test_tls_files_that_hold_something_else(federation: FederationEtcd, co
 
 
 def test_tls_what_a_certificate_says_is_read_as_others_read_it(federation: FederationEtcd) -> None:
-    """Two forms of dates: up to 2049, and later."""
+    """Covers both forms of dates: up to 2049, and later."""
     for days in (1, 20_000):
         files = federation.files("node-2@1", lifetime=timedelta(days=days))
         facts = pki.facts(files.certificate.read_text())

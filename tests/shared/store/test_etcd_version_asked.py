@@ -1,4 +1,4 @@
-"""What a member of a federation's etcd tells of its version, and to whom."""
+"""The version reported by a member of a federation's etcd, and its access rules."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_version_of_what_does_not_answer_is_not_known(federation: Federati
 
 @asynccontextmanager
 async def answering(files: TlsFiles, status: str, body: bytes) -> AsyncIterator[str]:
-    """A server of the federation's authority that gives one answer to everything."""
+    """Run a server with the federation's authority that gives the same answer to every request."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A record that cannot be read is shown and set aside; the others of its list and mirror go on."""
+"""An unreadable record is reported and set aside; the other records stay available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guarded writes that are tried again: `Records.update` and its like, on both stores."""
+"""Retried guarded writes such as `Records.update`, on both stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def more(counter: Counter) -> Counter:
 
 
 class Overtaking(Records[Counter]):
-    """Somebody else changes the record just before the first writes."""
+    """Change the record concurrently just before the first writes."""
 
     def __init__(self, store: Store, times: int) -> None:
         super().__init__(store, "/counters/", Counter)
@@ -34,7 +34,7 @@ class Overtaking(Records[Counter]):
 
 
 class Silent(MemoryStore):
-    """The first answer to a write gets lost; the write itself as well unless `done`."""
+    """Lose the first answer to a write, and the write itself unless `done`."""
 
     def __init__(self, *, done: bool, times: int = 1) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ async def test_update_gives_up_when_others_never_stop() -> None:
 
 @pytest.mark.parametrize("done", [True, False])
 async def test_update_write_that_timed_out_happens_once(done: bool) -> None:
-    """A step that is not the same twice, as adding one: it must neither be lost nor done twice."""
+    """The change is not idempotent (an increment), so it must happen exactly once."""
     counters = Records(Silent(done=done), "/counters/", Counter)
     await counters.create("a", Counter())
     updated = await counters.update("a", more)

@@ -1,4 +1,4 @@
-"""Who may call a service behind the gateway: programs of the node, not web pages."""
+"""Services behind the gateway admit programs of the node, not web pages."""
 
 from __future__ import annotations
 

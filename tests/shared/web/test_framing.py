@@ -1,4 +1,4 @@
-"""Requests whose end two readers could see at different places, over real sockets."""
+"""Requests with ambiguous framing, over real sockets."""
 
 from __future__ import annotations
 

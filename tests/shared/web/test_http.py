@@ -1,4 +1,4 @@
-"""ETags as guards of writes."""
+"""ETags as preconditions of writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands with an Idempotency-Key: done once, also when the process dies in between."""
+"""Commands with an Idempotency-Key are done once, also when the process dies in between."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Receipt(Record):
 
 
 class Died(Exception):
-    """Stands for a process that is killed."""
+    """Simulates a killed process."""
 
 
 Make = Callable[[Attempt], Awaitable[Stored[Receipt]]]
 
 
 def creator(store: Store, item: str, dies_after: bool = False) -> Make:
-    """Creates a receipt that is named after the attempt, as services name their runs."""
+    """Create a receipt named after the attempt, as services name their runs."""
     receipts = Records(store, "/receipts/", Receipt)
 
     async def make(attempt: Attempt) -> Stored[Receipt]:
@@ -106,7 +106,7 @@ async def test_idempotency_refusal_is_not_remembered_as_done(store: Store) -> No
 
 
 class Menu:
-    """Orders under names that people choose: `once` has to tell its own from those of others."""
+    """Orders under user-chosen names, among which `once` must recognise its own."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""Bodies that two readers could understand differently, or that no record can hold."""
+"""Ambiguous JSON bodies, and bodies that no record can hold."""
 
 from __future__ import annotations
 

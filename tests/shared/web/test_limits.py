@@ -1,4 +1,4 @@
-"""What a connection may take of a real server, over real sockets; deadlines are small by setting."""
+"""Limits of connections to a real server, over real sockets with short deadlines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_limits_header_of_which_nothing_comes() -> None:
 
 
 async def test_limits_header_that_drips_is_late_all_the_same() -> None:
-    """The deadline is for the whole header, however busily its bytes come."""
+    """The deadline covers the whole header, however steadily its bytes arrive."""
     async with serve(header=0.2) as site:
         client = await site.connect()
 
@@ -60,7 +60,7 @@ async def test_limits_body_that_stops_half_way(body: bytes) -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"5", b"5\r\nhel", b"5\r\nhello\r\n", b"5\nhello\n0\n\n"])
 async def test_limits_chunked_body_that_stops_half_way(begun: bytes) -> None:
-    """Lines of chunks end in CR LF; one that ends otherwise has not come yet."""
+    """Chunk lines end in CR LF; a line without it is incomplete."""
     async with serve(silence=0.05) as site:
         head = b"POST /raw HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         client = await (await site.connect()).send(head, begun)
@@ -127,7 +127,7 @@ async def test_limits_newcomer_is_refused_where_all_are_at_work() -> None:
 
 @pytest.mark.parametrize("more", [b"", b"GET /livez HTTP/1.1\r\n"])
 async def test_limits_who_does_not_read_makes_room_for_a_newcomer(more: bytes) -> None:
-    """However patient the server is with one who stands still: else a few hundred would close it to all."""
+    """Otherwise a few hundred stalled clients would block the server for everyone."""
     async with serve(connections=3, **PATIENT) as site:
         for _ in range(3):
             client = await (await site.connect()).send(b"GET /flood HTTP/1.1\r\n", HOST, b"\r\n")
@@ -152,7 +152,7 @@ async def test_limits_connections_of_one_client(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_limits_thousand_half_headers_and_three_hundred_half_bodies_leave_room() -> None:
-    """As many as were open at once; what is kept of them is bounded, and others are served."""
+    """Memory for open requests is bounded, and other clients are served."""
     async with serve() as site:
         for _ in range(1000):
             await (await site.connect()).send(b"GET / HTTP/1.1\r\nX: ", b"y" * 1000)
