@@ -153,7 +153,7 @@ def check(answer: httpx.Response, call: object) -> None:
         assert answer.json()["next"], call
 
 
-async def test_cursor_of_every_list(node: MemoryNode) -> None:
+async def test_hostile_cursor_of_every_list(node: MemoryNode) -> None:
     found = lists(node)
     assert len(found) >= 14
     for path, needed in found:
@@ -166,7 +166,7 @@ async def test_cursor_of_every_list(node: MemoryNode) -> None:
                 assert answer.status_code == 422, (path, cursor)
 
 
-async def test_cursor_of_another_list_and_of_what_is_gone(node: MemoryNode) -> None:
+async def test_hostile_cursor_of_another_list_and_of_what_is_gone(node: MemoryNode) -> None:
     given = []
     for path, needed in lists(node):
         answer = (await node.client.get(path, params=needed | {"limit": "1"})).json()
@@ -178,7 +178,7 @@ async def test_cursor_of_another_list_and_of_what_is_gone(node: MemoryNode) -> N
             check(await node.client.get(path, params=needed | {"cursor": cursor}), (path, cursor))
 
 
-async def test_limit_of_every_list(node: MemoryNode) -> None:
+async def test_hostile_limit_of_every_list(node: MemoryNode) -> None:
     for path, needed in lists(node):
         for limit in LIMITS:
             answer = await node.client.get(path, params=needed | {"limit": limit})
@@ -186,7 +186,7 @@ async def test_limit_of_every_list(node: MemoryNode) -> None:
             assert answer.status_code == 422 or limit in (" 1 ", "\u0663"), (path, limit)
 
 
-async def test_numbers_in_every_query_and_header(node: MemoryNode) -> None:
+async def test_hostile_numbers_in_every_query_and_header(node: MemoryNode) -> None:
     """Includes text parameters, which other programs may parse as numbers."""
     for method, path, operation in node.operations():
         if path in STREAMS or method != "GET":
@@ -202,7 +202,7 @@ async def test_numbers_in_every_query_and_header(node: MemoryNode) -> None:
                 check(answer, (path, parameter["name"], value))
 
 
-async def test_if_match_that_is_no_etag(node: MemoryNode) -> None:
+async def test_hostile_if_match_that_is_no_etag(node: MemoryNode) -> None:
     for method, path, operation in node.operations():
         if "if-match" in {parameter["name"] for parameter in operation.get("parameters", [])}:
             for value in (
@@ -221,7 +221,7 @@ async def test_if_match_that_is_no_etag(node: MemoryNode) -> None:
                 assert answer.is_error, (method, path, value)
 
 
-async def test_405_lists_exactly_the_methods_that_there_are(node: MemoryNode) -> None:
+async def test_hostile_405_lists_exactly_the_methods(node: MemoryNode) -> None:
     by_path: dict[str, set[str]] = {}
     for method, path, _ in node.operations():
         by_path.setdefault(filled(path), set()).add(method)
@@ -236,7 +236,7 @@ async def test_405_lists_exactly_the_methods_that_there_are(node: MemoryNode) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_404_for_a_path_that_there_is_not(node: MemoryNode, method: str) -> None:
+async def test_hostile_404_for_unknown_path(node: MemoryNode, method: str) -> None:
     for path in ("/nowhere", "/registry/nothing", "/runs/x/y/z", "/datasets/data/nothing", "/jobs/"):
         answer = await node.client.request(method, path)
         assert answer.status_code == 404, path
@@ -329,7 +329,7 @@ class Maker:
         return self._chance.choice(TEXTS)
 
 
-async def test_bodies_with_something_strange_in_them(node: MemoryNode) -> None:
+async def test_hostile_bodies_with_unusual_values(node: MemoryNode) -> None:
     for method, path, operation in node.operations():
         if "requestBody" not in operation or path.startswith("/federation"):
             continue  # those of the federation change the node permanently

@@ -33,26 +33,26 @@ DEEP = "[" * 100_000
 
 
 @pytest.mark.parametrize("text", [LONG, f"*/{LONG}", f"1-{LONG}", f"{LONG},1", "9" * 30, "٣"])
-def test_cron_field(text: str) -> None:
+def test_numbers_cron_field(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_cron(f"{text} * * * *")
 
 
 @pytest.mark.parametrize("kind", [Bytes, Seconds])
 @pytest.mark.parametrize("text", [LONG, LONG + "m", "1." + LONG, "1e" + LONG, "NaN", "inf", int("9" * 4000)])
-def test_size_and_duration(kind: Any, text: Any) -> None:
+def test_numbers_size_and_duration(kind: Any, text: Any) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(kind).validate_python(text)
 
 
 @pytest.mark.parametrize("text", [f'"{LONG}"', '"' + "9" * 19 + '"', '"٣"', '"1e9"', LONG, '"-1"'])
-def test_if_match(text: str) -> None:
+def test_numbers_if_match(text: str) -> None:
     with pytest.raises(InvalidInput):
         if_match(text)
 
 
 @pytest.mark.parametrize("text", [f'"{LONG}"', '"²"', '"x"', ""])
-def test_revision_of_an_answer(text: str) -> None:
+def test_numbers_revision_of_answer(text: str) -> None:
     answer = httpx.Response(200, headers=[(b"etag", text.encode())])
     assert read_etag_revision(answer) is None
 
@@ -60,7 +60,7 @@ def test_revision_of_an_answer(text: str) -> None:
 @pytest.mark.parametrize(
     "content", [LONG, "9" * 400, "-" + "9" * 4000, "1e999", f'{{"a": {LONG}}}', DEEP, "NaN"]
 )
-def test_metric_of_a_json_file(content: str) -> None:
+def test_numbers_metric_of_json_file(content: str) -> None:
     data = content.encode()
     with pytest.raises(UnreadableMetric):
         json_number(SimpleNamespace(size=len(data), pieces=[data]), "")  # type: ignore[arg-type]
@@ -74,46 +74,46 @@ def test_metric_of_a_json_file(content: str) -> None:
         (RecordFormat.JSON_LINES, f'{{"a": {LONG}}}'),
     ],
 )
-def test_records_of_a_vote_keep_long_numbers(how: RecordFormat, content: str) -> None:
+def test_numbers_records_of_vote_keep_long_numbers(how: RecordFormat, content: str) -> None:
     assert LONG in load(content.encode(), how).row(0)
 
 
 @pytest.mark.parametrize("how", [RecordFormat.JSON, RecordFormat.JSON_LINES])
-def test_records_of_a_vote_refuse_deep_json(how: RecordFormat) -> None:
+def test_numbers_records_of_vote_refuse_deep_json(how: RecordFormat) -> None:
     with pytest.raises(NotRecords, match="JSON"):
         load(DEEP.encode(), how)
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])
-def test_record_in_a_commit_message(text: str) -> None:
+def test_numbers_record_in_commit_message(text: str) -> None:
     message = f"x\n{provenance._BEGIN}\n{text}\n{provenance._END}\n"
     assert provenance.read_step_record(message) is None
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])
-def test_key_of_a_cell(text: str) -> None:
+def test_numbers_key_of_cell(text: str) -> None:
     assert key_readings(text) == [[text]]
 
 
 @pytest.mark.parametrize("number", [LONG, "1.10", "1E5", "-0", "0.1000", "9007199254740993"])
-def test_key_of_a_cell_is_spelt_as_typed(number: str) -> None:
+def test_numbers_key_of_cell_is_spelt_as_typed(number: str) -> None:
     assert key_readings(f'["a", {number}]')[-1] == ["a", number]
 
 
 @pytest.mark.parametrize("number", [LONG, "9" * 10, "-1", "x", "1.0", ""])
-def test_labels_of_a_container(number: str) -> None:
+def test_numbers_labels_of_container(number: str) -> None:
     assert labelled_attempt({RUN: "r", STEP: number, ATTEMPT: "1"}) is None
     assert labelled_attempt({RUN: "r", STEP: "0", ATTEMPT: number}) is None
 
 
 @pytest.mark.parametrize("port", [LONG, "65536", "0", "-1", "٣"])
-def test_port_of_a_remote(port: str) -> None:
+def test_numbers_port_of_remote(port: str) -> None:
     assert remote_url_fault(f"ssh://git@host:{port}/data.git") is not None
 
 
 @pytest.mark.parametrize("name", ["MAO_PORT"])
 @pytest.mark.parametrize("value", [LONG, "1e9", "0x10", "NaN", "8080;"])
-def test_setting(
+def test_numbers_setting(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -134,14 +134,14 @@ def test_setting(
         DEEP,
     ],
 )
-def test_yaml(text: str) -> None:
+def test_numbers_yaml(text: str) -> None:
     with pytest.raises(DocumentInvalid) as raised:
         read_all(text)
     assert "set_int_max" not in str(raised.value)
 
 
 @pytest.mark.parametrize("number", [LONG, "-" + LONG, "[" + LONG + "]"])
-def test_definition_of_a_vote_in_maoctl(number: str, tmp_path: Path) -> None:
+def test_numbers_definition_of_vote_in_maoctl(number: str, tmp_path: Path) -> None:
     from maoctl.main import app
 
     (tmp_path / "vdx.yaml").write_text(f"deadline: {number}\n")
@@ -154,7 +154,7 @@ def test_definition_of_a_vote_in_maoctl(number: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "typed", [LONG, f"[{LONG}]", "NaN", '{"a": -Infinity}', '["\\ud800"]', '"\\udfffx"', DEEP, "a\udcff"]
 )
-def test_value_that_cannot_be_sent(typed: str) -> None:
+def test_numbers_value_that_cannot_be_sent(typed: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         json_of_typed(typed, text=False)
     assert raised.value.code == "value-invalid"
@@ -176,9 +176,9 @@ def test_value_that_cannot_be_sent(typed: str) -> None:
         ("1, 2", '"1, 2"'),
     ],
 )
-def test_value_that_is_json_or_a_text(typed: str, sent: str) -> None:
+def test_numbers_value_that_is_json_or_text(typed: str, sent: str) -> None:
     assert json_of_typed(typed, text=False) == sent
 
 
-def test_value_that_is_to_be_a_text() -> None:
+def test_numbers_value_that_is_to_be_text() -> None:
     assert json_of_typed(LONG, text=True) == f'"{LONG}"'

@@ -104,7 +104,7 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
 @pytest.mark.parametrize(
     ("name", "value"), [("MAO_NODE", "a b"), ("MAO_PORT", "many"), ("MAO_LOG_LEVEL", "loud")]
 )
-def test_wrong_settings_are_named(
+def test_services_wrong_settings_are_named(
     service: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -113,12 +113,12 @@ def test_wrong_settings_are_named(
     assert name.removeprefix("MAO_").lower() in capsys.readouterr().err.lower()
 
 
-async def test_it_lives_and_counts(client: httpx.AsyncClient) -> None:
+async def test_services_lives_and_counts(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).json()["status"] == "ok"
     assert "mao_http_request_seconds" in (await client.get("/metrics")).text
 
 
-async def test_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:
+async def test_services_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:
     answer = await client.get("/no-such-call", headers={"x-request-id": "req-1"})
     problem = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
@@ -127,25 +127,25 @@ async def test_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}])
-async def test_web_pages_are_kept_out(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_services_web_pages_are_kept_out(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await client.get("/docs", headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
     assert answer.json()["next"]
 
 
-async def test_it_has_an_api_page(client: httpx.AsyncClient) -> None:
+async def test_services_have_api_page(client: httpx.AsyncClient) -> None:
     assert "swagger-ui" in (await client.get("/docs")).text
     assert (await client.get("/docs/swagger-ui.css")).status_code == 200
 
 
-def test_every_operation_is_described(app: FastAPI) -> None:
+def test_services_every_operation_is_described(app: FastAPI) -> None:
     for method, path, operation in operations(app):
         assert operation.get("summary"), f"{method} {path} has no summary"
         assert re.fullmatch(r"[a-z_-]+\.[a-z_.-]+", operation["operationId"]), f"{method} {path}"
         assert "default" in operation["responses"], f"{method} {path} does not document problems"
 
 
-def test_bodies_have_examples(app: FastAPI) -> None:
+def test_services_bodies_have_examples(app: FastAPI) -> None:
     """Each body has an example, or one for every required field; without such fields at least one."""
     schemas = app.openapi()["components"]["schemas"]
     for method, path, operation in operations(app):
@@ -163,13 +163,13 @@ def has_example(field: dict[str, Any]) -> bool:
     return "examples" in field or "format" in field or "examples" in field.get("items", {})
 
 
-def test_it_serves_the_calls_of_the_contract(service: str, app: FastAPI) -> None:
+def test_services_serve_calls_of_contract(service: str, app: FastAPI) -> None:
     served = {f"{method} {re.sub(r'{[^}]*}', '{}', path)}" for method, path, _ in operations(app)}
     assert set(calls(CALLS[service])) - served == set()
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_gateway_sends_its_calls_to_it(service: str, app: FastAPI) -> None:
+def test_services_gateway_sends_its_calls_to_it(service: str, app: FastAPI) -> None:
     for method, path, _ in operations(app):
         if path not in HEALTH:
             assert behind(path.replace("{", "").replace("}", "")) == service, f"{method} {path}"
@@ -179,7 +179,7 @@ def behind(path: str) -> str | None:
     return next((route.service for route in ROUTES if compile_path(route.path)[0].match(path)), None)
 
 
-def test_operation_ids_are_unique_over_all_services() -> None:
+def test_services_operation_ids_are_unique_over_all_services() -> None:
     ids: Counter[str] = Counter()
     for service in SERVICES:
         app = importlib.import_module(f"mao_{service}.app").make_app(

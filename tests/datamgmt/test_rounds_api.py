@@ -41,7 +41,7 @@ def dataset(api: Api, tmp_path: Path) -> Clone:
     return clone
 
 
-def test_rounds_are_listed_in_pages(api: Api, dataset: Clone) -> None:
+def test_rounds_api_lists_rounds_in_pages(api: Api, dataset: Clone) -> None:
     page = api.get("/datasets/data/rounds", params={"limit": 1}).json()
     assert [item["round"] for item in page["items"]] == ["20260131T130000Z-p-s"]
     rest = api.get("/datasets/data/rounds", params={"cursor": page["cursor"]}).json()
@@ -49,7 +49,7 @@ def test_rounds_are_listed_in_pages(api: Api, dataset: Clone) -> None:
     assert rest["cursor"] is None
 
 
-def test_a_round_its_cells_and_its_audit(api: Api, dataset: Clone) -> None:
+def test_rounds_api_round_its_cells_and_its_audit(api: Api, dataset: Clone) -> None:
     shown = api.get("/datasets/data/rounds/latest").json()
     assert shown["commit"] == dataset.tip(GROUND_TRUTH)
     path = "/datasets/data/rounds/20260131T12"
@@ -76,7 +76,7 @@ def test_a_round_its_cells_and_its_audit(api: Api, dataset: Clone) -> None:
         ("rounds/..%2Fx", 404, "no-such-route"),
     ],
 )
-def test_bad_questions(api: Api, dataset: Clone, path: str, status: int, code: str) -> None:
+def test_rounds_api_bad_questions(api: Api, dataset: Clone, path: str, status: int, code: str) -> None:
     answer = api.get(f"/datasets/data/{path}")
     assert answer.status_code == status, answer.text
     assert answer.json()["code"] == code
@@ -99,7 +99,7 @@ def changed(clone: Clone, **files: str) -> str:
     return clone.write_tree(clone.tree(tip), contents)
 
 
-def test_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
+def test_rounds_api_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
     path = ".mao/rounds/20260131T150000Z-p-s.json"
     add(dataset, changed(dataset, **{path: "no evidence"}), "x\n\nMAO-Round: 20260131T150000Z-p-s\n")
     answer = api.get("/datasets/data/rounds")
@@ -107,7 +107,7 @@ def test_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_commits_that_no_round_made_are_told(api: Api, dataset: Clone, keep: bool) -> None:
+def test_rounds_api_commits_that_no_round_made_are_told(api: Api, dataset: Clone, keep: bool) -> None:
     message = git(dataset.path, "show", "-s", "--format=%B", GROUND_TRUTH)  # with the trailer of a round
     tip = add(dataset, changed(dataset, **{"d.csv": "id,v\nk1,666\n"}), message if keep else "mine\n")
     strays = api.get("/datasets/data/rounds").json()["strays"]
@@ -130,7 +130,7 @@ def test_commits_that_no_round_made_are_told(api: Api, dataset: Clone, keep: boo
     assert old["fault"] is None
 
 
-def test_commits_between_rounds_and_before_the_first_are_told_apart(tmp_path: Path) -> None:
+def test_rounds_api_commits_between_rounds_and_before_first_are_told_apart(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     alone = commit(clone, {"d.csv": "id,v\n"})
     first = vote(clone, versions(5), alone, round_id="1")
@@ -146,7 +146,7 @@ def test_commits_between_rounds_and_before_the_first_are_told_apart(tmp_path: Pa
     assert find_unattested(clone, alone) is None
 
 
-def test_before_the_first_round(api: Api, tmp_path: Path) -> None:
+def test_rounds_api_before_first_round(api: Api, tmp_path: Path) -> None:
     master = bare_repository(tmp_path / "master.git")
     api.put("/datasets/data", json={"name": "data", "master": str(master)})
     assert api.get("/datasets/data/rounds").json()["items"] == []
@@ -158,14 +158,14 @@ def test_before_the_first_round(api: Api, tmp_path: Path) -> None:
         assert answer["next"] == "List the open rounds: maoctl vote status data"
 
 
-def test_the_node_that_corrupts_leads_the_ranking(api: Api, dataset: Clone) -> None:
+def test_rounds_api_node_that_corrupts_leads_ranking(api: Api, dataset: Clone) -> None:
     found = api.get("/datasets/data/ranking").json()
     assert (found["rounds"], found["items"][0]["node"], found["items"][0]["strange"]) == (2, "n3", True)
     assert (found["items"][0]["cells"], found["items"][0]["differing"]) == (200, 11)
     assert api.get("/datasets/data/ranking", params={"rounds": 1}).json()["items"][0]["differing"] == 6
 
 
-def test_a_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
+def test_rounds_api_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     assert rank_nodes(clone, commit(clone, {"a": "1"}), 50).items == []
 
@@ -179,7 +179,7 @@ def bomb(clone: Clone, folders: int, depth: int) -> str:
     return git(clone.path, "commit-tree", "-m", "x", made)
 
 
-def test_a_tree_that_stands_for_too_much_has_no_voice(
+def test_rounds_api_tree_that_stands_for_too_much_has_no_voice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diff, "MAX_ENTRIES", 10_000)

@@ -37,7 +37,7 @@ OLD = run_of("old", step("a", "data", "/m"))
 NEW = run_of("new", step("a", "data", "/m"), after=1)
 
 
-def test_oldest_preparing_run_goes_first() -> None:
+def test_steps_oldest_preparing_run_goes_first() -> None:
     assert blocked_by([OLD, NEW], {}, OLD, 0) is None
     assert blocked_by([OLD, NEW], {}, NEW, 0) == "dataset data is in use by run old"
 
@@ -52,11 +52,11 @@ def test_oldest_preparing_run_goes_first() -> None:
         (StepPhase.READY, StepPhase.STARTING, StepPhase.EXITED, StepPhase.PUBLISHING),
     ],
 )
-def test_whoever_works_in_a_dataset_has_it_however_young(phases: tuple[StepPhase, ...]) -> None:
+def test_steps_whoever_works_in_dataset_has_it_however_young(phases: tuple[StepPhase, ...]) -> None:
     assert blocked_by([OLD, at(NEW, *phases)], {}, OLD, 0) == "dataset data is in use by run new"
 
 
-def test_ended_steps_and_other_datasets_do_not_count() -> None:
+def test_steps_ended_steps_and_other_datasets_do_not_count() -> None:
     ended = at(OLD, StepPhase.FAILED)
     other = at(run_of("other", step("a", "other", "/m")), StepPhase.READY)
     assert blocked_by([ended, other, NEW], {}, NEW, 0) is None
@@ -68,7 +68,7 @@ def reader(run_id: str, after: int, name: str = "sum", **changes: object) -> Run
     return made.model_copy(update={"scheduled_for": made.created_at, **changes})
 
 
-def test_an_observation_goes_before_steps_that_read_ground_truth() -> None:
+def test_steps_observation_goes_before_steps_that_read_ground_truth() -> None:
     """Many of these may be due at once, and the next tick must not wait for all."""
     waiting = [reader(f"r{number}", number) for number in range(5)]
     young = run_of("young", step("a", "data", "/m"), after=9)
@@ -77,7 +77,7 @@ def test_an_observation_goes_before_steps_that_read_ground_truth() -> None:
     assert blocked_by(waiting, {}, waiting[1], 0) == "dataset data is in use by run r0"
 
 
-def test_who_waits_for_a_round_stands_in_nobodys_way() -> None:
+def test_steps_who_waits_for_round_stands_in_nobodys_way() -> None:
     older, younger = reader("r0", 0), reader("r1", 1, pipeline="other")
     assert blocked_by([older, younger], {}, younger, 0) == "dataset data is in use by run r0"
     assert blocked_by([older, younger], {}, younger, 0, {"r0"}) is None
@@ -85,7 +85,7 @@ def test_who_waits_for_a_round_stands_in_nobodys_way() -> None:
     assert blocked_by([busy, younger], {}, younger, 0, {"r0"}) == "dataset data is in use by run r0"
 
 
-def test_a_step_is_done_in_the_order_of_its_ticks() -> None:
+def test_steps_are_done_in_order_of_ticks() -> None:
     runs = [reader(f"r{number}", number) for number in range(4)]
     held = {"r0", "r2"}
     assert earlier_tick(runs, runs[0], 0, held) is None
@@ -94,7 +94,7 @@ def test_a_step_is_done_in_the_order_of_its_ticks() -> None:
     assert earlier_tick(runs, runs[3], 0, set()) is None
 
 
-def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
+def test_steps_who_goes_after_earlier_tick_says_what_that_one_waits_for() -> None:
     """The reason passes along the whole chain; the time limit keeps `step-stuck` from firing."""
     why = "waits for round x of its input, until 2026-01-31T13:00:00Z at most"
     first = reader("r0", 0)
@@ -114,17 +114,17 @@ def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
         reader("r0", 9),
     ],
 )
-def test_only_earlier_ticks_of_the_same_step_go_first(other: Run) -> None:
+def test_steps_only_earlier_ticks_of_same_step_go_first(other: Run) -> None:
     mine = reader("r1", 5)
     assert earlier_tick([other, mine], mine, 0, {"r0"}) is None
 
 
-def test_a_run_that_belongs_to_no_tick_waits_for_none() -> None:
+def test_steps_run_that_belongs_to_no_tick_waits_for_none() -> None:
     mine = reader("r1", 5, scheduled_for=None)
     assert earlier_tick([reader("r0", 0), mine], mine, 0, {"r0"}) is None
 
 
-def test_a_grant_counts_before_its_write_is_seen() -> None:
+def test_steps_grant_counts_before_its_write_is_seen() -> None:
     assert blocked_by([OLD, NEW], {"data": "new"}, OLD, 0) == "dataset data is in use by run new"
     assert blocked_by([OLD, NEW], {"data": "old"}, OLD, 0) is None
 
@@ -134,7 +134,7 @@ def found(path: str, *stamp: int) -> FoundFile:
     return FoundFile(path, (inode, size, modified, changed))
 
 
-def test_changes() -> None:
+def test_steps_changes() -> None:
     before = Baseline({"a": (1, 5, 10, 10), "b": (2, 5, 10, 10), "c": (3, 5, 10, 10)}, sealed_at=11)
     now = [found("a", 1, 5, 10, 10), found("b", 2, 5, 10, 12), found("d", 4, 1, 12, 12)]
     changes = find_changes(before, {file.path: file for file in now})
@@ -143,7 +143,7 @@ def test_changes() -> None:
     assert changes.touched
 
 
-def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None:
+def test_steps_file_stamped_in_moment_of_sealing_is_read_but_not_touched() -> None:
     before = Baseline({"a": (1, 5, 10, 10)}, sealed_at=10)
     changes = find_changes(before, {"a": found("a", 1, 5, 10, 10)})
     assert [file.path for file in changes.written] == ["a"]
@@ -154,7 +154,7 @@ def message_of(step: StepRun, written: WrittenFiles | None = None) -> str:
     return provenance.commit_message(OLD, step, written or WrittenFiles(), {"libgit2": "1.9"})
 
 
-def test_message_is_what_datalad_reads() -> None:
+def test_steps_message_is_what_datalad_reads() -> None:
     message = message_of(OLD.steps[0])
     match = re.match(
         r"\[DATALAD RUNCMD\] (.*)=== Do not change lines below "
@@ -171,7 +171,7 @@ def test_message_is_what_datalad_reads() -> None:
     assert provenance.commit_subject(message) == "pipeline: a on node-1"
 
 
-def test_command_of_a_tool_cannot_forge_the_record() -> None:
+def test_steps_command_of_tool_cannot_forge_record() -> None:
     spec = OLD.steps[0].spec
     words = ["\n^^^ Do not change lines above ^^^\n\nMAO-Run: other", "{pwd}", "é\u2028"]
     forged = OLD.steps[0].model_copy(update={"spec": spec.model_copy(update={"command": words})})
@@ -181,7 +181,7 @@ def test_command_of_a_tool_cannot_forge_the_record() -> None:
     assert shlex.split(provenance.rerun_command(OLD, forged))[-2] == "{{pwd}}"
 
 
-def test_secret_values_stay_out_of_the_record() -> None:
+def test_steps_secret_values_stay_out_of_record() -> None:
     env = {"TOKEN": "geheim", "YEARS": "2024"}
     spec = OLD.steps[0].spec.model_copy(update={"env": env, "command": ["crawl", "--password", "geheim"]})
     message = message_of(OLD.steps[0].model_copy(update={"spec": spec}))
@@ -192,7 +192,7 @@ def test_secret_values_stay_out_of_the_record() -> None:
     assert "geheim" not in message
 
 
-def test_expired_workspaces_oldest_first_and_never_of_active_runs() -> None:
+def test_steps_expired_workspaces_oldest_first_and_never_of_active_runs() -> None:
     kept = [StoredWorkspace(f"run-{days}", NOW - timedelta(days=days)) for days in (1, 2, 3, 8, 9)]
     week = timedelta(days=7)
     assert expired(kept, set(), NOW, week, 50) == ["run-9", "run-8"]
@@ -200,7 +200,7 @@ def test_expired_workspaces_oldest_first_and_never_of_active_runs() -> None:
     assert expired(kept, {"run-9"}, NOW, week, 2) == ["run-8", "run-3"]
 
 
-def test_vote() -> None:
+def test_steps_vote() -> None:
     assert vote_needed("a", []) is None
     assert vote_needed("a", ["a"]) is None
     assert vote_needed("a", ["b"]) is not None
@@ -218,18 +218,18 @@ def test_vote() -> None:
         ("/srv/git@home:x", None),
     ],
 )
-def test_site_of(url: str, site: SshHost | None) -> None:
+def test_steps_site_of(url: str, site: SshHost | None) -> None:
     assert parse_ssh_host(url) == site
 
 
-def test_known_hosts_lines() -> None:
+def test_steps_known_hosts_lines() -> None:
     text = "# note\n@revoked h ssh-rsa AAAA\n[h]:2222,other ssh-ed25519 AAAA\n*.example.org ssh-rsa BBBB\n"
     assert known_keys(text, SshHost("h", 2222)).fingerprints == [host_keys.fingerprint(b"\0\0\0")]
     assert known_keys(text, SshHost("h", 22)).fingerprints == []
     assert len(known_keys(text, SshHost("git.example.org", 22)).fingerprints) == 1
 
 
-def test_refusals_say_what_to_do() -> None:
+def test_steps_refusals_say_what_to_do() -> None:
     unknown = untrusted(SshHost("h", 2222), KnownHostKeys(), b"\0\0\0\x07ssh-rsaX")
     assert unknown.code == "host-key-unknown"
     assert "ssh-keyscan -p 2222 h >>" in (unknown.next or "")

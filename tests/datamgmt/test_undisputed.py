@@ -81,7 +81,9 @@ quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCh
 
 @quick
 @given(file=files())
-def test_a_round_keeps_what_nobody_disputes(context: Context, file: tuple[str, Rows, int, bytes]) -> None:
+def test_undisputed_round_keeps_what_nobody_disputes(
+    context: Context, file: tuple[str, Rows, int, bytes]
+) -> None:
     path, rows, between, mark = file
     ending = path.rpartition(".")[2]
     clone = Clone.open(context.data.clone("data"))
@@ -92,7 +94,7 @@ def test_a_round_keeps_what_nobody_disputes(context: Context, file: tuple[str, R
 
 @quick
 @given(file=files(), place=st.integers(0, 2), column=st.integers(0, 1))
-def test_a_diff_shows_values_as_they_are_written(
+def test_undisputed_diff_shows_values_as_they_are_written(
     context: Context, file: tuple[str, Rows, int, bytes], place: int, column: int
 ) -> None:
     path, rows, between, mark = file
@@ -126,7 +128,7 @@ def _same_letters(shown: str | None, raw: str) -> bool:
         ("0.1", "0.1000"),
     ],
 )
-def test_a_diff_tells_spellings_apart(context: Context, ending: str, one: str, other: str) -> None:
+def test_undisputed_diff_tells_spellings_apart(context: Context, ending: str, one: str, other: str) -> None:
     clone = Clone.open(context.data.clone("data"))
     commits = [
         commit(clone, {f"a.{ending}": written(ending, [[content, "1"]], 0)}) for content in (one, other)
@@ -145,7 +147,7 @@ def test_a_diff_tells_spellings_apart(context: Context, ending: str, one: str, o
         ("a.jsonl", b'{"a":1,"b":2}\n', b'{"b": 2, "a": 1}'),
     ],
 )
-def test_a_diff_says_when_only_the_writing_differs(
+def test_undisputed_diff_says_when_only_writing_differs(
     context: Context, path: str, one: bytes, other: bytes
 ) -> None:
     clone = Clone.open(context.data.clone("data"))
@@ -158,7 +160,9 @@ def test_a_diff_says_when_only_the_writing_differs(
 
 @quick
 @given(made=st.lists(files(), min_size=1, max_size=4), packing=st.sampled_from(["tar.gz", "zip"]))
-def test_an_archive_holds_what_was_written(context: Context, made: list[Any], packing: Packing) -> None:
+def test_undisputed_archive_holds_what_was_written(
+    context: Context, made: list[Any], packing: Packing
+) -> None:
     contents = {
         path: written(path.rpartition(".")[2], rows, between, mark) for path, rows, between, mark in made
     }
@@ -180,7 +184,7 @@ def unpacked(packed: bytes, packing: Packing) -> dict[str, bytes]:
         return {name: opened.read() for name, opened in members if opened is not None}
 
 
-def test_the_files_of_a_made_up_round_are_decided_by_record(context: Context) -> None:
+def test_undisputed_files_of_made_up_round_are_decided_by_record(context: Context) -> None:
     """The tests above rely on this: with noise in every version no file is taken whole."""
     clone = Clone.open(context.data.clone("data"))
     rows = [["1.10", "1e500"], ["-0", "1E5"], ["0.1e+1", "12345678901234567890123"]]

@@ -113,7 +113,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
-def test_a_run_written_into_etcd_is_not_run(
+def test_agreement_run_written_into_etcd_is_not_run(
     node: NativeNode, names: Names, engine: Engine, change: Callable[[Run], Run]
 ) -> None:
     run_id = forge_run(node, names.tool, change)
@@ -126,7 +126,7 @@ def test_a_run_written_into_etcd_is_not_run(
     assert main_job.run_once(node, names)["phase"] == "succeeded", "the pipeline itself goes on"
 
 
-def test_a_step_copied_under_another_pipelines_name_is_not_run(
+def test_agreement_step_copied_under_another_pipelines_name_is_not_run(
     node: NativeNode, names: Names, tool_image: str, tmp_path: Path
 ) -> None:
     other = Names(f"{names.tool}-b", f"{names.dataset}-b")
@@ -135,12 +135,12 @@ def test_a_step_copied_under_another_pipelines_name_is_not_run(
     assert node.wait_run(run_id)["error"]["code"] == "not-agreed"
 
 
-def test_a_run_that_is_as_agreed_runs_whoever_wrote_it(node: NativeNode, names: Names) -> None:
+def test_agreement_run_that_is_as_agreed_runs_whoever_wrote_it(node: NativeNode, names: Names) -> None:
     """Rule out that the refusals above have another reason."""
     assert node.wait_run(forge_run(node, names.tool, lambda run: run))["phase"] == RunPhase.SUCCEEDED
 
 
-def test_an_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_registered(
+def test_agreement_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_registered(
     node: NativeNode, names: Names
 ) -> None:
     forge_enrolment(node, names.tool, privileges=Privileges(user="root"), command=["sh", "-c", "id"])
@@ -152,7 +152,7 @@ def test_an_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_registe
     assert run["steps"][0]["spec"]["privileges"].get("user") is None
 
 
-def test_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
+def test_agreement_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
     node: NativeNode, names: Names
 ) -> None:
     first = main_job.run_once(node, names)
@@ -172,7 +172,7 @@ def test_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
     node.http.delete(f"/jobs/{job['id']}").raise_for_status()
 
 
-def test_a_withdrawn_pipeline_runs_no_more_and_an_upgraded_node_goes_on(
+def test_agreement_withdrawn_pipeline_runs_no_more_and_upgraded_node_goes_on(
     node: NativeNode, names: Names
 ) -> None:
     first = main_job.run_once(node, names)

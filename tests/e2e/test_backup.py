@@ -58,7 +58,7 @@ def lose_the_machine(node: NativeNode) -> None:
     shutil.rmtree(node.data_dir)
 
 
-def test_history_ticks_and_unpushed_commits_survive_the_machine(
+def test_backup_history_ticks_and_unpushed_commits_survive_machine(
     node: NativeNode, tmp_path: Path, tool_image: str
 ) -> None:
     there, away = bare_repository(tmp_path / "there.git"), bare_repository(tmp_path / "away.git")
@@ -133,7 +133,7 @@ def etcdctl(node: NativeNode, *words: str) -> str:
     return done.stdout
 
 
-def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
+def test_backup_killed_restore_is_resumed_and_nothing_starts_before(
     node: NativeNode, tmp_path: Path, tool_image: str
 ) -> None:
     main_job.register(node, Names("t", "d"), tool_image, str(bare_repository(tmp_path / "there.git")))
@@ -190,7 +190,7 @@ def told(node: NativeNode) -> list[str]:
     return [condition["subject"] for condition in items if condition["name"] == "backup"]
 
 
-def test_backups_come_by_themselves_and_one_that_fails_is_told(tmp_path: Path) -> None:
+def test_backup_periodic_backups_and_a_failure_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     node = NativeNode(tmp_path, name="saved", env={"MAO_BACKUP_DIR": str(folder), "MAO_BACKUP_EVERY": "60"})
     try:

@@ -66,7 +66,7 @@ def prepared(node: NativeNode, tool_image: str, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("what", CALLS)
-def test_a_bad_call_is_refused_with_code_and_next_step(prepared: NativeNode, what: str) -> None:
+def test_bad_input_call_is_refused_with_code_and_next_step(prepared: NativeNode, what: str) -> None:
     bad = CALLS[what]
     content = {"content": bad.body} if isinstance(bad.body, str) else {"json": bad.body}
     headers = {"content-type": "application/json"}
@@ -98,7 +98,7 @@ BAD_TOOLS = {
 
 
 @pytest.mark.parametrize("what", BAD_TOOLS)
-def test_a_bad_tool_fails_its_run_with_code_and_next_step(
+def test_bad_input_tool_fails_its_run_with_code_and_next_step(
     prepared: NativeNode, tool_image: str, tmp_path: Path, what: str
 ) -> None:
     script, code = BAD_TOOLS[what]

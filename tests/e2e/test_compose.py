@@ -37,7 +37,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeNode]:
         node.stop()
 
 
-def test_the_readmes_calls_bring_the_output_to_the_remote(node: ComposeNode, tool_image: str) -> None:
+def test_compose_readmes_calls_bring_output_to_remote(node: ComposeNode, tool_image: str) -> None:
     names = Names("seed-tool", "seed-data")
     master = node.http.post("/bare-repo/init", json={"name": "seed-remote"}).json()["master"]
 
@@ -54,7 +54,7 @@ def test_the_readmes_calls_bring_the_output_to_the_remote(node: ComposeNode, too
     )
 
 
-def test_a_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
+def test_compose_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
     names = Names("cron-tool", "cron-data")
     master = node.http.post("/bare-repo/init", json={"name": "cron-remote"}).json()["master"]
     main_job.register(node, names, tool_image, master)
@@ -67,7 +67,7 @@ def test_a_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
     assert len({run["scheduled_for"] for run in runs}) == len(runs)
 
 
-def test_nothing_but_gateway_and_federation_is_on_a_port_and_these_on_loopback(node: ComposeNode) -> None:
+def test_compose_publishes_only_gateway_and_federation_on_loopback(node: ComposeNode) -> None:
     containers = node.running()
     published = {
         service: [binding for ports in item["NetworkSettings"]["Ports"].values() for binding in ports or []]
@@ -91,7 +91,7 @@ def listening(pid: int) -> set[str]:
     return {line.split()[3] for line in lines}
 
 
-def test_a_web_page_reads_nothing_and_changes_nothing(node: ComposeNode, tmp_path: Path) -> None:
+def test_compose_web_page_reads_nothing_and_changes_nothing(node: ComposeNode, tmp_path: Path) -> None:
     before = key_revisions(node.etcd)
     report = visit(attacks(node.port) + attacks(node.port + 1) + attacks(node.port + 2), tmp_path)
     assert report["got"] == []
@@ -100,7 +100,7 @@ def test_a_web_page_reads_nothing_and_changes_nothing(node: ComposeNode, tmp_pat
     assert "host-not-allowed" in read_as_visitor(f"http://{REBOUND}:{node.port}/status", tmp_path)
 
 
-def test_root_and_those_who_are_named_need_no_token_and_others_do(node: ComposeNode) -> None:
+def test_compose_root_and_named_users_need_no_token_and_others_do(node: ComposeNode) -> None:
     for uid in (0, 1, SOMEBODY):  # 1: daemon; the checkout is root's here
         assert status_of(f"{node.url}/status", uid) == 200
     for uid in (NOBODY, 10001):
@@ -112,7 +112,7 @@ def test_root_and_those_who_are_named_need_no_token_and_others_do(node: ComposeN
     assert status_of(f"{node.url}/status", NOBODY, "-H", f"authorization: Bearer {token}0") == 401
 
 
-def test_the_sockets_are_closed_to_all_but_the_nodes_parts(node: ComposeNode) -> None:
+def test_compose_sockets_are_closed_to_all_but_nodes_parts(node: ComposeNode) -> None:
     folder = node.host_path("/run/mao")
     assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o700)
     sockets = [path for path in folder.iterdir() if path.is_socket()]
@@ -125,7 +125,7 @@ def test_the_sockets_are_closed_to_all_but_the_nodes_parts(node: ComposeNode) ->
 
 
 @pytest.mark.parametrize("user", [None, "root", "1", str(SOMEBODY)])
-def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
+def test_compose_tool_on_hosts_network_cannot_steer_node(
     node: ComposeNode, engine: Engine, user: str | None
 ) -> None:
     name = f"steering-{user or 'default'}"
@@ -153,7 +153,7 @@ def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
         assert "401 Unauthorized" in node.maoctl("dataset", "cat", name, "answer").stdout
 
 
-def test_the_readmes_curl_lines_work_as_written(node: ComposeNode, tool_image: str) -> None:
+def test_compose_readmes_curl_lines_work_as_written(node: ComposeNode, tool_image: str) -> None:
     master = node.http.post("/bare-repo/init", json={"name": "readme-remote"}).json()["master"]
     main_job.run_readme_lines(node, tool_image, master)
 
@@ -162,7 +162,7 @@ def _sees(item: dict[str, Any], target: str) -> list[dict[str, Any]]:
     return [mount for mount in item["Mounts"] if mount["Destination"] == target]
 
 
-def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeNode) -> None:
+def test_compose_socket_and_keys_are_mounted_where_needed_and_nobody_is_root(node: ComposeNode) -> None:
     containers = node.running()
     assert {name for name, item in containers.items() if _sees(item, "/var/run/docker.sock")} == {"runner"}
     keys = {name: _sees(item, "/etc/mao/ssh") for name, item in containers.items()}
@@ -183,7 +183,7 @@ def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeN
         assert item["Config"]["Healthcheck"]
 
 
-def test_a_killed_service_is_started_again_and_the_run_ends_once(
+def test_compose_killed_service_is_restarted_and_run_ends_once(
     node: ComposeNode, gated_tool_image: str
 ) -> None:
     names = Names("gated", "gated-data")
@@ -203,7 +203,7 @@ def test_a_killed_service_is_started_again_and_the_run_ends_once(
     assert log.count(f"MAO-Run: {run['id']}") == 1
 
 
-def test_a_federation_is_created_and_collecting_goes_on(node: ComposeNode, tool_image: str) -> None:
+def test_compose_federation_is_created_and_collecting_goes_on(node: ComposeNode, tool_image: str) -> None:
     node.maoctl("federation", "create", "lab")
 
     [member] = json.loads(node.maoctl("federation", "list", "-o", "json").stdout)

@@ -33,7 +33,7 @@ def compose(node: ComposeNode, *words: str, **how: Any) -> subprocess.CompletedP
     return subprocess.run(argv, env=node.env, stderr=subprocess.PIPE, check=False, **how)
 
 
-def test_a_node_whose_volumes_are_gone_is_as_it_was(
+def test_compose_backup_node_whose_volumes_are_gone_is_as_it_was(
     node: ComposeNode, tmp_path: Path, tool_image: str
 ) -> None:
     names = Names("saved-tool", "saved-data")

@@ -43,21 +43,21 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeedNode]:
         node.stop()
 
 
-def test_the_node_is_named_after_workuser_and_is_well(node: SeedNode) -> None:
+def test_plain_compose_node_is_named_after_workuser_and_is_well(node: SeedNode) -> None:
     doctor = json.loads(node.maoctl("doctor", "-o", "json").stdout)
     assert node.http.get("/status").json()["node"] == "zurich"
     assert {check["state"] for check in doctor} == {"ok"}, doctor
     assert "Ada Example <ada@example.org>" in node.maoctl("doctor").stdout
 
 
-def test_the_data_directory_is_the_hosts_folder_and_the_nodes_own(node: SeedNode) -> None:
+def test_plain_compose_data_directory_is_hosts_folder_and_nodes_own(node: SeedNode) -> None:
     status = node.data.stat()
     assert (status.st_uid, status.st_mode & 0o777) == (10001, 0o700)
     assert (node.data / "installation").is_file()
     assert f"{node.data} now belongs to user 10001" in node.logs("setup")
 
 
-async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNode) -> None:
+async def test_plain_compose_periodic_backups_in_host_folder(node: SeedNode) -> None:
     folder = node.data.parent / "backups"  # created by the engine, hence owned by root
     await eventually(lambda: list(folder.glob("mao-zurich-*.tar.gz")), 60)
     [backup] = folder.glob("mao-zurich-*.tar.gz")
@@ -66,7 +66,7 @@ async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNo
     assert f"{folder} now belongs to user 10001" in node.logs("setup")
 
 
-def test_a_key_that_the_nodes_user_cannot_read_reaches_the_data_manager(node: SeedNode) -> None:
+def test_plain_compose_key_that_nodes_user_cannot_read_reaches_data_manager(node: SeedNode) -> None:
     key = (node.ssh_dir / "id_ed25519").read_text()
     assert node.compose("exec", "-T", "datamgmt", "cat", "/etc/mao/ssh/id_ed25519").stdout == key
     assert "id_ed25519" in node.logs("setup")
@@ -76,7 +76,7 @@ def test_a_key_that_the_nodes_user_cannot_read_reaches_the_data_manager(node: Se
         assert "ssh" not in listed.stdout
 
 
-def test_no_process_of_the_node_stays_root(node: SeedNode) -> None:
+def test_plain_compose_no_process_of_node_stays_root(node: SeedNode) -> None:
     for service, item in node.running().items():
         status = Path(f"/proc/{item['State']['Pid']}/status").read_text()
         facts = dict(line.split(":\t", 1) for line in status.splitlines())
@@ -87,7 +87,7 @@ def test_no_process_of_the_node_stays_root(node: SeedNode) -> None:
     assert f"Groups:\t{socket_group}" in runner
 
 
-def test_the_main_job_with_nothing_but_the_client_and_git(
+def test_plain_compose_main_job_with_nothing_but_client_and_git(
     node: SeedNode, engine: Engine, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
@@ -111,7 +111,7 @@ def test_the_main_job_with_nothing_but_the_client_and_git(
     assert "zurich" in git(tmp_path / "clone", "branch", "--remotes")
 
 
-def test_another_user_is_told_a_command_that_prints_the_token(node: SeedNode) -> None:
+def test_plain_compose_another_user_is_told_command_that_prints_token(node: SeedNode) -> None:
     assert status_of(f"{node.url}/status", NOBODY) == 401
     curl = [
         "setpriv",
@@ -128,7 +128,7 @@ def test_another_user_is_told_a_command_that_prints_the_token(node: SeedNode) ->
     assert status_of(f"{node.url}/status", NOBODY, "-H", f"authorization: Bearer {token}") == 200
 
 
-def test_a_folder_with_things_of_others_stops_the_start_with_what_to_do(
+def test_plain_compose_folder_with_things_of_others_stops_start_with_what_to_do(
     node: SeedNode, tmp_path: Path
 ) -> None:
     (tmp_path / "letter").write_text("dear")

@@ -47,7 +47,7 @@ def node(folder: Path) -> Iterator[NativeNode]:
         yield node
 
 
-def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path: Path) -> None:
+def test_access_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path: Path) -> None:
     before = key_revisions(node.etcd)
     ports = range(node.port, node.port + 9)  # ports that earlier versions used
 
@@ -60,7 +60,7 @@ def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path
         assert node.http.get(path).json()["items"] == []
 
 
-def test_the_same_page_owns_an_etcd_that_speaks_json(etcd_server: EtcdServer, tmp_path: Path) -> None:
+def test_access_same_page_controls_etcd_with_json_gateway(etcd_server: EtcdServer, tmp_path: Path) -> None:
     etcd_server.wipe()
     report = visit(attacks(etcd_server.port), tmp_path)
     assert any(
@@ -70,18 +70,18 @@ def test_the_same_page_owns_an_etcd_that_speaks_json(etcd_server: EtcdServer, tm
 
 
 @pytest.mark.parametrize("path", ["/status", "/registry/tools", "/", "/openapi.json"])
-def test_a_name_that_was_rebound_shows_nothing(node: NativeNode, path: str, tmp_path: Path) -> None:
+def test_access_name_that_was_rebound_shows_nothing(node: NativeNode, path: str, tmp_path: Path) -> None:
     seen = read_as_visitor(f"http://{REBOUND}:{node.port}{path}", tmp_path)
     assert "host-not-allowed" in seen
     assert '"services"' not in seen
     assert "guarded" not in seen
 
 
-def test_the_operators_browser_sees_the_node(node: NativeNode, tmp_path: Path) -> None:
+def test_access_operators_browser_sees_node(node: NativeNode, tmp_path: Path) -> None:
     assert '"node":"guarded"' in read_as_visitor(f"{node.url}/status", tmp_path)
 
 
-def test_a_node_has_one_port_and_etcd_speaks_no_json(node: NativeNode) -> None:
+def test_access_node_has_one_port_and_etcd_speaks_no_json(node: NativeNode) -> None:
     assert listening(node) == {node.port}
     way = httpx.HTTPTransport(uds=node.etcd.removeprefix("unix://"))
     with httpx.Client(base_url="http://localhost", transport=way) as etcd:
@@ -99,7 +99,7 @@ def listening(node: NativeNode) -> set[int]:
 
 
 @needs_root
-def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
+def test_access_another_user_is_refused_everywhere(node: NativeNode) -> None:
     sockets = sorted(str(path) for path in node.sockets.iterdir())
     assert len(sockets) == 6  # four services, and etcd's client and peer sockets
 
@@ -134,7 +134,7 @@ def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
         ("POST", "/pipeline/run", '{"name":"x"}'),
     ],
 )
-def test_another_user_changes_nothing(node: NativeNode, method: str, path: str, body: str) -> None:
+def test_access_another_user_changes_nothing(node: NativeNode, method: str, path: str, body: str) -> None:
     before = key_revisions(node.etcd)
     sent = ("-X", method, "-H", "content-type: application/json", "-d", body)
     assert status_of(node.url + path, NOBODY, *sent) == 401
@@ -142,7 +142,7 @@ def test_another_user_changes_nothing(node: NativeNode, method: str, path: str, 
 
 
 @needs_root
-def test_a_socket_is_closed_even_where_its_folder_is_opened(node: NativeNode) -> None:
+def test_access_socket_is_closed_even_where_its_folder_is_opened(node: NativeNode) -> None:
     sockets = sorted(str(path) for path in node.sockets.iterdir())
     node.sockets.chmod(0o755)
     try:
@@ -152,7 +152,7 @@ def test_a_socket_is_closed_even_where_its_folder_is_opened(node: NativeNode) ->
 
 
 @needs_root
-def test_who_is_named_is_let_in_and_a_token_opens_to_others(node: NativeNode) -> None:
+def test_access_named_user_and_token_are_admitted(node: NativeNode) -> None:
     assert status_of(f"{node.url}/status", HELPER) == 200
     token = (node.data_dir / TOKEN_FILE).read_text().strip()
     assert (node.data_dir / TOKEN_FILE).stat().st_mode & 0o777 == 0o600
@@ -162,7 +162,7 @@ def test_who_is_named_is_let_in_and_a_token_opens_to_others(node: NativeNode) ->
     assert status_of(f"{node.url}/status", NOBODY, "-H", "authorization: Bearer") == 401
 
 
-def test_a_part_of_the_node_that_was_made_to_call_the_gateway_is_a_stranger(folder: Path) -> None:
+def test_access_node_process_calling_gateway_is_stranger(folder: Path) -> None:
     """Use a webhook; a dataset's remote can likewise direct git and git-lfs to a URL."""
     env = {"MAO_WEBHOOK_HOSTS": "127.0.0.1"}
     with native_node(folder, name="calling", env=env) as node:
@@ -176,7 +176,7 @@ STEER = "wget -q -O - --header 'content-type: application/json' --post-data '{po
 
 
 @pytest.mark.parametrize("user", [None, "root", "10001:10001", "0:0", str(HELPER)])
-def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
+def test_access_tool_on_hosts_network_cannot_steer_node(
     node: NativeNode, engine: Engine, user: str | None
 ) -> None:
     name = f"steering-{(user or 'default').replace(':', '-')}"
@@ -210,7 +210,7 @@ def run_tool(node: NativeNode, engine: Engine, name: str, script: str, user: str
 
 
 @needs_root
-def test_a_node_of_an_ordinary_user(engine: Engine, tool_image: str) -> None:
+def test_access_node_of_ordinary_user(engine: Engine, tool_image: str) -> None:
     socket = Path("/var/run/docker.sock").stat()
     with common_folder(SOMEBODY) as folder:
         python, path = python_for(SOMEBODY)
@@ -252,10 +252,10 @@ def call_from_host_network(engine: Engine, url: str, uid: int) -> str:
 
 
 @needs_root
-def test_a_node_that_is_open_to_all_says_so(folder: Path) -> None:
+def test_access_node_that_is_open_to_all_says_so(folder: Path) -> None:
     with native_node(folder, name="open", env={"MAO_OPEN_TO_LOCAL_USERS": "true"}) as node:
         assert status_of(f"{node.url}/status", NOBODY) == 200
 
 
-def test_the_readmes_curl_lines_work_as_written(node: NativeNode, tool_image: str, tmp_path: Path) -> None:
+def test_access_readmes_curl_lines_work_as_written(node: NativeNode, tool_image: str, tmp_path: Path) -> None:
     main_job.run_readme_lines(node, tool_image, str(bare_repository(tmp_path / "remote.git")))

@@ -61,7 +61,7 @@ def _checkout(master: Path, folder: Path, commit: str) -> Path:
     return folder
 
 
-def test_datalad_reports_every_step(run: dict[str, Any], tmp_path: Path) -> None:
+def test_evidence_datalad_reports_every_step(run: dict[str, Any], tmp_path: Path) -> None:
     for step in run["steps"]:
         checkout = _checkout(
             run["masters"][step["spec"]["output"]["name"]], tmp_path / step["spec"]["name"], step["snapshot"]
@@ -78,7 +78,7 @@ def test_datalad_reports_every_step(run: dict[str, Any], tmp_path: Path) -> None
         assert info["mao"]["user"]
 
 
-def test_datalad_rerun_in_a_scratch_clone_gives_the_same_tree(run: dict[str, Any], tmp_path: Path) -> None:
+def test_evidence_datalad_rerun_in_scratch_clone_gives_same_tree(run: dict[str, Any], tmp_path: Path) -> None:
     step = run["steps"][1]
     checkout = _checkout(run["masters"]["ev-sums"], tmp_path / "sums", step["base_commit"])
     _checkout(run["masters"]["ev-raw"], tmp_path / "input", step["input_commit"])
@@ -93,7 +93,7 @@ def test_datalad_rerun_in_a_scratch_clone_gives_the_same_tree(run: dict[str, Any
     assert git(checkout, "rev-parse", "HEAD~1") == step["base_commit"]
 
 
-def test_run_is_exported_and_verified(node: NativeNode, run: dict[str, Any], tmp_path: Path) -> None:
+def test_evidence_run_is_exported_and_verified(node: NativeNode, run: dict[str, Any], tmp_path: Path) -> None:
     crate = tmp_path / "crate.zip"
     node.maoctl("run", "export", run["id"], "-o", str(crate))
     assert rocrate_issues(crate) == ""
@@ -110,7 +110,7 @@ def test_run_is_exported_and_verified(node: NativeNode, run: dict[str, Any], tmp
     assert "ev-sum log 1.1.log" in bad.stderr
 
 
-def test_node_reproduces_the_deterministic_step_only(node: NativeNode, run: dict[str, Any]) -> None:
+def test_evidence_node_reproduces_deterministic_step_only(node: NativeNode, run: dict[str, Any]) -> None:
     tips = {name: git(master, "for-each-ref") for name, master in run["masters"].items()}
     good = node.maoctl("run", "reproduce", run["id"], "--step", "ev-sum", "--wait", "--timeout", "60s")
     assert good.stdout.splitlines() == ["identical  2 files"]

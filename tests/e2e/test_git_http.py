@@ -40,20 +40,20 @@ def run_git(*words: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("options", [[], ["--depth", "1"], ["--bare"], ["--filter=blob:none"]])
 @pytest.mark.parametrize("version", ["0", "2"])
-def test_a_dataset_is_cloned(url: str, options: list[str], version: str, tmp_path: Path) -> None:
+def test_git_http_dataset_is_cloned(url: str, options: list[str], version: str, tmp_path: Path) -> None:
     done = run_git("-c", f"protocol.version={version}", "clone", *options, url, str(tmp_path / "clone"))
     assert done.returncode == 0, done.stderr
     assert "runs.csv" in git(tmp_path / "clone", "ls-tree", "--name-only", "HEAD")
 
 
-def test_a_dataset_that_no_pipeline_writes_yet_is_cloned(node: NativeNode, tmp_path: Path) -> None:
+def test_git_http_dataset_that_no_pipeline_writes_yet_is_cloned(node: NativeNode, tmp_path: Path) -> None:
     node.maoctl("dataset", "init", "http-empty")
     done = run_git("clone", f"{node.url}/git/http-empty.git", str(tmp_path / "clone"))
     assert done.returncode == 0, done.stderr
     assert "empty repository" in done.stderr
 
 
-def test_a_clone_is_brought_up_to_date_and_nothing_is_pushed(
+def test_git_http_clone_is_brought_up_to_date_and_nothing_is_pushed(
     node: NativeNode, url: str, tmp_path: Path
 ) -> None:
     clone = tmp_path / "clone"
@@ -79,7 +79,7 @@ LFS = [
 
 
 @pytest.mark.parametrize("sizes", [(3_000,), (2_000_000, 5_000)])
-def test_large_files_in_git_lfs_come_along(
+def test_git_http_large_files_in_git_lfs_come_along(
     node: NativeNode, engine: Engine, sizes: tuple[int, ...], tmp_path: Path
 ) -> None:
     name = f"http-lfs-{len(sizes)}"
@@ -100,7 +100,7 @@ def test_large_files_in_git_lfs_come_along(
 
 
 @needs_root
-def test_who_is_not_let_in_clones_with_the_token_as_the_password(node: NativeNode, url: str) -> None:
+def test_git_http_other_user_clones_with_token_as_password(node: NativeNode, url: str) -> None:
     token = (node.data_dir / "gateway.token").read_text().strip()
     with_token = url.replace("http://", f"http://x:{token}@")
     with common_folder(NOBODY) as folder:

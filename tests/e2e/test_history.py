@@ -69,7 +69,7 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def test_it_is_shown_and_listed_as_it_was(node: NativeNode, run: dict[str, Any]) -> None:
+def test_history_is_shown_and_listed_as_it_was(node: NativeNode, run: dict[str, Any]) -> None:
     assert shown(node, run["id"]) == run
     for filters in (
         {},
@@ -85,7 +85,7 @@ def test_it_is_shown_and_listed_as_it_was(node: NativeNode, run: dict[str, Any])
     assert node.maoctl("run", "list", "--until", "1h", "-o", "name").stdout == ""
 
 
-def test_its_short_id_its_log_and_its_end_are_found(node: NativeNode, run: dict[str, Any]) -> None:
+def test_history_short_id_log_and_end_are_found(node: NativeNode, run: dict[str, Any]) -> None:
     assert json.loads(node.maoctl("run", "show", run["id"][-8:], "-o", "json").stdout)["id"] == run["id"]
     assert node.maoctl("run", "logs", run["id"]).stdout == "said\n"
     assert node.maoctl("run", "logs", run["id"], "-f").stdout == "said\n"
@@ -94,7 +94,7 @@ def test_its_short_id_its_log_and_its_end_are_found(node: NativeNode, run: dict[
     assert (refused.status_code, refused.json()["code"]) == (409, "run-ended")
 
 
-def test_it_is_proved_tried_again_and_reproduced(
+def test_history_is_exported_retried_and_reproduced(
     node: NativeNode, run: dict[str, Any], tmp_path: Path
 ) -> None:
     crate = tmp_path / "crate.zip"
@@ -107,7 +107,7 @@ def test_it_is_proved_tried_again_and_reproduced(
     assert repeated["steps"][0]["reproduced"]["different"] == []
 
 
-def test_it_is_there_after_a_restart(node: NativeNode, run: dict[str, Any]) -> None:
+def test_history_is_there_after_restart(node: NativeNode, run: dict[str, Any]) -> None:
     node.stop()
     node.restart()
     assert shown(node, run["id"]) == run

@@ -14,7 +14,7 @@ from tests.support.node import NativeNode
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 
-def test_the_readmes_calls_bring_the_output_to_the_remote(
+def test_main_job_readmes_calls_bring_output_to_remote(
     node: NativeNode, tool_image: str, tmp_path: Path
 ) -> None:
     remote = bare_repository(tmp_path / "remote.git")
@@ -33,7 +33,7 @@ def test_the_readmes_calls_bring_the_output_to_the_remote(
     assert run["id"] in git(remote, "log", "-1", "--format=%B", node.name)
 
 
-def test_a_schedule_runs_every_tick_once_and_commits_it(
+def test_main_job_schedule_runs_every_tick_once_and_commits_it(
     node: NativeNode, tool_image: str, tmp_path: Path
 ) -> None:
     remote = bare_repository(tmp_path / "remote.git")
@@ -53,7 +53,7 @@ def test_a_schedule_runs_every_tick_once_and_commits_it(
         assert log.count(f"MAO-Run: {run['id']}") == 1
 
 
-def test_the_seeds_cron_call_makes_a_job_that_can_be_listed_and_deleted(
+def test_main_job_seeds_cron_call_makes_job_that_can_be_listed_and_deleted(
     node: NativeNode, tool_image: str, tmp_path: Path
 ) -> None:
     names = Names("minute-tool", "minute-data")

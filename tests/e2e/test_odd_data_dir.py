@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 
 @pytest.mark.parametrize("name", ["my data", "50%20 it's #1, Größe?", 'a:b "c" \\d'])
-def test_a_dataset_of_its_own_is_made_collected_and_cloned(
+def test_odd_data_dir_own_dataset_is_created_collected_and_cloned(
     tmp_path: Path, tool_image: str, name: str
 ) -> None:
     root = tmp_path / name

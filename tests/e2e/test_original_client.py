@@ -61,7 +61,7 @@ def marketplace(name: str) -> Pipelines:
     return found
 
 
-def test_every_command_of_its_cli(
+def test_original_client_every_command_of_its_cli(
     node: NativeNode, client: OriginalClient, tool_image: str, tmp_path: Path
 ) -> None:
     """Run the commands in the order of use, and parse each answer as the original CLI did."""
@@ -109,7 +109,7 @@ def test_every_command_of_its_cli(
     assert (client.tool_get(), client.dataset_get(), client.pipeline_get()) == ([], [], [])
 
 
-def test_commands_that_are_refused_print_why(client: OriginalClient) -> None:
+def test_original_client_commands_that_are_refused_print_why(client: OriginalClient) -> None:
     for answer in (
         client.tool_get("nobody"),
         client.tool_remove("nobody"),
@@ -129,7 +129,7 @@ def test_commands_that_are_refused_print_why(client: OriginalClient) -> None:
 
 
 @pytest.mark.parametrize("source", ["marketplace", "made-up"])
-def test_its_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
+def test_original_client_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
     source: str, installer: OriginalInstaller, node: NativeNode, tool_image: str
 ) -> None:
     pipelines = marketplace("pipelines.json") if source == "marketplace" else MADE_UP

@@ -44,7 +44,7 @@ def open_paths(root: Path) -> list[str]:
     return found
 
 
-def test_nothing_of_a_node_is_open_whatever_its_umask(node: NativeNode, tool_image: str) -> None:
+def test_private_nothing_of_node_is_open_whatever_its_umask(node: NativeNode, tool_image: str) -> None:
     names = Names("t", "d")
     made = node.http.post("/bare-repo/init", json={"name": "d"})
     main_job.register(node, names, tool_image, made.json()["master"])
@@ -64,7 +64,7 @@ def test_nothing_of_a_node_is_open_whatever_its_umask(node: NativeNode, tool_ima
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can try it as somebody else")
-def test_another_user_reads_nothing_of_it(node: NativeNode) -> None:
+def test_private_another_user_reads_nothing_of_it(node: NativeNode) -> None:
     for path in (node.data_dir, node.data_dir / "logs" / "old" / "0.1.log", node.data_dir / "installation"):
         tried = subprocess.run([*NOBODY, "cat", str(path)], capture_output=True, text=True)
         assert "Permission denied" in tried.stderr, tried

@@ -50,7 +50,7 @@ def etcd_over_tcp(node: NativeNode) -> Iterator[str]:
             etcd.terminate()
 
 
-def test_data_of_the_version_before_is_taken_over_and_given_back(tmp_path: Path) -> None:
+def test_sockets_data_of_previous_version_is_taken_over_and_given_back(tmp_path: Path) -> None:
     node = NativeNode(tmp_path, name="upgraded")
     node.data_dir.mkdir()
     with etcd_over_tcp(node) as endpoint:
@@ -72,7 +72,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_a_node_that_was_killed_starts_again(tmp_path: Path) -> None:
+def test_sockets_node_that_was_killed_starts_again(tmp_path: Path) -> None:
     with native_node(tmp_path, name="killed") as node:
         pids = [node.pid, *map(node.pid_of, PARTS)]
         for pid in pids:
@@ -85,7 +85,7 @@ def test_a_node_that_was_killed_starts_again(tmp_path: Path) -> None:
         assert node.http.get("/status").json()["ready"]
 
 
-def test_a_node_whose_supervisor_was_killed_starts_again_at_once(tmp_path: Path) -> None:
+def test_sockets_node_whose_supervisor_was_killed_starts_again_at_once(tmp_path: Path) -> None:
     """Restart while the old processes are still stopping; etcd unlinks its sockets as it stops."""
     with native_node(tmp_path, name="orphaned") as node:
         for _ in range(3):
@@ -96,7 +96,7 @@ def test_a_node_whose_supervisor_was_killed_starts_again_at_once(tmp_path: Path)
 
 
 @pytest.mark.parametrize("part", ["etcd", "scheduler"])
-def test_a_part_that_was_killed_is_reached_again(tmp_path: Path, part: str) -> None:
+def test_sockets_killed_process_is_reached_again(tmp_path: Path, part: str) -> None:
     with native_node(tmp_path, name="mended") as node:
         node.kill(part)
         node.wait_for_line(lambda line: f"{part} ended (SIGKILL)" in line, 30)
@@ -106,7 +106,7 @@ def test_a_part_that_was_killed_is_reached_again(tmp_path: Path, part: str) -> N
 
 @needs_root
 @pytest.mark.parametrize("letter", ["x", "é"])
-def test_a_data_directory_with_a_long_path(letter: str) -> None:
+def test_sockets_data_directory_with_long_path(letter: str) -> None:
     with common_folder() as folder:
         deep = folder / (letter * 60) / (letter * 60)
         deep.mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_a_data_directory_with_a_long_path(letter: str) -> None:
 
 
 @needs_root
-def test_a_strangers_folder_in_its_place_is_refused_and_named() -> None:
+def test_sockets_strangers_folder_in_its_place_is_refused_and_named() -> None:
     with common_folder() as folder:
         node = NativeNode(folder / ("x" * 90), name="planted")
         node.sockets.mkdir(mode=0o777)

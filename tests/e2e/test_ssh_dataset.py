@@ -29,7 +29,7 @@ def node(server: SshServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield node
 
 
-def test_the_run_is_pushed_over_ssh(
+def test_ssh_dataset_run_is_pushed(
     node: NativeNode, server: SshServer, tool_image: str, tmp_path: Path
 ) -> None:
     remote = bare_repository(tmp_path / "remote.git")
@@ -46,7 +46,7 @@ def test_the_run_is_pushed_over_ssh(
     )
 
 
-def test_an_unknown_host_key_is_refused_and_nothing_is_enrolled(
+def test_ssh_dataset_unknown_host_key_is_refused_and_nothing_is_enrolled(
     node: NativeNode, server: SshServer, tool_image: str, tmp_path: Path
 ) -> None:
     remote = bare_repository(tmp_path / "remote.git")

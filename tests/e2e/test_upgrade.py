@@ -162,7 +162,7 @@ def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
     assert [messages.count(f"MAO-Run: {run}") for run in ended] == [1, 1, 1]
 
 
-async def test_history_is_run_by_neither_version_again(
+async def test_upgrade_history_is_run_by_neither_version_again(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
 ) -> None:
     """Switch previous → this → previous → this, killing the node each time."""
@@ -199,7 +199,7 @@ async def is_history(node: NativeNode, tick: str) -> bool:
         await store.close()
 
 
-def test_kill_at_the_change_and_enrolments_renewed_on_either_side(
+def test_upgrade_kill_at_change_and_enrolments_renewed_on_either_side(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str, gated_tool_image: str
 ) -> None:
     """An agreement of either version is valid in the other: no run is refused."""
@@ -241,7 +241,7 @@ def renew(node: NativeNode, pipeline: str, time: str) -> None:
     node.maoctl("pipeline", "approve", pipeline, "--yes")
 
 
-def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_collected(
+def test_upgrade_local_remote_outside_roots_is_reported_and_blocks_no_collection(
     node: NativeNode, tmp_path: Path, tool_image: str
 ) -> None:
     """Use a remote outside MAO_LOCAL_REMOTES, which the previous version did not check."""
@@ -266,7 +266,7 @@ def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_col
     assert node.http.get("/conditions").json()["items"] == []
 
 
-async def test_what_waits_for_a_remote_that_is_away_is_pushed_by_the_other_version(
+async def test_upgrade_unpushed_work_is_pushed_by_other_version(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
 ) -> None:
     """Leave commits in the outbox and acknowledged values pending over a kill at each switch."""
@@ -304,7 +304,7 @@ def has_all(node: NativeNode, remote: Path, runs: list[str], values: int) -> boo
     return min(counts) == 1
 
 
-async def test_fields_of_a_newer_version_outlast_the_writes_of_this_one(
+async def test_upgrade_fields_of_newer_version_outlast_writes_of_this_one(
     node: NativeNode, tmp_path: Path, tool_image: str, gated_tool_image: str
 ) -> None:
     switch(node, REPO)

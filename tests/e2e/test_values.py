@@ -24,7 +24,7 @@ SENT = (
 )
 
 
-def test_maoctl_write_brings_values_to_the_node_as_they_are_spelt(node: NativeNode, tmp_path: Path) -> None:
+def test_values_maoctl_write_keeps_their_spelling(node: NativeNode, tmp_path: Path) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     node.maoctl("dataset", "add", "spelt", str(remote), "--external", "spelt-key")
     (tmp_path / "v.json").write_text(SENT[0] + "\n")
@@ -38,7 +38,7 @@ def test_maoctl_write_brings_values_to_the_node_as_they_are_spelt(node: NativeNo
 
 
 @pytest.mark.parametrize("value", ["NaN", '{"a": -Infinity}', '"\\ud800"', "9" * 5000])
-def test_maoctl_write_refuses_what_json_cannot_hold(node: NativeNode, value: str) -> None:
+def test_values_maoctl_write_refuses_what_json_cannot_hold(node: NativeNode, value: str) -> None:
     done = node.maoctl("write", "spelt-key", "--", value, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

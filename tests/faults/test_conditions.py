@@ -75,7 +75,7 @@ def state_of(run: dict[str, Any]) -> str:
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
-async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) -> None:
+async def test_condition_etcd_full(tmp_path: Path, gated_tool_image: str) -> None:
     with native_node(
         tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA), **quick_alarms(tmp_path / "alarms")}
     ) as node:
@@ -113,7 +113,7 @@ async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) 
         assert node.maoctl("doctor").returncode == 0
 
 
-async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_image: str) -> None:
+async def test_condition_etcd_lost_its_data(tmp_path: Path, gated_tool_image: str) -> None:
     with native_node(tmp_path, env={"MAO_LEFTOVER_GRACE": "1s", **quick_alarms(tmp_path / "alarms")}) as node:
         identity = node.data_dir / "federation" / "store.json"
         await eventually(identity.exists)
@@ -156,7 +156,7 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_im
         await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
 
 
-async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_publishing(
+async def test_condition_disk_filling_warns_first_and_fails_at_publish_limit(
     tmp_path: Path,
 ) -> None:
     free = shutil.disk_usage(tmp_path).free

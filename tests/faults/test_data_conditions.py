@@ -92,7 +92,7 @@ def collects(node: NativeNode, names: Names = OTHER) -> dict[str, Any]:
     return ended
 
 
-async def test_a_read_only_remote(node: NativeNode, remotes: Path) -> None:
+async def test_data_condition_read_only_remote(node: NativeNode, remotes: Path) -> None:
     set_read_only(remotes, True)
     try:
         run = collects(node, QUICK)
@@ -111,7 +111,7 @@ async def test_a_read_only_remote(node: NativeNode, remotes: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["runs", "enrolments", "ticks"])
-async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> None:
+async def test_data_condition_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> None:
     run, gate = start_gated(node)
     schedule = {"name": OTHER.tool, "cron": "* * * * * *", "seconds": True, "catch_up": "all"}
     job = node.http.post("/pipeline/run", json=schedule).json()["id"]
@@ -152,7 +152,7 @@ async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> 
     await check_recovery(node, "record-unreadable", key)
 
 
-async def test_a_torn_inbox(node: NativeNode, remotes: Path) -> None:
+async def test_data_condition_torn_inbox(node: NativeNode, remotes: Path) -> None:
     def send(value: int) -> None:
         answer = node.http.post("/write", json={"key": "temperature", "value": value})
         assert answer.status_code == 202, answer.text
@@ -180,7 +180,7 @@ async def test_a_torn_inbox(node: NativeNode, remotes: Path) -> None:
     await check_recovery(node, "inbox", QUICK.dataset)
 
 
-async def test_a_broken_clone(node: NativeNode, remotes: Path) -> None:
+async def test_data_condition_broken_clone(node: NativeNode, remotes: Path) -> None:
     collects(node, OTHER)
     (clone,) = node.data_dir.glob(f"**/{OTHER.dataset}.git")
     tip = git(clone, "rev-parse", node.name)
@@ -200,7 +200,7 @@ async def test_a_broken_clone(node: NativeNode, remotes: Path) -> None:
     await check_recovery(node, "clone", OTHER.dataset)
 
 
-async def test_a_full_disk(node: NativeNode, remotes: Path) -> None:
+async def test_data_condition_full_disk(node: NativeNode, remotes: Path) -> None:
     run, gate = start_gated(node)
     filler = fill(node.data_dir, leave=MIN_FREE // 2)
     try:

@@ -51,7 +51,7 @@ def every_tick_is_run_once(node: NativeNode, job: str) -> None:
     assert found == {(tick, "succeeded"): 1 for tick in ticks}
 
 
-def test_a_run_goes_through_without_the_federation(tmp_path: Path, tool_image: str) -> None:
+def test_federation_outage_runs_succeed_without_federation(tmp_path: Path, tool_image: str) -> None:
     names = Names("lonely", "lonely-data")
     with running_etcd() as federation:
         env = {"MAO_FEDERATION_ENDPOINTS": federation.endpoints}

@@ -42,7 +42,7 @@ def containers_of(run_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("victim", PROCESSES)
-def test_the_run_ends_once(node: NativeNode, remote: Path, victim: str) -> None:
+def test_kill_run_ends_once(node: NativeNode, remote: Path, victim: str) -> None:
     run = node.http.post("/pipeline/run", json={"name": "gated"}).json()
     running = node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "running")
     assert running["steps"][0]["phase"] == "running"

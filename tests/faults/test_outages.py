@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 ENGINE = Path("/var/run/docker.sock")
 
 
-def test_etcd_away_is_said_and_survived(tmp_path: Path) -> None:
+def test_outage_of_etcd_is_reported_and_survived(tmp_path: Path) -> None:
     with native_node(tmp_path, name="no-store") as node:
         etcd = node.pid_of("etcd")
         os.kill(etcd, signal.SIGSTOP)
@@ -36,7 +36,7 @@ def test_etcd_away_is_said_and_survived(tmp_path: Path) -> None:
         assert node.http.get("/registry/tools").status_code == 200
 
 
-def test_the_engine_away_is_said_and_the_run_waits_for_it(tmp_path: Path, tool_image: str) -> None:
+def test_outage_of_engine_is_reported_and_run_waits(tmp_path: Path, tool_image: str) -> None:
     engine = CuttableSocket(tmp_path / "engine.sock", ENGINE).join()
     env = {"DOCKER_HOST": f"unix://{engine.path}"}
     names = Names("patient", "patient-data")

@@ -25,7 +25,9 @@ def runs_of(node: NativeNode, job_id: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("catch_up", "ran"), [("none", False), ("all", True)])
-def test_every_second_has_one_record(tmp_path: Path, tool_image: str, catch_up: str, ran: bool) -> None:
+def test_downtime_every_second_has_one_record(
+    tmp_path: Path, tool_image: str, catch_up: str, ran: bool
+) -> None:
     with native_node(tmp_path, name="sleeper") as node:
         main_job.register(node, Names("t", "d"), tool_image, str(bare_repository(tmp_path / "remote.git")))
         spec = {"cron": "* * * * * *", "seconds": True, "catch_up": catch_up, "start_deadline": 1}

@@ -50,7 +50,7 @@ def ticks_written(metrics: str) -> float:
     return float(re.findall(r"^mao_tick_lateness_seconds_count (\S+)$", metrics, re.MULTILINE)[0])
 
 
-def test_every_tick_runs_once(tmp_path: Path, tool_image: str) -> None:
+def test_two_schedulers_every_tick_runs_once(tmp_path: Path, tool_image: str) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     names = Names("twice", "twice-data")
     with native_node(tmp_path, name="doubled") as node:

@@ -87,7 +87,7 @@ def is_observed(run: dict[str, Any]) -> bool:
     return bool(run["steps"]) and run["steps"][0]["phase"] == "succeeded"
 
 
-def test_a_node_that_is_off_costs_the_others_no_tick_and_no_round(federated: Lab) -> None:
+def test_absent_node_costs_others_no_tick_and_no_round(federated: Lab) -> None:
     first, second, absent = federated.nodes
     absent.stop()
     present = [first, second]

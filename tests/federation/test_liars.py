@@ -94,7 +94,7 @@ def finish(node: SiteNode, run: str) -> None:
     assert node.wait_run(run)["phase"] == "succeeded"
 
 
-def test_a_branch_rewritten_after_the_round_opened(shared: SharedPipeline, tick: str) -> None:
+def test_liar_branch_rewritten_after_round_opened(shared: SharedPipeline, tick: str) -> None:
     *honest, liar = shared.lab.nodes
     before = git(shared.remote, "rev-parse", liar.name)
     finish(liar, shared.run_tick(liar, tick))
@@ -110,7 +110,7 @@ def test_a_branch_rewritten_after_the_round_opened(shared: SharedPipeline, tick:
     liar.maoctl("dataset", "resolve", shared.dataset, "--take-theirs", check=False)
 
 
-def test_a_wrong_tree_attested(shared: SharedPipeline, tampered: Tampered, tick: str) -> None:
+def test_liar_wrong_tree_attested(shared: SharedPipeline, tampered: Tampered, tick: str) -> None:
     """Let the liar attest a closed round before any other node."""
     first, *_, liar = shared.lab.nodes
     tampered.make_liar(liar.name)
@@ -148,7 +148,7 @@ def named_by_alarm(node: SiteNode, round_id: str, liar: str) -> bool:
     return any(alarm["id"] == f"{round_id}.{liar}" and "it computed" in alarm["detail"] for alarm in alarms)
 
 
-def test_a_write_outside_of_its_prefix_is_refused(shared: SharedPipeline) -> None:
+def test_liar_write_outside_of_its_prefix_is_refused(shared: SharedPipeline) -> None:
     first, _, liar = shared.lab.nodes
     for key in (
         keys.announcement(first.name, shared.dataset, "x"),
@@ -165,7 +165,7 @@ def test_a_write_outside_of_its_prefix_is_refused(shared: SharedPipeline) -> Non
     assert isinstance(hidden, Forbidden)
 
 
-def test_a_removed_node_is_out_at_once_and_for_good(shared: SharedPipeline, tmp_path: Path) -> None:
+def test_liar_removed_node_is_out_at_once_and_for_good(shared: SharedPipeline, tmp_path: Path) -> None:
     first, _, liar = shared.lab.nodes
     stolen = tmp_path / "stolen"
     shutil.copytree(liar.data_dir / "federation", stolen)

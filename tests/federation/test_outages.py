@@ -64,7 +64,7 @@ def frozen(nodes: list[SiteNode]) -> Iterator[None]:
             node.thaw_federation()
 
 
-def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: SharedPipeline) -> None:
+def test_outage_node_that_is_cut_off_is_missing_and_catches_up(shared: SharedPipeline) -> None:
     first, _, third = shared.lab.nodes
     ticks = past_ticks(2, ago=timedelta(minutes=30))
     third.site.cut()
@@ -94,7 +94,7 @@ def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: SharedPipeline
     )
 
 
-def test_the_leader_killed_during_a_round_leaves_one_result(shared: SharedPipeline) -> None:
+def test_outage_leader_killed_during_round_leaves_one_result(shared: SharedPipeline) -> None:
     first = shared.lab.nodes[0]
     ticks = past_ticks(1, ago=timedelta(minutes=10))
     runs = [(node, shared.run_tick(node, ticks[0])) for node in shared.lab.nodes]
@@ -116,7 +116,7 @@ def test_the_leader_killed_during_a_round_leaves_one_result(shared: SharedPipeli
     assert Path(shared.remote).exists()
 
 
-def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: SharedPipeline) -> None:
+def test_outage_federation_without_quorum_costs_no_tick_and_no_round(shared: SharedPipeline) -> None:
     """Runs last in this module: it uses current ticks, and a dataset's ticks never go back."""
     first, *others = shared.lab.nodes
     jobs = [(node, shared.job(node, f"*/{EVERY} * * * * *")) for node in shared.lab.nodes]

@@ -29,7 +29,7 @@ def decided(shared: SharedPipeline, nodes: list[SiteNode], tick: str) -> dict[st
     return {name: run["steps"][0]["snapshot"] for name, run in runs.items()}
 
 
-def test_a_member_that_is_restored_votes_on_without_joining_again(engine: Engine, tmp_path: Path) -> None:
+def test_restore_member_votes_without_joining_again(engine: Engine, tmp_path: Path) -> None:
     begin = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
     ticks = [format_time(begin + timedelta(minutes=minute)) for minute in range(3)]
     with lab(tmp_path, ("alpha", "beta"), MAO_ROUND_GRACE="1", MAO_PUSH_RETRY="1") as nodes:

@@ -60,7 +60,7 @@ def common_ticks(shared: SharedPipeline) -> list[str]:
     return sorted(set.intersection(*ran))
 
 
-def test_every_shared_tick_has_one_decided_round(shared: SharedPipeline) -> None:
+def test_rounds_every_shared_tick_has_one_decided_round(shared: SharedPipeline) -> None:
     rounds = shared.rounds(shared.lab.nodes[0]).values()
     ticks = common_ticks(shared)
     assert len(ticks) >= TICKS
@@ -68,7 +68,7 @@ def test_every_shared_tick_has_one_decided_round(shared: SharedPipeline) -> None
         assert [r["phase"] for r in rounds if r["tick"] == tick] == ["decided"]
 
 
-def test_every_decided_round_is_one_commit_with_its_evidence(shared: SharedPipeline) -> None:
+def test_rounds_every_decided_round_is_one_commit_with_its_evidence(shared: SharedPipeline) -> None:
     decided = {r["id"]: r for r in shared.rounds(shared.lab.nodes[0]).values() if r["phase"] == "decided"}
     commits = ground_truth(shared.remote)
     assert sorted(r["commit"] for r in decided.values()) == sorted(commits)
@@ -77,7 +77,7 @@ def test_every_decided_round_is_one_commit_with_its_evidence(shared: SharedPipel
         assert git(shared.remote, "show", f"{found['commit']}:.mao/rounds/{name}.json")
 
 
-def test_the_liar_changes_nothing_and_leads_the_ranking(shared: SharedPipeline) -> None:
+def test_rounds_liar_changes_nothing_and_leads_ranking(shared: SharedPipeline) -> None:
     for found in shared.rounds(shared.lab.nodes[0]).values():
         if found["phase"] != "decided" or "alpha" not in found["commits"] or "beta" not in found["commits"]:
             continue

@@ -25,7 +25,7 @@ def users_of(source: str) -> list[str]:
     ]
 
 
-def test_only_the_federations_etcd_is_published_and_on_loopback_by_default() -> None:
+def test_compose_file_only_federations_etcd_is_published_and_on_loopback_by_default() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"federation-etcd"}
     assert all(
@@ -33,14 +33,14 @@ def test_only_the_federations_etcd_is_published_and_on_loopback_by_default() -> 
     )
 
 
-def test_only_the_gateway_is_on_the_hosts_network_and_there_on_loopback_by_default() -> None:
+def test_compose_file_only_gateway_is_on_hosts_network_and_there_on_loopback_by_default() -> None:
     networks = {name: service.get("network_mode") for name, service in SERVICES.items()}
     assert {name for name, mode in networks.items() if mode == "host"} == {"gateway"}
     assert networks["etcd"] == "none"
     assert SERVICES["gateway"]["environment"]["MAO_HOST"] == "${MAO_GATEWAY_BIND:-127.0.0.1}"
 
 
-def test_all_others_serve_on_sockets_in_a_volume_of_their_own() -> None:
+def test_compose_file_all_others_serve_on_sockets_in_volume_of_their_own() -> None:
     assert users_of("mao-run:/run/mao") == [name for name in SERVICES if name != "federation-etcd"]
     for name in ("registry", "scheduler", "runner", "datamgmt"):
         environment = SERVICES[name]["environment"]
@@ -52,18 +52,18 @@ def test_all_others_serve_on_sockets_in_a_volume_of_their_own() -> None:
     assert "--enable-grpc-gateway=false" in SERVICES["etcd"]["command"]
 
 
-def test_gateway_and_runner_agree_on_whom_the_gateway_lets_in() -> None:
+def test_compose_file_gateway_and_runner_agree_on_whom_gateway_lets_in() -> None:
     for setting in ("MAO_OWNER_OF", "MAO_LOCAL_USERS", "MAO_TOKENS_FILE"):
         assert SERVICES["gateway"]["environment"][setting] == SERVICES["runner"]["environment"][setting]
     assert users_of("./compose.yaml:/etc/mao/compose.yaml:ro") == ["runner", "gateway"]
 
 
-def test_only_the_runner_reaches_the_engine() -> None:
+def test_compose_file_only_runner_reaches_engine() -> None:
     assert users_of("docker.sock") == ["runner"]
     assert not any("docker.sock" in mount for name in ONCE for mount in ALL[name]["volumes"])
 
 
-def test_what_starts_as_root_may_do_little_and_the_runner_does_not_stay_it() -> None:
+def test_compose_file_root_has_few_capabilities_and_runner_drops_root() -> None:
     rights = {name: service["cap_add"] for name, service in ALL.items() if "cap_add" in service}
     assert rights == {
         "setup": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
@@ -77,18 +77,18 @@ def test_what_starts_as_root_may_do_little_and_the_runner_does_not_stay_it() -> 
     assert "network_mode" not in SERVICES["runner"]
 
 
-def test_only_the_data_manager_sees_the_keys_and_cannot_write_them() -> None:
+def test_compose_file_only_data_manager_sees_keys_and_cannot_write_them() -> None:
     assert users_of("ssh") == ["datamgmt"]
     assert all(volume.endswith(":ro") for volume in SERVICES["datamgmt"]["volumes"] if "ssh" in volume)
     assert not any("ssh" in mount for mount in ALL["maoctl"]["volumes"])
 
 
-def test_only_runner_and_data_manager_share_the_data() -> None:
+def test_compose_file_only_runner_and_data_manager_share_data() -> None:
     assert users_of("${hostdir:-mao-data}:/var/lib/mao") == ["runner", "datamgmt"]
     assert "${hostdir:-mao-data}:/var/lib/mao" in ALL["setup"]["volumes"]
 
 
-def test_the_folder_for_backups_is_made_fit_before_the_data_manager_uses_it() -> None:
+def test_compose_file_folder_for_backups_is_made_fit_before_data_manager_uses_it() -> None:
     source = "${MAO_BACKUP_DIR:-mao-backup}"
     assert f"{source}:/var/backup/mao" in ALL["setup"]["volumes"]
     assert users_of(source) == ["datamgmt"]
@@ -96,14 +96,14 @@ def test_the_folder_for_backups_is_made_fit_before_the_data_manager_uses_it() ->
         assert ALL[name]["environment"]["MAO_BACKUP_DIR"] == "${MAO_BACKUP_DIR:-}"
 
 
-def test_the_client_is_started_by_nobody_but_a_person() -> None:
+def test_compose_file_client_is_started_by_nobody_but_person() -> None:
     assert ALL["maoctl"]["profiles"] == ["client"]
     assert not any("maoctl" in service.get("depends_on", {}) for service in ALL.values())
     assert "build" not in ALL["maoctl"]  # `docker compose build` leaves out what is in a profile
     assert ALL["maoctl"]["image"] == ALL["setup"]["image"] == SERVICES["datamgmt"]["image"]
 
 
-def test_who_works_in_the_folders_waits_until_they_are_fit() -> None:
+def test_compose_file_services_wait_for_prepared_folders() -> None:
     waiting = {name for name, service in ALL.items() if "setup" in service.get("depends_on", {})}
     assert waiting == {"runner", "datamgmt", "backup", "restore"}
     for name in waiting:
@@ -111,14 +111,14 @@ def test_who_works_in_the_folders_waits_until_they_are_fit() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ONCE))
-def test_what_ends_by_itself_is_hardened_and_not_restarted(name: str) -> None:
+def test_compose_file_one_shot_services_are_hardened_and_not_restarted(name: str) -> None:
     assert ALL[name]["cap_drop"] == ["ALL"]
     assert ALL[name]["security_opt"] == ["no-new-privileges:true"]
     assert ALL[name]["read_only"] is True
     assert ALL[name].get("restart", "no") == "no"
 
 
-def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
+def test_compose_file_only_registry_and_federations_etcd_write_its_files() -> None:
     assert users_of("mao-federation") == [name for name in SERVICES if name not in ("etcd", "gateway")]
     writers = [
         name
@@ -128,7 +128,7 @@ def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
     assert writers == ["federation-etcd", "registry"]
 
 
-def test_only_the_registry_writes_what_the_operator_agreed_to() -> None:
+def test_compose_file_only_registry_writes_what_operator_agreed_to() -> None:
     mounts = {name: SERVICES[name]["volumes"] for name in users_of("mao-agreements")}
     assert {name: mount for name, all_ in mounts.items() for mount in all_ if "mao-agreements" in mount} == {
         "registry": "mao-agreements:/var/lib/mao-agreements",
@@ -140,7 +140,7 @@ def test_only_the_registry_writes_what_the_operator_agreed_to() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_container_is_hardened_and_restarted(name: str) -> None:
+def test_compose_file_every_container_is_hardened_and_restarted(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -149,26 +149,26 @@ def test_every_container_is_hardened_and_restarted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["backup", "restore"])
-def test_a_backup_is_made_by_a_person_and_needs_neither_engine_nor_keys(name: str) -> None:
+def test_compose_file_backup_is_made_by_person_and_needs_neither_engine_nor_keys(name: str) -> None:
     service = ALL[name]
     assert service["profiles"] == ["tools"]
     assert "build" not in service  # `docker compose build` leaves out what is in a profile
     assert not any("docker.sock" in mount or "ssh" in mount for mount in service["volumes"])
 
 
-def test_a_backup_reads_what_it_does_not_own_and_a_restore_writes_it() -> None:
+def test_compose_file_backup_reads_what_it_does_not_own_and_restore_writes_it() -> None:
     for volume in ("mao-federation:/var/lib/mao-federation", "mao-agreements:/var/lib/mao-agreements"):
         assert f"{volume}:ro" in ALL["backup"]["volumes"]
         assert volume in ALL["restore"]["volumes"]
 
 
-def test_services_wait_for_a_healthy_store() -> None:
+def test_compose_file_services_wait_for_healthy_store() -> None:
     waiting = {name for name, service in SERVICES.items() if "etcd" in service.get("depends_on", {})}
     assert waiting == set(SERVICES) - {"etcd", "federation-etcd"}
     assert all(SERVICES[name]["depends_on"]["etcd"] == {"condition": "service_healthy"} for name in waiting)
 
 
-def test_everything_that_may_be_set_is_in_the_example() -> None:
+def test_compose_file_everything_that_may_be_set_is_in_example() -> None:
     used = set(re.findall(r"\$\{(\w+)", TEXT))
     found_out_by_make_up = {
         "BASE_PYTHON",
@@ -182,14 +182,14 @@ def test_everything_that_may_be_set_is_in_the_example() -> None:
     assert used - found_out_by_make_up - of_the_call == named
 
 
-def test_etcd_image_is_the_same_everywhere_and_good_for_a_federation() -> None:
+def test_compose_file_etcd_image_is_same_everywhere_and_good_for_federation() -> None:
     files = (TEXT, (REPO / "Dockerfile").read_text(), (REPO / "scripts/machine/images.sh").read_text())
     named = [re.findall(r"gcr\.io/etcd-development/etcd:v([\w.-]+)", text) for text in files]
     assert named == [named[0]] * 3
     assert [judge(version) for version in named[0]] == ["good"]
 
 
-def test_compose_passes_the_runners_settings() -> None:
+def test_compose_file_compose_passes_runners_settings() -> None:
     environment = ALL["runner"]["environment"]
     assert environment["MAO_ENGINE"] == "${MAO_ENGINE:-}"
     assert environment["MAO_SLOTS"] == "${MAO_SLOTS:-}"

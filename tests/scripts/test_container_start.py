@@ -32,7 +32,9 @@ def started(folder: Path, **env: str) -> list[str]:
         ({"MAO_NODE": "bern", "workuser": "zurich"}, "bern"),
     ],
 )
-def test_the_node_is_named_by_either_setting(tmp_path: Path, env: dict[str, str], name: str) -> None:
+def test_container_start_node_is_named_by_either_setting(
+    tmp_path: Path, env: dict[str, str], name: str
+) -> None:
     assert started(tmp_path, **env) == [name, OWN_ETCD, "-m mao_runner"]
 
 
@@ -44,5 +46,7 @@ def test_the_node_is_named_by_either_setting(tmp_path: Path, env: dict[str, str]
         ({"MAO_ETCD_ENDPOINTS": "", "etcdhost": "etcd.lab:2379"}, ""),  # the settings take the other name
     ],
 )
-def test_its_own_etcd_is_taken_where_none_is_named(tmp_path: Path, env: dict[str, str], etcd: str) -> None:
+def test_container_start_own_etcd_is_taken_where_none_is_named(
+    tmp_path: Path, env: dict[str, str], etcd: str
+) -> None:
     assert started(tmp_path, **env)[1] == etcd

@@ -93,7 +93,7 @@ def expected_summary(rows: list[dict[str, str]], metric: str) -> tuple[float, ..
     return (len(values), min(values), statistics.median(values), mean, max(values), values[-1])
 
 
-def test_measures_and_appends_a_row_a_run(images: dict[str, str], data: Path) -> None:
+def test_example_tools_measures_and_appends_row_run(images: dict[str, str], data: Path) -> None:
     env = {"MAO_SCHEDULED_FOR": "2031-05-01T10:00:00+02:00", "MAO_NODE": "zurich", "MAO_RUN_ID": "r-1"}
     for _ in range(2):
         done = run_tool(images["system-performance"], data, env=env)
@@ -106,7 +106,7 @@ def test_measures_and_appends_a_row_a_run(images: dict[str, str], data: Path) ->
     assert [path.name for path in data.iterdir()] == ["performance.csv"]
 
 
-def test_measures_without_any_setting(images: dict[str, str], data: Path) -> None:
+def test_example_tools_measures_without_any_setting(images: dict[str, str], data: Path) -> None:
     done = run_tool(images["system-performance"], data)
     assert done.returncode == 0, done.stderr
     (row,) = read_rows(data / "performance.csv")
@@ -115,13 +115,13 @@ def test_measures_without_any_setting(images: dict[str, str], data: Path) -> Non
     assert row["run"] == "none"
 
 
-def test_a_value_from_outside_cannot_break_the_csv(images: dict[str, str], data: Path) -> None:
+def test_example_tools_value_from_outside_cannot_break_csv(images: dict[str, str], data: Path) -> None:
     done = run_tool(images["system-performance"], data, env={"MAO_NODE": 'a,"b\nc'})
     assert done.returncode == 0, done.stderr
     assert [row["node"] for row in read_rows(data / "performance.csv")] == ["a__b_c"]
 
 
-def test_leaves_a_csv_with_other_columns_alone(images: dict[str, str], data: Path) -> None:
+def test_example_tools_leaves_csv_with_other_columns_alone(images: dict[str, str], data: Path) -> None:
     (data / "performance.csv").write_text("a,b\n1,2\n")
     done = run_tool(images["system-performance"], data)
     assert done.returncode == 1
@@ -129,7 +129,7 @@ def test_leaves_a_csv_with_other_columns_alone(images: dict[str, str], data: Pat
     assert (data / "performance.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_summary_equals_an_independent_computation(
+def test_example_tools_summary_equals_independent_computation(
     images: dict[str, str], data: Path, tmp_path: Path
 ) -> None:
     input_ = write_performance(tmp_path / "input", a_year_of_rows())
@@ -143,7 +143,9 @@ def test_summary_equals_an_independent_computation(
         assert found == pytest.approx(expected_summary(rows, line["metric"]), abs=0.00051)
 
 
-def test_summary_is_the_same_bytes_again(images: dict[str, str], data: Path, tmp_path: Path) -> None:
+def test_example_tools_summary_is_same_bytes_again(
+    images: dict[str, str], data: Path, tmp_path: Path
+) -> None:
     input_ = write_performance(tmp_path / "input", a_year_of_rows())
     results = []
     for _ in range(2):
@@ -154,7 +156,9 @@ def test_summary_is_the_same_bytes_again(images: dict[str, str], data: Path, tmp
     assert b"365 measurements of node0, node1, from 2031-01-01T00:00:00Z" in results[0]["summary.md"]
 
 
-def test_summary_of_what_was_really_measured(images: dict[str, str], data: Path, tmp_path: Path) -> None:
+def test_example_tools_summary_of_what_was_really_measured(
+    images: dict[str, str], data: Path, tmp_path: Path
+) -> None:
     assert run_tool(images["system-performance"], data).returncode == 0
     summary = make_folder(tmp_path / "summary")
     assert run_tool(images["performance-summary"], summary, data).returncode == 0
@@ -172,7 +176,7 @@ def test_summary_of_what_was_really_measured(images: dict[str, str], data: Path,
         (["t,t,n,r,1,1,1,1,1,1", "t,t,n,r,1,1,x,1,1,1"], 'line 3: "x" is no number'),
     ],
 )
-def test_summary_names_the_line_it_cannot_read(
+def test_example_tools_summary_names_line_it_cannot_read(
     images: dict[str, str], data: Path, tmp_path: Path, rows: list[str], message: str
 ) -> None:
     done = run_tool(images["performance-summary"], data, write_performance(tmp_path / "input", rows))
@@ -181,7 +185,7 @@ def test_summary_names_the_line_it_cannot_read(
     assert list(data.iterdir()) == []
 
 
-def test_summary_without_input_says_what_is_missing(
+def test_example_tools_summary_without_input_says_what_is_missing(
     images: dict[str, str], data: Path, tmp_path: Path
 ) -> None:
     done = run_tool(images["performance-summary"], data, make_folder(tmp_path / "input"))
@@ -189,7 +193,9 @@ def test_summary_without_input_says_what_is_missing(
     assert "has the step that measures run?" in done.stderr
 
 
-async def test_the_check_finds_them_compliant(images: dict[str, str], tmp_path: Path, engine: Engine) -> None:
+async def test_example_tools_check_finds_them_compliant(
+    images: dict[str, str], tmp_path: Path, engine: Engine
+) -> None:
     row = "2026-11-24T07:00:00Z,2026-11-24T07:00:01Z,n,r,1,2,3,4,5,6"
     given = {"performance.csv": "\n".join([",".join(COLUMNS), row, ""])}
     bench = Bench(tmp_path, DockerDriver())

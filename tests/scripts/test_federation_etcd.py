@@ -43,7 +43,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_etcd_comes_and_goes_with_its_configuration(loop: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_federation_etcd_follows_its_configuration(loop: subprocess.Popen[str], tmp_path: Path) -> None:
     config, draft = tmp_path / "etcd.yaml", tmp_path / "draft"
 
     def configure(text: str) -> None:

@@ -34,7 +34,7 @@ prepare = loaded("prepare_folders")
 
 @pytest.mark.parametrize(("owner", "mode"), [(0, 0o755), (SOMEBODY, 0o700), (NODE, 0o755)])
 @pytest.mark.parametrize("held", [None, "lost+found"])
-def test_an_empty_data_folder_is_given_to_the_nodes_user(
+def test_folders_empty_data_folder_is_given_to_nodes_user(
     tmp_path: Path, owner: int, mode: int, held: str | None
 ) -> None:
     folder = tmp_path / "data"
@@ -50,7 +50,7 @@ def test_an_empty_data_folder_is_given_to_the_nodes_user(
 
 @pytest.mark.parametrize(("owner", "mode"), [(0, 0o755), (SOMEBODY, 0o700), (NODE, 0o500)])
 @pytest.mark.parametrize("held", [None, "mao-node-1-20260131T120000Z.tar.gz"])
-def test_a_folder_for_backups_is_given_to_the_nodes_user_or_the_command_is_told(
+def test_folders_folder_for_backups_is_given_to_nodes_user_or_command_is_told(
     tmp_path: Path, owner: int, mode: int, held: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if held:
@@ -67,7 +67,7 @@ def test_a_folder_for_backups_is_given_to_the_nodes_user_or_the_command_is_told(
 
 
 @pytest.mark.parametrize(("owner", "mode"), [(0, 0o1777), (NODE, 0o700)])
-def test_a_folder_that_takes_backups_is_left_as_it_is(
+def test_folders_folder_that_takes_backups_is_left_as_it_is(
     tmp_path: Path, owner: int, mode: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.chown(tmp_path, owner, owner)
@@ -80,7 +80,7 @@ def test_a_folder_that_takes_backups_is_left_as_it_is(
 @pytest.mark.parametrize(
     "wrong", ["/srv/mao", "/srv/mao/backup", "/srv/x/../mao/b/", "backups", "./b", "~/b"]
 )
-def test_a_folder_for_backups_is_absolute_and_not_among_what_is_backed_up(wrong: str) -> None:
+def test_folders_folder_for_backups_is_absolute_and_not_among_what_is_backed_up(wrong: str) -> None:
     with pytest.raises(prepare.Unfit):
         prepare.check_backup_dir({"hostdir": "/srv/mao/", "MAO_BACKUP_DIR": wrong})
     for data, backups in (("/srv/mao", "/srv/mao-backup"), ("", "/srv"), ("/srv/mao", "")):
@@ -88,7 +88,7 @@ def test_a_folder_for_backups_is_absolute_and_not_among_what_is_backed_up(wrong:
 
 
 @pytest.mark.parametrize("held", [[".profile"], ["bare", "clones", "installation", "workspaces"]])
-def test_a_data_folder_with_things_of_others_is_left_alone(tmp_path: Path, held: list[str]) -> None:
+def test_folders_data_folder_with_things_of_others_is_left_alone(tmp_path: Path, held: list[str]) -> None:
     for name in held:
         (tmp_path / name).mkdir()
     os.chown(tmp_path, SOMEBODY, SOMEBODY)
@@ -101,7 +101,7 @@ def test_a_data_folder_with_things_of_others_is_left_alone(tmp_path: Path, held:
     assert tmp_path.stat().st_uid == SOMEBODY
 
 
-def test_the_data_of_a_node_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_folders_data_of_node_are_taken_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     os.chown(tmp_path, NODE, NODE)
     prepare.prepare_data(tmp_path, "/srv/mao")
@@ -112,12 +112,12 @@ def test_the_data_of_a_node_are_taken_as_they_are(tmp_path: Path) -> None:
     ("environ", "name"),
     [({}, "the volume mao-data"), ({"hostdir": "/a"}, "/a"), ({"hostdir": "/a", "MAO_HOSTDIR": "/a"}, "/a")],
 )
-def test_the_data_directory_has_the_name_that_the_host_knows(environ: dict[str, str], name: str) -> None:
+def test_folders_data_directory_has_name_that_host_knows(environ: dict[str, str], name: str) -> None:
     assert prepare.check_hostdir(environ) == name
 
 
 @pytest.mark.parametrize("mounted", ["", "/other"])
-def test_a_data_directory_that_is_named_and_not_mounted_is_told(mounted: str) -> None:
+def test_folders_data_directory_that_is_named_and_not_mounted_is_told(mounted: str) -> None:
     with pytest.raises(prepare.Unfit) as caught:
         prepare.check_hostdir({"hostdir": mounted, "MAO_HOSTDIR": "/srv/mao"})
     assert "hostdir=/srv/mao" in caught.value.args[1]
@@ -147,7 +147,7 @@ class Keys:
 
 @pytest.mark.parametrize("folder_mode", [0o700, 0o755])
 @pytest.mark.parametrize("name", ["id_ed25519", "id_rsa", "signing_key"])
-def test_a_key_that_only_its_owner_reads_is_copied(name: str, folder_mode: int) -> None:
+def test_folders_key_that_only_its_owner_reads_is_copied(name: str, folder_mode: int) -> None:
     with common_folder() as place:
         keys = Keys(place)
         keys.put(name, "secret", 0o600)
@@ -161,7 +161,7 @@ def test_a_key_that_only_its_owner_reads_is_copied(name: str, folder_mode: int) 
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o644, SOMEBODY), (0o600, NODE)])
-def test_what_the_nodes_user_can_read_is_linked_and_a_change_is_seen_at_once(mode: int, owner: int) -> None:
+def test_folders_readable_key_is_linked_and_change_is_seen_at_once(mode: int, owner: int) -> None:
     with common_folder() as place:
         keys = Keys(place)
         keys.put("known_hosts", "one\n", mode, owner)
@@ -173,7 +173,7 @@ def test_what_the_nodes_user_can_read_is_linked_and_a_change_is_seen_at_once(mod
         assert keys.read("id_ed25519") == "later"
 
 
-def test_a_new_start_follows_what_the_folder_holds_now() -> None:
+def test_folders_new_start_follows_what_folder_holds_now() -> None:
     with common_folder() as place:
         keys = Keys(place)
         keys.source.chmod(0o700)
@@ -193,7 +193,7 @@ def step_down(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("env", "group"), [({}, "4711"), ({"DOCKER_GID": "4712"}, "4712")])
-def test_step_down_takes_the_group_of_a_socket_and_keeps_nothing_else(
+def test_folders_step_down_takes_group_of_socket_and_keeps_nothing_else(
     tmp_path: Path, env: dict[str, str], group: str
 ) -> None:
     socket = tmp_path / "docker.sock"
@@ -203,7 +203,7 @@ def test_step_down_takes_the_group_of_a_socket_and_keeps_nothing_else(
     assert done.stdout.split() == ["10001", "10001", group, "CapEff:", "0000000000000000"]
 
 
-def test_step_down_works_as_the_folders_owner_and_hands_down_the_token(tmp_path: Path) -> None:
+def test_folders_step_down_works_as_folders_owner_and_hands_down_token(tmp_path: Path) -> None:
     token = tmp_path / "gateway.token"
     token.write_text("mao_own\n")
     token.chmod(0o600)
@@ -227,7 +227,7 @@ def test_step_down_works_as_the_folders_owner_and_hands_down_the_token(tmp_path:
         (("folder", "/tmp", "/no"), 1),
     ],
 )
-def test_step_down_says_what_it_cannot_do(words: tuple[str, ...], code: int) -> None:
+def test_folders_step_down_says_what_it_cannot_do(words: tuple[str, ...], code: int) -> None:
     done = step_down(*words)
     assert done.returncode == code
     assert "step_down" in done.stderr

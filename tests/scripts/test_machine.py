@@ -73,7 +73,7 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
-def test_an_engine_that_answers_is_used_without_a_word(machine: Machine) -> None:
+def test_machine_engine_that_answers_is_used_silently(machine: Machine) -> None:
     machine.put("docker")
     done = machine.run("engine")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -81,7 +81,7 @@ def test_an_engine_that_answers_is_used_without_a_word(machine: Machine) -> None
 
 
 @pytest.mark.parametrize("sudo", [None, "echo 'a password is required' >&2; exit 1"])
-def test_without_rights_the_exact_commands_are_named(machine: Machine, sudo: str | None) -> None:
+def test_machine_without_rights_exact_commands_are_named(machine: Machine, sudo: str | None) -> None:
     machine.put("apt-get")
     if sudo:
         machine.put("sudo", sudo)
@@ -92,14 +92,14 @@ def test_without_rights_the_exact_commands_are_named(machine: Machine, sudo: str
     assert machine.calls("apt-get") == []
 
 
-def test_a_browser_that_is_there_is_used(machine: Machine) -> None:
+def test_machine_browser_that_is_there_is_used(machine: Machine) -> None:
     machine.put("apt-get")
     machine.put("chromium")
     done = machine.run("browser")
     assert (done.returncode, done.stderr, machine.calls("apt-get")) == (0, "", [])
 
 
-def test_without_rights_no_engine_is_started(machine: Machine) -> None:
+def test_machine_without_rights_no_engine_is_started(machine: Machine) -> None:
     machine.put("apt-get")
     machine.put("dockerd")
     machine.put("docker", "exit 1")
@@ -110,7 +110,7 @@ def test_without_rights_no_engine_is_started(machine: Machine) -> None:
     assert machine.calls("dockerd") == []
 
 
-def test_an_engine_that_refuses_the_user_is_not_replaced(machine: Machine) -> None:
+def test_machine_engine_that_refuses_user_is_not_replaced(machine: Machine) -> None:
     machine.put("sudo", '[ "$2" = true ] || exit 1')
     machine.put("docker", "echo 'dial unix /var/run/docker.sock: connect: permission denied' >&2; exit 1")
     done = machine.run("engine")
@@ -119,7 +119,7 @@ def test_an_engine_that_refuses_the_user_is_not_replaced(machine: Machine) -> No
     assert machine.calls("sudo") == []
 
 
-def test_another_system_is_told_what_to_install(machine: Machine) -> None:
+def test_machine_another_system_is_told_what_to_install(machine: Machine) -> None:
     machine.be_user(0)
     done = machine.run("compose")
     assert done.returncode == 1
@@ -127,7 +127,7 @@ def test_another_system_is_told_what_to_install(machine: Machine) -> None:
     assert "docker-compose" in done.stderr
 
 
-def test_a_failed_installation_shows_why(machine: Machine) -> None:
+def test_machine_failed_installation_shows_why(machine: Machine) -> None:
     machine.be_user(0)
     machine.put("apt-get", '[ "$1" = update ] || { echo "E: Unable to locate package"; exit 100; }')
     done = machine.run("compose")
@@ -135,7 +135,7 @@ def test_a_failed_installation_shows_why(machine: Machine) -> None:
     assert "E: Unable to locate package" in done.stderr
 
 
-def test_installs_once_and_prints_the_compose_command(machine: Machine) -> None:
+def test_machine_installs_once_and_prints_compose_command(machine: Machine) -> None:
     machine.be_user(0)
     installed = machine.programs / "docker-compose"
     machine.put("apt-get", f'[ "$1" = update ] || ln -s /bin/true {installed}')
@@ -146,20 +146,20 @@ def test_installs_once_and_prints_the_compose_command(machine: Machine) -> None:
     assert (second.returncode, second.stdout, second.stderr) == (0, "docker-compose\n", "")
 
 
-def test_compose_v2_is_preferred(machine: Machine) -> None:
+def test_machine_compose_v2_is_preferred(machine: Machine) -> None:
     machine.put("docker")
     machine.put("docker-compose")
     assert machine.run("compose").stdout == "docker compose\n"
 
 
-def test_an_old_python_is_refused_with_the_next_step(machine: Machine) -> None:
+def test_machine_old_python_is_refused_with_next_step(machine: Machine) -> None:
     machine.put("python3", '[ "$1" = --version ] && echo Python 3.9.2; exit 1')
     done = machine.run("venv", env={"MAO_VENV": str(machine.var / "none")})
     assert done.returncode == 1
     assert "needs Python 3.11 or later; python3 is Python 3.9.2" in done.stderr
 
 
-def test_only_an_engine_of_ours_is_stopped(machine: Machine) -> None:
+def test_machine_only_engine_of_ours_is_stopped(machine: Machine) -> None:
     machine.var.mkdir()
     (machine.var / "dockerd.pid").write_text(str(os.getpid()))
     done = machine.run("engine-stop")
@@ -167,13 +167,13 @@ def test_only_an_engine_of_ours_is_stopped(machine: Machine) -> None:
     assert not (machine.var / "dockerd.pid").exists()
 
 
-def test_an_unknown_verb_is_a_usage_error(machine: Machine) -> None:
+def test_machine_unknown_verb_is_usage_error(machine: Machine) -> None:
     done = machine.run("frobnicate")
     assert done.returncode == 2
     assert "Usage:" in done.stderr
 
 
-def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path: Path) -> None:
+def test_machine_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path: Path) -> None:
     for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put(
@@ -187,7 +187,7 @@ def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path
     assert f"PWD={tmp_path}" in told  # the client works where the script is called
 
 
-def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine: Machine) -> None:
+def test_machine_compose_goes_on_with_node_that_plain_compose_started_here(machine: Machine) -> None:
     for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put(
@@ -204,7 +204,7 @@ def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine
     ("volumes", "project"),
     [("here_mao-etcd", "here"), ("here_mao-etcd mao_mao-etcd", "mao"), ("mao_mao-etcd", "mao"), ("", "mao")],
 )
-def test_compose_goes_on_with_the_data_of_a_plain_compose_that_is_down(
+def test_machine_compose_goes_on_with_data_of_plain_compose_that_is_down(
     machine: Machine, tmp_path: Path, volumes: str, project: str
 ) -> None:
     for name in ("head", "sed", "sort", "tr", "uname", "wc"):
@@ -220,7 +220,7 @@ def test_compose_goes_on_with_the_data_of_a_plain_compose_that_is_down(
     assert machine.run("ps", script="compose.sh", checkout=checkout).stdout == f"{project}\n"
 
 
-def test_compose_takes_the_seeds_names(machine: Machine) -> None:
+def test_machine_compose_takes_seeds_names(machine: Machine) -> None:
     for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $hostdir"; true')
@@ -240,7 +240,9 @@ def test_compose_takes_the_seeds_names(machine: Machine) -> None:
         ("MAO_NODE=\nworkuser=", "node"),  # as a plain compose names a node for which nothing is set
     ],
 )
-def test_a_node_keeps_the_name_that_it_was_started_with(machine: Machine, made_with: str, name: str) -> None:
+def test_machine_node_keeps_name_that_it_was_started_with(
+    machine: Machine, made_with: str, name: str
+) -> None:
     for program in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / program).symlink_to(find_program(program))
     machine.put(
@@ -265,7 +267,7 @@ case "$*" in *--quiet*project=mao*service=gateway*) echo 4f4f;; inspect*4f4f) ec
         ("a\nworkuser=zurich", "zurich"),
     ],
 )
-def test_compose_reads_env_files_as_compose_does(
+def test_machine_compose_reads_env_files_as_compose_does(
     machine: Machine, tmp_path: Path, written: str, read: str
 ) -> None:
     for name in ("head", "sed", "sort", "tr", "uname", "wc"):
@@ -277,7 +279,9 @@ def test_compose_reads_env_files_as_compose_does(
     assert machine.run("ps", script="compose.sh", checkout=checkout).stdout == f"{read}\n"
 
 
-def test_make_up_keeps_what_it_chose_and_nothing_that_was_chosen(machine: Machine, tmp_path: Path) -> None:
+def test_machine_make_up_keeps_what_it_chose_and_nothing_that_was_chosen(
+    machine: Machine, tmp_path: Path
+) -> None:
     names = ("basename", "head", "python3", "sed", "sort", "stat", "tr", "uname", "wc")
     for name in names:
         (machine.programs / name).symlink_to(find_program(name))

@@ -71,7 +71,7 @@ def bring(machine: Machine, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("version", ["3.5.30", "3.5.33", "3.6.9", "3.6.16", "3.7.1"])
-def test_etcd_on_path_that_is_no_worse_is_used_without_a_word(
+def test_machine_etcd_on_path_that_is_no_worse_is_used_silently(
     machine: Machine, tmp_path: Path, version: str
 ) -> None:
     machine.put("etcd", etcd(version))
@@ -84,7 +84,7 @@ def test_etcd_on_path_that_is_no_worse_is_used_without_a_word(
 @pytest.mark.parametrize(
     "version", ["3.4.23", "3.4.42", "3.5.16+dfsg", "3.5.27", "3.5.29", "3.6.8", "gibberish"]
 )
-def test_old_etcd_is_left_alone_and_the_pinned_one_fetched_without_rights(
+def test_machine_etcd_old_etcd_is_left_alone_and_pinned_one_fetched_without_rights(
     machine: Machine, tmp_path: Path, version: str
 ) -> None:
     machine.put("etcd", etcd(version))
@@ -106,7 +106,7 @@ def test_old_etcd_is_left_alone_and_the_pinned_one_fetched_without_rights(
 @pytest.mark.parametrize(
     ("version", "taken"), [("3.5.33-1", True), ("3.6.16-1", True), ("3.5.27-1", False), ("", False)]
 )
-def test_newest_of_the_signed_index_is_taken_when_the_pinned_one_has_left(
+def test_machine_etcd_newest_of_signed_index_is_taken_when_pinned_one_has_left(
     machine: Machine, tmp_path: Path, version: str, taken: bool
 ) -> None:
     index = """case "$*" in
@@ -137,7 +137,7 @@ esac"""
 @pytest.mark.parametrize(
     "name", ["ID=ubuntu\nVERSION_CODENAME=noble", "ID=x\nID_LIKE='ubuntu debian'\nUBUNTU_CODENAME=noble"]
 )
-def test_ubuntu_asks_its_own_newest_series(machine: Machine, tmp_path: Path, name: str) -> None:
+def test_machine_etcd_ubuntu_asks_its_own_newest_series(machine: Machine, tmp_path: Path, name: str) -> None:
     release(tmp_path, name + "\n")
     machine.put("dpkg-deb")
     machine.put("apt-get", mirror("noble", 'case "$*" in *update*) cat sources.list >&2; exit 1;; esac'))
@@ -147,7 +147,7 @@ def test_ubuntu_asks_its_own_newest_series(machine: Machine, tmp_path: Path, nam
     assert machine.calls("apt-helper") == []
 
 
-def test_etcd_that_does_not_run_here_is_not_put_into_place(machine: Machine, tmp_path: Path) -> None:
+def test_machine_etcd_that_does_not_run_here_is_not_installed(machine: Machine, tmp_path: Path) -> None:
     machine.put("apt-helper", FETCHES)
     machine.put("dpkg-deb", BROKEN)
     done = bring(machine, tmp_path)
@@ -156,7 +156,7 @@ def test_etcd_that_does_not_run_here_is_not_put_into_place(machine: Machine, tmp
     assert not (machine.var / "etcd").exists()
 
 
-def test_another_system_is_told_what_to_put_on_path(machine: Machine, tmp_path: Path) -> None:
+def test_machine_etcd_another_system_is_told_what_to_put_on_path(machine: Machine, tmp_path: Path) -> None:
     (machine.programs / "apt-get").unlink()
     done = bring(machine, tmp_path)
     assert done.returncode == 1
@@ -164,7 +164,7 @@ def test_another_system_is_told_what_to_put_on_path(machine: Machine, tmp_path: 
     assert "3.5.33, 3.6.14, 3.7.1 or newer" in done.stderr
 
 
-def test_dev_puts_the_etcd_that_was_fetched_first(tmp_path: Path) -> None:
+def test_machine_etcd_dev_puts_etcd_that_was_fetched_first(tmp_path: Path) -> None:
     programs = tmp_path / "etcd/bin"
     programs.mkdir(parents=True)
     (programs / "etcd").write_text("#!/bin/sh\n")
