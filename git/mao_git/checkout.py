@@ -1,6 +1,6 @@
 """Checking out an untrusted tree as plain files.
 
-Folders and regular files are created, and nothing is written through an existing file. So no name and
+Only folders and regular files are created, and nothing is written through an existing file. So no name and
 no link can lead out of the folder. A link becomes a file with its target as text; a submodule is left out.
 """
 
