@@ -102,7 +102,10 @@ def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
 def checkout_paths(
     repo: Repository, tree: str, folder: Path, paths: Iterable[str], options: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Write those of `paths` that are files in a tree (or commit) into `folder`. Returns path → status."""
+    """Write those of `paths` that are files in a tree (or commit) into `folder`, which has none of them yet.
+
+    Returns path → file status. Raises as `checkout_tree`.
+    """
     top, written = top_tree(repo, tree), {}
     to = _Checkout(repo, options, uses_lfs(top))
     for path in sorted(paths):
