@@ -32,7 +32,7 @@ from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from mao_shared.web.dependencies import Attempt
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.waiting import eventually
 
 from .conftest import Api, api_on
@@ -186,7 +186,7 @@ async def send(world: World, number: int, key: str = KEY) -> Receipt:
 
 
 def committed(repository_: Path, key: str = KEY) -> list[int]:
-    text = git(repository_, "show", f"{NODE}:external/{key}/2026-01-31.jsonl")
+    text = file_at(repository_, f"{NODE}:external/{key}/2026-01-31.jsonl")
     return [json.loads(line)["value"] for line in text.splitlines()]
 
 
