@@ -29,7 +29,7 @@ from tests.support.waiting import eventually_answers
 
 from .federation import PIPELINE, Federation, Node, federation, tick
 
-LOOK = 0.01  # polling interval of the simulated runner, in seconds
+LOOK = 0.1  # polling interval of runs and rounds, in mostly virtual seconds
 
 
 class LedNode:
@@ -100,7 +100,7 @@ class LedNode:
         async def ended() -> bool:
             return all(run.phase in RUN_ENDED for run in await self.runs())
 
-        await eventually_answers(ended, 60)
+        await eventually_answers(ended, 60, interval=LOOK)
         return await self.runs()
 
     @property
@@ -166,5 +166,5 @@ async def all_rounds_ended(fed: Federation, count: int, dataset: str) -> list[st
             return False
         return len(rounds) >= count and all(round_.phase in ("decided", "undecided") for round_ in rounds)
 
-    await eventually_answers(ended, 60)
+    await eventually_answers(ended, 60, interval=LOOK)
     return [round_.phase for round_ in await fed.rounds(dataset)]
