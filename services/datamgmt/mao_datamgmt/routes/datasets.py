@@ -150,7 +150,7 @@ async def file(
     ],
     ref: Ref = None,
 ) -> Response:
-    found = await manager.ask(datasets.open_content, name, ref, path)
+    found = await manager.query(datasets.open_content, name, ref, path)
     headers = {**download_headers(path), "Content-Length": str(found.size)}
     return StreamingResponse(manager.stream(found.pieces), media_type=BYTES, headers=headers)
 
@@ -223,7 +223,7 @@ async def diff(
         Query(max_length=20, description="Key columns of the records; inferred without it"),
     ] = None,
 ) -> DatasetDiff:
-    return await manager.ask(
+    return await manager.query(
         difference,
         name,
         before,
@@ -250,7 +250,7 @@ async def archive(
     path: Folder = "",
     packing: Annotated[Packing, Query(alias="format", description="How it is packed")] = "tar.gz",
 ) -> Response:
-    source = await manager.ask(open_archive, name, ref, path)
+    source = await manager.query(open_archive, name, ref, path)
     headers = download_headers(f"{source.root}.{packing}")
     return StreamingResponse(
         manager.stream(write_archive(source, packing)), media_type=MEDIA_TYPES[packing], headers=headers

@@ -80,7 +80,7 @@ async def read(
     if name is None:
         raise insights.key_missing()
     sources = insights.select_sources(name, await manager.sources(), body.dataset)
-    found = await manager.ask(insights.read, sources, branch, body.key or name)
+    found = await manager.query(insights.read, sources, branch, body.key or name)
     return _json_answer(insights.as_json(found))
 
 
@@ -99,7 +99,7 @@ async def inspect(
 ) -> Response:
     name, branch = insights.parse_key(body.key or "")
     sources = insights.select_sources(name, await manager.sources(), body.dataset)
-    found = await manager.ask(insights.inspect, sources, branch)
+    found = await manager.query(insights.inspect, sources, branch)
     return _json_answer(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
 
 
@@ -126,4 +126,4 @@ async def check(
         Body(openapi_examples={"ssh": {"value": {"master": "git@git.example.org:mao/data.git"}}}),
     ],
 ) -> RemoteState:
-    return await manager.ask(check_remote, body.master)
+    return await manager.query(check_remote, body.master)

@@ -80,7 +80,7 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
         found.strays = None if page.cursor else find_unattested(clone, tip)
         return found
 
-    return await manager.ask(answer)
+    return await manager.query(answer)
 
 
 @router.get(
@@ -89,7 +89,7 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
     summary="Show a round's evidence: its inputs, its result, and how each file was decided",
 )
 async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> DecidedRound:
-    return await manager.ask(lambda context: _find_decided(context, name, round_id)[2])
+    return await manager.query(lambda context: _find_decided(context, name, round_id)[2])
 
 
 @router.get(
@@ -108,7 +108,7 @@ async def cells(
         clone, _, decided = _find_decided(context, name, round_id)
         return page_of_cells(clone, decided, file, page.limit, page.cursor)
 
-    return await manager.ask(answer)
+    return await manager.query(answer)
 
 
 @router.get(
@@ -129,7 +129,7 @@ async def cell(
     def answer(context: Context) -> Explanation:
         return explain_ground_truth(*_find_decided(context, name, round_id), file, key, field)
 
-    return await manager.ask(answer)
+    return await manager.query(answer)
 
 
 @router.get(
@@ -138,7 +138,7 @@ async def cell(
     summary="Recompute a round from its pinned commits, and compare the results",
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
-    return await manager.ask(lambda context: audit_ground_truth(*_find_decided(context, name, round_id)))
+    return await manager.query(lambda context: audit_ground_truth(*_find_decided(context, name, round_id)))
 
 
 @router.get(
@@ -155,7 +155,7 @@ async def ranking(
         clone, tip = _truth(context, name)
         return Ranking(rounds=0, items=[]) if tip is None else rank_nodes(clone, tip, rounds)
 
-    return await manager.ask(answer)
+    return await manager.query(answer)
 
 
 @router.get(
@@ -177,7 +177,7 @@ async def spikes(
             return Spikes(rounds=0, metrics=[metric.name for metric in metrics], items=[])
         return find_spikes(clone, tip, metrics, rounds)
 
-    return await manager.ask(answer)
+    return await manager.query(answer)
 
 
 @router.get(

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
-from mao_datamgmt.disk import caused_by_full_disk, require_room
+from mao_datamgmt.disk import caused_by_full_disk, require_space
 from mao_datamgmt.git_executor import GitExecutor
 from mao_datamgmt.metrics import DataMetrics
 from mao_datamgmt.rounds.input_gate import READY, InputGate, InputReadiness
@@ -136,7 +136,7 @@ class StagingController:
             return await self._wait_for_dataset(stored, index, reason)
         self.waits.stop_waiting(run.id)
         try:
-            await self._executor.read(require_room, self._context)
+            await self._executor.read(require_space, self._context)
         except MaoError as error:
             self.waits.wait_for_room(run.id)  # the end of another run may make some
             await self._note(stored, index, error.detail)

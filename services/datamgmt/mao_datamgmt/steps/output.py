@@ -196,7 +196,7 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Ou
         return FoundFile(path, stamp, link=target)
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
-    if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
+    if status.st_size > limits.file_size and not limits.is_for_lfs(status.st_size):
         raise InvalidInput(
             f"The tool's output was refused: {path!r} has {status.st_size} bytes, the limit is "
             f"{limits.file_size}.",

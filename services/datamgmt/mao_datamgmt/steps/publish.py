@@ -15,7 +15,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context, OutputLimits
 from mao_datamgmt.datasets.delivery import branch_conflict, push_branches
-from mao_datamgmt.disk import require_room
+from mao_datamgmt.disk import require_space
 from mao_datamgmt.provenance import Digests, WrittenFiles
 from mao_git import Clone, Content, InvalidPath, MergeConflict, RepositoryError
 from mao_git.attributes import Texts
@@ -68,7 +68,7 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             return None
         raise output_missing(step)
     sizes = [file.size for file in changes.written]
-    require_room(context, sum(sizes) + max(sizes, default=0))  # a large file is there twice while written
+    require_space(context, sum(sizes) + max(sizes, default=0))  # a large file is there twice while written
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
     try:
@@ -284,7 +284,7 @@ def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool)
     if found.link is not None:
         return Content(link=found.link)
     opener = partial(output.open_file, folder, found)
-    large = limits.goes_to_lfs(found.size)
+    large = limits.is_for_lfs(found.size)
     if not large and active and mao_git.lfs.may_be_pointer(found.size):
         with opener() as stream:  # what looks like a pointer would be read as one, so it goes to LFS itself
             large = mao_git.lfs.parse_pointer(stream.read()) is not None
