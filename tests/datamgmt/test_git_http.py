@@ -139,7 +139,7 @@ def test_lfs_batch_refuses_uploads(api: Api, commit: str, operation: str, oid: s
 
 
 async def test_upload_pack_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git_http, "QUEUE_TIMEOUT", 0.05)
+    monkeypatch.setattr(git_http, "QUEUE_SECONDS", 0.05)
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)

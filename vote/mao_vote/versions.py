@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mao_shared.models.round import FileRule
 
-from .election import Cell, elect, fixed
+from .election import Cell, elect, fixed_point
 from .records import (
     Container,
     Key,
@@ -84,7 +84,7 @@ def parse_versions(
     readings: list[ParsedVersion] = []
     abstained: dict[str, str] = {}
     for content, holders in nodes.items():
-        weight = sum(fixed(weights.get(node, 1.0)) for node in holders)
+        weight = sum(fixed_point(weights.get(node, 1.0)) for node in holders)
         try:
             readings.append(parse_version(content, how, rule, tuple(holders), weight))
         except NotRecords as why:

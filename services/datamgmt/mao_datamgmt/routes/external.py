@@ -52,10 +52,10 @@ async def write(
         return Stored(await manager.ingest.take(body, attempt), 0)
 
     node, clock = manager.context.node, manager.context.clock
-    same = body  # by which repetitions are recognised: the order of names counts, blanks do not
+    comparable = body  # compared to detect repetitions: the order of names matters, white space does not
     if isinstance(body.value, RawJson):
-        same = body.model_copy(update={"value": comparable_json(body.value)})
-    return (await once(manager.own, node, "external.write", key, same, Receipt, make, clock)).record
+        comparable = body.model_copy(update={"value": comparable_json(body.value)})
+    return (await once(manager.own, node, "external.write", key, comparable, Receipt, make, clock)).record
 
 
 @router.post(
@@ -81,7 +81,7 @@ async def read(
         raise insights.key_missing()
     sources = insights.select_sources(name, await manager.sources(), body.dataset)
     found = await manager.query(insights.read, sources, branch, body.key or name)
-    return _json_answer(insights.as_json(found))
+    return _json_response(insights.as_json(found))
 
 
 @router.post(
@@ -100,10 +100,10 @@ async def inspect(
     name, branch = insights.parse_key(body.key or "")
     sources = insights.select_sources(name, await manager.sources(), body.dataset)
     found = await manager.query(insights.inspect, sources, branch)
-    return _json_answer(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
+    return _json_response(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
 
 
-def _json_answer(text: str) -> Response:
+def _json_response(text: str) -> Response:
     return Response(text, media_type="application/json")
 
 
