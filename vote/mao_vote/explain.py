@@ -25,7 +25,7 @@ from .audit import find_unattested
 from .election import WHOLE
 from .evidence import cells_path, parse_cells
 from .records import Key, NotRecords, RecordFormat
-from .tree_vote import RECORDS_MAX
+from .tree_vote import MAX_RECORDS_BYTES
 
 _REASONS = {
     "unanimous": "all nodes that voted have the same value",
@@ -100,7 +100,7 @@ class _Question:
         self, commit: str, content: str, file_format: RecordFormat
     ) -> tuple[Key, dict[str, str | None] | None]:
         """Return the key by which the file was or would be voted, and the record."""
-        if self.clone.blob_size(content) > RECORDS_MAX[file_format]:
+        if self.clone.blob_size(content) > MAX_RECORDS_BYTES[file_format]:
             raise InvalidInput(
                 f"{self.file!r} is too large to be read here. Nodes agree on all cells that are not listed.",
                 code="file-too-large",
