@@ -113,7 +113,7 @@ def _json_line(data: dict[str, Any]) -> bytes:
 
 
 def parse_cells(content: bytes) -> Iterator[ContestedCell]:
-    """Parse lines written by `cell_line` and `whole_line`. Raises ValueError."""
+    """Parse lines written by `cell_line` and `file_line`. Raises ValueError."""
     lines = (line for line in content.splitlines() if line)
     return (ContestedCell.model_validate_json(line, context=STORED) for line in lines)
 

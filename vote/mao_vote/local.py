@@ -78,9 +78,15 @@ def vote_locally(clone: Clone, request: LocalVote) -> LocalResult:
     if base is not None and (known := _find_same_round(clone, base, commits, request)):
         return LocalResult(known, moved=False, known=True)
     tick = request.tick or max(clone.commit_time(commit) for commit in commits.values())
+    round_id = request.round_id
+    if not round_id:  # the tick, numbered if another vote on it was decided before
+        taken = set() if base is None else {known_id for known_id, _ in walk_rounds(clone, base)}
+        base_id = f"{tick:%Y%m%dT%H%M%SZ}-by-hand"
+        names = (base_id if number == 1 else f"{base_id}-{number}" for number in count(1))
+        round_id = next(name for name in names if name not in taken)
     vote = vote_round(
         clone,
-        round_id=request.round_id or _unused_id(clone, base, tick),
+        round_id=round_id,
         tick=tick,
         nodes=list(commits),
         commits=commits,
@@ -121,14 +127,6 @@ def _find_same_round(
     evidence = found.evidence
     same = (evidence.commits, evidence.definition) == (commits, request.definition)
     return found if same and request.tick in (None, evidence.tick) else None
-
-
-def _unused_id(clone: Clone, base: str | None, tick: datetime) -> str:
-    """Return an id that begins with the tick, numbered if another vote on the tick was already decided."""
-    taken = set() if base is None else {round_id for round_id, _ in walk_rounds(clone, base)}
-    base_id = f"{tick:%Y%m%dT%H%M%SZ}-by-hand"
-    names = (base_id if number == 1 else f"{base_id}-{number}" for number in count(1))
-    return next(name for name in names if name not in taken)
 
 
 def ground_truth_tip(clone: Clone, branch: str) -> str:

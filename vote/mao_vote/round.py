@@ -127,27 +127,22 @@ def vote_round(
         votes=totals.votes,
         files=totals.files,
     )
-    full_tree = _with_evidence(clone, tree, evidence, bytes(totals.lines), ledger)
+    files = {
+        evidence_path(round_id): dump_evidence(evidence),
+        cells_path(round_id): bytes(totals.lines),
+        LEDGER_PATH: ledger,
+    }
+    changes: dict[str, Content | None] = {path: Content.of(data) for path, data in files.items() if data}
+    for name in outdated_files(clone.names_in(tree, ROUNDS_FOLDER), round_id):
+        changes[f"{ROUNDS_FOLDER}/{name}"] = None
+    full_tree = clone.write_tree(tree, changes)
     parents = [] if base is None else [base]
     commit = clone.commit(full_tree, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
     return Voted(full_tree, commit, evidence)
 
 
-def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, ledger: bytes | None) -> str:
-    """Return the tree with the round's files in `.mao`, and without those of outdated rounds."""
-    files = {
-        evidence_path(evidence.round): dump_evidence(evidence),
-        cells_path(evidence.round): lines,
-        LEDGER_PATH: ledger,
-    }
-    changes: dict[str, Content | None] = {path: Content.of(data) for path, data in files.items() if data}
-    for name in outdated_files(clone.names_in(tree, ROUNDS_FOLDER), evidence.round):
-        changes[f"{ROUNDS_FOLDER}/{name}"] = None
-    return clone.write_tree(tree, changes)
-
-
 def outdated_files(names: Sequence[str], round_id: str) -> list[str]:
-    """Return the files of rounds older than the newest MAX_ROUNDS_IN_TREE; round ids begin with the tick. Pure."""
+    """Return the files of all but the newest MAX_ROUNDS_IN_TREE rounds; ids begin with the tick. Pure."""
     ids = sorted({round_of_file(name) for name in names} | {round_id})
     old = set(ids[:-MAX_ROUNDS_IN_TREE])
     return [name for name in names if round_of_file(name) in old]

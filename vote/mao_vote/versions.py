@@ -121,7 +121,7 @@ def plan_columns(
     exists is voted once; in JSON each record has its own fields, which are voted with their values.
 
     Args:
-        was: returns the columns of the previous ground truth; called only for a tie.
+        previous: returns the columns of the previous ground truth; called only for a tie.
     """
     headings = {node: tuple(r.version.table.columns) for r in readings for node in r.version.nodes}
     heading, _ = elect(headings, incumbent=None, weights=weights)
@@ -180,7 +180,7 @@ def write_result(
     """Return the result as bytes: those of a version with the same table, otherwise in the style of most.
 
     Args:
-        was: returns the style of the previous ground truth; called only for a tie.
+        previous: returns the style of the previous ground truth; called only for a tie.
     """
     is_document = readings[0].shape == "document"
     if not (is_document and rule.ignore):

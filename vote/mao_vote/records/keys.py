@@ -171,9 +171,9 @@ def _is_unique(table: DataFrame, columns: Sequence[str]) -> bool:
 
 
 def find_record(table: DataFrame, key: Key, values: Sequence[str]) -> dict[str, str | None] | None:
-    """Return the record whose key columns have the texts `wanted`, or None.
+    """Return the record whose key columns have the texts `values`, or None.
 
-    Without key columns `wanted` is the record's number, from 1. JSON strings may be given without quotes.
+    Without key columns `values` is the record's number, from 1. JSON strings may be given without quotes.
     """
     import polars
 

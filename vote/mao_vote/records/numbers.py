@@ -151,9 +151,9 @@ def _median(order: Expr) -> Expr:
 def _with_middle(candidates: DataFrame) -> DataFrame:
     """Add each cell's lower `median` and `middle`, and each number's distance `off` from the centre.
 
-    The centre is half-way between the two medians. The middle is the lower median. With `MANY` votes or more
-    it is half-way between the lowest and highest number within a few sigma of the centre; sigma is estimated
-    from the median absolute deviation.
+    The centre is half-way between the two medians. The middle is the lower median. With `MIN_SPREAD_VOTES`
+    votes or more it is half-way between the lowest and highest number within a few sigma of the centre; sigma
+    is estimated from the median absolute deviation.
     """
     import polars
 

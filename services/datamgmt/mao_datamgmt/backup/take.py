@@ -229,7 +229,7 @@ def _publish(partial: Path, path: Path) -> None:
 def prune(folder: Path, node: str, keep: int, now: datetime) -> list[Path]:
     """Remove all but the newest `keep` backups of a node; return their paths. Blocking. Raises OSError.
 
-    Backups dated in the future, from a clock that was ahead, are not counted and kept until then.
+    Backups dated in the future, from a clock that was ahead, are kept until then and not counted.
     """
     outdated = [path for at, path in backups_in(folder, node) if at <= now][:-keep]
     for path in outdated:

@@ -1,7 +1,6 @@
 """Analyses finished runs independently of publishing: reads metrics, extends series, raises alarms.
 
-    step ends + request ─► run ends ─► metrics read ─► stored in the run ─► series ─► alarms ─► request
-    deleted
+    step ends + request ─► run ends ─► metrics read ─► stored in run ─► series ─► alarms ─► request deleted
 
 The request is written in the transaction that ends the step and deleted last, so that it survives a kill.
 Each arrow can be repeated: a run has one point in a series and one alarm about it. A request that fails is

@@ -60,7 +60,7 @@ def detect_spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[f
 
 
 def judge_series(series: Sequence[float | None]) -> list[Judgement | None]:
-    """Return the detector's judgement of each value, None for a missing or infinite value."""
+    """Return the detector's judgement of each value, None for a missing or non-finite value."""
     detector = Detector()
     return [None if value is None or not isfinite(value) else detector.see(value) for value in series]
 
