@@ -200,7 +200,7 @@ def test_is_full() -> None:
         (DiskSpace(500, 1000, inodes=2 * MIN_FREE_INODES), None, None),
         (DiskSpace(500, 1000, inodes=2 * MIN_FREE_INODES - 1), None, "inodes"),
         (DiskSpace(500, 1000, inodes=MIN_FREE_INODES - 1), "inodes", "inodes"),
-        (DiskSpace(500, 1000, writable=False), "no writes", None),
+        (DiskSpace(500, 1000, writable=False), "not writable", None),
     ],
 )
 def test_find_shortage_and_low_space(room: DiskSpace, short: str | None, low: str | None) -> None:
