@@ -227,7 +227,7 @@ def explain_ground_truth(
     decided_value, at_tip = (question.value_or_id(commit) for commit in (decided.commit, tip))
     explanation.tip, explanation.at_tip = tip, at_tip
     if at_tip != decided_value:
-        statement = "has no such value" if at_tip is None else f"says {at_tip!r}"
+        statement = "has no value there" if at_tip is None else f"says {at_tip!r}"
         explanation.fault = (
             f"the file at the tip {tip[:10]} {statement}, which no round decided: {unattested.fault}"
         )

@@ -72,14 +72,7 @@ def vote_round(
         InvalidInput: the round id is malformed, or a voter is not among the nodes.
         RepositoryError: objects are missing or broken in the clone.
     """
-    if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
-        raise InvalidInput(
-            f"{round_id!r} is not a valid round id.",
-            code="round-id-invalid",
-            next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-        )
-    if unknown_nodes := set(commits) - set(nodes):
-        raise InvalidInput(f"{', '.join(sorted(unknown_nodes))} may not vote in round {round_id}.")
+    _check_arguments(round_id, commits, nodes)
     compared = clone.compare_commits(base, commits)
     refused = {node: Abstention(reason="unreadable", detail=why) for node, why in compared.refused.items()}
     silent = {**abstained, **refused}
@@ -127,18 +120,34 @@ def vote_round(
         votes=totals.votes,
         files=totals.files,
     )
-    files = {
-        evidence_path(round_id): dump_evidence(evidence),
-        cells_path(round_id): bytes(totals.lines),
-        LEDGER_PATH: ledger,
-    }
-    changes: dict[str, Content | None] = {path: Content.of(data) for path, data in files.items() if data}
-    for name in outdated_files(clone.names_in(tree, ROUNDS_FOLDER), round_id):
-        changes[f"{ROUNDS_FOLDER}/{name}"] = None
-    full_tree = clone.write_tree(tree, changes)
+    full_tree = _with_evidence(clone, tree, evidence, bytes(totals.lines), ledger)
     parents = [] if base is None else [base]
     commit = clone.commit(full_tree, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
     return Voted(full_tree, commit, evidence)
+
+
+def _check_arguments(round_id: str, commits: Mapping[str, str], nodes: Sequence[str]) -> None:
+    if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
+        raise InvalidInput(
+            f"{round_id!r} is not a valid round id.",
+            code="round-id-invalid",
+            next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
+    if unknown_nodes := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(unknown_nodes))} may not vote in round {round_id}.")
+
+
+def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, ledger: bytes | None) -> str:
+    """Return the tree with the round's files in `.mao`, and without those of outdated rounds."""
+    files = {
+        evidence_path(evidence.round): dump_evidence(evidence),
+        cells_path(evidence.round): lines,
+        LEDGER_PATH: ledger,
+    }
+    changes: dict[str, Content | None] = {path: Content.of(data) for path, data in files.items() if data}
+    for name in outdated_files(clone.names_in(tree, ROUNDS_FOLDER), evidence.round):
+        changes[f"{ROUNDS_FOLDER}/{name}"] = None
+    return clone.write_tree(tree, changes)
 
 
 def outdated_files(names: Sequence[str], round_id: str) -> list[str]:

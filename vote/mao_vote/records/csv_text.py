@@ -49,16 +49,17 @@ def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None 
         raise UnclearDialect(
             RETURNS if LONE_RETURN.search("".join(sample_lines)) else "its quotes do not fit together"
         )
-    found = _separator(sample_lines, widths) if only is None else only
-    if only is not None:
-        own_widths = widths[only]
+    if only is None:
+        separator = _separator(sample_lines, widths)
+    else:
+        separator, own_widths = only, widths[only]
         if own_widths and max(own_widths) > own_widths[0]:
             raise UnclearDialect("its records have more fields than its heading has names")
         wider = [other for other, counts in widths.items() if counts and counts[0] > 1]
         if wider and (not own_widths or own_widths[0] == 1):
             raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
-    _check_heading(sample_lines, found)
-    return found
+    _check_heading(sample_lines, separator)
+    return separator
 
 
 def _separator(sample_lines: Sequence[str], widths: dict[str, list[int]]) -> str:
