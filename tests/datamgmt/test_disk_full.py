@@ -79,7 +79,7 @@ async def test_disk_full_full_in_the_midst_of_writing_objects(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mao_datamgmt.steps.publish.require_room", lambda *_: None
+        "mao_datamgmt.steps.publish.require_space", lambda *_: None
     )  # others fill the disk just then
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         await fill_and_publish(world, small, leave=MIB + MIB // 2)
