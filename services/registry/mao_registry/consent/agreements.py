@@ -67,7 +67,7 @@ class Agreements:
         await self._off_loop(lambda: self.files.agree(enrolment, self._clock.now()))
 
     async def withdraw(self, pipeline: str) -> bool:
-        """Delete the agreement; returns whether there was one. Raises MaoError (`agreement-unusable`)."""
+        """Withdraw an agreement; returns False if there is none. Raises MaoError (`agreement-unusable`)."""
         await self._migrate()
         return await self._off_loop(lambda: self.files.withdraw(pipeline))
 
