@@ -26,7 +26,7 @@ from mao_shared.store import Records, Store
 from .runs import StepCommit, commits_since, reconstruct_run
 
 CONDITION = "restored"
-RETRY = Backoff(initial=2.0, maximum=300.0)
+RESTORE_CHECK_BACKOFF = Backoff(initial=2.0, maximum=300.0)
 DONE_SECONDS = 3600.0  # pause when nothing is left to do
 CLOCK_SKEW = timedelta(minutes=1)
 
@@ -55,9 +55,9 @@ class Reconciler:
             if await self.reconcile():
                 return DONE_SECONDS
             tries += 1
-            return RETRY.pause(tries)
+            return RESTORE_CHECK_BACKOFF.pause(tries)
 
-        await every(0.0, step, name="restored", conditions=self._conditions, failing=RETRY)
+        await every(0.0, step, name="restored", conditions=self._conditions, failing=RESTORE_CHECK_BACKOFF)
 
     async def reconcile(self) -> bool:
         """Reconcile the datasets that are left; True if none is left. Raises Unavailable without etcd."""
