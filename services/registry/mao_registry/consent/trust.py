@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from mao_registry.records.stores import Repositories
+from mao_registry.records.stores import OUTAGE_BACKOFF, Repositories
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -21,7 +21,6 @@ from .approvals import Approvals
 log = get_logger(__name__)
 SETTLE_TIME = 1.0  # seconds during which changes are collected
 RESYNC_PERIOD = 300.0  # seconds between runs without a change, since an image may be available by now
-OUTAGE_BACKOFF = Backoff(5.0, 5.0)  # seconds, while the federation does not answer
 
 
 class TrustController:

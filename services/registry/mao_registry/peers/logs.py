@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from pydantic import ValidationError
 
 from mao_registry.node_services import NodeServices
-from mao_registry.records.stores import Repositories
+from mao_registry.records.stores import OUTAGE_BACKOFF, Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Forbidden, MaoError, NotFound, PeerUnavailable, Unavailable
@@ -22,7 +22,7 @@ from mao_shared.logs import get_logger
 from mao_shared.models import LogAnswer, LogAsk
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import MAX_LOG_ANSWER
-from mao_shared.reconcile import Backoff, Guard, follow
+from mao_shared.reconcile import Guard, follow
 from mao_shared.store import Batch, Event
 from mao_shared.store.records import dump
 
@@ -36,7 +36,6 @@ MAX_RECORD_BYTES = 1_000_000  # of a stored answer; JSON's escapes make it longe
 CONCURRENT_ANSWERS = 2
 MAX_WAITING = 20  # requests that wait for an answer; the rest are ignored, and the other node tries again
 MAX_WAITING_PER_NODE = 4
-OUTAGE_BACKOFF = Backoff(5.0, 5.0)  # seconds, while the federation does not answer
 
 
 class LogResponder:
