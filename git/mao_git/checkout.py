@@ -1,6 +1,6 @@
 """Checking out an untrusted tree as plain files.
 
-Folders and regular files are created, and nothing is written through an existing file. So no name and
+Only folders and regular files are created, and nothing is written through an existing file. So no name and
 no link can lead out of the folder. A link becomes a file with its target as text; a submodule is left out.
 """
 
@@ -102,7 +102,10 @@ def differing_paths(repo: Repository, old: str, new: str) -> set[str]:
 def checkout_paths(
     repo: Repository, tree: str, folder: Path, paths: Iterable[str], options: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Write those of `paths` that are files in a tree (or commit) into `folder`. Returns path → status."""
+    """Write those of `paths` that are files in a tree (or commit) into `folder`, which has none of them yet.
+
+    Returns path → file status. Raises as `checkout_tree`.
+    """
     top, written = top_tree(repo, tree), {}
     to = _Checkout(repo, options, uses_lfs(top))
     for path in sorted(paths):

@@ -32,6 +32,25 @@ ENROLMENT = {
 }
 
 
+def test_pipeline_get_shows_enrolment_and_pending_changes(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    step = {"tool": "crawler", "dataset": "raw", "name": "crawler"}
+    states = [
+        {"name": "daily", "steps": [step], "enrolled": True, "outdated": True, "pending": DIFF["pending"]},
+        {"name": "hourly", "steps": [step], "enrolled": True},
+        {"name": "weekly", "steps": [step], "enrolled": False},
+    ]
+    gateway.answer("GET", "/pipeline", {"items": states})
+    result = maoctl("pipeline", "get", "-o", "wide")
+    assert result.code == 0, result.err
+    daily, hourly, weekly = result.out.splitlines()[1:]
+    assert "change pending" in daily
+    assert "step crawler: image: a → b" in daily
+    assert hourly.split()[:4] == ["hourly", "crawler", "raw", "yes"]
+    assert weekly.split()[:4] == ["weekly", "crawler", "raw", "no"]
+
+
 def test_pipeline_diff_names_endorsing_nodes_and_how_to_approve(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.git import git
+from tests.support.git import file_at, git
 
 from . import documents
 from .conftest import Maoctl
@@ -18,11 +19,9 @@ from .gateways import RememberingGateway
 VERSIONS = {"a": "id,v\nx,p\ny,7\n", "b": "id,v\nx,p\ny,7\n", "c": "id,v\nx,q\ny,7\n"}
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """Branches a, b and c, of which c differs in one cell; an empty branch is checked out."""
-    folder = tmp_path / "repo"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
     git(folder, "init", "-q", "-b", "main")
     git(folder, "commit", "-q", "--allow-empty", "-m", "begin")
     for name, content in VERSIONS.items():
@@ -32,6 +31,12 @@ def repo(tmp_path: Path) -> Path:
         git(folder, "commit", "-q", "-m", name)
     git(folder, "switch", "-q", "main")
     return folder
+
+
+@pytest.fixture
+def repo(tmp_path: Path, template: Path) -> Path:
+    """Branches a, b and c, of which c differs in one cell; an empty branch is checked out."""
+    return Path(shutil.copytree(template, tmp_path / "repo"))
 
 
 def voted(maoctl: Maoctl, repo: Path, *more: str) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def test_vote_run_without_a_node(maoctl: Maoctl, repo: Path) -> None:
 def test_vote_run_writes_a_branch_once(maoctl: Maoctl, repo: Path) -> None:
     first = voted(maoctl, repo, "--write", "truth")
     assert git(repo, "rev-parse", "truth") == first["commit"]
-    assert git(repo, "show", "truth:d.csv") == VERSIONS["a"].strip()
+    assert file_at(repo, "truth:d.csv") == VERSIONS["a"].strip()
     again = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b,c", "--write", "truth")
     assert "Already up to date: this round is commit" in again.err
     assert git(repo, "rev-list", "--count", "truth") == "1"

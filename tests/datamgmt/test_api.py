@@ -16,19 +16,24 @@ from .conftest import Api
 from .world import NODE, settings_for
 
 
-@pytest.fixture
-def dataset(api: Api, tmp_path: Path) -> Path:
-    """A dataset `data` on this node with a few files on ground-truth; its remote."""
-    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
-    work = tmp_path / "work"
-    git(tmp_path, "clone", "-q", str(master), str(work))
-    git(work, "checkout", "-q", "-b", "ground-truth")
+@pytest.fixture(scope="module")
+def few_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with three commits on ground-truth."""
+    work = tmp_path_factory.mktemp("work")
+    git(work, "init", "-q", "-b", "ground-truth")
     (work / "d").mkdir()
     for name in ("a.csv", "b.html", "d/c"):
         (work / name).write_text(name)
         git(work, "add", "-A")
         git(work, "commit", "-qm", f"Add {name}")
-    git(work, "push", "-q", "origin", "ground-truth")
+    return work
+
+
+@pytest.fixture
+def dataset(api: Api, few_files: Path) -> Path:
+    """A dataset `data` on this node with a few files on ground-truth; its remote."""
+    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
+    git(few_files, "push", "-q", str(master), "ground-truth")
     answer = api.put("/datasets/data", json={"name": "data", "master": str(master)})
     assert answer.status_code == 200, answer.text
     return master

@@ -19,7 +19,7 @@ from mao_shared.errors import Conflict, NotFound
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, World, context_for, run_of, runs_on, step, working, writes
@@ -204,16 +204,16 @@ async def test_broken_clone_what_only_the_broken_clone_had_is_put_on_top(tmp_pat
             assert record.lost
         elif how in LOST:
             assert found == ["run-3", "run-1", "run-0"]
-            assert git(world.master, "show", f"{NODE}:d/only-1") == "x"
+            assert file_at(world.master, f"{NODE}:d/only-1") == "x"
         elif how not in UNSURE:
             assert found == ["run-3", "run-2", "run-1", "run-0"]
-            assert git(world.master, "show", f"{NODE}:d/only-2") == "x"
+            assert file_at(world.master, f"{NODE}:d/only-2") == "x"
             assert record.lost == {}
             assert record.kept >= 2
         else:
             missing = {"run-1", "run-2"} - set(found)
             assert not missing or record.lost
-        assert git(world.master, "show", f"{NODE}:latest") == "3"
+        assert file_at(world.master, f"{NODE}:latest") == "3"
         for each in (world.master, world.manager.context.data.clone("data")):
             git(each, "fsck", "--strict", "--full")
         assert aside(world)
@@ -227,7 +227,7 @@ async def test_broken_clone_spoilt_commit_in_between_costs_only_itself(tmp_path:
     try:
         async with with_outbox(tmp_path, "older") as world:
             await eventually(lambda: runs_on(world.master) == ["run-2", "run-0"])
-            assert git(world.master, "show", f"{NODE}:d/only-1") == "x"  # run-2 held it as well
+            assert file_at(world.master, f"{NODE}:d/only-1") == "x"  # run-2 held it as well
             await lost_is_told(world, "run-1")
     finally:
         del BREAKAGES["older"]
@@ -247,8 +247,8 @@ async def test_broken_clone_remote_that_others_pushed_to_meanwhile_is_followed(t
         git(work, "push", "-q", "origin", NODE)
         (tmp_path / "away").rename(world.master)
         await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
-        assert git(world.master, "show", f"{NODE}:theirs") == "1"
-        assert git(world.master, "show", f"{NODE}:d/only-1") == "x"
+        assert file_at(world.master, f"{NODE}:theirs") == "1"
+        assert file_at(world.master, f"{NODE}:d/only-1") == "x"
 
 
 async def test_broken_clone_step_that_is_publishing_is_published_from_its_workspace(tmp_path: Path) -> None:

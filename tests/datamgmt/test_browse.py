@@ -16,13 +16,11 @@ from .conftest import Api
 from .world import NODE
 
 
-@pytest.fixture
-def commits(api: Api, tmp_path: Path) -> tuple[str, str]:
-    """A dataset `data` with two commits on ground-truth."""
-    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
-    work = tmp_path / "work"
-    git(tmp_path, "clone", "-q", str(master), str(work))
-    git(work, "checkout", "-q", "-b", "ground-truth")
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with two commits on ground-truth."""
+    work = tmp_path_factory.mktemp("work")
+    git(work, "init", "-q", "-b", "ground-truth")
     (work / "d").mkdir()
     (work / "r.csv").write_text("id,v\na,1\nb,2\n")
     (work / "d" / "t.txt").write_text("one\ntwo\n")
@@ -30,21 +28,28 @@ def commits(api: Api, tmp_path: Path) -> tuple[str, str]:
     (work / "run.sh").write_text("#!/bin/sh\n")
     (work / "run.sh").chmod(0o755)
     (work / "link").symlink_to("r.csv")
-    first = _commit(work)
+    _commit(work)
     (work / "r.csv").write_text("id,v\nb,3\na,1\nc,4\n")
     (work / "d" / "t.txt").write_text("one\n2\n")
     (work / "blob").write_bytes(b"\0\2")
     (work / "bad.json").write_text("{")
-    second = _commit(work)
-    git(work, "push", "-q", "origin", "ground-truth")
-    assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
-    return first, second
+    _commit(work)
+    return work
 
 
-def _commit(work: Path) -> str:
+def _commit(work: Path) -> None:
     git(work, "add", "-A")
     git(work, "commit", "-qm", "x")
-    return git(work, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def commits(api: Api, work: Path) -> tuple[str, str]:
+    """A dataset `data` with two commits on ground-truth."""
+    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
+    git(work, "push", "-q", str(master), "ground-truth")
+    assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
+    first, second = git(work, "rev-parse", "HEAD~1", "HEAD").split()
+    return first, second
 
 
 def diff(api: Api, commits: tuple[str, str], **params: Any) -> Any:

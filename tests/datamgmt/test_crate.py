@@ -129,6 +129,15 @@ async def test_crate_names_people_files_and_ids(tmp_path: Path) -> None:
     assert f"swh:1:rev:{run.steps[0].snapshot}" in action["identifier"]
 
 
+async def test_crate_of_a_failed_run_keeps_the_order_of_its_actions_properties(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        action = entity(metadata_of(crate_of(world, await failed(world), "run-3")), "CreateAction")
+        assert list(action) == [
+            *("@id", "@type", "name", "description", "agent", "startTime", "endTime", "actionStatus"),
+            *("result", "error", "instrument", "containerImage"),
+        ]
+
+
 async def test_crate_of_a_failed_run_has_its_error_and_log(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         run = await failed(world)

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from mao_shared.web.dependencies import Attempt
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.waiting import eventually
 
 from .conftest import Api, api_on
@@ -185,7 +186,7 @@ async def send(world: World, number: int, key: str = KEY) -> Receipt:
 
 
 def committed(repository_: Path, key: str = KEY) -> list[int]:
-    text = git(repository_, "show", f"{NODE}:external/{key}/2026-01-31.jsonl")
+    text = file_at(repository_, f"{NODE}:external/{key}/2026-01-31.jsonl")
     return [json.loads(line)["value"] for line in text.splitlines()]
 
 
@@ -265,47 +266,74 @@ async def test_external_dataset_that_cannot_be_cloned_keeps_its_values_and_says_
 # killed for real
 
 
-async def serve_until_killed(root: Path, first: int, pipe: int) -> None:
-    """A life of the data manager: takes values, tells the pipe which, and commits all the time."""
+async def serve_until_killed(root: Path, first: int) -> None:
+    """A life of the data manager: takes values, prints which, and commits all the time."""
     async with working(root) as world:
         await declare(world.store, world.master)
         number = first
         while True:
             await send(world, number)
-            os.write(pipe, f"{number}\n".encode())
+            os.write(1, f"{number}\n".encode())
             if number % 3 == 0:
                 await world.manager.ingest.commit_all()
             number += 1
 
 
-def live(root: Path, first: int, after: int) -> list[int]:
-    """Kills such a life with SIGKILL once it has acknowledged `after` values; those that it did."""
-    code = (
-        "import asyncio, sys; from pathlib import Path; from tests.datamgmt import test_external as test; "
-        "asyncio.run(test.serve_until_killed(Path(sys.argv[1]), int(sys.argv[2]), 1))"
-    )
+# Forks a life for each line of its input, so that it imports all only once.
+LIVES = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.datamgmt.test_external import serve_until_killed
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        print(os.getpid(), flush=True)
+        asyncio.run(serve_until_killed(Path(sys.argv[1]), int(line)))
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+"""
+
+
+@contextmanager
+def lives(root: Path) -> Iterator[Callable[[int, int], list[int]]]:
+    """A function that runs a life and kills it with SIGKILL once it has acknowledged so many values.
+
+    It takes the life's first value and that number, and returns all values that the life acknowledged.
+    """
     with subprocess.Popen(
-        ["setpriv", "--pdeathsig=KILL", sys.executable, "-c", code, str(root), str(first)],
+        ["setpriv", "--pdeathsig=KILL", sys.executable, "-c", LIVES, str(root)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        seen = [int(process.stdout.readline()) for _ in range(after)]
-        process.send_signal(signal.SIGKILL)
-        return seen + [int(line) for line in process.stdout.read().splitlines()]
+        ask, answers = process.stdin, process.stdout
+
+        def live(first: int, after: int) -> list[int]:
+            ask.write(f"{first}\n")
+            ask.flush()
+            pid = int(answers.readline())
+            seen = [int(answers.readline()) for _ in range(after)]
+            os.kill(pid, signal.SIGKILL)
+            return seen + [int(line) for line in iter(answers.readline, "ended\n")]
+
+        yield live
 
 
 async def test_external_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
     """With torn files in between, as a power cut or a disk may leave them."""
     acknowledged: list[int] = []
     inbox = tmp_path / "node" / "inbox" / "data"
-    for after in (1, 4, 3, 7):
-        shutil.rmtree(inbox / ".aside", ignore_errors=True)
-        for path in inbox.glob("2020*"):  # those that the life before was killed with
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        torn(inbox)
-        acknowledged += live(tmp_path, len(acknowledged) * 2 + 1000 * len(acknowledged), after)
+    with lives(tmp_path) as live:
+        for after in (1, 4, 3, 7):
+            shutil.rmtree(inbox / ".aside", ignore_errors=True)
+            for path in inbox.glob("2020*"):  # those that the life before was killed with
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            torn(inbox)
+            acknowledged += live(len(acknowledged) * 2 + 1000 * len(acknowledged), after)
     async with working(tmp_path) as world:
         await declare(world.store, world.master)
         await world.manager.ingest.commit_all()

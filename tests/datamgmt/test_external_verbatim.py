@@ -18,7 +18,7 @@ from mao_shared.json_text import render_json
 from mao_shared.models import Dataset
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.made_up import json_texts
 
 from .conftest import Api, api_on
@@ -63,7 +63,7 @@ class Site:
         self.api.run(self._manager.ingest.commit_all())
         clone = self._manager.context.data.clone("data")
         names = git(clone, "ls-tree", "-r", "--name-only", NODE, "external/k/").splitlines()
-        lines = [line for name in names for line in git(clone, "show", f"{NODE}:{name}").splitlines()]
+        lines = [line for name in names for line in file_at(clone, f"{NODE}:{name}").splitlines()]
         return [line.partition('"value":')[2].removesuffix("}") for line in lines]
 
 

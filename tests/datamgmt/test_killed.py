@@ -17,7 +17,7 @@ from mao_shared.models import ControlMetric, Exit, Run, Series, StepRun
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, open_store
 from tests.support.etcd import EtcdServer
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.waiting import eventually
 
 from .mortal import Mortal
@@ -115,7 +115,7 @@ class Lab:
         for repository in (clone, self.master):
             assert "missing" not in git(repository, "fsck", "--strict", "--full")
         assert not list(clone.rglob("*.lock")) + list(clone.rglob("*_git2_*"))
-        assert git(self.master, "show", f"{NODE}:latest") == run_ids[-1]
+        assert file_at(self.master, f"{NODE}:latest") == run_ids[-1]
         for run_id in run_ids:
             done = await self.until(run_id, *ENDED)
             assert done.phase is StepPhase.SUCCEEDED, done.error

@@ -16,7 +16,7 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from tests.support.git import git
+from tests.support.git import file_at, git
 
 from .world import NODE, Tool, World, run_of, step, working, writes
 
@@ -60,8 +60,8 @@ async def test_lfs_files_are_pointers_in_git_only(tmp_path: Path) -> None:
         assert done.phase is StepPhase.SUCCEEDED, done.error
         assert done.pushed
         digest = hashlib.sha256(BIGGER).hexdigest()
-        assert f"oid sha256:{digest}\nsize {len(BIGGER)}" in git(world.master, "show", f"{NODE}:bigger.bin")
-        assert git(world.master, "show", f"{NODE}:small.txt") == "small"
+        assert f"oid sha256:{digest}\nsize {len(BIGGER)}" in file_at(world.master, f"{NODE}:bigger.bin")
+        assert file_at(world.master, f"{NODE}:small.txt") == "small"
         context = world.manager.context
         assert content(context, "data", None, "bigger.bin") == BIGGER
         sizes = {
@@ -86,7 +86,7 @@ async def test_lfs_next_step_gets_content(tmp_path: Path) -> None:
         await publish(world, 1, big_files)
         done = await publish(world, 2, shrink)
         assert done.phase is StepPhase.SUCCEEDED, done.error
-        assert git(world.master, "show", f"{NODE}:bigger.bin") == "now small"
+        assert file_at(world.master, f"{NODE}:bigger.bin") == "now small"
         assert git(world.master, "ls-tree", "-r", "--name-only", NODE).split() == ["bigger.bin", "small.txt"]
         assert git(checkout(tmp_path, world.master), "status", "--porcelain") == ""
 

@@ -14,7 +14,7 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Reproduced
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from tests.support.git import git
+from tests.support.git import file_at, git
 
 from .test_lfs import ABOVE, checkout, content, publish
 from .test_reproduce import again, reproduced
@@ -172,7 +172,7 @@ async def test_attributes_of_a_tool_are_kept(tmp_path: Path) -> None:
         await publish(world, 3, shrink)
         names = git(world.master, "ls-tree", "-r", "--name-only", NODE).split()
         assert names == [".gitattributes", "big.bin", "small.txt"]
-        assert "filter=lfs" not in git(world.master, "show", f"{NODE}:.gitattributes")
+        assert "filter=lfs" not in file_at(world.master, f"{NODE}:.gitattributes")
 
 
 def folder_there(workspace: Workspace) -> None:

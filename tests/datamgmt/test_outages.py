@@ -19,7 +19,7 @@ from mao_shared.host.data_dir import Workspace
 from mao_shared.states import StepPhase
 from mao_shared.store import Event
 from mao_shared.store.memory import MemoryStore
-from tests.support.git import git
+from tests.support.git import file_at, git
 from tests.support.waiting import eventually
 
 from .world import NODE, PATIENCE, push_as_stranger, run_of, runs_on, step, working, writes
@@ -157,7 +157,7 @@ async def test_outage_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> 
         await world.run_tool("run-1", lambda _: None)
         done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
         assert done.phase is StepPhase.SUCCEEDED, done.error
-        assert git(world.master, "show", f"{NODE}:a") == "1"
+        assert file_at(world.master, f"{NODE}:a") == "1"
 
 
 async def test_outage_lost_answers_of_the_store(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ async def test_outage_conflict_with_a_stranger_fails_and_keeps_the_output(tmp_pa
             run_of("run-2", step("collect", "data", world.master), after=2), writes(a="again")
         )
         assert done.phase is StepPhase.SUCCEEDED
-        assert git(world.master, "show", f"{NODE}:a") == "again"
+        assert file_at(world.master, f"{NODE}:a") == "again"
         assert runs_on(world.master, "ground-truth") == ["run-2", "run-0"]
 
 

@@ -14,7 +14,7 @@ from mao_git import Clone
 from mao_shared.errors import Conflict
 from mao_shared.models.dataset import Strategy
 from mao_shared.states import StepPhase
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.sshd import ssh_server
 
 from .test_races import commit
@@ -127,7 +127,7 @@ def test_resolve_conflict_in_one_file(tmp_path: Path, remote: Path, how: Strateg
     assert caught.value.code == "branch-conflict"
     assert "--merge or --take-theirs" in (caught.value.next or "")
     assert resolve(context, "data", how, promote=True)[0].pushed
-    assert git(remote, "show", f"{NODE}:b") == text
+    assert file_at(remote, f"{NODE}:b") == text
     git(remote, "merge-base", "--is-ancestor", tip, NODE)
     assert clone.path.is_dir()
 

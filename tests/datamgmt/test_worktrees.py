@@ -13,7 +13,7 @@ from mao_datamgmt.steps.output import make_stamp
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
-from tests.support.git import git
+from tests.support.git import file_at, git
 
 from .world import NODE, World, push_as_stranger, run_of, step, working, writes
 
@@ -129,6 +129,6 @@ async def test_worktree_chain_of_changes_is_published_right(tmp_path: Path) -> N
         await publish(world, 1, writes(a="1", d__b="2", c="3"))
         for number in range(2, 6):
             await publish(world, number, more)
-        assert git(world.master, "show", f"{NODE}:a") == "1++++"
+        assert file_at(world.master, f"{NODE}:a") == "1++++"
         assert git(world.master, "ls-tree", "-r", "--name-only", NODE).split() == ["a", "c"]
         git(world.master, "fsck", "--strict", "--full")

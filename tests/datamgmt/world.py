@@ -23,7 +23,7 @@ from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, git, trailers
 
 NODE = "node-1"
 BEGIN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -234,8 +234,7 @@ def writes(**files: str) -> Tool:
 
 def runs_on(master: Path, branch: str = NODE) -> list[str]:
     """Ids of the runs whose commits a branch has, newest first."""
-    log = git(master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=%x2C)", branch)
-    return [line for line in log.splitlines() if line]
+    return trailers(master, branch, "MAO-Run")
 
 
 def push_as_stranger(tmp_path: Path, master: Path, branch: str, **files: str) -> None:

@@ -14,7 +14,7 @@ from mao_datamgmt.upkeep import tidy
 from mao_git import Clone, maintenance
 from mao_shared.states import StepPhase
 from tests.datamgmt.world import NODE, World, run_of, runs_on, step, working, writes
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, git
 from tests.support.sshd import ssh_server
 
 
@@ -114,6 +114,6 @@ async def test_shallow_clone_publishes_and_follows(tmp_path: Path) -> None:
             git(work, "push", "-q", "origin", f"HEAD:{NODE}")
             done = await world.whole(run_of("run-2", step("collect", "data", url), after=1), writes(g="2"))
             assert (done.phase, done.pushed) == (StepPhase.SUCCEEDED, True), done
-            assert git(remote, "show", f"{NODE}:f") == "by a stranger"
+            assert file_at(remote, f"{NODE}:f") == "by a stranger"
             assert git(remote, "rev-list", "--count", NODE) == "8"
             git(remote, "fsck", "--full", "--strict")

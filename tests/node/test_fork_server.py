@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from mao_node.fork_server import ForkedProcess, ForkServer, can_fork
 from mao_node.processes import ProcessSpec
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux with pidfd_open")
+pytestmark = [
+    pytest.mark.skipif(not can_fork(), reason="needs Linux with pidfd_open"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 PR_SET_CHILD_SUBREAPER = 36
 WAITS = (
@@ -46,12 +50,14 @@ LEAVES_AN_ORPHAN = (
 )
 
 
-@pytest.fixture
-async def fork_server(tmp_path: Path) -> AsyncIterator[ForkServer]:
-    (tmp_path / "waits.py").write_text(WAITS)
-    (tmp_path / "tells_grpc.py").write_text(TELLS_GRPC)
-    (tmp_path / "leaves_an_orphan.py").write_text(LEAVES_AN_ORPHAN)
-    fork_server = ForkServer(with_modules(tmp_path))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fork_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ForkServer]:
+    """The server of all tests, for its start takes half a second; it replaces one that a test has ended."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "waits.py").write_text(WAITS)
+    (folder / "tells_grpc.py").write_text(TELLS_GRPC)
+    (folder / "leaves_an_orphan.py").write_text(LEAVES_AN_ORPHAN)
+    fork_server = ForkServer(with_modules(folder))
     yield fork_server
     await fork_server.close()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)

@@ -10,6 +10,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pygit2
+from pygit2.enums import SortMode
+
 ENV = {
     **os.environ,
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -28,6 +31,28 @@ def git(repository: Path, *args: str, feed: str | None = None) -> str:
     )
     assert done.returncode == 0, f"git {' '.join(args)}: {done.stderr}"
     return done.stdout.strip()
+
+
+def trailers(repository: Path, branch: str, key: str) -> list[str]:
+    """A trailer's value of each commit of a branch that has it, newest first; several are joined by ','.
+
+    They are read with libgit2: tests ask for them often, and git takes longer to start than to read them.
+    """
+    found = pygit2.Repository(str(repository))
+    values = []
+    for commit in found.walk(found.revparse_single(branch).id, SortMode.TOPOLOGICAL | SortMode.TIME):
+        if key in commit.message_trailers:  # which has only the last of several
+            block = commit.message.rstrip().rpartition("\n\n")[2]
+            lines = [line.partition(": ") for line in block.splitlines()]
+            values.append(",".join(value for name, _, value in lines if name == key))
+    return values
+
+
+def file_at(repository: Path, spec: str) -> str:
+    """What `git show REVISION:PATH` prints, stripped, without starting git."""
+    found = pygit2.Repository(str(repository)).revparse_single(spec)
+    assert isinstance(found, pygit2.Blob), spec
+    return found.data.decode().strip()
 
 
 def bare_repository(path: Path) -> Path:

@@ -14,8 +14,10 @@ async def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> Non
             await asyncio.sleep(0.005)
 
 
-async def eventually_answers(condition: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> None:
-    """As `eventually`, for what has to be asked."""
+async def eventually_answers(
+    condition: Callable[[], Awaitable[Any]], seconds: float = 30.0, *, interval: float = 0.01
+) -> None:
+    """As `eventually`, for a condition that has to be awaited; it is checked every `interval` seconds."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 (as above)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(interval)

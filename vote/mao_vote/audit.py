@@ -110,7 +110,7 @@ def _faults(clone: Clone, decided: DecidedRound, found: Audit, data: list[str]) 
     elif found.differing:
         faults.append(f"the data are the same, the evidence differs: {', '.join(found.differing[:3])}")
     elif not found.ok:
-        faults.append("the tree is the same, but the commit is not the one that a round makes")
+        faults.append("the tree is the same, but the recomputed commit differs")
     return faults
 
 

@@ -227,7 +227,7 @@ def explain_ground_truth(
     voted, at_tip = (asked.value_or_id(commit) for commit in (decided.commit, tip))
     explanation.tip, explanation.at_tip = tip, at_tip
     if at_tip != voted:
-        says = "has no such value" if at_tip is None else f"says {at_tip!r}"
+        says = "has no value there" if at_tip is None else f"says {at_tip!r}"
         explanation.fault = (
             f"the file at the tip {tip[:10]} {says}, which no round decided: {unattested.fault}"
         )

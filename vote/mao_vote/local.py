@@ -1,4 +1,4 @@
-"""Votes on any local repository without a node, for `maoctl vote --repo`."""
+"""Votes on any local repository without a node, for `maoctl vote run --repo`."""
 
 from __future__ import annotations
 

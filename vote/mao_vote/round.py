@@ -72,14 +72,7 @@ def vote_round(
         InvalidInput: the round id is malformed, or a voter is not among the nodes.
         RepositoryError: objects are missing or broken in the clone.
     """
-    if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
-        raise InvalidInput(
-            f"{round_id!r} is not a valid round id.",
-            code="round-id-invalid",
-            next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-        )
-    if strangers := set(commits) - set(nodes):
-        raise InvalidInput(f"{', '.join(sorted(strangers))} may not vote in round {round_id}.")
+    _check_arguments(round_id, commits, nodes)
     compared = clone.compare_commits(base, commits)
     refused = {node: Abstention(reason="unreadable", detail=why) for node, why in compared.refused.items()}
     silent = {**abstained, **refused}
@@ -131,6 +124,17 @@ def vote_round(
     parents = [] if base is None else [base]
     commit = clone.commit(full, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
     return Voted(full, commit, evidence)
+
+
+def _check_arguments(round_id: str, commits: Mapping[str, str], nodes: Sequence[str]) -> None:
+    if not _ROUND_ID.fullmatch(round_id) or ".." in round_id:
+        raise InvalidInput(
+            f"{round_id!r} is not a valid round id.",
+            code="round-id-invalid",
+            next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
+    if strangers := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(strangers))} may not vote in round {round_id}.")
 
 
 def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, ledger: bytes | None) -> str:

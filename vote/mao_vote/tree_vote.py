@@ -181,7 +181,7 @@ def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
 
 
 def _mode(ballot: PathVersions, weights: Mapping[str, float]) -> int:
-    """Elect a file's mode, whatever its content; if tied, the file is not executable."""
+    """Elect a file's mode, whatever its content; if undecided, the file is not executable."""
     modes = {voter: entry.mode for voter, entry in ballot.entries.items()}
     before = None if ballot.base is None else ballot.base.mode
     return elect(modes, incumbent=before, weights=weights)[0] or min(modes.values())

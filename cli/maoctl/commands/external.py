@@ -147,7 +147,7 @@ def external(
                 raise CommandError(
                     ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}."
                 )
-            return old | {"external": [name for name in dict.fromkeys(declared) if name not in removed]}
+            return old | {"external": [kept for kept in dict.fromkeys(declared) if kept not in removed]}
 
         records.change(session, session.client.datasets, DATASET, name, edit)
         return

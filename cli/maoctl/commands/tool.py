@@ -214,8 +214,9 @@ def update(
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
     )
-    removed = [name for name in env or [] if "=" not in name and len(name) > 1 and name.endswith("-")]
-    kept = [pair for pair in env or [] if pair not in removed]
+    removals = [item for item in env or [] if "=" not in item and len(item) > 1 and item.endswith("-")]
+    kept = [item for item in env or [] if item not in removals]
+    removed = [item.removesuffix("-") for item in removals]
     changes = tool_fields(command, kept or None, limits, network, description, privileges)
     changes |= records.given(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
@@ -224,7 +225,7 @@ def update(
     tools = session.client.tools
 
     def edit(old: dict[str, Any]) -> dict[str, Any]:
-        return _without(merged(old, changes), [name.removesuffix("-") for name in removed], cap_drop or [])
+        return _without(merged(old, changes), removed, cap_drop or [])
 
     if not records.change(session, tools, TOOL, name, edit):
         return

@@ -219,7 +219,7 @@ def audit(
     truth: TruthOption = "ground-truth",
     output: OutputOption = None,
 ) -> None:
-    """Recompute a round from its commits: exit code 0 if the result is the same commit, 1 if not."""
+    """Recompute a round, and check that rounds made all commits of ground truth; exit code 1 if not."""
     session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):

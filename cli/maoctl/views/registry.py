@@ -72,7 +72,9 @@ NODE_DATASET: TableView[NodeDataset] = TableView(
 
 def _state(pipeline: models.Pipeline) -> models.PipelineState | None:
     """Return the pipeline with this node's enrolment, if that is known."""
-    return pipeline if isinstance(pipeline, models.PipelineState) else None
+    from mao_shared.models import PipelineState  # not needed by --help
+
+    return pipeline if isinstance(pipeline, PipelineState) else None
 
 
 PIPELINE: TableView[models.Pipeline] = TableView(

@@ -60,7 +60,7 @@ def usable_keys(folder: Path | None) -> list[Path]:
 
 
 def key_faults(folder: Path | None) -> list[KeyFault]:
-    """List what is wrong in a key directory; empty if none is set or it holds no key. Blocking."""
+    """List what is wrong in a key directory; empty if none is set or the folder is empty. Blocking."""
     if folder is None:
         return []
     name = _KEY_DIRECTORY

@@ -84,10 +84,10 @@ def to_events(batch: Batch) -> list[ServerSentEvent]:
     last = {event.revision: event for event in batch}
     sent = []
     for event in batch:
-        kind, run = "run-removed", {"id": last_part(event.key)}
-        data = json.dumps(run)
+        run_id = {"id": last_part(event.key)}
+        kind, data = "run-removed", json.dumps(run_id)
         if event.entry is not None:
-            kind, data = "run-unreadable", json.dumps({**run, "unreadable": "it is not a JSON object"})
+            kind, data = "run-unreadable", json.dumps({**run_id, "unreadable": "it is not a JSON object"})
             with suppress(ValueError, RecursionError):
                 document = event.entry.value.decode()
                 if isinstance(json.loads(document), dict):

@@ -34,7 +34,7 @@ def request_body(model: type[BaseModel], **fields: Any) -> dict[str, Any]:
     """
     try:
         return dump_body(
-            model.model_validate({key: each for key, each in fields.items() if each is not None})
+            model.model_validate({name: value for name, value in fields.items() if value is not None})
         )
     except ValidationError as error:
         wrong = field_errors(error.errors())

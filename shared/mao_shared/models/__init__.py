@@ -1,4 +1,4 @@
-"""One file a noun: the types that are stored in etcd and cross the API."""
+"""Types that are stored in etcd or exchanged over the API, one module per resource."""
 
 from .alarm import (
     Acknowledgement,

@@ -1,4 +1,4 @@
-"""Control metrics (a number of each run of a step) and their series, alarms, webhooks and due deliveries."""
+"""Control metrics (numbers read from a step's output) and their series; alarms, webhooks and deliveries."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_METRICS = 50
 
 
 class ControlMetric(Record):
-    """A number that is read after each publish of a step.
+    """A number that is read from a step's output after each publish.
 
-    Either `measure` (of the whole output: files, bytes, or rows of its CSV and JSON lines files), or `file`
+    Set either `measure` (of the whole output: files, bytes, or rows of its CSV and JSON Lines), or `file`
     with `pointer` (JSON pointer, for `.json`) or with `column` and `aggregate` (for `.csv`).
     """
 
@@ -39,19 +39,19 @@ class ControlMetric(Record):
 
 
 class Point(Record):
-    """One value of a series. The detector allowed `expected` ± `band`; None where it had no estimate."""
+    """A point of a series. The detector accepts `expected` ± `band`; both are None if it has no estimate."""
 
     run: str
     time: Timestamp
     value: float
-    accepted: bool = True  # False: flagged, so it stays out of the detector's history
+    accepted: bool = True  # False: flagged, so excluded from the detector's history
     expected: float | None = None
     band: float | None = None
     provisional: bool = False
 
 
 class Series(Record):
-    """The newest points of a metric, oldest first; stored under `keys.series`."""
+    """The most recent points of a metric, oldest first; stored under `keys.series`."""
 
     pipeline: Name
     step: Name
@@ -61,9 +61,9 @@ class Series(Record):
 
 
 class RoundSpike(Record):
-    """A spike of a metric in a round: one node's, everybody's, or of all but those that lag.
+    """A spike of a metric in a round: of one node, of all nodes, or of all nodes but those that lag behind.
 
-    `value` and `expected` are ground truth's, `values` those of `nodes`.
+    `value` and `expected` are for ground truth, `values` for each of `nodes`.
     """
 
     metric: str
@@ -77,7 +77,7 @@ class RoundSpike(Record):
 
 
 class Spikes(Record):
-    """The newest first. `rounds`: how many were looked at; `metrics`: which."""
+    """Spikes, newest first. `rounds`: number of rounds examined; `metrics`: names of the metrics examined."""
 
     rounds: int
     metrics: list[str]
@@ -85,7 +85,7 @@ class Spikes(Record):
 
 
 class Acknowledgement(Record):
-    """A person has seen an alarm."""
+    """Record that a person has seen an alarm."""
 
     at: Timestamp
     by: str = Field(default="", max_length=200)
@@ -93,15 +93,15 @@ class Acknowledgement(Record):
 
 
 AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
-"""About what tools and nodes have produced; one about the node itself has its condition's name as kind."""
+"""Kinds of alarms about data. An alarm about the node itself has the condition's name as its kind."""
 
 
 class Alarm(Record):
-    """Something a person should look at; stored under `keys.alarm(node, id)`.
+    """An event that needs a person's attention; stored under `keys.alarm(node, id)`.
 
-    Those about a condition of the node lie under `keys.condition_alarm(node, id)`, where versions that do not
-    know them do not look: `service` noticed it, `subject` says what of it, `next` what fixes it, and `over`
-    is when it held again.
+    Alarms about a condition of the node are stored under `keys.condition_alarm(node, id)`, which older
+    versions do not read. `service`: reported it; `subject`: the dataset, run or key affected; `next`: how to
+    fix it; `over`: when the condition held again.
     """
 
     key_field = "id"
@@ -150,7 +150,7 @@ WebhookUrl = Annotated[
 
 
 class WebhookRequest(Record):
-    """Body of `POST /webhooks`. Without `secret` (at least 24 characters) one is made and shown once."""
+    """Body of `POST /webhooks`. Without `secret` (24 characters or more), one is generated, shown once."""
 
     name: Name
     url: WebhookUrl
@@ -158,7 +158,7 @@ class WebhookRequest(Record):
 
 
 class Webhook(Record):
-    """Stored under `keys.webhook(node, name)`; `sealed` is the secret, encrypted with the node's key."""
+    """A registered webhook, stored under `keys.webhook(node, name)`. `sealed`: its encrypted secret."""
 
     key_field = "name"
     name: Name
@@ -168,10 +168,10 @@ class Webhook(Record):
 
 
 class WebhookState(Record):
-    """Answer of `GET /webhooks`. `waiting`: alarms still to be delivered; `given_up`: those that never
-    were.
+    """A webhook in the response to `GET /webhooks`.
 
-    `secret` is there in the answer to the creation only.
+    `waiting`: number of alarms not delivered yet; `given_up`: number whose delivery was abandoned; `secret`:
+    only in the response to its creation.
     """
 
     name: Name
@@ -184,14 +184,14 @@ class WebhookState(Record):
 
 
 class WebhookTest(Record):
-    """`delivered`: the receiver answered 2xx; otherwise `error` says why not."""
+    """Result of a test delivery. `delivered`: the receiver answered 2xx; `error`: why not."""
 
     delivered: bool
     error: str | None = None
 
 
 class Delivery(Record):
-    """An alarm that is due at a webhook; stored under `keys.delivery` until it is there."""
+    """A pending delivery of an alarm to a webhook; stored under `keys.delivery` until it succeeds."""
 
     alarm: str
     webhook: Name

@@ -1,4 +1,4 @@
-"""The base of all models; names, times, quantities and commands; unknown fields; lists."""
+"""Base classes of the models; types for names, times, sizes and commands; unknown fields; lists."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def name_fault(text: str) -> str | None:
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` can serve as branch name, path part and container label alike."""
+    """Return True if `text` is valid as a branch name, a path component and a container label."""
     return name_fault(text) is None
 
 
@@ -70,25 +70,25 @@ def _check_node_name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
 STORED = {"stored": True}
-"""Context of reading stored records: older versions refused less, newer ones write more fields."""
+"""Validation context for stored records: they may break newer rules and have fields of newer versions."""
 
 
-def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
-    once = list(dict.fromkeys(names))
-    if len(once) < len(names) and info.context != STORED:
-        twice = next(name for name in once if names.count(name) > 1)
-        raise ValueError(f"the node {twice!r} is listed twice")
-    return once
+def _check_unique(names: list[str], info: ValidationInfo) -> list[str]:
+    unique = list(dict.fromkeys(names))
+    if len(unique) < len(names) and info.context != STORED:
+        duplicate = next(name for name in unique if names.count(name) > 1)
+        raise ValueError(f"the node {duplicate!r} is listed twice")
+    return unique
 
 
-NodeNames = Annotated[list[NodeName], AfterValidator(_each_once), Field(max_length=1000)]
+NodeNames = Annotated[list[NodeName], AfterValidator(_check_unique), Field(max_length=1000)]
 FIRST_YEAR, LAST_YEAR = 1900, 3000
 
 
 def _to_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("missing time zone; write for example 2026-01-31T12:00:00Z")
-    if not FIRST_YEAR < moment.year < LAST_YEAR:  # whatever is added to it or taken off, it stays a time
+    if not FIRST_YEAR < moment.year < LAST_YEAR:  # leaves room for adding and subtracting durations
         raise ValueError(f"the time is outside the years {FIRST_YEAR} to {LAST_YEAR}")
     return moment.astimezone(UTC)
 
@@ -147,22 +147,22 @@ Command = Annotated[
 
 
 def _empty_is_none(value: Any) -> Any:
-    """Turn the `[]` or `{}` that the seed's clients send without a command into None."""
+    """Convert the `[]` or `{}` that the seed's clients send for no command to None."""
     return None if value in ("", [], {}) or (isinstance(value, str) and not value.strip()) else value
 
 
 OptionalCommand = Annotated[Command | None, BeforeValidator(_empty_is_none)]
-"""None where none is given: then the tool's counts, or else the image's own."""
+"""A command; None falls back to the tool's command, then to the image's."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_ENV = 1000
 
 
 def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     if len(env) > MAX_ENV and info.context != STORED:
-        raise ValueError(f"there are {len(env)} variables; at most {MAX_ENV} are accepted")
+        raise ValueError(f"too many variables: {len(env)}; at most {MAX_ENV} are accepted")
     for name in env:
         if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
-            raise ValueError(f"{name[:80]!r} cannot be set: use letters, digits and '_'; MAO_… is reserved")
+            raise ValueError(f"invalid name {name[:80]!r}: use letters, digits and '_'; MAO_… is reserved")
     return env
 
 
@@ -184,11 +184,11 @@ def _accept_newer(value: Any, handler: ValidatorFunctionWrapHandler, info: Valid
 
 
 OrNewer = WrapValidator(_accept_newer)
-"""Of a choice of words in an answer: a client takes a word that only a newer version knows."""
+"""Marks an enumerated field of a response: clients accept values that only a newer version defines."""
 
 
 class _Null(Enum):
-    """An unknown field's null: `dump` leaves out fields that are None, and this one is not ours to drop."""
+    """The null of an unknown field. `dump` omits None, but unknown fields must be written back unchanged."""
 
     NULL = None
 
@@ -201,10 +201,10 @@ def _check_unknown(value: Any, info: ValidationInfo) -> Any:
 
 
 class Record(BaseModel):
-    """Base of everything that is stored or crosses the API.
+    """Base of all models that are stored or exchanged over the API.
 
-    Unknown fields are refused in what people and programs send. In what is read from a store (context
-    `STORED`) they are kept, at every depth, and written back: a newer version may have written them
+    Unknown fields are rejected in requests. In documents read from a store (context `STORED`) they are kept,
+    at every depth, and written back, because a newer version may have written them
     (docs/decisions/0023-stored-documents.md).
     """
 
@@ -212,11 +212,11 @@ class Record(BaseModel):
         extra="allow", validate_assignment=False, json_schema_extra={"additionalProperties": False}
     )
     __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_check_unknown)]]
-    key_field: ClassVar[str | None] = None  # the field that has to be the last part of the record's key
+    key_field: ClassVar[str | None] = None  # the field that must equal the last part of the record's key
 
 
 class Named(Record):
-    """Base of the registry's records: the name is the last part of the record's key."""
+    """Base of the registry's records, whose name is the last part of their key."""
 
     key_field = "name"
     name: Name
@@ -231,9 +231,9 @@ def stored_fields(record: Record) -> dict[str, Any]:
 
 
 def carry_unknown_fields(before: Record, after: R) -> R:
-    """`after` with the unknown fields of the record that it replaces, at every depth.
+    """Return `after` with the unknown fields of the record that it replaces, at every depth.
 
-    Records in a list belong together when they have the same name, or the same place where they have none.
+    Items of lists are matched by name, or by position if they have no name.
     """
     changes = {
         name: _carried(getattr(before, name, None), getattr(after, name)) for name in type(after).model_fields
@@ -242,34 +242,34 @@ def carry_unknown_fields(before: Record, after: R) -> R:
     unknown = {**(before.__pydantic_extra__ or {}), **(after.__pydantic_extra__ or {})}
     if not changed and unknown == (after.__pydantic_extra__ or {}):
         return after
-    made = after.model_copy(update=changed)
-    made.__pydantic_extra__ = unknown
-    return made
+    merged = after.model_copy(update=changed)
+    merged.__pydantic_extra__ = unknown
+    return merged
 
 
 def _carried(before: Any, after: Any) -> Any:
     if isinstance(before, Record) and isinstance(after, Record):
         return carry_unknown_fields(before, after)
     if isinstance(before, list) and isinstance(after, list):
-        known = {_place(at, item): item for at, item in enumerate(before)}
-        items = [_carried(known.get(_place(at, item)), item) for at, item in enumerate(after)]
-        return items if any(one is not other for one, other in zip(items, after, strict=True)) else after
+        previous = {_item_key(index, item): item for index, item in enumerate(before)}
+        items = [_carried(previous.get(_item_key(index, item)), item) for index, item in enumerate(after)]
+        return items if any(new is not old for new, old in zip(items, after, strict=True)) else after
     if isinstance(before, Mapping) and isinstance(after, dict):
-        made = {key: _carried(before.get(key), value) for key, value in after.items()}
-        return made if any(made[key] is not after[key] for key in made) else after
+        merged = {key: _carried(before.get(key), value) for key, value in after.items()}
+        return merged if any(merged[key] is not after[key] for key in merged) else after
     return after
 
 
-def _place(at: int, item: Any) -> object:
-    return getattr(item, "name", None) or at
+def _item_key(index: int, item: Any) -> object:
+    return getattr(item, "name", None) or index
 
 
 def drop_unknown_fields(record: R) -> R:
     """Return the record without unknown fields, for readers that reject them."""
     changes = {name: _stripped(getattr(record, name)) for name in type(record).model_fields}
-    made = record.model_copy(update=changes)
-    made.__pydantic_extra__ = {}
-    return made
+    stripped = record.model_copy(update=changes)
+    stripped.__pydantic_extra__ = {}
+    return stripped
 
 
 def _stripped(value: Any) -> Any:
@@ -286,7 +286,7 @@ Item = TypeVar("Item")
 
 
 class UnreadableItem(BaseModel):
-    """A record of the list that cannot be read: why, and what to do about it."""
+    """An item of a list that cannot be read, with the reason and how to fix it."""
 
     name: str
     key: str
@@ -295,14 +295,14 @@ class UnreadableItem(BaseModel):
 
 
 class Listing(BaseModel, Generic[Item]):
-    """`items` in key order; `cursor` for the next page, null on the last one.
+    """A page of a list, in key order. `cursor`: for the next page, null on the last one.
 
-    `unreadable`: items that cannot be read; absent when there are none.
+    `unreadable`: items that cannot be read; omitted if there are none.
     """
 
     items: list[Item]
     cursor: str | None = None
-    unreadable: list[UnreadableItem] = Field(default_factory=list, exclude_if=lambda found: not found)
+    unreadable: list[UnreadableItem] = Field(default_factory=list, exclude_if=lambda items: not items)
 
 
 def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
@@ -316,7 +316,7 @@ def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
 
 
 class Removed(BaseModel):
-    """Answer to a DELETE on the original's routes, whose clients print it."""
+    """Response to a DELETE on the original's routes, whose clients print it."""
 
     removed: str
     detail: str

@@ -1,4 +1,4 @@
-"""Dataset: a git repository with a branch a node and `ground-truth`; its clone on a node, its contents."""
+"""Datasets (git repositories with one branch per node and `ground-truth`), their clones and contents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tool import flatten_body
 
 
 class Dataset(Named):
-    """A registered dataset, as `POST /registry/datasets` takes it and the registry keeps it.
+    """A registered dataset, as accepted by `POST /registry/datasets` and stored by the registry.
 
     `master` is the remote: an absolute path, `file://`, `https://`, `ssh://` or `user@host:path`.
     """
@@ -20,9 +20,9 @@ class Dataset(Named):
     master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
     nodes: NodeNames = Field(default_factory=list)
     description: str = Field(default="", max_length=10_000)
-    lfs_above: Bytes | None = None  # files larger than this go to Git LFS; None: the dataset has no LFS
-    vote: VoteDefinition | None = None  # None: the defaults; see docs/ground-truth.md
-    external: list[Name] = Field(default_factory=list, max_length=1000)  # keys that `POST /write` puts here
+    lfs_above: Bytes | None = None  # larger files are stored in Git LFS; None: the dataset does not use LFS
+    vote: VoteDefinition | None = None  # None: default rules; see docs/ground-truth.md
+    external: list[Name] = Field(default_factory=list, max_length=1000)  # keys of `POST /write` stored here
 
     _flatten = model_validator(mode="before")(flatten_body)
 
@@ -34,7 +34,7 @@ class BareRequest(Record):
 
 
 class BareRepository(Record):
-    """`master` is what to register as the dataset's remote; `path` is the original's word for it."""
+    """A new bare repository. `master`: the remote to register; `path`: the same, as the original names it."""
 
     name: Name
     master: str
@@ -45,7 +45,7 @@ class BareRepository(Record):
 
 
 class BranchStatus(Record):
-    """`unpushed`: commits that the remote was not seen to have; `here`: whether this node writes it."""
+    """A branch of a clone. `unpushed`: commits not known to be at the remote; `here`: this node writes it."""
 
     name: str
     commit: str
@@ -59,7 +59,7 @@ OutboxState = Annotated[Literal["in-sync", "waiting", "refused", "auth", "gone",
 
 
 class Outbox(Record):
-    """`waiting`: commits of this node's branch that the remote lacks; `since`: when the oldest was made."""
+    """Commits of this node's branch that the remote lacks: their number, and the oldest one's time."""
 
     state: OutboxState = Field(examples=["waiting"])
     waiting: int = 0
@@ -72,10 +72,10 @@ class Outbox(Record):
 
 
 class BrokenClone(Record):
-    """A clone that was set aside automatically. `path`: where it is now; `fault`: what was wrong with it.
+    """A corrupt clone that was set aside automatically. `path`: where it is now; `fault`: the corruption.
 
-    `state`: whether it was rebuilt. `kept`: number of commits that only it had and that are in the new one;
-    `lost`: commits that could not be read, each with the reason and its run.
+    `state`: whether the dataset was cloned again. `kept`: number of unpushed commits carried over to the new
+    clone; `lost`: commits that could not be read, each with the reason and its run.
     """
 
     dataset: str
@@ -97,7 +97,7 @@ class BrokenClone(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def detail(self) -> str:
-        """What happened and how it ended."""
+        """Description of what happened, for people."""
         begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
         if self.state == "waiting":
             return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned again."
@@ -110,20 +110,20 @@ class BrokenClone(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def next(self) -> str:
-        """What a person has to do."""
+        """The next command or step for the operator."""
         if self.state == "waiting":
-            return f"See that the remote answers: git ls-remote {self.url or 'URL'}; it is tried by itself."
+            return f"Check the remote: git ls-remote {self.url or 'URL'}; cloning is retried automatically."
         return (
             f"Look at the disk (dmesg, smartctl), then: maoctl dataset acknowledge {self.dataset}; "
-            f"the folder {self.path} is yours to keep or remove."
+            f"the folder {self.path} may be kept or removed."
         )
 
 
 class DatasetStatus(Record):
-    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits.
+    """A dataset on this node. `size`: disk usage of its clone in bytes; `failure`: why a push is pending.
 
-    `unpushed` counts the commits of all branches, `outbox` what this node observed. `broken_clones`: earlier
-    ones that were set aside, until a person acknowledges them.
+    `unpushed`: number of commits of all branches not known to be at the remote; `outbox`: those of this
+    node's branch. `broken_clones`: clones set aside and not acknowledged yet.
     """
 
     name: str
@@ -150,7 +150,7 @@ class ResolveRequest(Record):
 
 
 class Resolution(Record):
-    """`commit`: the branch's tip now; `rescued`: references here that keep the tips it left."""
+    """Result of resolving a diverged branch. `commit`: its new tip; `rescued`: refs to its former tips."""
 
     name: str
     branch: str
@@ -162,7 +162,7 @@ class Resolution(Record):
 
 
 class SetAside(Record):
-    """Where a clone is now. `unpushed`: commits of this node's branch that its remote did not have."""
+    """A clone that was set aside. `unpushed`: commits of this node's branch that its remote lacked."""
 
     name: str
     path: str
@@ -174,7 +174,7 @@ class SetAside(Record):
 
 
 class CommitInfo(Record):
-    """A commit; `run` and `step` for those that hold a step's output."""
+    """A commit. `run` and `step`: whose output it holds, if any."""
 
     commit: str
     parents: list[str]
@@ -188,7 +188,7 @@ class CommitInfo(Record):
 
 
 class FileInfo(Record):
-    """An entry of a folder. `kind`: file, folder, link or submodule; `size` in bytes, none for a folder."""
+    """A folder entry. `kind`: file, folder, link or submodule; `size`: in bytes, None for a folder."""
 
     name: str
     path: str
@@ -204,7 +204,7 @@ Change = Literal["added", "removed", "changed"]
 
 
 class FileDifference(Record):
-    """A file that differs; the ids are git's, of the content before and after."""
+    """A file that differs, with the git object ids of its content before and after."""
 
     path: str
     change: Change
@@ -213,14 +213,14 @@ class FileDifference(Record):
 
 
 class FieldDifference(Record):
-    """Values as they are in the files; none where there is no such record or field."""
+    """A field that differs, with its values as written in the files; None: no such record or field."""
 
     before: str | None = None
     after: str | None = None
 
 
 class RowDifference(Record):
-    """A record that differs, by its key, and those of its fields that do."""
+    """A record that differs: its key and the fields that differ."""
 
     change: Change
     key: dict[str, str]
@@ -228,7 +228,7 @@ class RowDifference(Record):
 
 
 class RowsDifference(Record):
-    """Counts are of all records, `rows` holds the first that differ. An empty `key`: matched by position."""
+    """Differing records of a file: counts of all, `rows` with the first. Empty `key`: matched by position."""
 
     key: list[str]
     key_source: Annotated[Literal["declared", "inferred", "position"], OrNewer]
@@ -250,7 +250,7 @@ class LinesDifference(Record):
 
 
 class DatasetDiff(Record):
-    """From commit `before` to `after`. Where `path` is a file: `rows`, `lines`, or a `note` why not."""
+    """Differences from commit `before` to `after`; for a file, its `rows`, `lines` or a `note` why not."""
 
     before: str
     after: str

@@ -1,4 +1,4 @@
-"""Enrolments: a node's consent to take part in a pipeline, as a self-contained copy of all it needs."""
+"""Enrolments: a node's decision to run a pipeline, with a self-contained copy of all that it needs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .tool import Limits, Network, Privileges, Pull, asked
 
 
 class ResolvedImage(Record):
-    """An image pinned by content: `pinned` is what runs, wherever the tag points later."""
+    """An image pinned by digest. `pinned` is what runs, even if the tag moves later."""
 
-    name: str  # as the tool's record has it
+    name: str  # as in the tool's record
     pinned: str  # repository@sha256:… or, for an image built on this node, its id sha256:…
     platform: str  # os/architecture[/variant]
 
 
 class DatasetRef(Record):
-    """A dataset as it was known at enrolment. `vote` and `lfs_above`: of one that is written.
+    """A dataset as registered at the time of enrolment. `vote` and `lfs_above`: for output datasets only.
 
-    This node votes by this definition and keeps to this limit, even if the dataset's record changes.
+    They stay in force on this node even if the dataset's record changes.
     """
 
     name: Name
@@ -33,7 +33,7 @@ class DatasetRef(Record):
 
 
 class ResolvedStep(Record):
-    """A step with everything filled in; the runner and the data manager need nothing else."""
+    """A step with all defaults resolved; the runner and the data manager need nothing else."""
 
     name: Name
     tool: Name
@@ -52,51 +52,51 @@ class ResolvedStep(Record):
 
     @property
     def reads_truth(self) -> bool:
-        """True if the step reads ground truth, so that it may have to wait for a round."""
+        """True if the step reads ground truth, and so may have to wait for a round."""
         return self.input is not None and self.input.branch == GROUND_TRUTH
 
     def asked(self) -> list[str]:
-        """Return what the operator agreed to for this step's tool."""
+        """Return the privileges and network that the operator granted to this step's tool."""
         return asked(self.privileges, self.network)
 
 
 class Enrolment(Record):
-    """Stored on the node; the pipeline runs from this copy when the federation is unreachable.
+    """A node's enrolment in a pipeline; it runs from this copy, even if the federation is unreachable.
 
-    `records`: `kind/name` of what it was resolved from → digest, so that a change is noticed. `approved_by`:
-    `operator`, or `trusted:<nodes>` for a change that was adopted because these nodes endorse it.
+    `records`: digest of each record that it was resolved from, by `kind/name`, to detect changes.
+    `approved_by`: `operator`, or `trusted:<nodes>` for a change adopted because these nodes endorse it.
     """
 
     key_field = "pipeline"
     pipeline: Name
-    title: OptionalTitle = None  # the pipeline's, if it has one
+    title: OptionalTitle = None  # of the pipeline, if it has one
     node: NodeName
     steps: list[ResolvedStep] = Field(min_length=1)
     overlap: Overlap = "skip"
     agreed: list[str] = Field(default_factory=list)
-    pipeline_revision: int  # of the definition this was resolved from
+    pipeline_revision: int  # of the pipeline's record that this was resolved from
     enrolled_at: Timestamp
     records: dict[str, str] = Field(default_factory=dict)
     approved_by: str = Field(default="operator", max_length=2000)
 
     @property
     def outputs(self) -> set[str]:
-        """The datasets that it writes."""
+        """The names of the datasets that it writes."""
         return {step.output.name for step in self.steps}
 
 
 class EnrolmentRequest(Record):
-    """Body of `PUT /enrolments/{pipeline}`: what is granted and when to pull, as in `PipelineInit`."""
+    """Body of `PUT /enrolments/{pipeline}`: granted privileges and when to pull, as in `PipelineInit`."""
 
     agree: Agreement = Field(default_factory=list)
     pull: Pull = "missing"
 
 
 class PipelineState(Pipeline):
-    """A pipeline and this node's part in it, as `GET /pipeline` lists it.
+    """A pipeline and this node's enrolment in it, as listed by `GET /pipeline`.
 
-    `outdated`: what is registered differs from what runs here; `pending` lists how. The old definition runs
-    until `POST /pipeline/{name}/approve`.
+    `outdated`: the registered definition differs from the one that runs here; `pending`: the differences. The
+    old definition runs until `POST /pipeline/{name}/approve`.
     """
 
     enrolled: bool = False
@@ -109,40 +109,40 @@ DEFINITION = r"^[0-9a-f]{32}$"
 
 
 class Rebuilt(Record):
-    """An image by what its runs use (`pinned`) and what its name means on this node now (`here`)."""
+    """A rebuilt image: the digest that runs use (`pinned`) and what its tag resolves to here now (`here`)."""
 
     pinned: str
     here: str
 
 
 class PipelineDiff(Record):
-    """What this node runs of a pipeline against what is registered now.
+    """Difference between a pipeline as it runs on this node and as it is registered now.
 
-    `definition` names what is registered: the pipeline and all that it refers to, as it would run here. An
-    approval repeats it, so that nothing is approved that was not shown. `agree`: what the operator would have
-    to grant; `endorsed`: for each record that changed, the trusted nodes that stand for it; `rebuilt`: images
-    of which this node has another build by now than its runs use, by name.
+    `definition`: digest of the registered pipeline and all that it refers to, as it would run here. An
+    approval repeats it, so that nothing is approved that was not shown. `agree`: privileges the operator
+    would have to grant; `endorsed`: for each changed record, the trusted nodes that endorse it; `rebuilt`:
+    images whose tag now resolves to another build than the runs use, by name.
     """
 
     pipeline: Name
     enrolled: bool
     definition: str = Field(pattern=DEFINITION)
     pending: list[str] = Field(default_factory=list)
-    diff: str = ""  # unified, of YAML; empty when nothing would change
+    diff: str = ""  # unified diff of YAML; empty if nothing would change
     agree: list[str] = Field(default_factory=list)
     endorsed: dict[str, list[str]] = Field(default_factory=dict)
     rebuilt: dict[str, Rebuilt] = Field(default_factory=dict)
 
 
 class Approval(Record):
-    """Body of `POST /pipeline/{name}/approve`: `definition` as the diff had it, and what is granted."""
+    """Body of `POST /pipeline/{name}/approve`: `definition` from the diff, and what is granted."""
 
     definition: str = Field(pattern=DEFINITION, examples=["1f3a5c7d9b2e4a601f3a5c7d9b2e4a60"])
     agree: Agreement = Field(default_factory=list)
 
 
 class Trust(Record):
-    """Stored under `keys.trusted(node, author)`: what `node`'s operator changes is adopted without asking."""
+    """A trusted author, under `keys.trusted(node, author)`: changes are adopted without approval."""
 
     key_field = "node"
     node: NodeName

@@ -1,4 +1,4 @@
-"""Data of external programs: the bodies and answers of `/write`, `/read` and `/inspect`."""
+"""Data of external programs: request and response bodies of `/write`, `/read` and `/inspect`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def key_fault(key: str) -> str | None:
     for part in parts:
         if fault := name_fault(part):
             return f"{fault} (in its part {part!r})" if len(parts) > 1 else fault
-    if any(_DAY_FILE.fullmatch(part) for part in parts[1:]):  # a file of the key above it has this name
-        return "one of its parts is named like a daily file"
+    if any(_DAY_FILE.fullmatch(part) for part in parts[1:]):  # would collide with a file of the parent key
+        return "one of its parts has the name of a daily file"
     return None
 
 
@@ -33,7 +33,7 @@ _DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}(?:\.\d+)?\.jsonl")
 
 
 def _check_key(text: str) -> str:
-    key = text.removeprefix("/")  # the original's store took keys for paths
+    key = text.removeprefix("/")  # the original's store treated keys as paths
     if fault := key_fault(key):
         raise ValueError(f"invalid key: {fault}; a key is a name, or names with '/' between them")
     return key
@@ -45,15 +45,15 @@ ExternalKey = Annotated[
 
 
 class ExternalWrite(Record):
-    """Body of `POST /write`. `key`: one that a dataset declares, or one below it. `value`: any JSON, RawJson
-    where its spelling is known."""
+    """Body of `POST /write`. `key`: declared by a dataset, or below a declared key. `value`: any JSON, as
+    RawJson if its original text is known."""
 
     key: ExternalKey
     value: Any = Field(examples=[{"celsius": 21.5}])
 
 
 class Receipt(Record):
-    """The value is on the node's disk; it becomes a line with this id in `external/<key>/` of the dataset."""
+    """Receipt for a value stored on the node's disk, later a line with this id in `external/<key>/`."""
 
     id: str
     key: ExternalKey
@@ -62,7 +62,7 @@ class Receipt(Record):
 
 
 class ExternalState(Record):
-    """The declared keys and waiting values of a dataset. `since`: when the oldest of these was received."""
+    """Declared keys and waiting values of a dataset. `since`: when the oldest waiting value was received."""
 
     dataset: Name
     keys: list[Name]
@@ -79,7 +79,7 @@ class InsightQuery(Record):
 
 
 class Insight(Record):
-    """A tool's `insights.json`. `value` is omitted if it is too large; `size` in bytes."""
+    """A tool's `insights.json`. `value`: omitted if too large; `size`: in bytes."""
 
     key: str
     dataset: Name
@@ -97,7 +97,7 @@ class RemoteCheck(Record):
 
 
 class RemoteState(Record):
-    """A repository that answers. `default_branch`: what its HEAD names; None: it is empty."""
+    """A reachable remote repository. `default_branch`: the branch of its HEAD; None if it is empty."""
 
     master: str
     default_branch: str | None

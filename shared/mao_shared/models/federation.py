@@ -1,7 +1,7 @@
-"""The federation: its members and core nodes, how this node reaches it, and what nodes show each other.
+"""Federations: members and core nodes, this node's link to one, and what nodes publish for each other.
 
-Nodes need not reach each other's gateways: they ask and answer through the federation's store, each under its
-own prefix, on leases that end by themselves.
+Nodes need not reach each other's gateways: they exchange requests and responses through the federation's
+store, each under its own prefix, on leases that expire.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Endpoint = str  # host:port of an etcd member for clients
 
 
 class FederationInfo(Record):
-    """Stored under `keys.federation()`."""
+    """The federation's identity, stored under `keys.federation()`."""
 
     name: Name
-    id: str = Field(max_length=64)  # fresh with every federation, also in its authority's name
+    id: str = Field(max_length=64)  # unique, also part of its certificate authority's name
     created_at: Timestamp
     created_by: NodeName
     ca: str = Field(max_length=20_000)  # the authority's certificate, PEM
 
 
 class Link(Record):
-    """Stored in the node's own store under `keys.link(node)`: the federation that this node has joined.
+    """The federation that this node has joined, stored in the node's own store under `keys.link(node)`.
 
-    The certificate and key lie as files in MAO_FEDERATION_DIR; `generation` grows with each new pair, so that
-    every service notices. Absent: the node's own store is its federation.
+    Certificate and key are files in MAO_FEDERATION_DIR; `generation` is incremented with each new pair, so
+    that every service notices. Without a link, the node's own store is its federation.
     """
 
     federation: Name
@@ -47,27 +47,27 @@ class Link(Record):
 
 
 class Contact(Record):
-    """Stored in the node's own store under `keys.contact(node)` by its registry: the federation as last seen.
+    """State of the replica of the federation's records, stored in the node's own store by its registry.
 
-    The copies under `keys.known_prefix(node)` are what the federation's store held at `revision`, at `as_of`,
-    or later: where one has changed often, or too much, all are vouched for only up to before that change.
+    The copies under `keys.known_prefix(node)` reflect the federation's store at `revision` (time `as_of`) or
+    later. A change that the replication budget delays holds both back.
     """
 
-    federation: str = Field(max_length=80)  # which one: `Link.id`, or the plain address that is set
+    federation: str = Field(max_length=80)  # `Link.id`, or the configured address
     revision: int = 0
-    as_of: Timestamp | None = None  # None: there is no whole copy yet
+    as_of: Timestamp | None = None  # None: no complete copy yet
     reachable: bool = False
     away_since: Timestamp | None = None
-    reason: str = Field(default="", max_length=2000)  # why it is not reachable
-    next: str = Field(default="", max_length=2000)  # and what a person can do
-    removed: bool = False  # it is, and does not let this node in any more
+    reason: str = Field(default="", max_length=2000)  # why it is unreachable
+    next: str = Field(default="", max_length=2000)  # how to fix that
+    removed: bool = False  # the federation is reachable but has removed this node
 
 
 class Identity(Record):
-    """Stored under `keys.identity(node)`, written by core nodes: the node's place in the federation.
+    """A node's membership record, written by core nodes under `keys.identity(node)`.
 
-    `user` has a number that grows whenever the node is invited again: an old certificate never revives.
-    `certificate` answers the request of the same digest.
+    `user` ends in a number that is incremented with each invitation, so that old certificates stay invalid.
+    `certificate` was issued for the request whose digest is `request`.
     """
 
     node: NodeName
@@ -83,9 +83,9 @@ class Identity(Record):
 
 
 class CertificateRequest(Record):
-    """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation.
+    """A node's certificate request, stored under `keys.certificate_request(node)`.
 
-    `leaving`: the node asks to be removed instead.
+    Written by the invitation first, then by the node. `leaving`: the node requests its removal instead.
     """
 
     node: NodeName
@@ -95,7 +95,7 @@ class CertificateRequest(Record):
 
 
 class CoreMember(Record):
-    """Stored under `keys.core(node)`: a node that runs a voting etcd member, and where that listens."""
+    """A core node and the addresses of its etcd member, stored under `keys.core(node)`."""
 
     node: NodeName
     member_id: str = Field(max_length=40)  # hexadecimal, as etcdctl prints it
@@ -105,10 +105,10 @@ class CoreMember(Record):
 
 
 class FederationState(Record):
-    """A federation as one of its nodes sees it. `advice`: what its operators should do; `warnings`: what
-    is wrong with its etcd.
+    """A federation as seen by one of its nodes.
 
-    `role` is `removed` on a node that the federation has removed.
+    `advice`: recommendations for its operators; `warnings`: problems of its etcd; `role`: `removed` on a node
+    that the federation has removed.
     """
 
     name: Name
@@ -129,14 +129,16 @@ class FederationState(Record):
 
 
 class Joined(FederationState):
-    """`published`: which of the node's records became new ones of the federation, as `tool NAME`."""
+    """Result of joining. `published`: records of the node new to the federation, such as `tool NAME`."""
 
     published: list[str] = Field(default_factory=list)
 
 
 class NodeState(Record):
-    """A node of a federation. `seat`: its part in etcd; `answers`: whether that does, None without one;
-    `healthy`: whether it also has a majority around it.
+    """A node of a federation.
+
+    `seat`: the role of its etcd member; `answers`: whether that member answers (None: no member); `healthy`:
+    whether it also has quorum.
     """
 
     node: NodeName
@@ -148,10 +150,10 @@ class NodeState(Record):
     answers: bool | None = None
     etcd: Endpoint | None = None
     version: str | None = None
-    core_address: Endpoint | None = None  # where its etcd would be reached if it were promoted
+    core_address: Endpoint | None = None  # address of its etcd if it were promoted
     invited_at: Timestamp
     joined_at: Timestamp | None = None
-    expires_at: Timestamp | None = None  # its certificate's end
+    expires_at: Timestamp | None = None  # expiry of its certificate
 
 
 class FederationRequest(Record):
@@ -169,7 +171,7 @@ class InvitationRequest(Record):
 
 
 class Invitation(Record):
-    """`token` is a secret: who has it can become the node, once and until `expires_at`."""
+    """An invitation. `token` is a secret: its bearer can join as the node, once, until `expires_at`."""
 
     federation: Name
     node: NodeName
@@ -186,17 +188,17 @@ class JoinRequest(Record):
 
 
 class Demotion(Record):
-    """The result of a demotion; without `was_core` there was nothing to do."""
+    """Result of a demotion; False `was_core` means that there was nothing to do."""
 
     node: NodeName
     was_core: bool
 
 
 class Departure(Record):
-    """The result of leaving a federation.
+    """Result of leaving a federation.
 
-    `struck`: nothing is left to do there. `known`: the node continues with the federation's
-    records, else with those it had before it joined.
+    `struck`: the federation has removed the node too. `known`: the node keeps the federation's records; if
+    false, it continues with those it had before it joined.
     """
 
     federation: str
@@ -207,11 +209,11 @@ class Departure(Record):
 KEPT_BRIEFS = 30
 Commit = Annotated[str, Field(max_length=64)]
 MAX_REASON_LENGTH = 500
-MAX_LOG_ANSWER = 256 << 10  # bytes of a log that travel through the store
+MAX_LOG_ANSWER = 256 << 10  # bytes of a log sent through the store
 
 
 class RunBrief(Record):
-    """A run in short. `snapshots`: dataset → commit."""
+    """Summary of a run. `snapshots`: commits by dataset."""
 
     id: str = Field(max_length=200)
     trigger: str = Field(max_length=40)
@@ -238,30 +240,31 @@ class RunBrief(Record):
 
 
 class PeerRuns(Record):
-    """Stored under `keys.peer_runs(node, pipeline)`: its latest runs, the newest first.
+    """A node's latest runs of a pipeline, newest first, stored under `keys.peer_runs(node, pipeline)`.
 
-    `next_tick`: when its schedule runs it next; None: no schedule, or paused.
+    `next_tick`: the next tick of its schedule; None without a schedule or while it is paused.
     """
 
     node: NodeName
     pipeline: Name
-    pipeline_revision: int = 0  # of the definition that the node runs
+    pipeline_revision: int = 0  # of the pipeline's record that the node runs
     runs: list[RunBrief] = Field(default_factory=list, max_length=KEPT_BRIEFS)
     next_tick: Timestamp | None = None
     updated_at: Timestamp
 
 
 class PeerNode(Record):
-    """Stored under `keys.peer_node(node)`: written every few minutes, so that it stays when the node goes."""
+    """When a node was last seen, under `keys.peer_node(node)`; has no lease, so it outlives the node."""
 
     version: str = Field(max_length=100)
     seen_at: Timestamp
 
 
 class Endorsement(Record):
-    """Stored under `keys.endorsement(node, kind, name)`: the node's operator wrote the record of this digest.
+    """Statement that a node's operator wrote the record of this digest.
 
-    Only the node itself can write there, so that nobody can pass a definition off as another's.
+    Stored under `keys.endorsement(node, kind, name)`, where only the node itself can write, so that no node
+    can attribute a definition to another.
     """
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -269,9 +272,10 @@ class Endorsement(Record):
 
 
 class Participation(Record):
-    """Stored under `keys.part(node, dataset)`: the node writes to the dataset and votes on it.
+    """Statement that a node writes to a dataset and votes on it.
 
-    Only the node itself can write there, so that nobody else can remove it or invent nodes.
+    Stored under `keys.part(node, dataset)`, where only the node itself can write, so that no other node can
+    remove it or add nodes that do not exist.
     """
 
     dataset: Name
@@ -279,31 +283,31 @@ class Participation(Record):
 
 
 class LogAsk(Record):
-    """Stored under `keys.ask(node, id)` on a lease: `node` wants the end of a log of `of`."""
+    """A request by `node` for the end of a log of node `of`, stored under `keys.ask(node, id)` on a lease."""
 
     id: str = Field(max_length=64)
     node: NodeName
     of: NodeName
     run: str = Field(max_length=200)
-    step: Name | None = None  # None: the latest that ran
+    step: Name | None = None  # None: the last step that ran
     tail: int = Field(default=1000, ge=1, le=100_000)  # lines
 
 
 class LogAnswer(Record):
-    """Stored under `keys.answer(node, id)` on a lease. `cut`: the log is longer than what is here."""
+    """The response to a LogAsk, stored under `keys.answer(node, id)` on a lease. `cut`: it is truncated."""
 
     id: str = Field(max_length=64)
     status: Literal["ok", "refused", "not-found", "failed"]
-    step: str = Field(default="", max_length=64)  # whose log it is
+    step: str = Field(default="", max_length=64)  # the step of the log
     text: str = ""
     cut: bool = False
     detail: str = Field(default="", max_length=2000)
 
 
 class NodePart(Record):
-    """A node of the federation as another one sees it, present or not.
+    """A node of the federation as seen by another one, whether present or not.
 
-    `last_seen` is minutes exact; None for a node of which nothing is known but that a dataset lists it.
+    `last_seen`: accurate to minutes; None for a node that is known only because a dataset lists it.
     """
 
     name: NodeName
@@ -317,13 +321,13 @@ class NodePart(Record):
     labels: dict[str, str] = Field(default_factory=dict)
     logs_shared: bool = False
     trusted: bool = False  # by this node's operator
-    datasets: list[Name] = Field(default_factory=list)  # in which it has a say
+    datasets: list[Name] = Field(default_factory=list)  # that it votes on
 
 
 class NodeRuns(Record):
-    """A node's runs of a pipeline as another one sees them; `late`: why it counts as late.
+    """A node's runs of a pipeline as seen by another node.
 
-    `problem`: why nothing is known of its runs.
+    `late`: why the node counts as late; `problem`: why its runs are unknown.
     """
 
     node: NodeName

@@ -1,4 +1,4 @@
-"""A node: membership, signing key, conditions, status, and whether its store was restored from a backup."""
+"""Nodes: membership, signing keys, conditions, status, and stores restored from a backup."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .common import NodeName, OrNewer, Record, Timestamp
 
 
 class Member(Record):
-    """Present as long as the node's registry holds its lease."""
+    """A node that is present: the key exists as long as the node's registry renews its lease."""
 
     name: NodeName
     version: str
-    slots: int = Field(default=0, ge=0)  # steps that may run at the same time; 0: not known yet
+    slots: int = Field(default=0, ge=0)  # steps that may run at the same time; 0: unknown
     cpus: int = Field(default=0, ge=0)
     memory: int = Field(default=0, ge=0)  # bytes
     labels: dict[str, str] = Field(default_factory=dict)
     logs_shared: bool = False  # whether other nodes may read its runs' logs
-    core_address: str | None = None  # host:port where it would run a member of the federation's etcd
+    core_address: str | None = None  # host:port for a member of the federation's etcd
     started_at: Timestamp
 
 
 class Signer(Record):
-    """Stored under `keys.signer(node)`; `lines` of an allowed-signers file, the newest key last."""
+    """A node's signing keys, under `keys.signer(node)`; `lines` of an allowed-signers file, newest last."""
 
     node: NodeName
     lines: list[str] = Field(default_factory=list)
@@ -36,10 +36,10 @@ ConditionState = Literal["ok", "degraded", "failed"]
 
 
 class Condition(Record):
-    """One thing that has to hold, or what it is about when it does not.
+    """A condition of a service, or of one subject (dataset, run, key).
 
-    `degraded`: a person should look, everything else continues. `failed`: the service cannot
-    do its work, so it is not ready. `next` is the command or step that fixes it.
+    `degraded`: needs attention, everything else continues. `failed`: the service cannot work and is not
+    ready. `next`: the command or step that fixes it.
     """
 
     name: str = Field(max_length=63, examples=["disk", "record-unreadable"])
@@ -51,20 +51,20 @@ class Condition(Record):
 
 
 class NodeCondition(Condition):
-    """A condition of the whole node: `services` are those that report it."""
+    """A condition of the node and the services that report it."""
 
     state: Annotated[ConditionState, OrNewer]
     services: list[str] = Field(default_factory=list)
 
 
 class ConditionList(Record):
-    """Answer of `GET /conditions`: a service's own, or at the gateway those of all services."""
+    """Response of `GET /conditions`: the service's conditions, or at the gateway those of all services."""
 
     items: list[SerializeAsAny[Condition]]
 
 
 class EngineInfo(Record):
-    """The container engine and its resources. `memory` in bytes; `running`: steps that hold a slot."""
+    """The container engine and its resources. `memory`: in bytes; `running`: number of slots in use."""
 
     version: str
     slots: int
@@ -76,7 +76,7 @@ class EngineInfo(Record):
 class Disk(Record):
     """The file system of the data directory, in bytes.
 
-    `reserve`: what has to stay free (MAO_MIN_FREE); `shortage`: why runs wait for space, if they do.
+    `reserve`: bytes that must stay free (MAO_MIN_FREE); `shortage`: why runs wait for space, if they do.
     """
 
     free: int
@@ -95,16 +95,16 @@ class CommitIdentity(Record):
 
 
 class Storage(Record):
-    """The disk that the node writes to, and the author of its commits."""
+    """The node's disk and the author of its commits."""
 
     disk: Disk
     git: CommitIdentity
 
 
 class ServiceHealth(Record):
-    """Answer of `/livez`, and of `/readyz` when ready; only the latter has `checks` and `conditions`.
+    """Response of `/livez`, and of `/readyz` when ready; only the latter has `checks` and `conditions`.
 
-    `checks`: what the service needs → `ok` or, in words, why not.
+    `checks`: `ok` or the reason, by name of the dependency.
     """
 
     status: str = "ok"
@@ -116,7 +116,7 @@ class ServiceHealth(Record):
 
 
 class ServiceStatus(Record):
-    """`checks`: what the service needs, or a condition that failed → `ok`, or why not."""
+    """Status of a service. `checks`: `ok` or the reason, by dependency or failed condition."""
 
     ready: bool
     version: str | None = None
@@ -126,7 +126,7 @@ class ServiceStatus(Record):
 
 
 class FederationStatus(Record):
-    """`reachable` is None until the registry has tried. The node is ready without its federation."""
+    """Status of the federation. `reachable`: None until the first attempt; not needed for readiness."""
 
     name: str
     reachable: bool | None = None
@@ -138,7 +138,7 @@ class FederationStatus(Record):
 
 
 class NodeStatus(Record):
-    """The node at a glance. Fields with a default are not sent by every version."""
+    """Overview of the node. Fields with a default are not sent by every version."""
 
     node: str
     version: str
@@ -146,7 +146,7 @@ class NodeStatus(Record):
     store: str = Field(description="`ok`, or why the node store does not answer")
     services: dict[str, ServiceStatus]
     conditions: list[NodeCondition] = Field(
-        description="What does not hold on any service, the failed first: empty when all is well"
+        description="Open conditions of all services, failed ones first; empty when all is well"
     )
     now: Timestamp | SkipJsonSchema[None] = Field(default=None, description="The node's clock")
     disk: Disk | None = Field(
@@ -159,12 +159,12 @@ class NodeStatus(Record):
     )
     federation: FederationStatus | None = Field(default=None, description="None for a node in no federation")
     next: list[str] = Field(
-        default_factory=list, description="What to do, most pressing first; empty when all is well"
+        default_factory=list, description="Recommended steps, most urgent first; empty when all is well"
     )
 
 
 class OpenCondition(Record):
-    """Stored under `keys.open_condition(node, …)` while an alarm's condition holds: who reports it still."""
+    """Services that report an alarm's condition, under `keys.open_condition(node, …)` while it is open."""
 
     alarm: str
     name: str
@@ -174,14 +174,14 @@ class OpenCondition(Record):
 
 
 RESTORED = "restored"
-"""Code of the failure of a run that was under way in the backup: how it went on is unknown."""
+"""Failure code of a run that was in progress when the backup was made: its outcome is unknown."""
 
 
 class Restored(Record):
-    """Stored under `keys.restored(node)`, with the store's other records.
+    """Marks a store as restored from a backup, stored under `keys.restored(node)`.
 
-    `tips`: dataset → the tip of the node's branch when the backup was started, None where there was none:
-    later commits are looked for. `open`: the datasets for which that is still to be done.
+    `tips`: tip of the node's branch by dataset when the backup started (None: no branch), to find later
+    commits. `open`: datasets not searched yet.
     """
 
     backup_at: Timestamp
@@ -191,7 +191,7 @@ class Restored(Record):
 
 
 def unknown_since(backup_at: datetime) -> str:
-    """Return why something is not run automatically after a restore."""
+    """Return the reason for not running a tick or step automatically after a restore."""
     return (
         f"The node was restored from the backup of {backup_at:%Y-%m-%dT%H:%M:%SZ}, so it is unknown whether "
         "this was run after that"

@@ -1,8 +1,7 @@
 """Pipelines: ordered steps, each a tool and its datasets; titles and the names derived from them.
 
-A title is what the original let people call a pipeline or a step: any line of text. Branches, labels and
-paths are made of the name, which is a function of the title alone: every node that knows the title knows the
-name.
+A title is any line of text, as the original allowed for pipelines and steps. Branches, labels and paths use
+the name, which is derived from the title alone, so that all nodes derive the same name.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from .tool import DockerSocket, Limits
 from .tool import Pull as Pull
 
 MAX_TITLE_LENGTH = 500
-_HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not distinguish titles
+_HASH = 8  # hexadecimal digits of the title's SHA-256, appended where titles would collide
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
 )
@@ -40,7 +39,7 @@ _LETTERS = str.maketrans(
 def normalize_title(text: str) -> str:
     """Return the title in the form in which it is stored and compared: NFC, without surrounding blanks.
 
-    Raises ValueError for what is no single line of text.
+    Raises ValueError for anything but a single line of text.
     """
     title = unicodedata.normalize("NFC", text).strip()
     if not title:
@@ -58,8 +57,8 @@ _NOT_ON_A_LINE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates
 def name_from_title(title: str) -> str:
     """Return the name for a title; a title that is a valid name is used as it is.
 
-    Accents go, all else that a name cannot hold becomes '-'. A title that is too long, or of which nothing is
-    left, gets digits of its hash, so that others of the kind have another name.
+    Accents are removed, other characters that are invalid in a name become '-'. A title that is too long, or
+    has no valid character, gets digits of its hash, so that similar titles have different names.
     """
     if is_name(title):
         return title
@@ -77,7 +76,7 @@ def name_from_title(title: str) -> str:
 
 
 def fill_title(value: dict[str, Any]) -> dict[str, Any]:
-    """Fields in which a `name` that is none has become the `title`, and a title alone its name: pure."""
+    """Return the fields with an invalid `name` moved to `title`, and `name` derived from the title. Pure."""
     name, title = value.get("name"), value.get("title")
     if isinstance(name, str) and title is None and name and not is_name(name):
         title = name = normalize_title(name)
@@ -86,12 +85,12 @@ def fill_title(value: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or title is None or name != title:
         return value
     if is_name(title):
-        return {key: each for key, each in value.items() if key != "title"} | {"name": title}
+        return {key: field for key, field in value.items() if key != "title"} | {"name": title}
     return value | {"name": name_from_title(title), "title": title}
 
 
 def check_title(name: str, title: str | None) -> None:
-    """Raise ValueError if the title belongs to another name."""
+    """Raise ValueError if the name is not the one derived from the title."""
     if title is not None and name_from_title(title) != name:
         raise ValueError(
             f"the title {title!r} belongs to the name {name_from_title(title)!r}: "
@@ -104,7 +103,7 @@ def _check_form(title: str, info: ValidationInfo) -> str:
 
 
 def name_from_text(text: str) -> str:
-    """Return the name that a person means by a name or a title; raises ValueError for invalid text."""
+    """Return the name for a name or a title; raises ValueError for invalid text."""
     return text if is_name(text) else name_from_title(normalize_title(text))
 
 
@@ -114,14 +113,14 @@ Title = Annotated[
     AfterValidator(_check_form),
 ]
 
-# Left out where there is none: such records are, byte for byte, what earlier versions wrote and hashed.
+# Omitted if unset: the record is then byte for byte what earlier versions wrote and hashed.
 OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
 NameOrTitle = Annotated[
     str,
     Field(max_length=MAX_TITLE_LENGTH, examples=["system-performance"]),
     AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
-"""What a caller may write for a pipeline; `name_from_text` gives the name."""
+"""The name or title of a pipeline in a request; `name_from_text` returns the name."""
 
 Fault = Literal["tool", "engine", "infrastructure"]
 MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
@@ -134,7 +133,7 @@ Agreement = Annotated[
 
 
 class Retry(Record):
-    """How often a step is tried and how long to wait before the second try (doubled each time)."""
+    """Number of attempts of a step, and the wait before the second one (doubled for each further one)."""
 
     attempts: int = Field(default=1, ge=1, le=20)
     backoff: Seconds = Field(default=30, le=86400)
@@ -144,10 +143,10 @@ class Retry(Record):
 class Step(Record):
     """One step of a pipeline. Unset command and limits come from the tool; env is merged over the tool's.
 
-    `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
-    this node's own branch, or the last ground truth there is. `engine_socket`: the tool gets the socket of
-    Docker in this step, if the operator agrees. The later seed client's field names are accepted as well:
-    `output_dataset`, `cmd` and `docker_socket`, and a name that is none is the step's title.
+    `on_late_truth`: if the input's ground truth is not decided in time, skip the step, read this node's own
+    branch, or read the latest ground truth. `engine_socket`: mount Docker's socket in this step, if the
+    operator agrees. The later seed client's field names are accepted as well: `output_dataset`, `cmd` and
+    `docker_socket`; an invalid name is taken as the step's title.
     """
 
     tool: Name
@@ -159,9 +158,9 @@ class Step(Record):
     command: OptionalCommand = None
     env: Env = Field(default_factory=dict)
     limits: Limits | None = None
-    engine_socket: DockerSocket = False  # an earlier version reads no record with 'docker_socket'
+    engine_socket: DockerSocket = False  # earlier versions cannot read records with 'docker_socket'
     retry: Retry = Field(default_factory=Retry)
-    allow_empty: bool = False  # a run that touches no file counts as done, without a snapshot
+    allow_empty: bool = False  # a run without output succeeds, without a snapshot
     on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list, max_length=MAX_METRICS)
 
@@ -183,14 +182,14 @@ class Step(Record):
 
 _SEED_WORDS = {"output_dataset": "dataset", "cmd": "command", "docker_socket": "engine_socket"}
 _MAY_BE_EMPTY = ("input_dataset", "docker_socket")
-"""What the seed's clients send empty, or as null, where there is none."""
+"""Fields that the seed's clients send empty or null when they are unset."""
 
 
 def _seed_words(value: dict[str, Any]) -> dict[str, Any]:
     words = {key: item for key, item in value.items() if not (key in _MAY_BE_EMPTY and item in (None, ""))}
-    for theirs, ours in _SEED_WORDS.items():
-        if theirs in words and ours not in words:
-            words[ours] = words.pop(theirs)
+    for seed_name, name in _SEED_WORDS.items():
+        if seed_name in words and name not in words:
+            words[name] = words.pop(seed_name)
     return words
 
 
@@ -232,10 +231,9 @@ class Pipeline(Named):
 class PipelineInit(Record):
     """Body of `POST /pipeline/init`: the seed's `{"tool", "dataset"}` or a pipeline with steps.
 
-    `agree` lists what the operator grants to tools that ask for more than the hardened default
-    (the words of `Tool.asked()`); `pull` says when an image is fetched before it is pinned. `command`, `env`
-    and `engine_socket` (the seed's `docker_socket`) go with the seed's form only. A `name` that is none is
-    the pipeline's title.
+    `agree`: privileges beyond the hardened default that the operator grants (as in `Tool.asked()`); `pull`:
+    when to pull an image before pinning it. `command`, `env` and `engine_socket` (the seed's `docker_socket`)
+    belong to the seed's form only. An invalid `name` is taken as the pipeline's title.
     """
 
     tool: Name | None = None
@@ -268,7 +266,7 @@ class PipelineInit(Record):
         return self
 
     def pipeline(self) -> Pipeline:
-        """Return the pipeline this asks for; with the seed's form it has the tool's name and one step."""
+        """Return the requested pipeline; in the seed's form it has one step and the tool's name."""
         steps = self.steps
         if self.tool is not None and self.dataset is not None:
             words = {"command": self.command, "env": self.env, "engine_socket": self.engine_socket}

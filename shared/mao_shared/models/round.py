@@ -1,14 +1,14 @@
-"""Rounds: how a dataset's ground truth is voted, and one vote over the nodes' snapshots for one tick.
+"""Rounds: votes over the nodes' snapshots of a dataset for one tick, and how the dataset is voted on.
 
 open ──(all have announced, or the deadline)──► closed ──(a quorum attests the same commit)──► decided
   └─(too few snapshots at the deadline)─► undecided ◄─(no quorum attests within the deadline)─┘
 
-What a node says of a round is stored under its own prefix, where nobody else can write (Announcement,
-Attestation). The Round itself is shared: whichever node sees that it can move moves it by compare-and-swap,
-and all check what it pins against what the nodes have announced.
+A node's announcement and attestation are stored under its own prefix, where no other node can write. The
+Round itself is shared: any node advances it by compare-and-swap, and all nodes check the pinned commits
+against the announcements.
 
-VDX is the voting definition specification of the literature (EcePanos/vdx); its words and defaults are kept.
-What it does not have (files, record keys, exact values) has fields of its own.
+VDX is the voting definition specification of the literature (EcePanos/vdx); its terms and defaults are kept.
+Files, record keys and exact values, which it lacks, have additional fields.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Upper = BeforeValidator(
 
 
 class VoteParams(Record):
-    """`error` is relative: two numbers agree when they differ by at most this part. `scaling`: HYBRID's."""
+    """Parameters of a vote. `error`: relative tolerance between numbers; `scaling`: of HYBRID."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -49,12 +49,12 @@ class VoteParams(Record):
 
 
 class FileRule(Record):
-    """How files whose path matches `path` (as fnmatch, the first rule that matches counts) are voted.
+    """Voting rule for files whose path matches the fnmatch pattern `path`; the first matching rule applies.
 
-    `ignore`: fields that are left out of the vote and of the result. `volatile`: fields that are expected to
-    differ, such as the time of collection: they are copied and count as no disagreement. `atomic`:
-    `record` takes a record whole from one node, `field` decides field by field. `error`: tolerance for
-    this file's numbers in place of `params.error`. `opaque`: the file is voted as a whole.
+    `ignore`: fields excluded from the vote and the result. `volatile`: fields that are expected to differ,
+    such as the time of collection; they are copied and never count as disagreement. `atomic`: `record` takes
+    whole records from one node, `field` decides field by field. `error`: tolerance for numbers, overrides
+    `params.error`. `opaque`: vote on the file as a whole.
     """
 
     path: str = Field(default="*", min_length=1, max_length=1000, examples=["metrics/*.csv"])
@@ -67,12 +67,12 @@ class FileRule(Record):
 
 
 class VoteDefinition(Record):
-    """The vote of one dataset. Unset `quorum`: more than half of the nodes, and at least two.
+    """Voting definition of a dataset. Default `quorum`: more than half of the nodes, and at least two.
 
-    `UNTIL`: at least `quorum_percentage` of the nodes must vote; `ALL_BUT`: at most so many may be missing.
-    `exclusion_threshold`: how many values (FURTHEST) or how many sigma (OUTSIDE_SIGMA).
-    `collation`: `AGREEMENT` (ours) takes the value that most nodes agree on, see docs/ground-truth.md.
-    `deadline`: how long a round waits for the nodes' snapshots after the first one.
+    `UNTIL`: at least `quorum_percentage` of the nodes must vote; `ALL_BUT`: at most that many may be missing.
+    `exclusion_threshold`: number of values (FURTHEST) or of sigmas (OUTSIDE_SIGMA). `collation`: `AGREEMENT`
+    (an extension of VDX) takes the value that most nodes agree on, see docs/ground-truth.md. `deadline`: how
+    long a round waits for snapshots after the first one.
     """
 
     algorithm_name: str = Field(default="", max_length=200)
@@ -97,11 +97,11 @@ class VoteDefinition(Record):
         return self
 
     def rule_for(self, path: str) -> FileRule:
-        """Return the rule of a file; the default one where none matches."""
+        """Return the first rule that matches a file, or the default rule."""
         return next((rule for rule in self.files if fnmatchcase(path, rule.path)), FileRule())
 
     def needed(self, nodes: int) -> int:
-        """Return how many of `nodes` must vote (and attest) for a result, at least one."""
+        """Return how many of `nodes` must vote and attest for a result; at least 1."""
         if self.quorum is None or self.quorum_percentage is None:
             return max(nodes // 2 + 1, min(2, nodes), 1)
         share = self.quorum_percentage if self.quorum == "UNTIL" else 100 - self.quorum_percentage
@@ -115,15 +115,17 @@ AbstainedWhy = Literal["late", "absent", "unavailable", "rewritten", "unreadable
 
 
 class Abstention(Record):
-    """Why a node abstains from a round. `unavailable`: its commit could not be had."""
+    """Why a node abstains from a round. `unavailable`: its commit could not be fetched."""
 
     reason: AbstainedWhy
     detail: str = Field(default="", max_length=2000)
 
 
 class Announcement(Record):
-    """Under the node's own prefix: what it contributes to a round; without `commit` it abstains, with the
-    reason."""
+    """A node's contribution to a round, stored under its own prefix.
+
+    Without `commit` the node abstains, for the reason given.
+    """
 
     dataset: Name
     round: str = Field(max_length=200)
@@ -137,10 +139,10 @@ class Announcement(Record):
 
 
 class Attestation(Record):
-    """Under the node's own prefix: what it has computed for the closed round of this attempt.
+    """A node's result for one attempt of a closed round, stored under its own prefix.
 
-    `commit` is the ground-truth commit it would make: all of it is derived from what the round pins, so that
-    all that agree make the same. None: it could not compute, for lack of `missing`.
+    `commit`: the ground-truth commit that it computed from the commits pinned in the round; nodes that agree
+    compute the same commit id. None: it could not compute because it lacks `missing`.
     """
 
     dataset: Name
@@ -153,19 +155,19 @@ class Attestation(Record):
 
 
 class Watermark(Record):
-    """Up to which `tick` all rounds of a pipeline's step have ended, and when the last of them did."""
+    """The tick up to which all rounds of a pipeline's step have ended, and when the last one ended."""
 
     tick: Timestamp
     ended_at: Timestamp
 
 
 class SharedDataset(Record):
-    """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
+    """This node's participation in a shared dataset, under `keys.shared_prefix(node)` in its own store.
 
-    Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet. None:
-    the node has run nothing for it since others take part. `apart`: nobody else takes part any more, say
-    after the node has left; its operator has not confirmed yet that it may decide alone. `passed`: by
-    pipeline/step, up to which tick this node has announced everything and the rounds have ended.
+    `since`: earlier ticks have no rounds, since the node decided alone or had not joined yet; None: no run
+    since other nodes take part. `apart`: no other node takes part any more (for example after leaving), and
+    the operator has not confirmed yet that this node decides alone. `passed`: watermarks by pipeline/step, up
+    to which this node has announced everything and all rounds have ended.
     """
 
     dataset: Name
@@ -175,24 +177,24 @@ class SharedDataset(Record):
 
 
 class Round(Record):
-    """Stored under `keys.round(dataset, id)`."""
+    """A round, stored under `keys.round(dataset, id)`."""
 
     dataset: Name
     id: str = Field(max_length=200)
     pipeline: Name
     step: Name
     tick: Timestamp
-    nodes: NodeNames = Field(min_length=1)  # who has a say: those of the dataset
+    nodes: NodeNames = Field(min_length=1)  # the electorate: the dataset's nodes
     definition: VoteDefinition = Field(default_factory=VoteDefinition)
     phase: RoundPhase = "open"
     opened_by: NodeName
     opened_at: Timestamp
     deadline: Timestamp
     # closed
-    attempt: int = Field(default=1, ge=1)  # grows when ground truth has moved and all is computed again
+    attempt: int = Field(default=1, ge=1)  # incremented when ground truth has moved and nodes compute again
     closed_by: NodeName | None = None
     closed_at: Timestamp | None = None
-    base: Oid | None = None  # the ground-truth commit it builds upon
+    base: Oid | None = None  # parent of the new ground-truth commit
     commits: dict[NodeName, Oid] = Field(default_factory=dict)
     abstained: dict[NodeName, Abstention] = Field(default_factory=dict)
     # decided or undecided
@@ -200,19 +202,17 @@ class Round(Record):
     commit: Oid | None = None
     tree: Oid | None = None
     attested: list[NodeName] = Field(default_factory=list)
-    flagged: dict[NodeName, str] = Field(
-        default_factory=dict, max_length=1000
-    )  # node → what it was accused of
+    flagged: dict[NodeName, str] = Field(default_factory=dict, max_length=1000)  # suspected fault by node
     reason: str | None = Field(default=None, max_length=2000)
 
     @property
     def needed(self) -> int:
-        """How many nodes must submit a snapshot."""
+        """Number of nodes that must submit a snapshot."""
         return self.definition.needed(len(self.nodes))
 
     @property
     def to_attest(self) -> int:
-        """How many nodes must attest: never fewer than a majority, whatever the definition has."""
+        """Number of nodes that must attest; at least a majority, whatever the definition says."""
         return max(self.needed, majority_count(len(self.nodes)))
 
     def changed(self, **changes: Any) -> Round:
@@ -220,23 +220,22 @@ class Round(Record):
 
 
 def majority_count(nodes: int) -> int:
-    """Return the smallest majority of so many nodes."""
+    """Return the smallest majority of `nodes`."""
     return nodes // 2 + 1
 
 
 def round_id(tick: datetime, pipeline: str, step: str) -> str:
-    """Return the id of the round for a step's output of one tick, the same on all nodes; sorts by tick."""
+    """Return the id of the round for a step and tick; the same on all nodes, sorted by tick."""
     return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{step}"
 
 
 class LiveRound(Round):
-    """A round and what each node has announced and attested.
+    """A round with each node's announcement and attestation.
 
-    `needed_nodes`: so many must submit a snapshot and attest the same.
-
-    `announced` and `computed` hold commits by node, null where a node abstains or could not compute.
-    `silent`: nodes that have announced nothing. `missing`: what nodes lack that could not compute.
-    `waits_for`: the round that has to end before this one can be closed.
+    `needed_nodes`: number of nodes that must submit a snapshot and attest the same commit. `announced`,
+    `computed`: commits by node, null if a node abstains or could not compute. `silent`: nodes without an
+    announcement. `missing`: what nodes that could not compute lack. `waits_for`: the round that must end
+    before this one can be closed.
     """
 
     needed_nodes: int
@@ -248,6 +247,6 @@ class LiveRound(Round):
 
 
 class LiveRounds(Listing[LiveRound]):
-    """`waiting`: how many announcements of this node (for the dataset asked for) are still to be made."""
+    """A list of rounds. `waiting`: number of this node's announcements (for that dataset) still pending."""
 
     waiting: int = 0

@@ -1,4 +1,4 @@
-"""Runs: one execution of a pipeline on one node, as one document that all services reconcile."""
+"""Runs: executions of a pipeline on one node, each a document that all services reconcile."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from .enrolment import ResolvedStep
 from .pipeline import Fault, NameOrTitle, Overlap
 
 RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""It names folders and containers, so an invalid one makes a record unreadable for all services."""
+"""A run id. It names folders and containers, so a record with an invalid one is unreadable."""
 TOOL_HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 _ID_TIME = "%Y%m%dT%H%M%SZ"
 Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
-TRUTH_WAITS = (
-    "ground-truth is not pushed yet"  # `waiting` of a step of which only its own commit is at the remote
-)
+TRUTH_WAITS = "ground-truth is not pushed yet"  # `waiting` of a step whose own commit alone is at the remote
 
 
 class Failure(Record):
-    """Why a step or run did not succeed: `code` is stable, `next` is the next command or step.
+    """Why a step or run did not succeed. `code`: stable; `next`: the next command or step.
 
-    `fault`: whose it is, the tool's, the engine's or the infrastructure's (git, disk, store).
+    `fault`: the cause: the tool, the engine or the infrastructure (git, disk, store).
     """
 
     code: str
@@ -39,22 +37,22 @@ class Failure(Record):
 
 
 class Exit(Record):
-    """How a container ended."""
+    """The exit status of a container."""
 
     code: int
-    oom: bool = False  # killed by the engine for want of memory
+    oom: bool = False  # killed for exceeding its memory limit
     timed_out: bool = False
 
 
 class CancelRequest(Record):
-    """The request to end a run; the owner of the current phase carries it out."""
+    """A request to cancel a run, carried out by the owner of the current phase."""
 
     requested_at: Timestamp
     reason: str = Field(default="", max_length=1000)
 
 
 class CoveredTicks(Record):
-    """Older missed ticks that one record covers, so that a long pause takes little space."""
+    """Earlier missed ticks covered by one record, so that a long pause takes little space."""
 
     since: Timestamp  # the first of them
     until: Timestamp  # the last of them, the `scheduled_for` of the record
@@ -62,20 +60,20 @@ class CoveredTicks(Record):
 
 
 class OutputFile(Record):
-    """A file that a step wrote: size in bytes, SHA-256 of its content."""
+    """A file written by a step, with its size in bytes and SHA-256."""
 
     size: int
     sha256: str
 
 
 class Reproduced(Record):
-    """A reproduction compared with its original, by path."""
+    """Comparison of a reproduction with its original, by path."""
 
     identical: int = 0
     different: list[str] = Field(default_factory=list)
     missing: list[str] = Field(default_factory=list)  # in the original only
     extra: list[str] = Field(default_factory=list)  # in the reproduction only
-    unlisted: int = 0  # further paths of these three kinds; the lists are cut
+    unlisted: int = 0  # number of paths omitted from the three lists
 
     @property
     def same(self) -> bool:
@@ -83,7 +81,7 @@ class Reproduced(Record):
 
 
 class Original(Record):
-    """What a run of trigger `reproduce` repeats; its one step is not published but compared."""
+    """The original of a run with trigger `reproduce`, whose one step is compared and not published."""
 
     run: str
     step: Name
@@ -92,21 +90,21 @@ class Original(Record):
 
 
 class StepRun(Record):
-    """State of one step. `times` holds when each phase was first entered in this attempt."""
+    """State of one step. `times`: when this attempt first entered each phase."""
 
     spec: ResolvedStep
     phase: StepPhase = StepPhase.PENDING
     attempt: int = Field(default=1, ge=1)
     times: dict[StepPhase, Timestamp] = Field(default_factory=dict)
     not_before: Timestamp | None = None  # back-off of a retry
-    waiting: str | None = None  # visible reason why it does not move on
+    waiting: str | None = None  # reason why it does not advance, for people
     container_id: str | None = None
     exit: Exit | None = None
     log_bytes: int | None = None
     log_sha256: str | None = None  # of the stored log
     user: str | None = None  # uid:gid that the container ran as
     engine: str | None = None  # name and version of the engine, as "docker 20.10.24"
-    base_commit: str | None = None  # tip of the node's branch that the workspace was checked out from
+    base_commit: str | None = None  # commit that the workspace was checked out from
     input_commit: str | None = None
     snapshot: str | None = None
     ground_truth: str | None = None
@@ -117,13 +115,13 @@ class StepRun(Record):
 
     @property
     def late(self) -> bool:
-        """True if its commit, or the ground truth made of it, was not at the remote when it ended."""
-        made = self.phase is StepPhase.SUCCEEDED and self.snapshot is not None
-        return made and (not self.pushed or self.truth_late)
+        """True if the step's commit or the resulting ground truth was not pushed when it ended."""
+        has_commit = self.phase is StepPhase.SUCCEEDED and self.snapshot is not None
+        return has_commit and (not self.pushed or self.truth_late)
 
     @property
     def truth_late(self) -> bool:
-        """True if the remote has its commit and not the ground truth that was made of it."""
+        """True if the step's commit is pushed but the resulting ground truth is not."""
         return self.pushed and (self.waiting or "").startswith(TRUTH_WAITS)
 
     def move(self, phase: StepPhase, now: datetime, **changes: Any) -> StepRun:
@@ -134,7 +132,7 @@ class StepRun(Record):
 
 
 class Run(Record):
-    """Stored under `keys.run(node, id)`."""
+    """A run, stored under `keys.run(node, id)`."""
 
     key_field = "id"
     id: RunId
@@ -150,7 +148,7 @@ class Run(Record):
     finished_at: Timestamp | None = None
     overlap: Overlap = "skip"
     steps: list[StepRun] = Field(default_factory=list)
-    reason: str | None = None  # why it waits, was missed or skipped, for people
+    reason: str | None = None  # why it waits, was missed or was skipped, for people
     missed: MissedWhy | None = None  # the same for programs, when the phase is missed
     covers: CoveredTicks | None = None
     error: Failure | None = None
@@ -180,9 +178,9 @@ class Run(Record):
 
 
 class PastRun(Record):
-    """Stored under `keys.run_index(…)`: what lists and retention ask of a run of the history.
+    """Index entry of a run in the history, for lists and retention; stored under `keys.run_index(…)`.
 
-    The rest of that is in the key: id, pipeline and phase.
+    The key has the run's id, pipeline and phase.
     """
 
     trigger: Trigger
@@ -193,16 +191,16 @@ class PastRun(Record):
 
 
 class Turn(Record):
-    """Stored under `keys.turn(node, pipeline)`: the run of the pipeline that was started last.
+    """The last started run of a pipeline, stored under `keys.turn(node, pipeline)`.
 
-    It is written together with that run's start, so that two schedulers cannot start two runs at once.
+    Written in one transaction with the run's start, so that two schedulers cannot start two runs at once.
     """
 
     run: str
 
 
 def has_cron(body: dict[str, Any]) -> bool:
-    """Return whether a body of `POST /pipeline/run` has a cron string; the seed's clients send empty ones."""
+    """Return True if a body of `POST /pipeline/run` has a non-empty cron string."""
     cron = body.get("cron")
     return not (cron is None or cron is False or (isinstance(cron, str) and not cron.strip()))
 
@@ -217,7 +215,7 @@ class RunRequest(Record):
     @classmethod
     def _no_cron(cls, value: Any) -> Any:
         if isinstance(value, dict) and not has_cron(value):
-            return {key: each for key, each in value.items() if key != "cron"}
+            return {key: field for key, field in value.items() if key != "cron"}
         return value
 
 
@@ -228,13 +226,13 @@ class CancelBody(Record):
 
 
 class ReproduceBody(Record):
-    """Body of `POST /runs/{id}/reproduce`; a run of one step needs none."""
+    """Body of `POST /runs/{id}/reproduce`; optional for a run with one step."""
 
     step: Name | None = Field(default=None, examples=["crawler"])
 
 
 class Mismatch(Record):
-    """Something that is not as recorded. `what`: output, snapshot, log or record; `path`: of a file."""
+    """A deviation from what was recorded. `what`: output, snapshot, log or record; `path`: of a file."""
 
     step: str
     what: str = Field(examples=["output"])
@@ -243,7 +241,7 @@ class Mismatch(Record):
 
 
 class Verification(Record):
-    """`files`, `bytes`: how much was read; `faults`: at most 100; `unchecked`: what is not kept."""
+    """Result of verifying a run. `files`, `bytes`: read; `faults`: up to 100; `unchecked`: no longer kept."""
 
     run: str
     ok: bool
@@ -256,19 +254,19 @@ class Verification(Record):
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
     """Return the id of the run for a tick: the same tick always gives the same id.
 
-    It begins with the tick in UTC, so that key order is time order.
+    The id begins with the tick in UTC, so that key order is time order.
     """
     digest = hashlib.sha256(f"{pipeline}\n{node}\n{tick.timestamp():.0f}".encode()).hexdigest()
     return f"{tick:{_ID_TIME}}-{pipeline}-{digest[:8]}"
 
 
 def manual_run_id(pipeline: str, now: datetime, token: str | None = None) -> str:
-    """Return the id of a run without a tick; fresh unless `token` (8 hexadecimal digits) is given."""
+    """Return the id of a run without a tick; random unless `token` (8 hexadecimal digits) is given."""
     return f"{now:{_ID_TIME}}-{pipeline}-{token or secrets.token_hex(4)}"
 
 
 def time_in_id(run_id: str) -> datetime | None:
-    """Return the tick, or the time at which the run was requested; None for an id that was not made here."""
+    """Return the tick or the time of the request in a run id; None for other ids."""
     try:
         return datetime.strptime(run_id.partition("-")[0], _ID_TIME).replace(tzinfo=UTC)
     except ValueError:
@@ -276,14 +274,14 @@ def time_in_id(run_id: str) -> datetime | None:
 
 
 def tool_env(run: Run, step: StepRun) -> dict[str, str]:
-    """Return all variables that are set on the step's container beside the image's own."""
+    """Return the environment variables of the step's container, without those of its image."""
     return {"HOME": TOOL_HOME, **step.spec.env, **run_env(run, step)}
 
 
 def run_env(run: Run, step: StepRun) -> dict[str, str]:
-    """Return the variables that describe its run to a tool; a reproduction gets those of the original.
+    """Return the variables that describe the run to its tool; a reproduction gets those of the original.
 
-    A run without a tick is for the time at which it was requested.
+    MAO_SCHEDULED_FOR is the tick, or the time of the request for a run without a tick.
     """
     original = run.reproduces
     env = {
@@ -293,5 +291,5 @@ def run_env(run: Run, step: StepRun) -> dict[str, str]:
         "MAO_STEP": step.spec.name,
         "MAO_ATTEMPT": str(step.attempt if original is None else original.attempt),
     }
-    asked = time_in_id(env["MAO_RUN_ID"]) or run.created_at.replace(microsecond=0)
-    return {**env, "MAO_SCHEDULED_FOR": format_time(run.scheduled_for or asked)}
+    requested_at = time_in_id(env["MAO_RUN_ID"]) or run.created_at.replace(microsecond=0)
+    return {**env, "MAO_SCHEDULED_FOR": format_time(run.scheduled_for or requested_at)}

@@ -1,4 +1,4 @@
-"""Schedules (jobs): when an enrolled pipeline runs on this node, and how far its ticks are dealt with."""
+"""Schedules (jobs): when an enrolled pipeline runs on this node, and up to which tick that is decided."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class ScheduleSpec(Record):
 
     cron: str = Field(max_length=200, examples=["*/15 * * * *", "@daily"])
     timezone: str = Field(default="UTC", max_length=64, examples=["Europe/Zurich"])
-    seconds: bool = False  # whether `cron` has a sixth field in front
+    seconds: bool = False  # `cron` has a leading field for seconds
     start_deadline: Seconds = Field(default=60, gt=0)  # a tick later than this is missed
-    catch_up: CatchUp = "latest"  # which missed ticks are run when the scheduler is back
+    catch_up: CatchUp = "latest"  # which missed ticks run after an outage of the scheduler
     max_catch_up: int = Field(default=100, ge=1, le=10_000)
-    overlap: Overlap | None = None  # else the pipeline's
+    overlap: Overlap | None = None  # None: the pipeline's
     paused: bool = False
 
 
 class Schedule(ScheduleSpec):
-    """A stored schedule; `id` is derived, so that the same request twice makes one schedule."""
+    """A stored schedule. `id` is derived from its settings, so that a repeated request changes nothing."""
 
     key_field = "id"
     id: str
     pipeline: Name
     created_at: Timestamp
-    paused_at: Timestamp | None = None  # of the last pause; a tick after it and up to
-    resumed_at: Timestamp | None = None  # this is missed and never caught up by itself
+    paused_at: Timestamp | None = None  # start of the last pause; ticks after it and up to
+    resumed_at: Timestamp | None = None  # its end are missed, and never caught up automatically
 
 
 class ScheduleRequest(ScheduleSpec):
@@ -63,7 +63,7 @@ class Job(Schedule):
 
 
 class NextTimes(Record):
-    """Coming times of a cron string, in UTC."""
+    """The next times of a cron string, in UTC."""
 
     times: list[Timestamp]
 
@@ -78,38 +78,38 @@ class CronPreview(Record):
 
 
 class BackfillRequest(Record):
-    """Body of `POST /jobs/{id}/backfill`: run what was missed from `since` up to and with `until` (now)."""
+    """Body of `POST /jobs/{id}/backfill`: missed ticks from `since` to `until` (default: now)."""
 
     since: Timestamp
     until: Timestamp | None = None
 
 
 class BackfillResult(Record):
-    """The runs that a backfill queued; if `more_since` is set, call again from there for the rest."""
+    """The runs queued by a backfill. `more_since`: set if there are more; repeat the call from there."""
 
     queued: list[str]
-    present: int  # ticks that had been run or are being run
+    present: int  # ticks that already have a run
     more_since: Timestamp | None = None
 
 
 class TickMark(Record):
-    """Every tick of the schedule up to and with `decided_until` has a record."""
+    """Watermark of a schedule: every tick up to and including `decided_until` has a record."""
 
     decided_until: Timestamp
 
 
 class Forgotten(Record):
-    """The records of the pipeline's ticks up to `until` are gone."""
+    """Watermark of retention: records of the pipeline's ticks up to `until` were removed."""
 
     until: Timestamp
 
 
 class Remembered(Record):
-    """Stored under `keys.remembered(node, pipeline)`: how far back its runs are known.
+    """How far back a pipeline's runs are known, stored under `keys.remembered(node, pipeline)`.
 
-    Versions without a history of runs take those that were moved there for removed, so `Forgotten` is written
-    for them when runs are moved; `moved_until` shows this version that they were moved. Ticks up to
-    `forgotten_until` are those of which the records are really gone.
+    Versions without a history consider runs moved there as removed, so `Forgotten` is written for them as
+    well; `moved_until` tells this version that they were only moved. Records of ticks up to `forgotten_until`
+    were removed.
     """
 
     moved_until: Timestamp

@@ -1,4 +1,4 @@
-"""Tool: a container image plus how to run it."""
+"""Tools: container images and how to run them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from .common import Bytes, Command, Env, Named, OptionalCommand, OrNewer, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
-Pull = Literal["missing", "always", "never"]  # when an image is fetched before it is pinned
-ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
+Pull = Literal["missing", "always", "never"]  # when to pull an image before pinning it
+ToolNetworkKind = Literal["isolated", "bridge"]  # the meaning of network `bridge` on a node
 _DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
 _PATH = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
@@ -22,7 +22,7 @@ _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def is_image_reference(text: str) -> bool:
-    """Return whether an engine could look for it: [host[:port]/]path[:tag][@sha256:…], or an image's id."""
+    """Return True for an image id or a reference [host[:port]/]path[:tag][@sha256:…]."""
     return bool(_IMAGE_ID.fullmatch(text) or _REFERENCE.fullmatch(text))
 
 
@@ -64,14 +64,14 @@ class Limits(Record):
 
 
 DOCKER_SOCKET = "docker socket"
-# Not written where it is off: a version that does not know it writes and hashes the same document.
+# Omitted when off: a version that does not know it writes and hashes the same document.
 DockerSocket = Annotated[bool, Field(exclude_if=lambda on: not on)]
 RISKS = {DOCKER_SOCKET: "root on this host: it can start any container, and so change everything"}
-"""The risk of a privilege, where its name does not say it."""
+"""Risks of privileges whose name does not make them obvious."""
 
 
 def asked_words(words: Iterable[str]) -> str:
-    """Return the requested privileges with their risks, for the operator who decides."""
+    """Return the requested privileges with their risks, for the operator's decision."""
     return ", ".join(f"{word} ({RISKS[word]})" if word in RISKS else word for word in words)
 
 
@@ -84,7 +84,7 @@ class Privileges(Record):
     docker_socket: DockerSocket = False
 
     def asked(self) -> list[str]:
-        """Return the requested privileges as words; empty if the default is enough."""
+        """Return the requested privileges as text; empty if the default is enough."""
         words = [f"user {self.user}"] if self.user else []
         words += [f"capability {name}" for name in self.capabilities]
         words += ["new privileges"] if self.new_privileges else []
@@ -99,7 +99,7 @@ def flatten_body(value: Any) -> Any:
 
 
 class Tool(Named):
-    """A registered tool, as `POST /registry/tools` takes it and the registry keeps it."""
+    """A registered tool, as accepted by `POST /registry/tools` and stored by the registry."""
 
     author: str = Field(default="", max_length=200)
     image: Image
@@ -116,17 +116,17 @@ class Tool(Named):
     _flatten = model_validator(mode="before")(flatten_body)
 
     def asked(self) -> list[str]:
-        """Return what the operator has to agree to before this tool may run here."""
+        """Return the privileges and network that the operator must agree to before this tool runs here."""
         return asked(self.privileges, self.network)
 
 
 def asked(privileges: Privileges, network: Network) -> list[str]:
-    """Return everything beyond the hardened default as words."""
+    """Return the requested privileges and network beyond the hardened default, as text."""
     return privileges.asked() + (["host network"] if network == "host" else [])
 
 
 def network_words(network: Network) -> str:
-    """Return the network and what a tool reaches on it, for the operator who agrees to it."""
+    """Return a description of the network and what a tool can reach on it, for the operator."""
     match network:
         case "none":
             return "none (reaches nothing)"
@@ -168,7 +168,7 @@ InputText = Annotated[str, Field(max_length=1024**2)]
 
 
 class CheckRequest(Record):
-    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name.
+    """Body of `POST /tools/check`. `timeout`: seconds for both trial runs; `input`: text files by name.
 
     `network` and `privileges` are those of a tool's record. The engine's socket is never granted.
     """
@@ -183,7 +183,7 @@ class CheckRequest(Record):
     privileges: Privileges = Field(default_factory=Privileges)
     timeout: Seconds = Field(default=60, gt=0, le=3600)
     once: bool = Field(
-        default=False, description="Skip the second trial, which shows what it tries to write elsewhere"
+        default=False, description="Skip the second trial run, which shows writes to other paths"
     )
     pull: Pull = "missing"
 
@@ -196,7 +196,7 @@ class CheckRequest(Record):
 
 
 class CheckFinding(Record):
-    """The result of one check; `advice` if it failed or could be better."""
+    """Result of one check. `advice`: how to fix or improve it."""
 
     name: FindingName
     ok: bool
@@ -205,8 +205,8 @@ class CheckFinding(Record):
 
 
 class CheckReport(Record):
-    """The result of checking an image. `written`: files under /usr/src/app/data; `tried`: other paths that it
-    tried to write without permission, as seen in a second trial that had it."""
+    """Result of checking an image. `written`: files under /usr/src/app/data; `tried`: other paths that it
+    tried to write, as seen in a second trial run with permission to do so."""
 
     image: str
     compliant: bool

@@ -87,7 +87,7 @@ class StoreHealthWatch:
         self._slow = self._slow + 1 if took >= SLOW_READ_SECONDS else 0
         finding = None if health is None else judge_store(health, self._quota)
         if finding is None and self._slow > 1:
-            advice = "Check what else uses that disk and the machine: etcd needs fast fsync calls."
+            advice = "Check what else uses the disk of etcd's data and the machine: etcd needs fast fsync."
             finding = StoreFinding(
                 "degraded", f"etcd is slow: a read takes more than {SLOW_READ_SECONDS:g} s.", advice
             )

@@ -28,7 +28,7 @@ from mao_shared.states import StepPhase
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import BEGIN, NODE, Tool, run_of, settings_for, step, working
-from tests.support.git import git
+from tests.support.git import file_at, git
 
 
 class DyingStore(MemoryStore):
@@ -163,7 +163,7 @@ async def test_restore_then_push_and_publish(tmp_path: Path) -> None:
         await world.phase("run-3", StepPhase.SUCCEEDED)
     names = git(world.master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=)", NODE)
     assert [name for name in names.split() if name] == ["run-3", "run-2", "run-1"]
-    assert git(world.master, "show", f"{NODE}:new") == "not committed yet"
+    assert file_at(world.master, f"{NODE}:new") == "not committed yet"
 
 
 @pytest.mark.parametrize("done", [True, False])

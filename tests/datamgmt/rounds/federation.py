@@ -42,7 +42,7 @@ from mao_shared.store.protocol import Batch, Check
 from mao_shared.store.protocol import Write as StoreWrite
 from mao_shared.store.records import dump
 from tests.datamgmt.world import IMAGE, Tool, settings_for
-from tests.support.git import bare_repository, git
+from tests.support.git import bare_repository, file_at, trailers
 from tests.support.waiting import eventually
 
 NODES = ["node-a", "node-b", "node-c"]
@@ -313,13 +313,10 @@ class Federation:
 
     def truth(self) -> list[str]:
         """The rounds that ground truth's commits were made by, newest first."""
-        log = git(
-            self.master, "log", "--format=%(trailers:key=MAO-Round,valueonly,separator=%x2C)", "ground-truth"
-        )
-        return [line for line in log.splitlines() if line]
+        return trailers(self.master, "ground-truth", "MAO-Round")
 
     def show(self, path: str) -> str:
-        return git(self.master, "show", f"ground-truth:{path}")
+        return file_at(self.master, f"ground-truth:{path}")
 
 
 async def admit(store: Store, node: str) -> None:

@@ -29,7 +29,7 @@ from tests.support.waiting import eventually_answers
 
 from .federation import PIPELINE, Federation, Node, federation, tick
 
-LOOK = 0.01  # seconds between two looks of the runner that is played
+LOOK = 0.1  # seconds, mostly virtual, between two looks at runs and rounds
 
 
 class LedNode:
@@ -100,7 +100,7 @@ class LedNode:
         async def ended() -> bool:
             return all(run.phase in RUN_ENDED for run in await self.runs())
 
-        await eventually_answers(ended, 60)
+        await eventually_answers(ended, 60, interval=LOOK)
         return await self.runs()
 
     @property
@@ -166,5 +166,5 @@ async def all_rounds_ended(fed: Federation, count: int, dataset: str) -> list[st
             return False
         return len(rounds) >= count and all(each.phase in ("decided", "undecided") for each in rounds)
 
-    await eventually_answers(ended, 60)
+    await eventually_answers(ended, 60, interval=LOOK)
     return [each.phase for each in await fed.rounds(dataset)]

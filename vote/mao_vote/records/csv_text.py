@@ -49,16 +49,17 @@ def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None 
         raise UnclearDialect(
             RETURNS if LONE_RETURN.search("".join(kept)) else "its quotes do not fit together"
         )
-    found = _separator(kept, widths) if only is None else only
-    if only is not None:
-        own = widths[only]
+    if only is None:
+        separator = _separator(kept, widths)
+    else:
+        separator, own = only, widths[only]
         if own and max(own) > own[0]:
             raise UnclearDialect("its records have more fields than its heading has names")
         wider = [each for each, found in widths.items() if found and found[0] > 1]
         if wider and (not own or own[0] == 1):
             raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
-    _check_heading(kept, found)
-    return found
+    _check_heading(kept, separator)
+    return separator
 
 
 def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:

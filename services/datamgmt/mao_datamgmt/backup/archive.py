@@ -319,7 +319,8 @@ def _compare_with_manifest(seen: dict[str, tuple[str, int]], manifest: Manifest)
         raise backup_invalid("it has no store")
     # No name may be a file, a link and a folder at once, so that nothing is written through a link.
     files, links = set(seen), set(manifest.links)
-    folders = {str(folder) for name in files | links for folder in PurePosixPath(name).parents}
+    inner = {name.rpartition("/")[0] for name in files | links}
+    folders = inner | {str(above) for folder in inner for above in PurePosixPath(folder).parents}
     for name in links:
         if not check_name(name).startswith("data/workspaces/"):
             raise backup_invalid(f"the link {name!a} is not in a tool's output")

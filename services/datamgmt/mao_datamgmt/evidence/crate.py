@@ -168,15 +168,7 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
         for key, value in sorted(record.get("env", {}).items())
     ]
     image = _image(record["image"])
-    tool: Entity = {
-        "@id": f"{_MANAGER}#tool-{quote(record['tool'])}",
-        "@type": "SoftwareApplication",
-        "name": record["tool"],
-        "description": f"The tool {record['tool']}, a container image run by MAO Orchestrator",
-        "softwareRequirements": _ref(image["@id"]),
-        "version": record["image"]["pinned"],
-        "url": _ref(_MANAGER),
-    }
+    tool = _tool(record, image["@id"])
 
     # The command is described as the record has it: secrets are masked there.
     command = " ".join(record.get("command") or []) or "the image's own command"
@@ -184,6 +176,8 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
     from_input = f" Input: {source['dataset']} at commit {source['commit']}." if source.get("commit") else ""
     times: dict[str, str] = record.get("times") or {}
     started = times.get("running") or times.get("starting") or min(times.values(), default=step.ended_at)
+    identifiers = [f"swh:1:rev:{step.commit}"] if step.commit else []
+    identifiers += [f"swh:1:dir:{step.tree}"] if step.tree else []
     action: Entity = {
         "@id": _action_id(index),
         "@type": "CreateAction",
@@ -196,16 +190,12 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
         "actionStatus": _STATUS[step.succeeded],
         "object": [_ref(quote(file.path)) for file in step.inputs],
         "result": [_ref(quote(file.path)) for file in (*step.outputs, *log)],
+        "error": [step.error] if step.error is not None and not step.succeeded else [],
+        "identifier": identifiers,
         "instrument": _ref(tool["@id"]),
         "containerImage": _ref(image["@id"]),
         "environment": [_ref(variable["@id"]) for variable in variables],
     }
-    if step.error is not None and not step.succeeded:
-        action["error"] = step.error
-    identifiers = [f"swh:1:rev:{step.commit}"] if step.commit else []
-    identifiers += [f"swh:1:dir:{step.tree}"] if step.tree else []
-    if identifiers:
-        action["identifier"] = identifiers
     return [action, tool, image, *variables, *files]
 
 
@@ -213,6 +203,18 @@ def _time(iso: str) -> str:
     """Format a time with a numeric offset, the only form that the profile's validator accepts."""
     moment = datetime.fromisoformat(iso)
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+
+
+def _tool(record: dict[str, Any], image_id: str) -> Entity:
+    return {
+        "@id": f"{_MANAGER}#tool-{quote(record['tool'])}",
+        "@type": "SoftwareApplication",
+        "name": record["tool"],
+        "description": f"The tool {record['tool']}, a container image run by MAO Orchestrator",
+        "softwareRequirements": _ref(image_id),
+        "version": record["image"]["pinned"],
+        "url": _ref(_MANAGER),
+    }
 
 
 def _image(image: dict[str, str]) -> Entity:

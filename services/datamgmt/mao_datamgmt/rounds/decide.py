@@ -138,9 +138,11 @@ def _to_open(view: RoundView) -> list[Round]:
         return []
     firsts: list[Announcement] = []  # for each new round the first announcement with a commit
     for round_id, announced in view.announced.items():
+        if round_id in view.rounds:
+            continue
         records = (announced[node].record for node in dataset.nodes if node in announced)
         with_commit = [record for record in records if record.commit is not None]
-        if with_commit and round_id not in view.rounds:
+        if with_commit:
             firsts.append(min(with_commit, key=lambda record: record.announced_at))
     young = [first for first in firsts if view.now - first.tick < MAX_TICK_AGE]
     return [

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from mao_datamgmt.context import OutputLimits
 from mao_git.paths import MAX_DEPTH, escaping_links, is_git_name, leads_out, printable
@@ -164,8 +164,10 @@ def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
         raise refused(inside, f"is more than {MAX_DEPTH} folders deep")
     for name in sorted(os.listdir(folder)):
         path = inside + name
-        with _read_errors(path):
+        try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            _raise_read_error(path, error)
         if seen.is_same(path, status):
             seen.same.append(path)
             continue
@@ -189,8 +191,10 @@ def _rights(status: os.stat_result) -> Rights:
 def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: OutputLimits) -> FoundFile:
     stamp = make_stamp(status)
     if stat.S_ISLNK(status.st_mode):
-        with _read_errors(path):
+        try:
             target = os.readlink(name, dir_fd=folder)
+        except OSError as error:
+            _raise_read_error(path, error)
         if not target.isprintable():
             raise refused(path, "is a link with an unreadable target")
         return FoundFile(path, stamp, link=target)
@@ -254,23 +258,21 @@ def unreadable(path: str) -> InvalidInput:
     )
 
 
-@contextmanager
-def _read_errors(path: str) -> Iterator[None]:
-    """Turn errors of the file or folder at `path` into InvalidInput; errors of the disk pass."""
-    try:
-        yield
-    except PermissionError as error:
+def _raise_read_error(path: str, error: OSError) -> NoReturn:
+    """Raise InvalidInput if the file or folder at `path` is the cause of `error`; a disk's error as it is."""
+    if isinstance(error, PermissionError):
         raise unreadable(path) from error
-    except OSError as error:
-        if error.errno not in _OF_THE_PATH:
-            raise
-        raise refused(path, f"changed while it was read ({error.strerror})") from error
+    if error.errno not in _OF_THE_PATH:
+        raise error
+    raise refused(path, f"changed while it was read ({error.strerror})") from error
 
 
 @contextmanager
 def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
-    with _read_errors(path):
+    try:
         descriptor = os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        _raise_read_error(path, error)
     try:
         yield descriptor
     finally:

@@ -70,7 +70,7 @@ class Agreements:
         await self._in_thread(lambda: self.files.agree(enrolment, self._clock.now()))
 
     async def withdraw(self, pipeline: str) -> bool:
-        """Delete the agreement; return whether there was one. Raises MaoError (`agreement-unusable`)."""
+        """Withdraw an agreement; return False if there is none. Raises MaoError (`agreement-unusable`)."""
         await self._migrate()
         return await self._in_thread(lambda: self.files.withdraw(pipeline))
 

@@ -176,7 +176,7 @@ def _token_invalid(why: str) -> InvalidInput:
     return InvalidInput(
         f"invalid invitation: {why}.",
         code="token-invalid",
-        next="Copy the whole line that 'maoctl federation invite' has printed.",
+        next="Copy the whole line that 'maoctl federation invite' printed.",
     )
 
 

@@ -162,15 +162,10 @@ class RunRetention:
         failing = await self._record_newest(gone, self._tick_history.note_removed)
         gone = [run for run in gone if run.pipeline not in failing]
         live_keys = {(run.id, run.revision) for run in live}
-        removed = await self._in_batches(
-            [run for run in gone if (run.id, run.revision) not in live_keys],
-            REMOVED_AT_ONCE,
-            self._runs.remove,
-            lambda run: run.id,
-        )
-        for run in gone:
-            if (run.id, run.revision) not in live_keys:
-                continue
+        past_gone = [run for run in gone if (run.id, run.revision) not in live_keys]
+        live_gone = [run for run in gone if (run.id, run.revision) in live_keys]
+        removed = await self._in_batches(past_gone, REMOVED_AT_ONCE, self._runs.remove, lambda run: run.id)
+        for run in live_gone:
             try:
                 removed += await self._runs.delete(run.id, run.revision)
             except Unavailable:

@@ -221,8 +221,8 @@ class Timer:
             try:
                 due = await self._decide(entry, now)
                 # The mirror may lag, so only the store can show that there is no enrolment.
-                name = entry.schedule.pipeline
-                stored = self._enrolments.get(name) or await self._enrolments.records.get(name)
+                pipeline = entry.schedule.pipeline
+                stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
                 enrolment = None if stored is None else stored.record
                 outcomes = (shared.outcome(entry, tick) for tick in due.ticks)
                 own = [tick_run(by.schedule, tick, enrolment, self._node, now) for by, tick in outcomes]
