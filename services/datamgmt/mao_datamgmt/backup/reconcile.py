@@ -26,7 +26,7 @@ from mao_shared.store import Records, Store
 from .runs import StepCommit, commits_since, reconstruct_run
 
 CONDITION = "restored"
-RETRY = Backoff(initial=2.0, maximum=300.0)
+RESTORE_CHECK_BACKOFF = Backoff(initial=2.0, maximum=300.0)
 IDLE_SECONDS = 3600.0  # pause when nothing remains to be done
 CLOCK_SKEW = timedelta(minutes=1)
 
@@ -55,9 +55,9 @@ class Reconciler:
             if await self.reconcile():
                 return IDLE_SECONDS
             tries += 1
-            return RETRY.pause(tries)
+            return RESTORE_CHECK_BACKOFF.pause(tries)
 
-        await every(0.0, step, name="restored", conditions=self._conditions, failing=RETRY)
+        await every(0.0, step, name="restored", conditions=self._conditions, failing=RESTORE_CHECK_BACKOFF)
 
     async def reconcile(self) -> bool:
         """Reconcile the remaining datasets; True if none remains. Raises Unavailable without etcd."""
