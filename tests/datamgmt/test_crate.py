@@ -1,4 +1,4 @@
-"""A run to take away as an RO-Crate, judged by others' programs, and the check of every byte."""
+"""A run to take away as an RO-Crate, judged by others' programs, and its verification, byte by byte."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header:
     if member.name != HEADER:
-        raise backup_invalid(f"its first file is {member.name!a}")
+        raise backup_invalid(f"its first file is {member.name!a}, not {HEADER!a}")
     content = _small_content(member, MAX_HEADER_BYTES)
     seen[HEADER] = (hashlib.sha256(content).hexdigest(), len(content))
     try:

@@ -12,7 +12,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.broken import broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
-from mao_datamgmt.datasets.push import PushFailure, make_outbox
+from mao_datamgmt.datasets.push import PushFailure, outbox_status
 from mao_git import Clone, FileEntry, LogEntry, RepositoryError
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
@@ -49,7 +49,7 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         branches=branches,
         unpushed=sum(branch.unpushed for branch in branches),
         failure=None if failed is None else failed.failure.detail,
-        outbox=make_outbox(clone, context.node, failed),
+        outbox=outbox_status(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
     )

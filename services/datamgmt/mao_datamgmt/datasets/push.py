@@ -68,7 +68,7 @@ class PushFailure:
         return _STATES.get(self.failure.code, "waiting")
 
 
-def make_outbox(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox:
+def outbox_status(clone: Clone, branch: str, failed: PushFailure | None) -> Outbox:
     """Return the outbox of a dataset. Blocking; takes time proportional to the number of waiting commits."""
     waiting, since = clone.unpushed(branch)
     if failed is None:
@@ -258,7 +258,7 @@ class Pusher:
 
 def read_outbox(context: Context, dataset: str) -> Outbox:
     """Return the outbox of a dataset, without the last failure. Raises NotFound. Blocking."""
-    return make_outbox(Clone.open(context.data.clone(dataset)), context.node, None)
+    return outbox_status(Clone.open(context.data.clone(dataset)), context.node, None)
 
 
 def unpushed_datasets(context: Context) -> list[str]:

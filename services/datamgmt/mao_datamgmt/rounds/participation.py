@@ -230,10 +230,10 @@ class ParticipationPublisher:
         await self._record_shared(enrolled)
         for dataset in sorted(published - enrolled.keys()):
             await self._records.delete(dataset)
-            log.info("part.ended", dataset=dataset)
+            log.info("participation.ended", dataset=dataset)
         for dataset in sorted(enrolled.keys() - published):
             await self._records.put(dataset, enrolled[dataset])
-            log.info("part.declared", dataset=dataset)
+            log.info("participation.declared", dataset=dataset)
 
     async def _record_shared(self, datasets: Iterable[str]) -> None:
         """Record shared datasets, so that this node does not decide them alone once the others have left."""

@@ -289,7 +289,7 @@ class DockerLogStream:
         except (OSError, ValueError, AttributeError, HTTPException, urllib3.exceptions.HTTPError) as error:
             if self._closed:
                 return
-            raise EngineUnavailable(f"The engine broke off the output: {error}") from error
+            raise EngineUnavailable(f"The engine closed the output stream early: {error}") from error
         finally:
             self._response.close()
 
@@ -301,7 +301,7 @@ class DockerLogStream:
             if not more:
                 if may_end and not data:
                     return b""
-                raise EngineUnavailable("The engine broke off the output within a line.")
+                raise EngineUnavailable("The engine closed the output stream within a line.")
             data += more
         return data
 
