@@ -31,7 +31,7 @@ down: ## stop the compose node; its data stay in the volumes
 .PHONY: test-fast
 test-fast: ## the tests that need nothing but Python and git; in two minutes from a fresh clone
 	@$(MACHINE) venv
-	./dev pytest -n $(shell nproc) -m fast
+	./dev pytest -n $(WORKERS) -m fast
 
 .PHONY: test
 test: ## all tests but the compose one, with real etcd, Docker, git and sshd (WORKERS=0: in one process)

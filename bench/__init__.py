@@ -1,1 +1,1 @@
-"""`make bench`: speed, memory and accuracy beside what they are compared with."""
+"""Benchmarks of `make bench`: speed, memory and accuracy, compared with other programs."""

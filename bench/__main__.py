@@ -1,6 +1,6 @@
-"""`python -m bench [NAME…] [--json] [--quick]`: measures, compares, and says whether limits hold.
+"""Run benchmarks and check their limits: `python -m bench [NAME…] [--json] [--quick]`.
 
-Exit code 1 when a figure is past its limit or a bench failed, 2 when something is missing, 0 otherwise.
+Exit code 1 if a figure exceeds its limit or a benchmark failed, 2 if a program is missing, 0 otherwise.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import idle, lateness, overhead, peers, publish, throughput, truth, vote, year
-from .by_hand import remove_what_is_left
+from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """`programs` have to be on PATH; `engine`: it runs tools; `peers`: it runs the programs compared with."""
+    """A benchmark. `programs`: required on PATH; `engine`: runs tools; `peers`: runs other programs."""
 
     measure: Callable[..., list[Measure]]
     programs: tuple[str, ...] = ()
@@ -46,24 +46,24 @@ VAR = Path(__file__).resolve().parents[1] / "var"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="The measures of DESIGN §10.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of DESIGN §10.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES) + " (all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: to try a change, not to report")
+    parser.add_argument("--quick", action="store_true", help="run fewer rounds, for development only")
     chosen = parser.parse_args(argv)
     if unknown := set(chosen.names) - set(BENCHES):
-        parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHES)}")
     return chosen
 
 
 def missing(benches: Sequence[Bench]) -> Iterator[str]:
-    """What these benches need and is not here, with the next step. Installs the programs compared with."""
-    for program in sorted({each for bench in benches for each in bench.programs}):
+    """Yield the missing requirements with the next step; installs the programs to compare with."""
+    for program in sorted({program for bench in benches for program in bench.programs}):
         if shutil.which(program) is None:
-            yield f"{program} is not on PATH; next: make bench, which brings it"
+            yield f"{program} is not on PATH; next: make bench, which installs it"
     if any(bench.engine for bench in benches):
         if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
-            yield "no Docker Engine answers; next: scripts/machine.sh engine"
+            yield "Docker does not answer; next: scripts/machine.sh engine"
             return
         try:
             tool_image()
@@ -73,45 +73,45 @@ def missing(benches: Sequence[Bench]) -> Iterator[str]:
         try:
             peers.python()
         except subprocess.CalledProcessError as error:
-            yield f"the programs compared with cannot be installed: {error}; next: see what pip printed above"
+            yield f"the programs to compare with cannot be installed: {error}; next: see pip's output above"
 
 
 def measure(name: str, *, quick: bool) -> list[Measure]:
-    """Runs one bench in a folder of its own under var/, which is removed again; prints each figure."""
+    """Run one benchmark in a temporary folder under var/ and print its figures."""
     print(f"bench: measuring {name}", file=sys.stderr, flush=True)
     folder = Path(tempfile.mkdtemp(prefix=f"bench-{name}-", dir=VAR))
     try:
-        found = BENCHES[name].measure(folder, quick=quick)
+        measures = BENCHES[name].measure(folder, quick=quick)
     finally:
         if BENCHES[name].engine:
-            remove_what_is_left()
+            remove_leftovers()
         shutil.rmtree(folder, ignore_errors=True)
-    for each in found:
-        print(f"bench:   {as_line(each)}", file=sys.stderr, flush=True)
-    return found
+    for figure in measures:
+        print(f"bench:   {as_line(figure)}", file=sys.stderr, flush=True)
+    return measures
 
 
 def main() -> int:
     chosen = arguments()
     names = chosen.names or list(BENCHES)
-    os.environ["MAO_TOOL_NETWORK_NAME"] = "mao-bench"  # of the node's tools, and of the script's
+    os.environ["MAO_TOOL_NETWORK_NAME"] = "mao-bench"  # for the tools of the node and of the script
     VAR.mkdir(exist_ok=True)
-    if lacking := list(missing([BENCHES[name] for name in names])):
-        print("\n".join(f"bench: {each}" for each in lacking), file=sys.stderr)
+    if problems := list(missing([BENCHES[name] for name in names])):
+        print("\n".join(f"bench: {problem}" for problem in problems), file=sys.stderr)
         return 2
     measures: list[Measure] = []
     failed: list[str] = []
     for name in names:
         try:
             measures += measure(name, quick=chosen.quick)
-        except Exception:  # noqa: BLE001 (what the others measured is printed all the same)
+        except Exception:  # noqa: BLE001 (the other figures are printed anyway)
             traceback.print_exc()
             failed.append(name)
     print((as_json if chosen.json else as_table)(machine(), measures))
-    for bad in past_limit(measures):
-        print(f"bench: {bad.name} is past its limit", file=sys.stderr)
+    for figure in past_limit(measures):
+        print(f"bench: {figure.name} exceeds its limit", file=sys.stderr)
     for name in failed:
-        print(f"bench: {name} failed; its traceback is above", file=sys.stderr)
+        print(f"bench: {name} failed, see the traceback above", file=sys.stderr)
     return 1 if failed or past_limit(measures) else 0
 
 

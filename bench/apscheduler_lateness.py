@@ -1,6 +1,6 @@
-"""Lateness of APScheduler's jobs; run by peers.py with the interpreter of the peers' environment.
+"""Measure the lateness of APScheduler's jobs; run by peers.py in the peers' environment.
 
-apscheduler_lateness.py memory|sqlite DATABASE JOBS DUE ROUNDS → JSON: seconds late, a list a round.
+apscheduler_lateness.py memory|sqlite DATABASE JOBS DUE ROUNDS → JSON: lateness in seconds, a list per round.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ BETWEEN_ROUNDS = 10  # seconds
 BEFORE_FIRST = 5
 LONGEST_ROUND = 60.0
 
-_late: list[tuple[float, float]] = []  # tick, seconds late
+_late: list[tuple[float, float]] = []  # tick, lateness in seconds
 _some = threading.Condition()
 
 
 def body(tick: float) -> None:
-    """The job: all it does is to say when it began."""
+    """Record the lateness of a job."""
     now = time.time()
     with _some:
         _late.append((tick, now - tick))
@@ -55,7 +55,7 @@ def main() -> None:
     for number in range(jobs - due * rounds):
         scheduler.add_job(body, trigger(idle_until + timedelta(seconds=number)), [0.0])
     added: list[tuple[float, object]] = []
-    # Jobs of a round are added with a tick far enough away that adding them all is over by then.
+    # All jobs are added before the first tick.
     first = datetime.now(UTC).replace(microsecond=0) + timedelta(
         seconds=_adding_time(scheduler, due * rounds)
     )
@@ -64,7 +64,7 @@ def main() -> None:
         for _ in range(due):
             added.append((tick.timestamp(), scheduler.add_job(body, trigger(tick), [tick.timestamp()])))
     if time.time() > first.timestamp() - BEFORE_FIRST / 2:
-        raise SystemExit("adding the jobs took longer than expected")
+        raise SystemExit("the jobs were not added before the first tick")
     scheduler.resume()
     with _some:
         if not _some.wait_for(lambda: len(_late) >= due * rounds, _wait(ticks[-1])):
@@ -75,15 +75,15 @@ def main() -> None:
 
 
 def _adding_time(scheduler: BackgroundScheduler, jobs: int) -> int:
-    """Seconds that adding so many jobs takes and some more, from a sample that is removed again."""
+    """Estimate the seconds for adding `jobs` jobs, with a margin, from a sample."""
     began = time.monotonic()
     sample = [
         scheduler.add_job(body, trigger(datetime.now(UTC) + timedelta(hours=5)), [0.0]) for _ in range(50)
     ]
-    each = (time.monotonic() - began) / len(sample)
+    seconds_per_job = (time.monotonic() - began) / len(sample)
     for job in sample:
         job.remove()
-    return BEFORE_FIRST + 3 + int(2 * each * jobs)
+    return BEFORE_FIRST + 3 + int(2 * seconds_per_job * jobs)
 
 
 def _wait(last: datetime) -> float:

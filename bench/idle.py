@@ -1,4 +1,4 @@
-"""DESIGN §10 line 4: what a node without work takes, etcd apart."""
+"""Memory and CPU of an idle node, without etcd (DESIGN §10 line 4)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .processes import Idle, observe, tree
 from .report import Measure
 
 GOAL_MEMORY, LIMIT_MEMORY = 200.0, 350.0  # MB of PSS
-GOAL_CPU = 1.0  # % of one core; a goal of the design, without a limit at this stage
+GOAL_CPU = 1.0  # % of one core; no limit yet
 SETTLE, WATCH = 20.0, 30.0  # seconds
 _PIPELINES = ("idle-one", "idle-two")
 
 
 def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
-    """Memory and CPU beside an idle Prefect server with one worker."""
+    """Compare memory and CPU with an idle Prefect server with one worker."""
     settle = 5.0 if quick else SETTLE
     ours, etcd = _node_idle(folder, settle)
     theirs = peers.prefect_idle(folder, settle=settle, seconds=WATCH)
@@ -33,7 +33,7 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
             "ours",
             GOAL_MEMORY,
             LIMIT_MEMORY,
-            note=f"PSS of the services, what they are forked from and their supervisor ({parts}) "
+            note=f"PSS of the services, their fork server and supervisor ({parts}) "
             f"after two runs; its etcd takes {etcd.memory:.0f} MB; Prefect's is with its own SQLite database",
         ),
         Measure(
@@ -51,7 +51,7 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
 
 
 def _node_idle(folder: Path, settle: float) -> tuple[Idle, Idle]:
-    """The node's processes, and its etcd."""
+    """Return the usage of the node's processes, and that of its etcd."""
     with bench_node(folder) as node:
         for name in _PIPELINES:
             enrol(node, name, append_command())
@@ -64,6 +64,6 @@ def _node_idle(folder: Path, settle: float) -> tuple[Idle, Idle]:
 
 
 def _short(part: str) -> str:
-    """`1234 python -m mao_registry` → registry; `1235 python -m mao_node.fork_server 12` → fork_server."""
+    """Return `registry` for `1234 python -m mao_registry`, `fork_server` for `… mao_node.fork_server 12`."""
     module = next(word for word in part.split() if word.startswith("mao_"))
     return module.removeprefix("mao_").removeprefix("node.")

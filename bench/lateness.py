@@ -1,6 +1,6 @@
-"""DESIGN §10 line 3: how late the durable record of a due run is, with many schedules.
+"""Lateness of the stored record of a due run, with many schedules (DESIGN §10 line 3).
 
-Lateness is the time at which the run's document is seen in a watch of etcd, minus the run's tick.
+Lateness is the time at which a watch on etcd reports the run's document, minus the run's tick.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from .report import Measure
 GOAL, LIMIT = 100.0, 250.0  # ms
 SCHEDULES, DUE, ROUNDS = 10_000, 1000, 5
 BETWEEN_ROUNDS = 10  # seconds
-BEFORE_FIRST = 40  # seconds for writing all schedules and starting the scheduler
+BEFORE_FIRST = 40  # seconds to write all schedules and start the scheduler
 LONGEST_ROUND = 60.0  # seconds
 _BATCH = 64
 
 
 def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
-    """p99 over all rounds beside APScheduler's with its two stores."""
+    """Compare the p99 over all rounds with APScheduler's for two of its stores."""
     rounds = 2 if quick else ROUNDS
     ours = asyncio.run(_scheduler_lateness(folder, rounds))
     measures = []
@@ -61,15 +61,15 @@ def _judge(store: str, ours: list[list[float]], theirs: list[list[float]]) -> Me
         judged="ours",
         goal=GOAL,
         limit=LIMIT,
-        rounds=tuple(round(_percentile(each, 99) * 1000, 1) for each in ours),
+        rounds=tuple(round(_percentile(values, 99) * 1000, 1) for values in ours),
         note=f"{SCHEDULES} schedules, {DUE} due in one second, {len(ours)} rounds. p50/p99/max in ms: "
         f"MAO {_summary(ours)}; APScheduler {_summary(theirs)}"
-        + (" (which leaves no record)" if store == "memory" else ""),
+        + (" (without a record)" if store == "memory" else ""),
     )
 
 
 def _pooled(rounds: list[list[float]]) -> list[float]:
-    return [late * 1000 for each in rounds for late in each]
+    return [late * 1000 for values in rounds for late in values]
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
@@ -82,7 +82,7 @@ def _summary(rounds: list[list[float]]) -> str:
 
 
 async def _scheduler_lateness(folder: Path, rounds: int) -> list[list[float]]:
-    """Seconds late, a list a round, of a real scheduler process on a real etcd on this disk."""
+    """Return the lateness in seconds, a list per round, of a scheduler process with etcd on this disk."""
     etcd, scheduler = _processes(folder)
     with running(etcd.argv, folder / "etcd.log", etcd.env, etcd.cwd) as etcd_process:
         await asyncio.to_thread(wait_for_answer, "http://localhost/health", etcd_process, etcd.sockets[0])
@@ -94,9 +94,9 @@ async def _scheduler_lateness(folder: Path, rounds: int) -> list[list[float]]:
             await asyncio.to_thread(wait_for_answer, "http://localhost/readyz", process, scheduler.sockets[0])
             if datetime.now(UTC) > first - timedelta(seconds=5):
                 raise RuntimeError(f"writing and loading the schedules took more than {BEFORE_FIRST - 5} s")
-            seen = await _watch_runs(store, expected=DUE * rounds, until=ticks[-1])
+            seen_at = await _watch_runs(store, expected=DUE * rounds, until=ticks[-1])
         await store.close()
-    return [_late(seen, tick) for tick in ticks]
+    return [_late(seen_at, tick) for tick in ticks]
 
 
 def _processes(folder: Path) -> tuple[ProcessSpec, ProcessSpec]:
@@ -108,7 +108,7 @@ def _processes(folder: Path) -> tuple[ProcessSpec, ProcessSpec]:
 
 
 def _schedules(ticks: Sequence[datetime]) -> Iterable[tuple[str, str]]:
-    """(pipeline, cron string): DUE a tick, each of a pipeline of its own, and the rest hours away."""
+    """Yield (pipeline, cron string): DUE schedules per tick, and others that are due hours later."""
     due = [tick for tick in ticks for _ in range(DUE)]
     resting = ticks[0] + timedelta(hours=2)
     rest = [resting + timedelta(seconds=i) for i in range(SCHEDULES - len(due))]
@@ -141,12 +141,12 @@ def _enrolment(pipeline: str, now: datetime) -> Enrolment:
 
 
 async def _watch_runs(store: Store, *, expected: int, until: datetime) -> dict[str, float]:
-    """When each run's document was first seen, in seconds since the epoch."""
+    """Return the time when each run's document was first seen, in seconds since the epoch."""
     prefix = keys.runs_prefix(NAME)
     seen: dict[str, float] = {}
     page = await store.list(prefix)
     if page.entries:
-        raise RuntimeError(f"{len(page.entries)} runs were there before the first tick")
+        raise RuntimeError(f"{len(page.entries)} runs exist before the first tick")
     limit = until.timestamp() - time.time() + LONGEST_ROUND
     try:
         async with asyncio.timeout(limit):
@@ -163,9 +163,9 @@ async def _watch_runs(store: Store, *, expected: int, until: datetime) -> dict[s
 
 
 def _late(seen: dict[str, float], tick: datetime) -> list[float]:
-    """A run's id begins with its tick."""
+    """Return the lateness of the runs whose id starts with this tick."""
     stamp = f"{tick:%Y%m%dT%H%M%SZ}-"
     late = [at - tick.timestamp() for key, at in seen.items() if keys.last_part(key).startswith(stamp)]
     if len(late) != DUE:
-        raise RuntimeError(f"{len(late)} runs of {DUE} were recorded for the tick {tick}")
+        raise RuntimeError(f"{len(late)} of {DUE} runs were recorded for the tick {tick}")
     return late

@@ -1,4 +1,4 @@
-"""A native node with what a bench needs on it, through its public API."""
+"""A native node for benchmarks, used through its public API."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from tests.support.node import NativeNode, native_node
 
 NAME = "bench"
 APPEND = "date +%s >> /usr/src/app/data/lines.csv"
-_IMAGES = ("mao/base-busybox:local", "busybox:1.36-musl")  # what `scripts/machine.sh tool-images` builds on
+_IMAGES = ("mao/base-busybox:local", "busybox:1.36-musl")  # base images of `scripts/machine.sh tool-images`
 
 
 @contextlib.contextmanager
 def bench_node(folder: Path, **env: str) -> Iterator[NativeNode]:
-    """A started node that says little."""
+    """Start a node that logs little."""
     with native_node(folder, name=NAME, env={"MAO_LOG_LEVEL": "warning", **env}) as node:
         yield node
 
 
 def tool_image() -> str:
-    """A static busybox that is on this machine."""
+    """Return a static busybox image that exists on this machine; raises RuntimeError without one."""
     for image in _IMAGES:
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0:
             return image
-    raise RuntimeError(f"none of {', '.join(_IMAGES)} is there; next: scripts/machine.sh tool-images")
+    raise RuntimeError(f"missing image {' or '.join(_IMAGES)}; next: scripts/machine.sh tool-images")
 
 
 def append_command(seconds: float = 0) -> list[str]:
-    """A tool that works for some seconds and appends a line to its data."""
+    """Return the command of a tool that sleeps for some seconds and appends a line to its data."""
     return ["sh", "-c", f"sleep {seconds}; {APPEND}" if seconds else APPEND]
 
 
 def call(node: NativeNode, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """POSTs and returns the answer; raises RuntimeError with the node's words when it refuses."""
+    """Send a POST request and return the response; raises RuntimeError with the node's error."""
     answer = node.http.post(path, json=body)
     if answer.is_error:
         raise RuntimeError(f"POST {path} → {answer.status_code} {answer.text}")
@@ -45,7 +45,7 @@ def call(node: NativeNode, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def enrol(node: NativeNode, name: str, command: Sequence[str]) -> Path:
-    """Makes this node run a one-step pipeline of that name into a new dataset; its bare repository."""
+    """Enrol the node in a one-step pipeline with a new dataset; return the dataset's bare repository."""
     master = node.data_dir.parent / f"{name}.git"
     subprocess.run(["git", "init", "--quiet", "--bare", str(master)], check=True)
     call(node, "/registry/tools", {"name": name, "image": tool_image(), "command": list(command)})
@@ -55,7 +55,7 @@ def enrol(node: NativeNode, name: str, command: Sequence[str]) -> Path:
 
 
 def run_once(node: NativeNode, pipeline: str) -> dict[str, Any]:
-    """Runs a pipeline and returns its run when the output is pushed; raises RuntimeError if it is not."""
+    """Run a pipeline; return its run once the output is pushed, or raise RuntimeError."""
     run = node.wait_run(call(node, "/pipeline/run", {"name": pipeline})["id"])
     check_pushed(run)
     return run

@@ -1,4 +1,4 @@
-"""DESIGN §10 line 1: from the request to pushed ground truth, beside the same by hand."""
+"""Time from a request to pushed ground truth, compared with a shell script (DESIGN §10 line 1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKING_SECONDS = 2
 
 
 def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
-    """Ratios with a tool that does next to nothing (the harshest case) and with one that works for 2 s."""
+    """Measure the ratio for a trivial tool (the worst case) and for one that works for 2 s."""
     with bench_node(folder) as node:
         measures = []
         for name, seconds, pairs in (("no-op", 0, PAIRS), ("working", WORKING_SECONDS, PAIRS_SLEEPING)):
@@ -42,7 +42,7 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
 def interleaved(
     first: Callable[[], object], second: Callable[[], object], pairs: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds that each takes, measured in turns so that what else the machine does falls on both."""
+    """Return the seconds of each call, measured alternately so that other load affects both."""
     for _ in range(WARM_UP):
         first()
         second()
@@ -70,7 +70,7 @@ def _judge(seconds: float, ours: list[float], theirs: list[float], phases: str) 
         limit=None if seconds else LIMIT,
         rounds=tuple(round(a * 1000, 1) for a in ours),
         note=f"medians of {len(ours)} runs each, in turns; the ratio is the median of the pairs' ratios "
-        f"({_range(ours)} and {_range(theirs)}). MAO's way: {phases}",
+        f"({_range(ours)} and {_range(theirs)}). MAO's phases: {phases}",
     )
 
 
@@ -79,15 +79,15 @@ def _range(seconds: list[float]) -> str:
 
 
 def _phases(runs: list[dict[str, Any]]) -> str:
-    """How long the step stayed in each phase, as medians in ms."""
+    """Return the median time in each phase of the step, in ms."""
     times = [run["steps"][0]["times"] for run in runs]
     return ", ".join(
-        f"{before} {statistics.median(_between(each, before, after) for each in times):.0f}"
+        f"{before} {statistics.median(_between(entered, before, after) for entered in times):.0f}"
         for before, after in pairwise(times[0])
     )
 
 
 def _between(times: dict[str, str], before: str, after: str) -> float:
-    """Milliseconds from one phase to the next."""
+    """Return the milliseconds from one phase to the next."""
     first, second = (datetime.fromisoformat(times[phase]) for phase in (before, after))
     return (second - first).total_seconds() * 1000

@@ -1,4 +1,4 @@
-"""The programs that MAO is compared with, in an environment of their own: var/bench/peers."""
+"""Programs to compare with, in their own virtual environment var/bench/peers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ VENV = HERE.parent / "var" / "bench-peers"
 
 
 def python() -> str:
-    """The interpreter of the peers' environment, made from bench/peers.lock if it is not current."""
+    """Return the interpreter of the peers' environment; install bench/peers.lock if it is outdated."""
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     mark = VENV / ".lock-hash"
     if not mark.is_file() or mark.read_text() != wanted:
-        print(f"bench: installing the programs compared with into {VENV}", file=sys.stderr)
+        print(f"bench: installing the programs to compare with into {VENV}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
         pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input", "--require-hashes"]
         subprocess.run([*pip, "--requirement", str(LOCK)], check=True, stderr=subprocess.DEVNULL)
@@ -34,7 +34,7 @@ def python() -> str:
 
 
 def apscheduler_lateness(store: str, folder: Path, *, jobs: int, due: int, rounds: int) -> list[list[float]]:
-    """Seconds from tick to the beginning of each job's body, by round. `store`: `memory` or `sqlite`."""
+    """Return the lateness of each job in seconds, by round. `store`: `memory` or `sqlite`."""
     script = HERE / "apscheduler_lateness.py"
     argv = [python(), str(script), store, str(folder / "jobs.sqlite"), str(jobs), str(due), str(rounds)]
     done = subprocess.run(argv, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def apscheduler_lateness(store: str, folder: Path, *, jobs: int, due: int, round
 
 
 def prefect_idle(folder: Path, *, settle: float, seconds: float) -> Idle:
-    """`prefect server start` and one process worker, both idle, with Prefect's own SQLite database."""
+    """Measure an idle Prefect server with SQLite and one idle process worker."""
     with _prefect(folder) as pids:
         observe(pids(), settle)
         return observe(pids(), seconds)
@@ -67,7 +67,7 @@ def _prefect(folder: Path) -> Iterator[_Pids]:
 
 
 class _Pids:
-    """The processes below some, as they are now."""
+    """Returns the current descendants of some processes."""
 
     def __init__(self, *roots: int) -> None:
         self.roots = roots

@@ -1,4 +1,4 @@
-"""Processes that a bench starts, measures and ends: memory and CPU time from /proc."""
+"""Start, measure and stop processes; memory and CPU time come from /proc."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def running(
     argv: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own for the length of the block; then all of the session is ended."""
+    """Run a process in a new session during the block; stop the whole session at its end."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -37,7 +37,7 @@ def running(
     try:
         yield process
     except BaseException:
-        print(f"the end of {log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]))
+        print(f"last lines of {log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]))
         raise
     finally:
         _end(process)
@@ -60,13 +60,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def wait_for_answer(
     url: str, process: subprocess.Popen[bytes], socket: Path | None = None, seconds: float = 120.0
 ) -> None:
-    """Returns when `url` (over `socket` if given) answers 2xx; raises when the process ends or time is up."""
+    """Wait until `url` (over `socket` if given) answers 2xx; raises if the process ends or time is up."""
     deadline = time.monotonic() + seconds
     way = httpx.HTTPTransport(uds=None if socket is None else str(socket))
     with httpx.Client(transport=way, timeout=5) as client:
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise RuntimeError(f"{process.args!r} ended with {process.returncode} before {url} answered")
+                raise RuntimeError(f"{process.args!r} exited with {process.returncode} before {url} answered")
             with contextlib.suppress(httpx.TransportError):
                 if client.get(url).is_success:
                     return
@@ -75,7 +75,7 @@ def wait_for_answer(
 
 
 def tree(root: int) -> list[int]:
-    """The process and all that descend from it, parents first."""
+    """Return the process and its descendants, parents first."""
     pids = [root]
     for pid in pids:
         with contextlib.suppress(FileNotFoundError):
@@ -89,7 +89,7 @@ def command(pid: int) -> str:
 
 
 def pss_megabytes(pid: int) -> float:
-    """Proportional set size in MB (10^6): pages shared with other processes count in part."""
+    """Return the proportional set size in MB (10^6), in which shared pages count partially."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -97,14 +97,14 @@ def pss_megabytes(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time used since the process began, user and system."""
+    """Return the user and system CPU time of the process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What processes take while they have nothing to do: MB of PSS, and CPU in % of one core."""
+    """Usage of idle processes: PSS in MB, and CPU in % of one core."""
 
     memory: float
     cpu: float
@@ -112,7 +112,7 @@ class Idle:
 
 
 def observe(pids: Sequence[int], seconds: float) -> Idle:
-    """Watches the processes for a while."""
+    """Measure the processes for `seconds`."""
     before = sum(map(cpu_seconds, pids))
     time.sleep(seconds)
     used = sum(map(cpu_seconds, pids)) - before

@@ -1,4 +1,4 @@
-"""DESIGN §10 line 5: publishing 10 changed files of 100 000 beside the git command line, and a large file."""
+"""Publish 10 changed files of 100 000, compared with git, and one large file (DESIGN §10 line 5)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GIT = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1
 
 @dataclass
 class Times:
-    """Seconds of each round."""
+    """Times of each round in seconds."""
 
     prepare: list[float]
     publish: list[float]
@@ -49,27 +49,26 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
 
 
 def _rounds(folder: Path, rounds: int) -> Times:
-    """The same files change in a dataset of ours and in a checkout by hand, in turns."""
+    """Measure the same changes in a dataset and in a git checkout, alternately."""
     context, master = make_node(folder)
     by_hand = _fill(folder / "by-hand", folder / "by-hand.git")
     _git(by_hand, "push", "-q", str(master), f"{NODE}:refs/heads/{NODE}")
     times = Times([], [], [])
     for number in range(-2, rounds):  # two to warm up
-        run, workspace, laid = _prepare(context, master, number)
+        run, workspace, prepare_seconds = _prepare(context, master, number)
         for root in (workspace.data, by_hand):
             _change(root, number)
-        published = _timed(lambda run=run, workspace=workspace: _publish(context, run, workspace))
-        typed = _timed(lambda: _publish_by_hand(by_hand))
+        publish_seconds = _timed(lambda run=run, workspace=workspace: _publish(context, run, workspace))
+        git_seconds = _timed(lambda: _publish_by_hand(by_hand))
         if number >= 0:
-            for kept, seconds in zip(
-                (times.prepare, times.publish, times.git), (laid, published, typed), strict=True
-            ):
-                kept.append(seconds)
+            times.prepare.append(prepare_seconds)
+            times.publish.append(publish_seconds)
+            times.git.append(git_seconds)
     return times
 
 
 def make_node(folder: Path, **settings: Any) -> tuple[Context, Path]:
-    """A data manager's context in `folder`, and a new remote."""
+    """Create a data manager's context in `folder` and a remote; return both."""
     settings = {"node": NODE, "data_dir": folder / "node", "local_remotes": str(folder), **settings}
     context = make_context(DataSettings(**settings))
     context.data.root.mkdir(parents=True)
@@ -141,7 +140,7 @@ def _prepare(
 
 
 def _publish(context: Context, run: Run, workspace: Workspace) -> None:
-    """All that the data manager does from the tool's exit to `succeeded`, but for the writes to etcd."""
+    """Do the data manager's work between the tool's exit and `succeeded`, without writes to etcd."""
     step = run.steps[0]
     commit = commit_output(context, run, step, workspace)
     if commit is None:
@@ -168,35 +167,35 @@ def _published(times: Times) -> Measure:
         judged="ratio",
         goal=GOAL,
         limit=LIMIT,
-        rounds=tuple(round(each * 1000, 1) for each in times.publish),
-        note="medians, in turns; from the tool's exit until node branch and ground truth are at the remote "
-        "(a path on this machine), without the writes to etcd",
+        rounds=tuple(round(seconds * 1000, 1) for seconds in times.publish),
+        note="medians, alternating; from the tool's exit until node branch and ground truth are pushed "
+        "(to a path on this machine), without writes to etcd",
     )
 
 
 def _prepared(times: Times) -> Measure:
     return Measure(
-        name="prepare for it, folder of the step before",
+        name="prepare, reusing the previous step's folder",
         ours=statistics.median(times.prepare) * 1000,
         unit="ms",
-        rounds=tuple(round(each * 1000, 1) for each in times.prepare),
-        note="with every file looked at; laying all of them anew is what the first run does",
+        rounds=tuple(round(seconds * 1000, 1) for seconds in times.prepare),
+        note="checks every file; the first run writes all of them",
     )
 
 
 def _large(folder: Path, size: int, kind: str = "git") -> Measure:
-    """In a process of its own, since memory's high-water mark cannot be set back."""
+    """Publish in a new process, since the peak memory of a process cannot be reset."""
     argv = [sys.executable, "-m", "bench.publish", str(folder / f"large-{kind}"), str(size), kind]
-    said = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    result = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
     return Measure(
         name=f"publish one file of {size / 1e9:g} GB with {kind}, peak memory",
-        ours=said["peak_mb"],
+        ours=result["peak_mb"],
         unit="MB",
         judged="ours",
         goal=MEMORY_GOAL,
         limit=MEMORY_GOAL,
-        note=f"the whole process; {said['before_mb']:.0f} MB before it began; {said['seconds']:.0f} s, "
-        f"and {said['again_mb']:.0f} MB after the file was laid out again from the clone",
+        note=f"the whole process; {result['before_mb']:.0f} MB at its start; {result['seconds']:.0f} s, "
+        f"and {result['again_mb']:.0f} MB after another checkout of the file",
     )
 
 
@@ -209,13 +208,13 @@ def _publish_large(folder: Path, size: int, kind: str) -> dict[str, float]:
     write_noise(workspace.data / "large.bin", size)
     seconds = _timed(lambda: _publish(context, run, workspace))
     peak = _peak()
-    context.data.worktree("data").joinpath("published.json").unlink()  # so that it is laid from the clone
+    context.data.worktree("data").joinpath("published.json").unlink()  # to force a checkout from the clone
     _prepare(context, master, 1, above)
     return {"before_mb": before, "peak_mb": peak, "seconds": seconds, "again_mb": _peak()}
 
 
 def write_noise(path: Path, size: int) -> None:
-    """Bytes that do not compress."""
+    """Write incompressible data."""
     with path.open("wb") as file:
         for _ in range(size // PIECE):
             file.write(os.urandom(PIECE))

@@ -1,4 +1,4 @@
-"""What the benches found, judged and printed."""
+"""Figures of the benchmarks, their verdicts and their output."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Verdict = Literal["goal met", "goal missed", "within limit", "PAST LIMIT", "-"]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure beside what it is compared with, which was measured in the same run.
+    """One figure, and that of the program to compare with, measured in the same run.
 
-    `judged` says whether goal and limit (upper bounds both) are about `ours` or about the ratio;
-    None: printed for information only. A figure without a limit fails no run. `rounds` are the single
-    results behind `ours`, in its unit.
+    `judged`: whether goal and limit (both upper bounds) apply to `ours` or to the ratio; None: for
+    information only. Without a limit, a figure never fails a run. `rounds`: the results behind `ours`, in its
+    unit.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Measure:
     limit: float | None = None
     note: str = ""
     rounds: tuple[float, ...] = ()
-    paired_ratio: float | None = None  # median over pairs measured back to back; else ours / theirs
+    paired_ratio: float | None = None  # median over pairs measured back to back; default: ours / theirs
 
     @property
     def ratio(self) -> float | None:
@@ -59,16 +59,16 @@ def past_limit(measures: Sequence[Measure]) -> list[Measure]:
 
 
 def machine() -> dict[str, str]:
-    """The machine and the versions that the figures belong to."""
+    """Return the machine and the versions of its software, for the report."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "cpu": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "docker": _said("docker", "version", "--format", "{{.Server.Version}}"),
-        "etcd": _said("etcd", "--version").splitlines()[0].removeprefix("etcd Version: "),
-        "git": _said("git", "--version").removeprefix("git version "),
+        "docker": _output_of("docker", "version", "--format", "{{.Server.Version}}"),
+        "etcd": _output_of("etcd", "--version").splitlines()[0].removeprefix("etcd Version: "),
+        "git": _output_of("git", "--version").removeprefix("git version "),
     }
 
 
@@ -79,8 +79,8 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _said(*argv: str) -> str:
-    """What a program prints; a dash where it is not here or does not answer."""
+def _output_of(*argv: str) -> str:
+    """Return a program's output; a dash if it is missing or fails."""
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -93,7 +93,7 @@ def as_json(machine: dict[str, str], measures: Sequence[Measure]) -> str:
 
 
 def as_line(measure: Measure) -> str:
-    """One figure as it comes, in words."""
+    """Return one figure as a line of text."""
     parts = [_figure(measure.ours, measure.unit)]
     if measure.than is not None:
         parts.append(
@@ -105,11 +105,11 @@ def as_line(measure: Measure) -> str:
     return f"{measure.name}: {'; '.join(parts)}"
 
 
-_HEAD = ("measure", "MAO", "compared with", "that", "ratio", "goal", "limit now", "")
+_HEAD = ("measure", "MAO", "compared with", "its figure", "ratio", "goal", "limit", "")
 
 
 def as_table(machine: dict[str, str], measures: Sequence[Measure]) -> str:
-    """A table that reads well in a terminal and is Markdown as well, with the notes below it."""
+    """Return the figures as a Markdown table, readable on a terminal, followed by notes."""
     rows = [_HEAD, *(_row(measure) for measure in measures)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     lines = [
@@ -136,7 +136,7 @@ def _row(measure: Measure) -> tuple[str, ...]:
 
 
 def _figure(value: float | None, unit: str) -> str:
-    """Three significant digits, and no exponent."""
+    """Return a number with three significant digits, without exponent, and its unit."""
     if value is None:
         return ""
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

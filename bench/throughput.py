@@ -1,4 +1,4 @@
-"""DESIGN §10 line 2: many queued runs in four slots, beside `xargs -P4` of the script."""
+"""Many queued runs in four slots, compared with `xargs -P4` of the script (DESIGN §10 line 2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST = 300.0  # seconds
 
 
 def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
-    """Seconds from the first request to the last pushed ground truth; twice each, in turns."""
+    """Measure the seconds from the first request to the last pushed ground truth; twice each, alternating."""
     names = [f"queue-{i}" for i in range(PIPELINES)]
     with bench_node(folder, MAO_SLOTS=str(SLOTS)) as node:
         for name in names:
@@ -67,7 +67,7 @@ async def _request(http: httpx.AsyncClient, name: str) -> None:
 
 
 async def _ended_runs(http: httpx.AsyncClient, count: int, listening: asyncio.Event) -> float:
-    """When the last of `count` runs had ended; raises RuntimeError for one that is not pushed."""
+    """Return when the last of `count` runs ended; raises RuntimeError for a run that is not pushed."""
     before = {run["id"] for run in (await http.get("/runs", params={"limit": 1000})).json()["items"]}
     ended: set[str] = set()
     async with http.stream("GET", "/events") as answer:
@@ -89,7 +89,7 @@ def _note(ended: set[str], run: dict[str, Any], before: set[str]) -> None:
 
 
 def _by_hand_seconds(clones: list[Path]) -> float:
-    """The same number of runs over the same number of datasets; one at a time in each, as git needs it."""
+    """Return the seconds of the same runs with the script; one at a time per dataset, as git requires."""
     lines = "\n".join(str(clones[i % len(clones)]) for i in range(RUNS))
     argv = run_argv(Path("{}"), append_command())
     began = time.perf_counter()

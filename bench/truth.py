@@ -1,7 +1,7 @@
-"""DESIGN §10 line 7: how often the vote finds a known truth, beside voters that others have published.
+"""How often the vote finds a known truth, compared with published voters (DESIGN §10 line 7).
 
-Figure 7 of the published comparison: eleven voters of whom some err by up to an amplitude; what counts is
-the percentage of rounds whose output lies within (0.99, 1.01).
+Figure 7 of the published comparison: eleven voters, some of which err by up to an amplitude; the result is
+the percentage of rounds with an output within (0.99, 1.01).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mao_vote import decide_rounds
 from .report import Measure
 
 OUT_OF_REACH = ("100", 1.0)
-"""Here every voter is wrong by up to the whole value, so nothing but the middle of the spread tells the
-truth. The code of `weighted` computes `1 / 1 + d` where the method (Lorczak et al. 1989) divides by `1 + d`:
-what is far off weighs more, which at this one point is the best there is: 5.75 % of 400 000 rounds (5.97 in
-the table). Ours is right in 5.3 %; none that answers with an observed value came past 5.5. So what counts
-here is the method as it is meant, and the other two.
+"""Here every voter errs by up to the whole value, so only the middle of the distribution is informative. The
+published code of `weighted` computes `1 / 1 + d` where the method (Lorczak et al. 1989) divides by `1 + d`,
+which gives outliers more weight; at this one point that is best, with 5.75 % of 400 000 rounds (5.97 in the
+table). MAO is right in 5.3 %; no voter that returns an observed value exceeded 5.5. This point is therefore
+compared with the method as specified, and with the other two.
 """
 ROUNDS, VOTERS, SEED = 10_000, 11, 20261124
 TOLERANCE = 0.05
@@ -36,7 +36,7 @@ ERRORS = (
 
 
 def measure(_: Path, *, quick: bool) -> list[Measure]:
-    """Per table the point at which ours is furthest below the best published voter, in percentage points."""
+    """Find the point of each table at which MAO is furthest below the best voter, in percentage points."""
     data = find_shared_data()
     if data is None:
         return []
@@ -53,7 +53,7 @@ def _worst(errors: str, tables: list[dict[float, float]], rounds: int) -> Measur
         probability, amplitude = (int(errors) / 100, at) if errors else (at / 100, 0.3)
         ours = correct(probability, amplitude, rng, rounds)
         if (errors, at) == OUT_OF_REACH:
-            best = max(as_meant(at, rng, rounds), *(table[at] for table in tables[:2]))
+            best = max(as_specified(at, rng, rounds), *(table[at] for table in tables[:2]))
         short[at] = best - ours - margin(ours, best, rounds)
     at = max(short, key=short.__getitem__)
     about = f"{errors} % of voters err" if errors else "amplitude 0.3"
@@ -69,7 +69,7 @@ def _worst(errors: str, tables: list[dict[float, float]], rounds: int) -> Measur
 
 
 def correct(probability: float, amplitude: float, rng: random.Random, rounds: int) -> float:
-    """Percent of rounds with an output within (0.99, 1.01)."""
+    """Return the percentage of rounds with an output within (0.99, 1.01)."""
     drawn = [
         [1 + rng.uniform(-amplitude, amplitude) if rng.random() < probability else 1.0 for _ in range(VOTERS)]
         for _ in range(rounds)
@@ -78,20 +78,20 @@ def correct(probability: float, amplitude: float, rng: random.Random, rounds: in
 
 
 def weighted(values: list[float]) -> float:
-    """The generalised weighted average of Lorczak, Caglayan and Eckhardt (1989), as it is meant."""
+    """Return the generalised weighted average of Lorczak, Caglayan and Eckhardt (1989), as specified."""
     weights = [
-        1 / (1 + math.prod((one - other) ** 2 for j, other in enumerate(values) if i != j))
-        for i, one in enumerate(values)
+        1 / (1 + math.prod((value - other) ** 2 for j, other in enumerate(values) if i != j))
+        for i, value in enumerate(values)
     ]
     return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
 
 
-def as_meant(amplitude: float, rng: random.Random, rounds: int) -> float:
-    """As `correct`, where all voters err and `weighted` decides."""
+def as_specified(amplitude: float, rng: random.Random, rounds: int) -> float:
+    """Like `correct`, if all voters err and `weighted` decides."""
     drawn = [[1 + rng.uniform(-amplitude, amplitude) for _ in range(VOTERS)] for _ in range(rounds)]
-    return 100 / rounds * sum(0.99 < weighted(each) < 1.01 for each in drawn)
+    return 100 / rounds * sum(0.99 < weighted(values) < 1.01 for values in drawn)
 
 
-def margin(one: float, other: float, rounds: int) -> float:
-    """Three standard errors of the difference of two percentages, each sampled in so many rounds."""
-    return 3 * math.sqrt(sum(each * (100 - each) for each in (one, other)) / rounds)
+def margin(percent: float, other: float, rounds: int) -> float:
+    """Return three standard errors of the difference of two percentages, each from `rounds` samples."""
+    return 3 * math.sqrt(sum(p * (100 - p) for p in (percent, other)) / rounds)

@@ -1,6 +1,6 @@
-"""Voting one large record file: a million records from five nodes, 140 000 of them contested.
+"""Vote on one large record file: a million records from five nodes, 140 000 of them contested.
 
-Runs in a process of its own, so that its peak memory is the vote's: the files are made by another one before.
+The vote runs in its own process, so that peak memory excludes the creation of the files.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _STATES = ("running", "stopped", "unknown", "degraded")
 
 
 def measure(folder: Path, *, quick: bool) -> list[Measure]:
-    """Medians over rounds; `quick`: a tenth of the records, once."""
+    """Measure the median of three rounds; `quick`: one round with a tenth of the records."""
     rows, contested = (ROWS // 10, CONTESTED // 10) if quick else (ROWS, CONTESTED)
     make_files(folder, rows, contested)
     found = [_voted(folder) for _ in range(1 if quick else 3)]
-    seconds, memory = [each["seconds"] for each in found], [each["megabytes"] for each in found]
+    seconds, memory = [vote["seconds"] for vote in found], [vote["megabytes"] for vote in found]
     name = f"vote, {rows} records from {NODES} nodes, {found[0]['cells']} cells contested"
     size = found[0]["size"]
     note = f"5 columns and a key, {contested} records contested, {size:.0f} MB a node; bytes to bytes"
@@ -38,7 +38,7 @@ def measure(folder: Path, *, quick: bool) -> list[Measure]:
 
 
 def make_files(folder: Path, rows: int, contested: int) -> None:
-    """node1.csv … node5.csv: in every contested record one to three nodes differ, or all by noise."""
+    """Write node1.csv … node5.csv; in each contested record one to three nodes differ, or all by noise."""
     rng = random.Random(20261124)
     chosen = set(rng.sample(range(rows), contested))
     files = [(folder / f"node{number}.csv").open("w") for number in range(1, NODES + 1)]
@@ -57,7 +57,7 @@ def make_files(folder: Path, rows: int, contested: int) -> None:
 
 def _contested(record: list[object], rng: random.Random) -> list[str]:
     versions = [list(record) for _ in range(NODES)]
-    if rng.random() < 0.3:  # each node measures something else
+    if rng.random() < 0.3:  # each node measures a different value
         for version in versions:
             version[3] = round(float(str(record[3])) * rng.uniform(0.97, 1.03), 4)
     else:
@@ -76,8 +76,8 @@ def _voted(folder: Path) -> dict[str, float]:
 
 
 def vote_once(folder: Path) -> dict[str, float]:
-    """The time from bytes to bytes, with polars loaded already, and the process' peak memory."""
-    import polars  # noqa: F401 - what a node that votes has loaded
+    """Return the seconds of a vote from bytes to bytes, without loading polars, and the peak memory."""
+    import polars  # noqa: F401 - loaded in a voting node
 
     from mao_shared.models.round import VoteDefinition
     from mao_vote import decide_file

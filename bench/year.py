@@ -1,8 +1,7 @@
-"""A year of an hourly pipeline of two steps: what etcd holds, a start costs, and lists take.
+"""A year of an hourly pipeline with two steps: size of etcd, cost of a start, and time of listings.
 
-The same 8760 runs twice, on the same machine one after the other: all among those of today, as versions
-without a history keep them, and as history with its index. No tool runs: the documents are made in the store,
-from the node's own enrolment.
+Measured twice with the same 8760 runs: all of them live, as in versions without a history, and in the history
+with its index. No tool runs: the documents are written to the store, based on the node's enrolment.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ from .report import Measure
 
 RUNS, QUICK_RUNS = 8760, 1000
 PIPELINE = "year"
-AFTER = 15.0  # seconds after "ready" in which a start's work ends
+AFTER = 15.0  # seconds after "ready" until a start's work is done
 LONGEST_MOVE = 300.0  # seconds
-TIMES = 7  # of each list; the median counts
+TIMES = 7  # repetitions of each listing, for the median
 _BATCH = 64
 _MB = 1e6
 _LISTS = {
@@ -46,12 +45,12 @@ _LISTS = {
     "filter, none matches": "/runs?limit=50&phase=lost",
     "filter by job, none matches": "/runs?limit=50&schedule=none-abc123",
 }
-"""What is measured → the path; a client follows cursors until it has a page, or the end."""
+"""Paths of the measured listings, by name; the client follows cursors until a page is full, or the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`size`, `in_use`: bytes of etcd's file; `cpu`: seconds of all services; `lists`: seconds each."""
+    """Figures of a node. `size`, `in_use`: bytes of etcd's file; `cpu`, `lists`: seconds."""
 
     size: int
     in_use: int
@@ -61,7 +60,7 @@ class Figures:
 
 
 def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
-    """Each figure with the history beside that without."""
+    """Compare each figure with and without the history."""
     runs = QUICK_RUNS if quick else RUNS
     node = NativeNode(folder, name=NAME, env={"MAO_LOG_LEVEL": "warning", "MAO_RETENTION_INTERVAL": "1e7"})
     node.start()
@@ -132,7 +131,7 @@ def _restart(node: NativeNode) -> float:
 
 
 def _restarted(node: NativeNode) -> Figures:
-    """After a fresh start, with an etcd that has put its file in order."""
+    """Measure after a restart, with a compacted and defragmented etcd."""
     _tidy(node)
     ready = _restart(node)
     time.sleep(AFTER)
@@ -143,7 +142,7 @@ def _restarted(node: NativeNode) -> Figures:
 
 
 def _list(node: NativeNode, path: str) -> float:
-    """Seconds that a client waits, who follows cursors until it has a page or has seen all."""
+    """Return the seconds of a listing until a page is full or all items were read."""
     took = []
     for _ in range(TIMES):
         began = time.perf_counter()
@@ -160,7 +159,7 @@ def _list(node: NativeNode, path: str) -> float:
 
 
 def _tidy(node: NativeNode) -> None:
-    """What etcd does by itself within the hour, and its file made as small as it can be."""
+    """Compact etcd, as it does hourly, and defragment its file."""
     etcdctl = ["etcdctl", f"--endpoints={node.etcd}", "--command-timeout=60s"]
     status = subprocess.run([*etcdctl, "endpoint", "status", "-w", "json"], capture_output=True, check=True)
     revision = json.loads(status.stdout)[0]["Status"]["header"]["revision"]
@@ -192,7 +191,7 @@ async def _store(node: NativeNode) -> AsyncIterator[EtcdStore]:
 
 
 async def _fill(node: NativeNode, runs: int) -> None:
-    """Runs of all hours before this one, as a node would have left them."""
+    """Write runs of the past hours, as a node would have."""
     async with _store(node) as store:
         stored = await Records(store, keys.enrolments_prefix(NAME), Enrolment).get(PIPELINE)
         assert stored is not None
@@ -221,7 +220,7 @@ def _runs(enrolment: Enrolment, runs: int) -> Iterator[Run]:
 
 
 def _step(spec: ResolvedStep, seed: str, tick: datetime) -> StepRun:
-    """With the digests and times that make documents large, and no two alike."""
+    """Return a step with distinct digests and times, so that the document has a realistic size."""
 
     def digest(of: str, length: int) -> str:
         return hashlib.sha256(f"{seed} {of}".encode()).hexdigest()[:length]
@@ -229,8 +228,8 @@ def _step(spec: ResolvedStep, seed: str, tick: datetime) -> StepRun:
     phases = [*StepPhase][1:8]  # from preparing to succeeded
     jitter = int(digest("time", 6), 16)
     times = {
-        each: tick + timedelta(seconds=place, microseconds=jitter % 997_001)
-        for place, each in enumerate(phases)
+        phase: tick + timedelta(seconds=place, microseconds=jitter % 997_001)
+        for place, phase in enumerate(phases)
     }
     return StepRun(
         spec=spec,

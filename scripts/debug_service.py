@@ -1,7 +1,7 @@
 """Run one service of this machine's native node in pdb: `./dev python scripts/debug_service.py scheduler`.
 
-With the same MAO_… variables as the node. Meanwhile the node's supervisor is stopped, and nobody reads what
-the other services log; it goes on, and starts the service again, when the debugger ends.
+The service gets the node's MAO_… variables. Meanwhile the node's supervisor is stopped, so the logs of the
+other services are not read; it resumes, and restarts the service, when the debugger ends.
 """
 
 import os
@@ -16,7 +16,7 @@ from mao_node.settings import NodeSettings
 
 
 def pid_of(module: str, supervisor: int) -> int | None:
-    """The service's process, a child of the supervisor."""
+    """Return the pid of the service, a child of the supervisor; None if it does not run."""
     for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
         if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(module.encode()):
             return int(pid)

@@ -1,8 +1,7 @@
-"""Health check of a service's container: exit code 0 when the service says that it lives.
+"""Health check of a service's container: exit code 0 if `/livez` answers 200.
 
-It is asked where it serves: at its unix socket, MAO_SOCKET, or at MAO_PORT of MAO_HOST. Needs nothing but
-`http.client`, and so costs a third of what `urllib.request` or `curl` would: it runs in every container
-every few seconds.
+The request goes to the unix socket MAO_SOCKET, or to MAO_PORT on MAO_HOST. It uses only `http.client`, which
+costs a third of `urllib.request` or `curl`, since it runs in every container every few seconds.
 """
 
 import http.client
@@ -10,11 +9,11 @@ import os
 import socket
 import sys
 
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (as a service may be told to listen)
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (valid values of MAO_HOST)
 
 
 def connect() -> http.client.HTTPConnection:
-    """A connection to the service; raises OSError."""
+    """Return a connection to the service; raises OSError."""
     host = os.environ.get("MAO_HOST", "127.0.0.1")
     connection = http.client.HTTPConnection(
         "127.0.0.1" if host in EVERYWHERE else host, int(os.environ.get("MAO_PORT", "8080")), timeout=2
@@ -27,12 +26,12 @@ def connect() -> http.client.HTTPConnection:
 
 
 def main() -> int:
-    """Ask `/livez` once; 1 when the answer is not 200 or there is none."""
+    """Request `/livez` once; return 1 unless the response is 200."""
     try:
         if os.geteuid() == 0 and (path := os.environ.get("MAO_SOCKET")):
-            # The runner's container starts as root, the runner does not stay it and answers only itself.
-            # Without capabilities root sees nothing inside of the sockets' folder, but whose that is.
-            owner = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120 (pathlib takes longer than to ask)
+            # The runner's container starts as root, but the runner drops root and answers only its own user.
+            # Root without capabilities cannot enter the sockets' folder, but can read its owner.
+            owner = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120 (pathlib is slow to import)
             os.setgid(owner.st_gid)
             os.setuid(owner.st_uid)
         connection = connect()

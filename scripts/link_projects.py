@@ -1,7 +1,7 @@
-"""Put the project's own packages into the virtual environment that runs this script: for container images.
+"""Link the project's packages into the virtual environment that runs this script, for container images.
 
-A path file and small start scripts, so that an image needs no build backend. Metadata is written too, so
-that `importlib.metadata.version()` answers. In a checkout `scripts/machine.sh venv` has pip install them.
+Writes a path file and start scripts, so that an image needs no build backend, and metadata for
+`importlib.metadata.version()`. In a checkout, `scripts/machine.sh venv` installs the packages with pip.
 """
 
 import sys
@@ -23,7 +23,7 @@ sys.exit({function}())
 
 
 def find_projects() -> list[Path]:
-    """The folders of the project's distributions, in a fixed order."""
+    """Return the folders of the project's distributions, in a fixed order."""
     candidates = [
         REPO / "shared",
         REPO / "git",
@@ -36,13 +36,13 @@ def find_projects() -> list[Path]:
 
 
 def read_project(folder: Path) -> dict[str, Any]:
-    """The `[project]` table of a distribution."""
+    """Return the `[project]` table of a distribution."""
     table: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     return table
 
 
 def write_if_changed(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file unless it says that already, so that running this again changes nothing."""
+    """Write a file if its content differs, so that the script is idempotent."""
     if path.is_file() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def write_if_changed(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_metadata(packages: Path, project: dict[str, Any]) -> None:
-    """Leave a `.dist-info` folder that names the distribution and its version."""
+    """Write a `.dist-info` folder with the name and version of the distribution."""
     name, version = str(project["name"]), str(project["version"])
     stem = name.replace("-", "_")
     for old in packages.glob(f"{stem}-*.dist-info"):
@@ -73,7 +73,7 @@ def write_start_scripts(scripts: Path, project: dict[str, Any]) -> None:
 def main() -> None:
     """Link every distribution of the repository into this environment."""
     if sys.prefix == sys.base_prefix:
-        sys.exit("link_projects: run me with the Python of a virtual environment")
+        sys.exit("link_projects: run this script with the Python of a virtual environment")
     packages = Path(sysconfig.get_path("purelib"))
     folders = find_projects()
     write_if_changed(packages / "mao.pth", "".join(f"{folder}\n" for folder in folders))

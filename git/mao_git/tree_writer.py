@@ -67,7 +67,7 @@ def _nest(nested: _Changes, path: str, content: Content | None) -> None:
         if isinstance(inner, Content):
             if content is None:
                 return  # it is removed with its folder, which a file replaces
-            raise InvalidPath(f"{path} is below a file")
+            raise InvalidPath(f"{path} cannot be written: a folder of this path is a file")
         if inner is None:
             inner = level[folder] = {}
         level = inner

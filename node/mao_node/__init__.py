@@ -1,1 +1,1 @@
-"""Runs a MAO node natively: etcd and the five services as supervised processes of one foreground command."""
+"""Runs a MAO node natively: etcd and the five services as supervised processes in the foreground."""

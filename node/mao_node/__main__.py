@@ -1,4 +1,4 @@
-"""`python -m mao_node`: a node in the foreground; Ctrl-C stops all of it. With arguments: see backup.py."""
+"""`python -m mao_node`: runs a node in the foreground until Ctrl-C. With arguments: see backup.py."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from .settings import NodeSettings
 from .supervise import log_line, supervise
 
 POLL_INTERVAL = 0.2  # seconds; only while the node starts
-HINT_AFTER = 10.0  # seconds of starting after which the log says where to look
+HINT_AFTER = 10.0  # seconds of starting after which the log gives a hint
 
 
 async def run_node(settings: NodeSettings) -> int:
-    """Run until SIGINT or SIGTERM; returns the exit code. Raises MaoError if the node cannot start."""
+    """Run until SIGINT or SIGTERM; return the exit code. Raises MaoError if the node cannot start."""
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
         check_program(settings.etcd)
     folder = socket_dir(settings.data_dir)
-    held = lock(settings.data_dir)
+    lock_descriptor = lock(settings.data_dir)
     try:
         check_restore_finished(settings.data_dir)
         note_etcd_version(settings.etcd, federation_dir(settings))
@@ -50,7 +50,7 @@ async def run_node(settings: NodeSettings) -> int:
         stop, reload = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        # Not SIGHUP: that means that the terminal is gone, and a node in the foreground ends with it.
+        # Not SIGHUP: that means that the terminal has closed, which ends a node in the foreground.
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reload.set)
         announcing = asyncio.create_task(announce_when_ready(settings))
         code = await supervise(specs, stop, reload)
@@ -58,7 +58,7 @@ async def run_node(settings: NodeSettings) -> int:
         remove_sockets(folder, (path for spec in specs for path in spec.sockets))
         return code
     finally:
-        os.close(held)
+        os.close(lock_descriptor)
 
 
 async def announce_when_ready(settings: NodeSettings) -> None:
@@ -73,7 +73,7 @@ async def announce_when_ready(settings: NodeSettings) -> None:
         await asyncio.sleep(POLL_INTERVAL)
         if loop.time() > hint_at:
             hint_at = math.inf
-            log_line("node", f"{settings.node} is not ready yet. What it waits for: {doctor}")
+            log_line("node", f"{settings.node} is not ready yet; see what it waits for: {doctor}")
     address = f"http://{host}:{port}"
     log_line("node", f"{settings.node} is ready: dashboard {address}/  API pages {address}/docs")
 
@@ -90,9 +90,9 @@ async def _is_ready(host: str, port: int) -> bool:
 
 
 def main() -> int:
-    """Run the node or a command; returns the exit code.
+    """Run the node or a command; return the exit code.
 
-    0 after a clean stop, 1 if the node could not start, 2 for wrong settings; commands use maoctl's codes.
+    0 after a clean stop, 1 if the node could not start, 2 for invalid settings; commands use maoctl's codes.
     """
     arguments = sys.argv[1:]
     try:

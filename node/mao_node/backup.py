@@ -1,7 +1,7 @@
 """`python -m mao_node backup TARGET | restore FILE [--replace]`: backup and restore of a native node.
 
-The data manager's program does the work; this module passes it the node's settings, and starts etcd if it is
-stopped.
+This module runs the data manager's backup program with the node's settings, and starts etcd for it if the
+node is stopped.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ COMMANDS = {"backup": "take", "restore": "restore"}
 
 
 async def run_backup(settings: NodeSettings, arguments: Sequence[str]) -> int:
-    """Run the program; returns its exit code.
+    """Run the backup program; return its exit code.
 
-    Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and what `lock` raises.
+    Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and the errors of `lock`.
     """
     command, *rest = arguments
     owner = _owner(settings.data_dir)
@@ -47,25 +47,25 @@ async def run_backup(settings: NodeSettings, arguments: Sequence[str]) -> int:
     specs = {spec.name: spec for spec in node_processes(settings, os.environ)}
     env = specs["datamgmt"].env
     try:
-        held = lock(settings.data_dir)
+        lock_descriptor = lock(settings.data_dir)
     except Conflict as error:
         if error.code != "node-running" or command != "backup":
             raise
         return await _run(env, [COMMANDS[command], *rest])
     try:
-        if owner is not None:  # root may read a node that runs; starting its etcd would write there
+        if owner is not None:  # root may read from a running node, but not start its etcd, which writes files
             raise _other_user(settings.data_dir, owner, command)
         async with _etcd(settings, specs.get("etcd")):
             return await _run(env, [COMMANDS[command], *rest])
     finally:
-        os.close(held)
+        os.close(lock_descriptor)
 
 
 def _owner(data_dir: Path) -> str | None:
-    """Return the owner of the lock or the data directory, whom the node runs as; None if it is this user."""
+    """Return the user the node runs as (the owner of its files); None if it is this user."""
     uid = os.geteuid()
     for path in (data_dir, data_dir / LOCK):
-        with contextlib.suppress(OSError):  # not there, or not for us to see
+        with contextlib.suppress(OSError):  # missing or not accessible
             uid = path.stat().st_uid
     if uid == os.geteuid():
         return None
@@ -77,7 +77,7 @@ def _owner(data_dir: Path) -> str | None:
 
 def _other_user(data_dir: Path, owner: str, command: str) -> Forbidden:
     return Forbidden(
-        f"The node of {data_dir} runs as {owner}, who cannot use files of another user.",
+        f"The node in {data_dir} runs as {owner}, who cannot use files of another user.",
         code="other-user",
         next=f"Run it as that user: sudo -u '{owner}' … maoctl node {command} …",
     )
@@ -91,7 +91,7 @@ async def _run(env: Mapping[str, str], arguments: list[str]) -> int:
 
 @contextlib.asynccontextmanager
 async def _etcd(settings: NodeSettings, spec: ProcessSpec | None) -> AsyncIterator[None]:
-    """Run the node's etcd during the block, if it has its own."""
+    """Run the node's etcd during the block, unless the node uses another etcd."""
     if spec is None:
         yield
         return

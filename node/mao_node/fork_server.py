@@ -1,11 +1,10 @@
 """Forks services from one process that has imported their common modules, so that they share memory.
 
-Five interpreters that import the same libraries by themselves hold them five times
-(docs/decisions/0006-forked-services.md has the figures). The supervisor's `ForkServer` starts `python -m
-mao_node.fork_server FD` and sends it one message a service over the socket FD: JSON `{"argv", "module",
-"env", "parent"}` with two file descriptors, one for the service's output and one to which the service
-writes its pid. The server answers nothing: whenever it is killed, a service has reported its pid or was
-never started.
+Otherwise each of the five interpreters would hold its own copy of the same libraries (figures in
+docs/decisions/0006-forked-services.md). The supervisor's `ForkServer` starts `python -m mao_node.fork_server
+FD` and sends it one message per service over the socket FD: JSON `{"argv", "module", "env", "parent"}` with
+two file descriptors, one for the service's output and one to which the service writes its pid. The server
+sends no answer: whenever it is killed, a service has either reported its pid or was never started.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from typing import Any
 
 from .processes import ProcessSpec, end_with_parent
 
-MAX_LINE = 1 << 20  # bytes of a service's output
+MAX_LINE = 1 << 20  # bytes of one line of a service's output
 MAX_REQUEST = 1 << 18  # bytes; an environment is far smaller
-START_TIMEOUT = 30.0  # seconds; the server imports everything before its first fork
-PARENT_TIMEOUT = 5.0  # seconds until the kernel has made the supervisor a service's parent
+START_TIMEOUT = 30.0  # seconds, including the server's imports before its first fork
+PARENT_TIMEOUT = 5.0  # seconds until the kernel makes the supervisor the parent of a service
 SHARED = (
     "mao_shared.models",
     "mao_shared.service.app",
@@ -47,7 +46,7 @@ SHARED = (
     "mao_shared.agreements",
     "mao_shared.git_urls",
     "tarfile",
-    # What these import only when they are first used:
+    # Imported by the above only on first use:
     "anyio._backends._asyncio",
     "httpcore",
     "httpcore._backends.anyio",
@@ -57,16 +56,16 @@ SHARED = (
     "uvicorn.protocols.http.h11_impl",
 )
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-_ARG_START, _ARG_END = 45, 46  # in /proc/self/stat, counted from behind the command's name
+_ARG_START, _ARG_END = 45, 46  # fields of /proc/self/stat after the command's name
 
 
 def can_fork() -> bool:
-    """True if this system can fork services; elsewhere each is started by itself."""
+    """True if this system can fork services; elsewhere each is started separately."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 class ForkedProcess:
-    """A forked service, with the part of asyncio's Process that the supervisor uses."""
+    """A forked service, with the methods of asyncio's Process that the supervisor uses."""
 
     def __init__(self, pid: int, stdout: asyncio.StreamReader) -> None:
         self.pid = pid
@@ -81,7 +80,7 @@ class ForkedProcess:
         os.close(self._descriptor)
         _, status = os.waitpid(self.pid, 0)
         self.returncode = os.waitstatus_to_exitcode(status)
-        # What it leaves in its session is now our child: kill and reap it.
+        # Processes that it leaves in its session are now our children: kill and reap them.
         with contextlib.suppress(ProcessLookupError, ChildProcessError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
             while os.waitpid(-self.pid, 0)[0]:
@@ -99,7 +98,7 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """Starts the server when it is first needed, and again when it has ended."""
+    """The client of the fork server, which it starts on demand, and again after it has ended."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
@@ -109,9 +108,9 @@ class ForkServer:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     async def fork(self, spec: ProcessSpec) -> ForkedProcess:
-        """Start a service; raises OSError or TimeoutError when the server ends or hangs meanwhile.
+        """Start a service. Raises OSError or TimeoutError if the server ends or hangs meanwhile.
 
-        Either there is a service and its pid is known, or there is none: the service itself reports its pid.
+        After an error no service runs: the service reports its pid itself, before it starts.
         """
         (output, service_output), (report, service_report) = os.pipe(), os.pipe()
         (lines, output_pipe), (pid, pid_pipe) = await _reader(output), await _reader(report)
@@ -143,18 +142,18 @@ class ForkServer:
             socket.send_fds(server, [json.dumps(request).encode()], descriptors)
 
     async def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        with theirs:
-            argv = [*end_with_parent(), sys.executable, "-m", "mao_node.fork_server", str(theirs.fileno())]
+        client, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.setblocking(False)
+        with server:
+            argv = [*end_with_parent(), sys.executable, "-m", "mao_node.fork_server", str(server.fileno())]
             self._process = await asyncio.create_subprocess_exec(
-                *argv, env=self._environ, pass_fds=[theirs.fileno()], start_new_session=True
+                *argv, env=self._environ, pass_fds=[server.fileno()], start_new_session=True
             )
-        self._socket = ours
-        return ours
+        self._socket = client
+        return client
 
     async def close(self) -> None:
-        """Stop the server; the services that it has forked continue."""
+        """Stop the server; the services that it has forked keep running."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -181,7 +180,7 @@ def main() -> None:
         importlib.import_module(module)
     load_etcd()
     gc.collect()
-    gc.freeze()  # the collector then leaves the shared pages alone
+    gc.freeze()  # so that the collector does not write to shared pages
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while (received := socket.recv_fds(requests, MAX_REQUEST, 2))[0]:
             request, descriptors, *_ = received
@@ -194,17 +193,17 @@ def main() -> None:
 
 
 def _fork_orphan() -> bool:
-    """Fork twice; returns True in the new process, which becomes a child of the supervisor, the subreaper."""
-    if (between := os.fork()) == 0:
+    """Fork twice; return True in the new process, whose parent becomes the supervisor (the subreaper)."""
+    if (intermediate := os.fork()) == 0:
         if os.fork() == 0:
             return True
         os._exit(0)
-    os.waitpid(between, 0)
+    os.waitpid(intermediate, 0)
     return False
 
 
 def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
-    """Turn this process into the service; returns when it has ended."""
+    """Run the service in this process; return when it has ended."""
     os.setsid()
     # SIGTERM when the supervisor dies. A later change of the parent would cancel that, so wait for it first.
     deadline = time.monotonic() + PARENT_TIMEOUT
@@ -220,9 +219,9 @@ def _run_as_service(request: dict[str, Any], output: int, report: int) -> None:
     os.dup2(output, 2)
     os.close(output)
     grpc = {name: value for name, value in os.environ.items() if name.startswith("GRPC_")}
-    os.environ.clear()  # but for what mao_shared.store set when gRPC was imported
+    os.environ.clear()  # except the variables that mao_shared.store set before it imported gRPC
     os.environ.update({**grpc, **request["env"]})
-    # The command line that `ps` shows takes the space of the server's own.
+    # Show the service's command line in `ps`, in the space of the server's.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, size = int(fields[_ARG_START]), int(fields[_ARG_END]) - int(fields[_ARG_START])
     text = b"\0".join(word.encode() for word in request["argv"])[: size - 1]

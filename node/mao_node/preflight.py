@@ -1,10 +1,10 @@
 """Checks before a node starts: its lock, programs, ports, and the folder of its sockets.
 
-The parts of a node talk over sockets in a folder that nobody but the node's own user and root may enter. A
-socket's path may be 107 bytes long (`sun_path`), and is part of URLs, which gRPC and etcd parse. So the
-folder is `run` in the data directory where that fits, otherwise one in /tmp that is named after the data
-directory. $XDG_RUNTIME_DIR is not used: it is removed when its user logs out, while a node in the background
-keeps running.
+The processes of a node communicate over sockets in a folder that only the node's user and root may enter. A
+socket's path has at most 107 bytes (`sun_path`) and is part of URLs, which gRPC and etcd parse. So the folder
+is `run` in the data directory if possible, otherwise one in /tmp that is named after the data directory.
+$XDG_RUNTIME_DIR is not used, since it is removed when the user logs out, while a node in the background keeps
+running.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from mao_shared.host.sockets import loopback_listeners
 
 LOCK = "node.lock"
 MAX_PATH = 107  # bytes of a socket's path
-MAX_NAME = len("localhost:2379")  # of a socket in the folder
+MAX_NAME = len("localhost:2379")  # bytes of a socket's name in the folder
 PRIVATE = 0o700
-STOP_TIMEOUT = 30.0  # seconds that parts of a killed node may take to stop
+STOP_TIMEOUT = 30.0  # seconds for processes of a killed node to stop
 POLL_INTERVAL = 0.05  # seconds
 FALLBACK = Path("/tmp")  # noqa: S108 (existing content is checked by `make_socket_dir`)
-_PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # what has no meaning in a URL or in a list of them
+_PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # no characters with a meaning in URLs or lists of URLs
 
 
 def lock(data_dir: Path) -> int:
-    """Lock the data directory for this process; returns the descriptor that holds the lock.
+    """Lock the data directory for this process; return the descriptor that holds the lock.
 
-    Raises Conflict: `node-running` when another node has it, `data-dir-unusable` when it cannot be written.
+    Raises Conflict: `node-running` if another process holds it, `data-dir-unusable` if it cannot be created.
     """
     try:
         make_data_dir_private(data_dir)
@@ -49,7 +49,7 @@ def lock(data_dir: Path) -> int:
         raise Conflict(
             f"The data directory {data_dir} cannot be used: {error.strerror}.",
             code="data-dir-unusable",
-            next="Set MAO_DATA_DIR to a folder that this user may write, or change its permissions.",
+            next="Set MAO_DATA_DIR to a folder that this user can write, or change its permissions.",
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ def lock(data_dir: Path) -> int:
         holder = os.read(descriptor, 20).decode() or "unknown"
         os.close(descriptor)
         raise Conflict(
-            f"A node already runs on {data_dir} (process {holder}).",
+            f"A node is already running on {data_dir} (process {holder}).",
             code="node-running",
             next="Stop it with Ctrl-C, or set MAO_DATA_DIR and MAO_GATEWAY_PORT for a second node.",
         ) from None
@@ -67,14 +67,14 @@ def lock(data_dir: Path) -> int:
 
 
 def check_ports(ports: Iterable[int]) -> None:
-    """Raise Conflict (`port-taken`), which names the first port that another process listens on."""
+    """Raise Conflict (`port-taken`) if another process listens on one of the ports."""
     for port in ports:
         for listener in loopback_listeners(port):
             listener.close()
 
 
 def check_program(name: str) -> None:
-    """Raise NotFound (`program-missing`) if a program that the node starts is not on the PATH."""
+    """Raise NotFound (`program-missing`) if a program is not on the PATH."""
     if shutil.which(name) is None:
         raise NotFound(
             f"The program {name!r} is not on the PATH.",
@@ -85,10 +85,10 @@ def check_program(name: str) -> None:
 
 
 def note_etcd_version(program: str, folder: Path) -> None:
-    """Record for the registry the version of the etcd that would run for a federation, if there is one.
+    """Record the version of the installed etcd for the registry, in `folder` (MAO_FEDERATION_DIR).
 
-    Neither an old etcd nor, with MAO_ETCD_ENDPOINTS, a missing one prevents a node without a federation from
-    starting. `folder`: MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
+    An old etcd, or with MAO_ETCD_ENDPOINTS a missing one, only matters when the node joins a federation.
+    Raises Conflict (`federation-dir-unusable`).
     """
     if shutil.which(program) is None:
         (folder / OUTPUT_FILE).unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def note_etcd_version(program: str, folder: Path) -> None:
         raise Conflict(
             f"The folder {folder} cannot be used: {error.strerror}.",
             code="federation-dir-unusable",
-            next="Set MAO_FEDERATION_DIR to a folder that belongs to the user whom the node runs as.",
+            next="Set MAO_FEDERATION_DIR to a folder that belongs to the node's user.",
         ) from error
 
 
@@ -120,31 +120,31 @@ def socket_dir(data_dir: Path) -> Path:
 
 
 def make_socket_dir(folder: Path) -> None:
-    """Create the folder, or check that an existing one is ours and close it to others.
+    """Create the folder, or check that an existing one is ours and make it inaccessible to others.
 
-    Raises Conflict (`socket-dir-unusable`) for a symbolic link or another user's folder, or if
-    none can be created.
+    Raises Conflict (`socket-dir-unusable`) for a symbolic link or another user's folder, or if it cannot be
+    created.
     """
     try:
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        # By descriptor, and not through a link: what is checked is what is changed.
+        # By descriptor and without following links, so that the folder that was checked is changed.
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise _socket_dir_unusable(folder, f"cannot be used: {error.strerror}") from error
     try:
-        found = os.fstat(opened)
-        if found.st_uid != os.geteuid():
-            raise _socket_dir_unusable(folder, f"belongs to user {found.st_uid}")
-        if stat.S_IMODE(found.st_mode) != PRIVATE:
+        status = os.fstat(opened)
+        if status.st_uid != os.geteuid():
+            raise _socket_dir_unusable(folder, f"belongs to user {status.st_uid}")
+        if stat.S_IMODE(status.st_mode) != PRIVATE:
             os.fchmod(opened, PRIVATE)
     finally:
         os.close(opened)
 
 
 async def wait_until_free(sockets: Sequence[Path]) -> None:
-    """Wait until nothing listens on these sockets: a stopping etcd removes them, even a new one's.
+    """Wait until nothing listens on these sockets, since a stopping etcd also removes those of a new one.
 
-    Parts of a node that was killed may still be stopping. Raises Conflict (`node-ending`) if they do not end.
+    Processes of a killed node may still be stopping. Raises Conflict (`node-ending`) if they do not end.
     """
     try:
         async with asyncio.timeout(STOP_TIMEOUT):
@@ -152,9 +152,9 @@ async def wait_until_free(sockets: Sequence[Path]) -> None:
                 await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:
         raise Conflict(
-            f"Parts of a node that was killed still run: {', '.join(path.name for path in served)}.",
+            f"Processes of a killed node are still running: {', '.join(path.name for path in served)}.",
             code="node-ending",
-            next=f"Wait, or end them: 'fuser -k {served[0]}' names and ends the one that serves there.",
+            next=f"Wait, or end them: 'fuser -k {served[0]}' kills the process that listens there.",
         ) from None
 
 
@@ -163,7 +163,7 @@ def _is_served(path: Path) -> bool:
         caller.setblocking(False)
         try:
             caller.connect(str(path))
-        except BlockingIOError:  # a process listens, and is busy
+        except BlockingIOError:  # a process listens but is busy
             return True
         except OSError:
             return False
@@ -171,7 +171,7 @@ def _is_served(path: Path) -> bool:
 
 
 def remove_sockets(folder: Path, sockets: Iterable[Path]) -> None:
-    """Remove the sockets of a node that has stopped, and the folder unless something else is in it."""
+    """Remove the sockets of a node that has stopped, and the folder if it is empty."""
     for path in sockets:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -182,5 +182,5 @@ def _socket_dir_unusable(folder: Path, why: str) -> Conflict:
     return Conflict(
         f"The folder for the node's sockets, {folder}, {why}.",
         code="socket-dir-unusable",
-        next=f"Remove it (ls -ld {folder}), or set MAO_DATA_DIR to another folder, with a short path.",
+        next=f"Remove it (ls -ld {folder}), or set MAO_DATA_DIR to another folder with a short path.",
     )

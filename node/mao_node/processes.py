@@ -1,4 +1,4 @@
-"""The processes of a node by its settings, in the order they start (they stop in reverse). Pure."""
+"""The processes of a node, by its settings, in the order of their start. Pure."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from mao_shared.settings import SERVICES
 from .preflight import socket_dir
 from .settings import NodeSettings
 
-FEDERATION = 7  # offset of the federation's etcd from the gateway's port; its peers' is the next one
+ETCD_PORT_OFFSET = 7  # from the gateway's port to that of the federation's etcd
 FEDERATION_ETCD = "federation-etcd"
 ETCD_CLIENT, ETCD_PEER = "localhost:2379", "localhost:2380"
-"""etcd takes `unix://HOST:PORT` and makes a socket of that name in its working directory."""
+"""For `unix://HOST:PORT`, etcd creates a socket with this name in its working directory."""
 TOKEN_FILE = "gateway.token"  # noqa: S105 (a file's name)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: `env` is its whole environment, `ports` are those it listens on, `cwd` where it works.
+    """The specification of a process.
 
-    `sockets`: paths of unix sockets it makes. Before it starts, those that a killed one left are removed.
-    `module`: where `argv` only runs this Python module, it may be forked instead (fork_server.py).
-    `config`: it runs only while this file exists, and is restarted when that has changed.
+    Attributes:
+        ports: ports that it listens on.
+        env: its complete environment.
+        module: the Python module that `argv` runs, which can be forked instead (fork_server.py).
+        config: it runs only while this file exists, and is restarted when the file changes.
+        cwd: its working directory.
+        sockets: paths of unix sockets that it creates; leftovers are removed before it starts.
     """
 
     name: str
@@ -44,7 +48,7 @@ def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[P
     """Return etcd (unless MAO_ETCD_ENDPOINTS is set), the federation's etcd, the services, and the gateway.
 
     They reach each other over sockets in `socket_dir`; only the gateway and the federation's etcd have ports.
-    Its ports are in the file that the registry writes when this node becomes a core node.
+    The latter's are in the file that the registry writes when this node becomes a core node.
     """
     folder = socket_dir(settings.data_dir.absolute())
     specs = [] if settings.etcd_endpoints else [_etcd(settings, folder, environ)]
@@ -68,11 +72,11 @@ def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[P
 
 
 def _etcd(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> ProcessSpec:
-    """Return the node's etcd. Data of a version that used TCP keeps its peer URL, which is never used."""
+    """Return the node's etcd. Its peer URL, which older data may have with TCP, is never used."""
     client_url, peer_url = f"unix://{ETCD_CLIENT}", f"unix://{ETCD_PEER}"
     program = os.path.abspath(settings.etcd) if os.sep in settings.etcd else settings.etcd  # noqa: PTH100
     argv = [
-        program,  # by a path that holds in another working directory as well
+        program,  # an absolute path, since the working directory is another one
         f"--name={settings.node}",
         f"--data-dir={settings.data_dir.absolute() / 'etcd'}",
         f"--listen-client-urls={client_url}",
@@ -80,11 +84,11 @@ def _etcd(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> P
         f"--listen-peer-urls={peer_url}",
         f"--initial-advertise-peer-urls={peer_url}",
         f"--initial-cluster={settings.node}={peer_url}",
-        "--enable-grpc-gateway=false",  # JSON over HTTP, which web pages speak as well
+        "--enable-grpc-gateway=false",  # JSON over HTTP, which web pages could use
         "--auto-compaction-mode=periodic",
         "--auto-compaction-retention=1h",
         "--logger=zap",
-        "--log-level=error",  # its warnings are about settings that do not matter here
+        "--log-level=error",  # its warnings are about settings that are irrelevant here
     ]
     sockets = [folder / ETCD_CLIENT, folder / ETCD_PEER]
     return ProcessSpec("etcd", argv, [], dict(environ), cwd=folder, sockets=sockets)
@@ -102,7 +106,7 @@ def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str
         "MAO_DATA_DIR": str(settings.data_dir),
         "MAO_ETCD_ENDPOINTS": settings.etcd_endpoints or f"unix://{folder / ETCD_CLIENT}",
         "MAO_FEDERATION_DIR": str(federation_dir(settings)),
-        "MAO_FEDERATION_PORT": str(settings.federation_port or settings.gateway_port + FEDERATION),
+        "MAO_FEDERATION_PORT": str(settings.federation_port or settings.gateway_port + ETCD_PORT_OFFSET),
         "MAO_SUPERVISOR": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
     }
@@ -110,6 +114,6 @@ def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str
 
 
 def end_with_parent() -> list[str]:
-    """Return a command prefix that ends the process when this one is killed, so that no port stays taken."""
+    """Return a command prefix that ends the process when this one is killed, so that its ports are freed."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

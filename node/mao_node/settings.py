@@ -1,4 +1,4 @@
-"""Settings of the native node; all other `MAO_…` variables are passed to the services."""
+"""Settings of a native node; all `MAO_…` variables are also passed to the services."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mao_shared.settings import EtcdEndpoints, default_node
 
 
 class NodeSettings(BaseSettings):
-    """Several nodes live on one machine when each has its own name, data directory and gateway port.
+    """Settings of a native node. Nodes on one machine need different names, data directories and ports.
 
-    The gateway's port is the only one of a node, but for a core node of a federation: its etcd takes
-    `federation_port` and the next one, by default the gateway's + 7 and + 8.
+    A node listens on the gateway's port only; the etcd of a core node also on `federation_port` and the next
+    one, by default the gateway's + 7 and + 8.
     """
 
     model_config = SettingsConfigDict(

@@ -1,6 +1,6 @@
-"""Keeps processes running: one log with their names, restart with back-off, ordered stop.
+"""Supervises the processes of a node: a common log, restart with back-off, stop in order.
 
-honcho, the usual library for this, ends all processes when one ends and stops them in no order
+honcho, the usual library for this, ends all processes when one ends, and stops them in no particular order
 (docs/decisions/0005-supervision.md).
 """
 
@@ -18,21 +18,21 @@ from mao_shared.settings import WRONG_SETTINGS
 from .fork_server import MAX_LINE, ForkedProcess, ForkServer, can_fork
 from .processes import FEDERATION_ETCD, ProcessSpec, end_with_parent
 
-MIN_PAUSE, MAX_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
-HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
-NOT_STARTED = 255  # in place of an exit code: the process could not be started
+MIN_PAUSE, MAX_PAUSE = 0.2, 10.0  # seconds before a process is restarted
+HEALTHY_AFTER = 10.0  # seconds of uptime after which the pause is MIN_PAUSE again
+NOT_STARTED = 255  # instead of an exit code if the process could not be started
 STORES = ("etcd", FEDERATION_ETCD)
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
 
 def log_line(name: str, line: str) -> None:
-    """Print one line of the common log; lines of our services already contain their name, after the time."""
+    """Print a line of the common log, with the process's name unless the line contains it after the time."""
     named = line[9 : 9 + len(name)] == name
     print(line if named else f"{name:<9} | {line}", flush=True)
 
 
 class SupervisedProcess:
-    """A process that is restarted whenever it ends, until `stop`."""
+    """A process that is restarted whenever it ends, until `stop` is called."""
 
     def __init__(self, spec: ProcessSpec, fork_server: ForkServer | None = None) -> None:
         self.spec = spec
@@ -42,10 +42,10 @@ class SupervisedProcess:
         self.refused = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until the process has ended after `stop()`; sets `stop` if a restart would be useless."""
+        """Run until the process has ended after `stop()`; set `stop` if its settings are invalid."""
         pause, first = MIN_PAUSE, True
         while not self._stopping.is_set():
-            began = asyncio.get_running_loop().time()
+            started_at = asyncio.get_running_loop().time()
             code = await self._run_once()
             if self._stopping.is_set():
                 return
@@ -54,21 +54,21 @@ class SupervisedProcess:
                 self.refused = True
                 stop.set()
                 return
-            if code == 0 and self.spec.config is not None:  # etcd ends so when its member has been removed
+            if code == 0 and self.spec.config is not None:  # etcd does so when its member was removed
                 log_line(
                     "node", f"{self.spec.name} has stopped permanently, unless its configuration changes"
                 )
                 return
             first = False
-            lived = asyncio.get_running_loop().time() - began
-            pause = MIN_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, MAX_PAUSE)
+            uptime = asyncio.get_running_loop().time() - started_at
+            pause = MIN_PAUSE if uptime > HEALTHY_AFTER else min(pause * 2, MAX_PAUSE)
             ending = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-            log_line("node", f"{self.spec.name} ended ({ending}), starting it again in {pause:.1f} s")
+            log_line("node", f"{self.spec.name} ended ({ending}), restarting it in {pause:.1f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _run_once(self) -> int:
-        """Run the process once; returns its exit code, NOT_STARTED if it cannot be started or supervised."""
+        """Run the process once; return its exit code, or NOT_STARTED if it cannot be supervised."""
         self._process = None
         try:
             self._process = await self._start()
@@ -76,7 +76,7 @@ class SupervisedProcess:
                 self._signal(signal.SIGTERM)
             await self._copy_output(self._process)
             return await self._process.wait()
-        except Exception as error:  # noqa: BLE001 (for example no memory for another process)
+        except Exception as error:  # noqa: BLE001 (for example out of memory)
             log_line("node", f"{self.spec.name} cannot be supervised: {type(error).__name__}: {error}")
             if self._process is not None and self._process.returncode is None:
                 self._signal(signal.SIGKILL)
@@ -84,13 +84,13 @@ class SupervisedProcess:
             return NOT_STARTED
 
     async def _start(self) -> asyncio.subprocess.Process | ForkedProcess:
-        for path in self.spec.sockets:  # etcd does not start if a killed one has left its socket
+        for path in self.spec.sockets:  # etcd does not start if its socket exists
             path.unlink(missing_ok=True)
         if self._fork_server is not None and self.spec.module is not None:
             try:
                 return await self._fork_server.fork(self.spec)
             except (OSError, TimeoutError) as error:
-                log_line("node", f"{self.spec.name} is started without forking, since that failed: {error}")
+                log_line("node", f"{self.spec.name} is started without forking, which failed: {error}")
         return await asyncio.create_subprocess_exec(
             *end_with_parent(),
             *self.spec.argv,
@@ -99,14 +99,14 @@ class SupervisedProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
+            start_new_session=True,  # Ctrl-C signals only this process, which stops the others in order
             limit=MAX_LINE,
         )
 
     async def _copy_output(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
-        assert process.stdout is not None  # noqa: S101 (asked for above)
+        assert process.stdout is not None  # noqa: S101 (always a pipe here)
         while not process.stdout.at_eof():
-            with contextlib.suppress(ValueError):  # longer than MAX_LINE: the rest comes as further lines
+            with contextlib.suppress(ValueError):  # longer than MAX_LINE: the rest follows as further lines
                 if line := await process.stdout.readline():
                     log_line(self.spec.name, line.decode(errors="replace").rstrip())
 
@@ -133,7 +133,7 @@ class SupervisedProcess:
 async def supervise(
     specs: Sequence[ProcessSpec], stop: asyncio.Event, reload: asyncio.Event | None = None
 ) -> int:
-    """Run all processes until `stop` is set, then stop them in reverse order; returns the node's exit code.
+    """Run all processes until `stop` is set, then stop them in order; return the node's exit code.
 
     `reload`: set when configuration files may have changed.
     """
@@ -149,20 +149,20 @@ async def supervise(
         for process in processes:
             group.create_task(process.run(stop))
         await stop.wait()
-        # The gateway first, so that nothing new arrives; then the services together; the store last.
+        # The gateway first, so that no requests arrive; then the services together; the stores last.
         gateway, stores = processes[-1:], [p for p in processes if p.spec.name in STORES]
         services = [p for p in processes if p not in gateway and p not in stores]
-        for rank in (gateway, services, stores):
-            await asyncio.gather(*(process.stop() for process in rank))
+        for stage in (gateway, services, stores):
+            await asyncio.gather(*(process.stop() for process in stage))
     if fork_server is not None:
         await fork_server.close()
     return WRONG_SETTINGS if any(process.refused for process in processes) else 0
 
 
 class ConfiguredProcess:
-    """A process that runs only while its configuration file exists, and is restarted when that has changed.
+    """A process that runs only while its configuration file exists, and is restarted when the file changes.
 
-    The file is read at the start and whenever `reload` is set, by a signal.
+    The file is read at the start and whenever `reload` is set (by a signal).
     """
 
     refused = False

@@ -1,3 +1,3 @@
-"""What every MAO service, the client and the node launcher share."""
+"""Common code of all MAO services, the client and the node launcher."""
 
 __version__ = "0.1.0"

@@ -1,14 +1,14 @@
-"""What the node's operator has agreed to run, in files that neither tools nor clients of etcd can reach.
+"""Agreements: steps that the operator has agreed to run, in files that tools and etcd clients cannot reach.
 
-The registry alone writes them, before the enrolment itself; the runner checks every step against them before
-it creates a container (docs/decisions/0018-agreements-outside-etcd.md). In MAO_AGREEMENTS_DIR lie
+Only the registry writes them, before the enrolment itself; the runner checks every step against them before
+it creates a container (docs/decisions/0018-agreements-outside-etcd.md). Files in MAO_AGREEMENTS_DIR:
 
-    <pipeline>.json    the steps that were agreed to, as digests: those of the enrolment, then earlier ones
-    .trusted           the nodes whose operators' changes are accepted without asking
-    .taken-over        what a node had in etcd before there were such files has become an agreement; once
+    <pipeline>.json    digests of the agreed steps: those of the enrolment, then earlier ones
+    .trusted           the nodes whose operators' changes are accepted without approval
+    .taken-over        marks that enrolments from before these files existed were imported
 
-Earlier steps stay valid, since queued runs and `maoctl run reproduce` use them, but give a tool no privilege
-that the enrolment does not give. A pipeline that was withdrawn keeps its file, and nothing of it runs.
+Earlier steps stay valid, since queued runs and `maoctl run reproduce` use them, but grant no privilege beyond
+the current enrolment's. A withdrawn pipeline keeps its file, and none of its steps may run.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .errors import MaoError
 from .host.files import remove_access, replace_file, writable_by_others
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
 
-MAX_AGREED_STEPS = 2000  # kept of one pipeline
-MAX_FILE_BYTES = 8 << 20  # a file of MAX_AGREED_STEPS is far smaller
+MAX_AGREED_STEPS = 2000  # of one pipeline
+MAX_FILE_BYTES = 8 << 20  # far more than MAX_AGREED_STEPS take
 TRUSTED, TAKEN_OVER = ".trusted", ".taken-over"
-_NOT_RUN = {"retry"}  # what the scheduler alone does; a reproduction is not tried again
+_NOT_RUN = {"retry"}  # used by the scheduler only; a reproduction is not retried
 UNUSABLE = "agreement-unusable"
 M = TypeVar("M", bound=BaseModel)
 
 
 class AgreedStep(BaseModel):
-    """A step that the operator agreed to. `asked`: its privileges; `current`: part of the enrolment."""
+    """A step that the operator agreed to. `asked`: its privileges; `current`: in the current enrolment."""
 
     digest: str
     name: str
@@ -47,14 +47,14 @@ class AgreedStep(BaseModel):
 
 
 class TrustedNodes(BaseModel):
-    """The file `.trusted`."""
+    """Content of the file `.trusted`."""
 
     version: Literal[1] = 1
     nodes: list[str] = []
 
 
 class Agreement(BaseModel):
-    """The agreement to one pipeline. Fields of later versions are ignored, so that a downgrade works."""
+    """The agreement to one pipeline. Unknown fields of newer versions are ignored, to allow a downgrade."""
 
     version: Literal[1] = 1
     node: str
@@ -66,21 +66,21 @@ class Agreement(BaseModel):
 
     @property
     def granted(self) -> set[tuple[str, str]]:
-        """The tools and privileges (words of `ResolvedStep.asked`) that are granted now."""
+        """The currently granted pairs of tool and privilege (as in `ResolvedStep.asked`)."""
         current = [] if self.withdrawn else [step for step in self.steps if step.current]
         return {(step.tool, word) for step in current for word in step.asked}
 
     def covers(self, enrolment: Enrolment) -> bool:
-        """Return whether all steps of the enrolment may run."""
+        """Return True if all steps of the enrolment may run."""
         node, pipeline = enrolment.node, enrolment.pipeline
         return all(refusal_reason(self, node, pipeline, step) is None for step in enrolment.steps)
 
 
 def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
-    """Return the SHA-256 of everything that decides what runs, bound to the node and the pipeline.
+    """Return the SHA-256 of everything that determines what runs, bound to the node and the pipeline.
 
-    The same for every version of MAO that knows its fields: what is as it is by default is left out, so a
-    default may not be changed without a new name of its field.
+    It is the same in every version of MAO that knows the fields, because defaults are omitted. A field's
+    default must therefore never change without renaming the field.
     """
     fields = step.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RUN)
     text = json.dumps([node, pipeline, fields], sort_keys=True, separators=(",", ":"))
@@ -88,7 +88,7 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
 
 
 def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
-    """Return why the step may not run; None when the operator agreed to it. Pure."""
+    """Return why the step may not run; None if the operator agreed to it. Pure."""
     if agreement is None:
         return "the operator has not agreed to this pipeline"
     if (agreement.node, agreement.pipeline) != (node, pipeline):
@@ -111,16 +111,16 @@ def make_agreement(
     before: Agreement | None,
     earlier: Iterable[ResolvedStep] = (),
 ) -> Agreement:
-    """Return the agreement with the enrolment's steps first, then those agreed to earlier. Pure.
+    """Return the agreement: the enrolment's steps, followed by those agreed to earlier. Pure.
 
-    `earlier`: further steps, newest first, of a node that has no agreements yet.
+    `earlier`: steps of existing runs, newest first, for a node that has no agreements yet.
     """
     node, pipeline = enrolment.node, enrolment.pipeline
     steps: list[AgreedStep] = []
     for step in enrolment.steps:
         steps.append(_agreed(node, pipeline, step, current=True))
         if step.input is not None and step.on_late_truth == "own" and step.input.branch != node:
-            # The data manager reads the node's own branch where the step's ground truth is late.
+            # The data manager substitutes the node's own branch if the step's ground truth is late.
             own = step.input.model_copy(update={"branch": node})
             steps.append(_agreed(node, pipeline, step.model_copy(update={"input": own}), current=True))
     if before is not None and (before.node, before.pipeline) == (node, pipeline):
@@ -144,7 +144,7 @@ def _agreed(node: str, pipeline: str, step: ResolvedStep, *, current: bool) -> A
 
 
 class AgreementFiles:
-    """The folder of a node's agreements. All methods block."""
+    """The files of a node's agreements. All methods block."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -156,7 +156,7 @@ class AgreementFiles:
         return self.directory / f"{pipeline}.json"
 
     def close(self) -> None:
-        """Remove read access for other users; files that they could write stay rejected.
+        """Remove other users' read access. Files that were writable for them stay rejected.
 
         Raises MaoError (`agreement-unusable`).
         """
@@ -169,9 +169,9 @@ class AgreementFiles:
             raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
-        """Return whether the files are complete, so that an enrolment without one was never agreed to.
+        """Return True once existing enrolments were imported; later, no file means no agreement.
 
-        Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
+        Raises MaoError (`agreement-unusable`) if the folder cannot be read.
         """
         marker = self.directory / TAKEN_OVER
         try:
@@ -191,11 +191,11 @@ class AgreementFiles:
         try:
             before = self.read(enrolment.pipeline)
         except MaoError:
-            before = None  # a file that others could have written is not kept
+            before = None  # a file that others could have written is replaced
         self._write(self.path(enrolment.pipeline), make_agreement(enrolment, now, before).model_dump_json())
 
     def withdraw(self, pipeline: str) -> bool:
-        """Mark the pipeline as withdrawn, so that none of it runs; False if it already was."""
+        """Mark the pipeline as withdrawn, so that none of its steps may run; False if it already was."""
         path = self.path(pipeline)
         try:
             before = self.read(pipeline)
@@ -203,8 +203,8 @@ class AgreementFiles:
             return self._remove(path)
         if before is None or before.withdrawn:
             return False
-        kept = before.model_copy(update={"withdrawn": True})
-        self._write(path, kept.model_dump_json())
+        withdrawn = before.model_copy(update={"withdrawn": True})
+        self._write(path, withdrawn.model_dump_json())
         return True
 
     def trusted(self) -> set[str]:
@@ -213,7 +213,7 @@ class AgreementFiles:
         return set(found.nodes) if found else set()
 
     def trust(self, nodes: Collection[str]) -> None:
-        """Trust exactly these nodes from now on."""
+        """Replace the set of trusted nodes."""
         self._write(self.directory / TRUSTED, TrustedNodes(nodes=sorted(nodes)).model_dump_json())
 
     def take_over(
@@ -223,17 +223,17 @@ class AgreementFiles:
         trusted: Collection[str],
         now: datetime,
     ) -> None:
-        """Import, once, what a node ran and whom it trusted before these files existed.
+        """Import, once, the enrolments and trusted nodes from before these files existed.
 
-        `earlier`: pipeline → further steps of its runs. What has been agreed to here already stays as it is.
+        `earlier`: further steps of existing runs, by pipeline. Existing agreements are not changed.
         """
         if not (self.directory / TRUSTED).exists():
             self.trust(trusted)
         for enrolment in enrolments:
             path = self.path(enrolment.pipeline)
             if not path.exists():
-                made = make_agreement(enrolment, now, None, earlier.get(enrolment.pipeline, ()))
-                self._write(path, made.model_dump_json())
+                agreement = make_agreement(enrolment, now, None, earlier.get(enrolment.pipeline, ()))
+                self._write(path, agreement.model_dump_json())
         marker: dict[str, Any] = {
             "at": now.isoformat(),
             "pipelines": [enrolment.pipeline for enrolment in enrolments],
@@ -255,7 +255,7 @@ class AgreementFiles:
 
 
 def _read_model(path: Path, model: type[M]) -> M | None:
-    """Read a file that only this user and root could have written; None when it does not exist."""
+    """Read a file that only this user and root could have written; None if it does not exist."""
     try:
         if why := writable_by_others(path.parent.stat()):
             raise agreement_unusable(path.parent, why)

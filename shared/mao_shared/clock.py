@@ -1,4 +1,4 @@
-"""The one source of time, so that tests can turn it."""
+"""The source of wall-clock time, which tests can replace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""The problems of this service now: reported where they are detected, read by everything that shows them.
+"""Conditions: the current problems of a service, reported where they are detected.
 
-One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they cannot
-contradict each other. It lives in memory: each reporter looks again after a restart and reports again. What
-each name means, what continues meanwhile and how to fix it: docs/operations.md.
+One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they never
+contradict each other. It is kept in memory: after a restart, each reporter checks and reports again.
+docs/operations.md describes each name, what continues meanwhile and how to fix it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ NAMES: dict[str, str] = {
     "restored": "after a restore, the runs since the backup are looked up (subject: dataset)",
     "service": "a service answers (subject: its name)",
 }
-"""Every name that is reported, and what has to hold; docs/operations.md has a row for each."""
-MAX_SHOWN = 200  # conditions of one name that are kept in full; further ones are counted
-MORE = "(more)"  # subject of the one that summarises the others
+"""The names of all conditions, and what each one checks; docs/operations.md has a row for each."""
+MAX_SHOWN = 200  # conditions per name with details; further ones are counted
+MORE = "(more)"  # subject of the condition that counts the others
 
 
 class Conditions:
-    """The conditions of one service by name and subject. Not thread-safe: for the event loop's thread."""
+    """The conditions of one service, by name and subject. Not thread-safe: use it from the event loop."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -58,7 +58,7 @@ class Conditions:
     def report(
         self, name: str, subject: str = "", *, detail: str, next_step: str, state: ConditionState = "degraded"
     ) -> None:
-        """Report a condition. `since` does not change when it was reported already."""
+        """Report a condition; `since` stays the time of the first report."""
         subject = subject[:500]
         if (name, subject) not in self._current and self._count(name) >= MAX_SHOWN:
             self._beyond.setdefault(name, {})[subject] = state
@@ -75,11 +75,11 @@ class Conditions:
             self._drop(name, subject)
 
     def clear_all_but(self, name: str, subjects: Iterable[str]) -> None:
-        """Clear the condition for all subjects but these, for reporters that check all of them at once."""
-        kept = set(subjects)
-        known = [subject for known_name, subject in self._current if known_name == name and subject != MORE]
-        for subject in [*known, *self._beyond.get(name, {})]:
-            if subject not in kept:
+        """Clear the condition for all other subjects, for reporters that check all subjects at once."""
+        remaining = set(subjects)
+        reported = [subject for other, subject in self._current if other == name and subject != MORE]
+        for subject in [*reported, *self._beyond.get(name, {})]:
+            if subject not in remaining:
                 self.clear(name, subject)
 
     def current(self) -> list[Condition]:
@@ -89,11 +89,11 @@ class Conditions:
         )
 
     def subscribe(self, callback: Callable[[Condition], None]) -> None:
-        """`callback` is called with every condition that is reported, changes or is cleared (`ok`)."""
+        """Call `callback` with every condition that is reported, changed or cleared (state `ok`)."""
         self._subscribers.append(callback)
 
     def _count(self, name: str) -> int:
-        return sum(known_name == name and subject != MORE for known_name, subject in self._current)
+        return sum(other == name and subject != MORE for other, subject in self._current)
 
     def _sum_up(self, name: str) -> None:
         beyond = self._beyond.get(name, {})
@@ -102,8 +102,8 @@ class Conditions:
             self._drop(name, MORE)
             return
         state: ConditionState = "failed" if "failed" in beyond.values() else "degraded"
-        detail = f"and {len(beyond)} more of this kind; those shown were noticed first"
-        self._set(name, MORE, detail, "Fix those that are listed; then the others are shown.", state)
+        detail = f"and {len(beyond)} more with this name; the oldest are shown"
+        self._set(name, MORE, detail, "Fix the listed ones; then the others are shown.", state)
 
     def _set(self, name: str, subject: str, detail: str, next_step: str, state: ConditionState) -> None:
         before = self._current.get((name, subject))
@@ -125,13 +125,13 @@ class Conditions:
         for callback in self._subscribers:
             try:
                 callback(condition)
-            except Exception:  # who reports must not suffer from who listens
+            except Exception:  # a subscriber must not break the reporter
                 log.exception("conditions.subscriber_failed", condition=condition.name)
 
 
 def conditions_of(app: FastAPI) -> Conditions:
-    """Return the conditions of an app that `make_service` made."""
+    """Return the conditions of an app created by `make_service`; raises TypeError for other apps."""
     conditions = app.state.conditions
     if not isinstance(conditions, Conditions):
-        raise TypeError("the app was not made by make_service")
+        raise TypeError("the app was not created by make_service")
     return conditions

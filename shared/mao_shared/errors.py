@@ -1,27 +1,27 @@
-"""The exceptions of MAO, each with the HTTP status and the problem code that it becomes.
+"""MAO's exceptions, each with the HTTP status and the code of its problem document.
 
 MaoError
-├── InvalidInput           422  what the caller sent cannot be used
+├── InvalidInput           422  the request is invalid
 ├── Unauthorized           401  no token, or an invalid one
-│   └── UserUnknown             the federation's etcd knows no such user, or no longer
-├── Forbidden              403  the caller may not do this
+│   └── UserUnknown             the federation's etcd has no such user, or no longer
+├── Forbidden              403  the caller lacks permission
 ├── NotFound               404
-├── Conflict               409  it conflicts with what exists
+├── Conflict               409  the request conflicts with the present state
 │   ├── AlreadyExists
 │   └── StillReferenced
 ├── RecordUnreadable       409  the stored record cannot be read by this version
 ├── PreconditionFailed     412  If-Match named another revision
-├── Unavailable            503  something needed does not answer; try again
+├── Unavailable            503  a dependency does not answer; try again
 │   ├── StoreUnavailable        etcd; nothing was written
-│   │   └── FederationUnavailable   the federation's etcd, which others run
-│   │       └── NodeRemoved             it has removed this node: waiting does not help
+│   │   └── FederationUnavailable   the federation's etcd
+│   │       └── NodeRemoved             it has removed this node; retrying does not help
 │   ├── StoreUnknown            etcd; a write timed out: read again, then decide
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
 │   └── PeerUnavailable         another MAO service
 ├── Gone                   410  a call that no longer exists; `next` names its replacement
-└── Compacted              410  a watch or a page starts below what etcd still has: list again
-    └── StoreSwitched           the node has joined or left a federation: another store holds the records now
+└── Compacted              410  the revision of a watch or page was compacted; list again
+    └── StoreSwitched           the node has joined or left a federation and uses another store now
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 EXIT_CODES = {401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 422: 2, 503: 6}
-"""HTTP status → exit code of a program that maoctl calls, as its own; of all others 1."""
+"""Exit codes of maoctl by HTTP status; all others have exit code 1."""
 
 
 class MaoError(Exception):
-    """Something failed for a reason that a person can act on.
+    """Base class of failures that a person can act on.
 
     Args:
         detail: what failed and why, in one or two sentences.
@@ -51,7 +51,7 @@ class MaoError(Exception):
         detail: str,
         *,
         code: str | None = None,
-        next: str | None = None,  # noqa: A002 (the problem document's word)
+        next: str | None = None,  # noqa: A002 (name of the problem document's member)
         **facts: Any,
     ) -> None:
         super().__init__(detail)
@@ -99,7 +99,7 @@ class StillReferenced(Conflict):
 
 
 class RecordUnreadable(MaoError):
-    """A stored record that a newer version has written, or that is damaged. `key` is the store's."""
+    """A stored record is damaged, or was written by a newer version. `key`: its key in the store."""
 
     status = 409
     default_code = "record-unreadable"
@@ -177,7 +177,7 @@ class Compacted(MaoError):
 
 
 class StoreSwitched(Compacted):
-    """Revisions of before mean nothing any more."""
+    """The node uses another store now, so earlier revisions are invalid."""
 
     def __init__(self) -> None:
         super().__init__(0)

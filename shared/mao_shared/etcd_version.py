@@ -1,12 +1,12 @@
-"""Pure: whether a version of etcd keeps the rights of its users, on which a federation rests.
+"""Check whether a version of etcd enforces its access control, on which federations depend. Pure.
 
-    before 3.4.42 3.5.28 3.6.9          unsafe  CVE-2026-33343: a transaction inside a transaction passes
-                                                every right on keys, for reading and for writing
-    before 3.5.33 3.6.14 3.7.1          warned  CVE-2026-73499: who may read one key may watch all behind it;
-                                                any 3.4, which gets no corrections any more
+    before 3.4.42 3.5.28 3.6.9          unsafe  CVE-2026-33343: nested transactions bypass all permissions on
+                                                keys, for reading and for writing
+    before 3.5.33 3.6.14 3.7.1          warned  CVE-2026-73499: permission to read a key allows a watch on all
+                                                later keys; also any 3.4, which gets no more fixes
 
-Of a line that is newer than these tables its first release counts. What cannot be read counts as unsafe, a
-pre-release as older than its release. This file alone, run as a program, answers `scripts/machine.sh`.
+Of release lines newer than these tables, every release is safe. An invalid version counts as unsafe, and a
+pre-release as older than its release. `scripts/machine.sh` runs this file as a program.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SECURE_FROM = {
     (3, 5): 28,
     (3, 6): 9,
 }  # minor line → its first patch release without CVE-2026-33343
-RECOMMENDED_FROM = {(3, 5): 33, (3, 6): 14, (3, 7): 1}  # and without CVE-2026-73499
+RECOMMENDED_FROM = {(3, 5): 33, (3, 6): 14, (3, 7): 1}  # the same for CVE-2026-73499
 OUTPUT_FILE = (
-    "etcd-version"  # in MAO_FEDERATION_DIR: what `etcd --version` prints, by who would start etcd there
+    "etcd-version"  # in MAO_FEDERATION_DIR: output of `etcd --version`, written by the node's launcher
 )
 NEEDED = "3.5.33, 3.6.14, 3.7.1 or newer"
 _FIRST_LINE = min(SECURE_FROM)
@@ -59,19 +59,19 @@ def judge(text: str | None) -> Standing:
 
 
 def worst(texts: Iterable[str]) -> str | None:
-    """Return the version that decides for a cluster: the oldest of the worst standing; None without any."""
+    """Return the oldest version of the worst standing in a cluster; None if there are no versions."""
     ranks = {"unsafe": 0, "warned": 1, "good": 2}
     return min(texts, key=lambda text: (ranks[judge(text)], parse(text) or (-1,)), default=None)
 
 
 def read_output(text: str) -> str:
-    """Return the version in what `etcd --version` prints; empty when there is none."""
+    """Return the version in the output of `etcd --version`; empty if there is none."""
     first = text.partition("\n")[0]
     return first.rpartition(":")[2].strip() if first.lower().startswith("etcd version:") else ""
 
 
 def is_preferable(text: str | None, offered: str) -> bool:
-    """Return whether to use the etcd found, rather than the version offered in its place."""
+    """Return True if the installed version is to be preferred over the offered one."""
     version, other = parse(text), parse(offered)
     if version is None or other is None or judge(text) == "unsafe":
         return False
@@ -79,7 +79,7 @@ def is_preferable(text: str | None, offered: str) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """`etcd_version.py VERSION OFFERED`: exit code 0 for `is_preferable`; without OFFERED, if not unsafe."""
+    """Run `etcd_version.py VERSION [OFFERED]`: exit 0 if `is_preferable`, without OFFERED if not unsafe."""
     if len(words) == 1:
         return int(judge(words[0]) == "unsafe")
     return int(not is_preferable(*words[:2]))

@@ -1,8 +1,8 @@
-"""Which remote URLs a dataset may have, and whether two of them mean one repository.
+"""Validate the remote URLs of datasets, and detect two URLs of one repository.
 
-Allowed are an absolute path, file://, https://, ssh:// and user@host:path. Everything else is refused, since
-git runs programs for some URLs (`ext::sh -c …`), ssh takes hosts that begin with '-' for options, and a
-record must not hold secrets.
+Absolute paths, file://, https://, ssh:// and user@host:path are allowed. Everything else is rejected, since
+git runs programs for some URLs (`ext::sh -c …`), ssh treats hosts that begin with '-' as options, and a
+record must not contain secrets.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/pa
 
 
 def has_secret(text: str) -> bool:
-    """Return whether a URL in the text contains a password or token before its host."""
+    """Return True if a URL in the text contains a password or token before its host."""
     return bool(_SECRET.search(text))
 
 
 def local_path(url: str) -> Path | None:
-    """Return the folder that a path or file:// URL means; None for a remote over the network.
+    """Return the folder of a path or file:// URL; None for a remote over the network.
 
-    Schemes are compared without case, as git does: `FILE:///x` is on this machine as well.
+    Schemes are case-insensitive, as in git: `FILE:///x` is local too.
     """
     if url.startswith("/"):
         return Path(url)
@@ -50,16 +50,16 @@ def normalized_url(url: str) -> str:
     if not match or match["scheme"].lower() != "ssh" or "%" not in match["path"]:
         return url
     authority, path = match["authority"], unquote(match["path"])
-    if "[" in authority:  # an address in brackets cannot stand within others
+    if "[" in authority:  # brackets cannot be nested
         return f"ssh://{authority}{path}"
     return f"[{authority}]:{path.removeprefix('/') if path.startswith('/~') else path}"
 
 
 def canonical_url(url: str) -> str:
-    """Return the same text for all spellings of an allowed URL of one repository.
+    """Return a canonical form, equal for all allowed URLs of one repository.
 
-    Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge. Of a
-    folder it is without `.git`, which may be left out; where both are there, see `same_remote`.
+    `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` are equal, as on every forge. Folders lose
+    their optional suffix `.git`; if folders with and without it exist, see `same_remote`.
     """
     folder = local_path(url)
     if folder is not None:
@@ -68,39 +68,40 @@ def canonical_url(url: str) -> str:
     if match:
         scheme, path = match["scheme"].lower(), unquote(match["path"])
         user, _, site = match["authority"].rpartition("@")
-        if path.startswith("/~/"):  # in the user's home, as `user@host:path` is
+        if path.startswith("/~/"):  # relative to the user's home, like `user@host:path`
             path = path.removeprefix("/~")
     else:
-        scheme, end = "ssh", url.find("]") + 1  # an address in brackets has colons of its own
+        scheme, end = "ssh", url.find("]") + 1  # an IPv6 address contains colons
         site, _, path = url[end:].partition(":")
         user, _, site = (url[:end] + site).rpartition("@")
-    whose = "" if user in ("", "git") else f"{user}@"
-    return f"{whose}{_host_and_port(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
+    user_part = "" if user in ("", "git") else f"{user}@"
+
+    return f"{user_part}{_host_and_port(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
 
 
-def same_remote(one: str, other: str) -> bool:
-    """Return whether two URLs mean one repository, as far as local folders are visible.
+def same_remote(url: str, other: str) -> bool:
+    """Return True if two URLs refer to one repository, as far as local folders are accessible.
 
-    Folders are compared where they really are, through links, `..` and other mounts of the same file system.
-    Blocks for as long as looking at a file takes.
+    Folders are compared by device and inode, so through links, `..` and bind mounts. Blocks on file system
+    calls.
     """
-    folders = [_seen(path) for path in map(local_path, (one, other)) if path is not None]
+    folders = [_seen(path) for path in map(local_path, (url, other)) if path is not None]
     if len(folders) == 2:
-        here = [_identity(folder) for folder in folders]
-        if None not in here:
-            return here[0] == here[1]
+        identities = [_identity(folder) for folder in folders]
+        if None not in identities:
+            return identities[0] == identities[1]
         return canonical_url(str(folders[0])) == canonical_url(str(folders[1]))
-    return not folders and canonical_url(one) == canonical_url(other)
+    return not folders and canonical_url(url) == canonical_url(other)
 
 
 def _seen(path: Path) -> Path:
-    """Resolve a repository's folder: `x` may stand for `x.git` or `x/.git`."""
+    """Resolve a repository's folder; `x` may mean `x.git` or `x/.git`."""
     for folder in (path / ".git", path, path.with_name(f"{path.name}.git")):
         try:
             if folder.is_dir():
                 return folder.resolve()
         except OSError:
-            continue  # not ours to look into
+            continue  # not accessible
     try:
         return path.resolve()
     except (OSError, RuntimeError):
@@ -121,7 +122,7 @@ def _without_git(path: str) -> str:
 
 
 def _host_and_port(scheme: str, site: str) -> str:
-    """Host and port: in lower case, addresses in their short form, and without the scheme's own port."""
+    """Return host and port in lower case, with compressed IPv6 addresses and without the default port."""
     host, _, port = site.lower().rpartition(":") if _PORT.search(site) else (site.lower(), "", "")
     if host.startswith("["):
         with suppress(ValueError):
@@ -131,14 +132,14 @@ def _host_and_port(scheme: str, site: str) -> str:
 
 
 def remote_url_fault(url: str) -> str | None:
-    """Return why `url` may not be a dataset's remote; None when it may."""
+    """Return why `url` may not be a dataset's remote, or None."""
     if url.startswith("-"):
         return "it begins with '-' and could be taken for an option"
     if _HELPER.match(url):
         return "it names a remote helper (x::y), that is, a program to run"
     if _CONTROL.search(url):
         return "it holds a control character"
-    if url.startswith("/"):  # a path is what it is: nothing in it is a code, a query or a secret
+    if url.startswith("/"):  # a path has no percent-encoding, query or secret
         return _place_fault(url)
     if match := _URL.fullmatch(url):
         if _BLANK_OR_CODED.search(url):

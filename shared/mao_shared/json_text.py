@@ -1,7 +1,7 @@
-"""JSON read and written with its numbers as they are spelt: 1.10 and 1e500 stay what they are.
+"""Parse and write JSON without changing the text of numbers: 1.10 and 1e500 stay as they are.
 
-A number is kept as its text behind a mark that nobody outside this process can know, since Python's encoder
-takes no other type for "text that goes out as it is".
+A number is represented by its text with a random prefix, since Python's encoder has no type for text that is
+written verbatim.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-_MARK = "n" + secrets.token_hex(16)  # a word for YAML as well
+_MARK = "n" + secrets.token_hex(16)  # YAML reads it as a string, too
 MAX_DIGITS = 4300
-"""Of an integer; Python's json reads none that is longer."""
+"""Maximum digits of an integer that Python's json module reads."""
 _NUMBER_TEXT = re.compile(f'"{_MARK}([^"]*)"')
 
 
@@ -25,10 +25,10 @@ def _keep(spelling: str) -> str:
 
 
 def parse_json(text: str, *, names_once: bool = False) -> Any:
-    """Return the document, its numbers (and NaN and Infinity, which Python writes) as they are spelt.
+    """Return the document with the text of its numbers (and NaN and Infinity) preserved.
 
-    `names_once`: an object that has a name twice is refused; otherwise the last of them counts, in silence.
-    Only `render_json` knows how to write what this returns. Raises ValueError and RecursionError.
+    `names_once`: reject objects with duplicate names; otherwise the last one wins. Write the result with
+    `render_json` only. Raises ValueError and RecursionError.
     """
     pairs = _object if names_once else None
     return json.loads(text, parse_float=_keep, parse_int=_keep, parse_constant=_keep, object_pairs_hook=pairs)
@@ -43,7 +43,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def render_json(value: Any, **options: Any) -> str:
-    """Return what `parse_json` returned as JSON text; options as for json.dumps."""
+    """Return a document from `parse_json` as JSON text; options as for json.dumps."""
     if isinstance(value, str) and value.startswith(_MARK):
         return value[len(_MARK) :]
     text = json.dumps(value, **options)
@@ -51,14 +51,14 @@ def render_json(value: Any, **options: Any) -> str:
 
 
 def unmarked(text: str) -> str:
-    """Remove the number marks from text that was not written by `render_json`."""
+    """Remove the number prefixes from text that was not written by `render_json`."""
     return text.replace(_MARK, "")
 
 
 def check_json(text: str) -> None:
     """Raise ValueError or RecursionError unless the text is one JSON value that every parser accepts.
 
-    NaN, Infinity and half a letter are none; a number may be as long or large as Python's reader allows.
+    NaN, Infinity and lone surrogates are rejected; numbers may be as long or large as Python can parse.
     """
     value = json.loads(text, parse_float=str, parse_int=_short_enough, parse_constant=_refuse_constant)
     json.dumps(value, ensure_ascii=False).encode()
@@ -75,7 +75,7 @@ def _refuse_constant(word: str) -> Any:
 
 
 def comparable_json(text: str) -> Any:
-    """Parse text that passes `check_json`; values are equal only if their numbers are spelt alike."""
+    """Parse text that passes `check_json`; numbers compare equal only if their text is equal."""
     return json.loads(text, parse_float=partial(_unless_other, float), parse_int=partial(_unless_other, int))
 
 
@@ -88,18 +88,18 @@ _BREAK = re.compile(r"[ \t]*[\r\n]+[ \t\r\n]*")
 
 
 def on_one_line(text: str) -> str:
-    """Return JSON text without line breaks and indentation."""
+    """Return JSON text on one line, without indentation."""
     return _BREAK.sub("", text.strip(" \t\r\n"))
 
 
 class RawJson(str):
-    """JSON text that represents its value and is sent as it was received."""
+    """A value as its JSON text, which is sent exactly as it was received."""
 
     __slots__ = ()
 
 
 def same_json(raw: str, cell: str) -> bool:
-    """Return whether a value's text in a file equals that of a cell."""
+    """Return True if a value's text in a file equals that of a cell."""
     return raw == cell or parse_json(raw) == parse_json(cell)
 
 
@@ -141,8 +141,8 @@ def member_spans(text: str) -> dict[str, Span]:
     return spans
 
 
-def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
-    """Return an object's text without some members, and with new ones (`"name": value`) at its end.
+def with_members(text: str, removed: Collection[str], added: Collection[str]) -> str:
+    """Return an object's text without the members `removed`, and with `added` (`"name": value`) at its end.
 
     Raises ValueError.
     """
@@ -154,7 +154,7 @@ def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
         begin = at
         name, end = _decode(text, at)
         _, end = _decode(text, _skip(text, _skip(text, end) + 1))
-        if name not in gone:
+        if name not in removed:
             gaps += [text[last:begin]] if parts else []
             parts.append(text[begin:end])
         last = end
@@ -162,14 +162,14 @@ def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
         if text[at] == ",":
             at = _skip(text, at + 1)
     usual = gaps[0] if gaps else ", "
-    gaps += [usual] * (len(parts) + len(new) - 1 - len(gaps))
-    parts += new
+    gaps += [usual] * (len(parts) + len(added) - 1 - len(gaps))
+    parts += added
     middle = "".join(part + gap for part, gap in zip(parts, [*gaps, ""], strict=True)) if parts else ""
     return text[:inside] + middle + text[last:]
 
 
 def member_text(text: str, name: str) -> str:
-    """Return a member of an object as text, with its name. Raises ValueError and KeyError."""
+    """Return the text `"name": value` of an object's member. Raises ValueError and KeyError."""
     begin, end = member_spans(text)[name]
     colon = text.rindex(":", 0, begin)
     before = text[:colon].rstrip(" \t\r\n")
@@ -226,7 +226,7 @@ def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
 
 
 def without_leaves(text: str, kept: Collection[str]) -> str:
-    """Return the text without the values whose JSON pointer is not `kept`, nor what then holds nothing."""
+    """Return the text with only the values whose JSON pointer is in `kept`; drops empty containers."""
     at = _skip(text, 0)
     found, end = _kept_part(text, at, "", kept)
     return text[:at] + (found or "") + text[end:]

@@ -1,6 +1,6 @@
-"""Every etcd key is built and parsed here; docs/keys.md says who writes and reads each of them.
+"""All etcd keys are built and parsed here; docs/keys.md lists the writers and readers of each.
 
-A builder takes the values of its template in order: `run("node-1", run_id)`; the prefix beside it takes all
+A builder takes the values of its template in order: `run("node-1", run_id)`; the matching prefix takes all
 but the last: `runs_prefix("node-1")`.
 """
 
@@ -14,12 +14,12 @@ from typing import Literal
 ROOT = "/mao"
 _OF_RUN_IDS = "".join(sorted("-._" + string.digits + string.ascii_letters))
 _MIRRORED = str.maketrans(_OF_RUN_IDS, _OF_RUN_IDS[::-1])
-_END = "~"  # behind all of them, so that an id comes before those that it begins
+_END = "~"  # sorts after all of them, so that an id precedes its extensions
 RegistryKind = Literal["tools", "datasets", "pipelines"]
 
 
 class KeyTemplate:
-    """Builds the keys of one kind; `fields` are the names of its values."""
+    """Builds the keys of one kind. `fields`: names of its values."""
 
     def __init__(self, template: str) -> None:
         self.template = template
@@ -28,7 +28,7 @@ class KeyTemplate:
 
     def __call__(self, *values: str) -> str:
         if len(values) != len(self.fields):
-            raise TypeError(f"a key {self.template} is built of {self.fields}, not of {values}")
+            raise TypeError(f"the key {self.template} requires {self.fields}, got {values}")
         return self._format.format(*values)
 
 
@@ -37,13 +37,13 @@ def _key(template: str) -> KeyTemplate:
 
 
 def _keys(template: str) -> tuple[KeyTemplate, KeyTemplate]:
-    """Return the template of a kind of keys, and that of their common prefix."""
+    """Return the templates of a kind of keys and of their common prefix."""
     return _key(template), _key(template[: template.rindex("{")])
 
 
 # --- the federation store ---------------------------------------------------------------------------------
 
-registry_root = _key("/registry/")  # the records of all kinds, and the guard of their references
+registry_root = _key("/registry/")  # records of all kinds, and the guard of their references
 references = _key("/registry/references")  # guard: every new reference between records rewrites it
 member, members_prefix = _keys("/members/{node}")  # leased
 signer, signers_prefix = _keys("/signers/{node}")
@@ -53,8 +53,8 @@ core, cores_prefix = _keys("/core/{node}")  # written by core nodes alone
 certificate_request, certificate_requests_prefix = _keys("/requests/{node}")
 all_rounds = _key("/rounds/")  # of all datasets
 round, rounds_prefix = _keys("/rounds/{dataset}/{round_id}")  # noqa: A001 (the glossary's word)
-all_peers = _key("/peers/")  # what nodes say of themselves
-peer_root = _key("/peers/{node}/")  # what only that node may write
+all_peers = _key("/peers/")  # records that nodes write about themselves
+peer_root = _key("/peers/{node}/")  # writable for that node only
 announcement = _key("/peers/{node}/announcements/{dataset}/{round_id}")
 attestation = _key("/peers/{node}/attestations/{dataset}/{round_id}")
 part, parts_prefix = _keys("/peers/{node}/parts/{dataset}")
@@ -64,8 +64,8 @@ peer_runs = _key("/peers/{node}/runs/{pipeline}")
 ask = _key("/peers/{node}/asks/{ask_id}")  # leased, as are answers
 answer = _key("/peers/{node}/answers/{ask_id}")
 
-# Outside of ROOT, which every member may read: for core nodes' eyes alone. The second signs etcd members
-# towards each other, so that who has a client's certificate cannot pass for one.
+# Readable for core nodes only, so outside of ROOT, which every member may read. The second signs the peer
+# certificates of etcd members, so that a client's certificate is not valid for a member.
 authority = KeyTemplate("/mao-authority/key")
 peer_authority = KeyTemplate("/mao-authority/peers")
 
@@ -76,33 +76,33 @@ node_root = _key("/nodes/{node}/")
 enrolment, enrolments_prefix = _keys("/nodes/{node}/enrolments/{pipeline}")
 schedule, schedules_prefix = _keys("/nodes/{node}/schedules/{schedule_id}")
 tick, ticks_prefix = _keys("/nodes/{node}/ticks/{schedule_id}")
-run, runs_prefix = _keys("/nodes/{node}/runs/{run_id}")  # active, or ended a moment ago
-runs_root = _key("/nodes/{node}/runs")  # of all runs: those of the history and the index begin with it too
+run, runs_prefix = _keys("/nodes/{node}/runs/{run_id}")  # active or recently ended
+runs_root = _key("/nodes/{node}/runs")  # common prefix of live runs, history and index
 past_runs_prefix = _key("/nodes/{node}/runs-history/")  # ended (mao_shared/runs/records.py)
 run_index_prefix = _key("/nodes/{node}/runs-index/")
-remembered, remembered_prefix = _keys("/nodes/{node}/remembered/{pipeline}")  # up to when its runs are known
+remembered, remembered_prefix = _keys("/nodes/{node}/remembered/{pipeline}")  # how far back runs are known
 forgotten, forgotten_prefix = _keys("/nodes/{node}/forgotten/{pipeline}")
 turn, turns_prefix = _keys("/nodes/{node}/turns/{pipeline}")
 node_references = _key("/nodes/{node}/references")  # guard: every new schedule rewrites it
 series_prefix = _key("/nodes/{node}/series/")
 series = _key("/nodes/{node}/series/{pipeline}/{step}/{metric}")
-analyses_prefix = _key("/nodes/{node}/analyses/")  # what of finished runs is still to be analysed
+analyses_prefix = _key("/nodes/{node}/analyses/")  # pending analyses of finished runs
 analysis = _key("/nodes/{node}/analyses/{run_id}~{step}")
 alarm, alarms_prefix = _keys("/nodes/{node}/alarms/{alarm_id}")
 condition_alarm, condition_alarms_prefix = _keys("/nodes/{node}/condition-alarms/{alarm_id}")
 open_conditions_prefix = _key("/nodes/{node}/open-conditions/")
-store_identity = _key("/nodes/{node}/store-identity")  # to notice that etcd's data were lost or set back
+store_identity = _key("/nodes/{node}/store-identity")  # to detect that etcd's data was lost or reset
 restored = _key("/nodes/{node}/restored")  # from which backup it was restored, and when
 webhook, webhooks_prefix = _keys("/nodes/{node}/webhooks/{name}")
 deliveries_prefix = _key("/nodes/{node}/deliveries/")
 delivery = _key("/nodes/{node}/deliveries/{alarm_id}~{webhook}")
 link = _key("/nodes/{node}/link")  # the federation that the node has joined
 contact = _key("/nodes/{node}/contact")  # when the federation last answered
-known_prefix = _key("/nodes/{node}/known/")  # before whole keys of the federation store
+known_prefix = _key("/nodes/{node}/known/")  # followed by a key of the federation store
 trusted, trusted_prefix = _keys("/nodes/{node}/trusted/{author}")
-shared_prefix = _key("/nodes/{node}/shared/")  # datasets that this node was seen to share with others
+shared_prefix = _key("/nodes/{node}/shared/")  # datasets that this node shares with others
 
-# --- keys that are made of something else than their parts ------------------------------------------------
+# --- keys with computed parts -----------------------------------------------------------------------------
 
 
 def registry_prefix(kind: RegistryKind) -> str:
@@ -122,13 +122,13 @@ def run_index(node: str, phase: str, pipeline: str, run_id: str) -> str:
 
 
 def open_condition(node: str, name: str, subject: str) -> str:
-    """Return the key of an open condition; its subject may hold any text, so only a digest is used."""
+    """Return the key of an open condition, with a digest of its name and subject, which is any text."""
     digest = hashlib.sha256(f"{name}\n{subject}".encode()).hexdigest()
     return open_conditions_prefix(node) + digest[:40]
 
 
 def idempotency(node: str, scope: str, key: str) -> str:
-    """`key` comes from outside and may hold anything, so only its digest is used."""
+    """Return the key of an Idempotency-Key, with a digest, since clients send any text."""
     digest = hashlib.sha256(f"{scope}\n{key}".encode()).hexdigest()
     return f"{ROOT}/nodes/{node}/idempotency/{digest}"
 
@@ -156,7 +156,7 @@ def newest_first(run_id: str) -> str:
 
 
 def mirrored_run_id(mirrored: str) -> str:
-    """Return the id that `newest_first` was given."""
+    """Return the run id for a result of `newest_first`."""
     return mirrored.removesuffix(_END).translate(_MIRRORED)
 
 

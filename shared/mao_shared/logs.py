@@ -1,7 +1,6 @@
-"""Structured logs, one line an event, in which secrets are masked; imports without heavy optional packages.
+"""Structured logs with masked secrets, one line per event; blocks imports of heavy optional packages.
 
-What is masked (the rule is pure): values of secret names, values that look like keys or tokens, and passwords
-in URLs.
+Masked are values with secret names, values that look like keys or tokens, and passwords in URLs.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _SHAPE = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether the value of something of this name is secret."""
+    """Return True if a value with this name is secret."""
     return _NAME.search(name) is not None
 
 
@@ -65,7 +64,7 @@ def mask_command(words: Iterable[str]) -> list[str]:
 
 @contextmanager
 def blocked_imports(*packages: str) -> Iterator[None]:
-    """Within the block, packages that are not loaded yet cannot be imported.
+    """Block imports of packages that are not loaded yet.
 
     structlog and httpx load rich where maoctl has it installed; services never use it (docs/decisions/0006).
     """
@@ -85,12 +84,12 @@ with blocked_imports("rich"):
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 _LEVELS = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
-"""Libraries whose `info` lines repeat our own."""
+"""Libraries whose `info` lines duplicate ours."""
 OUTAGE_LOG_PERIOD = 60.0  # seconds
 
 
 class Outage:
-    """Limits the log lines of something retried often to its first failure and one a minute."""
+    """Limits the log lines of repeated failures to the first one and one per minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -123,7 +122,7 @@ def _word(value: Any) -> str:
 
 
 def render_text(_: Any, __: str, event: structlog.typing.EventDict) -> str:
-    """`07:10:43 runner     run.started run=… step=0`, in the machine's own time zone."""
+    """Render an event as `07:10:43 runner     run.started run=… step=0`, in the local time zone."""
     at = datetime.fromisoformat(event.pop("timestamp")).astimezone()
     service, level = event.pop("service", ""), event.pop("level", "info")
     what, trace = str(event.pop("event", "")), event.pop("exception", None)
@@ -143,7 +142,7 @@ _PROCESSORS: list[Any] = [
 
 
 def configure_plain() -> None:
-    """Log text to stderr, as before `configure_logs`, in tests and in maoctl."""
+    """Log text to stderr; used before `configure_logs`, in tests and in maoctl."""
     structlog.configure(
         processors=[*_PROCESSORS, render_text],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -187,7 +186,7 @@ def get_logger(name: str) -> Any:
 
 
 def bind(**facts: Any) -> Any:
-    """Context manager: facts that every log line of the block (and of tasks started in it) carries."""
+    """Return a context manager that adds facts to all log lines of the block and of tasks started in it."""
     return structlog.contextvars.bound_contextvars(**facts)
 
 

@@ -1,4 +1,4 @@
-"""Metrics behind one helper; every app has a registry of its own, so that a test can make many apps."""
+"""Prometheus metrics; each app has its own registry, so that tests can create several apps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .models.node import Condition
 __all__ = ["CONTENT_TYPE", "Counter", "Gauge", "Histogram", "Metrics", "metrics_of"]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
-"""Buckets from a quick read to a long run of a tool."""
+"""Histogram buckets in seconds, from a fast read to a long run of a tool."""
 
 
 class Metrics:
-    """Declares the metrics of one app. Names begin with `mao_`; units are base units in the name."""
+    """Metrics of one app. Names start with `mao_` and contain the base unit."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -55,16 +55,16 @@ class Metrics:
 
 
 class _ConditionCollector(Collector):
-    """`mao_condition`, 1 for each that does not hold (their number is bounded), and how many there are."""
+    """Exports `mao_condition`, 1 for each open condition (bounded), and `mao_conditions`, their number."""
 
     def __init__(self, current: Callable[[], Iterable[Condition]]) -> None:
         self._current = current
 
     def collect(self) -> Iterator[Metric]:
         each_one = GaugeMetricFamily(
-            "mao_condition", "Something that does not hold now", labels=["name", "subject", "state"]
+            "mao_condition", "An open condition", labels=["name", "subject", "state"]
         )
-        count = GaugeMetricFamily("mao_conditions", "How many things do not hold now", labels=["state"])
+        count = GaugeMetricFamily("mao_conditions", "Number of open conditions", labels=["state"])
         counted = {"degraded": 0, "failed": 0}
         for condition in self._current():
             each_one.add_metric([condition.name, condition.subject, condition.state], 1)
@@ -75,8 +75,8 @@ class _ConditionCollector(Collector):
 
 
 def metrics_of(app: FastAPI) -> Metrics:
-    """Return the metrics of an app that `make_service` made."""
+    """Return the metrics of an app created by `make_service`; raises TypeError for other apps."""
     metrics = app.state.metrics
     if not isinstance(metrics, Metrics):
-        raise TypeError("the app was not made by make_service")
+        raise TypeError("the app was not created by make_service")
     return metrics

@@ -1,4 +1,4 @@
-"""Errors to and from RFC 9457 problem documents (`application/problem+json`)."""
+"""Convert errors to and from RFC 9457 problem documents (`application/problem+json`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPE_PREFIX = "urn:mao:problem:"
 
 
 class Problem(BaseModel):
-    """A problem document. `code` is stable; `next` is the next command or step for a person."""
+    """A problem document. `code`: stable identifier; `next`: the next command or step for a person."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -29,7 +29,7 @@ class Problem(BaseModel):
     request_id: str | None = None
 
     def encode(self) -> bytes:
-        """Return the document as UTF-8; lone surrogates become JSON escapes."""
+        """Return the document as UTF-8 JSON, with lone surrogates escaped."""
         document = self.model_dump(exclude_none=True)
         return json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
 
@@ -52,7 +52,7 @@ def to_problem(error: MaoError, request_id: str | None = None) -> Problem:
 def make_problem(
     status: int, code: str, detail: str, next_step: str, request_id: str | None = None, **facts: Any
 ) -> Problem:
-    """Return a problem document without an exception, such as for an unknown route."""
+    """Return a problem document from its parts, for errors without a MaoError."""
     return Problem(
         type=TYPE_PREFIX + code,
         title=_title(code),
@@ -69,12 +69,12 @@ def _title(code: str) -> str:
     return code.replace("-", " ").capitalize()
 
 
-_PLAIN_WORDS = {"missing": "is missing", "extra_forbidden": "is not known here"}
+_PLAIN_WORDS = {"missing": "is missing", "extra_forbidden": "is not a known field"}
 _PLACES = ("body", "query", "path", "header", "cookie")
 
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return pydantic's errors as `{"field": "steps[0].tool", "message": "is missing"}`, in order."""
+    """Return pydantic's errors as `{"field": "steps[0].tool", "message": "is missing"}`, in their order."""
     return [{"field": _field(error.get("loc", ())), "message": _message(error)} for error in found]
 
 
@@ -119,17 +119,17 @@ _BY_CODE: dict[str, type[MaoError]] = {
 
 
 def from_problem(status: int, document: Any) -> MaoError:
-    """Return the exception for a peer's answer; its `facts` hold the document's other members.
+    """Return the exception for an error response; its `facts` hold the document's other members.
 
-    The code picks the exception where it is the default one of a class, else the status does; an
-    answer that is no problem document becomes the exception of its status without a code of its own.
+    The class is that with the document's code as default, otherwise that for the status. A response without a
+    problem document becomes the exception for its status, with the default code.
     """
     plain = _BY_STATUS.get(status) or (errors.InvalidInput if 400 <= status < 500 else MaoError)
     if not isinstance(document, dict) or "code" not in document:
         return plain(f"The service answered with status {status}.", peer_status=status)
     kind = _BY_CODE.get(str(document["code"]), plain)
-    known = set(Problem.model_fields) - {"request_id"}
-    facts = {str(key): value for key, value in document.items() if key not in known}
+    standard = set(Problem.model_fields) - {"request_id"}
+    facts = {str(key): value for key, value in document.items() if key not in standard}
     error = kind(str(document.get("detail", "")), code=str(document["code"]), next=document.get("next"))
     error.facts = facts
     return error

@@ -1,4 +1,4 @@
-"""Settings that all services share: environment `MAO_…`; the seed's names are accepted as well."""
+"""Settings common to all services, from environment variables `MAO_…` or the seed's names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .models.common import Bytes, NodeName, is_name
 from .problems import field_errors
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
-SEED_PORT = "port"  # exactly so: PORT means other things to many programs
+WRONG_SETTINGS = 2  # exit code of a process with invalid settings
+SEED_PORT = "port"  # case-sensitive: PORT is used by many programs
 SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
-"""The services behind the gateway, in the order they are named everywhere."""
+"""Services behind the gateway, in their usual order."""
 
 
 def default_node() -> str:
@@ -48,7 +48,7 @@ class ServiceSettings(BaseSettings):
         env_prefix="MAO_",
         extra="ignore",
         populate_by_name=True,
-        env_ignore_empty=True,  # compose hands down as empty what nobody has set
+        env_ignore_empty=True,  # compose sets unset variables to an empty string
     )
 
     node: NodeName = Field(
@@ -59,20 +59,20 @@ class ServiceSettings(BaseSettings):
     )
     host: str = "127.0.0.1"  # address this service binds
     port: int = 8080  # port this service binds
-    socket: Path | None = None  # a unix socket to serve on, in place of address and port
+    socket: Path | None = None  # unix socket to serve on, instead of address and port
     etcd_endpoints: EtcdEndpoints = Field(
-        default="127.0.0.1:2379",  # host:port[,host:port…], or unix:///path each
+        default="127.0.0.1:2379",  # host:port or unix:///path, separated by commas
         validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
     )
     etcd_quota: Bytes = Field(
-        default=2 << 30,  # bytes that etcd's database may have; etcd reads the second name itself
+        default=2 << 30,  # maximum bytes of etcd's database; etcd reads the second name itself
         validation_alias=AliasChoices("MAO_ETCD_QUOTA", "ETCD_QUOTA_BACKEND_BYTES"),
     )
     federation_endpoints: str | None = None  # None: the node's own store
-    agreements_dir: Path | None = None  # what the operator agreed to run; None: in the data directory
-    federation_dir: Path | None = None  # where certificates of a federation lie; None: in the data directory
-    local_users: str = ""  # user[,user…] of this machine, by name or number, whom the gateway lets in
-    owner_of: Path | None = None  # under compose: the file whose owner runs this node
+    agreements_dir: Path | None = None  # agreements; None: in the data directory
+    federation_dir: Path | None = None  # certificates of the federation; None: in the data directory
+    local_users: str = ""  # user[,user…] of this machine, by name or uid, allowed by the gateway
+    owner_of: Path | None = None  # under compose: a file owned by the user who runs this node
     registry_url: str = "http://127.0.0.1:8081"  # or unix:///path/registry.sock, as the others
     scheduler_url: str = "http://127.0.0.1:8082"
     runner_url: str = "http://127.0.0.1:8083"
@@ -85,16 +85,16 @@ class ServiceSettings(BaseSettings):
         return self.federation_dir or self.data_dir / "federation"
 
     def agreement_files(self) -> Path:
-        """Return the folder of what the operator agreed to."""
+        """Return the folder of the operator's agreements."""
         return self.agreements_dir or self.data_dir / AGREEMENTS
 
     def service_url(self, service: str) -> str:
-        """Base URL of one of SERVICES."""
+        """Return the base URL of one of SERVICES."""
         return str(getattr(self, f"{service}_url"))
 
 
 def wrong_settings(error: ValidationError) -> str:
-    """Return one line for each invalid setting, by its variable and without values, and the next step."""
+    """Return an error message that names each invalid variable, without values, and the next step."""
     lines = [
         f"{_variable(fault['field'])} is invalid: {fault['message']}."
         for fault in field_errors(error.errors())

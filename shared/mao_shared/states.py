@@ -6,8 +6,8 @@ run    queued ─► running ─► succeeded | failed | cancelled | lost
 step   pending ─► preparing ─► ready ─► starting ─► running ─► exited ─► publishing ─► succeeded
        owner:
        scheduler  datamgmt     runner   runner      runner     datamgmt  datamgmt
-       (any) ─► failed | cancelled                            (the engine lost it) ─► lost
-       failed | lost ─► pending                               (the scheduler tries again)
+       (any) ─► failed | cancelled                            (the container is gone) ─► lost
+       failed | lost ─► pending                               (the scheduler retries)
        pending ─► skipped                                     (the run ended before it)
        preparing ─► skipped                                   (no ground truth to read in time)
 
@@ -83,22 +83,22 @@ STEP_OWNER: dict[StepPhase, Owner] = {
     _S.RUNNING: Owner.RUNNER,
     _S.EXITED: Owner.DATAMGMT,
     _S.PUBLISHING: Owner.DATAMGMT,
-    _S.FAILED: Owner.SCHEDULER,  # tries again or ends the run
+    _S.FAILED: Owner.SCHEDULER,  # retries it or ends the run
     _S.LOST: Owner.SCHEDULER,
 }
 RUN_ENDED = frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELLED, _R.MISSED, _R.LOST})
 STEP_ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.SKIPPED, _S.LOST})
-# From the checkout of its workspace to its commit a step holds its output dataset alone.
+# From the checkout of its workspace to its commit, a step has exclusive use of its output dataset.
 HOLDS_DATASET = frozenset({_S.READY, _S.STARTING, _S.RUNNING, _S.EXITED, _S.PUBLISHING})
 
 
 def check_step(before: StepPhase, after: StepPhase) -> None:
-    """Raise ValueError for a move that the diagram does not have: always a bug in the caller."""
+    """Raise ValueError for a transition that is not in the diagram, which is a bug in the caller."""
     if after not in STEP_TRANSITIONS[before]:
         raise ValueError(f"a step cannot go from {before} to {after}")
 
 
 def check_run(before: RunPhase, after: RunPhase) -> None:
-    """Raise ValueError for a move that the diagram does not have: always a bug in the caller."""
+    """Raise ValueError for a transition that is not in the diagram, which is a bug in the caller."""
     if after not in RUN_TRANSITIONS[before]:
         raise ValueError(f"a run cannot go from {before} to {after}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections import Counter
@@ -80,11 +81,17 @@ def service(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def app(service: str) -> FastAPI:
+@functools.cache
+def app_of(service: str) -> FastAPI:
+    """Made once a service, for its OpenAPI document takes long; it is never started."""
     made = importlib.import_module(f"mao_{service}.app").make_app(settings_of(service), store=MemoryStore())
     assert isinstance(made, FastAPI)
     return made
+
+
+@pytest.fixture
+def app(service: str) -> FastAPI:
+    return app_of(service)
 
 
 @pytest.fixture
@@ -182,8 +189,6 @@ def behind(path: str) -> str | None:
 def test_services_operation_ids_are_unique_over_all_services() -> None:
     ids: Counter[str] = Counter()
     for service in SERVICES:
-        app = importlib.import_module(f"mao_{service}.app").make_app(
-            settings_of(service), store=MemoryStore()
-        )
-        ids.update(operation["operationId"] for _, path, operation in operations(app) if path not in HEALTH)
+        served = operations(app_of(service))
+        ids.update(operation["operationId"] for _, path, operation in served if path not in HEALTH)
     assert [name for name, count in ids.items() if count > 1] == []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.monitoring.webhooks import PATIENCE, failed
+from mao_datamgmt.monitoring.webhooks import GIVE_UP_AFTER, after_failure
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, MaoError, NotFound
 from mao_shared.models import Alarm, Delivery, WebhookRequest
@@ -158,10 +158,10 @@ async def test_alarms_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Pa
 
 def test_alarms_pauses_grow_and_end_in_giving_up() -> None:
     due = Delivery(alarm="a", webhook="lab", created_at=NOW)
-    tried = [failed(due.model_copy(update={"tries": tries}), "no", NOW, 0.5) for tries in (0, 1, 2)]
+    tried = [after_failure(due.model_copy(update={"tries": tries}), "no", NOW, 0.5) for tries in (0, 1, 2)]
     assert [delivery.not_before for delivery in tried] == [NOW + timedelta(seconds=s) for s in (15, 25, 45)]
-    assert not failed(due, "no", NOW, 0.5).given_up
-    assert failed(due, "no", NOW + PATIENCE + timedelta(seconds=1), 0.5).given_up
+    assert not after_failure(due, "no", NOW, 0.5).given_up
+    assert after_failure(due, "no", NOW + GIVE_UP_AFTER + timedelta(seconds=1), 0.5).given_up
 
 
 @pytest.mark.parametrize("url", ["ftp://a/", "file:///etc/passwd", "https://u:p@a/", "https://", "a"])

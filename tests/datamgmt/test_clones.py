@@ -194,7 +194,7 @@ def test_clone_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path)
         clones.ensure_clone(context, "data", str(there))
     assert caught.value.next is not None
     assert "--mirror" not in caught.value.next
-    command = caught.value.next.partition("no other: ")[2].partition(" .")[0]
+    command = caught.value.next.partition("branch there: ")[2].partition(" .")[0]
     assert shlex.split(command)[0] == "git"
     git(tmp_path, *shlex.split(command)[1:])
     assert set(before.splitlines()) < set(git(there, "for-each-ref").splitlines())

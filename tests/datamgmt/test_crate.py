@@ -263,7 +263,7 @@ async def test_verify_lists_a_missing_log_as_unchecked(tmp_path: Path) -> None:
         world.manager.context.data.log(run.id, 0, 1).unlink()
         found = check(world, run, run.id)
     assert found.ok
-    assert found.unchecked == ["log of collect: it is no longer on the node"]
+    assert found.unchecked == ["log of collect: it was removed from the node"]
 
 
 async def test_crate_check_names_a_flipped_byte(tmp_path: Path) -> None:

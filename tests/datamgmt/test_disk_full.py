@@ -79,7 +79,7 @@ async def test_disk_full_full_in_the_midst_of_writing_objects(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mao_datamgmt.steps.publish.require_room", lambda *_: None
+        "mao_datamgmt.steps.publish.require_space", lambda *_: None
     )  # another process fills the disk at that moment
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         await fill_and_publish(world, small, leave=MIB + MIB // 2)
@@ -93,7 +93,7 @@ async def test_disk_full_reserve_is_left_alone(tmp_path: Path, small: Path) -> N
 async def test_disk_full_nothing_begins_without_room(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "ROOM_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(controller, "SPACE_CHECK_SECONDS", 0.05)
     async with working(tmp_path, data_dir=small / "node", min_free=8 * MIB) as world:
         filler = fill(small, leave=4 * MIB)
         await world.begin(run_of("run-0", step("collect", "data", world.master)))

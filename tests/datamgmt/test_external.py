@@ -20,7 +20,7 @@ import pytest
 import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.external import commit
-from mao_datamgmt.external.commit import appended, commit_entries, ids_in
+from mao_datamgmt.external.commit import append_to_day, commit_entries, committed_ids
 from mao_datamgmt.external.inbox import InboxEntry
 from mao_datamgmt.external.insights import parse_key
 from mao_git import Clone
@@ -48,7 +48,7 @@ def test_external_day_goes_on_in_another_part_and_holds_each_entry_once(
 
     def write(*entries: InboxEntry) -> None:
         names = [path.rpartition("/")[2] for path in files]
-        done = appended("external/k", "2026-01-31", names, list(entries), files.__getitem__)
+        done = append_to_day("external/k", "2026-01-31", names, list(entries), files.__getitem__)
         if done is not None:
             files[done[0]] = done[1]
 
@@ -57,7 +57,7 @@ def test_external_day_goes_on_in_another_part_and_holds_each_entry_once(
     write(entry(2), entry(3))
     write(entry(3), entry(4))
     assert set(files) == {f"external/k/2026-01-31{part}.jsonl" for part in ("", ".2", ".3")}
-    ids = [one for path in sorted(files) for one in ids_in(files[path])]
+    ids = [one for path in sorted(files) for one in committed_ids(files[path])]
     assert sorted(ids) == [entry(number).id for number in (1, 2, 3, 4)]
 
 
@@ -91,7 +91,7 @@ async def test_external_torn_file_holds_nothing_up_and_is_told(world: World) -> 
     assert (told.name, told.subject) == ("inbox", "data")
     aside = world.manager.context.data.inbox / "data" / ".aside"
     assert str(aside / made["empty"].name) in told.detail
-    assert told.next.startswith(f"Look at it: cat '{aside}")
+    assert told.next.startswith(f"Inspect it: cat '{aside}")
     shutil.rmtree(aside)
     await world.manager.ingest.commit_all()
     assert world.manager.conditions.current() == []

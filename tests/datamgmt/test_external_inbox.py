@@ -129,7 +129,7 @@ def test_inbox_sets_the_same_name_aside_twice_and_takes_what_is_put_back(tmp_pat
     first.write_bytes(line)
     first.rename(folder / first.name)
     second.unlink()
-    assert (inbox.to_do(), inbox.aside("data")) == (["data"], {})
+    assert (inbox.datasets_to_process(), inbox.aside("data")) == (["data"], {})
     assert inbox.take("data", 10, 1 << 20) == [entry(1)]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mao_datamgmt.browse import git_http
 from mao_datamgmt.browse.git_http import (
-    MAX_REQUEST,
+    MAX_REQUEST_BYTES,
     UploadPack,
     check_git_service,
     decompress_request,
@@ -139,7 +139,7 @@ def test_lfs_batch_refuses_uploads(api: Api, commit: str, operation: str, oid: s
 
 
 async def test_upload_pack_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git_http, "QUEUE_TIMEOUT", 0.05)
+    monkeypatch.setattr(git_http, "QUEUE_SECONDS", 0.05)
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)
@@ -156,7 +156,10 @@ async def test_upload_pack_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.
 def test_decompress_request() -> None:
     assert decompress_request(b"0000", None) == b"0000"
     assert decompress_request(gzip.compress(b"0032want", mtime=0), "gzip") == b"0032want"
-    assert decompress_request(gzip.compress(b"x" * MAX_REQUEST, mtime=0), "x-gzip") == b"x" * MAX_REQUEST
+    assert (
+        decompress_request(gzip.compress(b"x" * MAX_REQUEST_BYTES, mtime=0), "x-gzip")
+        == b"x" * MAX_REQUEST_BYTES
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ def test_decompress_request() -> None:
     [
         (b"no gzip", "gzip"),
         (gzip.compress(b"0032want", mtime=0)[:-12], "gzip"),
-        (gzip.compress(b"x" * (MAX_REQUEST + 1)), "gzip"),
+        (gzip.compress(b"x" * (MAX_REQUEST_BYTES + 1)), "gzip"),
         (zlib.compress(b"0032want"), "deflate"),
     ],
 )

@@ -135,7 +135,7 @@ async def test_health_disk_that_is_read_only_is_failed(small_disk: Path) -> None
         run("mount", "-o", "remount,ro", str(small_disk))
         await world.manager.health.check_disk()
         [told] = conditions_of(world, "disk")
-        assert (told.state, "no writes" in told.detail, "mounted for writing" in told.next) == (
+        assert (told.state, "not writable" in told.detail, "mounted for writing" in told.next) == (
             "failed",
             True,
             True,

@@ -9,7 +9,7 @@ import pytest
 
 import mao_git
 from mao_datamgmt.evidence.steps import find_steps
-from mao_datamgmt.external.commit import appended
+from mao_datamgmt.external.commit import append_to_day
 from mao_datamgmt.external.inbox import make_entry
 from mao_git import Clone, objects
 from mao_shared.errors import NotFound
@@ -62,13 +62,15 @@ def test_hostile_output_value_is_found_in_an_older_part_of_its_day() -> None:
     day = entry.day
     parts = {f"{day}.jsonl": entry.line + b"\n", f"{day}.2.jsonl": b"{}\n"}
     read = {f"external/t/{name}": data for name, data in parts.items()}
-    assert appended("external/t", day, parts, [entry], read.__getitem__) is None
+    assert append_to_day("external/t", day, parts, [entry], read.__getitem__) is None
 
 
 def test_hostile_output_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None:
     entry = make_entry("t", 1, BEGIN, "00000000", 1000)
     other = make_entry("t", entry.id, BEGIN, "11111111", 1000)
-    added = appended("external/t", entry.day, [f"{entry.day}.jsonl"], [entry], lambda _: other.line + b"\n")
+    added = append_to_day(
+        "external/t", entry.day, [f"{entry.day}.jsonl"], [entry], lambda _: other.line + b"\n"
+    )
     assert added is not None
     assert added[2] == [entry]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.datasets.push import MAX_PAUSE, SLOW_RETRY_FACTOR, retry_pause
+from mao_datamgmt.datasets.push import MAX_RETRY_SECONDS, SLOW_RETRY_FACTOR, retry_pause
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import bare_repository, git
@@ -125,7 +125,7 @@ def test_push_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
     pauses = [retry_pause(5, tries, "remote-unavailable", chance) for tries in range(1, 12)]
     assert pauses == sorted(pauses)
     assert pauses[0] == 5 + 5 * chance
-    assert pauses[-1] == MAX_PAUSE
+    assert pauses[-1] == MAX_RETRY_SECONDS
     assert retry_pause(5, 1, "push-refused", chance) == SLOW_RETRY_FACTOR * pauses[0]
 
 

@@ -111,8 +111,8 @@ def test_wait_queue_who_waits_behind_an_earlier_tick_is_woken_by_it_alone(waits:
 
 
 def test_wait_queue_room_on_the_disk_is_for_all(waits: Woken) -> None:
-    waits.wait_for_room("a")
-    waits.wait_for_room("b")
+    waits.wait_for_space("a")
+    waits.wait_for_space("b")
     waits.run_changed("somebody")
     assert waits.taken() == ["a", "b"]
 
@@ -132,7 +132,7 @@ def test_wait_queue_run_waits_for_one_thing_at_a_time(waits: Woken) -> None:
     waits.wait_for_round("a", "data", BEGIN)
     waits.wait_for_dataset("a", "data", (True, BEGIN, "a"))
     assert (len(waits), waits.held_back()) == (1, set())
-    waits.wait_for_room("a")
+    waits.wait_for_space("a")
     waits.wait_behind("a", "b")
     assert (len(waits), waits.held_back()) == (1, {"a"})
     waits.stop_waiting("a")

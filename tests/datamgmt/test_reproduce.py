@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import provenance
-from mao_datamgmt.steps.reproduce import MAX_LISTED, FileDigest, OutputComparison, judge
+from mao_datamgmt.steps.reproduce import MAX_LISTED, FileDigest, OutputComparison, summarize
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
@@ -128,7 +128,7 @@ def test_judge_limits_its_lists(kind: str) -> None:
     paths = [f"f{number:05}" for number in range(MAX_LISTED + 5)]
     ours = {path: None if kind == "missing" else FileDigest("1") for path in paths}
     theirs = dict.fromkeys(paths, None if kind == "extra" else "2")
-    found = judge(OutputComparison(ours, theirs))
+    found = summarize(OutputComparison(ours, theirs))
     assert len(getattr(found, kind)) == MAX_LISTED
     assert found.unlisted == 5
     assert not found.same
@@ -136,7 +136,7 @@ def test_judge_limits_its_lists(kind: str) -> None:
 
 def test_judge_compares_lfs_content() -> None:
     ours = {"a": FileDigest("blob", "f" * 64), "b": FileDigest("blob", "e" * 64)}
-    found = judge(OutputComparison(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
+    found = summarize(OutputComparison(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
     assert found == Reproduced(identical=1, different=["b"])
 
 

@@ -24,6 +24,7 @@ from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.support.git import bare_repository, git, trailers
+from tests.support.settings import given
 
 NODE = "node-1"
 BEGIN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -41,7 +42,7 @@ def settings_for(root: Path, **changes: Any) -> DataSettings:
         "webhook_hosts": "127.0.0.1",
         **changes,
     }
-    return DataSettings(**values)
+    return given(DataSettings, **values)
 
 
 def context_for(root: Path, **changes: Any) -> Context:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from mao_gateway.events import of_runs, parse_last_event_id, revision_now, run_events, to_events
+from mao_gateway.events import parse_last_event_id, revision_now, run_changes, run_events, to_events
 from mao_shared.clients.responses import ServerEvent, read_events_async
 from mao_shared.errors import InvalidInput, StoreUnavailable
 from mao_shared.keys import past_run, run, run_index, schedule
@@ -73,7 +73,7 @@ def test_events_empty_batch() -> None:
         Event(past_run(NODE, "a"), 5, Entry("", b"", 5)),
         Event(run_index(NODE, "failed", "p", "a"), 5, Entry("", b"", 5)),
     ]
-    assert to_events(of_runs(moved, NODE)) == []
+    assert to_events(run_changes(moved, NODE)) == []
 
 
 async def test_events_after_compaction(store: MemoryStore) -> None:

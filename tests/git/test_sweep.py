@@ -14,7 +14,7 @@ import pytest
 import mao_git
 from mao_datamgmt import upkeep
 from mao_datamgmt.datasets.clones import sweep_old_locks
-from mao_datamgmt.disk import MIN_FREE_INODES, DiskSpace, nearly_short, shortage
+from mao_datamgmt.disk import MIN_FREE_INODES, DiskSpace, find_low_space, find_shortage
 from mao_git import Clone
 from mao_git.errors import disk_full, is_full
 from mao_git.maintenance import pushing, unsynced
@@ -186,8 +186,8 @@ def test_is_full() -> None:
     assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
     assert not is_full(OSError(5, "Input/output error"))
     assert not is_full(KeyError("1234abcd"))
-    assert shortage(DiskSpace(100, 1000), 50, 50) is None
-    assert "MAO_MIN_FREE" in str(shortage(DiskSpace(100, 1000), 50, 51))
+    assert find_shortage(DiskSpace(100, 1000), 50, 50) is None
+    assert "MAO_MIN_FREE" in str(find_shortage(DiskSpace(100, 1000), 50, 51))
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_is_full() -> None:
         (DiskSpace(500, 1000, inodes=2 * MIN_FREE_INODES), None, None),
         (DiskSpace(500, 1000, inodes=2 * MIN_FREE_INODES - 1), None, "inodes"),
         (DiskSpace(500, 1000, inodes=MIN_FREE_INODES - 1), "inodes", "inodes"),
-        (DiskSpace(500, 1000, writable=False), "no writes", None),
+        (DiskSpace(500, 1000, writable=False), "not writable", None),
     ],
 )
-def test_shortage_and_nearly_short(room: DiskSpace, short: str | None, low: str | None) -> None:
-    for found, wanted in ((shortage(room, 100), short), (nearly_short(room, 100), low)):
+def test_find_shortage_and_low_space(room: DiskSpace, short: str | None, low: str | None) -> None:
+    for found, wanted in ((find_shortage(room, 100), short), (find_low_space(room, 100), low)):
         assert (found is None) == (wanted is None)
         assert (wanted or "") in (found or "")
     assert disk_full("x").next

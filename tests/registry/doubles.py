@@ -48,9 +48,9 @@ class WillingServices:
     async def engine(self) -> EngineInfo:
         return EngineInfo(version="1", slots=4, cpus=2, memory=2**30, running=0)
 
-    async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
+    async def log_end(self, run_id: str, step: str | None, max_bytes: int) -> tuple[int, bytes]:
         self.asked_logs.append((run_id, step))
-        return 0, self.log[-most:]
+        return 0, self.log[-max_bytes:]
 
 
 class ImagelessServices(WillingServices):
@@ -84,7 +84,7 @@ class RememberedAgreements(Agreements):
         super().__init__(RememberedFiles(), repositories, SystemClock())
         self._migrated = True
 
-    async def _off_loop(self, call: Callable[[], T]) -> T:
+    async def _in_thread(self, call: Callable[[], T]) -> T:
         return call()
 
 

@@ -27,6 +27,7 @@ from mao_shared.federation.replicator import Replicator
 from mao_shared.federation.resolver import FederationFiles
 from mao_shared.federation.store import FederationStore
 from mao_shared.models import Enrolment, Member
+from mao_shared.reconcile import Backoff
 from mao_shared.store import Unreadable
 from mao_shared.store.memory import MemoryStore
 from tests.support.loops import check_loop_survives
@@ -152,7 +153,7 @@ async def test_quorum_watch_continues_after_exception(conditions: Conditions) ->
 async def test_join_by_file_continues_after_exception(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.01)
+    monkeypatch.setattr("mao_registry.federation.lifecycle.JOIN_BACKOFF", Backoff(0.01, 0.01))
     looks: list[int] = []
 
     class Context:
@@ -231,7 +232,7 @@ async def test_log_responder_isolates_failing_request(
         LogResponder(repositories, WillingServices(), shared=True, conditions=conditions),
         asyncio.Event(),
     )
-    plain = made._request_in
+    plain = made._parse_request
 
     def stumbles(event: Any) -> Any:
         if event.key.endswith("bad"):
@@ -239,7 +240,7 @@ async def test_log_responder_isolates_failing_request(
         answered.set()
         return plain(event)
 
-    made._request_in = stumbles  # type: ignore[method-assign]
+    made._parse_request = stumbles  # type: ignore[method-assign]
     task = asyncio.create_task(made.run())
     for number in range(1000):
         await repositories.federation.create(keys.ask("n2", f"{number}-bad"), b"{}")

@@ -37,9 +37,9 @@ class BrokenStream(FakeLogStream):
     def __iter__(self) -> Iterator[bytes]:
         for number, piece in enumerate(self._stream):
             if number == self._pieces:
-                raise EngineUnavailable("The engine broke off the output: connection reset")
+                raise EngineUnavailable("The engine closed the output stream early: connection reset")
             yield piece
-        raise EngineUnavailable("The engine broke off the output: connection reset")
+        raise EngineUnavailable("The engine closed the output stream early: connection reset")
 
     def close(self) -> None:
         self._stream.close()

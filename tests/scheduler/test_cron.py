@@ -169,26 +169,26 @@ def test_cron_weekday_0_and_7_are_sunday() -> None:
 
 
 REFUSED = [
-    ("60 * * * *", "cron-invalid", "field 'minute' of the cron string is wrong: '60': 60 is out of range; "
+    ("60 * * * *", "cron-invalid", "field 'minute' of the cron string is invalid: '60': 60 is out of range; "
      "allowed is 0-59"),
-    ("* 24 * * *", "cron-invalid", "field 'hour' of the cron string is wrong: '24': 24 is out of range; "
+    ("* 24 * * *", "cron-invalid", "field 'hour' of the cron string is invalid: '24': 24 is out of range; "
      "allowed is 0-23"),
-    ("* * 0 * *", "cron-invalid", "'day of month' of the cron string is wrong: '0': 0 is out of range"),
-    ("* * * foo *", "cron-invalid", "'month' of the cron string is wrong: 'foo': 'foo' is not a number; "
+    ("* * 0 * *", "cron-invalid", "'day of month' of the cron string is invalid: '0': 0 is out of range"),
+    ("* * * foo *", "cron-invalid", "'month' of the cron string is invalid: 'foo': 'foo' is not a number; "
      "allowed is 1-12 or jan-dec"),
-    ("* * * * 8", "cron-invalid", "'day of week' of the cron string is wrong: '8'"),
-    ("* * * * sun-l", "cron-invalid", "'day of week' of the cron string is wrong: 'sun-l'"),
-    ("*/0 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '*/0': a step is 1-59"),
-    ("*/90 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '*/90': a step is 1-59"),
+    ("* * * * 8", "cron-invalid", "'day of week' of the cron string is invalid: '8'"),
+    ("* * * * sun-l", "cron-invalid", "'day of week' of the cron string is invalid: 'sun-l'"),
+    ("*/0 * * * *", "cron-invalid", "'minute' of the cron string is invalid: '*/0': a step is 1-59"),
+    ("*/90 * * * *", "cron-invalid", "'minute' of the cron string is invalid: '*/90': a step is 1-59"),
     ("5-1 * * * *", "cron-invalid", "'5-1': the range ends before it starts"),
-    ("1,,2 * * * *", "cron-invalid", "'minute' of the cron string is wrong: '': a number is missing"),
+    ("1,,2 * * * *", "cron-invalid", "'minute' of the cron string is invalid: '': a number is missing"),
     ("*/ * * * *", "cron-invalid", "'*/': a number is missing"),
     ("-5 * * * *", "cron-invalid", "'minute'"),
     ("\N{ARABIC-INDIC DIGIT ONE} * * * *", "cron-invalid", "'minute'"),
     ("", "cron-invalid", "has 0 fields instead of 5 (minute, hour, day of month, month, day of week)"),
     ("* * * *", "cron-invalid", "has 4 fields instead of 5"),
     ("* * * * * * *", "cron-invalid", "has 7 fields instead of 5"),
-    ("@reboot", "cron-invalid", "'@reboot' is none of @yearly"),
+    ("@reboot", "cron-invalid", "Unknown macro '@reboot'; known are @yearly"),
     ("* * * * * *", "cron-seconds-not-declared", "six fields, but no seconds field was declared"),
     ("0 0 31 2 *", "cron-never", "month '2' has no day '31'"),
     ("0 0 30,31 feb *", "cron-never", "never fires"),

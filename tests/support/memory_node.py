@@ -18,9 +18,7 @@ from tests.gateway.conftest import OperatorCalls
 from tests.runner.doubles import PromptDriver
 
 NODE = "node-1"
-_paths: dict[
-    str, dict[str, Any]
-] = {}  # service → the paths of its OpenAPI document, which is slow to generate
+_documents: dict[str, dict[str, Any]] = {}  # service → its OpenAPI document, which is slow to make
 UNUSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 
 
@@ -38,12 +36,16 @@ class MemoryNode:
     def operations(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Return method, path and OpenAPI description of every operation of every service."""
         found = []
-        for name, app in self.apps.items():
-            if name not in _paths:
-                _paths[name] = app.openapi()["paths"]
-            for path, item in _paths[name].items():
+        for name in self.apps:
+            for path, item in self.document(name)["paths"].items():
                 found += [(method.upper(), path, operation) for method, operation in item.items()]
         return found
+
+    def document(self, name: str) -> dict[str, Any]:
+        """The OpenAPI document of a service."""
+        if name not in _documents:
+            _documents[name] = self.apps[name].openapi()
+        return _documents[name]
 
 
 @asynccontextmanager

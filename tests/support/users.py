@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -44,6 +45,7 @@ def as_user(uid: int, *argv: str, groups: Sequence[int] = ()) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", kept, *argv]
 
 
+@functools.cache
 def python_for(uid: int) -> tuple[str, dict[str, str]]:
     """Return a Python that this user can run, and the environment to find our packages."""
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"

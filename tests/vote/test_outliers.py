@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.monitoring.spikes import spikes
+from mao_datamgmt.monitoring.spikes import detect_spikes
 from mao_shared.models.evidence import Tally
 from mao_vote.outliers import binomial_tail, rank_by_disagreement, sum_tallies, wilson_interval
 
@@ -91,21 +91,21 @@ CALM = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 101.0, 100.0]
 
 def test_outliers_spike_of_one_node_is_told_from_one_in_the_consensus() -> None:
     mine, all_alike = [*CALM, 150.0, 100.0], [*CALM, 100.0, 100.0]
-    (found,) = spikes({"a": mine, "b": all_alike, "c": all_alike}, all_alike)
+    (found,) = detect_spikes({"a": mine, "b": all_alike, "c": all_alike}, all_alike)
     assert (found.tick, found.whose, found.nodes, found.value) == (9, "node", ("a",), 100.0)
 
 
 def test_outliers_spike_of_all_is_of_the_consensus_and_names_who_missed_it() -> None:
     spiking, still = [*CALM, 150.0], [*CALM, 100.0]
-    everybody, lagging = spikes({"a": spiking, "b": still, "c": spiking, "d": [*CALM, None]}, spiking)
+    everybody, lagging = detect_spikes({"a": spiking, "b": still, "c": spiking, "d": [*CALM, None]}, spiking)
     assert (everybody.whose, everybody.nodes, everybody.value) == ("consensus", ("a", "c"), 150.0)
     assert (lagging.whose, lagging.nodes) == ("lagging", ("b",))
     assert everybody.expected == pytest.approx(100, rel=0.01)
 
 
 def test_outliers_series_without_spikes_without_values_and_of_different_lengths() -> None:
-    assert spikes({"a": CALM}, CALM) == []
-    assert spikes({}, []) == []
-    assert spikes({"a": [None, float("nan")]}, [None, None]) == []
+    assert detect_spikes({"a": CALM}, CALM) == []
+    assert detect_spikes({}, []) == []
+    assert detect_spikes({"a": [None, float("nan")]}, [None, None]) == []
     with pytest.raises(ValueError, match="length"):
-        spikes({"a": [1.0]}, [])
+        detect_spikes({"a": [1.0]}, [])

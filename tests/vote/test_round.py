@@ -234,7 +234,7 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\ns
 def test_vote_round_version_too_large_or_elsewhere_does_not_vote(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
-    monkeypatch.setitem(tree_vote.RECORDS_MAX, RecordFormat.CSV, 100)
+    monkeypatch.setitem(tree_vote.MAX_RECORDS_BYTES, RecordFormat.CSV, 100)
     versions = {
         "n1": {"d.csv": "id,v\nx,1\ny,p\n"},
         "n2": {"d.csv": bad},

@@ -11,50 +11,50 @@ from .round import vote_round
 from .round_history import made_by
 from .tree_vote import OWN_FOLDER
 
-_COMMITS_SHOWN = 100
-_PATHS_SHOWN = 100
+MAX_LISTED_COMMITS = 100
+MAX_LISTED_PATHS = 100
 
 
 def find_unattested(clone: Clone, tip: str) -> UnattestedCommits | None:
-    """Find commits that no round made in the history of `tip`; None if no round is decided yet."""
+    """Find the commits in the history of `tip` that no round made; None if no round is decided yet."""
     newest: str | None = None
-    since: list[str] = []  # commits that no round made, since the last round that was passed
-    after, between, faulty = 0, 0, list[str]()
+    since: list[str] = []  # commits that no round made, after the last round seen
+    after, between, unattested = 0, 0, list[str]()
     for entry in clone.first_parents(tip):
-        found = made_by(clone, entry)
-        if found is None:
+        round_id = made_by(clone, entry)
+        if round_id is None:
             since.append(entry.commit)
             continue
         if newest is None:
-            newest, after = found, len(since)
+            newest, after = round_id, len(since)
         else:
             between += len(since)
-        faulty += since[: max(0, _COMMITS_SHOWN - len(faulty))]
+        unattested += since[: max(0, MAX_LISTED_COMMITS - len(unattested))]
         since = []
     if newest is None:
         return None
     return UnattestedCommits(
-        tip=tip, newest_round=newest, after=after, between=between, before=len(since), commits=faulty
+        tip=tip, newest_round=newest, after=after, between=between, before=len(since), commits=unattested
     )
 
 
 def audit_ground_truth(clone: Clone, tip: str, decided: DecidedRound) -> Audit:
-    """Audit a round and the history of `tip`. Raises NotFound as `audit_round` does."""
-    found = audit_round(clone, decided)
-    found.strays = find_unattested(clone, tip)
-    if found.strays is not None and (fault := found.strays.fault):
-        found.ok = False
-        found.faults.append(fault)
-    if found.strays is not None and found.strays.before:
-        found.notes.append(f"{found.strays.before} commits before the first round were made by a node alone")
-    return found
+    """Audit a round and the history of `tip`. Raises NotFound like `audit_round`."""
+    audit = audit_round(clone, decided)
+    audit.strays = find_unattested(clone, tip)
+    if audit.strays is not None and (fault := audit.strays.fault):
+        audit.ok = False
+        audit.faults.append(fault)
+    if audit.strays is not None and audit.strays.before:
+        audit.notes.append(f"{audit.strays.before} commits before the first round were made by a node alone")
+    return audit
 
 
 def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
-    """Recompute a round and compare the commits. Raises NotFound if a commit that it needs is missing."""
+    """Recompute a round and compare the commits. Raises NotFound if a pinned commit is missing."""
     evidence = decided.evidence
-    _require(clone, evidence)
-    again = vote_round(
+    _require_commits(clone, evidence)
+    recomputed = vote_round(
         clone,
         round_id=evidence.round,
         tick=evidence.tick,
@@ -65,30 +65,30 @@ def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
         definition=evidence.definition,
     )
     tree = clone.tree(decided.commit)
-    deltas = [] if again.tree == tree else clone.file_changes(tree, again.tree)
-    differing = [each.path for each in deltas]
+    deltas = [] if recomputed.tree == tree else clone.file_changes(tree, recomputed.tree)
+    differing = [change.path for change in deltas]
     data = [path for path in differing if path.partition("/")[0] != OWN_FOLDER]
-    found = Audit(
+    audit = Audit(
         round=evidence.round,
-        ok=again.commit == decided.commit,
+        ok=recomputed.commit == decided.commit,
         commit=decided.commit,
         tree=tree,
-        recomputed_commit=again.commit,
-        recomputed_tree=again.tree,
+        recomputed_commit=recomputed.commit,
+        recomputed_tree=recomputed.tree,
         data_is_same=not data,
         commits=evidence.commits,
-        differing=differing[:_PATHS_SHOWN],
+        differing=differing[:MAX_LISTED_PATHS],
     )
-    found.faults = _faults(clone, decided, found, data)
-    found.notes = _notes(clone, evidence)
-    return found
+    audit.faults = _faults(clone, decided, audit, data)
+    audit.notes = _notes(clone, evidence)
+    return audit
 
 
-def _require(clone: Clone, evidence: Evidence) -> None:
+def _require_commits(clone: Clone, evidence: Evidence) -> None:
     pinned = {**evidence.commits, **({"ground-truth": evidence.base} if evidence.base else {})}
-    missing = {node: each for node, each in pinned.items() if not clone.has_commit(each)}
+    missing = {node: commit for node, commit in pinned.items() if not clone.has_commit(commit)}
     if missing:
-        listed = ", ".join(f"{each[:10]} of {node}" for node, each in sorted(missing.items())[:10])
+        listed = ", ".join(f"{commit[:10]} of {node}" for node, commit in sorted(missing.items())[:10])
         raise NotFound(
             f"Round {evidence.round} cannot be recomputed: commits are missing here: {listed}.",
             code="commits-missing",
@@ -97,7 +97,7 @@ def _require(clone: Clone, evidence: Evidence) -> None:
         )
 
 
-def _faults(clone: Clone, decided: DecidedRound, found: Audit, data: list[str]) -> list[str]:
+def _faults(clone: Clone, decided: DecidedRound, audit: Audit, data: list[str]) -> list[str]:
     faults = []
     if clone.parent(decided.commit) != decided.evidence.base:
         faults.append("the commit's parent is not the ground truth that its evidence names")
@@ -107,15 +107,15 @@ def _faults(clone: Clone, decided: DecidedRound, found: Audit, data: list[str]) 
         )
     if data:
         faults.append(f"the data differ in {len(data)} files, first {data[0]}")
-    elif found.differing:
-        faults.append(f"the data are the same, the evidence differs: {', '.join(found.differing[:3])}")
-    elif not found.ok:
+    elif audit.differing:
+        faults.append(f"the data are the same, the evidence differs: {', '.join(audit.differing[:3])}")
+    elif not audit.ok:
         faults.append("the tree is the same, but the recomputed commit differs")
     return faults
 
 
 def _notes(clone: Clone, evidence: Evidence) -> list[str]:
-    """Return a note for each node whose branch no longer contains the commit, as far as this clone knows."""
+    """Return a note for each node whose branch, as last fetched, no longer contains its commit."""
     notes = []
     for node, commit in evidence.commits.items():
         tip = clone.tip(node, remote=True) or clone.tip(node)

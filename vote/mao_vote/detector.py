@@ -1,4 +1,4 @@
-"""Detects anomalous values of a series from the values before them. Pure and causal.
+"""Detects anomalous values in a series by comparing each with the values before it. Pure.
 
 The reference is the median of the last accepted values. The distance of a value from the reference is
 compared with the distances of earlier accepted values from theirs. Flagged values are kept out of the
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-REFERENCE = 3  # accepted values whose median is the reference
-WINDOW = 36  # residuals from which the band is computed
-MIN_RESIDUALS = 5  # with fewer, the band is a guess
+REFERENCE_VALUES = 3  # accepted values whose median is the reference
+MAX_RESIDUALS = 36  # residuals from which the band is computed
+MIN_RESIDUALS = 5  # with fewer, the band is provisional
 COLD_SHARE = 0.25  # band as a share of the reference while there are few residuals
 MIN_SHARE = 0.062  # smallest band as a share of the reference
 NOISE_SHARE = 0.005  # smallest assumed noise as a share of the reference
 SIGMAS = 3.5  # width of the band in standard deviations
 TAIL = 1.5  # width of the band in 95th percentiles of the residuals
-SHIFT = 3  # flagged values in a row that make a new level
-MAGNITUDE = 10  # flagged values beyond this multiple of expected value and band are on another scale
+SHIFT_VALUES = 3  # consecutive flagged values that form a new level
+MAGNITUDE = 10  # values beyond this multiple of the expected value and band are on another scale
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 Verdict = Literal["accepted", "spike", "repeated", "level-shift"]
 
@@ -55,7 +55,7 @@ class Judgement:
 
 @dataclass(slots=True)
 class Detector:
-    """A series' state after the values seen so far."""
+    """The state of a series after the values so far."""
 
     _accepted: list[float] = field(default_factory=list)
     _residuals: list[float] = field(default_factory=list)
@@ -66,21 +66,21 @@ class Detector:
         if not self._accepted:
             self._accepted.append(value)
             return Judgement("accepted", None, None, provisional=True)
-        reference = median(self._accepted[-REFERENCE:])
+        reference = median(self._accepted[-REFERENCE_VALUES:])
         provisional = len(self._residuals) < MIN_RESIDUALS
-        offset, band = _limits(reference, self._residuals)
+        offset, band = _expected_range(reference, self._residuals)
         expected = reference + offset
         if abs(value - expected) <= band:
             self._accept(value, value - reference)
             return Judgement("accepted", expected, band, provisional)
         self._flagged.append(value)
         scale = abs(expected) + band
-        last = self._flagged[-SHIFT:]
+        last = self._flagged[-SHIFT_VALUES:]
         level = median(last)
-        is_other_scale = len(last) == SHIFT and _beyond(last, scale)
-        is_one_level = len(last) == SHIFT and all(abs(flagged - level) <= band for flagged in last)
+        is_other_scale = len(last) == SHIFT_VALUES and _is_beyond(last, scale)
+        is_one_level = len(last) == SHIFT_VALUES and all(abs(flagged - level) <= band for flagged in last)
         if not (is_other_scale or is_one_level):
-            near = COLD_SHARE * abs(value) if _beyond(last[-2:], scale) else band
+            near = COLD_SHARE * abs(value) if _is_beyond(last[-2:], scale) else band
             is_repeated = any(abs(value - flagged) <= near for flagged in last[-2:-1])
             return Judgement("repeated" if is_repeated else "spike", expected, band, provisional)
         # The residuals show how noisy the series is, so they are kept unless the scale has changed.
@@ -90,12 +90,12 @@ class Detector:
         return Judgement("level-shift", expected, band, provisional)
 
     def _accept(self, value: float, residual: float) -> None:
-        self._accepted = [*self._accepted, value][-REFERENCE:]
-        self._residuals = [*self._residuals, residual][-WINDOW:]
+        self._accepted = [*self._accepted, value][-REFERENCE_VALUES:]
+        self._residuals = [*self._residuals, residual][-MAX_RESIDUALS:]
         self._flagged = []
 
 
-def _limits(reference: float, residuals: Sequence[float]) -> tuple[float, float]:
+def _expected_range(reference: float, residuals: Sequence[float]) -> tuple[float, float]:
     """Return the expected offset from the reference, and the half-width of the band around it."""
     size = abs(reference)
     if len(residuals) < MIN_RESIDUALS:
@@ -103,16 +103,16 @@ def _limits(reference: float, residuals: Sequence[float]) -> tuple[float, float]
     offset = median(residuals)
     deviation = median([abs(residual - offset) for residual in residuals])
     spread = max(_TO_SIGMA * deviation, NOISE_SHARE * size)
-    few = 1 + 4 / len(residuals)  # a spread known from few residuals is itself uncertain
+    small_sample_factor = 1 + 4 / len(residuals)  # the spread of few residuals is itself uncertain
     ranked = sorted(abs(residual) for residual in residuals)
-    place = 0.95 * (len(ranked) - 1)  # of the 95th percentile, between two residuals
-    low = int(place)
+    position = 0.95 * (len(ranked) - 1)  # of the 95th percentile, between two residuals
+    low = int(position)
     high = min(low + 1, len(ranked) - 1)
-    tail = ranked[low] + (ranked[high] - ranked[low]) * (place - low)
-    return offset, max(SIGMAS * few * spread, TAIL * tail, MIN_SHARE * size)
+    tail = ranked[low] + (ranked[high] - ranked[low]) * (position - low)
+    return offset, max(SIGMAS * small_sample_factor * spread, TAIL * tail, MIN_SHARE * size)
 
 
-def _beyond(values: Sequence[float], scale: float) -> bool:
+def _is_beyond(values: Sequence[float], scale: float) -> bool:
     """True if all values have one sign and are so large that the known scale says nothing about their noise.
 
     The scale of a series that was always zero is zero.

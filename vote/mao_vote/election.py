@@ -1,4 +1,4 @@
-"""Results of votes on cells and files; elections among equals, and the default vote on plain numbers."""
+"""Results of votes on cells and files, elections of whole values, and votes on plain numbers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Why = Literal[
 ]
 WHOLE = "*"
 """Field name that stands for the whole record, for files with the rule `atomic: record`."""
-Thing = TypeVar("Thing", bound=Hashable)
+Candidate = TypeVar("Candidate", bound=Hashable)
 _SCALE = 10**6
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A field of a record (or a record, column or file) on which the nodes do not agree.
+    """A field of a record (or a record, column or file) on which the nodes disagree.
 
     `values`: node → its value, for nodes that have the record; None if the record lacks the field. `why`: the
     rule by which `chosen` was chosen. `contested`: no more than half of the voters have the chosen value.
@@ -49,10 +49,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class FileDecision:
-    """How a file was decided. `content`: None if the result has no such file.
+    """The decision on a file. `content` is None if the result has no such file.
 
-    `cells`: those in which nodes differ, in the file's order. `conflicts`: the number of undecided cells.
-    `abstained`: node → why its version did not vote.
+    `cells` are those in which nodes differ, in the file's order. `conflicts` is the number of undecided
+    cells. `abstained` has the reason for each node whose version did not vote.
     """
 
     content: bytes | None
@@ -65,37 +65,37 @@ class FileDecision:
     abstained: dict[str, str] = field(default_factory=dict)
 
 
-def fixed(weight: float) -> int:
-    """Return a weight as an integer, so that sums do not depend on their order."""
+def fixed_point(weight: float) -> int:
+    """Return a weight as a fixed-point integer, so that sums do not depend on their order."""
     return round(weight * _SCALE)
 
 
 def elect(
-    ballots: Mapping[str, Thing], *, incumbent: Thing | None, weights: Mapping[str, float]
-) -> tuple[Thing | None, Why]:
-    """Return the most frequent ballot and the reason; if tied, the incumbent, or else the heaviest.
+    ballots: Mapping[str, Candidate], *, incumbent: Candidate | None, weights: Mapping[str, float]
+) -> tuple[Candidate | None, Why]:
+    """Return the most frequent ballot and the reason; if tied, the incumbent, otherwise the heaviest.
 
     Returns None and "undecided" if it is still tied. A node without an entry in `weights` has weight 1.
     """
-    votes: dict[Thing, int] = defaultdict(int)
-    heavy: dict[Thing, int] = defaultdict(int)
-    for node, thing in ballots.items():
-        votes[thing] += 1
-        heavy[thing] += fixed(weights.get(node, 1.0))
-    most = max(votes.values())
-    leaders = [thing for thing, count in votes.items() if count == most]
+    votes: dict[Candidate, int] = defaultdict(int)
+    vote_weights: dict[Candidate, int] = defaultdict(int)
+    for node, candidate in ballots.items():
+        votes[candidate] += 1
+        vote_weights[candidate] += fixed_point(weights.get(node, 1.0))
+    max_votes = max(votes.values())
+    leaders = [candidate for candidate, count in votes.items() if count == max_votes]
     if len(leaders) == 1:
-        return leaders[0], "majority" if 2 * most > len(ballots) else "plurality"
+        return leaders[0], "majority" if 2 * max_votes > len(ballots) else "plurality"
     if incumbent in leaders:
         return incumbent, "incumbent"
-    heaviest = max(heavy[thing] for thing in leaders)
-    leaders = [thing for thing in leaders if heavy[thing] == heaviest]
+    heaviest = max(vote_weights[candidate] for candidate in leaders)
+    leaders = [candidate for candidate in leaders if vote_weights[candidate] == heaviest]
     return (leaders[0], "weight") if len(leaders) == 1 else (None, "undecided")
 
 
 @dataclass(frozen=True, slots=True)
 class NumberDecision:
-    """`value`: one of the given numbers, None if nobody voted. `contested`: no majority supports it."""
+    """A decided number: one of those given, None if nobody voted. `contested`: no majority supports it."""
 
     value: float | None
     why: Why
@@ -103,12 +103,12 @@ class NumberDecision:
 
 
 def decide_numbers(values: Sequence[float | None], error: float = 0.05) -> NumberDecision:
-    """Decide one round; None stands for an absent voter. Raises ValueError for NaN and infinity."""
+    """Decide one round; None is an absent voter. Raises ValueError for NaN and infinity."""
     return decide_rounds([values], error)[0]
 
 
 def decide_rounds(rounds: Sequence[Sequence[float | None]], error: float = 0.05) -> list[NumberDecision]:
-    """Decide many independent rounds at once, which is much faster than one after the other."""
+    """Decide many independent rounds at once, which is much faster than one by one."""
     return [
         NumberDecision(value, cast("Why", why), contested)
         for value, why, contested in vote_numbers(rounds, error)

@@ -1,4 +1,4 @@
-"""Evidence: what a round writes into the dataset, so that every decision can be inspected and recomputed.
+"""The evidence that a round writes into the dataset, so that its decisions can be inspected and recomputed.
 
 `.mao/rounds/<id>.json` (Evidence), `.mao/rounds/<id>.cells.jsonl` (a contested cell a line, with every node's
 value) and `.mao/history.json` (how often nodes agreed with the result, see ledger.py).
@@ -21,13 +21,13 @@ from .records import record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
 RULES = 3
-"""Version of the voting rules. Increase it when the same input would give other decisions or other bytes."""
+"""Version of the voting rules. Increase it if the same input would give other decisions or bytes."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
-TRAILER = "MAO-Round"  # commit trailer that holds the round's id
+TRAILER = "MAO-Round"  # commit trailer with the round's id
 MAX_FILES = 10_000  # files described one by one
 MAX_CELLS = 100_000
 MAX_CELL_BYTES = 64 << 20  # of all cells together
-MAX_VALUE = 4096  # characters after which a value is cut
+MAX_VALUE_CHARACTERS = 4096  # longer values are truncated
 
 
 def evidence_path(round_id: str) -> str:
@@ -39,12 +39,12 @@ def cells_path(round_id: str) -> str:
 
 
 def round_of_file(name: str) -> str:
-    """Return the id of the round that a file in ROUNDS_FOLDER belongs to."""
+    """Return the id of the round to which a file in ROUNDS_FOLDER belongs."""
     return name.removesuffix(".json").removesuffix(".cells.jsonl")
 
 
 def dump_evidence(evidence: Evidence) -> bytes:
-    """Return evidence as JSON, the same bytes on every node; defaults of the definition are left out."""
+    """Return evidence as JSON, the same bytes on every node, without defaults of the definition."""
     data = evidence.model_dump(mode="json", exclude={"definition"})
     data["definition"] = evidence.definition.model_dump(mode="json", exclude_defaults=True)
     return (json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
@@ -55,15 +55,15 @@ def load_evidence(content: bytes) -> Evidence:
     return Evidence.model_validate_json(content, context=STORED)
 
 
-def shown_path(path: str) -> str:
-    """Return a path that JSON can hold: bytes that are not UTF-8 are written as `\\xe9`."""
+def printable_path(path: str) -> str:
+    """Return a path as valid text: bytes that are not UTF-8 are written as `\\xe9`."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def describe(vote: FileVote) -> FileEvidence:
     """Return a file's entry in the evidence."""
     return FileEvidence(
-        path=shown_path(vote.path),
+        path=printable_path(vote.path),
         how=vote.how,
         why=vote.why,
         result=None if vote.placed is None else vote.placed.id,
@@ -82,22 +82,22 @@ def cell_line(path: str, cell: Cell) -> bytes:
     """Return a contested cell as a line of JSON. Nodes without the record or file are not in `values`."""
     return _json_line(
         {
-            "file": shown_path(path),
+            "file": printable_path(path),
             "key": list(cell.key),
             "field": cell.field,
-            "values": {node: _cut(value) for node, value in sorted(cell.values.items())},
-            "chosen": _cut(cell.chosen),
+            "values": {node: _truncate(value) for node, value in sorted(cell.values.items())},
+            "chosen": _truncate(cell.chosen),
             "why": cell.why,
             "contested": cell.contested,
         }
     )
 
 
-def whole_line(vote: FileVote) -> bytes:
-    """Return a file that was voted as a whole as a line like a cell's; its values are git blob ids."""
+def file_line(vote: FileVote) -> bytes:
+    """Return a line like a cell's for a file that was voted as a whole; its values are git blob ids."""
     return _json_line(
         {
-            "file": shown_path(vote.path),
+            "file": printable_path(vote.path),
             "key": [],
             "field": "",
             "values": {node: entry.id for node, entry in sorted(vote.entries.items())},
@@ -112,30 +112,32 @@ def _json_line(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
-def cells_in(content: bytes) -> Iterator[ContestedCell]:
-    """Parse lines written by `cell_line` and `whole_line`. Raises ValueError."""
+def parse_cells(content: bytes) -> Iterator[ContestedCell]:
+    """Parse lines written by `cell_line` and `file_line`. Raises ValueError."""
     lines = (line for line in content.splitlines() if line)
     return (ContestedCell.model_validate_json(line, context=STORED) for line in lines)
 
 
-def _cut(value: str | None) -> str | None:
-    return value if value is None or len(value) <= MAX_VALUE else value[:MAX_VALUE] + "…"
+def _truncate(value: str | None) -> str | None:
+    return (
+        value if value is None or len(value) <= MAX_VALUE_CHARACTERS else value[:MAX_VALUE_CHARACTERS] + "…"
+    )
 
 
 @dataclass(slots=True)
 class RoundTotals:
-    """Totals of the decisions on all files; of each file only what the evidence needs is kept.
+    """Totals of the decisions on all files, with the details that the evidence needs.
 
     `changes`: path → entry in the result, None if it has none. `lines`: contested cells as JSON lines, the
     first `listed` of all `cells`. For the ledger, `tallies`: of record files that are in the result or
-    undecided; `gone`: files that are in neither.
+    undecided; `removed`: files that are in neither.
     """
 
     votes: dict[str, Tally]
     changes: dict[str, TreeEntry | None] = field(default_factory=dict)
     lines: bytearray = field(default_factory=bytearray)
     tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
     decided: Counter[str] = field(default_factory=Counter)
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
@@ -143,7 +145,7 @@ class RoundTotals:
     listed: int = 0
 
     def add(self, vote: FileVote) -> None:
-        """Add the decision on one file. A unanimous file counts as one cell in which every voter agreed."""
+        """Add the decision on a file. A unanimous file counts as one cell on which every voter agreed."""
         self.changes[vote.path] = vote.placed
         self.decided[vote.how] += 1
         self.conflicts += vote.conflicts
@@ -152,7 +154,7 @@ class RoundTotals:
             tally = vote.votes.get(voter, unanimous)
             self.votes[voter] = votes.plus(tally.cells, tally.differing)
         if vote.placed is None and not vote.conflicts:
-            self.gone.add(vote.path)
+            self.removed.add(vote.path)
         elif record_format(vote.path) is not None:
             self.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
         if vote.how == "unanimous":
@@ -161,7 +163,7 @@ class RoundTotals:
             self.files.append(describe(vote))
         self.cells += vote.differing_cells
         by_record = vote.how == "records"
-        for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [whole_line(vote)]:
+        for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [file_line(vote)]:
             if self.listed >= MAX_CELLS or len(self.lines) + len(line) > MAX_CELL_BYTES:
                 return
             self.lines += line
@@ -169,7 +171,7 @@ class RoundTotals:
 
 
 def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:
-    """Add up the votes on all files in one pass."""
+    """Return the totals of the votes on all files, in one pass."""
     totals = RoundTotals({voter: Tally() for voter in sorted(voters)})
     for vote in votes:
         totals.add(vote)

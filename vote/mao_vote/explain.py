@@ -1,4 +1,4 @@
-"""Explains how one value of the ground truth was decided, in words and with every node's value."""
+"""Explains how a value of the ground truth was decided, in words and with every node's value."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from mao_shared.store.protocol import cursor_invalid
 from . import records
 from .audit import find_unattested
 from .election import WHOLE
-from .evidence import cells_in, cells_path
+from .evidence import cells_path, parse_cells
 from .records import Key, NotRecords, RecordFormat
-from .tree_vote import RECORDS_MAX
+from .tree_vote import MAX_RECORDS_BYTES
 
 _REASONS = {
     "unanimous": "all nodes that voted have the same value",
@@ -44,7 +44,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A cell that a user asked for. `keys`: the possible readings of the key as typed."""
+    """A cell to explain. `keys` are the possible readings of the key as typed."""
 
     clone: Clone
     decided: DecidedRound
@@ -73,14 +73,14 @@ class _Question:
         entry = self.clone.entry(commit, self.file)
         if entry is None:
             raise self._not_found(f"ground truth has no file {self.file!r}, and no node submitted one")
-        how = records.record_format(self.file)
-        if how is None or not self.field:
+        file_format = records.record_format(self.file)
+        if file_format is None or not self.field:
             return entry.id
-        key, row = self._record(commit, entry.id, how)
+        key, row = self._record(commit, entry.id, file_format)
         if row is None:
             columns = ", ".join(key.columns) or "its number, from 1"
-            wanted = ",".join(self.keys[-1])
-            raise self._not_found(f"{self.file!r} has no record {wanted!r}; the key is {columns}")
+            typed = ",".join(self.keys[-1])
+            raise self._not_found(f"{self.file!r} has no record {typed!r}; the key is {columns}")
         if self.field not in row:
             known = ", ".join(list(row)[:20])
             raise self._not_found(f"{self.file!r} has no field {self.field!r}; it has {known}")
@@ -97,17 +97,17 @@ class _Question:
             return None if entry is None else entry.id
 
     def _record(
-        self, commit: str, content: str, how: RecordFormat
+        self, commit: str, content: str, file_format: RecordFormat
     ) -> tuple[Key, dict[str, str | None] | None]:
-        """Return the file's key and the record; it is the key by which the file was or would be voted."""
-        if self.clone.blob_size(content) > RECORDS_MAX[how]:
+        """Return the key by which the file was or would be voted, and the record."""
+        if self.clone.blob_size(content) > MAX_RECORDS_BYTES[file_format]:
             raise InvalidInput(
                 f"{self.file!r} is too large to be read here. Nodes agree on all cells that are not listed.",
                 code="file-too-large",
                 next=f"Read it: git show {commit[:10]}:{self.file}",
             )
         try:
-            table = records.load(self.clone.read_blob(content), how)
+            table = records.load(self.clone.read_blob(content), file_format)
             voted_by = None if self.described is None else self.described.key
             declared = voted_by or self.evidence.definition.rule_for(self.file).key
             by_position = voted_by is not None and not voted_by
@@ -129,10 +129,10 @@ class _Question:
         )
 
     def silent(self) -> dict[str, str]:
-        """Return node → why it did not vote on the cell."""
+        """Return by node why it did not vote on the cell."""
         silent = {
-            node: f"abstained: {each.reason}" + (f", {each.detail}" if each.detail else "")
-            for node, each in self.evidence.abstained.items()
+            node: f"abstained: {entry.reason}" + (f", {entry.detail}" if entry.detail else "")
+            for node, entry in self.evidence.abstained.items()
         }
         if (described := self.described) is not None:
             absent = (node for node in self.evidence.votes if node not in described.contents)
@@ -141,16 +141,16 @@ class _Question:
         return silent
 
     def explanation(self, cell: ContestedCell, words: str, silent: dict[str, str]) -> Explanation:
-        facts = {name: getattr(cell, name) for name in ContestedCell.model_fields}
+        fields = {name: getattr(cell, name) for name in ContestedCell.model_fields}
         return Explanation(
-            round=self.evidence.round, commit=self.decided.commit, words=words, silent=silent, **facts
+            round=self.evidence.round, commit=self.decided.commit, words=words, silent=silent, **fields
         )
 
     def contested(self, cell: ContestedCell) -> Explanation:
         absent = (node for node in self.evidence.votes if node not in cell.values)
         words = _REASONS.get(cell.why, cell.why)
         if not cell.key and not cell.field and cell.chosen is None and self.described is not None:
-            words = "; ".join(self.described.notes)  # why a file that was voted whole is not in the result
+            words = "; ".join(self.described.notes)  # why a file voted as a whole is not in the result
         return self.explanation(cell, words, {**dict.fromkeys(absent, "has no such record"), **self.silent()})
 
     def agreed(self) -> Explanation:
@@ -182,19 +182,19 @@ def contested_cells(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCe
         content = clone.read_file(decided.commit, cells_path(decided.evidence.round))
     except NotFound:
         return iter(())
-    return cells_in(content)
+    return parse_cells(content)
 
 
 def page_of_cells(
     clone: Clone, decided: DecidedRound, file: str | None, limit: int, cursor: str | None
 ) -> CellPage:
-    """Return a page of contested cells. `cursor`: number of cells before it. Raises InvalidInput."""
+    """Return a page of contested cells after the first `cursor` ones. Raises InvalidInput."""
     if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
         raise cursor_invalid()
-    begin = int(cursor or 0)
-    wanted = (cell for cell in contested_cells(clone, decided) if file is None or cell.file == file)
-    items = list(islice(wanted, begin, begin + limit + 1))
-    return CellPage(items=items[:limit], cursor=str(begin + limit) if len(items) > limit else None)
+    start = int(cursor or 0)
+    typed = (cell for cell in contested_cells(clone, decided) if file is None or cell.file == file)
+    items = list(islice(typed, start, start + limit + 1))
+    return CellPage(items=items[:limit], cursor=str(start + limit) if len(items) > limit else None)
 
 
 def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field: str) -> Explanation:
@@ -206,30 +206,30 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
         key: the record's key, of several columns joined by commas or as a JSON list; its number where
             records are matched by position; empty, as `field`, for a file that was voted as a whole.
     """
-    asked = _Question(clone, decided, file, key_readings(key), field)
+    question = _Question(clone, decided, file, key_readings(key), field)
     is_whole_record = decided.evidence.definition.rule_for(file).atomic == "record"
     fields = (field, WHOLE) if is_whole_record and field else (field,)
-    for cell in contested_cells(clone, decided) if asked.described is not None else ():
-        if cell.file == file and cell.field in fields and asked.matches(cell.key):
-            return asked.contested(cell)
-    return asked.agreed()
+    for cell in contested_cells(clone, decided) if question.described is not None else ():
+        if cell.file == file and cell.field in fields and question.matches(cell.key):
+            return question.contested(cell)
+    return question.agreed()
 
 
 def explain_ground_truth(
     clone: Clone, tip: str, decided: DecidedRound, file: str, key: str, field: str
 ) -> Explanation:
-    """Explain one cell of a round as `explain_cell` does, and compare it with the file at `tip`."""
+    """Explain a cell like `explain_cell`, and compare it with the file at `tip`."""
     explanation = explain_cell(clone, decided, file, key, field)
     unattested = find_unattested(clone, tip)
     if unattested is None or not unattested.after or unattested.newest_round != decided.evidence.round:
         return explanation
-    asked = _Question(clone, decided, explanation.file, [explanation.key], field)
-    voted, at_tip = (asked.value_or_id(commit) for commit in (decided.commit, tip))
+    question = _Question(clone, decided, explanation.file, [explanation.key], field)
+    decided_value, at_tip = (question.value_or_id(commit) for commit in (decided.commit, tip))
     explanation.tip, explanation.at_tip = tip, at_tip
-    if at_tip != voted:
-        says = "has no value there" if at_tip is None else f"says {at_tip!r}"
+    if at_tip != decided_value:
+        statement = "has no value there" if at_tip is None else f"says {at_tip!r}"
         explanation.fault = (
-            f"the file at the tip {tip[:10]} {says}, which no round decided: {unattested.fault}"
+            f"the file at the tip {tip[:10]} {statement}, which no round decided: {unattested.fault}"
         )
     return explanation
 
@@ -243,8 +243,8 @@ def key_readings(key: str) -> list[list[str]]:
         try:
             readings.append(
                 [
-                    unmarked(each) if isinstance(each, str) else render_json(each, separators=(",", ":"))
-                    for each in parse_json(key)
+                    unmarked(part) if isinstance(part, str) else render_json(part, separators=(",", ":"))
+                    for part in parse_json(key)
                 ]
             )
         except (ValueError, TypeError, RecursionError):

@@ -45,7 +45,7 @@ from .versions import (
     write_result,
 )
 
-_A = {"records": "a list of records", "document": "a document that is no list of records"}
+_SHAPE_NAMES = {"records": "a list of records", "document": "a document that is no list of records"}
 
 
 class DisputedCells(Sequence[Cell]):
@@ -76,8 +76,8 @@ class DisputedCells(Sequence[Cell]):
         found = self._differences[field]
         chosen, why, contested = found.cells.row(row)[1:]
         values: dict[str, str | None] = {}
-        for at, version in enumerate(self._aligned.versions):
-            has_record, value = self._aligned.value(at, found.field, place)
+        for index, version in enumerate(self._aligned.versions):
+            has_record, value = self._aligned.value(index, found.field, place)
             if why == "row":
                 values |= dict.fromkeys(version.nodes, "row" if has_record else None)
             elif has_record:
@@ -90,7 +90,7 @@ class DisputedCells(Sequence[Cell]):
 class RecordVote:
     """The arguments of `decide_file` for a record file."""
 
-    how: RecordFormat
+    file_format: RecordFormat
     rule: FileRule
     versions: Mapping[str, bytes]
     incumbent: bytes | None
@@ -102,78 +102,79 @@ class RecordVote:
     @property
     def blank(self) -> str:
         """The text of an undecided cell."""
-        return "" if self.how.tabular else "null"
+        return "" if self.file_format.tabular else "null"
 
 
-def decide_records(ask: RecordVote) -> FileDecision:
+def decide_records(request: RecordVote) -> FileDecision:
     """Decide a file record by record. Raises TooFewReadable."""
-    readings, abstained = parse_versions(ask.versions, ask.how, ask.rule, ask.weights)
-    _check_majority(abstained, ask)
-    readings = _with_elected_shape(readings, abstained, ask)
-    readings, key = _with_elected_key(readings, abstained, ask)
-    _check_majority(abstained, ask)
+    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
+    _check_majority(abstained, request)
+    readings = _with_elected_shape(readings, abstained, request)
+    readings, key = _with_elected_key(readings, abstained, request)
+    _check_majority(abstained, request)
 
     is_document = readings[0].shape == "document"
-    before = PreviousTruth(ask, key, readings[0])
-    plan = plan_columns(readings, key, ask.rule, ask.how, before.columns, ask.weights)
-    if ask.rule.atomic == "record" and not is_document:
-        table, votes, aligned = _vote_records(readings, key, plan, before, ask)
+    previous = PreviousTruth(request, key, readings[0])
+    plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
+    if request.rule.atomic == "record" and not is_document:
+        table, votes, aligned = _vote_records(readings, key, plan, previous, request)
     else:
         aligned = align([reading.version for reading in readings], key)
-        table, votes = _vote(aligned, plan.fields, Incumbent(before.read, aligned, key), readings, ask)
+        table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
 
     columns = plan.columns
     if (
-        not (ask.how.tabular or is_document) and table.height
-    ):  # in JSON, fields that no record has are dropped
+        not (request.file_format.tabular or is_document) and table.height
+    ):  # in JSON, fields that no record has are omitted
         columns = [name for name in columns if table[name].null_count() < table.height]
     result = table.select(columns)
     notes = []
     if key.source == "position":
         notes.append("no column tells the records apart, so they were matched by their place in the file")
-    if ask.rule.ignore:
-        notes.append(f"left out: {', '.join(ask.rule.ignore)}")
+    if request.rule.ignore:
+        notes.append(f"left out: {', '.join(request.rule.ignore)}")
     tallies = {
         node: Tally(votes.cells[number] + len(plan.cells), votes.differing[number] + plan.differing[node])
         for number, reading in enumerate(readings)
         for node in reading.version.nodes
     }
+    style = previous.manner
     return FileDecision(
-        write_result(result, readings, ask.how, ask.rule, key, before.manner, ask.weights),
+        write_result(result, readings, request.file_format, request.rule, key, style, request.weights),
         "records",
         key,
         DisputedCells(aligned, votes.differences, plan.cells),
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
-        [*notes, *rewrite_notes(result, readings, ask.how)],
+        [*notes, *rewrite_notes(result, readings, request.file_format)],
         abstained,
     )
 
 
-def _check_majority(abstained: Mapping[str, str], ask: RecordVote) -> None:
-    if 2 * len(abstained) > len(ask.versions):
+def _check_majority(abstained: Mapping[str, str], request: RecordVote) -> None:
+    if 2 * len(abstained) > len(request.versions):
         raise TooFewReadable("; ".join(f"{node}: {why}" for node, why in sorted(abstained.items())))
 
 
 def _with_elected_shape(
-    readings: list[ParsedVersion], abstained: dict[str, str], ask: RecordVote
+    readings: list[ParsedVersion], abstained: dict[str, str], request: RecordVote
 ) -> list[ParsedVersion]:
-    """Return the readings of the shape that most nodes have; the others abstain. Raises TooFewReadable."""
+    """Return the readings with the most common shape; the others abstain. Raises TooFewReadable."""
     shapes = {node: reading.shape for reading in readings for node in reading.version.nodes}
     if len(set(shapes.values())) < 2:
         return readings
-    before = None if ask.incumbent is None else _parse(ask.incumbent, ask)
-    shape, _ = elect(shapes, incumbent=None if before is None else before.shape, weights=ask.weights)
+    previous = None if request.incumbent is None else _parse(request.incumbent, request)
+    shape, _ = elect(shapes, incumbent=None if previous is None else previous.shape, weights=request.weights)
     if shape is None:
         raise TooFewReadable("as many have a list of records as have another document")
     for node, other in shapes.items():
         if other != shape:
-            abstained[node] = f"most have {_A[shape]}, and it has {_A[other]}"
+            abstained[node] = f"most have {_SHAPE_NAMES[shape]}, and it has {_SHAPE_NAMES[other]}"
     return [reading for reading in readings if reading.shape == shape]
 
 
 def _with_elected_key(
-    readings: list[ParsedVersion], abstained: dict[str, str], ask: RecordVote
+    readings: list[ParsedVersion], abstained: dict[str, str], request: RecordVote
 ) -> tuple[list[ParsedVersion], Key]:
     """Return the readings in which the key is unique, and the key; the others abstain.
 
@@ -183,41 +184,41 @@ def _with_elected_key(
         return readings, Key(("path",), "inferred")
     versions = [reading.version for reading in readings]
     tables, votes = [version.table for version in versions], [version.votes for version in versions]
-    if not ask.rule.key:  # fields that may differ, or do not count, cannot identify records
-        tables = [table.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for table in tables]
+    if not request.rule.key:  # volatile and ignored fields cannot identify records
+        tables = [table.drop(*request.rule.ignore, *request.rule.volatile, strict=False) for table in tables]
     try:
-        key, bad = vote_key(tables, votes, ask.rule.key)
+        key, faults = vote_key(tables, votes, request.rule.key)
     except NotRecords as why:
         raise TooFewReadable(str(why)) from None
-    for number, fault in bad.items():
+    for number, fault in faults.items():
         abstained |= dict.fromkeys(readings[number].version.nodes, fault)
-    return [reading for number, reading in enumerate(readings) if number not in bad], key
+    return [reading for number, reading in enumerate(readings) if number not in faults], key
 
 
-def _parse(content: bytes, ask: RecordVote) -> ParsedVersion | None:
+def _parse(content: bytes, request: RecordVote) -> ParsedVersion | None:
     try:
-        return parse_version(content, ask.how, ask.rule)
+        return parse_version(content, request.file_format, request.rule)
     except NotRecords:
         return None
 
 
 @dataclass(slots=True)
 class PreviousTruth:
-    """The previous ground truth, parsed on first use; ignored unless it has the same shape and key."""
+    """The previous ground truth, parsed on first use; ignored if its shape or key differs."""
 
-    ask: RecordVote
+    request: RecordVote
     key: Key
-    like: ParsedVersion
+    model: ParsedVersion
     table: Table | None = None
-    done: bool = False
+    is_parsed: bool = False
 
     def read(self) -> Table | None:
-        if not self.done:
-            self.done = True
-            found = None if self.ask.incumbent is None else _parse(self.ask.incumbent, self.ask)
+        if not self.is_parsed:
+            self.is_parsed = True
+            found = None if self.request.incumbent is None else _parse(self.request.incumbent, self.request)
             if (
                 found is not None
-                and found.shape == self.like.shape
+                and found.shape == self.model.shape
                 and has_key(found.version.table, self.key)
             ):
                 self.table = found.version.table
@@ -229,13 +230,17 @@ class PreviousTruth:
 
     def manner(self) -> Hashable | None:
         table = self.read()
-        if table is None or self.ask.incumbent is None:
+        if table is None or self.request.incumbent is None:
             return None
-        return text_style(self.ask.incumbent, self.ask.how, table)
+        return text_style(self.request.incumbent, self.request.file_format, table)
 
 
 def _vote_records(
-    readings: Sequence[ParsedVersion], key: Key, plan: ColumnPlan, before: PreviousTruth, ask: RecordVote
+    readings: Sequence[ParsedVersion],
+    key: Key,
+    plan: ColumnPlan,
+    previous: PreviousTruth,
+    request: RecordVote,
 ) -> tuple[Table, TableTally, Aligned]:
     """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
     names = [voted.name for voted in plan.fields if not voted.volatile]
@@ -243,13 +248,13 @@ def _vote_records(
     aligned = align(versions, key)
 
     def packed() -> Table | None:
-        table = before.read()
+        table = previous.read()
         return None if table is None else pack_records(table, names)
 
     record = VotedField(RECORD, tuple(range(len(versions))))
     fields = [record, *(voted for voted in plan.fields if voted.volatile)]
-    table, votes = _vote(aligned, fields, Incumbent(packed, aligned, key), readings, ask)
-    return unpack_records(table, versions, key, names, ask.blank), votes, aligned
+    table, votes = _vote(aligned, fields, Incumbent(packed, aligned, key), readings, request)
+    return unpack_records(table, versions, key, names, request.blank), votes, aligned
 
 
 def _vote(
@@ -257,11 +262,15 @@ def _vote(
     fields: Sequence[VotedField],
     truth: Incumbent,
     readings: Sequence[ParsedVersion],
-    ask: RecordVote,
+    request: RecordVote,
 ) -> tuple[Table, TableTally]:
     nodes = [reading.version.nodes for reading in readings]
-    judge = vdx_judge(ask.definition, nodes, ask.standings, ask.error) if uses_vdx(ask.definition) else None
-    return vote_table(aligned, fields, truth, error=ask.error, blank=ask.blank, judge=judge)
+    judge = (
+        vdx_judge(request.definition, nodes, request.standings, request.error)
+        if uses_vdx(request.definition)
+        else None
+    )
+    return vote_table(aligned, fields, truth, error=request.error, blank=request.blank, judge=judge)
 
 
 def decide_opaque(
@@ -275,9 +284,9 @@ def decide_opaque(
     cells: list[Cell] = []
     if any(content != chosen for content in versions.values()):
         values: dict[str, str | None] = {node: _digest(content) for node, content in versions.items()}
-        named = None if chosen is None else _digest(chosen)
-        behind = sum(content == chosen for content in versions.values())
-        cells.append(Cell((), "", values, named, why, contested=2 * behind <= len(versions)))
+        chosen_digest = None if chosen is None else _digest(chosen)
+        supporters = sum(content == chosen for content in versions.values())
+        cells.append(Cell((), "", values, chosen_digest, why, contested=2 * supporters <= len(versions)))
     return FileDecision(chosen, "opaque", cells=cells, votes=votes, conflicts=int(why == "undecided"))
 
 
@@ -304,15 +313,15 @@ def decide_file(
         weights: break the remaining ties; a node without an entry has weight 1.
         standings: the nodes' history with this file, for definitions that use VDX.
     """
-    rule, how = definition.rule_for(path), record_format(path)
-    if how is None or rule.opaque:
+    rule, file_format = definition.rule_for(path), record_format(path)
+    if file_format is None or rule.opaque:
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
     error = definition.params.error if rule.error is None else rule.error
     try:
         return decide_records(
-            RecordVote(how, rule, versions, incumbent, weights, error, definition, standings or {})
+            RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})
         )
     except TooFewReadable as why:
-        whole = decide_opaque(versions, incumbent=incumbent, weights=weights)
-        whole.notes.append(f"decided as a whole: {why}")
-        return whole
+        decision = decide_opaque(versions, incumbent=incumbent, weights=weights)
+        decision.notes.append(f"decided as a whole: {why}")
+        return decision

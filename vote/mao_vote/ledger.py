@@ -1,6 +1,6 @@
-"""The ledger: each node's history of votes by file, which VDX's history rules use as weights.
+"""The ledger: each node's voting history by file, from which VDX's history rules derive weights.
 
-It is stored in the dataset with the ground truth that it led to, so that a recomputed round starts from the
+It is stored in the dataset with the ground truth, so that a recomputed round starts from the
 same history. Each round of a file counts once per node; its success is the fraction of cells in which the
 node agreed with the result. The ledger is updated only if the vote definition uses history.
 """
@@ -25,7 +25,7 @@ LEDGER_PATH = ".mao/history.json"
 
 
 class BrokenLedger(ValueError):
-    """The bytes are not a ledger; the message says where."""
+    """The bytes are not a valid ledger; the message names the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +40,27 @@ class Ledger:
         return {node: known.get(node, NEW) for node in nodes}
 
     def node_weights(self, path: str, nodes: Iterable[str], definition: VoteDefinition) -> dict[str, float]:
-        """Return each node's weight for a file: by its history, times the definition's weight.
+        """Return each node's weight for a file: that of its history times that of the definition.
 
-        If no node has any weight by its history, only the definition's weights count.
+        If all weights by history are zero, only the definition's weights count.
         """
         standings = self.standings(path, sorted(nodes))
         base = base_weights(definition.history, list(standings.values()))
-        counted = base if any(base) else [1.0] * len(base)
+        effective = base if any(base) else [1.0] * len(base)
         return {
             node: weight * definition.weights.get(node, 1.0)
-            for node, weight in zip(standings, counted, strict=True)
+            for node, weight in zip(standings, effective, strict=True)
         }
 
     def updated(self, path: str, tallies: Mapping[str, Tally]) -> Ledger:
-        """Return the ledger with one more round of a file; nodes without a cell did not vote."""
-        voted = {node: tally for node, tally in tallies.items() if tally.cells > 0}
-        if not voted:
+        """Return the ledger with one more round of a file; nodes without cells did not vote."""
+        voters = {node: tally for node, tally in tallies.items() if tally.cells > 0}
+        if not voters:
             return self
-        before = self.standings(path, voted)
-        after = {node: before[node].after(1 - tally.differing / tally.cells) for node, tally in voted.items()}
+        standings = self.standings(path, voters)
+        after = {
+            node: standings[node].after(1 - tally.differing / tally.cells) for node, tally in voters.items()
+        }
         return Ledger({**self.files, path: {**self.files.get(path, {}), **after}})
 
     def updated_all(self, tallies: Mapping[str, Mapping[str, Tally]]) -> Ledger:
@@ -71,7 +73,7 @@ class Ledger:
         return Ledger({**self.files, **changed})
 
     def only(self, paths: Collection[str]) -> Ledger:
-        """Return the ledger with only these files."""
+        """Return the ledger restricted to these files."""
         return Ledger({path: nodes for path, nodes in self.files.items() if path in paths})
 
 
@@ -96,7 +98,7 @@ class _LedgerDocument(BaseModel):
 
 
 def load_ledger(content: bytes | None) -> Ledger:
-    """Parse a ledger; None gives an empty one. Raises BrokenLedger."""
+    """Parse a ledger; return an empty one for None. Raises BrokenLedger."""
     if content is None:
         return Ledger()
     try:
@@ -107,7 +109,7 @@ def load_ledger(content: bytes | None) -> Ledger:
         raise BrokenLedger(f"{LEDGER_PATH} cannot be read at {where}: {first['msg']}") from error
     return Ledger(
         {
-            path: {node: Standing(each.successes, each.rounds) for node, each in nodes.items()}
+            path: {node: Standing(stored.successes, stored.rounds) for node, stored in nodes.items()}
             for path, nodes in document.files.items()
         }
     )
@@ -118,8 +120,8 @@ def dump_ledger(ledger: Ledger) -> bytes:
     lines = []
     for path, nodes in sorted(ledger.files.items()):
         stored = {
-            node: {"successes": float(each.successes), "rounds": each.rounds}
-            for node, each in sorted(nodes.items())
+            node: {"successes": float(standing.successes), "rounds": standing.rounds}
+            for node, standing in sorted(nodes.items())
         }
         lines.append(f"{json.dumps(path)}: {json.dumps(stored)}")
     files = "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
@@ -136,7 +138,7 @@ class LedgerState:
 
 
 def read_ledger(clone: Clone, base: str | None) -> LedgerState:
-    """Read the ledger of the base; an unreadable one counts as empty, the same on every node."""
+    """Read the ledger of the base; an unreadable one counts as empty, on every node alike."""
     entry = None if base is None else clone.entry(base, LEDGER_PATH)
     if entry is None or not entry.is_file:
         return LedgerState(Ledger())
@@ -146,12 +148,12 @@ def read_ledger(clone: Clone, base: str | None) -> LedgerState:
         return LedgerState(Ledger(), entry.id, f"history begins anew: {error}")
 
 
-def updated_ledger(kept: LedgerState, definition: VoteDefinition, count: RoundTotals) -> bytes | None:
-    """Return the ledger's bytes after a round; None if the definition does not use history.
+def updated_ledger(state: LedgerState, definition: VoteDefinition, totals: RoundTotals) -> bytes | None:
+    """Return the ledger's bytes after a round, or None if the definition does not use history.
 
     Files that ground truth no longer has are dropped; undecided files are kept.
     """
     if definition.history == "NONE":
         return None
-    updated = kept.ledger.updated_all(count.tallies)
-    return dump_ledger(updated.only(updated.files.keys() - count.gone))
+    updated = state.ledger.updated_all(totals.tallies)
+    return dump_ledger(updated.only(updated.files.keys() - totals.removed))

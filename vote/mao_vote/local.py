@@ -23,10 +23,10 @@ from .round_history import find_round, walk_rounds
 
 @dataclass(frozen=True, slots=True)
 class LocalVote:
-    """The arguments of a local vote. `branches`: revisions to vote on; `base`: the previous ground truth.
+    """The arguments of a local vote. `branches` are the revisions to vote on.
 
-    `tick`: None takes the time of the newest commit, so that a repeated vote gives the same result. `write`:
-    a branch to move to the result; without it only objects are written.
+    Without `tick`, the time of the newest commit is used, so that a repeated vote gives the same result.
+    `write` is a branch to move to the result; without it, only objects are written.
     """
 
     branches: Sequence[str]
@@ -39,7 +39,7 @@ class LocalVote:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The decided round. `moved`: the branch was moved. `known`: the branch already had the same round."""
+    """The decided round. `moved`: the branch was moved; `known`: it already had the same round."""
 
     decided: DecidedRound
     moved: bool
@@ -51,86 +51,86 @@ def open_local(path: Path) -> Clone:
     return Clone.discover(path)
 
 
-def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
-    """Vote, and move the branch `write` if it is given. Raises MaoError.
+def vote_locally(clone: Clone, request: LocalVote) -> LocalResult:
+    """Vote, and move the branch `write` if given. Raises MaoError.
 
-    If no base is given, the branch `write` is also the base, if it exists.
+    Without a base, the branch `write` is the base if it exists.
     """
-    if asked.write in [re.sub("^(refs/)?heads/", "", each) for each in asked.branches]:
+    if request.write in [re.sub("^(refs/)?heads/", "", branch) for branch in request.branches]:
         raise InvalidInput(
-            f"The branch {asked.write} is one of those voted on; writing the result there would change what "
-            "its node observed.",
+            f"The branch {request.write} is one of those voted on; writing the result there would change "
+            "what its node observed.",
             code="branches-invalid",
             next=f"Write another one: --write {GROUND_TRUTH}",
         )
-    commits = _commits(clone, asked.branches)
+    commits = _commits(clone, request.branches)
     old = None
-    if asked.write is not None:
-        mao_git.check_branch_name(asked.write)
-        old = clone.tip(asked.write)
-        if old is not None and clone.is_checked_out(asked.write):
+    if request.write is not None:
+        mao_git.check_branch_name(request.write)
+        old = clone.tip(request.write)
+        if old is not None and clone.is_checked_out(request.write):
             raise Conflict(
-                f"The branch {asked.write} is checked out, and moving it would leave its files behind.",
+                f"The branch {request.write} is checked out, and moving it would leave its files behind.",
                 code="branch-checked-out",
                 next=f"Write another one: --write {GROUND_TRUTH}, or check another one out: git switch -",
             )
-    base = old if asked.base is None else clone.rev_parse(asked.base)
-    if base is not None and (known := _same(clone, base, commits, asked)):
+    base = old if request.base is None else clone.rev_parse(request.base)
+    if base is not None and (known := _find_same_round(clone, base, commits, request)):
         return LocalResult(known, moved=False, known=True)
-    tick = asked.tick or max(clone.commit_time(each) for each in commits.values())
-    voted = vote_round(
+    tick = request.tick or max(clone.commit_time(commit) for commit in commits.values())
+    round_id = request.round_id
+    if not round_id:  # the tick, numbered if another vote on it was decided before
+        taken = set() if base is None else {known_id for known_id, _ in walk_rounds(clone, base)}
+        base_id = f"{tick:%Y%m%dT%H%M%SZ}-by-hand"
+        names = (base_id if number == 1 else f"{base_id}-{number}" for number in count(1))
+        round_id = next(name for name in names if name not in taken)
+    vote = vote_round(
         clone,
-        round_id=asked.round_id or _unused_id(clone, base, tick),
+        round_id=round_id,
         tick=tick,
         nodes=list(commits),
         commits=commits,
         abstained={},
         base=base,
-        definition=asked.definition,
+        definition=request.definition,
     )
-    if asked.write is not None and not clone.move_branch(asked.write, voted.commit, old):
+    if request.write is not None and not clone.move_branch(request.write, vote.commit, old):
         raise Conflict(
-            f"The branch {asked.write} was moved by another process during the vote.",
+            f"The branch {request.write} was moved by another process during the vote.",
             code="branch-busy",
             next="Run the command again.",
         )
     return LocalResult(
-        DecidedRound(commit=voted.commit, evidence=voted.evidence), asked.write is not None, known=False
+        DecidedRound(commit=vote.commit, evidence=vote.evidence), request.write is not None, known=False
     )
 
 
 def _commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
-    doubled = sorted({each for each in branches if branches.count(each) > 1})
-    if doubled or not branches:
+    duplicates = sorted({branch for branch in branches if branches.count(branch) > 1})
+    if duplicates or not branches:
         raise InvalidInput(
-            f"A branch is named twice: {doubled[0]}." if doubled else "No branch is named.",
+            f"A branch is named twice: {duplicates[0]}." if duplicates else "No branch is named.",
             code="branches-invalid",
             next="Name each node's branch once: --branches a,b,c",
         )
-    return {each: clone.rev_parse(each) for each in branches}
+    return {branch: clone.rev_parse(branch) for branch in branches}
 
 
-def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: LocalVote) -> DecidedRound | None:
+def _find_same_round(
+    clone: Clone, base: str, commits: Mapping[str, str], request: LocalVote
+) -> DecidedRound | None:
     """Return the newest round of the base if it had the same input."""
     newest = next(walk_rounds(clone, base), None)
-    if newest is None or newest[1] != base or asked.round_id not in (None, newest[0]):
+    if newest is None or newest[1] != base or request.round_id not in (None, newest[0]):
         return None
     found = find_round(clone, base, newest[0])
     evidence = found.evidence
-    same = (evidence.commits, evidence.definition) == (commits, asked.definition)
-    return found if same and asked.tick in (None, evidence.tick) else None
-
-
-def _unused_id(clone: Clone, base: str | None, tick: datetime) -> str:
-    """Return an id that begins with the tick, numbered if another vote on that tick was decided before."""
-    taken = set() if base is None else {round_id for round_id, _ in walk_rounds(clone, base)}
-    plain = f"{tick:%Y%m%dT%H%M%SZ}-by-hand"
-    names = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
-    return next(name for name in names if name not in taken)
+    same = (evidence.commits, evidence.definition) == (commits, request.definition)
+    return found if same and request.tick in (None, evidence.tick) else None
 
 
 def ground_truth_tip(clone: Clone, branch: str) -> str:
-    """Return the tip of the branch that contains the rounds; in a clone, also of the remote's branch."""
+    """Return the tip of the branch with the rounds, local or of the remote."""
     mao_git.check_branch_name(branch)
     return clone.tip(branch) or clone.tip(branch, remote=True) or clone.rev_parse(branch)
 

@@ -26,13 +26,13 @@ from .ledger import LEDGER_PATH, read_ledger, updated_ledger
 from .tree_vote import OWN_FOLDER, Election, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
-KEPT_ROUNDS = 1000  # rounds whose evidence stays in the tree; older ones are found in the history
-NOTED_LINKS = 100  # omitted links that the evidence names
+MAX_ROUNDS_IN_TREE = 1000  # whose evidence stays in the tree; that of older ones is in the history
+MAX_NOTED_LINKS = 100  # omitted links that the evidence names
 _ROUND_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class NoQuorum(Conflict):
-    """Fewer nodes vote than the definition asks for."""
+    """Fewer nodes vote than the definition requires."""
 
     default_code = "vote-no-quorum"
 
@@ -82,23 +82,23 @@ def vote_round(
             f"Only {len(voters)} of {len(nodes)} nodes have a voice, and the vote needs {needed}.",
             next="Wait for the other nodes, or give the vote's definition another quorum.",
         )
-    before = read_ledger(clone, base)
+    ledger_before = read_ledger(clone, base)
     election = Election(
         clone,
         voters,
         definition,
-        lambda path: before.ledger.node_weights(path, voters, definition),
-        lambda path: before.ledger.standings(path, voters),
+        lambda path: ledger_before.ledger.node_weights(path, voters, definition),
+        lambda path: ledger_before.ledger.standings(path, voters),
         base is not None,
     )
     totals = total_votes(decide_all(election, compared.paths), voters)
     tree, escaping = clone.without_escaping_links(clone.place_entries(base, totals.changes))
     tree = clone.settle_lfs(tree, [commits[voter] for voter in voters])
-    ledger = updated_ledger(before, definition, totals)
-    notes = [] if before.fault is None else [before.fault]
-    notes += [f"left out: {path} {why}" for path, why in list(escaping.items())[:NOTED_LINKS]]
-    if len(escaping) > NOTED_LINKS:
-        notes.append(f"left out: {len(escaping) - NOTED_LINKS} more links that lead out")
+    ledger = updated_ledger(ledger_before, definition, totals)
+    notes = [] if ledger_before.fault is None else [ledger_before.fault]
+    notes += [f"left out: {path} {why}" for path, why in list(escaping.items())[:MAX_NOTED_LINKS]]
+    if len(escaping) > MAX_NOTED_LINKS:
+        notes.append(f"left out: {len(escaping) - MAX_NOTED_LINKS} more links that lead out")
     evidence = Evidence(
         rules=RULES,
         round=round_id,
@@ -110,7 +110,7 @@ def vote_round(
         definition=definition,
         tree=clone.place_entries(tree, {OWN_FOLDER: None}),
         ledger=LedgerChange(
-            before=before.id, after=before.id if ledger is None else clone.write_blob(ledger)
+            before=ledger_before.id, after=ledger_before.id if ledger is None else clone.write_blob(ledger)
         ),
         notes=notes,
         decided=dict(sorted(totals.decided.items())),
@@ -120,10 +120,10 @@ def vote_round(
         votes=totals.votes,
         files=totals.files,
     )
-    full = _with_evidence(clone, tree, evidence, bytes(totals.lines), ledger)
+    full_tree = _with_evidence(clone, tree, evidence, bytes(totals.lines), ledger)
     parents = [] if base is None else [base]
-    commit = clone.commit(full, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
-    return Voted(full, commit, evidence)
+    commit = clone.commit(full_tree, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
+    return Voted(full_tree, commit, evidence)
 
 
 def _check_arguments(round_id: str, commits: Mapping[str, str], nodes: Sequence[str]) -> None:
@@ -133,12 +133,12 @@ def _check_arguments(round_id: str, commits: Mapping[str, str], nodes: Sequence[
             code="round-id-invalid",
             next="Use up to 200 letters, digits, '.', '_' and '-', beginning with a letter or digit.",
         )
-    if strangers := set(commits) - set(nodes):
-        raise InvalidInput(f"{', '.join(sorted(strangers))} may not vote in round {round_id}.")
+    if unknown_nodes := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(unknown_nodes))} may not vote in round {round_id}.")
 
 
 def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, ledger: bytes | None) -> str:
-    """Return the tree with the files that the round adds to `.mao`, and without those of outdated rounds."""
+    """Return the tree with the round's files in `.mao`, and without those of outdated rounds."""
     files = {
         evidence_path(evidence.round): dump_evidence(evidence),
         cells_path(evidence.round): lines,
@@ -151,14 +151,14 @@ def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, le
 
 
 def outdated_files(names: Sequence[str], round_id: str) -> list[str]:
-    """Return the files of rounds older than the newest KEPT_ROUNDS; round ids begin with the tick. Pure."""
+    """Return the files of all but the newest MAX_ROUNDS_IN_TREE rounds; ids begin with the tick. Pure."""
     ids = sorted({round_of_file(name) for name in names} | {round_id})
-    old = set(ids[:-KEPT_ROUNDS])
+    old = set(ids[:-MAX_ROUNDS_IN_TREE])
     return [name for name in names if round_of_file(name) in old]
 
 
 def round_message(evidence: Evidence) -> str:
-    """Return the commit's message: a summary line, and trailers by which the round is found."""
+    """Return the commit message: a summary line, and trailers by which the round is found."""
     files = sum(evidence.decided.values())
     return (
         f"Ground truth of {len(evidence.votes)} of {len(evidence.nodes)} nodes: {files} files changed, "

@@ -16,7 +16,7 @@ _MARKED = re.compile(rf"^{TRAILER}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
 
 
 def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
-    """Yield ids and commits of the rounds that led to `tip`, the newest first."""
+    """Yield the ids and commits of the rounds up to `tip`, newest first."""
     for entry in clone.first_parents(tip):
         if round_id := made_by(clone, entry):
             yield round_id, entry.commit
@@ -49,16 +49,16 @@ def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
         content = clone.read_file(commit, evidence_path(round_id))
         return DecidedRound(commit=commit, evidence=load_evidence(content))
     except (NotFound, ValueError) as error:
-        why = "it is absent" if isinstance(error, NotFound) else str(error).splitlines()[0]
+        reason = "it is absent" if isinstance(error, NotFound) else str(error).splitlines()[0]
         raise InvalidInput(
-            f"The evidence of round {round_id} in commit {commit[:10]} cannot be read: {why}.",
+            f"The evidence of round {round_id} in commit {commit[:10]} cannot be read: {reason}.",
             code="evidence-unreadable",
-            next=f"Look at it: git show {commit[:10]}:{evidence_path(round_id)}",
+            next=f"Inspect it: git show {commit[:10]}:{evidence_path(round_id)}",
         ) from error
 
 
 def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> RoundPage:
-    """Return a page of rounds, the newest first. `cursor`: the commit of the page's first round."""
+    """Return a page of rounds, newest first. `cursor` is the commit of the page's first round."""
     if cursor is not None and not clone.is_commit(cursor):
         raise cursor_invalid()
     items: list[RoundSummary] = []
@@ -69,36 +69,36 @@ def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -
     return RoundPage(items=items)
 
 
-def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[DecidedRound]:
-    """Yield the newest `most` rounds with their evidence, the newest first."""
+def latest_rounds(clone: Clone, tip: str, max_rounds: int) -> Iterator[DecidedRound]:
+    """Yield the newest `max_rounds` rounds with their evidence, newest first."""
     for number, (round_id, commit) in enumerate(walk_rounds(clone, tip)):
-        if number == most:
+        if number == max_rounds:
             return
         yield read_evidence(clone, commit, round_id)
 
 
-def find_round(clone: Clone, tip: str, wanted: str | None) -> DecidedRound:
-    """Find a round by its id or an unambiguous prefix; None gives the newest.
+def find_round(clone: Clone, tip: str, prefix: str | None) -> DecidedRound:
+    """Find a round by its id or an unambiguous prefix, or the newest if that is None.
 
     Raises NotFound, or InvalidInput if the prefix is ambiguous.
     """
     found: list[tuple[str, str]] = []
     for round_id, commit in walk_rounds(clone, tip):
-        if wanted is None or round_id == wanted:
+        if prefix is None or round_id == prefix:
             return read_evidence(clone, commit, round_id)
-        if round_id.startswith(wanted):
+        if round_id.startswith(prefix):
             found.append((round_id, commit))
     if len(found) == 1:
         return read_evidence(clone, found[0][1], found[0][0])
     if found:
         raise InvalidInput(
-            f"{len(found)} rounds begin with {wanted!r}: {', '.join(each[0] for each in found[:5])}"
+            f"{len(found)} rounds begin with {prefix!r}: {', '.join(round_id for round_id, _ in found[:5])}"
             f"{' …' if len(found) > 5 else ''}.",
             code="round-ambiguous",
-            next="Give more of the id.",
+            next="Give a longer prefix of the id.",
         )
     raise NotFound(
-        "No round is decided yet." if wanted is None else f"No round {wanted!r} has been decided here.",
+        "No round is decided yet." if prefix is None else f"No round {prefix!r} has been decided here.",
         code="round-not-found",
         next="List them: maoctl vote list. A round that is open has no evidence yet.",
     )

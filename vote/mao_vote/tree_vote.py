@@ -1,4 +1,4 @@
-"""Decides all files of a dataset: which exist, and their contents."""
+"""Decides all files of a dataset: whether they exist, and their contents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .vdx import Standing
 
 OWN_FOLDER = ".mao"
 """The folder that rounds write into a dataset; a node's own `.mao` has no vote."""
-RECORDS_MAX = {
+MAX_RECORDS_BYTES = {
     RecordFormat.CSV: 128 << 20,
     RecordFormat.TSV: 128 << 20,
     RecordFormat.JSON: 16 << 20,
@@ -35,7 +35,7 @@ EntryShape = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class FileVote:
-    """How one path was decided. `placed` is None if the result has no such file.
+    """The decision on a path. `placed` is None if the result has no such file.
 
     `how`: `unanimous` (all the same, not read), by `records`, as a `whole`, by its `presence` alone, or
     `refused` because of its name. `conflicts`: number of undecided cells. `abstained`: node → why its
@@ -62,7 +62,7 @@ class FileVote:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """What all files share. `weigh`, `known`: return the nodes' weights and history for a path."""
+    """The election's parameters. `weigh` and `known` return the nodes' weights and history for a path."""
 
     clone: Clone
     voters: Sequence[str]
@@ -78,7 +78,7 @@ def is_own(path: str) -> bool:
 
 
 def decide_path(election: Election, ballot: PathVersions) -> FileVote:
-    """Decide one path. Only contents that differ are read, and only of record files."""
+    """Decide a path. Only contents of record files that differ are read."""
     if fault := mao_git.paths.path_fault(ballot.path):
         return FileVote(ballot.path, None, "refused", fault, ballot.entries, notes=[f"left out: {fault}"])
     rule = election.definition.rule_for(ballot.path)
@@ -109,8 +109,8 @@ def decide_path(election: Election, ballot: PathVersions) -> FileVote:
 def _decide_shape(election: Election, ballot: PathVersions, weights: Mapping[str, float]) -> FileVote:
     """Decide whether a path is a file, and then its content; a link or submodule is voted as a whole."""
     shapes = {voter: _shape(entry) for voter, entry in ballot.entries.items()}
-    before = None if ballot.base is None else _shape(ballot.base)
-    shape, why = elect(shapes, incumbent=before, weights=weights)
+    previous = None if ballot.base is None else _shape(ballot.base)
+    shape, why = elect(shapes, incumbent=previous, weights=weights)
     if shape is not None and shape[0] == "file":
         files = {voter: entry for voter, entry in ballot.entries.items() if entry.is_file}
         others = {voter: Tally(1, 1) for voter in ballot.entries if voter not in files}
@@ -130,28 +130,32 @@ def _shape(entry: TreeEntry) -> EntryShape:
 
 
 def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[str, float]) -> FileVote:
-    """Decide a file's content, by records where enough versions can be read, otherwise as a whole."""
+    """Decide a file's content by records if enough versions can be read, otherwise as a whole."""
     rule = election.definition.rule_for(ballot.path)
     how = None if rule.opaque else records.record_format(ballot.path)
     ids = {entry.id for entry in ballot.entries.values()}
     if how is None or (len(ids) == 1 and not rule.ignore):
         return _decide_whole(ballot, weights)
     obstacles = {blob: why for blob in ids if (why := _obstacle(election.clone, blob, how))}
-    out = {voter: obstacles[entry.id] for voter, entry in ballot.entries.items() if entry.id in obstacles}
-    if 2 * len(out) >= len(ballot.entries):
-        return _decide_whole(ballot, weights, [f"voted as a whole: {', '.join(sorted(set(out.values())))}"])
-    entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in out}
+    unreadable = {
+        voter: obstacles[entry.id] for voter, entry in ballot.entries.items() if entry.id in obstacles
+    }
+    if 2 * len(unreadable) >= len(ballot.entries):
+        return _decide_whole(
+            ballot, weights, [f"voted as a whole: {', '.join(sorted(set(unreadable.values())))}"]
+        )
+    entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in unreadable}
     vote = _decide_records(election, replace(ballot, entries=entries), how, weights)
     if vote.how != "records":
         return _decide_whole(ballot, weights, vote.notes)
-    return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **out})
+    return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **unreadable})
 
 
 def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
-    """Return why a version is not read as records, None if it is."""
+    """Return why a version is not read as records, or None if it is."""
     size = clone.blob_size(content)
-    if size > RECORDS_MAX[how]:
-        return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
+    if size > MAX_RECORDS_BYTES[how]:
+        return f"it is larger than {MAX_RECORDS_BYTES[how] >> 20} MiB"
     if mao_git.lfs.may_be_pointer(size) and mao_git.lfs.parse_pointer(clone.small_blob(content)):
         return "it is kept in Git LFS"
     return None
@@ -159,8 +163,8 @@ def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
 
 def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Sequence[str] = ()) -> FileVote:
     ids = {voter: entry.id for voter, entry in ballot.entries.items()}
-    before = None if ballot.base is None else ballot.base.id
-    chosen, why = elect(ids, incumbent=before, weights=weights)
+    previous = None if ballot.base is None else ballot.base.id
+    chosen, why = elect(ids, incumbent=previous, weights=weights)
     undecided = [] if chosen else ["left out: no content has more voices than any other"]
     placed = None if chosen is None else TreeEntry(chosen, _mode(ballot, weights))
     return FileVote(
@@ -183,8 +187,8 @@ def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
 def _mode(ballot: PathVersions, weights: Mapping[str, float]) -> int:
     """Elect a file's mode, whatever its content; if undecided, the file is not executable."""
     modes = {voter: entry.mode for voter, entry in ballot.entries.items()}
-    before = None if ballot.base is None else ballot.base.mode
-    return elect(modes, incumbent=before, weights=weights)[0] or min(modes.values())
+    previous = None if ballot.base is None else ballot.base.mode
+    return elect(modes, incumbent=previous, weights=weights)[0] or min(modes.values())
 
 
 def _decide_records(

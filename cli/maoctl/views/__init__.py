@@ -1,1 +1,1 @@
-"""How records look to people: a table a noun, and the facts about one record."""
+"""Tables and facts that `maoctl` prints: one module for each kind of record."""

@@ -1,4 +1,4 @@
-"""`python -m mao_datamgmt`: serves the data manager with settings from the environment."""
+"""`python -m mao_datamgmt`: serve the data manager, with settings from the environment."""
 
 import sys
 

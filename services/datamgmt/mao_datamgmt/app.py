@@ -18,7 +18,7 @@ DESCRIPTION = "The git datasets of this node: prepared for tools, published, and
 def make_app(
     settings: DataSettings, *, store: Store | None = None, federation: Store | None = None
 ) -> FastAPI:
-    """Make the app; stores that are not given are opened from the settings and closed at shutdown."""
+    """Build the app. A store that is not given is opened from the settings and closed at shutdown."""
 
     async def start(service: Service) -> None:
         shared = service.federation(given=federation or store)

@@ -1,4 +1,4 @@
-"""What every operation on datasets needs to know of this node."""
+"""The settings of this node that every operation on datasets needs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from mao_shared.host.data_dir import DataDir
 
 from .settings import DataSettings
 
-# Bytes between the root and a tool's files.
-_FOLDERS = len("/workspaces/") + 255 + len("/.new-01234567/data/")
+# Bytes of the folder names between the root and a tool's files.
+_MAX_FOLDERS_LENGTH = len("/workspaces/") + 255 + len("/.new-01234567/data/")
 
 
 @dataclass(frozen=True, slots=True)
 class OutputLimits:
     """Limits for the files that a tool writes.
 
-    Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
+    Sizes are in bytes. Files larger than `lfs_above` are stored with Git LFS, whatever their size; None: no
+    file is.
 
-    `path`: length in bytes of a path in the folder that this node can create. A tool can make longer ones,
-    since its folder is elsewhere in its container.
+    `path` is the length in bytes of the longest path that this node can create there. A tool can make longer
+    ones, since its folder is elsewhere in its container.
     """
 
     file_size: int
@@ -33,7 +34,7 @@ class OutputLimits:
     lfs_above: int | None = None
     path: int = PATH_MAX - 1
 
-    def goes_to_lfs(self, size: int) -> bool:
+    def is_for_lfs(self, size: int) -> bool:
         return self.lfs_above is not None and size > self.lfs_above
 
 
@@ -41,9 +42,9 @@ class OutputLimits:
 class Context:
     """The settings of this node that every operation on datasets needs.
 
-    `owner`: user id that workspaces are given to; None: this process's user. `sign`: signs every commit.
+    `owner` is the user id that owns workspaces (None: this process's user). `sign` signs every commit.
 
-    `min_free`: bytes that stay free on the disk.
+    `min_free` is the number of bytes to keep free on the disk.
     """
 
     node: str
@@ -53,13 +54,13 @@ class Context:
     email: str
     limits: OutputLimits
     owner: int | None = None
-    clone_depth: int = 0  # commits that a new clone begins with; 0: all
+    clone_depth: int = 0  # commits that a new clone fetches; 0: all
     min_free: int = 0
     clock: Clock = field(default_factory=SystemClock)
     sign: Sign | None = None
 
     def any_size(self) -> OutputLimits:
-        """Return the limits without sizes, for folders that were accepted before."""
+        """Return the limits without sizes, for folders that were already accepted."""
         return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize, path=sys.maxsize)
 
     def author(self) -> Author:
@@ -68,8 +69,8 @@ class Context:
 
 
 def longest_path(root: Path) -> int:
-    """Return how many bytes a path in a tool's folder below `root` may have, whatever the run's id."""
-    return PATH_MAX - 1 - len(os.fsencode(root)) - _FOLDERS
+    """Return the largest length in bytes of a path in a tool's folder below `root`, for any run id."""
+    return PATH_MAX - 1 - len(os.fsencode(root)) - _MAX_FOLDERS_LENGTH
 
 
 def make_context(settings: DataSettings, clock: Clock | None = None) -> Context:

@@ -1,4 +1,4 @@
-"""The room where this node writes, and who signs its commits, as `GET /storage` shows it."""
+"""The free space of the node's disks, and the author of its commits, as `GET /storage` returns them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .context import Context
 
 MIB = 1 << 20
 
-MIN_FREE_INODES = 1000  # free ones; a commit of a few files takes some dozens
+MIN_FREE_INODES = 1000  # a commit of a few files takes some dozens
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
-    """Free space of a file system. `inodes`: None if it does not count them, as on btrfs."""
+    """The space of a file system. `inodes` is the number of free ones, None if it does not count them."""
 
     free: int  # bytes
     total: int  # bytes
@@ -34,67 +34,67 @@ class DiskSpace:
 def disk_space(folder: Path) -> DiskSpace:
     """Return the space of a folder's file system. Blocking.
 
-    For root, only a read-only file system is not writable.
+    For root, a folder is writable unless the file system is read-only.
     """
     return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
 
 
 def disk_spaces(root: Path) -> dict[str, DiskSpace]:
-    """Return the space of the data directory (""), and of folders on other file systems. Blocking."""
+    """Return the space of the data directory (`""`) and of its folders on other disks. Blocking."""
     found = {"": disk_space(root)}
     own = root.stat().st_dev
     for folder in root.iterdir():
         try:
             if folder.is_dir() and folder.stat().st_dev != own:
                 found[folder.name] = disk_space(folder)
-        except OSError:  # gone meanwhile, or nobody may look
+        except OSError:  # removed meanwhile, or not accessible
             continue
     return found
 
 
-def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
-    """Return why `needed` bytes cannot be written with `reserve` left free, or None if they can.
+def find_shortage(space: DiskSpace, reserve: int, needed: int = 0) -> str | None:
+    """Return why `needed` bytes cannot be written with `reserve` bytes left free, or None if they can.
 
-    This is the one rule for publishing, for preparing and for what people are shown. The text does not say
-    how much is free now: it is compared to see whether the reason is a new one.
+    Publishing, preparing and the conditions all use this rule. The text does not contain
+    the free bytes: it is compared to detect a new reason.
     """
-    if not room.writable:
-        return "it accepts no writes (read-only, or not ours)"
-    if room.inodes is not None and room.inodes < MIN_FREE_INODES:
+    if not space.writable:
+        return "it is not writable (read-only, or owned by another user)"
+    if space.inodes is not None and space.inodes < MIN_FREE_INODES:
         return f"less than {MIN_FREE_INODES} inodes are free"
-    if room.free - needed >= reserve:
+    if space.free - needed >= reserve:
         return None
-    kept = f"less than {reserve / MIB:.0f} MiB (MAO_MIN_FREE)"
+    minimum = f"less than {reserve / MIB:.0f} MiB (MAO_MIN_FREE)"
     if needed:
-        return f"writing {needed / MIB:.1f} MiB would leave {kept} free"
-    return f"{kept} is free"
+        return f"writing {needed / MIB:.1f} MiB would leave {minimum} free"
+    return f"{minimum} is free"
 
 
-def nearly_short(room: DiskSpace, reserve: int) -> str | None:
-    """Return what is below twice the minimum, although nothing waits for it yet; None if nothing is."""
-    if room.inodes is not None and room.inodes < 2 * MIN_FREE_INODES:
+def find_low_space(space: DiskSpace, reserve: int) -> str | None:
+    """Return what is free below twice the minimum, before anything has to wait; None if nothing is."""
+    if space.inodes is not None and space.inodes < 2 * MIN_FREE_INODES:
         return f"less than {2 * MIN_FREE_INODES} inodes are free"
-    if room.free < 2 * reserve:
-        return f"less than {2 * reserve / MIB:.0f} MiB is free, twice what has to stay free (MAO_MIN_FREE)"
+    if space.free < 2 * reserve:
+        return f"less than {2 * reserve / MIB:.0f} MiB is free, twice the minimum (MAO_MIN_FREE)"
     return None
 
 
-def require_room(context: Context, needed: int = 0) -> None:
+def require_space(context: Context, needed: int = 0) -> None:
     """Check that `needed` bytes can be written with MAO_MIN_FREE left free.
 
-    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that accepts no writes.
+    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that is not writable.
     """
-    room = disk_space(context.data.root)
-    why = shortage(room, context.min_free, needed)
-    if why is not None:
-        raise disk_full(why) if room.writable else disk_trouble(why)
+    space = disk_space(context.data.root)
+    shortage = find_shortage(space, context.min_free, needed)
+    if shortage is not None:
+        raise disk_full(shortage) if space.writable else disk_trouble(shortage)
 
 
 def caused_by_full_disk(context: Context, error: Exception) -> bool:
-    """Return whether an error was caused by a full disk. Blocking.
+    """True if an error was caused by a full disk. Blocking.
 
-    libgit2 often gives no reason, or a wrong one, when an object cannot be written for want of space; then
-    the space that is left decides. A reason of the system counts as it is.
+    libgit2 often gives no reason, or a wrong one, when an object cannot be written to a full disk. An error
+    number of the system is trusted; without one, the free space decides.
     """
     if is_full(error) or find_errno(error) is not None:
         return is_full(error)
@@ -104,15 +104,15 @@ def caused_by_full_disk(context: Context, error: Exception) -> bool:
 
 def describe_storage(context: Context) -> Storage:
     """Return the state of the disk and the author of commits. Blocking."""
-    room = disk_space(context.data.root)
+    space = disk_space(context.data.root)
     return Storage(
         disk=Disk(
-            free=room.free,
-            total=room.total,
-            writable=room.writable,
-            inodes=room.inodes,
+            free=space.free,
+            total=space.total,
+            writable=space.writable,
+            inodes=space.inodes,
             reserve=context.min_free,
-            shortage=shortage(room, context.min_free),
+            shortage=find_shortage(space, context.min_free),
         ),
         git=CommitIdentity(name=context.name, email=context.email),
     )

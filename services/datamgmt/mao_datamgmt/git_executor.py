@@ -1,4 +1,4 @@
-"""Where blocking git calls run: in bounded threads, one writer at a time for a dataset."""
+"""Runs blocking git calls in thread pools, with one writer at a time for each dataset."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ class Abandoned(Unavailable):
 class GitExecutor:
     """Runs blocking git calls in threads, and locks datasets for writing.
 
-    A remote that hangs blocks the writers of its own datasets and of no others, up to `threads` of them.
+    A hanging remote blocks only the writers of its own datasets, until all `threads` are in use.
 
-    Queries of people have threads of their own, and so have the node's own reads: neither blocks the other.
+    Queries by people and the node's own reads have separate threads, so neither blocks the other.
 
-    `on_error`: gets what a write raised while its datasets are still locked; what to raise in its place.
-    `on_change`: called with the datasets of a write that succeeded, while they are locked.
+    `on_error` is called with the error of a write while its datasets are locked, and may return another error
+    to raise. The functions in `on_change` are called with the datasets of a successful write while they are
+    locked.
     """
 
     def __init__(self, threads: int) -> None:
         self._writers = ThreadPoolExecutor(threads, "git")
         self._readers = ThreadPoolExecutor(4, "git-read")
-        self._people = ThreadPoolExecutor(4, "git-people")
+        self._queries = ThreadPoolExecutor(4, "git-people")
         self.on_error: Callable[[list[str], BaseException], Awaitable[Exception | None]] | None = None
         self.on_change: list[Callable[[list[str]], Awaitable[None]]] = []
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -55,20 +56,20 @@ class GitExecutor:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run `call` as `write` does; raise Abandoned if `cancelled` is set while others still write."""
+        """Run `call` like `write`; raise Abandoned if `cancelled` is set while waiting for other writers."""
         async with AsyncExitStack() as held:
-            names = sorted(set(datasets))  # always in one order, so that two cannot wait for each other
-            await _unless(cancelled, self._lock_all(names, held))
+            names = sorted(set(datasets))  # always locked in the same order, which prevents deadlocks
+            await _run_unless(cancelled, self._lock_all(names, held))
             try:
-                done = await self.run(call, *args, **kwargs)
+                result = await self.run(call, *args, **kwargs)
             except Exception as error:
-                better = None if self.on_error is None else await self.on_error(names, error)
-                if better is None:
+                replacement = None if self.on_error is None else await self.on_error(names, error)
+                if replacement is None:
                     raise
-                raise better from error
+                raise replacement from error
             for listener in self.on_change:
                 await listener(names)
-            return done
+            return result
 
     async def _lock_all(self, names: list[str], held: AsyncExitStack) -> None:
         for name in names:
@@ -79,44 +80,44 @@ class GitExecutor:
         if self.on_error is None:
             return None
         async with self._locks[dataset]:
-            return await self.on_error([dataset], OSError("an operation on it failed without a reason"))
+            return await self.on_error([dataset], OSError("an operation on it failed for an unknown reason"))
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `call` in a writer's thread, for a caller that has locked the datasets."""
+        """Run `call` in a writer thread, for a caller that holds the locks of the datasets."""
         return await asyncio.wrap_future(self._writers.submit(call, *args, **kwargs))
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `call` beside all others; for short reads of the node itself."""
+        """Run `call` without a lock; for short reads by the node itself."""
         return await asyncio.wrap_future(self._readers.submit(call, *args, **kwargs))
 
     async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `call`, which may take long; for requests of people, and for analysis."""
-        return await asyncio.wrap_future(self._people.submit(call, *args, **kwargs))
+        """Run `call`, which may take long, without a lock; for requests by people, and for analysis."""
+        return await asyncio.wrap_future(self._queries.submit(call, *args, **kwargs))
 
     async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """Yield the pieces, each fetched in a thread of `query`; a slow caller holds no thread."""
-        asked: asyncio.Future[Piece | None] | None = None
+        """Yield the pieces, each read in a thread of `query`; a slow caller occupies no thread."""
+        pending: asyncio.Future[Piece | None] | None = None
         try:
             while True:
-                asked = asyncio.ensure_future(self.query(next, pieces, None))
-                piece = await asyncio.shield(asked)
+                pending = asyncio.ensure_future(self.query(next, pieces, None))
+                piece = await asyncio.shield(pending)
                 if piece is None:
                     return
                 yield piece
         finally:
-            if asked is not None and not asked.done():  # the caller went away while a piece was read
-                asked.add_done_callback(lambda done: _close_after(done, pieces))
+            if pending is not None and not pending.done():  # the caller stopped while a piece was read
+                pending.add_done_callback(lambda result: _close_after(result, pieces))
             else:
                 _close(pieces)
 
     def close(self) -> None:
         """Accept no more calls; running ones finish."""
-        for pool in (self._writers, self._readers, self._people):
+        for pool in (self._writers, self._readers, self._queries):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _unless(cancelled: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.ensure_future(work) for work in (waiting, cancelled.wait())]
+async def _run_unless(cancelled: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.ensure_future(work) for work in (work, cancelled.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
@@ -128,9 +129,9 @@ async def _unless(cancelled: asyncio.Event, waiting: Coroutine[Any, Any, None]) 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _close_after(done: asyncio.Future[Any], pieces: Iterator[Any]) -> None:
-    if not done.cancelled():
-        done.exception()  # nobody waits for it any more
+def _close_after(result: asyncio.Future[Any], pieces: Iterator[Any]) -> None:
+    if not result.cancelled():
+        result.exception()  # mark the exception as retrieved
     _close(pieces)
 
 

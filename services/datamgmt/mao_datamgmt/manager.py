@@ -1,4 +1,4 @@
-"""The data manager in one object: what the routes ask and what runs beside them."""
+"""The data manager as one object: the operations that the routes call, and the background loops."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ log = get_logger(__name__)
 
 
 class DataManager:
-    """The parts of the data manager. `own`: the node's store; `federation`: the store of dataset records."""
+    """The data manager's parts. `own` is the node's store, `federation` the store of dataset records."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class DataManager:
         executor = self._executor = GitExecutor(settings.remote_threads)
         node, clock, seal = context.node, context.clock, SealedSecrets(context.data.root)
 
-        # records and what is known of them
+        # records and mirrors
         runs = self._runs = RunRecords(own, node, unreadable)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
         self._enrolments = Records(own, keys.enrolments_prefix(node), Enrolment, unreadable)
@@ -126,7 +126,7 @@ class DataManager:
         self.upload_pack = UploadPack(context, executor, self.sharing.declared)
         self.ingest = Ingest(context, executor, ExternalKeys(datasets), self.pusher, settings, conditions)
 
-        # what follows from runs
+        # monitoring
         self.alarms = Alarms(node, own, clock, unreadable)
         client = WebhookClient(hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts())
         self.webhooks = Webhooks(node, own, clock, self.alarms, seal, client, unreadable, conditions)
@@ -174,7 +174,7 @@ class DataManager:
         metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the coroutines that run for as long as the app is up."""
+        """Return the coroutines to run while the app is up."""
         backups = backup_loops(
             self._settings, self.context, self._executor, self.own, self._runs, self.conditions
         )
@@ -197,10 +197,10 @@ class DataManager:
     def close(self) -> None:
         self._executor.close()
 
-    # questions and commands
+    # queries and commands
 
     async def ensure_dataset(self, dataset: Dataset) -> DatasetStatus:
-        """Make sure that a dataset has a clone; see `clones.ensure_clone`."""
+        """Ensure that a dataset has a clone; see `clones.ensure_clone`."""
         await self._executor.write([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
@@ -226,18 +226,18 @@ class DataManager:
         steps = [step.spec for run in runs for step in run.steps]
         try:
             steps += [step for enrolled in await self._enrolments.all() for step in enrolled.record.steps]
-        except MaoError as error:  # the runs may tell
+        except MaoError as error:  # the runs may still name it
             log.warning("clone.master_unknown", dataset=name, error=str(error))
         named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
         return next((ref.master for ref in named if ref.name == name), None)
 
     async def push_now(self, name: str) -> DatasetStatus:
-        """Push what waits at once, without the rest of the pause. Raises NotFound."""
+        """Push unpushed commits at once instead of after the retry pause. Raises NotFound."""
         await self.pusher.push_now(name)
         return await self.status(name)
 
     async def _promotes(self, name: str) -> bool:
-        """Return whether this node's snapshot of a dataset becomes ground truth at once."""
+        """True if this node's snapshot of a dataset becomes ground truth without a round."""
         return await self.sharing.is_solo(name) or await self.sharing.obstacle(name) is None
 
     async def go_alone(self, name: str) -> DatasetStatus:
@@ -251,13 +251,13 @@ class DataManager:
     async def resolve(self, name: str, how: Strategy) -> Resolution:
         """Resolve a conflict, see `resolve.resolve`; a failed push is retried later."""
         promote = await self._promotes(name)
-        done, failure = await self._executor.write([name], resolve, self.context, name, how, promote)
+        result, failure = await self._executor.write([name], resolve, self.context, name, how, promote)
         if failure is None:
             self.pusher.note_pushed(name)
         else:
             self.pusher.push_later(name, failure)
-        log.info("branch.resolved", dataset=name, how=how, commit=done.commit, pushed=done.pushed)
-        return done
+        log.info("branch.resolved", dataset=name, how=how, commit=result.commit, pushed=result.pushed)
+        return result
 
     async def set_aside(self, name: str) -> SetAside:
         """Set a clone aside, see `clones.set_aside`. Raises Conflict (`dataset-in-use`) if it is in use."""
@@ -273,13 +273,13 @@ class DataManager:
             uses.append(f"dataset {name}, which is registered with the clone's remote {remote}")
         if uses:
             raise Conflict(
-                f"The clone of {name!r} is not left over: it is used by {', '.join(uses[:5])}.",
+                f"The clone of {name!r} is in use by {', '.join(uses[:5])}.",
                 code="dataset-in-use",
-                next="Withdraw, or wait for the run; of a dataset that is registered: maoctl dataset remove.",
+                next="Withdraw the pipeline, wait for the run, or remove the dataset: maoctl dataset remove.",
             )
-        done = await self._executor.write([name], set_aside, self.context, name)
+        result = await self._executor.write([name], set_aside, self.context, name)
         self.pusher.note_pushed(name)
-        return done
+        return result
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[DatasetStatus]:
         return await self._executor.query(
@@ -296,11 +296,11 @@ class DataManager:
     ) -> Listing[dataset.FileInfo]:
         return await self._executor.query(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
-    async def ask(
-        self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
+    async def query(
+        self, function: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a blocking function that only reads, in a thread of `GitExecutor.query`."""
-        return await self._executor.query(question, self.context, *args, **kwargs)
+        return await self._executor.query(function, self.context, *args, **kwargs)
 
     def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
         """Stream pieces; see `GitExecutor.stream`."""
@@ -328,20 +328,20 @@ class DataManager:
         return await self._executor.read(describe_storage, self.context)
 
     async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
-        """Make a local remote; raise AlreadyExists, unless the same command with that key made it."""
+        """Create a local remote. Raises AlreadyExists unless an attempt with the same key created it."""
 
         async def make(attempt: Attempt) -> Stored[BareRepository]:
-            made = await self._executor.read(
+            created = await self._executor.read(
                 init_bare, self.context.data, request.name, name_was_free=attempt.name_was_free
             )
-            return Stored(made, 0)
+            return Stored(created, 0)
 
         async def taken() -> bool:
             return await self._executor.read(self.context.data.bare(request.name).is_dir)
 
         node = self.context.node
-        made = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
-        return made.record
+        created = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
+        return created.record
 
 
 def _uses(steps: Iterable[ResolvedStep], dataset: str) -> bool:
@@ -370,7 +370,7 @@ def build(
 
 
 def get_manager(request: Request) -> DataManager:
-    """Return the data manager of the app that a request is for."""
+    """Return the data manager of the app that handles a request."""
     manager = request.app.state.manager
     if not isinstance(manager, DataManager):
         raise TypeError("the app was not made by make_app")

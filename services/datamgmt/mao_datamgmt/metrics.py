@@ -7,7 +7,7 @@ from mao_shared.models import StepRun
 
 
 class DataMetrics:
-    """One instance for each app."""
+    """The metrics of one app."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.outcomes = metrics.counter(
@@ -17,28 +17,30 @@ class DataMetrics:
             "mao_datamgmt_prepare_seconds", "Time to fetch datasets and check out a workspace"
         )
         self.publish_seconds = metrics.histogram(
-            "mao_datamgmt_publish_seconds", "Time to judge, commit and push a step's output"
+            "mao_datamgmt_publish_seconds", "Time to check, commit and push a step's output"
         )
         self.late_pushes = metrics.counter(
-            "mao_datamgmt_late_pushes_total", "Pushes tried again after the first had failed", ["outcome"]
+            "mao_datamgmt_late_pushes_total", "Pushes that were retried after a failure", ["outcome"]
         )
         self.unpushed = metrics.gauge(
             "mao_datamgmt_unpushed_datasets", "Datasets with commits not yet pushed to their remote"
         )
         self.unpushed_commits = metrics.gauge(
-            "mao_datamgmt_unpushed_commits", "Commits that only this node has, at the last try", ["dataset"]
+            "mao_datamgmt_unpushed_commits",
+            "Commits that only this node has, at the last attempt",
+            ["dataset"],
         )
         self.unpushed_age = metrics.gauge(
-            "mao_datamgmt_unpushed_age_seconds", "Age of the oldest of them, at the last try", ["dataset"]
+            "mao_datamgmt_unpushed_age_seconds", "Age of the oldest of these commits", ["dataset"]
         )
         self.waiting = metrics.gauge("mao_datamgmt_steps_waiting", "Steps that wait for a dataset")
         self.external_waiting = metrics.gauge(
-            "mao_datamgmt_external_waiting", "Values of programs outside that wait to be committed"
+            "mao_datamgmt_external_waiting", "Values of external programs that wait to be committed"
         )
         self.free_bytes = metrics.gauge(
-            "mao_datamgmt_disk_free_bytes", "Room on the file system of the data directory"
+            "mao_datamgmt_disk_free_bytes", "Free space on the file system of the data directory"
         )
 
     def count(self, step: StepRun) -> None:
-        """Counts a step that this service has finished."""
+        """Count a step that this service has finished."""
         self.outcomes.labels(step.phase.value, step.error.code if step.error else "").inc()

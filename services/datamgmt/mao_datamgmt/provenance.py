@@ -1,4 +1,4 @@
-"""The message of a snapshot's commit: how it came about, for people, for DataLad's `rerun` and for MAO.
+"""The commit message of a snapshot: its provenance, for people, for DataLad's `rerun` and for MAO.
 
 [DATALAD RUNCMD] <pipeline>: <step> on <node>
 
@@ -9,7 +9,7 @@
 MAO-Run: <run id>
 MAO-Step: <step name>
 
-The digests in the record are taken while the files are read into git, so that nothing is read twice.
+The digests in the record are computed while the files are read into git, so that no file is read twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mao_shared.logs import MASK, mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun, format_time
 from mao_shared.models.run import tool_env
 
-MAX_LISTED_FILES = 500  # files up to which the record of a step lists each
+MAX_LISTED_FILES = 500  # up to this many, the record lists each file
 SCHEMA = 1  # of the record under "mao"
 _BEGIN = "=== Do not change lines below ==="
 _END = "^^^ Do not change lines above ^^^"
@@ -39,7 +39,7 @@ _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
 class HashingReader(io.BufferedIOBase):
-    """A stream that hashes what is read; `size` and `sha256` cover what was read so far."""
+    """A stream that hashes what is read. `size` and `sha256` cover the bytes read so far."""
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class WrittenFiles:
     removed: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """Return the manifest, and the single files if there are few."""
+        """Return the manifest, and each file if there are few."""
         facts: dict[str, Any] = {"manifest": manifest(self.files)}
         if len(self.files) <= MAX_LISTED_FILES:
             facts["outputs"] = {path: file.model_dump() for path, file in sorted(self.files.items())}
@@ -85,14 +85,14 @@ class WrittenFiles:
 
 
 class Digests:
-    """Remembers the digest of every content that is read through it."""
+    """Collects the digests of contents while they are read."""
 
     def __init__(self) -> None:
         self._readers: dict[str, HashingReader] = {}
-        self._links: dict[str, OutputFile] = {}  # and what else is known without reading
+        self._links: dict[str, OutputFile] = {}  # and other contents known without reading
 
     def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
-        """Return the same contents by path; reading one records its digest here."""
+        """Return the contents by path, wrapped so that reading one records its digest."""
         watched = dict(contents)
         for path, content in contents.items():
             if content is None:
@@ -103,8 +103,8 @@ class Digests:
                 watched[path] = replace(content, open=partial(self._open, path, content.open))
         return watched
 
-    def _open(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
-        reader = self._readers[path] = HashingReader(opener())
+    def _open(self, path: str, open_content: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
+        reader = self._readers[path] = HashingReader(open_content())
         return reader
 
     def note(self, path: str, text: bytes | None) -> None:
@@ -114,12 +114,12 @@ class Digests:
         if text is not None:
             self._links[path] = OutputFile(size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
-    def written(self, touched: Set[str], changed: ChangedFiles) -> WrittenFiles:
-        """Return the files for the record: all that the tool wrote if there are few, else those that changed.
+    def written(self, written_paths: Set[str], changed: ChangedFiles) -> WrittenFiles:
+        """Return the files for the record: all written ones if they are few, otherwise the changed ones.
 
-        `touched`: paths of files that the tool wrote, also those that have the same content again.
+        `written_paths` are those that the tool wrote, including files with unchanged content.
         """
-        listed = touched if len(touched) <= MAX_LISTED_FILES else frozenset[str]()
+        listed = written_paths if len(written_paths) <= MAX_LISTED_FILES else frozenset[str]()
         files = {}
         for path in listed | changed.files.keys():
             if (reader := self._readers.get(path)) is not None:
@@ -132,7 +132,7 @@ class Digests:
 def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
     """Return the number of files, their bytes, and the SHA-256 of the sorted lines `<sha256>  <path>`.
 
-    The same text as `sha256sum FILE… | LC_ALL=C sort` prints.
+    The lines are those that `sha256sum FILE… | LC_ALL=C sort` prints.
     """
     lines = sorted(f"{file.sha256}  {path}\n" for path, file in files.items())
     digest = hashlib.sha256("".join(lines).encode())
@@ -141,21 +141,21 @@ def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
 
 
 def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:
-    """Return the message of the commit that holds a step's output. `versions`: of the programs used."""
+    """Return the message of a snapshot's commit. `versions` are those of the programs used."""
     subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
-    enclosed = embed_record(subject, run_record(run, step, written, versions))
-    return f"{enclosed}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
+    message = embed_record(subject, run_record(run, step, written, versions))
+    return f"{message}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
 
 
 def embed_record(subject: str, record: Mapping[str, Any]) -> str:
-    """Return a message with a record that `read_step_record` finds again."""
+    """Return a commit message with a record, which `read_step_record` reads."""
     return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
 
 
 def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
-    """Return DataLad's keys (chain … pwd), with MAO's record of the step under `mao`."""
+    """Return DataLad's run record, with MAO's record of the step under `mao`."""
     log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
-    own: dict[str, Any] = {
+    step_record: dict[str, Any] = {
         "schema": SCHEMA,
         "run": run.id,
         "pipeline": run.pipeline,
@@ -168,7 +168,7 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
         "started_at": None if run.started_at is None else format_time(run.started_at),
         **_tool_facts(step),
         "attempt": step.attempt,
-        "times": {str(phase): format_time(moment) for phase, moment in step.times.items()},
+        "times": {str(phase): format_time(time) for phase, time in step.times.items()},
         "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
         "log": None if step.log_bytes is None else {k: fact for k, fact in log.items() if fact is not None},
         **written.record(),
@@ -182,12 +182,12 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
         "inputs": [],
         "outputs": ["."],
         "pwd": ".",
-        "mao": {key: value for key, value in own.items() if value is not None},
+        "mao": {key: value for key, value in step_record.items() if value is not None},
     }
 
 
 def _tool_facts(step: StepRun) -> dict[str, Any]:
-    """Return the tool's part of the record. Values that look like secrets are masked; their names stay."""
+    """Return the tool's part of the record. Values that look like secrets are masked."""
     spec = step.spec
     return {
         "step": spec.name,
@@ -209,22 +209,22 @@ def _tool_facts(step: StepRun) -> dict[str, Any]:
 def rerun_command(run: Run, step: StepRun) -> str:
     """Return a shell command that repeats the step in a checkout of its dataset; DataLad fills in {pwd}.
 
-    It runs as the calling user. An input dataset has to be checked out beside it, as `../input` at the commit
-    of the record; a masked variable is taken from the caller's environment.
+    It runs as the calling user. An input dataset has to be checked out beside it as `../input`, at the commit
+    in the record; a masked variable is taken from the caller's environment.
     """
     spec = step.spec
-    words = ["docker run --rm", '--user "$(id -u):$(id -g)"', f'-v "{{pwd}}:{TOOL_DATA}"']
+    arguments = ["docker run --rm", '--user "$(id -u):$(id -g)"', f'-v "{{pwd}}:{TOOL_DATA}"']
     if spec.input is not None:
-        words.append(f'-v "{{pwd}}/../input:{TOOL_INPUT}:ro"')
+        arguments.append(f'-v "{{pwd}}/../input:{TOOL_INPUT}:ro"')
     if spec.network != "bridge":
-        words.append(f"--network {spec.network}")
+        arguments.append(f"--network {spec.network}")
     for name, value in mask_env(tool_env(run, step)).items():
-        words.append(f"-e {_literal(name if MASK in value else f'{name}={value}')}")
-    return " ".join([*words, spec.image.pinned, *map(_literal, mask_command(spec.command or []))])
+        arguments.append(f"-e {_literal(name if MASK in value else f'{name}={value}')}")
+    return " ".join([*arguments, spec.image.pinned, *map(_literal, mask_command(spec.command or []))])
 
 
 def _literal(word: str) -> str:
-    """Quote a word for a shell, with braces doubled: single ones are DataLad's placeholders."""
+    """Quote a word for a shell and double its braces: single ones are DataLad's placeholders."""
     return shlex.quote(word).replace("{", "{{").replace("}", "}}")
 
 
@@ -242,16 +242,16 @@ def read_step_record(message: str) -> dict[str, Any] | None:
 
 
 def trailers(message: str) -> dict[str, str]:
-    """Return the `MAO-Run` and `MAO-Step` of a commit message, if present."""
+    """Return the trailers `MAO-Run` and `MAO-Step` of a commit message, if present."""
     _, _, tail = message.rpartition(_END)
     return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
 
 
 def commit_subject(message: str) -> str:
-    """Return the first line without DataLad's mark."""
+    """Return the first line without DataLad's prefix."""
     return message.partition("\n")[0].removeprefix("[DATALAD RUNCMD] ")
 
 
 def is_snapshot_of(message: str, run_id: str, step: str) -> bool:
-    """Return whether a commit message is that of this step of this run."""
+    """True if a commit message is the one of this step of this run."""
     return trailers(message) == {"MAO-Run": run_id, "MAO-Step": step}

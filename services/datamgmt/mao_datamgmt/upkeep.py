@@ -1,4 +1,4 @@
-"""Periodic work that keeps a node fast and small: old folders and alarms are removed, clones packed."""
+"""Periodic maintenance: removes old workspaces and alarms, packs clones."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .steps import workspaces
 
 log = get_logger(__name__)
 
-PERIOD = 600.0  # seconds
+PERIOD_SECONDS = 600.0
 
 
 class Upkeep:
     """Removes old folders and alarms, and packs clones.
 
-    `active`: the runs that have not ended; their workspaces stay.
+    `active` are the runs that have not ended; their workspaces are kept.
     """
 
     def __init__(
@@ -47,17 +47,19 @@ class Upkeep:
     async def run(self) -> None:
         """Run until cancelled."""
         await self._active.synced.wait()
-        await every(PERIOD, self._step, name="retention", conditions=self._conditions)
+        await every(PERIOD_SECONDS, self._step, name="retention", conditions=self._conditions)
 
     async def _step(self) -> None:
         await self.run_once()
         log_swept(await self._executor.read(sweep_old_locks, self._context.data))
 
     async def run_once(self) -> None:
-        """Remove what is old now; a failure is shown as a condition and does not hold up the rest."""
+        """Run each task once. A failure is reported as a condition and does not block the others."""
         now, age = self._context.clock.now(), timedelta(days=self._settings.keep_workspaces_days)
         stored = await self._executor.read(workspaces.list_stored, self._context.data)
-        active = {name for name, _ in self._active.items()} | self._active.unreadable  # last: one may be new
+        active = {
+            name for name, _ in self._active.items()
+        } | self._active.unreadable  # listed last, as a run may be new
         expired = workspaces.expired(stored, active, now, age, self._settings.keep_workspaces)
         await self._executor.read(self._remove_workspaces, expired)
         oldest = now - timedelta(days=self._settings.keep_alarms_days)
@@ -67,27 +69,27 @@ class Upkeep:
         for dataset in datasets:
             await self._guarded(dataset, self._executor.write([dataset], tidy, self._context, dataset, age))
 
-    async def _guarded(self, item: str, work: Awaitable[object]) -> None:
+    async def _guarded(self, item: str, task: Awaitable[object]) -> None:
         try:
             with self._guard.item(item):
-                await work
-        except Unavailable as error:  # it is tried again in the next period
+                await task
+        except Unavailable as error:  # retried in the next period
             log.warning("retention.not_done", what=item, code=error.code)
 
     def _remove_workspaces(self, runs: list[str]) -> None:
         for run in runs:
             try:
                 workspaces.remove_tree(self._context.data.run_workspaces(run))
-            except OSError as error:  # files of another user, say of a tool that was root by agreement
+            except OSError as error:  # files of another user, for instance of a tool that ran as root
                 log.warning("workspace.not_removed", run=run, error=str(error))
             else:
                 log.info("workspace.expired", run=run)
 
 
 def tidy(context: Context, dataset: str, age: timedelta) -> None:
-    """Pack a dataset's clone if that is worth it, and remove an unused worktree. Blocking.
+    """Pack a dataset's clone if needed, and remove an unused worktree. Blocking.
 
-    Nothing else may change the dataset meanwhile. A failure is logged: it costs speed, not data.
+    Nothing else may change the dataset meanwhile. A failure is logged; it loses no data.
     """
     try:
         clone = Clone.open(context.data.clone(dataset))

@@ -12,7 +12,7 @@ from .settings import GatewaySettings
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0 after a clean stop, 2 for wrong settings."""
+    """Run the gateway or create a token; return the exit code: 0, or 2 for invalid settings."""
     if arguments[:1] == ["--new-token"] and len(arguments) == 2:
         token, line = new_token(arguments[1])
         sys.stdout.write(f"{line}\n")

@@ -24,8 +24,8 @@ from .routes import Gateway, own_routers
 from .settings import GatewaySettings
 from .status import node_conditions, readiness_probe, watch_services
 
-DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
-OPEN_DETAIL = "Every user and program of this machine can control the node, and so become root on it."
+DESCRIPTION = "One node of a MAO federation: the API of all its services at one address."
+OPEN_DETAIL = "Every user and program on this machine can control the node, and thereby become root on it."
 OPEN_STEP = "Unset MAO_OPEN_TO_LOCAL_USERS, name the users in MAO_LOCAL_USERS, and restart the node."
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -36,7 +36,7 @@ _HEADERS = {
 
 
 class SafeHeaders:
-    """ASGI middleware that adds security headers for browsers, unless the response has set them."""
+    """ASGI middleware that adds security headers for browsers unless the response has them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,9 +62,9 @@ def make_app(
     """Make the app. Raises InvalidInput if the gateway must not start (see `auth.policy_from`).
 
     Args:
-        store: the node's own; by default opened from the settings, and closed at the end.
+        store: the node's store; by default opened from the settings and closed at shutdown.
         transports: service → httpx transport, for tests.
-        callers: replaces the kernel's answer, for tests without a connection.
+        callers: replaces the check of local callers, for tests without a connection.
     """
     policy = policy_from(settings)
     open_to_all = policy.users is None and not policy.tokens

@@ -1,17 +1,16 @@
-"""Access control: pure decisions, the tokens, and the middleware that applies them.
+"""Access control: pure checks of requests, the tokens, and the middleware that applies them.
 
-A gateway that is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS`
-need no token, since the kernel identifies the caller (`callers`); all others do. Web pages have to be kept
-out as well: a page in the operator's browser that posts to localhost, or whose name resolves to it (DNS
-rebinding). So
-Host must be a loopback name or an allowed one, Origin must be the page's own, and what the browser itself
-marks as cross-site is refused, except for following a link.
+On a gateway that listens on loopback only, root, the user who runs the node and those in `MAO_LOCAL_USERS`
+need no token, since the kernel identifies the caller (`callers`); all others do. Web pages in the operator's
+browser are kept out too, whether they post to localhost or have a name that resolves to it (DNS rebinding):
+Host must be a loopback name or an allowed one, Origin must match it, and requests that the browser marks as
+cross-site are refused, except for following a link.
 
-A gateway that is reached by any other address, or has a tokens file: a token is needed, as bearer or, for
-browsers, as the password of basic authentication. The rules for Origin apply as well, since browsers send
-basic authentication by themselves. Without a tokens file such a gateway does not start.
+On a gateway at any other address, or with a tokens file, every caller needs a token, as bearer or, for
+browsers, as the password of basic authentication. The rules for Origin apply too, since browsers send basic
+authentication automatically. Without a tokens file such a gateway does not start.
 
-Tokens are kept as digests in a file, one `name:sha256` a line, and compared in constant time.
+Tokens are stored as digests in a file, one `name:sha256` per line, and compared in constant time.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def token_digest(token: str) -> str:
 
 
 def new_token(name: str) -> tuple[str, str]:
-    """Make a token and its line of the tokens file. 256 random bits need no slow hash."""
+    """Return a new token and its line for the tokens file. 256 random bits need no slow hash."""
     token = f"mao_{secrets.token_urlsafe(32)}"
     return token, f"{name}:{token_digest(token)}"
 
@@ -64,8 +63,8 @@ def new_token(name: str) -> tuple[str, str]:
 def load_or_create_token(path: Path) -> str | None:
     """Return the gateway's own token, for callers on loopback who need one; `maoctl` finds the file itself.
 
-    The file is replaced by one that only our user can read if it does not exist, is empty, or can be read by
-    others. Returns None if that is impossible; such calls are then refused.
+    A new token is written if the file does not exist, is empty, or is accessible to other users. Returns None
+    if that fails; callers who need a token are then refused.
     """
     try:
         with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
@@ -79,20 +78,20 @@ def load_or_create_token(path: Path) -> str | None:
             file.write(f"{token}\n")
         new.replace(path)
     except (OSError, UnicodeDecodeError) as error:
-        log.warning("gateway.no_token", file=str(path), error=str(error))
+        log.warning("gateway.token_unusable", file=str(path), error=str(error))
         return None
     return token
 
 
 def read_tokens(path: Path) -> dict[str, str]:
-    """Read the tokens file as name → digest. Raises InvalidInput (`tokens-invalid`) with the invalid line."""
+    """Read the tokens file; return name → digest. Raises InvalidInput (`tokens-invalid`)."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except PermissionError as error:
         raise InvalidInput(
             f"The tokens file {path} cannot be read by user {os.geteuid()}, which the gateway runs as.",
             code="tokens-invalid",
-            next=f"sudo chown {os.geteuid()} {path} (under compose in MAO_TOKENS_DIR), its folder too.",
+            next=f"Run: sudo chown {os.geteuid()} {path} and its folder (under compose in MAO_TOKENS_DIR).",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise _tokens_invalid(f"The tokens file {path} cannot be read: {error}.") from error
@@ -111,10 +110,10 @@ def read_tokens(path: Path) -> dict[str, str]:
 
 
 def token_owner(tokens: Mapping[str, str], token: str) -> str | None:
-    """Return the name of the token; every digest is compared, so that timing reveals nothing."""
+    """Return the token's name, None if it is unknown. All digests are compared, against timing attacks."""
     sent = token_digest(token)
-    found = [name for name, kept in tokens.items() if hmac.compare_digest(kept, sent)]
-    return found[0] if found else None
+    owners = [name for name, digest in tokens.items() if hmac.compare_digest(digest, sent)]
+    return owners[0] if owners else None
 
 
 def _tokens_invalid(detail: str) -> InvalidInput:
@@ -123,13 +122,14 @@ def _tokens_invalid(detail: str) -> InvalidInput:
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Which callers need a token, and the host names by which the gateway may be called.
+    """The callers that need a token, and the host names by which the gateway may be called.
 
     Args:
-        tokens: name → digest, of which every caller needs one; empty on a gateway reached by loopback.
-        port: that the gateway listens on.
-        users: uids that need no token on loopback; None: all of them.
-        sees_processes: whether the gateway sees the processes of the machine.
+        hosts: allowed host names in addition to loopback names.
+        tokens: name → digest of the tokens, if every caller needs one; empty for a gateway on loopback.
+        port: the gateway's port.
+        users: uids that need no token on loopback; None for all.
+        sees_processes: True if the gateway sees all processes of the machine.
         supervisor: see `LocalCallers`.
         token_file: see `load_or_create_token`.
         token_shown: a command that prints the token in that file.
@@ -146,7 +146,7 @@ class AccessPolicy:
 
 
 def _host_step(policy: AccessPolicy, headers: Headers) -> str:
-    """Return what to do about a refused host name, with the port that the caller has used."""
+    """Return the next step after a refused host name, with the port that the caller used."""
     port = called_port(headers) or policy.port
     return (
         f"Call it by a loopback name, such as http://127.0.0.1:{port}, or add the name to MAO_ALLOWED_HOSTS."
@@ -186,14 +186,14 @@ def is_loopback(host: str) -> bool:
 
 
 def check_request(policy: AccessPolicy, method: str, headers: Headers) -> MaoError | None:
-    """Return why the request is refused for any caller, or None; `check_local` follows. Pure."""
+    """Return the error if the request is refused whoever sent it, or None (see also `check_local`). Pure."""
     refusal = None if policy.tokens else check_host(policy, headers)
     refusal = refusal or check_origin(method, headers, policy.hosts, _host_step(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
 
 
 def check_host(policy: AccessPolicy, headers: Headers) -> MaoError | None:
-    """Check the Host header. 0.0.0.0 is allowed for the original's curl calls; browsers fail at Origin."""
+    """Check the Host header. The original's curl calls use 0.0.0.0; `check_origin` stops browsers there."""
     name = called_host(headers)
     if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
         return None
@@ -205,7 +205,7 @@ def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
     if token is None:
         return Unauthorized(
             "This node requires a token.",
-            next="Put the token into MAO_TOKEN, or the path of a file that holds it into MAO_TOKEN_FILE.",
+            next="Set MAO_TOKEN to the token, or MAO_TOKEN_FILE to a file that contains it.",
         )
     if token_owner(policy.tokens, token) is None:
         return Unauthorized(
@@ -217,7 +217,7 @@ def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
 
 
 def check_local(policy: AccessPolicy, token: str | None, headers: Headers) -> MaoError | None:
-    """Check a caller on loopback who is not an admitted user. `token`: the gateway's own."""
+    """Check the token of a caller on loopback who is not an admitted user. `token`: the gateway's own."""
     sent = sent_token(headers)
     if token is not None and sent is not None and hmac.compare_digest(token.encode(), sent.encode()):
         return None
@@ -244,7 +244,7 @@ def sent_token(headers: Headers) -> str | None:
 
 
 class AuthMiddleware:
-    """ASGI middleware that answers refused requests with problem documents."""
+    """ASGI middleware that refuses requests, with a problem document, by the policy."""
 
     def __init__(self, app: ASGIApp, *, policy: AccessPolicy, callers: CallerCheck | None = None) -> None:
         self.app = app
@@ -274,7 +274,7 @@ class AuthMiddleware:
 
     async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
         refusal = check_request(self.policy, scope["method"], headers)
-        unrestricted = self.policy.tokens or self.policy.users is None  # tokens: `check_request` has decided
+        unrestricted = self.policy.tokens or self.policy.users is None  # tokens are checked already
         if refusal is not None or unrestricted or await self._callers.admits(scope):
             return refusal
         return check_local(self.policy, self._token, headers)

@@ -1,14 +1,14 @@
-"""Identifies callers on loopback by the kernel: the user, and natively that it is not a container.
+"""Identifies callers on loopback with the kernel's help: their user, and on a native node their process.
 
-A socket belongs to the user who created it. Natively that is not enough: a tool with the privilege `host
-network` calls from the same loopback, as root if it runs as root, or with the node's own uid if an ordinary
-user runs the node. So the process that holds the socket has to live in the gateway's own pid namespace, which
-no container does, and must not be part of the node itself: no part calls the gateway, but one can be made to
-by what it talks to (a webhook's receiver; a remote that tells git-lfs where to upload). The process is looked
-up in /proc once a connection; if it is not found, a token is needed.
+A socket belongs to the user who created it. On a native node that is not enough: a tool with the privilege
+`host network` calls from the same loopback, possibly as root or with the node's own uid. So the process that
+holds the socket must be in the gateway's own pid namespace, which no container is, and must not be a service
+of the node: services do not call the gateway, but what they talk to could make them (the receiver of a
+webhook; a remote that redirects git-lfs uploads). The process is looked up in /proc once per connection; if
+it is not found, a token is needed.
 
 Under compose the gateway is in a container and sees no processes; there the runner starts no step on the
-host's network as a user who is admitted (docs/decisions/0017).
+host's network as an admitted user (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from mao_shared.host.sockets import TcpSocket, find_socket
 from mao_shared.settings import SERVICES
 
 PROC = Path("/proc")
-FIRST_NAMESPACE = "pid:[4026531836]"  # the machine's own; the kernel's fixed number for it
+INITIAL_NAMESPACE = "pid:[4026531836]"  # the machine's pid namespace, a constant of the kernel
 _NODE_MODULES = frozenset(f"mao_{service}".encode() for service in SERVICES)
-MAX_KNOWN = 1024  # connections whose process was found
+MAX_KNOWN = 1024  # admitted connections that are remembered
 
 
 class CallerCheck(Protocol):
     async def admits(self, scope: Scope) -> bool:
-        """Return True for a user who needs no token, calling from a process of this machine."""
+        """Return True if the caller is an admitted user in a process of this machine."""
 
 
 class LocalCallers:
-    """Decides whether a connection needs no token. For the event loop's thread.
+    """Admits connections of local users without a token. Not thread-safe.
 
     Args:
-        users: uids.
-        supervisor: pid of the process that has started the services of a native node.
+        users: uids of the admitted users.
+        sees_processes: True if /proc shows all processes of the machine.
+        supervisor: pid of the process that started the services of a native node.
     """
 
     def __init__(self, users: frozenset[int], *, sees_processes: bool, supervisor: int | None = None) -> None:
@@ -52,68 +53,68 @@ class LocalCallers:
         self._supervisor = supervisor
         self._known: OrderedDict[TcpSocket, None] = OrderedDict()
         self._search = asyncio.Lock()
-        self._recent_pids: list[str] = []  # the last caller often calls again
+        self._recent_pids: list[str] = []  # pids tried first, since the last caller often calls again
 
     async def admits(self, scope: Scope) -> bool:
-        """Look up the caller's socket, see `CallerCheck`."""
+        """Look up the caller's socket and process; see `CallerCheck`."""
         caller, called = scope.get("client"), scope.get("server")
         if not caller or not called or called[1] is None:
             return False
-        found = find_socket((caller[0], caller[1]), (called[0], called[1]))
-        if found is None or found.uid not in self._users:
+        tcp_socket = find_socket((caller[0], caller[1]), (called[0], called[1]))
+        if tcp_socket is None or tcp_socket.uid not in self._users:
             return False
-        if not self._sees_processes or found in self._known:
+        if not self._sees_processes or tcp_socket in self._known:
             return True
         async with self._search:  # one at a time
-            local = await asyncio.to_thread(is_local_process, found, self._recent_pids, self._supervisor)
-        # If the socket is still there, its process was visible all the time.
-        if not local or find_socket((caller[0], caller[1]), (called[0], called[1])) != found:
+            local = await asyncio.to_thread(is_local_process, tcp_socket, self._recent_pids, self._supervisor)
+        # If the socket still exists, its process was visible all the time.
+        if not local or find_socket((caller[0], caller[1]), (called[0], called[1])) != tcp_socket:
             return False
-        if found.cookie:
-            self._known[found] = None
+        if tcp_socket.cookie:
+            self._known[tcp_socket] = None
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return True
 
 
 def is_local_process(
-    found: TcpSocket, likely: list[str] | None = None, supervisor: int | None = None
+    tcp_socket: TcpSocket, likely: list[str] | None = None, supervisor: int | None = None
 ) -> bool:
-    """True if a process of the socket's user in our pid namespace holds it, and is no part of the node.
+    """True if a process of the socket's user in our pid namespace holds it, and is no service of the node.
 
-    Blocks some milliseconds. Only root can read another user's descriptors. If the holder is not found, it is
-    no container's if no process of one is on our network, which only the machine's own namespace can tell.
-    The first process of a container lives as long as the container, so this misses none, however they fork.
+    Only root can read another user's descriptors. If the holder is not found, this returns True only if no
+    container is on our network, which can only be seen from the machine's initial namespace. The first
+    process of a container lives as long as the container, so none is missed. Blocks for some milliseconds.
 
-    `likely`: pids to look at first; replaced by the one that is found.
+    `likely`: pids to try first; replaced by that of the holder.
     """
     likely = likely if likely is not None else []
     ours = _namespace("self")
-    name = f"socket:[{found.inode}]"
+    name = f"socket:[{tcp_socket.inode}]"
     for pid in chain(likely, _pids()):
         if _holds(pid, name):
             likely[:] = [pid]
-            users = _status(pid).get("Uid", "").split()  # real, effective, saved, of the file system
-            # The socket of a set-uid program belongs to the program's owner; its caller is the real user.
-            runs_as_owner = str(found.uid) in users and users[0] in (str(found.uid), "0")
+            users = _status(pid).get("Uid", "").split()  # real, effective, saved, file system
+            # The socket of a set-uid program belongs to the program's owner, but the real user calls.
+            runs_as_owner = str(tcp_socket.uid) in users and users[0] in (str(tcp_socket.uid), "0")
             return _namespace(pid) == ours and runs_as_owner and not _is_service(pid, supervisor)
-    if ours != FIRST_NAMESPACE or not _status("1"):
+    if ours != INITIAL_NAMESPACE or not _status("1"):
         return False
-    return not any(_is_container_on(pid, found) for pid in _pids())
+    return not any(_is_container_on(pid, tcp_socket) for pid in _pids())
 
 
 def _pids() -> Iterator[str]:
-    """Iterate over pids, the youngest first, since most callers have just started."""
-    names = os.listdir(PROC)  # noqa: PTH208 (a Path for each takes its time)
+    """Yield all pids, the highest first, since most callers have just started."""
+    names = os.listdir(PROC)  # noqa: PTH208 (Path objects are slow here)
     yield from sorted(filter(str.isdigit, names), key=int, reverse=True)
 
 
 def _holds(pid: str, name: str) -> bool:
-    """True if the process has this open; False also if it is hidden from us or gone."""
+    """True if the process has the named file open; False also if it has ended or is not visible."""
     with suppress(OSError), os.scandir(PROC / pid / "fd") as descriptors:
         for descriptor in descriptors:
             with suppress(OSError):
-                if os.readlink(descriptor.path) == name:  # noqa: PTH115 (a Path for each takes its time)
+                if os.readlink(descriptor.path) == name:  # noqa: PTH115 (Path objects are slow here)
                     return True
     return False
 
@@ -125,7 +126,7 @@ def _namespace(pid: str) -> str | None:
 
 
 def _status(pid: str) -> dict[str, str]:
-    """Read the process's status; empty if it is gone or hidden from us."""
+    """Read the process's status; empty if it has ended or is not visible."""
     with suppress(OSError):
         lines = (PROC / pid / "status").read_text("utf-8", "replace").splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -135,8 +136,8 @@ def _status(pid: str) -> dict[str, str]:
 def _is_service(pid: str, supervisor: int | None) -> bool:
     """True if the process is a service of this node or was started by one.
 
-    Not all children of the supervisor are: a shell may have left programs before it became the supervisor,
-    which as a container's first process is the parent of everything.
+    Other children of the supervisor are no services: a shell that became the supervisor may have started
+    programs before, and the first process of a container adopts orphans.
     """
     if supervisor is None:
         return False
@@ -148,8 +149,8 @@ def _is_service(pid: str, supervisor: int | None) -> bool:
     return False
 
 
-def _is_container_on(pid: str, found: TcpSocket) -> bool:
-    """True if the process is of another pid namespace, such as a container's, on the socket's network."""
+def _is_container_on(pid: str, tcp_socket: TcpSocket) -> bool:
+    """True if the process is in another pid namespace, such as a container's, and on the socket's network."""
     status = _status(pid)
     dead = status.get("State", "").startswith("Z") and status.get("Threads") == "1"
     if len(status.get("NSpid", "").split()) < 2 or dead:
@@ -158,7 +159,7 @@ def _is_container_on(pid: str, found: TcpSocket) -> bool:
         for name in ("tcp", "tcp6"):
             with (PROC / pid / "net" / name).open("rb") as lines:
                 next(lines, None)  # the header
-                if any(int(line.split()[9]) == found.inode for line in lines):
+                if any(int(line.split()[9]) == tcp_socket.inode for line in lines):
                     return True
     except OSError:
         return (PROC / pid).exists()

@@ -1,8 +1,9 @@
 """`GET /events`: changes of the node's runs as server-sent events, from the store's watch.
 
-Events: `begin` (where the stream starts), `run` (the document), `run-removed` (`{"id"}`), `run-unreadable`,
-and `gone`: the changes since Last-Event-ID were compacted, list the runs again. The id of an event is the
-store's revision; only the last event of a revision has one, so that resuming skips none.
+Events: `begin` (the stream's first revision), `run` (the document), `run-removed` (`{"id"}`),
+`run-unreadable`, and `gone` if the changes since Last-Event-ID were compacted, so that the client has to list
+the runs again. The id of an event is the store's revision; only the last event of a revision has one, so that
+resuming skips none.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from mao_shared.errors import Compacted, InvalidInput, Unavailable
 from mao_shared.keys import last_part, mirrored_run_id, past_runs_prefix, runs_prefix, runs_root
 from mao_shared.store import Batch, Event, Store
 
-RETRY = 2000  # milliseconds after which a browser reconnects
+RECONNECT_MILLISECONDS = 2000  # after which a browser reconnects
 RELIST_STEP = "List the runs again with GET /runs; the stream continues from here."
 
 
 def parse_last_event_id(sent: str | None) -> int | None:
-    """Parse the revision in Last-Event-ID; raises InvalidInput (`last-event-id-invalid`)."""
+    """Parse the revision in Last-Event-ID, if any. Raises InvalidInput (`last-event-id-invalid`)."""
     if not sent:
         return None
     if not sent.isascii() or not sent.isdigit() or len(sent) > 18:
@@ -35,19 +36,21 @@ def parse_last_event_id(sent: str | None) -> int | None:
 
 
 async def revision_now(store: Store, node: str) -> int:
-    """Return the revision where a new stream starts. Raises StoreUnavailable."""
+    """Return the store's current revision, where a new stream starts. Raises StoreUnavailable."""
     return (await store.list(runs_prefix(node), limit=1)).revision
 
 
 async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[ServerSentEvent, None]:
-    """Stream changes with a revision above `after`, until the store does not answer."""
-    yield ServerSentEvent(event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RETRY)
+    """Yield the changes with a revision above `after`, until the store does not answer."""
+    yield ServerSentEvent(
+        event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RECONNECT_MILLISECONDS
+    )
     while True:
         try:
             async with aclosing(store.watch(runs_root(node), after=after)) as batches:
                 async for batch in batches:
                     after = batch[-1].revision
-                    for event in to_events(of_runs(batch, node)):
+                    for event in to_events(run_changes(batch, node)):
                         yield event
         except Compacted:
             after = await revision_now(store, node)
@@ -56,10 +59,10 @@ async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[Serv
             return  # the browser reconnects by itself
 
 
-def of_runs(batch: Batch, node: str) -> Batch:
-    """Select the changes of runs in a batch. Pure.
+def run_changes(batch: Batch, node: str) -> Batch:
+    """Return the changes of runs in a batch. Pure.
 
-    A run that moves into the history is not removed; one that leaves the history is, under its active key.
+    Moving a run into the history is no change. Removing it from the history is reported under its active key.
     """
     live, past = runs_prefix(node), past_runs_prefix(node)
 

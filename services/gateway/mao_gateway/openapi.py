@@ -1,4 +1,4 @@
-"""One OpenAPI document for the whole node, merged from those of the services."""
+"""The OpenAPI document of the whole node, merged from those of the services."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _schemas(document: Document) -> Document:
 
 
 def clashes(service: str, schemas: Document, taken: Document) -> dict[str, str]:
-    """Return old name → new name of schemas that differ from those of the same name in `taken`."""
+    """Return old name → new name of the schemas that differ from the one in `taken` with the same name."""
     return {
         name: f"{service.capitalize()}{name}"
         for name, schema in schemas.items()
@@ -52,7 +52,7 @@ def clashes(service: str, schemas: Document, taken: Document) -> dict[str, str]:
 
 
 def rename(document: Document, renames: Mapping[str, str]) -> Document:
-    """Rename schemas in a document, with all references to them."""
+    """Rename schemas in a document, including all references to them."""
     if not renames:
         return document
     references = {_REF + old: _REF + new for old, new in renames.items()}
@@ -70,7 +70,7 @@ def rename(document: Document, renames: Mapping[str, str]) -> Document:
 
 
 class CombinedOpenApi:
-    """Fetches and caches the combined document; `x-mao-missing` lists services that did not answer."""
+    """Fetches and caches the merged document; `x-mao-missing` lists the services that did not answer."""
 
     def __init__(self, proxy: Proxy, services: tuple[str, ...]) -> None:
         self._proxy = proxy
@@ -87,7 +87,7 @@ class CombinedOpenApi:
         missing = [name for name, document in documents.items() if document is None]
         if missing:
             merged["x-mao-missing"] = missing
-            note = f"Missing here, since they do not answer: {', '.join(missing)}."
+            note = f"Not included, since they do not answer: {', '.join(missing)}."
             merged["info"]["description"] = f"{merged['info'].get('description', '')}\n\n**{note}**"
         else:
             self._cached, self._expires_at = merged, time.monotonic() + CACHE_TIME

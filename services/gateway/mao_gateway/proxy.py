@@ -1,4 +1,4 @@
-"""Forwards requests to the services and streams their answers; the only place with outgoing HTTP."""
+"""Forwards requests to the services and streams their responses; the only module with outgoing HTTP."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
 SANDBOX = "default-src 'none'; sandbox; frame-ancestors 'none'"
-"""A file of a dataset that a browser shows as a page must not act as the dashboard."""
+"""A dataset's file that a browser renders as a page must not get the dashboard's rights."""
 AsyncTransport = httpx.AsyncBaseTransport
 RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Proxy:
-    """Forwards to services by name.
+    """Forwards requests to services by name.
 
     Args:
         urls: service → base URL, or `unix:///path` of its socket.
@@ -78,7 +78,7 @@ class Proxy:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def get_json(self, service: str, path: str, timeout: float) -> tuple[int, Any]:
-        """Return status and JSON document (None if it is not JSON) of a GET. Raises PeerUnavailable."""
+        """GET a path; return status and JSON document (None if it is not JSON). Raises PeerUnavailable."""
         try:
             response = await self._clients[service].get(path, timeout=timeout, headers=_request_id())
         except httpx.TransportError as error:
@@ -91,13 +91,12 @@ class Proxy:
     async def forward(
         self, request: Request, service: str, *, path: str | None = None, timeout: float
     ) -> StreamingResponse:
-        """Forward a request and stream the answer. `timeout`: seconds without a byte.
+        """Forward a request and stream the response. `timeout`: seconds without a byte.
 
-        Raises PeerUnavailable. When the caller disconnects, so does the gateway from the service.
+        Raises PeerUnavailable. When the caller disconnects, the gateway disconnects from the service.
         """
-        # At most 1 MiB (the envelope ensures that), and complete before anything is done.
-        body = await request.body()
-        # The service gets no credentials, but the host name that the caller uses, for URLs in its answers.
+        body = await request.body()  # at most 1 MiB, which the middleware ensures
+        # The service gets no credentials, but the host name that the caller used, for URLs in its responses.
         own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
         sent = {name.lower(): value for name, value in request.headers.raw}
         if b"host" in sent:
@@ -110,7 +109,7 @@ class Proxy:
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
         request.scope[FORWARDED_KEY] = service
-        upstream = await self._until_left(request, self._send(service, outgoing))
+        upstream = await self._unless_left(request, self._send(service, outgoing))
         answer = StreamingResponse(_body(upstream), upstream.status_code)
         answer.raw_headers = [
             (name.lower(), value) for name, value in _without(upstream.headers.raw, _NOT_RETURNED)
@@ -126,37 +125,37 @@ class Proxy:
                 raise self._unreachable(service, error) from error
         except httpx.TransportError as error:
             raise self._unreachable(service, error) from error
-        try:  # again: the service was restarted under an idle connection
+        try:  # the idle connection may have been closed by a restart of the service
             return await client.send(outgoing, stream=True)
         except httpx.TransportError as error:
             raise self._unreachable(service, error) from error
 
     @staticmethod
-    async def _until_left(request: Request, sending: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """Wait until the answer starts or the caller disconnects; raises CallerLeft."""
+    async def _unless_left(request: Request, sending: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+        """Wait until the response starts. Raises CallerLeft if the caller disconnects first."""
         answer = asyncio.create_task(sending)
 
-        async def left() -> None:
+        async def wait_for_disconnect() -> None:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
 
-        leaving = asyncio.create_task(left())
+        disconnect = asyncio.create_task(wait_for_disconnect())
         try:
-            await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answer, disconnect}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise CallerLeft
             return await answer
         finally:
-            leaving.cancel()
+            disconnect.cancel()
             answer.cancel()
 
     def _unreachable(self, service: str, error: httpx.TransportError) -> PeerUnavailable:
-        next_step = f"Run 'maoctl doctor' and see the log of {service}. It may be starting: try again."
+        next_step = f"Run 'maoctl doctor' and see the log of {service}; if it is starting, try again."
         return unreachable(service, self._urls[service], error, next_step)
 
 
 def _target(request: Request, path: str | None) -> bytes:
-    """Return path and query as sent: an escaped slash in a name must not become a real one."""
+    """Return path and query as sent, so that an escaped slash in a name stays escaped."""
     raw = path.encode() if path else request.scope.get("raw_path") or request.url.path.encode()
     if any(unquote_to_bytes(part) in (b".", b"..") for part in raw.split(b"/")):
         raise NotFound("invalid path: it contains '.' or '..'.", code="no-such-route", next=_SEE_DOCS)
@@ -178,7 +177,7 @@ def _request_id() -> dict[str, str]:
 
 
 def _without(headers: RawHeaders, dropped: Iterable[str]) -> RawHeaders:
-    """Remove the `dropped` headers and those that Connection names, which are for one hop only."""
+    """Return the headers without `dropped` and the hop-by-hop headers that Connection names."""
     lists = [value.decode("latin-1") for name, value in headers if name.lower() == b"connection"]
     for_one_hop = {part.strip().lower() for text in lists for part in text.split(",")}
     names = {name.encode("latin-1") for name in {*dropped, *for_one_hop}}

@@ -47,7 +47,7 @@ class Gateway:
 def _gateway(request: Request) -> Gateway:
     gateway = request.app.state.gateway
     if not isinstance(gateway, Gateway):
-        raise TypeError("the lifespan of the app has not started")
+        raise TypeError("the app has not started")
     return gateway
 
 
@@ -56,7 +56,9 @@ router = APIRouter(tags=["node"])
 pages = APIRouter(include_in_schema=False)
 
 
-@router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
+@router.get(
+    "/status", name="node.status", summary="State of the node's services, and next steps for problems"
+)
 async def status(request: Request, gateway: GatewayDep) -> NodeStatus:
     own = conditions_of(request.app)
     return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
@@ -68,7 +70,7 @@ async def _start_revision(
         str | None, Header(description="Id of the last event that was read; the stream resumes after it")
     ] = None,
 ) -> int:
-    """Parse the header before the stream starts, so that errors are problem documents."""
+    """Return the revision to start from. Runs before the stream, so that errors are problem documents."""
     after = parse_last_event_id(last_event_id)
     now = await revision_now(gateway.store, gateway.node)
     return now if after is None else min(after, now)
@@ -100,7 +102,7 @@ async def dashboard() -> FileResponse:
 
 @pages.get("/dashboard/")
 async def dashboard_with_slash() -> RedirectResponse:
-    """Redirect, since the page's links are relative to `/dashboard`."""
+    """Redirect to `/dashboard`, to which the page's links are relative."""
     return RedirectResponse("/dashboard", 308)
 
 
@@ -118,7 +120,7 @@ def _page(name: str, media_type: str) -> FileResponse:
 
 @pages.get("/services/{service}/{page:path}")
 async def service_page(request: Request, gateway: GatewayDep, service: str, page: str) -> Response:
-    """Show the API pages of one service, and no other path of it."""
+    """Forward to the API pages of one service; other paths are refused."""
     allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
     if service not in SERVICES or not allowed:
         known = ", ".join(f"/services/{name}/docs" for name in SERVICES)
@@ -127,7 +129,7 @@ async def service_page(request: Request, gateway: GatewayDep, service: str, page
 
 
 class _Forward:
-    """ASGI app that forwards every method; the service decides which it supports."""
+    """ASGI app that forwards requests with any method to a service."""
 
     def __init__(self, route: Route) -> None:
         self.path = route.path  # label of its metrics
@@ -143,14 +145,16 @@ class _Forward:
 
 
 def proxied_router() -> APIRouter:
-    """Make a route for each entry of ROUTES."""
-    passed = APIRouter(include_in_schema=False)
-    passed.routes.extend(PlainRoute(route.path, _Forward(route), include_in_schema=False) for route in ROUTES)
-    return passed
+    """Return the router for ROUTES."""
+    proxied = APIRouter(include_in_schema=False)
+    proxied.routes.extend(
+        PlainRoute(route.path, _Forward(route), include_in_schema=False) for route in ROUTES
+    )
+    return proxied
 
 
 class _RemovedRoute:
-    """ASGI app that answers a call of the original's earlier versions with its replacement."""
+    """ASGI app for a call of the original's earlier versions; the error names its replacement."""
 
     def __init__(self, path: str, replacement: str) -> None:
         self.path = path
@@ -165,13 +169,13 @@ class _RemovedRoute:
 
 
 def former_router() -> APIRouter:
-    """Make a route for each call that the original itself has dropped."""
-    dropped = APIRouter(include_in_schema=False)
-    dropped.routes.extend(
+    """Return the router for calls that the original itself has removed."""
+    former = APIRouter(include_in_schema=False)
+    former.routes.extend(
         PlainRoute(path, _RemovedRoute(path, replacement), include_in_schema=False)
         for path, replacement in FORMER.items()
     )
-    return dropped
+    return former
 
 
 def own_routers() -> list[APIRouter]:

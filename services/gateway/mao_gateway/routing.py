@@ -85,4 +85,4 @@ FORMER = {
     "/files/{rest:path}": "GET /datasets/NAME/files",
     "/audit": "GET /datasets/NAME/rounds: nodes vote by themselves",
 }
-"""Calls of earlier versions of the original → their replacement."""
+"""Call of earlier versions of the original → its replacement."""

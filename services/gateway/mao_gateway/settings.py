@@ -1,4 +1,4 @@
-"""Settings of the gateway, beside those of every service."""
+"""Settings of the gateway, in addition to those of every service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mao_shared.settings import ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
-    """Settings that, with `local_users`, decide who is admitted (see `auth`)."""
+    """Settings of the gateway; with `local_users`, they decide which callers are admitted (see `auth`)."""
 
     gateway_bind: str | None = None  # the published address, if `host` is a container's 0.0.0.0
     allowed_hosts: str = ""  # host[,host…] by which this node may be called, beside loopback names

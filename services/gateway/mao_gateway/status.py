@@ -1,6 +1,6 @@
-"""`GET /status`: what answers on this node, what does not, and what to do about it.
+"""`GET /status`: the state of the node's services, store and federation, and next steps for problems.
 
-The state of the federation comes from the node's own store; nothing here waits for the federation.
+The state of the federation is read from the node's own store; nothing here waits for the federation.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from mao_shared.web.health import check, failed_checks, with_checks
 from .proxy import Proxy
 
 R = TypeVar("R", bound=Record)
-TIMEOUT = 4.0  # seconds; longer than the services' own probes take
+TIMEOUT = 4.0  # seconds; the services' own probes take less
 WATCH_PERIOD = 60.0  # seconds
 
 
 async def federation_status(store: Store, node: str, seconds: float) -> FederationStatus | None:
-    """Read the federation's status; None without one, and if the store does not answer within `seconds`."""
+    """Return the federation's status; None outside one or if the store does not answer within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             link = await _read_record(store, keys.link(node), Link)
@@ -59,7 +59,7 @@ def describe_federation(link: Link | None, contact: Contact | None) -> Federatio
         name=contact.federation if link is None else link.federation,
         reachable=contact.reachable,
         removed=contact.removed,
-        # Not when this was noticed, which is later: the replica is as old as this.
+        # Since the last contact, which is also the replica's age; the outage was noticed later.
         since=None if contact.reachable else contact.as_of or contact.away_since,
         reason=contact.reason,
         next=contact.next,
@@ -71,7 +71,7 @@ async def _read_record(store: Store, key: str, model: type[R]) -> R | None:
     entry = await store.get(key)
     try:
         return None if entry is None else model.model_validate_json(entry.value, context=STORED)
-    except ValidationError:  # another version's
+    except ValidationError:  # written by another version
         return None
 
 
@@ -79,14 +79,14 @@ async def node_status(
     node: str, store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> NodeStatus:
     """Query the store and all services concurrently. `own`: the gateway's conditions."""
-    asked_storage = asyncio.create_task(_storage(proxy))
-    federation = asyncio.create_task(federation_status(store, node, TIMEOUT))
+    storage_query = asyncio.create_task(_storage(proxy))
+    federation_query = asyncio.create_task(federation_status(store, node, TIMEOUT))
     statuses, checks = await _ask_all(store, proxy, services, own)
     conditions = merge_conditions(own, checks, statuses)
-    joined, storage = await federation, await asked_storage
+    federation, storage = await federation_query, await storage_query
     steps = next_steps(conditions)
     if not any(condition.name == "quorum" for condition in conditions):
-        steps += federation_step(joined)
+        steps += federation_step(federation)
     return NodeStatus(
         node=node,
         version=__version__,
@@ -97,7 +97,7 @@ async def node_status(
         conditions=conditions,
         next=steps,
         now=datetime.now(UTC),
-        federation=joined,
+        federation=federation,
         disk=storage and storage.disk,
         git=storage and storage.git,
     )
@@ -114,15 +114,15 @@ async def node_conditions(
 async def _ask_all(
     store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> tuple[dict[str, ServiceStatus], dict[str, str]]:
-    asked = asyncio.gather(*(service_status(proxy, service, own) for service in services))
+    queries = asyncio.gather(*(service_status(proxy, service, own) for service in services))
     checks = await check({"store": store.ping}, TIMEOUT)
-    return dict(zip(services, await asked, strict=True)), checks
+    return dict(zip(services, await queries, strict=True)), checks
 
 
 def merge_conditions(
     own: Conditions, checks: Mapping[str, str], services: Mapping[str, ServiceStatus]
 ) -> list[NodeCondition]:
-    """Merge conditions; one that several services report is listed once, in its worst state."""
+    """Merge conditions; one that several services report appears once, in its worst state."""
     by_service = {"gateway": with_checks(checks, own.current(), datetime.now(UTC))}
     by_service |= {name: status.conditions for name, status in services.items()}
     reports: dict[tuple[str, str], dict[str, Condition]] = {}
@@ -138,16 +138,16 @@ def merge_conditions(
     return sorted(merged, key=lambda condition: (condition.state != "failed", condition.since))
 
 
-def federation_step(joined: FederationStatus | None) -> list[str]:
-    """Return what to do if the federation does not answer; not a condition, as the node is ready."""
-    if joined is None or joined.reachable is not False or not joined.next:
+def federation_step(federation: FederationStatus | None) -> list[str]:
+    """Return the next step if the federation does not answer. This is no condition: the node is ready."""
+    if federation is None or federation.reachable is not False or not federation.next:
         return []
-    reason = joined.reason if joined.removed else f"The federation {joined.name} does not answer."
-    return [f"{reason} {joined.next}"]
+    no_answer = f"The federation {federation.name} does not answer."
+    return [f"{federation.reason if federation.removed else no_answer} {federation.next}"]
 
 
 async def _storage(proxy: Proxy) -> Storage | None:
-    """Query the data manager's storage; None if it does not answer."""
+    """Query the data manager's storage; return None if it does not answer."""
     try:
         status, document = await proxy.get_json("datamgmt", "/storage", TIMEOUT)
         return Storage.model_validate(document, context=STORED) if status == 200 else None
@@ -156,7 +156,7 @@ async def _storage(proxy: Proxy) -> Storage | None:
 
 
 async def service_status(proxy: Proxy, service: str, own: Conditions) -> ServiceStatus:
-    """Query the service's `/readyz`; reports a condition if it does not answer."""
+    """Query the service's `/readyz`; report a condition if it does not answer."""
     try:
         status, document = await proxy.get_json(service, "/readyz", TIMEOUT)
     except PeerUnavailable as error:
@@ -172,7 +172,7 @@ def _report_unreachable(own: Conditions, service: str, error: PeerUnavailable) -
 
 
 async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Conditions) -> None:
-    """Check until cancelled that the services answer, and raise an alarm for one that does not."""
+    """Check the services until cancelled, and report a condition for those that do not answer."""
     guard = Guard("services", own)
 
     async def check_services() -> None:
@@ -197,7 +197,7 @@ def parse_readyz(status: int, document: Any) -> ServiceStatus:
     if isinstance(listed := document.get("conditions"), list):
         conditions = []
         for item in listed:
-            with suppress(ValidationError):  # of another version
+            with suppress(ValidationError):  # written by another version
                 conditions.append(Condition.model_validate(item))
     else:
         conditions = with_checks(checks, [], datetime.now(UTC))
@@ -211,12 +211,12 @@ def parse_readyz(status: int, document: Any) -> ServiceStatus:
 
 
 def next_steps(conditions: Sequence[Condition]) -> list[str]:
-    """Return the next steps of the conditions in their order, each once."""
+    """Return the next steps of the conditions, in order and without duplicates."""
     return list(dict.fromkeys(condition.next for condition in conditions if condition.next))
 
 
 def readiness_probe(proxy: Proxy, service: str, own: Conditions) -> Callable[[], Awaitable[None]]:
-    """Make a probe for the gateway's `/readyz`: the node is ready when all its services are."""
+    """Return a probe of a service for the gateway's `/readyz`: the node is ready when all services are."""
 
     async def probe() -> None:
         status = await service_status(proxy, service, own)

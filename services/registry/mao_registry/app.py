@@ -40,12 +40,12 @@ def make_app(
     clients: NodeServices | None = None,
     clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
 ) -> FastAPI:
-    """Make the app; what is not given is created from the settings and closed at the end.
+    """Make the app. Arguments that are not given are created from the settings and closed at shutdown.
 
     Args:
         store: the node's own store.
-        federation: default: `store` if that is given.
-        clients: of this node's runner and data manager.
+        federation: the federation's store; defaults to `store` if that is given.
+        clients: clients of this node's runner and data manager.
     """
 
     async def start(service: Service) -> None:
@@ -95,7 +95,7 @@ def make_app(
         service.run(lifecycle.controller.run(), watch_quorum(shared, conditions))
         if settings.join_token_file is not None:
             service.run(lifecycle.join_by_file(settings.join_token_file))
-        if store is None:  # a store that is given is not yet in use
+        if store is None:  # a store that is passed in is new
             service.run(identity.run())
 
     return make_service("registry", DESCRIPTION, settings, start, routers=routers(), store=store)

@@ -11,7 +11,7 @@ from mao_shared.models.pipeline import Pull
 
 
 class NodeServices(Protocol):
-    """Calls raise the error that a service answers with, PeerUnavailable if it does not answer."""
+    """Calls to other services. They raise the service's error, PeerUnavailable if it does not answer."""
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
         """Pin an image by its content. Raises InvalidInput (`image-not-found` and the like)."""
@@ -26,10 +26,10 @@ class NodeServices(Protocol):
 
     async def engine(self) -> EngineInfo: ...
 
-    async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
-        """Return the index of the step (None: the latest that ran) and the last `most` bytes of its log.
+    async def log_end(self, run_id: str, step: str | None, max_bytes: int) -> tuple[int, bytes]:
+        """Return the index of the step (None: the latest that ran) and the end of its log.
 
-        Raises NotFound.
+        The log is cut to its last `max_bytes` bytes. Raises NotFound.
         """
         ...
 
@@ -50,5 +50,5 @@ class HttpNodeServices:
     async def engine(self) -> EngineInfo:
         return await self.runner.engine()
 
-    async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
-        return await self.runner.log_end(run_id, step, most)
+    async def log_end(self, run_id: str, step: str | None, max_bytes: int) -> tuple[int, bytes]:
+        return await self.runner.log_end(run_id, step, max_bytes)

@@ -57,7 +57,7 @@ class Registry:
         raise not_found("pipeline", title)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the background tasks, except the node's presence."""
+        """Return the coroutines of the background tasks, except the node's presence."""
         return [
             self.agreements.run(),
             self.trust.run(),
@@ -103,6 +103,6 @@ def build(
 
 
 def get_registry(request: Request) -> Registry:
-    """FastAPI dependency: the registry that the lifespan has built."""
+    """Return the registry built at startup; a FastAPI dependency."""
     registry: Registry = request.app.state.registry
     return registry

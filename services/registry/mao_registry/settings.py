@@ -15,7 +15,7 @@ from .federation.context import EtcdAddress
 
 
 def parse_labels(value: Any) -> Any:
-    """Parse `zone=ch,disk=ssd`; raises ValueError for a part without a name before `=`."""
+    """Parse labels such as `zone=ch,disk=ssd`. Raises ValueError for a part that is not `name=value`."""
     if not isinstance(value, str):
         return value
     labels = {}
@@ -28,22 +28,27 @@ def parse_labels(value: Any) -> Any:
 
 
 def check_host(host: str | None) -> str | None:
-    """Return the host name or address; raises ValueError for anything else, and for one with a port."""
+    """Return `host` if it is a host name or address without a port. Raises ValueError otherwise."""
     if host is not None and not re.fullmatch(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", host):
-        raise ValueError(f"{host!r} is neither a host name nor an address; the port is set apart")
+        raise ValueError(f"{host!r} is neither a host name nor an address")
     if host is not None and re.fullmatch(r"[^:]+:\d+", host):
-        raise ValueError(f"{host!r} has a port, which is set by MAO_FEDERATION_PORT")
+        raise ValueError(f"{host!r} includes a port; set it with MAO_FEDERATION_PORT")
     return host
 
 
 class RegistrySettings(ServiceSettings):
-    """`labels` and `member_ttl` (seconds) belong to this node's presence in the federation.
+    """Settings of the registry.
 
-    `federation_address`: host name or address at which others reach this node's etcd, on `federation_port`
-    for clients and `federation_peer_port` (the next one) for its peers; without it this node never becomes a
-    core node. `federation_bind`: the address that etcd listens on. `join_token_file`: an invitation to join
-    with at the start, ignored once joined.
-    `share_logs`: other nodes of the federation may read the logs of this node's runs.
+    Args:
+        labels: labels of this node, published with its presence.
+        member_ttl: seconds after which a node whose registry has stopped counts as absent.
+        share_logs: let other nodes of the federation read the logs of this node's runs.
+        federation_address: host name or address at which others reach this node's etcd; without it this node
+            never becomes a core node.
+        federation_port: port of that etcd for clients.
+        federation_peer_port: port of that etcd for its peers; defaults to the next one.
+        federation_bind: address that etcd listens on.
+        join_token_file: file with an invitation to join with at startup; ignored once joined.
     """
 
     port: int = 8081

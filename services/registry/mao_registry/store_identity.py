@@ -1,10 +1,10 @@
-"""Checks that the node's etcd is still the store it was: the condition `store-reset`.
+"""Detection of a node store that lost data or was replaced: the condition `store-reset`.
 
-An etcd that lost its data starts empty and answers as if nothing had ever been there; one restored from a
-backup answers with an earlier state. Both look healthy. So the registry keeps a random id in the store and in
-a file, and in the file also the revision that the store had reached. If they do not match, nothing is
-adopted: the condition stays failed, over restarts, until the operator has restored the data or accepted the
-store as it is now (`maoctl node accept-store`). See docs/decisions/0024-conditions.md.
+An etcd that lost its data starts empty, and one restored from a backup answers with an earlier state. Both
+look healthy. So the registry keeps a random id in the store and in a file, and in the file also the highest
+revision of the store. If they do not match, the file is not updated: the condition stays failed, even after
+a restart, until the operator restores the data or accepts the store as it is now (`maoctl node
+accept-store`). See docs/decisions/0024-conditions.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mao_shared.store import Check, Examinable, Put, Store
 
 log = get_logger(__name__)
 CHECK_PERIOD = 30.0  # seconds
-RETRY_PERIOD = 2.0  # seconds, while they do not match or the store does not answer
+MISMATCH_RETRY = 2.0  # seconds between checks while the ids differ or the store does not answer
 SAVE_PERIOD = 60.0  # seconds between writes of the file while the store's revision grows
 RESTORE_STEP = (
     "Restore the last backup: stop the node, then maoctl node restore FILE --replace. Or put etcd's data "
@@ -41,7 +41,7 @@ RENAMED_STEP = (
 
 @dataclass(frozen=True, slots=True)
 class SavedIdentity:
-    """Content of the file: the store's id, a revision that it had reached, and the node's name."""
+    """Content of the file: the store's id, the highest revision seen, and the node's name."""
 
     id: str
     revision: int
@@ -57,7 +57,7 @@ class ObservedIdentity:
 
 
 def find_mismatch(saved: SavedIdentity | None, observed: ObservedIdentity, node: str) -> str | None:
-    """Return why the store is not the one it was; None if it is, or nothing was saved. Pure."""
+    """Return how the store differs from the saved identity, if at all; None if nothing was saved. Pure."""
     if saved is None:
         return None
     if saved.node and saved.node != node:
@@ -88,20 +88,20 @@ class StoreIdentity:
         self._conditions = conditions
         self._saved_at = float("-inf")
         self._saved: SavedIdentity | None = None  # once the file was read
-        self._highest = 0  # revision seen: the file is not written at every check
+        self._highest = 0  # revision seen; the file is not written at every check
         self._lock = asyncio.Lock()  # a check must not undo what was just accepted
 
     async def run(self) -> None:
         """Run until cancelled."""
 
         async def step() -> float | None:
-            return None if await self.check() else RETRY_PERIOD
+            return None if await self.check() else MISMATCH_RETRY
 
-        pace = Backoff(RETRY_PERIOD, RETRY_PERIOD)
+        pace = Backoff(MISMATCH_RETRY, MISMATCH_RETRY)
         await every(CHECK_PERIOD, step, name="store-identity", away=pace, failing=pace, outages=MaoError)
 
     async def check(self) -> bool:
-        """Report or clear the condition; returns whether the store is the one it was.
+        """Report or clear the condition; return whether the store matches the saved identity.
 
         Raises MaoError and OSError.
         """
@@ -123,7 +123,7 @@ class StoreIdentity:
             return False
 
     async def accept(self) -> None:
-        """Adopt the store as it is now, on the operator's command. Raises MaoError and OSError."""
+        """Accept the store as it is now, on the operator's command. Raises MaoError and OSError."""
         async with self._lock:
             observed = await self._observe()
             log.warning("store_identity.accepted", revision=observed.revision)
@@ -131,7 +131,7 @@ class StoreIdentity:
             self._conditions.clear("store-reset")
 
     async def _adopt(self, saved: SavedIdentity | None, observed: ObservedIdentity) -> None:
-        """Write missing id and revision to the store, then to the file, which is never ahead of the store."""
+        """Write the id to the store if it has none, then id and revision to the file."""
         store_id = observed.id
         if store_id is None:
             store_id = secrets.token_hex(16)

@@ -22,7 +22,7 @@ DESCRIPTION = "Runs the steps of runs as containers on this node's engine, and k
 def make_app(
     settings: RunnerSettings, *, store: Store | None = None, driver: Driver | None = None
 ) -> FastAPI:
-    """Create the app. `store` and `driver` replace etcd and the engine in tests; the caller closes them.
+    """Make the app. `store` and `driver` replace etcd and the engine in tests; the caller closes them.
 
     Raises InvalidInput for settings that cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Names and labels by which an installation finds its containers again, and its id.
+"""The names and labels by which an installation finds its containers, and its id.
 
 Two nodes on one machine share its engine: `mao.installation` tells their containers apart even if both
 nodes have the same name.
@@ -27,7 +27,7 @@ PIPELINE = "mao.pipeline"
 TOOL = "mao.tool"
 CHECK = "mao.check"
 HELPER = "mao.helper"  # a helper container of the runner, and the tools' network
-USER = "mao.user"  # uid:gid, for the run's record
+USER = "mao.user"  # uid:gid of the tool, for the run's record
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -36,7 +36,7 @@ from .settings import RunnerSettings
 log = get_logger(__name__)
 
 ENGINE_RETRY = 1.0  # seconds between attempts to reach the engine at start
-HOST_DIR_RETRY = 10.0  # seconds until the data directory is looked for on the engine's host again
+HOST_DIR_RETRY = 10.0  # seconds between attempts to find the data directory on the engine's host
 
 
 class Runner:

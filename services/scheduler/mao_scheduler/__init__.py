@@ -1,1 +1,1 @@
-"""The scheduler: cron schedules to runs, and each run through its steps."""
+"""The scheduler: turns cron schedules into runs and takes each run through its steps."""

@@ -19,7 +19,7 @@ DESCRIPTION = "Turns cron schedules into runs and takes each run through its ste
 def make_app(
     settings: SchedulerSettings, *, store: Store | None = None, clock: Clock | None = None
 ) -> FastAPI:
-    """Create the app. A given `store` serves as node and federation store; the caller closes it."""
+    """Make the app. A given `store` is used as node and federation store; the caller closes it."""
 
     async def start(service: Service) -> None:
         scheduler = make_scheduler(

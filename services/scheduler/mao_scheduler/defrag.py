@@ -1,4 +1,4 @@
-"""Defragments etcd's file when most of it is free and no tick is near.
+"""Defragments etcd's database file when most of it is free and no tick is near.
 
 etcd reuses freed space but never shrinks its file. This matters after large removals, for example when the
 runs of several years become history. While etcd defragments it does not answer: about a second per hundred
@@ -63,7 +63,7 @@ class Defragmenter:
             return False
         try:
             await self._store.defragment()
-        except MaoError as error:  # such as an etcd with authentication, where only its administrator may
+        except MaoError as error:  # for example an etcd with authentication, where only root may
             log.info("store.not_defragmented", error=error.detail)
             return False
         after = await self._store.examine()

@@ -1,4 +1,4 @@
-"""Looks up this node's enrolment in a pipeline, and says why there is none."""
+"""Looks up this node's enrolment in a pipeline; the errors say why there is none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EnrolmentLookup:
         try:
             is_registered = await self._federation.get(keys.registry("pipelines", pipeline)) is not None
         except Unavailable:
-            is_registered = True  # unknown; an attempt to enrol will show it
+            is_registered = True  # unknown; the attempt to enrol will find out
         if is_registered:
             raise Conflict(
                 f"This node is not enrolled in the pipeline {pipeline!r}.",
@@ -47,15 +47,13 @@ class EnrolmentLookup:
         except ValueError:
             raise _unknown_pipeline(text) from None
         name = name_from_title(title)
-        found: Stored[Enrolment] | Stored[Pipeline] | None = await self._enrolments.find(name)
-        if (
-            found is None
-        ):  # it may be in the federation only; the error then says that it is not enrolled here
+        stored_pipeline: Stored[Enrolment] | Stored[Pipeline] | None = await self._enrolments.find(name)
+        if stored_pipeline is None:  # it may be registered but not enrolled here
             with suppress(Unavailable):
-                found = await Records(self._federation, keys.registry_prefix("pipelines"), Pipeline).find(
-                    name
-                )
-        if found is None or found.record.title != title:
+                stored_pipeline = await Records(
+                    self._federation, keys.registry_prefix("pipelines"), Pipeline
+                ).find(name)
+        if stored_pipeline is None or stored_pipeline.record.title != title:
             raise _unknown_pipeline(text)
         return name
 

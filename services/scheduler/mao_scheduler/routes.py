@@ -69,8 +69,8 @@ async def _create_once(
     create: Callable[[Attempt], Awaitable[Stored[Run]]],
 ) -> Run:
     """Create a run, or return that of an earlier request with the same key and identity."""
-    made = await once(scheduler.store, scheduler.node, operation, key, identity, Run, create, scheduler.clock)
-    return with_etag(made, response)
+    run = await once(scheduler.store, scheduler.node, operation, key, identity, Run, create, scheduler.clock)
+    return with_etag(run, response)
 
 
 _TIME_DESCRIPTION = "By the time at the start of a run's id: its tick, or when it was requested"

@@ -1,7 +1,7 @@
-"""The federation's store as the services see it: which one is current, and what is known while it is away.
+"""The federation's store: which etcd is current, and the replica that answers reads during an outage.
 
-A node alone is its own federation: its store holds all. When it joins one, its registry writes a `Link` into
-the node's store, and every service goes over to the federation's etcd without a restart.
+Without a federation, the node's own store holds everything. When the node joins one, its registry writes a
+`Link` to the node's store, and every service switches to the federation's etcd without a restart.
 """
 
 from __future__ import annotations

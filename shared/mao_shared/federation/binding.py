@@ -1,4 +1,4 @@
-"""A binding to the store that holds the federation's records for a time; cursors that name it."""
+"""Binding to the store that currently holds the federation's records, and cursors tagged with its name."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ UNREACHABLE = "The federation does not answer: "
 
 
 class StoreBinding:
-    """`name` tells which records lie here: two bindings of one name reach the same etcd in different ways.
+    """A store under a name; two bindings with one name reach the same etcd by different addresses.
 
     Args:
-        store: None when it could not be opened, for the reason `fault`.
-        opened: this object has to close the store, once it is retired and no longer in use.
+        store: None if it could not be opened, for the reason `fault`.
+        opened: the binding owns the store and closes it once it is retired and no longer in use.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StoreBinding:
             self._close_if_idle()
 
     def retire(self) -> None:
-        """End the watches; the store is closed when its last call has ended."""
+        """End the watches; close the store after its last call."""
         self.ended.set()
         self._close_if_idle()
 
@@ -98,7 +98,7 @@ class StoreBinding:
 
     @property
     def is_closed(self) -> bool:
-        """True if a retired binding has nothing left to close."""
+        """True if the binding is retired and its store is closed."""
         return not self._opened or self._store is None or (self._closing is not None and self._closing.done())
 
     async def closed(self) -> None:
@@ -113,7 +113,7 @@ def federation_unreachable(reason: str, next_step: str | None = None) -> Federat
 
 
 def node_removed(federation: str) -> NodeRemoved:
-    """Return the error for a node that the federation has removed: waiting does not help."""
+    """Return the error for a node that the federation has removed; retrying does not help."""
     return NodeRemoved(
         f"This node was removed from {federation!r}.",
         next="maoctl federation leave, then join with a new token.",
@@ -160,13 +160,13 @@ async def _end(step: asyncio.Task[Batch]) -> None:
         step.cancel()
         await asyncio.wait([step])
     elif not step.cancelled():
-        step.exception()  # retrieved, so that asyncio does not log it
+        step.exception()  # retrieve it, or asyncio logs it
 
 
 async def _first(
     watch: AsyncGenerator[Batch, None], ending: asyncio.Task[bool]
 ) -> asyncio.Task[Batch] | None:
-    """Return the watch's next batch; None when `ending` ends first. Leaves nothing running behind."""
+    """Return the watch's next batch, or None if `ending` ends first; leaves no task running."""
     step = asyncio.create_task(_next(watch))
     try:
         await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,19 +1,19 @@
 """The replica of the federation's records in the node's own store, and the budget for its writes.
 
-The registry keeps the replica in step (`replicator.py`). A copy's value is the revision that the record had
-in the federation's store, a line break, and the record: a guard that was read here holds there.
+The registry keeps the replica in step (`replicator.py`). A copy's value is the record's revision in the
+federation's store, a line break, and the record, so a revision read here guards a write there.
 
-The budget is pure (times are given); it keeps others' writes from filling this node's store. etcd keeps every
-version of a copy for an hour or two, so a limit on the size of the copies is not enough: a node that rewrites
-one record without end would fill the store. Therefore a key is copied `BURST` times and then once in `GAP`;
-its changes meanwhile are held, and the latest is written when that is over, or as soon as the federation is
-away, since then the copies count. What is written in an `HOUR` under one prefix may not be more than
-`REWRITES` times what may lie there; then nothing more is taken there until the hour is over, and all is
-listed again. Deletions are not held: there is at most one for each copy that was written. One member can so
-make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
+The budget (pure; times are arguments) prevents other nodes' writes from filling this node's store. etcd keeps
+every version of a copy for an hour or two, so limiting the size of the copies is not enough: a node that
+rewrites one record without end would fill the store. Therefore a key is copied `BURST` times and then once
+per `GAP`; changes in between are held, and the latest is written at the end of the gap, or as soon as the
+federation is unreachable and readers depend on the copies. The bytes written per `HOUR` under one prefix are
+limited to `REWRITES` times its quota; beyond that, changes are skipped until the hour is over, and everything
+is listed again. Deletions are never held: there is at most one per written copy. One member can thus make
+every other node write at most about 400 MB an hour, of the 2 GB that its etcd may take.
 
-So copies may be older than what was received. `lacking` says since when, and `Contact` promises no more:
-its time and revision are those up to which *all* copies are true, since readers continue from there.
+Copies may therefore be older than the changes received. `lacking` is the first change that they lack, and
+`Contact` promises no more: its time and revision are those up to which *all* copies are current.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mao_shared.models.common import STORED
 from mao_shared.models.federation import Contact
 from mao_shared.store import Entry, Page, Store
 
-PREFIXES = (  # of keys that are all copied
+PREFIXES = (  # all keys below these are copied
     keys.registry_root(),
     keys.members_prefix(),
     keys.cores_prefix(),
@@ -41,9 +41,9 @@ _PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|parts/|no
 
 
 def is_replicated(key: str) -> bool:
-    """Return whether a key, or all under a prefix, is kept as a copy.
+    """Return True if a key, or every key under a prefix, is copied.
 
-    Rounds and the records that they depend on never are.
+    Rounds and the records that they depend on are never copied.
     """
     return key.startswith(PREFIXES) or key == keys.federation() or _PEER_RUNS.match(key) is not None
 
@@ -53,11 +53,11 @@ def pack_copy(entry: Entry) -> bytes:
     return f"{entry.revision}\n".encode() + entry.value
 
 
-LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # under which there may be keys that are copied
+LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # prefixes that may contain copied keys
 
 
 class Replica:
-    """What is known of the federation `name` (its id); of another federation nothing is."""
+    """Read access to the copies of the current federation's records."""
 
     def __init__(self, own: Store, node: str) -> None:
         self._own = own
@@ -71,7 +71,7 @@ class Replica:
             return None, 0
         try:
             return Contact.model_validate_json(entry.value, context=STORED), entry.revision
-        except ValidationError:  # another version's; the registry rewrites it
+        except ValidationError:  # of another version; the registry rewrites it
             return None, entry.revision
 
     async def contact(self, name: str) -> Contact | None:
@@ -96,25 +96,25 @@ class Replica:
     def unpack(self, entry: Entry) -> Entry:
         """Return the federation's entry that a copy holds."""
         revision, _, value = entry.value.partition(b"\n")
-        ours = revision.isdigit() and len(revision) < 19
-        known = int(revision) if ours else 0  # not written by us: older than all
-        return Entry(entry.key.removeprefix(self.prefix), value, known)
+        is_valid = revision.isdigit() and len(revision) < 19
+        copied = int(revision) if is_valid else 0  # 0: older than any revision
+        return Entry(entry.key.removeprefix(self.prefix), value, copied)
 
 
-BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
-GAP = 30.0  # seconds between two copies of one key after that
+BURST = 20  # copies of one key without a pause; enough for an operator's changes and for enrolments
+GAP = 30.0  # seconds between two copies of one key after the burst
 HOUR = 3600.0  # seconds
 MAX_RECORD_BYTES = 1_000_000  # of a registry record
-MAX_PEER_RECORD_BYTES = 256 << 10  # of a record that a node writes about itself
+MAX_PEER_RECORD_BYTES = 256 << 10  # of a record under a node's own prefix
 MAX_COPIED_BYTES = 64_000_000  # bytes of all copies under one of LISTED
-MAX_BYTES_PER_NODE = 16_000_000  # the same for what one node writes of itself
-REWRITES = 4  # how often all of that may be written in an hour
-OVERHEAD = 300  # bytes that a store needs for a record beside key and value
-UNKNOWN = -math.inf  # when something was changed that was found by a listing
+MAX_BYTES_PER_NODE = 16_000_000  # the same for one node's own prefix
+REWRITES = 4  # how often the quota may be written per hour
+OVERHEAD = 300  # bytes that the store needs for a record besides key and value
+UNKNOWN = -math.inf  # time of a change that was found by a listing
 
 
 def copy_size(entry: Entry) -> int:
-    """Return the bytes that a copy takes; its key counts twice, since a deletion stores it again."""
+    """Return the size of a copy in bytes; its key counts twice, since a deletion stores it again."""
     return 2 * len(entry.key.encode()) + len(entry.value) + OVERHEAD
 
 
@@ -124,7 +124,7 @@ def is_too_large(entry: Entry) -> bool:
 
 
 def quota_prefixes(key: str) -> Iterator[tuple[str, int]]:
-    """Yield the prefixes whose quota a key uses, and each quota in bytes."""
+    """Yield each prefix whose quota a key uses, with the quota in bytes."""
     yield next((prefix for prefix in LISTED if key.startswith(prefix)), ""), MAX_COPIED_BYTES
     if key.startswith(keys.all_peers()):
         yield keys.peer_root(keys.split_peer(key)[0]), MAX_BYTES_PER_NODE
@@ -132,7 +132,7 @@ def quota_prefixes(key: str) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class MissingChange:
-    """A change that is not copied yet: when it was received, and its revision."""
+    """A change that is not copied yet: the time it was received, and its revision."""
 
     since: float
     revision: int
@@ -141,33 +141,33 @@ class MissingChange:
 @dataclass(slots=True)
 class _HeldChange:
     entry: Entry
-    missing: MissingChange  # the first of the changes that are held
+    missing: MissingChange  # the first of the held changes
 
 
 @dataclass(slots=True)
 class _Hour:
     begin: float
     spent: int = 0  # bytes written
-    held: int = 0  # bytes that will be
+    held: int = 0  # bytes held, to be written later
     full: bool = False
 
 
 class ReplicationBudget:
-    """Decides when each change is copied; `now` is in seconds of a monotonic clock."""
+    """Decides when each change is copied. `now` is in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._held: dict[str, _HeldChange] = {}
-        self._left: MissingChange | None = None  # the first change that was left out since the last listing
-        self._list_at = math.inf  # when there is room again for some of what was left out
-        self._next_free: dict[str, float] = {}  # key → when its copies would be a GAP apart again
+        self._left: MissingChange | None = None  # the first change skipped since the last listing
+        self._list_at = math.inf  # when there is room again for some skipped changes
+        self._next_free: dict[str, float] = {}  # by key: when the next copy may be written
         self._sweep_at = -math.inf
         self._hours: dict[str, _Hour] = {}
 
     def admit(self, entry: Entry, now: float, *, at_once: bool = False) -> bool:
-        """Return whether to write the entry now; otherwise it is held until `due` returns it, or left out.
+        """Return True to write the entry now; otherwise it is held until `due` returns it, or skipped.
 
-        `at_once`: it is not held, since it was found by a listing, and so is lacking for an unknown time, or
-        since it has been held and nothing new can come.
+        `at_once`: never hold it, because a listing found it, so it has been missing for an unknown time, or
+        because it was held and no newer change can arrive.
         """
         before = self._held.get(entry.key)
         missing = before.missing if before else MissingChange(UNKNOWN if at_once else now, entry.revision)
@@ -189,7 +189,7 @@ class ReplicationBudget:
         return [held.entry for key, held in self._held.items() if at_once or not self._is_early(key, now)]
 
     def drop(self, key: str) -> None:
-        """Discard what is held of a key, because its record was deleted."""
+        """Discard the held entry of a key, because its record was deleted."""
         if held := self._held.pop(key, None):
             for hour in self._hour_windows(key):
                 hour.held -= copy_size(held.entry)
@@ -200,17 +200,17 @@ class ReplicationBudget:
 
     @property
     def lacking(self) -> MissingChange | None:
-        """The first change that the copies do not have."""
+        """The first change that the copies lack, or None."""
         lacks = [held.missing for held in self._held.values()] + ([self._left] if self._left else [])
         return min(lacks, key=lambda missing: missing.since, default=None)
 
     @property
     def is_waiting(self) -> bool:
-        """True if `due` and `wants_listing` may change with time alone."""
+        """True if the results of `due` or `wants_listing` may change with time alone."""
         return bool(self._held) or self._left is not None
 
     def wants_listing(self, now: float) -> bool:
-        """Return whether something was left out for which there is room now."""
+        """Return True if there is room now for changes that were skipped."""
         return now >= self._list_at
 
     def begin_listing(self) -> None:
@@ -220,7 +220,7 @@ class ReplicationBudget:
         self._left, self._list_at = None, math.inf
 
     def _full(self, entry: Entry, now: float) -> list[_Hour]:
-        """Those of its accounts that have no room for it, or had none for another in this hour."""
+        """Return the hour windows that lack room for the entry, or lacked room for an earlier one."""
         for prefix, most in quota_prefixes(entry.key):
             hour = self._hours.get(prefix)
             if hour is None or now >= hour.begin + HOUR:

@@ -1,12 +1,12 @@
-"""Keeps the replica in step with the federation; one service of a node does, the registry.
+"""Keep the replica in step with the federation; runs in the node's registry only.
 
     list every prefix from the federation ─► write what differs ─► watch from the first listing's revision on
          ▲                                                                  │
          └── a gap, a switch, an outage of either store, another writer of a copy ◄──┘
 
-What comes twice that way is dropped by its revision. `Contact` says up to when the copies are true. What
-others write must not fill this node's store: what is too large, or more than may lie under a prefix, has no
-copy, and the budget says when the rest is written.
+Changes that arrive twice are dropped by their revision. `Contact` holds the revision up to which the copies
+are complete. Other nodes must not be able to fill this node's store: records that are too large, or exceed
+the quota of a prefix, are not copied, and the budget decides when the others are written.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ from .store import FederationStore
 log = get_logger(__name__)
 PAGE = 500
 BATCH = 100  # copies written in one transaction
-BATCH_BYTES = 500_000  # of their values, unless a single one is larger
+BATCH_BYTES = 500_000  # total size of their values, unless a single one is larger
 MAX_REASON = 2000  # characters
-HELD_CHECK_PERIOD = 1.0  # seconds between looks at what is held
-CONTACT_PERIOD = 30.0  # seconds between looks whether the federation still answers
+HELD_CHECK_PERIOD = 1.0  # seconds between checks of the held changes
+CONTACT_PERIOD = 30.0  # seconds between probes of the federation
 
 
 @dataclass(frozen=True, slots=True)
 class _Copied:
-    """A copy: the record's revision there, the copy's here, and the bytes it takes."""
+    """A copy: the revisions of the original and of the copy, and its size in bytes."""
 
-    there: int
-    here: int
+    revision: int
+    copy_revision: int
     size: int
 
 
 class _Restart(Exception):
-    """Another process has written a copy, or there is room for what was left out: list all again."""
+    """List everything again: another process has written a copy, or there is room for skipped changes."""
 
 
 class Replicator:
-    """`run` runs as long as the service; a node that is its own federation needs no replica.
+    """Copies the federation's records while `run` runs; idle on a node without a federation.
 
     Args:
-        every: seconds between two looks whether the federation still answers.
-        seconds: a clock that is never set back.
+        every: seconds between two probes of the federation.
+        seconds: a monotonic clock.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Replicator:
         self._clock = clock
         self._seconds = seconds
         self._budget = ReplicationBudget()
-        self._kept: dict[str, _Copied] = {}
+        self._copies: dict[str, _Copied] = {}
         self._full, self._paused = Outage(), Outage()
-        self._bytes: Counter[str] = Counter()  # account → of the copies that count there
-        self._following: str | None = None  # the federation whose changes are being taken in
-        self._copied_until: int | None = None  # revision of the listing that is to be followed
-        self._revision = 0  # of its store, up to which they are
+        self._bytes: Counter[str] = Counter()  # size of the copies by quota prefix
+        self._following: str | None = None  # the federation that is being watched
+        self._copied_until: int | None = None  # revision of the last complete listing
+        self._revision = 0  # of the federation's store, up to which changes are applied
         self._switched = asyncio.Event()
         self._news = asyncio.Event()
         store.on_switch(self._switched.set)
@@ -125,9 +125,9 @@ class Replicator:
             )
 
     async def _copy(self) -> float:
-        """Copy everything, then at the next call follow the changes until there is a gap.
+        """Copy everything; at the next call, follow the changes until there is a gap.
 
-        A node that is its own federation waits until it has joined another one.
+        Without a federation, wait until the node has joined one.
         """
         self._switched.clear()
         try:
@@ -153,7 +153,7 @@ class Replicator:
         return 0.0
 
     async def _load(self) -> None:
-        self._kept.clear()
+        self._copies.clear()
         self._bytes.clear()
         async for page in pages(
             lambda cursor: self._own.list(self._replica.prefix, limit=PAGE, cursor=cursor)
@@ -167,24 +167,26 @@ class Replicator:
         self._budget.begin_listing()
         first = 0
         for prefix in LISTED:
-            revision, there = await self._copy_prefix(prefix)
+            revision, listed = await self._copy_prefix(prefix)
             first = first or revision
-            gone = [
-                key for key, known in self._kept.items() if key.startswith(prefix) and known.there <= revision
+            stale = [
+                key
+                for key, copy in self._copies.items()
+                if key.startswith(prefix) and copy.revision <= revision
             ]
-            await self._write([Delete(key) for key in gone if key not in there])
+            await self._write([Delete(key) for key in stale if key not in listed])
         return first
 
     async def _copy_prefix(self, prefix: str) -> tuple[int, set[str]]:
-        there: set[str] = set()
+        listed: set[str] = set()
         revision = 0
         async for page in pages(lambda cursor: self._store.list_live(prefix, limit=PAGE, cursor=cursor)):
             revision = page.revision
             entries = [entry for entry in page.entries if is_replicated(entry.key)]
-            there.update(entry.key for entry in entries)
+            listed.update(entry.key for entry in entries)
             news = [entry for entry in entries if self._is_newer(entry.key, entry.revision)]
             await self._write(news, at_once=True)
-        return revision, there
+        return revision, listed
 
     async def _follow(self, after: int) -> None:
         watch = self._store.watch(f"{keys.ROOT}/", after=after)
@@ -208,34 +210,34 @@ class Replicator:
             self._revision = batch[-1].revision
 
     def _is_newer(self, key: str, revision: int) -> bool:
-        known = self._kept.get(key)
-        return max(known.there if known else 0, self._budget.held_revision(key)) < revision
+        copy = self._copies.get(key)
+        return max(copy.revision if copy else 0, self._budget.held_revision(key)) < revision
 
     async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
         """Write or delete copies in batches, as far as the budget allows; raises _Restart."""
-        for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
+        for batch in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks, writes = [], []
-            for change in some:
-                key, known = self._replica.prefix + change.key, self._kept.get(change.key)
-                checks.append(Check(key, known.here if known else 0))
+            for change in batch:
+                key, copy = self._replica.prefix + change.key, self._copies.get(change.key)
+                checks.append(Check(key, copy.copy_revision if copy else 0))
                 writes.append(Delete(key) if isinstance(change, Delete) else Put(key, pack_copy(change)))
             written = await self._own.transact(checks, writes)
             if written is None:
                 raise _Restart
-            for change in some:
+            for change in batch:
                 if isinstance(change, Delete):
                     self._drop(change.key)
                 else:
                     self._keep(change, written)
 
     def _affordable(self, changes: Sequence[Entry | Delete]) -> Iterator[Entry | Delete]:
-        """Yield the changes that fit the quota; for the others, the deletion of the older copy."""
+        """Yield the changes that fit the quota; for the others, a deletion of the outdated copy."""
         planned: Counter[str] = Counter()
         for change in changes:
             if isinstance(change, Delete):
                 yield change
                 continue
-            before = self._kept.get(change.key)
+            before = self._copies.get(change.key)
             more = copy_size(change) - (before.size if before else 0)
             accounts = list(quota_prefixes(change.key))
             room = all(self._bytes[name] + planned[name] + more <= most for name, most in accounts)
@@ -248,32 +250,32 @@ class Replicator:
             yield Delete(change.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
-        """Yield the changes that may be written now; the rest is held, or left for the next listing."""
+        """Yield the changes that may be written now; others are held, or skipped until the next listing."""
         now = self._seconds()
         for change in changes:
             if isinstance(change, Delete):
                 self._budget.drop(change.key)
-                if change.key in self._kept:
+                if change.key in self._copies:
                     yield change
             elif self._budget.admit(change, now, at_once=at_once):
                 yield change
             elif not self._budget.held_revision(change.key) and self._paused.is_news():
                 log.warning("replica.paused", key=change.key, bytes=copy_size(change))
 
-    def _keep(self, entry: Entry, here: int) -> None:
+    def _keep(self, entry: Entry, copy_revision: int) -> None:
         self._drop(entry.key)
-        self._kept[entry.key] = _Copied(entry.revision, here, copy_size(entry))
+        self._copies[entry.key] = _Copied(entry.revision, copy_revision, copy_size(entry))
         self._bytes.update({name: copy_size(entry) for name, _ in quota_prefixes(entry.key)})
 
     def _drop(self, key: str) -> None:
-        before = self._kept.pop(key, None)
+        before = self._copies.pop(key, None)
         if before:
             self._bytes.subtract({name: before.size for name, _ in quota_prefixes(key)})
 
     async def _forget(self) -> None:
-        """Delete the copies of a federation that was left, after the contact, which vouches for them."""
+        """Delete the copies of a federation that was left; first the contact, which makes them valid."""
         await self._own.delete(keys.contact(self._store.node))
-        await self._write([Delete(key) for key in self._kept])
+        await self._write([Delete(key) for key in self._copies])
         self._budget = ReplicationBudget()
 
     # The contact
@@ -283,7 +285,7 @@ class Replicator:
         store = self._store
         if await store.alone():
             return
-        name, asked, now = store.name, self._clock.now(), self._seconds()
+        name, asked_at, now = store.name, self._clock.now(), self._seconds()
         with contextlib.suppress(Unavailable):
             await store.ping()
         before, revision = await self._replica.read_contact()
@@ -299,10 +301,12 @@ class Replicator:
         if self._following == name and store.reachable and (lacking is None or lacking.since != UNKNOWN):
             ago = max(0.0, now - lacking.since) if lacking else 0.0
             upto = min(self._revision, lacking.revision - 1) if lacking else self._revision
-            contact = contact.model_copy(update={"as_of": asked - timedelta(seconds=ago), "revision": upto})
+            contact = contact.model_copy(
+                update={"as_of": asked_at - timedelta(seconds=ago), "revision": upto}
+            )
         elif before is not None and before.federation == name:
             contact = contact.model_copy(update={"as_of": before.as_of, "revision": before.revision})
-        if store.name == name:  # else it has switched meanwhile, and this is called again
+        if store.name == name:  # otherwise it has switched meanwhile, and this is called again
             key = keys.contact(store.node)
             await self._own.transact([Check(key, revision)], [Put(key, dump(contact))])
 

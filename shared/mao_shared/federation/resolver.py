@@ -1,4 +1,4 @@
-"""Which store is the federation's, as the node's link says; its files on this node."""
+"""Find and open the federation's store from the node's link; its files on this node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .binding import StoreBinding, federation_unreachable
 
 
 class FederationFiles:
-    """Names of the files in MAO_FEDERATION_DIR. All are the node's alone: mode 0600 in a folder of 0700."""
+    """Paths of the files in MAO_FEDERATION_DIR, all with mode 0600 in a folder with 0700."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -36,19 +36,20 @@ class FederationFiles:
 
     @property
     def identity(self) -> Path:
-        """The node's certificate as a client of the federation's etcd, and its private key, in one file:
-        a renewal replaces both at once.
+        """The node's client certificate for the federation's etcd, and its private key.
+
+        In one file, so that a renewal replaces both atomically.
         """
         return self.directory / "client.pem"
 
     @property
     def server_identity(self) -> Path:
-        """Certificate and key of the etcd member that a core node runs, towards clients and peers."""
+        """Certificate and key of a core node's etcd member, for clients and peers."""
         return self.directory / "server.pem"
 
     @property
     def etcd_config(self) -> Path:
-        """etcd's own configuration file; there on core nodes alone."""
+        """The configuration file of etcd; exists on core nodes only."""
         return self.directory / "etcd.yaml"
 
     @property
@@ -65,19 +66,19 @@ class FederationFiles:
         return [path for path in (self.ca, self.identity) if not path.is_file()]
 
     def write(self, path: Path, content: str | bytes) -> None:
-        """Replace one file as a whole, on disk when this returns; raises OSError."""
+        """Replace one file atomically and durably; raises OSError."""
         replace_file(path, content.encode() if isinstance(content, str) else content)
 
     def write_identity(self, *, ca: str, certificate: str, key: str) -> None:
         """Write the files of `tls`, all PEM.
 
-        Written before the `Link`, whose `generation` grows with each pair.
+        Call it before writing the `Link`, whose `generation` is incremented with each pair.
         """
         self.write(self.ca, ca)
         self.write(self.identity, f"{certificate.strip()}\n{key.strip()}\n")
 
     def remove_identity(self) -> None:
-        """Remove the node's identity; missing files are fine."""
+        """Remove the node's identity; missing files are ignored."""
         for path in (self.identity, self.ca):
             path.unlink(missing_ok=True)
 
@@ -98,7 +99,7 @@ class BindingOpener:
     opener: Opener
 
     def open(self, link: Link | None) -> StoreBinding:
-        """Open the binding of a link; one that cannot be opened has a `fault`."""
+        """Return the binding of a link; its `fault` is set if the store cannot be opened."""
         if link is None:
             if self.fixed is not None and self.fixed is not self.own:
                 return StoreBinding("fixed", self.fixed)
@@ -108,7 +109,7 @@ class BindingOpener:
         missing = self.files.missing()
         if missing:
             return StoreBinding(
-                link.id, None, link=link, fault=f"the certificate {missing[0].name} is not there"
+                link.id, None, link=link, fault=f"the certificate {missing[0].name} is missing"
             )
         endpoints = ",".join(link.endpoints)
         return self._opened(link.id, endpoints, link, deadline=CALL_TIMEOUT, tls=self.files.tls())
@@ -123,9 +124,9 @@ class BindingOpener:
 
 
 class BindingResolver:
-    """The current binding, and retired ones whose last calls are still running.
+    """Holds the current binding, and retired ones until their last calls end.
 
-    `on_change` is called with the binding before and the new one.
+    `on_change` is called with the previous and the new binding.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class BindingResolver:
         self._retired: list[StoreBinding] = []
 
     async def current(self) -> StoreBinding:
-        """Return the current binding; the first call reads the link. Raises the own store's outage."""
+        """Return the current binding; the first call reads the link, and raises outages of the own store."""
         if self.now is None:
             async with self._opening_lock:
                 link, _ = await self._read_link()
@@ -158,7 +159,7 @@ class BindingResolver:
             self.now = self._opener.open(binding.link)
 
     async def close(self) -> None:
-        """Close what was opened; calls in progress finish first."""
+        """Close all bindings; calls in progress finish first."""
         if self.now is not None:
             self.now.retire()
             self._retired.append(self.now)
@@ -195,7 +196,7 @@ class BindingResolver:
             return Link.model_validate_json(entry.value, context=STORED)
         except ValidationError as error:
             log.error("federation.link_unreadable", error=fault(error))
-            if self.now is None:  # the own store would be a wrong answer
+            if self.now is None:  # falling back to the own store would be wrong
                 raise federation_unreachable(
                     "the record of this node's link to it cannot be read."
                 ) from error

@@ -1,14 +1,14 @@
-"""The federation's store, whichever that is at the moment: the node's own, or the one that its link names.
+"""The federation's current store: the node's own, or the etcd that its link names.
 
-own store ──(a link appears: joined)──► the federation's etcd ──(the link goes: left)──► own store
+own store ──(link created: joined)──► the federation's etcd ──(link deleted: left)──► own store
 
-A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors list again. Revisions of one
-store mean nothing in another: a guarded write of a task that has last read in the other one is a lost race.
+A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors list again. Revisions are not
+comparable between stores: a guarded write by a task that last read from the other store is a lost race.
 
-While the federation's etcd does not answer, reads of what is replicated are answered from the replica and
-noted as stale; everything else raises `FederationUnavailable` at once, until a probe has found it again. It
-raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
-silence proves nothing of the kind.
+While the federation's etcd does not answer, reads of replicated keys are answered from the replica and marked
+as stale; all other calls raise `FederationUnavailable` at once, until a probe succeeds. Calls raise
+`NodeRemoved` once etcd has reported that the user is unknown, until it accepts the node again; a missing
+answer is no proof of removal.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ READ_TIMEOUT = 1.0  # seconds that a read waits for the federation before the re
 
 
 class FederationStore:
-    """A `Store`. `run` has to run beside it: it follows the link, and finds a federation that was away.
+    """A `Store`. Its `run` must run in the background, to follow the link and probe after outages.
 
     Args:
-        own: the node's store; it stays the caller's to close.
-        fixed: the federation's store as long as there is no link; default the own one.
+        own: the node's store; the caller closes it.
+        fixed: the federation's store while there is no link; default: `own`.
         endpoints: the same as an address, for `opener`.
-        opener: as `open_store`: (endpoints, *, deadline, tls).
+        opener: called like `open_store`: (endpoints, *, deadline, tls).
     """
 
     def __init__(
@@ -84,37 +84,37 @@ class FederationStore:
         self.replica = Replica(own, node)
         self.as_of: datetime | None = None
         self.away_since: datetime | None = None
-        self._fault: FederationUnavailable | None = None  # why it is away
+        self._fault: FederationUnavailable | None = None  # why it is unreachable
         self._resolver = BindingResolver(
             own, node, BindingOpener(own, files, fixed, endpoints, opener), self._binding_changed
         )
         self._clock = clock
         self._away = asyncio.Event()
-        self._probes = 0  # in a row that were not answered
+        self._probes = 0  # consecutive failed probes
         self._on_switch: list[Callable[[], None]] = []
         self._on_contact: list[Callable[[], None]] = []
         self._readers: WeakKeyDictionary[asyncio.Task[object], str] = WeakKeyDictionary()
 
-    # What the services ask
+    # State of the federation
 
     @property
     def is_own(self) -> bool:
-        """True if one transaction reaches the node's records as well. Known from the first call on."""
+        """True if one transaction can also write the node's records. Valid after the first call."""
         return self._resolver.now is not None and self._resolver.now.is_own
 
     @property
     def link(self) -> Link | None:
-        """The federation that this node has joined; None as well before the first call."""
+        """The federation that this node has joined, or None; None before the first call as well."""
         return None if self._resolver.now is None else self._resolver.now.link
 
     @property
     def name(self) -> str:
-        """Which federation: `Link.id`, the plain address that is set, or `` for the own store."""
+        """Identifier of the federation: `Link.id`, the configured address, or `` for the own store."""
         return "" if self._resolver.now is None else self._resolver.now.name
 
     @property
     def reachable(self) -> bool:
-        """True if the last call was answered; `away_since`, `reason` and `next` describe one that was not."""
+        """True if the last call was answered; otherwise `away_since`, `reason` and `next` say more."""
         return not self._away.is_set()
 
     @property
@@ -123,24 +123,24 @@ class FederationStore:
 
     @property
     def next(self) -> str:
-        """What a person can do about the outage."""
+        """The next step for the operator during an outage."""
         return "" if self._fault is None else self._fault.next or ""
 
     @property
     def removed(self) -> bool:
-        """True if the federation's etcd has said that this node no longer belongs to it."""
+        """True if the federation's etcd has reported that this node was removed."""
         return isinstance(self._fault, NodeRemoved)
 
     def on_switch(self, callback: Callable[[], None]) -> None:
-        """`callback` is called when another store takes effect; announcements must then be repeated."""
+        """Call `callback` after each switch to another store, where leased keys must be written again."""
         self._on_switch.append(callback)
 
     def on_contact(self, callback: Callable[[], None]) -> None:
-        """`callback` is called when the federation went away or came back."""
+        """Call `callback` when the federation becomes unreachable or reachable."""
         self._on_contact.append(callback)
 
     async def alone(self) -> bool:
-        """`is_own`, once that is known; raises the own store's outage."""
+        """Return `is_own` after reading the link; raises outages of the own store."""
         return (await self._resolver.current()).is_own
 
     async def list_live(
@@ -152,7 +152,7 @@ class FederationStore:
         newest_first: bool = False,
         copied: bool = False,
     ) -> Page:
-        """Like `list`, but never from copies; `copied`: wait only briefly, since copies can answer too."""
+        """Like `list`, but never from copies. `copied`: wait only briefly, since copies can answer too."""
         binding = await self._resolver.current()
         inner = read_cursor(cursor, binding.name)
         page = await self._read(
@@ -180,7 +180,7 @@ class FederationStore:
             )
         except FederationUnavailable as error:
             outage = error
-        except StoreSwitched:  # the cursor may be one that the copies gave
+        except StoreSwitched:  # the cursor may be from a listing of the copies
             if self.reachable:
                 raise
         revision = await self._replica_revision(prefix, outage)
@@ -234,7 +234,7 @@ class FederationStore:
         await self._ask(await self._resolver.current(), lambda store: store.ping())
 
     async def close(self) -> None:
-        """Close what this object has opened; calls in progress finish first."""
+        """Close the stores that were opened here; calls in progress finish first."""
         await self._resolver.close()
 
     # Calls
@@ -255,13 +255,13 @@ class FederationStore:
             raise (self._refusal() if self.removed else late) from None
 
     def _read_from_another(self, binding: StoreBinding) -> bool:
-        """Return whether this task last read from another store; True once, since the caller reads again."""
+        """Return True if this task last read from another store; only once, since the caller reads again."""
         task = asyncio.current_task()
-        known = binding.name if task is None else self._readers.pop(task, binding.name)
-        return known != binding.name
+        last_read = binding.name if task is None else self._readers.pop(task, binding.name)
+        return last_read != binding.name
 
     async def _ask(self, binding: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
-        """Make a call, or fail at once while the federation is known to be unreachable."""
+        """Make a call, or raise at once while the federation is known to be unreachable."""
         if binding.is_own:
             with binding.used() as store:
                 return await call(store)
@@ -282,7 +282,7 @@ class FederationStore:
 
     @contextlib.contextmanager
     def _noting_outage(self, binding: StoreBinding) -> Iterator[None]:
-        """Mark the federation as unreachable if the block raises an outage or is refused access."""
+        """Mark the federation as unreachable if the block raises an outage or a refusal."""
         try:
             yield
         except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
@@ -326,7 +326,7 @@ class FederationStore:
             _call_all(self._on_contact)
 
     def _refusal(self) -> FederationUnavailable:
-        """Return a new exception each time, since raising one again extends its traceback."""
+        """Return a new exception, since raising the same one again would extend its traceback."""
         fault = self._fault or federation_unreachable("")
         return type(fault)(fault.detail, next=fault.next)
 
@@ -335,7 +335,7 @@ class FederationStore:
         self._probes = 0
         self.away_since, self._fault = None, None
 
-    # Beside the calls
+    # Background work
 
     async def run(self) -> None:
         """Follow the link and probe an unreachable federation, until cancelled."""
@@ -344,7 +344,7 @@ class FederationStore:
             group.create_task(every(0.0, self._probe, name="federation-probe"))
 
     def _binding_changed(self, before: StoreBinding, binding: StoreBinding) -> None:
-        """Another binding has taken effect."""
+        """Handle a switch to another binding."""
         self._clear_fault()
         if before.name != binding.name:
             self.as_of = None
@@ -363,16 +363,16 @@ class FederationStore:
         return 0.0
 
 
-REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there
+REPLICA_CURSOR = "copies"  # marks cursors of listings from the replica
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
-"""Codes of refusals by a store that does answer."""
+"""Codes of errors from a store that answers but refuses the call."""
 
 
 def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
     for callback in callbacks:
         try:
             callback()
-        except Exception:  # the others are called as well
+        except Exception:  # it must not stop the other callbacks
             log.exception("federation.callback_failed")
 
 

@@ -1,25 +1,25 @@
-"""The layout of a node's data directory; the runner and the data manager agree here.
+"""The layout of a node's data directory, shared by the runner and the data manager.
 
 <data_dir>/
 ├── datasets/<dataset>.git            bare clone, never seen by a tool
-├── aside/<dataset>-<time>/           a clone that was left over or broken, and is kept
-├── bare/<name>.git                   local remotes made by POST /bare-repo/init
-├── worktrees/<dataset>/              the last published step's folder, handed to the next step
+├── aside/<dataset>-<time>/           a clone that was unused or broken and set aside
+├── bare/<name>.git                   local remotes created by POST /bare-repo/init
+├── worktrees/<dataset>/              the last published step's folder, reused by the next step
 ├── workspaces/<run>/<step>.<attempt>/
 │   ├── data/                         mounted at /usr/src/app/data, writable
 │   └── input/                        mounted at /usr/src/app/input, read-only
-├── inbox/<dataset>/<id>.json         values of programs outside that are not committed yet
-├── agreements/<pipeline>.json        what the operator agreed to run (`agreements`); no part of this class
-├── logs/<run>/<step>.<attempt>.log   what the container wrote
-├── replaced/<time>/                  what was there before `maoctl node restore --replace`
-├── restore.json                      a restore was started and has not ended
-├── runner.lock  datamgmt.lock        held by the one process of each (`process_lock`)
-└── etcd/                             the native node's own store
+├── inbox/<dataset>/<id>.json         external values that are not committed yet
+├── agreements/<pipeline>.json        the operator's agreements (see `mao_shared.agreements`)
+├── logs/<run>/<step>.<attempt>.log   the container's output
+├── replaced/<time>/                  content replaced by `maoctl node restore --replace`
+├── restore.json                      exists while a restore is unfinished
+├── runner.lock  datamgmt.lock        locks of the running processes (`process_lock`)
+└── etcd/                             the data of a native node's etcd
 
-Steps count from 0, attempts from 1. All of it is the node's alone (`make_data_dir_private`).
+Steps count from 0, attempts from 1. Other users have no access (`make_data_dir_private`).
 
-One process of a service at a time works on a data directory, by a lock that ends with the process: folders
-and containers have no revisions to guard a write, as etcd has.
+A lock, released when the process ends, ensures that only one process of a service uses a data directory:
+folders and containers have no revisions to guard writes, unlike records in etcd.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from mao_shared.errors import Conflict
 
 from .files import make_private
 
-TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but deeper entries have the tools' modes
-AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
+TOOLS_WORK_IN = ("workspaces", "worktrees")  # private, but the entries below have the tools' modes
+AGREEMENTS = "agreements"  # the registry manages the modes of its files itself
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
 _FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
 RESTORING = "restore.json"
@@ -45,15 +45,15 @@ TOOL_INPUT = "/usr/src/app/input"
 
 
 def make_data_dir_private(data_dir: Path) -> None:
-    """Make the data directory, or remove other users' access to an existing one; raises OSError. Blocks.
+    """Create the data directory, or remove other users' access to an existing one; raises OSError. Blocks.
 
-    Tools reach their folders through mounts that the engine makes, so nobody else needs access.
+    Tools access their folders through the engine's mounts, so no other user needs access.
     """
     make_private(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
 
 
 def check_restore_finished(data_dir: Path) -> None:
-    """Raise Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
+    """Raise Conflict (`restore-unfinished`) for a data directory with an incomplete restore."""
     if (data_dir / RESTORING).exists():
         raise Conflict(
             f"A restore into {data_dir} was started and has not finished.",
@@ -79,7 +79,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """Builds every path under the data directory from names and ids that are validated already."""
+    """Builds the paths in the data directory from names and ids, which must be valid."""
 
     root: Path
 
@@ -114,7 +114,7 @@ class DataDir:
 
 @contextmanager
 def process_lock(data_dir: Path, service: str) -> Iterator[None]:
-    """Hold `<data_dir>/<service>.lock`; raises Conflict (`already-running`) when another process has it."""
+    """Hold `<data_dir>/<service>.lock`; raises Conflict (`already-running`) if another process holds it."""
     make_data_dir_private(data_dir)
     path = data_dir / f"{service}.lock"
     with path.open("a") as file:

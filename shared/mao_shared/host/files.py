@@ -1,4 +1,4 @@
-"""Private files and folders: nobody else on the machine reads or changes them."""
+"""Private files and folders, which other users cannot read or write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = 0
 def replace_file(path: Path, content: bytes) -> None:
     """Replace one file atomically and durably, with mode 0600; raises OSError. Blocks.
 
-    A missing folder is made, with mode 0700.
+    A missing folder is created, with mode 0700.
     """
     path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # mkstemp's mode is 0600
@@ -46,7 +46,7 @@ def writable_by_others(status: os.stat_result) -> str | None:
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"it belongs to the uid {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:
-        return f"others may write it (mode {status.st_mode & 0o7777:04o})"
+        return f"other users may write it (mode {status.st_mode & 0o7777:04o})"
     return None
 
 
@@ -56,10 +56,10 @@ def set_private_umask() -> None:
 
 
 def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] = ()) -> None:
-    """Make the folder, or remove other users' access to an existing one; raises OSError. Blocks.
+    """Create the folder, or remove other users' access to an existing one; raises OSError. Blocks.
 
-    The same for the entries `names` and `shallow` in it, and for everything inside an entry of `names` that
-    is accessible to others. A folder that users share by its sticky bit (/tmp) stays as it is.
+    Also removes access to the entries `names` and `shallow`, and recursively to the content of `names` that
+    are accessible to others. A folder with the sticky bit, such as /tmp, is not changed.
     """
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     for name in shallow:
@@ -69,13 +69,13 @@ def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] =
             for at, folders, files in os.walk(folder / name):
                 for entry in (*folders, *files):
                     remove_access(Path(at, entry))
-            remove_access(folder / name)  # last, so that a walk which is cut short is made again
+            remove_access(folder / name)  # last, so that an interrupted walk is repeated
     if not folder.stat().st_mode & stat.S_ISVTX:
         remove_access(folder)
 
 
 def is_accessible_to_others(path: Path) -> bool:
-    """Return whether group or others have access to a file or folder of this user; False for links."""
+    """Return True if group or others have access to a file or folder of this user; False for links."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -85,13 +85,13 @@ def is_accessible_to_others(path: Path) -> bool:
 
 
 def remove_access(path: Path) -> None:
-    """Remove group's and others' rights where `is_accessible_to_others` holds."""
+    """Remove the permissions of group and others if `is_accessible_to_others`."""
     try:
         if is_accessible_to_others(path):
             path.chmod(path.lstat().st_mode & FOLDER_MODE)
     except FileNotFoundError:
-        return  # it has just been removed
-    except OSError as error:  # of a file system without rights; no reason not to start
-        from mao_shared.logs import get_logger  # a node's supervisor does without it
+        return  # deleted meanwhile
+    except OSError as error:  # a file system without permissions must not prevent the start
+        from mao_shared.logs import get_logger  # avoided by the node's supervisor
 
         get_logger(__name__).warning("private.not_possible", path=str(path), error=error.strerror)

@@ -1,8 +1,7 @@
-"""Listening sockets, the user behind a loopback connection, and which local users are let in.
+"""Listening sockets, the user at the other end of a loopback connection, and the allowed local users.
 
-The owner of a socket is asked for by sock_diag(7), with the exact addresses and ports of one connection;
-where that is not available, read from /proc/net/tcp and tcp6. Both answer for the network namespace of the
-process that asks.
+The owner of a socket is looked up with sock_diag(7), by the addresses and ports of the connection, or if that
+is not available in /proc/net/tcp and tcp6. Both see only the network namespace of this process.
 """
 
 from __future__ import annotations
@@ -28,31 +27,31 @@ _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a machine withou
 def loopback_listeners(port: int) -> list[socket.socket]:
     """Listen on a port of loopback, by IPv4 and, if available, IPv6.
 
-    `localhost` may mean either. Another user's program on the address left free would be taken for this one;
-    and to a browser its pages would have the same origin as ours. Raises Conflict (`port-taken`).
+    `localhost` may resolve to either. Another user's program on the free address could impersonate this one,
+    and its pages would have the same origin for a browser. Raises Conflict (`port-taken`).
     """
-    made: list[socket.socket] = []
+    listeners: list[socket.socket] = []
     for host in LOOPBACK:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            made.append(socket.create_server((host, port), family=family))
+            listeners.append(socket.create_server((host, port), family=family))
         except OSError as error:
-            if made and error.errno in _NO_SUCH_ADDRESS:
+            if listeners and error.errno in _NO_SUCH_ADDRESS:
                 continue
-            for listener in made:
+            for listener in listeners:
                 listener.close()
             raise Conflict(
                 f"Cannot listen on port {port} of {host}: {error.strerror}.",
                 code="port-taken",
-                next=f"See what uses it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT, say to 8180.",
+                next=f"See what uses it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT=8180.",
             ) from error
-    return made
+    return listeners
 
 
 def unix_listener(path: Path) -> socket.socket:
     """Return a listening socket at `path` for this user and root only; replaces a stale one.
 
-    Raises OSError, say for a folder that is not there.
+    Raises OSError, for example if the folder does not exist.
     """
     if path.is_socket():
         path.unlink()
@@ -73,7 +72,7 @@ _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, pad, states; then the id
-_ID = struct.Struct("!HH16s16s")  # ports and addresses of the socket's own end and of the other one
+_ID = struct.Struct("!HH16s16s")  # ports and addresses of the local and the remote end
 _ANSWER = struct.Struct("=BBBB")  # family, state, timer, retransmits; then the id
 _REST = struct.Struct("=IIIII")  # expires, read queue, write queue, uid, inode
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
@@ -83,7 +82,7 @@ _LISTEN = 0x0A
 
 @dataclass(frozen=True, slots=True)
 class TcpSocket:
-    """`uid`: who made it. `cookie`: the kernel's own number for it, never used again; 0: not known."""
+    """A TCP socket. `uid`: its creator; `cookie`: the kernel's unique number for it, 0: unknown."""
 
     uid: int
     inode: int
@@ -91,16 +90,15 @@ class TcpSocket:
 
 
 def find_socket(own: Address, other: Address) -> TcpSocket | None:
-    """Return the socket whose own end is `own` and which is connected to `other`, or None.
+    """Return the socket with local address `own` and remote address `other`, or None.
 
-    None as well for one that nobody holds any more (its process has closed it): for those the kernel says
-    root, or nobody.
+    Returns None for a socket that its process has closed, since the kernel then reports root or nobody.
     """
     try:
-        here, there = _ip(own[0]), _ip(other[0])
+        local, remote = _ip(own[0]), _ip(other[0])
     except ValueError:
         return None
-    ends = (here, own[1]), (there, other[1])
+    ends = (local, own[1]), (remote, other[1])
     if _kernel_answers():
         found = _by_netlink(*ends)
     else:
@@ -110,8 +108,8 @@ def find_socket(own: Address, other: Address) -> TcpSocket | None:
 
 @functools.cache
 def _kernel_answers() -> bool:
-    """Return whether sock_diag finds a connection that exists; without its TCP part it answers "none"."""
-    if not hasattr(socket, "AF_NETLINK"):  # another system than Linux: there all need a token
+    """Return True if sock_diag finds an existing connection; without its TCP module it finds none."""
+    if not hasattr(socket, "AF_NETLINK"):  # not Linux: all callers need a token
         return False
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -125,14 +123,14 @@ def _kernel_answers() -> bool:
 
 
 def listening_uids(port: int) -> set[int]:
-    """Return the uids of all who listen on this port of a loopback or unspecified address."""
-    here = (line for line in _proc_lines() if line.state == _LISTEN and line.own[1] == port)
-    return {line.socket.uid for line in here if line.own[0].is_loopback or line.own[0].is_unspecified}
+    """Return the uids of all listeners on this port of a loopback or unspecified address."""
+    listening = (line for line in _proc_lines() if line.state == _LISTEN and line.own[1] == port)
+    return {line.socket.uid for line in listening if line.own[0].is_loopback or line.own[0].is_unspecified}
 
 
-@functools.lru_cache(maxsize=64)  # mostly the same few of loopback
+@functools.lru_cache(maxsize=64)  # mostly a few loopback addresses
 def _ip(text: str) -> IpAddress:
-    """An IPv4 address in an IPv6 one is that IPv4 address: both name the same end."""
+    """Parse an address; an IPv4-mapped IPv6 address becomes the IPv4 address."""
     return _plain(ipaddress.ip_address(text.partition("%")[0]))
 
 
@@ -142,14 +140,14 @@ def _plain(address: IpAddress) -> IpAddress:
 
 
 def _by_netlink(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
-    """Find a socket by sock_diag(7); raises OSError where the kernel does not support it."""
+    """Find a socket by sock_diag(7); raises OSError if the kernel does not support it."""
     family = socket.AF_INET if own[0].version == 4 else socket.AF_INET6
     wanted = _ID.pack(own[1], other[1], own[0].packed.ljust(16, b"\0"), other[0].packed.ljust(16, b"\0"))
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + wanted + _ANY
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
-        asked.sendto(header + request, (0, 0))
-        answer = asked.recv(4096, socket.MSG_DONTWAIT)  # the kernel has answered while it took the question
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as sock:
+        sock.sendto(header + request, (0, 0))
+        answer = sock.recv(4096, socket.MSG_DONTWAIT)  # the kernel answers during sendto
     _, kind, *_ = _HEADER.unpack_from(answer)
     if kind == _NLMSG_ERROR:
         (code,) = struct.unpack_from("=i", answer, _HEADER.size)
@@ -164,7 +162,7 @@ def _by_netlink(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> Tcp
     _, low, high = struct.unpack_from("=III", answer, at)
     *_, uid, inode = _REST.unpack_from(answer, at + 12)
     if (_unpack(family, own_ip), own_port) != own or (_unpack(family, other_ip), other_port) != other:
-        return None  # where no socket is connected, the kernel names one that listens
+        return None  # without a connected socket, the kernel returns a listening one
     return TcpSocket(uid, inode, high << 32 | low)
 
 
@@ -194,7 +192,7 @@ def _proc_lines() -> Iterator[_ProcEntry]:
 
 
 def _proc_address(text: str) -> tuple[IpAddress, int]:
-    """`0100007F:1F90`: words of 32 bits in the machine's order, then the port."""
+    """Parse `0100007F:1F90`: 32-bit words in native byte order, then the port."""
     words, _, port = text.partition(":")
     packed = b"".join(struct.pack("=I", int(words[i : i + 8], 16)) for i in range(0, len(words), 8))
     return _plain(ipaddress.ip_address(packed)), int(port, 16)
@@ -204,10 +202,11 @@ ROOT = 0
 
 
 def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
-    """Return the uids: root, the node's user, and those in `names` (user[,user…], by name or number).
+    """Return the uids of root, the node's user, and the users in `names` (user[,user…], by name or uid).
 
-    Who runs it is this process's user, or under compose, where that is one of the image, the owner of the
-    file `owner_of`. Raises InvalidInput (`local-users-invalid`) for a user that this machine does not have.
+    The node's user is the owner of the file `owner_of` (under compose, where the process runs as a user of
+    the image), otherwise this process's user. Raises InvalidInput (`local-users-invalid`) for an unknown
+    user.
     """
     try:
         runs_it = os.geteuid() if owner_of is None else owner_of.stat().st_uid

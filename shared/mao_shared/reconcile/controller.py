@@ -1,9 +1,9 @@
-"""The controller: keys from any source → a queue → one worker a key, many keys at once.
+"""The controller: keys from any source → a queue → one worker per key, many keys concurrently.
 
-`reconcile(key)` is called for every key that was added. A key is only a hint: reconcile looks up what there
-is, acts, and writes back guarded by the revision it saw, so that a stale look costs a lost race and no more.
-One that raises is called again after a back-off, and shown as a condition until it works; one that returns
-seconds is called again after these. (Pattern: kubernetes/sample-controller and controller-runtime.)
+`reconcile(key)` is called for every added key. A key is only a hint: reconcile reads the current state, acts,
+and writes back guarded by the revision that it read, so that stale data only costs a lost race. If it raises,
+it is called again after a back-off and a condition is reported until it succeeds; if it returns seconds, it
+is called again after that time. (Pattern: kubernetes/sample-controller and controller-runtime.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BACKOFF = Backoff(0.2, 30.0)
 
 
 class WorkQueue:
-    """Keys waiting for work, each at most once; a key that is being worked on waits until that ends."""
+    """Queue of distinct keys; a key that is being processed becomes ready again only after that."""
 
     def __init__(self) -> None:
         self._ready: deque[str] = deque()
@@ -49,7 +49,7 @@ class WorkQueue:
             self._some.set()
 
     def add_later(self, key: str, seconds: float) -> None:
-        """Add the key after `seconds`, unless it is added or asked for earlier."""
+        """Add the key after `seconds`, unless it is added or due earlier."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None and timer.when() <= loop.time() + seconds:
@@ -59,7 +59,7 @@ class WorkQueue:
         self._timers[key] = loop.call_later(seconds, self.add, key)
 
     async def take(self) -> str:
-        """Return the next key that is ready; `done` has to follow."""
+        """Wait for the next ready key and return it; call `done` afterwards."""
         while not self._ready:
             self._some.clear()
             await self._some.wait()
@@ -69,14 +69,14 @@ class WorkQueue:
         return key
 
     def done(self, key: str) -> None:
-        """End the work on a key; if it was added meanwhile, it is ready again."""
+        """Mark a key as processed; if it was added meanwhile, it is ready again."""
         self._working.discard(key)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
 
     def close(self) -> None:
-        """Forget everything; no work may be under way."""
+        """Discard all keys; no key may be in process."""
         for timer in self._timers.values():
             timer.cancel()
         for keys in (self._timers, self._ready, self._waiting, self._working, self._again):
@@ -87,12 +87,12 @@ class Controller:
     """Calls `reconcile` for each key that is added; see the module's docstring.
 
     Args:
-        name: of the loop, where a key that fails is shown.
-        reconcile: seconds after which the key is to be worked on again, None: when it is added again.
-        workers: how many keys are worked on at the same time; with one they keep their order.
-        list_keys: what to work on at the start and at every resync, beside the records of mirrors.
-        resync: seconds between two listings of all keys, against lost hints; None: only at the start.
-        backoff: of a key whose reconcile raised. That something is away (Unavailable) is no fault of the key.
+        name: of the loop, shown in the conditions of failing keys.
+        reconcile: returns seconds until the key is processed again; None: only when it is added again.
+        workers: maximum number of keys processed concurrently; with one, keys keep their order.
+        list_keys: returns further keys to process at the start and at every resync, besides mirrored records.
+        resync: seconds between listings of all keys, in case hints are lost; None: only at the start.
+        backoff: after reconcile raised; Unavailable is retried separately, since the key is not at fault.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class Controller:
         self._synced: list[asyncio.Event] = []
 
     def watches(self, mirror: Mirror[Any], key_of: Callable[[str], str | None] | None = None) -> Controller:
-        """Add the name of each record that changes, or what `key_of` makes of it (None: nothing).
+        """Add the name of each record that changes, or the key that `key_of` returns for it (None: no key).
 
-        The controller starts when the mirror has synced. Without `key_of` all of the mirror's records are
-        listed at each resync, and one that cannot be read is left alone until it can be, or is gone.
+        The controller starts when the mirror has synced. Without `key_of`, all of the mirror's records are
+        added at each resync, and unreadable records are skipped until they are readable or deleted.
         """
         self._synced.append(mirror.synced)
         if key_of is None:
@@ -139,9 +139,9 @@ class Controller:
         return self
 
     def add(self, key: str) -> None:
-        """Work on the key now, or as soon as the work on it that is under way ends.
+        """Process the key now, or right after it is done if it is in process.
 
-        It cuts a back-off short; not to nothing, since it may be the echo of the failed pass.
+        Shortens a back-off, but not to zero, since the change may come from the failed attempt itself.
         """
         if key in self._failures:
             self._queue.add_later(key, self._backoff.initial)
@@ -149,11 +149,11 @@ class Controller:
             self._queue.add(key)
 
     def add_later(self, key: str, seconds: float) -> None:
-        """Work on the key after `seconds`, unless it is added or was asked for earlier."""
+        """Process the key after `seconds`, unless it is added or due earlier."""
         self._queue.add_later(key, seconds)
 
     async def run(self) -> None:
-        """Work until cancelled; the mirrors' own `run` have to run beside it."""
+        """Process keys until cancelled; the mirrors' `run` must run in the background."""
         for synced in self._synced:
             await synced.wait()
         self._add_mirrored()
@@ -167,7 +167,7 @@ class Controller:
         slots = asyncio.Semaphore(self._workers)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(resync)  # beside the work, which does not wait for a listing that fails
+                group.create_task(resync)  # concurrently: processing must not wait for a failing listing
                 while True:
                     await slots.acquire()
                     key = await self._queue.take()
@@ -190,7 +190,7 @@ class Controller:
         try:
             set_aside = any(mirror.is_set_aside(key) for mirror in self._mirrors)
             again = None if set_aside else await self._reconcile(key)
-        except Exception as error:  # noqa: BLE001 (a worker's fault must not stop the others)
+        except Exception as error:  # noqa: BLE001 (one key must not stop the others)
             self._retry(key, error)
         else:
             self._failures.pop(key, None)

@@ -1,10 +1,9 @@
-"""Loops that survive the failure of any of their items, their back-off, and the tasks they run in.
+"""Loops that survive failures of their items, with back-off, and background tasks.
 
-`every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
-step until it returns. A `Guard` wraps the work on one item of a loop. An item that raises is set
-aside: its condition `item-failing` (subject `<loop>/<item>`) says so until it works again, and it is tried
-again after a pause that grows. `Unavailable` says that something else is away, which is not the item's fault,
-so it is passed on to the loop.
+`every` calls a step repeatedly; `follow` passes on the changes under a prefix; `until_done` repeats a step
+until it returns. A `Guard` wraps the work on one item of a loop. If an item raises, its condition
+`item-failing` (subject `<loop>/<item>`) is reported until it succeeds, and it is retried with growing pauses.
+`Unavailable` means that a dependency is down and not that the item fails, so it is raised to the loop.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds before the second try and at most, as stamina's `wait_initial` and `wait_max`.
+    """Pauses between attempts: initial and maximum seconds, as stamina's `wait_initial` and `wait_max`.
 
-    Doubled after each try, plus up to `initial` drawn at random, so that many nodes do not come back to one
-    server at once.
+    The pause doubles after each attempt, plus a random jitter of up to `initial`, so that many nodes do not
+    reconnect to one server at once.
     """
 
     initial: float = 1.0
     maximum: float = 60.0
 
     def pause(self, tries: int, chance: float | None = None) -> float:
-        """Seconds before the next try after so many; `chance`, from 0 to 1, is drawn unless given."""
+        """Return the pause in seconds after `tries` attempts. `chance`: from 0 to 1, default random."""
         jitter = self.initial * (random.random() if chance is None else chance)  # noqa: S311 (no secret)
         return min(self.maximum, self.initial * 2.0 ** min(tries - 1, 64) + jitter)
 
@@ -87,12 +86,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 Exceptions = type[Exception] | tuple[type[Exception], ...]
 ITEM_FAILING = "item-failing"
-UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while something that a loop needs is away
-STORE_BACKOFF = Backoff(0.5, 0.5)  # of a watch or listing that needs only the node's own store
-FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed by itself
+UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while a dependency of a loop is unavailable
+STORE_BACKOFF = Backoff(0.5, 0.5)  # for watches and listings of the node's own store
+FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed for another reason
 _RETRIED = "It is tried again automatically, and everything else continues."
 NEXT_STEP = (
-    f"{_RETRIED} Fix what 'detail' names; if it looks like a fault of MAO, report it with the lines of the "
+    f"{_RETRIED} Fix what 'detail' names; if it looks like a bug in MAO, report it with the lines of the "
     "service's log that name it."
 )
 DISK_STEP = f"{_RETRIED} Check that the node's disk has free space and is writable: maoctl doctor."
@@ -100,12 +99,12 @@ _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class Guard:
-    """The items of one loop that fail, with their pauses. For the event loop's thread.
+    """The failing items of one loop, with their pauses. Use it from the event loop's thread.
 
     Args:
         loop: the loop's name, for people.
-        conditions: where failing items are shown; None shows them in the log only.
-        backoff: of an item that fails.
+        conditions: where failing items are reported; None: in the log only.
+        backoff: of a failing item.
     """
 
     def __init__(
@@ -127,22 +126,22 @@ class Guard:
         return item in self._tries
 
     def waits(self, item: str) -> bool:
-        """Return whether the item has failed and its pause is not over."""
+        """Return True if the item has failed and its pause is not over."""
         return self._until.get(item, 0.0) > self._seconds()
 
     def item(self, item: str) -> _GuardedItem:
-        """Return a context for one item: its exceptions end the block only, except Unavailable."""
+        """Return a context manager for one item; it suppresses all exceptions except Unavailable."""
         return _GuardedItem(self, item)
 
     def failed(self, item: str, error: Exception) -> float:
-        """Set the item aside; return the seconds until its next attempt."""
+        """Record a failure of the item; return the seconds until its next attempt."""
         tries = self._tries[item] = self._tries.get(item, 0) + 1
         pause = self._backoff.pause(tries)
         self._until[item] = self._seconds() + pause
-        of_disk = getattr(error, "errno", None) in _OF_THE_DISK  # an OSError, or what a library makes of one
-        known = isinstance(error, MaoError) or of_disk
+        of_disk = getattr(error, "errno", None) in _OF_THE_DISK  # an OSError, or derived from one
+        is_expected = isinstance(error, MaoError) or of_disk
         log.warning(
-            "item.failed", loop=self._loop, item=item, tries=tries, error=str(error), exc_info=not known
+            "item.failed", loop=self._loop, item=item, tries=tries, error=str(error), exc_info=not is_expected
         )
         if self._conditions is not None:
             default = DISK_STEP if of_disk else NEXT_STEP
@@ -154,14 +153,14 @@ class Guard:
         return pause
 
     def succeeded(self, item: str) -> None:
-        """Clear the item's failure; also for one that is gone."""
+        """Clear the item's failure, also if the item no longer exists."""
         if self._tries.pop(item, None) is not None:
             self._until.pop(item, None)
             if self._conditions is not None:
                 self._conditions.clear(ITEM_FAILING, self._subject(item))
 
     def keep(self, items: set[str]) -> None:
-        """Forget all that are not among these: they are gone."""
+        """Forget all other items, which no longer exist."""
         for item in self._tries.keys() - items:
             self.succeeded(item)
 
@@ -170,7 +169,7 @@ class Guard:
 
 
 class _GuardedItem:
-    """A class, since type checkers take it that a context manager made by contextlib swallows nothing."""
+    """Context manager of one item; type checkers assume that those from contextlib suppress nothing."""
 
     def __init__(self, guard: Guard, name: str) -> None:
         self._guard = guard
@@ -191,7 +190,7 @@ class _GuardedItem:
 
 
 class _Attempts:
-    """The pauses between the attempts of one step; what goes wrong is logged and shown."""
+    """Pauses between the attempts of one step; failures are logged and reported."""
 
     def __init__(
         self,
@@ -219,7 +218,7 @@ class _Attempts:
         return self._away.pause(self._tries)
 
     def started(self) -> None:
-        """Note that a long-lived step has started; it may fail at once, so its outage is not over yet."""
+        """Record that a long-running step has started; an outage is not over until it has run for a while."""
         self._guard.succeeded("")
         self._tries = 0
 
@@ -241,15 +240,15 @@ async def every(
     failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> NoReturn:
-    """Call `step` until cancelled: again after the seconds that it returns, after `period` for None.
+    """Call `step` until cancelled: again after the seconds that it returns, or after `period` for None.
 
-    `wake` ends the pause early; it is cleared before each call, so that what is set meanwhile counts for the
-    next. With `debounce` the step is called so many seconds after that, to gather what else comes. `period`
-    None: only when woken; so is the first call with `initial_delay` None.
+    `wake` ends the pause early; it is cleared before each call, so setting it during a call triggers the next
+    one. `debounce`: seconds between `wake` and the call, to collect further changes. `period` None: only when
+    woken; `initial_delay` None: the first call too waits for `wake`.
 
-    What the step raises does not end the loop, and `wake` does not shorten the back-off after it. While
-    something is away (`outages`) that is logged once a minute; any other exception is shown as the condition
-    `item-failing`, with the loop's name as subject.
+    Exceptions from the step do not end the loop, and `wake` does not shorten the back-off after them. Outages
+    (`outages`) are logged once a minute; other exceptions are reported as the condition `item-failing`, with
+    the loop's name as subject.
     """
     attempts = _Attempts(name, conditions, away, failing, outages)
     if initial_delay != 0.0:
@@ -269,7 +268,7 @@ async def every(
 
 
 async def _until(wake: asyncio.Event | None, seconds: float | None) -> None:
-    """Wait for the seconds (None: for ever), or until `wake` is set."""
+    """Wait for `seconds` (None: for ever), or until `wake` is set."""
     if seconds is not None and (wake is None or seconds <= 0.0):
         await asyncio.sleep(seconds)
     else:
@@ -289,12 +288,12 @@ async def follow(
     failing: Backoff = FAILURE_BACKOFF,
     outages: Exceptions = Unavailable,
 ) -> NoReturn:
-    """Hand all changes under `prefix` to `take` until cancelled; start again after every gap and outage.
+    """Pass all changes under `prefix` to `take` until cancelled; start again after every gap and outage.
 
-    `start` takes in what there is and answers the revision up to which it has; from there on `take` gets the
-    changes in order, each batch once. Without it `take` gets an empty batch first, which says that anything
-    may have changed. `on_gap` is called with the reason when the store has dropped its history (Compacted)
-    or is another one (StoreSwitched). Exceptions as in `every`; `take` must not block.
+    `start` reads the current state and returns its revision; `take` then gets all later changes in order,
+    each batch once. Without `start`, `take` first gets an empty batch, which means that anything may have
+    changed. `on_gap` is called with the reason if the store has dropped its history (Compacted) or was
+    replaced (StoreSwitched). Exceptions are handled as in `every`; `take` must not block.
     """
     attempts = _Attempts(name, conditions, away, failing, outages)
 
@@ -340,7 +339,7 @@ async def until_done(
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
-    """Wait until the event is set, for at most the seconds (None: for ever)."""
+    """Wait until the event is set, for at most `seconds` (None: for ever)."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation (Python 3.11)
             await event.wait()
@@ -351,8 +350,8 @@ async def in_halves(
 ) -> tuple[list[R], list[tuple[T, Exception]]]:
     """Write a batch; return the results of `write`, and the items that failed, each with its exception.
 
-    A batch that fails for the fault of one item is halved until that item is alone, so that the others go
-    through. Raises Unavailable, which is no item's fault: some may have been written.
+    A failing batch is halved until the failing items are isolated, so that the others are written. Raises
+    Unavailable, which no item causes: some items may have been written.
     """
     try:
         return [await write(batch)], []

@@ -1,4 +1,4 @@
-"""The live records of one prefix, kept in memory by one list and one watch (client-go: an informer)."""
+"""In-memory copy of the records under one prefix, by list and watch (an informer in client-go)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
 LIST_PAGE = 500
-RELIST_BACKOFF = Backoff(1.0, 30.0)  # after a failure that is not an outage of the store
+RELIST_BACKOFF = Backoff(1.0, 30.0)  # after failures other than outages of the store
 RECHECK_PERIOD = 15.0  # seconds
 
 
 class Mirror(Generic[R]):
-    """The records under one prefix for which `keep` holds, as last seen; names are what follows the prefix.
+    """The records under one prefix that satisfy `keep`, as last seen, by their key without the prefix.
 
-    Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
-    and after a gap) tells only of those that are kept or no longer are. `synced` is set while what is known
-    is a state of the store: not before the first listing, nor while another store is first listed.
+    Subscribers are called with the name of every changed record, kept or not; after a listing (at the start
+    and after a gap), only with those that are kept or no longer kept. `synced` is set while the mirror
+    reflects a state of the store: not before the first listing, nor during the first listing of another
+    store.
 
-    `unreadable`: the names of records that cannot be read now. What was known of them is kept, unless
-    `drop_unreadable` says that it is worth nothing. A subscriber that raises does not keep the others from
-    being called.
+    `unreadable`: names of records that cannot be read. Their last readable version is kept, unless
+    `drop_unreadable` is set. An exception from a subscriber does not affect the others.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Mirror(Generic[R]):
         self._drop_unreadable = drop_unreadable
         self._kept: dict[str, Stored[R]] = {}
         self._subscribers: list[Callable[[str], None]] = []
-        self._seen = 0  # all changes up to this revision are taken in
-        self._ahead: dict[str, int] = {}  # name → revision of an own write above `_seen`
+        self._seen = 0  # all changes up to this revision are applied
+        self._ahead: dict[str, int] = {}  # by name: revision of an own write after `_seen`
 
     def get(self, name: str) -> Stored[R] | None:
         return self._kept.get(name)
@@ -68,24 +68,23 @@ class Mirror(Generic[R]):
         return list(self._kept.items())
 
     def is_set_aside(self, name: str) -> bool:
-        """Return whether the stored record cannot be read, so that its last readable version is used."""
+        """Return True if the stored record is unreadable, so that its last readable version is used."""
         return name in self.unreadable and not self._drop_unreadable
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
         self._subscribers.append(callback)
 
     def note(self, name: str, record: R, revision: int) -> None:
-        """Apply a write of our own at once, without waiting for the watch.
+        """Apply an own write at once, without waiting for the watch.
 
-        A write that the mirror is past already is left aside: the record may have been changed or
-        deleted since.
+        A write at or before the mirror's revision is ignored: the record may have changed since.
         """
         if revision > max(self._seen, self._ahead.get(name, 0)):
             self._ahead[name] = revision
             self._put(name, Stored(record, revision))
 
     async def run(self) -> None:
-        """Keep the mirror in step until cancelled; list again after every gap."""
+        """Keep the mirror up to date until cancelled; list again after every gap."""
         await follow(
             self.records.store,
             self.records.prefix,
@@ -133,7 +132,7 @@ class Mirror(Generic[R]):
         return revision
 
     def _forget(self, why: str) -> None:
-        """Drop everything: the store is another one, or was set back, so no revision is comparable."""
+        """Drop everything, since the store was replaced or reset and its revisions are not comparable."""
         log.warning(why, prefix=self.records.prefix, seen=self._seen)
         self._seen = 0
         self.synced.clear()
@@ -156,14 +155,14 @@ class Mirror(Generic[R]):
                 self._set_aside(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
-        """Return whether an own write of the record is what was read at `revision`, or newer."""
+        """Return True if an own write of the record has this or a newer revision."""
         if self._ahead.get(name, 0) >= revision:
             return True
         self._ahead.pop(name, None)
         return False
 
     def _parse(self, entry: Entry) -> Stored[R] | None:
-        """None for a record of another version or a broken one."""
+        """Return the record; None if it is damaged or of another version."""
         try:
             return self.records.parse(entry)
         except RecordUnreadable:
@@ -178,7 +177,7 @@ class Mirror(Generic[R]):
         self._notify(name)
 
     def _set_aside(self, name: str) -> None:
-        """Subscribers are not called while what is known stays: there is nothing to do."""
+        """Mark a record as unreadable; subscribers are called only if its last version is dropped."""
         self.unreadable.add(name)
         if self._drop_unreadable and self._kept.pop(name, None) is not None:
             self._notify(name)
@@ -194,7 +193,7 @@ class Mirror(Generic[R]):
         for callback in self._subscribers:
             try:
                 callback(name)
-            except Exception as error:  # noqa: BLE001 (of one record: the others have to be taken in)
+            except Exception as error:  # noqa: BLE001 (must not affect other records)
                 self._guard.failed(name, error)
                 return
         if self._guard.is_failing(name):

@@ -1,7 +1,7 @@
-"""A lease that is held for as long as its owner lives, and a signal for when it is not.
+"""A lease that is held as long as its owner lives, with signals for holding and losing it.
 
-granted ─► held ─► (no renewal within ttl) lost ─► still there: held again
-             └─► (the store says it has ended) lost ─► granted again
+granted ─► held ─► (no renewal within ttl) lost ─► still exists: held again
+             └─► (the store reports its end) lost ─► granted again
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ OnLease = Callable[[int], Awaitable[None]]
 
 
 class Session:
-    """Keeps a lease alive while the `async with` block runs, and takes a new one whenever it has ended.
+    """Keeps a lease alive during the `async with` block, and requests a new one whenever it has ended.
 
-    Entering does not wait for the store: `held` is set while there is a lease with the owner's keys on it,
-    `lost` from the moment on at which it may have ended. Leaving revokes it, which deletes its keys.
+    Entering does not wait for the store: `held` is set while a lease with the owner's keys exists, `lost`
+    once it may have ended. Leaving revokes the lease, which deletes its keys.
 
     Args:
         ttl: seconds without renewal after which the keys of the lease are deleted.
-        on_lease: called with each new lease, the first one too, to create the owner's keys with it. It is
-            called again when it raises. A key may still hang on an earlier lease: then replace it.
+        on_lease: called with each new lease, including the first, to create the owner's keys with it; called
+            again if it raises. A key that is still attached to an earlier lease must be replaced.
         interval: seconds between renewals, also between attempts while the store is away; default ttl / 3.
     """
 
@@ -45,7 +45,7 @@ class Session:
         self._store = store
         self._ttl = ttl
         self._on_lease = on_lease
-        self._established = False  # the owner's keys hang on the lease
+        self._established = False  # the owner's keys are attached to the lease
         self._interval = ttl / 3 if interval is None else interval
         self._expiry: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -62,7 +62,7 @@ class Session:
             await asyncio.wait([self._task])
         self._mark_lost()
         if self.lease is not None:
-            with contextlib.suppress(Unavailable):  # it ends by itself then
+            with contextlib.suppress(Unavailable):  # it expires then
                 await self._store.revoke(self.lease)
 
     async def _run(self) -> None:
@@ -74,20 +74,20 @@ class Session:
             await self._step()
         except Unavailable as error:
             log.warning("session.store_away", lease=self.lease, error=error.detail)
-        except Exception:  # the owner's; its next attempt may work
+        except Exception:  # from the owner's callback; retried
             log.exception("session.owner_failed", lease=self.lease)
 
     def restart_lease(self) -> None:
-        """Take a new lease at once, after the store was switched; the old one expires."""
+        """Request a new lease at once, after a switch of the store; the old one expires."""
         self.lease = None
         self._mark_lost()
         self._wake.set()
 
     async def _step(self) -> None:
         """Renew the lease; take a new one if there is none or it has expired."""
-        asked = asyncio.get_running_loop().time()
+        requested_at = asyncio.get_running_loop().time()
         renewed = self.lease is None or await self._store.keep_alive(self.lease)
-        if self._wake.is_set():  # the answer is the former store's
+        if self._wake.is_set():  # the response is from the former store
             return
         if not renewed:
             log.warning("session.lease_ended", lease=self.lease)
@@ -104,8 +104,8 @@ class Session:
             self._established = True
         if self._expiry is not None:
             self._expiry.cancel()
-        # Counted from when the renewal was requested: the store's own count began no earlier.
-        self._expiry = asyncio.get_running_loop().call_at(asked + self._ttl, self._mark_lost)
+        # Measured from the request, since the store's ttl starts no earlier.
+        self._expiry = asyncio.get_running_loop().call_at(requested_at + self._ttl, self._mark_lost)
         self.lost.clear()
         self.held.set()
 

@@ -1,1 +1,1 @@
-"""The run records of a node, and lists of them."""
+"""Run records of a node, and listings of them."""

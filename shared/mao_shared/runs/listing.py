@@ -1,8 +1,8 @@
-"""Lists of runs, newest first, over those of today and the history as if there were no difference.
+"""Listings of runs, newest first, that merge live runs and the history.
 
-Every page of a listing shows the store at the revision of the first one, so a run that is moved meanwhile is
-there exactly once. With a filter the index says which runs of the history are wanted; only the documents of
-these are read.
+All pages of a listing show the store at the revision of the first one, so a run that is moved meanwhile
+occurs exactly once. For filtered listings, the index selects the runs of the history whose documents are
+read.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mao_shared.store.records import StoredPage
 
 from .records import IndexedRun, RunRecords, read_index
 
-SCAN = 2000  # documents looked at for one page of a filtered list
-LINES = 10  # of the index cost as much
-PAGE = 200  # read at a time
+SCAN = 2000  # documents examined for one page of a filtered listing
+LINES = 10  # index entries that cost as much as one document
+PAGE = 200  # items per read
 AT_ONCE = 50  # documents
-_NEWEST, _OLDEST = "!", "~~"  # in the order of `keys.newest_first`: before all, behind all
+_NEWEST, _OLDEST = "!", "~~"  # before and after all ids in the order of `keys.newest_first`
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs are wanted; None means any.
+    """Filter of a listing of runs; None means any.
 
-    `since`, `until`: by the time that ids begin with: a run's tick, or when it was asked for. `matches` says
-    what is left, of a run as of its index.
+    `since`, `until`: by the time in the id, which is the run's tick or the time of the request. `matches`:
+    further condition on a run or its index entry.
     """
 
     pipeline: str | None = None
@@ -63,14 +63,14 @@ _Found = Stored[Run] | RecordUnreadable | IndexedRun
 
 @dataclass(frozen=True, slots=True)
 class _ListedRun:
-    """`place`: the id in the order of `keys.newest_first`."""
+    """An item of a stream. `place`: its id in the form of `keys.newest_first`."""
 
     place: str
     found: _Found
 
 
 class _Stream:
-    """Items in the order of their places, read a page at a time."""
+    """Items ordered by place, read page by page."""
 
     def __init__(
         self, read: Callable[[str | None], Awaitable[tuple[list[_ListedRun], str | None]]], cursor: str | None
@@ -89,7 +89,7 @@ class _Stream:
 async def list_newest(
     records: RunRecords, limit: int, cursor: str | None = None, query: RunQuery = ANY
 ) -> StoredPage[Run]:
-    """Return a page of runs; a filtered one may have fewer than `limit` and still a cursor.
+    """Return a page of runs; a filtered page may have fewer than `limit` items and a cursor.
 
     Raises InvalidInput (`cursor-invalid`), and Compacted for a cursor that is too old.
     """
@@ -105,7 +105,7 @@ async def list_newest(
             if len(chosen) == limit or examined >= SCAN * LINES:
                 cursor = write_cursor(revision, records.prefix, records.prefix + last)
                 return await _page(records, chosen, cursor, query)
-            if name == last:  # in both places: see `RunRecords.move`; the one of today comes first
+            if name == last:  # duplicate, see `RunRecords.move`; the live run comes first
                 continue
             last = name
             examined += 1 if isinstance(found, IndexedRun) else LINES
@@ -127,7 +127,7 @@ async def past_runs_since(records: RunRecords, since: datetime) -> AsyncGenerato
 
 
 async def _begin(records: RunRecords, cursor: str | None, query: RunQuery) -> tuple[int, str]:
-    """Return the revision to read at, and the id that comes right before the first one."""
+    """Return the revision to read at, and the id right before the first item."""
     if cursor is not None:
         revision, key = read_cursor(cursor, records.prefix)
         return revision, key.removeprefix(records.prefix)
@@ -151,7 +151,7 @@ async def _streams(
         return [_item(records, entry) for entry in page.entries], page.cursor
 
     size = PAGE if query.is_filter else min(limit + 1, PAGE)
-    # "x~" is no id but the place right before those that begin with x, of which the newest come first.
+    # "x~" is not an id but the position right before all ids that start with x, newest first.
     place = keys.newest_first(last) if not last.endswith("~") else keys.newest_first(last.rstrip("~"))[:-1]
     place = place or _NEWEST
     streams = [_Stream(read_live, write_cursor(revision, records.prefix, records.prefix + last))]
@@ -243,6 +243,6 @@ async def _document(records: RunRecords, found: _Found) -> _Found:
     try:
         if past is not None:
             return records.parse(past)
-        return await records.get(found.id) or found  # it is left out where it was removed meanwhile
+        return await records.get(found.id) or found  # None if it was removed meanwhile
     except RecordUnreadable as error:
         return error

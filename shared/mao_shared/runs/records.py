@@ -1,14 +1,14 @@
-"""The runs of a node: those that are active or ended a moment ago, and the history of those that are settled.
+"""The runs of a node: active and recently ended ones, and the history of settled ones.
 
-    runs/<id>                                  what services mirror, watch and write
-    runs-history/<id, newest first>            the same document, packed: a tenth to a quarter of its JSON
-    runs-index/<phase>/<pipeline>/<id, …>      what filters and retention ask of it, without the document
+    runs/<id>                                  documents that services mirror, watch and write
+    runs-history/<id, newest first>            the same documents, compressed to a tenth to a quarter of the
+    JSON runs-index/<phase>/<pipeline>/<id, …>      index entries for filters and retention
 
-A run is settled when it has ended and nothing is left to be written down of it. The scheduler moves it then,
-document and index in one transaction, guarded by the revision that it read. So what a service lists at its
-start is in proportion to the work and not to the years. A run is under one of its two keys at any time; a
-reader by name finds it under either. One that is written again (a missed tick that a backfill queues) comes
-back in one transaction as well.
+A run is settled when it has ended and its document will not change any more. The scheduler then moves it to
+the history: document and index entry in one transaction, guarded by the revision that it read. Services thus
+list only recent runs at their start. A run is under exactly one of the two keys, and readers by name find it
+under either. A run that is written again (a missed tick queued by a backfill) is moved back in one
+transaction too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Check, Delete, Entry, Put, Records, Store, Stored, Unreadable, Write, dump
 from mao_shared.store.unreadable import Misplaced
 
-MAX_UNPACKED = 16_000_000  # bytes of a document; etcd takes a tenth of it
+MAX_UNPACKED = 16_000_000  # bytes of a document; etcd accepts a tenth of that
 _DEFLATED = b"\x01"
-_RAW = -zlib.MAX_WBITS  # without header and checksum, which etcd has of its own
+_RAW = -zlib.MAX_WBITS  # without header and checksum; etcd has its own
 _DICTIONARY = (
     b'"covers":{"since":","until":","count":"reproduces":{"run":","step":","snapshot":","attempt":1}'
     b'"retry_of":"cancel":{"requested_at":","reason":","missed":"late","overlap","coalesced","paused"'
@@ -54,10 +54,10 @@ _DICTIONARY = (
 
 
 def pack_run(document: bytes) -> bytes:
-    """Return the packed form, which `unpack_run` turns into the same document byte for byte.
+    """Return the document compressed; `unpack_run` restores it byte for byte.
 
-    The first byte tells the format: `{` is plain JSON, 1 is deflated with the dictionary above. A dictionary
-    that was used once stays as it is for as long as there are stores with it.
+    The first byte is the format: `{` is plain JSON, 1 is deflated with the dictionary above. A dictionary
+    must never change once stores contain data compressed with it.
     """
     deflate = zlib.compressobj(6, zlib.DEFLATED, _RAW, zdict=_DICTIONARY)
     packed = _DEFLATED + deflate.compress(document) + deflate.flush()
@@ -69,25 +69,25 @@ def unpack_run(packed: bytes) -> bytes:
     if packed[:1] == b"{":
         return packed
     if packed[:1] != _DEFLATED:
-        raise ValueError("it is packed in a format that this version does not know")
+        raise ValueError("it is compressed in a format that this version does not know")
     inflate = zlib.decompressobj(_RAW, zdict=_DICTIONARY)
     try:
         document = inflate.decompress(packed[1:], MAX_UNPACKED)
     except zlib.error:
-        raise ValueError("it is damaged and cannot be unpacked") from None
+        raise ValueError("it is damaged and cannot be decompressed") from None
     if not inflate.eof or inflate.unused_data:
         raise ValueError("it is damaged: data is missing or left over")
     return document
 
 
-MOVED_AT_ONCE = 32  # runs; three writes each, and etcd takes 128
+MOVED_AT_ONCE = 32  # runs; three writes each, of etcd's 128
 REMOVED_AT_ONCE = 64  # two each
 NEAR = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A run with its document as it is stored."""
+    """A run and its stored document."""
 
     entry: Entry
     run: Run
@@ -95,7 +95,7 @@ class LiveRun:
 
 @dataclass(frozen=True, slots=True)
 class IndexedRun:
-    """A run of the history by its index. `revision`: also that of its document."""
+    """A run of the history, from its index entry. `revision`: of the entry and of the document."""
 
     id: str
     pipeline: str
@@ -109,9 +109,9 @@ class IndexedRun:
 
 
 def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
-    """Pure: whether the run has ended, `after` ago, and all its commits are where they belong.
+    """Return True if the run ended at least `after` ago and all its commits are pushed. Pure.
 
-    After a clock that was set, an end far in the future is as good.
+    An end far in the future, from a clock that was set back, counts as well.
     """
     if run.phase not in RUN_ENDED or any(step.late for step in run.steps):
         return False
@@ -119,9 +119,9 @@ def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
 
 
 class RunRecords(Records[Run]):
-    """By name (`get`, `find`, `create`, `replace`) a run is found wherever it is.
+    """The runs of a node. `get`, `find`, `create` and `replace` include the history.
 
-    `page`, `all` and a mirror see only what is not history; `listing.py` lists both.
+    `page`, `all` and mirrors cover only runs outside the history; `listing.py` lists both.
     """
 
     def __init__(self, store: Store, node: str, unreadable: Unreadable | None = None) -> None:
@@ -132,7 +132,7 @@ class RunRecords(Records[Run]):
     # reading
 
     async def entry(self, name: str) -> Entry | None:
-        """Return the stored entry, even if the run is moved out of the history meanwhile."""
+        """Return the stored entry, even if the run is moved to or from the history meanwhile."""
         live = self.prefix + name
         for key in (live, keys.past_run(self.node, name), live):
             if (found := await self.store.get(key)) is not None:
@@ -169,16 +169,16 @@ class RunRecords(Records[Run]):
     # writing
 
     def absent(self, *names: str) -> list[Check]:
-        """Return the checks that hold while none of these runs exists.
+        """Return transaction checks that none of these runs exists.
 
-        For several whose ids are of about the same time one condition covers the history of that time.
+        For several ids of about the same time, one check covers the whole period of the history.
         """
         live = [Check(self.prefix + name, 0) for name in names]
         first, last = min(names), max(names)
         since, until = time_in_id(first), time_in_id(last)
         near = (
             since is not None and until is not None and until - since <= NEAR
-        )  # etcd looks at all in between
+        )  # etcd checks every key in between
         if first == last or not near:
             return live + [Check(keys.past_run(self.node, name), 0) for name in names]
         return [*live, Check(keys.past_run(self.node, last), 0, until=keys.past_run(self.node, first) + "\0")]
@@ -203,7 +203,7 @@ class RunRecords(Records[Run]):
     # the history
 
     async def live_page(self, limit: int, cursor: str | None) -> tuple[list[LiveRun], str | None]:
-        """Return the readable runs of a page of live runs, in the order of their ids."""
+        """Return the readable runs of a page of live runs, ordered by id, and the next cursor."""
         page = await self.store.list(self.prefix, limit=limit, cursor=cursor)
         found: list[LiveRun] = []
         for entry in page.entries:
@@ -214,17 +214,17 @@ class RunRecords(Records[Run]):
         return found, page.cursor
 
     async def move(self, runs: Sequence[LiveRun]) -> int:
-        """Move up to MOVED_AT_ONCE runs to the history; return how many. Runs changed meanwhile stay."""
+        """Move up to MOVED_AT_ONCE runs to the history; return their number. Skips runs changed meanwhile."""
         if await self._move(runs):
             return len(runs)
         moved = 0
-        for live in runs:  # one that is history too was made again by an old version without one: it is newer
+        for live in runs:  # if it is in the history too, an old version has recreated it: this one is newer
             past = await self.store.get(keys.past_run(self.node, live.run.id))
             moved += await self._move([live], past)
         return moved
 
     async def _move(self, runs: Sequence[LiveRun], past: Entry | None = None) -> bool:
-        """`past`: the history's entry for the one run that is to be moved there."""
+        """Move runs in one transaction. `past`: the existing history entry of a single run, to replace."""
         checks: list[Check] = []
         writes: list[Write] = []
         for run, entry in ((live.run, live.entry) for live in runs):
@@ -247,13 +247,13 @@ class RunRecords(Records[Run]):
         return keys.run_index(self.node, run.phase, run.pipeline, run.id)
 
     async def index_page(self, limit: int, cursor: str | None) -> tuple[list[IndexedRun], str | None]:
-        """Return the readable entries of a page of the index: by phase, pipeline, then newest first."""
+        """Return the readable entries of an index page (by phase, pipeline, newest first) and the cursor."""
         page = await self.store.list(keys.run_index_prefix(self.node), limit=limit, cursor=cursor)
         found = (read_index(entry) for entry in page.entries)
         return [indexed for indexed in found if indexed is not None], page.cursor
 
     async def remove(self, runs: Sequence[IndexedRun]) -> int:
-        """Delete up to REMOVED_AT_ONCE past runs; return how many. Runs restored meanwhile stay."""
+        """Delete up to REMOVED_AT_ONCE past runs; return their number. Skips runs restored meanwhile."""
         if await self._remove(runs):
             return len(runs)
         return sum([await self._remove([run]) for run in runs])

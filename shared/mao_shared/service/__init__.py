@@ -1,1 +1,1 @@
-"""The common skeleton of all services."""
+"""Common skeleton of all services."""

@@ -1,8 +1,7 @@
-"""Alarms about a service's conditions, and writing an alarm together with its due deliveries to webhooks.
+"""Alarms about a service's conditions, each written in one transaction with its deliveries to webhooks.
 
-A condition that lasts becomes one alarm, whichever services notice it and however often each of them
-restarts; it is raised again when the condition was over in between. While the store is away, or takes no
-writes, alarms wait in memory and are written later.
+A lasting condition raises one alarm, however many services report it and however often they restart. If the
+condition ends and returns, a new alarm is raised. During an outage of the store, alarms are queued in memory.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
 log = get_logger(__name__)
-RAISE_SECONDS = 10.0  # how long a condition lasts before an alarm is raised
-CLEAR_SECONDS = 30.0  # how long it has to hold again before the alarm ends
-INHERITED_SECONDS = 120.0  # after a start, how long an earlier process's alarm stays without a new report
+RAISE_SECONDS = 10.0  # duration of a condition before its alarm is raised
+CLEAR_SECONDS = 30.0  # duration without the condition before its alarm ends
+INHERITED_SECONDS = 120.0  # after a start, how long alarms stay open without a new report
 WRITE_BACKOFF = Backoff(2.0, 30.0)
-MAX_WAITING_WRITES = 1000  # writes that wait for the store; beyond, the oldest are dropped
+MAX_WAITING_WRITES = 1000  # queued writes; the oldest ones beyond that are dropped
 
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
@@ -46,9 +45,9 @@ async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: dat
 
 
 def to_alarm(condition: Condition, node: str, service: str) -> Alarm:
-    """Return the alarm about a condition; a new occurrence has another id, by its `since`. Pure.
+    """Return the alarm about a condition; its id contains `since`, so a new occurrence differs. Pure.
 
-    Run, step and dataset are read from the subjects of the conditions named here: add new ones.
+    Run, step and dataset are parsed from the subjects of the conditions named here; add new conditions.
     """
     plain = is_name(condition.subject)
     tail = condition.subject if plain else hashlib.sha256(condition.subject.encode()).hexdigest()[:10]
@@ -73,7 +72,7 @@ def to_alarm(condition: Condition, node: str, service: str) -> Alarm:
 
 @dataclass(slots=True)
 class _Episode:
-    """A condition from its report to its end; `due`: the loop's time of the next stage, None: it stays."""
+    """A condition from its report to its end. `due`: the loop's time of the next stage; None: no change."""
 
     condition: Condition
     stage: Literal["settling", "open", "calming"]
@@ -84,11 +83,11 @@ class _Episode:
 @dataclass(frozen=True, slots=True)
 class _AlarmWrite:
     condition: Condition
-    over: datetime | None = None  # None: raise it
+    over: datetime | None = None  # None: raise the alarm
 
 
 class ConditionAlarms:
-    """Turns one service's conditions into alarms; `run` has to run beside it. Times in seconds."""
+    """Raises alarms about one service's conditions while `run` runs. Times in seconds."""
 
     def __init__(
         self,
@@ -124,7 +123,7 @@ class ConditionAlarms:
                 "degraded",
                 "failed",
             ):
-                since = self._clock.now()  # an alarm of its own for the worse state
+                since = self._clock.now()  # a separate alarm for the worse state
                 self._writes.append(_AlarmWrite(episode.condition, since))
                 worse = condition.model_copy(update={"since": since})
                 self._writes.append(_AlarmWrite(worse))
@@ -135,7 +134,7 @@ class ConditionAlarms:
                     episode.stage, episode.due, episode.over = "open", None, None
         elif episode is not None and episode.stage == "settling":
             del self._episodes[key]
-            if episode.due is not None and episode.due <= now:  # it has lasted, unnoticed by a step so far
+            if episode.due is not None and episode.due <= now:  # it has lasted, though no step has run since
                 self._writes.append(_AlarmWrite(episode.condition))
                 self._writes.append(_AlarmWrite(episode.condition, condition.since))
         elif episode is not None and episode.stage == "open":
@@ -143,7 +142,7 @@ class ConditionAlarms:
         self._wake.set()
 
     async def run(self) -> None:
-        """Run until cancelled; idle while nothing changes."""
+        """Write alarms until cancelled; idle while nothing changes."""
         await every(
             None, self._step, name="alarms", wake=self._wake, away=WRITE_BACKOFF, failing=WRITE_BACKOFF
         )
@@ -159,7 +158,7 @@ class ConditionAlarms:
         return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
 
     async def _inherit(self) -> None:
-        """Restore the alarms that an earlier process of this service left open."""
+        """Load the alarms that an earlier process of this service left open."""
         prefix = keys.open_conditions_prefix(self._node)
         found = await Records(self._store, prefix, OpenCondition).page()
         now, loop_time = self._clock.now(), asyncio.get_running_loop().time()
@@ -167,12 +166,12 @@ class ConditionAlarms:
             key = (opened.name, opened.subject)
             if self._service not in opened.services:
                 continue
-            if (known := self._episodes.get(key)) is not None:
-                if known.stage == "settling":
-                    known.stage, known.due = "open", None
+            if (episode := self._episodes.get(key)) is not None:
+                if episode.stage == "settling":
+                    episode.stage, episode.due = "open", None
                 continue
-            left = Condition(name=opened.name, subject=opened.subject, state=opened.state, since=now)
-            self._episodes[key] = _Episode(left, "calming", loop_time + self._inherited, now)
+            condition = Condition(name=opened.name, subject=opened.subject, state=opened.state, since=now)
+            self._episodes[key] = _Episode(condition, "calming", loop_time + self._inherited, now)
 
     def _advance(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -196,7 +195,7 @@ class ConditionAlarms:
                     await self._end(write.condition, write.over)
             except Unavailable:
                 raise
-            except Exception as error:  # whatever is wrong with one alarm: the others are raised
+            except Exception as error:  # a failure of one alarm must not stop the others
                 if isinstance(error, Conflict) and error.code == "busy":
                     raise Unavailable(error.detail) from error  # it is written later
                 log.exception("alarm.dropped", condition=write.condition.name)
@@ -204,16 +203,16 @@ class ConditionAlarms:
                 self._writes.popleft()
 
     async def _raise(self, condition: Condition) -> None:
-        """Write the alarm, or add this service to those that report it."""
+        """Write the alarm, or add this service to its reporters."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
         alarm = to_alarm(condition, self._node, self._service)
 
         async def attempt() -> bool | None:
-            known, revision = await self._read(key)
-            if known is not None and self._service in known.services:
+            stored, revision = await self._read(key)
+            if stored is not None and self._service in stored.services:
                 return False
-            if known is not None:
-                reported = known.model_copy(update={"services": [*known.services, self._service]})
+            if stored is not None:
+                reported = stored.model_copy(update={"services": [*stored.services, self._service]})
                 writes = [Put(key, dump(reported))]
             else:
                 reported = OpenCondition(
@@ -228,32 +227,32 @@ class ConditionAlarms:
                 writes = [Put(key, dump(reported)), *due]
             if await self._store.transact([Check(key, revision)], writes) is None:
                 return None
-            return known is None
+            return stored is None
 
         if await retry_lost(attempt, f"the alarm {alarm.id}"):
             log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
 
     async def _end(self, condition: Condition, over: datetime) -> None:
-        """Remove this service from those that report the alarm; the last one ends it."""
+        """Remove this service from the alarm's reporters; without reporters the alarm ends."""
         key = keys.open_condition(self._node, condition.name, condition.subject)
         alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
 
         async def attempt() -> bool | None:
-            known, revision = await self._read(key)
-            if known is None or self._service not in known.services:
+            opened, revision = await self._read(key)
+            if opened is None or self._service not in opened.services:
                 return True
-            left = [service for service in known.services if service != self._service]
+            others = [service for service in opened.services if service != self._service]
             checks: list[Check] = [Check(key, revision)]
-            writes: list[Put | Delete] = [Put(key, dump(known.model_copy(update={"services": left})))]
-            if not left:
+            writes: list[Put | Delete] = [Put(key, dump(opened.model_copy(update={"services": others})))]
+            if not others:
                 writes = [Delete(key)]
-                if (stored := await self._alarm(alarms, known.alarm)) is not None:
+                if (stored := await self._alarm(alarms, opened.alarm)) is not None:
                     ended = stored.record.model_copy(update={"over": over})
-                    checks.append(Check(alarms.prefix + known.alarm, stored.revision))
-                    writes.append(Put(alarms.prefix + known.alarm, dump(ended)))
+                    checks.append(Check(alarms.prefix + opened.alarm, stored.revision))
+                    writes.append(Put(alarms.prefix + opened.alarm, dump(ended)))
             if await self._store.transact(checks, writes) is None:
                 return None
-            log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
+            log.info("alarm.over" if not others else "alarm.left", alarm=opened.alarm)
             return True
 
         await retry_lost(attempt, f"the alarm about {condition.name} {condition.subject}")
@@ -269,7 +268,7 @@ class ConditionAlarms:
             return None
 
     async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
-        """Return the record and its revision; one that cannot be read is overwritten."""
+        """Return the record and its revision; None for an unreadable record, to be overwritten."""
         entry = await self._store.get(key)
         if entry is None:
             return None, 0

@@ -1,7 +1,7 @@
-"""The skeleton of every service: how it is composed, what its API shares with the others, how it is served.
+"""The skeleton of every service: composition, common parts of the API, and the server.
 
-A service's `make_app` calls `make_service` with a function that makes its parts. Settings in, a FastAPI app
-out.
+A service's `make_app` takes settings and returns a FastAPI app; it calls `make_service` with a function that
+creates the service's parts.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
 GUARDS = (Middleware(RefuseWebPages), Middleware(StrictJson))
 MAX_BODY = 1 << 20  # bytes
-STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
+STOP_GRACE = 10  # seconds for requests to end after SIGTERM; event streams end at once
 
 
 class Service:
-    """A starting service: its parts, what runs beside its requests, what is closed at the end.
+    """A service during its start: its parts, background loops and cleanup.
 
     Attributes:
-        store: the node's; opened from the settings unless it was given.
-        stack: closes what is entered or pushed when the service stops, after the loops have ended.
-        probes: what `/readyz` asks; the store is among them.
+        store: the node's store, opened from the settings unless it was passed to `make_service`.
+        stack: closes its contents when the service stops, after the loops have ended.
+        probes: probes of `/readyz`, including that of the store.
     """
 
     def __init__(self, app: FastAPI, settings: ServiceSettings, store: Store, stack: AsyncExitStack) -> None:
@@ -69,7 +69,7 @@ class Service:
         self.loops: list[Coroutine[Any, Any, Any]] = []
 
     def run(self, *loops: Coroutine[Any, Any, Any]) -> None:
-        """Run these loops in the background once all parts are made, until the service stops."""
+        """Run the loops in the background from the end of the start until the service stops."""
         self.loops += loops
 
     def needs(self, name: str, probe: Probe) -> None:
@@ -77,7 +77,7 @@ class Service:
         self.probes[name] = probe
 
     def federation(self, given: Store | None = None) -> FederationStore:
-        """Open the federation's store and run its loops; tests pass the store as `given`."""
+        """Open the federation's store and run its loops. `given`: a store to use instead, for tests."""
         from mao_shared.federation import federation_store  # three of the five services have one
 
         shared = federation_store(self.settings, self.store, given=given)
@@ -100,10 +100,9 @@ def make_service(
 ) -> FastAPI:
     """Return the app of a service.
 
-    `start` makes the parts; what it has put into `Service.run` runs once it returns.
-
-    `store`: the node's, for tests; the caller closes it. Checks of the node's store and alarms about lasting
-    conditions run in every service. The other arguments: see `make_api`.
+    `start` creates the parts; the loops that it passes to `Service.run` start once it returns. `store`: the
+    node's store, for tests; the caller closes it. Every service also checks the node's store and raises
+    alarms about lasting conditions. For the other arguments see `make_api`.
     """
 
     @asynccontextmanager
@@ -149,10 +148,10 @@ def make_api(
 ) -> FastAPI:
     """Return a FastAPI app with the common parts: health, metrics, docs, problems, request ids, logs.
 
-    `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
-    routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
-    id, logs and metrics, the first one outermost; it decides who is let in. `all_conditions`: what
-    `/conditions` lists where that is more than the service's own.
+    `readiness`: returns the probes of the service's dependencies. `own_docs`: False if the caller's routers
+    serve `/docs` and `/openapi.json`, as in the gateway. `middleware`: runs inside request ids, logs and
+    metrics, the first one outermost; it decides which callers are admitted. `all_conditions`: returns the
+    conditions for `/conditions`, if not only the service's own.
     """
     app = FastAPI(
         title=f"MAO {name}",
@@ -185,7 +184,7 @@ def make_api(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but event streams end when it stops: it would wait for them to the end of its grace."""
+    """uvicorn's server, which closes event streams when it stops, instead of waiting for them."""
 
     def __init__(self, config: uvicorn.Config, streams: EventStreams) -> None:
         super().__init__(config)
@@ -200,13 +199,13 @@ class _Server(uvicorn.Server):
 def server(
     app: ASGIApp, host: str, port: int, streams: EventStreams, limits: ConnectionLimits | None = None
 ) -> uvicorn.Server:
-    """Return a server for the app; port 0 picks a free port, stopping ends `streams`."""
+    """Return a server for the app. `port`: 0 for a free port; `streams`: closed when the server stops."""
     limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        loop="asyncio",  # uvloop and httptools have no benefit at this load and cost memory
+        loop="asyncio",  # uvloop and httptools would only cost memory at this load
         http=limited(limits),
         h11_max_incomplete_event_size=MAX_HEADER,
         timeout_keep_alive=limits.idle,
@@ -222,7 +221,7 @@ def server(
 
 
 def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
-    """Run a service; return exit code 0 after a clean stop, 2 for invalid settings."""
+    """Run a service until it is stopped; return the exit code, 0 or 2 for invalid settings."""
     try:
         known = settings()
         set_private_umask()

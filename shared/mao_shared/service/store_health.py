@@ -1,7 +1,7 @@
-"""Whether the node's store answers, takes writes and has room left: looked at now and then.
+"""Periodic check that the node's store answers, accepts writes and has free space.
 
-A store that answers reads and refuses every write (etcd's NOSPACE) is no working store; etcd says so itself,
-so that nothing has to be written to find out.
+A store that answers reads but refuses writes (etcd's alarm NOSPACE) is unhealthy; etcd reports that itself,
+so the check writes nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mao_shared.reconcile import every
 from mao_shared.store import Examinable, Store, StoreHealth
 
 CHECK_PERIOD = 20.0  # seconds
-CHECK_PERIOD_UNHEALTHY = 2.0  # seconds, while something is wrong
+CHECK_PERIOD_UNHEALTHY = 2.0  # seconds, while the store is unhealthy
 NEARLY_FULL = 0.8  # share of the quota
-SLOW_READ_SECONDS = 1.0  # twice in a row
+SLOW_READ_SECONDS = 1.0  # reported after two in a row
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFinding:
-    """A problem of the store."""
+    """A problem of the store, with the next step."""
 
     state: ConditionState
     detail: str
@@ -32,7 +32,7 @@ class StoreFinding:
 
 
 def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
-    """Return what is wrong with a store that answers, or None. `quota` in bytes. Pure."""
+    """Return the problem of a store that answers, or None. `quota` in bytes. Pure."""
     if "CORRUPT" in health.alarms:
         return StoreFinding(
             "failed",
@@ -51,21 +51,21 @@ def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
         share = 100 * health.size / quota
         return StoreFinding(
             "degraded",
-            f"etcd's database has {health.size / MIB:.0f} MiB, {share:.0f} % of what it may have.",
+            f"etcd's database has {health.size / MIB:.0f} MiB, {share:.0f} % of its quota.",
             "Make room (etcdctl compact, then etcdctl defrag) or give etcd a larger --quota-backend-bytes "
-            "and set MAO_ETCD_QUOTA alike; full, it accepts no writes.",
+            "and set MAO_ETCD_QUOTA to the same value. A full etcd accepts no writes.",
         )
     return None
 
 
 class StoreHealthWatch:
-    """Keeps the condition `store` in step; `run` has to run beside the service."""
+    """Reports the condition `store` while `run` runs."""
 
     def __init__(self, store: Store, conditions: Conditions, quota: int) -> None:
         self._store = store
         self._conditions = conditions
         self._quota = quota
-        self._slow = 0  # looks in a row
+        self._slow = 0  # consecutive slow reads
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -82,7 +82,7 @@ class StoreHealthWatch:
             took = time.monotonic() - began
             health = await self._store.examine() if isinstance(self._store, Examinable) else None
         except MaoError as error:
-            self._report(StoreFinding("failed", error.detail, error.next or "Look at etcd's log."))
+            self._report(StoreFinding("failed", error.detail, error.next or "Check etcd's log."))
             return False
         self._slow = self._slow + 1 if took >= SLOW_READ_SECONDS else 0
         finding = None if health is None else judge_store(health, self._quota)

@@ -1,4 +1,4 @@
-"""State behind one contract (`protocol.py`): etcd for real, `memory.py` as its twin for tests."""
+"""Stores with one contract (`protocol.py`): etcd, and an in-memory twin for tests."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ __all__ = [
     "retry_lost",
 ]
 
-# gRPC reads these when it is imported: its own log bypasses ours, its fork handlers crash children.
+# Read by gRPC on import: its log would bypass ours, and its fork handlers crash child processes.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def open_store(endpoints: str, *, deadline: float = CALL_TIMEOUT, tls: TlsFiles | None = None) -> Store:
-    """Return the store on etcd at `host:port[,…]` or `unix:///path`; connects with its first call.
+    """Return the store on etcd at `host:port[,…]` or `unix:///path`; it connects with its first call.
 
-    Needs a running event loop. `deadline`: seconds that one call may take. With `tls` the caller is the etcd
-    user that its certificate names. Raises ValueError for other addresses, StoreUnavailable
-    (`store-credentials`) when the files cannot be read.
+    Needs a running event loop. `deadline`: seconds for one call. `tls`: the client certificate, whose common
+    name is the etcd user. Raises ValueError for other addresses, StoreUnavailable (`store-credentials`) if
+    the files cannot be read.
     """
     return load_etcd()(endpoints, deadline=deadline, tls=tls)
 
 
 def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> Admin:
-    """Return the administration of etcd's users, roles and members; see `etcd_admin.Admin`."""
+    """Return a client for etcd's users, roles and members; see `etcd_admin.Admin`."""
     from .etcd_admin import Admin
 
     return Admin(endpoints, tls, deadline=deadline)
 
 
 def load_etcd() -> type[EtcdStore]:
-    """Import the etcd store late, to spare other callers the 17 MB of gRPC."""
+    """Import the etcd store on first use, since gRPC takes 17 MB."""
     from .etcd import EtcdStore
 
     return EtcdStore

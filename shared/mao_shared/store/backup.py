@@ -1,9 +1,9 @@
-"""A store as lines of text, all at one revision: what a backup holds of it, whatever the version of etcd.
+"""Dump and load a store as lines of JSON at one revision, independent of the version of etcd.
 
     {"revision": of the key's last change, "key": …, "text" or "base64": its value}
 
-Keys that were written in one transaction are loaded in one as well, and all in the order in which they were
-written: so records that guard each other by their revision still do.
+Keys are loaded in the order in which they were written, and those written in one transaction are loaded in
+one, so that guards by revision stay valid.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mao_shared.errors import Conflict, InvalidInput, StoreUnknown
 from .protocol import Check, Entry, Put, Store
 from .records import pages, retry_lost
 
-PAGE = 500  # keys read at once
-BATCH = 64  # keys written at once, or what was written in one transaction
+PAGE = 500  # keys per read
+BATCH = 64  # keys per write, unless one transaction wrote more
 BATCH_BYTES = 400_000
-TRIES = 8  # of a write whose answer does not arrive
+TRIES = 8  # attempts of a write without a response
 
 
 async def dump_keys(
     store: Store, node: str, write: Callable[[bytes], object], look: Callable[[Entry], None] = lambda _: None
 ) -> int:
-    """Write a node's store, one line for each key; return its revision. `look` is called with each entry.
+    """Write a node's store, one line per key; return its revision. `look` is called with each entry.
 
-    What hangs on a lease is left out, and what belongs to other nodes on the same etcd. Raises Compacted when
-    the store has compacted that revision meanwhile: call it again.
+    Leased keys and keys of other nodes on the same etcd are omitted. Raises Compacted if the store has
+    compacted that revision meanwhile: call it again.
     """
     revision = 0
     own, others = keys.node_root(node), keys.all_nodes()
@@ -60,7 +60,7 @@ def _line(entry: Entry) -> bytes:
 def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True) -> Iterator[list[Put]]:
     """Yield the wanted keys of a dump, grouped by their original transaction, oldest first.
 
-    `file` is read twice. Raises InvalidInput (`backup-invalid`) for a line that is none.
+    `file` is read twice. Raises InvalidInput (`backup-invalid`) for an invalid line.
     """
     places: list[tuple[int, int]] = []
     offset, number = 0, 0
@@ -86,7 +86,7 @@ def _parse(line: bytes, number: int) -> tuple[int, Put]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _invalid(number, "it is not a line of a store backup") from error
     if not key.startswith(f"{keys.ROOT}/"):
-        raise _invalid(number, f"its key {key!r} is not one of MAO's")
+        raise _invalid(number, f"its key {key!r} does not belong to MAO")
     return revision, Put(key, value)
 
 
@@ -99,11 +99,11 @@ def _invalid(line: int, why: str) -> InvalidInput:
 
 
 async def load_keys(store: Store, node: str, groups: Iterable[Sequence[Put]]) -> int:
-    """Write the absent keys, each group in one transaction; return how many.
+    """Write the absent keys, each group in one transaction; return their number.
 
-    What is there with the same value stays, so it may be repeated. Of a record that is not this node's alone
-    the one that is there counts: other nodes on the same etcd use it. Raises Conflict (`store-not-empty`)
-    where a key of the node's own holds something else.
+    Existing keys with the same value are skipped, so the call may be repeated. Existing records that other
+    nodes on the same etcd use are not changed. Raises Conflict (`store-not-empty`) if a key of the node
+    itself has another value.
     """
     written = 0
     for batch in _batches(groups):
@@ -145,15 +145,15 @@ async def _create(store: Store, puts: Sequence[Put]) -> bool:
 
 
 async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
-    """Write the absent keys of a group in one transaction; return how many."""
+    """Write the absent keys of a group in one transaction; return their number."""
 
     async def attempt() -> int | None:
         absent: list[Put] = []
         for put in group:
-            found = await store.get(put.key)
-            if found is None:
+            existing = await store.get(put.key)
+            if existing is None:
                 absent.append(put)
-            elif found.value != put.value and put.key.startswith(keys.node_root(node)):
+            elif existing.value != put.value and put.key.startswith(keys.node_root(node)):
                 raise Conflict(
                     f"The store already has {put.key}, with another value than the backup.",
                     code="store-not-empty",

@@ -1,4 +1,4 @@
-"""Where etcd listens, and the files with which a client proves who it is."""
+"""Addresses of etcd, and the TLS files of its clients."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ENDPOINT = re.compile(r"(?:http://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0
 
 
 def parse_endpoints(text: str) -> list[str]:
-    """`host[:port][,…]` → `host:port` each; raises ValueError for anything else (TLS is not supported).
+    """Parse `host[:port][,…]` into a list of `host:port`; raises ValueError for https and other URLs.
 
-    `unix:///path` stays as it is: a socket, the way gRPC names it.
+    `unix:///path` is returned unchanged, as gRPC expects it.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise ValueError("no etcd endpoint given")
+        raise ValueError("missing etcd endpoint")
     endpoints: list[str] = []
     for part in parts:
         match = _ENDPOINT.fullmatch(part)
@@ -38,13 +38,13 @@ def parse_endpoints(text: str) -> list[str]:
 
 
 _COMMON_NAME = bytes.fromhex("0603550403")  # OID 2.5.4.3
-_UTC_TIME = 0x17  # two digits of the year, up to 2049
-_CONSTRUCTED_0 = 0xA0  # the optional version in front of everything else
+_UTC_TIME = 0x17  # with a two-digit year, up to 2049
+_CONSTRUCTED_0 = 0xA0  # the optional leading version
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths of PEM files: the authority's certificate, our own and its key."""
+    """Paths of PEM files: the authority's certificate, the client's certificate and its key."""
 
     ca: Path
     certificate: Path
@@ -63,7 +63,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
-    """What the files held when they were read. `user`: the certificate's common name."""
+    """Contents of the files. `user`: the certificate's common name."""
 
     ca: bytes
     certificate: bytes
@@ -75,7 +75,7 @@ class TlsMaterial:
 def subject(certificate: bytes) -> tuple[str, datetime]:
     """Return common name and expiry of the first certificate in a PEM file; raises ValueError.
 
-    Only so much of DER is read as errors need to name the user; gRPC checks the certificate itself.
+    Parses only what error messages need of DER; gRPC checks the certificate itself.
     """
     text = certificate.decode("ascii")
     end = "-----END CERTIFICATE-----"

@@ -1,7 +1,7 @@
-"""The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
+"""The store on etcd: aetcd's generated gRPC stubs over one channel per endpoint.
 
-aetcd's own client is not used: its ranges have no revision and no limit together, and its watches end with
-the server (docs/decisions/0001-aetcd.md).
+aetcd's client is not used: its ranges cannot combine revision and limit, and its watches end when the server
+stops (docs/decisions/0001-aetcd.md).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IDENTITY_CHECK_PERIOD = 10.0  # seconds
 
 
 class IdentityGuard:
-    """Checks on behalf of all watches of a store that etcd still accepts us, by one small read a period."""
+    """Checks for all watches of a store that etcd still accepts the caller, by one small read per period."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -61,12 +61,12 @@ class IdentityGuard:
             reading.cancel()
 
     async def check(self, prefix: str) -> None:
-        """Raise Unauthorized or Forbidden if access is lost; asks etcd at most once a period."""
+        """Raise Unauthorized or Forbidden if access is lost; calls etcd at most once per period."""
         now = time.monotonic()
         if now < self._due:
             return
         self._due = now + IDENTITY_CHECK_PERIOD
-        # Serializable: answered from the member's own memory, without a round through its peers.
+        # Serializable: answered by the member alone, without its peers.
         request = rpc.RangeRequest(
             key=prefix.encode(), range_end=range_end(prefix), serializable=True, keys_only=True, limit=1
         )
@@ -74,10 +74,10 @@ class IdentityGuard:
             lambda e: e.kv.Range(request, timeout=self._caller.deadline), Access("read", prefix, prefix=True)
         )
         try:
-            with contextlib.suppress(Unavailable):  # the watch itself notices
+            with contextlib.suppress(Unavailable):  # the watch reports outages itself
                 await read
         except Exception:
-            self._due = now  # the other watches ask as well
+            self._due = now  # the other watches check as well
             raise
 
 
@@ -91,12 +91,12 @@ _NEED_LEADER = (
 
 
 class EtcdStore:
-    """Keeps the contract of `protocol.py`; must be made inside a running event loop.
+    """A store on etcd, see `protocol.py`. Create it inside a running event loop.
 
     Args:
-        endpoints: `host:port[,host:port…]`; another one is tried when the one in use does not answer.
-        deadline: seconds that one call may take.
-        tls: the certificate that says who we are, for an etcd with TLS. The files are read once, here.
+        endpoints: `host:port[,host:port…]`; if one does not answer, the next is tried.
+        deadline: seconds for one call.
+        tls: the client certificate, for an etcd with TLS. The files are read once.
     """
 
     def __init__(
@@ -157,10 +157,12 @@ class EtcdStore:
         return response.header.revision if response.succeeded else None
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """See the protocol. No progress notifications are asked for: they would only spare a relist
-        when a prefix was idle, the connection broke and etcd compacted meanwhile.
+        """Yield batches of changes, see the protocol.
+
+        Progress notifications are not requested: they would only avoid a relist when the prefix was idle, the
+        connection broke and etcd compacted meanwhile.
         """
-        tries = 0  # in a row without a word of the server
+        tries = 0  # consecutive attempts without a response
         while True:
             endpoint = self._caller.current
             try:
@@ -181,12 +183,12 @@ class EtcdStore:
             await asyncio.sleep(min(WATCH_PAUSE * 2 ** min(tries - 1, 10), WATCH_MAX_PAUSE))
 
     async def _watch_once(self, endpoint: Endpoint, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches above `after` from one stream; empty ones show that the server answers.
+        """Yield batches after `after` from one stream; empty ones show that the server answers.
 
-        The server is asked from `after` itself on and what is known is dropped: many versions of etcd lose a
-        deletion at exactly the compacted revision when a watch begins there (etcd issues 18089, 19179).
+        The watch starts at `after` itself and drops known changes: many versions of etcd lose a deletion at
+        exactly the compacted revision if a watch starts there (etcd issues 18089, 19179).
         """
-        # Not fragmented: a response then holds whole revisions, so that its last one is where to resume.
+        # Not fragmented: each response contains whole revisions, so the watch can resume after its last one.
         create = rpc.WatchCreateRequest(
             key=prefix.encode(), range_end=range_end(prefix), start_revision=max(after, 1)
         )
@@ -200,13 +202,13 @@ class EtcdStore:
                     raise Compacted(response.compact_revision)
                 if response.canceled:
                     raise _WatchBroken(response.cancel_reason)
-                if response.created and response.header.revision < after:  # the store was set back
+                if response.created and response.header.revision < after:  # the store was reset
                     raise Compacted(after)
                 events = (event for event in response.events if _is_text(event.kv.key))
                 yield [_event(event) for event in events if event.kv.mod_revision > after]
         except grpc.aio.AioRpcError as error:
             raise _WatchBroken(error.details()) from error
-        except asyncio.InvalidStateError as error:  # the stream ended between two of our calls
+        except asyncio.InvalidStateError as error:  # the stream ended between two calls
             raise _WatchBroken(str(error)) from error
         finally:
             call.cancel()
@@ -218,7 +220,7 @@ class EtcdStore:
         return int(response.ID)
 
     async def keep_alive(self, lease: int) -> bool:
-        if self._guard is not None:  # etcd renews leases for users whom it does not know any more
+        if self._guard is not None:  # etcd renews leases even for removed users
             await self._guard.check(f"{keys.ROOT}/")
         return bool(await self._caller.read(lambda e: self._keep_alive_once(e, lease)))
 
@@ -241,10 +243,10 @@ class EtcdStore:
             )
 
     async def ping(self) -> None:
-        await self.get(f"{keys.ROOT}/health")  # what every member of a federation may read
+        await self.get(f"{keys.ROOT}/health")  # readable for every member of a federation
 
     async def examine(self) -> StoreHealth:
-        """As the member in use says; only a read (`ping`) tells whether it has a quorum."""
+        """Return the health reported by the current member; only `ping` shows whether it has quorum."""
         status = await self._caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
         errors = " ".join(status.errors)
         alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in errors)
@@ -259,7 +261,7 @@ class EtcdStore:
 
 
 def _is_text(key: bytes) -> bool:
-    """MAO's keys are; others, written by another member, are left out of listings and watches."""
+    """Return True for UTF-8, like all of MAO's keys; listings and watches omit other keys."""
     try:
         key.decode()
     except UnicodeDecodeError:
@@ -272,7 +274,7 @@ class _WatchBroken(Exception):
 
 
 def _range(prefix: str, last: str | None, newest_first: bool) -> Any:
-    """Return all keys under `prefix`, or those behind `last` in the direction of the listing."""
+    """Return the range of all keys under `prefix`, or of those after `last` in the listing's order."""
     start, end = prefix.encode(), range_end(prefix)
     if not newest_first:
         after = start if last is None else last.encode(errors=UNDECODABLE) + b"\0"

@@ -1,7 +1,8 @@
 """Administration of a federation's etcd by core nodes: users, roles and members. All calls are idempotent.
 
-Errors are the store's: `store-forbidden` for callers that are not administrators, `store-identity-refused`,
-StoreUnavailable, StoreUnknown. What the cluster refuses is a Conflict (`etcd-refused`).
+Raises the store's errors: `store-forbidden` for callers that are not administrators,
+`store-identity-refused`, StoreUnavailable, StoreUnknown. A request that the cluster rejects raises Conflict
+(`etcd-refused`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Grant, Permission
 from .etcd_channel import KINDS, Call, Caller, RevisionOrLeaseGone
 
-ROOT = "root"  # etcd's own name of the role that may do all
+ROOT = "root"  # etcd's role with all permissions
 _TYPES = {kind: number for number, kind in KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdMember:
-    """`id`: hexadecimal, as etcdctl prints it. `name` is empty until the member has started once."""
+    """A member. `id`: hexadecimal, as printed by etcdctl; `name`: empty until its first start."""
 
     id: str
     name: str
@@ -37,9 +38,9 @@ class EtcdMember:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Health of one member. `leader`: it is the leader; `has_leader`: it knows one.
+    """Health of one member. `leader`: it is the leader; `has_leader`: it knows a leader.
 
-    `db_size` in bytes; `raft_index`: how far its log reaches, to compare a learner with the leader.
+    `db_size`: in bytes; `raft_index`: last index of its log, to compare a learner with the leader.
     """
 
     endpoint: str
@@ -55,7 +56,7 @@ class Health:
 
 
 class Admin:
-    """Calls of etcd's auth, cluster and maintenance services; must be made inside a running event loop."""
+    """Client of etcd's auth, cluster and maintenance services. Create it inside a running event loop."""
 
     def __init__(self, endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> None:
         self._caller = Caller(endpoints, deadline=deadline, tls=tls)
@@ -66,20 +67,20 @@ class Admin:
         await self._caller.close()
 
     async def ensure_role(self, name: str, grants: Collection[Grant]) -> None:
-        """Create or update a role so that it has exactly these rights."""
+        """Create or update a role so that it has exactly these permissions."""
         add = rpc.AuthRoleAddRequest(name=name)
         await self._unless("role name already exists", lambda e: e.auth.RoleAdd(add, **self._limit))
         wanted = {Permission(grant.kind, grant.key.encode(), grant.range_end) for grant in grants}
-        held = await self.permissions(name)
-        for permission in wanted - held:
+        existing = await self.permissions(name)
+        for permission in wanted - existing:
             await self._permit(name, permission)
-        kept = {(permission.key, permission.end) for permission in wanted}
-        for permission in held - wanted:
-            if (permission.key, permission.end) not in kept:  # what was permitted above replaced its kind
+        wanted_ranges = {(permission.key, permission.end) for permission in wanted}
+        for permission in existing - wanted:
+            if (permission.key, permission.end) not in wanted_ranges:  # otherwise replaced above
                 await self._forbid(name, permission)
 
     async def permissions(self, role: str) -> set[Permission]:
-        """Return the permissions of a role; Conflict (`etcd-refused`) if it does not exist."""
+        """Return the permissions of a role; raises Conflict (`etcd-refused`) if it does not exist."""
         request = rpc.AuthRoleGetRequest(role=role)
         answer = await self._caller.read(lambda e: e.auth.RoleGet(request, **self._limit))
         return {
@@ -87,7 +88,7 @@ class Admin:
         }
 
     async def delete_role(self, name: str) -> None:
-        """Delete a role, which takes its rights from its users."""
+        """Delete a role, which revokes it from its users."""
         request = rpc.AuthRoleDeleteRequest(role=name)
         await self._unless("role name not found", lambda e: e.auth.RoleDelete(request, **self._limit))
 
@@ -99,7 +100,7 @@ class Admin:
         await self.set_roles(user, roles)
 
     async def set_roles(self, user: str, roles: Collection[str]) -> None:
-        """Grant, then revoke roles, so that no right is lost in between; Conflict for an unknown user."""
+        """Grant, then revoke roles, so that none is missing in between; raises Conflict without user."""
         held = set(await self.roles(user))
         for role in sorted(set(roles) - held):
             await self._give(user, role)
@@ -111,21 +112,21 @@ class Admin:
         return list(answer.users)
 
     async def roles(self, user: str) -> list[str]:
-        """Return the user's roles; Conflict (`etcd-refused`) when there is no such user."""
+        """Return the user's roles; raises Conflict (`etcd-refused`) if the user does not exist."""
         request = rpc.AuthUserGetRequest(name=user)
         answer = await self._caller.read(lambda e: e.auth.UserGet(request, **self._limit))
         return list(answer.roles)
 
     async def delete_user(self, user: str) -> None:
-        """Delete a user: its certificate can open no watch and make no call.
+        """Delete a user, whose certificate then allows no calls or watches.
 
-        The roles go first: etcd 3.5 takes a deleted user with the role `root` for what it was until users or
-        roles change again.
+        The roles are revoked first: etcd 3.5 still treats a deleted user with the role `root` as such until
+        users or roles change again.
         """
         request = rpc.AuthUserDeleteRequest(name=user)
         if (
             user not in await self.users()
-        ):  # asked first: etcd says "no such user" of a removed caller as well
+        ):  # checked first: etcd reports "no such user" for a removed caller as well
             return
         try:
             await self.set_roles(user, ())
@@ -147,23 +148,24 @@ class Admin:
         return [_member(member) for member in answer.members]
 
     async def add_learner(self, peer_url: str) -> EtcdMember:
-        """Add a member without a vote whose etcd will listen to its peers at `peer_url`.
+        """Add a learner (a member without a vote) whose etcd listens to its peers at `peer_url`.
 
-        StoreUnavailable (`etcd-unhealthy`) unless all members have been connected for 5 seconds. Not to be
-        repeated blindly: Conflict (`etcd-refused`) when the address is a member's already, see `members`.
+        Raises StoreUnavailable (`etcd-unhealthy`) unless all members have been connected for 5 seconds. Not
+        idempotent: raises Conflict (`etcd-refused`) if the address belongs to a member already, see
+        `members`.
         """
         request = rpc.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
         answer = await self._caller.write(lambda e: e.cluster.MemberAdd(request, **self._limit))
         return _member(answer.member)
 
     async def promote(self, member_id: str) -> None:
-        """Promote a learner to a voting member; Conflict (`learner-behind`) until it has caught up.
+        """Promote a learner to a voting member; raises Conflict (`learner-behind`) until it has caught up.
 
-        Does nothing for a member that votes already.
+        Does nothing for a voting member.
         """
         request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
         try:
-            # Nothing is left to promote where these words come last; more follow for a member that lags.
+            # A message that ends so means that the member votes already; for a lagging learner it continues.
             await self._caller.write(
                 lambda e: e.cluster.MemberPromote(request, **self._limit),
                 gone=lambda details: details.endswith("can only promote a learner member"),
@@ -176,14 +178,15 @@ class Admin:
             raise Conflict(
                 f"The etcd member {member_id} has not caught up with the leader yet.",
                 code="learner-behind",
-                next="Try again in a moment; a member that stays behind is not running or not reached.",
+                next="Try again in a moment; a member that stays behind is not running or not reachable.",
             ) from error
 
     async def remove(self, member_id: str) -> None:
-        """Remove a member; its etcd process ends by itself.
+        """Remove a member, whose etcd process then exits.
 
-        etcd refuses what could cost the quorum: StoreUnavailable (`etcd-unhealthy`) when others are not
-        connected or a voter joined less than 5 seconds ago, Conflict (`etcd-refused`) when too few are left.
+        etcd protects the quorum: raises StoreUnavailable (`etcd-unhealthy`) if other members are not
+        connected or a voter joined less than 5 seconds ago, Conflict (`etcd-refused`) if too few would
+        remain.
         """
         request = rpc.MemberRemoveRequest(ID=int(member_id, 16))
         await self._unless("member not found", lambda e: e.cluster.MemberRemove(request, **self._limit))
@@ -194,9 +197,7 @@ class Admin:
         await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
     async def health(self, endpoint: str) -> Health:
-        """Return the health of the member at `host:port`, as it reports itself; never raises for an
-        unreachable member.
-        """
+        """Return the health of the member at `host:port` as it reports it; never raises if unreachable."""
         caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)
         try:
             status = await caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
@@ -235,7 +236,7 @@ class Admin:
         await self._unless("role is not granted", lambda e: e.auth.UserRevokeRole(request, **self._limit))
 
     async def _unless(self, done: str, call: Call) -> None:
-        """Make a call, ignoring the error `done`, by which etcd says that nothing is left to do."""
+        """Make a call; ignore the error with message `done`, which means that nothing is left to do."""
         with contextlib.suppress(RevisionOrLeaseGone):
             await self._caller.write(call, gone=lambda details: done in details)
 

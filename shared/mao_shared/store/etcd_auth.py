@@ -1,7 +1,7 @@
-"""The meaning of etcd's refusals when callers have certificates; no I/O.
+"""Interpretation of etcd's authentication and authorisation errors; no I/O.
 
-etcd 3.4 says "permission denied" alike to a user without the right and to a user that was deleted, and never
-says for which key. A caller that gets it reads its own user and roles, which it may.
+etcd 3.4 reports "permission denied" both for a missing permission and for a deleted user, and never names the
+key. The caller then reads its own user and roles, which is always permitted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mao_shared.errors import Forbidden, Unauthorized, UserUnknown
 _PERMISSION_DENIED = "permission denied"
 _NO_USER = "user name not found"
 _NOT_ACCEPTED = ("invalid auth token", "user name is empty", "authentication failed")
-_HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # how gRPC puts a TLS alert that comes after its handshake
+_HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # gRPC's message for a TLS alert after its handshake
 _OUTDATED = ("revision in header is old", "revision of auth store is old")
 Kind = Literal["read", "write", "readwrite"]
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A right on one key, or with `prefix` on all that begin with it."""
+    """A permission to grant on one key, or with `prefix` on all keys that start with it."""
 
     kind: Kind
     key: str
@@ -35,7 +35,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The access of a call to one key, or with `prefix` to all that begin with it."""
+    """Access of a call to one key, or with `prefix` to all keys that start with it."""
 
     kind: Literal["read", "write"]
     key: str
@@ -44,14 +44,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A right as etcd keeps it: [key, end); an empty end means the key alone, a zero byte all behind it."""
+    """A permission as in etcd: [key, end); empty end: the key only, zero byte: all later keys too."""
 
     kind: Kind
     key: bytes
     end: bytes
 
     def covers(self, access: Access) -> bool:
-        """Return whether this permission alone allows the access; etcd also merges adjacent ones."""
+        """Return True if this permission alone allows the access; etcd also merges adjacent ones."""
         if self.kind not in (access.kind, "readwrite"):
             return False
         start = access.key.encode()
@@ -62,7 +62,7 @@ class Permission:
 
 
 def range_end(prefix: str) -> bytes:
-    """Return the first key after all that begin with `prefix` (UTF-8 never ends in byte 255)."""
+    """Return the first key after all keys that start with `prefix` (UTF-8 never ends in byte 255)."""
     raw = prefix.encode()
     return raw[:-1] + bytes([raw[-1] + 1]) if raw else b"\0"
 
@@ -80,19 +80,19 @@ def is_not_accepted(details: str) -> bool:
 
 
 def is_certificate_refused(details: str) -> bool:
-    """Return whether the server ended the TLS handshake because of our certificate."""
+    """Return True if the server ended the TLS handshake because of the client certificate."""
     return _HANDSHAKE_REFUSED in details
 
 
 def is_outdated(details: str) -> bool:
-    """Return whether users or roles changed during the call, so that it has to be repeated."""
+    """Return True if users or roles changed during the call, which must be repeated."""
     return any(text in details for text in _OUTDATED)
 
 
 def forbidden(user: str, accesses: Sequence[Access], permissions: Iterable[Permission]) -> Forbidden:
     """Return the error that names the accesses not covered by the user's permissions."""
-    held = list(permissions)
-    lacking = [access for access in accesses if not any(permission.covers(access) for permission in held)]
+    granted = list(permissions)
+    lacking = [access for access in accesses if not any(permission.covers(access) for permission in granted)]
     what = ", ".join(_describe(access) for access in lacking or accesses) or "do this"
     return Forbidden(
         f"The federation's etcd does not let {user!r} {what}.",
@@ -112,7 +112,7 @@ def identity_refused(user: str, why: str) -> Unauthorized:
 
 def user_unknown(user: str) -> UserUnknown:
     return UserUnknown(
-        f"The federation's etcd does not accept {user!r}: it is no user of it, or no longer one.", next=_AGAIN
+        f"The federation's etcd does not accept {user!r}: the user does not exist, or no longer.", next=_AGAIN
     )
 
 

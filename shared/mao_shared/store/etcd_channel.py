@@ -1,6 +1,6 @@
-"""Connections to etcd's members, the rules for repeating a call, and what etcd's errors mean.
+"""Connections to etcd's members, rules for retries, and translation of etcd's errors.
 
-etcd tells conditions apart by message where one gRPC status covers several.
+Where one gRPC status covers several conditions, they are distinguished by etcd's message.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _NEVER_SENT = (
     "failed to connect to all addresses",
     "dns resolution failed",
     "name resolution",
-    "rpc not supported for learner",  # it was sent, but a learner does not forward it
+    "rpc not supported for learner",  # a learner rejects it without forwarding
 )
-_UNHEALTHY = "etcdserver: unhealthy cluster"  # its guard against losing the quorum by a change of members
+_UNHEALTHY = "etcdserver: unhealthy cluster"  # refuses membership changes that could lose quorum
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _REFUSALS = frozenset(
     {
@@ -50,18 +50,18 @@ _REFUSALS = frozenset(
     }
 )
 _LEASE_GONE = "requested lease not found"
-_TORN = {"Internal error from Core": "the connection broke off"}  # how gRPC says so at times
+_TORN = {"Internal error from Core": "the connection broke off"}  # gRPC's message in some versions
 _COMPACTED = "required revision has been compacted"
 _FUTURE = "required revision is a future revision"
 
 
 def never_sent(code: StatusCode, details: str) -> bool:
-    """Return whether it is certain that the request has not left this process."""
+    """Return True if the request has certainly not been sent."""
     return code is StatusCode.UNAVAILABLE and any(text in details.lower() for text in _NEVER_SENT)
 
 
 def is_outage(code: StatusCode, details: str) -> bool:
-    """Return whether another endpoint may answer."""
+    """Return True if another endpoint may answer."""
     return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED) or details in _TORN
 
 
@@ -82,7 +82,7 @@ def translate(
 ) -> MaoError:
     """Return the exception for a failed call; a write is unknown unless it certainly was not applied.
 
-    `shared`: it is a federation's etcd, not the one in this node's settings.
+    `shared`: a federation's etcd, not the one in this node's settings.
     """
     if is_lease_gone(details):
         return lease_ended()
@@ -150,20 +150,20 @@ def _reason(code: StatusCode, details: str) -> str:
     return f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()
 
 
-OUTDATED_TRIES = 20  # while users are being changed; each change can cost a call one try
+OUTDATED_TRIES = 20  # while users change; each change can fail one attempt
 OUTDATED_PAUSE = 0.02  # seconds
 CHANNEL_OPTIONS = (
-    # Recovery within a second of the server's, instead of gRPC's back-off of up to two minutes.
+    # Reconnect within a second of the server's recovery, instead of a back-off of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2000),  # in fact the limit for one attempt to connect
+    ("grpc.min_reconnect_backoff_ms", 2000),  # effectively the timeout of one connection attempt
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a recreated container has a new address
-    # Notices a silent peer under an idle watch; etcd refuses pings more often than every 5 s.
+    # Detect a silent peer during an idle watch; etcd rejects pings more often than every 5 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # without it gRPC waits a minute, whatever the line above says
+    ("grpc.http2.ping_timeout_ms", 5_000),  # default: a minute, regardless of the line above
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", -1),  # the default of 4 MB is less than a page of large records
+    ("grpc.max_receive_message_length", -1),  # the default of 4 MB is too small for a page of large records
     ("grpc.enable_http_proxy", 0),
 )
 KINDS: dict[int, Kind] = {0: "read", 1: "write", 2: "readwrite"}
@@ -190,16 +190,16 @@ Call = Callable[[Endpoint], Awaitable[Any]]
 
 
 class RevisionOrLeaseGone(Exception):
-    """The revision or lease asked for is not there any more."""
+    """The requested revision or lease no longer exists."""
 
 
 class Caller:
-    """Makes calls at one of several members; must be made inside a running event loop.
+    """Makes calls to one of several members. Create it inside a running event loop.
 
     Args:
-        endpoints: `host:port[,…]` or `unix:///path`; another is tried when the one in use does not answer.
-        deadline: seconds that one call may take.
-        tls: who we are; None for an etcd without TLS.
+        endpoints: `host:port[,…]` or `unix:///path`; if one does not answer, the next is tried.
+        deadline: seconds for one call.
+        tls: the client certificate; None for an etcd without TLS.
     """
 
     def __init__(self, endpoints: str, *, deadline: float, tls: TlsFiles | None) -> None:
@@ -217,7 +217,7 @@ class Caller:
         return self.endpoints[self._current]
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Switch to the next endpoint, unless that was done already."""
+        """Switch to the next endpoint, unless another call has already."""
         if endpoint is self.current:
             self._current = (self._current + 1) % len(self.endpoints)
 
@@ -236,7 +236,7 @@ class Caller:
     async def _call(
         self, call: Call, accesses: Sequence[Access], *, write: bool, gone: Callable[[str], bool]
     ) -> Any:
-        """Make one call; try the other endpoints while it is certain that nothing was sent."""
+        """Make one call; try the other endpoints while nothing was certainly sent."""
         tries, outdated = len(self.endpoints), OUTDATED_TRIES
         while True:
             endpoint = self.current
@@ -264,7 +264,7 @@ class Caller:
         )
 
     async def refusal(self, endpoint: Endpoint, details: str, accesses: Sequence[Access]) -> MaoError | None:
-        """Return the error if the answer is about authentication or authorisation, else None."""
+        """Return the error if authentication or authorisation failed, otherwise None."""
         if is_certificate_refused(details):
             expires_at = None if self._material is None else self._material.expires_at
             if expires_at is not None and expires_at <= datetime.now(UTC):
@@ -294,5 +294,5 @@ class Caller:
 
     @property
     def user(self) -> str:
-        """Who we are to etcd, for people."""
+        """Name of the caller for error messages."""
         return "a caller without a certificate" if self._material is None else self._material.user

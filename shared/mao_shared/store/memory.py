@@ -1,4 +1,4 @@
-"""The memory twin of the etcd store: the same contract within one process, for tests."""
+"""In-memory twin of the etcd store: the same contract within one process, for tests."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .protocol import (
     write_cursor,
 )
 
-_LEASES = itertools.count(1)  # no two stores have a lease of the same number, as no two etcds have
+_LEASES = itertools.count(1)  # lease ids are unique across stores, as in etcd
 
 
 class MemoryStore:
-    """Keeps every change, so that a watch can begin anywhere above the compacted revision."""
+    """A store in memory with its full history, so that watches can start after any revision."""
 
     def __init__(self) -> None:
         self.revision = 1
@@ -112,8 +112,8 @@ class MemoryStore:
     def _holds(self, check: Check) -> bool:
         if check.until is None:
             return self._key_revision(check.key) == check.revision
-        found = (entry for key, entry in self._entries.items() if check.key <= key < check.until)
-        return all(entry.revision == check.revision for entry in found)
+        in_range = (entry for key, entry in self._entries.items() if check.key <= key < check.until)
+        return all(entry.revision == check.revision for entry in in_range)
 
     def _key_revision(self, key: str) -> int:
         entry = self._entries.get(key)

@@ -1,23 +1,22 @@
-"""The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
+"""The contract of a store: a small part of etcd's data model, simple enough for an in-memory twin.
 
-* A key holds bytes and carries the revision of its last change. Revisions grow by one a transaction
-  over the whole store.
-* A **lost race** is an answer, not an error: `create`, `replace` return None, `delete` False,
-  `transact` None. Nothing was written. Read again, then decide.
+* A key has a value of bytes and the revision of its last change. Each transaction increments the revision of
+  the whole store by one.
+* A **lost race** is a result, not an error: `create`, `replace` and `transact` return None, `delete` False.
+  Nothing was written. Read again, then decide.
 * An **outage** raises `StoreUnavailable`: for reads always, for writes only when it is certain that
   nothing reached the server.
-* A write whose answer did not arrive in time raises `StoreUnknown`: it may have been applied or
-  not, or may be a moment later. Read again, then decide.
-* A write that hangs a key on a lease that has ended raises `StoreUnavailable` (code `lease-ended`), one that
-  is too large `InvalidInput` (code `record-too-large`). Nothing was written.
-* A watch yields batches in revision order and survives outages of the server by itself, resuming
-  after the last revision it has seen. `Compacted` ends it: the caller lists again.
-* A store that knows its callers (a federation's) raises `Forbidden` (`store-forbidden`) from calls and
-  watches for what this caller may not do, `Unauthorized` (`store-identity-refused`) when it does not accept
-  the caller at all: it was removed, or its certificate is not valid. Nothing was written; trying again soon
-  does not help.
+* A write without a response in time raises `StoreUnknown`: it may have been applied, or be applied a moment
+  later, or not at all. Read again, then decide.
+* A write that attaches a key to an expired lease raises `StoreUnavailable` (code `lease-ended`), one that is
+  too large `InvalidInput` (code `record-too-large`). Nothing was written.
+* A watch yields batches in revision order and survives outages of the server, resuming after the last
+  revision received. `Compacted` ends it: the caller lists again.
+* A store with access control (a federation's) raises `Forbidden` (`store-forbidden`) from calls and watches
+  without permission, and `Unauthorized` (`store-identity-refused`) if it does not accept the caller at all:
+  it was removed, or its certificate is invalid. Nothing was written; retrying soon does not help.
 
-The limits are etcd's own, checked before sending. A cursor holds the revision of the first page and the last
+The limits are etcd's, checked before sending. A cursor contains the revision of the first page and the last
 name.
 """
 
@@ -33,9 +32,9 @@ from mao_shared.errors import InvalidInput, StoreUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key as it was read: `revision` is that of its last change, the guard for the next write.
+    """A key and its value. `revision`: of its last change, which guards the next write.
 
-    `leased`: it goes by itself when its lease ends.
+    `leased`: the key is deleted when its lease ends.
     """
 
     key: str
@@ -46,9 +45,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Part of a listing in key order. `revision`: the store's at the time of the first page.
+    """A page of a listing in key order. `revision`: of the store at the time of the first page.
 
-    `cursor` names where the next page begins; None on the last page.
+    `cursor`: position of the next page; None on the last page.
     """
 
     entries: list[Entry]
@@ -58,7 +57,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of one key; `entry` is None when the key was deleted (or its lease ended)."""
+    """A change of one key. `entry`: None if the key was deleted or its lease ended."""
 
     key: str
     revision: int
@@ -67,9 +66,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Condition of a transaction: the key's revision is this one; 0 means the key is absent.
+    """Condition of a transaction: the key has this revision; 0 means that the key is absent.
 
-    With `until` it is a condition on each key from `key` on and before that: with 0 none of them is there.
+    With `until` it applies to every key in [`key`, `until`): with 0, none of them exists.
     """
 
     key: str
@@ -79,7 +78,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """`lease`: id from `grant`; the key goes when the lease ends."""
+    """Write of a key. `lease`: id from `grant`; the key is deleted when the lease ends."""
 
     key: str
     value: bytes
@@ -93,8 +92,9 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """`size`: bytes of its database, `in_use` of these. `alarms`: why it accepts no writes, as etcd names it:
-    NOSPACE, CORRUPT.
+    """Health of a store. `size`: bytes of its database, of which `in_use` are used.
+
+    `alarms`: etcd's alarms that prevent writes: NOSPACE, CORRUPT.
     """
 
     revision: int
@@ -105,14 +105,14 @@ class StoreHealth:
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A store that can say how it is, beyond answering."""
+    """A store that can report its health."""
 
     async def examine(self) -> StoreHealth:
         """Return the health of the store; raises StoreUnavailable."""
         ...
 
     async def defragment(self) -> None:
-        """Shrink the database to what is in use; the member does not answer meanwhile.
+        """Release unused space of the database; the member does not answer meanwhile.
 
         Raises StoreUnavailable or StoreUnknown.
         """
@@ -124,7 +124,7 @@ Batch = list[Event]  # changes of one or more revisions, in order
 
 
 class Store(Protocol):
-    """See the module's docstring for what a lost race returns and what an outage raises."""
+    """A store; see the module's docstring for the results of lost races and outages."""
 
     async def get(self, key: str) -> Entry | None: ...
 
@@ -138,9 +138,9 @@ class Store(Protocol):
     ) -> Page:
         """Return entries under `prefix` in key order (reversed with `newest_first`), at most `limit`.
 
-        With `newest_first` etcd sorts the whole prefix for every page: not for prefixes without bound.
-        Raises InvalidInput (code `cursor-invalid`) for a cursor that is not one of ours.
-        All pages of one listing show the store at the first page's revision; Compacted when that is gone.
+        With `newest_first`, etcd sorts the whole prefix for every page: do not use it for unbounded prefixes.
+        Raises InvalidInput (code `cursor-invalid`) for a cursor that `list` did not return. All pages of a
+        listing show the store at the first page's revision; raises Compacted once that is gone.
         """
         ...
 
@@ -157,17 +157,18 @@ class Store(Protocol):
         ...
 
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
-        """Return the new revision after all of `writes` if all of `checks` hold, else None.
+        """Apply all `writes` if all `checks` hold; return the new revision, otherwise None.
 
-        At most 128 of each and no key written twice (ValueError), 1.5 MB in all (InvalidInput).
+        Raises ValueError for more than 128 of each or a key written twice, InvalidInput above 1.5 MB in
+        total.
         """
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Yield batches of changes with revision > `after`, for ever; a batch holds whole revisions.
+        """Yield batches of changes with revision > `after`, for ever; a batch contains whole revisions.
 
-        Raises Compacted when the changes right after `after` are gone: list again. A caller that is removed
-        meanwhile gets Unauthorized within about ten seconds. Close it with `contextlib.aclosing`.
+        Raises Compacted if the changes right after `after` are gone: list again. If the caller is removed
+        meanwhile, raises Unauthorized within about ten seconds. Close it with `contextlib.aclosing`.
         """
         ...
 
@@ -176,7 +177,7 @@ class Store(Protocol):
         ...
 
     async def keep_alive(self, lease: int) -> bool:
-        """Renew a lease once; False when it has ended."""
+        """Renew a lease once; return False if it has ended."""
         ...
 
     async def revoke(self, lease: int) -> None:
@@ -184,7 +185,7 @@ class Store(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable when the store does not answer a linearizable read now."""
+        """Raise StoreUnavailable if the store does not answer a linearizable read."""
         ...
 
     async def close(self) -> None: ...
@@ -220,16 +221,16 @@ def lease_ended() -> StoreUnavailable:
     )
 
 
-UNDECODABLE = "surrogateescape"  # how bytes that are no text go through a str
-_HEX = "\0"  # begins a name in hexadecimals
+UNDECODABLE = "surrogateescape"  # represents bytes that are not UTF-8 in a str
+_HEX = "\0"  # prefix of a name in hexadecimal
 _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 
 
 def write_cursor(revision: int, prefix: str, last_key: str) -> str:
-    """Return a cursor for the place after `last_key`, without the prefix, which it cannot leave."""
+    """Return a cursor for the position after `last_key`; it omits the prefix, so cannot leave it."""
     name = last_key.removeprefix(prefix)
     if name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name):
-        # Not a name of MAO's: it is not text, or would be taken for our hexadecimals.
+        # Not a name from MAO: it is not text, or starts with the hexadecimal prefix.
         name = _HEX + name.encode(errors=UNDECODABLE).hex()
     return f"{revision}:{name}"
 
@@ -252,5 +253,5 @@ def cursor_invalid() -> InvalidInput:
     return InvalidInput(
         "The cursor was not returned by a list call.",
         code="cursor-invalid",
-        next="Leave 'cursor' out to start with the first page.",
+        next="Omit 'cursor' to start with the first page.",
     )

@@ -14,7 +14,7 @@ from .unreadable import Misplaced, Unreadable, recovery_step, why_unreadable
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-ATTEMPTS = 10  # of a write that others keep overtaking
+ATTEMPTS = 10  # of a write that keeps losing the race
 
 
 class Paged(Protocol):
@@ -43,10 +43,10 @@ async def retry_lost(
 ) -> T:
     """Repeat `attempt` while it returns None (a lost race); return its first other result.
 
-    An attempt reads, decides, and writes guarded by what it read. A write that timed out (StoreUnknown) may
-    have happened: the next attempt sees it, or raises StoreUnknown where it cannot read. With
-    `unknown_is_lost` False it is passed on at once, for callers that cannot tell their own write from
-    others'. Raises Conflict (`busy`) after ATTEMPTS.
+    An attempt reads, decides, and writes guarded by the revision that it read. A write that timed out
+    (StoreUnknown) may have been applied: the next attempt reads its result. `unknown_is_lost`: False raises
+    StoreUnknown at once, for callers that cannot distinguish their own write from others'. Raises Conflict
+    (`busy`) after ATTEMPTS.
     """
     unknown: StoreUnknown | None = None
     for _ in range(ATTEMPTS):
@@ -75,7 +75,7 @@ async def retry_lost(
 
 @dataclass(frozen=True, slots=True)
 class Stored(Generic[R]):
-    """A record with the revision it was read at, the guard of the next write and the API's ETag."""
+    """A record and its revision, which guards the next write and is the API's ETag."""
 
     record: R
     revision: int
@@ -83,7 +83,7 @@ class Stored(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class StoredPage(Generic[R]):
-    """`unreadable`: items that cannot be read."""
+    """A page of a listing. `unreadable`: errors of the items that cannot be read."""
 
     items: list[Stored[R]]
     cursor: str | None
@@ -93,9 +93,9 @@ class StoredPage(Generic[R]):
 class Records(Generic[R]):
     """The records of one type under one prefix; names are the last part of their keys.
 
-    Lost races return None or False and outages raise, as the store's contract says. A damaged record, or one
-    of a newer version, raises RecordUnreadable when it is read by name; lists leave it out. `unreadable`
-    collects them.
+    As in the store's contract, lost races return None or False and outages raise. Reading a damaged record,
+    or one of a newer version, by name raises RecordUnreadable; lists omit it. `unreadable` collects such
+    records.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class Records(Generic[R]):
         self.unreadable = unreadable or Unreadable()
 
     def parse(self, entry: Entry) -> Stored[R]:
-        """Return the record in an entry of a listing or watch, unknown fields and all.
+        """Return the record in an entry of a listing or watch, including unknown fields.
 
         Raises RecordUnreadable.
         """
         try:
             record = self.model.model_validate_json(entry.value, context=STORED)
             self.check(entry, record)
-        except Exception as error:  # a validator may raise anything for unexpected data
+        except Exception as error:  # validators may raise any exception for unexpected data
             raise self.refuse(entry, error) from error
         self.unreadable.clear(entry.key)
         return Stored(record, entry.revision)
@@ -175,9 +175,9 @@ class Records(Generic[R]):
         return (await self.page()).items
 
     async def by_name(self) -> dict[str, R]:
-        """Return all readable records by the names in their keys.
+        """Return all readable records by the name in their key.
 
-        Where etcd's roles restrict who may write a key, only the key proves whose record it is.
+        Where etcd's roles restrict who may write a key, only the key proves who wrote the record.
         """
         found: dict[str, R] = {}
         for entry in (await self.store.list(self.prefix)).entries:
@@ -214,7 +214,7 @@ class Records(Generic[R]):
             nonlocal wanted
             stored = await self.get(name)
             record = None if stored is None else stored.record
-            if wanted is not None and record == wanted:  # its outcome was unknown: it did happen
+            if wanted is not None and record == wanted:  # an earlier write with unknown outcome was applied
                 return [stored] if stored is not None else None
             wanted = change(record)
             if wanted is None or wanted == record:
@@ -236,10 +236,10 @@ class Records(Generic[R]):
         key = self.prefix + name
 
         async def attempt() -> int | None:
-            there = await self.store.get(key)
-            if there is None:
+            existing = await self.store.get(key)
+            if existing is None:
                 return await self.create(name, record, lease=lease)
-            return await self.store.replace(key, dump(record), there.revision, lease=lease)
+            return await self.store.replace(key, dump(record), existing.revision, lease=lease)
 
         return await retry_lost(attempt, key)
 
@@ -251,5 +251,5 @@ class Records(Generic[R]):
 
 
 def dump(record: Record) -> bytes:
-    """Return the stored form of a record: compact JSON without what is unset by default."""
+    """Return the stored form of a record: compact JSON without fields that are None."""
     return record.model_dump_json(exclude_none=True).encode()

@@ -1,7 +1,7 @@
-"""The stored records that this version cannot read: shown until they can be read or are gone.
+"""Stored records that this version cannot read, listed until they are readable or deleted.
 
-Every reader that finds one notes it here and continues without it. Records that are seldom read would stay on
-the list for long, so the list is checked again by itself (`mao_shared.reconcile.recheck_unreadable`).
+Readers note such a record here and continue without it. Since some records are rarely read, the list is also
+rechecked periodically (`mao_shared.reconcile.recheck_unreadable`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mao_shared.logs import get_logger
 from .protocol import Entry, Store
 
 if TYPE_CHECKING:
-    from mao_shared.conditions import Conditions  # imports FastAPI, which the command line does without
+    from mao_shared.conditions import Conditions  # imports FastAPI, which maoctl avoids
 
 log = get_logger(__name__)
 CONDITION = "record-unreadable"
-KNOWN_FORMAT = 1  # of stored documents; one without the field `format` is of format 1
+KNOWN_FORMAT = 1  # newest format of stored documents; those without `format` have format 1
 FORMAT = "format"
 Parse = Callable[[Entry], object]
 
@@ -35,7 +35,7 @@ class Unreadable:
         self._known: dict[str, tuple[Store, Parse, RecordUnreadable]] = {}
 
     def note(self, store: Store, parse: Parse, error: RecordUnreadable) -> None:
-        """`parse` is asked again later; it raises RecordUnreadable as long as the record stays as it is."""
+        """Add a record. `parse` is called for rechecks; it raises RecordUnreadable while it fails."""
         before = self._known.get(error.key)
         self._known[error.key] = (store, parse, error)
         if before is not None and before[2].why == error.why:
@@ -46,7 +46,7 @@ class Unreadable:
             self.conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
 
     def clear(self, key: str) -> None:
-        """Forget a record that is readable or gone; does nothing if it was not noted."""
+        """Remove a record that is readable or deleted; does nothing if it was not noted."""
         if self._known.pop(key, None) is None:
             return
         log.info("record.readable_or_gone", key=key)
@@ -65,23 +65,23 @@ class Unreadable:
                     self.clear(key)
             except RecordUnreadable as error:
                 self.note(store, parse, error)
-            except MaoError:  # the store is away, or is not to be asked for this
+            except MaoError:  # unreachable, or access denied
                 continue
 
 
 class Misplaced(ValueError):
-    """A record that does not belong under its key; the message says why, without its values."""
+    """A record that does not belong under its key. The message gives the reason, without values."""
 
 
 def why_unreadable(error: Exception, value: bytes) -> str:
-    """Return what is wrong with a record, without its values, which may be secret."""
+    """Return why a record is unreadable, without its values, which may be secret."""
     if isinstance(error, ValidationError):
         why = fault(error)
     else:
         why = str(error) if isinstance(error, Misplaced) else type(error).__name__
     declared = declared_format(value)
     if declared > KNOWN_FORMAT:
-        why += f"; it is of format {declared}, and this version knows formats up to {KNOWN_FORMAT}"
+        why += f"; it has format {declared}, and this version supports formats up to {KNOWN_FORMAT}"
     return why
 
 
@@ -94,8 +94,8 @@ def fault(error: ValidationError) -> str:
 
 def declared_format(value: bytes) -> int:
     """Return the format that a stored document declares; 1 without a declaration."""
-    found = raw_field(value, FORMAT)
-    return found if isinstance(found, int) and not isinstance(found, bool) else KNOWN_FORMAT
+    declared = raw_field(value, FORMAT)
+    return declared if isinstance(declared, int) and not isinstance(declared, bool) else KNOWN_FORMAT
 
 
 def raw_field(value: bytes, name: str) -> Any:
@@ -119,7 +119,7 @@ _VERBS = {
 
 
 def recovery_step(key: str) -> str:
-    """Return what a person can do about an unreadable record."""
+    """Return the next step for an unreadable record."""
     kind, name = key.split("/")[-2:] if key.count("/") >= 2 else ("", key)
     verb = _VERBS.get(kind)
     away = verb.format(name) if verb else f"etcdctl del {key}"

@@ -1,1 +1,1 @@
-"""The parts of every service's FastAPI app; `mao_shared.service.app` assembles them."""
+"""Parts of every service's FastAPI app, assembled by `mao_shared.service.app`."""

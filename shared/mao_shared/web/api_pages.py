@@ -1,8 +1,8 @@
 """Swagger UI without the internet, and OpenAPI documents with stable operation ids.
 
-The page's script and style come from the package fastapi-offline (kept up, MIT, needs nothing but
-fastapi): FastAPI's own page loads them from a CDN, which laboratories behind firewalls do not reach.
-Only its files are used; they are read when a person opens the page.
+The page's script and style come from the package fastapi-offline (maintained, MIT, depends only on fastapi):
+FastAPI's own page loads them from a CDN, which is unreachable behind many firewalls. Only the package's files
+are used; they are read when the page is opened.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def operation_id(service: str) -> Callable[[APIRoute], str]:
-    """Return stable operation ids: a route's dotted name, else its tag (or service) and its name."""
+    """Return a function for operation ids: the dotted name of a route, or its tag (or service) and name."""
 
     def make(route: APIRoute) -> str:
         if "." in route.name:
@@ -46,7 +46,7 @@ def operation_id(service: str) -> Callable[[APIRoute], str]:
 
 
 def describe_problems(app: FastAPI) -> None:
-    """Add the schema that RESPONSES refers to, which nothing else includes."""
+    """Add the problem schema that RESPONSES refers to."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -55,11 +55,11 @@ def describe_problems(app: FastAPI) -> None:
         schemas.setdefault("Problem", Problem.model_json_schema())
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = openapi  # type: ignore[method-assign]  # documented by FastAPI
 
 
 def docs_router(title: str, openapi_path: str = "openapi.json") -> APIRouter:
-    """`/docs` and its files. All addresses are relative: the page works behind a path prefix too."""
+    """Return the routes of `/docs` and its files. URLs are relative, to work behind a path prefix."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/docs")

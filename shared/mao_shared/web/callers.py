@@ -1,9 +1,9 @@
-"""Keeps web pages out of a node: its services have no passwords, and browsers reach loopback.
+"""Protect a node from web pages: its services have no passwords, and browsers can reach loopback.
 
-A page in the operator's browser can post to localhost, and its name can be made to resolve to it (DNS
-rebinding), after which the browser takes a service for the page's own server. A rebound name is one of
-the public DNS and so has a dot; Origin tells the page, and `Sec-Fetch-Site` whether it is another site.
-The gateway has rules of its own on top (`mao_gateway.auth`).
+A page in the operator's browser can post to localhost, or rebind its own DNS name to it, after which the
+browser treats a service as the page's own server. Rebound names are in the public DNS and so contain a dot;
+Origin identifies the page, and `Sec-Fetch-Site` a cross-site request. The gateway adds its own rules
+(`mao_gateway.auth`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .error_handlers import problem_response
 
 READY = "/readyz"
 OPEN_PATHS = frozenset({"/livez", READY})
-"""What supervisors and health checks ask, by whatever name."""
+"""Paths for supervisors and health checks, allowed under any host name."""
 _USE_GATEWAY = "Call the node through its gateway."
 
 
 def is_address(host: str) -> bool:
-    """Return whether the host is an IP address."""
+    """Return True if the host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -35,7 +35,7 @@ def is_address(host: str) -> bool:
 
 
 def host_name(netloc: str) -> str:
-    """Return the name in `name:port` or `[address]:port`, lower case; empty when it is malformed."""
+    """Return the name in `name:port` or `[address]:port`, in lower case; empty if malformed."""
     try:
         return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
     except ValueError:
@@ -43,13 +43,13 @@ def host_name(netloc: str) -> str:
 
 
 def called_host(headers: Headers) -> str:
-    """Return the name in the one Host header; empty when there is none, several, or a malformed one."""
+    """Return the name in the Host header; empty if it is missing, repeated or malformed."""
     sent = headers.getlist("host")
     return host_name(sent[0]) if len(sent) == 1 else ""
 
 
 def called_port(headers: Headers) -> int | None:
-    """Return the port in the Host header; None where it names none."""
+    """Return the port in the Host header; None without one."""
     try:
         return urlsplit(f"//{headers.get('host', '')}").port
     except ValueError:
@@ -64,7 +64,7 @@ def host_not_allowed(name: str, next_step: str) -> Forbidden:
 
 
 def check_origin(method: str, headers: Headers, hosts: Set[str], next_step: str) -> MaoError | None:
-    """Return the error for a foreign Origin or cross-site call; following a link is allowed."""
+    """Return the error for a foreign Origin or cross-site request, or None; following links is allowed."""
     origin = headers.get("origin")
     if origin is not None and not _is_own(origin, headers.get("host", ""), hosts):
         detail = f"Requests from pages of {origin} are not allowed."
@@ -83,7 +83,7 @@ def _is_own(origin: str, host: str, hosts: Set[str]) -> bool:
 
 
 def web_page_refusal(method: str, path: str, headers: Headers) -> MaoError | None:
-    """Return the error for a web page's call to a service behind the gateway; None for the node's own."""
+    """Return the error for a web page's request to a service behind the gateway; None for other callers."""
     if path in OPEN_PATHS:
         return None
     name = called_host(headers)

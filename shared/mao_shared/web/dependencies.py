@@ -1,13 +1,13 @@
-"""What routes share: titles in paths, ETags and If-Match, paging, Idempotency-Key.
+"""Common parts of routes: titles in paths, ETags and If-Match, paging, Idempotency-Key.
 
-`{name:title}` in a path takes slashes too, but not nothing; `{id:job_title}` leaves the verbs of a job, such
-as `/jobs/x/pause`, to their own routes. Import this module where such a route is made: a converter has to be
-known then.
+`{name:title}` in a path matches slashes too, but not an empty string; `{id:job_title}` does not match the
+verbs of a job, such as `/jobs/x/pause`. Import this module wherever such a route is defined, to register the
+convertors.
 
-`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice. No lock is held while
-`make` runs. What it creates it names after `Attempt`, which is stored before `make` begins and is the same
-for every request with that key. A process that dies in between, or two requests at once, therefore end in the
-same record: the second creation is a lost race with itself.
+`Idempotency-Key`: a repeated command that creates something is executed once, and both requests get the same
+response. No lock is held while `make` runs. It names what it creates after `Attempt`, which is stored before
+`make` is called and is equal for all requests with the key. After a crash, or with two concurrent requests,
+the result is therefore the same record: the second creation is a lost race.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ register_url_convertor(JOB_TITLE, _JobTitleConvertor())
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 ANY_REVISION: Final = -1
-"""`If-Match: *`: any revision will do, but the record has to be there."""
+"""`If-Match: *`: matches any revision of an existing record."""
 
 
 def etag(revision: int) -> str:
@@ -66,11 +66,13 @@ def if_match(
     if_match: Annotated[
         str | None,
         Header(
-            description='The ETag that was read, like `"123"`, or `*`', examples=['"123"'], max_length=200
+            description='The ETag from the last GET, such as `"123"`, or `*`',
+            examples=['"123"'],
+            max_length=200,
         ),
     ] = None,
 ) -> int | None:
-    """Return the revision that If-Match names, ANY_REVISION for `*`, None without the header."""
+    """Return the revision in If-Match, ANY_REVISION for `*`, None without the header."""
     if if_match is None:
         return None
     if if_match.strip() == "*":
@@ -108,14 +110,12 @@ class PageQuery:
 
 
 def paging(
-    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many items")] = 100,
-    cursor: Annotated[
-        str | None, Query(max_length=1000, description="`cursor` of the page before this one")
-    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of items")] = 100,
+    cursor: Annotated[str | None, Query(max_length=1000, description="`cursor` of the previous page")] = None,
 ) -> PageQuery:
-    """Dependency: the query parameters of every list call. Raises InvalidInput (`cursor-invalid`).
+    """Return the query parameters of a list call (a dependency). Raises InvalidInput (`cursor-invalid`).
 
-    An empty cursor is refused: a client that pages on with it would start over without end.
+    An empty cursor is rejected: a client that continues with it would start over without end.
     """
     if cursor == "":
         raise cursor_invalid()
@@ -128,7 +128,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         max_length=200,
-        description="The same key with the same body within 24 hours gives the same answer, done once",
+        description="A repeated request with the same key and body within 24 hours is executed only once",
     ),
 ]
 R = TypeVar("R", bound=Record)
@@ -139,8 +139,8 @@ IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 class Attempt:
     """Values that do not change when a command with an Idempotency-Key is repeated.
 
-    `name_was_free`: no record had the name when the key first came. If one has it now and equals the one
-    requested, an earlier attempt made it.
+    `name_was_free`: no record had the name when the key was first received. If a record equal to the
+    requested one has it now, an earlier attempt created it.
     """
 
     at: Timestamp
@@ -149,14 +149,14 @@ class Attempt:
 
 
 class _StoredAnswer(Record):
-    """Stored under `keys.idempotency`."""
+    """The state of a command with an Idempotency-Key, stored under `keys.idempotency`."""
 
     body: str  # digest of the request's body
     at: Timestamp
     token: str
     mine: bool  # `Attempt.name_was_free`
     lease: int
-    answer: str | None = None  # JSON of the record; None: started, not known to have finished
+    answer: str | None = None  # JSON of the record; None: started, maybe not finished
     revision: int = 0
 
 
@@ -174,37 +174,37 @@ async def once(
 ) -> Stored[R]:
     """Return the result of `make`, or of the earlier request with the same key and body.
 
-    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` answers
-    whether something has the command's name already; commands named after the attempt need none. Raises
-    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make` raises,
-    nothing is remembered as done, and a repeat tries again.
+    Without a key, `make` is simply called. `scope`: the operation, such as `tools.create`. `taken`: returns
+    True if the name is in use already; not needed by commands that are named after the attempt. Raises
+    InvalidInput (`idempotency-key-reused`) if the key was used with another body. If `make` raises, a
+    repeated request tries again.
     """
     now = (clock or SystemClock()).now()
     if key is None:
         return await make(Attempt(now, secrets.token_hex(4)))
     where = idempotency(node, scope, key)
     digest = _digest(body)
-    kept, revision = await _begin(store, where, digest, now, taken)
-    if kept.body != digest:
+    stored, revision = await _begin(store, where, digest, now, taken)
+    if stored.body != digest:
         raise InvalidInput(
             "This Idempotency-Key was sent before with another body.",
             code="idempotency-key-reused",
             next="Send a fresh key with a new command, or the same body with this key.",
         )
-    if kept.answer is not None:
-        return Stored(_read(where, answer, kept.answer.encode()), kept.revision)
-    made = await make(Attempt(kept.at, kept.token, kept.mine))
-    done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
+    if stored.answer is not None:
+        return Stored(_read(where, answer, stored.answer.encode()), stored.revision)
+    created = await make(Attempt(stored.at, stored.token, stored.mine))
+    done = stored.model_copy(update={"answer": dump(created.record).decode(), "revision": created.revision})
     await store.replace(
         where, dump(done), revision, lease=done.lease
-    )  # who wins the race has stored the same
-    return made
+    )  # the winner of a race has stored the same
+    return created
 
 
 def _digest(body: Record) -> str:
     try:
         text = body.model_dump_json()
-    except ValueError:  # nested deeper than pydantic writes, or with half a letter: refused later, or taken
+    except ValueError:  # nested too deeply for pydantic, or lone surrogates; validated later
         text = repr(body)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The wrapper of every request: id, limits, metrics, log line, staleness; early rejections."""
+"""Middleware around every request: id, limits, metrics, log line, staleness, early rejections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_TARGET = 16 << 10  # bytes of path and query
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that is refused unread; the connection is closed after it."""
+    """Response to a request that is rejected unread; the connection is closed after it."""
 
     status: int
     code: str
@@ -77,7 +77,7 @@ BODIES = Refusal(
 
 
 def header_fault(version: str, target: int, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
-    """Return what is wrong with a parsed header, or None; `target` is the length of path and query."""
+    """Return the refusal for an invalid header, or None. `target`: length of path and query in bytes."""
     if target > MAX_TARGET:
         return TARGET_TOO_LONG
     size = target + sum(len(name) + len(value) + 4 for name, value in headers)
@@ -86,13 +86,13 @@ def header_fault(version: str, target: int, headers: list[tuple[bytes, bytes]]) 
     names = {name for name, _ in headers}
     if b"transfer-encoding" not in names:
         return None
-    if b"content-length" in names:  # two readers may differ in where the request ends
+    if b"content-length" in names:  # parsers may disagree on where the request ends
         return TWO_LENGTHS
     return OLD_CHUNKED if version == "1.0" else None
 
 
 class BodyBudget:
-    """The memory that large bodies share; what every request may have anyhow is not counted. In bytes."""
+    """Memory budget in bytes for large bodies; each request's free allowance is not counted."""
 
     SMALL = 64 << 10
 
@@ -100,7 +100,7 @@ class BodyBudget:
         self._left = size
 
     def take(self, held: int, more: int) -> int:
-        """Reserve `more` bytes for a body that has `held`; return how many were charged, -1 without room."""
+        """Reserve `more` bytes for a body of `held` bytes; return the bytes charged, -1 without room."""
         large = max(0, held + more - self.SMALL) - max(0, held - self.SMALL)
         if large > self._left:
             return -1
@@ -113,11 +113,11 @@ class BodyBudget:
 
 log = get_logger(__name__)
 FORWARDED_KEY = "mao.passed_on"
-"""Key in a request's scope: another service answers it and logs it."""
-CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
+"""Key in a request's scope: another service responds to it and logs it."""
+CLIENT_LEFT = 499  # in metrics and logs only, as in nginx
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_BODIES_AT_ONCE = 32 << 20  # bytes that the large bodies of all requests may take together
+_BODIES_AT_ONCE = 32 << 20  # total bytes of all large bodies
 _STREAMS_AT_ONCE = 128
 
 
@@ -126,7 +126,7 @@ class CallerLeft(Exception):
 
 
 class EventStreams:
-    """The server-sent event streams that are open; they end at once when the server stops."""
+    """The open server-sent event streams, which end at once when the server stops."""
 
     def __init__(self, most: int = _STREAMS_AT_ONCE) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -149,7 +149,7 @@ class EventStreams:
 
 
 class Exchange:
-    """One request and its answer, as the envelope sees them."""
+    """One request and its response."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, streams: EventStreams, room: BodyBudget
@@ -161,20 +161,20 @@ class Exchange:
         self.status: int | None = None
         self.seconds = 0.0
         self.is_stream = False
-        self.from_copies = request_context.Staleness()  # how old what it rests on is
+        self.from_copies = request_context.Staleness()  # age of the copies that the response is based on
         self._began = time.perf_counter()
-        self._task = asyncio.current_task()  # `send` may be called from a child of it
+        self._task = asyncio.current_task()  # `send` may be called from a child task
         self._receive, self._send = receive, send
         self._streams = streams
         self._room = room
-        self._held = self._shared = 0  # bytes of the body, and those of them that take from the room of all
+        self._held = self._shared = 0  # bytes of the body, and how many of them were charged
         self._body_left = 0
-        self.left = False  # before it was answered
-        self.refused = False  # its stream had no place
+        self.client_left = False  # the client disconnected before the response
+        self.refused = False  # too many event streams are open
 
     @property
     def route(self) -> str:
-        """The route's template; what no route has taken is counted together."""
+        """The route's path template; `(none)` for requests without a route."""
         path = getattr(self.scope.get("route"), "path", None)
         return path if isinstance(path, str) else "(none)"
 
@@ -189,7 +189,7 @@ class Exchange:
         if self._body_left >= 0:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.left = self.left or self.status is None
+                self.client_left = self.client_left or self.status is None
             size = len(message.get("body", b""))
             self._body_left -= size
             taken = self._room.take(self._held, size)
@@ -215,7 +215,7 @@ class Exchange:
                 await self.answer(STREAMS.problem(self.id), retry=True)
                 if self._task is not None:
                     self._task.cancel()
-                await asyncio.Event().wait()  # the app's work ends here
+                await asyncio.Event().wait()  # until the task is cancelled
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
@@ -280,17 +280,17 @@ class Envelope:
                 raise
             await exchange.end_stream()
         except (CallerLeft, ClientDisconnect):
-            exchange.left = True
+            exchange.client_left = True
         except Exception:
             log.exception("http.failed", method=scope["method"], path=scope["path"])
             if exchange.status is not None:
-                raise  # the response has started: all that is left is to break the connection
+                raise  # the response has started, so only closing the connection remains
             detail = f"The {self.service} service failed unexpectedly; see its log."
             where = f"Look for request_id={exchange.id} in the log of {self.service}, and report it."
             await exchange.answer(make_problem(500, "internal", detail, where, exchange.id))
 
     def _record(self, exchange: Exchange) -> None:
-        status = CLIENT_LEFT if exchange.left else exchange.status or CLIENT_LEFT
+        status = CLIENT_LEFT if exchange.client_left else exchange.status or CLIENT_LEFT
         route = exchange.route
         method = exchange.scope["method"]
         counted = method if method in _METHODS else "OTHER"

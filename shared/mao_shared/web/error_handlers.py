@@ -1,4 +1,4 @@
-"""Exceptions that a route or FastAPI itself raises, answered as problem documents."""
+"""Convert exceptions from routes and from FastAPI to problem documents."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .envelope import BODIES
 log = get_logger(__name__)
 SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
 _DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
-_SHOWN = 100  # wrong fields that an answer lists
+_SHOWN = 100  # invalid fields listed in a response
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 class ProblemResponse(Response):
-    """A problem document as an answer."""
+    """A response with a problem document."""
 
     media_type = MEDIA_TYPE
 
@@ -36,7 +36,7 @@ class ProblemResponse(Response):
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error of this app with a problem document."""
+    """Make the app respond to every error with a problem document."""
     app.add_exception_handler(MaoError, _mao_error)
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, http_error)
@@ -62,7 +62,7 @@ async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
-    """Answer a disk fault, which the operator has to fix; any other OSError is a bug."""
+    """Report a disk fault, which the operator has to fix; any other OSError is a bug."""
     if not isinstance(error, OSError) or error.errno not in _DISK_TROUBLE:
         raise error
     log.warning("http.disk", error=error.strerror, path=error.filename)
@@ -89,7 +89,7 @@ async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
 
 
 def _not_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return why the body was not read as JSON; None when it was."""
+    """Return why the body was not parsed as JSON; None if it was."""
     first = found[0] if found else {}
     if first.get("type") == "json_invalid":
         at, why = first.get("loc", ("body", 0))[-1], first.get("ctx", {}).get("error", "")
@@ -127,7 +127,7 @@ async def http_error(request: Request, error: Exception) -> ProblemResponse:
 
 
 def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
-    """Return the methods that some route takes at the request's path."""
+    """Return the methods that the routes at the request's path accept."""
 
     def takes(method: str) -> bool:
         scope = {**request.scope, "method": method}

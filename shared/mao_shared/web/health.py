@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz`, `/conditions` and `/metrics` of every service."""
+"""Routes `/livez`, `/readyz`, `/conditions` and `/metrics` of every service."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .error_handlers import ProblemResponse
 log = get_logger(__name__)
 Probe = Callable[[], Awaitable[None]]
 Readiness = Mapping[str, Probe]
-"""Name of a thing that is needed → a probe that raises while it does not answer."""
+"""Probes by dependency; a probe raises if its dependency does not answer."""
 PROBE_TIMEOUT = 2.0  # seconds
 UNAUTHORISED_KEY = "mao.stranger"
-"""Key in a request's scope: the caller is not authorised, and learns only whether the service is ready."""
+"""Key in a request's scope: the caller is not authorised, and gets readiness without details."""
 
 
 async def check(probes: Readiness, timeout: float) -> dict[str, str]:
@@ -48,24 +48,26 @@ async def check(probes: Readiness, timeout: float) -> dict[str, str]:
 
 
 def failed_checks(checks: Mapping[str, str], conditions: Sequence[Condition]) -> dict[str, str]:
-    """Return the checks plus the failed conditions, by name and subject. Pure."""
+    """Return the checks together with the failed conditions, by name and subject. Pure."""
     merged = dict(checks)
-    for condition in reversed(conditions):  # the first of several is the one that stays
-        reported = merged.get(condition.subject, "ok") != "ok"  # a probe says the same of that service
+    for condition in reversed(conditions):  # the first of several wins
+        reported = merged.get(condition.subject, "ok") != "ok"  # a probe reports the same service
         if condition.state == "failed" and not reported:
             merged[f"{condition.name} {condition.subject}".rstrip()] = condition.detail
     return merged
 
 
 def with_checks(checks: Mapping[str, str], conditions: Sequence[Condition], now: datetime) -> list[Condition]:
-    """Return the conditions plus the failed probes that nobody has reported yet. Pure."""
-    known = {(condition.name, condition.subject) for condition in conditions if condition.state == "failed"}
+    """Return the conditions together with failed probes that no condition covers. Pure."""
+    reported = {
+        (condition.name, condition.subject) for condition in conditions if condition.state == "failed"
+    }
     found = []
     for probe, reason in checks.items():
         if reason == "ok" or probe not in _PROBES:
             continue
         name, subject, advice = _PROBES[probe]
-        if (name, subject) not in known:
+        if (name, subject) not in reported:
             found.append(
                 Condition(name=name, subject=subject, state="failed", detail=reason, next=advice, since=now)
             )
@@ -79,7 +81,7 @@ _PROBES = {
     "docker": ("engine", "", _ENGINE),
     "data directory": ("engine", "data directory", "See MAO_DATA_DIR and MAO_HOSTDIR."),
 }
-"""Probe → name and subject of the condition that says the same, and what to do."""
+"""By probe: name and subject of the equivalent condition, and the next step."""
 
 
 async def conditions_now(app: FastAPI, readiness: Readiness) -> tuple[dict[str, str], list[Condition]]:
@@ -95,20 +97,20 @@ AllConditions = Callable[[FastAPI], Awaitable[Sequence[Condition]]]
 def health_router(
     name: str, readiness: Callable[[FastAPI], Readiness], all_conditions: AllConditions | None = None
 ) -> APIRouter:
-    """Return the routes; `readiness` is called at every request, once the lifespan has started.
+    """Return the routes. `readiness` is called with each request, after the start of the lifespan.
 
-    `all_conditions`: what `/conditions` lists where that is more than this service's own.
+    `all_conditions`: returns the conditions for `/conditions`, if not only this service's.
     """
     router = APIRouter(tags=["health"])
 
-    @router.get("/livez", name="health.livez", summary="Whether the process answers")
+    @router.get("/livez", name="health.livez", summary="Check that the process responds")
     async def livez() -> ServiceHealth:
         return ServiceHealth(version=__version__)
 
     @router.get(
         "/readyz",
         name="health.readyz",
-        summary="Whether all that is needed answers",
+        summary="Check that all dependencies respond",
         response_model=ServiceHealth,
     )
     async def readyz(request: Request) -> ServiceHealth | ProblemResponse:
@@ -129,7 +131,7 @@ def health_router(
         )
         return ProblemResponse(problem, {"Retry-After": "2"})
 
-    @router.get("/conditions", name="health.conditions", summary="What does not hold now")
+    @router.get("/conditions", name="health.conditions", summary="List the open conditions")
     async def conditions(request: Request) -> ConditionList:
         if all_conditions is not None:
             return ConditionList(items=list(await all_conditions(request.app)))

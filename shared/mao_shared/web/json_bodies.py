@@ -1,9 +1,8 @@
-"""JSON bodies that two readers could understand differently, or that no record can hold, are refused.
+"""Reject JSON bodies that parsers could interpret differently, or that no record can hold.
 
-Python's reader takes the last of two equal keys, NaN, halves of letters and other encodings than UTF-8, and
-raises ValueError for a very long integer. Here every body that says it is JSON is looked at before a route
-sees it, so that a new route is covered by itself. Routes of `VerbatimRoute` pass one value on as its sender
-spelt it.
+Python's parser accepts duplicate keys, NaN, lone surrogates and encodings other than UTF-8, and raises
+ValueError for very long integers. This middleware checks every JSON body before any route does, so that new
+routes are covered. A `VerbatimRoute` passes one value on exactly as it was sent.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from .error_handlers import SEND_JSON, ProblemResponse, http_error
 MAX_DEPTH = 100
 MAX_DIGITS = 400  # a number that a float can hold has at most 309 before its point
 VERBATIM_PATHS = frozenset({"/write"})
-"""Paths whose bodies are kept as they are spelt, so that no number is too large for them."""
-_IN_THREAD = 64 << 10  # bytes from which on a body is not read on the event loop
+"""Paths whose bodies are kept verbatim, so that no number is too large for them."""
+_IN_THREAD = 64 << 10  # bodies of more bytes are parsed in a thread
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 
 @dataclass(frozen=True, slots=True)
 class JsonFault:
-    """Why a body is refused; `field` is empty where that is about the body as a whole."""
+    """Why a body is rejected. `field`: empty if the reason concerns the body as a whole."""
 
     field: str
     message: str
@@ -57,7 +56,7 @@ class JsonFault:
 
 
 class _RefusedValue:
-    """Placeholder in the document for a value that is refused."""
+    """Placeholder in the parsed document for an invalid value."""
 
     def __init__(self, message: str) -> None:
         self.message = message
@@ -74,9 +73,9 @@ def _fraction(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
     seen: set[str] = set()
     twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
     return {twice: _RefusedValue("occurs twice")}
@@ -104,7 +103,7 @@ def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
 
 
 Place = tuple[Any, str | int] | None
-"""A place in a document: the place around it, and the name or index in there."""
+"""A location in a document: the enclosing location, and the name or index within it."""
 
 
 def _faults(document: Any) -> Iterator[JsonFault]:
@@ -155,7 +154,7 @@ def _path(place: Place) -> str:
 
 
 class StrictJson:
-    """ASGI middleware of the services; the envelope's limits hold for what is read here."""
+    """ASGI middleware of the services; the envelope's limits apply to the bodies read here."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -212,7 +211,7 @@ class _VerbatimRequest(Request):
 
 
 class VerbatimRoute(APIRoute):
-    """Its model's field `value` is RawJson; VERBATIM_PATHS has to list its path."""
+    """A route with a field `value` of type RawJson; its path must be in VERBATIM_PATHS."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

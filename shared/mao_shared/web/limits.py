@@ -1,16 +1,16 @@
-"""Limits of a connection in time and bytes, and of their number: uvicorn's protocol with what it lacks.
+"""Limits on connections that uvicorn lacks: timeouts, bytes and number of connections.
 
-uvicorn ends idle connections and h11 bounds an unfinished header. What it lacks is here: deadlines for a
-header and a body that do not come and for an answer that is not read, and a limit of the connections in all
-and of one client. A refusal is a problem document; then the connection is closed, but what the client still
-sends is read and discarded for a moment, since a reset would take the answer from it.
+uvicorn closes idle connections and h11 limits the size of headers. This module adds timeouts for headers and
+bodies that do not arrive and for responses that are not read, and limits the number of connections in total
+and per client. A refused client gets a problem document; then the connection is closed, but incoming data is
+read and discarded for a moment, since a reset would discard the response on the client's side.
 
-    connected ─► header ─► body ─► (answer) ─► idle ─► header …
+    connected ─► header ─► body ─► (response) ─► idle ─► header …
                    │408     │408                 │
                    └────────┴──── closing ◄──────┘ keep-alive
 
-When all slots are taken, the connection that has owed bytes for longest, or has not read its answer, is
-closed for the new one; only where all are at work is the new one refused.
+If all slots are taken, the connection is closed that has waited longest for its client to send or read; a new
+connection is refused only if no connection waits for its client.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Times in seconds, `rate` in bytes a second."""
+    """Limits of a server's connections. Times in seconds, `rate` in bytes per second."""
 
-    header: float = 10  # until a request's header is complete
-    silence: float = 30  # without a byte of a body that is not complete
-    rate: float = 1024  # of a body on the whole, once `silence` has passed
-    wire: int = 8 << 20  # bytes of a body as it is sent, with the frames of its chunks
+    header: float = 10  # to receive a request's header
+    silence: float = 30  # without data while a body is incomplete
+    rate: float = 1024  # average rate of a body, once `silence` has passed
+    wire: int = 8 << 20  # bytes of a body on the wire, including chunk framing
     idle: int = 5  # between two requests; the gateway's own pool is below it
-    stalled: float = 600  # of an answer that is not read; a pager may stand still for a while
-    linger: float = 2  # what is still sent after the last answer is thrown away for so long
-    connections: int = 400  # the gateway may have another open for each: twice that is below 1024 files
-    of_client: int = 200  # connections of one address; everybody on this machine has the same
-    lingering: int = 64  # connections that are closed gently at the same time
+    stalled: float = 600  # while a response is not read; a pager may pause for a while
+    linger: float = 2  # how long to discard data after the last response
+    connections: int = 400  # the gateway may open another for each; twice that is below 1024 files
+    of_client: int = 200  # per remote address; not applied to loopback
+    lingering: int = 64  # connections in the discarding state
 
 
 class ConnectionSlots:
-    """The connections of one server, and those that owe bytes, longest first."""
+    """The connections of one server; `_pending`: those that wait for their client, longest first."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
@@ -70,47 +70,47 @@ class ConnectionSlots:
         self._of: Counter[str] = Counter()
         self._warned: float | None = None
 
-    def enter(self, one: LimitedProtocol, client: str | None) -> bool:
+    def enter(self, connection: LimitedProtocol, client: str | None) -> bool:
         """Take a slot, if necessary by closing another connection; False if there is none."""
-        known = client is not None and not _is_own(client)
-        if known and self._of[str(client)] >= self.limits.of_client:
-            return self._refuse(one, client)
+        is_counted = client is not None and not _is_loopback(client)
+        if is_counted and self._of[str(client)] >= self.limits.of_client:
+            return self._refuse(connection, client)
         if len(self._taken) >= self.limits.connections:
             if not self._pending:
-                return self._refuse(one, client)
+                return self._refuse(connection, client)
             next(iter(self._pending)).make_room()
-        self._taken.add(one)
-        if known:
+        self._taken.add(connection)
+        if is_counted:
             self._of[str(client)] += 1
         return True
 
-    def leave(self, one: LimitedProtocol, client: str | None) -> None:
-        self.done(one)
-        if one not in self._taken:
+    def leave(self, connection: LimitedProtocol, client: str | None) -> None:
+        self.done(connection)
+        if connection not in self._taken:
             return
-        self._taken.discard(one)
+        self._taken.discard(connection)
         if client is not None and client in self._of:
             self._of[client] -= 1
-            self._of += Counter()  # drops those at zero
+            self._of += Counter()  # removes entries that are zero
 
-    def note_pending(self, one: LimitedProtocol) -> None:
-        """Note that the client has to send or to read bytes."""
-        self._pending.pop(one, None)
-        self._pending[one] = None
+    def note_pending(self, connection: LimitedProtocol) -> None:
+        """Record that the connection waits for its client to send or read."""
+        self._pending.pop(connection, None)
+        self._pending[connection] = None
 
-    def done(self, one: LimitedProtocol) -> None:
-        self._pending.pop(one, None)
+    def done(self, connection: LimitedProtocol) -> None:
+        self._pending.pop(connection, None)
 
-    def _refuse(self, one: LimitedProtocol, client: str | None) -> bool:
-        now = one.loop.time()
+    def _refuse(self, connection: LimitedProtocol, client: str | None) -> bool:
+        now = connection.loop.time()
         if self._warned is None or now - self._warned > 60:
             self._warned = now
             log.warning("http.crowded", open=len(self._taken), client=client)
         return False
 
 
-def _is_own(client: str) -> bool:
-    """Return whether the address is loopback, which identifies no single client."""
+def _is_loopback(client: str) -> bool:
+    """Return True for a loopback address, which many clients share."""
     try:
         return ipaddress.ip_address(client).is_loopback
     except ValueError:
@@ -118,7 +118,7 @@ def _is_own(client: str) -> bool:
 
 
 class _GentleTransport:
-    """uvicorn's transport; to close it while the client still sends would reset the answer away."""
+    """uvicorn's transport with a graceful close: a reset would discard the response."""
 
     def __init__(self, transport: asyncio.Transport, owner: LimitedProtocol) -> None:
         self.real = transport
@@ -138,7 +138,7 @@ Phase = Literal["header", "body", "rest", "busy"]
 
 
 class LimitedProtocol(H11Protocol):
-    """One connection. `rest`: it was answered before its body was complete."""
+    """One connection. Phase `rest`: the response was sent before the request's body was complete."""
 
     slots: ClassVar[ConnectionSlots]
 
@@ -163,7 +163,7 @@ class LimitedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         self._watch_reader(False)
-        self._unset_keepalive_if_required()  # uvicorn leaves it running when the connection was reset
+        self._unset_keepalive_if_required()  # uvicorn does not stop it after a reset
         self.slots.leave(self, self._address)
         if self.ending:
             self.slots.lingering -= 1
@@ -186,19 +186,19 @@ class LimitedProtocol(H11Protocol):
             self._update_phase(answered=True)
 
     def _update_phase(self, answered: bool = False) -> None:
-        """Update the phase: what the client has to send next."""
-        theirs = self.conn.their_state
+        """Update the phase from the state of the HTTP exchange."""
+        their_state = self.conn.their_state
         if self.ending:
             return
-        if theirs is h11.SEND_BODY:
+        if their_state is h11.SEND_BODY:
             if answered or self.conn.our_state is h11.DONE:
                 self._begin("rest")
             elif self._phase != "body":
                 self._begin("body")
-        elif theirs is not h11.IDLE:
+        elif their_state is not h11.IDLE:
             self._begin("busy")
-            if theirs is h11.DONE and len(self.conn.trailing_data[0]) > MAX_HEADER:
-                self._drop()  # requests are sent ahead without waiting for answers
+            if their_state is h11.DONE and len(self.conn.trailing_data[0]) > MAX_HEADER:
+                self._drop()  # too many pipelined requests
         elif not answered or self.conn.trailing_data[0]:
             if self._phase != "header":
                 self._begin("header")
@@ -231,7 +231,7 @@ class LimitedProtocol(H11Protocol):
             due = min(
                 self._last + limits.silence, self._began + limits.silence + self._received / limits.rate
             )
-            if self.flow.read_paused:  # it is not the client that is slow
+            if self.flow.read_paused:  # the service is slow, not the client
                 self._last = now
                 due = now + limits.silence
             if due > now:
@@ -243,16 +243,16 @@ class LimitedProtocol(H11Protocol):
             self.refuse(LATE)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
-        """uvicorn calls this where h11 raises; the exception has the status."""
+        """Refuse a request that h11 cannot parse; called by uvicorn in the exception's handler."""
         error = sys.exc_info()[1]
         hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         self.refuse({431: TOO_LONG, 501: NO_CODING}.get(hint, MALFORMED))
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer instead of the service, unless a response has started, and close."""
+        """Send the refusal, unless a response has started, and close the connection."""
         log.debug("http.refused", code=refusal.code, client=self._address)
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # for the service the client has left
+            self.cycle.disconnected = True  # as if the client had disconnected
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._write(refusal.status, refusal.problem().encode())
@@ -287,10 +287,10 @@ class LimitedProtocol(H11Protocol):
         if self._stall is None:
             self._real.close()
         else:
-            self._real.abort()  # what is still to be read would keep it open
+            self._real.abort()  # unsent data would keep it open
 
     def end(self, *, refused: bool = False) -> None:
-        """Close after the last answer, at once if the client has sent its whole request."""
+        """Close after the last response, at once if the client has sent its whole request."""
         if self.ending or self._real.is_closing():
             self._real.close()
             return
@@ -308,7 +308,7 @@ class LimitedProtocol(H11Protocol):
         self._real.write_eof()
         self._timer = self.loop.call_later(self.slots.limits.linger, self._real.abort)
 
-    # answers that are not read
+    # Responses that are not read
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -331,14 +331,14 @@ class LimitedProtocol(H11Protocol):
             self._stall = self.loop.call_later(self.slots.limits.stalled, self._stalled)
 
     def _stalled(self) -> None:
-        left = self._real.get_write_buffer_size()
-        if left < self._unread:  # it reads, if slowly
+        unsent = self._real.get_write_buffer_size()
+        if unsent < self._unread:  # the client reads, if slowly
             self._watch_reader(True)
         else:
-            log.info("http.not_read", client=self._address, waiting=left)
+            log.info("http.not_read", client=self._address, waiting=unsent)
             self._real.abort()
 
 
 def limited(limits: ConnectionLimits | None = None) -> type[H11Protocol]:
-    """Return the protocol of one server, for `uvicorn.Config(http=…)`."""
+    """Return a protocol class for one server, to pass as `uvicorn.Config(http=…)`."""
     return type("_Limited", (LimitedProtocol,), {"slots": ConnectionSlots(limits or ConnectionLimits())})

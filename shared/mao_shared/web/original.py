@@ -1,8 +1,8 @@
-"""Answers in the original MAO Orchestrator's form, to its clients (docs/decisions/0031).
+"""Responses in the original MAO Orchestrator's format, for its clients (docs/decisions/0031).
 
-The original answered lists as bare arrays or maps, single records as a JSON text in a JSON string, and so its
-two clients read them. Both of them are built on the library `requests`, and send what it sends; nothing of
-ours is. So the form goes by what a request asks for:
+The original returned lists as bare arrays or maps, and single records as JSON text in a JSON string, and its
+two clients depend on that. Both use the library `requests` with its default headers; none of our clients
+does. The format is chosen by the request:
 
     Accept names application/vnd.mao-orchestrator+json          the original's
     Accept names application/json, or `limit` or `cursor` given ours
@@ -27,7 +27,7 @@ _VARY = {"Vary": "Accept, User-Agent"}
 
 
 def asks_original(request: Request, response: Response) -> bool:
-    """Dependency: return whether the answer is to have the original's form. Sets `Vary` for caches."""
+    """Return True if the response must have the original's format (a dependency); sets `Vary` for caches."""
     response.headers.update(_VARY)
     sent = ",".join(request.headers.getlist("accept"))
     accepted = [part.partition(";")[0].strip().lower() for part in sent.split(",")]
@@ -42,28 +42,28 @@ AsksOriginal = Annotated[bool, Depends(asks_original)]
 
 
 def original_answer(document: Any, status: int = 200) -> JSONResponse:
-    """Return the document unchanged."""
+    """Return the document as a response, without validation."""
     return JSONResponse(document, status, headers=_VARY)
 
 
 def original_tool(tool: Tool) -> str:
-    """Return a tool as JSON text with the original's fields, plus a non-empty description."""
+    """Return a tool as JSON text with the original's fields, and its description unless that is empty."""
     fields = {name: getattr(tool, name) for name in ("author", "image", "data_repo", "code_repo", "artefact")}
     return json.dumps(fields | ({"description": tool.description} if tool.description else {}))
 
 
 def original_dataset(dataset: Dataset) -> str:
-    """Return a dataset as JSON text in the original's form."""
+    """Return a dataset as JSON text in the original's format."""
     return json.dumps({"master": dataset.master, "nodes": dataset.nodes})
 
 
 def original_pipeline(pipeline: Pipeline) -> dict[str, Any]:
-    """Name and steps, as `GET /pipeline` had them; the name is the title where there is one."""
+    """Return name and steps in the original's format; the title, if there is one, replaces the name."""
     return {"name": pipeline.called, "steps": [original_step(step) for step in pipeline.steps]}
 
 
 def original_step(step: Step) -> dict[str, Any]:
-    """Return the fields of a step that the original knew, in its words."""
+    """Return a step in the original's format, with only the fields that it knows."""
     return {
         "name": step.title or step.name,
         "tool": step.tool,

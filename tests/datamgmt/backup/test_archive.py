@@ -228,7 +228,7 @@ def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     ("change", "words"),
     [
         (lambda m: m["files"].pop(STORE), "not in its manifest"),
-        (lambda m: m["files"].update({"data/x": ["0" * 64, 0]}), "missing in it"),
+        (lambda m: m["files"].update({"data/x": ["0" * 64, 0]}), "is missing"),
         (lambda m: m["files"].update({STORE: ["0" * 64, 0]}), "SHA-256 differs"),
         (lambda m: m["links"].update({"data/datasets/x": "/etc"}), "not in a tool's output"),
         (lambda m: m["links"].update({"data/workspaces/../x": "/etc"}), "contains a file"),

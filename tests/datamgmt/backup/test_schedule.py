@@ -92,7 +92,7 @@ async def test_schedule_with_a_clock_set_back(site: Site) -> None:
     ("trouble", "step"),
     [
         ("missing", "mkdir -m 700"),
-        ("file", "Make it"),
+        ("file", "Create it"),
         ("another's", f"sudo chown {os.geteuid()} "),
     ],
 )

@@ -149,7 +149,7 @@ async def test_announcer_retries_run_with_unreadable_record(
         return await tells(agreement, dataset)
 
     monkeypatch.setattr(DatasetSharing, "is_shared", sometimes)
-    monkeypatch.setattr(announcer, "UNREADABLE_PAUSE", 0.05)
+    monkeypatch.setattr(announcer, "UNREADABLE_RETRY_SECONDS", 0.05)
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         assert sorted((await fed.rounds())[0].commits) == NODES

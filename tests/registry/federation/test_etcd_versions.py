@@ -162,7 +162,7 @@ class VersionsTold(EtcdVersions):
         super().__init__(node.context, node.conditions)
         self._told = told
 
-    async def _ask(self, cores: Iterable[CoreMember], tls: TlsFiles) -> dict[str, str]:
+    async def _query_versions(self, cores: Iterable[CoreMember], tls: TlsFiles) -> dict[str, str]:
         return {core.node: self._told[core.client] for core in cores if core.client in self._told}
 
 

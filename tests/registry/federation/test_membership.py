@@ -24,6 +24,7 @@ from mao_shared.errors import (
     Unauthorized,
 )
 from mao_shared.models import CertificateRequest, Participation
+from mao_shared.reconcile import Backoff
 from mao_shared.store import Store, open_store
 from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.records import dump
@@ -388,7 +389,7 @@ async def test_certificate_renewal_while_running(tmp_path: Path, monkeypatch: py
 async def test_join_by_file_waits_for_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
+    monkeypatch.setattr("mao_registry.federation.lifecycle.JOIN_BACKOFF", Backoff(0.05, 0.05))
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         file = tmp_path / "token"

@@ -47,7 +47,7 @@ def test_certificate_facts(authority: pki.Authority) -> None:
     assert facts.user == "node-1@2"
     assert facts.hosts == ["a.b", "::1"]  # the signer's word, not the request's
     assert facts.not_after == now + 90 * DAY
-    assert facts.not_before == now - pki.SKEW
+    assert facts.not_before == now - pki.CLOCK_SKEW
     assert pki.is_signed_by(certificate, authority.certificate)
     assert pki.belongs_to(key, certificate)
 

@@ -131,14 +131,14 @@ def _ask(**changes: str) -> bytes:
 async def test_log_responder_continues_after_failing_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hear = world.asked.log_responder._request_in
+    hear = world.asked.log_responder._parse_request
 
     def breaks(event: Event) -> LogAsk | None:
         if event.key == keys.ask("node-3", "x"):
             raise RuntimeError("of a kind that nobody thought of")
         return hear(event)
 
-    monkeypatch.setattr(world.asked.log_responder, "_request_in", breaks)
+    monkeypatch.setattr(world.asked.log_responder, "_parse_request", breaks)
     both = [Put(keys.ask("node-3", id_), _ask(id=id_)) for id_ in ("x", "good")]
     await world.shared.transact([], both)
     await eventually(lambda: world.services.asked_logs)

@@ -56,8 +56,8 @@ def _waits(guard: Guard, now: list[float], seconds: float) -> bool:
         (OSError(errno.ENOSPC, "No space left on device"), "has free space"),
         (OSError(errno.EROFS, "Read-only file system"), "is writable"),
         (StorageError("no space left on device", errno.ENOSPC), "has free space"),
-        (OSError(errno.EBADF, "Bad file descriptor"), "fault of MAO"),
-        (KeyError("x"), "fault of MAO"),
+        (OSError(errno.EBADF, "Bad file descriptor"), "bug in MAO"),
+        (KeyError("x"), "bug in MAO"),
     ],
 )
 def test_guard_tells_what_to_do_about_the_disk_or_a_fault(error: Exception, words: str) -> None:

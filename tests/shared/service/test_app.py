@@ -157,7 +157,7 @@ async def test_api_wrong_fields_are_named_in_plain_words(client: httpx.AsyncClie
     assert problem["detail"].startswith("name: ")
     assert "1 to 63 letters" in problem["detail"]
     assert errors["image"] == "is missing"
-    assert errors["colour"] == "is not known here"
+    assert errors["colour"] == "is not a known field"
 
 
 async def test_api_wrong_field_deep_inside(client: httpx.AsyncClient) -> None:

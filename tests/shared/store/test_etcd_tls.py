@@ -149,7 +149,7 @@ async def test_tls_who_is_struck_off_can_do_nothing(
     [
         ("node-2@1", timedelta(minutes=-5), False, "expired at"),
         ("node-2@1", timedelta(days=1), True, "not one of the federation's authority"),
-        ("nobody@1", timedelta(days=1), False, "no user of it"),
+        ("nobody@1", timedelta(days=1), False, "does not exist"),
     ],
 )
 async def test_tls_certificate_that_is_not_good(

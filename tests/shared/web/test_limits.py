@@ -141,7 +141,7 @@ async def test_limits_who_does_not_read_makes_room_for_a_newcomer(more: bytes) -
 
 
 async def test_limits_connections_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mao_shared.web.limits._is_own", lambda _: False)  # loopback is nobody's own address
+    monkeypatch.setattr("mao_shared.web.limits._is_loopback", lambda _: False)
     async with serve(of_client=2) as site:
         first, _ = await site.connect(), await site.connect()
         await eventually(lambda: site.slots._of == {"127.0.0.1": 2})

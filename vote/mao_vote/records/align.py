@@ -11,12 +11,12 @@ from .keys import POSITION, Key
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-_PLACE, _ROW = "\0place", "\0row"  # `load` lets no NUL through
+_PLACE, _ROW = "\0place", "\0row"  # `load` refuses NUL
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a file and the nodes that have it. `weight` is a sum of integers, so it is exact."""
+    """A version of a file and the nodes that have it. `weight` is a sum of integers, and so exact."""
 
     table: DataFrame
     nodes: tuple[str, ...]
@@ -29,7 +29,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Versions of a table whose records have a common place if they have the same key.
+    """Versions of a table, aligned: records with the same key have the same place.
 
     `keys` has one row per place. `rows`: for each version, place → row in its table, null if it has no such
     record; None instead of a series if its rows are in the order of the places.
@@ -40,7 +40,7 @@ class Aligned:
     rows: Sequence[Series | None]
 
     def has(self, version: int, places: Series) -> Series:
-        """Return for each of the places whether the version has a record there."""
+        """Return for each place whether the version has a record there."""
         import polars
 
         rows = self.rows[version]
@@ -49,7 +49,7 @@ class Aligned:
         return rows.gather(places).is_not_null()
 
     def value(self, version: int, name: str, place: int) -> tuple[bool, str | None]:
-        """Return whether the version has the record, and its value of a field."""
+        """Return whether the version has the record at a place, and its value of a field."""
         table, rows = self.versions[version].table, self.rows[version]
         row = place if rows is None else rows[place]
         if row is None or name not in table.columns:
@@ -57,7 +57,7 @@ class Aligned:
         return True, table[name][row]
 
     def column(self, version: int, name: str, places: Series | None = None) -> Series:
-        """Return the values at all places, or at those given; null if there is no such record or field."""
+        """Return the values at all or the given places; null where there is no such record or field."""
         import polars
 
         table, rows = self.versions[version].table, self.rows[version]
@@ -88,7 +88,7 @@ def align(versions: Sequence[Version], key: Key) -> Aligned:
     known = frames[0].with_row_index(_PLACE)
     places = [known[_PLACE]]
     for frame in frames[1:]:
-        place = _found(frame, known, key)
+        place = _find_places(frame, known, key)
         new = frame.filter(place.is_null()).with_row_index(_PLACE, offset=known.height)
         known = polars.concat([known, new])
         places.append(place.scatter(place.is_null().arg_true(), new[_PLACE]))
@@ -100,13 +100,13 @@ def align(versions: Sequence[Version], key: Key) -> Aligned:
 
 
 def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
-    """Return the places of another table's records; null for records that no version has."""
+    """Return the places of another table's records, null for records that no version has."""
     import polars
 
     if not key.columns:
         place = polars.int_range(polars.len(), dtype=polars.UInt32)
         return table.select(polars.when(place < aligned.keys.height).then(place).alias(_PLACE)).to_series()
-    return _found(_keys(table, key), aligned.keys.with_row_index(_PLACE), key)
+    return _find_places(_keys(table, key), aligned.keys.with_row_index(_PLACE), key)
 
 
 def _keys(table: DataFrame, key: Key) -> DataFrame:
@@ -117,15 +117,13 @@ def _keys(table: DataFrame, key: Key) -> DataFrame:
     return table.select(key.columns)
 
 
-def _found(frame: DataFrame, known: DataFrame, key: Key) -> Series:
+def _find_places(frame: DataFrame, known: DataFrame, key: Key) -> Series:
     return frame.join(known, on=list(key.columns), how="left", maintain_order="left")[_PLACE]
 
 
 @dataclass(frozen=True, slots=True)
 class RowVote:
-    """Over all places: is the record in the result, do only some versions have it, is it undecided, was it
-    a tie.
-    """
+    """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie."""
 
     kept: Series
     partial: Series
@@ -134,8 +132,9 @@ class RowVote:
 
 
 def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
-    """Decide which records are in the result: those that most nodes have; if tied, as in the previous ground
-    truth, or by weight if there is none.
+    """Decide which records are in the result: those that most nodes have.
+
+    Ties are decided as in the previous ground truth, or by weight if there is none.
 
     Args:
         incumbent: over all places, whether the previous ground truth has the record.
@@ -148,15 +147,15 @@ def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
         votes = polars.select(votes + version.votes * has).to_series()
         weight = polars.select(weight + version.weight * has).to_series()
     total = sum(version.votes for version in aligned.versions)
-    heavy = sum(version.weight for version in aligned.versions)
+    total_weight = sum(version.weight for version in aligned.versions)
     tied = 2 * votes == total
-    wins = 2 * weight > heavy if incumbent is None else incumbent
-    undecided = tied & (2 * weight == heavy) if incumbent is None else tied & ~tied
+    wins = 2 * weight > total_weight if incumbent is None else incumbent
+    undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
     return RowVote((2 * votes > total) | (tied & wins), votes < total, undecided, tied)
 
 
 def row_order(aligned: Aligned, kept: Series) -> Series:
-    """Return the kept places in the order of most nodes.
+    """Return the kept places in the order that most nodes have.
 
     A record that the preferred version lacks comes after the record that it follows in another version.
     """
@@ -164,14 +163,14 @@ def row_order(aligned: Aligned, kept: Series) -> Series:
 
     if all(rows is None for rows in aligned.rows):
         return kept.arg_true()
-    every = range(len(aligned.versions))
-    rows = [_row_positions(aligned, version) for version in every]
+    all_versions = range(len(aligned.versions))
+    rows = [_row_positions(aligned, version) for version in all_versions]
 
-    def merit(version: int) -> tuple[int, int]:
-        alike = (other for other in every if rows[other].equals(rows[version], null_equal=True))
+    def preference(version: int) -> tuple[int, int]:
+        alike = (other for other in all_versions if rows[other].equals(rows[version], null_equal=True))
         return sum(aligned.versions[other].votes for other in alike), rows[version].filter(kept).count()
 
-    best, *others = sorted(every, key=merit, reverse=True)
+    best, *others = sorted(all_versions, key=preference, reverse=True)
     frame = (
         polars.DataFrame({"anchor": rows[best].cast(polars.Int64)})
         .with_row_index("place")
@@ -180,12 +179,12 @@ def row_order(aligned: Aligned, kept: Series) -> Series:
         )
     )
     for rank, version in enumerate(others, 1):
-        frame = _anchored(frame, rows[version], rank)
+        frame = _set_anchors(frame, rows[version], rank)
     return frame.filter(kept).sort("anchor", "rank", "row")["place"]
 
 
-def _anchored(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
-    """Give places without an anchor one: the last record before them that the preferred version has too."""
+def _set_anchors(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
+    """Give places without an anchor the last record before them that the preferred version has."""
     import polars
 
     present = frame.with_columns(at=rows).filter(polars.col("at").is_not_null()).sort("at")

@@ -1,8 +1,8 @@
 """Votes on all cells of a field at once, by the default rules or by a judge, and on plain numbers.
 
-Ballots are a long table: `cell` (any number that identifies the cell), `text` (null: no such field), `votes`,
-`weight`. Texts that are the same number, such as 1 and 1.0, are one candidate. `decide_cells` chooses a
-candidate for each cell and gives the reason:
+Ballots are a table with the columns `cell` (a number that identifies the cell), `text` (null: no such field),
+`votes`, `weight`. Texts that are the same number, such as 1 and 1.0, are one candidate. `decide_cells`
+chooses a candidate for each cell and gives the reason:
 
     more than half of the votes                                   majority
     numbers, where most votes are for numbers (numbers.py)        tolerance, plurality, median …
@@ -32,7 +32,7 @@ COMPUTED = "computed"  # the reason for a value that no version has
 
 
 def with_candidates(ballots: DataFrame) -> DataFrame:
-    """Add the columns `number`, or else `word`; both are null if the field is missing."""
+    """Add the columns `number` and `word`, of which one is set; both are null without the field."""
     import polars
 
     text = polars.col("text")
@@ -48,12 +48,12 @@ def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) ->
     """
     import polars
 
-    spoken = polars.col("text")
+    text = polars.col("text")
     candidates = ballots.group_by(CANDIDATE).agg(
         polars.col("votes").sum(),
         polars.col("weight").sum(),
-        spoken.min().alias("text"),
-        spoken.max().alias("other"),
+        text.min().alias("text"),
+        text.max().alias("other"),
     )
     cells = candidates.group_by("cell").agg(
         total=polars.col("votes").sum(),
@@ -62,11 +62,11 @@ def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) ->
         several=polars.len() > 1,
     )
     candidates = candidates.join(cells, on="cell")
-    clear = 2 * polars.col("most") > polars.col("total")
-    majority = candidates.filter(clear & (polars.col("votes") == polars.col("most"))).with_columns(
+    is_majority = 2 * polars.col("most") > polars.col("total")
+    majority = candidates.filter(is_majority & (polars.col("votes") == polars.col("most"))).with_columns(
         why=polars.lit("majority"), behind=polars.col("votes")
     )
-    parts, disputed = [majority], candidates.filter(~clear)
+    parts, disputed = [majority], candidates.filter(~is_majority)
     if not disputed.is_empty():
         places = disputed["cell"].unique()
         before = with_candidates(polars.DataFrame({"cell": places, "text": incumbent(places)}))
@@ -81,12 +81,12 @@ def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) ->
         numeric = 2 * polars.col("numbers") > polars.col("total")
         is_number = polars.col("number").is_not_null()
         parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), error))
-        parts.append(_decide_words(disputed.filter(~numeric)))
-    return _with_spelling(polars.concat([part.select(*_COLUMNS) for part in parts]), ballots)
+        parts.append(_decide_texts(disputed.filter(~numeric)))
+    return _restore_spelling(polars.concat([part.select(*_COLUMNS) for part in parts]), ballots)
 
 
-def _decide_words(candidates: DataFrame) -> DataFrame:
-    """Choose the candidate with most votes in each cell; ties are broken as by `elect`."""
+def _decide_texts(candidates: DataFrame) -> DataFrame:
+    """Choose the candidate with the most votes in each cell; ties are broken as in `elect`."""
     import polars
 
     leaders = candidates.filter(polars.col("votes") == polars.col("most"))
@@ -112,16 +112,16 @@ def _decide_words(candidates: DataFrame) -> DataFrame:
     )
 
 
-def _with_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
-    """Write numbers in the spelling of most voters; if tied, the shortest, then the first in text order."""
+def _restore_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
+    """Write numbers as most voters spell them; if tied, the shortest, then the first in text order."""
     import polars
 
-    differently = chosen.filter(polars.col("text") != polars.col("other")).select("cell", "number")
+    spelt_differently = chosen.filter(polars.col("text") != polars.col("other")).select("cell", "number")
     chosen = chosen.rename({"text": "chosen"}).drop("other")
-    if differently.is_empty():
+    if spelt_differently.is_empty():
         return chosen
     spellings = (
-        ballots.join(differently, on=["cell", "number"])
+        ballots.join(spelt_differently, on=["cell", "number"])
         .group_by("cell", "text")
         .agg(polars.col("votes").sum())
     )
@@ -137,7 +137,7 @@ def _with_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class CellBallot:
-    """A version's value of a cell: its `text` (None: no such field), and `number` if it is one."""
+    """A version's value of a cell: its `text` (None: no such field), and the `number` if it is one."""
 
     version: int
     votes: int
@@ -146,7 +146,7 @@ class CellBallot:
 
     @property
     def candidate(self) -> tuple[float | None, str | None]:
-        """The number, or else the text: texts that are the same number are one candidate."""
+        """The number, otherwise the text: texts that are the same number are one candidate."""
         return self.number, self.text if self.number is None else None
 
 
@@ -194,7 +194,7 @@ def vote_numbers(
 ) -> list[tuple[float | None, str, bool]]:
     """Return for each round the chosen value, the reason, and whether it is contested.
 
-    None stands for an absent voter; a round without voters is undecided. Raises ValueError if a number is not
+    None is an absent voter; a round without voters is undecided. Raises ValueError if a number is not
     finite.
     """
     import polars

@@ -1,4 +1,4 @@
-"""Parses the text of CSV files: the separator, quotes, rows, and records as they are written.
+"""Parses the text of CSV files: separators, quotes, rows, and records as they are written.
 
 The separator is the one with which all records have the same number of fields, ignoring separators in quotes.
 If two fit, or none does, a file is not read as records: a wrong guess would split its cells, and rows would
@@ -19,7 +19,7 @@ from itertools import chain, islice
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE = 1000  # records from which the separator is inferred
-_OTHERS = (":", "~", "^", "\x1f", "\x01")  # unsupported separators that a single column may contain
+_UNSUPPORTED = (":", "~", "^", "\x1f", "\x01")  # unsupported separators that a single column may contain
 _BLANKS = " \t"  # whitespace of a blank line
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
@@ -31,7 +31,7 @@ COMMENTS = "it has comment lines, which CSV does not know"
 
 
 class UnclearDialect(ValueError):
-    """The fields of a file cannot be separated reliably; the message says why."""
+    """The fields of a file cannot be separated reliably; the message is the reason."""
 
 
 def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
@@ -43,39 +43,51 @@ def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None 
 
     Raises UnclearDialect, also if the first line does not look like a heading.
     """
-    kept = list(first_lines(lines, sample))
-    widths = {each: _widths(kept, each) for each in SEPARATORS}
-    if not any(widths.values()) and any(line.strip() for line in kept):
+    sample_lines = list(first_lines(lines, sample))
+    widths = {separator: _count_fields(sample_lines, separator) for separator in SEPARATORS}
+    if not any(widths.values()) and any(line.strip() for line in sample_lines):
         raise UnclearDialect(
-            RETURNS if LONE_RETURN.search("".join(kept)) else "its quotes do not fit together"
+            RETURNS if LONE_RETURN.search("".join(sample_lines)) else "its quotes do not fit together"
         )
     if only is None:
-        separator = _separator(kept, widths)
+        separator = _separator(sample_lines, widths)
     else:
-        separator, own = only, widths[only]
-        if own and max(own) > own[0]:
+        separator, own_widths = only, widths[only]
+        if own_widths and max(own_widths) > own_widths[0]:
             raise UnclearDialect("its records have more fields than its heading has names")
-        wider = [each for each, found in widths.items() if found and found[0] > 1]
-        if wider and (not own or own[0] == 1):
+        wider = [other for other, counts in widths.items() if counts and counts[0] > 1]
+        if wider and (not own_widths or own_widths[0] == 1):
             raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
-    _check_heading(kept, separator)
+    _check_heading(sample_lines, separator)
     return separator
 
 
-def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
-    equal = [each for each, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
+def _separator(sample_lines: Sequence[str], widths: dict[str, list[int]]) -> str:
+    equal = [
+        separator for separator, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1
+    ]
     if len(equal) > 1:
-        equal = [each for each in equal if quotes_fit(kept, each)] or equal
+        equal = [separator for separator in equal if quotes_fit(sample_lines, separator)] or equal
     if len(equal) == 1:
         return equal[0]
     if equal:
         raise UnclearDialect(f"{_names(equal)} may separate its fields alike")
-    # Records that leave out their last fields are common; one with more fields than names is none of it.
-    short = [each for each, found in widths.items() if found and max(found[1:], default=0) == found[0] > 1]
+    # Records without their last fields are common; records with more fields than names are not.
+    short = [
+        separator
+        for separator, found in widths.items()
+        if found and max(found[1:], default=0) == found[0] > 1
+    ]
     if len(short) == 1:
-        # what cuts the heading, and more of the records
-        cut = {each: sum(width > 1 for width in row) for each, row in widths.items() if row and row[0] > 1}
-        if rivals := [each for each in cut if cut[each] > cut[short[0]]]:
+        # separators that split the heading and more of the records
+        split_counts = {
+            separator: sum(width > 1 for width in row)
+            for separator, row in widths.items()
+            if row and row[0] > 1
+        }
+        if rivals := [
+            separator for separator in split_counts if split_counts[separator] > split_counts[short[0]]
+        ]:
             raise UnclearDialect(f"not all its records have the fields of {_names([short[0], *rivals])}")
         return short[0]
     if short:
@@ -84,37 +96,37 @@ def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
         )
     if max((found[0] for found in widths.values() if found), default=1) > 1:
         raise UnclearDialect("its records have more fields than its heading has names, or all have fewer")
-    return _of_one_column(kept, widths)
+    return _single_column_separator(sample_lines, widths)
 
 
-def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
+def _single_column_separator(sample_lines: Sequence[str], widths: dict[str, list[int]]) -> str:
     """Return a separator that splits no line. Raises UnclearDialect if the first line may be a title."""
-    rows = [line.strip() for line in kept if line.strip()]
+    rows = [line.strip() for line in sample_lines if line.strip()]
     decimals = all(_DECIMAL_COMMA.fullmatch(row) for row in rows[1:] if "," in row)
-    for each, found in widths.items():
+    for separator, found in widths.items():
         if (
             found
             and 2 * sum(width > 1 for width in found) > len(found) - 1
-            and not (each == "," and decimals)
+            and not (separator == "," and decimals)
         ):
             raise UnclearDialect("its records have more fields than its heading has names")
-    for other in _OTHERS:
+    for other in _UNSUPPORTED:
         if len({row.count(other) for row in rows}) == 1 and other in rows[0]:
             raise UnclearDialect(f"{other!r} may separate its fields")
     words = [row.split() for row in rows]
-    if len({len(each) for each in words}) == 1 < len(words) and len(words[0]) > 1:
+    if len({len(row) for row in words}) == 1 < len(words) and len(words[0]) > 1:
         columns = ([row[place] for row in words[1:]] for place in range(len(words[0])))
         if any(all(map(_NUMBER.fullmatch, column)) for column in columns):
             raise UnclearDialect("blanks may separate its fields")
-    whole = [each for each, found in widths.items() if found and max(found) == 1]
-    if not whole and rows:
+    unsplit = [separator for separator, found in widths.items() if found and max(found) == 1]
+    if not unsplit and rows:
         raise UnclearDialect("its records have more fields than its heading has names")
-    return whole[0] if whole else ","
+    return unsplit[0] if unsplit else ","
 
 
-def _check_heading(kept: Sequence[str], separator: str) -> None:
+def _check_heading(sample_lines: Sequence[str], separator: str) -> None:
     """Raise UnclearDialect if the first record does not look like a heading."""
-    filled = (line for line in kept if line.strip(_BLANKS + "\r\n"))
+    filled = (line for line in sample_lines if line.strip(_BLANKS + "\r\n"))
     names = next(csv.reader(filled, delimiter=separator), [])
     if names and names[0].startswith("\ufeff"):
         raise UnclearDialect("its heading begins with another byte order mark")
@@ -123,8 +135,8 @@ def _check_heading(kept: Sequence[str], separator: str) -> None:
         raise UnclearDialect("its heading has a NUL character")
     if cells and cells[0].lower().startswith("sep="):
         raise UnclearDialect("its first line is a hint for a spreadsheet, and no heading")
-    said = [cell for cell in cells if cell]
-    if said and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in said):
+    nonempty = [cell for cell in cells if cell]
+    if nonempty and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in nonempty):
         raise UnclearDialect("its first line has nothing but numbers, so it may be no heading")
     ends = [(cell.startswith("'"), cell.endswith("'")) for cell in cells if len(cell) > 1]
     if (True, False) in ends and (False, True) in ends:
@@ -132,7 +144,7 @@ def _check_heading(kept: Sequence[str], separator: str) -> None:
 
 
 def first_lines(lines: Iterable[str], sample: int = SAMPLE) -> Iterator[str]:
-    """Yield enough lines for a sample of records; a record of several lines is not cut."""
+    """Yield enough lines for a sample of records, without splitting a record of several lines."""
     quotes = 0
     for number, line in enumerate(lines, 1):
         quotes += line.count('"')
@@ -141,8 +153,8 @@ def first_lines(lines: Iterable[str], sample: int = SAMPLE) -> Iterator[str]:
             return
 
 
-def _widths(lines: Sequence[str], separator: str) -> list[int]:
-    """Count the fields of each record, ignoring blank lines. Empty if the quotes do not match."""
+def _count_fields(lines: Sequence[str], separator: str) -> list[int]:
+    """Return the number of fields of each record that is not blank; nothing if the quotes do not match."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
         return [
@@ -153,19 +165,19 @@ def _widths(lines: Sequence[str], separator: str) -> list[int]:
 
 
 def quotes_fit(lines: Iterable[str], separator: str) -> bool:
-    """True if quotes only enclose whole cells, which is not the case with a wrong separator."""
+    """True if quotes only enclose whole cells, which a wrong separator would violate."""
     return '"' not in quoted_cells(separator).sub("", "".join(lines))
 
 
 def quoted_cells(separator: str) -> re.Pattern[str]:
     """Return a pattern for quoted cells in the text of one or more records."""
-    edge = re.escape(separator)
-    return re.compile(rf'(?:\A|(?<=[{edge}\n]))"[^"]*+(?:""[^"]*+)*+"(?=[{edge}]|\r?\n|\r?\Z)')
+    escaped = re.escape(separator)
+    return re.compile(rf'(?:\A|(?<=[{escaped}\n]))"[^"]*+(?:""[^"]*+)*+"(?=[{escaped}]|\r?\n|\r?\Z)')
 
 
 def _names(separators: Iterable[str]) -> str:
     shown = {"\t": "a tab"}
-    return " and ".join(shown.get(each, repr(each)) for each in separators)
+    return " and ".join(shown.get(separator, repr(separator)) for separator in separators)
 
 
 class Rows:
@@ -175,19 +187,19 @@ class Rows:
         self._separator = separator
         self._escape = "\\" + separator
         self._lines = iter(lines)
-        self._taken: list[str] = []
-        self._reader = csv.reader(self._remembered(), delimiter=separator, strict=True)
-        self._quotes: str | None = None  # what they are
+        self._current_lines: list[str] = []
+        self._reader = csv.reader(self._record_lines(), delimiter=separator, strict=True)
+        self._quotes: str | None = None  # their role, see `check_quotes`
         self._width = 0
 
     @property
     def line_num(self) -> int:
-        """Number of the last line that was read, from 1."""
+        """The number of the last line read, from 1."""
         return self._reader.line_num
 
-    def _remembered(self) -> Iterator[str]:
+    def _record_lines(self) -> Iterator[str]:
         for line in self._lines:
-            self._taken.append(line)
+            self._current_lines.append(line)
             yield line
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -195,12 +207,12 @@ class Rows:
 
     def __next__(self) -> list[str]:
         while True:
-            self._taken.clear()
+            self._current_lines.clear()
             try:
                 row = next(self._reader)
             except csv.Error as error:
                 raise UnclearDialect(f"line {self.line_num} is not CSV: {error}") from None
-            text = self._taken[0] if len(self._taken) == 1 else "".join(self._taken)
+            text = self._current_lines[0] if len(self._current_lines) == 1 else "".join(self._current_lines)
             if '"' in text:
                 self._quotes = check_quotes(text, self._separator, self._quotes)
             elif self._escape in text:
@@ -232,21 +244,21 @@ def read_rows(lines: Iterable[str], only: str | None = None) -> Rows:
 
 
 def check_quotes(text: str, separator: str, known: str | None = None) -> str:
-    """Return the role of quotes in whole records: `around` cells, or `letters`.
+    """Return the role of quotes in records: `around` cells, or `letters` in them.
 
-    `known`: the role in the records before; None if not determined yet. Raises UnclearDialect if it is both.
+    `known` is the role in earlier records, None if unknown. Raises UnclearDialect if both roles occur.
     """
     outside = quoted_cells(separator).sub("", text)
-    here = "letters" if '"' in outside else "around"
+    role = "letters" if '"' in outside else "around"
     begins = re.search(rf'(?:\A|[{re.escape(separator)}\n])"', outside)
-    mixed = here == "letters" and (begins is not None or len(outside) != len(text))
-    if mixed or known not in (None, here):
+    mixed = role == "letters" and (begins is not None or len(outside) != len(text))
+    if mixed or known not in (None, role):
         raise UnclearDialect("some of its quotes stand around cells, and others within them")
     if "\\" + separator in outside:
         raise UnclearDialect(ESCAPES)
     if LONE_RETURN.search(outside):
         raise UnclearDialect(RETURNS)
-    return here
+    return role
 
 
 def check_text(text: str, separator: str) -> bool:
@@ -278,12 +290,12 @@ def _blank_lines(separator: str) -> str:
 
 
 def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True) -> str:
-    """Remove empty lines and lines of whitespace outside of quotes; they are not records."""
+    """Remove blank lines outside of quotes, which are not records."""
     blanks = _blank_lines(separator)
-    letters = "\n\r " if separator == "\t" else "\n\r \t"
-    if text[:1] not in letters and not any(
+    blank_starts = "\n\r " if separator == "\t" else "\n\r \t"
+    if text[:1] not in blank_starts and not any(
         letter in text and "\n" + letter in text
-        for letter in letters  # a single letter is found sooner
+        for letter in blank_starts  # a single character is found faster
     ):
         return text
     cells = '("[^"]*+(?:""[^"]*+)*+")|' if quoted and '"' in text else "(?!)()|"
@@ -302,7 +314,7 @@ class CsvPieces:
 
 
 def split_pieces(text: str, separator: str, *, quoted: bool) -> CsvPieces:
-    """Split a text without byte order mark; the joined pieces are the text."""
+    """Split a text without byte order mark into pieces; joined, they are the text."""
     cell = r'(?:"[^"]*"|[^"\n]++)*+' if quoted else r"[^\n]*+"
     blanks = _blank_lines(separator)
     record = re.compile(rf"(?:{blanks}\r?\n)*+(?!{blanks}\r?\Z){cell}(?:\n|\Z)")
@@ -317,7 +329,7 @@ def split_record(piece: str, separator: str) -> tuple[str, str, str]:
 
 
 def strip_common_line_ends(pieces: list[str]) -> list[str]:
-    """Remove the line ends if all are the same, so that records can be used in a file with others."""
+    """Remove the line ends if all are the same, so that the records fit into a file with other ones."""
     ended = sum(piece.endswith("\n") for piece in pieces)
     returns = sum(piece.endswith("\r\n") for piece in pieces)
     if returns not in (0, ended):
@@ -330,12 +342,12 @@ def raw_cells(record: str, separator: str, *, quoted: bool = True) -> list[str]:
     """Split a record into its cells as they are written, with their quotes."""
     if not quoted or '"' not in record:
         return record.split(separator)
-    cells, held = [], ""
+    cells, pending = [], ""
     for part in record.split(separator):
-        held += part
-        if held.count('"') % 2:
-            held += separator
+        pending += part
+        if pending.count('"') % 2:
+            pending += separator
         else:
-            cells.append(held)
-            held = ""
-    return [*cells, held] if held else cells
+            cells.append(pending)
+            pending = ""
+    return [*cells, pending] if pending else cells

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
 POSITION = "#"
-"""Name of the key column when records are matched by their place in the file."""
+"""Name of the key column if records are matched by their position in the file."""
 _KEY_LIKE_NAMES = ("id", "key", "name", "path", "uuid", "url", "uri")
-_MAX_PAIRED = 8  # columns from the left that are tried in pairs
-_SAMPLED = 1000  # records of a table that are looked up in the others
-_MIN_SHARED = 0.5  # the share of them that must be there
+_MAX_PAIRED_COLUMNS = 8  # leftmost columns that are tried in pairs
+_SAMPLE_SIZE = 1000  # records of a table that are searched in the others
+_MIN_SHARED_FRACTION = 0.5  # the fraction of them that must be found
 _SAMPLE_PLACE = "\0place"  # `load` lets no NUL through
-_TRIED = 10_000  # records that rule a column out before all are looked at
+_UNIQUENESS_SAMPLE = 10_000  # records that are checked before all are
 _KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
 _AFTER = "\0new:"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`columns` is empty when records are matched by position."""
+    """A key. `columns` is empty if records are matched by position."""
 
     columns: tuple[str, ...]
     source: Literal["declared", "inferred", "position"]
@@ -43,13 +43,13 @@ def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = Non
     Raises NotRecords if a declared column is missing or the declared key is not unique.
     """
     if declared:
-        _check(tables, declared)
+        _check_key(tables, declared)
         return Key(tuple(declared), "declared")
     filled = [table for table in tables if table.height]
     names = filled[0].columns if filled else []
     common = [name for name in names if all(name in table.columns for table in filled)]
     for columns in _candidates(common):
-        if all(_unique(table, columns) for table in filled):
+        if all(_is_unique(table, columns) for table in filled):
             return Key(columns, "inferred")
     return Key((), "position")
 
@@ -57,141 +57,141 @@ def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = Non
 def vote_key(
     tables: Sequence[DataFrame], votes: Sequence[int], declared: Sequence[str] = ()
 ) -> tuple[Key, dict[int, str]]:
-    """Return a key that is unique in most tables, and table index → why it cannot be used in that table.
+    """Return a key that is unique in most tables, and the reasons by index of tables in which it is not.
 
     `votes` has one count per table. For an inferred key, most tables must also share at least half of their
     records with most tables. Raises NotRecords if a declared key is not unique in a majority.
     """
     if declared:
-        bad = _failures(tables, declared)
-        if not _is_majority(votes, [number not in bad for number in range(len(tables))]):
-            raise NotRecords(f"in most versions {next(iter(bad.values()))}")
-        return Key(tuple(declared), "declared"), bad
+        faults = _find_faults(tables, declared)
+        if not _is_majority(votes, [number not in faults for number in range(len(tables))]):
+            raise NotRecords(f"in most versions {next(iter(faults.values()))}")
+        return Key(tuple(declared), "declared"), faults
     names = dict.fromkeys(name for table in tables for name in table.columns)
     common = [name for name in names if _is_majority(votes, [name in table.columns for table in tables])]
     for columns in _candidates(common):
-        bad = _failures(tables, columns)
-        good = [number for number in range(len(tables)) if number not in bad]
-        if _is_majority(votes, [number in good for number in range(len(tables))]) and _match_tables(
-            [tables[number] for number in good], [votes[number] for number in good], columns
+        faults = _find_faults(tables, columns)
+        usable = [number for number in range(len(tables)) if number not in faults]
+        if _is_majority(votes, [number in usable for number in range(len(tables))]) and _tables_share_keys(
+            [tables[number] for number in usable], [votes[number] for number in usable], columns
         ):
-            return Key(columns, "inferred"), bad
+            return Key(columns, "inferred"), faults
     return Key((), "position"), {}
 
 
 def has_key(table: DataFrame, key: Key) -> bool:
-    return not key.columns or not _failures([table], key.columns)
+    return not key.columns or not _find_faults([table], key.columns)
 
 
-def _check(tables: Sequence[DataFrame], columns: Sequence[str]) -> None:
+def _check_key(tables: Sequence[DataFrame], columns: Sequence[str]) -> None:
     for table in tables:
         absent = [name for name in columns if name not in table.columns]
         if absent and table.height:
             raise NotRecords(f"it has no column {absent[0]!r}, which the key names")
-        if table.height and not _unique(table, columns):
+        if table.height and not _is_unique(table, columns):
             raise NotRecords(f"the key {', '.join(columns)} is not unique or not everywhere filled")
 
 
-def _failures(tables: Sequence[DataFrame], columns: Sequence[str]) -> dict[int, str]:
-    bad: dict[int, str] = {}
-    sound: DataFrame | None = None  # most versions have the same keys, which need to be looked at once
+def _find_faults(tables: Sequence[DataFrame], columns: Sequence[str]) -> dict[int, str]:
+    faults: dict[int, str] = {}
+    last_valid: DataFrame | None = None  # most versions have the same keys, which are then checked once
     for number, table in enumerate(tables):
-        if sound is not None and all(
-            name in table.columns and name in sound.columns and table[name].equals(sound[name])
+        if last_valid is not None and all(
+            name in table.columns and name in last_valid.columns and table[name].equals(last_valid[name])
             for name in columns
         ):
             continue
         try:
-            _check([table], columns)
-            sound = table
-        except NotRecords as why:
-            bad[number] = str(why)
-    return bad
+            _check_key([table], columns)
+            last_valid = table
+        except NotRecords as error:
+            faults[number] = str(error)
+    return faults
 
 
-def _is_majority(votes: Sequence[int], which: Sequence[bool]) -> bool:
-    return 2 * sum(vote for vote, counts in zip(votes, which, strict=True) if counts) > sum(votes)
+def _is_majority(votes: Sequence[int], selected: Sequence[bool]) -> bool:
+    return 2 * sum(vote for vote, counts in zip(votes, selected, strict=True) if counts) > sum(votes)
 
 
-def _match_tables(tables: Sequence[DataFrame], votes: Sequence[int], columns: Sequence[str]) -> bool:
+def _tables_share_keys(tables: Sequence[DataFrame], votes: Sequence[int], columns: Sequence[str]) -> bool:
     """True if most tables share at least half of a sample of their keys with most tables.
 
     Empty tables do not count.
     """
-    distinct: list[DataFrame] = []  # equal keys once, as looking up a million is slow
+    distinct: list[DataFrame] = []  # equal keys only once, as comparing a million is slow
     counts: list[int] = []
     for table, vote in zip(tables, votes, strict=True):
         if not table.height:
             continue
         keys = table.select(columns)
-        at = next((at for at, known in enumerate(distinct) if known.equals(keys)), None)
-        if at is None:
+        index = next((index for index, known in enumerate(distinct) if known.equals(keys)), None)
+        if index is None:
             distinct.append(keys)
             counts.append(vote)
         else:
-            counts[at] += vote
+            counts[index] += vote
     pairs = list(zip(distinct, counts, strict=True))
     return not pairs or _is_majority(counts, [_is_shared(keys, pairs, columns) for keys in distinct])
 
 
 def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], columns: Sequence[str]) -> bool:
-    """True if half of a sample of a table's keys are in most of the tables, given with their votes."""
+    """True if half of a sample of a table's keys are in most tables, which come with their votes."""
     import polars
 
     total = sum(vote for _, vote in tables)
-    sample = table.gather_every(max(table.height // _SAMPLED, 1)).with_row_index(_SAMPLE_PLACE)
-    behind = polars.zeros(sample.height, dtype=polars.Int64, eager=True)
+    sample = table.gather_every(max(table.height // _SAMPLE_SIZE, 1)).with_row_index(_SAMPLE_PLACE)
+    supporters = polars.zeros(sample.height, dtype=polars.Int64, eager=True)
     for other, vote in tables:
         found = sample.join(other, on=list(columns), how="semi")[_SAMPLE_PLACE]
-        behind = behind.scatter(found, behind.gather(found) + vote)
-    return int((2 * behind > total).sum()) >= _MIN_SHARED * sample.height
+        supporters = supporters.scatter(found, supporters.gather(found) + vote)
+    return int((2 * supporters > total).sum()) >= _MIN_SHARED_FRACTION * sample.height
 
 
 def _candidates(common: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield columns that may be the key: those with a telling name, the others from the left, then pairs."""
+    """Yield possible keys: columns with a typical name, other columns from the left, then pairs."""
     names = {name: name.lower() for name in common}
     ranked = [
-        *(name for wanted in _KEY_LIKE_NAMES for name in common if names[name] == wanted),
+        *(name for values in _KEY_LIKE_NAMES for name in common if names[name] == values),
         *(name for name in common if names[name].endswith(("_id", "-id"))),
         *common,
     ]
     for name in dict.fromkeys(ranked):
         yield (name,)
-    yield from combinations(common[:_MAX_PAIRED], 2)
+    yield from combinations(common[:_MAX_PAIRED_COLUMNS], 2)
 
 
-def _unique(table: DataFrame, columns: Sequence[str]) -> bool:
+def _is_unique(table: DataFrame, columns: Sequence[str]) -> bool:
     chosen = table.select(columns)
     if any(chosen.null_count().row(0)):
         return False
-    head = chosen.head(_TRIED)
+    head = chosen.head(_UNIQUENESS_SAMPLE)
     return head.n_unique() == head.height and (
         head.height == chosen.height or chosen.n_unique() == chosen.height
     )
 
 
-def find_record(table: DataFrame, key: Key, wanted: Sequence[str]) -> dict[str, str | None] | None:
-    """Return the record whose key columns have the texts `wanted`, or None.
+def find_record(table: DataFrame, key: Key, values: Sequence[str]) -> dict[str, str | None] | None:
+    """Return the record whose key columns have the texts `values`, or None.
 
-    Without key columns `wanted` is the record's number, from 1. JSON strings may be given without quotes.
+    Without key columns `values` is the record's number, from 1. JSON strings may be given without quotes.
     """
     import polars
 
     if not key.columns:
-        number = int(wanted[0]) if len(wanted) == 1 and re.fullmatch("[0-9]{1,18}", wanted[0]) else 0
+        number = int(values[0]) if len(values) == 1 and re.fullmatch("[0-9]{1,18}", values[0]) else 0
         return table.row(number - 1, named=True) if 0 < number <= table.height else None
-    if len(wanted) != len(key.columns) or any(name not in table.columns for name in key.columns):
+    if len(values) != len(key.columns) or any(name not in table.columns for name in key.columns):
         return None
     spellings = (
-        (polars.col(name), {text, _json_quoted(text)}) for name, text in zip(key.columns, wanted, strict=True)
+        (polars.col(name), {text, _json_quoted(text)}) for name, text in zip(key.columns, values, strict=True)
     )
     found = table.filter(*(column.is_in(sorted(texts)) for column, texts in spellings))
     return found.row(0, named=True) if found.height else None
 
 
-def same_text(observed: str, wanted: str) -> bool:
+def same_text(observed: str, values: str) -> bool:
     """True if a cell has the text that a user typed, with or without JSON's quotes."""
-    return observed in (wanted, _json_quoted(wanted))
+    return observed in (values, _json_quoted(values))
 
 
 def _json_quoted(text: str) -> str:
@@ -200,7 +200,7 @@ def _json_quoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """One record. `fields`: name → (before, after) of what differs; None: no such record or field."""
+    """A changed record. `fields` has the differing values (before, after), None if there is none."""
 
     change: Literal["added", "removed", "changed"]
     key: dict[str, str]
@@ -209,7 +209,7 @@ class RowChange:
 
 @dataclass(frozen=True, slots=True)
 class TableDiff:
-    """Counts are of all records; `rows` holds the first of those that differ, in the files' order."""
+    """The difference of two tables. Counts cover all records; `rows` has the first differing ones."""
 
     key: Key
     columns_added: list[str]
@@ -222,11 +222,11 @@ class TableDiff:
 
 
 def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> TableDiff:
-    """Compare two tables by key. Holds the joined tables in memory; returns at most `limit` rows."""
+    """Compare two tables by key; return at most `limit` rows. The joined tables are held in memory."""
     import polars
 
     columns = list(key.columns) or [_KEY_PLACE]
-    old, new = _prepared(before, key, _OLD_PLACE), _prepared(after, key, _NEW_PLACE)
+    old, new = _with_positions(before, key, _OLD_PLACE), _with_positions(after, key, _NEW_PLACE)
     fields = [name for name in dict.fromkeys([*before.columns, *after.columns]) if name not in columns]
     old, new = _with_columns(old, fields), _with_columns(new, fields)
     new = new.rename({name: _AFTER + name for name in fields})
@@ -236,9 +236,9 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     changed = ~removed & ~added & polars.any_horizontal(*differing, False)
     counts = joined.select(added.sum().alias("a"), removed.sum().alias("r"), changed.sum().alias("c")).row(0)
     place = polars.coalesce(_NEW_PLACE, _OLD_PLACE)
-    shown = joined.filter(added | removed | changed).sort(place, _OLD_PLACE).head(limit)
+    changes = joined.filter(added | removed | changed).sort(place, _OLD_PLACE).head(limit)
     rows = []
-    for row in shown.iter_rows(named=True):
+    for row in changes.iter_rows(named=True):
         change: Literal["added", "removed", "changed"] = "changed"
         if row[_OLD_PLACE] is None or row[_NEW_PLACE] is None:
             change = "added" if row[_OLD_PLACE] is None else "removed"
@@ -258,7 +258,7 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     )
 
 
-def _prepared(table: DataFrame, key: Key, place: str) -> DataFrame:
+def _with_positions(table: DataFrame, key: Key, place: str) -> DataFrame:
     """Add a column of the records' positions, which are also the key if there is no other."""
     import polars
 

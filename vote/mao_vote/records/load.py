@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 Table: TypeAlias = "DataFrame"
 MAX_COLUMNS = 2000
-MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
+MAX_CELLS = 10_000_000  # records times columns; a small file may expand to a table that exceeds the memory
 MAX_LEAVES = 500_000
-MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
-MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
-MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
+MAX_OBJECTS = 1_000_000  # of JSON; each takes a few hundred bytes of memory, however short its text
+MAX_POINTER_CHARACTERS = 64 << 20  # of all JSON pointers together, each of which repeats the names above it
+MAX_DEPTH = 100  # of JSON; the interpreter's own limit varies, and all nodes must have the same
 BOM = b"\xef\xbb\xbf"
 _TOO_DEEP = "its JSON is nested too deeply"
 PATH, VALUE, VOLATILE = "path", "value", "volatile"
@@ -52,15 +52,15 @@ _BY_ENDING = {
 
 
 class NotRecords(Exception):
-    """A file cannot be read as records; the message says why in words."""
+    """A file cannot be read as records; the message is the reason."""
 
 
 def record_format(path: str) -> RecordFormat | None:
-    """Return the format by a file's name; None if it is not a record file."""
+    """Return the format implied by a file's name, or None if it is not a record file."""
     return _BY_ENDING.get(path.rpartition(".")[2].lower())
 
 
-def load(content: bytes, how: RecordFormat) -> DataFrame:
+def load(content: bytes, file_format: RecordFormat) -> DataFrame:
     """Read a file as a table in which every column is text. Raises NotRecords.
 
     A JSON list of objects gives one row per object. Any other JSON document gives one row per leaf (a scalar,
@@ -70,19 +70,19 @@ def load(content: bytes, how: RecordFormat) -> DataFrame:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
-    if how.tabular:
-        return _csv(text, content, how)
+    if file_format.tabular:
+        return _load_csv(text, content, file_format)
     try:
-        return _table(_json_rows(text, how))
+        return _table(_json_rows(text, file_format))
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
     except ValueError as error:
         raise NotRecords(f"it is not JSON: {error}") from None
 
 
-def separator_in(content: bytes, how: RecordFormat) -> str:
+def separator_in(content: bytes, file_format: RecordFormat) -> str:
     """Return the separator of a tabular file. Raises NotRecords if it is ambiguous."""
-    only = "\t" if how is RecordFormat.TSV else None
+    only = "\t" if file_format is RecordFormat.TSV else None
     try:
         return find_separator(
             io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), only=only
@@ -91,30 +91,30 @@ def separator_in(content: bytes, how: RecordFormat) -> str:
         raise NotRecords(str(error)) from None
 
 
-def _csv(text: str, content: bytes, how: RecordFormat) -> DataFrame:
+def _load_csv(text: str, content: bytes, file_format: RecordFormat) -> DataFrame:
     import polars
 
     if not text or text.isspace():
         return polars.DataFrame()
-    separator = separator_in(content, how)
+    separator = separator_in(content, file_format)
     try:
         quoted = check_text(text, separator)
     except UnclearDialect as error:
         raise NotRecords(str(error)) from None
-    if (kept := without_blank_lines(text, separator, quoted=quoted)) is not text:
-        text, content = kept, kept.encode()
+    if (remaining := without_blank_lines(text, separator, quoted=quoted)) is not text:
+        text, content = remaining, remaining.encode()
     heading = text.split("\n", 1)[0]
-    if quoted and heading.count('"') % 2:  # polars reads on, to columns that are not counted here
+    if quoted and heading.count('"') % 2:  # polars would read on and find columns that are not counted here
         raise NotRecords("a name in its heading goes over several lines")
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
-    names = _names(heading.rstrip("\r"), separator)
+    names = _parse_heading(heading.rstrip("\r"), separator)
     try:
         table = polars.read_csv(
             io.BytesIO(content.removeprefix(BOM)),
             separator=separator,
-            new_columns=names,  # it leaves quotes doubled in its own
+            new_columns=names,  # in its own names quotes would stay doubled
             quote_char='"' if quoted else None,
             infer_schema=False,
         )
@@ -123,20 +123,20 @@ def _csv(text: str, content: bytes, how: RecordFormat) -> DataFrame:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
 
 
-def _names(heading: str, separator: str) -> list[str]:
+def _parse_heading(heading: str, separator: str) -> list[str]:
     """Return the columns' names. Duplicates are refused, since polars would rename them."""
     try:
         names = next(csv.reader([heading], delimiter=separator), [])
     except csv.Error as error:
         raise NotRecords(f"its heading is not CSV: {error}") from None
-    double = next((name for name, count in Counter(names).items() if count > 1), None)
-    if double is not None:
-        raise NotRecords(f"two of its columns are called {double[:100]!r}")
+    duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
+    if duplicate is not None:
+        raise NotRecords(f"two of its columns are called {duplicate[:100]!r}")
     return names
 
 
-def _json_rows(text: str, how: RecordFormat) -> list[dict[str, str]]:
-    if how is RecordFormat.JSON:
+def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
+    if file_format is RecordFormat.JSON:
         document = parse_json(text, names_once=True) if text.strip() else []
         if isinstance(document, list) and all(isinstance(item, dict) for item in document):
             _check_objects(len(document))
@@ -160,12 +160,12 @@ def leaf_rows(document: Any) -> list[dict[str, str]]:
     Raises NotRecords.
     """
     rows: list[dict[str, str]] = []
-    letters = 0
+    name_length = 0
     for path, value in _leaves("", document):
-        letters += len(path)
-        if not path.isascii() and _has_half_letter(path):
+        name_length += len(path)
+        if not path.isascii() and _has_lone_surrogate(path):
             raise NotRecords("the name of a field has half a letter")
-        if len(rows) == MAX_LEAVES or letters > MAX_LETTERS:
+        if len(rows) == MAX_LEAVES or name_length > MAX_POINTER_CHARACTERS:
             raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records, or too long names")
         rows.append({"path": path, "value": _text(value)})
     return rows
@@ -182,27 +182,29 @@ def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, dict | list) or not value:
         yield path, value
         return
-    below = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, inner in below:
+    children = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, inner in children:
         yield from _leaves(f"{path}/{_escape_step(str(name))}", inner, depth + 1)
 
 
 def _text(value: Any) -> str:
-    """Return JSON text with sorted names; numbers keep their spelling."""
+    """Return a value as JSON text with sorted names; numbers keep their spelling."""
     text = render_json(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     if text.count("[") + text.count("{") > MAX_DEPTH:
         level = [value]
         for _ in range(MAX_DEPTH):
             inner = (item for item in level if isinstance(item, dict | list))
-            level = [below for item in inner for below in (item.values() if isinstance(item, dict) else item)]
+            level = [
+                children for item in inner for children in (item.values() if isinstance(item, dict) else item)
+            ]
         if any(isinstance(item, dict | list) for item in level):
             raise NotRecords(_TOO_DEEP)
-    if not text.isascii() and _has_half_letter(text):
+    if not text.isascii() and _has_lone_surrogate(text):
         return render_json(value, sort_keys=True, separators=(",", ":"))
     return text
 
 
-def _has_half_letter(text: str) -> bool:
+def _has_lone_surrogate(text: str) -> bool:
     """True if a text has an unpaired UTF-16 surrogate, which no table can hold."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
@@ -238,18 +240,22 @@ def load_document(document: Any, ignore: Collection[str], volatile: Collection[s
     import polars
 
     leaves = [(row["path"], row["value"]) for row in leaf_rows(document)]
-    kept = [(path, text, _is_named(path, volatile)) for path, text in leaves if not _is_named(path, ignore)]
+    remaining = [
+        (path, text, _matches_name(path, volatile))
+        for path, text in leaves
+        if not _matches_name(path, ignore)
+    ]
     return polars.DataFrame(
         {
-            PATH: [path for path, _, _ in kept],
-            VALUE: [None if changes else text for _, text, changes in kept],
-            VOLATILE: [text if changes else None for _, text, changes in kept],
+            PATH: [path for path, _, _ in remaining],
+            VALUE: [None if changes else text for _, text, changes in remaining],
+            VOLATILE: [text if changes else None for _, text, changes in remaining],
         },
         schema=dict.fromkeys((PATH, VALUE, VOLATILE), polars.String),
     )
 
 
-def _is_named(path: str, names: Collection[str]) -> bool:
+def _matches_name(path: str, names: Collection[str]) -> bool:
     return path in names or path.rpartition("/")[2] in names
 
 
@@ -258,23 +264,23 @@ def containers(document: Any, path: str = "") -> Iterator[tuple[str, Container]]
     if not isinstance(document, dict | list) or not document:
         return
     yield path, "dict" if isinstance(document, dict) else "list"
-    below = document.items() if isinstance(document, dict) else enumerate(document)
-    for name, inner in below:
+    children = document.items() if isinstance(document, dict) else enumerate(document)
+    for name, inner in children:
         yield from containers(inner, f"{path}/{_escape_step(str(name))}")
 
 
 def build_document(leaves: Iterable[tuple[str, str]], kinds: Mapping[str, Container]) -> Any:
     """Build a document from leaves (pointer, JSON text); None if there are none.
 
-    `kinds`: pointer → list or object. Gaps in lists are closed. No pointer may lie below another.
+    `kinds` maps pointers to list or object. Gaps in lists are closed. No pointer may be below another.
     """
     root: dict[str, Any] = {}
     for path, text in leaves:
-        at, steps = root, ["", *path.split("/")[1:]]
+        node, steps = root, ["", *path.split("/")[1:]]
         for step in steps[:-1]:
-            at = at.setdefault(step, {})
-        at[steps[-1]] = _Leaf(parse_json(text))
-    return _folded(root[""], "", kinds) if root else None
+            node = node.setdefault(step, {})
+        node[steps[-1]] = _Leaf(parse_json(text))
+    return _build_node(root[""], "", kinds) if root else None
 
 
 class _Leaf:
@@ -282,14 +288,14 @@ class _Leaf:
         self.value = value
 
 
-def _folded(node: Any, path: str, kinds: Mapping[str, Container]) -> Any:
+def _build_node(node: Any, path: str, kinds: Mapping[str, Container]) -> Any:
     if isinstance(node, _Leaf):
         return node.value
-    below = {step: _folded(inner, f"{path}/{step}", kinds) for step, inner in node.items()}
+    children = {step: _build_node(inner, f"{path}/{step}", kinds) for step, inner in node.items()}
     if kinds[path] == "list":
-        places = (step for step in below if step.isascii() and step.isdigit() and len(step) < 20)
-        return [below[step] for step in sorted(places, key=int)]
-    return {step.replace("~1", "/").replace("~0", "~"): inner for step, inner in below.items()}
+        places = (step for step in children if step.isascii() and step.isdigit() and len(step) < 20)
+        return [children[step] for step in sorted(places, key=int)]
+    return {step.replace("~1", "/").replace("~0", "~"): inner for step, inner in children.items()}
 
 
 def _escape_step(name: str) -> str:

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from polars import DataFrame, Expr, Series
 
 _MAX_DIGITS = 15  # longer integers would be rounded, so they are compared as texts
-_GAP = " '\u00a0\u2009\u202f\u2019"
+_GROUP_MARKS = " '\u00a0\u2009\u202f\u2019"
 _POWER = "(?:[eE][+-]?[0-9]+)?"
-_COMMA = rf"^[+-]?(?:[0-9]+|[0-9]{{1,3}}(?:[.{_GAP}][0-9]{{3}})+),[0-9]+{_POWER}$"
+_COMMA = rf"^[+-]?(?:[0-9]+|[0-9]{{1,3}}(?:[.{_GROUP_MARKS}][0-9]{{3}})+),[0-9]+{_POWER}$"
 _GROUPS = (
-    rf"^[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}}){{2,}}|(?:\.[0-9]{{3}}){{2,}}|(?:[{_GAP}][0-9]{{3}})+)$"
-    rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+\.[0-9]+{_POWER}$"
+    rf"^[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}}){{2,}}|(?:\.[0-9]{{3}}){{2,}}|(?:[{_GROUP_MARKS}][0-9]{{3}})+)$"
+    rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GROUP_MARKS}][0-9]{{3}})+\.[0-9]+{_POWER}$"
 )
-_MAYBE = rf"^[+-]?[0-9]+[,.{_GAP}]"
-MANY = 7  # from so many votes on, the ends of the spread are a better estimate of the middle than the median
+_MAYBE_NUMBER = rf"^[+-]?[0-9]+[,.{_GROUP_MARKS}]"
+MIN_SPREAD_VOTES = 7  # with more, the ends of the spread estimate the middle better than the median
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 _SIGMAS = 5.0  # numbers further from the centre are outliers and not part of the spread
 
@@ -46,25 +46,25 @@ def numbers(texts: Series) -> Series:
     import polars
 
     value = texts.cast(polars.Float64, strict=False)
-    spelt = texts
+    spelling = texts
     places = (value.is_null() & texts.is_not_null()).arg_true()
-    places = places.filter(texts.gather(places).str.contains(_MAYBE))
+    places = places.filter(texts.gather(places).str.contains(_MAYBE_NUMBER))
     if places.len():
         plain = texts.gather(places).to_frame("text").select(_plain(polars.col("text")))["text"]
-        spelt = texts.scatter(places, plain)
+        spelling = texts.scatter(places, plain)
         value = value.scatter(places, plain.cast(polars.Float64, strict=False))
-    longer = (spelt.str.len_bytes() > _MAX_DIGITS).fill_null(value=False).arg_true()
-    longer = longer.filter(spelt.gather(longer).str.contains(r"^[+-]?\d{16,}$"))
-    found = value.scatter(longer, None) + 0.0  # makes -0.0 the 0.0 that it equals
+    longer = (spelling.str.len_bytes() > _MAX_DIGITS).fill_null(value=False).arg_true()
+    longer = longer.filter(spelling.gather(longer).str.contains(r"^[+-]?\d{16,}$"))
+    found = value.scatter(longer, None) + 0.0  # turns -0.0 into 0.0
     return found.set(~found.is_finite().fill_null(value=False), None)
 
 
 def _plain(text: Expr) -> Expr:
     import polars
 
-    comma = text.str.replace_all(rf"[.{_GAP}]", "").str.replace(",", ".", literal=True)
-    last_point = text.str.replace_all(rf"[,{_GAP}]", "")
-    no_mark = text.str.replace_all(rf"[,.{_GAP}]", "")
+    comma = text.str.replace_all(rf"[.{_GROUP_MARKS}]", "").str.replace(",", ".", literal=True)
+    last_point = text.str.replace_all(rf"[,{_GROUP_MARKS}]", "")
+    no_mark = text.str.replace_all(rf"[,.{_GROUP_MARKS}]", "")
     points = text.str.count_matches(".", literal=True)
     return (
         polars.when(text.str.contains(_COMMA))
@@ -78,12 +78,14 @@ def _plain(text: Expr) -> Expr:
 
 def parse_number(text: str) -> float:
     """Parse a cell's text as a number, by the same rules as `numbers`. Raises ValueError."""
-    if "_" in text:  # Python's own way of writing numbers
+    if "_" in text:  # allowed by Python only
         raise ValueError(text)
     if re.search(_COMMA, text):
-        return float(re.sub(rf"[.{_GAP}]", "", text).replace(",", "."))
+        return float(re.sub(rf"[.{_GROUP_MARKS}]", "", text).replace(",", "."))
     if re.search(_GROUPS, text):
-        return float(re.sub(rf"[,{_GAP}]" if text.count(".") == 1 else rf"[,.{_GAP}]", "", text))
+        return float(
+            re.sub(rf"[,{_GROUP_MARKS}]" if text.count(".") == 1 else rf"[,.{_GROUP_MARKS}]", "", text)
+        )
     return float(text)
 
 
@@ -100,12 +102,12 @@ def decide_numeric_cells(candidates: DataFrame, error: float) -> DataFrame:
 
     number = polars.col("number")
     columns = [*candidates.columns, "why", "behind"]
-    tight = _closest_groups(candidates, error)
+    groups = _closest_groups(candidates, error)
     candidates = _with_middle(candidates)
     near = agrees(number, polars.col("low"), error) | agrees(number, polars.col("high"), error)
     within = number.is_between("low", "high")
-    grouped = candidates.join(tight, on="cell").filter(within | near)
-    rest = candidates.join(tight, on="cell", how="anti")
+    grouped = candidates.join(groups, on="cell").filter(within | near)
+    rest = candidates.join(groups, on="cell", how="anti")
     by_votes = _plurality(rest)
     rest = rest.join(by_votes, on="cell", how="anti")
     return polars.concat(
@@ -114,10 +116,10 @@ def decide_numeric_cells(candidates: DataFrame, error: float) -> DataFrame:
 
 
 def _closest_groups(candidates: DataFrame, error: float) -> DataFrame:
-    """Return cell, low, high and size of the closest group with more than half of the votes, if there is one.
+    """Return cell, low, high and size of each cell's closest group with more than half of the votes, if any.
 
-    A group consists of its lowest number and all above that agree with it; these agree with each other as
-    well. Two groups of more than half overlap, so they have the same sign, and the last tie is broken by
+    A group consists of its lowest number and all higher ones that agree with it, which also agree with each
+    other. Two groups of more than half overlap, so they have the same sign, and the last tie is broken by
     absolute value.
     """
     import polars
@@ -149,9 +151,9 @@ def _median(order: Expr) -> Expr:
 def _with_middle(candidates: DataFrame) -> DataFrame:
     """Add each cell's lower `median` and `middle`, and each number's distance `off` from the centre.
 
-    The centre is half-way between the two medians. The middle is the lower median. With `MANY` votes or more
-    it is half-way between the lowest and highest number within a few sigma of the centre; sigma is estimated
-    from the median absolute deviation.
+    The centre is half-way between the two medians. The middle is the lower median. With `MIN_SPREAD_VOTES`
+    votes or more it is half-way between the lowest and highest number within a few sigma of the centre; sigma
+    is estimated from the median absolute deviation.
     """
     import polars
 
@@ -167,8 +169,8 @@ def _with_middle(candidates: DataFrame) -> DataFrame:
     spread = ordered.with_columns(off=(number - centre).abs()).sort("cell", "off")
     near = polars.when(off <= _SIGMAS * _TO_SIGMA * _median(off)).then(number)
     between = near.min().over("cell") / 2 + near.max().over("cell") / 2
-    few = polars.col("cast") < MANY
-    return spread.with_columns(middle=polars.when(few).then("median").otherwise(between))
+    is_small_vote = polars.col("cast") < MIN_SPREAD_VOTES
+    return spread.with_columns(middle=polars.when(is_small_vote).then("median").otherwise(between))
 
 
 def _most_in_group(members: DataFrame) -> DataFrame:
@@ -180,9 +182,9 @@ def _most_in_group(members: DataFrame) -> DataFrame:
     import polars
 
     number, votes, size = polars.col("number"), polars.col("votes"), polars.col("number").abs()
-    few = polars.col("cast") < MANY
+    is_small_vote = polars.col("cast") < MIN_SPREAD_VOTES
     members = members.sort("cell", size).with_columns(
-        middle=polars.when(few).then(_median(number)).otherwise("middle")
+        middle=polars.when(is_small_vote).then(_median(number)).otherwise("middle")
     )
     best = members.filter(votes == votes.max().over("cell"))
     return (
@@ -193,7 +195,7 @@ def _most_in_group(members: DataFrame) -> DataFrame:
 
 
 def _plurality(candidates: DataFrame) -> DataFrame:
-    """Choose the most frequent number of each cell if it has two votes; leave out cells that stay tied."""
+    """Choose the most frequent number of each cell if it has two votes, without cells that stay tied."""
     import polars
 
     votes, weight = polars.col("votes"), polars.col("weight")

@@ -1,4 +1,4 @@
-"""Reuses the bytes of versions for the records of a result, so that undisputed data stays as observed.
+"""Reuses the bytes of versions for the records of a result, so that undisputed data stays unchanged.
 
 A record that a version has exactly as decided is copied from that version. In any other record, the cells
 that were decided otherwise are replaced in the text of the model, the version in the style of most. A record
@@ -27,7 +27,7 @@ has the decided value, None if no version has it.
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A version of a file, and its records. `columns`: those of the file, if the table lacks some of them."""
+    """A version of a file and its records. `columns` are the file's, if the table lacks some of them."""
 
     content: bytes
     table: DataFrame
@@ -40,15 +40,15 @@ def _row_positions(result: DataFrame, table: DataFrame, key: Key, places: Series
 
     if not key.columns:
         return places.set(places >= table.height, None)
-    nowhere = polars.repeat(None, result.height, dtype=polars.UInt32, eager=True)
+    no_rows = polars.repeat(None, result.height, dtype=polars.UInt32, eager=True)
     if any(name not in table.columns for name in key.columns):
-        return nowhere
-    wanted, known = result.select(key.columns), table.select(key.columns)
+        return no_rows
+    expected, known = result.select(key.columns), table.select(key.columns)
     largest = places.max()
-    if isinstance(largest, int) and largest < table.height and known[places].equals(wanted):
+    if isinstance(largest, int) and largest < table.height and known[places].equals(expected):
         return places
-    found = wanted.join(known.with_row_index(_ROW), on=list(key.columns), how="left", maintain_order="left")
-    return found[_ROW] if found.height == result.height else nowhere
+    found = expected.join(known.with_row_index(_ROW), on=list(key.columns), how="left", maintain_order="left")
+    return found[_ROW] if found.height == result.height else no_rows
 
 
 def _differing_cells(result: DataFrame, table: DataFrame, rows: Series) -> dict[str, Series]:
@@ -80,30 +80,30 @@ def take_over(
     import polars
 
     texts = polars.repeat(None, table.height, dtype=polars.String, eager=True)
-    open_ = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
+    unresolved = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
     donors: list[_Donor] = []
     for source in sources:
-        raw = raw_texts(source) if open_.len() else None
+        raw = raw_texts(source) if unresolved.len() else None
         if raw is None or len(raw) != source.table.height:
-            if not donors:  # the model itself cannot serve
+            if not donors:  # the model itself cannot be used
                 return texts
             continue
-        wanted = table if open_.len() == table.height else table[open_]
-        rows = _row_positions(wanted, source.table, key, open_)
-        differing = _differing_cells(wanted, source.table, rows)
+        expected = table if unresolved.len() == table.height else table[unresolved]
+        rows = _row_positions(expected, source.table, key, unresolved)
+        differing = _differing_cells(expected, source.table, rows)
         differs = polars.select(polars.any_horizontal(*differing.values())).to_series() | rows.is_null()
-        texts = texts.scatter(open_.filter(~differs), raw.gather(rows.filter(~differs)))
-        open_ = open_.filter(differs)
-        donors = [each.only(differs) for each in [*donors, _Donor(raw.gather(rows), differing)]]
-    if open_.len():
-        patched = polars.Series(list(_patched(open_, donors, changed)), dtype=polars.String)
-        texts = texts.scatter(open_, patched)
+        texts = texts.scatter(unresolved.filter(~differs), raw.gather(rows.filter(~differs)))
+        unresolved = unresolved.filter(differs)
+        donors = [donor.only(differs) for donor in [*donors, _Donor(raw.gather(rows), differing)]]
+    if unresolved.len():
+        patched = polars.Series(list(_patch_records(unresolved, donors, changed)), dtype=polars.String)
+        texts = texts.scatter(unresolved, patched)
     return texts
 
 
 @dataclass(frozen=True, slots=True)
 class _Donor:
-    """A source's texts of the records that are still open, and which of its cells differ from the result."""
+    """A source's texts of the unresolved records, and which of its cells differ from the result."""
 
     texts: Series
     differing: dict[str, Series]
@@ -113,21 +113,21 @@ class _Donor:
         return _Donor(self.texts.filter(kept), differing)
 
 
-def _patched(places: Series, donors: Sequence[_Donor], changed: Changed) -> Iterator[str | None]:
+def _patch_records(places: Series, donors: Sequence[_Donor], changed: Changed) -> Iterator[str | None]:
     """Yield the texts of records that no source has as decided: the model's, with cells of other sources.
 
-    None stands for a record that the model does not have.
+    None is yielded for a record that the model does not have.
     """
-    texts = [each.texts.to_list() for each in donors]
-    differing = [{name: column.to_list() for name, column in each.differing.items()} for each in donors]
-    for at, place in enumerate(places.to_list()):
-        model = texts[0][at]
+    texts = [donor.texts.to_list() for donor in donors]
+    differing = [{name: column.to_list() for name, column in donor.differing.items()} for donor in donors]
+    for index, place in enumerate(places.to_list()):
+        model = texts[0][index]
         if model is None:
             yield None
             continue
         cells: dict[str, str | None] = {}
-        for name in (name for name, column in differing[0].items() if column[at]):
-            has = (n for n in range(1, len(texts)) if texts[n][at] is not None and name in differing[n])
-            donor = next((n for n in has if not differing[n][name][at]), None)
-            cells[name] = None if donor is None else texts[donor][at]
+        for name in (name for name, column in differing[0].items() if column[index]):
+            has = (n for n in range(1, len(texts)) if texts[n][index] is not None and name in differing[n])
+            donor = next((n for n in has if not differing[n][name][index]), None)
+            cells[name] = None if donor is None else texts[donor][index]
         yield changed(model, place, cells)

@@ -32,8 +32,8 @@ def pack_records(table: DataFrame, fields: Sequence[str]) -> DataFrame:
 
     if not fields or not table.height:
         return table.with_columns(polars.lit(None, polars.String).alias(RECORD))
-    one = polars.struct(_comparable(table, name) for name in fields)
-    return table.with_columns(one.struct.json_encode().alias(RECORD))
+    packed = polars.struct(_comparable(table, name) for name in fields)
+    return table.with_columns(packed.struct.json_encode().alias(RECORD))
 
 
 def _comparable(table: DataFrame, name: str) -> Series:
@@ -86,21 +86,21 @@ class VotedField:
 
 @dataclass(slots=True)
 class Incumbent:
-    """The previous ground truth, which is read only to break a tie."""
+    """The previous ground truth, read only to break a tie."""
 
     read: Callable[[], DataFrame | None]
     aligned: Aligned
     key: Key
     _rows: Series | None = None
     _table: DataFrame | None = None
-    _done: bool = False
+    _is_read: bool = False
 
     def rows(self) -> Series | None:
-        """Return for each place the row in the previous ground truth; None if there is no ground truth."""
+        """Return the row in the previous ground truth for each place, or None if there is no ground truth."""
         import polars
 
-        if not self._done:
-            self._done, self._table = True, self.read()
+        if not self._is_read:
+            self._is_read, self._table = True, self.read()
             if self._table is not None:
                 frame = polars.DataFrame({"place": ordered_places(self._table, self.aligned, self.key)})
                 frame = frame.with_row_index("row").drop_nulls("place")
@@ -119,7 +119,7 @@ class Incumbent:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """The cells of a field in which versions differ; an empty name stands for the presence of the record.
+    """The cells of a field in which versions differ. An empty name means the presence of the record.
 
     `cells`: cell (its place), chosen, why, contested.
     """
@@ -157,8 +157,8 @@ def vote_table(
     count = len(aligned.versions)
     votes = TableTally([0] * count, [0] * count)
     is_same_keys = all(version_rows is None for version_rows in aligned.rows)
-    before = None if is_same_keys else truth.rows()
-    rows = vote_rows(aligned, None if before is None else before.is_not_null())
+    previous_rows = None if is_same_keys else truth.rows()
+    rows = vote_rows(aligned, None if previous_rows is None else previous_rows.is_not_null())
     kept = None
     if rows.partial.any():
         kept = rows.kept.arg_true()
@@ -166,7 +166,7 @@ def vote_table(
 
     result = {}
     for voted in fields:
-        column, ballots = _contested(aligned, voted, rows)
+        column, ballots = _find_ballots(aligned, voted, rows)
         if not ballots.is_empty():
             column = _decide_field(
                 voted, column, ballots, truth, votes, error=error, blank=blank, judge=judge
@@ -185,7 +185,7 @@ def vote_table(
 
 
 def _count_rows(aligned: Aligned, rows: RowVote, votes: TableTally) -> None:
-    """Count each record that only some versions have as a cell."""
+    """Count each record that only some versions have as one cell."""
     import polars
 
     places = rows.partial.arg_true()
@@ -204,7 +204,7 @@ def _count_rows(aligned: Aligned, rows: RowVote, votes: TableTally) -> None:
     votes.differences.append(Differences("", cells))
 
 
-def _contested(aligned: Aligned, voted: VotedField, rows: RowVote) -> tuple[Series, DataFrame]:
+def _find_ballots(aligned: Aligned, voted: VotedField, rows: RowVote) -> tuple[Series, DataFrame]:
     """Return the column of the first version, and ballots for the places where versions may differ."""
     import polars
 
@@ -238,16 +238,16 @@ def _decide_field(
     import polars
 
     ballots = with_candidates(ballots)
-    if voted.volatile:  # the lower median lies between the reported values and does not depend on any order
+    if voted.volatile:  # the lower median is one of the reported values and independent of their order
         count = polars.col("votes")
         ordered = ballots.sort("cell", "number", "text", nulls_last=True)
-        taken = ordered.group_by("cell", maintain_order=True).agg(
+        medians = ordered.group_by("cell", maintain_order=True).agg(
             polars.col("text").filter(2 * count.cum_sum() >= count.sum()).first()
         )
-        return column.scatter(taken["cell"], taken["text"])
-    plain = decide_cells(ballots, error, lambda places: truth.texts(voted.name, places))
-    decided = (plain if judge is None else apply_judge(plain, ballots, judge)).sort("cell")
-    _count_differing(ballots, decided, plain, votes, error)
+        return column.scatter(medians["cell"], medians["text"])
+    default_vote = decide_cells(ballots, error, lambda places: truth.texts(voted.name, places))
+    decided = (default_vote if judge is None else apply_judge(default_vote, ballots, judge)).sort("cell")
+    _count_differing(ballots, decided, default_vote, votes, error)
     votes.conflicts += int((decided["why"] == "undecided").sum())
     differing = decided.filter("several").select(
         "cell", "chosen", "why", contested=2 * polars.col("behind") <= polars.col("total")
@@ -259,24 +259,24 @@ def _decide_field(
 
 
 def _count_differing(
-    ballots: DataFrame, decided: DataFrame, plain: DataFrame, votes: TableTally, error: float
+    ballots: DataFrame, decided: DataFrame, default_vote: DataFrame, votes: TableTally, error: float
 ) -> None:
     """Count for each version the cells in which it differs from the decision.
 
-    A computed number may be near to no ballot, so there versions are compared with the `plain` vote.
+    A computed number may agree with no ballot; versions are then compared with the default vote.
     """
     import polars
 
     computed = decided.filter(polars.col("why") == COMPUTED).select("cell")
     if not computed.is_empty():
         others = decided.join(computed, on="cell", how="anti")
-        decided = polars.concat([others, plain.join(computed, on="cell")])
-    asked = decided.filter(polars.col("several") & (polars.col("why") != "undecided"))
-    asked = asked.select("cell", chosen_number="number", chosen_word="word")
+        decided = polars.concat([others, default_vote.join(computed, on="cell")])
+    decided_cells = decided.filter(polars.col("several") & (polars.col("why") != "undecided"))
+    decided_cells = decided_cells.select("cell", chosen_number="number", chosen_word="word")
     number, chosen = polars.col("number"), polars.col("chosen_number")
     same = number.eq_missing(chosen) & polars.col("word").eq_missing(polars.col("chosen_word"))
-    lost = ballots.join(asked, on="cell").filter(
+    differing = ballots.join(decided_cells, on="cell").filter(
         ~(same | agrees(number, chosen, error).fill_null(value=False))
     )
-    for version, count in lost.group_by("version").len().iter_rows():
+    for version, count in differing.group_by("version").len().iter_rows():
         votes.differing[version] += count

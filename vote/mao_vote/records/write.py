@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _SAMPLE = 200  # lines from which the style of spacing is inferred
 Dump = Callable[[Any], str]
-_GAP = "\0"  # between what precedes a record and its text; JSON has no such letter
-_HEAD = 10_000  # bytes that show how a JSON file is spaced
+_MARKER = "\0"  # between the text before a record and the record; not allowed in JSON
+_STYLE_BYTES = 10_000  # from which the spacing of a JSON file is inferred
 
 
 def _record(table: DataFrame, place: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _record(table: DataFrame, place: int) -> dict[str, Any]:
     return {name: parse_json(text) for name, text in cells.items() if text is not None}
 
 
-def _manners(indent: int | str | None) -> Iterator[Dump]:
+def _dump_styles(indent: int | str | None) -> Iterator[Dump]:
     for separators, ascii_only, sort in product((None, (",", ":")), (False, True), (True, False)):
         yield partial(
             render_json, indent=indent, separators=separators, ensure_ascii=ascii_only, sort_keys=sort
@@ -50,15 +50,15 @@ def _manners(indent: int | str | None) -> Iterator[Dump]:
 
 
 def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
-    """Return a record's text with the `others` as decided; new fields are added at its end."""
-    before, gap, text = piece.rpartition(_GAP)
+    """Return a record's text with the cells in `others` as decided; new fields are added at its end."""
+    before, gap, text = piece.rpartition(_MARKER)
     spans = member_spans(text)
-    changes, gone, new = [], [], []
+    changes, removed, new = [], [], []
     for name, other in others.items():
-        donor = None if other is None else other.rpartition(_GAP)[2]
+        donor = None if other is None else other.rpartition(_MARKER)[2]
         cell = table[name][place] if name in table.columns else None
         if cell is None:
-            gone.append(name)
+            removed.append(name)
         elif name not in spans:
             member = f"{render_json(name)}: {cell}" if donor is None else member_text(donor, name)
             new.append(member)
@@ -66,7 +66,7 @@ def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, s
             begin, end = (0, 0) if donor is None else member_spans(donor)[name]
             changes.append((spans[name], _encodable(cell if donor is None else donor[begin:end])))
     changed = replace_spans(text, changes)
-    return before + gap + (with_members(changed, gone, new) if gone or new else changed)
+    return before + gap + (with_members(changed, removed, new) if removed or new else changed)
 
 
 def _encodable(text: str) -> str:
@@ -108,34 +108,34 @@ def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) 
         return strip_common_line_ends(_line_pieces(source.content)[0])
 
     def dump() -> Dump:
-        sample = [piece.rpartition(_GAP)[2] for piece in pieces[:_SAMPLE]]
+        sample = [piece.rpartition(_MARKER)[2] for piece in pieces[:_SAMPLE]]
         parsed = [parse_json(line) for line in sample]
 
         def matches(dump: Dump) -> int:
             return sum(dump(value) == line.strip() for value, line in zip(parsed, sample, strict=True))
 
-        return max(_manners(None), key=matches)
+        return max(_dump_styles(None), key=matches)
 
-    texts = [text.replace(_GAP, "") for text in _json_texts(table, sources, key, raw_texts, dump)]
+    texts = [text.replace(_MARKER, "") for text in _json_texts(table, sources, key, raw_texts, dump)]
     line_end = "\r\n" if pieces and pieces[0].endswith("\r\n") else "\n"
-    ended = [text if text.endswith("\n") else text + line_end for text in texts]
-    if ended and pieces and not pieces[-1].endswith("\n"):
-        ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")
+    lines = [text if text.endswith("\n") else text + line_end for text in texts]
+    if lines and pieces and not pieces[-1].endswith("\n"):
+        lines[-1] = lines[-1].removesuffix("\n").removesuffix("\r")
     mark = BOM if model.startswith(BOM) else b""
-    return mark + ("".join(ended) + tail).encode()
+    return mark + ("".join(lines) + tail).encode()
 
 
 def _line_pieces(content: bytes) -> tuple[list[str], str]:
     """Split a file into records, with the blank lines before each and its line end, and the tail."""
-    pieces, held = [], ""
+    pieces, pending = [], ""
     for line in content.decode("utf-8-sig").split("\n"):
-        held += line + "\n"
+        pending += line + "\n"
         if line.strip():
-            begin = len(held) - len(line.lstrip()) - 1
-            pieces.append(held[:begin] + _GAP + held[begin:])
-            held = ""
-    if held or not pieces:
-        return pieces, held.removesuffix("\n")
+            begin = len(pending) - len(line.lstrip()) - 1
+            pieces.append(pending[:begin] + _MARKER + pending[begin:])
+            pending = ""
+    if pending or not pieces:
+        return pieces, pending.removesuffix("\n")
     return [*pieces[:-1], pieces[-1].removesuffix("\n")], ""
 
 
@@ -154,13 +154,15 @@ def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -
         before = [other[left[1] : right[0]] for left, right in pairwise(spans)]
         if len(set(before)) < 2:
             return [other[begin:end] for begin, end in spans]
-        return [gap + _GAP + other[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)]
+        return [
+            gap + _MARKER + other[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)
+        ]
 
     texts = _json_texts(table, sources, key, raw_texts, lambda: _element_dump(text, spans[0][0]))
     first, *more = spans
-    usual = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
-    parts = [each.rpartition(_GAP) for each in texts]
-    between = [text[: first[0]], *(before or usual for before, _, _ in parts[1:])]
+    default_gap = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
+    parts = [text.rpartition(_MARKER) for text in texts]
+    between = [text[: first[0]], *(before or default_gap for before, _, _ in parts[1:])]
     inner = "".join(before + record for before, (_, _, record) in zip(between, parts, strict=False))
     mark = BOM if sources[0].content.startswith(BOM) else b""
     return mark + (inner + text[spans[-1][1] :] if texts else "[]").encode()
@@ -172,16 +174,16 @@ def _element_dump(text: str, begin: int) -> Dump:
     element = text[begin:end]
     margin = re.search(r"\n([ \t]*)$", text[:begin])
     second = element.partition("\n")[2]
-    deep = second[: len(second) - len(second.lstrip())]
+    inner_indent = second[: len(second) - len(second.lstrip())]
     outer = margin[1] if margin else ""
-    indent = deep.removeprefix(outer) or None if "\n" in element else None
+    indent = inner_indent.removeprefix(outer) or None if "\n" in element else None
 
-    def moved(dump: Dump, value: Any) -> str:
+    def indented(dump: Dump, value: Any) -> str:
         return dump(value).replace("\n", "\n" + outer)
 
     value = parse_json(element)
-    found = next((dump for dump in _manners(indent) if moved(dump, value) == element), None)
-    return partial(moved, found or next(_manners(indent)))
+    found = next((dump for dump in _dump_styles(indent) if indented(dump, value) == element), None)
+    return partial(indented, found or next(_dump_styles(indent)))
 
 
 def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], contents: Sequence[bytes]) -> bytes:
@@ -206,9 +208,11 @@ def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], conten
         if same_json(model[begin:end], decided):
             continue
         if other_spans is None:
-            other_spans = [leaf_spans(each) if each.strip() else {} for each in others]
+            other_spans = [leaf_spans(other) if other.strip() else {} for other in others]
         raws = (
-            each[slice(*at[pointer])] for each, at in zip(others, other_spans, strict=True) if pointer in at
+            other[slice(*spans_there[pointer])]
+            for other, spans_there in zip(others, other_spans, strict=True)
+            if pointer in spans_there
         )
         raw = next((raw for raw in raws if same_json(raw, decided)), None)
         changes.append(((begin, end), _encodable(decided if raw is None else raw)))
@@ -218,31 +222,33 @@ def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], conten
 
 
 def _write_whole(document: Any, model: bytes) -> bytes:
-    """Write a JSON document with the model's indentation and end, or with two spaces if it is irregular."""
+    """Write a JSON document with the model's indentation and end, or two spaces if that is irregular."""
     text = model.decode("utf-8-sig")
     body = text.rstrip()
-    was = parse_json(body) if body else []
+    previous = parse_json(body) if body else []
     second = body.partition("\n")[2]
     indent = second[: len(second) - len(second.lstrip())] or None
-    dump = next((dump for dump in _manners(indent) if dump(was) == body), partial(render_json, indent=2))
+    dump = next(
+        (dump for dump in _dump_styles(indent) if dump(previous) == body), partial(render_json, indent=2)
+    )
     mark = BOM if model.startswith(BOM) else b""
     return mark + (_encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()
 
 
-def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
-    """Write records in the style of the first source, the model; bytes of all sources are reused."""
-    if how.tabular:
-        return write_csv(table, sources, how, key)
-    if how is RecordFormat.JSON_LINES:
+def write_like(table: DataFrame, sources: Sequence[SourceFile], file_format: RecordFormat, key: Key) -> bytes:
+    """Write records in the style of the first source, the model, reusing the bytes of all sources."""
+    if file_format.tabular:
+        return write_csv(table, sources, file_format, key)
+    if file_format is RecordFormat.JSON_LINES:
         return write_json_lines(table, sources, key)
     return write_json_list(table, sources, key)
 
 
-def text_style(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
+def text_style(content: bytes, file_format: RecordFormat, table: DataFrame) -> Hashable:
     """Return a value that is equal for files of the same style, judged by their beginnings."""
-    if how.tabular:
-        return csv_manner(content, how, table)
-    head = content[:_HEAD].decode("utf-8", "replace")
+    if file_format.tabular:
+        return csv_manner(content, file_format, table)
+    head = content[:_STYLE_BYTES].decode("utf-8", "replace")
     second = head.partition("\n")[2]
     indent = second[: len(second) - len(second.lstrip())]
-    return how, indent, '": ' in head, content[-1:].isspace()
+    return file_format, indent, '": ' in head, content[-1:].isspace()

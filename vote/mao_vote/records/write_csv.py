@@ -17,7 +17,7 @@ from .sources import SourceFile, take_over
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-_UNUSED_BYTE = b"\x1e"  # a separator that cuts no line
+_UNUSED_BYTE = b"\x1e"  # a separator that splits no line
 _SAMPLE = 200  # records from which the style of quoting is inferred
 Quoting = Literal["necessary", "always", "non_numeric"]
 
@@ -31,9 +31,9 @@ class CsvManner:
     ends: bool = True  # the last line as well
 
 
-def csv_manner(model: bytes, how: RecordFormat, table: DataFrame) -> CsvManner:
+def csv_manner(model: bytes, file_format: RecordFormat, table: DataFrame) -> CsvManner:
     mark = BOM if model.startswith(BOM) else b""
-    separator = separator_in(model, how)
+    separator = separator_in(model, file_format)
     heading = model[len(mark) :].lstrip(b" \t\r\n").partition(b"\n")[0]
     line_end = "\r\n" if heading.endswith(b"\r") else "\n"
     ends = model.endswith(b"\n") or not model
@@ -61,24 +61,24 @@ def _csv_text(table: DataFrame, manner: CsvManner, *, heading: bool = True) -> s
     )
 
 
-def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
+def write_csv(table: DataFrame, sources: Sequence[SourceFile], file_format: RecordFormat, key: Key) -> bytes:
     """Write records with the bytes of the sources where possible; the first source is the model.
 
-    Blank lines and line ends of the model are kept. Columns that the result does not have are cut out of a
+    Blank lines and line ends of the model are kept. Columns that the result lacks are removed from a
     source's records.
     """
     import polars
 
-    manner = csv_manner(sources[0].content, how, sources[0].table)
+    manner = csv_manner(sources[0].content, file_format, sources[0].table)
     separator = manner.separator
-    shown = [_with_columns(each, table.columns) for each in sources]
-    model = shown[0]
-    lines = _Lines(manner, uses_quotes(_text(model), separator), all(map(_is_plain, shown)))
+    projected = [_with_columns(source, table.columns) for source in sources]
+    model = projected[0]
+    lines = _Lines(manner, uses_quotes(_text(model), separator), all(map(_is_plain, projected)))
 
     def raw_texts(source: SourceFile) -> Series | None:
         if source.table.columns != table.columns or not source.table.height:
             return None
-        if source is not model and separator_in(source.content, how) != separator:
+        if source is not model and separator_in(source.content, file_format) != separator:
             return None
         return lines.of(source, table.columns)
 
@@ -89,29 +89,35 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat
             return None
         cells += [""] * (table.width - len(cells))
         for name, other in others.items():
-            at = table.columns.index(name)
+            index = table.columns.index(name)
             raw = [] if other is None else lines.cells(split_record(other, separator)[1])
-            alone = table.width == 1 and not table[name][place]  # else it would be a blank line
-            decided = '""' if alone else _quoted(table[name][place] or "", separator, like=cells[at])
-            cells[at] = raw[at] if at < len(raw) else decided
+            is_single_empty = (
+                table.width == 1 and not table[name][place]
+            )  # otherwise it would be a blank line
+            decided = (
+                '""'
+                if is_single_empty
+                else _quote_like(table[name][place] or "", separator, like=cells[index])
+            )
+            cells[index] = raw[index] if index < len(raw) else decided
         return before + separator.join(cells) + end
 
-    texts = take_over(table, shown, key, raw_texts, changed)
+    texts = take_over(table, projected, key, raw_texts, changed)
     missing = texts.is_null().arg_true()
     written = [_csv_text(table[place], manner, heading=False) for place in missing.to_list()]
     heading = None
     if table.columns != model.table.columns:
         heading = _csv_text(table.clear(), manner).removesuffix(manner.line_end)
-    bare = polars.Series([each.removesuffix(manner.line_end) for each in written], dtype=polars.String)
+    bare = polars.Series([line.removesuffix(manner.line_end) for line in written], dtype=polars.String)
     return lines.together(texts.scatter(missing, bare), model, heading)
 
 
 def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
     """Return the source with only these columns, in this order, if it has all of them."""
-    has = source.table.columns
-    if has == columns or not set(columns) <= set(has):
+    existing = source.table.columns
+    if existing == columns or not set(columns) <= set(existing):
         return source
-    return SourceFile(source.content, source.table.select(columns), has)
+    return SourceFile(source.content, source.table.select(columns), existing)
 
 
 def _text(source: SourceFile) -> str:
@@ -176,14 +182,14 @@ class _Lines:
         return CsvPieces(heading, rest, found.tail)
 
     def _cut(self, piece: str, places: Sequence[int]) -> str:
-        """Return a record with only the cells at these places."""
+        """Return a record with only the cells at these positions."""
         before, record, end = split_record(piece, self.manner.separator)
         cells = self.cells(record)
         kept = [cells[place] if place < len(cells) else "" for place in places]
         return before + (self.manner.separator.join(kept) or '""') + end
 
     def together(self, texts: Series, model: SourceFile, heading: str | None) -> bytes:
-        """Return the file: the model's heading, or the one given, and the records."""
+        """Return the file: the given heading, or the model's, and the records."""
         end = self.manner.line_end
         out = io.BytesIO()
         out.write(self.manner.mark)
@@ -198,15 +204,15 @@ class _Lines:
             return out.getvalue()
         pieces = self._pieces(model, model.table.columns)
         first = heading + end if heading is not None else pieces.heading
-        end = next((split_record(each, self.manner.separator)[2] for each in pieces.records), "") or end
-        ended = [each if each.endswith("\n") else each + end for each in [first, *texts.to_list()]]
+        end = next((split_record(piece, self.manner.separator)[2] for piece in pieces.records), "") or end
+        ended = [line if line.endswith("\n") else line + end for line in [first, *texts.to_list()]]
         if not [pieces.heading, *pieces.records][-1].endswith("\n"):
             ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")
         out.write(("".join(ended) + pieces.tail).encode())
         return out.getvalue()
 
 
-def _quoted(text: str, separator: str, *, like: str) -> str:
+def _quote_like(text: str, separator: str, *, like: str) -> str:
     """Return a cell, quoted if necessary or if the cell that it replaces is."""
     if not like.startswith('"') and not re.search(rf'["\r\n{re.escape(separator)}]', text):
         return text

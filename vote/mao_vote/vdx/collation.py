@@ -13,17 +13,17 @@ from math import fsum, sqrt
 
 from mao_shared.models.round import Collation, Exclusion
 
-_LARGE = 1e150  # from here on sums and squares of several values may leave the range of floats
-_SMALL = 1e-150  # and from here on squares do so at the other end
+_LARGE = 1e150  # sums and squares of larger values may exceed the range of floats
+_SMALL = 1e-150  # squares of smaller values may underflow
 
 
 def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
-    """Return Σwx/Σw, or the plain mean if there are no weights or all are zero. Needs one value."""
+    """Return Σwx/Σw, or the plain mean if there are no weights or all are zero. Requires a value."""
     if weights is None or not any(weights):
         weights = [1.0] * len(values)
     size = _size(values)
     top = max(weights)
-    parts = [each / top for each in weights]
+    parts = [weight / top for weight in weights]
     return size * (
         fsum(part * (value / size) for part, value in zip(parts, values, strict=True)) / fsum(parts)
     )
@@ -32,19 +32,19 @@ def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> flo
 def standard_deviation(values: Sequence[float]) -> float:
     """Return the population standard deviation."""
     size = _size(values)
-    small = [each / size for each in values]
-    middle = mean(small)
-    return size * sqrt(fsum((each - middle) ** 2 for each in small) / len(small))
+    scaled = [value / size for value in values]
+    middle = mean(scaled)
+    return size * sqrt(fsum((value - middle) ** 2 for value in scaled) / len(scaled))
 
 
 def _size(values: Sequence[float]) -> float:
-    """Return a divisor against overflow: 1 unless the values are very large or small, as division rounds."""
-    largest = max(abs(each) for each in values)
+    """Return a divisor that prevents overflow, or 1, since division rounds, for ordinary values."""
+    largest = max(abs(value) for value in values)
     return 1.0 if not largest or _SMALL <= largest <= _LARGE else largest
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle value, or the mean of the two in the middle. Needs one value."""
+    """Return the middle value, or the mean of the two in the middle. Requires a value."""
     ranked, half = sorted(values), len(values) // 2
     return ranked[half] if len(values) % 2 else mean(ranked[half - 1 : half + 1])
 
@@ -57,10 +57,10 @@ def agrees(value: float, reference: float, error: float) -> bool:
 
 def soft_agreement(value: float, reference: float, error: float, scaling: float) -> float:
     """Return 1 within `error`, decreasing linearly to 0 at `scaling` times `error`."""
-    distance, near = abs(value - reference), error * abs(reference)
-    if distance <= near:
+    distance, tolerance = abs(value - reference), error * abs(reference)
+    if distance <= tolerance:
         return 1.0
-    far = scaling * near
+    far = scaling * tolerance
     if distance >= far:
         return 0.0
     return min(scaling / (scaling - 1) * (1 - distance / far), 1.0)
@@ -69,9 +69,9 @@ def soft_agreement(value: float, reference: float, error: float, scaling: float)
 def agree_with_most(values: Sequence[float], error: float) -> list[bool]:
     """Return for each value whether it agrees with at least half of the others as reference."""
     return [
-        2 * sum(agrees(value, other, error) for at, other in enumerate(values) if at != place)
+        2 * sum(agrees(value, other, error) for index, other in enumerate(values) if index != position)
         >= len(values) - 1
-        for place, value in enumerate(values)
+        for position, value in enumerate(values)
     ]
 
 
@@ -82,10 +82,12 @@ def soft_shares(values: Sequence[float], error: float, scaling: float) -> list[f
         return [1.0]
     return [
         sum(
-            soft_agreement(value, each, error, scaling) for other, each in enumerate(values) if other != place
+            soft_agreement(value, other, error, scaling)
+            for index, other in enumerate(values)
+            if index != position
         )
         / others
-        for place, value in enumerate(values)
+        for position, value in enumerate(values)
     ]
 
 
@@ -94,19 +96,19 @@ def excluded(values: Sequence[float], exclusion: Exclusion, threshold: float) ->
     if exclusion == "NONE" or not values:
         return frozenset()
     middle = median(values)
-    distances = [abs(each - middle) for each in values]
+    distances = [abs(value - middle) for value in values]
     if exclusion == "OUTSIDE_SIGMA":
         limit = threshold * standard_deviation(values)
-        out = frozenset(place for place, distance in enumerate(distances) if distance > limit)
-        return out if len(out) < len(values) else frozenset()
-    out = frozenset()
+        outliers = frozenset(position for position, distance in enumerate(distances) if distance > limit)
+        return outliers if len(outliers) < len(values) else frozenset()
+    outliers = frozenset()
     for furthest in sorted({distance for distance in distances if distance}, reverse=True):
         # values at the same distance are excluded together, as their order is arbitrary
-        more = out | {place for place, distance in enumerate(distances) if distance == furthest}
+        more = outliers | {position for position, distance in enumerate(distances) if distance == furthest}
         if len(more) > int(threshold) or len(more) == len(distances):
             break
-        out = more
-    return out
+        outliers = more
+    return outliers
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,7 @@ WeightedValues = Sequence[WeightedValue]
 
 @dataclass(frozen=True, slots=True)
 class Collated:
-    """The result of a collation. `centre`: the value by which voters are judged; for MEAN_NEAREST_NEIGHBOR
-    the mean.
-    """
+    """The result of a collation. Voters are judged by `centre`; for MEAN_NEAREST_NEIGHBOR it is the mean."""
 
     output: float
     centre: float
@@ -132,14 +132,14 @@ class Collated:
 
 def collate(votes: WeightedValues, collation: Collation, error: float) -> Collated:
     """Collate at least one vote; votes without weight are ignored unless none has weight."""
-    weighty = [vote for vote in votes if vote.weight > 0] or [WeightedValue(vote.value) for vote in votes]
+    weighted = [vote for vote in votes if vote.weight > 0] or [WeightedValue(vote.value) for vote in votes]
     if collation == "AGREEMENT":
-        agreed = _most_agreed(weighty, error)
+        agreed = _most_agreed(weighted, error)
         return Collated(agreed, agreed)
-    centre = mean([each.value for each in weighty], [each.weight for each in weighty])
+    centre = mean([vote.value for vote in weighted], [vote.weight for vote in weighted])
     if collation == "MEAN":
         return Collated(centre, centre)
-    total, middle = _by_value(weighty), median([each.value for each in weighty])
+    total, middle = _by_value(weighted), median([vote.value for vote in weighted])
     nearest = min(total, key=lambda value: (abs(value - centre), -total[value], *_central(value, middle)))
     return Collated(nearest, centre)
 
@@ -151,11 +151,11 @@ def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
     the values in the order of the input. Here they are taken from the median outwards, so that the voters'
     order does not matter, and the most central of equally large groups wins.
     """
-    middle = median([each.value for each in votes])
+    middle = median([vote.value for vote in votes])
     groups: list[list[WeightedValue]] = []
-    for vote in sorted(votes, key=lambda each: (*_central(each.value, middle), each.weight)):
-        fitting = (each for each in groups if agrees(vote.value, mean([one.value for one in each]), error))
-        group = next(fitting, None)
+    for vote in sorted(votes, key=lambda vote: (*_central(vote.value, middle), vote.weight)):
+        means = ((group, mean([member.value for member in group])) for group in groups)
+        group = next((group for group, centre in means if agrees(vote.value, centre, error)), None)
         if group is None:
             groups.append([vote])
         else:
@@ -171,8 +171,8 @@ def _central(value: float, middle: float) -> tuple[float, float, float]:
 def _by_value(votes: WeightedValues) -> dict[float, float]:
     """Return the total weight of each value; -0.0 counts as 0.0."""
     weights: dict[float, list[float]] = {}
-    for each in votes:
-        weights.setdefault(each.value + 0.0, []).append(each.weight)
+    for vote in votes:
+        weights.setdefault(vote.value + 0.0, []).append(vote.weight)
     return {value: fsum(parts) for value, parts in weights.items()}
 
 
@@ -192,19 +192,20 @@ def _most_agreed(votes: WeightedValues, error: float) -> float:
     if group:
         middle = _midpoint(sorted(group, key=lambda value: (abs(value), value)), total)
         return min(group, key=lambda value: (-total[value], *_central(value, middle)))
-    shared = [value for value in total if sum(1 for each in votes if each.value == value) > 1]
+    shared = [value for value in total if sum(1 for vote in votes if vote.value == value) > 1]
     most = max((total[value] for value in shared), default=0.0)
     heaviest = [value for value in shared if total[value] == most]
     return heaviest[0] if len(heaviest) == 1 else _midpoint(sorted(total), total)
 
 
 def _closest_group(total: Mapping[float, float], half: float, error: float) -> list[float]:
-    """Return the closest group of mutually agreeing values with more than half of the weight, and the values
-    that agree with its lowest or highest. Empty if there is no such group.
+    """Return the closest group of mutually agreeing values with more than half of the weight.
+
+    It includes values that agree with its lowest or highest one. Empty if there is no such group.
     """
     groups = []
     for low in total:
-        members = [value for value in total if value >= low and _mutual(low, value, error)]
+        members = [value for value in total if value >= low and _agree_mutually(low, value, error)]
         weight = fsum(total[value] for value in members)
         if weight > half:
             groups.append((-weight, max(members) - low, abs(low), low, max(members)))
@@ -214,11 +215,11 @@ def _closest_group(total: Mapping[float, float], half: float, error: float) -> l
     return [
         value
         for value in total
-        if low <= value <= high or _mutual(value, low, error) or _mutual(value, high, error)
+        if low <= value <= high or _agree_mutually(value, low, error) or _agree_mutually(value, high, error)
     ]
 
 
-def _mutual(one: float, other: float, error: float) -> bool:
+def _agree_mutually(one: float, other: float, error: float) -> bool:
     """True if the values differ by at most the fraction `error` of the larger absolute value."""
     return abs(one - other) <= error * max(abs(one), abs(other))
 

@@ -8,7 +8,7 @@ from math import fsum
 
 from mao_shared.models.round import HistoryRule
 
-_ROUNDING = 1e-12  # ratios that are equal but for the rounding of their mean
+_ROUNDING = 1e-12  # tolerance for the rounding of a mean of ratios
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +35,35 @@ class Standing:
 
 
 NEW = Standing()
-History = tuple[Standing, ...]  # one a voter, in the order of the values
+History = tuple[Standing, ...]  # one per voter, in the order of the values
 
 
-def advanced(before: History, successes: Mapping[int, float]) -> History:
-    """Return the history after one more round of the voters at these places."""
-    return tuple(each.after(successes[at]) if at in successes else each for at, each in enumerate(before))
-
-
-def weighed(history: History, weights: Mapping[int, float]) -> History:
-    """Return the history with these weights for the next round of the voters at these places."""
+def advance_history(history: History, successes: Mapping[int, float]) -> History:
+    """Return the history after one more round of the voters with these indices."""
     return tuple(
-        replace(each, weight=weights[at]) if at in weights else each for at, each in enumerate(history)
+        standing.after(successes[index]) if index in successes else standing
+        for index, standing in enumerate(history)
+    )
+
+
+def set_weights(history: History, weights: Mapping[int, float]) -> History:
+    """Return the history with these weights, by index of the voter, for the next round."""
+    return tuple(
+        replace(standing, weight=weights[index]) if index in weights else standing
+        for index, standing in enumerate(history)
     )
 
 
 def is_first(history: Sequence[Standing]) -> bool:
     """True if no voter has a past round."""
-    return not any(each.rounds for each in history)
+    return not any(standing.rounds for standing in history)
 
 
 def ratios(history: Sequence[Standing]) -> list[float]:
     """Return each voter's rate of success; new voters count as the mean of the others."""
-    known = [each.ratio for each in history if each.ratio is not None]
-    usual = fsum(known) / len(known) if known else 1.0
-    return [usual if each.ratio is None else each.ratio for each in history]
+    known = [standing.ratio for standing in history if standing.ratio is not None]
+    default = fsum(known) / len(known) if known else 1.0
+    return [default if standing.ratio is None else standing.ratio for standing in history]
 
 
 def base_weights(rule: HistoryRule, history: Sequence[Standing]) -> list[float]:
@@ -72,26 +76,31 @@ def base_weights(rule: HistoryRule, history: Sequence[Standing]) -> list[float]:
     parts = ratios(history)
     if rule == "STANDARD":
         return [part**2 for part in parts]
-    least = fsum(parts) / len(parts) - _ROUNDING
+    minimum = fsum(parts) / len(parts) - _ROUNDING
     if rule == "MODULE_ELIMINATION":
-        return [part**2 if part >= least else 0.0 for part in parts]
-    return [1.0 if part >= least else 0.0 for part in parts]
+        return [part**2 if part >= minimum else 0.0 for part in parts]
+    return [1.0 if part >= minimum else 0.0 for part in parts]
 
 
 def hybrid_weights(history: Sequence[Standing], agreements: Sequence[float]) -> list[float]:
-    """Return HYBRID's weights. `agreements`: in this vote, used for voters without an earlier weight."""
+    """Return HYBRID's weights; `agreements` in this vote count for voters without an earlier weight."""
     if is_first(history):
         return [1.0] * len(history)
-    now = earned(history, agreements)
-    return [own if each.weight is None else each.weight for each, own in zip(history, now, strict=True)]
+    current = earned_weights(history, agreements)
+    return [
+        weight if standing.weight is None else standing.weight
+        for standing, weight in zip(history, current, strict=True)
+    ]
 
 
-def earned(history: Sequence[Standing], agreements: Sequence[float]) -> list[float]:
+def earned_weights(history: Sequence[Standing], agreements: Sequence[float]) -> list[float]:
     """Return the agreements, with 0 for eliminated voters."""
-    return [base * each for base, each in zip(base_weights("HYBRID", history), agreements, strict=True)]
+    return [
+        base * standing for base, standing in zip(base_weights("HYBRID", history), agreements, strict=True)
+    ]
 
 
-def reweighed(history: History, voters: Collection[int], agreements: Sequence[float]) -> History:
-    """Return the history with the weights that voters at these places earn by this round's agreements."""
-    weights = earned([history[at] for at in voters], agreements)
-    return weighed(history, dict(zip(voters, weights, strict=True)))
+def earn_weights(history: History, voters: Collection[int], agreements: Sequence[float]) -> History:
+    """Return the history with the weights that voters earn by their agreements in this round."""
+    weights = earned_weights([history[index] for index in voters], agreements)
+    return set_weights(history, dict(zip(voters, weights, strict=True)))

@@ -1,7 +1,7 @@
 """`python -m mao_datamgmt.backup take TARGET | restore FILE [--replace]`, with the node's settings.
 
-Natively `maoctl node backup` and `restore` call it through `mao_node`; under compose it is the program of the
-services `backup` and `restore`. TARGET and FILE may be `-`: the standard output and input.
+On a native node `maoctl node backup` and `restore` call it through `mao_node`; under compose it is the
+program of the services `backup` and `restore`. TARGET and FILE may be `-`: the standard output and input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .take import folder_missing, take_backup, write_to_stream
 
 
 def main() -> int:
-    """Run a subcommand and return its exit code: as maoctl's, 2 also for invalid settings."""
+    """Run a subcommand and return its exit code: the same as maoctl's, and 2 for invalid settings."""
     parser = argparse.ArgumentParser(prog="python -m mao_datamgmt.backup", description="A node's backup.")
     commands = parser.add_subparsers(dest="command", required=True)
     take = commands.add_parser("take", help="back the node up")
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 async def _take(settings: DataSettings, target: str) -> None:
-    places = node_paths(settings)
+    paths = node_paths(settings)
     async with _store(settings) as store:
         if target == "-":
             if sys.stdout.isatty():
@@ -70,35 +70,35 @@ async def _take(settings: DataSettings, target: str) -> None:
                     code="stdout-is-a-terminal",
                     next="Add '> FILE'.",
                 )
-            taken = await write_to_stream(settings.node, store, places, sys.stdout.buffer, os.environ)
+            backup = await write_to_stream(settings.node, store, paths, sys.stdout.buffer, os.environ)
         else:
-            taken = await take_backup(settings.node, store, places, Path(target), os.environ)
-    where = "to the standard output" if taken.path is None else f"as {taken.path} ({taken.size} bytes)"
-    content = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
+            backup = await take_backup(settings.node, store, paths, Path(target), os.environ)
+    where = "to the standard output" if backup.path is None else f"as {backup.path} ({backup.size} bytes)"
+    content = f"the store at revision {backup.header.revision}, datasets: {len(backup.header.tips)}"
     sys.stderr.write(f"node {settings.node} backed up {where}: {content}.\n")
-    by_shell = " Your shell has made its file: chmod 600." if taken.path is None else ""
+    permissions = " The shell created the file: run chmod 600 on it." if backup.path is None else ""
     sys.stderr.write(
-        f"It holds the node's keys and secrets: keep it where nobody else can read it.{by_shell}\n"
+        f"It contains the node's keys and secrets: keep it where nobody else can read it.{permissions}\n"
     )
 
 
 async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
-    places = node_paths(settings)
+    paths = node_paths(settings)
     async with _store(settings) as store:
         if file != "-":
-            done = await restore_backup(settings, store, places, Path(file), replace=replace)
+            result = await restore_backup(settings, store, paths, Path(file), replace=replace)
         else:
-            places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=places.data, prefix=".new-") as copy:
+            paths.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=paths.data, prefix=".new-") as copy:
                 while piece := sys.stdin.buffer.read(1 << 20):
                     copy.write(piece)
                 copy.flush()
-                done = await restore_backup(settings, store, places, Path(copy.name), replace=replace)
-    at = f"{done.header.taken_at:%Y-%m-%dT%H:%M:%SZ}"
+                result = await restore_backup(settings, store, paths, Path(copy.name), replace=replace)
+    backup = f"{result.header.node} restored from its backup of {result.header.taken_at:%Y-%m-%dT%H:%M:%SZ}"
     lines = [
-        f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys.",
-        *(f"What was there before is in {folder}; keep it or remove it." for folder in done.aside),
-        "Start the node: it looks up in its datasets what was run after the backup.",
+        f"node {backup}: {result.files} files, {result.keys} keys.",
+        *(f"The previous data is in {folder}; keep or remove it." for folder in result.aside),
+        "Start the node: it searches its datasets for runs made after the backup.",
     ]
     sys.stderr.write("\n".join(lines) + "\n")
 

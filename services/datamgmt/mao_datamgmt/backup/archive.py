@@ -8,8 +8,8 @@
     federation/…        files of MAO_FEDERATION_DIR
     manifest.json       SHA-256 and size of each of the above, and the symbolic links among tools' output
 
-`tar -xzf` unpacks it, but a restore accepts only what is described here: regular files with plain names below
-these folders; and it restores nothing before all files were compared with the manifest. That detects a
+`tar -xzf` unpacks it, but a restore accepts only what is described here: regular files with plain names in
+these folders. It restores nothing until all files were compared with the manifest. That detects a
 truncated or damaged backup, not a forged one: whoever can write the backup can write its manifest.
 """
 
@@ -37,16 +37,16 @@ from mao_shared.models import NodeName, Timestamp
 FORMAT = 1
 HEADER, STORE, SETTINGS, MANIFEST = "mao-backup.json", "store.jsonl", "settings.json", "manifest.json"
 FOLDERS = ("data", "agreements", "federation")
-MAX_HEADER = 16 << 20  # bytes; it lists the datasets' tips
-MAX_MANIFEST = 1 << 30  # bytes; a file takes about 150
-MAX_NAME = 4096  # bytes
+MAX_HEADER_BYTES = 16 << 20  # it lists the datasets' tips
+MAX_MANIFEST_BYTES = 1 << 30  # a file takes about 150 bytes
+MAX_NAME_BYTES = 4096
 _BLOCK = tarfile.BLOCKSIZE
 _READ_SIZE = 1 << 20  # bytes
 M = TypeVar("M", bound=BaseModel)
 
 
 class Header(BaseModel):
-    """The file `mao-backup.json`. `tips`: as `Restored.tips`. `revision`: of the store in the backup."""
+    """The file `mao-backup.json`. `tips` is as in `Restored`; `revision` is the store's when it was read."""
 
     format: Literal[1] = 1
     node: NodeName
@@ -57,7 +57,7 @@ class Header(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The file `manifest.json`. `files`: name → SHA-256, size; `links`: name → target, of tools' output."""
+    """The file `manifest.json`. `files`: name → SHA-256, size; `links`: name → target, in tools' output."""
 
     files: dict[str, tuple[str, int]]
     links: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A file in the archive. `stream` has to be read before the next file."""
+    """A file in the archive. Its `stream` must be read before the next file."""
 
     name: str
     size: int
@@ -82,7 +82,7 @@ class FileShrunk(OSError):
 
 
 class ArchiveWriter:
-    """Writes an archive to a stream that needs no seeking; `close` ends it."""
+    """Writes an archive to a stream, without seeking. `close` completes it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._zipped = gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=1, mtime=0)
@@ -96,7 +96,7 @@ class ArchiveWriter:
         self._add(name, stream, size, 0o600)
 
     def add_file(self, name: str, path: Path) -> bool:
-        """Add a file with its size at this moment. False if it is gone or not a regular file.
+        """Add a file at its current size. False if it is gone or not a regular file.
 
         Raises FileShrunk, OSError.
         """
@@ -114,30 +114,30 @@ class ArchiveWriter:
         return True
 
     def add_link(self, name: str, target: str) -> None:
-        """Add a symbolic link, which is kept in the manifest only."""
+        """Add a symbolic link, which is recorded in the manifest only."""
         self.manifest.links[name] = target
 
     def _add(self, name: str, stream: IO[bytes], size: int, mode: int) -> None:
         info = tarfile.TarInfo(name)
         info.size, info.mode = size, mode
-        watched = _Watched(stream)
+        hashed = _HashingReader(stream)
         try:
-            self._tar.addfile(info, watched)  # type: ignore[arg-type] # it has all methods that are called
+            self._tar.addfile(info, hashed)  # type: ignore[arg-type] # it has all methods that are called
         except OSError as error:
             if "unexpected end of data" in str(error):
                 raise FileShrunk(f"{name} became shorter while it was copied") from error
             raise
-        self.manifest.files[name] = (watched.digest.hexdigest(), size)
+        self.manifest.files[name] = (hashed.digest.hexdigest(), size)
 
     def close(self) -> None:
-        """Add the manifest and end the archive."""
+        """Add the manifest and complete the archive."""
         self.add_bytes(MANIFEST, json.dumps(self.manifest.model_dump()).encode())
         self._tar.close()
         self._zipped.close()
 
 
 @dataclass(slots=True)
-class _Watched:
+class _HashingReader:
     stream: IO[bytes]
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -165,14 +165,14 @@ def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
                 raise backup_invalid(f"it is not a tar archive: {error}") from error
             if info.size < 0:
                 raise backup_invalid(f"it contains a file of {info.size} bytes")
-            if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= MAX_NAME:
+            if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= MAX_NAME_BYTES:
                 text = _read_exactly(zipped, _padded(info.size))[: info.size]
                 long_name = text.rstrip(b"\0").decode("utf-8", "surrogateescape")
                 continue
             name, long_name = long_name or info.name, None
             if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                 raise backup_invalid(f"it contains {name!a}, which is not a regular file")
-            stream = _Limited(zipped, info.size)
+            stream = _BoundedReader(zipped, info.size)
             yield BackupFile(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
             stream.skip()
             _read_exactly(zipped, _padded(info.size) - info.size)
@@ -204,17 +204,17 @@ def _read_exactly(stream: Readable, size: int) -> bytes:
     return data
 
 
-class _Limited:
+class _BoundedReader:
     """The next `size` bytes of a stream; reading raises InvalidInput if the stream has fewer."""
 
     def __init__(self, stream: Readable, size: int) -> None:
         self._stream = stream
-        self._left = size
+        self._remaining = size
 
     def read(self, size: int, /) -> bytes:
-        wanted = min(self._left, size)
+        wanted = min(self._remaining, size)
         data = _read_exactly(self._stream, wanted)
-        self._left -= len(data)
+        self._remaining -= len(data)
         return data
 
     def skip(self) -> None:
@@ -223,11 +223,11 @@ class _Limited:
 
 
 def check_name(name: str) -> str:
-    """Return the name if a file in a backup can have it. Raises InvalidInput."""
+    """Return the name if a file in a backup may have it. Raises InvalidInput."""
     parts = name.split("/")
     known = name in (HEADER, STORE, SETTINGS, MANIFEST) or (len(parts) > 1 and parts[0] in FOLDERS)
     plain = all(part not in ("", ".", "..") for part in parts) and "\0" not in name
-    if not known or not plain or len(os.fsencode(name)) > MAX_NAME:
+    if not known or not plain or len(os.fsencode(name)) > MAX_NAME_BYTES:
         raise backup_invalid(f"it contains a file {name[:200]!a}")
     return name
 
@@ -235,7 +235,7 @@ def check_name(name: str) -> str:
 def verify_backup(path: Path) -> tuple[Header, Manifest]:
     """Compare every file of a backup with the manifest, and return its header and manifest.
 
-    Raises InvalidInput (`backup-invalid`, `backup-version` for one of a later format, `backup-unreadable`),
+    Raises InvalidInput (`backup-invalid`, `backup-version` for a later format, `backup-unreadable`),
     NotFound (`backup-missing`).
     """
     seen: dict[str, tuple[str, int]] = {}
@@ -251,7 +251,7 @@ def verify_backup(path: Path) -> tuple[Header, Manifest]:
             if member.name in seen:
                 raise backup_invalid(f"it contains {member.name!a} twice")
             if member.name == MANIFEST:
-                manifest = _parse(Manifest, _small_content(member, MAX_MANIFEST))
+                manifest = _parse(Manifest, _small_content(member, MAX_MANIFEST_BYTES))
                 continue
             digest = hashlib.sha256()
             while piece := member.stream.read(_READ_SIZE):
@@ -280,8 +280,8 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header:
     if member.name != HEADER:
-        raise backup_invalid(f"its first file is {member.name!a}")
-    content = _small_content(member, MAX_HEADER)
+        raise backup_invalid(f"its first file is {member.name!a}, not {HEADER!a}")
+    content = _small_content(member, MAX_HEADER_BYTES)
     seen[HEADER] = (hashlib.sha256(content).hexdigest(), len(content))
     try:
         version = json.loads(content).get("format")
@@ -311,7 +311,7 @@ def _parse(model: type[M], content: bytes) -> M:
 
 def _compare_with_manifest(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
     for name in seen.keys() ^ manifest.files.keys():
-        raise backup_invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing in it'}")
+        raise backup_invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing'}")
     for name, found in seen.items():
         if found != manifest.files[name]:
             raise backup_invalid(f"{name!a} was changed after the backup: its SHA-256 differs")

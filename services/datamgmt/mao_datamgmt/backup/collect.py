@@ -1,11 +1,11 @@
-"""Reads the files of a backup, in an order that makes them one consistent state of the node. Blocking.
+"""Collects the files of a backup, in an order that makes them a consistent state of the node. Blocking.
 
-Each part is at least as new as the parts before it, and so has what they refer to:
+Each part is at least as new as the parts before it, and so contains what they refer to:
 
     tips of the clones → store → workspaces with unpublished output → everything else → clones → local remotes
 
 A restored node is like one that was killed when its store was read, with some newer commits, values and
-agreements, which do no harm: docs/decisions/0029-backups.md.
+agreements, which do no harm (docs/decisions/0029-backups.md).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from .archive import HEADER, SETTINGS, STORE, ArchiveWriter, Header
 
 REPLACED = "replaced"  # folder into which `restore --replace` moves the existing data
 STAGED = ".restore"  # folder in the data directory for parts of the archive that is restored
-GIT = ("datasets", "aside", "bare")
-"""Folders with repositories, in the order in which they are read: see `collect`."""
+REPOSITORY_FOLDERS = ("datasets", "aside", "bare")
+"""Folders with repositories, in the order in which they are read (see `collect`)."""
 LOST_AND_FOUND = "lost+found"  # at the top of a file system, readable for root only
 _NOT_BACKED_UP = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, LOST_AND_FOUND)
 _LOCK = ".lock"
 IDENTITY_FILE = "store.json"  # names the node's etcd; a restored node has another one
 _UNFINISHED = ".new-"  # prefix of files and folders that are being written
 _UNFINISHED_SUFFIXES = (".lock", ".new")
-_OBJECT = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
+_OBJECT_PATH = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
 _MAX_PASSES = 20  # over the objects; another one is needed when the clone is packed meanwhile
 WORKSPACES = "workspaces"
-_WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
+_UNPUBLISHED = (StepPhase.EXITED, StepPhase.PUBLISHING)
 
 
 @dataclass(frozen=True, slots=True)
 class NodePaths:
-    """The folders of a node; `agreements` and `federation` may lie in `data`."""
+    """The folders of a node. `agreements` and `federation` may be inside `data`."""
 
     data: Path
     agreements: Path
@@ -63,23 +63,23 @@ class NodePaths:
 
     def target(self, name: str) -> Path:
         """Return the path to which a file of the archive is restored. The name was checked before."""
-        folder, _, rest = name.partition("/")
-        return self.folder(folder) / rest
+        folder, _, inside = name.partition("/")
+        return self.folder(folder) / inside
 
     def data_names(self) -> Iterator[str]:
         """Yield the names at the top of the data directory that are backed up."""
-        apart = {self.agreements, self.federation}
+        separate = {self.agreements, self.federation}
         for name in _names(self.data):
-            if self.is_backed_up(name) and self.data / name not in apart:
+            if self.is_backed_up(name) and self.data / name not in separate:
                 yield name
 
     def rebuilt_names(self) -> list[str]:
-        """Return the names that are rebuilt from the clones, and must not be used with other clones."""
+        """Return names that the node rebuilds from its clones; they must not be used with other clones."""
         return [name for name in ("worktrees",) if (self.data / name).exists()]
 
     @staticmethod
     def is_backed_up(name: str) -> bool:
-        """True if a name at the top of the data directory is backed up; the rest is rebuilt."""
+        """True if a name at the top of the data directory is backed up; the others are rebuilt."""
         return name not in _NOT_BACKED_UP and not name.endswith(_LOCK) and not name.startswith(_UNFINISHED)
 
     def agreements_names(self) -> Iterator[str]:
@@ -89,27 +89,27 @@ class NodePaths:
         yield from filter(self._is_federation_file, _names(self.federation))
 
     def may_restore(self, name: str) -> bool:
-        """True if a restore may write a file of this name: nothing that the node rebuilds or uses."""
+        """True if a restore may write a file of this name. It writes nothing that the node rebuilds."""
         if "/" not in name:  # header, manifest and so on
             return True
         path = self.target(name)
-        kept = {
+        rules = {
             self.federation: self._is_federation_file,
             self.agreements: self._is_plain,
             self.data: self.is_backed_up,
         }
-        folder = next(parent for parent in kept if parent in path.parents)
-        return kept[folder](path.relative_to(folder).parts[0])
+        folder = next(parent for parent in rules if parent in path.parents)
+        return rules[folder](path.relative_to(folder).parts[0])
 
     @staticmethod
     def _is_plain(name: str) -> bool:
         return not name.startswith(_UNFINISHED) and name not in (REPLACED, LOST_AND_FOUND)
 
     def _is_federation_file(self, name: str) -> bool:
-        """Leave out the data of the federation's etcd: an old state of one member would undo writes."""
+        """Exclude the data of the federation's etcd: an old state of one member would undo writes."""
         files = FederationFiles(self.federation)
-        left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
-        return self._is_plain(name) and name not in left_out
+        excluded = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
+        return self._is_plain(name) and name not in excluded
 
 
 def node_paths(settings: ServiceSettings) -> NodePaths:
@@ -132,32 +132,32 @@ Copy = Callable[[str, Path], bool]
 
 
 class SourceChanged(OSError):
-    """A folder was replaced while it was copied: the backup has to start again."""
+    """A folder was replaced while it was copied: the backup has to be restarted."""
 
 
 def copy_repository(path: Path, name: str, copy: Copy) -> None:
-    """Copy a repository while it is in use, so that all objects of each copied branch are there.
+    """Copy a repository while it is in use, with all objects of each copied branch.
 
-    References are copied first and objects last: an object that a reference leads to is then in some file
+    References are copied first and objects last: an object that a reference reaches is then in some file
     from the first listing to the end, though not always in the same one. Loose references are copied before
     packed ones, since git packs them in that order. Raises SourceChanged if the repository was replaced.
     """
     before = _identity(path)
-    rest = {file for file in _files(path) if not file.startswith("objects/")}
-    rest.add("packed-refs")  # which git may create when it packs a reference
-    for file in sorted(rest, key=lambda file: (file.startswith("lfs/"), file == "packed-refs", file)):
+    others = {file for file in _files(path) if not file.startswith("objects/")}
+    others.add("packed-refs")  # git may create it when it packs a reference
+    for file in sorted(others, key=lambda file: (file.startswith("lfs/"), file == "packed-refs", file)):
         copy(f"{name}/{file}", path / file)
     copied: set[str] = set()
     for _ in range(_MAX_PASSES):
-        listed = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
+        listed = {file for file in _files(path / "objects", "objects/") if _OBJECT_PATH.fullmatch(file)}
         for file in sorted(listed - copied):
             if copy(f"{name}/{file}", path / file):
                 copied.add(file)
-        again = {file for file in _files(path / "objects", "objects/") if _OBJECT.fullmatch(file)}
-        if listed <= again and listed <= copied:  # nothing was moved into a file that was read before
+        relisted = {file for file in _files(path / "objects", "objects/") if _OBJECT_PATH.fullmatch(file)}
+        if listed <= relisted and listed <= copied:  # no object moved into a file that was listed before
             break
     else:
-        raise SourceChanged(f"the objects of {path} are packed again and again")
+        raise SourceChanged(f"the objects of {path} were packed {_MAX_PASSES} times while they were copied")
     if _identity(path) != before:
         raise SourceChanged(f"{path} was replaced while it was copied")
 
@@ -170,7 +170,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def refuse_unread(error: OSError) -> None:
+def raise_unless_gone(error: OSError) -> None:
     """Raise the errors that `os.walk` would skip: a backup must have everything that still exists."""
     if not isinstance(error, FileNotFoundError):
         raise error
@@ -178,7 +178,7 @@ def refuse_unread(error: OSError) -> None:
 
 def _files(folder: Path, prefix: str = "") -> Iterator[str]:
     """Yield the paths of the files below a folder, without those that are being written."""
-    for at, _, names in os.walk(folder, onerror=refuse_unread):
+    for at, _, names in os.walk(folder, onerror=raise_unless_gone):
         inside = Path(at).relative_to(folder)
         for name in names:
             if not name.endswith(_UNFINISHED_SUFFIXES):
@@ -186,7 +186,7 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def read_tips(data: Path, node: str) -> dict[str, str | None]:
-    """Return dataset → the tip of the node's branch in its clone; None if it is missing or unreadable."""
+    """Return for each dataset the tip of the node's branch in its clone, or None if it cannot be read."""
     tips: dict[str, str | None] = {}
     for path in sorted((data / "datasets").glob("*.git")):
         if path.name.startswith("."):
@@ -199,50 +199,50 @@ def read_tips(data: Path, node: str) -> dict[str, str | None]:
 
 
 def waiting_outputs(run: Run) -> list[tuple[str, int, int]]:
-    """Return run, step and attempt of outputs that are not committed yet."""
+    """Return run id, step index and attempt of each output that is not committed yet."""
     steps = enumerate(run.steps)
-    return [(run.id, index, step.attempt) for index, step in steps if step.phase in _WAITS]
+    return [(run.id, index, step.attempt) for index, step in steps if step.phase in _UNPUBLISHED]
 
 
 def collect(
     writer: ArchiveWriter,
-    places: NodePaths,
+    paths: NodePaths,
     header: Header,
     store: tuple[IO[bytes], int],
     waiting: list[tuple[str, int, int]],
     settings: Mapping[str, str],
 ) -> None:
-    """Write all files; the tips and the store were read before. `store`: the dump and its size in bytes.
+    """Write all files of a backup. `store` is the dump of the store and its size in bytes.
 
-    Raises OSError, among them SourceChanged, after which the backup has to start again.
+    The tips in `header` and the store must have been read before. Raises OSError; after SourceChanged, a
     """
     writer.add_bytes(HEADER, header.model_dump_json().encode())
     writer.add_stream(STORE, *store)
     writer.add_bytes(SETTINGS, json.dumps(dict(settings), indent=1, sort_keys=True).encode())
-    data = DataDir(places.data)
+    data = DataDir(paths.data)
     for run, index, attempt in waiting:
-        # Output is kept as the tool left it, without what publishing refuses anyway (devices, sockets).
+        # Output is kept as the tool left it, except for what publishing refuses anyway (devices, sockets).
         for path in _walk(data.workspace(run, index, attempt).root):
-            name = f"data/{path.relative_to(places.data).as_posix()}"
+            name = f"data/{path.relative_to(paths.data).as_posix()}"
             if path.is_symlink():
                 writer.add_link(name, os.readlink(path))  # noqa: PTH115 (as text, whatever it is)
             else:
                 writer.add_file(name, path)
-    for name in places.data_names():
-        if name not in (*GIT, WORKSPACES):
-            _add_tree(writer, places.data / name, f"data/{name}")
-    for name in places.agreements_names():
-        _add_tree(writer, places.agreements / name, f"agreements/{name}")
-    for name in places.federation_names():
-        _add_tree(writer, places.federation / name, f"federation/{name}")
-    for name in GIT:
-        _add_repositories(writer, places.data / name, f"data/{name}")
+    for name in paths.data_names():
+        if name not in (*REPOSITORY_FOLDERS, WORKSPACES):
+            _add_tree(writer, paths.data / name, f"data/{name}")
+    for name in paths.agreements_names():
+        _add_tree(writer, paths.agreements / name, f"agreements/{name}")
+    for name in paths.federation_names():
+        _add_tree(writer, paths.federation / name, f"federation/{name}")
+    for name in REPOSITORY_FOLDERS:
+        _add_repositories(writer, paths.data / name, f"data/{name}")
 
 
 def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
     """Add a file, or all files below a folder except links and files that are being written.
 
-    The path itself may be a link, to where the operator has more space.
+    The path itself may be a link, to a disk on which the operator has more space.
     """
     path = path.resolve()
     if not path.is_dir():
@@ -254,9 +254,9 @@ def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
 
 
 def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
-    """Add what is below a folder, with repositories at any depth (in `aside` they are one level deeper).
+    """Add everything below a folder, with repositories at any depth (in `aside` they are one level deeper).
 
-    A repository may be a link, to where the operator has more space; other links are left out.
+    A repository may be a link, to a disk on which the operator has more space; other links are left out.
     """
     if not folder.is_dir():
         return
@@ -275,8 +275,8 @@ def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield files and links below a folder, following no links. Raises OSError for what cannot be read."""
-    for at, folders, names in os.walk(folder, onerror=refuse_unread):
+    """Yield files and links below a folder without following links. Raises OSError for unreadable ones."""
+    for at, folders, names in os.walk(folder, onerror=raise_unless_gone):
         linked = [name for name in folders if Path(at, name).is_symlink()]
         folders[:] = sorted({*folders} - {*linked} - {LOST_AND_FOUND if Path(at) == folder else ""})
         for name in sorted([*names, *linked]):

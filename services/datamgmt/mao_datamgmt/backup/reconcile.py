@@ -1,4 +1,4 @@
-"""After a restore: reconstructs the runs since the backup from the history of the datasets.
+"""Reconstructs, after a restore, the runs since the backup from the history of the datasets.
 
 The node's branch of each dataset of the backup is fetched from its remote once; until that succeeds, the
 condition `restored` is set. The runs found are recorded as ended; nothing is run.
@@ -26,8 +26,8 @@ from mao_shared.store import Records, Store
 from .runs import StepCommit, commits_since, reconstruct_run
 
 CONDITION = "restored"
-RETRY = Backoff(initial=2.0, maximum=300.0)
-DONE_SECONDS = 3600.0  # pause when nothing is left to do
+RESTORE_CHECK_BACKOFF = Backoff(initial=2.0, maximum=300.0)
+IDLE_SECONDS = 3600.0  # pause when nothing remains to be done
 CLOCK_SKEW = timedelta(minutes=1)
 
 
@@ -35,7 +35,7 @@ log = get_logger(__name__)
 
 
 class Reconciler:
-    """Looks up what was run after the backup: `run` works until cancelled, `reconcile` is one attempt."""
+    """Looks for runs made after the backup. `run` retries until cancelled; `reconcile` is one attempt."""
 
     def __init__(
         self, context: Context, executor: GitExecutor, own: Store, runs: Records[Run], conditions: Conditions
@@ -53,20 +53,20 @@ class Reconciler:
         async def step() -> float:
             nonlocal tries
             if await self.reconcile():
-                return DONE_SECONDS
+                return IDLE_SECONDS
             tries += 1
-            return RETRY.pause(tries)
+            return RESTORE_CHECK_BACKOFF.pause(tries)
 
-        await every(0.0, step, name="restored", conditions=self._conditions, failing=RETRY)
+        await every(0.0, step, name="restored", conditions=self._conditions, failing=RESTORE_CHECK_BACKOFF)
 
     async def reconcile(self) -> bool:
-        """Reconcile the datasets that are left; True if none is left. Raises Unavailable without etcd."""
+        """Reconcile the remaining datasets; True if none remains. Raises Unavailable without etcd."""
         stored = await self._records.get("")
         if stored is None or not stored.record.open:
             return True
         restored = stored.record
         found: defaultdict[str, list[StepCommit]] = defaultdict(list)
-        left: list[str] = []
+        remaining: list[str] = []
         for dataset in restored.open:
             steps, failure = await self._find_commits(dataset, restored)
             for step in steps:
@@ -74,18 +74,18 @@ class Reconciler:
             if failure is None:
                 self._conditions.clear(CONDITION, dataset)
             else:
-                left.append(dataset)
+                remaining.append(dataset)
                 self._report(dataset, restored, failure)
         for steps in found.values():
             await self._record(steps, restored)
-        done = restored.model_copy(update={"open": left})
+        done = restored.model_copy(update={"open": remaining})
         await self._records.replace("", done, stored.revision)
-        return not left
+        return not remaining
 
     async def _find_commits(
         self, dataset: str, restored: Restored
     ) -> tuple[list[StepCommit], Exception | None]:
-        """Return the steps in the clone, and the error if the remote could not be fetched."""
+        """Return the steps found in the clone, and the error if the remote could not be fetched."""
         tip = restored.tips.get(dataset)
         try:
             return await self._executor.write([dataset], fetch_commits, self._context, dataset, tip)
@@ -100,13 +100,13 @@ class Reconciler:
         self._conditions.report(
             CONDITION,
             dataset,
-            detail=f"The node was restored from its backup of {at}, and what was run after that is not "
-            f"looked up in {dataset} yet: {why}",
-            next_step="It is retried automatically. Do not backfill before: a tick could run twice.",
+            detail=f"The node was restored from its backup of {at}, and {dataset} was not yet "
+            f"searched for runs made after that: {why}",
+            next_step="It is retried automatically. Do not backfill until then: a tick could run twice.",
         )
 
     async def _record(self, found: Sequence[StepCommit], restored: Restored) -> None:
-        """Record one run as its commits have it."""
+        """Record one run as its commits describe it."""
         enrolment = await self._enrolments.find(str(found[0].record.get("pipeline")))
         steps = None if enrolment is None else enrolment.record
         run: Run | None = None
@@ -120,7 +120,7 @@ class Reconciler:
         await self._runs.create_or_update(found[0].run, change)
         if run is not None:
             log.info("restored.run", run=run.id, phase=run.phase)
-        # Whoever pushed to this node's branch after the restore, and not from here, is another machine.
+        # A push to this node's branch after the restore that was not made here was made by another machine.
         latest = max(commit.at for commit in found)
         if run is not None and is_new and latest > restored.restored_at + CLOCK_SKEW:
             node = self._context.node
@@ -129,14 +129,14 @@ class Reconciler:
                 "(another node)",
                 detail=f"Another node {node} is running elsewhere: it pushed to {found[0].dataset} at "
                 f"{latest:%Y-%m-%dT%H:%M:%SZ}, after this one was restored.",
-                next_step=f"Stop one of the two; then restart this one: there can be only one {node}.",
+                next_step=f"Stop one of the two, then restart this one: there can be only one node {node}.",
             )
 
 
 def fetch_commits(
     context: Context, dataset: str, tip: str | None
 ) -> tuple[list[StepCommit], MaoError | None]:
-    """Fetch, and return the steps after `tip` and the error if the fetch failed. Blocking."""
+    """Fetch a dataset, and return the steps after `tip` and the error of a failed fetch. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     synced = sync_clone(context, dataset, clone.url)
     return commits_since(context, dataset, tip), synced.stale

@@ -1,4 +1,4 @@
-"""Restores a backup into a node that is stopped and empty. May be repeated after a kill at any point.
+"""Restores a backup into a node that is stopped and empty. A restore killed at any point may be repeated.
 
     verify ─► [set existing data aside] ─► files ─► store ─► done
 
@@ -64,7 +64,7 @@ Phase = Literal["aside", "files", "store"]
 
 
 class RestoreProgress(BaseModel):
-    """The file `restore.json`. `aside`: name of the folders for the existing data; None if there was none."""
+    """The file `restore.json`. `aside` names the folders for the existing data; None if there was none."""
 
     archive: str  # its SHA-256
     restored_at: Timestamp
@@ -74,7 +74,7 @@ class RestoreProgress(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """A finished restore. `files` and `keys` are counts; `aside`: folders that hold the data from before."""
+    """A finished restore. `files` and `keys` are counts; `aside` lists the folders with the previous data."""
 
     header: Header
     files: int
@@ -83,9 +83,9 @@ class RestoreResult:
 
 
 async def restore_backup(
-    settings: ServiceSettings, store: Store, places: NodePaths, archive: Path, *, replace: bool = False
+    settings: ServiceSettings, store: Store, paths: NodePaths, archive: Path, *, replace: bool = False
 ) -> RestoreResult:
-    """Restore a backup; with `replace` the existing data are set aside.
+    """Restore a backup. With `replace`, existing data are set aside first.
 
     Raises NotFound and InvalidInput as `verify_backup`, Conflict (`node-running`, `other-node`,
     `node-not-empty`, `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store
@@ -94,7 +94,7 @@ async def restore_backup(
     try:
         header, manifest = await asyncio.to_thread(verify_backup, archive)
         for name in (*manifest.files, *manifest.links):
-            if not places.may_restore(name):
+            if not paths.may_restore(name):
                 raise backup_invalid(f"it contains a file {name[:200]!a}, which no backup has")
         if header.node != settings.node:
             raise Conflict(
@@ -103,68 +103,69 @@ async def restore_backup(
                 next=f"Set MAO_NODE={header.node} and restore again: its branches and keys have that name.",
             )
         refuse_running(settings)
-        await asyncio.to_thread(_require_room, places, manifest)
+        await asyncio.to_thread(_require_space, paths, manifest)
         with ExitStack() as held:
             for service in ("runner", "datamgmt"):
                 try:
-                    held.enter_context(process_lock(places.data, service))
+                    held.enter_context(process_lock(paths.data, service))
                 except Conflict as error:
-                    raise _running(f"its {service} holds {places.data}/{service}.lock") from error
-            return await _restore(settings.node, store, places, archive, header, manifest, replace)
+                    raise _node_running(f"its {service} holds {paths.data}/{service}.lock") from error
+            return await _restore(settings.node, store, paths, archive, header, manifest, replace)
     except OSError as error:
-        raise _failed(error) from error
+        raise _restore_failed(error) from error
 
 
 async def _restore(
     node: str,
     store: Store,
-    places: NodePaths,
+    paths: NodePaths,
     archive: Path,
     header: Header,
     manifest: Manifest,
     replace: bool,
 ) -> RestoreResult:
     digest = await asyncio.to_thread(_digest, archive)
-    progress = _read_progress(places.data / RESTORING)
+    progress = _read_progress(paths.data / RESTORING)
     if progress is not None and progress.archive != digest and not replace:
         raise Conflict(
-            f"A restore of another backup into {places.data} was started and has not finished.",
+            f"A restore of another backup into {paths.data} was started and has not finished.",
             code="restore-unfinished",
             next="Finish it with that file, or give --replace: then the data already restored are set aside.",
         )
     if progress is None or progress.archive != digest:
-        there = await _existing_items(node, store, places)
-        if there and not replace:
-            shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+        existing = await _existing_items(node, store, paths)
+        if existing and not replace:
+            more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
+            examples = ", ".join(existing[:3]) + more
             raise Conflict(
-                f"The node is not empty: {shown}.",
+                f"The node is not empty: {examples}.",
                 code="node-not-empty",
                 next="Restore into an empty data directory and store; or give --replace: existing data are "
                 f"set aside in folders named {REPLACED!r}, nothing is deleted.",
             )
         now = datetime.now(UTC)
-        aside = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" if there else None
+        aside = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" if existing else None
         progress = RestoreProgress(archive=digest, restored_at=now, phase="aside", aside=aside)
-        _note(places, progress)
+        _save_progress(paths, progress)
     if progress.phase == "aside":
-        await _set_aside(node, store, places, progress.aside)
+        await _set_aside(node, store, paths, progress.aside)
         progress = progress.model_copy(update={"phase": "files"})
-        _note(places, progress)
-    staged = places.data / STAGED
-    files = await asyncio.to_thread(_put_files, places, archive, manifest, staged)
+        _save_progress(paths, progress)
+    staged = paths.data / STAGED
+    files = await asyncio.to_thread(_put_files, paths, archive, manifest, staged)
     if progress.phase == "files":
         progress = progress.model_copy(update={"phase": "store"})
-        _note(places, progress)
+        _save_progress(paths, progress)
     written = await _put_store(node, store, staged / STORE, header, progress.restored_at)
     await asyncio.to_thread(shutil.rmtree, staged)
-    (places.data / RESTORING).unlink()
-    sync_folder(places.data)
-    replaced = [folder / REPLACED / progress.aside for folder in places.folders()] if progress.aside else []
+    (paths.data / RESTORING).unlink()
+    sync_folder(paths.data)
+    replaced = [folder / REPLACED / progress.aside for folder in paths.folders()] if progress.aside else []
     return RestoreResult(header, files, written, sorted(folder for folder in replaced if folder.is_dir()))
 
 
-def _note(places: NodePaths, progress: RestoreProgress) -> None:
-    replace_file(places.data / RESTORING, progress.model_dump_json().encode())
+def _save_progress(paths: NodePaths, progress: RestoreProgress) -> None:
+    replace_file(paths.data / RESTORING, progress.model_dump_json().encode())
 
 
 def _read_progress(path: Path) -> RestoreProgress | None:
@@ -185,7 +186,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# what is checked first
+# checks
 
 
 def refuse_running(settings: ServiceSettings) -> None:
@@ -196,10 +197,10 @@ def refuse_running(settings: ServiceSettings) -> None:
             with socket.socket(socket.AF_UNIX) as caller, suppress(OSError):
                 caller.settimeout(_CONNECT_TIMEOUT)
                 caller.connect(path)
-                raise _running(f"its {service} answers at {path}")
+                raise _node_running(f"its {service} answers at {path}")
 
 
-def _running(why: str) -> Conflict:
+def _node_running(why: str) -> Conflict:
     return Conflict(
         f"The node is running: {why}.",
         code="node-running",
@@ -207,26 +208,26 @@ def _running(why: str) -> Conflict:
     )
 
 
-async def _existing_items(node: str, store: Store, places: NodePaths) -> list[str]:
-    """List what a restore would overwrite, for a message."""
-    found = [str(places.data / name) for name in places.data_names()]
+async def _existing_items(node: str, store: Store, paths: NodePaths) -> list[str]:
+    """Return a few items that a restore would overwrite, for a message."""
+    found = [str(paths.data / name) for name in paths.data_names()]
     for folder, names in (
-        (places.agreements, places.agreements_names()),
-        (places.federation, places.federation_names()),
+        (paths.agreements, paths.agreements_names()),
+        (paths.federation, paths.federation_names()),
     ):
         found += [str(folder / name) for name in names]
     own = await store.list(keys.node_root(node), limit=1)
     return found + [f"the store's {entry.key}" for entry in own.entries]
 
 
-def _require_room(places: NodePaths, manifest: Manifest) -> None:
+def _require_space(paths: NodePaths, manifest: Manifest) -> None:
     """Raise Unavailable (`disk-full`) if the files do not fit."""
     needed = dict.fromkeys(FOLDERS, 0)
     for name, (_, size) in manifest.files.items():
         folder = name.partition("/")[0]
         needed[folder if folder in needed else "data"] += size
     for folder, size in needed.items():
-        path = places.folder(folder)
+        path = paths.folder(folder)
         while not path.exists():
             path = path.parent
         stats = os.statvfs(path)
@@ -235,34 +236,34 @@ def _require_room(places: NodePaths, manifest: Manifest) -> None:
             raise disk_full(f"the backup needs {size} bytes in {path}, and {free} are free")
 
 
-# the steps
+# steps
 
 
-async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | None) -> None:
-    """Move all existing data into folders beside them; delete nothing. May be repeated."""
+async def _set_aside(node: str, store: Store, paths: NodePaths, aside: str | None) -> None:
+    """Move all existing data into folders beside them, deleting nothing. May be repeated."""
     if aside is None:
         return
     groups = (
-        (places.data, [*places.data_names(), *places.rebuilt_names()]),
-        (places.agreements, list(places.agreements_names())),
-        (places.federation, list(places.federation_names())),
+        (paths.data, [*paths.data_names(), *paths.rebuilt_names()]),
+        (paths.agreements, list(paths.agreements_names())),
+        (paths.federation, list(paths.federation_names())),
     )
     for folder, names in groups:
         for name in names:
             target = folder / REPLACED / aside / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / name).rename(target)
-    identity = places.federation / IDENTITY_FILE
-    identity.unlink(missing_ok=True)  # of the store that is set aside now
-    kept = places.data / REPLACED / aside / STORE
-    if not kept.exists():
-        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = kept.with_suffix(".partial")
+    identity = paths.federation / IDENTITY_FILE
+    identity.unlink(missing_ok=True)  # it identified the store that is now set aside
+    dump_path = paths.data / REPLACED / aside / STORE
+    if not dump_path.exists():
+        dump_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = dump_path.with_suffix(".partial")
         with temporary.open("wb") as file:
             await dump_keys(store, node, file.write)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(kept)
+        temporary.rename(dump_path)
     await _clear(store, keys.node_root(node))
     if not (await store.list(keys.all_nodes(), limit=1)).entries:  # no other node uses this etcd
         await _clear(store, f"{keys.ROOT}/")
@@ -273,16 +274,16 @@ async def _clear(store: Store, prefix: str) -> None:
         await store.transact([], [Delete(entry.key) for entry in found])
 
 
-def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Path) -> int:
-    """Write all files to their places, and the store's dump into `staged`. Returns the number of files."""
-    targets = {STORE: staged / STORE, SETTINGS: places.data / _SETTINGS_FILE}
+def _put_files(paths: NodePaths, archive: Path, manifest: Manifest, staged: Path) -> int:
+    """Write all files to their paths and the store's dump into `staged`; return the number of files."""
+    targets = {STORE: staged / STORE, SETTINGS: paths.data / _SETTINGS_FILE}
     folders: set[Path] = set()
     count = 0
     with archive.open("rb") as file:
         for member in read_files(file):
             if member.name in (HEADER, MANIFEST):
                 continue
-            target = targets.get(member.name) or places.target(member.name)
+            target = targets.get(member.name) or paths.target(member.name)
             _make_folders(target.parent, folders)
             pieces = iter(partial(member.stream.read, _READ_SIZE), b"")
             digest = _write(target, pieces, member.executable)
@@ -293,7 +294,7 @@ def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Pat
                     _make_folders(target.parent / inner, folders)
             count += 1
     for name, text in manifest.links.items():  # last, so that nothing is written through a link
-        target = places.target(name)
+        target = paths.target(name)
         _make_folders(target.parent, folders)
         target.unlink(missing_ok=True)
         target.symlink_to(text)
@@ -315,7 +316,7 @@ def _make_folders(folder: Path, known: set[Path]) -> None:
 
 
 def _write(target: Path, pieces: Iterator[bytes], executable: bool) -> str:
-    """Write a file atomically, replacing that of an earlier attempt. Returns its SHA-256."""
+    """Write a file atomically, replacing the one of an earlier attempt; return its SHA-256."""
     temporary = target.with_name(f".new-{secrets.token_hex(4)}")
     digest = hashlib.sha256()
     try:
@@ -334,14 +335,14 @@ def _write(target: Path, pieces: Iterator[bytes], executable: bool) -> str:
 
 
 async def _put_store(node: str, store: Store, lines: Path, header: Header, restored_at: datetime) -> int:
-    """Write the store's keys: records first, then what lets the node act on them, its identity last.
+    """Write the store's keys: records, then those that make the node act on them, then its identity.
 
     Returns the number of keys.
     """
     restored = Restored(
         backup_at=header.taken_at, restored_at=restored_at, tips=header.tips, open=sorted(header.tips)
     )
-    last = (keys.enrolments_prefix(node), keys.schedules_prefix(node), keys.link(node))
+    activating = (keys.enrolments_prefix(node), keys.schedules_prefix(node), keys.link(node))
     identity = keys.store_identity(node)
 
     def groups(wanted: Callable[[str], bool]) -> Iterator[list[Put]]:
@@ -349,16 +350,17 @@ async def _put_store(node: str, store: Store, lines: Path, header: Header, resto
             for group in read_groups(file, lambda key: key != keys.restored(node) and wanted(key)):
                 yield [_restored_entry(node, put, header.taken_at, restored_at) for put in group]
 
-    written = await load_keys(store, node, groups(lambda key: not key.startswith(last) and key != identity))
+    inert = groups(lambda key: not key.startswith(activating) and key != identity)
+    written = await load_keys(store, node, inert)
     written += await load_keys(store, node, [[Put(keys.restored(node), dump(restored))]])
-    written += await load_keys(store, node, groups(lambda key: key.startswith(last)))
+    written += await load_keys(store, node, groups(lambda key: key.startswith(activating)))
     written += await load_keys(store, node, groups(lambda key: key == identity))
     log.info("restore.store", keys=written)
     return written
 
 
 def _restored_entry(node: str, put: Put, backup_at: datetime, restored_at: datetime) -> Put:
-    """Return a key as it is put into the store: a run that was under way is ended."""
+    """Return a key as a restore writes it: a run that was in progress is ended."""
     if not put.key.startswith(keys.runs_prefix(node)):
         return put
     try:
@@ -369,7 +371,7 @@ def _restored_entry(node: str, put: Put, backup_at: datetime, restored_at: datet
     return put if changed is run else Put(put.key, dump(changed))
 
 
-def _failed(error: OSError) -> MaoError:
+def _restore_failed(error: OSError) -> MaoError:
     if is_full(error):
         full = disk_full("the restore does not fit")
         full.next = "Free space, and restore again with the same file: it continues."

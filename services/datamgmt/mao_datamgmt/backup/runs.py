@@ -1,7 +1,7 @@
-"""Ends the unfinished runs of a backup, and reconstructs runs from the datasets' history. Mostly pure.
+"""Ends the unfinished runs of a backup, and reconstructs later runs from the datasets' history. Mostly pure.
 
-How a run that was under way continued is unknown: its tool may have ended after the backup was taken, and
-the commit may be at the remote or lost with the machine. So no tool is started again for it, and no step is
+It is unknown how a run in progress continued: its tool may have ended after the backup was taken, and
+the commit may be on the remote or lost with the machine. So no tool is started again for it, and no step is
 retried. Output that a tool had already written is published.
 
 Every commit of a step carries its record (`provenance`). A step whose commit is found has succeeded; the
@@ -38,7 +38,7 @@ Commits = dict[tuple[str, str], tuple[LogEntry, dict[str, Any]]]
 """Run and step → the commit and its record."""
 
 
-# runs of the backup
+# runs in the backup
 
 
 def restored_failure(backup_at: datetime) -> Failure:
@@ -51,8 +51,8 @@ def restored_failure(backup_at: datetime) -> Failure:
 
 
 def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
-    """Return a run as it is put into the restored store: no tool is run for it again."""
-    why = restored_failure(backup_at)
+    """Return a run as the restored store records it: no tool is run for it again."""
+    failure = restored_failure(backup_at)
     if run.phase in RUN_ENDED:
         return run
     if run.phase is RunPhase.QUEUED and run.trigger == "schedule":
@@ -61,31 +61,32 @@ def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
         return run.model_copy(update={**changes, "steps": []})
     if run.phase is RunPhase.QUEUED:
         steps = [_with_phase(step, StepPhase.SKIPPED, restored_at) for step in run.steps]
-        changes = {"phase": RunPhase.CANCELLED, "finished_at": restored_at, "reason": why.detail}
-        return run.model_copy(update={**changes, "error": why, "steps": steps})
+        changes = {"phase": RunPhase.CANCELLED, "finished_at": restored_at, "reason": failure.detail}
+        return run.model_copy(update={**changes, "error": failure, "steps": steps})
     steps = []
     for step in run.steps:
         retry = step.spec.retry.model_copy(update={"attempts": min(step.attempt, step.spec.retry.attempts)})
-        kept = step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})
+        restored = step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})
         if step.phase not in (*_ENDED, *_TO_PUBLISH):
-            kept = _with_phase(kept, StepPhase.LOST, restored_at).model_copy(update={"error": why})
-        steps.append(kept)
+            restored = _with_phase(restored, StepPhase.LOST, restored_at)
+            restored = restored.model_copy(update={"error": failure})
+        steps.append(restored)
     changed = run.model_copy(update={"steps": steps})
     index = changed.current()
     if index is None or steps[index].phase in (*_TO_PUBLISH, StepPhase.CANCELLED):
         return changed  # continues to its end without running a tool
     ended = RunPhase.LOST if steps[index].phase is StepPhase.LOST else RunPhase.FAILED
-    error = steps[index].error or why
+    error = steps[index].error or failure
     return changed.model_copy(update={"phase": ended, "finished_at": restored_at, "error": error})
 
 
 def _with_phase(step: StepRun, phase: StepPhase, now: datetime) -> StepRun:
-    """Set a phase without regard to the state table: the restored store begins with it."""
+    """Set a phase without checking the transition: it is the first one in the restored store."""
     times = {**step.times, phase: now}
     return step.model_copy(update={"phase": phase, "times": times, "waiting": None, "not_before": None})
 
 
-# runs of the datasets' history
+# runs in the datasets' history
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +100,25 @@ class StepCommit:
     commit: str
     at: datetime
     pushed: bool
-    is_truth: bool  # the commit is on ground truth's line of first parents
+    is_truth: bool  # the commit is a first-parent ancestor of ground truth
     record: Mapping[str, Any]
 
 
 def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepCommit]:
-    """Return this node's steps after `tip`, from its branch here and at the remote as last fetched.
+    """Return this node's steps after `tip`, from its local branch and the remote one as last fetched.
 
     Oldest first. Blocking. Raises NotFound, CloneBroken.
     """
     clone = Clone.open(context.data.clone(dataset))
-    ours = clone.tip(context.node)
-    theirs = clone.tip(context.node, remote=True)
-    pushed = {} if theirs is None else _steps(clone, theirs, tip)
-    here = {} if ours is None else _steps(clone, ours, tip)
+    local_tip = clone.tip(context.node)
+    remote_tip = clone.tip(context.node, remote=True)
+    pushed = {} if remote_tip is None else _steps(clone, remote_tip, tip)
+    local = {} if local_tip is None else _steps(clone, local_tip, tip)
     truth_tip = clone.latest_tip(GROUND_TRUTH)
-    line = iter(()) if truth_tip is None else islice(clone.first_parents(truth_tip), MAX_COMMITS)
-    truth = {entry.commit for entry in takewhile(lambda entry: entry.commit != tip, line)}
+    truth_line = iter(()) if truth_tip is None else islice(clone.first_parents(truth_tip), MAX_COMMITS)
+    truth = {entry.commit for entry in takewhile(lambda entry: entry.commit != tip, truth_line)}
     found = []
-    for key, (entry, record) in {**here, **pushed}.items():  # the remote's where both have it
+    for key, (entry, record) in {**local, **pushed}.items():  # the remote commit if both have one
         commit = StepCommit(
             *key, dataset, clone.url, entry.commit, entry.time, key in pushed, entry.commit in truth, record
         )
@@ -139,13 +140,14 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
 def reconstruct_run(
     found: Sequence[StepCommit], known: Run | None, enrolment: Enrolment | None, restored: Restored
 ) -> Run | None:
-    """Return the run as its commits have it; None if that changes nothing, or no commit can be used. Pure.
+    """Return the run as its commits describe it; None if nothing changes or no commit is usable. Pure.
 
-    `known`: the run in the store. A run that ended before the backup, or started since the restore, stays.
+    `known` is the run in the store. One that ended before the backup or started after the restore is kept.
     """
     if known is not None and not _is_uncertain(known, restored):
         return None
-    succeeded = [step for commit in found if (step := _found_step(commit, known, enrolment)) is not None]
+    steps_found = (_reconstruct_step(commit, known, enrolment) for commit in found)
+    succeeded = [step for step in steps_found if step is not None]
     run = known
     if run is None:
         record = found[0].record
@@ -157,13 +159,13 @@ def reconstruct_run(
     if not succeeded:
         return None
     backup_at = restored.backup_at
-    steps = _ordered_steps(run.steps, succeeded, enrolment, backup_at)
+    steps = _complete_steps(run.steps, succeeded, enrolment, backup_at)
     ended_at = max(step.times[StepPhase.SUCCEEDED] for step in succeeded)
-    whole = all(step.phase in _PASSED for step in steps)
-    error = None if whole else restored_failure(backup_at)
+    is_complete = all(step.phase in _PASSED for step in steps)
+    error = None if is_complete else restored_failure(backup_at)
     changed = run.model_copy(
         update={
-            "phase": RunPhase.SUCCEEDED if whole else RunPhase.LOST,
+            "phase": RunPhase.SUCCEEDED if is_complete else RunPhase.LOST,
             "steps": steps,
             "finished_at": ended_at,
             "started_at": run.started_at or _time(found[0].record, "started_at"),
@@ -176,7 +178,7 @@ def reconstruct_run(
 
 
 def _is_uncertain(run: Run, restored: Restored) -> bool:
-    """True if the run's outcome is unknown here: it was under way in the backup, or missed."""
+    """True if the run's outcome is unknown: it was in progress in the backup, or recorded as missed."""
     if run.phase in RUN_ENDED:
         reconstructed = any(step.waiting == _PASSED_BY for step in run.steps)
         ended_by_restore = run.error is not None and run.error.code == RESTORED
@@ -184,10 +186,10 @@ def _is_uncertain(run: Run, restored: Restored) -> bool:
     return run.created_at <= restored.restored_at
 
 
-def _ordered_steps(
+def _complete_steps(
     known: list[StepRun], succeeded: list[StepRun], enrolment: Enrolment | None, backup_at: datetime
 ) -> list[StepRun]:
-    """Return all steps of the run: a step before a found one has passed, one after them is lost."""
+    """Return all steps of the run: those before a found step have passed, those after the last are lost."""
     by_name = {step.spec.name: step for step in succeeded}
     planned = known or ([StepRun(spec=spec) for spec in enrolment.steps] if enrolment is not None else [])
     if not by_name.keys() <= {step.spec.name for step in planned}:
@@ -203,13 +205,13 @@ def _ordered_steps(
             changes = {"phase": StepPhase.SKIPPED, "waiting": _PASSED_BY, "error": None}
             steps.append(step.model_copy(update=changes))
         else:
-            why = restored_failure(backup_at)
-            steps.append(step.model_copy(update={"phase": StepPhase.LOST, "error": why, "waiting": None}))
+            failure = restored_failure(backup_at)
+            steps.append(step.model_copy(update={"phase": StepPhase.LOST, "error": failure, "waiting": None}))
     return steps
 
 
-def _found_step(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> StepRun | None:
-    """Return the step as its commit's record has it; None for a record that cannot be read."""
+def _reconstruct_step(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> StepRun | None:
+    """Return the step as its commit's record describes it; None if the record cannot be read."""
     record = found.record
     log, output, source = record.get("log") or {}, record.get("output") or {}, record.get("input")
     planned = [step.spec for step in known.steps] if known is not None else []
@@ -217,7 +219,7 @@ def _found_step(found: StepCommit, known: Run | None, enrolment: Enrolment | Non
     try:
         pinned = record["image"]["pinned"]
         spec = next((s for s in planned if s.name == found.step and s.image.pinned == pinned), None)
-        if spec is None:  # the record's own, in which values that look like secrets are masked
+        if spec is None:  # built from the record, in which values that look like secrets are masked
             facts = {name: record[name] for name in _STEP_FACTS if record.get(name) is not None}
             facts["output"] = {"name": found.dataset, "master": found.master, "branch": output["branch"]}
             if source is not None:

@@ -1,6 +1,6 @@
-"""Periodic backups into a folder, of which the newest are kept; sets the condition `backup` on failure.
+"""Makes periodic backups into a folder and keeps the newest; reports failures as the condition `backup`.
 
-The time of the last backup is read from the names in the folder. So a restart makes no extra backup, and a
+The time of the last backup is read from the file names, so a restart makes no extra backup, and a
 folder that was emptied, or is not mounted, is noticed.
 """
 
@@ -45,7 +45,7 @@ def backup_loops(
     runs: Records[Run],
     conditions: Conditions,
 ) -> list[Coroutine[Any, Any, None]]:
-    """Return the loops of backup and restore for the data manager to run."""
+    """Return the loops that the data manager runs for backups and after a restore."""
     loops = [Reconciler(context, executor, own, runs, conditions).run()]
     if settings.backup_dir is not None:
         backups = BackupSchedule(settings, settings.backup_dir, own, context.clock, conditions)
@@ -54,7 +54,7 @@ def backup_loops(
 
 
 class BackupSchedule:
-    """Makes backups (`run`) and reports when they are overdue (`watch`). Both loops work until cancelled."""
+    """Makes backups (`run`) and reports when they are overdue (`watch`). Both run until cancelled."""
 
     def __init__(
         self, settings: DataSettings, folder: Path, store: Store, clock: Clock, conditions: Conditions
@@ -76,11 +76,11 @@ class BackupSchedule:
         await every(CHECK_SECONDS, self.check, name="backups-age", conditions=self._conditions)
 
     async def step(self) -> float:
-        """Make a backup if one is due. Returns the seconds until the next step."""
+        """Make a backup if one is due; return the seconds until the next step."""
         try:
             found = await asyncio.to_thread(backups_in, self._folder, self._settings.node)
             now = self._clock.now()
-            # Backups of the future, from a clock that was ahead, do not count.
+            # Backups dated in the future, from a clock that was ahead, do not count.
             self._latest = max((at for at, _ in found if at <= now), default=None)
             if self._latest is not None and self._latest + self._every > now:
                 self._clear()
@@ -88,23 +88,23 @@ class BackupSchedule:
             await self._take()
         except (MaoError, OSError) as error:
             if isinstance(error, MaoError):
-                why, next_step = error.detail, error.next
+                reason, next_step = error.detail, error.next
             else:
-                why, next_step = f"{error.filename or self._folder}: {error.strerror or error}.", None
+                reason, next_step = f"{error.filename or self._folder}: {error.strerror or error}.", None
             next_step = await asyncio.to_thread(_folder_advice, self._folder) or next_step
-            log.warning("backup.failed", folder=str(self._folder), error=why)
-            last = (
+            log.warning("backup.failed", folder=str(self._folder), error=reason)
+            latest = (
                 "There is none yet" if self._latest is None else f"The last one is from {_time(self._latest)}"
             )
             self._report(
-                f"No backup could be made: {why} {last}.", next_step or "It is retried automatically."
+                f"No backup could be made: {reason} {latest}.", next_step or "It is retried automatically."
             )
             return self._retry
         self._clear()
         return min(self._settings.backup_every, CHECK_SECONDS)
 
     async def check(self) -> None:
-        """Report that the last backup is twice as old as the period, whatever prevents the next one."""
+        """Report a last backup that is more than twice as old as the period, whatever the cause."""
         since = self._latest or self._started_at
         reported = any(condition.name == CONDITION for condition in self._conditions.current())
         if self._clock.now() - since > 2 * self._every and not reported:
@@ -112,10 +112,10 @@ class BackupSchedule:
 
     async def _take(self) -> None:
         node = self._settings.node
-        places = node_paths(self._settings)
-        taken = await take_backup(node, self._store, places, self._folder, os.environ, self._clock)
-        self._latest = taken.header.taken_at
-        log.info("backup.taken", path=str(taken.path), bytes=taken.size, revision=taken.header.revision)
+        paths = node_paths(self._settings)
+        backup = await take_backup(node, self._store, paths, self._folder, os.environ, self._clock)
+        self._latest = backup.header.taken_at
+        log.info("backup.taken", path=str(backup.path), bytes=backup.size, revision=backup.header.revision)
         keep, now = self._settings.backup_keep, self._clock.now()
         for path in await asyncio.to_thread(prune, self._folder, node, keep, now):
             log.info("backup.removed", path=str(path))
@@ -128,12 +128,12 @@ class BackupSchedule:
 
 
 def _folder_advice(folder: Path) -> str | None:
-    """Return what the operator has to do about the folder, if anything. Blocking."""
-    if not os.path.isdir(folder):  # noqa: PTH112 (it raises nothing)
-        return f"Make it (mkdir -m 700 {folder}) or mount it, and let user {os.geteuid()} write there."
+    """Return what the operator must do to make the folder usable, or None. Blocking."""
+    if not os.path.isdir(folder):  # noqa: PTH112 (it never raises)
+        return f"Create it (mkdir -m 700 {folder}) or mount it, and let user {os.geteuid()} write to it."
     with suppress(OSError):
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
-            return f"Mount {folder} for writing."
+            return f"Mount {folder} read-write."
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return (
             f"It must belong to the node's user: sudo chown {os.geteuid()} {folder}; sudo chmod 700 {folder}"

@@ -1,4 +1,4 @@
-"""Takes one backup. It is written under another name and renamed, so that it is never seen half-written."""
+"""Takes one backup. It is written under a temporary name and renamed when complete."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from mao_shared.store.backup import dump_keys
 from .archive import ArchiveWriter, FileShrunk, Header
 from .collect import NodePaths, SourceChanged, collect, read_tips, waiting_outputs
 
-MAX_TRIES = 3
+MAX_ATTEMPTS = 3
 PARTIAL = ".mao-backup-partial-"
 PARTIAL_MAX_AGE_SECONDS = 86400  # no backup takes so long to be written
 _STAMP = "%Y%m%dT%H%M%SZ"
-_UNPUBLISHED_MARKERS = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; other runs are not parsed
+_UNPUBLISHED_MARKERS = (b'"phase":"exited"', b'"phase":"publishing"')  # a run without them is not parsed
 
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """A backup that was taken. `path`: None if it went to a stream. `size` in bytes."""
+    """A backup that was taken. `path` is None for a stream; `size` is in bytes."""
 
     path: Path | None
     size: int
@@ -58,7 +58,7 @@ def backup_name(node: str, at: datetime) -> str:
 
 
 def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
-    """List the backups of a node in a folder, by their names, the oldest first. Blocking. Raises OSError."""
+    """List a node's backups in a folder, found by their names, oldest first. Blocking. Raises OSError."""
     pattern = re.compile(rf"mao-{re.escape(node)}-(\d{{8}}T\d{{6}}Z)\.tar\.gz")
     found = []
     for path in folder.iterdir():
@@ -69,7 +69,7 @@ def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
 
 
 def current_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return this node's settings in the environment."""
+    """Return the settings of the node that the environment contains."""
     known = {*SEED_NAMES, SEED_PORT}
     return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in known}
 
@@ -77,12 +77,12 @@ def current_settings(environ: Mapping[str, str]) -> dict[str, str]:
 async def take_backup(
     node: str,
     store: Store,
-    places: NodePaths,
+    paths: NodePaths,
     target: Path,
     environ: Mapping[str, str],
     clock: Clock | None = None,
 ) -> BackupResult:
-    """Back a node up into a file, or into a folder under a name with the time.
+    """Back up a node to a file, or into a folder under a name that contains the time.
 
     Raises AlreadyExists (`backup-exists`), InvalidInput (`backup-inside`), NotFound (`backup-folder-missing`,
     `node-unknown`), Unavailable (`disk-full`, `backup-restless`, and what the store raises), MaoError
@@ -91,31 +91,31 @@ async def take_backup(
     now = (clock or SystemClock()).now()
     path = target
     try:
-        path = await asyncio.to_thread(_prepare_target, target, backup_name(node, now), places)
+        path = await asyncio.to_thread(_prepare_target, target, backup_name(node, now), paths)
         partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
         try:
             descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
-                write = functools.partial(_write, node, store, places, file, environ, path.parent, now)
-                header = await _write_again(file, write)
+                write = functools.partial(_write, node, store, paths, file, environ, path.parent, now)
+                header = await _write_with_retries(file, write)
                 size = await asyncio.to_thread(_sync, file)
-            await asyncio.to_thread(_finish, partial, path)
+            await asyncio.to_thread(_publish, partial, path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise _failed(path, error) from error
+        raise _backup_failed(path, error) from error
     return BackupResult(path, size, header)
 
 
-def _prepare_target(target: Path, name: str, places: NodePaths) -> Path:
-    """Return the path of the new backup, and remove what killed backups have left beside it."""
+def _prepare_target(target: Path, name: str, paths: NodePaths) -> Path:
+    """Return the path of the new backup, and remove partial files that killed backups left beside it."""
     path = (target / name if target.is_dir() else target).absolute()
     if os.path.lexists(path):
         raise _backup_exists(path)
-    folders = (places.data, places.agreements, places.federation)
+    folders = (paths.data, paths.agreements, paths.federation)
     if any(path.resolve().is_relative_to(place) for place in folders):
         raise InvalidInput(
-            f"{path} is inside the data that are backed up: it would be lost with them and backed up again.",
+            f"{path} is inside the data that are backed up: the backup would be lost with them.",
             code="backup-inside",
             next="Give a folder outside of the node's data directory, best on another disk.",
         )
@@ -129,25 +129,25 @@ def _prepare_target(target: Path, name: str, places: NodePaths) -> Path:
 
 
 async def write_to_stream(
-    node: str, store: Store, places: NodePaths, stream: IO[bytes], environ: Mapping[str, str]
+    node: str, store: Store, paths: NodePaths, stream: IO[bytes], environ: Mapping[str, str]
 ) -> BackupResult:
-    """Back a node up into a stream. Raises what `take_backup` raises."""
+    """Back up a node to a stream. Raises the errors of `take_backup`."""
     try:
         now = SystemClock().now()
-        write = functools.partial(_write, node, store, places, stream, environ, places.data, now)
-        header = await _write_again(stream, write)
+        write = functools.partial(_write, node, store, paths, stream, environ, paths.data, now)
+        header = await _write_with_retries(stream, write)
         stream.flush()
     except OSError as error:
-        raise _failed(Path("-"), error) from error
+        raise _backup_failed(Path("-"), error) from error
     return BackupResult(None, 0, header)
 
 
-async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]) -> Header:
-    """Write a backup to a stream; if the node changes meanwhile and the stream can seek, start again.
+async def _write_with_retries(stream: IO[bytes], write: Callable[[], Awaitable[Header]]) -> Header:
+    """Write a backup to a stream; restart it if the node changes meanwhile and the stream is seekable.
 
     Raises Unavailable (`backup-restless`), OSError.
     """
-    for attempt in range(MAX_TRIES if stream.seekable() else 1):
+    for attempt in range(MAX_ATTEMPTS if stream.seekable() else 1):
         if attempt:
             stream.seek(0)
             stream.truncate()
@@ -163,14 +163,14 @@ async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]
 async def _write(
     node: str,
     store: Store,
-    places: NodePaths,
+    paths: NodePaths,
     stream: IO[bytes],
     environ: Mapping[str, str],
     scratch: Path,
     now: datetime,
 ) -> Header:
-    """Make one attempt. `scratch`: the folder for the temporary dump of the store."""
-    tips = await asyncio.to_thread(read_tips, places.data, node)
+    """Write a backup once. `scratch` is the folder for the temporary dump of the store."""
+    tips = await asyncio.to_thread(read_tips, paths.data, node)
     with tempfile.TemporaryFile(dir=scratch) as dump:
         waiting: list[tuple[str, int, int]] = []
         runs = Records(store, keys.runs_prefix(node), Run)
@@ -189,7 +189,7 @@ async def _write(
         header = Header(node=node, mao=__version__, taken_at=now, revision=revision, tips=tips)
         writer = ArchiveWriter(stream)
         settings = current_settings(environ)
-        await asyncio.to_thread(collect, writer, places, header, (dump, size), waiting, settings)
+        await asyncio.to_thread(collect, writer, paths, header, (dump, size), waiting, settings)
         await asyncio.to_thread(writer.close)
     return header
 
@@ -213,8 +213,8 @@ def _sync(file: IO[bytes]) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def _finish(partial: Path, path: Path) -> None:
-    """Give the complete backup its name. Raises AlreadyExists if the name is taken."""
+def _publish(partial: Path, path: Path) -> None:
+    """Rename the complete backup to its final path. Raises AlreadyExists if that exists."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -229,19 +229,19 @@ def _finish(partial: Path, path: Path) -> None:
 def prune(folder: Path, node: str, keep: int, now: datetime) -> list[Path]:
     """Remove all but the newest `keep` backups of a node; return their paths. Blocking. Raises OSError.
 
-    Backups with a time in the future, from a clock that was ahead, stay until then and do not count.
+    Backups dated in the future, from a clock that was ahead, are kept until then and not counted.
     """
-    gone = [path for at, path in backups_in(folder, node) if at <= now][:-keep]
-    for path in gone:
+    outdated = [path for at, path in backups_in(folder, node) if at <= now][:-keep]
+    for path in outdated:
         path.unlink(missing_ok=True)
-    return gone
+    return outdated
 
 
 def folder_missing(folder: Path) -> NotFound:
     return NotFound(
         f"There is no folder {folder}.",
         code="backup-folder-missing",
-        next=f"Make it (mkdir -m 700 {folder}), best on another disk, or give another place.",
+        next=f"Create it (mkdir -m 700 {folder}), best on another disk, or give another target.",
     )
 
 
@@ -249,24 +249,22 @@ def _backup_exists(path: Path) -> AlreadyExists:
     return AlreadyExists(
         f"{path} exists already, and a backup never replaces a file.",
         code="backup-exists",
-        next="Give another name, or a folder: then the name has the node and the time.",
+        next="Give another name, or a folder: the file is then named after the node and the time.",
     )
 
 
-def _failed(path: Path, error: OSError) -> MaoError:
+def _backup_failed(path: Path, error: OSError) -> MaoError:
     if is_full(error):
         full = disk_full(f"the backup {path} does not fit")
         place = "the output's file" if path == Path("-") else str(path.parent)
-        full.next = (
-            f"Free space on the disk of {place}, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
-        )
+        full.next = f"Free space on the disk of {place}, keep fewer backups (MAO_BACKUP_KEEP) or move them."
         return full
     where = Path(error.filename or path)
     next_step = "Try again; check the disk (dmesg)."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        next_step = f"Let user {os.geteuid()}, as whom this runs, read it."
+        next_step = f"Let user {os.geteuid()}, as which this runs, read it."
         if where == path or where.parent == path.parent or where == path.parent:
-            next_step = f"Give a folder that user {os.geteuid()}, as whom this runs, may write."
+            next_step = f"Give a folder to which user {os.geteuid()}, as which this runs, can write."
     return MaoError(
         f"The backup failed: {where}: {error.strerror or error}.", code="backup-failed", next=next_step
     )

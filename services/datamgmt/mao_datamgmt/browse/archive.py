@@ -18,8 +18,8 @@ from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import GROUND_TRUTH
 
 MEDIA_TYPES: dict[Packing, str] = {"tar.gz": "application/gzip", "zip": "application/zip"}
-_GZIP = 31  # zlib's number for gzip with the largest window
-_LEVEL = 6
+_GZIP = 31  # zlib's window size for gzip with the largest window
+_COMPRESSION_LEVEL = 6
 _RECORD = tarfile.BLOCKSIZE
 _MIN_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -29,7 +29,7 @@ Packing = Literal["tar.gz", "zip"]
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """The files of an archive, which has them below the folder `root`."""
+    """The files to pack; in the archive they are below the folder `root`."""
 
     clone: Clone
     commit: str
@@ -39,12 +39,12 @@ class ArchiveSource:
 
     def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
         """Yield a member's content. Raises OSError if it is shorter than expected."""
-        left = member.size
+        missing = member.size
         for piece in self.clone.open_blob(self.commit, member.id).pieces:
-            left -= len(piece)
+            missing -= len(piece)
             yield piece
-        if left:
-            raise OSError(f"{member.path} is broken in the clone: {left} bytes are missing")
+        if missing:
+            raise OSError(f"{member.path} is broken in the clone: {missing} bytes are missing")
 
     def name(self, member: ArchiveEntry) -> str:
         return f"{self.root}/{member.path}"
@@ -65,7 +65,7 @@ def open_archive(context: Context, name: str, ref: str | None, path: str) -> Arc
         raise InvalidInput(
             f"{path!r} is a file.",
             code="path-not-a-folder",
-            next=f"Ask for the file itself: /datasets/{name}/file",
+            next=f"Request the file itself: /datasets/{name}/file",
         )
     members = clones.with_lfs_content(context, clone, commit, lambda: clone.archive_entries(commit, path))
     time = clone.log(commit, 1)[0][0].time
@@ -73,11 +73,11 @@ def open_archive(context: Context, name: str, ref: str | None, path: str) -> Arc
 
 
 def write_archive(source: ArchiveSource, packing: Packing) -> Iterator[bytes]:
-    """Yield the archive in pieces. Raises OSError for broken content."""
+    """Yield the archive in pieces. Raises OSError if a file's content is broken."""
     if packing == "zip":
         yield from _zip(source)
         return
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    packer = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, _GZIP)
     for piece in _tar(source):
         if packed := packer.compress(piece):
             yield packed
@@ -102,7 +102,7 @@ def _tar(source: ArchiveSource) -> Iterator[bytes | memoryview]:
 
 
 class ZipSink(io.RawIOBase):
-    """Buffers what zipfile writes. It cannot seek, so that zipfile writes sequentially."""
+    """Buffers what zipfile writes. It is not seekable, so that zipfile writes sequentially."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -110,7 +110,7 @@ class ZipSink(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # typeshed's ReadableBuffer has no name here
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # ReadableBuffer exists only in typeshed
         self._pieces.append(bytes(data))
         return len(data)
 
@@ -122,7 +122,7 @@ class ZipSink(io.RawIOBase):
 
 def _zip(source: ArchiveSource) -> Iterator[bytes]:
     sink = ZipSink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL) as archive:
         for member in source.members:
             info = zipfile.ZipInfo(source.name(member), max(_MIN_ZIP_TIME, source.time.timetuple()[:6]))
             mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644

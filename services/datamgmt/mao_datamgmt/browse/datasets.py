@@ -12,7 +12,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.broken import broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
-from mao_datamgmt.datasets.push import PushFailure, make_outbox
+from mao_datamgmt.datasets.push import PushFailure, outbox_status
 from mao_git import Clone, FileEntry, LogEntry, RepositoryError
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
@@ -21,7 +21,7 @@ from mao_shared.store.protocol import cursor_invalid
 
 
 def dataset_status(context: Context, name: str, failed: PushFailure | None = None) -> DatasetStatus:
-    """Return a dataset's status. Raises NotFound if it has no clone here, not even a broken one."""
+    """Return a dataset's status. Raises NotFound if this node has no clone of it, not even a broken one."""
     broken = broken_clones(context, name)
     try:
         clone = Clone.open(context.data.clone(name))
@@ -40,42 +40,42 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
             size=0,
             broken_clones=broken,
         )
-    ours = clone.list_branches()
-    names = sorted(clone.list_branches(remote=True).keys() | ours.keys())
-    branches = [_branch(clone, branch, ours) for branch in names]
+    local = clone.list_branches()
+    names = sorted(clone.list_branches(remote=True).keys() | local.keys())
+    branches = [_branch(clone, branch, local) for branch in names]
     return DatasetStatus(
         name=name,
         master=clone.url,
         branches=branches,
         unpushed=sum(branch.unpushed for branch in branches),
         failure=None if failed is None else failed.failure.detail,
-        outbox=make_outbox(clone, context.node, failed),
+        outbox=outbox_status(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
     )
 
 
-def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
+def _branch(clone: Clone, name: str, local: dict[str, str]) -> BranchStatus:
     tip = clone.resolve(name)
     entry = clone.log(tip, 1)[0][0]
-    here = name in ours
+    is_local = name in local
     return BranchStatus(
         name=name,
         commit=tip,
         time=entry.time,
         subject=provenance.commit_subject(entry.message),
-        here=here,
-        unpushed=clone.unpushed(name).commits if here else 0,
+        here=is_local,
+        unpushed=clone.unpushed(name).commits if is_local else 0,
     )
 
 
 def _size(folder: Path) -> int:
-    """Add up the bytes of all files below a folder, without files that are removed meanwhile."""
+    """Return the total size in bytes of the files below a folder; some may be removed meanwhile."""
     total = 0
-    for inside, _, names in os.walk(folder):
+    for prefix, _, names in os.walk(folder):
         for name in names:
             try:
-                total += (Path(inside) / name).lstat().st_size
+                total += (Path(prefix) / name).lstat().st_size
             except FileNotFoundError:
                 continue
     return total
@@ -84,7 +84,7 @@ def _size(folder: Path) -> int:
 def list_statuses(
     context: Context, failures: Mapping[str, PushFailure], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
-    """List the status of the datasets that have a clone here, by name."""
+    """List the status of the datasets that have a clone on this node, by name."""
     known = {*dataset_names(context.data), *(clone.dataset for clone in broken_clones(context))}
     names = [name for name in sorted(known) if cursor is None or name > cursor]
     items = []
@@ -105,7 +105,7 @@ def list_statuses(
 def list_commits(
     context: Context, name: str, branch: str | None, limit: int, cursor: str | None
 ) -> Listing[CommitInfo]:
-    """List the commits of a branch (default: this node's), newest first. `cursor`: a commit's id."""
+    """List the commits of a branch (default: this node's), newest first. `cursor` is a commit id."""
     clone = Clone.open(context.data.clone(name))
     start = clone.resolve(cursor or branch or context.node)
     entries, following = clone.log(start, limit)
@@ -130,26 +130,26 @@ def _commit(entry: LogEntry) -> CommitInfo:
 def list_files(
     context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
 ) -> Listing[FileInfo]:
-    """List the entries of a folder in git's order. `cursor`: name of the last entry of the previous page."""
+    """List a folder in git's order. `cursor` is the name of the last entry of the previous page."""
     clone = Clone.open(context.data.clone(name))
     entries = clone.list_files(clone.resolve(ref or GROUND_TRUTH), path)
     names = [mao_git.paths.printable(entry.name) for entry in entries]
     if cursor is not None and cursor not in names:
         raise cursor_invalid()
-    begin = 0 if cursor is None else names.index(cursor) + 1
-    page = entries[begin : begin + limit]
-    more = len(entries) > begin + limit
-    inside = "".join(f"{part}/" for part in path.split("/") if part)
+    start = 0 if cursor is None else names.index(cursor) + 1
+    page = entries[start : start + limit]
+    more = len(entries) > start + limit
+    prefix = "".join(f"{part}/" for part in path.split("/") if part)
     return Listing(
-        items=[_file(inside, entry) for entry in page],
-        cursor=names[begin + limit - 1] if more and page else None,
+        items=[_file(prefix, entry) for entry in page],
+        cursor=names[start + limit - 1] if more and page else None,
     )
 
 
-def _file(inside: str, entry: FileEntry) -> FileInfo:
+def _file(prefix: str, entry: FileEntry) -> FileInfo:
     return FileInfo(
         name=mao_git.paths.printable(entry.name),
-        path=mao_git.paths.printable(inside + entry.name),
+        path=mao_git.paths.printable(prefix + entry.name),
         kind=entry.kind,
         size=entry.size,
         id=entry.id,
@@ -158,7 +158,7 @@ def _file(inside: str, entry: FileEntry) -> FileInfo:
 
 
 def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.ContentStream:
-    """Open a file to be read in pieces; the content of a link is its target."""
+    """Open a file for reading in pieces; the content of a link is its target."""
     clone = Clone.open(context.data.clone(name))
     commit = clone.resolve(ref or GROUND_TRUTH)
     return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))

@@ -29,9 +29,9 @@ MAX_RECORDS_SIZE = {
     RecordFormat.JSON: 8 << 20,
     RecordFormat.JSON_LINES: 8 << 20,
 }
-"""Bytes of a side that are read as records; JSON takes many times its size in memory."""
-MAX_LINES_SIZE = 8 << 20  # bytes of a side that are compared as lines
-MAX_TEXT = 2000  # characters of a value or line that are shown
+"""Largest size in bytes to compare as records; JSON takes many times its size in memory."""
+MAX_LINES_SIZE = 8 << 20  # largest size in bytes to compare as lines
+MAX_TEXT = 2000  # characters; longer values and lines are truncated
 
 
 DiffFormat = Literal["auto", "rows", "lines"]
@@ -51,7 +51,7 @@ def difference(
 ) -> DatasetDiff:
     """Compare `before` (default: ground-truth) with `after` (default: this node's branch) below `path`.
 
-    Raises NotFound for a path that neither side has, InvalidInput for `rows` of a file without records.
+    Raises NotFound if neither commit has the path, InvalidInput for `rows` of a file without records.
     """
     clone = Clone.open(context.data.clone(name))
     old = clone.resolve(before or GROUND_TRUTH)
@@ -61,15 +61,15 @@ def difference(
         raise NotFound(
             f"There is no {path!r} in commit {old[:10]} nor in {new[:10]}.",
             code="path-not-found",
-            next=f"List what differs: maoctl dataset diff {name} {old[:10]} {new[:10]}",
+            next=f"List the changed files: maoctl dataset diff {name} {old[:10]} {new[:10]}",
         )
     deltas = clone.file_changes(old, new, path)
     page = [delta for delta in deltas if cursor is None or delta.path > cursor]
-    answer = DatasetDiff(before=old, after=new, files=[_file(delta) for delta in page[:limit]])
-    answer.cursor = page[limit - 1].path if len(page) > limit else None
+    diff = DatasetDiff(before=old, after=new, files=[_file(delta) for delta in page[:limit]])
+    diff.cursor = page[limit - 1].path if len(page) > limit else None
     if "folder" not in kinds and deltas:
-        _compare_file(context, clone, answer, deltas[0], manner, key, limit)
-    return answer
+        _compare_file(context, clone, diff, deltas[0], manner, key, limit)
+    return diff
 
 
 def _file(delta: FileChange) -> FileDifference:
@@ -86,84 +86,85 @@ def _file(delta: FileChange) -> FileDifference:
 def _compare_file(
     context: Context,
     clone: Clone,
-    answer: DatasetDiff,
+    diff: DatasetDiff,
     delta: FileChange,
     manner: DiffFormat,
     key: Sequence[str],
     limit: int,
 ) -> None:
-    how = records.record_format(delta.path)
-    max_size = MAX_RECORDS_SIZE[how] if how and manner != "lines" else MAX_LINES_SIZE
-    old = _read_side(context, clone, answer.before, delta.old, max_size)
-    new = _read_side(context, clone, answer.after, delta.new, max_size)
+    record_format = records.record_format(delta.path)
+    max_size = MAX_RECORDS_SIZE[record_format] if record_format and manner != "lines" else MAX_LINES_SIZE
+    old = _read_side(context, clone, diff.before, delta.old, max_size)
+    new = _read_side(context, clone, diff.after, delta.new, max_size)
     if old is None or new is None:
-        answer.note = f"It is larger than {max_size >> 20} MiB: download both sides and compare them locally."
+        diff.note = f"It is larger than {max_size >> 20} MiB: download both sides and compare them locally."
         return
     if manner != "lines":
         try:
-            answer.rows = _rows((old, new), how, key, limit)
-            rows = answer.rows
+            diff.rows = _compare_rows((old, new), record_format, key, limit)
+            rows = diff.rows
             if not (rows.added or rows.removed or rows.changed or rows.columns_added or rows.columns_removed):
-                answer.note = "The records are equal but formatted differently; compare the file as lines."
+                diff.note = "The records are equal but formatted differently; compare the file as lines."
             return
-        except NotRecords as reason:
+        except NotRecords as error:
             if manner == "rows" or key:
                 raise InvalidInput(
-                    f"{delta.path!r} cannot be compared as records: {reason}.",
+                    f"{delta.path!r} cannot be compared as records: {error}.",
                     code="not-records",
-                    next="Name other key columns, or leave 'rows' and 'key' out to compare lines.",
-                ) from reason
-            answer.note = f"Not compared as records: {reason}." if how else None
+                    next="Name other key columns, or omit 'rows' and 'key' to compare lines.",
+                ) from error
+            diff.note = f"Not compared as records: {error}." if record_format else None
     if max(len(old), len(new)) > MAX_LINES_SIZE:
-        answer.note = f"{answer.note or ''} It is larger than {MAX_LINES_SIZE >> 20} MiB.".strip()
+        diff.note = f"{diff.note or ''} It is larger than {MAX_LINES_SIZE >> 20} MiB.".strip()
         return
     lines = mao_git.diff_lines(old, new, delta.path)
     if lines is None:
-        answer.note = "Binary files; only their ids are compared."
+        diff.note = "Binary files; only their ids are compared."
         return
-    shown = [_cut(line) or "" for line in islice(lines, limit + 1)]
-    answer.lines = LinesDifference(lines=shown[:limit], truncated=len(shown) > limit)
+    excerpt = [_truncate(line) or "" for line in islice(lines, limit + 1)]
+    diff.lines = LinesDifference(lines=excerpt[:limit], truncated=len(excerpt) > limit)
 
 
 def _read_side(
     context: Context, clone: Clone, commit: str, content: str | None, max_size: int
 ) -> bytes | None:
-    """Return a side's bytes, empty if there is no file; None if it is larger than `max_size` bytes."""
+    """Return a file's bytes, empty if it does not exist; None if it is larger than `max_size` bytes."""
     if content is None:
         return b""
     opened = clones.with_lfs_content(context, clone, commit, lambda: clone.open_blob(commit, content))
     return b"".join(opened.pieces) if opened.size <= max_size else None
 
 
-def _rows(
-    sides: tuple[bytes, bytes], how: records.RecordFormat | None, key: Sequence[str], limit: int
+def _compare_rows(
+    sides: tuple[bytes, bytes], record_format: records.RecordFormat | None, key: Sequence[str], limit: int
 ) -> RowsDifference:
-    if how is None:
+    if record_format is None:
         raise NotRecords("its name does not end in .csv .tsv .tab .json .jsonl .ndjson")
-    before, after = (records.load(side, how) for side in sides)
-    found = records.compare(before, after, records.choose_key([before, after], key), limit)
+    before, after = (records.load(side, record_format) for side in sides)
+    comparison = records.compare(before, after, records.choose_key([before, after], key), limit)
     return RowsDifference(
-        key=list(found.key.columns),
-        key_source=found.key.source,
-        columns_added=found.columns_added,
-        columns_removed=found.columns_removed,
-        added=found.added,
-        removed=found.removed,
-        changed=found.changed,
-        same=found.same,
-        rows=[_row(row) for row in found.rows],
-        truncated=len(found.rows) < found.added + found.removed + found.changed,
+        key=list(comparison.key.columns),
+        key_source=comparison.key.source,
+        columns_added=comparison.columns_added,
+        columns_removed=comparison.columns_removed,
+        added=comparison.added,
+        removed=comparison.removed,
+        changed=comparison.changed,
+        same=comparison.same,
+        rows=[_row(row) for row in comparison.rows],
+        truncated=len(comparison.rows) < comparison.added + comparison.removed + comparison.changed,
     )
 
 
 def _row(change: records.RowChange) -> RowDifference:
     fields = {
-        name: FieldDifference(before=_cut(old), after=_cut(new)) for name, (old, new) in change.fields.items()
+        name: FieldDifference(before=_truncate(old), after=_truncate(new))
+        for name, (old, new) in change.fields.items()
     }
     return RowDifference(
-        change=change.change, key={n: _cut(v) or "" for n, v in change.key.items()}, fields=fields
+        change=change.change, key={n: _truncate(v) or "" for n, v in change.key.items()}, fields=fields
     )
 
 
-def _cut(text: str | None) -> str | None:
+def _truncate(text: str | None) -> str | None:
     return text if text is None or len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"

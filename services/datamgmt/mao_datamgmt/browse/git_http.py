@@ -1,7 +1,7 @@
 """Serves remotes on this node read-only over HTTP, with Git LFS: `git clone http://NODE/git/NAME.git`.
 
-Under compose, or as another user, a client cannot reach the folder of such a remote, but it can reach the
-gateway. git's own upload-pack answers. Pushes are made by the node, or directly to the remote.
+Under compose, or as another user, a client cannot read the folder of such a remote, but it can reach the
+gateway. Requests are served by git's own upload-pack. Pushes bypass the gateway.
 
 LFS content is served by the batch API, for downloads only:
 https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
@@ -26,13 +26,13 @@ from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Dataset
 
-SERVICE = "git-upload-pack"
+UPLOAD_PACK = "git-upload-pack"
 MAX_PROCESSES = 4  # further requests wait
-QUEUE_TIMEOUT = 60.0  # seconds that a request waits for its turn; a slow reader may block one for long
-MAX_REQUEST = 8 << 20  # bytes of a request, decompressed: what the client has and wants
+QUEUE_SECONDS = 60.0  # a request waits this long for a free process; a slow reader may occupy one for long
+MAX_REQUEST_BYTES = 8 << 20  # decompressed; a request lists what the client has and wants
 _CHUNK = 64 << 10
 _PROTOCOL = re.compile(r"version=[012]")
-_GZIP = 31  # zlib's number for gzip with the largest window
+_GZIP = 31  # zlib's window size for gzip with the largest window
 MEDIA_TYPE = "application/vnd.git-lfs+json"
 
 
@@ -47,41 +47,41 @@ class ReadOnly(Forbidden):
 
 def check_git_service(service: str | None) -> None:
     """Raise ReadOnly for a push, InvalidInput for the "dumb" protocol of git before 1.6.6."""
-    if service == SERVICE:
+    if service == UPLOAD_PACK:
         return
     if service == "git-receive-pack":
         raise ReadOnly(
-            "This address is read-only: datasets are not pushed to through the node.",
-            next="Let a tool write it, or push to the dataset's own remote: maoctl dataset show NAME.",
+            "This address is read-only: a dataset cannot be pushed to through the node.",
+            next="Let a tool write it, or push to the dataset's remote itself: maoctl dataset show NAME.",
         )
     raise InvalidInput("Only git's smart HTTP protocol is supported.", next="Use git 1.6.6 or later.")
 
 
 def decompress_request(body: bytes, encoding: str | None) -> bytes:
-    """Decompress a request; git compresses long ones. Raises InvalidInput."""
+    """Decompress a request body: git compresses long ones. Raises InvalidInput."""
     if encoding is None:
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise InvalidInput(f"The content encoding {encoding} is not supported.", next="Use git itself.")
-    unpack = zlib.decompressobj(_GZIP)
+    decompressor = zlib.decompressobj(_GZIP)
     try:
-        plain = unpack.decompress(body, MAX_REQUEST)
+        plain = decompressor.decompress(body, MAX_REQUEST_BYTES)
     except zlib.error as error:
         raise InvalidInput(f"The body is not gzip: {error}.", next="Use git itself.") from error
-    if not unpack.eof:
+    if not decompressor.eof:
         raise InvalidInput("The body is truncated or too large.", next="Clone again instead of fetching.")
     return plain
 
 
 def parse_protocol(header: str | None) -> str | None:
-    """Return the protocol version that a client requests; None for an unknown one."""
+    """Return the protocol version that a client requests, or None if it is unknown."""
     return header if header is not None and _PROTOCOL.fullmatch(header) else None
 
 
 class UploadPack:
-    """Runs `git upload-pack`. One object serves all requests, to limit how many run at the same time.
+    """Runs `git upload-pack`. One instance serves all requests, to limit the number of processes.
 
-    `declared` looks a dataset up in the registry; it is used for one that has no clone here.
+    `declared` looks up a dataset in the registry; it is called for one that has no clone on this node.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class UploadPack:
     async def repository(self, name: str) -> Path:
         """Return the path of a dataset's remote on this node.
 
-        Raises NotFound, also for a remote that is elsewhere, Forbidden (`remote-not-allowed`), Unavailable.
+        Raises NotFound (also for a remote on another machine), Forbidden (`remote-not-allowed`), Unavailable.
         """
         try:
             master = await self._executor.read(clone_remote_url, self._context, name)
@@ -122,32 +122,32 @@ class UploadPack:
         return path
 
     async def advertise(self, path: Path, protocol: str | None) -> AsyncGenerator[bytes]:
-        """Return the list of references, the first answer of a clone.
+        """Return the list of references, which a client requests first.
 
         Raises Unavailable (`git-missing`, `git-busy`).
         """
-        head = b"" if protocol == "version=2" else _line(f"# service={SERVICE}\n") + b"0000"
-        return await _started(self._run(path, ["--advertise-refs"], b"", protocol, head))
+        head = b"" if protocol == "version=2" else _pkt_line(f"# service={UPLOAD_PACK}\n") + b"0000"
+        return await _wait_for_first(self._run(path, ["--advertise-refs"], b"", protocol, head))
 
     async def answer(self, path: Path, request: bytes, protocol: str | None) -> AsyncGenerator[bytes]:
-        """Return the pack that a client wants. Raises Unavailable as `advertise`."""
-        return await _started(self._run(path, [], request, protocol, b""))
+        """Return the pack that a client requests. Raises Unavailable like `advertise`."""
+        return await _wait_for_first(self._run(path, [], request, protocol, b""))
 
     async def _run(
         self, path: Path, options: list[str], request: bytes, protocol: str | None, head: bytes
     ) -> AsyncGenerator[bytes]:
         try:
-            async with asyncio.timeout(QUEUE_TIMEOUT):
+            async with asyncio.timeout(QUEUE_SECONDS):
                 await self._slots.acquire()
         except TimeoutError as error:
             raise Unavailable(
-                f"git is serving {MAX_PROCESSES} other requests.",
+                f"git is already serving {MAX_PROCESSES} requests.",
                 code="git-busy",
                 next="Try again in a minute.",
             ) from error
         try:
             process = await self._start(path, options, protocol)
-            feeding = asyncio.create_task(_feed(process, request))
+            writing = asyncio.create_task(_write_request(process, request))
             try:
                 yield head
                 assert process.stdout is not None  # noqa: S101 (a pipe, see `_start`)
@@ -156,7 +156,7 @@ class UploadPack:
                 if await process.wait():
                     log.warning("git.not_served", path=str(path), code=process.returncode)
             finally:
-                feeding.cancel()
+                writing.cancel()
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
@@ -180,12 +180,12 @@ class UploadPack:
             raise Unavailable(
                 f"git cannot be started on the node: {error.strerror}.",
                 code="git-missing",
-                next="Install it there: apt-get install git. Without it: maoctl dataset archive NAME.",
+                next="Install it there (apt-get install git), or use: maoctl dataset archive NAME.",
             ) from error
 
 
-async def _started(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Wait for the first piece, so that a failure to start becomes an HTTP error; then pass all pieces on."""
+async def _wait_for_first(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Wait for the first piece, so that a failure to start becomes an HTTP error; then return all pieces."""
     first = await anext(pieces)
 
     async def rest() -> AsyncGenerator[bytes]:
@@ -199,7 +199,7 @@ async def _started(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     return rest()
 
 
-async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
+async def _write_request(process: asyncio.subprocess.Process, request: bytes) -> None:
     assert process.stdin is not None  # noqa: S101 (a pipe, see `_start`)
     try:
         process.stdin.write(request)
@@ -211,7 +211,7 @@ async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
 
 
 def _environment(protocol: str | None) -> dict[str, str]:
-    """Return git's environment: without any user's settings, and with any owner of the folder allowed."""
+    """Return git's environment: no user's configuration is read, and the folder may have any owner."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.devnull,
@@ -221,13 +221,13 @@ def _environment(protocol: str | None) -> dict[str, str]:
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": "*",
-        "GIT_NO_LAZY_FETCH": "1",  # no promisor remote of the repository's own settings is contacted
+        "GIT_NO_LAZY_FETCH": "1",  # no promisor remote in the repository's configuration is contacted
         **({"GIT_PROTOCOL": protocol} if protocol else {}),
     }
 
 
-def _line(text: str) -> bytes:
-    """Format a pkt-line of git: the length of the whole line in four hexadecimal digits, then the text."""
+def _pkt_line(text: str) -> bytes:
+    """Format a pkt-line: its total length as four hexadecimal digits, then the text."""
     return f"{len(text) + 4:04x}{text}".encode()
 
 
@@ -251,34 +251,34 @@ class BatchRequest(BaseModel):
 
 
 def answer_batch(batch: BatchRequest, repository: Path, base: str) -> dict[str, Any]:
-    """Return the answer to git-lfs. `base`: the URL of the dataset's repository as the client has it.
+    """Return the response to git-lfs. `base` is the repository's URL as the client uses it.
 
     Raises ReadOnly for uploads. Blocking: it stats the files.
     """
     if batch.operation != "download":
         raise ReadOnly("Nothing can be uploaded through the node.", next="Let a tool write it.")
     objects = []
-    for wanted in batch.objects:
-        found: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+    for requested in batch.objects:
+        entry: dict[str, Any] = {"oid": requested.oid, "size": requested.size}
         try:
-            lfs_file(repository, wanted.oid)
-            found["actions"] = {"download": {"href": f"{base}/lfs/{wanted.oid}"}}
+            lfs_file(repository, requested.oid)
+            entry["actions"] = {"download": {"href": f"{base}/lfs/{requested.oid}"}}
         except NotFound as error:
-            found["error"] = {"code": 404, "message": error.detail}
-        objects.append(found)
+            entry["error"] = {"code": 404, "message": error.detail}
+        objects.append(entry)
     return {"transfer": "basic", "objects": objects}
 
 
 def lfs_file(repository: Path, oid: str) -> Path:
-    """Return the file of LFS content in a repository on this machine.
+    """Return the path of LFS content in a repository on this machine.
 
     Raises NotFound, also for a link that leads out of the repository.
     """
     path = repository / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
     if not path.is_file() or not path.resolve().is_relative_to(repository.resolve()):
         raise NotFound(
-            f"The content {oid[:12]}… of a large file is not at the remote {repository}.",
+            f"The content {oid[:12]}… of a large file is not in the remote {repository}.",
             code="lfs-content-missing",
-            next="Push it from where it is: git lfs push --all origin; then try again.",
+            next="Push it from a clone that has it (git lfs push --all origin), then retry.",
         )
     return path

@@ -1,1 +1,1 @@
-"""A dataset's clone and its remote: cloned, followed, pushed, repaired, resolved by a person."""
+"""Datasets' clones and their remotes: cloning, pushing, repairs, and conflicts that a person resolves."""

@@ -1,11 +1,11 @@
-"""A broken clone is set aside and rebuilt from its remote, with the commits that only it had. Blocking.
+"""Sets broken clones aside and rebuilds them from their remotes, with commits that only they had. Blocking.
 
-    clone ─► record of what is wrong ─► clone moved beside it ─► new clone, with the outbox ─► record finished
+    clone ─► record of the fault ─► clone moved beside it ─► new clone, with the outbox ─► record finished
 
 `aside/<dataset>-<time>/` holds the broken clone as it was, the dataset's worktree, and the record
-`clone.json`. The record is on the disk before anything is moved, so the next start after a kill knows what is
-left to do; each step may be repeated. The record stays, and with it the condition, until a person
-acknowledges it. Nothing is ever deleted.
+`clone.json`. The record is written before anything is moved, so that after a kill the next start knows what
+is left to do; each step may be repeated. The record and the condition remain until a person acknowledges it.
+Nothing is ever deleted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from mao_shared.models.dataset import BrokenClone
 log = get_logger(__name__)
 
 RECORD, ACKNOWLEDGED = "clone.json", "clone-acknowledged.json"
-MIN_REBUILD_INTERVAL = timedelta(
-    minutes=10
-)  # in which one dataset's clone is not set aside twice: a failing disk ends here
-_OURS = frozenset(
+MIN_REBUILD_INTERVAL = timedelta(minutes=10)
+"""Between two rebuilds of a dataset's clone: a clone that breaks again sooner is on a failing disk."""
+_DISK_ERRNOS = frozenset(
     {
         errno.ENOSPC,
         errno.EDQUOT,
@@ -49,7 +48,7 @@ _OURS = frozenset(
 
 
 def broken_clones(context: Context, dataset: str | None = None) -> list[BrokenClone]:
-    """Return the clones set aside and not yet acknowledged, of one dataset or of all, oldest first."""
+    """Return the clones that were set aside and not acknowledged, of one dataset or of all, oldest first."""
     found = [record for _, record in _records(context)]
     wanted = [record for record in found if dataset in (None, record.dataset)]
     return sorted(wanted, key=lambda record: record.at)
@@ -67,7 +66,7 @@ def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
 
 
 def awaiting_rebuild(context: Context, dataset: str) -> list[tuple[Path, BrokenClone]]:
-    """Return the records of clones whose commits are not yet on top of the new clone."""
+    """Return the records of clones that are not yet rebuilt with their commits."""
     return [
         (p, record)
         for p, record in _records(context)
@@ -98,16 +97,18 @@ def _sync(folder: Path) -> None:
 
 
 def may_be_broken(error: BaseException) -> bool:
-    """Return whether an error may come from a broken clone, rather than a full or read-only disk."""
+    """True if an error may come from a broken clone rather than from a full or read-only disk."""
     if isinstance(error, MaoError):
         return isinstance(error, mao_git.CloneBroken) or error.code == "dataset-not-here"
-    return isinstance(error, (RepositoryError, OSError)) and mao_git.errors.find_errno(error) not in _OURS
+    return (
+        isinstance(error, (RepositoryError, OSError)) and mao_git.errors.find_errno(error) not in _DISK_ERRNOS
+    )
 
 
 def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
-    """Move the clone aside if it is broken; return None when it is intact or absent.
+    """Set the clone aside if it is broken; return None if it is intact or absent.
 
-    Raises Unavailable (`clone-broken`) when one was set aside just before: then the disk is the cause.
+    Raises Unavailable (`clone-broken`) if another was set aside recently: the disk is then the likely cause.
     """
     path = context.data.clone(dataset)
     if not os.path.lexists(path):
@@ -118,9 +119,9 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     now = context.clock.now()
     if any(now - record.at < MIN_REBUILD_INTERVAL for record in broken_clones(context, dataset)):
         raise Unavailable(
-            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was cloned again.",
+            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was rebuilt.",
             code="clone-broken",
-            next="Look at the disk of the data directory (dmesg, smartctl). The clone is left as it is "
+            next="Check the disk of the data directory (dmesg, smartctl). The clone is left as it is "
             f"for {MIN_REBUILD_INTERVAL.seconds // 60} minutes.",
         )
     folder = context.data.aside(dataset, now)
@@ -135,14 +136,14 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
 
 
 def move_aside(context: Context, record: BrokenClone) -> None:
-    """Move the worktree, then the clone, to the place that `record` names.
+    """Move the worktree, then the clone, to the path in `record`.
 
     The clone is moved last, so a record without a clone means an unfinished move.
     """
     path, target = context.data.clone(record.dataset), Path(record.path)
-    kept = context.data.worktree(record.dataset)
-    if kept.exists():
-        kept.rename(target.parent / "worktree")
+    worktree = context.data.worktree(record.dataset)
+    if worktree.exists():
+        worktree.rename(target.parent / "worktree")
     if os.path.lexists(path):
         path.rename(target)
     _sync(target.parent)
@@ -151,7 +152,7 @@ def move_aside(context: Context, record: BrokenClone) -> None:
 
 
 def finish_moves(context: Context) -> None:
-    """Finish moves that a kill interrupted. Only for the start, while no other call runs."""
+    """Finish moves that a kill interrupted. To be called only at startup, before any other call."""
     for path, record in _records(context):
         if record.state == "waiting" and not os.path.lexists(record.path):
             if os.path.lexists(context.data.clone(record.dataset)):
@@ -181,56 +182,58 @@ def _origin_url(path: Path) -> str | None:
 
 
 def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
-    """Put the commits that only broken clones had on top of the new clone. May be repeated."""
+    """Replay the commits that only broken clones had onto the new clone. May be repeated."""
     for path, record in awaiting_rebuild(context, dataset):
-        done = mao_git.salvage(
+        salvaged = mao_git.salvage(
             Path(record.path), clone, context.node, observation_key(context.node), context.sign
         )
-        log.warning("clone.put_back", dataset=dataset, commits=len(done.kept), lost=done.lost)
-        path.with_suffix(".salvaged").write_text(json.dumps({"kept": len(done.kept), "lost": done.lost}))
+        log.warning("clone.put_back", dataset=dataset, commits=len(salvaged.kept), lost=salvaged.lost)
+        path.with_suffix(".salvaged").write_text(
+            json.dumps({"kept": len(salvaged.kept), "lost": salvaged.lost})
+        )
 
 
 def mark_rebuilt(context: Context, dataset: str) -> None:
-    """Record that the new clone is in place, with the commits on top."""
+    """Record that the new clone and the replayed commits are in place."""
     for path, record in awaiting_rebuild(context, dataset):
         changes: dict[str, object] = {"state": "made-anew"}
         try:
             changes |= json.loads(path.with_suffix(".salvaged").read_text())
         except (OSError, ValueError):
-            log.warning("clone.not_told", dataset=dataset)
+            log.warning("clone.salvage_unknown", dataset=dataset)
         _write(path, record.model_copy(update=changes))
         path.with_suffix(".salvaged").unlink(missing_ok=True)
 
 
 def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
-    """Record which of `unpushed` (commit → its observation) the rebuilt clone lacks.
+    """Record which commits of `unpushed` (commit → its observation) the rebuilt clone lacks.
 
-    Return False while there is no rebuilt clone.
+    Returns False while there is no rebuilt clone.
     """
-    made = [
+    rebuilt = [
         (p, record)
         for p, record in _records(context)
         if record.dataset == dataset and record.state != "waiting"
     ]
-    if not made or not unpushed:
-        return bool(made)
+    if not rebuilt or not unpushed:
+        return bool(rebuilt)
     clone = Clone.open(context.data.clone(dataset))
     tip = clone.latest_tip(context.node)
     key = observation_key(context.node)
-    held = set() if tip is None else {key(commit.message) for commit in clone.first_parents(tip)}
-    path, record = made[-1]
-    gone = {commit: what for commit, what in unpushed.items() if what not in held}
+    present = set() if tip is None else {key(commit.message) for commit in clone.first_parents(tip)}
+    path, record = rebuilt[-1]
+    missing = {commit: observation for commit, observation in unpushed.items() if observation not in present}
     known = {
-        c: record.lost.get(c, "nothing of it can be read").removesuffix(f" ({w})") for c, w in gone.items()
+        c: record.lost.get(c, "nothing of it can be read").removesuffix(f" ({w})") for c, w in missing.items()
     }
-    lost = record.lost | {commit: f"{why} ({gone[commit]})" for commit, why in known.items()}
+    lost = record.lost | {commit: f"{why} ({missing[commit]})" for commit, why in known.items()}
     if lost != record.lost:
         _write(path, record.model_copy(update={"lost": lost}))
     return True
 
 
 def observation_key(node: str) -> Callable[[str], str | None]:
-    """Return a function that finds this node's observation in a commit message, or None."""
+    """Return a function that extracts this node's observation from a commit message, or None."""
 
     def key(message: str) -> str | None:
         record = provenance.read_step_record(message)
@@ -238,21 +241,21 @@ def observation_key(node: str) -> Callable[[str], str | None]:
             return None
         if record.get("kind") == "external":
             return f"external values {record.get('first')} to {record.get('last')}"
-        named = provenance.trailers(message)
-        return f"run {named['MAO-Run']}, step {named['MAO-Step']}" if len(named) == 2 else None
+        trailers = provenance.trailers(message)
+        return f"run {trailers['MAO-Run']}, step {trailers['MAO-Step']}" if len(trailers) == 2 else None
 
     return key
 
 
 def rebuild_waits(record: BrokenClone, error: MaoError) -> Unavailable:
-    """Return the error to raise while the clone cannot be rebuilt yet; it is retried."""
+    """Return the error to raise while the clone cannot be rebuilt yet."""
     return Unavailable(f"{record.detail} {error.detail}", code="clone-broken", next=error.next or record.next)
 
 
 def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
-    """Record that a person has seen the broken clone: the folder stays, the condition ends.
+    """Record that a person has seen the broken clone: the folder stays, the condition is cleared.
 
-    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before the clone is rebuilt.
+    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) until the clone is rebuilt.
     """
     found = [(path, record) for path, record in _records(context) if record.dataset == dataset]
     if not found:

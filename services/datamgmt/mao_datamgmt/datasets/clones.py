@@ -1,7 +1,7 @@
-"""Clones and local remotes on this node's disk: made, fetched, swept, set aside. Blocking.
+"""Creates, fetches, cleans and sets aside clones and local remotes on this node's disk. Blocking.
 
-An existing clone is enough to continue without its remote. Setting one aside deletes nothing: with all its
-branches and what was never pushed it gets a dated name beside the others, which frees the dataset's name.
+A dataset with a clone can be used while its remote is unavailable. Setting a clone aside deletes nothing: it
+is renamed with all its branches and unpushed commits, which frees the dataset's name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SyncedClone:
-    """An open clone. `stale`: the error that kept it from being updated, if any."""
+    """An open clone. `stale` is the error that prevented its update, if any."""
 
     clone: Clone
     stale: MaoError | None = None
@@ -45,13 +45,13 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
     """Open a dataset's clone and fetch its remote; clone it from `url` if there is none.
 
     An existing clone keeps using its own remote, which only an enrolment changes (see `ensure_clone`);
-    `stale` says that the remote does not answer. Without a clone it raises what `fetch` raises.
+    if the remote cannot be fetched, `stale` is the error. Without a clone the errors of `fetch` are raised.
     """
     try:
         clone = Clone.open(context.data.clone(name))
     except NotFound:
-        return SyncedClone(_make(context, name, url))
-    if broken.awaiting_rebuild(context, name):  # the process was killed when the new clone had its name
+        return SyncedClone(_create(context, name, url))
+    if broken.awaiting_rebuild(context, name):  # the process was killed after the new clone was in place
         broken.restore_commits(context, name, clone)
         broken.mark_rebuilt(context, name)
     if clone.url != url:
@@ -66,7 +66,7 @@ def sync_clone(context: Context, name: str, url: str) -> SyncedClone:
 def follow_new_master(context: Context, name: str, url: str) -> None:
     """Point a clone at its dataset's new remote `url`.
 
-    Raises Conflict (`dataset-master-changed`) when what is there is other data, and what `fetch` raises.
+    Raises Conflict (`dataset-master-changed`) if the remote contains other data, and the errors of `fetch`.
     """
     try:
         clone = Clone.open(context.data.clone(name))
@@ -81,20 +81,20 @@ def follow_new_master(context: Context, name: str, url: str) -> None:
         push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
         raise Conflict(
             f"Dataset {name!r} is cloned on this node from {clone.url}, and its remote is now {url}. "
-            "The two have no commit in common.",
+            "They have no commit in common.",
             code="dataset-master-changed",
-            next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it "
+            next=f"If it is the same data, push only this node's branch there: {push} . If it "
             f"is other data and the clone is left over, set it aside (nothing is deleted): maoctl dataset "
-            f"set-aside {name}. Else register the other data under another name.",
+            f"set-aside {name}. Otherwise register the other data under another name.",
         )
     clone.set_remote(url)
     log.info("clone.moved", dataset=name, url=url)
 
 
-def _make(context: Context, name: str, url: str) -> Clone:
-    """Make a new clone; a replacement for a broken one also gets all commits that only that one had.
+def _create(context: Context, name: str, url: str) -> Clone:
+    """Create a clone; a replacement for a broken one also gets the commits that only that one had.
 
-    Raises Unavailable (`clone-broken`) where a broken one waits for the remote.
+    Raises Unavailable (`clone-broken`) if the remote of a broken one cannot be cloned.
     """
     path, waiting = context.data.clone(name), broken.awaiting_rebuild(context, name)
     try:
@@ -115,29 +115,29 @@ def _make(context: Context, name: str, url: str) -> Clone:
 def ensure_branch(context: Context, synced: SyncedClone) -> str:
     """Return the tip of the node's branch after following the remote; create the branch if it is new.
 
-    It starts at the remote's branch of that name, else at ground truth, else at the remote's default branch
-    (where its HEAD names none, at `main` or `master`), else with an empty commit.
+    It starts at the remote's branch of that name, otherwise at ground truth, otherwise at the default branch
+    (HEAD, `main` or `master`), otherwise at an empty commit.
     """
     clone = synced.clone
     tip = follow_remote(context, clone)
     if tip is not None:
         return tip
-    begin = clone.latest_tip(GROUND_TRUTH)
-    if begin is None and synced.stale is None and (branches := clone.list_branches(remote=True)):
+    start = clone.latest_tip(GROUND_TRUTH)
+    if start is None and synced.stale is None and (branches := clone.list_branches(remote=True)):
         default = clone.default_branch(context.access)
-        begin = next((branches[name] for name in (default, "main", "master") if name in branches), None)
-    if begin is None:
+        start = next((branches[name] for name in (default, "main", "master") if name in branches), None)
+    if start is None:
         tree = clone.tree(None)
-        begin = clone.commit(tree, [], "Begin the dataset\n", context.author())
-    clone.move_branch(context.node, begin, None)
-    return begin
+        start = clone.commit(tree, [], "Begin the dataset\n", context.author())
+    clone.move_branch(context.node, start, None)
+    return start
 
 
 def ensure_clone(context: Context, name: str, url: str) -> Clone:
-    """Make sure that the clone exists and the node's branch is pushed. May be repeated.
+    """Ensure that the clone exists and the node's branch is pushed. May be repeated.
 
-    Raises what `sync_clone` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
-    branch does not fit the remote's. An unreachable remote is no error once it was seen to have the branch.
+    Raises the errors of `sync_clone` and `push`, and Conflict (`branch-conflict`, `branch-rewritten`) if our
+    branch conflicts with the remote's. An unreachable remote is no error if it is known to have the branch.
     """
     follow_new_master(context, name, url)
     synced = sync_clone(context, name, url)
@@ -156,9 +156,9 @@ def ensure_clone(context: Context, name: str, url: str) -> Clone:
 
 
 def init_bare(data: DataDir, name: str, *, name_was_free: bool = False) -> BareRepository:
-    """Make an empty bare repository with HEAD on ground truth.
+    """Create an empty bare repository with HEAD at ground truth.
 
-    Raises AlreadyExists, unless `name_was_free` when the command first came: then an earlier attempt made it.
+    Raises AlreadyExists, except if `name_was_free` at the command's first attempt, which then created it.
     """
     path = data.bare(name)
     if not (name_was_free and path.is_dir()):
@@ -167,7 +167,7 @@ def init_bare(data: DataDir, name: str, *, name_was_free: bool = False) -> BareR
 
 
 def dataset_names(data: DataDir) -> list[str]:
-    """Return the names of the datasets that have a clone here, sorted."""
+    """Return the names of the datasets that have a clone on this node, sorted."""
     folder = data.clone("x").parent
     if not folder.is_dir():
         return []
@@ -178,17 +178,17 @@ def dataset_names(data: DataDir) -> list[str]:
 def remove_unfinished(data: DataDir) -> None:
     """Remove repositories that a killed process left unfinished.
 
-    Only for the start, while no other call runs.
+    To be called only at startup, before any other call.
     """
     for folder in (data.clone("x").parent, data.bare("x").parent):
         mao_git.remove_unfinished(folder)
 
 
 def sweep_clones(data: DataDir) -> list[Path]:
-    """Remove leftovers of killed processes from clones, and old locks from local remotes; return their paths.
+    """Remove what killed processes left in clones, and old locks in local remotes; return the paths.
 
-    Only at the start, under the lock of the data directory: then nobody writes to our clones. Others may be
-    pushing to the local remotes, but their locks are young.
+    To be called only at startup, under the lock of the data directory: nobody then writes to the clones.
+    Others may be pushing to the local remotes, but their locks are recent.
     """
     swept = [path for name in dataset_names(data) for path in mao_git.sweep(data.clone(name))]
     return swept + sweep_old_locks(data)
@@ -197,8 +197,8 @@ def sweep_clones(data: DataDir) -> list[Path]:
 def sweep_old_locks(data: DataDir) -> list[Path]:
     """Remove locks that killed writers left in the local remotes; return their paths."""
     bare = data.bare("x").parent
-    whole = (repository for repository in bare.glob("*.git") if not mao_git.is_unfinished(repository.name))
-    return [lock for repository in whole for lock in mao_git.sweep_locks(repository, STALE_LOCK_SECONDS)]
+    finished = (repository for repository in bare.glob("*.git") if not mao_git.is_unfinished(repository.name))
+    return [lock for repository in finished for lock in mao_git.sweep_locks(repository, STALE_LOCK_SECONDS)]
 
 
 def clone_remote_url(context: Context, name: str) -> str:
@@ -209,16 +209,16 @@ def clone_remote_url(context: Context, name: str) -> str:
 def set_aside(context: Context, name: str) -> SetAside:
     """Move a clone and its worktree aside, the clone last. Raises NotFound.
 
-    A kill in between leaves the clone where it was.
+    If the process is killed in between, the clone stays where it was.
     """
     path = context.data.clone(name)
     clone = Clone.open(path)
     unpushed, _ = clone.unpushed(context.node)
     folder = context.data.aside(name, context.clock.now())
     folder.mkdir(parents=True, mode=0o700)
-    kept = context.data.worktree(name)
-    if kept.exists():
-        kept.rename(folder / "worktree")
+    worktree = context.data.worktree(name)
+    if worktree.exists():
+        worktree.rename(folder / "worktree")
     target = path.rename(folder / path.name)
     log.info("clone.set_aside", dataset=name, path=str(target), unpushed=unpushed)
     return SetAside(name=name, path=str(target), remote=clone.url, unpushed=unpushed)
@@ -237,9 +237,9 @@ def check_remote(context: Context, master: str) -> RemoteState:
 
 
 def with_lfs_content(context: Context, clone: Clone, commit: str, call: Callable[[], T]) -> T:
-    """Call a function that reads files of a commit; if large files are missing, fetch them and call it again.
+    """Call a function that reads files of a commit; if LFS content is missing, fetch it and call again.
 
-    That the remote lacks some content is reported only for content that the call reads.
+    Content that the remote lacks is an error only if the call reads it.
     """
     try:
         return call()

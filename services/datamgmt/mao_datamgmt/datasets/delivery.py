@@ -1,6 +1,6 @@
-"""Bringing this node's commits to the remote: follow it, promote to ground truth, push. Blocking.
+"""Delivers this node's commits to the remote: follow it, promote to ground truth, push. Blocking.
 
-Nothing is forced: where the remote has moved, our commits are replayed on top of it and pushed again. Where
+Nothing is force-pushed: if the remote has moved, our commits are replayed on top of it and pushed again. If
 its branch of this node was rewritten, pushing stops until a person decides (see resolve.py).
 """
 
@@ -18,15 +18,15 @@ from mao_git import Clone, MergeConflict, Relation, RemoteMoved
 from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
 from mao_shared.models import GROUND_TRUTH
 
-ATTEMPTS = 6
-PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
+MAX_ATTEMPTS = 6
+RETRY_SECONDS = 0.05  # before the second attempt; doubled each time, with jitter
 
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
-    """The tips of the branches after a push. `failure`: the error, if the remote lacks some of them.
+    """The tips of the branches after a push. `failure` is the error if the remote lacks one of them.
 
-    `observed`: whether the remote has the node's own branch, whatever became of ground truth.
+    `observed` is True if the remote has the node's own branch, even if pushing ground truth failed.
     """
 
     tip: str
@@ -42,15 +42,17 @@ class PushOutcome:
 def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutcome:
     """Push the node's branch and, with `promote`, its tip as ground truth.
 
-    That the remote is away or refuses is in the answer, not raised; one refused branch does not hold up the
-    other. Raises MergeConflict when our commits cannot be replayed onto the remote's.
+    An unreachable or refusing remote is reported in the result, not raised; a refused branch does not block
+    the other. Raises MergeConflict if our commits cannot be replayed onto the remote's.
     """
     failure: MaoError | None = None
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         try:
             tips = advance_branches(context, clone, promote=promote)
         except BranchRewritten as rewritten:
-            if attempt or _catch_up(context, clone, attempt):  # it may have been put right since it was seen
+            if attempt or _catch_up(
+                context, clone, attempt
+            ):  # the remote may have been corrected since the last fetch
                 return PushOutcome(_tips(context, clone)[context.node], None, rewritten, observed=False)
             continue
         try:
@@ -58,10 +60,10 @@ def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutco
             failure = None
             break
         except RemoteMoved as moved:
-            seen = _seen(clone, tips)
+            before = _remote_tips(clone, tips)
             failure = _catch_up(context, clone, attempt)
             if failure is None:
-                failure = push_lost(clone, list(tips), moved, was_moved=_seen(clone, tips) != seen)
+                failure = push_lost(clone, list(tips), moved, was_moved=_remote_tips(clone, tips) != before)
         except MaoError as error:
             failure = error
             break
@@ -71,34 +73,34 @@ def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutco
 
 
 def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
-    """Return the error for a rejected push: a lost race, or a branch that the remote does not let us move.
+    """Return the error for a rejected push: a lost race, or a branch that the remote refuses to move.
 
-    `was_moved`: a fetch since then has shown that somebody else moved a branch.
+    `was_moved`: a later fetch has shown that somebody else moved a branch.
     """
-    theirs = clone.list_branches(remote=True)
+    existing = clone.list_branches(remote=True)
     for name in branches:
-        others = mao_git.conflicting_branches(name, theirs) or mao_git.case_variants(name, theirs)
-        if others and name not in theirs:
+        others = mao_git.conflicting_branches(name, existing) or mao_git.case_variants(name, existing)
+        if others and name not in existing:
             return mao_git.branch_name_taken(clone.url, name, others)
     if was_moved:
-        words = f"Others kept pushing to {clone.url}: {moved}."
+        detail = f"Others kept pushing to {clone.url}: {moved}."
     else:
-        words = f"{clone.url} does not move a branch although nobody else moved it: {moved}."
-    by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
+        detail = f"{clone.url} refuses to move a branch although nobody else moved it: {moved}."
+    command = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
     return RemoteUnavailable(
-        words,
-        next=f"It is tried again. If it keeps failing, run git manually for details: {by_hand}",
+        detail,
+        next=f"It is retried automatically. If it keeps failing, run git manually for details: {command}",
         remote=clone.url,
     )
 
 
-def _seen(clone: Clone, branches: Iterable[str]) -> list[str | None]:
+def _remote_tips(clone: Clone, branches: Iterable[str]) -> list[str | None]:
     """Return the remote's tips as last fetched."""
     return [clone.tip(name, remote=True) for name in branches]
 
 
 def _catch_up(context: Context, clone: Clone, attempt: int) -> MaoError | None:
-    time.sleep(PAUSE * 2**attempt * random.random())  # noqa: S311 (jitter)
+    time.sleep(RETRY_SECONDS * 2**attempt * random.random())  # noqa: S311 (jitter)
     try:
         clone.fetch(context.access)
     except MaoError as error:
@@ -112,30 +114,30 @@ def _tips(context: Context, clone: Clone) -> dict[str, str]:
 
 
 def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
-    """Return the branches that differ from the remote's as last fetched."""
+    """Return the branches that differ from the remote's last fetched state."""
     return {n: tip for n, tip in tips.items() if clone.tip(n, remote=True) != tip}
 
 
 class BranchRewritten(Conflict):
-    """The remote's branch of this node lacks commits that it was known to have."""
+    """The remote's branch of this node lacks commits that it is known to have had."""
 
     default_code = "branch-rewritten"
 
 
-def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
+def branch_rewritten(context: Context, clone: Clone, known: str, remote_tip: str) -> BranchRewritten:
     """Return the error for a rewritten branch, after saving the tip that the remote had."""
-    kept = clone.rescue(context.node, known, context.clock.now())
-    if clone.contains(known, theirs):
+    rescued_ref = clone.rescue(context.node, known, context.clock.now())
+    if clone.contains(known, remote_tip):
         return BranchRewritten(
             f"The branch {context.node} at {clone.url} was set back to an earlier state: it is at "
-            f"{theirs[:10]}, without {known[:10]} that it had. Everything is kept here; nothing is pushed.",
+            f"{remote_tip[:10]}, without {known[:10]} that it had. Everything is kept; nothing is pushed.",
             next="If the git server was restored from a backup, push the missing commits again: "
             f"maoctl dataset resolve {clone.path.stem} --replay . If that was intended: --take-theirs.",
             remote=clone.url,
         )
     return BranchRewritten(
-        f"The branch {context.node} at {clone.url} was rewritten: it is at {theirs[:10]}, without "
-        f"{known[:10]} that it had. The old tip is kept here as {kept}; nothing is pushed.",
+        f"The branch {context.node} at {clone.url} was rewritten: it is at {remote_tip[:10]}, without "
+        f"{known[:10]} that it had. The old tip is kept here as {rescued_ref}; nothing is pushed.",
         next=how_to_resolve(
             clone, "--merge (keeps all of both), --replay (what was never pushed) or --take-theirs"
         ),
@@ -149,10 +151,10 @@ def how_to_resolve(clone: Clone, choices: str) -> str:
 
 
 def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
-    """Return the error for commits of this node that conflict with what somebody pushed to its branch."""
-    shown = ", ".join(conflict.paths[:5]) or "its history"
+    """Return the error for commits of this node that conflict with others pushed to its branch."""
+    paths = ", ".join(conflict.paths[:5]) or "its history"
     return Conflict(
-        f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {shown}.",
+        f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {paths}.",
         code="branch-conflict",
         next="Nothing is lost. " + how_to_resolve(clone, "--merge or --take-theirs"),
         remote=clone.url,
@@ -166,14 +168,14 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
         return {}
     if not promote:
         if clone.tip(GROUND_TRUTH, remote=True) is not None:
-            clone.reset_to_remote(GROUND_TRUTH)  # what the nodes agreed on, not what was here alone
+            clone.reset_to_remote(GROUND_TRUTH)  # the ground truth that the nodes agreed on, not a local one
         return {context.node: tip}
     old = clone.tip(GROUND_TRUTH)
-    base, theirs = old, clone.tip(GROUND_TRUTH, remote=True)
-    if theirs is not None and (
-        old is None or clone.relation(old, theirs) not in (Relation.SAME, Relation.AHEAD)
+    base, remote_tip = old, clone.tip(GROUND_TRUTH, remote=True)
+    if remote_tip is not None and (
+        old is None or clone.relation(old, remote_tip) not in (Relation.SAME, Relation.AHEAD)
     ):
-        base = theirs  # ours lacks commits of it; what ours adds is derived from snapshots anyway
+        base = remote_tip  # commits that only ours has are derived from snapshots anyway
     new = clone.promote(base, tip, context.author())
     if new != old and not clone.move_branch(GROUND_TRUTH, new, old):
         raise mao_git.errors.branch_busy(GROUND_TRUTH)
@@ -183,23 +185,29 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
 def follow_remote(context: Context, clone: Clone) -> str | None:
     """Fast-forward the node's branch to the remote's, or replay it on top; return the new tip.
 
-    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks commits
-    that it was known to have; our branch stays as it was then.
+    None if neither side has it. Raises MergeConflict, and BranchRewritten if the remote lacks commits
+    that it is known to have had; our branch is then left as it is.
     """
     branch = context.node
-    ours, theirs = clone.tip(branch), clone.tip(branch, remote=True)
+    local_tip, remote_tip = clone.tip(branch), clone.tip(branch, remote=True)
     known = clone.upstream_base(branch)
-    if ours is None and known is not None:  # it was here: what was not pushed must not be forgotten
+    if (
+        local_tip is None and known is not None
+    ):  # it existed, perhaps with unpushed commits, which must not be forgotten
         raise mao_git.CloneBroken.of(clone.path.stem, f"its branch {branch} is missing")
-    if theirs is None:
-        return ours
+    if remote_tip is None:
+        return local_tip
     if known is not None and clone.is_rewritten(branch):
-        raise branch_rewritten(context, clone, known, theirs)
-    if ours is None or clone.contains(theirs, ours):
-        new = theirs
+        raise branch_rewritten(context, clone, known, remote_tip)
+    if local_tip is None or clone.contains(remote_tip, local_tip):
+        new = remote_tip
     else:
-        new = ours if clone.contains(ours, theirs) else clone.replay(ours, theirs, context.sign)
-    if new != ours and not clone.move_branch(branch, new, ours):
+        new = (
+            local_tip
+            if clone.contains(local_tip, remote_tip)
+            else clone.replay(local_tip, remote_tip, context.sign)
+        )
+    if new != local_tip and not clone.move_branch(branch, new, local_tip):
         raise mao_git.errors.branch_busy(branch)
-    clone.set_upstream_base(branch, theirs)
+    clone.set_upstream_base(branch, remote_tip)
     return new

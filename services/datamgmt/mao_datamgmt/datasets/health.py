@@ -1,7 +1,8 @@
-"""Conditions of the node's data that a person should know of: full disks, old outboxes, rewound branches.
+"""Reports conditions of the node's data: full disks, old outboxes, unusable SSH keys, rewound branches.
 
-A branch that lost commits at its remote, say when the git server was restored from a backup, is noticed for
-ground truth and other nodes' branches: the clone keeps what it has seen. This node's own stops at its push.
+A branch that lost commits at its remote, for instance because the git server was restored from a backup, is
+found for ground truth and other nodes' branches, as the clone keeps their last state. This node's own branch
+is checked at a push.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.disk import MIB, DiskSpace, disk_spaces, nearly_short, shortage
+from mao_datamgmt.disk import MIB, DiskSpace, disk_spaces, find_low_space, find_shortage
 from mao_datamgmt.git_executor import GitExecutor
 from mao_git import Clone, RepositoryError, RewoundBranch
 from mao_git.remotes import access
@@ -34,13 +35,13 @@ FULL_DISK_CHECK_SECONDS = (
 OUTBOX_CHECK_SECONDS = 300.0  # a push that succeeds ends the condition at once
 BRANCH_CHECK_SECONDS = 300.0  # a clone that was changed is checked at once
 REWOUND = "branch-went-back"
-MAX_SEARCHED_COMMITS = 20  # newest commits in which a node's branch shows that it is one
+MAX_SEARCHED_COMMITS = 20  # newest commits that are searched for one made by a run
 
 
 class HealthChecks:
     """Reports the conditions `disk`, `unpushed` and `ssh-key`; `rewound` reports those of branches.
 
-    `outbox_age`: how old a commit may get that its remote lacks; `failures`: why pushes failed.
+    `outbox_age` is the age from which an unpushed commit is reported; `failures` are the last failed pushes.
     """
 
     def __init__(
@@ -70,28 +71,28 @@ class HealthChecks:
     async def check_disk(self) -> float:
         """Check every file system that the node writes to; return the seconds until the next check."""
         found = await self._executor.read(disk_spaces, self._context.data.root)
-        waits = [self._judge(folder, room) for folder, room in found.items()]
+        is_short = [self._report_disk(folder, space) for folder, space in found.items()]
         self._conditions.clear_all_but("disk", found)
-        return FULL_DISK_CHECK_SECONDS if any(waits) else DISK_CHECK_SECONDS
+        return FULL_DISK_CHECK_SECONDS if any(is_short) else DISK_CHECK_SECONDS
 
-    def _judge(self, folder: str, room: DiskSpace) -> bool:
-        """Report the state of a file system; return whether something waits for room there."""
+    def _report_disk(self, folder: str, space: DiskSpace) -> bool:
+        """Report the state of a file system; return True if writes wait for space there."""
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
-        left = f"{room.free / MIB:.0f} MiB free"
-        if (short := shortage(room, self._context.min_free)) is not None:
+        free = f"{space.free / MIB:.0f} MiB free"
+        if (cause := find_shortage(space, self._context.min_free)) is not None:
             next_step = (
                 "Free space (or inodes) there, or lower MAO_MIN_FREE; what waits continues automatically."
-                if room.writable
+                if space.writable
                 else "Make sure that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
             )
-            stops = "What is written there waits" if folder else "No run starts and nothing is published"
-            detail = f"{stops}: on the disk of {where} {short}."
+            effect = "What is written there waits" if folder else "No run starts and nothing is published"
+            detail = f"{effect}: on the disk of {where} {cause}."
             self._conditions.report("disk", folder, detail=detail, next_step=next_step, state="failed")
             return True
-        if (low := nearly_short(room, self._context.min_free)) is not None:
+        if (warning := find_low_space(space, self._context.min_free)) is not None:
             next_step = "Free space (or inodes) before runs have to wait for it."
             self._conditions.report(
-                "disk", folder, detail=f"On the disk of {where} {low} ({left}).", next_step=next_step
+                "disk", folder, detail=f"On the disk of {where} {warning} ({free}).", next_step=next_step
             )
         else:
             self._conditions.clear("disk", folder)
@@ -106,15 +107,15 @@ class HealthChecks:
 
     async def check_outboxes(self) -> None:
         """Check the age of the oldest unpushed commit of each dataset."""
-        now = self._context.clock.now()
+        state = self._context.clock.now()
         late = []
         for dataset, waiting, since in await self._executor.read(unpushed_since, self._context):
-            if now - since > self._outbox_age:
+            if state - since > self._outbox_age:
                 late.append(dataset)
-                why = ""
+                last_failure = ""
                 if (failed := self._push_failures.get(dataset)) is not None:
                     at = format_time(failed.next_try_at.replace(microsecond=0))
-                    why = (
+                    last_failure = (
                         f"; the last of {failed.tries} tries failed ({failed.failure.code}), "
                         f"the next is at {at}"
                     )
@@ -122,7 +123,7 @@ class HealthChecks:
                     "unpushed",
                     dataset,
                     detail=f"{waiting} commits of dataset {dataset} wait to be pushed, the oldest since "
-                    f"{format_time(since)}{why}.",
+                    f"{format_time(since)}{last_failure}.",
                     next_step=f"Why: maoctl dataset get {dataset}; try now: maoctl dataset push {dataset}.",
                 )
         self._conditions.clear_all_but("unpushed", late)
@@ -170,14 +171,14 @@ class RewoundBranches:
         return {*await self._executor.read(dataset_names, self._context.data), *self._reported}
 
     async def check(self, dataset: str) -> None:
-        """Report the rewound branches of a dataset, and clear those that are complete again."""
+        """Report the rewound branches of a dataset, and clear the conditions of restored ones."""
         found = await self._executor.read(rewound_branches, self._context, dataset)
         subjects = {f"{dataset}/{branch.branch}": branch for branch, _ in found}
         for (subject, branch), (_, detail) in zip(subjects.items(), found, strict=True):
             replay = f"maoctl dataset resolve {dataset} --replay"
             where = replay if branch.branch == GROUND_TRUTH else f"on {branch.branch}: {replay}"
             next_step = (
-                f"If the git server was restored from a backup, push them there again as they were; "
+                f"If the git server was restored from a backup, push them again; "
                 f"{where} . If that was intended: maoctl dataset acknowledge {dataset} ."
             )
             self._conditions.report(REWOUND, subject, detail=detail, next_step=next_step)
@@ -189,52 +190,52 @@ class RewoundBranches:
     async def acknowledge(self, dataset: str, broken_clone: Callable[[str], Awaitable[None]]) -> None:
         """Accept the rewound branches as they are, and acknowledge a broken clone as well.
 
-        Raises what `broken_clone` raises, NotFound only when there was nothing of either.
+        Raises the errors of `broken_clone`, but NotFound only if no branch was accepted either.
         """
-        kept = []
+        accepted = []
         if dataset in self._reported:
-            kept = await self._executor.write([dataset], _accept, self._context, dataset)
-            log.info("branches.acknowledged", dataset=dataset, kept=kept)
+            accepted = await self._executor.write([dataset], _accept, self._context, dataset)
+            log.info("branches.acknowledged", dataset=dataset, kept=accepted)
             await self.check(dataset)
         try:
             await broken_clone(dataset)
         except NotFound:
-            if not kept:
+            if not accepted:
                 raise
 
 
 def rewound_branches(context: Context, dataset: str) -> list[tuple[RewoundBranch, str]]:
-    """Return rewound branches of other nodes and ground truth, each with a description. Blocking."""
+    """Return the rewound branches of ground truth and other nodes, with a description each. Blocking."""
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:  # it was set aside meanwhile
         return []
     found = []
-    for back in clone.rewound_branches():
-        if back.branch == context.node:
+    for rewound in clone.rewound_branches():
+        if rewound.branch == context.node:
             continue
-        if back.branch != GROUND_TRUTH:  # people may rewrite a branch to which no run has committed
-            entries, _ = clone.log(back.seen, MAX_SEARCHED_COMMITS)
+        if rewound.branch != GROUND_TRUTH:  # people may rewrite a branch without commits of runs
+            entries, _ = clone.log(rewound.seen, MAX_SEARCHED_COMMITS)
             if not any(provenance.trailers(entry.message) for entry in entries):
                 continue
-        now = "is gone" if back.tip is None else f"is at {back.tip[:10]}"
-        if back.tip is None:
-            how = "was removed"
+        state = "is gone" if rewound.tip is None else f"is at {rewound.tip[:10]}"
+        if rewound.tip is None:
+            change = "was removed"
         else:
-            how = "went back to an earlier state" if back.is_earlier else "was rewritten"
+            change = "went back to an earlier state" if rewound.is_earlier else "was rewritten"
         description = (
-            f"The branch {back.branch} of dataset {dataset} {how} at {clone.url}: it {now}, without "
-            f"{back.lost} commits up to {back.seen[:10]} that it had. They are kept on this node as "
-            f"{back.kept_as}."
+            f"The branch {rewound.branch} of dataset {dataset} {change} at {clone.url}: it {state}, without "
+            f"{rewound.lost} commits up to {rewound.seen[:10]} that it had. They are kept on this node as "
+            f"{rewound.kept_as}."
         )
-        found.append((back, description))
+        found.append((rewound, description))
     return found
 
 
 def _accept(context: Context, dataset: str) -> list[str]:
     clone = Clone.open(context.data.clone(dataset))
     return [
-        clone.accept_rewound(back, context.clock.now())
-        for back in clone.rewound_branches()
-        if back.branch != context.node
+        clone.accept_rewound(rewound, context.clock.now())
+        for rewound in clone.rewound_branches()
+        if rewound.branch != context.node
     ]

@@ -1,7 +1,7 @@
-"""Runs that ended before their commits reached the remote: written down once they have (push.py pushes).
+"""Updates runs that ended before their commits were pushed, once the commits are on the remote.
 
-A step that succeeds while its remote is away says `pushed: false`. When the push comes through later, its
-run has ended and no service owns it any more; this is the one change that is still made to it, guarded like
+A step that succeeds while its remote is unavailable has `pushed: false`. When the push succeeds later, its
+run has ended and no service owns it any more. This is the only change that is still made to it, guarded like
 any other.
 """
 
@@ -21,12 +21,12 @@ from mao_shared.store import Records
 log = get_logger(__name__)
 
 PAGE = 500
-MAX_SEARCHED_COMMITS = 10_000  # newest commits that are looked through for those of the runs
+MAX_SEARCHED_COMMITS = 10_000  # newest commits that are searched for those of the runs
 
 
 @dataclass(frozen=True, slots=True)
 class PushedCommits:
-    """A dataset's remote as last fetched: the commit of each run and step, and the tip of ground truth.
+    """The last fetched state of a dataset's remote: the commit of each run and step, and ground truth's tip.
 
     `truth_waits`: this node's ground truth has commits that the remote's lacks.
     """
@@ -37,7 +37,7 @@ class PushedCommits:
 
 
 class LatePushes:
-    """Updates runs that ended before their commits were pushed. `runs`: late ones do not become history."""
+    """Updates runs that ended before their commits were pushed. Such runs are never archived."""
 
     def __init__(self, context: Context, executor: GitExecutor, runs: Records[Run]) -> None:
         self._context = context
@@ -54,7 +54,7 @@ class LatePushes:
         return [run async for run in found if any(step.late for step in run.steps)]
 
     async def unpushed_by_branch(self, dataset: str) -> dict[str, str]:
-        """Return a dataset's unpushed commits → run and step; nothing while the store is unavailable."""
+        """Return run and step by unpushed commit of a dataset; nothing while the store is unavailable."""
         try:
             runs = await self.runs()
         except MaoError as error:
@@ -68,7 +68,7 @@ class LatePushes:
         }
 
     async def record_pushed(self, dataset: str) -> None:
-        """Update the runs whose commits are at the dataset's remote. Raises Unavailable."""
+        """Update the runs whose commits have reached the dataset's remote. Raises Unavailable."""
         late = [run for run in await self.runs() if dataset in _late_datasets(run)]
         if not late:
             return
@@ -82,15 +82,15 @@ def _late_datasets(run: Run) -> set[str]:
 
 
 def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
-    """Return the run with the steps marked whose commits are at the remote, or None if none is. Pure.
+    """Return the run with its steps on the remote marked as pushed, or None if nothing changes. Pure.
 
-    A commit that was replayed on top of others' has another id since.
+    A commit that was replayed on top of others has a new id.
     """
     steps = []
     for step in run.steps:
         commit = remote.commits.get((run.id, step.spec.name))
-        still = step.truth_late and remote.truth_waits
-        if step.late and not still and step.spec.output.name == dataset and commit is not None:
+        truth_waits = step.truth_late and remote.truth_waits
+        if step.late and not truth_waits and step.spec.output.name == dataset and commit is not None:
             changes: dict[str, object] = {"pushed": True, "waiting": None, "snapshot": commit}
             if step.ground_truth is not None and commit != step.snapshot:
                 changes["ground_truth"] = remote.ground_truth
@@ -100,7 +100,7 @@ def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
 
 
 def pushed_commits(context: Context, dataset: str) -> PushedCommits:
-    """Return the commits that the remote had when it was last fetched. Blocking."""
+    """Return the commits that the remote had at the last fetch. Blocking."""
     clone = Clone.open(context.data.clone(dataset))
     tip = clone.tip(context.node, remote=True)
     entries = [] if tip is None else clone.log(tip, MAX_SEARCHED_COMMITS)[0]

@@ -1,4 +1,4 @@
-"""Checks clones on which something failed, and rebuilds the broken ones."""
+"""Checks clones after errors, and rebuilds broken ones."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .clones import sync_clone
 
 log = get_logger(__name__)
 
-MAX_PAUSE = 60.0  # seconds between two tries
+MAX_RETRY_SECONDS = 60.0  # between two attempts
 
 
 class CloneRepair:
     """Sets broken clones aside, rebuilds them, and reports the condition `clone`.
 
-    `clone_remote_url`: the URL of a dataset's remote by this node's enrolments; None: not known.
+    `clone_remote_url` returns the URL of a dataset's remote from this node's enrolments, None if unknown.
 
-    `unpushed_by_branch`: a dataset's commits that are not pushed by the runs' documents, with run and step.
-    `pause`: seconds before the second try of a rebuild.
+    `unpushed_by_branch` returns a dataset's unpushed commits, as the runs' documents list them, with run and
+    step. `pause` is the number of seconds before the first retry of a rebuild.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class CloneRepair:
         self._pause = pause
         self._reported: set[str] = set()
         self._refreshing = asyncio.Lock()
-        self._losses_unknown: set[str] = set()  # datasets of which the runs were not asked what is lost
+        self._losses_unknown: set[str] = set()  # datasets whose lost commits are not recorded yet
         executor.on_error = self._rebuild_if_broken
         executor.on_change.append(self._changed)
 
     async def run(self) -> None:
-        """Report what an earlier process left, and rebuild clones whose remote was away, until cancelled."""
+        """Report broken clones, and retry rebuilding those whose remote was unavailable, until cancelled."""
         tries = 0
 
         async def step() -> float:
@@ -68,39 +68,42 @@ class CloneRepair:
                 except Unavailable as error:
                     log.warning("clone.not_rebuilt", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
-            return min(self._pause * 2.0 ** min(tries, 10), MAX_PAUSE)
+            return min(self._pause * 2.0 ** min(tries, 10), MAX_RETRY_SECONDS)
 
-        await every(0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MAX_PAUSE))
+        await every(
+            0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MAX_RETRY_SECONDS)
+        )
 
     async def _rebuild_if_broken(self, names: list[str], error: BaseException) -> MaoError | None:
-        """Return the error to raise instead of `error` if a broken clone caused it. The datasets are
-        locked.
+        """Return the error to raise instead of `error` if a broken clone caused it.
+
+        The datasets are locked.
         """
         if not broken.may_be_broken(error):
             return None
         for name in names:
             remote = await self._remote_url(name)
-            found: MaoError | None = None
+            outcome: MaoError | None = None
             try:
-                found = await self._executor.run(rebuild_clone, self._context, name, remote)
-            except MaoError as worse:
-                found = worse
-            except (RepositoryError, OSError) as worse:  # say, the disk is full
-                log.warning("clone.not_looked_at", dataset=name, error=str(worse))
-            if found is not None:
+                outcome = await self._executor.run(rebuild_clone, self._context, name, remote)
+            except MaoError as failure:
+                outcome = failure
+            except (RepositoryError, OSError) as failure:  # for instance, the disk is full
+                log.warning("clone.not_checked", dataset=name, error=str(failure))
+            if outcome is not None:
                 await self._record_losses(name)
                 await self.refresh()
-                return found
+                return outcome
         return None
 
     async def _changed(self, names: list[str]) -> None:
-        """Record losses of datasets that a write may have rebuilt."""
+        """Record the losses of datasets that a write may have rebuilt."""
         for name in self._losses_unknown & set(names):
             await self._record_losses(name)
             await self.refresh()
 
     async def _record_losses(self, dataset: str) -> None:
-        """Record the commits lost with a broken clone; only the runs' documents still list them."""
+        """Record the commits lost with a broken clone, which only the runs' documents still list."""
         unpushed = await self._unpushed_of(dataset)
         try:
             if await self._executor.run(broken.record_losses, self._context, dataset, unpushed):
@@ -129,10 +132,9 @@ class CloneRepair:
 def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable | None:
     """Set the clone aside if it is broken, and rebuild it.
 
-    Return the error to raise in place of the failure, so that the call is retried; None when the clone is
-    intact.
-    `url`: the remote, in case the broken clone does not name it. Raises what `broken.set_broken_aside`
-    raises.
+    Returns the error to raise instead of the failure, so that the call is retried; None if the clone is
+    intact. `url` is the remote if it cannot be read from the broken clone. Raises the errors of
+    `broken.set_broken_aside` raises.
     """
     aside = broken.set_broken_aside(context, name)
     waiting = broken.awaiting_rebuild(context, name)
@@ -141,15 +143,13 @@ def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable |
     latest = waiting[-1][1]
     remote = latest.url if latest.url is not None and remote_url_fault(latest.url) is None else url
     if remote is None:
-        return broken.rebuild_waits(
-            latest, MaoError("Its remote is not known until a run needs the dataset.")
-        )
+        return broken.rebuild_waits(latest, MaoError("Its remote is unknown until a run needs the dataset."))
     try:
         sync_clone(context, name, remote)
     except Unavailable as error:
         return error
     return Unavailable(
-        f"The clone of dataset {name} was broken ({latest.fault}) and was cloned again.",
+        f"The clone of dataset {name} was broken ({latest.fault}) and has been rebuilt.",
         code="clone-broken",
         next="It is retried automatically.",
     )

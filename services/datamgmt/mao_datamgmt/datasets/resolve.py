@@ -1,7 +1,7 @@
-"""A person's decision between this node's branch and the remote's, where the two conflict. Blocking.
+"""Resolves conflicts between this node's branch and the remote's as a person decides. Blocking.
 
-Each way ends in a branch that contains the remote's, so it is pushed without force. Tips that would be lost
-are kept as `refs/mao/rescued/<branch>/<time>`. May be repeated after a kill at any point.
+Each strategy results in a branch that contains the remote's, so it is pushed without force. Tips that would
+be lost are kept as `refs/mao/rescued/<branch>/<time>`. May be repeated after a kill at any point.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from .delivery import branch_conflict, push_branches, push_lost
 
 
 def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[Resolution, MaoError | None]:
-    """Join the branches as chosen, and push; return the result and the error of a failed push.
+    """Resolve the conflict as chosen and push; return the result and the error of a failed push.
 
-    Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or `branch-
-    conflict` when `replay` does not apply.
+    Raises NotFound if there is no clone, the errors of `fetch`, and Conflict: `nothing-to-resolve`, or
+    `branch-conflict` if a replay conflicts.
     """
     clone = Clone.open(context.data.clone(name))
     clone.fetch(context.access)
-    if how == "replay" and (put_back := _put_truth_back(context, clone, name, how)):
-        return put_back
-    ours, theirs = _sides(context, clone, name)
-    new = _joined(context, clone, how, ours, theirs)
-    # Our old tip and the one that the remote had are kept, where the new one does not contain them.
+    if how == "replay" and (restored := _restore_ground_truth(context, clone, name, how)):
+        return restored
+    local_tip, remote_tip = _conflicting_tips(context, clone, name)
+    new = _resolved_tip(context, clone, how, local_tip, remote_tip)
+    # Our old tip and the one that the remote had are kept if the new one does not contain them.
     known, now = clone.upstream_base(context.node), context.clock.now()
-    left = [tip for tip in (known, ours) if tip is not None and not clone.contains(new, tip)]
-    rescued = list(dict.fromkeys(clone.rescue(context.node, tip, now) for tip in left))
-    if not clone.move_branch(context.node, new, ours):
+    dropped = [tip for tip in (known, local_tip) if tip is not None and not clone.contains(new, tip)]
+    rescued = list(dict.fromkeys(clone.rescue(context.node, tip, now) for tip in dropped))
+    if not clone.move_branch(context.node, new, local_tip):
         raise mao_git.errors.branch_busy(context.node)
-    if how == "take-theirs":  # ours may hold what the branch has just left
+    if how == "take-theirs":  # ours may contain commits that the branch has just dropped
         clone.reset_to_remote(GROUND_TRUTH)
-    clone.set_upstream_base(context.node, theirs)
-    for back in clone.rewound_branches():
-        if back.branch == context.node and not clone.contains(new, back.seen):
-            clone.accept_rewound(back, context.clock.now())
+    clone.set_upstream_base(context.node, remote_tip)
+    for rewound in clone.rewound_branches():
+        if rewound.branch == context.node and not clone.contains(new, rewound.seen):
+            clone.accept_rewound(rewound, context.clock.now())
     try:
         failure = push_branches(context, clone, promote=promote).failure
-    except MergeConflict as conflict:  # somebody has pushed once more since
+    except MergeConflict as conflict:  # somebody has pushed again meanwhile
         failure = branch_conflict(clone, conflict)
-    done = Resolution(
+    resolution = Resolution(
         name=name,
         branch=context.node,
         how=how,
@@ -53,75 +53,75 @@ def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[
         pushed=failure is None,
         failure=failure and failure.detail,
     )
-    return done, failure
+    return resolution, failure
 
 
-def _put_truth_back(
+def _restore_ground_truth(
     context: Context, clone: Clone, name: str, how: Strategy
 ) -> tuple[Resolution, MaoError | None] | None:
-    """Push ground truth as last fetched, if the remote has an earlier state of it.
+    """Push the last fetched ground truth if the remote went back to an earlier state.
 
-    The answer when that was all; None when this node's branch conflicts as well.
+    Returns None if there is nothing to push, or if this node's branch conflicts as well.
     """
-    back = next((branch for branch in clone.rewound_branches() if branch.branch == GROUND_TRUTH), None)
-    if back is None or not back.is_earlier:
+    rewound = next((branch for branch in clone.rewound_branches() if branch.branch == GROUND_TRUTH), None)
+    if rewound is None or not rewound.is_earlier:
         return None
-    ours = clone.tip(GROUND_TRUTH)
-    if ours != back.seen and not clone.move_branch(GROUND_TRUTH, back.seen, ours):
+    local_tip = clone.tip(GROUND_TRUTH)
+    if local_tip != rewound.seen and not clone.move_branch(GROUND_TRUTH, rewound.seen, local_tip):
         raise mao_git.errors.branch_busy(GROUND_TRUTH)
     failure: MaoError | None = None
     try:
-        clone.push({GROUND_TRUTH: back.seen}, context.access)
+        clone.push({GROUND_TRUTH: rewound.seen}, context.access)
     except MaoError as error:
         failure = error
     except RemoteMoved as moved:
         failure = push_lost(clone, [GROUND_TRUTH], moved, was_moved=False)
     if clone.is_rewritten(context.node):
         return None
-    words = failure and failure.detail
-    done = Resolution(
+    detail = failure and failure.detail
+    resolution = Resolution(
         name=name,
         branch=GROUND_TRUTH,
         how=how,
-        commit=back.seen,
+        commit=rewound.seen,
         rescued=[],
         pushed=failure is None,
-        failure=words,
+        failure=detail,
     )
-    return done, failure
+    return resolution, failure
 
 
-def _sides(context: Context, clone: Clone, name: str) -> tuple[str, str]:
-    ours = clone.tip(context.node)
-    theirs = clone.tip(context.node, remote=True)
-    if ours is not None and theirs is not None:
+def _conflicting_tips(context: Context, clone: Clone, name: str) -> tuple[str, str]:
+    local_tip = clone.tip(context.node)
+    remote_tip = clone.tip(context.node, remote=True)
+    if local_tip is not None and remote_tip is not None:
         if clone.is_rewritten(context.node):
-            return ours, theirs
-        if clone.relation(ours, theirs) is mao_git.Relation.DIVERGED:
-            return ours, theirs
+            return local_tip, remote_tip
+        if clone.relation(local_tip, remote_tip) is mao_git.Relation.DIVERGED:
+            return local_tip, remote_tip
     raise Conflict(
-        f"The branch {context.node} of {name} fits the one at {clone.url}.",
+        f"The branch {context.node} of {name} does not conflict with the one at {clone.url}.",
         code="nothing-to-resolve",
-        next=f"See what waits: maoctl dataset show {name}. What can be pushed is pushed automatically.",
+        next=f"See the unpushed commits: maoctl dataset show {name}. They are pushed automatically.",
     )
 
 
-def _joined(context: Context, clone: Clone, how: Strategy, ours: str, theirs: str) -> str:
+def _resolved_tip(context: Context, clone: Clone, how: Strategy, local_tip: str, remote_tip: str) -> str:
     if how == "take-theirs":
-        return theirs
-    if clone.contains(ours, theirs):  # an earlier state of ours: pushing ours is all it takes
-        return ours
+        return remote_tip
+    if clone.contains(local_tip, remote_tip):  # an earlier state of ours: ours can be pushed as it is
+        return local_tip
     if how == "merge":
-        return clone.merge_keeping_ours(ours, theirs, context.author())
+        return clone.merge_keeping_ours(local_tip, remote_tip, context.author())
     since = clone.upstream_base(context.node)
-    if clone.merge_base(ours, theirs) is None:  # started again there: nothing was taken out of ours
+    if clone.merge_base(local_tip, remote_tip) is None:  # unrelated history: no commit of ours is excluded
         since = None
     try:
-        return clone.replay(ours, theirs, context.sign, since=since)
+        return clone.replay(local_tip, remote_tip, context.sign, since=since)
     except MergeConflict as conflict:
         if since is None:
             raise branch_conflict(clone, conflict) from conflict
-    try:  # what was not pushed is built upon what the remote has lost, so that goes back there as well
-        return clone.replay(ours, theirs, context.sign)
+    try:  # unpushed commits build on those that the remote lost: replay these as well
+        return clone.replay(local_tip, remote_tip, context.sign)
     except MergeConflict as conflict:
         raise branch_conflict(clone, conflict) from conflict

@@ -1,6 +1,6 @@
-"""Who signs commits in this federation: every node's public keys, as git's list of allowed signers.
+"""The public keys that sign commits in this federation, as git's list of allowed signers.
 
-A key that was replaced stays listed, since what it signed stays signed.
+A key that was replaced stays listed, so that the commits that it signed can still be verified.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _PRINCIPAL = re.compile(r"[^\s,!*?\"#]+")
 
 
 def allowed_line(email: str, node: str, public_key: str) -> str:
-    """Return a line of an allowed-signers file. Special characters in an e-mail would make it a pattern."""
+    """Return a line of an allowed-signers file. Special characters in an e-mail make it a pattern."""
     principal = email if _PRINCIPAL.fullmatch(email) else f"mao@{node}"
     return f'{principal} namespaces="git" {public_key}'
 
 
 def with_line(signer: Signer | None, node: str, line: str) -> Signer | None:
-    """Return the node's record with one more line, or None if it has that line. Pure."""
+    """Return the node's record with the line added, or None if it already has it. Pure."""
     lines = [] if signer is None else signer.lines
     if line in lines:
         return None
@@ -35,7 +35,7 @@ def with_line(signer: Signer | None, node: str, line: str) -> Signer | None:
 
 
 class Signers:
-    """Announces the node's public key. `own`: this node's line, None when it does not sign."""
+    """Announces the node's public key. `own` is the node's line, None if it does not sign commits."""
 
     def __init__(
         self, node: str, records: Records[Signer], own: str | None, conditions: Conditions | None = None
@@ -59,12 +59,12 @@ class Signers:
         )
 
     async def announce(self) -> None:
-        """Add the node's line to its record, unless it is there. Raises MaoError."""
+        """Add the node's line to its record if it is not there yet. Raises MaoError."""
         if (own := self._own) is not None:
             await self._records.create_or_update(self._node, lambda it: with_line(it, self._node, own))
 
     async def allowed(self) -> str:
-        """Return the file for `git -c gpg.ssh.allowedSignersFile=… verify-commit`."""
+        """Return the content of the file for `git -c gpg.ssh.allowedSignersFile=… verify-commit`."""
         signers = sorted(
             (stored.record for stored in await self._records.all()), key=lambda signer: signer.node
         )

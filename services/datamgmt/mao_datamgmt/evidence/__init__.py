@@ -1,1 +1,1 @@
-"""Evidence of a run: its export as an RO-Crate (Process Run Crate 0.5), and the check of every byte."""
+"""Evidence of a run: its export as an RO-Crate (Process Run Crate 0.5), and its verification."""

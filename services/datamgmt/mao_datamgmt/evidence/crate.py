@@ -20,7 +20,7 @@ _STATUS = {
     False: "http://schema.org/FailedActionStatus",
 }
 _MANAGER = "https://github.com/serviceprototypinglab/mao-orchestrator"
-_MEDIA = {
+_MEDIA_TYPES = {
     "csv": "text/csv",
     "json": "application/json",
     "jsonl": "application/jsonl",
@@ -37,7 +37,7 @@ Entity = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CrateFile:
-    """A file in the crate. `size` in bytes; `swhid`: the identifier of its content if git has it."""
+    """A file in the crate. `size` is in bytes; `swhid` identifies content that is in git."""
 
     path: str
     size: int
@@ -49,8 +49,8 @@ class CrateFile:
 class CrateStep:
     """One execution of a tool.
 
-    `record`: the step's record, as the snapshot's commit has it under `mao`. `commit`, `tree`: ids of the
-    snapshot; None for a step that published nothing.
+    `record` is the step's record, as the snapshot's commit contains it under `mao`. `commit` and `tree` are
+    ids of the snapshot, None for a step that published nothing.
     """
 
     record: dict[str, Any]
@@ -66,7 +66,7 @@ class CrateStep:
 
 @dataclass(frozen=True, slots=True)
 class CrateRun:
-    """The run that a crate describes. `published`: when the crate was made, in ISO 8601."""
+    """The run that a crate describes. `published` is the time of the export in ISO 8601."""
 
     id: str
     pipeline: str
@@ -84,7 +84,7 @@ def describe(run: CrateRun) -> Entity:
         "@id": about.ror or "#organisation",
         "@type": "Organization",
         "name": about.organisation or f"Operators of the node {run.node}",
-        # The profile asks for an address; without one the node's name is at least an identifier.
+        # The profile requires an address; without one, the node's name serves as an identifier.
         "url": about.ror or f"urn:mao:node:{quote(run.node)}",
     }
     person: Entity = {
@@ -127,12 +127,12 @@ def describe(run: CrateRun) -> Entity:
 
 
 def _compact(entity: Entity) -> Entity:
-    """Drop empty lists and replace lists of one by their item, as RO-Crate recommends."""
-    alone = {
+    """Drop empty lists and replace lists of one item by the item, as RO-Crate recommends."""
+    unwrapped = {
         key: value[0] if isinstance(value, list) and len(value) == 1 else value
         for key, value in entity.items()
     }
-    return {key: value for key, value in alone.items() if value != []}
+    return {key: value for key, value in unwrapped.items() if value != []}
 
 
 def _ref(name: str) -> Entity:
@@ -170,7 +170,7 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
     image = _image(record["image"])
     tool = _tool(record, image["@id"])
 
-    # The command is described as the record has it: secrets are masked there.
+    # The command is taken from the record, where secrets are masked.
     command = " ".join(record.get("command") or []) or "the image's own command"
     source = record.get("input") or {}
     from_input = f" Input: {source['dataset']} at commit {source['commit']}." if source.get("commit") else ""
@@ -200,9 +200,9 @@ def _step_entities(run: CrateRun, index: int, step: CrateStep, agent: str) -> li
 
 
 def _time(iso: str) -> str:
-    """Format a time with a numeric offset, the only form that the profile's validator accepts."""
-    moment = datetime.fromisoformat(iso)
-    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+    """Format a time with a numeric offset, the only format that the profile's validator accepts."""
+    time = datetime.fromisoformat(iso)
+    return time.isoformat(timespec="milliseconds" if time.microsecond else "seconds")
 
 
 def _tool(record: dict[str, Any], image_id: str) -> Entity:
@@ -220,23 +220,23 @@ def _tool(record: dict[str, Any], image_id: str) -> Entity:
 def _image(image: dict[str, str]) -> Entity:
     """Describe an image by its digest. An image built on the node has no registry."""
     repository, _, tag = image["name"].partition("@")[0].rpartition(":")
-    if not repository or "/" in tag:  # the colon was a port's, or there was none
+    if not repository or "/" in tag:  # the colon precedes a port, or there is none
         repository, tag = image["name"].partition("@")[0], "latest"
     host, slash, rest = repository.partition("/")
-    named = slash and ("." in host or ":" in host or host == "localhost")
+    has_registry = slash and ("." in host or ":" in host or host == "localhost")
     return {
         "@id": f"#image-{quote(image['pinned'], safe=':@')}",
         "@type": "ContainerImage",
         "additionalType": _ref("https://w3id.org/ro/terms/workflow-run#DockerImage"),
-        "registry": host if named else "docker.io",
-        "name": rest if named else repository,
+        "registry": host if has_registry else "docker.io",
+        "name": rest if has_registry else repository,
         "tag": tag,
         "sha256": image["pinned"].rpartition("sha256:")[2],
         "description": f"{image['pinned']} ({image['platform']})",
     }
 
 
-def _file(file: CrateFile, description: str, media: str | None = None) -> Entity:
+def _file(file: CrateFile, description: str, media_type: str | None = None) -> Entity:
     suffix = file.path.rpartition(".")[2].lower()
     entity: Entity = {
         "@id": quote(file.path),
@@ -245,6 +245,6 @@ def _file(file: CrateFile, description: str, media: str | None = None) -> Entity
         "description": description,
         "contentSize": str(file.size),
         "sha256": file.sha256,
-        "encodingFormat": media or _MEDIA.get(suffix, "application/octet-stream"),
+        "encodingFormat": media_type or _MEDIA_TYPES.get(suffix, "application/octet-stream"),
     }
     return entity | ({"identifier": file.swhid} if file.swhid else {})

@@ -1,4 +1,4 @@
-"""Exports a run as an RO-Crate: gathers its files, then writes the zip in one pass over them. Blocking."""
+"""Exports a run as an RO-Crate: gathers its files, then writes them to a zip in one pass. Blocking."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DOCUMENT = "run.json"
 
 @dataclass(frozen=True)
 class CrateItem:
-    """A file of the crate. `in_git`: the content is a git blob, whose id is its SWHID as well."""
+    """A file of the crate. With `in_git`, the content is a git blob, whose id is also its SWHID."""
 
     path: str
     open: Callable[[], ContentStream]
@@ -57,7 +57,7 @@ class StepFiles:
 
 @dataclass(frozen=True)
 class Export:
-    """A run and the files that its crate will hold."""
+    """A run and the files of its crate."""
 
     run_id: str
     pipeline: str
@@ -73,9 +73,9 @@ class Export:
 
 
 def gather(context: Context, run_id: str, run: Run | None, about: About, *, data: bool = True) -> Export:
-    """Find the files that go into the crate; without `data` only records and logs.
+    """Find the files of the crate; without `data`, only records and logs.
 
-    Raises what `find_steps` raises, and InvalidInput for a path that a crate cannot hold.
+    Raises the errors of `find_steps`, and InvalidInput for a path that a crate cannot contain.
     """
     steps: list[StepFiles] = []
     for step in find_steps(context, run_id, run):
@@ -114,7 +114,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
 
 
 def run_document(run: Run) -> bytes:
-    """Dump a run's document as JSON, with values that look like secrets masked."""
+    """Return a run's document as JSON, with values that look like secrets masked."""
     document = run.model_dump(mode="json", exclude_none=True)
     for step, dumped in zip(run.steps, document["steps"], strict=True):
         dumped["spec"]["env"] = mask_env(step.spec.env)
@@ -124,7 +124,7 @@ def run_document(run: Run) -> bytes:
 
 
 def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[CrateItem]:
-    # A clone stays in the thread that opened it, and a stream's pieces are read by several.
+    # Each file opens its own clone: a clone is bound to a thread, and several read a stream's pieces.
     name = clone.path.stem
     for path in paths:
         if fault := mao_git.paths.path_fault(path):
@@ -137,37 +137,37 @@ def _open(context: Context, dataset: str, commit: str, path: str) -> ContentStre
 
 
 def pack(export: Export) -> Iterator[bytes]:
-    """Yield the crate as a zip file, the metadata last. Raises OSError for broken content."""
+    """Yield the crate as a zip file, the metadata last. Raises OSError if content is broken."""
     sink = ZipSink()
-    made: dict[str, CrateFile] = {}
+    files_by_path: dict[str, CrateFile] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for item in export.items():
-            opened = item.open()
-            measured = ContentDigest(opened.size)
+            stream = item.open()
+            digest = ContentDigest(stream.size)
             with archive.open(item.path, "w", force_zip64=True) as file:
-                for piece in measured.read(opened.pieces):
+                for piece in digest.read(stream.pieces):
                     file.write(piece)
                     yield sink.take()
-            made[item.path] = _crate_file(item, measured)
-        archive.writestr(METADATA, json.dumps(describe(_crate_run(export, made)), indent=2))
+            files_by_path[item.path] = _crate_file(item, digest)
+        archive.writestr(METADATA, json.dumps(describe(_crate_run(export, files_by_path)), indent=2))
     yield sink.take()
 
 
 def metadata(export: Export) -> Entity:
-    """Return the crate's metadata alone. Reads all content for the digests."""
-    made = {}
+    """Return only the crate's metadata. All content is read for its digests."""
+    files_by_path = {}
     for item in export.items():
-        opened = item.open()
-        made[item.path] = _crate_file(item, content_digest(opened.size, opened.pieces))
-    return describe(_crate_run(export, made))
+        stream = item.open()
+        files_by_path[item.path] = _crate_file(item, content_digest(stream.size, stream.pieces))
+    return describe(_crate_run(export, files_by_path))
 
 
-def _crate_file(item: CrateItem, measured: ContentDigest) -> CrateFile:
-    swhid = f"swh:1:cnt:{measured.blob}" if item.in_git else None
-    return CrateFile(item.path, measured.size, measured.sha256, swhid)
+def _crate_file(item: CrateItem, digest: ContentDigest) -> CrateFile:
+    swhid = f"swh:1:cnt:{digest.blob}" if item.in_git else None
+    return CrateFile(item.path, digest.size, digest.sha256, swhid)
 
 
-def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
+def _crate_run(export: Export, files_by_path: dict[str, CrateFile]) -> CrateRun:
     steps = [
         CrateStep(
             record=files.step.record,
@@ -176,9 +176,9 @@ def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
             error=files.step.error,
             commit=files.step.commit,
             tree=files.tree,
-            inputs=[made[item.path] for item in files.inputs],
-            outputs=[made[item.path] for item in files.outputs],
-            log=None if files.log is None else made[files.log.path],
+            inputs=[files_by_path[item.path] for item in files.inputs],
+            outputs=[files_by_path[item.path] for item in files.outputs],
+            log=None if files.log is None else files_by_path[files.log.path],
         )
         for files in export.steps
     ]
@@ -189,5 +189,5 @@ def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
         published=export.made_at,
         about=export.about,
         steps=steps,
-        document=None if export.document is None else made[export.document.path],
+        document=None if export.document is None else files_by_path[export.document.path],
     )

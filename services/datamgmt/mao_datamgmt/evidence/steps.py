@@ -24,9 +24,9 @@ MAX_ATTEMPT = 999
 
 
 class ContentDigest:
-    """Measures content while it is read: `size` in bytes, `sha256`, and `blob`, its id in git.
+    """Computes `size` in bytes, `sha256` and `blob` (the git id) of content while it is read.
 
-    `declared`: the expected size in bytes.
+    `declared` is the expected size in bytes.
     """
 
     def __init__(self, declared: int) -> None:
@@ -36,7 +36,7 @@ class ContentDigest:
         self.size = 0
 
     def read(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """Pass the pieces on. Raises OSError at the end if they have another size than declared."""
+        """Yield the pieces unchanged. Raises OSError at the end if their size is not the declared one."""
         for piece in pieces:
             self.size += len(piece)
             self._sha256.update(piece)
@@ -55,7 +55,7 @@ class ContentDigest:
 
 
 def content_digest(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
-    """Read all pieces and return their digest. Raises OSError if they have another size than `size`."""
+    """Read all pieces and return their digest. Raises OSError if their size is not `size`."""
     digest = ContentDigest(size)
     for _ in digest.read(pieces):
         pass
@@ -66,9 +66,9 @@ def content_digest(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDi
 class StepEvidence:
     """One execution of a step.
 
-    `record`: as the step's commit has it under `mao`; of a step without a commit, as it would have been
-    written. `commit`: the snapshot, None when nothing was published. `step`: None for a run that is no longer
-    in the store.
+    `record` is the one in the step's commit under `mao`; for a step without a commit, the one that it would
+    contain. `commit` is the snapshot, None if nothing was published. `step` is None for a run that is no
+    longer in the store.
     """
 
     index: int
@@ -97,8 +97,8 @@ class StepEvidence:
 def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvidence]:
     """Return the steps of a run that were started.
 
-    Of a run that is no longer in the store, the published steps are found by their commits. Raises NotFound
-    for an unknown run, Conflict while the run is under way or if no step was started.
+    For a run that is no longer in the store, the published steps are found by their commits. Raises NotFound
+    for an unknown run, Conflict while the run is in progress or if no step was started.
     """
     if run is None:
         published = _steps_of_commits(context, run_id)
@@ -123,13 +123,13 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
         if step.snapshot is not None:
             clone = open_dataset(context, step.spec.output.name)
             record = provenance.read_step_record(read_message(clone, step.snapshot))
-        written: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
-        last = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
+        reconstructed: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
+        ended_at = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
         evidence = StepEvidence(
             index=index,
-            record=_current_form(record or {**written, "outputs": {}}),
+            record=_current_form(record or {**reconstructed, "outputs": {}}),
             succeeded=step.phase is StepPhase.SUCCEEDED,
-            ended_at=format_time(step.times.get(StepPhase.EXITED, last)),
+            ended_at=format_time(step.times.get(StepPhase.EXITED, ended_at)),
             error=None if step.error is None else f"{step.error.code}: {step.error.detail}",
             commit=step.snapshot,
             step=step,
@@ -154,7 +154,7 @@ def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
                 record = provenance.read_step_record(read_message(clone, commit))
                 if record is not None and _is_valid(record, name):
                     found.setdefault(str(record["step"]), (commit, _current_form(record)))
-    oldest_first = reversed(found.values())  # decides where times are equal
+    oldest_first = reversed(found.values())  # the order of steps with equal times
     ordered = sorted(oldest_first, key=lambda found: _exit_time(found[1]))
     return [
         StepEvidence(index, record, True, _exit_time(record), commit=commit)
@@ -163,12 +163,12 @@ def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
 
 
 def _is_valid(record: dict[str, Any], dataset: str) -> bool:
-    """Check the names in a record: anybody who may push could have written it."""
+    """True if the names in a record are valid. Anybody with push access may have written it."""
     found = record.get("input")
     names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
     output = record.get("output")
-    fits = isinstance(output, dict) and output.get("dataset") == dataset
-    return fits and all(isinstance(name, str) and is_name(name) for name in names)
+    is_same_dataset = isinstance(output, dict) and output.get("dataset") == dataset
+    return is_same_dataset and all(isinstance(name, str) and is_name(name) for name in names)
 
 
 def _exit_time(record: dict[str, Any]) -> str:
@@ -189,7 +189,7 @@ def _find_commits(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
 
 
 def _current_form(record: dict[str, Any]) -> dict[str, Any]:
-    """Convert a record to today's form: older ones have only the names of variables."""
+    """Convert a record to the current format: older ones contain only the names of variables."""
     env = record.get("env")
     return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
 
@@ -205,7 +205,7 @@ def read_message(clone: Clone, commit: str) -> str:
         raise MaoError(
             f"The commit {commit[:10]} cannot be read: {error}.",
             code="commit-broken",
-            next=f"Save what only this node has, then check what else is broken: git -C {clone.path} fsck",
+            next=f"Back up the node, then check the clone for more damage: git -C {clone.path} fsck",
         ) from error
     entries, _ = clone.log(clone.resolve(commit), 1)
     return entries[0].message
@@ -217,12 +217,12 @@ def open_dataset(context: Context, name: str) -> Clone:
 
 
 def open_content(context: Context, clone: Clone, commit: str, path: str) -> ContentStream:
-    """Open a file of a commit, also one of Git LFS, to be read in pieces."""
+    """Open a file of a commit for reading in pieces, also one in Git LFS."""
     return clones.with_lfs_content(context, clone, commit, lambda: clone.open_file(commit, path))
 
 
 def open_local_file(path: Path) -> ContentStream:
-    """Open a file of this disk, to be read in pieces."""
+    """Open a local file for reading in pieces."""
     return ContentStream(path.stat().st_size, _pieces(path))
 
 
@@ -233,7 +233,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
-    """Return the paths that a step wrote: those of its record, or else those that its commit changed."""
+    """Return the paths that a step wrote: those in its record, otherwise those that its commit changed."""
     if step.commit is None:
         return []
     if "outputs" in step.record:
@@ -246,8 +246,8 @@ def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
 
 
 def log_path(context: Context, run_id: str, step: StepEvidence) -> Path | None:
-    """Return the path of a step's log; None when the log is no longer kept."""
-    attempt = step.record.get("attempt", 1)  # anybody may have written it
+    """Return the path of a step's log, or None if the log was removed."""
+    attempt = step.record.get("attempt", 1)  # it may be forged
     if not isinstance(attempt, int) or not 0 < attempt <= MAX_ATTEMPT:
         return None
     path = context.data.log(run_id, step.index, attempt)

@@ -34,7 +34,7 @@ class _Totals:
 
 
 def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verification:
-    """Verify all steps of a run and list at most `MAX_LISTED` mismatches. Raises what `find_steps` raises."""
+    """Verify all steps of a run; list at most `MAX_LISTED` mismatches. Raises the errors of `find_steps`."""
     totals = _Totals()
 
     def mismatches() -> Iterator[Mismatch]:
@@ -49,7 +49,7 @@ def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verificat
             yield from _log_faults(context, run_id, step, totals)
 
     faults: list[Mismatch] = []
-    for mismatch in mismatches():  # all are read, so that the totals are right
+    for mismatch in mismatches():  # all are iterated, so that the totals are complete
         if len(faults) < MAX_LISTED:
             faults.append(mismatch)
     return Verification(
@@ -63,7 +63,7 @@ def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verificat
 
 
 def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
-    """Compare the commit's record with the run's document."""
+    """Yield the differences between the commit's record and the run's document."""
     pairs: list[tuple[str, object, object]] = [("run", step.record.get("run"), run_id)]
     if step.step is not None:
         found = step.step
@@ -76,9 +76,9 @@ def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
             pairs.append(("digest of the log", log["sha256"], found.log_sha256))
         if found.log_bytes is not None and "bytes" in log:
             pairs.append(("size of the log", log["bytes"], found.log_bytes))
-    for what, committed, stored in pairs:
+    for fact, committed, stored in pairs:
         if committed != stored:
-            detail = f"The {what} is {stored!r} in the run's document and {committed!r} in its commit."
+            detail = f"The {fact} is {stored!r} in the run's document and {committed!r} in its commit."
             yield Mismatch(step=step.name, what="record", detail=detail)
 
 
@@ -91,8 +91,8 @@ def _snapshot_faults(
     paths = sorted(clone.list_paths(commit))
     for path in paths:
         try:
-            opened = open_content(context, clone, commit, path)
-            measured = content_digest(opened.size, opened.pieces)
+            stream = open_content(context, clone, commit, path)
+            measured = content_digest(stream.size, stream.pieces)
         except (MaoError, RepositoryError, OSError) as error:
             detail = f"It cannot be read: {error}"
             yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=detail)
@@ -102,22 +102,22 @@ def _snapshot_faults(
         if path in written:
             found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
         recorded_file = outputs.get(path)
-        why = None
+        difference = None
         if recorded_file is not None and recorded_file != {"size": measured.size, "sha256": measured.sha256}:
-            why = (
+            difference = (
                 f"It has {measured.size} bytes and SHA-256 {measured.sha256}; the record has "
                 f"{recorded_file.get('size')} and {recorded_file.get('sha256')}."
             )
         else:
-            # The commit has the content itself, or its LFS pointer.
+            # The commit contains the content itself or its LFS pointer.
             pointer = LfsPointer(measured.sha256, measured.size).text()
             pointer_hash = blob_hash(len(pointer))
             pointer_hash.update(pointer)
-            named = clone.blob_id(commit, path)
-            if named not in (measured.blob, pointer_hash.hexdigest()):
-                why = f"Its content has the id {measured.blob}; the commit has {named}."
-        if why is not None:
-            yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=why)
+            blob_id = clone.blob_id(commit, path)
+            if blob_id not in (measured.blob, pointer_hash.hexdigest()):
+                difference = f"Its content has the id {measured.blob}; the commit has {blob_id}."
+        if difference is not None:
+            yield Mismatch(step=step.name, what=_entry_kind(path, written), path=path, detail=difference)
     for path in sorted(outputs.keys() - set(paths)):
         detail = "The record lists it, but the snapshot does not have it."
         yield Mismatch(step=step.name, what="output", path=path, detail=detail)
@@ -140,11 +140,11 @@ def _log_faults(context: Context, run_id: str, step: StepEvidence, totals: _Tota
         return
     path = log_path(context, run_id, step)
     if path is None:
-        totals.unchecked.append(f"log of {step.name}: it is no longer on the node")
+        totals.unchecked.append(f"log of {step.name}: it was removed from the node")
         return
     try:
-        opened = open_local_file(path)
-        measured = content_digest(opened.size, opened.pieces)
+        stream = open_local_file(path)
+        measured = content_digest(stream.size, stream.pieces)
     except OSError as error:
         detail = f"It cannot be read: {error.strerror or error}"
         yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)

@@ -1,1 +1,1 @@
-"""Data from programs outside: taken in durably, committed in batches; and what tools say to them."""
+"""Exchange with external programs: their values, committed in batches, and the insights of tools."""

@@ -1,10 +1,10 @@
 """Commits accepted values to the node's branch, each exactly once. Blocking.
 
-external/<key>/<day>.jsonl, then <day>.2.jsonl and so on: a line a value, in the order of arrival. A key with
-slashes is a folder below that of the key it begins with.
+The files are external/<key>/<day>.jsonl, then <day>.2.jsonl and so on, with one value per line in the order
+of arrival. A key may contain slashes, which separate folders.
 
-A value that was committed may come once more: its process was killed before the entry left the inbox, or
-the sender repeats it with its Idempotency-Key. So all parts of its day are looked through.
+A committed value may be received again: the process was killed before the entry was removed from the inbox,
+or the sender repeats the request with its Idempotency-Key. So all parts of its day are searched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, ensure_clone
-from mao_datamgmt.disk import require_room
+from mao_datamgmt.disk import require_space
 from mao_git import Clone, Content
 from mao_shared import __version__
 from mao_shared.errors import InvalidInput, NotFound
@@ -32,8 +32,8 @@ from mao_shared.models import format_time
 from .inbox import InboxEntry
 
 FOLDER = "external"
-FULL_PART_BYTES = 4 << 20  # bytes after which a day continues in another file
-MAX_PART_BYTES = 64 << 20  # bytes; a batch and the part it goes to have far less
+FULL_PART_BYTES = 4 << 20  # after that, a day continues in another file
+MAX_PART_BYTES = 64 << 20  # a batch and the part to which it is appended are far smaller
 SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
@@ -41,13 +41,13 @@ _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 def commit_entries(
     context: Context, dataset: str, master: str | None, entries: list[InboxEntry]
 ) -> str | None:
-    """Commit the entries that no commit holds yet; return the commit, or None if all were held.
+    """Commit the entries that are not committed yet; return the commit, or None if all are.
 
-    `master`: the remote to clone from where the dataset is not here; None: unknown. Raises NotFound when it
-    is neither here nor known, Unavailable (`disk-full`), what `ensure_clone` raises, and InvalidInput when a
-    tool has made a file where the folder should be.
+    `master` is the remote from which to clone the dataset if this node has no clone; None: unknown. Raises
+    NotFound if it is needed and unknown, Unavailable (`disk-full`), the errors of `ensure_clone`, and
+    InvalidInput if a file is in the place of the folder.
     """
-    require_room(context, 2 * (FULL_PART_BYTES + sum(len(entry.line) for entry in entries)))
+    require_space(context, 2 * (FULL_PART_BYTES + sum(len(entry.line) for entry in entries)))
     try:
         clone = Clone.open(context.data.clone(dataset))
     except NotFound:
@@ -62,9 +62,9 @@ def commit_entries(
     files: Files = {}
     for (key, day), group in groups.items():
         folder = f"{FOLDER}/{key}"
-        added = appended(folder, day, _names(clone, tip, folder), group, read)
-        if added is not None:
-            path, data, new = added
+        part = append_to_day(folder, day, _list_names(clone, tip, folder), group, read)
+        if part is not None:
+            path, data, new = part
             files[path] = data, new
     if not files:
         return None
@@ -78,66 +78,69 @@ def commit_entries(
 
 
 Files = dict[str, tuple[bytes, list[InboxEntry]]]
-"""Path → its new content, and the entries that are new in it."""
+"""For each path, its new content and the entries that are new in it."""
 
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
-    """Return the content of a part. Raises InvalidInput if it is far larger than those MAO writes."""
-    opened = clone.open_file(tip, path)
-    if opened.size > MAX_PART_BYTES:
+    """Return the content of a part. Raises InvalidInput if it is larger than MAO would have written it."""
+    stream = clone.open_file(tip, path)
+    if stream.size > MAX_PART_BYTES:
         raise InvalidInput(
-            f"{path} has {opened.size} bytes; MAO does not add to a file of more than {MAX_PART_BYTES}.",
+            f"{path} has {stream.size} bytes; MAO does not add to a file of more than {MAX_PART_BYTES}.",
             code="external-file-too-large",
-            next="Somebody else wrote it: give the key a dataset of its own, or move the file away.",
+            next="It was not written by MAO: give the key another dataset, or move the file away.",
         )
-    return b"".join(opened.pieces)
+    return b"".join(stream.pieces)
 
 
-def _names(clone: Clone, tip: str, folder: str) -> list[str]:
+def _list_names(clone: Clone, tip: str, folder: str) -> list[str]:
     """Return the names in a folder, none if it is absent; raise InvalidInput if a file is in its place."""
     try:
-        for above in folders_to(folder):
-            entries = clone.list_files(tip, above)
+        for parent in folders_to(folder):
+            entries = clone.list_files(tip, parent)
     except NotFound:
         return []
     return [entry.name for entry in entries]
 
 
 def folders_to(folder: str) -> list[str]:
-    """Return a folder and those above it: `a/b/c` → a, a/b, a/b/c."""
+    """Return the parents of a folder and the folder: `a/b/c` → a, a/b, a/b/c."""
     parts = folder.split("/")
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def appended(
+def append_to_day(
     folder: str, day: str, names: Iterable[str], entries: list[InboxEntry], read: Callable[[str], bytes]
 ) -> tuple[str, bytes, list[InboxEntry]] | None:
-    """Return the day's part to write, its content, and the entries new in it. Pure except for `read`."""
+    """Return the path and content of the day's part, and the new entries. Pure except for `read`.
+
+    Returns None if all entries are committed.
+    """
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
     ]
-    number, before = 1, b""
+    number, content = 1, b""
     new = entries
-    for number in sorted(parts):  # an entry that is sent again after a crash may be in any of them
-        before = read(f"{folder}/{part_name(day, number)}")
-        if any(entry.id.encode() in before for entry in new):  # only then it is worth parsing
-            committed = ids_in(before)
+    for number in sorted(parts):  # an entry that is received again may be in any of them
+        content = read(f"{folder}/{part_name(day, number)}")
+        if any(entry.id.encode() in content for entry in new):  # otherwise it need not be parsed
+            committed = committed_ids(content)
             new = [entry for entry in new if entry.id not in committed]
     if not new:
         return None
-    if len(before) >= FULL_PART_BYTES:
-        number, before = number + 1, b""
+    if len(content) >= FULL_PART_BYTES:
+        number, content = number + 1, b""
     lines = b"".join(entry.line + b"\n" for entry in new)
-    ends_well = before + b"\n" if before and not before.endswith(b"\n") else before
-    return f"{folder}/{part_name(day, number)}", ends_well + lines, new
+    terminated = content + b"\n" if content and not content.endswith(b"\n") else content
+    return f"{folder}/{part_name(day, number)}", terminated + lines, new
 
 
 def part_name(day: str, number: int) -> str:
     return f"{day}.jsonl" if number == 1 else f"{day}.{number}.jsonl"
 
 
-def ids_in(data: bytes) -> set[str]:
-    """Return the ids of the values in a file; lines that MAO did not write have none."""
+def committed_ids(data: bytes) -> set[str]:
+    """Return the ids of the values in a file; lines that MAO did not write are skipped."""
     found = set()
     for line in data.splitlines():
         with suppress(ValueError, KeyError, TypeError, RecursionError):
@@ -148,10 +151,10 @@ def ids_in(data: bytes) -> set[str]:
 
 
 def batch_message(node: str, files: Files) -> str:
-    """Return the commit's message: the values, their times, and the digests of the files."""
+    """Return the commit message, with a record of the values, their times, and the digests of the files."""
     entries = sorted((entry for _, new in files.values() for entry in new), key=lambda entry: entry.id)
     keys = sorted({entry.key for entry in entries})
-    shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    examples = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     values = "1 value" if len(entries) == 1 else f"{len(entries)} values"
     record: dict[str, Any] = {
         "schema": SCHEMA,
@@ -166,4 +169,4 @@ def batch_message(node: str, files: Files) -> str:
         },
         "versions": {"mao": __version__, "libgit2": mao_git.libgit2_version()},
     }
-    return provenance.embed_record(f"external: {values} of {shown} on {node}", {"mao": record})
+    return provenance.embed_record(f"external: {values} of {examples} on {node}", {"mao": record})

@@ -1,14 +1,14 @@
-"""Values that were accepted and are not committed yet: a file each, on the disk before it is acknowledged.
+"""The values that were accepted and are not committed yet, one durable file for each. Blocking.
 
 <data_dir>/inbox/<dataset>/<id>.json
 <data_dir>/inbox/<dataset>/.aside/<file>, <file>.reason
 
-Everything here blocks. An entry goes only once its commit is on the disk, so that a kill at any moment loses
-nothing; that nothing is committed twice is for `commit` to see to.
+An entry is removed only after its commit is on the disk, so that a kill at any moment loses nothing. `commit`
+ensures that no entry is committed twice.
 
-What cannot be read as an entry was not written by us, or a disk has spoilt it. It is moved aside with the
-reason, so that later ones are processed, and is never deleted: it may hold a value that was acknowledged. Put
-back into the dataset's folder, as `<id>.json`, it is looked at again.
+A file that is not an entry was not written by MAO or was damaged by the disk. It is set aside with the
+reason, so that later entries are processed, and never deleted: it may contain an acknowledged value. Once
+repaired, it can be moved back into the dataset's folder as `<id>.json`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TEMPORARY = ".new-"
 _SUFFIX = ".json"
 ASIDE = ".aside"
 _REASON = ".reason"
-MAX_ENTRY_BYTES = 4 << 20  # bytes of an entry; a body has at most 1 MiB
-_OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
+MAX_ENTRY_BYTES = 4 << 20  # a request body has at most 1 MiB
+_FILE_ERRNOS = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True)
 class InboxEntry:
-    """A value as it was received. Ids sort by time; `line` is its JSON on one line, without the newline."""
+    """A received value. Ids sort by time; `line` is the JSON text of the entry, without a newline."""
 
     id: str
     key: str
@@ -55,9 +55,9 @@ class InboxEntry:
 
 
 def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> InboxEntry:
-    """Make an entry; a RawJson `value` keeps its spelling.
+    """Return an entry for a value; the text of a RawJson is kept unchanged.
 
-    Raises InvalidInput for one that JSON cannot hold or that takes more than `limit` bytes.
+    Raises InvalidInput for a value that JSON cannot represent or that has more than `limit` bytes.
     """
     entry_id = f"{at:%Y%m%dT%H%M%S.%fZ}-{token}"
     try:
@@ -70,16 +70,16 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> In
         raise InvalidInput(
             f"The value cannot be written as JSON: {error}.",
             code="value-invalid",
-            next="Send numbers that are finite, and text that is valid Unicode.",
+            next="Send finite numbers and valid Unicode text.",
         ) from error
     if len(text) > limit:
         raise InvalidInput(
             f"The value has {len(text)} bytes, the limit is {limit}.",
             code="value-too-large",
-            next="Send less at once, or raise MAO_MAX_EXTERNAL_VALUE in the data manager's settings.",
+            next="Send smaller values, or raise MAO_MAX_EXTERNAL_VALUE in the data manager's settings.",
         )
-    others = _dump({"id": entry_id, "key": key, "received_at": format_time(at)}).encode()
-    return InboxEntry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
+    fields = _dump({"id": entry_id, "key": key, "received_at": format_time(at)}).encode()
+    return InboxEntry(entry_id, key, at, fields.removesuffix(b"}") + b',"value":' + text + b"}")
 
 
 def _dump(value: Any) -> str:
@@ -87,23 +87,23 @@ def _dump(value: Any) -> str:
 
 
 class InvalidEntry(ValueError):
-    """A file of the inbox is not an entry; the message says why."""
+    """A file in the inbox is not a valid entry; the message is the reason."""
 
 
 class Inbox:
-    """The values waiting on the disk. `limit`: how many may wait for one dataset."""
+    """The entries on the disk. At most `limit` may wait for one dataset."""
 
     def __init__(self, root: Path, limit: int) -> None:
         self._root = root
         self._limit = limit
         self._lock = threading.Lock()
-        self._made: set[str] = set()  # datasets whose folder is known to be on the disk
-        self._counts = {name: self._present(name) for name in self._folders()}
+        self._durable_folders: set[str] = set()  # datasets whose folders have been flushed to the disk
+        self._counts = {name: self._count_entries(name) for name in self._folders()}
 
     def put(self, dataset: str, entry: InboxEntry) -> None:
-        """Write an entry to the disk, durably. Writing the same entry again changes nothing.
+        """Write an entry durably. Writing the same entry again changes nothing.
 
-        Raises Unavailable (`inbox-full`), and OSError for failures of the disk.
+        Raises Unavailable (`inbox-full`), and OSError if the disk fails.
         """
         with self._lock:
             if self._counts.get(dataset, 0) >= self._limit:
@@ -114,21 +114,21 @@ class Inbox:
                     next=f"See why they wait: maoctl dataset external {dataset}. Then send it again.",
                 )
             self._counts[dataset] = self._counts.get(dataset, 0) + 1
-        fresh = False
+        is_new = False
         try:
-            fresh = self._write(dataset, entry)
+            is_new = self._write(dataset, entry)
         finally:
-            if not fresh:
+            if not is_new:
                 self._count(dataset, -1)
 
     def _write(self, dataset: str, entry: InboxEntry) -> bool:
         folder = self._root / dataset
-        if dataset not in self._made:
-            # A process that was killed may have made it, without its name having reached the disk.
+        if dataset not in self._durable_folders:
+            # A killed process may have created it without flushing its name to the disk.
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for above in (self._root, self._root.parent):
-                _sync(above)
-            self._made.add(dataset)
+            for parent in (self._root, self._root.parent):
+                _sync(parent)
+            self._durable_folders.add(dataset)
         target = folder / (entry.id + _SUFFIX)
         if target.exists():
             return False
@@ -146,30 +146,32 @@ class Inbox:
         return True
 
     def waiting(self) -> dict[str, int]:
-        """Return the datasets with entries, and how many each has."""
+        """Return the number of entries of each dataset that has any."""
         with self._lock:
             return {name: count for name, count in sorted(self._counts.items()) if count}
 
-    def to_do(self) -> list[str]:
+    def datasets_to_process(self) -> list[str]:
         """Return the datasets whose folders are not empty, including files that people put there."""
-        return [name for name in sorted(self._folders()) if self._present(name) or self.aside(name)]
+        return [name for name in sorted(self._folders()) if self._count_entries(name) or self.aside(name)]
 
     def oldest(self, dataset: str) -> datetime | None:
-        """Return when the first waiting entry was received, or None."""
-        for path in self._names(dataset):
+        """Return the time at which the oldest entry was received, or None."""
+        for path in self._entry_files(dataset):
             with suppress(InvalidEntry, FileNotFoundError):
                 return _read(path).received_at
         return None
 
-    def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[InboxEntry]:
-        """Return the oldest entries, at most `count` and about `size` bytes of them; they stay on the disk.
+    def take(
+        self, dataset: str, count: int, size: int, excluded_keys: Collection[str] = ()
+    ) -> list[InboxEntry]:
+        """Return the oldest entries, at most `count` and about `size` bytes; they stay on the disk.
 
-        Those of the keys in `without` are skipped. What is not an entry is set aside; where that fails, it is
+        Those with `excluded_keys` are skipped. A file that is not an entry is set aside; if that fails, it is
         skipped. Raises OSError.
         """
         taken: list[InboxEntry] = []
-        room = size
-        for path in self._names(dataset):
+        remaining = size
+        for path in self._entry_files(dataset):
             try:
                 entry = _read(path)
             except FileNotFoundError:
@@ -177,10 +179,10 @@ class Inbox:
             except InvalidEntry as error:
                 self._set_aside(dataset, path, str(error))
                 continue
-            if entry.key in without:
+            if entry.key in excluded_keys:
                 continue
-            room -= len(entry.line)
-            if taken and room < 0:
+            remaining -= len(entry.line)
+            if taken and remaining < 0:
                 break
             taken.append(entry)
             if len(taken) == count:
@@ -212,7 +214,7 @@ class Inbox:
         log.error("external.set_aside", dataset=dataset, path=str(target), reason=reason)
 
     def aside(self, dataset: str) -> dict[Path, str]:
-        """Return the entries that were set aside and are still there, with the reasons."""
+        """Return the files that are set aside, with the reasons."""
         folder = self._root / dataset / ASIDE
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
@@ -242,15 +244,15 @@ class Inbox:
     def _folders(self) -> list[str]:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
-    def _present(self, dataset: str) -> int:
-        """Return how many entries wait; 1 if the folder cannot be read, so that `take` reports it."""
+    def _count_entries(self, dataset: str) -> int:
+        """Return the number of entries; 1 if the folder cannot be read, so that `take` reports it."""
         try:
-            return len(self._names(dataset))
+            return len(self._entry_files(dataset))
         except OSError:
             return 1
 
-    def _names(self, dataset: str) -> list[Path]:
-        """Return the entries' files by id, leaving out half-written ones. Raises OSError."""
+    def _entry_files(self, dataset: str) -> list[Path]:
+        """Return the files of the entries by id, without partial ones. Raises OSError."""
         folder = self._root / dataset
         if not folder.is_dir():
             return []
@@ -258,8 +260,8 @@ class Inbox:
 
 
 def _read(path: Path) -> InboxEntry:
-    """Read an entry. Raises InvalidEntry, FileNotFoundError, and OSError for failures of the machine."""
-    line = _line(path)
+    """Read an entry. Raises InvalidEntry, FileNotFoundError, and OSError if the disk fails."""
+    line = _read_line(path)
     try:
         fields = json.loads(line.decode())
         entry = InboxEntry(fields["id"], fields["key"], datetime.fromisoformat(fields["received_at"]), line)
@@ -267,26 +269,26 @@ def _read(path: Path) -> InboxEntry:
         raise InvalidEntry(f"it is not UTF-8 at byte {error.start}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidEntry(f"it is not an entry ({type(error).__name__}: {error})") from error
-    whole = set(fields) == {"id", "key", "received_at", "value"} and b"\n" not in line
-    if not whole or entry.id != path.stem or entry.received_at.tzinfo is None:
-        raise InvalidEntry("it has other fields, another id or another form than an entry")
+    is_complete = set(fields) == {"id", "key", "received_at", "value"} and b"\n" not in line
+    if not is_complete or entry.id != path.stem or entry.received_at.tzinfo is None:
+        raise InvalidEntry("its fields, id or format are not those of an entry")
     if not isinstance(entry.key, str) or key_fault(entry.key):
         raise InvalidEntry("its key is invalid")
     return entry
 
 
-def _line(path: Path) -> bytes:
+def _read_line(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InvalidEntry("it is not a regular file")
-            if facts.st_size > MAX_ENTRY_BYTES:
-                raise InvalidEntry(f"it has {facts.st_size} bytes, more than any entry")
+            if status.st_size > MAX_ENTRY_BYTES:
+                raise InvalidEntry(f"it has {status.st_size} bytes, more than any entry")
             return file.read(MAX_ENTRY_BYTES)
     except OSError as error:
-        if error.errno not in _OF_THE_FILE:
+        if error.errno not in _FILE_ERRNOS:
             raise
         raise InvalidEntry(f"it cannot be read: {error.strerror}") from error
 

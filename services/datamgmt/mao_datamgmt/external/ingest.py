@@ -1,6 +1,6 @@
-"""Values of programs outside: taken in for the dataset that declares their key, committed in batches.
+"""Accepts values of external programs for the dataset that declares their key, and commits them in batches.
 
-A batch is committed every few seconds, or as soon as it is full.
+A batch is committed every few seconds, or once it is full.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
-from mao_datamgmt.disk import require_room
+from mao_datamgmt.disk import require_space
 from mao_datamgmt.git_executor import GitExecutor
 from mao_git import RepositoryError
 from mao_shared.conditions import Conditions
@@ -36,11 +36,11 @@ BATCH_BYTES = 8 << 20
 
 
 class ExternalKeys:
-    """Finds the dataset of a key; remembers datasets for when the federation's store is unavailable."""
+    """Finds the dataset that declares a key. Datasets are cached for outages of the federation store."""
 
     def __init__(self, datasets: Records[Dataset]) -> None:
         self._datasets = datasets
-        self._seen: dict[str, Dataset] = {}
+        self._cached: dict[str, Dataset] = {}
 
     async def dataset_for(self, key: str) -> Dataset:
         """Return the dataset that declares a key.
@@ -53,63 +53,63 @@ class ExternalKeys:
                 key, [stored.record async for stored in self._datasets.iterate()]
             )
         except Unavailable:
-            if declared not in self._seen:
+            if declared not in self._cached:
                 raise
-            return self._seen[declared]
-        self._seen[declared] = found
+            return self._cached[declared]
+        self._cached[declared] = found
         return found
 
     async def record(self, name: str) -> Dataset | None:
-        """Return a dataset's record, or the last one seen while the store is unavailable."""
+        """Return a dataset's record; while the store is unavailable, the cached one."""
         try:
             stored = await self._datasets.get(name)
         except MaoError as error:
             if not isinstance(error, Unavailable) and error.code != CONDITION:
                 raise
-            return next((dataset for dataset in self._seen.values() if dataset.name == name), None)
+            return next((dataset for dataset in self._cached.values() if dataset.name == name), None)
         return None if stored is None else stored.record
 
     async def _known(self, key: str) -> Dataset | None:
-        seen = self._seen.get(key)
-        if seen is None:
+        cached = self._cached.get(key)
+        if cached is None:
             return None
         try:
-            stored = await self._datasets.get(seen.name)
+            stored = await self._datasets.get(cached.name)
         except MaoError as error:
             if error.code != CONDITION:
                 raise
-            return seen  # any member can make it so
+            return cached  # any member of the federation can make a record unreadable
         return stored.record if stored is not None and key in stored.record.external else None
 
 
 def first_part(key: str) -> str:
-    """Return the part of a key that a dataset declares; all keys below it go to the same dataset."""
+    """Return the first part of a key, which a dataset declares for all keys below it."""
     return key.partition("/")[0]
 
 
 def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
-    """Return the one dataset that declares a key, by its first part. Pure."""
-    whole, key = key, first_part(key)
+    """Return the only dataset that declares the first part of a key. Pure."""
+    full_key, key = key, first_part(key)
     declaring = [dataset for dataset in datasets if key in dataset.external]
     if not declaring:
-        below = f", below which {whole!r} is" if whole != key else ""
+        parent = f", below which {full_key!r} is" if full_key != key else ""
         raise NotFound(
-            f"No dataset declares the key {key!r}{below}, so there is no place for its values.",
+            f"No dataset declares the key {key!r}{parent}, so its values cannot be stored.",
             code="external-key-unknown",
             next=f"Declare it on one: maoctl dataset external DATASET --key {key}",
         )
     if len(declaring) > 1:
         names = " and ".join(dataset.name for dataset in declaring)
         raise Conflict(
-            f"The key {key!r} is declared by {names}; its values can go to one only.",
+            f"The key {key!r} is declared by {names}; only one dataset can have its values.",
             code="external-key-ambiguous",
-            next=f"Remove it from others: maoctl dataset external {declaring[-1].name} --remove-key {key}",
+            next=f"Remove it from one: maoctl dataset external {declaring[-1].name} --remove-key {key}",
         )
     return declaring[0]
 
 
 class Ingest:
-    """Accepts values and commits them. `failures`: dataset → why its values are not committed yet."""
+    """Accepts values and commits them. `failures` maps a dataset to the last failed commit of its values."""
 
     def __init__(
         self,
@@ -129,20 +129,20 @@ class Ingest:
         self._keys = keys
         self._pusher = pusher
         self._reported: set[str] = set()
-        self._stuck: set[str] = set()  # datasets whose failure no waiting ends
+        self._stuck: set[str] = set()  # datasets with a failure that a retry cannot end
         self._limit = settings.max_external_value
         self._period = settings.external_period
         self._batch = settings.external_batch
         self._full = asyncio.Event()
 
     async def take(self, body: ExternalWrite, attempt: Attempt) -> Receipt:
-        """Accept a value; return once it is on this node's disk.
+        """Accept a value and write it to this node's disk.
 
-        Raises what `ExternalKeys.dataset_for` and `make_entry` raise, and Unavailable when there is no room.
+        Raises the errors of `ExternalKeys.dataset_for` and `make_entry`, and Unavailable if no space is left.
         """
         entry = make_entry(body.key, body.value, attempt.at, attempt.token, self._limit)
         dataset = (await self._keys.dataset_for(body.key)).name
-        await self._executor.read(require_room, self._context, len(entry.line))
+        await self._executor.read(require_space, self._context, len(entry.line))
         await self._executor.read(self.inbox.put, dataset, entry)
         if self.inbox.waiting().get(dataset, 0) >= self._batch:
             self._full.set()
@@ -160,14 +160,14 @@ class Ingest:
         )
 
     async def run(self) -> None:
-        """Commit until cancelled, beginning with what an earlier process had accepted."""
+        """Commit until cancelled, beginning with the values that an earlier process accepted."""
         await every(self._period, self.commit_all, name="inbox", wake=self._full, conditions=self._conditions)
 
     async def commit_all(self) -> None:
-        """Commit the values waiting for all datasets; those that fail stay and are retried next time."""
-        names = await self._executor.read(self.inbox.to_do)
+        """Commit the values waiting for all datasets; failed ones stay and are retried the next time."""
+        names = await self._executor.read(self.inbox.datasets_to_process)
         await asyncio.gather(*(self._commit(name) for name in names))
-        waiting = set(names)  # the failures of other datasets have ended, for whatever reason
+        waiting = set(names)  # no value of the other datasets waits any more
         for dataset in (self._reported | self.failures.keys()) - waiting:
             self._conditions.clear("inbox", dataset)
             self.failures.pop(dataset, None)
@@ -180,9 +180,9 @@ class Ingest:
             blocked: dict[str, InvalidInput] = {}
             while await self._commit_batch(dataset, blocked):
                 pass
-            for refusal in blocked.values():
-                raise refusal
-        except Exception as error:  # noqa: BLE001 (whatever a stranger put into one dataset)
+            for error in blocked.values():
+                raise error
+        except Exception as error:  # noqa: BLE001 (whatever a dataset contains)
             if not isinstance(error, (MaoError, RepositoryError, OSError)):
                 self._guard.failed(dataset, error)
             failure = _failure(error)
@@ -202,7 +202,7 @@ class Ingest:
         await self._report(dataset)
 
     async def _report(self, dataset: str) -> None:
-        """Report entries that were set aside, and failures that hold up all values of the dataset."""
+        """Report files that were set aside, and failures that block all values of the dataset."""
         aside = await self._executor.read(self.inbox.aside, dataset)
         failure = self.failures.get(dataset)
         self._reported.add(dataset)
@@ -213,8 +213,8 @@ class Ingest:
                 dataset,
                 detail=f"{len(aside)} of the values received for dataset {dataset} cannot be read and were "
                 f"set aside; later ones are processed. The first is {path}: {reason}.",
-                next_step=f"Look at it: cat '{path}'. Put it back once it is repaired: mv '{path}' "
-                f"'{path.parent.parent}'. Or drop it: rm -r '{path}'.",
+                next_step=f"Inspect it: cat '{path}'. Once repaired, move it back: mv '{path}' "
+                f"'{path.parent.parent}'. Or delete it: rm -r '{path}'.",
             )
         elif failure is not None and dataset in self._stuck:
             self._conditions.report(
@@ -228,28 +228,28 @@ class Ingest:
             self._reported.discard(dataset)
 
     async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
-        """Commit one batch; return whether there may be more.
+        """Commit one batch; return True if there may be more.
 
-        `blocked` collects the keys whose values cannot be committed, and why.
+        Keys whose values cannot be committed are added to `blocked` with the error.
         """
         entries = await self._executor.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False
         try:
             await self._commit_entries(dataset, entries)
-        except InvalidInput:  # such as a file where one key's folder should be: the other keys are processed
+        except InvalidInput:  # for instance a file in the place of one key's folder: commit the others
             for key in sorted({entry.key for entry in entries}):
                 try:
                     await self._commit_entries(dataset, [entry for entry in entries if entry.key == key])
-                except InvalidInput as refusal:
-                    blocked[key] = refusal
+                except InvalidInput as error:
+                    blocked[key] = error
         return True
 
     async def _commit_entries(self, dataset: str, entries: list[InboxEntry]) -> None:
         record = await self._keys.record(dataset)
         master = None if record is None else record.master
-        work = partial(commit_entries, self._context, dataset, master, entries)
-        commit = await self._executor.write([dataset], work)
+        commit_batch = partial(commit_entries, self._context, dataset, master, entries)
+        commit = await self._executor.write([dataset], commit_batch)
         await self._executor.read(self.inbox.remove, dataset, entries)
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
@@ -262,6 +262,6 @@ def _failure(error: Exception) -> Failure:
     return Failure(
         code="external-not-committed",
         detail=f"The values could not be committed: {str(error) or type(error).__name__}.",
-        next="They are kept on the node and tried again; look at the data manager's log.",
+        next="They are kept on the node and retried; see the data manager's log.",
         fault="infrastructure",
     )

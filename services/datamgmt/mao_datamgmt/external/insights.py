@@ -1,7 +1,7 @@
-"""Insights: what tools tell the outside in a file `insights.json` at the top of their data. Blocking.
+"""Insights: results that tools publish in a file `insights.json` at the top of their data. Blocking.
 
-Their key is `<tool>/<branch>`, or `<dataset>/<branch>`; without a branch it is this node's. A leading
-`insight/`, as the original system had it, means nothing.
+Their key is `<tool>/<branch>` or `<dataset>/<branch>`; the default branch is this node's. A leading
+`insight/`, as in the original system, is ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_key(key: str) -> tuple[str | None, str | None]:
         raise InvalidInput(
             f"{key!r} is not a key of insights.",
             code="insights-key-invalid",
-            next="Give the tool's name, or tool/node. What there is: maoctl inspect",
+            next="Give the tool's name, or tool/node. List the insights: maoctl inspect",
         )
     return (parts[0] if parts else None), (parts[1] if len(parts) == 2 else None)
 
@@ -52,53 +52,53 @@ def key_missing() -> InvalidInput:
 def select_sources(
     name: str | None, sources: Iterable[ToolDataset], dataset: str | None
 ) -> list[ToolDataset]:
-    """Return the (tool, dataset) pairs to search. A name that no tool has is taken as a dataset's. Pure."""
-    known = sorted(set(sources))
+    """Return the (tool, dataset) pairs to search. An unknown tool is taken as a dataset. Pure."""
+    candidates = sorted(set(sources))
     if name is not None:
-        known = [source for source in known if source[0] == name] or [(name, name)]
-    return known if dataset is None else [source for source in known if source[1] == dataset]
+        candidates = [source for source in candidates if source[0] == name] or [(name, name)]
+    return candidates if dataset is None else [source for source in candidates if source[1] == dataset]
 
 
 def read(context: Context, sources: list[ToolDataset], branch: str | None, key: str) -> Insight:
-    """Return the insight of a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
+    """Return the insight for a key. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
     found = []
     for tool, dataset in sources:
         with suppress(NotFound):
             clone = Clone.open(context.data.clone(dataset))
-            found.append(_at(clone, tool, dataset, branch or context.node, MAX_BYTES))
+            found.append(_read_branch(clone, tool, dataset, branch or context.node, MAX_BYTES))
     if not found:
         raise NotFound(
-            f"There are no insights of {key!r}: no {FILE} is at the top of its data.",
+            f"There are no insights of {key!r}: there is no {FILE} at the top of its data.",
             code="insights-not-found",
-            next=f"See what there is: maoctl inspect. A tool leaves it as /usr/src/app/data/{FILE}.",
+            next=f"List the insights: maoctl inspect. A tool writes its own to /usr/src/app/data/{FILE}.",
         )
     if len(found) > 1:
         names = " and ".join(insight.dataset for insight in found)
         raise Conflict(
-            f"{key!r} left insights in {names}.",
+            f"{key!r} has insights in {names}.",
             code="insights-ambiguous",
             next=f"Name one: maoctl read {key} --dataset {found[0].dataset}",
         )
     return found[0]
 
 
-def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
+def _read_branch(clone: Clone, tool: str, dataset: str, branch: str, max_size: int) -> Insight:
     """Read the insight of a branch. Raises NotFound.
 
-    A file larger than `room` comes without its value; one above MAX_BYTES is refused.
+    The value of a file larger than `max_size` is omitted; one above MAX_BYTES is refused.
     """
     commit = clone.resolve(branch)
-    opened = clone.open_file(commit, FILE)
-    if room == MAX_BYTES and opened.size > room:
+    stream = clone.open_file(commit, FILE)
+    if max_size == MAX_BYTES and stream.size > max_size:
         raise InvalidInput(
-            f"{FILE} of {tool} has {opened.size} bytes, the limit is {MAX_BYTES}.",
+            f"{FILE} of {tool} has {stream.size} bytes, the limit is {MAX_BYTES}.",
             code="insights-too-large",
             next=f"Download it: maoctl dataset download {dataset} {FILE} --ref {branch}",
         )
-    found = Insight(key=f"{tool}/{branch}", dataset=dataset, branch=branch, commit=commit, size=opened.size)
-    if opened.size > room:
+    found = Insight(key=f"{tool}/{branch}", dataset=dataset, branch=branch, commit=commit, size=stream.size)
+    if stream.size > max_size:
         return found
-    data = b"".join(opened.pieces)
+    data = b"".join(stream.pieces)
     try:
         text = data.decode(json.detect_encoding(data))
         check_json(text)
@@ -106,13 +106,13 @@ def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insigh
         raise InvalidInput(
             f"{FILE} of {tool} is not JSON: {error}.",
             code="insights-invalid",
-            next=f"Look at it: maoctl dataset cat {dataset} {FILE} --ref {branch}",
+            next=f"Inspect it: maoctl dataset cat {dataset} {FILE} --ref {branch}",
         ) from error
     return found.model_copy(update={"value": RawJson(text.strip(" \t\r\n"))})
 
 
 def as_json(insight: Insight) -> str:
-    """Return the insight as JSON; the value keeps the spelling of its file."""
+    """Return the insight as JSON, with the value as the file spells it."""
     texts = {name: json.dumps(value) for name, value in insight.model_dump(mode="json").items()}
     if isinstance(insight.value, RawJson):
         texts["value"] = insight.value
@@ -120,24 +120,24 @@ def as_json(insight: Insight) -> str:
 
 
 def inspect(context: Context, sources: list[ToolDataset], branch: str | None) -> list[Insight]:
-    """Return all insights, sorted by key; their values until the size limit is reached."""
+    """Return all insights, sorted by key, with values up to the total size limit."""
     found: list[Insight] = []
-    room = MAX_TOTAL_BYTES
+    max_size = MAX_TOTAL_BYTES
     for tool, dataset in sources:
         try:
             clone = Clone.open(context.data.clone(dataset))
         except NotFound:
             continue
-        ours, theirs = clone.list_branches(), clone.list_branches(remote=True)
-        for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
+        local, remote = clone.list_branches(), clone.list_branches(remote=True)
+        for name in sorted(local.keys() | remote.keys()) if branch is None else [branch]:
             try:
-                insight = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))
+                insight = _read_branch(clone, tool, dataset, name, min(max_size, MAX_BYTES - 1))
             except NotFound:
                 continue
-            except MaoError as error:  # one that cannot be read does not hide the others
+            except MaoError as error:  # an unreadable one must not hide the others
                 insight = Insight(key=f"{tool}/{name}", dataset=dataset, branch=name, problem=error.detail)
             if len(found) == MAX_ITEMS:
                 return found
-            room -= insight.size if insight.value is not None else 0
+            max_size -= insight.size if insight.value is not None else 0
             found.append(insight)
     return found

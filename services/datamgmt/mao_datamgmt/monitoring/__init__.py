@@ -1,4 +1,4 @@
-"""What tools have produced, watched: control metrics, their series, alarms, webhooks.
+"""Monitoring of what tools produce: control metrics, their series, alarms, webhooks.
 
-Whether the node itself is well is told by conditions (`mao_shared.conditions`).
+The state of the node itself is reported by conditions (`mao_shared.conditions`).
 """

@@ -1,8 +1,8 @@
-"""Alarms: raised once, kept until a person has acknowledged them, and sent to every webhook.
+"""Alarms: raised once, kept until they are acknowledged or expire, and sent to every webhook.
 
-Alarms about conditions of the node are written by the service that noticed them
-(`mao_shared.service.alarms`), under a prefix of their own; here both kinds are listed, shown, acknowledged
-and removed alike.
+Alarms about conditions of the node are written by the service that detected them
+(`mao_shared.service.alarms`), under a separate prefix. Here both kinds are listed, shown, acknowledged
+and removed.
 """
 
 from __future__ import annotations
@@ -49,44 +49,46 @@ class Alarms:
         log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
         return True
 
-    async def retain(self, oldest: datetime, most: int) -> int:
-        """Delete alarms raised before `oldest`, and the oldest beyond `most`, with their deliveries."""
+    async def retain(self, oldest: datetime, max_count: int) -> int:
+        """Delete alarms raised before `oldest`, and the oldest ones beyond `max_count`, with deliveries."""
         listed = [(records, alarm) for records in self._record_sets for alarm in await _readable(records)]
         listed.sort(key=lambda pair: pair[1].record.raised_at, reverse=True)
-        gone = [
+        removed = [
             (records, alarm)
-            for place, (records, alarm) in enumerate(listed)
-            if place >= most or alarm.record.raised_at < oldest
+            for index, (records, alarm) in enumerate(listed)
+            if index >= max_count or alarm.record.raised_at < oldest
         ]
-        ids = {alarm.record.id for _, alarm in gone}
-        for due in await _readable(self._deliveries) if ids else []:
-            if due.record.alarm in ids:
-                await self._deliveries.delete(f"{due.record.alarm}~{due.record.webhook}")
-        for records, alarm in gone:
+        ids = {alarm.record.id for _, alarm in removed}
+        for delivery in await _readable(self._deliveries) if ids else []:
+            if delivery.record.alarm in ids:
+                await self._deliveries.delete(f"{delivery.record.alarm}~{delivery.record.webhook}")
+        for records, alarm in removed:
             await records.delete(alarm.record.id, alarm.revision)
-        return len(gone)
+        return len(removed)
 
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
-        """List alarms: first those about the node, then the others, each sorted by id.
+        """List the alarms about the node, then the others, both sorted by id.
 
-        With `open_only`, only alarms that nobody has acknowledged.
+        With `open_only`, only those that nobody has acknowledged.
         """
-        place, inner = 0, None
+        index, inner_cursor = 0, None
         if cursor is not None:
             first, dot, rest = cursor.partition(".")
             if not dot or first not in map(str, range(len(self._record_sets))):
                 raise cursor_invalid()
-            place, inner = int(first), rest or None
+            index, inner_cursor = int(first), rest or None
         found: list[Alarm] = []
         unreadable: list[UnreadableItem] = []
-        while place < len(self._record_sets) and len(found) < limit:
-            page = await self._record_sets[place].page(limit - len(found), inner)
+        while index < len(self._record_sets) and len(found) < limit:
+            page = await self._record_sets[index].page(limit - len(found), inner_cursor)
             found += [alarm.record for alarm in page.items if not (open_only and alarm.record.acknowledged)]
             unreadable += unreadable_items(page.unreadable)
-            inner = page.cursor
-            place += inner is None
-        more = place < len(self._record_sets)
-        return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None, unreadable=unreadable)
+            inner_cursor = page.cursor
+            index += inner_cursor is None
+        more = index < len(self._record_sets)
+        return Listing(
+            items=found, cursor=f"{index}.{inner_cursor or ''}" if more else None, unreadable=unreadable
+        )
 
     async def find(self, alarm_id: str) -> Stored[Alarm] | None:
         """Return the alarm, or None if it was removed."""
@@ -107,13 +109,13 @@ class Alarms:
         return stored
 
     async def acknowledge(self, alarm_id: str, by: str, note: str) -> Alarm:
-        """Record that a person has seen it; an earlier acknowledgement stays. Raises NotFound."""
+        """Acknowledge an alarm; an earlier acknowledgement is kept. Raises NotFound."""
 
         def acknowledged(alarm: Alarm) -> Alarm | None:
             if alarm.acknowledged is not None:
                 return None
-            seen = Acknowledgement(at=self._clock.now(), by=by, note=note)
-            return alarm.model_copy(update={"acknowledged": seen})
+            acknowledgement = Acknowledgement(at=self._clock.now(), by=by, note=note)
+            return alarm.model_copy(update={"acknowledged": acknowledgement})
 
         for records in self._record_sets:
             if (stored := await records.update(alarm_id, acknowledged)) is not None:

@@ -1,10 +1,10 @@
-"""What follows from finished runs, out of the way of publishing: metrics are read and judged, alarms raised.
+"""Analyses finished runs independently of publishing: reads metrics, extends series, raises alarms.
 
-    step ends + request ─► run ends ─► metrics read ─► kept in the run ─► series ─► alarms ─► request deleted
+    step ends + request ─► run ends ─► metrics read ─► stored in run ─► series ─► alarms ─► request deleted
 
-The request is written in the transaction that ends the step and deleted last, so a killed process finds it
-again. Each arrow can be repeated: a run has one point in a series and one alarm about it. A request that
-fails stays, is shown as the condition `item-failing`, and is tried again; publishing never waits for it.
+The request is written in the transaction that ends the step and deleted last, so that it survives a kill.
+Each arrow can be repeated: a run has one point in a series and one alarm about it. A request that fails is
+kept, reported as the condition `item-failing`, and retried; publishing never waits for it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .series import Observation, SeriesRecorder
 
 log = get_logger(__name__)
 
-PENDING_CHECK_PERIOD = 30.0  # seconds after which an active run is checked again, should a hint be lost
-BACKOFF = Backoff(1.0, 300.0)  # of a request that fails: each run of a series that cannot be written has one
+PENDING_CHECK_SECONDS = 30.0  # until an active run is checked again, in case a notification was lost
+BACKOFF = Backoff(1.0, 300.0)  # for failed requests; a series that cannot be written has many
 
 
 class AnalysisRequest(Record):
@@ -43,7 +43,7 @@ class AnalysisRequest(Record):
 class RunAnalysis:
     """Analyses steps of runs that have ended: records metrics, raises alarms.
 
-    `active`: the runs that have not ended. `skipped_alarm`: the alarm about a step that was skipped.
+    `active` are the runs that have not ended. `skipped_alarm` returns the alarm for a skipped step.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class RunAnalysis:
         active.subscribe(self._run_changed)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the coroutines that run for as long as the app is up."""
+        """Return the coroutines to run while the app is up."""
         return [self._mirror.run(), self._controller.run()]
 
     def requests(self, run: Run, step: StepRun) -> Sequence[Put]:
-        """Return the writes for the end of a step; none if there is nothing to analyse."""
-        measured = step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and step.spec.metrics
-        if not measured and step.phase is not StepPhase.SKIPPED:
+        """Return the writes for the transaction that ends a step; none if there is nothing to analyse."""
+        has_metrics = step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and step.spec.metrics
+        if not has_metrics and step.phase is not StepPhase.SKIPPED:
             return ()
         request = AnalysisRequest(run=run.id, step=step.spec.name, requested_at=self._clock.now())
         return [Put(keys.analysis(self._runs.node, run.id, step.spec.name), dump(request))]
@@ -89,7 +89,7 @@ class RunAnalysis:
 
     async def _reconcile(self, name: str) -> float | None:
         """Analyse a step; return the seconds until the next check while its run is in progress."""
-        request = await self._requests.find(name)  # the mirror may not know yet that it is done
+        request = await self._requests.find(name)  # it may be deleted and still in the mirror
         if request is None:
             return None
         run_id, step_name = request.record.run, request.record.step
@@ -101,15 +101,15 @@ class RunAnalysis:
         elif step.phase is StepPhase.SKIPPED:
             await self._raise_alarm(self._skipped_alarm(run, step))
         elif run.phase not in RUN_ENDED:
-            return PENDING_CHECK_PERIOD
+            return PENDING_CHECK_SECONDS
         else:
             observations = await self._recorder.measure(run, step)
-            await self._note_values(run_id, step_name, observations)
+            await self._store_values(run_id, step_name, observations)
             await self._recorder.record(observations)
         await self._requests.delete(name, request.revision)
         return None
 
-    async def _note_values(self, run_id: str, name: str, observations: Sequence[Observation]) -> None:
+    async def _store_values(self, run_id: str, name: str, observations: Sequence[Observation]) -> None:
         """Write the metrics to the run's document."""
         readings = [observed.reading for observed in observations]
         values = {reading.metric.name: reading.value for reading in readings if reading.value is not None}

@@ -1,6 +1,7 @@
-"""Control metrics read from a snapshot, whatever a tool has put there. Blocking.
+"""Reads control metrics from a snapshot. Blocking.
 
-What cannot be read is reported as such; files are read in pieces and up to a limit.
+Files may contain anything: a metric that cannot be read is reported, and files are read in pieces up to a
+limit.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from mao_vote import records
 from mao_vote.records.csv_text import Rows, UnclearDialect, read_rows
 from mao_vote.records.numbers import parse_number
 
-MAX_JSON = 8 << 20  # bytes; parsed whole, it takes some twenty times that
-MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
+MAX_JSON_BYTES = 8 << 20  # a parsed document takes about twenty times that in memory
+MAX_TABLE_BYTES = 256 << 20  # of all files that one metric reads row by row
 MAX_LINE = 1 << 20  # characters
-PIECE = 1 << 20  # bytes
+PIECE_BYTES = 1 << 20  # bytes
 ROW_FILES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # of a list, in a JSON pointer
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # list index in a JSON pointer
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 
 
 class UnreadableMetric(Exception):
-    """The snapshot has no such number; the message says why."""
+    """A metric cannot be read from the snapshot; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricReading:
-    """A metric of a snapshot: its finite value, or why there is none."""
+    """A metric of a snapshot: its finite value, or the problem that prevents one."""
 
     metric: ControlMetric
     value: float | None = None
@@ -51,7 +52,7 @@ class MetricReading:
 def read_metrics(
     context: Context, dataset: str, commit: str, metrics: Iterable[ControlMetric]
 ) -> list[MetricReading]:
-    """Read the metrics of a step from its snapshot. Raises MaoError when the clone cannot be opened."""
+    """Read the metrics of a step from its snapshot. Raises MaoError if the clone cannot be opened."""
     clone = Clone.open(context.data.clone(dataset))
     return [read_metric(clone, commit, metric) for metric in metrics]
 
@@ -73,19 +74,19 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
         return measure(clone, commit, metric.measure)
     if metric.file is None:
         raise UnreadableMetric("the metric names no file")
-    opened = clone.open_file(commit, metric.file)
+    stream = clone.open_file(commit, metric.file)
     if metric.pointer is not None:
-        return json_number(opened, metric.pointer)
-    _require_room(opened.size, MAX_TABLE)
-    rows = table_rows(metric.file, iter_lines(opened))
+        return json_number(stream, metric.pointer)
+    _check_size(stream.size, MAX_TABLE_BYTES)
+    rows = table_rows(metric.file, iter_lines(stream))
     return aggregate(column_numbers(rows, metric.column or "", metric.aggregate), metric.aggregate)
 
 
-# of the whole output
+# measures of the whole output
 
 
 def measure(clone: Clone, commit: str, measured: Measured) -> float:
-    """Count files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
+    """Count the files, bytes or rows (of CSV files without headers and of JSON lines) of a snapshot."""
     if measured == "bytes":
         return sum(member.size for member in clone.archive_entries(commit, ""))
     paths = clone.list_paths(commit)
@@ -94,26 +95,26 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
     rows = total = 0
     for path in paths:
         if path.lower().endswith(ROW_FILES):
-            opened = clone.open_file(commit, path)
-            total += opened.size
-            _require_room(total, MAX_TABLE)
+            stream = clone.open_file(commit, path)
+            total += stream.size
+            _check_size(total, MAX_TABLE_BYTES)
             try:
-                rows += _rows(path, opened)
+                rows += _count_rows(path, stream)
             except UnclearDialect:
-                rows += max(0, _lines(clone.open_file(commit, path)) - 1)
+                rows += max(0, _count_lines(clone.open_file(commit, path)) - 1)
     return rows
 
 
-def _rows(path: str, opened: ContentStream) -> int:
-    """Count the rows of a file. Raises UnclearDialect."""
-    how = records.record_format(path)
-    if how is not None and how.tabular:
-        return max(0, sum(1 for _ in read_rows(iter_lines(opened), _separator(path))) - 1)
-    return _lines(opened)
+def _count_rows(path: str, stream: ContentStream) -> int:
+    """Return the number of rows of a file. Raises UnclearDialect."""
+    aggregation = records.record_format(path)
+    if aggregation is not None and aggregation.tabular:
+        return max(0, sum(1 for _ in read_rows(iter_lines(stream), _separator(path))) - 1)
+    return _count_lines(stream)
 
 
-def _lines(opened: ContentStream) -> int:
-    return sum(1 for line in iter_lines(opened) if line.strip())
+def _count_lines(stream: ContentStream) -> int:
+    return sum(1 for line in iter_lines(stream) if line.strip())
 
 
 def _separator(path: str) -> str | None:
@@ -124,36 +125,36 @@ def _separator(path: str) -> str | None:
 # JSON
 
 
-def json_number(opened: ContentStream, pointer: str) -> float:
+def json_number(stream: ContentStream, pointer: str) -> float:
     """Return the number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
-    _require_room(opened.size, MAX_JSON)
+    _check_size(stream.size, MAX_JSON_BYTES)
     try:
-        document = json.loads(b"".join(opened.pieces), parse_constant=_refuse_constant)
+        document = json.loads(b"".join(stream.pieces), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise UnreadableMetric(f"the file is not valid JSON: {error}") from error
-    found = at_pointer(document, pointer)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        kind = _KINDS.get(type(found), "null")
+    value = at_pointer(document, pointer)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        kind = _KINDS.get(type(value), "null")
         raise UnreadableMetric(f"the value at {pointer!r} is {kind}, not a number")
-    if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
+    if abs(value) > sys.float_info.max:  # an integer of 309 digits or more
         raise UnreadableMetric(f"the value at {pointer!r} is too large for a number")
-    return found
+    return value
 
 
 def at_pointer(document: Any, pointer: str) -> Any:
     """Return the value at a JSON pointer. Raises UnreadableMetric if there is none."""
     if pointer and not pointer.startswith("/"):
         raise UnreadableMetric(f"{pointer!r} is not a JSON pointer, which begins with '/'")
-    found = document
+    value = document
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-        elif isinstance(found, list) and _INDEX.fullmatch(name) and int(name) < len(found):
-            found = found[int(name)]
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
+            value = value[int(name)]
         else:
             raise UnreadableMetric(f"{pointer!r} points at nothing: there is no {name[:80]!r}")
-    return found
+    return value
 
 
 def _refuse_constant(name: str) -> float:
@@ -164,42 +165,43 @@ def _refuse_constant(name: str) -> float:
 
 
 def table_rows(path: str, lines: Iterable[str]) -> Rows:
-    """Return the rows of a file; the separator is found as for votes and diffs. Raises UnreadableMetric."""
+    """Return the rows of a file, parsed as for votes and diffs. Raises UnreadableMetric."""
     try:
         return read_rows(lines, _separator(path))
     except UnclearDialect as error:
         raise UnreadableMetric(f"{path} is not read: {error}") from error
 
 
-def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
-    """Yield the numbers of a column, without empty cells; for `count`, 1 per cell. Raises
-    UnreadableMetric.
+def column_numbers(rows: Rows, column: str, aggregation: Aggregate) -> Iterator[float]:
+    """Yield the numbers in a column, skipping empty cells; for `count`, 1 per cell.
+
+    Raises UnreadableMetric.
     """
     header = next(rows, [])
     if header.count(column) != 1:
-        found = "several columns" if column in header else "no column"
-        raise UnreadableMetric(f"the file has {found} {column!r}")
-    place = header.index(column)
+        value = "several columns" if column in header else "no column"
+        raise UnreadableMetric(f"the file has {value} {column!r}")
+    index = header.index(column)
     for row in rows:
-        cell = row[place].strip() if place < len(row) else ""
+        cell = row[index].strip() if index < len(row) else ""
         if not cell:
             continue
         try:
-            number = 1.0 if how == "count" else parse_number(cell)
+            number = 1.0 if aggregation == "count" else parse_number(cell)
         except ValueError:
             problem = f"line {rows.line_num} has {cell[:40]!r}, which is not a number"
             raise UnreadableMetric(problem) from None
         yield number
 
 
-def aggregate(values: Iterator[float], how: Aggregate) -> float:
-    """Reduce many numbers to one. Raises UnreadableMetric when there are none, except for a count."""
-    if how == "count":
+def aggregate(values: Iterator[float], aggregation: Aggregate) -> float:
+    """Reduce numbers to one. Raises UnreadableMetric if there are none, except for a count."""
+    if aggregation == "count":
         return math.fsum(values)
     first = next(values, None)
     if first is None:
         raise UnreadableMetric("the column has no value")
-    match how:
+    match aggregation:
         case "first":
             return first
         case "last":
@@ -220,26 +222,29 @@ def aggregate(values: Iterator[float], how: Aggregate) -> float:
 # text
 
 
-def iter_lines(opened: ContentStream) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless
-    lines.
+def iter_lines(stream: ContentStream) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their line ends.
+
+    Raises UnreadableMetric for other encodings and for lines of more than `MAX_LINE` characters.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    held = ""
+    pending = ""
     try:
-        views = (memoryview(piece) for piece in opened.pieces)
-        for piece in (view[begin : begin + PIECE] for view in views for begin in range(0, len(view), PIECE)):
-            *whole, held = (held + decoder.decode(piece)).split("\n")
-            yield from (line + "\n" for line in whole)
-            if len(held) > MAX_LINE:
+        views = (memoryview(piece) for piece in stream.pieces)
+        for piece in (
+            view[begin : begin + PIECE_BYTES] for view in views for begin in range(0, len(view), PIECE_BYTES)
+        ):
+            *complete, pending = (pending + decoder.decode(piece)).split("\n")
+            yield from (line + "\n" for line in complete)
+            if len(pending) > MAX_LINE:
                 raise UnreadableMetric(f"a line is longer than {MAX_LINE} characters")
-        held += decoder.decode(b"", final=True)
+        pending += decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise UnreadableMetric(f"the file is not UTF-8: {error.reason}") from error
-    if held:
-        yield held
+    if pending:
+        yield pending
 
 
-def _require_room(size: int, most: int) -> None:
-    if size > most:
-        raise UnreadableMetric(f"the data has {size} bytes, the limit is {most}")
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise UnreadableMetric(f"the data has {size} bytes, the limit is {limit}")

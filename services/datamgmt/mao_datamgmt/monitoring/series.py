@@ -1,6 +1,6 @@
-"""The series of control metrics: one point a run, judged when it comes, and an alarm where it looks wrong.
+"""The series of control metrics: one point per run, judged when it is added; outliers raise an alarm.
 
-Everything may be repeated after a kill: a run has one point in a series and one alarm about it.
+Every operation may be repeated after a kill: a run has one point in a series and one alarm about it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .extract import MetricReading, read_metrics
 
 log = get_logger(__name__)
 
-MAX_POINTS = 400  # newest points of a series; the detector needs some forty
+MAX_POINTS = 400  # newest points of a series that are kept; the detector needs about forty
 RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 
@@ -42,12 +42,12 @@ class Observation:
 
     @property
     def time(self) -> datetime:
-        """Return when the step ended, however late or often it is analysed."""
+        """Return the time at which the step ended, whenever it is analysed."""
         return self.step.times.get(StepPhase.SUCCEEDED, self.run.created_at)
 
 
 class SeriesRecorder:
-    """Records metrics and raises alarms. `raise_alarm` may be called with the same alarm twice."""
+    """Records metrics and raises alarms. `raise_alarm` may be called twice with the same alarm."""
 
     def __init__(
         self, context: Context, executor: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
@@ -58,15 +58,17 @@ class SeriesRecorder:
         self._raise_alarm = raise_alarm
 
     async def measure(self, run: Run, step: StepRun) -> list[Observation]:
-        """Read the metrics of a published step, except those that its run already has.
+        """Read the metrics of a published step; those that its run already has are not read again.
 
-        None are read when the dataset has left this node. Raises MaoError.
+        None is read if the dataset is no longer on this node. Raises MaoError.
         """
-        known, name = step.metrics, step.spec.output.name
+        stored_values, name = step.metrics, step.spec.output.name
         readings = [
-            MetricReading(metric, known[metric.name]) for metric in step.spec.metrics if metric.name in known
+            MetricReading(metric, stored_values[metric.name])
+            for metric in step.spec.metrics
+            if metric.name in stored_values
         ]
-        unread = [metric for metric in step.spec.metrics if metric.name not in known]
+        unread = [metric for metric in step.spec.metrics if metric.name not in stored_values]
         if step.snapshot is not None and unread:
             try:
                 readings += await self._executor.query(
@@ -79,35 +81,35 @@ class SeriesRecorder:
     async def record(self, observations: Sequence[Observation]) -> None:
         """Add a point to each series; raise an alarm for an unexpected or unreadable value.
 
-        One metric that fails does not hold up the others. Raises MaoError when any did, to be repeated.
+        A metric that fails does not block the others. Raises the first MaoError at the end, for a retry.
         """
         failed: MaoError | None = None
-        for observed in observations:
+        for observation in observations:
             try:
-                await self._record(observed)
+                await self._record(observation)
             except Unavailable:
                 raise
             except MaoError as error:
-                log.error("metric.not_recorded", metric=observed.name, code=error.code, error=error.detail)
+                log.error("metric.not_recorded", metric=observation.name, code=error.code, error=error.detail)
                 failed = failed or error
         if failed is not None:
             raise failed
 
-    async def _record(self, observed: Observation) -> None:
-        value = observed.reading.value
+    async def _record(self, observation: Observation) -> None:
+        value = observation.reading.value
         if value is None:
-            log.warning("metric.unreadable", metric=observed.name, error=observed.reading.problem)
-            metric, step = observed.reading.metric.name, observed.step.spec.name
-            detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
-            alarm = self._alarm(observed, "metric-unreadable", detail)
-            # One alarm a day, however often the pipeline runs.
-            alarm_id = f"{observed.time:%Y%m%d}T000000Z.{observed.run.pipeline}.{step}.{metric}"
+            log.warning("metric.unreadable", metric=observation.name, error=observation.reading.problem)
+            metric, step = observation.reading.metric.name, observation.step.spec.name
+            detail = f"{metric} of step {step} cannot be read: {observation.reading.problem.rstrip('.')}."
+            alarm = self._alarm(observation, "metric-unreadable", detail)
+            # One alarm per day, however often the pipeline runs.
+            alarm_id = f"{observation.time:%Y%m%d}T000000Z.{observation.run.pipeline}.{step}.{metric}"
             await self._raise_alarm(alarm.model_copy(update={"id": alarm_id}))
             return
-        judgement = await self._append(observed, value)
+        judgement = await self._append(observation, value)
         if judgement.alarming:
             kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
-            alarm = self._alarm(observed, kind, describe_outlier(observed, value, judgement))
+            alarm = self._alarm(observation, kind, describe_outlier(observation, value, judgement))
             await self._raise_alarm(
                 alarm.model_copy(
                     update={
@@ -118,27 +120,27 @@ class SeriesRecorder:
                 )
             )
 
-    async def _append(self, observed: Observation, value: float) -> Judgement:
-        """Add the run's point unless the series has it; return its judgement."""
-        found: list[Judgement] = []
+    async def _append(self, observation: Observation, value: float) -> Judgement:
+        """Add the run's point if the series lacks it; return its judgement."""
+        judgements: list[Judgement] = []
 
-        def longer(series: Series | None) -> Series:
-            metric = observed.reading.metric
+        def extend(series: Series | None) -> Series:
+            metric = observation.reading.metric
             names = {
-                "pipeline": observed.run.pipeline,
-                "step": observed.step.spec.name,
+                "pipeline": observation.run.pipeline,
+                "step": observation.step.spec.name,
                 "metric": metric.name,
             }
             before = series or Series(**names, unit=metric.unit)
-            extended, judgement = with_point(before, observed.run.id, observed.time, value)
-            found[:] = [judgement]
+            extended, judgement = with_point(before, observation.run.id, observation.time, value)
+            judgements[:] = [judgement]
             return extended
 
-        await self._series.create_or_update(observed.name, longer)
-        return found[0]
+        await self._series.create_or_update(observation.name, extend)
+        return judgements[0]
 
-    def _alarm(self, observed: Observation, kind: AlarmKind, detail: str) -> Alarm:
-        run, spec, metric = observed.run, observed.step.spec, observed.reading.metric
+    def _alarm(self, observation: Observation, kind: AlarmKind, detail: str) -> Alarm:
+        run, spec, metric = observation.run, observation.step.spec, observation.reading.metric
         return Alarm(
             id=f"{run.id}.{spec.name}.{metric.name}",
             kind=kind,
@@ -149,29 +151,29 @@ class SeriesRecorder:
             run=run.id,
             dataset=spec.output.name,
             metric=metric.name,
-            value=observed.reading.value,
+            value=observation.reading.value,
             detail=detail,
         )
 
 
-def describe_outlier(observed: Observation, value: float, judgement: Judgement) -> str:
-    """Return the description of an unexpected value, for people."""
-    metric, step = observed.reading.metric, observed.step.spec.name
-    is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
+def describe_outlier(observation: Observation, value: float, judgement: Judgement) -> str:
+    """Return the text of an alarm about an unexpected value."""
+    metric, step = observation.reading.metric, observation.step.spec.name
+    state = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
     unit = f" {metric.unit}" if metric.unit else ""
     allowed = f"expected {judgement.expected:.6g} ± {judgement.band:.6g}"
-    guess = "; there are still few values to judge by" if judgement.provisional else ""
-    return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
+    caveat = "; there are still few earlier values" if judgement.provisional else ""
+    return f"{metric.name} of step {step} {state} {value:.15g}{unit}, {allowed}{caveat}."
 
 
 def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:
-    """Return the series with a run's point at its end, and the judgement of that point. Pure.
+    """Return the series with a run's point appended, and the judgement of that point. Pure.
 
-    A series that has the run's point is returned as it is.
+    A series that already has the run's point is returned unchanged.
     """
-    for place, point in enumerate(series.points):
+    for index, point in enumerate(series.points):
         if point.run == run:
-            return series, judge(series.points[:place], point.value)
+            return series, judge(series.points[:index], point.value)
     judgement = judge(series.points, value)
     point = Point(
         run=run,
@@ -186,7 +188,7 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
 
 
 def judge(before: Sequence[Point], value: float) -> Judgement:
-    """Return the judgement of a value after those before it; a truncated series starts at an accepted one."""
+    """Judge a value after earlier points. A truncated series is read from its first accepted point."""
     detector, has_accepted = Detector(), False
     for point in before:
         has_accepted = has_accepted or point.accepted

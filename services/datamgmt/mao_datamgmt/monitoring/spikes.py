@@ -1,7 +1,7 @@
-"""Spikes in the control metrics of a dataset's rounds: of one node, or of all.
+"""Finds spikes in the control metrics of a dataset's rounds: of single nodes, or of ground truth.
 
-A node's series is judged by itself, and so is that of ground truth. What spikes in both happened in the
-world, or to most nodes alike; what spikes in one node alone is that node's.
+The series of each node and of ground truth are judged separately. A spike in ground truth is a real event, or
+affects most nodes; a spike in one node only is a fault of that node.
 """
 
 from __future__ import annotations
@@ -20,65 +20,75 @@ from mao_vote.detector import Detector, Judgement
 
 from .extract import read_metric
 
-Whose = Literal["node", "consensus", "lagging"]
+SpikeOrigin = Literal["node", "consensus", "lagging"]
 
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """A spike at one tick (its place in the series). `nodes`: those whose own series spikes there, sorted.
+    """A spike at one tick (an index into the series). `nodes`: the nodes it concerns, sorted.
 
-    `node`: these nodes spike and ground truth does not. `consensus`: ground truth spikes. `lagging`: ground
-    truth spikes, and only these nodes, which have a value, do not.
+    `whose` is `node` if these nodes spike and ground truth does not, `consensus` if ground truth spikes (with
+    the nodes that spike too), `lagging` if ground truth spikes and these nodes have a value that does not.
     """
 
     tick: int
-    whose: Whose
+    whose: SpikeOrigin
     nodes: tuple[str, ...]
     value: float | None
     expected: float | None
 
 
-def spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | None]) -> list[Spike]:
-    """Return all spikes of one metric, by tick. All series have one value or None per tick.
+def detect_spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | None]) -> list[Spike]:
+    """Return all spikes of one metric, by tick. Each series has one value or None per tick.
 
-    `value` and `expected` are ground truth's. ValueError if the lengths differ.
+    `value` and `expected` are those of ground truth. Raises ValueError if the lengths differ.
     """
     if any(len(series) != len(truth) for series in nodes.values()):
         raise ValueError("the series of the nodes and of ground truth differ in length")
-    agreed = judged(truth)
-    own = {node: judged(series) for node, series in sorted(nodes.items())}
+    truth_judgements = judge_series(truth)
+    node_judgements = {node: judge_series(series) for node, series in sorted(nodes.items())}
     return [
         spike
-        for tick, judgement in enumerate(agreed)
-        for spike in _at(
-            tick, truth[tick], judgement, {node: judgements[tick] for node, judgements in own.items()}
+        for tick, judgement in enumerate(truth_judgements)
+        for spike in _spikes_at(
+            tick,
+            truth[tick],
+            judgement,
+            {node: judgements[tick] for node, judgements in node_judgements.items()},
         )
     ]
 
 
-def judged(series: Sequence[float | None]) -> list[Judgement | None]:
-    """Return the detector's judgement of each value in turn; None for a value that is not finite."""
+def judge_series(series: Sequence[float | None]) -> list[Judgement | None]:
+    """Return the detector's judgement of each value, None for a missing or non-finite value."""
     detector = Detector()
     return [None if value is None or not isfinite(value) else detector.see(value) for value in series]
 
 
-def _at(
-    tick: int, value: float | None, agreed: Judgement | None, own: Mapping[str, Judgement | None]
+def _spikes_at(
+    tick: int,
+    value: float | None,
+    truth_judgements: Judgement | None,
+    node_judgements: Mapping[str, Judgement | None],
 ) -> list[Spike]:
-    spiking = tuple(node for node, judgement in own.items() if judgement is not None and judgement.alarming)
-    expected = None if agreed is None else agreed.expected
-    if agreed is None or not agreed.alarming:
+    spiking = tuple(
+        node for node, judgement in node_judgements.items() if judgement is not None and judgement.alarming
+    )
+    expected = None if truth_judgements is None else truth_judgements.expected
+    if truth_judgements is None or not truth_judgements.alarming:
         return [Spike(tick, "node", spiking, value, expected)] if spiking else []
     found = [Spike(tick, "consensus", spiking, value, expected)]
-    calm = tuple(
-        node for node, judgement in own.items() if judgement is not None and judgement.verdict == "accepted"
+    quiet = tuple(
+        node
+        for node, judgement in node_judgements.items()
+        if judgement is not None and judgement.verdict == "accepted"
     )
-    return [*found, Spike(tick, "lagging", calm, value, expected)] if calm else found
+    return [*found, Spike(tick, "lagging", quiet, value, expected)] if quiet else found
 
 
-def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
-    """Return the spikes in the last `most` rounds up to `tip`; a missing metric is no spike."""
-    rounds = sorted(latest_rounds(clone, tip, most), key=lambda decided: decided.evidence.tick)
+def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], max_rounds: int) -> Spikes:
+    """Return the spikes in the last `max_rounds` rounds up to `tip`; a missing metric is no spike."""
+    rounds = sorted(latest_rounds(clone, tip, max_rounds), key=lambda decided: decided.evidence.tick)
     items = [spike for metric in metrics for spike in _find_metric_spikes(clone, rounds, metric)]
     items.sort(key=lambda spike: spike.tick, reverse=True)
     return Spikes(rounds=len(rounds), metrics=[metric.name for metric in metrics], items=items)
@@ -92,7 +102,7 @@ def _find_metric_spikes(
 
     names = sorted({node for decided in rounds for node in decided.evidence.commits})
     nodes = {node: values([decided.evidence.commits.get(node) for decided in rounds]) for node in names}
-    found = spikes(nodes, values([decided.commit for decided in rounds]))
+    found = detect_spikes(nodes, values([decided.commit for decided in rounds]))
     return [
         RoundSpike(
             metric=metric.name,

@@ -1,8 +1,8 @@
-"""Webhooks, whose secrets are sealed, and deliveries: each is tried until it arrives or is given up.
+"""Webhooks with encrypted secrets, and deliveries, which are retried until they arrive or are given up.
 
-A delivery is a record of the store, written together with its alarm, so none is lost. It may arrive twice,
-when the process is killed between the answer and the removal of the record, with the same `webhook-id`.
-Secrets are encrypted with a key kept in the data directory, never in the store.
+A delivery is a record in the store, written together with its alarm, so none is lost. It may arrive twice,
+with the same `webhook-id`, if the process is killed between the response and the removal of the record.
+Secrets are encrypted with a key that is in the data directory, never in the store.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .alarms import MAX_WEBHOOKS, Alarms
 
 log = get_logger(__name__)
 
-MIN_PAUSE, MAX_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 6 * 3600.0  # between attempts, doubled each time
 
-PATIENCE = timedelta(days=3)  # then it is given up
+GIVE_UP_AFTER = timedelta(days=3)  # after the alarm
 
 CONCURRENT_DELIVERIES = 8
 
@@ -41,7 +41,7 @@ KEY_FILE = "secret.key"
 
 
 class Webhooks:
-    """Stores webhooks and delivers alarms to them; `run` delivers."""
+    """Manages webhooks, and delivers alarms to them in `run`."""
 
     def __init__(
         self,
@@ -66,16 +66,16 @@ class Webhooks:
         )
         self.controller.watches(self.mirror)
 
-    # what people ask
+    # operations for the API
 
     async def add(self, request: WebhookRequest) -> WebhookState:
-        """Add a webhook; only this answer contains its secret.
+        """Add a webhook. Only this result contains its secret.
 
         Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
         """
-        if refused := await self._client.check(request.url):
+        if refusal := await self._client.check(request.url):
             raise InvalidInput(
-                f"url: {refused}.",
+                f"url: {refusal}.",
                 code="webhook-address-refused",
                 next="Give the address of a receiver on another machine, or set MAO_WEBHOOK_HOSTS.",
             )
@@ -97,11 +97,11 @@ class Webhooks:
         return (await self.list_()).items
 
     async def list_(self) -> Listing[WebhookState]:
-        """Return all webhooks, and those that cannot be read."""
-        due = [stored.record for stored in await self.deliveries.all()]
+        """Return all webhooks, and the unreadable records."""
+        delivery = [stored.record for stored in await self.deliveries.all()]
         page = await self._hooks.page()
         return Listing(
-            items=[_state(hook.record, due) for hook in page.items],
+            items=[_state(hook.record, delivery) for hook in page.items],
             unreadable=unreadable_items(page.unreadable),
         )
 
@@ -111,7 +111,7 @@ class Webhooks:
         return _state(hook.record, [stored.record for stored in await self.deliveries.all()])
 
     async def remove(self, name: str) -> None:
-        """Remove the webhook and its deliveries; also one that cannot be read. Raises NotFound."""
+        """Remove a webhook, even an unreadable one, and its deliveries. Raises NotFound."""
         if not await self._hooks.delete(name):
             await self._get(name)
         for stored in await self.deliveries.all():
@@ -119,7 +119,7 @@ class Webhooks:
                 await self.deliveries.delete(_name(stored.record))
 
     async def test(self, name: str) -> str | None:
-        """Send a test message now; return why it was not accepted, or None."""
+        """Send a test message; return why it was not accepted, or None."""
         hook = (await self._get(name)).record
         now = self._clock.now()
         body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
@@ -136,7 +136,7 @@ class Webhooks:
             )
         return stored
 
-    # what runs
+    # delivery
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -148,15 +148,15 @@ class Webhooks:
             await self._client.close()
 
     async def _deliver(self, name: str) -> float | None:
-        """Try a delivery that is due; return the seconds until the next try."""
+        """Attempt a delivery if it is due; return the seconds until then otherwise."""
         stored = self.mirror.get(name)
         if stored is None or stored.record.given_up:
             return None
-        due, now = stored.record, self._clock.now()
-        if due.not_before is not None and due.not_before > now:
-            return (due.not_before - now).total_seconds()
-        hook = await self._hooks.get(due.webhook)
-        alarm = await self._alarms.find(due.alarm)
+        delivery, now = stored.record, self._clock.now()
+        if delivery.not_before is not None and delivery.not_before > now:
+            return (delivery.not_before - now).total_seconds()
+        hook = await self._hooks.get(delivery.webhook)
+        alarm = await self._alarms.find(delivery.alarm)
         if hook is None or alarm is None:
             await self.deliveries.delete(name)
             return None
@@ -168,23 +168,23 @@ class Webhooks:
         except MaoError as unreadable:
             error: str | None = unreadable.detail
         else:
-            error = await self._client.post(hook.record.url, secret, _name(due), now, body)
+            error = await self._client.post(hook.record.url, secret, _name(delivery), now, body)
         if error is None:
             await self.deliveries.delete(name)
-            log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
+            log.info("webhook.delivered", webhook=delivery.webhook, alarm=delivery.alarm)
             return None
-        log.warning("webhook.failed", webhook=due.webhook, alarm=due.alarm, error=error)
-        changed = failed(due, error, self._clock.now())
+        log.warning("webhook.failed", webhook=delivery.webhook, alarm=delivery.alarm, error=error)
+        changed = after_failure(delivery, error, self._clock.now())
         await self.deliveries.replace(name, changed, stored.revision)
-        return None  # the watch delivers it again, with its time
+        return None  # the changed record comes back through the watch, with its time
 
 
 def _name(delivery: Delivery) -> str:
     return f"{delivery.alarm}~{delivery.webhook}"
 
 
-def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
-    own = [delivery for delivery in due if delivery.webhook == hook.name]
+def _state(hook: Webhook, delivery: list[Delivery]) -> WebhookState:
+    own = [delivery for delivery in delivery if delivery.webhook == hook.name]
     errors = [delivery.last_error for delivery in own if delivery.last_error is not None]
     return WebhookState(
         name=hook.name,
@@ -196,21 +196,21 @@ def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
     )
 
 
-def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
-    """Return the delivery after a failed try. Pure when `chance` is given, see `Backoff.pause`."""
+def after_failure(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
+    """Return the delivery after a failed attempt. Pure if `chance` is given (see `Backoff.pause`)."""
     tries = delivery.tries + 1
-    pause = Backoff(MIN_PAUSE, MAX_PAUSE).pause(tries, chance)
+    pause = Backoff(MIN_RETRY_SECONDS, MAX_RETRY_SECONDS).pause(tries, chance)
     changes = {
         "tries": tries,
         "last_error": error,
         "not_before": now + timedelta(seconds=pause),
-        "given_up": now - delivery.created_at > PATIENCE,
+        "given_up": now - delivery.created_at > GIVE_UP_AFTER,
     }
     return delivery.model_copy(update=changes)
 
 
 class SealedSecrets:
-    """Encrypts with the first key of `<data_dir>/secret.key`, decrypts with any of them, one per line.
+    """Encrypts with the first key in `<data_dir>/secret.key` and decrypts with any of them, one per line.
 
     To rotate, put a new key (`Fernet.generate_key`) above the others.
     """
@@ -219,35 +219,35 @@ class SealedSecrets:
         self._path = data_dir / KEY_FILE
 
     def seal(self, secret: str) -> str:
-        """Encrypt a secret. Raises MaoError (`secret-key-unusable`) for a key file without a key."""
-        return self._box().encrypt(secret.encode()).decode()
+        """Encrypt a secret. Raises MaoError (`secret-key-unusable`) if the key file has no valid key."""
+        return self._fernet().encrypt(secret.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Decrypt a secret. Raises MaoError (`secret-unreadable`) when no key fits, and as `seal`."""
+        """Decrypt a secret. Raises MaoError (`secret-unreadable` if no key matches, or as `seal`)."""
         try:
-            return self._box().decrypt(sealed.encode()).decode()
+            return self._fernet().decrypt(sealed.encode()).decode()
         except InvalidToken as error:
             raise MaoError(
                 f"A secret cannot be decrypted with the keys in {self._path}.",
                 code="secret-unreadable",
-                next="Put the old key file back, or add the secret again.",
+                next="Restore the old key file, or remove the webhook and add it again.",
             ) from error
 
-    def _box(self) -> MultiFernet:
+    def _fernet(self) -> MultiFernet:
         if not self._path.exists():
             _make_key(self._path)
         try:
             return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
-        except ValueError as error:  # empty, cut short, or not text
+        except ValueError as error:  # empty, truncated, or not text
             raise MaoError(
-                f"The file {self._path} holds no usable key.",
+                f"The file {self._path} contains no usable key.",
                 code="secret-key-unusable",
-                next="Put the old file back. Without it, move the file away, and add the webhooks again.",
+                next="Restore the old file. Without it, move the file away, and add the webhooks again.",
             ) from error
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key file, atomically."""
+    """Write a new key file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -255,7 +255,7 @@ def _make_key(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     try:
-        os.link(temporary, path)  # does not replace one that another process has made meanwhile
+        os.link(temporary, path)  # never replaces one that another process created meanwhile
     except FileExistsError:
         pass
     finally:

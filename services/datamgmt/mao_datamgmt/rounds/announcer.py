@@ -1,7 +1,7 @@
-"""Announces the snapshots of this node's runs to rounds, each once, in the order of the ticks.
+"""Announces each snapshot of this node's runs to its round once, in the order of the ticks.
 
-At every start the pending announcements are derived from the runs in the node's own store, so that neither a
-crash nor an outage of the federation loses any. All waiting for the federation happens here and does not
+At startup the pending announcements are derived from the runs in the node's own store, so that neither a
+crash nor an outage of the federation loses any. Only this loop waits for the federation, which does not
 delay runs.
 """
 
@@ -44,15 +44,15 @@ from .validation import PEER_RECORDS_KEPT, is_attested, is_tick_over
 from .view import RoundIndex
 
 log = get_logger(__name__)
-AWAY_PAUSE = 1.0  # seconds between two attempts while a store is away
-UNREADABLE_PAUSE = 30.0  # seconds until a run with an unreadable record is tried again
-PUSH_PAUSE = 2.0  # seconds between two checks whether a commit has been pushed
-HOLD_BACK = timedelta(seconds=60)  # how long a later tick waits for the commit of an earlier one to be pushed
-ALL_RUNS_QUEUED = ""  # key queued after all runs that existed at the start
+STORE_RETRY_SECONDS = 1.0  # between two attempts while a store is unavailable
+UNREADABLE_RETRY_SECONDS = 30.0  # until a run with an unreadable record is retried
+PUSH_CHECK_SECONDS = 2.0  # between two checks whether a commit has been pushed
+MAX_HOLD = timedelta(seconds=60)  # how long a later tick waits for the commit of an earlier one to be pushed
+ALL_RUNS_QUEUED = ""  # queued after all runs that existed at startup
 
 
 class Announcer:
-    """`runs`: the mirror of active runs; others are read when they change."""
+    """Announces snapshots. `runs` is the mirror of active runs; other runs are read when needed."""
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class Announcer:
         self._shared = Records(own, keys.shared_prefix(context.node), SharedDataset, unreadable)
         prefix = f"{keys.peer_root(context.node)}announcements/"
         self._records = Records(peers.mirror.records.store, prefix, Announcement, unreadable)
-        self._shared_since: dict[str, datetime] = {}  # dataset → from which tick on it has rounds
-        self._is_solo: dict[str, bool] = {}  # active run → whether no other node votes on what it writes
+        self._shared_since: dict[str, datetime] = {}  # dataset → the tick from which on it has rounds
+        self._is_solo: dict[str, bool] = {}  # active run → no other node votes on its datasets
         self._pending: dict[tuple[str, str], PendingAnnouncement] = {}
         self._watermarks = Watermarks(context, own, index, self._pending, unreadable, conditions)
         self._wake = asyncio.Event()
@@ -98,11 +98,11 @@ class Announcer:
     @property
     def waiting(self) -> list[Announcement]:
         """The announcements that are still pending."""
-        return [due.announcement for due in self._pending.values()]
+        return [pending.announcement for pending in self._pending.values()]
 
     @property
     def complete(self) -> bool:
-        """True once all runs that existed at the start have been processed."""
+        """True once all runs that existed at startup have been processed."""
         return self._watermarks.started
 
     def forget(self, dataset: str) -> None:
@@ -110,8 +110,8 @@ class Announcer:
         self._shared_since.pop(dataset, None)
 
     async def run(self) -> None:
-        """Works until cancelled."""
-        away = Backoff(AWAY_PAUSE, AWAY_PAUSE)
+        """Announce until cancelled."""
+        away = Backoff(STORE_RETRY_SECONDS, STORE_RETRY_SECONDS)
         await until_done(self._watermarks.load, name="announcer", conditions=self._conditions, away=away)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._controller.run())
@@ -129,15 +129,15 @@ class Announcer:
                 )
             )
 
-    # from runs to what is pending
+    # from runs to pending announcements
 
     async def _list_runs(self) -> list[str]:
-        """Return all active runs, and the past runs that may have something to announce, the oldest first."""
+        """Return the past runs that may have unannounced snapshots, oldest first, then all active runs."""
         past: list[str] = []
         oldest = self._context.clock.now() - MAX_TICK_AGE
         steps: dict[str, Sequence[ResolvedStep] | None] = {}
         async with aclosing(past_runs_since(self._run_records, oldest)) as indexed:
-            async for run in indexed:  # the index rules out most, so that their documents are not read
+            async for run in indexed:  # the index excludes most, without reading their documents
                 if run.pipeline not in steps:
                     steps[run.pipeline] = await self._steps_with_rounds(run.pipeline)
                 if run.scheduled_for is not None and not self._is_announced(run, steps[run.pipeline]):
@@ -146,7 +146,7 @@ class Announcer:
         return [*reversed(past), *active, ALL_RUNS_QUEUED]
 
     async def _steps_with_rounds(self, pipeline: str) -> Sequence[ResolvedStep] | None:
-        """Return the enrolment's steps, none if nobody shares their outputs, None if that is unknown."""
+        """Return the enrolment's steps; none if no output is shared, None if that is unknown."""
         stored = await self._enrolments.find(pipeline)
         if stored is None:
             return None
@@ -186,16 +186,16 @@ class Announcer:
             await self._collect(run_id)
             self._guard.succeeded(run_id)
         except Unavailable:
-            return AWAY_PAUSE
-        except RecordUnreadable as error:  # a condition of its own
+            return STORE_RETRY_SECONDS
+        except RecordUnreadable as error:  # reported as a condition where it was read
             log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
-            return UNREADABLE_PAUSE
-        except Exception as error:  # noqa: BLE001 (back-off must not delay the next change)
-            return max(UNREADABLE_PAUSE, self._guard.failed(run_id, error))
+            return UNREADABLE_RETRY_SECONDS
+        except Exception as error:  # noqa: BLE001 (a back-off must not delay the next change)
+            return max(UNREADABLE_RETRY_SECONDS, self._guard.failed(run_id, error))
         return None
 
     async def _collect(self, run_id: str) -> None:
-        """Add what a run has to announce now to the pending announcements."""
+        """Add the announcements that a run needs now to the pending ones."""
         active = self._runs.get(run_id)
         if self._is_solo.get(run_id, False):
             if active is None:
@@ -216,16 +216,16 @@ class Announcer:
             self._is_solo[run_id] = not any(shared)
         if active is None:
             del self._is_solo[run_id]
-        for due in pending_announcements(run, steps, now):
-            self._watermarks.track(due.announcement)
-            if self._is_new(due):
-                known = self._pending.get(due.key)
-                first = due if known is None else _announced_at(due, known.announcement.announced_at)
-                self._pending[due.key] = first
+        for pending in pending_announcements(run, steps, now):
+            self._watermarks.track(pending.announcement)
+            if self._is_new(pending):
+                known = self._pending.get(pending.key)
+                queued = pending if known is None else _announced_at(pending, known.announcement.announced_at)
+                self._pending[pending.key] = queued
                 self._wake.set()
 
     async def _note_sharing(self, dataset: str, since: datetime) -> bool:
-        """Return whether a dataset is shared, and record since which tick it is, or that it is not."""
+        """Return True if a dataset is shared; record since which tick it is, or that it is not."""
         is_shared = await self._sharing.is_shared(dataset)
         if is_shared and dataset in self._shared_since:
             return True
@@ -234,26 +234,26 @@ class Announcer:
             await self._shared.update(dataset, lambda shared: shared.model_copy(update={"apart": True}))
             return False
 
-        def note(shared: SharedDataset | None) -> SharedDataset | None:
+        def set_since(shared: SharedDataset | None) -> SharedDataset | None:
             if shared is None:
                 return SharedDataset(dataset=dataset, since=since)
             if shared.apart or shared.since is None:
                 return shared.model_copy(update={"apart": False, "since": since})
             return None
 
-        stored = await self._shared.create_or_update(dataset, note)
+        stored = await self._shared.create_or_update(dataset, set_since)
         self._shared_since[dataset] = since if stored is None else stored.record.since or since
         return True
 
-    def _is_new(self, due: PendingAnnouncement) -> bool:
+    def _is_new(self, pending: PendingAnnouncement) -> bool:
         """True if the federation store lacks the announcement, and its round can still use it."""
-        dataset, round_id = due.key
-        announcement = due.announcement
+        dataset, round_id = pending.key
+        announcement = pending.announcement
         stored = self._index.mirror.get(f"{dataset}/{round_id}")
         if stored is None and announcement.tick < self._shared_since.get(dataset, announcement.announced_at):
             return False
         if stored is not None and stored.record.phase in ROUND_ENDED:
-            # A round that is recorded as decided without being attested may be reset, and then needs it.
+            # A round recorded as decided without attestations may be reset and then needs the announcement.
             round_ = stored.record
             if round_.phase != "decided" or self._context.clock.now() - round_.tick > PEER_RECORDS_KEPT:
                 return False
@@ -261,59 +261,59 @@ class Announcer:
                 return False
         earlier = self._peers.announced(dataset, round_id).get(self._context.node)
         if stored is None and earlier is None:
-            if self._watermarks.covers(due):
+            if self._watermarks.covers(pending):
                 return False
             newest_first = (known.record for known in reversed(self._index.of(dataset).values()))
-            if is_tick_over(announcement, due.done_at, newest_first, self._peers.attestations):
+            if is_tick_over(announcement, pending.done_at, newest_first, self._peers.attestations):
                 return False
         return earlier is None or (earlier.record.commit is None and announcement.commit is not None)
 
-    # from what is pending to announcements
+    # from pending announcements to the federation store
 
     async def _announce_all(self) -> float | None:
-        """Announce what is ready; return the seconds until the rest is checked again."""
+        """Announce what is ready; return the seconds until the next check of the rest."""
         ordered = sorted(self._pending.values(), key=_order)
-        for dataset, group in groupby(ordered, key=lambda due: due.announcement.dataset):
+        for dataset, group in groupby(ordered, key=lambda pending: pending.announcement.dataset):
             with self._guard.item(f"dataset {dataset}"):
                 await self._announce(dataset, list(group))
-        return PUSH_PAUSE if self._pending else None
+        return PUSH_CHECK_SECONDS if self._pending else None
 
-    async def _announce(self, dataset: str, dues: Sequence[PendingAnnouncement]) -> None:
+    async def _announce(self, dataset: str, announcements: Sequence[PendingAnnouncement]) -> None:
         held_since: datetime | None = None
-        for due in dues:
-            if not self._is_new(due):
-                self._pending.pop(due.key, None)
+        for pending in announcements:
+            if not self._is_new(pending):
+                self._pending.pop(pending.key, None)
                 continue
-            pending_since = due.announcement.announced_at
-            commit = due.announcement.commit
+            pending_since = pending.announcement.announced_at
+            commit = pending.announcement.commit
             is_pushed = commit is None or await self._git.read(is_at_remote, self._context, dataset, commit)
-            if not (due.ready and is_pushed):
+            if not (pending.ready and is_pushed):
                 held_since = held_since or pending_since
-            elif held_since is None or self._context.clock.now() - pending_since > HOLD_BACK:
-                await self._write(due)
+            elif held_since is None or self._context.clock.now() - pending_since > MAX_HOLD:
+                await self._write(pending)
 
-    async def _write(self, due: PendingAnnouncement) -> None:
-        new = _announced_at(due, self._context.clock.now()).announcement
+    async def _write(self, pending: PendingAnnouncement) -> None:
+        new = _announced_at(pending, self._context.clock.now()).announcement
 
-        def better(known: Announcement | None) -> Announcement | None:
+        def replace_absence(known: Announcement | None) -> Announcement | None:
             return new if known is None or (known.commit is None and new.commit is not None) else None
 
-        await self._records.create_or_update(f"{new.dataset}/{new.round}", better)
-        if self._pending.get(due.key) is due:
-            del self._pending[due.key]
+        await self._records.create_or_update(f"{new.dataset}/{new.round}", replace_absence)
+        if self._pending.get(pending.key) is pending:
+            del self._pending[pending.key]
         log.info("announced", dataset=new.dataset, round=new.round, commit=new.commit)
 
 
-def _order(due: PendingAnnouncement) -> tuple[str, datetime, str]:
-    return due.announcement.dataset, due.announcement.tick, due.announcement.round
+def _order(pending: PendingAnnouncement) -> tuple[str, datetime, str]:
+    return pending.announcement.dataset, pending.announcement.tick, pending.announcement.round
 
 
-def _announced_at(due: PendingAnnouncement, moment: datetime) -> PendingAnnouncement:
-    return replace(due, announcement=due.announcement.model_copy(update={"announced_at": moment}))
+def _announced_at(pending: PendingAnnouncement, moment: datetime) -> PendingAnnouncement:
+    return replace(pending, announcement=pending.announcement.model_copy(update={"announced_at": moment}))
 
 
 def is_at_remote(context: Context, dataset: str, commit: str) -> bool:
-    """True if the remote was seen to have a commit on this node's branch. Blocking."""
+    """True if the last fetch found a commit on this node's branch at the remote. Blocking."""
     try:
         clone = Clone.open(context.data.clone(dataset))
         tip = clone.tip(context.node, remote=True)

@@ -21,11 +21,11 @@ from mao_shared.models import Abstention, Record, Timestamp, VoteDefinition
 from mao_shared.models.round import Oid
 from mao_vote import NoQuorum, vote_round
 
-TIME_LIMIT = 3600.0  # seconds
+MAX_VOTE_SECONDS = 3600.0
 
 
 class VoteTask(Record):
-    """Arguments of `mao_vote.vote_round`. `repository`: path of the dataset's clone."""
+    """Arguments of `mao_vote.vote_round`. `repository` is the path of the dataset's clone."""
 
     repository: Path
     round: str
@@ -38,7 +38,7 @@ class VoteTask(Record):
 
 
 class VoteResult(Record):
-    """A round's commit. `none`: why there is none: too few voters (on all nodes), or a fault of this node."""
+    """A round's commit, or in `none` why there is none: too few voters (for all nodes), or a local fault."""
 
     commit: Oid | None = None
     tree: Oid | None = None
@@ -51,13 +51,13 @@ ComputeVote = Callable[[VoteTask], Awaitable[VoteResult]]
 
 @dataclass(frozen=True)
 class VoteProcesses:
-    """Runs votes in child processes. `turns` limits how many run at once, since each may need much memory."""
+    """Runs votes in child processes. `slots` limits their number, since each may need much memory."""
 
-    turns: asyncio.Semaphore
+    slots: asyncio.Semaphore
 
     async def __call__(self, task: VoteTask) -> VoteResult:
-        """Compute a vote. Raises Unavailable if the process ends without an answer."""
-        async with self.turns:
+        """Compute a vote. Raises Unavailable if the process ends without a result."""
+        async with self.slots:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -67,10 +67,10 @@ class VoteProcesses:
                 stderr=asyncio.subprocess.PIPE,
             )
             try:
-                async with asyncio.timeout(TIME_LIMIT):
+                async with asyncio.timeout(MAX_VOTE_SECONDS):
                     out, err = await process.communicate(task.model_dump_json().encode())
             except TimeoutError as error:
-                raise _vote_failed(task, f"it took longer than {TIME_LIMIT:.0f} s") from error
+                raise _vote_failed(task, f"it took longer than {MAX_VOTE_SECONDS:.0f} s") from error
             finally:
                 if process.returncode is None:
                     process.kill()
@@ -82,11 +82,11 @@ class VoteProcesses:
             raise _vote_failed(task, output or f"it ended with code {process.returncode}") from error
 
 
-def _vote_failed(task: VoteTask, why: str) -> Unavailable:
+def _vote_failed(task: VoteTask, reason: str) -> Unavailable:
     return Unavailable(
-        f"Round {task.round} could not be computed: {why}",
+        f"Round {task.round} could not be computed: {reason}",
         code="vote-broken",
-        next="It is tried again. If it keeps failing, check free memory: maoctl doctor.",
+        next="It is retried automatically. If it keeps failing, check free memory: maoctl doctor.",
     )
 
 
@@ -94,7 +94,7 @@ def compute(task: VoteTask) -> VoteResult:
     """Compute a vote in this process. Blocking; writes objects to the clone and moves no branch."""
     try:
         clone = Clone.open(task.repository)
-        voted = vote_round(
+        vote = vote_round(
             clone,
             round_id=task.round,
             tick=task.tick,
@@ -108,7 +108,7 @@ def compute(task: VoteTask) -> VoteResult:
         return VoteResult(none="quorum", detail=error.detail[:2000])
     except (MaoError, RepositoryError) as error:
         return VoteResult(none="trouble", detail=str(error)[:2000])
-    return VoteResult(commit=voted.commit, tree=voted.tree)
+    return VoteResult(commit=vote.commit, tree=vote.tree)
 
 
 if __name__ == "__main__":

@@ -21,17 +21,17 @@ from .reporting import RoundAlarms
 from .view import FirstSeenTimes, RoundIndex, RoundView
 
 WORKERS = 4
-RESYNC = 60.0  # seconds between two passes over all datasets, in case a change was missed
-VOTERS_RETRY = 1.0  # seconds until a retry while the voters are not known here
-STORE_RETRY = 2.0  # seconds until a retry while the store is away
-PING_PERIOD = 5.0  # seconds
+RESYNC_SECONDS = 60.0  # between two passes over all datasets, in case a change was missed
+VOTERS_RETRY_SECONDS = 1.0  # while the voters are not known on this node
+STORE_RETRY_SECONDS = 2.0  # while the store is unavailable
+PING_SECONDS = 5.0
 SETTLE_TIME = timedelta(seconds=10)  # of a healthy store, after which changes arrive without delay
 
 
 class StoreAvailability:
-    """Tracks since when the federation store has been available without a break.
+    """Tracks since when the federation store has been available without interruption.
 
-    A node's silence means something only while the store is available. `grace`: time after an outage in which
+    A node's silence counts only while the store is available. `grace` is the time after an outage in which
     no deadline counts, so that all nodes can catch up.
     """
 
@@ -48,16 +48,16 @@ class StoreAvailability:
         return self._clock.now()
 
     def grace_until(self) -> datetime | None:
-        """Return until when no deadline counts; None while the store is away."""
+        """Return the time until which no deadline counts; None while the store is unavailable."""
         return None if self._healthy_since is None else self._healthy_since + self._grace
 
     def is_settled(self) -> bool:
-        """True if changes that arrive now have just happened, and not during an outage."""
+        """True if changes that arrive now have just been made, not during an outage."""
         return self._healthy_since is not None and self.now() - self._healthy_since >= SETTLE_TIME
 
     async def run(self) -> None:
         """Ping the store until cancelled."""
-        await every(PING_PERIOD, self.check, name="federation-answers", conditions=self._conditions)
+        await every(PING_SECONDS, self.check, name="federation-answers", conditions=self._conditions)
 
     async def check(self) -> None:
         """Ping the store once."""
@@ -97,7 +97,7 @@ class RoundController:
             self._reconcile,
             workers=WORKERS,
             list_keys=self._datasets,
-            resync=RESYNC,
+            resync=RESYNC_SECONDS,
             backoff=Backoff(0.5, 60.0),
             conditions=conditions,
         )
@@ -106,7 +106,7 @@ class RoundController:
         self._controller.watches(voters.members, self._members_changed)
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Reconcile until cancelled."""
         await self._controller.run()
 
     def _round_changed(self, name: str) -> str:
@@ -135,17 +135,17 @@ class RoundController:
             return await self.reconcile(dataset)
 
     async def reconcile(self, dataset: str) -> float | None:
-        """Do all that is possible for a dataset now; return the seconds until the next pass."""
+        """Execute all possible actions for a dataset; return the seconds until the next pass."""
         grace_until, voters = self._health.grace_until(), self._voters.cached(dataset)
         if grace_until is None:
             await self._health.check()
-            return STORE_RETRY
+            return STORE_RETRY_SECONDS
         try:
             declared = await self._sharing.declared(dataset)
         except Unavailable:
-            return STORE_RETRY
+            return STORE_RETRY_SECONDS
         if voters is None:
-            return STORE_RETRY
+            return STORE_RETRY_SECONDS
         consented = await consented_dataset(self._enrolments, dataset, declared, voters)
         if consented is None:
             return None
@@ -157,7 +157,7 @@ class RoundController:
             any(map(depends_on_voters, decision.actions))
             and await self._voters.fetch(consented.dataset.name) != consented.dataset.nodes
         ):
-            return VOTERS_RETRY
+            return VOTERS_RETRY_SECONDS
         pauses = [decision.again]
         for action in decision.actions:
             pauses.append(await self._executor.execute(action, consented.dataset, view))

@@ -1,7 +1,7 @@
-"""Decides what to do next about a dataset's rounds, from the federation store's records and the time. Pure.
+"""Decides the next actions for a dataset's rounds, from the federation store's records and the time. Pure.
 
 The phases and their transitions are in mao_shared/models/round.py. Every node decides on its own; the guard
-of each write settles conflicts between nodes. The view may lag behind the store, so a write that relies on a
+of each write resolves conflicts between nodes. The view may lag behind the store, so a write that relies on a
 node's silence is guarded by the revisions of all records that it relies on.
 """
 
@@ -37,34 +37,34 @@ from .view import (
     UpdateRound,
 )
 
-MAX_TICK_AGE = timedelta(days=30)  # beyond that no round is opened for a tick
-ATTEST_RETRY = 10.0  # seconds between two attempts to compute and attest a round
+MAX_TICK_AGE = timedelta(days=30)  # no round is opened for an older tick
+ATTEST_RETRY_SECONDS = 10.0  # between two attempts to compute and attest a round
 MIN_ATTEST_TIME = timedelta(minutes=5)  # for computing and attesting, however short the deadline is
 PATIENCE_FACTOR = 10  # deadlines to wait for nodes that report that they cannot compute a round yet
 MIN_PATIENCE = timedelta(days=1)
-MAX_ATTEMPTS = 20  # of one round; each says why in `flagged` or by another `base`
+MAX_ATTEMPTS = 20  # to close one round; the reason is in `flagged` or another `base`
 MAX_CHECKS = 120  # keys that one write can depend on
-NO_QUORUM = "no quorum: "  # prefix of `missing` where the snapshots themselves are too few
+NO_QUORUM = "no quorum: "  # prefix of `missing` if there are too few snapshots
 NO_OTHER_VOTER = "no other node is left to vote"
-RECHECKED_FOR = PEER_RECORDS_KEPT - timedelta(hours=1)  # nodes remove peer records by clocks of their own
+RECHECKED_FOR = PEER_RECORDS_KEPT - timedelta(hours=1)  # nodes remove peer records by their own clocks
 INCOMPLETE_CLOSE = "was closed without exactly one entry for each of its nodes"
 EARLY_CLOSE = "was closed before its deadline, without nodes that still had time"
 NOT_ANNOUNCED = Abstention(reason="late", detail="it had said nothing when the round was closed")
 
 
 def decide(view: RoundView) -> RoundDecision:
-    """Return all actions that are possible now, the earliest round first."""
-    actions: list[Action] = [OpenRound(opened) for opened in _to_open(view)]
+    """Return all actions that are possible now, for the earliest round first."""
+    actions: list[Action] = [OpenRound(opened) for opened in _rounds_to_open(view)]
     waits: list[float] = []
     violations: list[tuple[Round, dict[str, str]]] = []
     ordered = sorted(
-        filter(is_relevant(view), view.rounds.values()), key=lambda each: round_order(each.record)
+        filter(is_relevant(view), view.rounds.values()), key=lambda stored: round_order(stored.record)
     )
-    live = [each for each in ordered if each.record.phase not in ROUND_ENDED]
+    live = [stored for stored in ordered if stored.record.phase not in ROUND_ENDED]
     for stored in ordered:
-        right = _repair(view, stored)
-        if right is not None:
-            actions.append(right)
+        correction = _repair(view, stored)
+        if correction is not None:
+            actions.append(correction)
             continue
         if view.node not in stored.record.nodes:
             continue
@@ -78,10 +78,10 @@ def decide(view: RoundView) -> RoundDecision:
 
 def is_relevant(view: RoundView) -> Callable[[Stored[Round]], bool]:
     """Return a predicate for rounds that need a decision: live ones, and those with peer records."""
-    return lambda each: (
-        each.record.phase not in ROUND_ENDED
-        or each.record.id in view.announced
-        or each.record.id in view.attested
+    return lambda stored: (
+        stored.record.phase not in ROUND_ENDED
+        or stored.record.id in view.announced
+        or stored.record.id in view.attested
     )
 
 
@@ -97,15 +97,15 @@ def _repair(view: RoundView, stored: Stored[Round]) -> UpdateRound | RecheckRoun
         return RecheckRound(stored) if lacks_attestations(view, round_) else None
     if closed_early(view, stored):
         return UpdateRound(stored, reset(round_, dataset, view.now), fault=EARLY_CLOSE)
-    right = repaired(round_, dataset, view.now)
-    if right is None:
+    correction = repaired(round_, dataset, view.now)
+    if correction is None:
         return None
     unsound = round_.phase == "closed" and not pins_each_node_once(round_)
-    return UpdateRound(stored, right, fault=INCOMPLETE_CLOSE if unsound else "")
+    return UpdateRound(stored, correction, fault=INCOMPLETE_CLOSE if unsound else "")
 
 
 def depends_on_voters(action: Action) -> bool:
-    """True for actions that undo or complete what other nodes did, depending on who votes."""
+    """True for actions that undo or complete those of other nodes, depending on the voters."""
     if isinstance(action, UpdateRound):
         return action.round.phase == "open"
     return isinstance(action, (DeliverRound, RecheckRound))
@@ -132,25 +132,26 @@ def round_order(round_: Round) -> tuple[datetime, str]:
     return round_.tick, round_.id
 
 
-def _to_open(view: RoundView) -> list[Round]:
+def _rounds_to_open(view: RoundView) -> list[Round]:
     dataset = view.dataset
     if dataset is None or view.node not in dataset.nodes or len(set(dataset.nodes)) < 2:
         return []
-    firsts: list[Announcement] = []  # for each new round the first announcement with a commit
+    first_announcements: list[Announcement] = []  # for each new round the first announcement with a commit
     for round_id, announced in view.announced.items():
         if round_id in view.rounds:
             continue
         records = (announced[node].record for node in dataset.nodes if node in announced)
         with_commit = [record for record in records if record.commit is not None]
         if with_commit:
-            firsts.append(min(with_commit, key=lambda record: record.announced_at))
-    young = [first for first in firsts if view.now - first.tick < MAX_TICK_AGE]
+            first_announcements.append(min(with_commit, key=lambda record: record.announced_at))
+    recent = [first for first in first_announcements if view.now - first.tick < MAX_TICK_AGE]
     return [
-        _opened(view, dataset, first) for first in sorted(young, key=lambda first: (first.tick, first.round))
+        _new_round(view, dataset, first)
+        for first in sorted(recent, key=lambda first: (first.tick, first.round))
     ]
 
 
-def _opened(view: RoundView, dataset: Dataset, first: Announcement) -> Round:
+def _new_round(view: RoundView, dataset: Dataset, first: Announcement) -> Round:
     fields: dict[str, object] = {} if dataset.vote is None else {"definition": dataset.vote}
     opened = Round(
         dataset=dataset.name,
@@ -187,9 +188,9 @@ def _next_open(
 ) -> tuple[Action | None, float | None]:
     round_ = stored.record
     announced = view.announcements(round_)
-    due = late_after(view, round_)
-    if any(node not in announced for node in round_.nodes) and view.now < due:
-        return None, (due - view.now).total_seconds()
+    late_at = late_after(view, round_)
+    if any(node not in announced for node in round_.nodes) and view.now < late_at:
+        return None, (late_at - view.now).total_seconds()
     silent = abstentions(round_, announced)
     snapshots = {node for node in round_.nodes if node not in silent}
     if (reason := quorum_missing(round_, snapshots, silent)) is not None:
@@ -201,27 +202,27 @@ def _next_open(
 
 
 def late_after(view: RoundView, round_: Round) -> datetime:
-    """Return when nodes that have not announced are late, by this node's clock if it saw the round begin."""
+    """Return when silent nodes are late, by this node's clock if it saw the round begin."""
     opened = view.opened_at.get(round_.id)
     return max(round_.deadline if opened is None else opened + announcement_period(round_), view.grace_until)
 
 
 def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> bool:
-    """True if another round of the dataset must end first: one that is closed, or an earlier one.
+    """True if another round of the dataset has to end first: a closed one, or an earlier one.
 
     Rounds in which this node does not vote do not block, nor do those that can no longer reach their quorum.
-    Nodes announce in the order of the ticks, so that invented rounds cannot hold up others.
+    Nodes announce in the order of the ticks, so that invented rounds cannot block others.
 
     Of two rounds with a quorum of snapshots, the one that reached it first goes first. If several steps write
     the dataset, the snapshot of a step that had to wait comes later on a node's branch than snapshots of
     later ticks; deciding in tick order would make those outdated.
     """
-    due, since = late_after(view, round_), _quorum_since(view, round_)
+    late_at, since = late_after(view, round_), _quorum_since(view, round_)
 
     def goes_first(other: Round) -> bool:
-        theirs = _quorum_since(view, other)
-        if since is not None and theirs is not None:
-            return (theirs, round_order(other)) < (since, round_order(round_))
+        other_since = _quorum_since(view, other)
+        if since is not None and other_since is not None:
+            return (other_since, round_order(other)) < (since, round_order(round_))
         if round_order(other) >= round_order(round_):
             return False
         # Snapshots that nodes have submitted to the earlier round, or may still submit to it.
@@ -230,14 +231,16 @@ def _blocked(view: RoundView, round_: Round, live: Sequence[Stored[Round]]) -> b
             announced[node].record.commit is not None if node in announced else node not in later
             for node in other.nodes
         )
-        return theirs is not None or (late_after(view, other) <= due and reachable >= other.needed)
+        return other_since is not None or (late_after(view, other) <= late_at and reachable >= other.needed)
 
-    others = (each.record for each in live if each.record.id != round_.id and view.node in each.record.nodes)
+    others = (
+        stored.record for stored in live if stored.record.id != round_.id and view.node in stored.record.nodes
+    )
     return any(other.phase == "closed" or goes_first(other) for other in others)
 
 
 def _quorum_since(view: RoundView, round_: Round) -> int | None:
-    """Return the revision at which the quorum of snapshots was reached, None if it is not."""
+    """Return the revision at which a quorum of snapshots was reached, or None."""
     announced = view.announcements(round_)
     with_snapshot = sorted(
         announced[node].revision
@@ -271,7 +274,7 @@ def _checks(
     found: Mapping[str, Stored[Announcement] | Stored[Attestation]],
     unreadable: Mapping[str, int],
 ) -> list[Check]:
-    """Return guards that the nodes' records are unchanged: absent, unreadable, or of the revision found."""
+    """Return guards that the nodes' records are unchanged: absent, unreadable, or at the revision found."""
     wanted = {node: key_of(node, round_.dataset, round_.id) for node in round_.nodes[:MAX_CHECKS]}
     return [
         Check(key, found[node].revision if node in found else unreadable.get(key, 0))
@@ -280,18 +283,19 @@ def _checks(
 
 
 def ended_undecided(round_: Round, now: datetime, reason: str) -> Round:
-    """Return the round ended without a result."""
+    """Return the round as ended without a result."""
     return round_.changed(
         phase="undecided", ended_at=now, commit=None, tree=None, attested=[], reason=reason[:2000]
     )
 
 
 def quorum_missing(round_: Round, snapshots: Collection[str], silent: Mapping[str, Abstention]) -> str | None:
-    """Return why the nodes with `snapshots` are too few, None if they are enough."""
+    """Return why the nodes with `snapshots` are too few, or None if they are enough."""
     if len(snapshots) >= round_.needed:
         return None
     count = f"{len(snapshots)} of {len(round_.nodes)} nodes submitted a snapshot, {round_.needed} are needed"
-    reasons = [f"{node}: {each.reason}, {each.detail}" for node, each in sorted(silent.items())]
+    details = sorted(silent.items())
+    reasons = [f"{node}: {abstention.reason}, {abstention.detail}" for node, abstention in details]
     return f"{count} ({'; '.join(reasons)})" if reasons else count
 
 
@@ -310,25 +314,25 @@ def _next_closed(view: RoundView, stored: Stored[Round]) -> tuple[Action | None,
         ended = ended_undecided(round_, view.now, reason)
         attested = view.attested.get(round_.id, {})
         return UpdateRound(stored, ended, _checks(round_, keys.attestation, attested, view.unreadable)), None
-    own, attest = votes.get(view.node), AttestRound(stored, round_.definition in view.definitions)
-    if own is None:
+    own_vote, attest = votes.get(view.node), AttestRound(stored, round_.definition in view.definitions)
+    if own_vote is None:
         return attest, None
-    if own.commit is None:
-        pause = ATTEST_RETRY - (view.now - own.attested_at).total_seconds()
-        return (attest, None) if pause <= 0 else (None, min(pause, ATTEST_RETRY))
+    if own_vote.commit is None:
+        pause = ATTEST_RETRY_SECONDS - (view.now - own_vote.attested_at).total_seconds()
+        return (attest, None) if pause <= 0 else (None, min(pause, ATTEST_RETRY_SECONDS))
     return None, wait
 
 
 def with_agreed_commit(round_: Round, votes: Mapping[str, Attestation], commit: str) -> Round:
-    """Return the round with the commit that a quorum attests; only its delivery is left."""
-    those = sorted(node for node, vote in votes.items() if vote.commit == commit)
-    return round_.changed(commit=commit, tree=votes[those[0]].tree, attested=those)
+    """Return the round with the commit that a quorum attests, ready for delivery."""
+    attesting = sorted(node for node, vote in votes.items() if vote.commit == commit)
+    return round_.changed(commit=commit, tree=votes[attesting[0]].tree, attested=attesting)
 
 
 def _no_agreement(
     view: RoundView, round_: Round, votes: Mapping[str, Attestation], counts: Mapping[str, int]
 ) -> tuple[str | None, float | None]:
-    """Return why there will be no quorum of attestations, or the seconds until the next check."""
+    """Return why no quorum of attestations is possible any more, and the seconds until the next check."""
     silent = [node for node in round_.nodes if node not in votes or votes[node].commit is None]
     if round_.attempt > MAX_ATTEMPTS:
         return f"it was closed {round_.attempt - 1} times without an agreement", None
@@ -336,19 +340,19 @@ def _no_agreement(
         results = ", ".join(f"{node} {(vote.commit or 'none')[:10]}" for node, vote in sorted(votes.items()))
         return f"the nodes computed different results: {results}", None
     lacking = [vote.missing for vote in votes.values() if vote.commit is None]
-    few = [words for words in lacking if words.startswith(NO_QUORUM)]
-    if len(few) >= round_.to_attest:
-        return few[0], None
+    no_quorum = [reason for reason in lacking if reason.startswith(NO_QUORUM)]
+    if len(no_quorum) >= round_.to_attest:
+        return no_quorum[0], None
     closed = view.closed_at.get(round_.id)
-    due = max(attested_by(round_, closed, patiently=bool(lacking)), view.grace_until)
-    if view.now < due:
-        return None, (due - view.now).total_seconds()
+    late_at = max(attested_by(round_, closed, patiently=bool(lacking)), view.grace_until)
+    if view.now < late_at:
+        return None, (late_at - view.now).total_seconds()
     count = f"{max(counts.values(), default=0)} of {len(round_.nodes)} nodes attested the same result in time"
     return f"{count}, {round_.to_attest} are needed; no attestation from: {', '.join(silent)}", None
 
 
 def attested_by(round_: Round, closed: datetime | None = None, *, patiently: bool = False) -> datetime:
-    """Return the deadline for attesting a closed round. `closed`: when this node saw it closed."""
+    """Return the deadline for attesting a round. `closed` is the time when this node saw it closed."""
     time = max(announcement_period(round_), MIN_ATTEST_TIME)
     if patiently:
         time = max(time * PATIENCE_FACTOR, MIN_PATIENCE)
@@ -360,11 +364,11 @@ def _dissenters(view: RoundView, round_: Round) -> dict[str, str]:
     if round_.commit is None:
         return {}
     votes = view.attestations(round_)
-    those = sorted(node for node, vote in votes.items() if vote.commit == round_.commit)
-    if len(those) < round_.to_attest:
+    attesting = sorted(node for node, vote in votes.items() if vote.commit == round_.commit)
+    if len(attesting) < round_.to_attest:
         return {}
     return {
-        node: f"it computed {(vote.commit or '')[:10]} where {', '.join(those)} computed "
+        node: f"it computed {(vote.commit or '')[:10]} where {', '.join(attesting)} computed "
         f"{(round_.commit or '')[:10]}"
         for node, vote in votes.items()
         if vote.commit not in (None, round_.commit)

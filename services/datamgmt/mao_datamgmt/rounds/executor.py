@@ -1,4 +1,4 @@
-"""Executes the actions of `decide`; each ends with one guarded write and can be repeated.
+"""Executes the actions of `decide`. Each ends with one guarded write and can be repeated.
 
 If a write loses a race, the next pass decides again: the watch delivers what the other node wrote.
 """
@@ -43,13 +43,13 @@ from .validation import is_attested, is_attested_by_voters, reset
 from .view import Action, AttestRound, CloseRound, OpenRound, RecheckRound, RoundView, UpdateRound
 
 log = get_logger(__name__)
-DELIVERY_RETRY = 5.0  # seconds until the next check if another node has to deliver
+DELIVERY_RETRY_SECONDS = 5.0  # until the next check if another node has to deliver
 NOT_AGREED = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
 
 
 @dataclass(frozen=True)
 class DecidedRounds:
-    """A dataset's other rounds that are decided and attested: the `last` by tick, and the `commits` of all.
+    """The other decided and attested rounds of a dataset: the `last` one by tick, and the `commits` of all.
 
     A round of an earlier tick may have been decided later, so `last` need not be the tip of ground truth.
     """
@@ -59,20 +59,20 @@ class DecidedRounds:
 
 
 def decided_before(view: RoundView, round_: Round) -> DecidedRounds:
-    """Return the dataset's other decided rounds, as far as their records still exist. Pure."""
+    """Return the dataset's other decided rounds whose records still exist. Pure."""
     decided = [
-        each.record
-        for each in view.rounds.values()
-        if each.record.phase == "decided" and each.record.id != round_.id
-        if is_attested(each.record, view.attestations(each.record))
+        stored.record
+        for stored in view.rounds.values()
+        if stored.record.phase == "decided" and stored.record.id != round_.id
+        if is_attested(stored.record, view.attestations(stored.record))
     ]
-    commits = frozenset(each.commit for each in decided if each.commit is not None)
+    commits = frozenset(other.commit for other in decided if other.commit is not None)
     return DecidedRounds(max(decided, key=round_order, default=None), commits)
 
 
 @dataclass(frozen=True)
 class _RoundTask:
-    """A round to work on, as it is stored."""
+    """A stored round to work on."""
 
     stored: Stored[Round]
     dataset: Dataset
@@ -84,7 +84,7 @@ class _RoundTask:
 
 
 class RoundExecutor:
-    """Executes one node's actions on rounds. `compute`: computes a vote; tests may replace it."""
+    """Executes one node's actions on rounds. `compute` computes a vote; tests may replace it."""
 
     def __init__(
         self,
@@ -121,17 +121,17 @@ class RoundExecutor:
         if isinstance(action, RecheckRound):
             await self._recheck(stored, dataset, view)
             return None
-        job = _RoundTask(stored, dataset, decided_before(view, stored.record))
+        task = _RoundTask(stored, dataset, decided_before(view, stored.record))
         if isinstance(action, CloseRound):
-            await self._close(job, job.round)
+            await self._close(task, task.round)
             return None
         if isinstance(action, AttestRound) and action.agreed:
-            await self._attest(job)
+            await self._attest(task)
             return None
         if isinstance(action, AttestRound):
-            await self._publish(job.round, VoteResult(none="trouble", detail=NOT_AGREED))
+            await self._publish(task.round, VoteResult(none="trouble", detail=NOT_AGREED))
             return None
-        return await self._deliver(job, view.voters)
+        return await self._deliver(task, view.voters)
 
     # writing
 
@@ -143,7 +143,7 @@ class RoundExecutor:
             log.info("round.opened", round=round_.id, nodes=round_.nodes)
 
     async def _replace_unreadable(self, round_: Round) -> int | None:
-        """Replace an unreadable record under the round's key, which must not keep it from being opened."""
+        """Replace an unreadable record under the round's key, so that the round can be opened."""
         entry = await self._store.get(keys.round(round_.dataset, round_.id))
         if entry is None:
             return None
@@ -190,36 +190,36 @@ class RoundExecutor:
     # closing
 
     async def _inspect(
-        self, job: _RoundTask, round_: Round, announced: FreshRead[Announcement]
+        self, task: _RoundTask, round_: Round, announced: FreshRead[Announcement]
     ) -> PinnedState:
-        """Return what the round has to pin, and raise alarms about nodes that violate the rules."""
+        """Return the state that the round has to pin, and raise alarms about violations."""
         state: PinnedState = await self._git.write(
-            [job.dataset.name],
+            [task.dataset.name],
             inspect_remote,
             self._context,
-            job.dataset,
+            task.dataset,
             round_,
             announced.by,
-            job.before.last,
+            task.before.last,
             self._peers.announced_commits(round_.dataset, round_.id),
         )
         await self._alarms.violations(round_, state.pins.flagged)
         return state
 
-    async def _close(self, job: _RoundTask, draft: Round) -> None:
-        """Close a round with the snapshots that are available. `draft`: the closed round without its pins."""
+    async def _close(self, task: _RoundTask, draft: Round) -> None:
+        """Close a round with the available snapshots. `draft` is the closed round without its pins."""
         announced = await self._announced(draft, draft.nodes)
-        state = await self._inspect(job, draft, announced)
+        state = await self._inspect(task, draft, announced)
         pins, now = state.pins, self._now()
         checks = announcement_checks(draft, announced.by, announced.unreadable)
         flagged = {**pins.flagged, **draft.flagged}
         pinned = draft.changed(commits=pins.commits, abstained=pins.abstained, flagged=flagged)
         reason = quorum_missing(pinned, pins.commits, pins.abstained)
         if reason is not None:
-            await self._write(job.stored, ended_undecided(pinned, now, reason), checks)
+            await self._write(task.stored, ended_undecided(pinned, now, reason), checks)
             return
-        last = job.before.last
-        if last is not None and state.made is None and state.tip not in job.before.commits:
+        last = task.before.last
+        if last is not None and state.made is None and state.tip not in task.before.commits:
             await self._alarms.moved_by_others(pinned, last.commit, state.tip)
         closed = pinned.changed(
             phase="closed",
@@ -230,20 +230,20 @@ class RoundExecutor:
             tree=None,
             attested=[],
         )
-        await self._write(job.stored, closed, checks)
+        await self._write(task.stored, closed, checks)
 
     async def _base(self, state: PinnedState, round_: Round, pins: Pins) -> str | None:
-        """Return the commit to build on, which is not one that this round itself has made before."""
+        """Return the commit to build on, which is never one that this round made earlier."""
         if state.made is None:
             return state.tip
         result = await self._compute(round_.changed(base=state.base), pins)
         return state.base if result.commit == state.made else state.tip
 
-    async def _close_again(self, job: _RoundTask, flagged: dict[str, str]) -> None:
-        round_ = job.round
+    async def _close_again(self, task: _RoundTask, flagged: dict[str, str]) -> None:
+        round_ = task.round
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
         log.warning("round.again", round=round_.id, attempt=draft.attempt, flagged=flagged)
-        await self._close(job, draft)
+        await self._close(task, draft)
 
     # attesting
 
@@ -261,13 +261,13 @@ class RoundExecutor:
             )
         )
 
-    async def _attest(self, job: _RoundTask) -> None:
-        round_ = job.round
+    async def _attest(self, task: _RoundTask) -> None:
+        round_ = task.round
         try:
-            violations = await self._closed_wrongly(job)
+            violations = await self._closing_violations(task)
             if violations is not None:
                 await self._alarms.violations(round_, violations)
-                await self._close_again(job, violations)
+                await self._close_again(task, violations)
                 return
             result = await self._compute(round_, Pins(round_.commits, round_.abstained))
         except (StoreUnavailable, StoreUnknown):
@@ -275,16 +275,16 @@ class RoundExecutor:
         except MaoError as error:
             result = VoteResult(none="trouble", detail=error.detail[:2000])
         if result.none == "trouble":
-            broken = await self._git.inspect(job.dataset.name)
-            if broken is not None:  # computed again once the clone is rebuilt; nothing is published before
+            broken = await self._git.inspect(task.dataset.name)
+            if broken is not None:  # nothing is published; it is computed again after the rebuild
                 raise broken
         await self._publish(round_, result)
 
-    async def _closed_wrongly(self, job: _RoundTask) -> dict[str, str] | None:
+    async def _closing_violations(self, task: _RoundTask) -> dict[str, str] | None:
         """Return violations by node (may be empty) if a round must be closed again, None if it is valid."""
-        round_, revision = job.round, job.stored.revision
+        round_, revision = task.round, task.stored.revision
         announced = await self._announced(round_, round_.nodes)
-        state = await self._inspect(job, round_, announced)
+        state = await self._inspect(task, round_, announced)
         commits = self._peers.announced_commits(round_.dataset, round_.id)
         found = closing_faults(round_, revision, state.pins, announced.by, commits)
         if found.errors:
@@ -313,37 +313,37 @@ class RoundExecutor:
 
     # delivering
 
-    async def _deliver(self, job: _RoundTask, voters: set[str]) -> float | None:
-        round_ = job.round
+    async def _deliver(self, task: _RoundTask, voters: set[str]) -> float | None:
+        round_ = task.round
         attested = (await self._attested(round_, round_.nodes)).by
-        wanted = (round_.commit, round_.attempt)
+        expected = (round_.commit, round_.attempt)
         supporters = {
             node
             for node, stored in attested.items()
-            if (stored.record.commit, stored.record.attempt) == wanted
+            if (stored.record.commit, stored.record.attempt) == expected
         }
         if not is_attested_by_voters(round_, supporters, voters):
-            if len(supporters) < max(round_.to_attest, 2):  # else only the voters have changed meanwhile
+            if len(supporters) < max(round_.to_attest, 2):  # otherwise only the voters have changed meanwhile
                 await self._alarms.false_record(round_, _unattested(round_))
-            await self._write(job.stored, reset(round_, job.dataset, self._now()))
+            await self._write(task.stored, reset(round_, task.dataset, self._now()))
             return None
         delivery = await self._git.write(
-            [job.dataset.name],
+            [task.dataset.name],
             deliver_ground_truth,
             self._context,
-            job.dataset,
+            task.dataset,
             round_.commit or "",
             round_.base,
         )
         if delivery is DeliveryResult.THERE:
-            await self._write(job.stored, round_.changed(phase="decided", ended_at=self._now()))
+            await self._write(task.stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
         if delivery is DeliveryResult.ELSEWHERE:
-            await self._close_again(job, {})
+            await self._close_again(task, {})
             return None
-        if self._context.node in round_.attested:  # it was made here, and lost since
+        if self._context.node in round_.attested:  # it was computed here and lost since
             await self._compute(round_, Pins(round_.commits, round_.abstained))
-        return DELIVERY_RETRY
+        return DELIVERY_RETRY_SECONDS
 
 
 def _name(round_: Round) -> str:

@@ -21,7 +21,7 @@ from .view import RoundIndex
 
 @dataclass(frozen=True, slots=True)
 class InputReadiness:
-    """Whether a step's input is ready. `wait`: at most until `until`. `late`: `on_late_truth` applies."""
+    """The readiness of a step's input. `wait`: at most until `until`; `late`: `on_late_truth` applies."""
 
     state: Literal["go", "wait", "late"]
     reason: str = ""
@@ -33,7 +33,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class InputGate:
-    """Checks inputs. `grace`: time after a round's deadline in which it is closed and this is noticed."""
+    """Checks inputs. `grace` is the time after a round's deadline for closing it and noticing that."""
 
     def __init__(self, sharing: DatasetSharing, index: RoundIndex, clock: Clock, grace: timedelta) -> None:
         self._sharing = sharing
@@ -42,7 +42,7 @@ class InputGate:
         self._grace = grace
 
     async def check(self, run: Run, index: int) -> InputReadiness:
-        """Return whether the input of a step that is about to be prepared is ready."""
+        """Return the readiness of the input of a step that is about to be prepared."""
         source = run.steps[index].spec.input
         if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
             return READY
@@ -53,13 +53,13 @@ class InputGate:
                 return InputReadiness("late", refusal or "") if is_left_alone else READY
         except Unavailable:
             if refusal is None:
-                return READY  # it was never shared, as far as this node knows
+                return READY  # this node has never seen it shared
         deadline = await self._deadline(run, index, source.name)
-        known = [each.record for each in self._index.of(source.name).values()]
+        known = [stored.record for stored in self._index.of(source.name).values()]
         return input_readiness(run, index, known, deadline, self._grace, self._clock.now())
 
     async def _deadline(self, run: Run, index: int, dataset: str) -> timedelta:
-        """Return the deadline of the run's own steps that write the dataset, else of the dataset's record."""
+        """Return the deadline from the run's own steps that write the dataset, otherwise from its record."""
         votes = [step.spec.output.vote for step in run.steps[:index] if step.spec.output.name == dataset]
         if not votes:
             try:
@@ -67,13 +67,13 @@ class InputGate:
             except Unavailable:
                 declared = None
             votes = [None if declared is None else declared.vote]
-        return timedelta(seconds=max((each or VoteDefinition()).deadline for each in votes))
+        return timedelta(seconds=max((vote or VoteDefinition()).deadline for vote in votes))
 
 
 def input_readiness(
     run: Run, index: int, known: Sequence[Round], deadline: timedelta, grace: timedelta, now: datetime
 ) -> InputReadiness:
-    """Return whether a step's input is ready. Pure.
+    """Return the readiness of a step's input. Pure.
 
     A step that writes the dataset that it reads does not wait for its own round, which other nodes may have
     opened: that round waits for this step.
@@ -82,43 +82,43 @@ def input_readiness(
         known: the rounds of the input's dataset.
         deadline: of a round that is not open yet.
     """
-    source, moment = run.steps[index].spec.input, run.scheduled_for
-    if source is None or moment is None:
+    source, tick = run.steps[index].spec.input, run.scheduled_for
+    if source is None or tick is None:
         return READY
     writers = [step for step in run.steps[:index] if step.spec.output.name == source.name]
     for step in writers:
         if step.phase is StepPhase.SKIPPED:
             return InputReadiness("late", f"step {step.spec.name}, which writes its input, was skipped")
-    of_tick = {each.id: each for each in known if each.tick == moment and has_matching_id(each)}
-    to_come = {round_id(moment, run.pipeline, step.spec.name) for step in run.steps[index:]}
-    rounds = {name: each for name, each in of_tick.items() if name not in to_come}
-    unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
-    latest = _latest(run, index, writers, deadline) + grace
+    of_tick = {other.id: other for other in known if other.tick == tick and has_matching_id(other)}
+    own_rounds = {round_id(tick, run.pipeline, step.spec.name) for step in run.steps[index:]}
+    rounds = {name: other for name, other in of_tick.items() if name not in own_rounds}
+    unknown = {round_id(tick, run.pipeline, step.spec.name): step for step in writers}
+    latest = _latest_attestation(run, index, writers, deadline) + grace
     results = [
-        _round_readiness(each, _decidable_since(each, known, now), latest, grace, now)
-        for each in rounds.values()
+        _round_readiness(other, _decidable_since(other, known, now), latest, grace, now)
+        for other in rounds.values()
     ]
     unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
     for name, step in unopened:
         until = step.times.get(StepPhase.SUCCEEDED, now) + deadline + grace
         results.append(_wait_or_late(f"round {name} of its input, which is not open yet", until, now))
-    results.sort(key=lambda each: ("wait", "late", "go").index(each.state))
+    results.sort(key=lambda result: ("wait", "late", "go").index(result.state))
     return results[0] if results else READY
 
 
-def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelta) -> datetime:
-    """Return by when a round that this run opens, or finds open, should be attested.
+def _latest_attestation(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelta) -> datetime:
+    """Return the time by which a round that this run opens, or finds open, should be attested.
 
     Uses this node's own times, since any member can write any time into a round.
     """
     reading = run.steps[index].times.get(StepPhase.PREPARING)
-    own = [each.times.get(StepPhase.SUCCEEDED) for each in writers] or [reading]
-    since = max((each for each in own if each is not None), default=run.scheduled_for or run.created_at)
+    own = [step.times.get(StepPhase.SUCCEEDED) for step in writers] or [reading]
+    since = max((time for time in own if time is not None), default=run.scheduled_for or run.created_at)
     return since + deadline + max(deadline, MIN_ATTEST_TIME)
 
 
 def _decidable_since(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
-    """Return since when a round could progress: rounds of a dataset are decided one after the other.
+    """Return the time since when a round could progress: a dataset's rounds are decided one by one.
 
     If many are due at once, for instance after an outage, the last of them are closed late.
     """
@@ -127,10 +127,12 @@ def _decidable_since(round_: Round, known: Sequence[Round], now: datetime) -> da
     since = round_.deadline
     if round_.phase != "open" or now <= since:
         return since
-    earlier = [each for each in known if has_matching_id(each) and round_order(each) < round_order(round_)]
-    if any(each.phase not in ROUND_ENDED for each in earlier):
+    earlier = [
+        other for other in known if has_matching_id(other) and round_order(other) < round_order(round_)
+    ]
+    if any(other.phase not in ROUND_ENDED for other in earlier):
         return NEVER
-    return max([since, *(each.ended_at for each in earlier if each.ended_at is not None)])
+    return max([since, *(other.ended_at for other in earlier if other.ended_at is not None)])
 
 
 def _round_readiness(
@@ -140,22 +142,22 @@ def _round_readiness(
         return READY
     if round_.phase == "undecided":
         return InputReadiness("late", f"round {round_.id} of its input is undecided: {round_.reason}")
-    patience = grace
+    allowance = grace
     if round_.closed_at is not None:
-        patience += max(timedelta(seconds=round_.definition.deadline), MIN_ATTEST_TIME)
-    until = since + patience if since < latest - patience else latest  # in this order nothing overflows
+        allowance += max(timedelta(seconds=round_.definition.deadline), MIN_ATTEST_TIME)
+    until = since + allowance if since < latest - allowance else latest  # this order avoids an overflow
     return _wait_or_late(f"round {round_.id} of its input", until, now)
 
 
-def _wait_or_late(what: str, until: datetime, now: datetime) -> InputReadiness:
+def _wait_or_late(subject: str, until: datetime, now: datetime) -> InputReadiness:
     if now >= until:
-        return InputReadiness("late", f"{what} was not decided by {format_time(until)}")
-    return InputReadiness("wait", f"waits for {what}, at most until {format_time(until)}", until)
+        return InputReadiness("late", f"{subject} was not decided by {format_time(until)}")
+    return InputReadiness("wait", f"waits for {subject}, at most until {format_time(until)}", until)
 
 
 def skipped_alarm(run: Run, step: StepRun, reason: str, now: datetime) -> Alarm:
     """Return the alarm for a step that was skipped because its ground truth was late."""
-    what = f"Step {step.spec.name} of run {run.id} was skipped: {reason}."
+    subject = f"Step {step.spec.name} of run {run.id} was skipped: {reason}."
     return Alarm(
         id=f"{run.id}.{step.spec.name}.skipped",
         kind="round",
@@ -165,5 +167,5 @@ def skipped_alarm(run: Run, step: StepRun, reason: str, now: datetime) -> Alarm:
         step=step.spec.name,
         run=run.id,
         dataset=None if step.spec.input is None else step.spec.input.name,
-        detail=f"{what} What such a step does instead is set by its 'on_late_truth'.",
+        detail=f"{subject} What such a step does instead is set by its 'on_late_truth'.",
     )

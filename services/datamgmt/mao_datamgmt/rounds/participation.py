@@ -27,7 +27,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ConsentedDataset:
-    """`dataset`: as agreed to, with the voters as its `nodes`. `definitions`: those agreed to."""
+    """A dataset and vote definitions as this node's operator agreed to them; its `nodes` are the voters."""
 
     dataset: Dataset
     definitions: list[VoteDefinition]
@@ -36,14 +36,14 @@ class ConsentedDataset:
 async def consented_dataset(
     enrolments: Records[Enrolment], name: str, declared: Dataset | None, voters: Sequence[str]
 ) -> ConsentedDataset | None:
-    """Return a dataset as this node's enrolments agree to it; None if none writes to it.
+    """Return a dataset as this node's enrolments define it; None if none writes to it.
 
-    `declared`: the dataset's record, if it can be read.
+    `declared` is the dataset's record, if it can be read.
     """
     written = [
         step.output
-        for each in await enrolments.all()
-        for step in each.record.steps
+        for stored in await enrolments.all()
+        for step in stored.record.steps
         if step.output.name == name
     ]
     if not written:
@@ -51,13 +51,13 @@ async def consented_dataset(
     output = written[0]
     known = declared or Dataset(name=name, master=output.master, vote=output.vote)
     dataset = known.model_copy(update={"master": output.master, "nodes": sorted(set(voters))})
-    return ConsentedDataset(dataset, [each.vote or VoteDefinition() for each in written])
+    return ConsentedDataset(dataset, [output.vote or VoteDefinition() for output in written])
 
 
 class DatasetSharing:
-    """Knows whether this node alone decides a dataset's ground truth, or other members take part in it.
+    """Tells whether this node decides a dataset's ground truth alone or other members take part in it.
 
-    `shared`: the node's own records of datasets that were seen to be shared.
+    `shared` are the node's own records of datasets that have been shared.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class DatasetSharing:
         self._datasets = datasets
         self._voters = voters
         self._shared = shared
-        self._never_shared: set[str] = set()  # datasets, until somebody's participation changes
+        self._never_shared: set[str] = set()  # datasets; until a participation changes
         voters.peer_records.mirror.subscribe(self._peer_record_changed)
         voters.members.subscribe(lambda _: self._never_shared.clear())
 
     def _peer_record_changed(self, name: str) -> None:
-        if (named := participation_names(name)) is not None:
-            self._never_shared.discard(named[0])
+        if (participation := participation_names(name)) is not None:
+            self._never_shared.discard(participation[0])
 
     async def is_solo(self, dataset: str) -> bool:
-        """Return whether certainly no other node votes or ever has; cached after the first call."""
+        """True if it is certain that no other node votes or ever has. Cached after the first call."""
         voters = self._voters.cached(dataset)
         if voters is None or not set(voters) <= {self._node}:
             return False
@@ -100,18 +100,18 @@ class DatasetSharing:
         return None if stored is None or stored.record.name != dataset else stored.record
 
     async def obstacle(self, dataset: str) -> str | None:
-        """Return why a snapshot does not become ground truth at once, None if it does."""
+        """Return why a snapshot does not become ground truth at once, or None if it does."""
         try:
             return vote_needed(self._node, await self._nodes(dataset)) or await self.solo_refusal(dataset)
         except Unavailable:
             return "ground-truth waits: the federation store does not answer"
 
     async def is_shared(self, dataset: str) -> bool:
-        """Return whether other nodes vote on a dataset. Raises Unavailable while that is unknown."""
+        """True if other nodes vote on a dataset. Raises Unavailable while that is unknown."""
         return vote_needed(self._node, await self._nodes(dataset)) is not None
 
     def takes_part(self, dataset: str) -> bool:
-        """Return whether this node has published that it writes to the dataset."""
+        """True if this node has published that it writes to the dataset."""
         return dataset in self._voters.peer_records.participations(self._node)
 
     async def solo_refusal(self, dataset: str) -> str | None:
@@ -124,7 +124,7 @@ class DatasetSharing:
         )
 
     async def _was_shared(self, dataset: str) -> bool:
-        """Return whether there is a record that the dataset was shared, readable or not."""
+        """True if there is a record, readable or not, that the dataset was shared."""
         try:
             return await self._shared.get(dataset) is not None
         except RecordUnreadable:
@@ -160,20 +160,22 @@ class DatasetSharing:
         if cached is not None:
             return cached
         found = await self._voters.fetch(dataset)
-        if vote_needed(self._node, found) is None and await self._was_shared(dataset):  # copies may lack some
+        if vote_needed(self._node, found) is None and await self._was_shared(
+            dataset
+        ):  # the replica may lack some
             raise Unavailable("It is not known yet who takes part.", code="voters-unknown")
         return found
 
 
 def vote_needed(node: str, nodes: Sequence[str]) -> str | None:
-    """Return why a vote is needed, None if no other node votes. Pure."""
+    """Return why a vote is needed, or None if no other node votes. Pure."""
     if set(nodes) <= {node}:
         return None
     return f"ground-truth is for {len(set(nodes) | {node})} nodes to agree on, it is not moved by one"
 
 
 class ParticipationPublisher:
-    """Publishes in which datasets this node takes part: exactly those that its enrolments write to.
+    """Publishes the datasets in which this node takes part: exactly those that its enrolments write to.
 
     It also records in the node's own store which of them other nodes share. It runs whenever an enrolment or
     a participation changes, also after a switch to another federation store. `enrolments` must be running.
@@ -210,7 +212,7 @@ class ParticipationPublisher:
             self._wake.set()
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Publish until cancelled."""
         await every(
             None,
             self._publish,
@@ -224,14 +226,14 @@ class ParticipationPublisher:
     async def _publish(self) -> None:
         await self.enrolments.synced.wait()
         await self._voters.wait_synced()
-        wanted, published = self._wanted(), self._peers.participations(self._node)
-        await self._record_shared(wanted)
-        for dataset in sorted(published - wanted.keys()):
+        enrolled, published = self._enrolled_participations(), self._peers.participations(self._node)
+        await self._record_shared(enrolled)
+        for dataset in sorted(published - enrolled.keys()):
             await self._records.delete(dataset)
-            log.info("part.ended", dataset=dataset)
-        for dataset in sorted(wanted.keys() - published):
-            await self._records.put(dataset, wanted[dataset])
-            log.info("part.declared", dataset=dataset)
+            log.info("participation.ended", dataset=dataset)
+        for dataset in sorted(enrolled.keys() - published):
+            await self._records.put(dataset, enrolled[dataset])
+            log.info("participation.declared", dataset=dataset)
 
     async def _record_shared(self, datasets: Iterable[str]) -> None:
         """Record shared datasets, so that this node does not decide them alone once the others have left."""
@@ -243,11 +245,11 @@ class ParticipationPublisher:
                 await self._shared.create(dataset, SharedDataset(dataset=dataset))
                 self._recorded_as_shared.add(dataset)
 
-    def _wanted(self) -> dict[str, Participation]:
-        wanted: dict[str, Participation] = {}
+    def _enrolled_participations(self) -> dict[str, Participation]:
+        enrolled: dict[str, Participation] = {}
         for _, stored in self.enrolments.items():
             since = stored.record.enrolled_at
             for name in {step.output.name for step in stored.record.steps}:
-                if name not in wanted or since < wanted[name].since:
-                    wanted[name] = Participation(dataset=name, since=since)
-        return wanted
+                if name not in enrolled or since < enrolled[name].since:
+                    enrolled[name] = Participation(dataset=name, since=since)
+        return enrolled

@@ -1,4 +1,4 @@
-"""Peer records: what nodes write about rounds, each under its own prefix of the federation store; and voters.
+"""Peer records, which nodes write about rounds under their own prefixes of the federation store; and voters.
 
 The voters of a dataset are the members that publish that they take part in it. No node can do so for another:
 a node's participation is under its own prefix, and only core nodes can write the list of members. The
@@ -23,7 +23,7 @@ from mao_shared.store import Entry, Records, Store, Stored, Unreadable
 from mao_shared.store.unreadable import recovery_step, why_unreadable
 
 R = TypeVar("R", Announcement, Attestation)
-MAX_REMEMBERED_COMMITS = 8  # of one node and round: two are too many already
+MAX_REMEMBERED_COMMITS = 8  # of one node and round; a second one is already a violation
 AnnouncementsByNode = Mapping[str, Stored[Announcement]]  # node → its announcement
 _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
@@ -49,12 +49,12 @@ class PeerRecordStore(Records[Record]):
     def parse(self, entry: Entry) -> Stored[Record]:
         _, parts = keys.split_peer(entry.key)
         if len(parts) == 2 and parts[0] == _PARTS:
-            part = parse_participation(entry)
-            if part is None:
+            participation = parse_participation(entry)
+            if participation is None:
                 self._report(entry, "it is not a participation in the dataset that its key names")
                 return Stored(_OtherRecord(), entry.revision)
             self.note_absent(entry.key)
-            return Stored(part, entry.revision)
+            return Stored(participation, entry.revision)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
             return Stored(_OtherRecord(), entry.revision)
@@ -63,7 +63,7 @@ class PeerRecordStore(Records[Record]):
         except Exception as error:  # noqa: BLE001 (written by a member, so it may be anything)
             self._report(entry, why_unreadable(error, entry.value))
             return Stored(UnreadablePeerRecord(), entry.revision)
-        # else an announcement could open the round of another tick as its own
+        # otherwise an announcement could open the round of another tick
         has_matching_round = isinstance(record, Attestation) or (
             record.round == round_id(record.tick, record.pipeline, record.step)
         )
@@ -73,23 +73,25 @@ class PeerRecordStore(Records[Record]):
         self.note_absent(entry.key)
         return Stored(record, entry.revision)
 
-    def _report(self, entry: Entry, why: str) -> None:
+    def _report(self, entry: Entry, reason: str) -> None:
         """Report an unreadable record as a condition until it is replaced."""
 
-        def again(now: Entry) -> None:
+        def check_again(now: Entry) -> None:
             if now.value == entry.value:
-                raise RecordUnreadable.of(entry.key, why, recovery_step(entry.key))
+                raise RecordUnreadable.of(entry.key, reason, recovery_step(entry.key))
 
-        self.unreadable.note(self.store, again, RecordUnreadable.of(entry.key, why, recovery_step(entry.key)))
+        self.unreadable.note(
+            self.store, check_again, RecordUnreadable.of(entry.key, reason, recovery_step(entry.key))
+        )
 
 
 def parse_participation(entry: Entry) -> Participation | None:
     """Parse a participation; None if it is unreadable or names a dataset other than its key."""
     try:
-        part = Participation.model_validate_json(entry.value, context=STORED)
+        participation = Participation.model_validate_json(entry.value, context=STORED)
     except Exception:  # noqa: BLE001 (written by a member, so it may be anything)
         return None
-    return part if part.dataset == keys.last_part(entry.key) else None
+    return participation if participation.dataset == keys.last_part(entry.key) else None
 
 
 def is_about_rounds(record: Record) -> bool:
@@ -97,25 +99,25 @@ def is_about_rounds(record: Record) -> bool:
 
 
 def round_named_by(name: str) -> tuple[str, str] | None:
-    """Return dataset and round of an announcement or attestation in the mirror; None for other records."""
+    """Return the dataset and round of an announcement or attestation; None for other records."""
     _, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] in _KINDS else None
 
 
 def participation_names(name: str) -> tuple[str, str] | None:
-    """Return dataset and node of a participation in the mirror; None for other records."""
+    """Return the dataset and node of a participation; None for other records."""
     node, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], node) if len(parts) == 2 and parts[0] == _PARTS else None
 
 
 def dataset_named_by(name: str) -> str | None:
-    """Return the dataset of any record in the mirror that is about rounds."""
-    named = round_named_by(name) or participation_names(name)
-    return None if named is None else named[0]
+    """Return the dataset of a record about rounds; None for other records."""
+    round_name = round_named_by(name) or participation_names(name)
+    return None if round_name is None else round_name[0]
 
 
 class PeerRecords:
-    """The mirror of peer records by dataset, round and node; and all commits that nodes ever announced."""
+    """The mirror of peer records by dataset, round and node, and all commits that nodes ever announced."""
 
     def __init__(
         self, store: Store, unreadable: Unreadable | None = None, conditions: Conditions | None = None
@@ -142,29 +144,29 @@ class PeerRecords:
                 nodes.discard(node)
             if not nodes:
                 del self._participants[dataset]
-        named = round_named_by(name)
-        if named is None:
+        round_name = round_named_by(name)
+        if round_name is None:
             return
         self._unreadable.discard(name)
         if stored is None or isinstance(stored.record, UnreadablePeerRecord):
-            self._forget(named, name)
+            self._forget(round_name, name)
             self._unreadable |= set() if stored is None else {name}
             return
-        dataset, round_id = named
+        dataset, round_id = round_name
         self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
-            commits = self._commits[named][_node_in_key(name)]
+            commits = self._commits[round_name][_node_in_key(name)]
             if len(commits) < MAX_REMEMBERED_COMMITS:
                 commits.add(stored.record.commit)
 
-    def _forget(self, named: tuple[str, str], name: str) -> None:
-        dataset, round_id = named
+    def _forget(self, round_name: tuple[str, str], name: str) -> None:
+        dataset, round_id = round_name
         rounds = self._names.get(dataset, {})
         names = rounds.get(round_id, set())
         names.discard(name)
         if not names:
             rounds.pop(round_id, None)
-            self._commits.pop(named, None)
+            self._commits.pop(round_name, None)
         if not rounds:
             self._names.pop(dataset, None)
 
@@ -177,20 +179,20 @@ class PeerRecords:
         return {dataset for dataset, nodes in self._participants.items() if node in nodes}
 
     def unreadable(self, dataset: str) -> dict[str, int]:
-        """Return key → revision of the unreadable peer records about the dataset's rounds."""
+        """Return the revisions by key of the unreadable peer records about the dataset's rounds."""
         found = ((name, round_named_by(name), self.mirror.get(name)) for name in self._unreadable)
         return {
             keys.all_peers() + name: stored.revision
-            for name, named, stored in found
-            if stored is not None and named is not None and named[0] == dataset
+            for name, round_name, stored in found
+            if stored is not None and round_name is not None and round_name[0] == dataset
         }
 
     def announced_commits(self, dataset: str, round_id: str) -> dict[str, set[str]]:
-        """Return node → all commits that it was seen to announce for the round."""
+        """Return by node all commits that this node saw it announce for the round."""
         return dict(self._commits.get((dataset, round_id), {}))
 
     def round_ids(self, dataset: str) -> list[str]:
-        """Return the rounds about which any node has written."""
+        """Return the ids of the rounds about which any node has written."""
         return list(self._names.get(dataset, {}))
 
     def mentions(self, name: str) -> bool:
@@ -202,11 +204,11 @@ class PeerRecords:
         return set(self._names)
 
     def announced(self, dataset: str, round_id: str) -> dict[str, Stored[Announcement]]:
-        """Return node → its announcement."""
+        """Return the announcements for a round by node."""
         return self._of_kind(Announcement, dataset, round_id)
 
     def attested(self, dataset: str, round_id: str) -> dict[str, Stored[Attestation]]:
-        """Return node → its attestation, of any attempt."""
+        """Return the attestations of a round by node, of any attempt."""
         return self._of_kind(Attestation, dataset, round_id)
 
     def _of_kind(self, kind: type[R], dataset: str, round_id: str) -> dict[str, Stored[R]]:
@@ -234,7 +236,7 @@ def current_attestations(round_: Round, found: Mapping[str, Stored[Attestation]]
 
 @dataclass(frozen=True)
 class FreshRead(Generic[R]):
-    """Peer records of one round `by` node; `unreadable`: key → revision of those that cannot be read."""
+    """Peer records of one round `by` node, and the revisions by key of the `unreadable` ones."""
 
     by: dict[str, Stored[R]]
     unreadable: dict[str, int]
@@ -243,7 +245,7 @@ class FreshRead(Generic[R]):
 async def read_fresh(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> FreshRead[R]:
     """Read peer records from the store instead of the mirror, for decisions that rely on a node's silence.
 
-    `keys_of`: node → its key. Raises Unavailable.
+    `keys_of` maps each node to its key. Raises Unavailable.
     """
     peers = PeerRecordStore(store)
     found = await asyncio.gather(*(peers.get(key.removeprefix(peers.prefix)) for key in keys_of.values()))
@@ -261,7 +263,7 @@ def _node_in_key(name: str) -> str:
 
 
 class Voters:
-    """The voters of datasets as this node last saw them, also while the federation store is away.
+    """The voters of datasets as this node last saw them, also while the federation store is unavailable.
 
     `members` and the mirror of `peer_records` must be running.
     """
@@ -279,19 +281,19 @@ class Voters:
         self._store = federation
 
     async def wait_synced(self) -> None:
-        """Wait until `cached` has an answer."""
+        """Wait until `cached` returns the voters."""
         await self.members.synced.wait()
         await self.peer_records.mirror.synced.wait()
 
     def cached(self, dataset: str) -> list[str] | None:
-        """Return the voters, sorted; None before the first listing."""
+        """Return the voters, sorted; None until the first listing is complete."""
         if not (self.members.synced.is_set() and self.peer_records.mirror.synced.is_set()):
             return None
         identities = {name: stored.record for name, stored in self.members.items()}
         return eligible_voters(self.peer_records.participants(dataset), identities)
 
     async def fetch(self, dataset: str) -> list[str]:
-        """Read the voters from the store, or from its replica while it is away. Raises Unavailable."""
+        """Read the voters from the store, or from its replica while it is unavailable. Raises Unavailable."""
         identities = await self.members.records.by_name()
         if identities:
             found = await asyncio.gather(
@@ -307,13 +309,14 @@ def eligible_voters(participants: Iterable[str], identities: Mapping[str, Identi
 
     Without identities (a node alone, or plain etcd) all participants are members.
     """
-    joined = {node for node, each in identities.items() if each.node == node and each.state == "joined"}
+    own = ((node, identity) for node, identity in identities.items() if identity.node == node)
+    joined = {node for node, identity in own if identity.state == "joined"}
     return sorted(node for node in set(participants) if node in joined or not identities)
 
 
 def _participants(entries: Sequence[Entry | None], dataset: str) -> Iterator[str]:
     for entry in entries:
         if entry is not None and parse_participation(entry) is not None:
-            named = participation_names(entry.key.removeprefix(keys.all_peers()))
-            if named is not None and named[0] == dataset:
-                yield named[1]
+            round_name = participation_names(entry.key.removeprefix(keys.all_peers()))
+            if round_name is not None and round_name[0] == dataset:
+                yield round_name[1]

@@ -1,10 +1,10 @@
-"""Derives what runs have to announce to rounds, and keeps watermarks of what has been announced.
+"""Derives the announcements of runs to rounds, and keeps watermarks of announced ticks.
 
 A node announces each snapshot once. Announcements and rounds are removed from the federation store a day
 after the round's end, but runs may be kept for months. So the node's own store has a watermark for each
 pipeline and step. It advances only when this node sees the end of a round, and never past a tick with a
-pending announcement, so that after an outage everything is announced, however old. It also has a time:
-what a backfill or retry contributes to an old tick later is announced.
+pending announcement, so that after an outage everything is announced, however old. It also has a time, so
+that the snapshot of a later backfill or retry for an old tick is announced.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from .decide import MAX_TICK_AGE
 from .validation import PEER_RECORDS_KEPT, has_matching_id
 from .view import RoundIndex
 
-WATERMARK_PERIOD = 600.0  # seconds between two checks for ended rounds
-SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # after a round's end; none of its records is removed before that
+WATERMARK_SECONDS = 600.0  # between two checks for ended rounds
+SETTLED_AFTER = PEER_RECORDS_KEPT / 2  # after a round's end, before any of its records is removed
 
 
 @dataclass(frozen=True, slots=True)
 class PendingAnnouncement:
-    """`done_at`: when the step, or its run, ended. `ready`: False while its commit is not at the remote."""
+    """An announcement. `done_at`: when the step or its run ended; `ready`: the commit is on the remote."""
 
     announcement: Announcement
     done_at: datetime
@@ -50,34 +50,35 @@ class PendingAnnouncement:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Dataset and round."""
+        """The dataset and the round."""
         return self.announcement.dataset, self.announcement.round
 
 
 def pending_announcements(
     run: Run, enrolled: Sequence[ResolvedStep], now: datetime
 ) -> list[PendingAnnouncement]:
-    """Return an announcement for each step that has ended; none for a run without a tick. Pure.
+    """Return an announcement for each ended step; none for a run without a tick. Pure.
 
-    `enrolled`: the pipeline's steps, used for a missed tick, whose run has none.
+    `enrolled` are the pipeline's steps, for a missed tick, whose run has none.
     """
     if run.scheduled_for is None or run.reproduces is not None:
         return []
     if run.phase is RunPhase.MISSED:
-        why = Abstention(reason="absent", detail=run.reason or "the tick was missed")
+        absence = Abstention(reason="absent", detail=run.reason or "the tick was missed")
         return [
-            PendingAnnouncement(_announcement(run, step, now, abstains=why), _ended(run)) for step in enrolled
+            PendingAnnouncement(_announcement(run, step, now, abstains=absence), _ended(run))
+            for step in enrolled
         ]
-    found = (_of_step(run, step, now) for step in run.steps)
-    return [each for each in found if each is not None]
+    found = (_pending_of_step(run, step, now) for step in run.steps)
+    return [pending for pending in found if pending is not None]
 
 
-def _of_step(run: Run, step: StepRun, now: datetime) -> PendingAnnouncement | None:
+def _pending_of_step(run: Run, step: StepRun, now: datetime) -> PendingAnnouncement | None:
     if step.phase is StepPhase.SUCCEEDED:
         commit = step.snapshot or step.base_commit
         if commit is None:
             return None
-        ready = step.pushed or step.snapshot is None  # else its base, which is at the remote
+        ready = step.pushed or step.snapshot is None  # otherwise its base, which is on the remote
         done_at = step.times.get(StepPhase.SUCCEEDED, run.created_at)
         return PendingAnnouncement(_announcement(run, step.spec, now, commit=commit), done_at, ready)
     if run.phase not in RUN_ENDED and step.phase is not StepPhase.SKIPPED:
@@ -116,7 +117,7 @@ def _announcement(
 
 
 class Watermarks:
-    """Keeps the watermarks. `pending`: this node's pending announcements; `start` is called once complete."""
+    """Keeps the watermarks. `pending` are this node's announcements; `start` is called once all are known."""
 
     def __init__(
         self,
@@ -140,9 +141,13 @@ class Watermarks:
         self.started = False
         index.on_removed(lambda round_: self._advance(round_, self._clock.now()))
 
-    def covers(self, due: PendingAnnouncement) -> bool:
-        known = self._watermarks.get(due.announcement.dataset, {}).get(_series(due.announcement))
-        return known is not None and due.announcement.tick <= known.tick and due.done_at <= known.ended_at
+    def covers(self, pending: PendingAnnouncement) -> bool:
+        known = self._watermarks.get(pending.announcement.dataset, {}).get(_series(pending.announcement))
+        return (
+            known is not None
+            and pending.announcement.tick <= known.tick
+            and pending.done_at <= known.ended_at
+        )
 
     def track(self, announcement: Announcement) -> None:
         """Keep a watermark for the announcement's pipeline and step."""
@@ -159,9 +164,9 @@ class Watermarks:
             self._tracked.update((name, series) for series in record.passed)
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Update the watermarks until cancelled."""
         await every(
-            WATERMARK_PERIOD,
+            WATERMARK_SECONDS,
             self._update,
             name="rounds-passed",
             wake=self._wake,
@@ -176,10 +181,10 @@ class Watermarks:
                 await self._write(dataset)
 
     def check(self) -> None:
-        """Advance past rounds that ended long ago, in case they are removed while this node is down."""
+        """Advance past rounds that ended long ago, before they are removed."""
         now = self._clock.now()
         for dataset in {dataset for dataset, _ in self._tracked}:
-            for stored in reversed(self._index.of(dataset).values()):  # by and large the newest first
+            for stored in reversed(self._index.of(dataset).values()):  # roughly newest first
                 ended = stored.record.ended_at
                 if ended is not None and now - ended > SETTLED_AFTER:
                     self._advance(stored.record, now)
@@ -195,8 +200,8 @@ class Watermarks:
         new = Watermark(tick=max(known.tick, round_.tick), ended_at=max(known.ended_at, ended))
         if new == watermarks.get(series):
             return
-        for due in self._pending.values():  # nothing up to the round's tick may still be pending
-            waiting = due.announcement
+        for pending in self._pending.values():  # nothing up to the round's tick may still be pending
+            waiting = pending.announcement
             same = waiting.dataset == round_.dataset and _series(waiting) == series
             if same and waiting.tick <= round_.tick:
                 return
@@ -206,7 +211,8 @@ class Watermarks:
 
     async def _write(self, dataset: str) -> None:
         oldest = self._clock.now() - MAX_TICK_AGE - timedelta(days=1)
-        passed = {series: each for series, each in self._watermarks[dataset].items() if each.tick > oldest}
+        watermarks = self._watermarks[dataset].items()
+        passed = {series: watermark for series, watermark in watermarks if watermark.tick > oldest}
         await self._records.update(dataset, lambda shared: shared.model_copy(update={"passed": passed}))
         self._changed.discard(dataset)
 

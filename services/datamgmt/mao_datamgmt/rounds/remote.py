@@ -22,19 +22,19 @@ from mao_shared.store import Stored
 from .decide import NOT_ANNOUNCED, abstentions
 from .peer_records import AnnouncementsByNode
 
-EXCLUDE_FROM_ATTEMPT = 3  # from which on a node that changes its announcement is left out
-MAX_COMMITS_SEARCHED = 10_000  # of ground truth, for one that a round has made
-PUSH_ATTEMPTS = 3
-PUSH_PAUSE = 0.05  # seconds
-AnnouncedCommits = Mapping[str, set[str]]  # node → all commits that it was seen to announce for a round
+EXCLUDE_FROM_ATTEMPT = 3  # from then on a node that changes its announcement is excluded
+MAX_COMMITS_SEARCHED = 10_000  # of ground truth, for the commit of a round
+MAX_PUSH_ATTEMPTS = 3
+PUSH_RETRY_SECONDS = 0.05
+AnnouncedCommits = Mapping[str, set[str]]  # node → all commits that this node saw it announce for a round
 _TRAILER = re.compile(r"^MAO-Round: (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Pins:
-    """`commits` and `abstained` together name every node of the round once; `flagged`: node → violation.
+    """The commits of a round. `commits` and `abstained` together name each node once; `flagged`: violations.
 
-    What a round's record itself says in `flagged` or `closed_by` may be anybody's claim and is not used.
+    `flagged` and `closed_by` in the round's record are not used, since any member can write them.
     """
 
     commits: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class PinnedState:
-    """`tip`: of ground truth at the remote. `made`: a commit behind it that claims to be this round's."""
+    """The remote's state. `tip` is ground truth's; `made` a commit in it that claims to be this round's."""
 
     pins: Pins
     tip: str | None
@@ -53,7 +53,7 @@ class PinnedState:
 
     @property
     def base(self) -> str | None:
-        """The commit to build on; the parent of `made`, unless `made` is shown to be forged."""
+        """The commit to build on: the parent of `made`, unless `made` is found to be forged."""
         return self.tip if self.made is None else self.made_from
 
 
@@ -65,9 +65,9 @@ def inspect_remote(
     last: Round | None,
     commits: AnnouncedCommits,
 ) -> PinnedState:
-    """Fetch, and find what the round has to pin. Raises MaoError while the remote is away.
+    """Fetch, and find what the round has to pin. Raises MaoError while the remote is unavailable.
 
-    `last`: the dataset's latest decided round.
+    `last` is the dataset's latest decided round.
     """
     synced = sync_clone(context, dataset.name, dataset.master)
     if synced.stale is not None:
@@ -89,7 +89,7 @@ def inspect_remote(
 def choose_pins(
     clone: Clone, round_: Round, announced: AnnouncementsByNode, last: Round | None, commits: AnnouncedCommits
 ) -> Pins:
-    """Choose the commits that take part in the vote, and say why the other nodes abstain."""
+    """Choose the commits that take part in the vote, and the reasons why other nodes abstain."""
     pins = Pins(abstained=abstentions(round_, announced))
     for node in round_.nodes:
         if round_.attempt >= EXCLUDE_FROM_ATTEMPT and len(commits.get(node, ())) > 1:
@@ -97,17 +97,17 @@ def choose_pins(
             pins.abstained[node] = Abstention(reason="rewritten", detail=violation)
             pins.flagged[node] = violation
         elif node in announced and announced[node].record.commit is not None:
-            _pin_one(clone, announced[node].record, node, last, pins)
+            _pin_node(clone, announced[node].record, node, last, pins)
     return pins
 
 
-def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | None, pins: Pins) -> None:
+def _pin_node(clone: Clone, announced: Announcement, node: str, last: Round | None, pins: Pins) -> None:
     commit = announced.commit or ""
     try:
         tip = clone.tip(node, remote=True)
         is_there = tip is not None and clone.has_commit(commit) and clone.contains(tip, commit)
         known = None if last is None else last.commits.get(node)
-        outdated = (
+        is_outdated = (
             is_there
             and known not in (None, commit)
             and clone.has_commit(known)
@@ -120,7 +120,7 @@ def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | Non
         violation = f"its branch does not have the commit {commit[:10]} that it announced: it was rewritten"
         pins.abstained[node] = Abstention(reason="rewritten", detail=violation)
         pins.flagged[node] = violation
-    elif outdated and last is not None:
+    elif is_outdated and last is not None:
         detail = f"its snapshot {commit[:10]} is older than the one it submitted to round {last.id}"
         pins.abstained[node] = Abstention(reason="late", detail=detail)
     else:
@@ -129,9 +129,7 @@ def _pin_one(clone: Clone, announced: Announcement, node: str, last: Round | Non
 
 @dataclass(frozen=True)
 class ClosingFaults:
-    """`violations`: node → what it did, by its own announcements. `errors`: where the closing differs from
-    what was announced.
-    """
+    """The faults of a closing: `violations` by node, from its announcements, and `errors` of the closing."""
 
     violations: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -141,60 +139,70 @@ class ClosingFaults:
 
 
 def closing_faults(
-    round_: Round, revision: int, right: Pins, announced: AnnouncementsByNode, commits: AnnouncedCommits
+    round_: Round, revision: int, expected: Pins, announced: AnnouncementsByNode, commits: AnnouncedCommits
 ) -> ClosingFaults:
-    """Return why a closed round must not be computed. Pure.
+    """Return the reasons why a closed round must not be computed. Pure.
 
     Args:
         revision: of the write that closed the round; later announcements do not count.
-        right: what would be pinned now.
+        expected: the pins if the round were closed now.
         commits: all commits ever announced, for nodes that have withdrawn their announcement.
     """
     found = ClosingFaults(
-        {node: violation for node, violation in right.flagged.items() if node in round_.commits}
+        {node: violation for node, violation in expected.flagged.items() if node in round_.commits}
     )
     for node in round_.nodes:
-        pinned, due, now = round_.commits.get(node), right.commits.get(node), announced.get(node)
-        if pinned is None and _is_misquoted(round_.abstained.get(node), right, node, now, revision):
+        pinned, expected_commit, current = (
+            round_.commits.get(node),
+            expected.commits.get(node),
+            announced.get(node),
+        )
+        if pinned is None and _is_misquoted(round_.abstained.get(node), expected, node, current, revision):
             found.errors.append(f"another abstention for {node} than it has announced")
-        if pinned == due or node in right.flagged or _unclear(right, node):
+        if pinned == expected_commit or node in expected.flagged or _is_unclear(expected, node):
             continue
-        withdrew = pinned in commits.get(node, ()) if now is None else now.revision > revision
+        withdrew = pinned in commits.get(node, ()) if current is None else current.revision > revision
         if pinned is not None and withdrew:
             found.violations[node] = (
                 f"it changed what it had announced, {pinned[:10]}, after the round was closed"
             )
-        elif now is not None and now.revision > revision:
+        elif current is not None and current.revision > revision:
             continue  # announced after the closing: late
-        elif not _unclear(Pins(abstained=round_.abstained), node):
-            what = f"{'no commit' if pinned is None else pinned[:10]} for {node}"
-            now_announced = "nothing" if now is None else (now.record.commit or "no commit")[:10]
-            found.errors.append(f"{what}, which announced {now_announced}")
+        elif not _is_unclear(Pins(abstained=round_.abstained), node):
+            closed_with = f"{'no commit' if pinned is None else pinned[:10]} for {node}"
+            now_announced = "nothing" if current is None else (current.record.commit or "no commit")[:10]
+            found.errors.append(f"{closed_with}, which announced {now_announced}")
     return found
 
 
 def _is_misquoted(
-    recorded: Abstention | None, right: Pins, node: str, now: Stored[Announcement] | None, revision: int
+    recorded: Abstention | None,
+    expected: Pins,
+    node: str,
+    current: Stored[Announcement] | None,
+    revision: int,
 ) -> bool:
     """True if the abstention that a round records for a node differs from what the node announced."""
-    if now is None or now.revision > revision:
+    if current is None or current.revision > revision:
         return recorded != NOT_ANNOUNCED
-    return now.record.commit is None and recorded != right.abstained.get(node)
+    return current.record.commit is None and recorded != expected.abstained.get(node)
 
 
-def _unclear(pins: Pins, node: str) -> bool:
+def _is_unclear(pins: Pins, node: str) -> bool:
     """True if the remote may have had another state at another time or for another node."""
     return node in pins.abstained and pins.abstained[node].reason in ("rewritten", "unavailable")
 
 
-def omitted_nodes(round_: Round, revision: int, right: Pins, announced: AnnouncementsByNode) -> list[str]:
-    """Return nodes that a closed round leaves out though their announced commit is available. Pure."""
-    due = [node for node in right.commits if node in announced and announced[node].revision < revision]
-    return [node for node in due if node not in round_.commits]
+def omitted_nodes(round_: Round, revision: int, expected: Pins, announced: AnnouncementsByNode) -> list[str]:
+    """Return nodes that a closed round omits although their announced commit is available. Pure."""
+    expected_commit = [
+        node for node in expected.commits if node in announced and announced[node].revision < revision
+    ]
+    return [node for node in expected_commit if node not in round_.commits]
 
 
 class DeliveryResult(StrEnum):
-    """`ELSEWHERE`: ground truth was moved to a commit that this one is not built on."""
+    """The result of a delivery. `ELSEWHERE`: ground truth is at a commit on which this one is not built."""
 
     THERE = "there"
     ELSEWHERE = "elsewhere"
@@ -204,7 +212,7 @@ class DeliveryResult(StrEnum):
 def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: str | None) -> DeliveryResult:
     """Push a round's commit as ground truth unless the remote has it. Raises MaoError."""
     lost = None
-    for attempt in range(PUSH_ATTEMPTS):
+    for attempt in range(MAX_PUSH_ATTEMPTS):
         synced = sync_clone(context, dataset.name, dataset.master)
         if synced.stale is not None:
             raise synced.stale
@@ -221,14 +229,14 @@ def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: 
         lost = _push(context, clone, commit)
         if lost is None:
             return DeliveryResult.THERE
-        time.sleep(PUSH_PAUSE * 2**attempt)
+        time.sleep(PUSH_RETRY_SECONDS * 2**attempt)
     raise push_lost(clone, [GROUND_TRUTH], lost or RemoteMoved("it was moved"), was_moved=False)
 
 
 def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
-    """Push ground truth; return why it was not moved. Afterwards the local branch equals the remote's."""
-    ours = clone.tip(GROUND_TRUTH)
-    if ours != commit and not clone.move_branch(GROUND_TRUTH, commit, ours):
+    """Push ground truth; return why it was not moved. The local branch is then reset to the remote's."""
+    local_tip = clone.tip(GROUND_TRUTH)
+    if local_tip != commit and not clone.move_branch(GROUND_TRUTH, commit, local_tip):
         return RemoteMoved("the branch here was moved by another process")
     try:
         clone.push({GROUND_TRUTH: commit}, context.access)

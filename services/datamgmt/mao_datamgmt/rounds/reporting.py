@@ -13,7 +13,7 @@ from mao_shared.store import Stored
 
 from .peer_records import current_attestations
 
-ALARM_MAX_AGE = timedelta(days=7)  # age of a round's end beyond which no alarm is raised
+ALARM_MAX_AGE = timedelta(days=7)  # no alarm is raised about a round that ended earlier
 PhaseFilter = Literal["live", "open", "closed", "decided", "undecided"]
 
 
@@ -23,13 +23,13 @@ def live_round(
     attested: Mapping[str, Stored[Attestation]],
     others: Sequence[Round] = (),
 ) -> LiveRound:
-    """Return a round with its live state. Pure. `others`: the dataset's rounds that have not ended."""
-    commits = {node: each.record.commit for node, each in announced.items() if node in round_.nodes}
+    """Return a round with its live state. Pure. `others` are the dataset's live rounds."""
+    commits = {node: stored.record.commit for node, stored in announced.items() if node in round_.nodes}
     votes = current_attestations(round_, attested)
     waits_for = None
     if round_.phase == "open" and all(node in commits for node in round_.nodes):
-        before = [other for other in others if other.phase == "closed" or other.tick < round_.tick]
-        waits_for = min((other.id for other in before if other.id != round_.id), default=None)
+        earlier = [other for other in others if other.phase == "closed" or other.tick < round_.tick]
+        waits_for = min((other.id for other in earlier if other.id != round_.id), default=None)
     fields = {name: getattr(round_, name) for name in Round.model_fields}
     return LiveRound(
         **fields,
@@ -49,11 +49,11 @@ def matches_filter(round_: Round, dataset: str | None, phase: PhaseFilter | None
 
 
 def page_of_rounds(rounds: Sequence[Round], limit: int, cursor: str | None) -> Listing[Round]:
-    """Return a page of rounds, the newest first. `cursor`: of the previous page; any text is accepted."""
+    """Return a page of rounds, newest first. `cursor` is that of the previous page; any text is accepted."""
     ordered = sorted(rounds, key=_sort_key, reverse=True)
-    left = [each for each in ordered if cursor is None or _sort_key(each) < cursor]
-    more = len(left) > limit
-    return Listing(items=left[:limit], cursor=_sort_key(left[limit - 1]) if more else None)
+    remaining = [round_ for round_ in ordered if cursor is None or _sort_key(round_) < cursor]
+    more = len(remaining) > limit
+    return Listing(items=remaining[:limit], cursor=_sort_key(remaining[limit - 1]) if more else None)
 
 
 def _sort_key(round_: Round) -> str:
@@ -63,7 +63,7 @@ def _sort_key(round_: Round) -> str:
 class RoundAlarms:
     """Alarms about rounds, each raised once on every node that votes in them.
 
-    `raise_alarm`: does nothing for an id that was raised before.
+    `raise_alarm` does nothing for an id that was raised before.
     """
 
     def __init__(self, context: Context, raise_alarm: Callable[[Alarm], Awaitable[object]]) -> None:
@@ -82,11 +82,11 @@ class RoundAlarms:
             )
 
     async def violations(self, round_: Round, nodes: Mapping[str, str]) -> None:
-        """Raise an alarm for each violation (node → what it did) that this node has found."""
+        """Raise an alarm for each violation by a node."""
         if not self._is_new(round_):
             return
-        for node, what in nodes.items():
-            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {what}."
+        for node, violation in nodes.items():
+            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {violation}."
             await self._once(round_, f"{round_.id}.{node}", detail)
 
     def _is_new(self, round_: Round) -> bool:
@@ -97,11 +97,11 @@ class RoundAlarms:
         """Raise an alarm if ground truth is not at the commit of the last round."""
         if known == tip:
             return
-        at = "gone" if tip is None else f"at {tip[:10]}"
+        state = "gone" if tip is None else f"at {tip[:10]}"
         await self._once(
             round_,
             f"{round_.tick:%Y%m%dT%H%M%SZ}.moved.{round_.dataset}.{(tip or 'gone')[:10]}",
-            f"The ground truth of dataset {round_.dataset} is {at}, but the last round left it at "
+            f"The ground truth of dataset {round_.dataset} is {state}, but the last round left it at "
             f"{(known or 'nothing')[:10]}: somebody has pushed to it. The next rounds build on it.",
         )
 

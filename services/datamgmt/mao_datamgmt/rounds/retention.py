@@ -27,11 +27,11 @@ from .decide import MAX_TICK_AGE, round_order
 from .peer_records import PeerRecords
 from .validation import PEER_RECORDS_KEPT, AttestationsOf, is_decided_and_attested, latest_decided
 
-PERIOD = 600.0  # seconds
+PERIOD_SECONDS = 600.0
 
 
 class RoundRetention:
-    """Removes old rounds. `keep`: maximum number of ended rounds per dataset."""
+    """Removes old rounds. `keep` is the maximum number of ended rounds per dataset."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class RoundRetention:
         self._store = rounds.records.store
 
     async def run(self) -> None:
-        """Works until cancelled."""
-        await every(PERIOD, self.once, name="rounds-retention", conditions=self._conditions)
+        """Remove old rounds until cancelled."""
+        await every(PERIOD_SECONDS, self.once, name="rounds-retention", conditions=self._conditions)
 
     async def once(self) -> None:
-        """Remove what has expired. Raises Unavailable."""
+        """Remove expired peer records and rounds. Raises Unavailable."""
         if not (self._rounds.synced.is_set() and self._peers.mirror.synced.is_set()):
             return
         now = self._context.clock.now()
@@ -63,7 +63,7 @@ class RoundRetention:
             dataset, _, round_id = name.partition("/")
             by_dataset[dataset][round_id] = stored.record
         await self._remove_peer_records(by_dataset, now)
-        rounds = [each for those in by_dataset.values() for each in those.values()]
+        rounds = [round_ for by_id in by_dataset.values() for round_ in by_id.values()]
         for name in expired_rounds(rounds, now - self._age, self._keep):
             known = self._rounds.get(name)
             if known is None or ended_recently(known.record, now) or self._peers.mentions(name):
@@ -73,7 +73,7 @@ class RoundRetention:
     async def _remove_peer_records(
         self, by_dataset: Mapping[str, Mapping[str, Round]], now: datetime
     ) -> None:
-        may_others = True
+        may_delete_others = True
         for dataset in self._peers.datasets():
             rounds = by_dataset.get(dataset, {})
             participants = self._peers.participants(dataset)
@@ -90,25 +90,23 @@ class RoundRetention:
                 for node, key, revision in found:
                     if node == self._context.node:
                         await self._store.delete(key, revision)
-                    elif may_others and node not in participants:
+                    elif may_delete_others and node not in participants:
                         try:
                             await self._store.delete(key, revision)
                         except Forbidden:
-                            may_others = False
+                            may_delete_others = False
 
 
 def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> bool:
     """True if a round's peer records can be removed. Pure.
 
-    If the round's record is gone, the tick at the beginning of its id gives the age.
+    If the round's record was removed, its age is taken from the tick at the beginning of its id.
     """
     if round_ is not None:
         ended = round_.ended_at
         return ended is not None and now - max(ended, round_.tick) > PEER_RECORDS_KEPT
-    first, last = (
-        f"{each:%Y%m%dT%H%M%SZ}" for each in (now - MAX_TICK_AGE - PEER_RECORDS_KEPT, now + PEER_RECORDS_KEPT)
-    )
-    return not first <= round_id <= last
+    oldest, newest = now - MAX_TICK_AGE - PEER_RECORDS_KEPT, now + PEER_RECORDS_KEPT
+    return not f"{oldest:%Y%m%dT%H%M%SZ}" <= round_id <= f"{newest:%Y%m%dT%H%M%SZ}"
 
 
 def ended_recently(round_: Round, now: datetime) -> bool:
@@ -124,11 +122,13 @@ def protected_rounds(rounds: Sequence[Round], attestations: AttestationsOf, now:
     of an earlier tick.
     """
     last = sorted(latest_decided(rounds, attestations).values(), key=round_order)
-    bases = {each.base for each in rounds}
+    bases = {round_.base for round_ in rounds}
     tips = {
-        each.id for each in rounds if is_decided_and_attested(each, attestations) and each.commit not in bases
+        round_.id
+        for round_ in rounds
+        if is_decided_and_attested(round_, attestations) and round_.commit not in bases
     }
-    return tips | {each.id for each in last if each is last[-1] or now - each.tick < MAX_TICK_AGE}
+    return tips | {round_.id for round_ in last if round_ is last[-1] or now - round_.tick < MAX_TICK_AGE}
 
 
 def expired_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:
@@ -137,16 +137,16 @@ def expired_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list
     The latest decided round of each dataset is kept.
     """
     by_dataset: defaultdict[str, list[Round]] = defaultdict(list)
-    for each in rounds:
-        if each.phase in ROUND_ENDED:
-            by_dataset[each.dataset].append(each)
-    gone: list[Round] = []
+    for round_ in rounds:
+        if round_.phase in ROUND_ENDED:
+            by_dataset[round_.dataset].append(round_)
+    expired: list[Round] = []
     for ended in by_dataset.values():
         newest_first = sorted(ended, key=round_order, reverse=True)
-        last = next((each for each in newest_first if each.phase == "decided"), None)
-        gone += [
-            each
-            for rank, each in enumerate(newest_first)
-            if each is not last and (rank >= keep or each.tick < oldest)
+        last = next((round_ for round_ in newest_first if round_.phase == "decided"), None)
+        expired += [
+            round_
+            for rank, round_ in enumerate(newest_first)
+            if round_ is not last and (rank >= keep or round_.tick < oldest)
         ]
-    return [f"{each.dataset}/{each.id}" for each in gone]
+    return [f"{round_.dataset}/{round_.id}" for round_ in expired]

@@ -1,4 +1,4 @@
-"""The rounds of this node's datasets in one object: composition, loops, and the live rounds for the API."""
+"""Composes the parts that handle rounds, and returns live rounds for the API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONCURRENT_VOTES = 1  # votes of one node that are computed at the same time
 
 
 class RoundService:
-    """`runs`: the mirror of this node's active runs."""
+    """The rounds of this node's datasets. `runs` is the mirror of its active runs."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class RoundService:
         )
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the loops that run while the service is up."""
+        """Return the coroutines to run while the app is up."""
         return [
             self.mirror.run(),
             self.peer_records.mirror.run(),
@@ -90,7 +90,7 @@ class RoundService:
     def live(
         self, dataset: str | None, phase: PhaseFilter | None, limit: int, cursor: str | None
     ) -> Listing[LiveRound]:
-        """Return a page of rounds as this node last saw them, the newest first."""
+        """Return a page of rounds as this node last saw them, newest first."""
         rounds = [stored.record for _, stored in self.mirror.items()]
         matching = [round_ for round_ in rounds if matches_filter(round_, dataset, phase)]
         page = page_of_rounds(matching, limit, cursor)

@@ -19,19 +19,19 @@ from mao_shared.store.unreadable import Misplaced
 from .view import RoundView
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of two nodes
-PROPAGATION_TIME = timedelta(seconds=5)  # plus a tenth of its period: until all nodes know a new round
+PROPAGATION_TIME = timedelta(seconds=5)  # until all nodes know a new round, plus a tenth of its period
 PEER_RECORDS_KEPT = timedelta(days=1)  # after a round's end, so that late attestations are still compared
 Series = tuple[str, str]  # pipeline and step
 AttestationsOf = Callable[[Round], Mapping[str, Attestation]]
 
 
 class RoundRecords(Records[Round]):
-    """Rounds; one whose key does not match its id, or whose id does not match its tick, is unreadable."""
+    """Records of rounds. One whose key does not match its id, or its id its tick, is unreadable."""
 
     def check(self, entry: Entry, record: Round) -> None:
         """Raise Misplaced if the round's key or id does not match."""
-        own = f"{record.dataset}/{record.id}"
-        if entry.key.removeprefix(self.prefix) != own or not has_matching_id(record):
+        name = f"{record.dataset}/{record.id}"
+        if entry.key.removeprefix(self.prefix) != name or not has_matching_id(record):
             raise Misplaced("it is the round of another tick, or of another dataset")
 
 
@@ -41,15 +41,15 @@ def has_matching_id(round_: Round) -> bool:
 
 
 def repaired(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
-    """Return the round reset as its dataset requires; None if it is valid or already agreed on."""
+    """Return the round reset to what its dataset requires; None if it is valid or has an agreed commit."""
     if round_.commit is not None or round_.phase not in ("open", "closed"):
         return None
-    span = timedelta(seconds=_definition(dataset).deadline)
+    period = timedelta(seconds=_definition(dataset).deadline)
     if (
         sorted(round_.nodes) == sorted(set(dataset.nodes))
         and round_.definition == _definition(dataset)
         and max(round_.opened_at, round_.closed_at or now) <= now + MAX_CLOCK_SKEW
-        and round_.deadline <= round_.opened_at + span
+        and round_.deadline <= round_.opened_at + period
         and (round_.phase == "open" or pins_each_node_once(round_))
     ):
         return None
@@ -62,7 +62,7 @@ def pins_each_node_once(round_: Round) -> bool:
 
 
 def reset(round_: Round, dataset: Dataset, now: datetime) -> Round:
-    """Return the round open again as its dataset requires, with the full time to announce."""
+    """Return the round reopened as its dataset requires, with the full time to announce."""
     return round_.changed(
         phase="open",
         attempt=round_.attempt + 1,
@@ -89,19 +89,19 @@ def _definition(dataset: Dataset) -> VoteDefinition:
 
 
 def announcement_period(round_: Round) -> timedelta:
-    """Return for how long a round waits for announcements."""
+    """Return how long a round waits for announcements."""
     return timedelta(seconds=round_.definition.deadline)
 
 
 def closed_early(view: RoundView, stored: Stored[Round]) -> bool:
-    """True if a silent node was left out before its deadline, by this node's own clock."""
+    """True if a silent node was excluded before its deadline, by this node's clock."""
     round_, announced = stored.record, view.announcements(stored.record)
     opened, closed = view.opened_at.get(round_.id), view.closed_at.get(round_.id)
     if opened is None or closed is None or round_.commit is not None:
         return False
     period = announcement_period(round_)
-    left_out = (node for node in round_.nodes if node not in round_.commits)
-    silent = any(node not in announced or announced[node].revision > stored.revision for node in left_out)
+    excluded = (node for node in round_.nodes if node not in round_.commits)
+    silent = any(node not in announced or announced[node].revision > stored.revision for node in excluded)
     return silent and closed < opened + period - min(PROPAGATION_TIME + period / 10, MAX_CLOCK_SKEW)
 
 
@@ -135,22 +135,22 @@ def is_tick_over(
     `rounds`: those of the dataset, preferably the newest first.
     """
     return any(
-        is_decided_and_attested(each, attestations)
-        and min(vote.attested_at for vote in attestations(each).values() if vote.commit == each.commit)
+        is_decided_and_attested(other, attestations)
+        and min(vote.attested_at for vote in attestations(other).values() if vote.commit == other.commit)
         > done_at + PEER_RECORDS_KEPT  # a false time can only move the earliest one back
-        for each in rounds
-        if each.tick > announcement.tick
-        and series(each) == series(announcement)
-        and each.dataset == announcement.dataset
+        for other in rounds
+        if other.tick > announcement.tick
+        and series(other) == series(announcement)
+        and other.dataset == announcement.dataset
     )
 
 
 def latest_decided(rounds: Iterable[Round], attestations: AttestationsOf) -> dict[Series, Round]:
     """Return the latest decided and attested round of each pipeline and step of one dataset."""
     found: dict[Series, Round] = {}
-    for each in sorted(rounds, key=lambda each: (each.tick, each.id), reverse=True):
-        if series(each) not in found and is_decided_and_attested(each, attestations):
-            found[series(each)] = each
+    for other in sorted(rounds, key=lambda other: (other.tick, other.id), reverse=True):
+        if series(other) not in found and is_decided_and_attested(other, attestations):
+            found[series(other)] = other
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a node knows about a dataset's rounds when it decides, and the possible actions.
+"""The state of a dataset's rounds from which a node decides, and the possible actions.
 
 Any member can write any time into a round's record, so a node records by its own clock when it first saw a
 round open and close.
@@ -17,11 +17,11 @@ from mao_shared.store import Check, Stored
 
 from .peer_records import current_attestations
 
-MAX_EXTENSIONS = 3  # resets of a round after which it gets no more time, so that it cannot last for ever
+MAX_EXTENSIONS = 3  # further resets of a round extend its time no more, so that it ends
 
 
 class RoundIndex:
-    """The mirror of all rounds, by dataset. Made before others subscribe to the mirror."""
+    """The mirror of all rounds, by dataset. To be created before others subscribe to the mirror."""
 
     def __init__(self, mirror: Mirror[Round]) -> None:
         self.mirror = mirror
@@ -41,11 +41,11 @@ class RoundIndex:
         return list(self._rounds)
 
     def on_removed(self, callback: Callable[[Round], None]) -> None:
-        """Calls `callback` with each round that is removed from the store, as it was last."""
+        """Call `callback` with the last record of each round that is removed from the store."""
         self._on_removed.append(callback)
 
     def on_first(self, callback: Callable[[str], None]) -> None:
-        """Calls `callback` with the name of a dataset that gets its first round."""
+        """Call `callback` with the name of each dataset that gets its first round."""
         self._on_first.append(callback)
 
     def _changed(self, name: str) -> None:
@@ -68,7 +68,7 @@ class RoundIndex:
 
 @dataclass(slots=True)
 class _FirstSeen:
-    """`closed`: the attempt, and when it was first seen closed."""
+    """When a round was first seen open, and the attempt and time when it was first seen `closed`."""
 
     opened: datetime | None
     attempt: int = 1
@@ -87,41 +87,45 @@ class FirstSeenTimes:
         self._now, self._is_settled = now, is_settled
         self._times: defaultdict[str, dict[str, _FirstSeen]] = defaultdict(dict)
 
-    def _moment(self) -> datetime | None:
+    def _current_time(self) -> datetime | None:
         return self._now() if self._is_settled() else None
 
     def note_announced(self, dataset: str, round_id: str) -> None:
         """Note that a node has written a record about a round."""
         if round_id not in self._times[dataset]:
-            self._times[dataset][round_id] = _FirstSeen(self._moment())
+            self._times[dataset][round_id] = _FirstSeen(self._current_time())
 
     def note_record(self, round_: Round) -> None:
         """Note that a round's record has changed."""
         known = self._times[round_.dataset].get(round_.id)
         if known is None:
-            known = self._times[round_.dataset][round_.id] = _FirstSeen(self._moment(), round_.attempt)
+            known = self._times[round_.dataset][round_.id] = _FirstSeen(self._current_time(), round_.attempt)
         elif round_.phase == "open" and round_.attempt > known.attempt and known.extensions < MAX_EXTENSIONS:
-            known.opened = self._moment()
+            known.opened = self._current_time()
             known.extensions += 1
         known.attempt = max(known.attempt, round_.attempt)
         if round_.phase == "closed" and (known.closed is None or known.closed[0] != round_.attempt):
             known.closed = round_.attempt, self._now()
 
     def retain(self, dataset: str, round_ids: Collection[str]) -> None:
-        """Forget all other rounds of the dataset."""
-        for gone in self._times[dataset].keys() - set(round_ids):
-            del self._times[dataset][gone]
+        """Forget the dataset's other rounds."""
+        for forgotten in self._times[dataset].keys() - set(round_ids):
+            del self._times[dataset][forgotten]
 
     def opened(self, dataset: str) -> dict[str, datetime]:
-        """Round → when it began, of those that this node has seen begin."""
-        return {each: seen.opened for each, seen in self._times[dataset].items() if seen.opened is not None}
+        """Return when each round began, for those that this node saw begin."""
+        return {
+            round_id: times.opened
+            for round_id, times in self._times[dataset].items()
+            if times.opened is not None
+        }
 
     def closed(self, dataset: str) -> dict[str, datetime]:
-        """Round → when it was first seen closed in its last attempt."""
+        """Return when each round was first seen closed in its current attempt."""
         return {
-            each: seen.closed[1]
-            for each, seen in self._times[dataset].items()
-            if seen.closed is not None and seen.closed[0] == seen.attempt
+            round_id: times.closed[1]
+            for round_id, times in self._times[dataset].items()
+            if times.closed is not None and times.closed[0] == times.attempt
         }
 
 
@@ -129,10 +133,10 @@ class FirstSeenTimes:
 class RoundView:
     """One dataset's rounds as `node` knows them.
 
-    `grace_until`: until then no deadline counts, since the store was away shortly before. `dataset`: its
-    `nodes` are the voters. `definitions`: by which this node's operator agreed to vote. `opened_at`: round →
-    when this node saw it begin; absent where it may have missed that. `closed_at`: round → when this node saw
-    its present attempt closed. `unreadable`: key → revision of peer records that cannot be read.
+    No deadline counts until `grace_until`, after an outage of the store. The `nodes` of `dataset` are the
+    voters. This node's operator agreed to `definitions`. `opened_at` has the times when this node saw rounds
+    begin, without those that it may have missed; `closed_at` those when it saw the current attempt closed.
+    `unreadable` has the revisions by key of unreadable peer records.
     """
 
     node: str
@@ -152,11 +156,11 @@ class RoundView:
         return set() if self.dataset is None else set(self.dataset.nodes)
 
     def announcements(self, round_: Round) -> Mapping[str, Stored[Announcement]]:
-        """All announcements for the round, by node."""
+        """Return all announcements for the round by node."""
         return self.announced.get(round_.id, {})
 
     def attestations(self, round_: Round) -> dict[str, Attestation]:
-        """The attestations of the round's nodes for its present attempt."""
+        """Return the attestations of the round's nodes for its current attempt."""
         return current_attestations(round_, self.attested.get(round_.id, {}))
 
 
@@ -167,7 +171,7 @@ class OpenRound:
 
 @dataclass(frozen=True, slots=True)
 class CloseRound:
-    """Pin what the nodes have announced, after a look at the dataset's remote."""
+    """Pin the announced commits that the dataset's remote has."""
 
     stored: Stored[Round]
 
@@ -185,7 +189,7 @@ class AttestRound:
 
 @dataclass(frozen=True, slots=True)
 class DeliverRound:
-    """Move ground truth at the remote to the commit that a quorum attests, then record it as decided."""
+    """Move the remote's ground truth to the commit that a quorum attests, then record it as decided."""
 
     stored: Stored[Round]
 
@@ -199,7 +203,7 @@ class RecheckRound:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRound:
-    """Write the round's next record, guarded by its revision and `checks`. `fault`: of the old record."""
+    """Write the round's next record, guarded by its revision and `checks`. `fault` is the old record's."""
 
     stored: Stored[Round]
     round: Round
@@ -212,7 +216,7 @@ Action = OpenRound | CloseRound | AttestRound | DeliverRound | RecheckRound | Up
 
 @dataclass(frozen=True)
 class RoundDecision:
-    """What to do now. `again`: seconds until the next pass. `violations`: round, and node → what it did."""
+    """The actions to execute, the seconds until the next pass (`again`), and the violations by node."""
 
     actions: list[Action] = field(default_factory=list)
     again: float | None = None

@@ -1,4 +1,4 @@
-"""`/datasets`: the datasets on this node, their status and content, and what the operator decides on them.
+"""`/datasets`: the datasets on this node, their status and content, and operators' decisions about them.
 
 Also `/bare-repo` and `/storage`.
 """
@@ -150,13 +150,13 @@ async def file(
     ],
     ref: Ref = None,
 ) -> Response:
-    found = await manager.ask(datasets.open_content, name, ref, path)
-    headers = {**download_headers(path), "Content-Length": str(found.size)}
-    return StreamingResponse(manager.stream(found.pieces), media_type=BYTES, headers=headers)
+    content = await manager.query(datasets.open_content, name, ref, path)
+    headers = {**download_headers(path), "Content-Length": str(content.size)}
+    return StreamingResponse(manager.stream(content.pieces), media_type=BYTES, headers=headers)
 
 
 def download_headers(path: str) -> dict[str, str]:
-    """Return headers by which a browser downloads a file and never shows it: any tool may have written it."""
+    """Return headers that make a browser download a file and never display it: it may be hostile."""
     return {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
         "X-Content-Type-Options": "nosniff",
@@ -223,7 +223,7 @@ async def diff(
         Query(max_length=20, description="Key columns of the records; inferred without it"),
     ] = None,
 ) -> DatasetDiff:
-    return await manager.ask(
+    return await manager.query(
         difference,
         name,
         before,
@@ -250,7 +250,7 @@ async def archive(
     path: Folder = "",
     packing: Annotated[Packing, Query(alias="format", description="How it is packed")] = "tar.gz",
 ) -> Response:
-    source = await manager.ask(open_archive, name, ref, path)
+    source = await manager.query(open_archive, name, ref, path)
     headers = download_headers(f"{source.root}.{packing}")
     return StreamingResponse(
         manager.stream(write_archive(source, packing)), media_type=MEDIA_TYPES[packing], headers=headers

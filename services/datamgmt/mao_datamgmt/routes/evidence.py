@@ -1,4 +1,4 @@
-"""`/runs/{id}/crate` and `/verify`: a run as an RO-Crate, and the check of every byte."""
+"""`/runs/{id}/crate` and `/verify`: a run as an RO-Crate, and its verification."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ async def crate(
     data: Annotated[bool, Query(description="With inputs and outputs, not only records and logs")] = True,
 ) -> Response:
     run = await manager.find_run(run_id)
-    found = await manager.ask(export.gather, run_id, run, manager.about, data=data)
+    crate_files = await manager.query(export.gather, run_id, run, manager.about, data=data)
     return StreamingResponse(
-        manager.stream(export.pack(found)), media_type=ZIP, headers=download_headers(f"{run_id}.zip")
+        manager.stream(export.pack(crate_files)), media_type=ZIP, headers=download_headers(f"{run_id}.zip")
     )
 
 
@@ -54,7 +54,7 @@ async def crate(
 )
 async def crate_metadata(manager: TheManager, run_id: RunId) -> dict[str, Any]:
     run = await manager.find_run(run_id)
-    return await manager.ask(
+    return await manager.query(
         lambda context: export.metadata(export.gather(context, run_id, run, manager.about))
     )
 
@@ -65,4 +65,4 @@ async def crate_metadata(manager: TheManager, run_id: RunId) -> dict[str, Any]:
     summary="Read every byte of a run's snapshots and logs, and compare with the run's record",
 )
 async def verify_run(manager: TheManager, run_id: RunId) -> Verification:
-    return await manager.ask(verify_evidence, run_id, await manager.find_run(run_id))
+    return await manager.query(verify_evidence, run_id, await manager.find_run(run_id))

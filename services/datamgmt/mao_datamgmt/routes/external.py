@@ -52,10 +52,10 @@ async def write(
         return Stored(await manager.ingest.take(body, attempt), 0)
 
     node, clock = manager.context.node, manager.context.clock
-    same = body  # by which repetitions are recognised: the order of names counts, blanks do not
+    comparable = body  # compared to detect repetitions: the order of names matters, white space does not
     if isinstance(body.value, RawJson):
-        same = body.model_copy(update={"value": comparable_json(body.value)})
-    return (await once(manager.own, node, "external.write", key, same, Receipt, make, clock)).record
+        comparable = body.model_copy(update={"value": comparable_json(body.value)})
+    return (await once(manager.own, node, "external.write", key, comparable, Receipt, make, clock)).record
 
 
 @router.post(
@@ -80,8 +80,8 @@ async def read(
     if name is None:
         raise insights.key_missing()
     sources = insights.select_sources(name, await manager.sources(), body.dataset)
-    found = await manager.ask(insights.read, sources, branch, body.key or name)
-    return _json_answer(insights.as_json(found))
+    found = await manager.query(insights.read, sources, branch, body.key or name)
+    return _json_response(insights.as_json(found))
 
 
 @router.post(
@@ -99,11 +99,11 @@ async def inspect(
 ) -> Response:
     name, branch = insights.parse_key(body.key or "")
     sources = insights.select_sources(name, await manager.sources(), body.dataset)
-    found = await manager.ask(insights.inspect, sources, branch)
-    return _json_answer(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
+    found = await manager.query(insights.inspect, sources, branch)
+    return _json_response(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
 
 
-def _json_answer(text: str) -> Response:
+def _json_response(text: str) -> Response:
     return Response(text, media_type="application/json")
 
 
@@ -126,4 +126,4 @@ async def check(
         Body(openapi_examples={"ssh": {"value": {"master": "git@git.example.org:mao/data.git"}}}),
     ],
 ) -> RemoteState:
-    return await manager.ask(check_remote, body.master)
+    return await manager.query(check_remote, body.master)

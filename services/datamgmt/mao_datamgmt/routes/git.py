@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 
 from mao_datamgmt.browse import git_http
 from mao_datamgmt.browse.git_http import (
-    SERVICE,
+    UPLOAD_PACK,
     BatchRequest,
     Oid,
     check_git_service,
@@ -37,17 +37,19 @@ NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
 async def refs(
     manager: TheManager,
     name: DatasetName,
-    service: Annotated[str | None, Query(max_length=100, examples=[SERVICE])] = None,
+    service: Annotated[str | None, Query(max_length=100, examples=[UPLOAD_PACK])] = None,
     protocol: Protocol = None,
 ) -> Response:
     check_git_service(service)
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.advertise(path, parse_protocol(protocol))
-    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NO_CACHE)
+    return StreamingResponse(
+        pieces, media_type=f"application/x-{UPLOAD_PACK}-advertisement", headers=NO_CACHE
+    )
 
 
 @router.post(
-    f"{REPOSITORY}/{SERVICE}",
+    f"{REPOSITORY}/{UPLOAD_PACK}",
     name="git.pack",
     summary="Send a pack by git's smart HTTP protocol",
     response_class=Response,
@@ -58,7 +60,7 @@ async def pack(
     body = decompress_request(await request.body(), request.headers.get("content-encoding"))
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.answer(path, body, parse_protocol(protocol))
-    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NO_CACHE)
+    return StreamingResponse(pieces, media_type=f"application/x-{UPLOAD_PACK}-result", headers=NO_CACHE)
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""`/rounds`, as they stand in the federation's store, and the decided rounds of each dataset."""
+"""`/rounds`, live from the federation store, and the decided rounds of each dataset."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ RoundId = Annotated[
 File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
 
 
-def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
+def _open_truth(context: Context, name: str) -> tuple[Clone, str | None]:
     clone = Clone.open(context.data.clone(name))
     return clone, clone.latest_tip(GROUND_TRUTH)
 
 
 def _find_decided(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
     """Return the clone, the tip of ground truth and a round. Raises NotFound (`round-not-found`)."""
-    clone, tip = _truth(context, name)
+    clone, tip = _open_truth(context, name)
     if tip is None or next(walk_rounds(clone, tip), None) is None:
         raise NotFound(
             f"No round of {name} is decided yet.",
@@ -72,15 +72,15 @@ def _find_decided(context: Context, name: str, round_id: str) -> tuple[Clone, st
     summary="List the decided rounds of a dataset, the newest first",
 )
 async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> RoundPage:
-    def answer(context: Context) -> RoundPage:
-        clone, tip = _truth(context, name)
+    def run_query(context: Context) -> RoundPage:
+        clone, tip = _open_truth(context, name)
         if tip is None:
             return RoundPage(items=[])
         found = list_rounds(clone, tip, page.limit, page.cursor)
         found.strays = None if page.cursor else find_unattested(clone, tip)
         return found
 
-    return await manager.ask(answer)
+    return await manager.query(run_query)
 
 
 @router.get(
@@ -89,7 +89,7 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
     summary="Show a round's evidence: its inputs, its result, and how each file was decided",
 )
 async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> DecidedRound:
-    return await manager.ask(lambda context: _find_decided(context, name, round_id)[2])
+    return await manager.query(lambda context: _find_decided(context, name, round_id)[2])
 
 
 @router.get(
@@ -104,11 +104,11 @@ async def cells(
     page: Paging,
     file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
 ) -> CellPage:
-    def answer(context: Context) -> CellPage:
+    def run_query(context: Context) -> CellPage:
         clone, _, decided = _find_decided(context, name, round_id)
         return page_of_cells(clone, decided, file, page.limit, page.cursor)
 
-    return await manager.ask(answer)
+    return await manager.query(run_query)
 
 
 @router.get(
@@ -126,10 +126,10 @@ async def cell(
     ] = "",
     field: Annotated[str, Query(max_length=10_000, description="Name of the field")] = "",
 ) -> Explanation:
-    def answer(context: Context) -> Explanation:
+    def run_query(context: Context) -> Explanation:
         return explain_ground_truth(*_find_decided(context, name, round_id), file, key, field)
 
-    return await manager.ask(answer)
+    return await manager.query(run_query)
 
 
 @router.get(
@@ -138,7 +138,7 @@ async def cell(
     summary="Recompute a round from its pinned commits, and compare the results",
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
-    return await manager.ask(lambda context: audit_ground_truth(*_find_decided(context, name, round_id)))
+    return await manager.query(lambda context: audit_ground_truth(*_find_decided(context, name, round_id)))
 
 
 @router.get(
@@ -151,11 +151,11 @@ async def ranking(
     name: DatasetName,
     rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 50,
 ) -> Ranking:
-    def answer(context: Context) -> Ranking:
-        clone, tip = _truth(context, name)
+    def run_query(context: Context) -> Ranking:
+        clone, tip = _open_truth(context, name)
         return Ranking(rounds=0, items=[]) if tip is None else rank_nodes(clone, tip, rounds)
 
-    return await manager.ask(answer)
+    return await manager.query(run_query)
 
 
 @router.get(
@@ -171,13 +171,13 @@ async def spikes(
     """The metrics are those of this node's enrolments that write the dataset."""
     metrics = await manager.metrics_of(name)
 
-    def answer(context: Context) -> Spikes:
-        clone, tip = _truth(context, name)
+    def run_query(context: Context) -> Spikes:
+        clone, tip = _open_truth(context, name)
         if tip is None:
             return Spikes(rounds=0, metrics=[metric.name for metric in metrics], items=[])
         return find_spikes(clone, tip, metrics, rounds)
 
-    return await manager.ask(answer)
+    return await manager.query(run_query)
 
 
 @router.get(
@@ -194,7 +194,7 @@ async def list_live(
         PhaseFilter | None, Query(description="Only those of a phase; 'live': not ended")
     ] = None,
 ) -> LiveRounds:
-    with suppress(Unavailable):  # rounds are held in memory; this read detects an unreachable federation
+    with suppress(Unavailable):  # rounds are kept in memory; this read detects an unreachable federation
         await manager.rounds.mirror.records.store.get(keys.federation())
     found = manager.rounds.live(dataset, phase, page.limit, page.cursor)
     waiting = [round_ for round_ in manager.rounds.announcer.waiting if dataset in (None, round_.dataset)]

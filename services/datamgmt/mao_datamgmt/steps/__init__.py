@@ -1,1 +1,1 @@
-"""A step's folders and commits: prepared, published, reproduced; and which step has a dataset next."""
+"""Preparing, publishing and reproducing steps, and the queue of steps for a dataset."""

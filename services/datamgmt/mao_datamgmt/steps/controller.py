@@ -1,7 +1,7 @@
 """Moves steps through the phases of the data manager: preparing → ready, exited → publishing → succeeded.
 
-Every arrow is one guarded write. What happens between two of them may happen twice: a workspace is created
-again, a commit is found again, a push has nothing left to push.
+Every arrow is one guarded write. The work between two of them may be repeated: a workspace is created
+again, an existing commit is found, a push has nothing to push.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.push import Pusher
-from mao_datamgmt.disk import caused_by_full_disk, require_room
+from mao_datamgmt.disk import caused_by_full_disk, require_space
 from mao_datamgmt.git_executor import GitExecutor
 from mao_datamgmt.metrics import DataMetrics
 from mao_datamgmt.rounds.input_gate import READY, InputGate, InputReadiness
@@ -41,18 +41,18 @@ log = logs.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PENDING_CHECK_PERIOD = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
-ROOM_CHECK_SECONDS = 10.0  # seconds between two looks whether the disk has room
-_PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads of it
-_TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
+PENDING_CHECK_SECONDS = 30.0  # until a waiting step is checked again, in case a notification was lost
+SPACE_CHECK_SECONDS = 10.0  # between two checks of the free space
+_TRANSIENT = frozenset({"branch-busy", "given-up"})  # over before anybody would read about it
+_TOOL_FAULTS = frozenset({"output-missing", "output-refused", "output-unreadable"})
 
 
 class StagingController:
-    """Reconciles the runs whose active step is prepared or published here.
+    """Reconciles runs whose active step has to be prepared or published.
 
-    `reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may continue now.
+    `reconcile` is called by `mao_shared.reconcile.Controller`; `waits` wakes runs that may continue.
 
-    `follow_ups`: what is written in the transaction that ends a step, so that it is analysed later.
+    `follow_ups` returns the writes to add to the transaction that ends a step.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class StagingController:
         self._sharing, self._input_gate = sharing, input_gate
         self._pusher, self._metrics, self._follow_ups = pusher, metrics, follow_ups
         metrics.waiting.set_function(lambda: len(self.waits))
-        self._cancelled: dict[str, asyncio.Event] = {}  # runs at work here → set when one is to be cancelled
+        self._cancelled: dict[str, asyncio.Event] = {}  # run in progress → set when it is to be cancelled
         mirror.subscribe(self._check_cancelled)
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
@@ -81,7 +81,7 @@ class StagingController:
         }
 
     async def reconcile(self, run_id: str) -> float | None:
-        """Take the next action for the run's phase; return the seconds until the next check."""
+        """Execute the action for the run's phase; return the seconds until the next check."""
         stored = self._mirror.get(run_id)
         active = stored is not None and stored.record.phase is RunPhase.RUNNING
         index = stored.record.active_step() if stored is not None and active else None
@@ -101,7 +101,7 @@ class StagingController:
             del self._cancelled[run_id]
 
     def _check_cancelled(self, run_id: str) -> None:
-        """End the waiting of a run that is to be cancelled."""
+        """Stop a run from waiting if it is to be cancelled."""
         cancelled, stored = self._cancelled.get(run_id), self._mirror.get(run_id)
         if cancelled is not None and stored is not None and stored.record.cancel is not None:
             cancelled.set()
@@ -126,21 +126,21 @@ class StagingController:
             stored, wrote_input = with_own_input(stored, index), False
             log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=readiness.reason)
         others, held_back = [other.record for _, other in self._mirror.items()], self.waits.held_back()
-        before = earlier_tick(others, run, index, held_back)
-        if before is not None:
-            self.waits.wait_behind(run.id, before.id)
-            await self._note(stored, index, earlier_tick_reason(before))
+        earlier = earlier_tick(others, run, index, held_back)
+        if earlier is not None:
+            self.waits.wait_behind(run.id, earlier.id)
+            await self._note(stored, index, earlier_tick_reason(earlier))
             return None
         reason = blocked_by(others, self._granted, run, index, held_back)
         if reason is not None:
             return await self._wait_for_dataset(stored, index, reason)
         self.waits.stop_waiting(run.id)
         try:
-            await self._executor.read(require_room, self._context)
+            await self._executor.read(require_space, self._context)
         except MaoError as error:
-            self.waits.wait_for_room(run.id)  # the end of another run may make some
+            self.waits.wait_for_space(run.id)  # the end of another run may free some
             await self._note(stored, index, error.detail)
-            return ROOM_CHECK_SECONDS
+            return SPACE_CHECK_SECONDS
         self._granted[step.spec.output.name] = run.id
         try:
             return await self._create_workspace(stored, index, wrote_input=wrote_input)
@@ -151,12 +151,12 @@ class StagingController:
         self, stored: Stored[Run], index: int, readiness: InputReadiness
     ) -> float | None:
         run, source = stored.record, stored.record.steps[index].spec.input
-        assert source is not None  # noqa: S101 (else there is nothing to wait for)
+        assert source is not None  # noqa: S101 (otherwise there is nothing to wait for)
         assert run.scheduled_for is not None  # noqa: S101 (nor without a tick)
         self.waits.wait_for_round(run.id, source.name, run.scheduled_for)
         await self._note(stored, index, readiness.reason)
         if readiness.until is None:
-            return PENDING_CHECK_PERIOD
+            return PENDING_CHECK_SECONDS
         return max((readiness.until - self._context.clock.now()).total_seconds(), 0.0)
 
     async def _wait_for_dataset(self, stored: Stored[Run], index: int, reason: str) -> float | None:
@@ -169,7 +169,7 @@ class StagingController:
         first = self.waits.wait_for_dataset(run.id, dataset, queue_place(run, index))
         if first or not (step.waiting or "").startswith(in_use(dataset)):
             await self._note(stored, index, reason)
-        return PENDING_CHECK_PERIOD if first else None
+        return PENDING_CHECK_SECONDS if first else None
 
     async def _create_workspace(
         self, stored: Stored[Run], index: int, *, wrote_input: bool = False
@@ -218,15 +218,17 @@ class StagingController:
         with self._metrics.publish_seconds.time():
             if run.cancel is None:
                 return await self._publish_once(stored, index)
-            # The commit of a cancelled step stays, and is pushed when possible.
-            made = await self._executor.read(committed_snapshot, self._context, run, step)
-            if made is None:
+            # The commit of a cancelled step is kept, and pushed if possible.
+            snapshot = await self._executor.read(committed_snapshot, self._context, run, step)
+            if snapshot is None:
                 return await self._cancel(stored, index)
             try:
                 return await self._publish_once(stored, index)
             except Unavailable as error:
                 latest = self._mirror.get(run.id) or stored
-                return await self._succeed(latest, index, Published(made, None, error, pushed=False), None)
+                return await self._succeed(
+                    latest, index, Published(snapshot, None, error, pushed=False), None
+                )
 
     async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -252,30 +254,32 @@ class StagingController:
         return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
-        """End a reproduction; the files of one that differs are kept for inspection."""
+        """End a reproduction. Its files are kept for inspection if they differ."""
         run, step = stored.record, stored.record.steps[index]
         workspace = self._workspace(run, index)
-        found: Reproduced = await self._executor.read(compare_output, self._context, run, step, workspace)
-        moved = await self._move(stored, index, StepPhase.SUCCEEDED, reproduced=found)
-        if moved is not None and found.same:
+        comparison: Reproduced = await self._executor.read(
+            compare_output, self._context, run, step, workspace
+        )
+        moved = await self._move(stored, index, StepPhase.SUCCEEDED, reproduced=comparison)
+        if moved is not None and comparison.same:
             await self._executor.read(remove_workspace, workspace)
         return None
 
     async def _succeed(
         self, stored: Stored[Run], index: int, published: Published | None, remark: str | None
     ) -> float | None:
-        facts: dict[str, Any] = {"waiting": remark, "error": None}
+        changes: dict[str, Any] = {"waiting": remark, "error": None}
         dataset = stored.record.steps[index].spec.output.name
         if published is not None:
-            facts |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
-            facts["pushed"] = published.pushed
+            changes |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
+            changes["pushed"] = published.pushed
             if published.failure is not None:
-                what = TRUTH_WAITS if published.pushed else "not pushed yet"
-                facts["waiting"] = f"{what}: {published.failure.detail}"
+                state = TRUTH_WAITS if published.pushed else "not pushed yet"
+                changes["waiting"] = f"{state}: {published.failure.detail}"
                 self._pusher.push_later(dataset, published.failure)
             else:
                 self._pusher.note_pushed(dataset)
-        if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
+        if await self._move(stored, index, StepPhase.SUCCEEDED, **changes) is not None:
             workspace = self._workspace(stored.record, index)
             await self._executor.write([dataset], retain, self._context.data, dataset, workspace)
         return None
@@ -289,20 +293,20 @@ class StagingController:
     async def _fail_or_retry(self, stored: Stored[Run], index: int, error: Exception) -> None:
         """End the step as failed, or raise Unavailable so that it is retried.
 
-        A remote that is needed and away is no reason to wait here: the scheduler decides about retries.
+        An unavailable remote ends the step too: the scheduler decides about retries.
         """
         if not isinstance(error, MaoError):
             if await self._executor.read(caused_by_full_disk, self._context, error):
-                trouble = disk_full("no room was left while writing")
+                problem = disk_full("no space was left while writing")
             else:
-                why = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
-                trouble = disk_trouble(why)
-            await self._show(stored, index, trouble)
-            raise trouble from error
+                cause = getattr(error, "strerror", None) or stable_text(str(error)) or type(error).__name__
+                problem = disk_trouble(cause)
+            await self._show(stored, index, problem)
+            raise problem from error
         if isinstance(error, Unavailable) and not isinstance(error, RemoteUnavailable):
             await self._show(stored, index, error)
             raise error
-        fault: Fault = "tool" if error.code in _TOOLS_FAULT else "infrastructure"
+        fault: Fault = "tool" if error.code in _TOOL_FAULTS else "infrastructure"
         log.warning("step.failed", code=error.code, error=error.detail)
         await self._move(stored, index, StepPhase.FAILED, error=_failure(error, fault))
 
@@ -314,15 +318,16 @@ class StagingController:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Change datasets for a run; raise Abandoned when it is cancelled before its turn."""
+        """Write to datasets for a run. Raises Abandoned if it is cancelled while it waits for writers."""
         cancelled = self._cancelled[stored.record.id]
         return await self._executor.write_unless(cancelled, datasets, call, *args, **kwargs)
 
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
     ) -> Stored[Run] | None:
-        """Write a step's next phase; return None if another writer was first: the watch delivers its
-        version.
+        """Write a step's next phase; return None if another writer was first.
+
+        The watch then delivers the other version.
         """
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
         written = await self._write(stored, index, step, self._follow_ups(stored.record, step))
@@ -331,20 +336,20 @@ class StagingController:
         return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
-        """Show why a step waits; a reason is written once."""
+        """Record why a step waits, unless that is recorded already."""
         step = stored.record.steps[index]
         if step.waiting != reason:
             await self._write(stored, index, step.model_copy(update={"waiting": reason}))
 
-    async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
-        """Show a problem as the reason why the step waits; during publishing, also as its error."""
+    async def _show(self, stored: Stored[Run], index: int, problem: MaoError) -> None:
+        """Record a problem as the reason why the step waits; during publishing, also as its error."""
         step = stored.record.steps[index]
-        if trouble.code in _PASSING or step.waiting == trouble.detail:
+        if problem.code in _TRANSIENT or step.waiting == problem.detail:
             return
-        changes: dict[str, Any] = {"waiting": trouble.detail}
+        changes: dict[str, Any] = {"waiting": problem.detail}
         if step.phase is StepPhase.PUBLISHING:
-            changes["error"] = _failure(trouble, "infrastructure")
-        log.warning("step.trouble", code=trouble.code, error=trouble.detail)
+            changes["error"] = _failure(problem, "infrastructure")
+        log.warning("step.trouble", code=problem.code, error=problem.detail)
         await self._write(stored, index, step.model_copy(update=changes))
 
     async def _write(

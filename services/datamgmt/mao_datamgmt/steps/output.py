@@ -1,7 +1,7 @@
-"""What a tool left behind: its folder as found, judged before it is read, and what of it changed.
+"""Scans a tool's output folder, refuses what cannot be published, and finds the changed files.
 
-The folder is treated as hostile: it is walked by folder descriptors, no link is followed, and a file is
-opened relative to the folder in which it was seen.
+The folder is treated as hostile: it is walked by directory descriptors, no link is followed, and a file is
+opened relative to the folder in which it was found.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 
-# What a file or folder is to blame for: gone, another, of a kind that is not opened, in a loop, too long.
-_OF_THE_PATH = frozenset(
+# Errors caused by a path: missing, replaced, of another type, in a loop, or too long.
+_PATH_ERRNOS = frozenset(
     {
         errno.ENOENT,
         errno.ENOTDIR,
@@ -46,14 +46,14 @@ _OF_THE_PATH = frozenset(
     }
 )
 
-_MAX_SHOWN = 200  # characters of a path in a message
+MAX_SHOWN_CHARACTERS = 200  # of a path in a message
 
-_INODE_MASK = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
+_INODE_MASK = (1 << 63) - 1  # some file systems use all 64 bits; a signed number has one less
 
 Stamp = tuple[int, int, int, int]
 
 
-"""Inode, size, time of change of content, time of change of anything: differs once a file was touched."""
+"""Inode, size, mtime and ctime: differs after any change of a file."""
 
 
 class Rights(NamedTuple):
@@ -65,7 +65,7 @@ class Rights(NamedTuple):
 
 
 class FoundFile(NamedTuple):
-    """A file or link in a tool's output. `shared`: it has a second name (hard link)."""
+    """A file or link in a tool's output. `shared`: it has several hard links."""
 
     path: str
     stamp: Stamp
@@ -81,9 +81,9 @@ class FoundFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FolderScan:
-    """A folder as found: files and links, and folders, by path; the folder itself is "".
+    """The content of a folder: files and links, and folders, by path; the folder itself is "".
 
-    `same`: paths of `known` files that are surely unchanged; they are not in `files`.
+    `same` lists the `known` files that are certainly unchanged; they are not in `files`.
     """
 
     limits: OutputLimits
@@ -94,20 +94,19 @@ class FolderScan:
     same: list[str] = field(default_factory=list)
 
     def is_same(self, path: str, status: os.stat_result) -> bool:
-        """Return whether a file is surely unchanged.
+        """True if a file is certainly unchanged.
 
-        A file stamped at the very moment of the seal may have changed since: file systems' clocks tick in
-        milliseconds,
-        so a change right after leaves the stamp as it is.
+        A file with the time of the seal itself may have changed since: file systems have clocks with a
+        resolution of milliseconds, so a change directly after may leave the stamp unchanged.
         """
-        before = self.known.get(path)
-        return before is not None and before[3] < self.sealed_at and before == make_stamp(status)
+        baseline = self.known.get(path)
+        return baseline is not None and baseline[3] < self.sealed_at and baseline == make_stamp(status)
 
 
 def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
-    """Return all files and links below `folder`, by path.
+    """Return all files and links below `folder` by path.
 
-    Raises InvalidInput (`output-refused` and others) for the first thing that cannot be published.
+    Raises InvalidInput (`output-refused` and others) for the first entry that cannot be published.
     """
     found = scan_folder(folder, limits).files
     check_links({path: file.link for path, file in found.items() if file.link is not None})
@@ -115,39 +114,41 @@ def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
 
 
 def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
-    """Raise InvalidInput (`output-refused`) for the first link of a tree that leads out of it.
+    """Raise InvalidInput (`output-refused`) for the first link that leads out of its tree.
 
-    `links`: path → target.
-
-    `known`: the links of the tree before; what led out there already is not this tool's doing.
+    `links` and `known` map paths to targets. Links in `known`, those of the tree before, are not this tool's
+    fault and pass.
     """
-    wrong = escaping_links(links)
-    before = known or {}
+    escaping = escaping_links(links)
+    baseline = known or {}
     inherited = (
-        {path for path in escaping_links(before) if links.get(path) == before[path]} if wrong else set()
+        {path for path in escaping_links(baseline) if links.get(path) == baseline[path]}
+        if escaping
+        else set()
     )
-    for path, why in wrong.items():
+    for path, reason in escaping.items():
         if path not in inherited:
-            raise refused(path, why)
+            raise refused(path, reason)
 
 
 def scan_folder(
     folder: Path, limits: OutputLimits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
 ) -> FolderScan:
-    """Scan a folder as `scan` does, with its folders.
+    """Return the files, links and folders below a folder; raises the errors of `scan`.
 
-    Of the files `known` at `sealed_at` (ns), only those are listed that may have changed.
+    Files `known` at `sealed_at` (ns) are listed only if they may have changed.
 
-    Where links lead is not checked yet: that takes all links of the resulting tree, see `check_links`.
+    The targets of links are not checked, as that requires all links of the resulting tree (see
+    `check_links`).
     """
     found = FolderScan(limits, known or {}, sealed_at)
     try:
         root = os.open(folder, _FOLDER)
     except FileNotFoundError as error:
         raise MaoError(
-            f"The workspace {folder.parent} is gone, and with it the tool's output.",
+            f"The workspace {folder.parent} was removed, and with it the tool's output.",
             code="workspace-missing",
-            next="See that nothing else removes files from the data directory, and run it again.",
+            next="Make sure that nothing else removes files from the data directory, and run it again.",
         ) from error
     except PermissionError as error:
         raise unreadable(".") from error
@@ -159,7 +160,7 @@ def scan_folder(
     return found
 
 
-def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
+def _walk(folder: int, inside: str, depth: int, scanned: FolderScan) -> None:
     if depth > MAX_DEPTH:
         raise refused(inside, f"is more than {MAX_DEPTH} folders deep")
     for name in sorted(os.listdir(folder)):
@@ -168,19 +169,19 @@ def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             _raise_read_error(path, error)
-        if seen.is_same(path, status):
-            seen.same.append(path)
+        if scanned.is_same(path, status):
+            scanned.same.append(path)
             continue
-        _check_name(name, path, seen.limits)
+        _check_name(name, path, scanned.limits)
         if stat.S_ISDIR(status.st_mode):
-            seen.folders[path] = _rights(status)
+            scanned.folders[path] = _rights(status)
             with _opened(name, folder, path, _FOLDER) as inner:
-                _walk(inner, f"{path}/", depth + 1, seen)
+                _walk(inner, f"{path}/", depth + 1, scanned)
         else:
-            seen.files[path] = _judge(name, folder, path, status, seen.limits)
-            if len(seen.files) + len(seen.same) > seen.limits.files:
+            scanned.files[path] = _inspect_file(name, folder, path, status, scanned.limits)
+            if len(scanned.files) + len(scanned.same) > scanned.limits.files:
                 raise refused(
-                    path, f"is one file too many; the limit is {seen.limits.files}", "MAO_MAX_FILES"
+                    path, f"is one file too many; the limit is {scanned.limits.files}", "MAO_MAX_FILES"
                 )
 
 
@@ -188,7 +189,9 @@ def _rights(status: os.stat_result) -> Rights:
     return Rights(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
-def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: OutputLimits) -> FoundFile:
+def _inspect_file(
+    name: str, folder: int, path: str, status: os.stat_result, limits: OutputLimits
+) -> FoundFile:
     stamp = make_stamp(status)
     if stat.S_ISLNK(status.st_mode):
         try:
@@ -200,7 +203,7 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Ou
         return FoundFile(path, stamp, link=target)
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
-    if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
+    if status.st_size > limits.file_size and not limits.is_for_lfs(status.st_size):
         raise InvalidInput(
             f"The tool's output was refused: {path!r} has {status.st_size} bytes, the limit is "
             f"{limits.file_size}.",
@@ -234,35 +237,35 @@ def _check_name(name: str, path: str, limits: OutputLimits) -> None:
         raise refused(path, f"has a path of {length} bytes; {limits.path} fit where this node keeps its data")
 
 
-def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
+def refused(path: str, reason: str, setting: str | None = None) -> InvalidInput:
     """Return the error for output that cannot be published."""
-    raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
-    name = printable(path if len(path) <= _MAX_SHOWN else f"{path[:_MAX_SHOWN]}…")
+    advice = f" or raise {setting} in the data manager's settings" if setting else ""
+    name = printable(path if len(path) <= MAX_SHOWN_CHARACTERS else f"{path[:MAX_SHOWN_CHARACTERS]}…")
     return InvalidInput(
-        f"The tool's output was refused: {name!r} {why}.",
+        f"The tool's output was refused: {name!r} {reason}.",
         code="output-refused",
-        next=f"Let the tool write plain files under plain names only{raise_it}; "
+        next=f"Let the tool write plain files under plain names only{advice}; "
         "the output is kept in the run's workspace.",
         path=printable(path),
     )
 
 
 def unreadable(path: str) -> InvalidInput:
-    """Return the error for output that this process may not read."""
+    """Return the error for output that this process is not permitted to read."""
     return InvalidInput(
         f"The tool's output cannot be read: no access to {path!r}.",
         code="output-unreadable",
-        next="Let the tool leave its files readable for their owner (mode 644, folders 755), and see that it "
+        next="Let the tool make its files readable for their owner (mode 644, folders 755); check that it "
         "runs with the node's user id: maoctl tool check IMAGE.",
         path=path,
     )
 
 
 def _raise_read_error(path: str, error: OSError) -> NoReturn:
-    """Raise InvalidInput if the file or folder at `path` is the cause of `error`; a disk's error as it is."""
+    """Raise InvalidInput if the file or folder at `path` caused the error, otherwise the error itself."""
     if isinstance(error, PermissionError):
         raise unreadable(path) from error
-    if error.errno not in _OF_THE_PATH:
+    if error.errno not in _PATH_ERRNOS:
         raise error
     raise refused(path, f"changed while it was read ({error.strerror})") from error
 
@@ -280,9 +283,9 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
 
 
 def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
-    """Open a file that `scan` found, folder by folder, without following links.
+    """Open a scanned file, folder by folder, without following links.
 
-    Raises InvalidInput when it is not what was found.
+    Raises InvalidInput if it has changed since.
     """
     *folders, name = found.path.split("/")
     current = os.open(root, _FOLDER)
@@ -302,9 +305,9 @@ def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The state of a workspace at the hand-over to the tool.
+    """The state of a workspace when it was handed over to the tool.
 
-    `sealed_at` (ns, the file system's clock) is later than the stamps of all files, or equal to those written
+    `sealed_at` (ns, by the file system's clock) is later than the stamps of all files, or equal to the last
     last.
     """
 
@@ -316,7 +319,7 @@ class Baseline:
 class OutputChanges:
     """The files that a tool changed.
 
-    `touched`: whether the tool did anything to any file; `written` may still have the old content.
+    `touched` is True if the tool changed any file; those in `written` may still have the old content.
     """
 
     written: list[FoundFile]
@@ -324,22 +327,22 @@ class OutputChanges:
     touched: bool
 
 
-def find_changes(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
-    """Compare the files found with the baseline.
+def find_changes(baseline: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
+    """Compare the scanned files with the baseline.
 
-    Files with the stamp of the hand-over are unchanged and need not be read.
+    Files with the stamp in the baseline are unchanged and need not be read.
 
-    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment of the
-    hand-over is read all the same, see `FolderScan.is_same`.
+    `same` are files that are not in `now` because they are certainly unchanged. A file with the time of the
+    hand-over itself is read anyway (see `FolderScan.is_same`).
     """
-    touched = [found for found in now.values() if before.files.get(found.path) != found.stamp]
-    unsure = [
+    touched = [found for found in now.values() if baseline.files.get(found.path) != found.stamp]
+    uncertain = [
         found
         for found in now.values()
-        if before.files.get(found.path) == found.stamp and found.stamp[3] >= before.sealed_at
+        if baseline.files.get(found.path) == found.stamp and found.stamp[3] >= baseline.sealed_at
     ]
     removed: list[str] = []
-    if len(same) + sum(path in before.files for path in now) != len(before.files):
-        here = {*now, *same}
-        removed = [path for path in before.files if path not in here]
-    return OutputChanges(touched + unsure, removed, bool(touched or removed))
+    if len(same) + sum(path in baseline.files for path in now) != len(baseline.files):
+        present = {*now, *same}
+        removed = [path for path in baseline.files if path not in present]
+    return OutputChanges(touched + uncertain, removed, bool(touched or removed))

@@ -1,4 +1,4 @@
-"""Preparing a step: its dataset's branch and its input, checked out as plain files. Blocking."""
+"""Prepares a step: checks out its dataset's branch and its input as plain files. Blocking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .output import Stamp, make_stamp
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """The commits in a workspace. `fetched`: dataset → the error of its fetch, if any."""
+    """The commits in a workspace. `fetched` has the error of each dataset's fetch, if any."""
 
     base_commit: str
     input_commit: str | None
@@ -32,14 +32,14 @@ class PreparedStep:
 
 
 def has_written_input(run: Run, index: int) -> bool:
-    """Return whether an earlier step has written the dataset that a step reads."""
+    """True if an earlier step has written the dataset that a step reads."""
     source = run.steps[index].spec.input
     earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
     return source is not None and any(step.spec.output.name == source.name for step in earlier)
 
 
 def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
-    """Return the run with the step reading this node's branch, if it may do so when ground truth is late."""
+    """Return the run with the step reading this node's branch, if it may when ground truth is late."""
     run, step = stored.record, stored.record.steps[index]
     source = step.spec.input
     if step.spec.on_late_truth != "own" or source is None:
@@ -53,18 +53,18 @@ def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
 def prepare(
     context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
 ) -> PreparedStep:
-    """Create the workspace from the datasets' remotes, or from the clones while those are away.
+    """Create the workspace from the datasets' remotes, or from the clones while those are unavailable.
 
-    `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth
+    With `wrote_input`, an earlier step of the run has written the input dataset; if that has no ground truth
     yet, as before the first round, the step reads this node's branch.
 
-    Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict (`dataset-
-    master-changed`), and what `sync_clone` raises while there is no clone.
+    Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
+    (`dataset-master-changed`), and the errors of `sync_clone` if there is no clone.
     """
     output = sync_clone(context, spec.output.name, spec.output.master)
     try:
         base = ensure_branch(context, output)
-    except (MergeConflict, BranchRewritten):  # publishing reports it; until then the step builds on our tip
+    except (MergeConflict, BranchRewritten):  # publishing reports it; the step builds on the local tip
         tip = output.clone.tip(context.node)
         if tip is None:
             raise
@@ -78,12 +78,12 @@ def prepare(
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
-            checkout_whole(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
+            checkout_commit(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
         files = worktrees.reuse(context, output.clone, base, workspace)
         if files is not None:
             return files
         as_owner = CheckoutOptions(owner=context.owner)
-        statuses = checkout_whole(context, output.clone, base, workspace.data, as_owner)
+        statuses = checkout_commit(context, output.clone, base, workspace.data, as_owner)
         return {path: make_stamp(status) for path, status in statuses.items()}
 
     workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
@@ -93,26 +93,26 @@ def prepare(
     return PreparedStep(base, commit, fetched)
 
 
-def checkout_whole(
-    context: Context, clone: Clone, commit: str, folder: Path, manner: CheckoutOptions
+def checkout_commit(
+    context: Context, clone: Clone, commit: str, folder: Path, options: CheckoutOptions
 ) -> dict[str, os.stat_result]:
-    """Check a commit out into an empty folder, with the content of large files. Raises MaoError."""
+    """Check out a commit into an empty folder, with LFS content. Raises MaoError."""
 
     def checkout() -> dict[str, os.stat_result]:
         workspaces.remove_tree(folder)
-        mao_git.make_folder(folder, manner.owner)
-        return clone.checkout_tree(commit, folder, manner)
+        mao_git.make_folder(folder, options.owner)
+        return clone.checkout_tree(commit, folder, options)
 
     return clones.with_lfs_content(context, clone, commit, checkout)
 
 
-def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:
-    tip = clone.latest_tip(wanted.branch)
-    if tip is None and otherwise is not None:
-        tip = clone.latest_tip(otherwise)
+def _input_commit(clone: Clone, dataset: DatasetRef, fallback: str | None) -> str:
+    tip = clone.latest_tip(dataset.branch)
+    if tip is None and fallback is not None:
+        tip = clone.latest_tip(fallback)
     if tip is None:
         raise InvalidInput(
-            f"The input dataset {wanted.name!r} has no branch {wanted.branch!r} yet.",
+            f"The input dataset {dataset.name!r} has no branch {dataset.branch!r} yet.",
             code="input-missing",
             next="Run a pipeline that writes to it first, or name another branch in the step's input_branch.",
         )

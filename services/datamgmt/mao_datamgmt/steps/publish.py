@@ -1,7 +1,7 @@
-"""Publishing a step's output: judged, committed to the node's branch exactly once, pushed. Blocking.
+"""Publishes a step's output: checks it, commits it to the node's branch exactly once, pushes it. Blocking.
 
-Committing may be repeated at any point: the commit of a step is searched for before another is made. In a
-dataset that declares Git LFS, large files go there.
+A commit may be repeated at any point: an existing commit of the step is searched first. In a
+dataset that declares Git LFS, large files are stored with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context, OutputLimits
 from mao_datamgmt.datasets.delivery import branch_conflict, push_branches
-from mao_datamgmt.disk import require_room
+from mao_datamgmt.disk import require_space
 from mao_datamgmt.provenance import Digests, WrittenFiles
 from mao_git import Clone, Content, InvalidPath, MergeConflict, RepositoryError
 from mao_git.attributes import Texts
@@ -26,14 +26,14 @@ from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
 from . import output, workspaces, worktrees
 from .output import Baseline, FoundFile, OutputChanges, find_changes
 
-MAX_ATTRIBUTES_BYTES = 32 << 20  # bytes; a line for each large file has about 80
+MAX_ATTRIBUTES_BYTES = 32 << 20  # a line for each large file has about 80 bytes
 
-_NEVER = (0, 0, 0, 0)  # the stamp of no file
+_NO_STAMP = (0, 0, 0, 0)  # matches no file
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published step. `failure`: why the remote lacks something; `pushed`: it has the snapshot."""
+    """A published step. `pushed`: the remote has the snapshot; `failure`: why it lacks a branch."""
 
     snapshot: str
     ground_truth: str | None
@@ -42,25 +42,25 @@ class Published:
 
 
 def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
-    """Commit a step's output to the node's branch; return None if it wrote nothing and may do so.
+    """Commit a step's output to the node's branch; return None if it is empty and may be.
 
-    Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) when
-    the branch has changed in the same places since the workspace was created, and Unavailable (`disk-full`)
-    when the commit would not leave MAO_MIN_FREE.
+    Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) if
+    the branch has changed in the same files since the workspace was created, and Unavailable (`disk-full`)
+    if the commit would not leave MAO_MIN_FREE.
     """
     clone = Clone.open(context.data.clone(step.spec.output.name))
-    known = find_snapshot(context, clone, run, step)
-    if known is not None:
-        return known
+    existing = find_snapshot(context, clone, run, step)
+    if existing is not None:
+        return existing
     if step.base_commit is not None and not clone.has_commit(step.base_commit):
-        # It went with a broken clone: the folder is taken as a whole, on top of what the branch holds now.
+        # Lost with a broken clone: commit the whole folder on top of the current branch.
         step = step.model_copy(update={"base_commit": clone.latest_tip(context.node)})
-        before = _unsealed(clone, step.base_commit)
+        baseline = _baseline_without_seal(clone, step.base_commit)
     else:
-        before = workspaces.read_seal(workspace.root) or _unsealed(clone, step.base_commit)
+        baseline = workspaces.read_seal(workspace.root) or _baseline_without_seal(clone, step.base_commit)
     limits = output_limits(context, step.spec.output)
-    seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
-    changes = find_changes(before, seen.files, seen.same)
+    scanned = output.scan_folder(workspace.data, limits, baseline.files, baseline.sealed_at)
+    changes = find_changes(baseline, scanned.files, scanned.same)
     base = clone.tree(step.base_commit)
     if not changes.touched:
         if step.spec.allow_empty:
@@ -68,7 +68,9 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             return None
         raise output_missing(step)
     sizes = [file.size for file in changes.written]
-    require_room(context, sum(sizes) + max(sizes, default=0))  # a large file is there twice while written
+    require_space(
+        context, sum(sizes) + max(sizes, default=0)
+    )  # a large file exists twice while it is written
     contents = tree_contents(clone, base, changes, workspace.data, limits)
     digests = Digests()
     try:
@@ -78,21 +80,21 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     output.check_links(clone.links(tree), clone.links(base))
     texts = lfs_texts(clone, base, tree, contents)
     tree = clone.write_texts(tree, texts)
-    texts.pop(mao_git.lfs.MARK, None)  # of which tools and records know nothing
+    texts.pop(mao_git.lfs.MARK, None)  # tools and records do not contain it
     for path, text in texts.items():
         digests.note(path, text)
     worktrees.record_published(
-        context, workspace, tree, changes, unlike=frozenset({*texts, mao_git.lfs.MARK})
+        context, workspace, tree, changes, altered=frozenset({*texts, mao_git.lfs.MARK})
     )
-    touched = {file.path for file in changes.written if before.files.get(file.path) != file.stamp}
-    written = digests.written(touched, clone.changed_files(base, tree))
+    changed_paths = {file.path for file in changes.written if baseline.files.get(file.path) != file.stamp}
+    written = digests.written(changed_paths, clone.changed_files(base, tree))
     return _commit(context, clone, run, step, tree, written)
 
 
-def _unsealed(clone: Clone, base: str | None) -> Baseline:
-    """Return the baseline for a lost seal: every file counts as changed."""
+def _baseline_without_seal(clone: Clone, base: str | None) -> Baseline:
+    """Return the baseline if the seal is lost: every file counts as changed."""
     paths = clone.list_paths(base) if base is not None else []
-    return Baseline(dict.fromkeys(paths, _NEVER), 0)
+    return Baseline(dict.fromkeys(paths, _NO_STAMP), 0)
 
 
 def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: WrittenFiles) -> str:
@@ -103,7 +105,7 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
         except MergeConflict as conflict:
             raise output_conflict(conflict) from conflict
     versions = {"libgit2": mao_git.libgit2_version()}
-    message = provenance.commit_message(run, as_read(context, step), written, versions)
+    message = provenance.commit_message(run, with_actual_input(context, step), written, versions)
     parents = [] if tip is None else [tip]
     commit = clone.commit(tree, parents, message, context.author())
     if not clone.move_branch(context.node, commit, tip):
@@ -111,10 +113,10 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
     return commit
 
 
-def as_read(context: Context, step: StepRun) -> StepRun:
-    """Return the step with the branch that its input really came from, for the snapshot's record.
+def with_actual_input(context: Context, step: StepRun) -> StepRun:
+    """Return the step with the branch from which its input was read, for the snapshot's record.
 
-    Without any ground truth `prepare` takes this node's branch, while the agreed step names ground truth.
+    Without a ground truth, `prepare` reads this node's branch although the step names ground truth.
     """
     source, commit = step.spec.input, step.input_commit
     if source is None or commit is None or not step.spec.reads_truth:
@@ -148,7 +150,7 @@ def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> st
 
 
 def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
-    """Push the commit of a step; raise `output-conflict` if it conflicts with what the remote has."""
+    """Push the commit of a step. Raises MaoError (`output-conflict`) if it conflicts with the remote."""
     clone = Clone.open(context.data.clone(step.spec.output.name))
     if not clone.has_commit(commit) and find_snapshot(context, clone, run, step) is None:
         raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
@@ -164,7 +166,7 @@ def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promo
 
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:
-    """Remove a commit that cannot be published from our branches, if it is the tip of the node's."""
+    """Remove a commit that cannot be published, if it is the tip of the node's branch."""
     parent = clone.parent(commit)
     if parent is None or not clone.move_branch(context.node, parent, commit):
         return False
@@ -184,12 +186,12 @@ def output_missing(step: StepRun) -> InvalidInput:
 
 def output_conflict(conflict: MergeConflict) -> MaoError:
     """Return the error for output whose files somebody else changed on the node's branch."""
-    shown = ", ".join(conflict.paths[:5]) or "its history"
+    paths = ", ".join(conflict.paths[:5]) or "its history"
     return MaoError(
-        f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
+        f"The node's branch was changed elsewhere in the same files ({paths}); the output is not published.",
         code="output-conflict",
         next="Only this node should push to its branch. The output is kept in the run's workspace; run it "
-        "again to build on what is there now.",
+        "again to build on the new state.",
     )
 
 
@@ -201,17 +203,17 @@ def output_limits(context: Context, output: DatasetRef) -> OutputLimits:
 def tree_contents(
     clone: Clone, base: str, changes: OutputChanges, folder: Path, limits: OutputLimits
 ) -> dict[str, Content | None]:
-    """Return the changes that a tool made in its folder, as changes of the tree `base`.
+    """Return a tool's changes as changes of the tree `base`.
 
-    With the first large file, older files that look like pointers go to LFS as well: from then on everything
-    that looks like a pointer is one.
+    With the first large file, older files that look like LFS pointers are stored with LFS as well, since from
+    then on every such file is read as a pointer.
     """
     contents: dict[str, Content | None] = {path: None for path in changes.removed if path != mao_git.lfs.MARK}
     in_use = clone.uses_lfs(base)
     active = in_use or limits.lfs_above is not None
     for found in changes.written:
         if found.path == mao_git.lfs.MARK:
-            continue  # a tool has no say in it
+            continue  # written by MAO only
         if found.path.startswith(f"{mao_git.lfs.MARK}/"):
             raise output.refused(found.path, f"is below {mao_git.lfs.MARK}, which is reserved for MAO")
         if found.path == mao_git.lfs.ATTRIBUTES:
@@ -223,7 +225,7 @@ def tree_contents(
 
 
 def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
-    """Return the files of a tree that look like LFS pointers and are none, as content for LFS."""
+    """Return, as LFS content, the files of a tree that look like LFS pointers without being any."""
     found: dict[str, Content | None] = {}
     for path, pointer in clone.lfs_pointers(base).items():
         if not clone.has_lfs_content(pointer):
@@ -235,30 +237,30 @@ def _pointer_like_files(clone: Clone, base: str) -> dict[str, Content | None]:
 
 
 def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content | None]) -> Texts:
-    """Return those of MAO's own files in a tree that have to change.
+    """Return the changes of MAO's own files that a tree needs.
 
-    `contents`: the difference between `base` and `tree`.
+    `contents` is the difference between `base` and `tree`.
 
-    Raises InvalidInput (`output-refused`) where the tool has put something in their place.
+    Raises InvalidInput (`output-refused`) if the tool wrote to their paths.
     """
     add = {path for path, content in contents.items() if content is not None and content.lfs}
     try:
         for path in add:
             mao_git.attributes.check_line(path)
-        marked = mao_git.lfs.MARK in clone.blob_ids(base, [mao_git.lfs.MARK])
-        kept = marked and mao_git.lfs.MARK in clone.blob_ids(tree, [mao_git.lfs.MARK])
-        if kept and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
-            # Only MAO has changed the attributes since `base`, so what it wrote there still holds.
+        has_mark = mao_git.lfs.MARK in clone.blob_ids(base, [mao_git.lfs.MARK])
+        keeps_mark = has_mark and mao_git.lfs.MARK in clone.blob_ids(tree, [mao_git.lfs.MARK])
+        if keeps_mark and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
+            # Only MAO has changed the attributes since `base`, so they are still valid.
             texts = clone.lfs_attributes(tree, add, contents.keys() - add, whole=False)
             if texts.get(mao_git.lfs.ATTRIBUTES, b"") is not None:
                 return texts
-            # The last line is gone: was it for the last pointer?
+            # The last line was removed: check whether it was for the last pointer.
             return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
-        if not (marked or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
+        if not (has_mark or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
             return {}
-        known = marked or bool(add) or clone.uses_lfs(base)
+        existing = has_mark or bool(add) or clone.uses_lfs(base)
         found = clone.lfs_pointers(tree)
-        pointers = {path for path, pointer in found.items() if known or clone.has_lfs_content(pointer)}
+        pointers = {path for path, pointer in found.items() if existing or clone.has_lfs_content(pointer)}
         return _rewritten_attributes(clone, tree, pointers)
     except mao_git.LfsConflict as error:
         raise output.refused(error.path, str(error)) from error
@@ -283,9 +285,9 @@ def _check_attributes(found: FoundFile, folder: Path, active: bool) -> None:
 def _content(found: FoundFile, folder: Path, limits: OutputLimits, active: bool) -> Content:
     if found.link is not None:
         return Content(link=found.link)
-    opener = partial(output.open_file, folder, found)
-    large = limits.goes_to_lfs(found.size)
-    if not large and active and mao_git.lfs.may_be_pointer(found.size):
-        with opener() as stream:  # what looks like a pointer would be read as one, so it goes to LFS itself
-            large = mao_git.lfs.parse_pointer(stream.read()) is not None
-    return Content(opener, found.size, found.executable, lfs=large)
+    open_content = partial(output.open_file, folder, found)
+    is_for_lfs = limits.is_for_lfs(found.size)
+    if not is_for_lfs and active and mao_git.lfs.may_be_pointer(found.size):
+        with open_content() as stream:  # a file that looks like a pointer would be read as one
+            is_for_lfs = mao_git.lfs.parse_pointer(stream.read()) is not None
+    return Content(open_content, found.size, found.executable, lfs=is_for_lfs)

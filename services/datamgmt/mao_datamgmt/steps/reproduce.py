@@ -1,4 +1,4 @@
-"""A step run again on its original commits, and compared instead of published. Blocking."""
+"""Reproduces a step on its original commits, and compares its output instead of publishing it. Blocking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
 
 from . import output, publish, workspaces
 from .output import Baseline, FoundFile, OutputChanges, Stamp, find_changes, make_stamp
-from .prepare import PreparedStep, checkout_whole
+from .prepare import PreparedStep, checkout_commit
 
 MAX_LISTED = 1000  # paths of one kind in a run's document
 _READ_SIZE = 1 << 20  # bytes
@@ -35,7 +35,7 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class OutputComparison:
-    """The outputs of two executions, by path; None: absent. `lfs`: pointer's id → SHA-256 of its content."""
+    """The outputs of two executions by path, None if absent. `lfs` maps a pointer's id to its SHA-256."""
 
     reproductions: Mapping[str, FileDigest | None]
     originals: Mapping[str, str | None]
@@ -43,9 +43,9 @@ class OutputComparison:
 
 
 def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
-    """Check out the commits that the original step was given; fetch only if one is missing.
+    """Check out the commits that the original step read; fetch only if one is missing.
 
-    Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.sync_clone` raises.
+    Raises NotFound (`commit-missing`) if a commit cannot be found, and the errors of `sync_clone`.
     """
     base, spec = step.base_commit or "", step.spec
     output = _clone_with(context, spec.output, base)
@@ -53,10 +53,12 @@ def prepare_reproduction(context: Context, step: StepRun, target: Workspace) -> 
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and step.input_commit is not None:
-            checkout_whole(
+            checkout_commit(
                 context, source, step.input_commit, workspace.input, CheckoutOptions(read_only=True)
             )
-        statuses = checkout_whole(context, output, base, workspace.data, CheckoutOptions(owner=context.owner))
+        statuses = checkout_commit(
+            context, output, base, workspace.data, CheckoutOptions(owner=context.owner)
+        )
         return {path: make_stamp(status) for path, status in statuses.items()}
 
     workspaces.create(target, context.owner, fill)
@@ -80,12 +82,12 @@ def _commit_missing(dataset: str, commit: str) -> NotFound:
     return NotFound(
         f"The commit {commit[:10] or '(none)'} of dataset {dataset!r} is neither here nor at its remote.",
         code="commit-missing",
-        next=f"See what the dataset has: maoctl dataset log {dataset}",
+        next=f"List the dataset's commits: maoctl dataset log {dataset}",
     )
 
 
 def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> Reproduced:
-    """Compare what the tool left now with the original's snapshot.
+    """Compare the tool's output with the original's snapshot.
 
     Raises InvalidInput (`output-…`) for output that would be refused, NotFound (`commit-missing`).
     """
@@ -94,77 +96,77 @@ def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspa
     clone = Clone.open(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
     limits = publish.output_limits(context, step.spec.output)
-    before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
-    seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
-    changes = find_changes(before, seen.files, seen.same)
+    baseline = workspaces.read_seal(workspace.root) or Baseline({}, 0)
+    scanned = output.scan_folder(workspace.data, limits, baseline.files, baseline.sealed_at)
+    changes = find_changes(baseline, scanned.files, scanned.same)
     read = {found.path: _content(workspace.data, found) for found in changes.written}
     base = step.base_commit or ""
     output.check_links(*_links(clone, base, changes, read))
-    left_alone = {found.path for found in changes.written if before.files.get(found.path) == found.stamp}
-    as_before = clone.blob_ids(base, left_alone)
+    untouched = {found.path for found in changes.written if baseline.files.get(found.path) == found.stamp}
+    base_ids = clone.blob_ids(base, untouched)
     reproductions: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
-    pointers = _pointers(clone, {*as_before.values()})
+    pointers = _pointers(clone, {*base_ids.values()})
     reproductions |= {
-        path: digest for path, digest in read.items() if not _same(digest, as_before.get(path), pointers)
+        path: digest for path, digest in read.items() if not _same(digest, base_ids.get(path), pointers)
     }
     for found in changes.written:
         if is_attributes(found.path) and found.path in reproductions and found.link is None:
             with output.open_file(workspace.data, found) as stream:
-                own = _id_without_lines(stream.read())
-            reproductions[found.path] = None if own is None else FileDigest(own)
-    return judge(_compare(clone, base, original, reproductions))
+                blob_id = _id_without_lines(stream.read())
+            reproductions[found.path] = None if blob_id is None else FileDigest(blob_id)
+    return summarize(_compare(clone, base, original, reproductions))
 
 
 def _links(
     clone: Clone, base: str, changes: OutputChanges, read: Mapping[str, FileDigest]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the links that publishing would have left, and those of the commit before.
+    """Return the links that the published commit would have, and those of the base commit.
 
-    One that was checked out as a file with its target as text and still is that file stays a link.
+    A link that was checked out as a file with its target as text, and is unchanged, remains a link.
     """
-    before = clone.links(base)
-    ids = clone.blob_ids(base, before)
-    now = {path: target for path, target in before.items() if path not in changes.removed}
+    baseline = clone.links(base)
+    ids = clone.blob_ids(base, baseline)
+    current = {path: target for path, target in baseline.items() if path not in changes.removed}
     for found in changes.written:
         if found.link is not None:
-            now[found.path] = found.link
-        elif found.path in now and read[found.path].id != ids.get(found.path):
-            del now[found.path]
-    return now, before
+            current[found.path] = found.link
+        elif found.path in current and read[found.path].id != ids.get(found.path):
+            del current[found.path]
+    return current, baseline
 
 
 def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:
-    """Return the original's commit; if it was replayed since, the new one."""
+    """Return the original's commit, or the new one if it was replayed."""
     if clone.has_commit(original.snapshot):
         return original.snapshot
     matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
     tip = clone.tip(context.node)
-    again = None if tip is None else clone.find_commit(tip, None, matches)
-    if again is None:
+    replayed = None if tip is None else clone.find_commit(tip, None, matches)
+    if replayed is None:
         raise _commit_missing(output.name, original.snapshot)
-    return again
+    return replayed
 
 
 def _compare(
     clone: Clone, base: str, original: str, reproductions: dict[str, FileDigest | None]
 ) -> OutputComparison:
-    """Return both sides at every path that either changed; an unchanged side is as before."""
+    """Return both outputs at every path that either changed; an unchanged one is that of the base."""
     changed = clone.changed_files(clone.parent(original), original)
     originals: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
     for path in [path for path in originals.keys() - reproductions.keys() if is_attributes(path)]:
-        del originals[path]  # written by us for LFS, and by no tool
+        del originals[path]  # written by MAO for LFS, not by the tool
     originals.pop(mao_git.lfs.MARK, None)
     paths = reproductions.keys() | originals.keys()
-    before = clone.blob_ids(base, paths)
+    baseline = clone.blob_ids(base, paths)
     for path in (
         paths - reproductions.keys()
     ):  # with the digest of what looks like a pointer: publishing may move it to LFS
         reproductions[path] = (
             FileDigest(blob, hashlib.sha256(clone.small_blob(blob)).hexdigest())
-            if (blob := before.get(path))
+            if (blob := baseline.get(path))
             else None
         )
-    originals = {path: originals[path] if path in originals else before.get(path) for path in paths}
+    originals = {path: originals[path] if path in originals else baseline.get(path) for path in paths}
     for path in filter(is_attributes, paths):
         found = originals[path]
         originals[path] = None if found is None else _id_without_lines(clone.read_blob(found))
@@ -173,12 +175,12 @@ def _compare(
 
 
 def is_attributes(path: str) -> bool:
-    """Return whether the path is a `.gitattributes` file, which may have lines of ours."""
+    """True if the path is a `.gitattributes` file, which may contain lines written by MAO."""
     return path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES
 
 
 def _id_without_lines(attributes: bytes) -> str | None:
-    """Return the id of an attributes file without our lines, or None if nothing is left."""
+    """Return the id of an attributes file without MAO's lines, or None if it is then empty."""
     data = mao_git.attributes.without_lines(attributes)
     return _blob_id(data) if data else None
 
@@ -194,12 +196,12 @@ def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
     return {blob: pointer.oid for blob, pointer in pointers if pointer is not None}
 
 
-def judge(compared: OutputComparison) -> Reproduced:
+def summarize(comparison: OutputComparison) -> Reproduced:
     """Count and list identical, different, missing and extra paths. Pure."""
     different, missing, extra, identical = [], [], [], 0
-    for path in sorted(compared.reproductions):
-        reproductions, originals = compared.reproductions[path], compared.originals[path]
-        if _same(reproductions, originals, compared.lfs):
+    for path in sorted(comparison.reproductions):
+        reproductions, originals = comparison.reproductions[path], comparison.originals[path]
+        if _same(reproductions, originals, comparison.lfs):
             identical += reproductions is not None
         elif reproductions is None:
             missing.append(path)

@@ -1,9 +1,9 @@
-"""The folder of a dataset's last published step, reused for the next one. Blocking.
+"""Reuses the folder of a dataset's last published step for the next step. Blocking.
 
-Laying out a hundred thousand files costs far more than checking that they are unchanged, so what a tool left
-and was published becomes the next tool's folder: only what differs from the branch is written. Nothing
-but the published content passes on: files with other rights, links or extra attributes than ours are
-replaced, and folders get our rights again.
+Writing a hundred thousand files takes far longer than checking that they are unchanged, so a published folder
+becomes the next tool's folder, and only files that differ from the branch are written. Nothing but the
+published content is passed on: files with other permissions, links or extended attributes are replaced, and
+the permissions of folders are reset.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ log = get_logger(__name__)
 RECORD = "published.json"
 _FOLDER_MODE = 0o755
 _FILE_MODES = (0o644, 0o755)
-# A tool that was another user by agreement; a path that has become too long, as the data directory was moved.
-_OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTEMPTY})
+# A tool that ran as another user; a path that is too long since the data directory was moved.
+_FOLDER_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTEMPTY})
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedTree:
-    """The content of a retained folder: `tree`, and its files' stamps. `unlike`: paths to replace."""
+    """The content of a retained folder: a git tree, the stamps of its files, and paths to replace."""
 
     tree: str
     files: dict[str, Stamp]
-    unlike: frozenset[str]
+    altered: frozenset[str]
 
 
 def record_published(
@@ -49,24 +49,24 @@ def record_published(
     workspace: Workspace,
     tree: str,
     changes: OutputChanges,
-    unlike: frozenset[str] = frozenset(),
+    altered: frozenset[str] = frozenset(),
 ) -> None:
-    """Record beside a tool's folder that it holds `tree`, except for the paths `unlike`.
+    """Record beside a tool's folder that it contains `tree`, except at the paths `altered`.
 
-    Proportional to what the tool changed. If that fails, the folder is checked out again next time.
+    Takes time proportional to the changes. On failure, the folder is checked out again the next time.
     """
     try:
-        written = {found.path: found for found in changes.written if found.path not in unlike}
-        ours = {
+        written = {found.path: found for found in changes.written if found.path not in altered}
+        reusable = {
             path
             for path, found in written.items()
-            if _is_as_checked_out(context, workspace.data / path, found)
+            if _is_like_checkout(context, workspace.data / path, found)
         }
         document = {
             "tree": tree,
-            "files": {path: written[path].stamp for path in ours},
+            "files": {path: written[path].stamp for path in reusable},
             "removed": changes.removed,
-            "unlike": sorted(unlike | (written.keys() - ours)),
+            "unlike": sorted(altered | (written.keys() - reusable)),
         }
         (workspace.root / RECORD).write_text(json.dumps(document))
     except OSError as error:
@@ -75,8 +75,8 @@ def record_published(
             (workspace.root / RECORD).unlink(missing_ok=True)
 
 
-def _is_as_checked_out(context: Context, path: Path, found: FoundFile) -> bool:
-    """Return whether a file is as a checkout would create it, apart from its content."""
+def _is_like_checkout(context: Context, path: Path, found: FoundFile) -> bool:
+    """True if a file is like one created by a checkout, apart from its content."""
     return (
         found.link is None
         and not found.shared
@@ -87,7 +87,7 @@ def _is_as_checked_out(context: Context, path: Path, found: FoundFile) -> bool:
 
 
 def _attributes(path: Path) -> list[str]:
-    """Return the extra attributes that a tool may set; others belong to the system."""
+    """Return the extended attributes that a tool may set; others belong to the system."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
@@ -104,7 +104,7 @@ def _is_owned(context: Context, rights: Rights) -> bool:
 
 
 def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
-    """Keep the workspace of a published step for the next step, or remove it."""
+    """Keep the workspace of a published step for the next one, or remove it if it cannot be reused."""
     if not (workspace.root / RECORD).is_file():
         workspaces.remove_workspace(workspace)
         return
@@ -118,16 +118,16 @@ def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
 
 def _read(workspace: Workspace) -> RetainedTree | None:
     """Return the content of a retained folder, or None if its records cannot be read."""
-    sealed = workspaces.read_seal(workspace.root)
+    seal = workspaces.read_seal(workspace.root)
     try:
         document = json.loads((workspace.root / RECORD).read_text())
-        unlike = frozenset(document["unlike"])
-        files = dict(sealed.files) if sealed else {}
+        altered = frozenset(document["unlike"])
+        files = dict(seal.files) if seal else {}
         for path, (inode, size, modified, changed) in document["files"].items():
             files[path] = (inode, size, modified, changed)
-        for path in (*unlike, *document["removed"]):
+        for path in (*altered, *document["removed"]):
             files.pop(path, None)
-        return None if sealed is None else RetainedTree(str(document["tree"]), files, unlike)
+        return None if seal is None else RetainedTree(str(document["tree"]), files, altered)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -135,28 +135,30 @@ def _read(workspace: Workspace) -> RetainedTree | None:
 def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
     """Update a retained folder to `commit`; return the stamps of its files.
 
-    None for a fresh workspace, and for one that was changed since: it must be checked out entirely.
+    Returns None for a new workspace, or one that was changed since, which must be checked out entirely.
     """
-    kept = _read(workspace)
+    retained = _read(workspace)
     (workspace.root / RECORD).unlink(missing_ok=True)
-    if kept is None or not clone.has_object(kept.tree):
+    if retained is None or not clone.has_object(retained.tree):
         return None
     try:
-        seen = output.scan_folder(workspace.data, context.any_size(), kept.files, sys.maxsize)
+        scanned = output.scan_folder(workspace.data, context.any_size(), retained.files, sys.maxsize)
     except MaoError as error:
         log.warning("worktree.unusable", error=error.detail)
         return None
-    if len(seen.same) != len(kept.files) or not seen.files.keys() <= kept.unlike:  # somebody touched it
+    if (
+        len(scanned.same) != len(retained.files) or not scanned.files.keys() <= retained.altered
+    ):  # changed by somebody else
         log.warning("worktree.changed", folder=str(workspace.data))
         return None
-    stale = clone.differing_paths(kept.tree, commit) | kept.unlike
-    files = {path: stamp for path, stamp in kept.files.items() if path not in stale}
+    stale = clone.differing_paths(retained.tree, commit) | retained.altered
+    files = {path: stamp for path, stamp in retained.files.items() if path not in stale}
     try:
-        for path in stale & {*seen.same, *seen.files}:
+        for path in stale & {*scanned.same, *scanned.files}:
             (workspace.data / path).unlink()
-        _tidy_folders(context, workspace.data, seen, files)
+        _tidy_folders(context, workspace.data, scanned, files)
     except OSError as error:
-        if error.errno not in _OF_THE_FOLDER:
+        if error.errno not in _FOLDER_ERRNOS:
             raise
         return None
     try:
@@ -166,14 +168,14 @@ def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
     return files | {path: make_stamp(status) for path, status in statuses.items()}
 
 
-def _tidy_folders(context: Context, root: Path, seen: FolderScan, files: Mapping[str, Stamp]) -> None:
-    """Remove folders without files, and give the others our owner and mode."""
+def _tidy_folders(context: Context, root: Path, scanned: FolderScan, files: Mapping[str, Stamp]) -> None:
+    """Remove folders without files, and reset the owner and mode of the others."""
     nearest = {path.rpartition("/")[0] for path in files}
     needed = (
-        nearest | {str(above) for folder in nearest for above in PurePosixPath(folder).parents} | {"", "."}
+        nearest | {str(parent) for folder in nearest for parent in PurePosixPath(folder).parents} | {"", "."}
     )
-    for path in sorted(seen.folders, key=len, reverse=True):  # inner ones first
-        folder, rights = root / path, seen.folders[path]
+    for path in sorted(scanned.folders, key=len, reverse=True):  # inner ones first
+        folder, rights = root / path, scanned.folders[path]
         if path not in needed:
             folder.rmdir()
             continue

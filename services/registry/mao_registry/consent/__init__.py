@@ -1,1 +1,1 @@
-"""Enrolments of this node, and the agreement of its operator, without which nothing runs."""
+"""Enrolments of this node in pipelines, and what its operator agreed to run."""

@@ -1,9 +1,9 @@
-"""Changes of shared records have no effect on this node until they are approved.
+"""Approval of changes to shared records, which have no effect on this node until then.
 
-An enrolment is a copy of all that runs, as far as the operator has agreed to it (`agreements.py`); one that
-somebody has written into etcd does not count. It is compared with what is registered now: the operator sees
-the difference and approves exactly that (`Approval.definition`), or it is approved automatically if a trusted
-node endorses every changed record, and it asks for no new privileges.
+An enrolment is a self-contained copy of what runs here. It counts only if the operator has agreed to it
+(`agreements.py`), not if somebody else wrote it into etcd. It is compared with what is registered now: the
+operator sees the difference and approves exactly that (`Approval.definition`), or it is approved
+automatically if trusted nodes endorse every changed record and it requests no new privileges.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .definition import (
     consent_document,
     definition_id,
     describe_changes,
+    gained_privileges,
     image_pins,
     proposed_steps,
     record_digests,
     requested_privileges,
     unified_diff,
-    widened,
 )
 from .enrolments import Enrolments, Proposal, Terms
 
@@ -41,7 +41,7 @@ DIFF_STEP = "See what changed: maoctl pipeline diff {}"
 
 @dataclass(frozen=True)
 class ProposedChange:
-    """What runs on this node now, and what would run after the change."""
+    """A comparison of what runs on this node now with what would run after a change."""
 
     proposal: Proposal
     before: Document
@@ -67,7 +67,7 @@ class ProposedChange:
 
     @property
     def new_privileges(self) -> list[str]:
-        """Return the privileges that the same tools were not granted before."""
+        """Return the requested privileges that the same tools have not been granted before."""
         tools = [stored.record for stored in self.proposal.referenced.tools.values()]
         requested = requested_privileges(tools, self.proposal.pipeline.steps)
         return sorted({word for tool, word in requested if (tool, word) not in self.proposal.granted})
@@ -84,7 +84,7 @@ def compare(proposal: Proposal, node: str) -> ProposedChange:
         before=consent_document(enrolled.overlap, enrolled.steps) if enrolled else NO_DOCUMENT,
         after=consent_document(proposal.pipeline.overlap, steps),
         digests=record_digests([proposal.pipeline, *tools.values(), *datasets.values()]),
-        widened=widened(enrolled.steps if enrolled else [], steps),
+        widened=gained_privileges(enrolled.steps if enrolled else [], steps),
     )
 
 
@@ -96,7 +96,7 @@ class Approvals:
         self.enrolments = enrolments
 
     async def diff(self, name: str) -> PipelineDiff:
-        """Show what would change on this node.
+        """Return what would change on this node if the registered pipeline were approved.
 
         Raises NotFound, and InvalidInput if a tool or dataset of the pipeline is missing.
         """
@@ -130,15 +130,15 @@ class Approvals:
         )
 
     async def _endorsers(self, change: ProposedChange) -> dict[str, list[str]]:
-        """Return for each changed record the trusted nodes that endorse it."""
+        """Return changed record → trusted nodes that endorse it."""
         trusted = await self.enrolments.agreements.trusted()
         return await endorsers(self.repositories.federation, change.changed, trusted)
 
     async def approve(self, name: str, approval: Approval) -> Stored[Enrolment]:
-        """Enrol in what was shown; images with an unchanged reference keep their pins.
+        """Enrol in the definition that the operator has seen; unchanged image references keep their pins.
 
-        Raises NotFound, PreconditionFailed (`definition-changed`) if something else is registered by
-        now, and the errors of an enrolment.
+        Raises NotFound, PreconditionFailed (`definition-changed`) if another definition is registered by now,
+        and the errors of `Enrolments.renew`.
         """
 
         async def check(proposal: Proposal) -> str:
@@ -219,7 +219,7 @@ class Approvals:
         )
 
     async def pending(self, pipeline: Pipeline, enrolled: Stored[Enrolment]) -> list[str]:
-        """Describe what would change; or the error that prevents the comparison."""
+        """Describe what would change, or the error that prevents the comparison."""
         try:
             referenced = await read_references(pipeline, self.repositories)
         except Unavailable:
@@ -231,7 +231,7 @@ class Approvals:
     async def _proposal(
         self, pipeline: Pipeline, referenced: ReferencedRecords, before: Stored[Enrolment] | None
     ) -> Proposal:
-        agreement = await self.enrolments.agreements.of(pipeline.name)
+        agreement = await self.enrolments.agreements.find(pipeline.name)
         return Proposal(pipeline, referenced, before, agreement)
 
 

@@ -26,10 +26,10 @@ from mao_shared.models import (
 from mao_shared.models.tool import DOCKER_SOCKET, asked_words, network_words
 
 Document = dict[str, Any]
-MAX_CHANGES = 100  # of a description
+MAX_CHANGES = 100  # lines in a description
 MAX_VALUE = 200  # characters of a value in a description
 MAX_DIFF = 200_000  # characters
-MAX_DIFF_LINES = 3000  # above which the diff is linear: difflib is quadratic
+MAX_DIFF_LINES = 3000  # longer documents get a simple diff, since difflib is quadratic
 # The diff is of YAML: JSON's scalars and escapes are YAML's too, so hostile strings stay on their line.
 _PLAIN_SCALAR = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@+-]*(?::[A-Za-z0-9_./@+-]+)*")
 _RESERVED_SCALARS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
@@ -42,7 +42,7 @@ def resolve_steps(
     images: Mapping[str, ResolvedImage],
     node: str,
 ) -> list[ResolvedStep]:
-    """Return the steps completed from their tools and datasets. `images`: by image reference."""
+    """Return the steps with everything they need from their tools and datasets. `images`: by reference."""
     resolved = []
     for step in pipeline.steps:
         tool, output = tools[step.tool], datasets[step.dataset]
@@ -76,10 +76,10 @@ def _ref(dataset: Dataset, branch: str) -> DatasetRef:
 
 
 def requested_privileges(tools: Iterable[Tool], steps: Iterable[Step]) -> list[tuple[str, str]]:
-    """Return tool and privilege of everything that the tools and the steps ask for."""
-    asked = [(tool.name, word) for tool in tools for word in tool.asked()]
-    asked += [(step.tool, DOCKER_SOCKET) for step in steps if step.engine_socket]
-    return list(dict.fromkeys(asked))
+    """Return (tool, privilege) pairs of everything that the tools and steps request."""
+    requested = [(tool.name, word) for tool in tools for word in tool.asked()]
+    requested += [(step.tool, DOCKER_SOCKET) for step in steps if step.engine_socket]
+    return list(dict.fromkeys(requested))
 
 
 def check_agreed(
@@ -89,10 +89,10 @@ def check_agreed(
     command: str,
     steps: Iterable[Step] = (),
 ) -> list[str]:
-    """Return the privileges that the tools, or `steps` for them, ask for, if the operator agrees to all.
+    """Return the privileges that the tools and steps request, if the operator agrees to all of them.
 
-    `granted`: tool and privilege of what was granted before, which a renewal keeps. Raises InvalidInput
-    (`agreement-needed`) that lists what is missing and how to repeat `command` with it.
+    `granted`: (tool, privilege) pairs granted before, which a renewal keeps. Raises InvalidInput
+    (`agreement-needed`) that lists the missing privileges and how to repeat `command` with them.
     """
     agree = set(agree)
     requested = requested_privileges(tools, steps)
@@ -117,7 +117,7 @@ def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
         return f"maoctl pipeline enrol {pipeline.name}"
     if len(pipeline.steps) == 1 and pipeline.name == first.tool:
         return f"maoctl pipeline init {first.tool} {first.dataset}"
-    if any(step.engine_socket for step in pipeline.steps):  # which `create` has no option for
+    if any(step.engine_socket for step in pipeline.steps):  # `create` has no option for it
         return f"maoctl apply -f FILE, then maoctl pipeline enrol {pipeline.name}"
     return f"maoctl pipeline create {shlex.quote(pipeline.called)} --step …"
 
@@ -139,17 +139,17 @@ def proposed_steps(
 
 
 def image_pins(enrolment: Enrolment | None) -> dict[str, ResolvedImage]:
-    """Return the pinned image for each image reference."""
+    """Return image reference → pinned image."""
     return {step.image.name: step.image for step in enrolment.steps} if enrolment else {}
 
 
 def record_digests(records: Sequence[Named]) -> dict[str, str]:
-    """Return `kind/name` → digest."""
+    """Return the digests of records by `kind/name`."""
     return {record_label(record): record_digest(record) for record in records}
 
 
 def consent_document(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
-    """Return everything that decides what runs, without pins, since a moved tag changes no record."""
+    """Return everything that determines what runs, without image digests: a moved tag changes no record."""
     documents = {
         step.name: {
             **step.model_dump(mode="json", exclude_none=True, exclude={"name"}),
@@ -161,7 +161,7 @@ def consent_document(overlap: str, steps: Sequence[ResolvedStep]) -> Document:
 
 
 def _readable(document: Document) -> Document:
-    """Describe networks by what they reach, for display; the hashed document does not change."""
+    """Return the document for display: networks are described by what they reach."""
     steps = {
         name: {**step, "network": network_words(step["network"])} for name, step in document["steps"].items()
     }
@@ -169,14 +169,14 @@ def _readable(document: Document) -> Document:
 
 
 def definition_id(pipeline: str, document: Document) -> str:
-    """Return a digest that depends on the order of steps but not of fields; too long to be forged."""
+    """Return a digest (128 bits) that depends on the order of steps but not of fields."""
     order = list(document["steps"])
     content = json.dumps([pipeline, order, document], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> list[str]:
-    """List the privileges that tools would gain, and networks where they have none now.
+def gained_privileges(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> list[str]:
+    """List the privileges that tools would gain, and networks for tools that have none now.
 
     The engine's socket is root on the host, so a different program that runs with it counts as a gain.
     """
@@ -196,12 +196,12 @@ def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> li
 
 
 def _program(step: ResolvedStep) -> Document:
-    """Return what decides which program runs, and with what input."""
+    """Return the fields that determine which program runs and with what input."""
     return step.model_dump(include={"image", "command", "env"})
 
 
 def describe_changes(before: Document, after: Document) -> list[str]:
-    """Describe each change in one line; number and length of lines are limited."""
+    """Describe changes, one a line; the number and length of lines are limited."""
     old, new = _readable(before)["steps"], _readable(after)["steps"]
     changes = [f"step {name} is gone" for name in old if name not in new]
     changes += [
@@ -223,7 +223,7 @@ def _describe_fields(prefix: str, before: Document, after: Document) -> Iterator
         if old.get(path) == new.get(path):
             continue
         was, becomes, start = _text(old.get(path)), _text(new.get(path)), 0
-        if max(len(was), len(becomes)) > MAX_VALUE:  # shown from the difference on, or it might be cut off
+        if max(len(was), len(becomes)) > MAX_VALUE:  # truncate the common start, not the difference
             start = max(0, _common_length(was, becomes) - 20)
         yield f"{prefix}{path}: {_truncated(was, start)} → {_truncated(becomes, start)}"
 

@@ -1,20 +1,20 @@
-"""Enrolments: this node takes part in a pipeline, renews its enrolment, or withdraws.
+"""Enrolling this node in a pipeline, renewing the enrolment, and withdrawing it.
 
-The order of the writes, each of which may be the last before a crash; repeating the command completes it:
+The writes, in order. A crash may come after each of them; repeating the command completes the rest:
 
-    enrol      1 pipeline (if new), and this node in the `nodes` of its output datasets, one transaction; the
-                 list is for people to see, who votes is decided by datamgmt (docs/decisions/0015)
+    enrol      1 the pipeline (if new), and this node in the `nodes` of its output datasets, in one
+                 transaction; `nodes` is for display, the voters are decided by datamgmt (docs/decisions/0015)
                2 the operator's agreement, a file that the runner obeys (mao_shared/agreements.py): an
-                 enrolment that may not run would be worse than an agreement to what is not enrolled
-               3 the enrolment, which needs the revision of the first; if both stores are one, the same
-                 transaction makes the reference to the pipeline
-               4 with a separate federation store: the reference, or the enrolment is withdrawn
-    withdraw   1 this node out of the `nodes` of datasets that no other enrolment writes
-               2 the enrolment
-               3 the agreement: nothing of the pipeline runs any more
+                 enrolment that may not run would be worse than an agreement without an enrolment
+               3 the enrolment, which contains the pipeline's revision; if both stores are the same, this
+                 transaction also makes the reference to the pipeline
+               4 with a separate federation store: the reference; if it fails, the enrolment is withdrawn
+    withdraw   1 remove this node from the `nodes` of datasets that no other enrolment writes
+               2 delete the enrolment
+               3 delete the agreement: nothing of the pipeline runs any more
 
-A node's enrolments are written by its registry alone, one at a time (`_lock`); against other writers the
-guards of `records/references.py` hold. Images are resolved and datasets prepared before anything is written.
+Only the node's registry writes its enrolments, one at a time (`_lock`); `records/references.py` describes the
+guards against other writers. Images are resolved and datasets prepared before anything is written.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ from .definition import check_agreed, enrol_command, image_pins, record_digests,
 class Proposal:
     """The records that an enrolment would be made from.
 
-    `before` is what etcd holds; only the `agreement` of the operator is trusted.
+    `before` is the enrolment in etcd, which others may have written; only the operator's `agreement` is
+    trusted.
     """
 
     pipeline: Pipeline
@@ -72,18 +73,18 @@ class Proposal:
 
     @property
     def enrolled(self) -> Enrolment | None:
-        """The enrolment that runs here; None if there is none, or it was not agreed to."""
+        """The enrolment that runs here; None without one or without the operator's agreement."""
         agreed = self.before and self.agreement and self.agreement.covers(self.before.record)
         return self.before.record if self.before and agreed else None
 
     @property
     def granted(self) -> set[tuple[str, str]]:
-        """The tool and privilege of everything granted so far."""
+        """The (tool, privilege) pairs granted so far."""
         return self.agreement.granted if self.agreement else set()
 
 
-async def by_operator(_: Proposal) -> str:
-    """Approve as the operator, who has enrolled this node."""
+async def approve_as_operator(_: Proposal) -> str:
+    """Approve without a check: the operator has sent the command."""
     return "operator"
 
 
@@ -93,20 +94,20 @@ class Terms:
 
     Args:
         agree: the privileges that the operator grants.
-        keep_pins: images whose reference is unchanged stay pinned as they are.
+        keep_pins: keep the pinned digests of images whose reference is unchanged.
         approve: returns who has approved, or raises; called before anything is pulled or cloned.
-        command: to repeat with more privileges; empty: the command of an enrolment.
+        command: command to repeat with more privileges; defaults to the one that enrols the node.
     """
 
     agree: Sequence[str] = ()
     pull: Pull = "missing"
     keep_pins: bool = False
-    approve: Callable[[Proposal], Awaitable[str]] = by_operator
+    approve: Callable[[Proposal], Awaitable[str]] = approve_as_operator
     command: str = ""
 
 
 class Enrolments:
-    """This node's enrolments. Outages raise Unavailable; refusals of other services pass through."""
+    """This node's enrolments. Outages raise Unavailable; errors of other services are passed on."""
 
     def __init__(
         self,
@@ -143,14 +144,14 @@ class Enrolments:
         return await self.records.page(limit, cursor)
 
     async def init(self, wanted: PipelineInit, *, name_was_free: bool = False) -> Stored[Pipeline]:
-        """Register the pipeline if it is new and enrol this node; checks everything before writing anything.
+        """Register the pipeline if it is new, and enrol this node. Everything is checked before any write.
 
-        A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
-        joins, and how an interrupted command is completed. `name_was_free`: this node was not enrolled when
-        the command was first sent, so an existing enrolment is the command's own.
+        If the same pipeline is already registered, this only enrols: another node joins it in this way, and
+        an interrupted command is completed. `name_was_free`: this node was not enrolled when the command was
+        first sent, so an existing enrolment was written by an earlier attempt of the same command.
 
-        Raises AlreadyExists, InvalidInput (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or a
-        service's own, such as `image-not-found`).
+        Raises AlreadyExists, InvalidInput (`unknown-tool`, `unknown-dataset`, `agreement-needed`, or the
+        error of another service, such as `image-not-found`).
         """
         pipeline = wanted.pipeline()
         terms = Terms(agree=wanted.agree, pull=wanted.pull)
@@ -160,7 +161,7 @@ class Enrolments:
             if stored is not None and (clash := title_clash(pipeline, stored.record)):
                 raise clash
             if stored is not None and not same_definition(stored.record, pipeline):
-                await read_references(pipeline, self.repositories)  # whose error is the better answer
+                await read_references(pipeline, self.repositories)  # raises the more useful error
                 raise AlreadyExists(
                     f"The pipeline {pipeline.name!r} already exists, with other steps.",
                     next=f"See it with 'maoctl pipeline get {pipeline.name}'; take part in it with"
@@ -182,14 +183,14 @@ class Enrolments:
     async def renew(
         self, name: str, request: EnrolmentRequest, if_match: int | None
     ) -> tuple[Stored[Enrolment], bool]:
-        """Enrol in a registered pipeline, or renew tools, limits and images; returns whether it is new.
+        """Enrol in a registered pipeline, or renew the enrolment; return it and whether it is new.
 
         Raises NotFound, PreconditionFailed, and InvalidInput as `init` does.
         """
         return await self.renew_on(name, Terms(agree=request.agree, pull=request.pull), if_match)
 
     async def renew_on(self, name: str, terms: Terms, if_match: int | None) -> tuple[Stored[Enrolment], bool]:
-        """Enrol or renew on the given terms; also raises what their `approve` raises."""
+        """Enrol or renew on the given terms. Also raises the errors of `terms.approve`."""
 
         async def attempt() -> tuple[Stored[Enrolment], bool] | None:
             pipeline = await self.repositories.pipelines.get(name)
@@ -209,15 +210,15 @@ class Enrolments:
         """
         async with self._lock:
             if not await self.exists(name) and await self.agreements.withdraw(name):
-                return  # completes the same command after a crash
+                return  # an earlier attempt has crashed before its last step
             check = await self._check(name, if_match)
             enrolment = await self.records.find(name)
             if references := await self.references.to_enrolment(name):
                 raise still_referenced("enrolment", name, references)
             if enrolment is not None:  # else its datasets are unknown
                 others = [stored.record for stored in await self.records.all()]
-                kept = [other.outputs for other in others if other.pipeline != enrolment.record.pipeline]
-                for dataset in sorted(enrolment.record.outputs.difference(*kept)):
+                in_use = [other.outputs for other in others if other.pipeline != enrolment.record.pipeline]
+                for dataset in sorted(enrolment.record.outputs.difference(*in_use)):
                     await self._change_dataset(dataset, without_node)
             try:
                 await delete_unreferenced(
@@ -236,7 +237,7 @@ class Enrolments:
             self.records.note_absent(check.key)
 
     async def _check(self, name: str, if_match: int | None) -> Check:
-        """Return a check of the enrolment's revision, even of an unreadable one."""
+        """Return a check of the enrolment's revision, even if it is unreadable."""
         entry = await self.records.store.get(self.records.prefix + name)
         if entry is None:
             raise self._not_enrolled(name)
@@ -253,9 +254,9 @@ class Enrolments:
     async def _enrol(
         self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, terms: Terms
     ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
-        """Enrol; returns None for a lost race. `pipeline` has the revision 0 if it is not registered yet."""
+        """Enrol; return None for a lost race. `pipeline` has revision 0 if it is not registered yet."""
         referenced = await read_references(pipeline.record, self.repositories)
-        agreement = await self.agreements.of(pipeline.record.name)
+        agreement = await self.agreements.find(pipeline.record.name)
         proposal = Proposal(pipeline.record, referenced, before, agreement)
         approved_by = await terms.approve(proposal)
         agreed = check_agreed(
@@ -273,7 +274,7 @@ class Enrolments:
                 return None
             facts = {"pipeline_revision": registered.revision, "approved_by": approved_by}
             enrolment = enrolment.model_copy(update=facts)
-            if before is not None:  # but not of the steps: nobody can agree to fields that are unknown here
+            if before is not None:  # except in steps: nobody can agree to fields unknown to this version
                 enrolment = carry_unknown_fields(before.record.model_copy(update={"steps": []}), enrolment)
             await self.agreements.agree(enrolment)
             written = await self._write_own(enrolment, before, registered)
@@ -291,9 +292,9 @@ class Enrolments:
         pull: Pull,
         pins: Mapping[str, ResolvedImage],
     ) -> Enrolment:
-        """Pin images and prepare datasets; returns the enrolment without its pipeline's revision.
+        """Pin images and prepare datasets; return the enrolment without its pipeline's revision.
 
-        Raises the refusals of other services.
+        Raises the errors of the other services.
         """
         tools = {name: stored.record for name, stored in referenced.tools.items()}
         datasets = {name: stored.record for name, stored in referenced.datasets.items()}
@@ -317,7 +318,7 @@ class Enrolments:
     async def _write_shared(
         self, pipeline: Stored[Pipeline], referenced: ReferencedRecords
     ) -> Stored[Pipeline] | None:
-        """Write 1 of an enrolment. Returns None for a lost race."""
+        """Do write 1 of an enrolment (see the module). Return None for a lost race."""
         key = self.repositories.pipelines.prefix + pipeline.record.name
         checks = [Check(key, pipeline.revision), *reference_conditions(referenced, self.repositories)]
         writes: list[Write] = [touch_guard(keys.references())]
@@ -334,7 +335,7 @@ class Enrolments:
     async def _write_own(
         self, enrolment: Enrolment, before: Stored[Enrolment] | None, pipeline: Stored[Pipeline]
     ) -> Stored[Enrolment] | None:
-        """Write 3 of an enrolment. Returns None for a lost race."""
+        """Do write 3 of an enrolment (see the module). Return None for a lost race."""
         name = enrolment.pipeline
         key = self.records.prefix + name
         checks = [Check(key, before.revision if before else 0)]
@@ -346,7 +347,7 @@ class Enrolments:
         return None if revision is None else Stored(enrolment, revision)
 
     async def _confirm(self, enrolment: Stored[Enrolment], *, is_new: bool) -> None:
-        """Write 4 of an enrolment, after which no delete of the pipeline can miss it."""
+        """Do write 4 of an enrolment, after which no delete of the pipeline can overlook it."""
         name = enrolment.record.pipeline
 
         async def attempt() -> int | None:
@@ -362,7 +363,7 @@ class Enrolments:
         await retry_lost(attempt, f"the pipeline {name!r}")
 
     async def _change_dataset(self, name: str, change: Callable[[Dataset, str], Dataset]) -> None:
-        with suppress(RecordUnreadable):  # what a member has made unreadable holds up nobody
+        with suppress(RecordUnreadable):  # another member may have written it, and must not block this node
             await self.repositories.datasets.update(
                 name, lambda dataset: change(dataset, self.repositories.node)
             )

@@ -1,11 +1,11 @@
-"""The nodes that the operator trusts, and the controller that approves the changes they endorse."""
+"""The trusted nodes, and the controller that approves the changes they endorse."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
 
-from mao_registry.records.stores import Repositories
+from mao_registry.records.stores import OUTAGE_BACKOFF, Repositories
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -20,12 +20,11 @@ from .approvals import Approvals
 
 log = get_logger(__name__)
 SETTLE_TIME = 1.0  # seconds during which changes are collected
-RESYNC_PERIOD = 300.0  # seconds between runs without a change: an image may be there by now
-RETRY = 5.0  # seconds, while the federation does not answer
+RESYNC_PERIOD = 300.0  # seconds between runs without a change, since an image may be available by now
 
 
 class TrustController:
-    """Approves endorsed changes after every change of a shared record, and every RESYNC_PERIOD."""
+    """Approves endorsed changes: after every change of a shared record, and every RESYNC_PERIOD."""
 
     def __init__(
         self,
@@ -36,31 +35,31 @@ class TrustController:
         conditions: Conditions | None = None,
     ) -> None:
         self._conditions = conditions
-        self._guard = Guard("consent", conditions, Backoff(RETRY, 300.0))
+        self._guard = Guard("consent", conditions, Backoff(5.0, 300.0))
         self.repositories = repositories
         self.agreements = agreements
         self.approvals = approvals
         self.clock = clock
         self._wake = asyncio.Event()
-        self._logged: dict[str, str] = {}  # pipeline → why it was not approved, so that it is logged once
+        self._logged: dict[str, str] = {}  # pipeline → last logged reason for not approving it
 
     async def page(self) -> StoredPage[Trust]:
-        """Return the trusted nodes, and the unreadable records of trust."""
+        """Return the trusted nodes, and the trust records that cannot be read."""
         trusted = await self.agreements.trusted()
         page = await self.repositories.trusts.page()
         return replace(page, items=[stored for stored in page.items if stored.record.node in trusted])
 
     async def trust(self, node: str) -> Trust:
-        """Approve changes that `node` endorses from now on. Idempotent."""
-        await self.agreements.trust(node, wanted=True)
+        """Trust a node: approve the changes that it endorses from now on. Idempotent."""
+        await self.agreements.set_trusted(node, trusted=True)
         new = Trust(node=node, since=self.clock.now())
         stored = await self.repositories.trusts.create_or_update(node, lambda current: current or new)
         self._wake.set()
         return stored.record if stored else new
 
     async def untrust(self, node: str) -> None:
-        """Stop trusting a node; what was approved stays approved. Raises NotFound (`not-trusted`)."""
-        changed = await self.agreements.trust(node, wanted=False)
+        """Stop trusting a node; approved changes stay approved. Raises NotFound (`not-trusted`)."""
+        changed = await self.agreements.set_trusted(node, trusted=False)
         if not await self.repositories.trusts.delete(node) and not changed:
             raise NotFound(
                 f"The node {node!r} is not trusted.", code="not-trusted", next="See 'maoctl node trusted'."
@@ -69,7 +68,6 @@ class TrustController:
     async def run(self) -> None:
         """Run until cancelled."""
         prefix = keys.registry_prefix("tools").removesuffix("tools/")
-        backoff = Backoff(RETRY, RETRY)
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 follow(
@@ -78,7 +76,7 @@ class TrustController:
                     lambda _: self._wake.set(),
                     name="consent-watch",
                     conditions=self._conditions,
-                    away=backoff,
+                    away=OUTAGE_BACKOFF,
                 )
             )
             group.create_task(
@@ -90,12 +88,12 @@ class TrustController:
                     initial_delay=RESYNC_PERIOD,
                     debounce=SETTLE_TIME,
                     conditions=self._conditions,
-                    away=backoff,
+                    away=OUTAGE_BACKOFF,
                 )
             )
 
     async def reconcile(self) -> None:
-        """Approve what trusted nodes endorse; a failure with one pipeline does not block the others."""
+        """Approve endorsed changes of all enrolments; a failure of one does not block the others."""
         if not await self.agreements.trusted():
             self._guard.keep(set())
             return
@@ -106,7 +104,7 @@ class TrustController:
                 enrolment = (await self.approvals.auto_approve(name)).record
             except Unavailable as error:
                 self._log_once(name, error)
-            except MaoError as error:  # a refusal is no failure
+            except MaoError as error:  # a refusal is not a failure
                 self._guard.succeeded(name)
                 if error.code != "nothing-pending":
                     self._log_once(name, error)

@@ -1,5 +1,5 @@
-"""Membership of a federation: creating, inviting, joining, leaving, and which nodes run its etcd.
+"""Membership of a federation: creating, inviting, joining, leaving, and the nodes that run its etcd.
 
-Every command is idempotent: its steps may be repeated, the last one makes it true for all nodes, and a
-command that was killed is completed by repeating it.
+Every command is idempotent: only its last step makes it take effect, and a command that was interrupted is
+completed by repeating it.
 """

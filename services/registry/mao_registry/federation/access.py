@@ -6,10 +6,10 @@ the node's certificate. No node name contains `@`. Core nodes have etcd's role `
 
 A node is invited in three steps:
 
-    1 identity    with a user that was never used before
-    2 users       a role and a user for the invitation alone; those of earlier invitations are deleted
-    3 token       a certificate for that user; one line of text: `mao1.` + base64url(zlib(JSON)), where
-                  zlib's checksum detects a token that was truncated or mistyped
+    1 identity    record the node with a new user name
+    2 users       create a role and a user for the invitation; delete those of earlier invitations
+    3 token       a certificate for that user, as one line of text: `mao1.` + base64url(zlib(JSON)); zlib's
+                  checksum detects a token that was truncated or mistyped
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .context import FederationContext, FederationRecords, check_core
 
 ROOT = "root"  # etcd's role with all rights; also a user, which etcd requires
 INVITATION_PREFIX = "mao1."
-_MAX_TEXT = 40_000  # characters; a token has about 3000
-_MAX_BYTES = 60_000
+_MAX_TOKEN_LENGTH = 40_000  # characters; a token has about 3000
+_MAX_CONTENT = 60_000  # bytes, uncompressed
 
 
 def etcd_user_name(node: str, number: int) -> str:
@@ -102,7 +102,7 @@ class InvitationToken(Record):
 def make_token(
     federation: str, node: str, endpoints: list[str], *, ca: str, certificate: str, key: str
 ) -> InvitationToken:
-    """Make a token with user, fingerprint and expiry from the certificates."""
+    """Make a token; user, fingerprint and expiry are read from the certificates."""
     facts = pki.facts(certificate)
     return InvitationToken(
         federation=federation,
@@ -129,7 +129,7 @@ def decode_token(text: str, *, now: datetime | None = None) -> InvitationToken:
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"])) or "content"
         raise _token_invalid(f"its {field} is missing or malformed") from None
-    # This finds mistakes only: whoever issues a token can forge all of its parts.
+    # These checks only find mistakes: whoever issues a token can forge all of its parts.
     try:
         parse_endpoints(",".join(token.endpoints))
         facts = pki.facts(token.certificate)
@@ -157,14 +157,14 @@ def _unpack_token(text: str) -> bytes:
     if not text:
         raise _token_invalid("it is empty")
     if not text.startswith(INVITATION_PREFIX):
-        raise _token_invalid(f"it does not begin with {INVITATION_PREFIX!r}")
-    if len(text) > _MAX_TEXT:
+        raise _token_invalid(f"it does not start with {INVITATION_PREFIX!r}")
+    if len(text) > _MAX_TOKEN_LENGTH:
         raise _token_invalid("it is too long")
     body = text.removeprefix(INVITATION_PREFIX)
     decoder = zlib.decompressobj()
     try:
         packed = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-        content = decoder.decompress(packed, _MAX_BYTES)
+        content = decoder.decompress(packed, _MAX_CONTENT)
     except (ValueError, binascii.Error, zlib.error):
         raise _token_invalid("it is truncated or mistyped") from None
     if not decoder.eof or decoder.unused_data:
@@ -181,7 +181,7 @@ def _token_invalid(why: str) -> InvalidInput:
 
 
 async def invite(context: FederationContext, node: str, valid: timedelta) -> InvitationToken:
-    """Invite a node; only core nodes may.
+    """Invite a node; `valid` is how long the invitation can be used. Core nodes only.
 
     Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`) and Forbidden (`not-core`).
     """
@@ -192,7 +192,7 @@ async def invite(context: FederationContext, node: str, valid: timedelta) -> Inv
         stored = await records.identities.create_or_update(
             node, lambda before: _invited(before, node, context)
         )
-        assert stored is not None  # noqa: S101 (`_invited` always makes one)
+        assert stored is not None  # noqa: S101 (`_invited` never returns None)
         user = invitation_user(stored.record.user)
         number = int(stored.record.user.rpartition("@")[2])
         for earlier in (etcd_user_name(node, before) for before in range(max(1, number - 3), number)):

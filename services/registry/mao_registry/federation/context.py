@@ -1,4 +1,4 @@
-"""The context of federation commands: this node's stores, files and address, and the shared records."""
+"""The context of federation commands: this node's store, files and address, and the shared records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINK = "link"  # the only name among `FederationContext.links`
 
 @dataclass(frozen=True, slots=True)
 class EtcdAddress:
-    """Where a core node's etcd listens: other nodes reach it at `host`, it listens on `bind`."""
+    """The address of a core node's etcd: other nodes reach it at `host`, it listens on `bind`."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class EtcdAddress:
         return f"https://{self.peer}"
 
     def listen_host(self) -> str:
-        """Return `bind` if set; else loopback for a loopback `host`, and all interfaces for any other."""
+        """Return `bind` if set; otherwise loopback for a loopback `host`, and all interfaces for others."""
         if self.bind:
             return _bracketed(self.bind)
         try:
@@ -59,19 +59,19 @@ class EtcdAddress:
         except ValueError:
             loopback = self.host == "localhost"
         if not loopback:
-            return "0.0.0.0"  # noqa: S104 (only certificates of the federation get in)
+            return "0.0.0.0"  # noqa: S104 (clients need a certificate of the federation)
         return "127.0.0.1" if self.host == "localhost" else _bracketed(self.host)
 
 
 @dataclass(frozen=True)
 class FederationContext:
-    """What federation commands need from this node.
+    """The dependencies of federation commands on this node.
 
     Args:
         own: the node's own store.
         address: where other nodes reach this node's etcd; without it the node never becomes a core node.
-        notify_supervisor: makes the supervisor read etcd's configuration again.
-        pinned: the settings contain a plain etcd address for the federation, so there is nothing to join.
+        notify_supervisor: makes the supervisor reload etcd's configuration.
+        pinned: the settings name the federation's etcd, so that the node cannot create or join one.
     """
 
     node: str
@@ -91,7 +91,7 @@ class FederationContext:
 
     @property
     def links(self) -> Records[Link]:
-        """The records of links: at most one, named LINK."""
+        """The record of the link: at most one, named LINK."""
         return Records(self.own, keys.link(self.node).removesuffix(LINK), Link, self.unreadable)
 
     async def find_link(self) -> Stored[Link] | None:
@@ -102,6 +102,12 @@ class FederationContext:
         stored = await self.find_link()
         if stored is None:
             raise not_in_federation(self.node)
+        return stored.record
+
+    async def write_link(self, link: Link) -> Link:
+        """Write the link unless there is one already; return the one that is stored."""
+        stored = await self.links.create_or_update(LINK, lambda current: current or link)
+        assert stored is not None  # noqa: S101 (the function never returns None)
         return stored.record
 
     def check_not_pinned(self) -> None:
@@ -115,7 +121,7 @@ class FederationContext:
 
     @asynccontextmanager
     async def connect(self, endpoints: Iterable[str], tls: TlsFiles | None = None) -> AsyncIterator[Store]:
-        """Connect to the federation's etcd, as this node unless `tls` is another identity."""
+        """Connect to the federation's etcd, by default with this node's certificate."""
         store = self.open_store(",".join(endpoints), tls or self.files.tls())
         try:
             yield store
@@ -137,7 +143,7 @@ class FederationContext:
 
     @asynccontextmanager
     async def connect_without(self, node: str, link: Link) -> AsyncIterator[tuple[Store, Admin]]:
-        """Connect like `connect_both`, but not to the etcd member of `node`, which may be about to stop."""
+        """Connect like `connect_both`, but not to the etcd member of `node`, which may be stopping."""
         async with self.connect(link.endpoints) as store:
             core = await FederationRecords(store).cores.get(node)
         others = [endpoint for endpoint in link.endpoints if core is None or endpoint != core.record.client]
@@ -147,7 +153,7 @@ class FederationContext:
 
 @dataclass(frozen=True)
 class FederationRecords:
-    """The federation's records about its members and itself."""
+    """The federation's records about itself and its members."""
 
     store: Store
 
@@ -180,7 +186,7 @@ class FederationRecords:
             raise NotFound(
                 "The federation's store does not record which federation it belongs to.",
                 code="federation-unknown",
-                next="Let the node that created it finish: maoctl federation create NAME, there.",
+                next="On the node that created it, complete the command: maoctl federation create NAME.",
             )
         return stored.record
 
@@ -206,7 +212,7 @@ class FederationRecords:
 
 
 async def check_core(store: Store, link: Link, command: str) -> None:
-    """Raise Forbidden (`not-core`), which names the core nodes, unless this is one."""
+    """Raise Forbidden (`not-core`) with the names of the core nodes unless this node is one."""
     cores = [core.node for core in await FederationRecords(store).voters()]
     if link.node in cores:
         return
@@ -214,6 +220,14 @@ async def check_core(store: Store, link: Link, command: str) -> None:
         f"Only core nodes may do this; in {link.federation!r} these are {', '.join(cores) or 'none now'}.",
         code="not-core",
         next=f"On one of them: {command}.",
+    )
+
+
+def in_federation(name: str) -> Conflict:
+    return Conflict(
+        f"This node is already in the federation {name!r}.",
+        code="in-federation",
+        next="See it with 'maoctl federation show'; leave it first: maoctl federation leave.",
     )
 
 
@@ -226,7 +240,7 @@ def not_in_federation(node: str) -> NotFound:
 
 
 def signal_supervisor() -> None:
-    """Make a native node's supervisor read etcd's configuration; in a container, a loop reads it."""
+    """Make the supervisor of a native node reload etcd's configuration; in a container, a loop does."""
     pid = os.environ.get("MAO_SUPERVISOR", "")
     if pid.isdigit():
         os.kill(int(pid), signal.SIGUSR1)

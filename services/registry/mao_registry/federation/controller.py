@@ -1,8 +1,8 @@
-"""The controller of a federation member. It runs at the start, after every change, and once a minute.
+"""The controller of a federation member. It runs at startup, after every change, and once a minute.
 
-For this node: renews its certificate after two thirds of its lifetime, keeps the link's endpoints those of
-the core nodes, and makes its etcd member follow its role. A core node also does what other nodes need
-(`cores.py`).
+For this node, it renews the certificate after two thirds of its lifetime, updates the link's endpoints to the
+core nodes' addresses, and starts or stops the etcd member by the node's role. On a core node it also serves
+the other nodes (`cores.py`).
 """
 
 from __future__ import annotations
@@ -39,13 +39,16 @@ if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 log = get_logger(__name__)
-RESYNC_PERIOD = 60.0  # seconds between runs when nothing seems to change
-FAILURE_RETRY = 2.0  # seconds
-REFUSED_RETRY = 10.0  # seconds after a refusal, which a retry will hardly change
+RESYNC_PERIOD = 60.0  # seconds between runs without a change
+OUTAGE_RETRY = 2.0  # seconds, while the federation does not answer
+REFUSED_RETRY = 10.0  # seconds; a retry is unlikely to change a refusal
 
 
 class FederationController:
-    """`federation` is only watched: decisions rest on the federation's etcd itself, never on a replica."""
+    """Keeps this node's membership up to date, and on a core node that of the others.
+
+    `federation` is only watched, since it may be a replica; decisions use the federation's etcd itself.
+    """
 
     def __init__(
         self,
@@ -79,8 +82,8 @@ class FederationController:
                         lambda _: self._wake.set(),
                         name=f"federation-watch/{prefix}",
                         conditions=self._conditions,
-                        away=Backoff(FAILURE_RETRY, REFUSED_RETRY),
-                        outages=MaoError,  # a refusal is no failure: the node may have been removed
+                        away=Backoff(OUTAGE_RETRY, REFUSED_RETRY),
+                        outages=MaoError,  # a refusal is not a failure: the node may have been removed
                     )
                 )
             group.create_task(
@@ -97,16 +100,14 @@ class FederationController:
         try:
             pause = await self.reconcile()
             self._outage.over()
-        except (
-            MaoError
-        ) as error:  # a refusal is no failure; in contrast to a back-off, a change ends the pause
+        except MaoError as error:  # a pause, not a back-off: the next change ends it
             if self._outage.is_news():
                 log.warning("federation.waits", error=error.detail)
-            return FAILURE_RETRY if isinstance(error, Unavailable) else REFUSED_RETRY
+            return OUTAGE_RETRY if isinstance(error, Unavailable) else REFUSED_RETRY
         return pause
 
     async def reconcile(self) -> float | None:
-        """Do what can be done now; returns seconds after which to run again, None for RESYNC_PERIOD."""
+        """Do what can be done now; return the seconds until the next run, None for RESYNC_PERIOD."""
         stored = await self.context.find_link()
         if stored is None:
             self.versions.update_condition_alone()
@@ -119,7 +120,7 @@ class FederationController:
                 return None
             await self._renew_certificate(store, identity.record)
             voters = await records.voters()
-            voters.sort(key=lambda core: core.node != link.node)  # a core node asks its own etcd first
+            voters.sort(key=lambda core: core.node != link.node)  # a core node tries its own etcd first
             endpoints = [core.client for core in voters]
             if endpoints and endpoints != link.endpoints:
                 await self.context.links.update(
@@ -137,7 +138,7 @@ class FederationController:
         return pause
 
     async def _renew_certificate(self, store: Store, identity: Identity) -> None:
-        """Request a new certificate when it is due, or install the one that was signed."""
+        """Request a new certificate when it is due, or install the signed one."""
         files = self.context.files
         ca, current, pending = files.read(files.ca), files.read(files.identity), files.read_pending()
         if not ca or not current:
@@ -155,9 +156,9 @@ class FederationController:
         log.info("federation.certificate_renewed", user=identity.user, until=identity.expires_at)
 
     async def _serve_nodes(self, store: Store, admin: Admin, link: Link) -> bool:
-        """Do what other nodes need; returns False if a request could not be signed."""
+        """Carry out what other nodes need; return False if a request could not be signed."""
         records, all_signed = FederationRecords(store), True
-        requests = await records.requests.by_name()  # not by the name inside, which a member could forge
+        requests = await records.requests.by_name()  # by key, since a member could forge the name inside
         present = await records.members.by_name()
         listed = await records.cores.by_name()
         identities = (await records.identities.page()).items
@@ -187,13 +188,13 @@ class FederationController:
                 await admin.set_roles(identity.user, etcd_role_names(identity))
 
     async def _isolated(self, action: Action, node: str, work: Awaitable[None]) -> bool:
-        """Return False if it failed: a failure with one node must not keep the others waiting."""
+        """Return whether `work` succeeded; a failure of one node must not block the others."""
         try:
             await work
         except Unavailable:
             raise
-        except Exception as error:  # noqa: BLE001 (of one node's record)
-            log.warning("federation.not_done", node=node, action=action)
+        except Exception as error:  # noqa: BLE001 (one node's records may be invalid in any way)
+            log.warning("federation.action_failed", node=node, action=action)
             self._guard.failed(node, error)
             return False
         self._guard.succeeded(node)

@@ -1,7 +1,7 @@
-"""What core nodes do for the federation: sign requests, promote, demote and remove nodes.
+"""The work of core nodes: signing certificate requests, and promoting, demoting and removing nodes.
 
-Every core node does this for all nodes without agreeing on who does it: each action may be repeated, and an
-identity is replaced only at the revision that was read, so that one of them wins.
+All core nodes do this concurrently without coordination: actions are idempotent, and an identity is replaced
+only at the revision that was read, so that one of them wins.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 log = get_logger(__name__)
-PROMOTE_TIMEOUT = 90.0  # seconds that the node may take to start etcd and catch up
-DEMOTE_TIMEOUT = 60.0  # seconds that another core node may take to remove this one from etcd
+PROMOTE_TIMEOUT = 90.0  # seconds for the node to start etcd and catch up
+DEMOTE_TIMEOUT = 60.0  # seconds for another core node to remove this one from etcd
 REMOVED_TOPICS = ("parts", "endorsements", "runs", "asks", "answers")
-"""Under a removed node's own prefix. Its records of rounds go with them (mao_datamgmt.rounds)."""
+"""Topics under a removed node's prefix to delete; mao_datamgmt.rounds deletes its round records."""
 
 Action = Literal["sign", "complete-join", "remove", "demote", "grant-core"]
 """
-sign: answer the node's certificate request
-complete-join: it uses its own certificate, so its invitation is no longer needed
-remove: it is leaving, or was removed and something of it is left
-demote: it is to be a client, and is still a member of etcd
-grant-core: it is to be a member of etcd, and is not yet
+sign: sign the node's certificate request
+complete-join: delete the invitation, since the node uses its own certificate
+remove: delete the records of a node that is leaving or was removed
+demote: remove a client from etcd
+grant-core: give a node that is to join etcd the rights of a core node
 """
 
 
 def request_digest(request: str) -> str:
-    """Return the digest by which an identity refers to the request that its certificate answers."""
+    """Return the digest with which an identity refers to the request for its certificate."""
     return hashlib.sha256(request.encode()).hexdigest()
 
 
 def decide_action(
     identity: Identity | None, request: CertificateRequest | None, *, present: bool, listed: bool
 ) -> Action | None:
-    """Decide what a core node has to do about one node, if anything. Pure.
+    """Return what a core node has to do for a node; None for nothing. Pure.
 
     Args:
-        present: the node holds its presence.
+        present: the node has a member record.
         listed: the node is recorded as a member of etcd.
     """
     if identity is None:
@@ -81,7 +81,7 @@ async def sign_request(
     stored: Stored[Identity],
     request: CertificateRequest,
 ) -> None:
-    """Create the node's user and sign its request; a request that cannot be signed is deleted."""
+    """Create the node's user and sign its request; delete a request that cannot be signed."""
     identity = stored.record
     records = FederationRecords(store)
     authority = await records.authority()
@@ -105,7 +105,7 @@ async def sign_request(
 
 
 async def complete_join(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Delete the invitation of a node that uses its own certificate, and mark it as joined."""
+    """Delete the invitation of a node that uses its own certificate, and mark the node as joined."""
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(invitation_role(identity.node))
 
@@ -119,9 +119,9 @@ async def complete_join(context: FederationContext, store: Store, admin: Admin, 
 
 
 async def remove_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Revoke the node's access, then remove what is left of it.
+    """Revoke the node's access, then delete its records.
 
-    Raises Conflict, before anything is done, if etcd would lose its quorum without it (`check_removal`).
+    Raises Conflict before any change if etcd would lose its quorum without the node (`check_removal`).
     """
     node = identity.node
     check_removal(await observe_members(store, admin), node)
@@ -149,9 +149,9 @@ async def remove_node(context: FederationContext, store: Store, admin: Admin, id
 
 
 async def demote_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Make a core node a client; raises Conflict if etcd would lose its quorum without it.
+    """Make another core node a client. Raises Conflict if etcd would lose its quorum without it.
 
-    Another node does this, since the node itself would lose the right to finish.
+    A node cannot demote itself, since it loses the necessary rights on the way.
     """
     check_removal(await observe_members(store, admin), identity.node)
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
@@ -171,11 +171,11 @@ async def remove_from_datasets(store: Store, node: str) -> None:
 async def promote(
     context: FederationContext, versions: EtcdVersions, node: str, *, allow_unsafe: bool = False
 ) -> CoreMember:
-    """Make a node a voting member of etcd and wait until it is one. Idempotent.
+    """Make a node a core node, and wait until it is a voting member of etcd. Idempotent.
 
     Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`, and
-    `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) when it continues in the
-    background.
+    `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) if the promotion continues
+    in the background.
     """
     link = await context.link()
     async with context.connect_both(link.endpoints) as (store, admin):
@@ -195,7 +195,7 @@ async def promote(
             raise Conflict(
                 f"The node {node!r} {why}.",
                 code="node-not-ready",
-                next="Start it there with 'make node' or 'make up', with MAO_FEDERATION_ADDRESS set.",
+                next="Start it with MAO_FEDERATION_ADDRESS set ('make node' or 'make up' on its host).",
             )
         versions.check_candidate(member.record, allow_unsafe=allow_unsafe)
         await versions.check_members((await records.cores.by_name()).values(), allow_unsafe=allow_unsafe)
@@ -210,11 +210,11 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PROMOTE_TIMEOUT):
             voter = await wait_for_record(cores, node, lambda core: core is not None and not core.learner)
-            assert voter is not None  # noqa: S101 (that is what was waited for)
+            assert voter is not None  # noqa: S101 (the condition that was waited for)
             return voter
     state = "has not caught up yet" if await cores.get(node) else "has not started its etcd yet"
     raise Unavailable(
-        f"The node {node!r} {state}, after {PROMOTE_TIMEOUT:.0f} s; it continues by itself.",
+        f"The node {node!r} {state}, after {PROMOTE_TIMEOUT:.0f} s; it continues in the background.",
         code="promotion-unfinished",
         next=f"See 'maoctl federation list' and the log of {node}: are its ports open to the other core"
         f" nodes? Cancel it with 'maoctl federation demote {node}'.",
@@ -222,7 +222,7 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
 
 
 async def demote(context: FederationContext, node: str) -> Demotion:
-    """Make a core node a client; no effect on a client. Raises Conflict (`last-core`, `quorum-at-risk`)."""
+    """Make a core node a client. Idempotent. Raises Conflict (`last-core`, `quorum-at-risk`)."""
     link = await context.link()
     async with context.connect_without(node, link) as (store, admin):
         await check_core(store, link, f"maoctl federation demote {node}")
@@ -239,9 +239,7 @@ async def demote(context: FederationContext, node: str) -> Demotion:
 
 
 async def remove(context: FederationContext, node: str) -> None:
-    """Revoke the node's access (etcd then refuses its certificate) and remove everything of it.
-
-    Repeating it removes what is left.
+    """Revoke the node's access (etcd then refuses its certificate) and delete its records. Idempotent.
 
     Raises NotFound, Conflict (`node-is-this-one`, `last-core`, `quorum-at-risk`).
     """
@@ -277,7 +275,7 @@ async def _set_role(store: Store, node: str, role: Role) -> Identity:
         return current.model_copy(update={"role": role})
 
     stored = await FederationRecords(store).identities.create_or_update(node, change)
-    assert stored is not None  # noqa: S101 (`change` always makes one)
+    assert stored is not None  # noqa: S101 (`change` never returns None)
     return stored.record
 
 
@@ -290,7 +288,7 @@ def _not_joined(node: str) -> NotFound:
 
 
 async def wait_until_demoted(store: Store, node: str) -> None:
-    """Wait until another core node has removed `node` from etcd; raises Conflict (`not-unseated`)."""
+    """Wait until another core node has removed `node` from etcd. Raises Conflict (`not-unseated`)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEMOTE_TIMEOUT):
             await wait_for_record(FederationRecords(store).cores, node, lambda core: core is None)

@@ -1,15 +1,14 @@
-"""Creating a federation.
+"""The command `federation create`.
 
-    1 draft       name, id and both authorities, in one file: a repeat creates the same federation
-    2 files       certificates of this node as client, server and member; etcd's configuration
+    1 draft       write name, id and both authorities to a file: a repeat creates the same federation
+    2 files       write this node's certificates (client, server, peer) and etcd's configuration
     3 etcd        the supervisor starts it; wait until it answers, and check its version
-    4 users       etcd's `root`, this node's user; then authentication is switched on
-    5 records     authority, federation, this node's identity and etcd member; a copy of this node's registry
-    6 link        from here on every service of this node works with the federation's store
-    7 clean-up    the draft, with the authority's keys
+    4 users       create etcd's `root` and this node's user, then enable authentication
+    5 records     write the authority, the federation, this node's identity and etcd member; copy its registry
+    6 link        write it: all services of this node switch to the federation's store
+    7 clean-up    delete the draft, which contains the authority's keys
 
-Until 6 the node works with its own store and nobody sees a difference; what is written to its registry
-meanwhile is copied as well.
+Until step 6 the node works with its own store. Registry records written to it meanwhile are copied as well.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from mao_shared.store.records import dump
 
 from . import pki
 from .access import ROOT, etcd_user_name
-from .context import LINK, EtcdAddress, FederationContext, FederationRecords
+from .context import EtcdAddress, FederationContext, FederationRecords, in_federation
 from .etcd_versions import EtcdVersions
 from .files import FederationDraft
 from .own_member import delete_own_member, write_config, write_member_identity
 from .registry_merge import copy_own_records, copy_registry, registry_entries, renumber_enrolments
 
 log = get_logger(__name__)
-START_TIMEOUT = 60.0  # seconds that etcd may take to start
+START_TIMEOUT = 60.0  # seconds for etcd to start
 POLL_PERIOD = 0.2  # seconds
-MAX_COPIES = 20  # of the registry, while others still write to it
+MAX_COPIES = 20  # repeated copies of a registry that is being written to
 
 
 class CreateCommand:
@@ -48,14 +47,18 @@ class CreateCommand:
         self.versions = versions
 
     async def create(self, name: str, *, allow_unsafe: bool = False) -> Link:
-        """Create a federation; returns the link to it, also if this node has created it before.
+        """Create a federation and return the link to it. Idempotent.
 
         Raises Conflict: `in-federation`, `founding-unfinished`, `federation-is-set`, `no-federation-address`,
         `etcd-unsafe` unless `allow_unsafe`; Unavailable (`federation-etcd-down`).
         """
         self.context.check_not_pinned()
         if stored := await self.context.find_link():
-            return self._check_same(stored.record, name)
+            link = stored.record
+            if link.federation != name or link.role != "core":
+                raise in_federation(link.federation)
+            self.context.files.remove_drafts()
+            return link
         address = self.context.address
         if address is None:
             raise Conflict(
@@ -79,22 +82,22 @@ class CreateCommand:
         async with self.context.connect([address.client]) as store:
             await self._write_records(store, draft, address, user)
             copied = await self._copy_registry(store)
-            link = await self._write_link(draft, address, user)
+            link = await self.context.write_link(
+                Link(
+                    federation=name,
+                    id=draft.id,
+                    node=self.context.node,
+                    user=user,
+                    endpoints=[address.client],
+                    role="core",
+                    joined_at=self.context.now,
+                )
+            )
             for entry in await registry_entries(self.context.own):  # written just before the link
                 if copied.get(entry.key) != entry.revision:
                     await put_value(store, entry.key, entry.value)
         self.context.files.remove_drafts()
         log.info("federation.created", federation=name, id=draft.id, endpoint=address.client)
-        return link
-
-    def _check_same(self, link: Link, name: str) -> Link:
-        if link.federation != name or link.role != "core":
-            raise Conflict(
-                f"This node is already in the federation {link.federation!r}.",
-                code="in-federation",
-                next="See it with 'maoctl federation show'; leave it first: maoctl federation leave.",
-            )
-        self.context.files.remove_drafts()
         return link
 
     def _make_draft(self, name: str) -> FederationDraft:
@@ -156,7 +159,7 @@ class CreateCommand:
             ) from error
 
     async def _check_version(self, address: EtcdAddress, *, allow_unsafe: bool) -> None:
-        """Check the version of the running etcd. Removes all files if it raises Conflict (`etcd-unsafe`)."""
+        """Raise Conflict (`etcd-unsafe`) for an unsafe version of the running etcd, and remove all files."""
         core = CoreMember(node=self.context.node, member_id="", client=address.client, peer=address.peer)
         try:
             await self.versions.check_members([core], allow_unsafe=allow_unsafe)
@@ -199,7 +202,7 @@ class CreateCommand:
         await records.cores.create_or_update(node, lambda _: core)
 
     async def _copy_registry(self, store: Store) -> dict[str, int]:
-        """Copy until nothing was written to the registry meanwhile; returns key → revision copied."""
+        """Copy the registry until nothing was written to it meanwhile; return key → copied revision."""
         own, node = self.context.own, self.context.node
         await copy_own_records(own, store, node)
         copied: dict[str, int] = {}
@@ -209,17 +212,3 @@ class CreateCommand:
                 break
         await renumber_enrolments(own, store, own, node)
         return copied
-
-    async def _write_link(self, draft: FederationDraft, address: EtcdAddress, user: str) -> Link:
-        link = Link(
-            federation=draft.name,
-            id=draft.id,
-            node=self.context.node,
-            user=user,
-            endpoints=[address.client],
-            role="core",
-            joined_at=self.context.now,
-        )
-        stored = await self.context.links.create_or_update(LINK, lambda current: current or link)
-        assert stored is not None  # noqa: S101 (it was given a record)
-        return stored.record

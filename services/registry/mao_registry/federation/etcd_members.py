@@ -18,8 +18,9 @@ from .context import FederationContext, FederationRecords
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
-MAX_VOTERS = 7  # etcd's own advice; more only make every write slower
-REMOVAL_ATTEMPTS, REMOVAL_RETRY = 15, 0.7  # seconds between them
+MAX_VOTERS = 7  # recommended by etcd; more members only make writes slower
+REMOVAL_ATTEMPTS = 15
+REMOVAL_RETRY = 0.7  # seconds between attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class EtcdMemberState:
 
 @dataclass(frozen=True, slots=True)
 class ObservedMember(EtcdMemberState):
-    """Adds the member's id in etcd, and its `host:port` for clients (empty if it has never started)."""
+    """A member with its id in etcd and its `host:port` for clients (empty if it has never started)."""
 
     id: str
     endpoint: str
@@ -109,9 +110,10 @@ def _unhealthy_names(members: Sequence[EtcdMemberState]) -> str:
 
 
 def _restart_step(members: Sequence[EtcdMemberState]) -> str:
-    silent = next((member.node for member in members if not member.healthy), "NODE")
+    unhealthy = next((member.node for member in members if not member.healthy), "NODE")
     return (
-        f"Start {silent} again; if it is gone for good, remove it first: maoctl federation remove {silent}."
+        f"Start {unhealthy} again; if it is gone for good, remove it first: "
+        f"maoctl federation remove {unhealthy}."
     )
 
 
@@ -143,7 +145,7 @@ async def observe_members(store: Store, admin: Admin) -> list[ObservedMember]:
 
 @asynccontextmanager
 async def at_leader(context: FederationContext, members: list[ObservedMember]) -> AsyncIterator[Admin]:
-    """Connect to the leader itself; raises Unavailable (`no-leader`) if none is known."""
+    """Connect to the leader. Raises Unavailable (`no-leader`) if none is known."""
     leader = next((member for member in members if member.leads), None)
     if leader is None:
         raise Unavailable(
@@ -156,11 +158,11 @@ async def at_leader(context: FederationContext, members: list[ObservedMember]) -
 
 
 async def remove_etcd_member(context: FederationContext, store: Store, admin: Admin, node: str) -> None:
-    """Remove the node's member from etcd; does nothing if it has none.
+    """Remove the node's member from etcd; do nothing if it has none.
 
-    A leader hands over first: removed while it leads, it might be gone before the others know of it. A
-    refusal is retried: another core node may be doing the same, and etcd removes nobody in the first
-    seconds after it has added a member. Raises the last refusal.
+    If it is the leader, leadership is transferred first, so that the others do not wait for an election.
+    Refusals are retried: another core node may be doing the same, and etcd removes no member in the first
+    seconds after one was added. Raises the last refusal.
     """
     attempts = stamina.retry_context(
         on=(Conflict, StoreUnavailable, StoreUnknown),
@@ -177,8 +179,8 @@ async def remove_etcd_member(context: FederationContext, store: Store, admin: Ad
             if leaving is None:
                 return
             others = (member for member in members if member is not leaving)
-            heir = next((member for member in others if member.votes and member.healthy), None)
-            if leaving.leads and heir is not None:
+            successor = next((member for member in others if member.votes and member.healthy), None)
+            if leaving.leads and successor is not None:
                 async with at_leader(context, members) as leader:
-                    await leader.move_leader(heir.id)
+                    await leader.move_leader(successor.id)
             await admin.remove(leaving.id)

@@ -1,7 +1,7 @@
-"""Checks that the federation's etcd enforces the key rights that a federation relies on.
+"""Checks that the federation's etcd enforces access rights to keys, which a federation relies on.
 
 An unsafe version is refused when a federation is created or joined, and when a node is promoted. A running
-federation continues, with the condition `etcd-version`: no node stops collecting because of it.
+federation continues with the condition `etcd-version`: no node stops collecting because of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mao_shared.store import TlsFiles
 from .context import FederationContext
 
 CONDITION = "etcd-version"
-LABEL = "mao/etcd"  # of a node's presence: the version of the etcd that it would run as a core node
+LABEL = "mao/etcd"  # label of a node: the version of the etcd that it would run as a core node
 OVERRIDE = "--allow-unsafe-etcd-that-ignores-key-rights"
 UNSAFE = (
     "lets every member and every invited node read and write all keys, the authority's private key too"
@@ -40,10 +40,10 @@ class EtcdVersions:
     def __init__(self, context: FederationContext, conditions: Conditions) -> None:
         self._context = context
         self._conditions = conditions
-        self._known: dict[str, str] = {}  # node → its member's version, kept while it does not answer
+        self._known: dict[str, str] = {}  # node → last known version of its member
 
     def labels(self) -> dict[str, str]:
-        """Return the label that `check_candidate` reads; none if this node cannot become a core node."""
+        """Return the label that `check_candidate` reads; empty if this node cannot become a core node."""
         own = self._context.files.etcd_version()
         return {LABEL: own} if self._context.address is not None and own else {}
 
@@ -55,7 +55,7 @@ class EtcdVersions:
             check_versions(subject, [own], f"{INSTALL}. Then repeat the command", allow_unsafe=allow_unsafe)
 
     def check_candidate(self, member: Member, *, allow_unsafe: bool) -> None:
-        """Raise Conflict (`etcd-unsafe`) if this node must not become a core node."""
+        """Raise Conflict (`etcd-unsafe`) if the member's etcd is not known to be safe for a core node."""
         own = member.labels.get(LABEL, "")
         version = f"is {version_text(own)}" if own else "is unknown (does it run an older MAO?)"
         check_versions(
@@ -68,21 +68,21 @@ class EtcdVersions:
     async def check_members(
         self, cores: Iterable[CoreMember], *, tls: TlsFiles | None = None, allow_unsafe: bool
     ) -> None:
-        """Raise Conflict (`etcd-unsafe`) for the worst of the members that answer, or if none does."""
-        found = await self._ask(cores, tls or self._context.files.tls())
-        self._known.update(found)
-        subject = f"The federation's etcd is {nodes_by_version(found)}"
+        """Raise Conflict (`etcd-unsafe`) if the etcd of a core node is unsafe, or if none answers."""
+        versions = await self._query_versions(cores, tls or self._context.files.tls())
+        self._known.update(versions)
+        subject = f"The federation's etcd is {nodes_by_version(versions)}"
         check_versions(
-            subject if found else "The federation's etcd does not report its version",
-            found.values() or [""],
+            subject if versions else "The federation's etcd does not report its version",
+            versions.values() or [""],
             f"On its core nodes, one after the other: {INSTALL}. Then repeat the command",
             allow_unsafe=allow_unsafe,
         )
 
     async def update_condition(self, cores: Mapping[str, CoreMember]) -> None:
         """Query the federation's members and report or clear the condition."""
-        found = await self._ask(cores.values(), self._context.files.tls())
-        self._known = {node: version for node, version in (self._known | found).items() if node in cores}
+        versions = await self._query_versions(cores.values(), self._context.files.tls())
+        self._known = {node: version for node, version in (self._known | versions).items() if node in cores}
         rating = self._rating()
         if rating == "good":
             self._conditions.clear(CONDITION)
@@ -96,7 +96,7 @@ class EtcdVersions:
         self._conditions.report(CONDITION, detail=detail, next_step=next_step)
 
     def update_condition_alone(self) -> None:
-        """Report or clear the condition of a node in no federation, which could not create one."""
+        """Report or clear the condition of a node that is in no federation."""
         self._known = {}
         own = self._context.files.etcd_version()
         if own is None or judge(own) != "unsafe":
@@ -104,8 +104,8 @@ class EtcdVersions:
             return
         self._conditions.report(
             CONDITION,
-            detail=f"This node's etcd is {version_text(own)}: enough for a node in no federation, but none"
-            " can be created on it.",
+            detail=f"This node's etcd is {version_text(own)}: enough for a node in no federation, but no"
+            " federation can be created on it.",
             next_step=f"{INSTALL}.",
         )
 
@@ -121,8 +121,8 @@ class EtcdVersions:
         lowest = worst(self._known.values())
         return "good" if lowest is None else judge(lowest)
 
-    async def _ask(self, cores: Iterable[CoreMember], tls: TlsFiles) -> dict[str, str]:
-        """Query all members concurrently; returns node → version for those that answer."""
+    async def _query_versions(self, cores: Iterable[CoreMember], tls: TlsFiles) -> dict[str, str]:
+        """Query all members concurrently; return node → version of those that answer."""
         cores = list(cores)
         versions = await asyncio.gather(*(ask_version(core.client, tls) for core in cores))
         return {
@@ -131,7 +131,7 @@ class EtcdVersions:
 
 
 def check_versions(subject: str, versions: Iterable[str], step: str, *, allow_unsafe: bool) -> None:
-    """Raise Conflict (`etcd-unsafe`) for the worst of the versions, if it is unsafe. Pure."""
+    """Raise Conflict (`etcd-unsafe`) if the worst of the versions is unsafe. Pure."""
     lowest = worst(versions)
     if allow_unsafe or judge(lowest) != "unsafe":
         return

@@ -1,4 +1,4 @@
-"""Files of the registry in MAO_FEDERATION_DIR: drafts, pending requests, etcd's identity."""
+"""The registry's files in MAO_FEDERATION_DIR: drafts, pending requests, certificates of etcd."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ M = TypeVar("M", bound=Record)
 
 
 class FederationDraft(Record):
-    """A federation that is being created; kept until its store holds all of this."""
+    """A federation that is being created; deleted once everything is in its store."""
 
     name: Name
     id: str
     created_at: Timestamp
     authority: Authority  # signs clients and servers
-    peers: Authority  # signs etcd members towards each other
+    peers: Authority  # signs etcd members for peer connections
 
 
 class PendingRequest(Record):
-    """A certificate request (PEM) and the private key it is for, which never leaves the node."""
+    """A certificate request (PEM) and its private key, which never leaves the node."""
 
     key: str
     request: str
 
 
 class RegistryFiles(FederationFiles):
-    """The files that only the registry uses, beside those of every service."""
+    """The files that only the registry uses, in addition to those of all services."""
 
     @property
     def draft(self) -> Path:
@@ -60,7 +60,7 @@ class RegistryFiles(FederationFiles):
         return None if text is None else read_output(text)
 
     def invitation(self) -> FederationFiles:
-        """Return the files that hold the invitation's identity while the node joins."""
+        """Return the files with the invitation's certificate and key, used while the node joins."""
         return FederationFiles(self.directory / "invitation")
 
     def read(self, path: Path) -> str | None:
@@ -86,7 +86,7 @@ class RegistryFiles(FederationFiles):
             raise self._unusable(path, "it is damaged") from error
 
     def save(self, path: Path, content: str) -> bool:
-        """Write the file unless it has this content; returns whether it was written."""
+        """Write the file unless it has this content already; return whether it was written."""
         if self.read(path) == content:
             return False
         try:
@@ -99,7 +99,7 @@ class RegistryFiles(FederationFiles):
         return MaoError(
             f"The file {path} cannot be used: {why}.",
             code="federation-dir-unusable",
-            next="Set MAO_FEDERATION_DIR to a directory that the user the node runs as owns.",
+            next="Set MAO_FEDERATION_DIR to a directory that belongs to the node's user.",
         )
 
     def remove_member(self) -> None:
@@ -108,7 +108,7 @@ class RegistryFiles(FederationFiles):
             path.unlink(missing_ok=True)
 
     def remove_drafts(self) -> None:
-        """Remove files that only creating and joining need."""
+        """Remove the files that are only needed to create or join a federation."""
         for path in (self.draft, self.pending):
             path.unlink(missing_ok=True)
         invitation = self.invitation()

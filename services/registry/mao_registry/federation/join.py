@@ -1,12 +1,12 @@
-"""Joining a federation.
+"""The command `federation join`.
 
-    1 compare     etcd's version and the names in both registries; a clash ends it before anything is written
-    2 request     for a certificate, as the invitation's user; the key never leaves the node
-    3 certificate a core node signs it and creates the user; wait for that
-    4 files       authority, certificate and key
-    5 records     this node's own become the federation's; it is added to the datasets it takes part in
-    6 link        from here on every service of this node works with the federation's store
-    7 clean-up    the invitation
+    1 checks      check etcd's version and the names in both registries, before anything is written
+    2 request     request a certificate as the invitation's user; the key never leaves the node
+    3 certificate wait until a core node has signed it and created the user
+    4 files       write the authority's certificate, and this node's certificate and key
+    5 records     add this node's records to the federation, and the node to its datasets
+    6 link        write it: all services of this node switch to the federation's store
+    7 clean-up    delete the invitation
 
 A repeat with the same token continues where it stopped, with the same key and request.
 """
@@ -23,7 +23,7 @@ from mao_shared.store import Store
 
 from . import pki
 from .access import InvitationToken, decode_token
-from .context import LINK, FederationContext, FederationRecords
+from .context import FederationContext, FederationRecords, in_federation
 from .cores import request_digest
 from .etcd_versions import EtcdVersions
 from .files import PendingRequest
@@ -39,7 +39,7 @@ from .registry_merge import (
 )
 
 log = get_logger(__name__)
-SIGN_TIMEOUT = 60.0  # seconds that a core node may take to sign
+SIGN_TIMEOUT = 60.0  # seconds for a core node to sign
 
 
 class JoinCommand:
@@ -48,14 +48,14 @@ class JoinCommand:
     def __init__(self, context: FederationContext, versions: EtcdVersions) -> None:
         self.context = context
         self.versions = versions
-        self.published: list[str] = []  # the new records of the last join, as `tool NAME`
+        self.published: list[str] = []  # records that the last join added to the federation, as `tool NAME`
 
     async def join(self, text: str, *, allow_unsafe: bool = False) -> Link:
-        """Join a federation; returns the link to it, also if this token was used before.
+        """Join a federation and return the link to it. Idempotent.
 
         Raises InvalidInput for an invalid token, Conflict (`names-clash`, `in-federation`,
-        `federation-is-set`, `etcd-unsafe` unless `allow_unsafe`), Unavailable (`not-signed`) while no core
-        node answers the request.
+        `federation-is-set`, `etcd-unsafe` unless `allow_unsafe`), Unavailable (`not-signed`) if no core node
+        answers the request.
         """
         self.context.check_not_pinned()
         token = decode_token(text, now=self.context.now)
@@ -67,7 +67,12 @@ class JoinCommand:
                 " node.",
             )
         if stored := await self.context.find_link():
-            return self._check_same(stored.record, token)
+            link, ca = stored.record, self.context.files.read(self.context.files.ca)
+            same_name = link.federation == token.federation
+            if not same_name or not ca or pki.facts(ca).fingerprint != token.fingerprint:
+                raise in_federation(link.federation)
+            self.context.files.remove_drafts()
+            return link
         if draft := self.context.files.read_draft():
             raise Conflict(
                 f"This node has started to create the federation {draft.name!r} and has not finished.",
@@ -83,9 +88,9 @@ class JoinCommand:
                 await self.versions.check_members(cores, tls=invitation.tls(), allow_unsafe=allow_unsafe)
                 await self._check_names(store, info.name)
                 identity = await self._obtain_certificate(store, token)
-        except UserUnknown as error:  # deleted once the node had joined, or with a later invitation
+        except UserUnknown as error:  # deleted when the node had joined, or by a later invitation
             raise InvalidInput(
-                "This invitation was used or withdrawn.",
+                "This invitation has been used or withdrawn.",
                 code="token-used",
                 next=f"Ask a core node for a new one: maoctl federation invite {self.context.node}",
             ) from error
@@ -94,35 +99,34 @@ class JoinCommand:
             await add_registry(own, store, node, info.name, self.context.clock)
             await copy_own_records(own, store, node)
             await renumber_enrolments(own, store, own, node)
-            link = await self._write_link(store, info, identity, token)
+            voters = await FederationRecords(store).voters()
+            link = await self.context.write_link(
+                Link(
+                    federation=info.name,
+                    id=info.id,
+                    node=node,
+                    user=identity.user,
+                    endpoints=[core.client for core in voters] or token.endpoints,
+                    joined_at=self.context.now,
+                )
+            )
         self.context.files.remove_drafts()
         log.info("federation.joined", federation=info.name, id=info.id, user=identity.user)
         return link
 
-    def _check_same(self, link: Link, token: InvitationToken) -> Link:
-        ca = self.context.files.read(self.context.files.ca)
-        if link.federation != token.federation or not ca or pki.facts(ca).fingerprint != token.fingerprint:
-            raise Conflict(
-                f"This node is already in the federation {link.federation!r}.",
-                code="in-federation",
-                next="See it with 'maoctl federation show'; leave it first: maoctl federation leave.",
-            )
-        self.context.files.remove_drafts()
-        return link
-
     async def _check_federation(self, store: Store, token: InvitationToken) -> FederationInfo:
-        """Raise Conflict (`federation-differs`) if the store belongs to another federation."""
+        """Return the federation's record. Raises Conflict (`federation-differs`) if it is another one."""
         info = await FederationRecords(store).info()
         if pki.facts(info.ca).fingerprint != token.fingerprint:
             raise Conflict(
-                f"The store at {', '.join(token.endpoints)} belongs to another federation {info.name!r}.",
+                f"The store at {', '.join(token.endpoints)} belongs to another federation, {info.name!r}.",
                 code="federation-differs",
                 next=f"Ask for a new one: 'maoctl federation invite {self.context.node}' on a core node.",
             )
         return info
 
     async def _check_names(self, store: Store, federation: str) -> None:
-        """Raise Conflict (`names-clash`) before anything is written."""
+        """Raise Conflict (`names-clash`) if records of this node clash with the federation's."""
         own = Repositories(self.context.node, self.context.own, self.context.own)
         contents, federation_contents = await read_contents(own.own), await read_contents(store)
         enrolled = {stored.record.pipeline for stored in await own.enrolments.all()}
@@ -132,7 +136,7 @@ class JoinCommand:
         self.published = find_new_records(contents, federation_contents)
 
     async def _obtain_certificate(self, store: Store, token: InvitationToken) -> Identity:
-        """Request a certificate and wait for it, unless there is one. Raises Unavailable (`not-signed`)."""
+        """Request a certificate and wait for it, unless it exists. Raises Unavailable (`not-signed`)."""
         files, node = self.context.files, self.context.node
         user = token.user.removesuffix("-join")
         current = files.read(files.identity)
@@ -155,25 +159,9 @@ class JoinCommand:
         files.write_identity(ca=token.ca, certificate=identity.certificate or "", key=pending.key)
         return identity
 
-    async def _write_link(
-        self, store: Store, info: FederationInfo, identity: Identity, token: InvitationToken
-    ) -> Link:
-        voters = await FederationRecords(store).voters()
-        link = Link(
-            federation=info.name,
-            id=info.id,
-            node=self.context.node,
-            user=identity.user,
-            endpoints=[core.client for core in voters] or token.endpoints,
-            joined_at=self.context.now,
-        )
-        stored = await self.context.links.create_or_update(LINK, lambda current: current or link)
-        assert stored is not None  # noqa: S101 (it was given a record)
-        return stored.record
-
 
 def pending_request(context: FederationContext, user: str) -> PendingRequest:
-    """Return the key and request that wait for their certificate; created if missing for this user."""
+    """Return the pending key and certificate request of this user; create them if missing."""
     pending = context.files.read_pending()
     if pending is None or pki.read_request(pending.request).user != user:
         key = pki.make_key()
@@ -194,12 +182,12 @@ async def submit_request(context: FederationContext, store: Store, pending: Pend
 
 
 async def wait_for_identity(store: Store, node: str, request: str) -> Identity:
-    """Wait without a limit until the node's certificate answers the request; returns its identity."""
+    """Wait, without a timeout, until the request is signed; return the node's identity."""
     answered = request_digest(request)
     identity = await wait_for_record(
         FederationRecords(store).identities,
         node,
         lambda current: current is not None and current.request == answered,
     )
-    assert identity is not None  # noqa: S101 (that is what was waited for)
+    assert identity is not None  # noqa: S101 (the condition that was waited for)
     return identity

@@ -1,13 +1,13 @@
-"""Leaving a federation, or dropping one that was never finished.
+"""The command `federation leave`; it also abandons a federation whose creation was not finished.
 
-    1 etcd        a core node becomes a client first: another core node removes it from etcd
-    2 records     the federation's registry is copied to the node's own store, to work on with
-    3 datasets    it is removed from all, for people to see: who votes is decided by its participations
-    4 request     to be removed, which core nodes answer
-    5 link        is deleted: from here on the node works with its own store
-    6 files       certificates and pending requests
+    1 etcd        wait until another core node has removed this one from etcd, if it is a core node
+    2 records     copy the federation's registry to the node's own store
+    3 datasets    remove the node from the `nodes` of all datasets, which are for display
+    4 request     request to be removed, which core nodes carry out
+    5 link        delete it: all services of this node switch to its own store
+    6 files       delete certificates and pending requests
 
-With `force`, 1, 3 and 4 are skipped if the federation does not answer, and 2 takes the last known copy.
+With `force`, steps 1, 3 and 4 are skipped if the federation does not answer, and step 2 copies the replica.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ REMOVED = "store-identity-refused"  # the error code for a node that was removed
 
 
 class LeaveCommand:
-    """`federation leave`; `replica`: the last known records of the federation while it does not answer."""
+    """`federation leave`. `replica`: the last known records of the federation."""
 
     def __init__(self, context: FederationContext, replica: Replica) -> None:
         self.context = context
         self.replica = replica
 
     async def leave(self, *, force: bool) -> Departure:
-        """Leave the federation, or drop one that was never finished.
+        """Leave the federation, or abandon one whose creation was not finished.
 
         Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable.
         """
         stored = await self.context.find_link()
         if stored is None:
-            # Creating, joining or leaving may have left files behind without finishing.
+            # An unfinished create, join or leave may have left files behind.
             files = self.context.files
             draft = files.read_draft()
             rest = (files.draft, files.invitation().identity, files.identity, files.etcd_config)
@@ -90,7 +90,7 @@ class LeaveCommand:
         return Departure(federation=link.federation, known=known, struck=removed)
 
     async def _leave_etcd(self, store: Store, admin: Admin, node: str) -> bool:
-        """Become a client; returns whether other nodes are left, which then remove this one."""
+        """Become a client; return whether there are other nodes, which then remove this one."""
         records = FederationRecords(store)
         identities = {stored.record.node: stored.record for stored in await records.identities.all()}
         own = identities.pop(node, None)
@@ -115,7 +115,7 @@ class LeaveCommand:
         await FederationRecords(store).requests.create_or_update(node, leaving)
 
     async def _copy_registry(self, source: Store | Replica) -> None:
-        """Copy the federation's registry to this node's store, with this node alone in its datasets."""
+        """Copy the federation's registry to this node's store, without other nodes in its datasets."""
         own, node = self.context.own, self.context.node
         enrolments = await Records(own, keys.enrolments_prefix(node), Enrolment).all()
         outputs = {name for stored in enrolments for name in stored.record.outputs}
@@ -135,7 +135,8 @@ class LeaveCommand:
 def _with_node_alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list[Entry]:
     """Return the datasets without other nodes.
 
-    `outputs`: those that this node is enrolled to write; an interrupted attempt to leave may have removed it.
+    `outputs`: datasets that this node's enrolments write; an earlier attempt to leave may have removed the
+    node from them.
     """
     alone = []
     for entry in entries:

@@ -26,11 +26,11 @@ from .join import JoinCommand
 from .leave import LeaveCommand
 from .status import outage_explained
 
-RETRY = 10.0  # seconds before an invitation from a file is tried again
+JOIN_BACKOFF = Backoff(10.0, 10.0)  # seconds before an invitation from a file is tried again
 
 
 class Lifecycle:
-    """Raises what the commands' modules raise. Only one of create, invite, join, leave runs at a time."""
+    """The federation commands. Only one of create, invite, join and leave runs at a time."""
 
     def __init__(
         self, context: FederationContext, federation: FederationStore, conditions: Conditions | None = None
@@ -100,7 +100,7 @@ class Lifecycle:
         return status.nodes_after_removal(states, self.context.node) if self.federation.removed else states
 
     async def _fresh_state(self) -> FederationState:
-        """Read the state over a new connection, since `federation` may still be the previous store."""
+        """Read the state over a new connection, since `federation` may not have switched yet."""
         link = await self.context.link()
         async with self.context.connect(link.endpoints) as store:
             return self._with_warnings(await status.federation_state(self.context, store))
@@ -109,7 +109,7 @@ class Lifecycle:
         return state.model_copy(update={"warnings": self.versions.warnings()})
 
     async def join_by_file(self, path: Path) -> None:
-        """Join with the token in a file; retries until the node has joined, in this way or another."""
+        """Join with the token in a file; retry until the node is in a federation."""
 
         async def join() -> None:
             if await self.context.find_link() is not None:
@@ -119,15 +119,14 @@ class Lifecycle:
             except OSError as error:
                 raise Unavailable(
                     f"The invitation in {path} (MAO_JOIN_TOKEN_FILE) cannot be read: {error.strerror}. Write"
-                    f" what 'maoctl federation invite {self.context.node}' prints on a core node to it."
+                    f" the output of 'maoctl federation invite {self.context.node}' on a core node to it."
                 ) from error
             await self.join(token)
 
-        pace = Backoff(RETRY, RETRY)
-        await until_done(join, name="join-by-file", away=pace, failing=pace, outages=MaoError)
+        await until_done(join, name="join-by-file", away=JOIN_BACKOFF, failing=JOIN_BACKOFF, outages=MaoError)
 
 
 def get_lifecycle(request: Request) -> Lifecycle:
-    """FastAPI dependency: the lifecycle that the lifespan has built."""
+    """Return the lifecycle built at startup; a FastAPI dependency."""
     lifecycle: Lifecycle = request.app.state.lifecycle
     return lifecycle

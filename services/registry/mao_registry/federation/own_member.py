@@ -1,9 +1,9 @@
-"""The etcd member that a core node runs: its files, how it joins the cluster and leaves it.
+"""The etcd member of a core node: its files, how it joins the cluster and leaves it.
 
-    1 learner     a new member without a vote, at this node's address; one that lost its data is removed first
-    2 files       its certificates, signed here, since a core node may read the authority's key
-    3 etcd        the supervisor starts it; it catches up
-    4 vote        as soon as etcd says that it has caught up
+    1 learner     add a member without a vote, at this node's address; first remove one that lost its data
+    2 files       write its certificates, signed here, since a core node may read the authority's key
+    3 etcd        the supervisor starts it; it catches up with the leader
+    4 vote        promote it as soon as it has caught up
 
 Each call of `join_etcd` and `leave_etcd` does what can be done now and returns when to call again.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost")
-LEARNER_PERIOD = 1.0  # seconds after which to look at a learner again
+LEARNER_PERIOD = 1.0  # seconds between checks of a learner
 
 
 def etcd_config(
@@ -51,8 +51,8 @@ def etcd_config(
 
     `cluster`: name → peer URL of all members, this one included.
 
-    Members trust each other by an authority of their own: a certificate for clients does not admit to etcd's
-    peer protocol, which knows no users. The gRPC gateway is off, since it would act under the server's name.
+    Peer connections have an authority of their own, so that clients' certificates are not accepted there:
+    etcd's peer protocol has no users. The gRPC gateway is off, since it would use the server's certificate.
     """
     listen_host = address.listen_host()
     settings = {
@@ -69,11 +69,11 @@ def etcd_config(
         "peer-transport-security": _transport_security(peer),
         "enable-grpc-gateway": False,
         "strict-reconfig-check": True,
-        "pre-vote": True,  # a node whose link comes back does not disturb the leader
+        "pre-vote": True,  # a node that reconnects does not disturb the leader
         "auto-compaction-mode": "periodic",
         "auto-compaction-retention": "1h",
         "logger": "zap",
-        "log-level": "error",  # a member that is away is reported by `maoctl doctor`, not every five seconds
+        "log-level": "error",  # `maoctl doctor` reports absent members; etcd would every five seconds
     }
     return json.dumps(settings, indent=1) + "\n"
 
@@ -95,7 +95,7 @@ def write_member_identity(
     peers: pki.Authority,
     now: datetime,
 ) -> None:
-    """Issue the member's two certificates unless they are valid; etcd reloads them itself."""
+    """Issue the member's server and peer certificates unless they are valid; etcd reloads them itself."""
     hosts = (address.host, *LOOPBACK)
     files.save(files.peers_ca, peers.certificate)
     for path, signer in ((files.server_identity, authority), (files.peer_identity, peers)):
@@ -118,9 +118,9 @@ def write_config(
     cluster: Mapping[str, str],
     existing: bool,
 ) -> bool:
-    """Write etcd's configuration; returns whether it has changed.
+    """Write etcd's configuration; return whether it has changed.
 
-    `data_id` names the member's data: a removed member comes back under another id, and so with other data.
+    `data_id` names the data directory: a member that was removed returns with a new id and empty data.
     """
     text = etcd_config(
         node,
@@ -136,7 +136,7 @@ def write_config(
 
 
 async def join_etcd(context: FederationContext, store: Store, admin: Admin, link: Link) -> float | None:
-    """Add this node's etcd to the cluster; returns seconds after which to call again, None once it votes.
+    """Add this node's etcd to the cluster; return the seconds until the next call, None once it votes.
 
     Raises Conflict if it cannot be added now.
     """
@@ -147,7 +147,7 @@ async def join_etcd(context: FederationContext, store: Store, admin: Admin, link
     members = await admin.members()
     own = _find_member(members, link.node, address)
     if own is not None and own.name and context.files.read(context.files.etcd_config) is None:
-        # It has run and its data are gone, as after a restore: under its id it would forget what it voted.
+        # Its data are lost, as after a restore: with the same id it would forget its votes.
         check_removal(await observe_members(store, admin), link.node)
         await remove_etcd_member(context, store, admin, link.node)
         log.info("federation.member_lost", node=link.node, member=own.id)
@@ -167,13 +167,13 @@ async def join_etcd(context: FederationContext, store: Store, admin: Admin, link
 
 
 def _find_member(members: list[EtcdMember], node: str, address: EtcdAddress) -> EtcdMember | None:
-    """Find this node's member; raises Conflict (`core-moved`) if it is known by another address."""
+    """Return this node's member. Raises Conflict (`core-moved`) if it has another address."""
     for member in members:
         if address.peer_url in member.peer_urls:
             return member
         if member.name == node:
             raise Conflict(
-                f"This node's etcd is known at {', '.join(member.peer_urls)}, not at {address.peer_url}.",
+                f"This node's etcd is a member at {', '.join(member.peer_urls)}, not at {address.peer_url}.",
                 code="core-moved",
                 next=f"Set MAO_FEDERATION_ADDRESS back, or demote {node} and promote it again.",
             )
@@ -210,9 +210,9 @@ async def _write_files(
 async def _promote(
     context: FederationContext, store: Store, admin: Admin, address: EtcdAddress, member_id: str
 ) -> float:
-    """Promote at the leader, since a follower of etcd 3.4 never returns the leader's answer.
+    """Promote the learner; return the seconds until the next call.
 
-    Returns seconds after which to call again.
+    The request goes to the leader, since a follower of etcd 3.4 does not forward the leader's answer.
     """
     try:
         async with at_leader(context, await observe_members(store, admin)) as leader:
@@ -237,7 +237,7 @@ async def _write_core_record(
 async def leave_etcd(context: FederationContext, store: Store, admin: Admin, link: Link) -> float | None:
     """Stop this node's etcd once another core node has removed it.
 
-    Returns seconds after which to call again, None when done.
+    Returns the seconds until the next call, None when done.
     """
     if await FederationRecords(store).cores.get(link.node) is not None:
         return LEARNER_PERIOD

@@ -1,7 +1,7 @@
 """A federation's certificates: its authority, and the keys, requests and certificates of nodes. No I/O.
 
-The only place in the registry that knows `cryptography`. Certificates, keys and requests are PEM text, since
-that is how etcd, gRPC and the records want them. The common name of a certificate is an etcd user.
+The only module of the registry that imports `cryptography`. Certificates, keys and requests are PEM text, the
+form that etcd, gRPC and the records need. The common name of a certificate is an etcd user.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from pydantic import Field
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Record
 
-MAX_USER = 64  # characters of a common name, X.509's own limit
+MAX_USER = 64  # characters of a common name, a limit of X.509
 AUTHORITY_LIFETIME = timedelta(days=20 * 365)
-LIFETIME = timedelta(days=180)  # of a node's certificates; they are renewed after two thirds of it
-SKEW = timedelta(hours=1)  # a certificate is valid at once on nodes whose clocks are behind
+LIFETIME = timedelta(days=180)  # of a node's certificates, which are renewed after two thirds of it
+CLOCK_SKEW = timedelta(hours=1)  # certificates start this much earlier, for nodes whose clocks are behind
 _HASH = hashes.SHA256()
 
 
 class Authority(Record):
-    """The authority that signs a federation's certificates; with its key one can become any member.
+    """The authority that signs a federation's certificates; its key gives the access rights of any member.
 
     Stored on disk while a federation is being created, then in its store, readable by core nodes alone.
     """
@@ -66,7 +66,7 @@ class RequestFacts:
 
 
 def make_authority(name: str, *, now: datetime | None = None) -> Authority:
-    """Make an authority with the common name `name` (at most 64 characters), valid for 20 years."""
+    """Create an authority with the common name `name` (at most 64 characters), valid for 20 years."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
     builder = (
@@ -79,12 +79,12 @@ def make_authority(name: str, *, now: datetime | None = None) -> Authority:
 
 
 def make_key() -> str:
-    """Make a private key (ECDSA P-256), which never leaves its node."""
+    """Create a private key (ECDSA P-256)."""
     return _key_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
-    """Make a request to certify that `key` belongs to `user`, whose servers are at `hosts`."""
+    """Create a certificate request for `key` and the common name `user`, with `hosts` for servers."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(user))
     if hosts:
         builder = builder.add_extension(_alternatives(hosts), critical=False)
@@ -106,15 +106,15 @@ def sign(
     server: bool = False,
     now: datetime | None = None,
 ) -> str:
-    """Sign a request: for clients, with `server` also for etcd's client and peer ports.
+    """Sign a request and return the certificate: for clients, with `server` also for servers and peers.
 
-    The request itself is not trusted: it has to name `user`, and `hosts` are those that the signer knows to
-    be the node's. Raises InvalidInput (`request-invalid`, `request-other-user`).
+    The request is not trusted: it must name `user`, and only `hosts`, which the signer knows to be the
+    node's, are certified. Raises InvalidInput (`request-invalid`, `request-other-user`).
     """
-    asked, certified = _read_request(request)
-    if asked.user != user:
+    requested, certified = _read_request(request)
+    if requested.user != user:
         raise InvalidInput(
-            f"The certificate request is for {asked.user!r}, not for {user!r}.", code="request-other-user"
+            f"The certificate request is for {requested.user!r}, not for {user!r}.", code="request-other-user"
         )
     issuer = _load_certificate(authority.certificate)
     key = _load_key(authority.key)
@@ -132,7 +132,7 @@ def sign(
 
 
 def issue(authority: Authority, user: str, now: datetime, hosts: tuple[str, ...] = ()) -> tuple[str, str]:
-    """Make a certificate and its key; with `hosts` also for servers."""
+    """Create a key and its certificate; with `hosts` also for servers. Returns certificate and key."""
     key = make_key()
     request = make_request(key, user, hosts)
     return sign(authority, request, user, hosts, LIFETIME, server=bool(hosts), now=now), key
@@ -155,7 +155,7 @@ def facts(certificate: str) -> CertificateFacts:
 
 
 def is_signed_by(certificate: str, ca: str) -> bool:
-    """True if the authority with the certificate `ca` has signed it; validity is not checked."""
+    """True if the certificate was signed with the key of `ca`; its validity period is not checked."""
     try:
         _load_certificate(certificate).verify_directly_issued_by(_load_certificate(ca))
     except (ValueError, TypeError, InvalidSignature):
@@ -172,8 +172,8 @@ def needs_renewal(certificate: str, ca: str, now: datetime) -> bool:
     """True if the certificate is from another authority, or past two thirds of its lifetime."""
     if not is_signed_by(certificate, ca):
         return True
-    known = facts(certificate)
-    return now >= known.not_before + (known.not_after - known.not_before) * 2 / 3
+    current = facts(certificate)
+    return now >= current.not_before + (current.not_after - current.not_before) * 2 / 3
 
 
 def _builder(
@@ -189,7 +189,7 @@ def _builder(
         .subject_name(subject)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - SKEW)
+        .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
     )
 
@@ -250,20 +250,20 @@ def _load_certificate(pem: str) -> x509.Certificate:
 
 
 def _read_request(pem: str) -> tuple[RequestFacts, CertificatePublicKeyTypes]:
-    """Parse a request; returns its content and the key to certify.
+    """Parse a request; return its content and the key to certify.
 
-    `cryptography` parses most parts on access only, and raises many types for crafted ones: ValueError,
-    TypeError, UnsupportedAlgorithm, …
+    `cryptography` parses most parts only on access, and raises errors of many types for malformed ones:
+    ValueError, TypeError, UnsupportedAlgorithm, …
     """
     try:
         request = x509.load_pem_x509_csr(pem.encode())
         valid, key = request.is_signature_valid, request.public_key()
-        asked = RequestFacts(_common_name(request.subject), _hosts(request.extensions))
+        content = RequestFacts(_common_name(request.subject), _hosts(request.extensions))
     except Exception as error:
         raise _request_invalid(str(error)) from error
     if not valid:
         raise _request_invalid("its signature does not match its key")
-    return asked, key
+    return content, key
 
 
 def _certificate_invalid(error: Exception) -> InvalidInput:

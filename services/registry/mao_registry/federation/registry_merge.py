@@ -1,4 +1,4 @@
-"""Merges a node's registry with a federation's: name clashes, and copying records between stores."""
+"""Merging a node's registry with a federation's: name clashes, and copying records between stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mao_shared.store import Entry, Records, Store
 
 R = TypeVar("R", bound=Named)
 KINDS: tuple[RegistryKind, ...] = ("tools", "datasets", "pipelines")
-"""In the order in which records may be written: none refers to a later one."""
+"""In the order in which records have to be written: none refers to a later kind."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NameClash:
 
 
 def find_clashes(own: RegistryContents, federation: RegistryContents) -> list[NameClash]:
-    """Find all clashes, by kind and name; the nodes of datasets are ignored. Pure."""
+    """Return all clashes by kind and name; the `nodes` of datasets are ignored. Pure."""
     return [
         *_different("tools", own.tools, federation.tools),
         *_different("datasets", _without_nodes(own.datasets), _without_nodes(federation.datasets)),
@@ -82,7 +82,7 @@ def _without_nodes(datasets: Sequence[Dataset]) -> list[Dataset]:
 
 
 def _same_external_keys(own: Sequence[Dataset], federation: Sequence[Dataset]) -> list[NameClash]:
-    """Find external keys that belong to another dataset in the federation."""
+    """Return clashes of external keys that belong to another dataset in the federation."""
     owners = {key: dataset.name for dataset in federation for key in dataset.external}
     return [
         NameClash(
@@ -111,7 +111,7 @@ def find_new_records(own: RegistryContents, federation: RegistryContents) -> lis
 def removal_commands(
     clashes: Sequence[NameClash], own: RegistryContents, enrolled: Container[str], jobs: Iterable[Schedule]
 ) -> list[str]:
-    """Return commands that remove the clashing records from this node, in an order that works."""
+    """Return commands that remove the clashing records from this node, in the necessary order."""
     names = {kind: {clash.name for clash in clashes if clash.kind == kind} for kind in KINDS}
     pipelines = sorted(
         pipeline.name
@@ -141,13 +141,13 @@ def refuse_clashes(clashes: Sequence[NameClash], federation: str, commands: Sequ
         f"{count} of this node {verb} with the federation {federation!r}: {shown}. Nothing was written.",
         code="names-clash",
         next=f"Remove them from this node: {' && '.join(commands)} ; then join again. See the federation's"
-        f" own there with 'maoctl {clashes[0].noun} show {clashes[0].name}'.",
+        f" record on another node: 'maoctl {clashes[0].noun} show {clashes[0].name}'.",
         clashes=[{"kind": clash.kind, "name": clash.name, "why": clash.why} for clash in clashes],
     )
 
 
 async def read_contents(store: Store) -> RegistryContents:
-    """Read the registry's records in a store, without unreadable ones (any member may write them)."""
+    """Read the registry's records in a store, except unreadable ones."""
     tools = await Records(store, keys.registry_prefix("tools"), Tool).by_name()
     datasets = await Records(store, keys.registry_prefix("datasets"), Dataset).by_name()
     pipelines = await Records(store, keys.registry_prefix("pipelines"), Pipeline).by_name()
@@ -155,7 +155,7 @@ async def read_contents(store: Store) -> RegistryContents:
 
 
 async def copy_registry(source: Store, target: Store) -> dict[str, int]:
-    """Copy the registry of `source` to `target`; returns key → revision in `source`."""
+    """Copy the registry of `source` to `target`; return key → revision in `source`."""
     copied = {}
     for kind in KINDS:
         for entry in await mirror_prefix(source, target, keys.registry_prefix(kind)):
@@ -168,7 +168,7 @@ async def registry_entries(store: Store) -> list[Entry]:
 
 
 async def copy_own_records(own: Store, federation: Store, node: str) -> None:
-    """Copy what the node publishes about itself: signing keys, endorsements, summaries of its runs."""
+    """Copy the records that the node publishes: its signing keys, endorsements and summaries of its runs."""
     signer = await own.get(keys.signer(node))
     if signer is not None:
         await put_value(federation, keys.signer(node), signer.value)
@@ -219,7 +219,7 @@ def _refuse_new_clash(kind: RegistryKind, record: str, federation: str) -> None:
 
 
 async def renumber_enrolments(before: Store | Replica, after: Store, own: Store, node: str) -> None:
-    """Update the enrolments to the revisions of the store that now holds their pipelines.
+    """Update the pipeline revisions in enrolments after pipelines were copied from `before` to `after`.
 
     An enrolment that was outdated stays outdated.
     """

@@ -23,9 +23,7 @@ from .etcd_members import advice, quorum
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Health
 
-UNAVAILABLE_CODE = (
-    FederationUnavailable.default_code
-)  # also for calls that the federation's etcd itself does not answer
+UNAVAILABLE_CODE = FederationUnavailable.default_code
 QUORUM_PERIOD = 30.0  # seconds; a check only reads what the connection has noticed
 
 
@@ -54,7 +52,7 @@ async def federation_state(context: FederationContext, store: Store) -> Federati
 
 
 def after_removal(state: FederationState) -> FederationState:
-    """Adapt the last known state for a node that was removed. Pure."""
+    """Return the last known state as it is for a node that was removed. Pure."""
     error = node_removed(state.name)
     return state.model_copy(
         update={
@@ -101,7 +99,7 @@ async def node_states(context: FederationContext, store: Store) -> list[NodeStat
 
 
 def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
-    """Adapt the last known states for `node`, which was removed. Pure."""
+    """Return the last known states with `node` as removed. Pure."""
     update = {
         "state": "removed",
         "role": "client",
@@ -116,7 +114,7 @@ def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
 async def _ask_cores(
     context: FederationContext, link: Link, cores: Sequence[CoreMember]
 ) -> dict[str, Health]:
-    """Query the core nodes' health, by node; empty if etcd's administration cannot be reached."""
+    """Query the health of core nodes; return it by node, empty if etcd does not answer."""
     try:
         async with context.connect_admin(link.endpoints) as admin:
             answers = await asyncio.gather(*(admin.health(core.client) for core in cores))
@@ -127,7 +125,7 @@ async def _ask_cores(
 
 @asynccontextmanager
 async def outage_explained(context: FederationContext, federation: Store) -> AsyncIterator[None]:
-    """Replace errors of etcd by ones that explain the outage; `federation` may be a replica."""
+    """Replace etcd's errors in the block by ones that explain the outage. `federation` may be a replica."""
     try:
         yield
     except UserUnknown as error:
@@ -144,7 +142,7 @@ async def outage_explained(context: FederationContext, federation: Store) -> Asy
 async def _explain(context: FederationContext, federation: Store, link: Link, error: MaoError) -> MaoError:
     """Return an error that explains the outage; `error` itself if no core nodes are known."""
     try:
-        with request_context.track_staleness():  # the refusal does not depend on the age of the replica
+        with request_context.track_staleness():  # the explanation must not mark the response as stale
             voters = await FederationRecords(federation).voters()
     except MaoError:
         return error
@@ -177,10 +175,10 @@ def describe_outage(
 
 
 async def watch_quorum(federation: FederationStore, conditions: Conditions) -> None:
-    """Update the condition `quorum` until cancelled. The node stays ready without a quorum."""
+    """Update the condition `quorum` until cancelled; the node stays ready without a quorum."""
 
     async def step() -> None:
-        with suppress(MaoError):  # the node's own store, which holds the link, does not answer
+        with suppress(MaoError):  # the node's own store does not answer
             await check_quorum(federation, conditions)
 
     await every(QUORUM_PERIOD, step, name="quorum-watch", conditions=conditions)

@@ -1,1 +1,1 @@
-"""Other nodes: their presence, runs and logs; and what this node publishes."""
+"""Other nodes: their presence, runs and logs, and what this node publishes for them."""

@@ -1,7 +1,7 @@
 """Requests for the end of another node's log, and the responder that answers them.
 
-Both go through the federation's store. Requests are other nodes' writes: limited in size, accepted only from
-the node under whose prefix they are, and only so many at a time. All records are on leases that expire.
+Both are records in the federation's store, on leases that expire. Requests are untrusted: their size and
+number are limited, and a request counts only if it is under the prefix of the node it names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from pydantic import ValidationError
 
 from mao_registry.node_services import NodeServices
-from mao_registry.records.stores import Repositories
+from mao_registry.records.stores import OUTAGE_BACKOFF, Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Forbidden, MaoError, NotFound, PeerUnavailable, Unavailable
@@ -22,7 +22,7 @@ from mao_shared.logs import get_logger
 from mao_shared.models import LogAnswer, LogAsk
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import MAX_LOG_ANSWER
-from mao_shared.reconcile import Backoff, Guard, follow
+from mao_shared.reconcile import Guard, follow
 from mao_shared.store import Batch, Event
 from mao_shared.store.records import dump
 
@@ -32,11 +32,10 @@ log = get_logger(__name__)
 ANSWER_TIMEOUT = 20.0  # seconds that a request waits for the other node
 LEASE_TTL = 60  # seconds
 MAX_REQUEST_BYTES = 4096
-MAX_RECORD_BYTES = 1_000_000  # of a stored answer, which is longer than its text by JSON's escapes
+MAX_RECORD_BYTES = 1_000_000  # of a stored answer; JSON's escapes make it longer than its text
 CONCURRENT_ANSWERS = 2
-MAX_WAITING = 20  # requests that wait for an answer; further ones are ignored, and sent again
+MAX_WAITING = 20  # requests that wait for an answer; the rest are ignored, and the other node tries again
 MAX_WAITING_PER_NODE = 4
-RETRY = 5.0  # seconds, while the federation does not answer
 
 
 class LogResponder:
@@ -64,8 +63,8 @@ class LogResponder:
 
             def take(batch: Batch) -> None:
                 for event in batch:
-                    with self._guard.item(event.key):  # a failure holds up no other request
-                        request = self._request_in(event)
+                    with self._guard.item(event.key):  # a failure must not block other requests
+                        request = self._parse_request(event)
                         if (
                             request is not None
                             and self._waiting[request.node] < MAX_WAITING_PER_NODE
@@ -80,11 +79,11 @@ class LogResponder:
                 take,
                 name="log-answers",
                 conditions=self._conditions,
-                away=Backoff(RETRY, RETRY),
+                away=OUTAGE_BACKOFF,
             )
 
-    def _request_in(self, event: Event) -> LogAsk | None:
-        """Return the request of another node to this one; None for any other event."""
+    def _parse_request(self, event: Event) -> LogAsk | None:
+        """Return another node's request to this one; None for any other event."""
         sender, rest = keys.split_peer(event.key)
         entry = event.entry
         if entry is None or rest[:1] != ["asks"] or len(rest) != 2 or len(entry.value) > MAX_REQUEST_BYTES:
@@ -109,10 +108,10 @@ class LogResponder:
             expected = isinstance(error, MaoError)
             log.warning("logs.not_answered", node=request.node, error=str(error), exc_info=not expected)
         finally:
-            self._waiting -= Counter([request.node])  # which also drops nodes at zero
+            self._waiting -= Counter([request.node])  # also drops nodes at zero
 
     async def answer(self, request: LogAsk) -> LogAnswer:
-        """Return this node's answer, which may be a refusal."""
+        """Return the answer to a request, which may be a refusal."""
         if not self.shared and request.node != self.repositories.node:
             node = self.repositories.node
             why = f"{node} does not share its logs: its operator has to set MAO_SHARE_LOGS=true"
@@ -139,20 +138,20 @@ class LogResponder:
 
 def last_lines(data: bytes, lines: int) -> tuple[str, bool]:
     """Return the last lines, at most MAX_LOG_ANSWER bytes, and whether there was more. Pure."""
-    kept = data[-MAX_LOG_ANSWER:]
-    split = kept.decode(errors="replace").splitlines(keepends=True)
-    return "".join(split[-lines:]), len(kept) < len(data) or len(split) > lines
+    end = data[-MAX_LOG_ANSWER:]
+    split = end.decode(errors="replace").splitlines(keepends=True)
+    return "".join(split[-lines:]), len(end) < len(data) or len(split) > lines
 
 
 def shorten_to_fit(answer: LogAnswer) -> LogAnswer:
-    """Drop text from the start until the record, with JSON's escapes, fits into the store."""
+    """Return the answer with its text cut from the start until the record has at most MAX_RECORD_BYTES."""
     while len(dump(answer)) > MAX_RECORD_BYTES:
         answer = answer.model_copy(update={"text": answer.text[len(answer.text) // 2 :], "cut": True})
     return answer
 
 
 class LogRequests:
-    """Requests the end of a run's log from another node, and waits for the answer."""
+    """Requests logs from other nodes and waits for their answers."""
 
     def __init__(self, repositories: Repositories, queries: PeerQueries, responder: LogResponder) -> None:
         self.repositories = repositories
@@ -160,7 +159,7 @@ class LogRequests:
         self.responder = responder
 
     async def read(self, node: str, run: str, step: str | None, tail: int) -> LogAnswer:
-        """Return the end of a log; waits at most ANSWER_TIMEOUT.
+        """Return the last `tail` lines of a log; wait at most ANSWER_TIMEOUT.
 
         Raises NotFound, Forbidden (`logs-not-shared`), PeerUnavailable (`node-absent`, `node-silent`).
         """
@@ -194,7 +193,7 @@ class LogRequests:
                 next="Try again; it may be busy or disconnected.",
             ) from None
         finally:
-            with suppress(Unavailable):  # then it expires
+            with suppress(Unavailable):  # the lease expires anyway
                 await store.revoke(lease)
 
     async def _wait_for_answer(self, request: LogAsk, after: int) -> LogAnswer:
@@ -220,7 +219,7 @@ def _parse_answer(value: bytes, request: LogAsk) -> LogAnswer:
 
 
 def _check_status(answer: LogAnswer, node: str) -> LogAnswer:
-    """Return the answer if it holds a log; else raise the error that its status means."""
+    """Return the answer if it holds a log; raise the error for its status otherwise."""
     if answer.status == "ok":
         return answer
     if answer.status == "not-found":

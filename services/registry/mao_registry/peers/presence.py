@@ -1,4 +1,4 @@
-"""This node's presence in the federation, when it was last seen, and the removal of absent nodes."""
+"""Presence of nodes in the federation: this node's record, its last-seen time, removal of absent nodes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from mao_shared.store import Check, Put, Stored, retry_lost
 from mao_shared.store.records import StoredPage, dump
 
 log = get_logger(__name__)
-REFRESH_PERIOD = 30.0  # seconds between checks of the engine's capacity and of the own record
+REFRESH_PERIOD = 30.0  # seconds between checks of the engine's capacity and of this node's record
 CAPACITY_RETRY = 2.0  # seconds, while the runner does not answer
 LAST_SEEN_PERIOD = 300.0  # seconds
-LAST_SEEN_RETRY = 30.0  # seconds
+LAST_SEEN_RETRY = 30.0  # seconds after a failed write
 
 
 class Presence:
-    """Keeps the member record on a lease, and rewrites it after a lost lease, a lost record or a change.
+    """Keeps this node's member record on a lease; rewrites it if the lease or record is lost, or it changes.
 
-    Until the runner has answered with its capacity the member has no slots. `labels` returns those that the
-    operator has not set.
+    Args:
+        member: the record; its capacity is added once the runner has answered.
+        ttl: seconds that the record outlives this process.
+        labels: returns further labels, in addition to those that the operator has set.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Presence:
         self._labels = labels
 
     async def run(self) -> None:
-        """Run until cancelled, which removes the record."""
+        """Run until cancelled; the record is then removed."""
         async with Session(self.repositories.federation, self.ttl, self.announce) as session:
             if isinstance(self.repositories.federation, FederationStore):
                 self.repositories.federation.on_switch(session.restart_lease)
@@ -65,7 +67,7 @@ class Presence:
             await every(REFRESH_PERIOD, refresh, name="presence", conditions=self._conditions)
 
     async def announce(self, lease: int) -> None:
-        """Write the record on this lease, replacing one of an earlier lease or process."""
+        """Write the record on this lease, replacing that of an earlier lease or process."""
         await self.repositories.members.put(self.member.name, self._labelled(), lease=lease)
 
     async def _refresh_record(self, lease: int) -> None:
@@ -91,7 +93,7 @@ class Presence:
 
 
 class LastSeenReporter:
-    """Publishes when this node was last seen, in a record that outlives its presence."""
+    """Publishes the time at which this node was last seen, in a record that outlives its presence."""
 
     def __init__(
         self, repositories: Repositories, clock: Clock, conditions: Conditions | None = None
@@ -110,12 +112,12 @@ class LastSeenReporter:
         )
 
     async def _report(self) -> float | None:
-        """Write the record; returns seconds after which to retry, None if written or of no use to others."""
+        """Write the record unless no other node reads it; return the seconds after which to retry, if any."""
         store, key = self.repositories.federation, keys.peer_node(self.repositories.node)
         record = dump(PeerNode(version=__version__, seen_at=self.clock.now()))
         try:
             current = await store.get(key)
-            if self.repositories.one_store:  # known after the first call
+            if self.repositories.one_store:  # is only known after the first call
                 return None
             if current is None:
                 written = await store.create(key, record)
@@ -128,7 +130,7 @@ class LastSeenReporter:
 
 
 class Members:
-    """The nodes that are present, since their registry keeps the lease of their member record."""
+    """The member records of the nodes that are present; each is on a lease that the node renews."""
 
     def __init__(self, repositories: Repositories) -> None:
         self.repositories = repositories
@@ -146,8 +148,8 @@ class Members:
     async def remove(self, node: str) -> None:
         """End an absent node's participation in all datasets, so that no vote waits for it.
 
-        It may come back. Raises Conflict (`node-present`), NotFound if it takes part in none, and Forbidden
-        (`not-core`) where this node may not write for others.
+        The node may take part again later. Raises Conflict (`node-present`), NotFound if it takes part in no
+        dataset, and Forbidden (`not-core`) if only a core node can do this.
         """
         await self._check_absent(node)
         datasets = await self.repositories.datasets.by_name()

@@ -1,10 +1,10 @@
-"""The nodes of the federation, their runs of shared pipelines, and which of them are late.
+"""Queries about the nodes of the federation: which there are, their runs, and which are late.
 
-All of it is what nodes publish about themselves, under their own prefixes: limited in size, checked against
-its key, and left out (or reported as unreadable) if it does not match.
+The answers come from what nodes publish about themselves, each under its own prefix. These records are
+untrusted: limited in size, and left out (or reported as unreadable) if they do not match their key.
 
-A node's own `next_tick` decides what it owes: nobody can make another node late by inventing ticks, and nodes
-with different schedules do not wait for each other.
+Only a node's own `next_tick` decides whether it is late: nobody can make another node late by inventing
+ticks, and nodes with different schedules do not wait for each other.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Entry, Records
 
 log = get_logger(__name__)
-GRACE = timedelta(minutes=2)  # after its own next tick, before a node counts as late
-MAX_RECORD_BYTES = 256 << 10  # of a node's record; larger ones are not read
+LATE_AFTER = timedelta(minutes=2)  # since a node's next tick
+MAX_RECORD_BYTES = 256 << 10  # larger records of other nodes are ignored
 MAX_NODES = 1000
-MAX_SCHEDULES = 1000  # looked at for the own next tick
+MAX_SCHEDULES = 1000  # read to find this node's next tick
 CONCURRENT_READS = 20
-OWN_RUNS = 300  # looked at for the node's own
+MAX_OWN_RUNS = 300  # read if this node publishes none
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 
 def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str | None:
-    """Return why the node counts as late; None if it does not. Pure."""
+    """Return why the node counts as late, None if it does not. Pure."""
     finished = {
         brief.scheduled_for: other.node
         for other in others
@@ -66,16 +66,16 @@ def lateness(runs: PeerRuns, others: Iterable[PeerRuns], now: datetime) -> str |
     }
     for tick in sorted(finished, reverse=True):
         run = next((brief for brief in runs.runs if brief.scheduled_for == tick), None)
-        unrun = run is None and runs.next_tick is not None and runs.next_tick <= tick
-        if unrun or (run is not None and run.phase not in RUN_ENDED):
+        not_run = run is None and runs.next_tick is not None and runs.next_tick <= tick
+        if not_run or (run is not None and run.phase not in RUN_ENDED):
             return f"the tick {format_time(tick)}, which {finished[tick]} has finished"
-    if runs.next_tick is not None and now - runs.next_tick > GRACE:
+    if runs.next_tick is not None and now - runs.next_tick > LATE_AFTER:
         return f"the tick {format_time(runs.next_tick)} has no run"
     return None
 
 
 class PeerQueries:
-    """Queries about nodes, of limited length. Outages raise Unavailable. `scheduler`: this node's."""
+    """Queries about nodes. Outages raise Unavailable. `scheduler`: client of this node's scheduler."""
 
     def __init__(
         self,
@@ -113,11 +113,11 @@ class PeerQueries:
         ]
 
     async def node(self, name: str) -> NodePart:
-        """Return one of `nodes`. Raises NotFound."""
-        found = next((node for node in await self.nodes() if node.name == name), None)
-        if found is None:
-            raise NotFound(f"There is no node {name!r}.", next="See all nodes with 'maoctl node list'.")
-        return found
+        """Return the node with this name. Raises NotFound."""
+        for node in await self.nodes():
+            if node.name == name:
+                return node
+        raise NotFound(f"There is no node {name!r}.", next="See all nodes with 'maoctl node list'.")
 
     def _node(self, name: str, member: Member | None, last: PeerNode | None) -> NodePart:
         if member is None:
@@ -127,13 +127,13 @@ class PeerQueries:
         return NodePart(present=True, last_seen=self.clock.now(), **facts)
 
     async def _members(self) -> dict[str, Member]:
-        """Return the present nodes by name. A record counts only under the key of its node."""
+        """Return the member records of present nodes by name, without those under another node's key."""
         page = await self.repositories.federation.list(keys.members_prefix(), limit=MAX_NODES)
-        found = {keys.last_part(entry.key): _parse(entry, Member) for entry in page.entries}
-        return {name: member for name, member in found.items() if member and member.name == name}
+        members = {keys.last_part(entry.key): _parse(entry, Member) for entry in page.entries}
+        return {name: member for name, member in members.items() if member and member.name == name}
 
     async def runs(self, pipeline: str | None) -> list[NodeRuns]:
-        """Return each node's runs of a pipeline, or of all registered ones. Raises NotFound."""
+        """Return each node's runs of a pipeline, or of all registered pipelines. Raises NotFound."""
         if pipeline is None:
             pipelines = (await self.repositories.pipelines.page(100)).items
         elif (stored := await self.repositories.pipelines.get(pipeline)) is not None:
@@ -172,17 +172,17 @@ class PeerQueries:
         return rows
 
     async def _own_runs(self, pipeline: str) -> PeerRuns | None:
-        """Read this node's runs from its own store, since a node in no federation publishes nothing."""
+        """Read this node's runs from its own store: outside a federation it publishes none."""
         if await self.repositories.enrolments.find(pipeline) is None:
             return None
-        page = await list_newest(self.repositories.runs, OWN_RUNS)
+        page = await list_newest(self.repositories.runs, MAX_OWN_RUNS)
         runs = [stored.record for stored in page.items if stored.record.pipeline == pipeline]
         next_tick = None
         if self.scheduler is not None:
             try:
                 jobs = await self.scheduler.jobs(MAX_SCHEDULES, pipeline=pipeline)
                 next_tick = min((job.next for job in jobs.items if job.next is not None), default=None)
-            except MaoError as error:  # the runs are shown anyway
+            except MaoError as error:  # the runs are shown without it
                 log.info("peers.next_tick_unknown", pipeline=pipeline, code=error.code)
         return PeerRuns(
             node=self.repositories.node,
@@ -197,7 +197,7 @@ class PeerQueries:
 
 
 def _parse(entry: Entry | None, model: type[R]) -> R | None:
-    """Parse a record; None if it is missing, too large, or unreadable for this version."""
+    """Parse a record; return None if it is missing, too large or invalid."""
     if entry is None or len(entry.value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -207,7 +207,7 @@ def _parse(entry: Entry | None, model: type[R]) -> R | None:
 
 
 async def _read_each(names: Iterable[str], read: Callable[[str], Awaitable[T]]) -> dict[str, T | None]:
-    """Call `read` for each name, a few at a time; None for an invalid name, which has no key."""
+    """Call `read` for the names, CONCURRENT_READS at a time; the result is None for an invalid name."""
     slots = asyncio.Semaphore(CONCURRENT_READS)
     names = list(names)
 

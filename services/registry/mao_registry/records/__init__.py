@@ -1,1 +1,1 @@
-"""The shared records: tools, datasets, pipelines, and who endorses them."""
+"""The shared records (tools, datasets, pipelines), their rules and endorsements."""

@@ -1,4 +1,4 @@
-"""Create, read, list, update and delete records of one kind, by the rules of that kind."""
+"""Creating, reading, updating and deleting records of one kind, by the rules of that kind."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Rules(Protocol[Checked]):
     noun: str
 
     def check(self, record: Checked) -> None:
-        """Validate a record; raises InvalidInput if it must not be stored. Pure."""
+        """Validate a record. Raises InvalidInput. Pure."""
         ...
 
     async def reference_checks(self, record: Checked) -> list[Check]:
-        """Return checks that what it refers to is unchanged; raises InvalidInput if something is missing."""
+        """Return checks that the referenced records are unchanged. Raises InvalidInput if one is missing."""
         ...
 
     async def find_references(self, name: str) -> list[Reference]:
@@ -50,7 +50,7 @@ class Catalogue(Generic[R]):
     async def create(self, record: R, *, name_was_free: bool = False) -> Stored[R]:
         """Create a record. Raises AlreadyExists if the name is taken, InvalidInput by the kind's rules.
 
-        `name_was_free`: the name was free when the command was first sent, so an equal record is its own.
+        `name_was_free`: the name was free when the command was first sent, so an equal record is its result.
         """
         self.rules.check(record)
 
@@ -78,11 +78,11 @@ class Catalogue(Generic[R]):
         return await self.records.store.get(self.records.prefix + name) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
-        """Return a page of records; unreadable ones are listed separately and do not hide the others."""
+        """Return a page of records; unreadable ones are listed separately."""
         return await self.records.page(limit, cursor)
 
     async def update(self, name: str, record: R, if_match: int | None) -> Stored[R]:
-        """Replace a record; raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
+        """Replace a record. Raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
         if record.name != name:
             raise InvalidInput(
                 f"The path names {name!r}, the body {record.name!r}; a {self.rules.noun} keeps its name.",
@@ -116,9 +116,9 @@ class Catalogue(Generic[R]):
         self.records.note_absent(self.records.prefix + name)
 
     async def _write(self, record: R, revision: int) -> Stored[R] | None:
-        """Write over `revision` (0: none), make its references known to deletes, and endorse it as this node.
+        """Write the record and its endorsement if its revision is still `revision` (0: it does not exist).
 
-        Returns None for a lost race.
+        Touches the guard if the record has references. Returns None for a lost race.
         """
         key = self.records.prefix + record.name
         checks = await self.rules.reference_checks(record)

@@ -1,7 +1,7 @@
-"""Endorsements: a node puts the digest of a shared record under a prefix where nobody else can write.
+"""Endorsements: digests of shared records, under a prefix that only the endorsing node can write.
 
-Records themselves may be written by any member, so the author that a record names proves nothing. An
-endorsement proves that a node's own registry, on its operator's command, has written exactly this content.
+Any member may write the records themselves, so the author named in a record proves nothing. An endorsement
+proves that the node's registry, on its operator's command, has written exactly this content.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mao_shared.store.records import dump
 
 _KINDS: dict[type[Named], RegistryKind] = {Tool: "tools", Dataset: "datasets", Pipeline: "pipelines"}
 _NOT_ENDORSED = {"nodes"}  # every node that enrols adds itself
-_MAX_BYTES = 10_000  # of an endorsement; real ones are far smaller
+_MAX_BYTES = 10_000  # larger endorsements are ignored
 
 
 def registry_kind(record: Named) -> RegistryKind:
@@ -35,13 +35,13 @@ def record_label(record: Named) -> str:
 
 
 def record_digest(record: Named) -> str:
-    """Return the SHA-256 of a record's content, the same for every version of MAO that knows its fields."""
+    """Return the SHA-256 of a record's content; versions of MAO with the same fields get the same one."""
     content = record.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_ENDORSED)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Endorser:
-    """Makes this node's endorsements, to be written in the same transaction as the record."""
+    """Creates this node's endorsements, which are written in the same transaction as the record."""
 
     def __init__(self, node: str, clock: Clock) -> None:
         self._node = node
@@ -53,7 +53,7 @@ class Endorser:
 
 
 async def endorsers(store: Store, records: Mapping[str, str], nodes: Iterable[str]) -> dict[str, list[str]]:
-    """Return for each record those of `nodes` that endorse its digest. `records`: `kind/name` → digest."""
+    """Return record → those of `nodes` that endorse its digest. `records`: `kind/name` → digest."""
     return {
         label: [node for node in sorted(nodes) if await _endorsed_digest(store, node, label) == digest]
         for label, digest in records.items()
@@ -61,7 +61,7 @@ async def endorsers(store: Store, records: Mapping[str, str], nodes: Iterable[st
 
 
 async def _endorsed_digest(store: Store, node: str, label: str) -> str | None:
-    """Return the digest that a node endorses; None if it is missing or unreadable."""
+    """Return the digest that a node endorses; None without a readable endorsement."""
     entry = await store.get(f"{keys.peer_root(node)}endorsements/{label}")
     if entry is None or len(entry.value) > _MAX_BYTES:
         return None

@@ -1,24 +1,24 @@
-"""Which records refer to which, and why a delete and a new reference cannot both succeed.
+"""References between records, and the guard that keeps a delete and a new reference from both succeeding.
 
     pipeline ─► tools, datasets                      federation store
     enrolment ─► pipeline, its tools and datasets    node store
     schedule, active run ─► enrolment                node store
-    dataset.nodes ─► dataset                         shows the enrolments of other nodes
+    dataset.nodes ─► dataset                         stands for the enrolments of other nodes
 
 Each store has one guard key (`keys.references`, `keys.node_references`) and two rules:
 
-* Whoever **makes** a reference does so in one transaction that checks the revision of every record it refers
-  to and rewrites the guard.
-* Whoever **deletes** a record reads the guard, *then* looks for references, then deletes in one transaction
-  that checks the revisions of the record and of the guard.
+* A reference is **made** in one transaction that checks the revision of every referenced record and rewrites
+  the guard.
+* A record is **deleted** in three steps: read the guard, *then* look for references, then delete in one
+  transaction that checks the revisions of the record and of the guard.
 
-If the reference comes first, the guard has changed; the delete looks again and finds it. If the delete comes
-first, the revision that the reference rests on is gone, and its maker decides again.
+If the reference comes first, the guard has changed: the delete is repeated and finds the reference. If the
+delete comes first, the check of the record's revision fails, and the reference is not made.
 
 An enrolment and its pipeline may be in two stores. Then the enrolment is written first and confirmed by a
-transaction in the federation store that makes the reference by the same rule; if the pipeline is gone by
-then, the enrolment is withdrawn (`consent/enrolments.py`). Enrolments of other nodes do not hold a pipeline:
-they are self-contained copies and run on without it.
+transaction in the federation store that makes the reference by the same rule; if the pipeline has been
+deleted by then, the enrolment is withdrawn (`consent/enrolments.py`). Enrolments of other nodes do not
+prevent the deletion of a pipeline: they are self-contained copies, which continue to run without it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REMOVAL_COMMANDS = {  # in the order in which references have to be removed
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A record that refers to another: `kind` is one of `_REMOVAL_COMMANDS`."""
+    """A record that refers to another; `kind` is a key of `_REMOVAL_COMMANDS`."""
 
     kind: str
     name: str
@@ -54,18 +54,18 @@ class Reference:
 
 
 FindReferences = Callable[[str], Awaitable[list[Reference]]]
-"""Name of a record → the records that refer to it."""
+"""Returns the records that refer to the record with this name."""
 
 
 def still_referenced(noun: str, name: str, references: Iterable[Reference]) -> StillReferenced:
     """Return the error that lists the references, with the command that removes the first of them."""
     order = list(_REMOVAL_COMMANDS)
-    found = sorted(set(references), key=lambda reference: (order.index(reference.kind), reference.name))
-    shown = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    ordered = sorted(set(references), key=lambda reference: (order.index(reference.kind), reference.name))
+    shown = ", ".join(map(str, ordered[:5])) + (f" and {len(ordered) - 5} more" if ordered[5:] else "")
     return StillReferenced(
         f"The {noun} {name!r} is still used by {shown}.",
-        next=_REMOVAL_COMMANDS[found[0].kind].format(found[0].name),
-        references=[{"kind": reference.kind, "name": reference.name} for reference in found],
+        next=_REMOVAL_COMMANDS[ordered[0].kind].format(ordered[0].name),
+        references=[{"kind": reference.kind, "name": reference.name} for reference in ordered],
     )
 
 
@@ -75,7 +75,7 @@ def touch_guard(key: str) -> Put:
 
 
 async def read_guard(store: Store, key: str) -> Check:
-    """Return a check that fails if a reference is made from now on."""
+    """Return a check that fails once a new reference is made."""
     entry = await store.get(key)
     return Check(key, entry.revision if entry else 0)
 
@@ -83,9 +83,9 @@ async def read_guard(store: Store, key: str) -> Check:
 async def delete_unreferenced(
     store: Store, guard: str, noun: str, name: str, find: FindReferences, read: Callable[[], Awaitable[Check]]
 ) -> None:
-    """Delete the record whose key and revision `read` returns, unless `find` finds references to it.
+    """Delete the record whose key and revision `read` returns, unless `find` returns references to it.
 
-    Raises StillReferenced, and what `read` raises when the record is gone or not the one expected.
+    Raises StillReferenced, and the errors of `read`, such as NotFound.
     """
 
     async def attempt() -> bool | None:
@@ -104,7 +104,7 @@ async def delete_unreferenced(
 
 
 class References:
-    """Finds references by listing; deletes are rare and the lists short."""
+    """Finds references by listing records, since deletes are rare and the lists are short."""
 
     def __init__(self, repositories: Repositories) -> None:
         self.repositories = repositories
@@ -122,7 +122,7 @@ class References:
         ]
 
     async def to_dataset(self, name: str) -> list[Reference]:
-        """Return pipelines and enrolments of this node that use it, and other nodes listed by it."""
+        """Return the pipelines and this node's enrolments that use the dataset, and its other nodes."""
         stored = await self.repositories.datasets.find(name)
         others = [node for node in stored.record.nodes if node != self.repositories.node] if stored else []
         return (

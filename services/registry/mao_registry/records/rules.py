@@ -1,4 +1,4 @@
-"""Rules of tools, datasets and pipelines beyond what their models check."""
+"""Rules for tools, datasets and pipelines that their models cannot check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REGISTER_COMMAND = {
 
 
 class ToolRules:
-    """URLs must not contain secrets."""
+    """Rules for tools: URLs must not contain secrets."""
 
     noun = "tool"
 
@@ -47,9 +47,9 @@ class ToolRules:
 
 
 class DatasetRules:
-    """The remote must be safe for git and contain no secret; external keys must be unique.
+    """Rules for datasets: the remote must be safe for git and contain no secret, external keys are unique.
 
-    `unique_remote`: refuse two datasets with the same remote, where they would write to the same branches.
+    `unique_remote`: refuse a second dataset with the same remote; both would write to the same branches.
     """
 
     noun = "dataset"
@@ -67,7 +67,7 @@ class DatasetRules:
             )
 
     async def reference_checks(self, record: Dataset) -> list[Check]:
-        """Raise Conflict if a key or the remote is taken (`external-key-taken`, `dataset-remote-taken`)."""
+        """Return the checks. Raises Conflict (`external-key-taken`, `dataset-remote-taken`)."""
         if not record.external and not self._unique_remote:
             return []
         datasets = self.references.repositories.datasets
@@ -156,25 +156,25 @@ async def read_references(pipeline: Pipeline, repositories: Repositories) -> Ref
 
 async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str, Stored[R]], list[str]]:
     """Return the records that exist, and the names of those that do not."""
-    found: dict[str, Stored[R]] = {}
+    existing: dict[str, Stored[R]] = {}
     missing: list[str] = []
     for name in sorted(names):
         stored = await records.get(name)
         if stored is None:
             missing.append(name)
         else:
-            found[name] = stored
-    return found, missing
+            existing[name] = stored
+    return existing, missing
 
 
 def title_clash(wanted: Named, existing: Named) -> AlreadyExists | None:
-    """Return the error for a title that maps to the name of another pipeline; None if it does not."""
+    """Return the error if the title of `wanted` maps to the name of another pipeline; otherwise None."""
     if not (isinstance(wanted, Pipeline) and isinstance(existing, Pipeline)):
         return None
     if wanted.title is None or wanted.title == existing.title:
         return None
     return AlreadyExists(
-        f"The title {wanted.title!r} maps to the name {wanted.name!r}, which {existing.called!r} has.",
+        f"The title {wanted.title!r} maps to the name {wanted.name!r}, which belongs to {existing.called!r}.",
         code="title-taken",
         next=f"Choose another title, or see that pipeline: maoctl pipeline get {existing.name}",
         name=wanted.name,
@@ -188,7 +188,7 @@ def keep_title(before: R, after: R) -> R:
     if after.title is None:
         return after.model_copy(update={"title": before.title})
     raise InvalidInput(
-        f"The pipeline {before.name!r} is called {before.called!r}, the body says {after.title!r}; "
+        f"The pipeline {before.name!r} is called {before.called!r}, but the body has {after.title!r}; "
         "a pipeline keeps its title.",
         code="title-mismatch",
         next="Send its title, or none.",
@@ -196,19 +196,19 @@ def keep_title(before: R, after: R) -> R:
 
 
 def reference_conditions(referenced: ReferencedRecords, repositories: Repositories) -> list[Check]:
-    """Return checks that none of the records was changed or deleted since it was read."""
+    """Return checks that none of the records has been changed or deleted since it was read."""
     return [
         Check(records.prefix + name, stored.revision)
-        for records, found in (
+        for records, by_name in (
             (repositories.tools, referenced.tools),
             (repositories.datasets, referenced.datasets),
         )
-        for name, stored in found.items()
+        for name, stored in by_name.items()
     ]
 
 
 class PipelineRules:
-    """All tools and datasets that a pipeline refers to must exist."""
+    """Rules for pipelines: all tools and datasets that they refer to must exist."""
 
     noun = "pipeline"
 
@@ -216,7 +216,7 @@ class PipelineRules:
         self.references = references
 
     def check(self, record: Pipeline) -> None:
-        """Nothing beyond the model's own checks."""
+        """Accept every record: the model has checked it."""
 
     async def reference_checks(self, record: Pipeline) -> list[Check]:
         repositories = self.references.repositories

@@ -1,4 +1,4 @@
-"""The registry's stores: typed records, guarded writes, and waiting for a record."""
+"""Access to the registry's stores: typed records, guarded writes, waiting for a record."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from mao_shared import keys
 from mao_shared.errors import Compacted, StoreUnknown
 from mao_shared.federation import FederationStore
 from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Schedule, Tool, Trust
+from mao_shared.reconcile import Backoff
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Check, Entry, Records, Store, Unreadable, Write, retry_lost
 from mao_shared.store.records import R
 
-REREAD_PERIOD = 5.0  # seconds; a watch on an etcd member that was just removed reports nothing
+OUTAGE_BACKOFF = Backoff(5.0, 5.0)  # seconds between attempts to watch a federation that does not answer
+REREAD_PERIOD = 5.0  # seconds, since a watch on an etcd member that was just removed reports nothing
 
 
 @dataclass(frozen=True)
 class Repositories:
-    """`federation` is the store of all nodes, `own` that of this `node`; both may be the same."""
+    """The records in the federation's store and in this node's own, which may be the same."""
 
     node: str
     federation: Store
@@ -67,7 +69,7 @@ class Repositories:
 
 
 async def unknown_as_lost(write: Awaitable[int | None]) -> int | None:
-    """Return None for a write of unknown outcome too, for callers that then read and decide again."""
+    """Await a write; treat an unknown outcome as a lost race (None), after which the caller reads again."""
     try:
         return await write
     except StoreUnknown:
@@ -77,9 +79,9 @@ async def unknown_as_lost(write: Awaitable[int | None]) -> int | None:
 async def write_record(
     records: Records[R], name: str, record: R, checks: Sequence[Check], writes: Sequence[Write]
 ) -> int | None:
-    """Run the transaction that writes `record`; returns the new revision, or None for a lost race.
+    """Run the transaction that writes `record`; return the new revision, or None for a lost race.
 
-    After a write of unknown outcome the record is read: it counts as written if it is there as wanted.
+    After an unknown outcome the record is read again, and counts as written if it is equal.
     """
     try:
         return await records.store.transact(checks, writes)
@@ -91,7 +93,7 @@ async def write_record(
 
 
 async def put_value(store: Store, key: str, value: bytes) -> int:
-    """Set `key` to `value` unless it has it; returns its revision."""
+    """Set `key` to `value` unless it has this value already; return its revision."""
 
     async def attempt() -> int | None:
         current = await store.get(key)
@@ -118,7 +120,7 @@ async def delete_prefix(store: Store, prefix: str) -> None:
 
 
 async def replace_prefix(store: Store, prefix: str, entries: Iterable[Entry]) -> None:
-    """Replace everything under `prefix` by these entries."""
+    """Replace everything under `prefix` with these entries."""
     current = {entry.key: entry.value for entry in (await store.list(prefix)).entries}
     for entry in entries:
         if current.pop(entry.key, None) != entry.value:
@@ -128,14 +130,14 @@ async def replace_prefix(store: Store, prefix: str, entries: Iterable[Entry]) ->
 
 
 async def mirror_prefix(source: Store, target: Store, prefix: str) -> list[Entry]:
-    """Make `target` hold the entries that `source` has under `prefix`; returns them."""
+    """Replace everything under `prefix` in `target` with the entries of `source`; return them."""
     entries = (await source.list(prefix)).entries
     await replace_prefix(target, prefix, entries)
     return entries
 
 
 async def wait_for_record(records: Records[R], name: str, wanted: Callable[[R | None], bool]) -> R | None:
-    """Wait until `wanted` is true for the record (None: it does not exist), and return it."""
+    """Wait until `wanted` returns True for the record (None if it does not exist); return the record."""
     key = records.prefix + name
     while True:
         revision = (await records.store.list(key, limit=1)).revision

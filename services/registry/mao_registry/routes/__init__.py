@@ -1,4 +1,4 @@
-"""The registry's HTTP API, one module for each noun; the three kinds of records share `records.py`."""
+"""The registry's HTTP API, one module per noun; the three kinds of records share `records.py`."""
 
 from __future__ import annotations
 

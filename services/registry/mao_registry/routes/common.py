@@ -22,7 +22,7 @@ async def pipeline_name(
     registry: RegistryDep,
     name: Annotated[NameOrTitle, Path(description="Name or title of the pipeline")],
 ) -> str:
-    """FastAPI dependency: the name of the pipeline in the path, given by name or title. Raises NotFound."""
+    """Return the name of the pipeline given in the path by name or title. Raises NotFound."""
     return name if is_name(name) else await registry.name_of_title(name)
 
 
@@ -35,7 +35,7 @@ CREATED_HEADERS: dict[int | str, dict[str, Any]] = {201: {"headers": _ETAG | _LO
 
 
 def answer(response: Response, stored: Stored[R], location: str | None = None) -> R:
-    """Return the record and set its revision as ETag, and its location if it was just created."""
+    """Return the record; set the headers ETag to its revision and Location if one is given."""
     response.headers["ETag"] = etag(stored.revision)
     if location is not None:
         response.headers["Location"] = location

@@ -1,4 +1,4 @@
-"""`/registry/nodes`, `/federation/{nodes,runs,logs}`, `/store`: this node and the others."""
+"""`/registry/nodes`, `/federation/{nodes,runs,logs}`, `/store`: the nodes and what they publish."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def queried_pipeline(
     registry: RegistryDep,
     pipeline: Annotated[NameOrTitle | None, Query(description="Name or title of one; else of all")] = None,
 ) -> str | None:
-    """FastAPI dependency: the name of the pipeline in the query, given by name or title. Raises NotFound."""
+    """Return the name of the pipeline given in the query by name or title, if any. Raises NotFound."""
     return None if pipeline is None else await pipeline_name(registry, pipeline)
 
 
@@ -86,5 +86,5 @@ store_router = APIRouter(prefix="/store", tags=["node"])
 async def accept_store(request: Request) -> None:
     identity = request.app.state.store_identity
     if not isinstance(identity, StoreIdentity):
-        raise TypeError("the lifespan of the app has not started")
+        raise TypeError("the app has not started")
     await identity.accept()

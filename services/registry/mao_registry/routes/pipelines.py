@@ -1,4 +1,4 @@
-"""`/pipeline`, `/enrolments`, `/trusted`: what this node takes part in, pending changes, their approval."""
+"""`/pipeline`, `/enrolments`, `/trusted`: enrolments, pending changes and their approval."""
 
 from __future__ import annotations
 

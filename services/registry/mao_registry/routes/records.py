@@ -1,4 +1,4 @@
-"""`/registry/{tools,datasets,pipelines}`: the five calls for a kind of record, and example bodies."""
+"""`/registry/{tools,datasets,pipelines}`: the five operations on a kind of record, and example bodies."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ Pick = Callable[[Registry], Catalogue[R]]
 
 @dataclass(frozen=True)
 class Presentation:
-    """How paths name the records of a kind, and how they are shown to the original's clients."""
+    """The path parameter of a kind's records, and their form for the original's clients."""
 
     listed: Callable[[Any], Any] = lambda record: record.name
     shown: Callable[[Any], Any] = lambda record: record.model_dump(mode="json")
@@ -121,7 +121,7 @@ PRESENTATIONS: dict[RegistryKind, Presentation] = {
 
 
 def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
-    """Make the routes `/registry/{kind}[/{name}]`; `pick` returns their catalogue."""
+    """Create the routes `/registry/{kind}[/{name}]`; `pick` returns the kind's catalogue."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
     presentation = PRESENTATIONS[kind]
     _add_reads(router, kind, model, pick, presentation)

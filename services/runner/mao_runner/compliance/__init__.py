@@ -1,1 +1,1 @@
-"""Whether an image complies with the rules for tools: a trial run, and a report about it."""
+"""The compliance check of an image with the rules for tools: a trial run and a report."""

@@ -1,4 +1,4 @@
-"""Checks whether an image complies: runs it as a step would be run, on a scratch workspace.
+"""Checks whether an image complies with the rules for tools: runs it like a step, on a scratch workspace.
 
 A second trial shows what the tool failed to write in the first one, even if it ignores such errors: the same
 container runs as root, with only the capability to write to all files of its image, and is then removed.
@@ -40,7 +40,7 @@ from .report import (
 )
 
 NETWORK_TIMEOUT = 15.0  # seconds that a check waits for the tools' network
-MIN_PROBE_SECONDS = 1.0  # both trials share the request's timeout, since a caller waits
+MIN_PROBE_SECONDS = 1.0  # for the second trial, after the first has used the request's timeout
 ROOT_USER = "0:0"
 
 
@@ -142,15 +142,15 @@ class Checker:
         self, spec: ContainerSpec, timeout: float, workspace: Workspace
     ) -> tuple[Trial, list[str]]:
         """Run a container; return the trial and the changed paths of the container's own file system."""
-        made = None
+        container = None
         try:
-            made = await self._driver.create(spec)
-            await self._driver.start(made.id)
-            ended = await self._wait(made, timeout)
-            changed = await self._driver.changed_paths(made.id)
+            container = await self._driver.create(spec)
+            await self._driver.start(container.id)
+            ended = await self._wait(container, timeout)
+            changed = await self._driver.changed_paths(container.id)
             written = tuple(await asyncio.to_thread(list_files, workspace.data))
             try:
-                log = (await self._logs.copy_once(made.id, workspace.root / f"{spec.name}.log")).tail
+                log = (await self._logs.copy_once(container.id, workspace.root / f"{spec.name}.log")).tail
             except LogUnavailable as error:
                 log = f"[mao] {error.detail}\n"
             trial = Trial(
@@ -167,9 +167,9 @@ class Checker:
         except EngineRefused as error:
             return Trial(None, refusal=error.detail), []
         finally:
-            if made is not None:
-                await self._driver.remove(made.id)
-                self._containers.forget(made.name)
+            if container is not None:
+                await self._driver.remove(container.id)
+                self._containers.forget(container.name)
 
     async def _spec(
         self, request: CheckRequest, image: str, name: str, workspace: Workspace
@@ -210,14 +210,14 @@ class Checker:
             (workspace.input / name).chmod(0o644)
         return assign_owner(workspace.data, self._policy.tool_uid, request.privileges.user)
 
-    async def _wait(self, made: Container, seconds: float) -> Container:
+    async def _wait(self, container: Container, seconds: float) -> Container:
         """Return the ended container; without an exit code if it had to be killed."""
         try:
             async with asyncio.timeout(seconds):
-                return await self._containers.ended(made)
+                return await self._containers.ended(container)
         except TimeoutError:
-            await self._driver.signal(made.id, "KILL")
-            return made
+            await self._driver.signal(container.id, "KILL")
+            return container
 
 
 def may_probe(spec: ContainerSpec) -> bool:

@@ -1,4 +1,4 @@
-"""Turns what a trial run shows about an image into findings (pure)."""
+"""Derives findings about an image from its trial run (pure)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_LISTED_PATHS = 20
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a container did.
+    """The result of a trial: what a container did.
 
     Attributes:
         container: None if it could not be started; `refusal` then says why.
@@ -98,7 +98,7 @@ def failed_finding(name: FindingName, detail: str, advice: str | None) -> CheckF
 
 
 def _layout(config: ImageConfig) -> list[CheckFinding]:
-    """Report what the mounts of a run hide of the image."""
+    """Report files of the image that the mounts of a run hide."""
     hidden = [
         f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_DATA) else None,
         f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_INPUT) else None,
@@ -108,7 +108,7 @@ def _layout(config: ImageConfig) -> list[CheckFinding]:
             if _is_below(word, TOOL_DATA) or _is_below(word, TOOL_INPUT)
         ),
     ]
-    found = [
+    findings = [
         CheckFinding(
             name="image-layout",
             ok=True,
@@ -120,7 +120,7 @@ def _layout(config: ImageConfig) -> list[CheckFinding]:
     ]
     for volume in config.volumes:
         if not _allowed(volume):
-            found.append(
+            findings.append(
                 CheckFinding(
                     name="image-layout",
                     ok=True,
@@ -128,7 +128,7 @@ def _layout(config: ImageConfig) -> list[CheckFinding]:
                     advice=f"Write results to {TOOL_DATA}, and temporary files to /tmp.",
                 )
             )
-    return found
+    return findings
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -148,10 +148,10 @@ def judge_trial(trial: Trial) -> list[CheckFinding]:
     """Return the findings of a trial."""
     if trial.container is None:
         return [failed_finding("ends", trial.refusal, _START_ADVICE)]
-    kept = f"with {', '.join(trial.capabilities)}" if trial.capabilities else "without capabilities"
+    privileges = f"with {', '.join(trial.capabilities)}" if trial.capabilities else "without capabilities"
     findings = [
         *_ending(trial, trial.container),
-        CheckFinding(name="non-root", ok=True, detail=f"ran as {trial.user} {kept}"),
+        CheckFinding(name="non-root", ok=True, detail=f"ran as {trial.user} {privileges}"),
     ]
     if trial.written:
         wrote = f"wrote {len(trial.written)} file(s)"

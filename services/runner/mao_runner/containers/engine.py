@@ -1,4 +1,4 @@
-"""Mirrors our containers as the engine reports them, and monitors the engine (condition `engine`)."""
+"""A mirror of our containers as the engine reports them, and a monitor of the engine (condition `engine`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mao_shared.reconcile import Backoff, Guard, every, until_done
 
 log = get_logger(__name__)
 
-LIST_RETRY = 1.0  # seconds between attempts to list
+LIST_RETRY = 1.0  # seconds between attempts to list the containers
 RESYNC_PERIOD = 60.0  # seconds between checks of containers that seem to be running
 
 
@@ -63,7 +63,7 @@ class ContainerMirror:
             self._known[container.name] = container
 
     async def ended(self, container: Container) -> Container:
-        """Wait until the container has ended, and return it; waits for ever if the container vanishes."""
+        """Wait until the container has ended, and return it; never returns if the container is removed."""
         changed = asyncio.Event()
 
         def look(other: Container | None) -> None:
@@ -209,11 +209,8 @@ def merge_listed(found: Container, before: Container | None) -> Container:
 
 CHECK_PERIOD = 30.0  # seconds between checks
 FAILED_CHECK_PERIOD = 2.0  # seconds, while something is wrong
-MAX_REFUSALS = 3  # containers refused in a row, from which on no single image or command is to blame
-START_SUBJECT, DATA_SUBJECT = (
-    "start",
-    "data directory",
-)  # further subjects of the condition; that of the engine itself is empty
+MAX_REFUSALS = 3  # containers refused in a row; with more, no single image or command is to blame
+START_SUBJECT, DATA_SUBJECT = "start", "data directory"  # of the condition; the engine's own is empty
 
 
 class EngineMonitor:
@@ -244,9 +241,9 @@ class EngineMonitor:
         sees_data = await self._passes(DATA_SUBJECT, self._check_data, "See MAO_DATA_DIR and MAO_HOSTDIR.")
         return None if sees_data else FAILED_CHECK_PERIOD
 
-    async def _passes(self, subject: str, ask: Callable[[], Awaitable[None]], advice: str) -> bool:
+    async def _passes(self, subject: str, check: Callable[[], Awaitable[None]], advice: str) -> bool:
         try:
-            await ask()
+            await check()
         except MaoError as error:
             self._conditions.report(
                 "engine", subject, detail=error.detail, next_step=error.next or advice, state="failed"

@@ -42,7 +42,7 @@ NOT_ISOLATED = (
 
 
 class ToolNetwork:
-    """Maps a tool's `network` to the engine's, and knows whether it may be used now.
+    """Maps a tool's `network` to the engine's, and tracks whether it can be used.
 
     Args:
         name: of the network; its bridge interface on the host has the same name and a 0.
@@ -71,7 +71,7 @@ class ToolNetwork:
 
     @property
     def bridge(self) -> str:
-        """Return the name of its interface on the host."""
+        """The name of its interface on the host."""
         return f"{self.name}0"
 
     def engine_name(self, network: Network) -> str:
@@ -126,7 +126,7 @@ class ToolNetwork:
         finally:
             self._checking = False
         self._failures = 0
-        if not self._recheck.is_set():  # else it was invalidated since this check began
+        if not self._recheck.is_set():  # otherwise it was invalidated during this check
             if not self._ready.is_set():
                 log.info("tool_network.isolated", network=self.name, firewall=firewall)
             self._conditions.clear(CONDITION)
@@ -183,11 +183,7 @@ class ToolNetwork:
         return await self._driver.run_on_host(HostCommand(name, script, arguments, labels))
 
 
-LINK_LOCAL = (
-    "169.254.0.0/16",
-    "168.63.129.16/32",
-    "100.100.100.200/32",
-)  # and Azure's and Alibaba's metadata
+LINK_LOCAL = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32")  # and metadata of Azure, Alibaba
 
 _BEGIN = """\
 set -eu
@@ -195,8 +191,8 @@ export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
 bridge=$1 chain=MAO-$1 shut=${2-}
 fail() { echo "$*"; exit 1; }
 tables=none
-for each in iptables iptables-legacy iptables-nft; do
-    if "$each" -w 5 -t raw -S PREROUTING >/dev/null 2>&1; then tables=$each; break; fi
+for program in iptables iptables-legacy iptables-nft; do
+    if "$program" -w 5 -t raw -S PREROUTING >/dev/null 2>&1; then tables=$program; break; fi
 done
 six=ip6${tables#ip}
 """
@@ -207,7 +203,7 @@ _ISOLATE = (
 [ "$tables" != none ] ||
     fail "no iptables works on this host: $(iptables -w 5 -t raw -S PREROUTING 2>&1 | head -n 1)"
 [ "$(cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null)" = 1 ] ||
-    fail "what goes from tool to tool does not pass the firewall: net.bridge.bridge-nf-call-iptables is not 1"
+    fail "traffic between tools does not pass the firewall: net.bridge.bridge-nf-call-iptables is not 1"
 rules() {
     echo "*raw"
     echo ":$chain - [0:0]"

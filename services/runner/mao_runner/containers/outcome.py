@@ -103,7 +103,7 @@ def _judge(step: StepRun, end: ContainerEnd) -> tuple[StepPhase, Failure | None]
             next="Raise limits.memory of the tool or step, or reduce its memory use.",
             fault="tool",
         )
-    # Somebody had the engine stop it, or it ended by a signal while nobody watched.
+    # It was stopped through the engine, or ended by a signal while this process did not watch.
     if code in (SIGKILLED, SIGTERMED, ENGINE_DIED) and end.container.killed is not False:
         return StepPhase.LOST, Failure(
             code="container-killed",
@@ -129,10 +129,10 @@ def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
 
 def _cannot_start_failure(step: StepRun, end: ContainerEnd) -> Failure:
     command = " ".join(step.spec.command) if step.spec.command else "the image's own command"
-    what = "was not found" if end.container.exit_code == NO_SUCH_COMMAND else "cannot be executed"
+    problem = "was not found" if end.container.exit_code == NO_SUCH_COMMAND else "cannot be executed"
     return Failure(
         code="tool-cannot-start",
-        detail=f"A command {what} (exit code {end.container.exit_code}) when running {command}."
+        detail=f"A command {problem} (exit code {end.container.exit_code}) when running {command}."
         + _last_lines(end.tail),
         next=f"Try the image by itself: maoctl tool check {step.spec.image.name}",
         fault="tool",

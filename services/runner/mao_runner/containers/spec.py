@@ -91,10 +91,10 @@ def socket_binds(engine_socket: EngineSocket | None) -> list[Bind]:
 
 
 def kept_capabilities(privileges: Privileges) -> list[str]:
-    """Return the capabilities that a tool keeps. Root also keeps that to write files of other users."""
-    kept = list(privileges.capabilities)
-    needs_reach = is_root(privileges.user) and REACH_FILES not in kept
-    return [*kept, REACH_FILES] if needs_reach else kept
+    """Return the capabilities that a tool keeps. Root also keeps the one to access other users' files."""
+    capabilities = list(privileges.capabilities)
+    needs_reach = is_root(privileges.user) and REACH_FILES not in capabilities
+    return [*capabilities, REACH_FILES] if needs_reach else capabilities
 
 
 ROOT_UID = 0

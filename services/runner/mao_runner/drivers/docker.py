@@ -56,7 +56,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 LOCAL_SOCKET = "/var/run/docker.sock"
 CALL_THREADS = 16
-CONNECTIONS = 64  # kept open; more are made when needed
+CONNECTIONS = 64  # connections that are kept open; more are opened when needed
 SMALLEST_ENGINE_LOG = 16 * 1024**2  # bytes
 CPU_PERIOD = 100_000  # microseconds
 _SEE_LOG = "See the engine's log: journalctl -u docker."
@@ -64,7 +64,7 @@ _CONNECTION_ERRORS = (requests.exceptions.RequestException, urllib3.exceptions.H
 
 
 class DockerDriver:
-    """See `Driver`. The engine is the one that DOCKER_HOST names, else the local socket.
+    """The driver for the engine at DOCKER_HOST, or at the local socket; see `Driver`.
 
     Args:
         timeout: seconds that one call may take (pulls excepted).
@@ -170,14 +170,14 @@ class DockerDriver:
             mounts = [Mount("/mao-check", host_path, type="bind", read_only=True)]
             try:
                 host_config = client.create_host_config(mounts=mounts)
-                made = client.create_container(image, ["true"], labels=dict(labels), host_config=host_config)
+                probe = client.create_container(image, ["true"], labels=dict(labels), host_config=host_config)
             except APIError as error:
                 if "bind source path does not exist" in _message(error):
                     return False
                 if _status(error) == 404:
                     return True  # the mount is valid, only the image is missing
                 raise
-            client.remove_container(made["Id"], force=True, v=True)  # with the image's volumes
+            client.remove_container(probe["Id"], force=True, v=True)  # with the image's volumes
             return True
 
         return await self._call(sees)
@@ -284,13 +284,13 @@ def _adopt(client: APIClient, spec: ContainerSpec) -> Container:
     document = _unless_gone(lambda: client.inspect_container(spec.name))
     if document is None:  # an earlier call is still creating it, or it is being removed
         raise EngineUnavailable(f"The engine is still busy with a container named {spec.name}.")
-    there = read_container(document)
-    if has_labels(there.labels, spec.labels):
-        if there.state == "created" and document["HostConfig"]["NetworkMode"] != spec.network:
+    existing = read_container(document)
+    if has_labels(existing.labels, spec.labels):
+        if existing.state == "created" and document["HostConfig"]["NetworkMode"] != spec.network:
             # Created before an upgrade or a change of settings: it must not start on the old network.
-            client.remove_container(there.id, force=True, v=True)
+            client.remove_container(existing.id, force=True, v=True)
             return _create(client, spec)
-        return there
+        return existing
     raise EngineRefused(
         f"Another container has the name {spec.name} already.",
         code="container-name-taken",

@@ -33,8 +33,8 @@ def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[st
 
     Raises EngineRefused (`tool-network-differs`) if there is one of this name that is not isolated.
     """
-    there = _inspect(client, name)
-    if there is None:
+    network = _inspect(client, name)
+    if network is None:
         try:
             client.create_network(
                 name, "bridge", options=_options(bridge), check_duplicate=True, labels=dict(labels)
@@ -47,17 +47,17 @@ def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[st
                     code="tool-network-refused",
                     next="List the networks with 'docker network ls', and see the engine's log.",
                 ) from error
-        there = _inspect(client, name)
-    if there is None:
+        network = _inspect(client, name)
+    if network is None:
         raise EngineUnavailable(f"The network {name} was created, but has been removed since.")
-    if wrong := network_differences(there, bridge):
+    if wrong := network_differences(network, bridge):
         raise EngineRefused(
             f"The network {name} already exists, but {'; '.join(wrong)}.",
             code="tool-network-differs",
             next=f"docker network rm {name} (the runner creates it again within seconds), "
             "or choose another name: MAO_TOOL_NETWORK_NAME.",
         )
-    return [pool["Subnet"] for pool in there["IPAM"]["Config"] or [] if ":" not in pool["Subnet"]]
+    return [pool["Subnet"] for pool in network["IPAM"]["Config"] or [] if ":" not in pool["Subnet"]]
 
 
 def _options(bridge: str) -> dict[str, str]:
@@ -67,15 +67,15 @@ def _options(bridge: str) -> dict[str, str]:
     }
 
 
-def network_differences(there: Mapping[str, Any], bridge: str) -> list[str]:
+def network_differences(network: Mapping[str, Any], bridge: str) -> list[str]:
     """Return how a network differs from what `ensure_network` creates (pure)."""
-    options = there.get("Options") or {}
-    wrong = [f"its driver is {there.get('Driver')}"] if there.get("Driver") != "bridge" else []
+    options = network.get("Options") or {}
+    wrong = [f"its driver is {network.get('Driver')}"] if network.get("Driver") != "bridge" else []
     wrong += [
         f"{key} is {options.get(key)}" for key, value in _options(bridge).items() if options.get(key) != value
     ]
-    wrong += ["it has IPv6"] if there.get("EnableIPv6") else []
-    return wrong + (["it is internal"] if there.get("Internal") else [])
+    wrong += ["it has IPv6"] if network.get("EnableIPv6") else []
+    return wrong + (["it is internal"] if network.get("Internal") else [])
 
 
 def remove_network(client: APIClient, name: str) -> None:
@@ -111,14 +111,14 @@ def run_on_host(client: APIClient, command: HostCommand) -> tuple[int, str]:
             raise
         client.import_image_from_data(EMPTY_TAR, *EMPTY_IMAGE)
     _remove(client, command.name)  # of a runner that was killed
-    made = _create_with_mounts(client, image, command)
+    container = _create_with_mounts(client, image, command)
     try:
-        client.start(made)
-        code = client.wait(made, timeout=HELPER_TIMEOUT)["StatusCode"]
-        output = client.logs(made, tail=50).decode(errors="replace")
+        client.start(container)
+        code = client.wait(container, timeout=HELPER_TIMEOUT)["StatusCode"]
+        output = client.logs(container, tail=50).decode(errors="replace")
         return int(code), output[-MAX_OUTPUT:].strip()
     finally:
-        _remove(client, made)
+        _remove(client, container)
 
 
 def _create_with_mounts(client: APIClient, image: str, command: HostCommand) -> str:
@@ -148,7 +148,7 @@ def _create(client: APIClient, image: str, command: HostCommand, paths: Sequence
         mem_limit=64 * 1024**2,
         log_config=LogConfig(type="json-file", config={}),
     )
-    made = client.create_container(
+    created = client.create_container(
         image,
         ["/bin/sh", "-c", command.script, "sh", *command.arguments],
         name=command.name,
@@ -156,7 +156,7 @@ def _create(client: APIClient, image: str, command: HostCommand, paths: Sequence
         labels=dict(command.labels),
         host_config=host_config,
     )
-    return str(made["Id"])
+    return str(created["Id"])
 
 
 def _remove(client: APIClient, container: str) -> None:

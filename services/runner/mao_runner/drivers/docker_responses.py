@@ -1,4 +1,4 @@
-"""Reads what Docker Engine sends into our types: documents, errors, output and events.
+"""Parses what Docker Engine sends: documents, errors, output and events.
 
 The engine has no error codes, so errors are distinguished by HTTP status and wording.
 """
@@ -128,9 +128,9 @@ def image_platform(document: Mapping[str, Any]) -> str:
     return "/".join(str(part) for part in parts if part)
 
 
-def has_labels(there: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Return True if all wanted labels are there."""
-    return all(there.get(name) == value for name, value in wanted.items())
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Return True if `labels` contains all wanted labels with their values."""
+    return all(labels.get(name) == value for name, value in wanted.items())
 
 
 def one_line(words: str) -> str:
@@ -139,9 +139,9 @@ def one_line(words: str) -> str:
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
-NOT_ALLOWED = ("denied", "unauthorized", "authentication required", "no basic auth")
+ACCESS_DENIED = ("denied", "unauthorized", "authentication required", "no basic auth")
 
-NOT_THERE = (
+NOT_FOUND = (
     "not found",
     "does not exist",
     "manifest unknown",
@@ -150,7 +150,7 @@ NOT_THERE = (
     "name unknown",
 )
 
-NOT_A_NAME = ("invalid reference format", "repository name must be")
+INVALID_REFERENCE = ("invalid reference format", "repository name must be")
 
 CANNOT_EXECUTE = (
     "executable file not found",
@@ -170,15 +170,15 @@ def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
 
     A public registry answers alike for private and for missing images; the latter is more likely.
     """
-    if _contains_any(words, NOT_A_NAME):
+    if _contains_any(words, INVALID_REFERENCE):
         return InvalidInput(
             f"{image!r} is not an image reference: {words}.",
             code="image-invalid",
             next="Write it like 'busybox:1.36' or 'registry.example.org/lab/crawler:1.4'.",
         )
-    if _contains_any(words, NOT_THERE):
+    if _contains_any(words, NOT_FOUND):
         return image_not_found(image, words)
-    if _contains_any(words, NOT_ALLOWED):
+    if _contains_any(words, ACCESS_DENIED):
         return InvalidInput(
             f"The registry refuses the image {image} to this node: {words}.",
             code="image-pull-denied",
@@ -206,7 +206,7 @@ def launch_error(image: str, status: int, words: str) -> EngineRefused:
             code="tool-network-missing",
             next="The runner creates it again; no action is needed.",
         )
-    if status == 404 and _contains_any(words, NOT_THERE):
+    if status == 404 and _contains_any(words, NOT_FOUND):
         return EngineRefused(
             f"The image {image} has been removed from this node.",
             code="image-not-found",
@@ -289,7 +289,7 @@ class DockerLogStream:
         except (OSError, ValueError, AttributeError, HTTPException, urllib3.exceptions.HTTPError) as error:
             if self._closed:
                 return
-            raise EngineUnavailable(f"The engine broke off the output: {error}") from error
+            raise EngineUnavailable(f"The engine closed the output stream early: {error}") from error
         finally:
             self._response.close()
 
@@ -301,7 +301,7 @@ class DockerLogStream:
             if not more:
                 if may_end and not data:
                     return b""
-                raise EngineUnavailable("The engine broke off the output within a line.")
+                raise EngineUnavailable("The engine closed the output stream within a line.")
             data += more
         return data
 

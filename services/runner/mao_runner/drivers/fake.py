@@ -1,4 +1,4 @@
-"""An engine in memory for tests, with the same protocol; the test controls what containers do."""
+"""An in-memory engine for tests, with the same protocol; the test controls what containers do."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ class FakeDriver:
 
     async def create(self, spec: ContainerSpec) -> Container:
         self.calls.append(f"create {spec.name}")
-        there = next((made for made in self.containers.values() if made.name == spec.name), None)
-        if there is not None:
-            return there
-        made = Container(f"id-{spec.name}", spec.name, dict(spec.labels), "created", killed=False)
-        self.containers[made.id] = made
-        self.specs[made.id] = spec
-        self.output[made.id] = FakeLogs()
-        return made
+        for existing in self.containers.values():
+            if existing.name == spec.name:
+                return existing
+        created = Container(f"id-{spec.name}", spec.name, dict(spec.labels), "created", killed=False)
+        self.containers[created.id] = created
+        self.specs[created.id] = spec
+        self.output[created.id] = FakeLogs()
+        return created
 
     async def start(self, container_id: str) -> None:
         container = self.containers[container_id]
@@ -129,7 +129,11 @@ class FakeDriver:
         return self.containers.get(container_id)
 
     async def recover(self, labels: Mapping[str, str]) -> list[Container]:
-        return [made for made in self.containers.values() if labels.items() <= dict(made.labels).items()]
+        return [
+            container
+            for container in self.containers.values()
+            if labels.items() <= dict(container.labels).items()
+        ]
 
     async def mounts(self, container_id: str) -> dict[str, str] | None:
         return self.own_mounts.get(container_id)

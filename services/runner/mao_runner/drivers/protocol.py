@@ -88,7 +88,7 @@ class HostCommand:
 class Container:
     """A container as the engine last reported it.
 
-    `killed`: True if somebody had the engine kill it; None if it was not watched all the time.
+    `killed`: True if it was killed through the engine; None if it was not watched all the time.
     """
 
     id: str
@@ -256,7 +256,7 @@ _FAULT_OF_REFUSAL: dict[str, Fault] = {
 
 
 def fault_of_refusal(error: EngineRefused) -> Fault:
-    """Return who is at fault that a container was not started."""
+    """Return whose fault it is that a container was not started."""
     return _FAULT_OF_REFUSAL.get(error.code, "engine")
 
 

@@ -61,19 +61,19 @@ class LogReader:
                 next=f"Omit 'attempt', or give 1 to {latest}.",
             )
         key = StepAttempt(run_id, index, attempt or latest)
-        found = stored.record.steps[index]
-        if attempt not in (None, latest) or found.log_bytes is None:
+        step_run = stored.record.steps[index]
+        if attempt not in (None, latest) or step_run.log_bytes is None:
             return key
         if await asyncio.to_thread(self._data_dir.log(key.run, key.step, key.attempt).exists):
             return key
         raise NotFound(  # instead of showing an empty log
-            f"The log of step {found.spec.name} of the run {key.run} was removed by retention "
-            f"(MAO_LOG_RETENTION, MAO_LOG_KEEP, MAO_LOG_SPACE). It had {found.log_bytes} bytes, SHA-256 "
-            f"{found.log_sha256}.",
+            f"The log of step {step_run.spec.name} of the run {key.run} was removed by retention "
+            f"(MAO_LOG_RETENTION, MAO_LOG_KEEP, MAO_LOG_SPACE). It had {step_run.log_bytes} bytes, SHA-256 "
+            f"{step_run.log_sha256}.",
             code="log-removed",
             next=f"See the run: maoctl run show {key.run}",
-            log_bytes=found.log_bytes,
-            log_sha256=found.log_sha256,
+            log_bytes=step_run.log_bytes,
+            log_sha256=step_run.log_sha256,
         )
 
     async def whole(self, key: StepAttempt, end: int | None = None) -> AsyncIterator[bytes]:
@@ -151,11 +151,11 @@ def read_offset(last_event_id: str | None) -> int:
     )
 
 
-def read_at(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:
-    """Read up to `most` bytes; none at the end of the file, or if it does not exist yet."""
+def read_at(path: Path, offset: int, max_bytes: int = CHUNK_BYTES) -> bytes:
+    """Read up to `max_bytes` bytes; none at the end of the file, or if it does not exist yet."""
     try:
         with path.open("rb") as file:
-            return os.pread(file.fileno(), most, offset)
+            return os.pread(file.fileno(), max_bytes, offset)
     except FileNotFoundError:
         return b""
 

@@ -168,12 +168,12 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def read_stored_log(path: Path, most: int = TAIL_BYTES) -> StoredLog:
-    """Read a complete log, with its last `most` bytes as text. Raises OSError."""
+def read_stored_log(path: Path, tail_bytes: int = TAIL_BYTES) -> StoredLog:
+    """Read a complete log, with its last `tail_bytes` bytes as text. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
-        file.seek(max(0, size - most))
+        file.seek(max(0, size - tail_bytes))
         return StoredLog(file.read().decode(errors="replace"), size, digest)
 
 

@@ -98,8 +98,8 @@ class RunCommands:
             item.model_copy(update={"name": self._records.name(item.key)})
             for item in unreadable_items(page.unreadable)
         ]
-        found = [stored.record for stored in page.items]
-        return Listing(items=found, cursor=page.cursor, unreadable=unreadable)
+        runs = [stored.record for stored in page.items]
+        return Listing(items=runs, cursor=page.cursor, unreadable=unreadable)
 
     async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
         """Create a manual run, named after the attempt. Raises NotFound or Conflict for the pipeline."""
@@ -146,14 +146,14 @@ class RunCommands:
     ) -> Stored[Run]:
         """Create a run that repeats a published step, even while its run continues.
 
-        Raises what `make_reproduction` and `check_agreed` raise, and NotFound or Conflict if this node is no
-        longer enrolled in the pipeline, since the runner would refuse it.
+        Raises the errors of `make_reproduction` and `check_agreed`, and NotFound or Conflict if this node is
+        no longer enrolled in the pipeline, since the runner would refuse it.
         """
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
-        made = make_reproduction(name, old, step, self._clock.now(), request_id)
-        check_agreed(made.steps[0].spec.asked(), (await self._enrolments.require(old.pipeline)).record)
-        return await self._create(made)
+        run = make_reproduction(name, old, step, self._clock.now(), request_id)
+        check_agreed(run.steps[0].spec.asked(), (await self._enrolments.require(old.pipeline)).record)
+        return await self._create(run)
 
     async def _create(self, run: Run) -> Stored[Run]:
         revision = await self._records.create(run.id, run)
@@ -241,7 +241,7 @@ def make_reproduction(
             code="nothing-to-reproduce",
             next=f"Run it again instead: maoctl run retry {old.id}",
         )
-    spec = step.spec.model_copy(update={"retry": Retry()})  # somebody waits for the result
+    spec = step.spec.model_copy(update={"retry": Retry()})  # no retries, since a caller waits
     fresh = StepRun(spec=spec, base_commit=step.base_commit, input_commit=step.input_commit)
     original = Original(run=old.id, step=spec.name, snapshot=step.snapshot, attempt=step.attempt)
     return Run(
@@ -264,7 +264,7 @@ def _step_to_reproduce(run: Run, name: str | None) -> StepRun:
         return run.steps[0]
     if name is None:
         raise InvalidInput(
-            f"The run {run.id} has {len(names)} steps; say which one to reproduce.",
+            f"The run {run.id} has {len(names)} steps; choose the one to reproduce.",
             code="step-needed",
             next=f"Name one of them with --step: {', '.join(names) or 'it has none'}.",
         )
@@ -277,9 +277,9 @@ def _step_to_reproduce(run: Run, name: str | None) -> StepRun:
     return run.steps[names.index(name)]
 
 
-def check_agreed(asked: list[str], enrolment: Enrolment) -> None:
+def check_agreed(privileges: list[str], enrolment: Enrolment) -> None:
     """Raise Conflict (`not-agreed`) for privileges that the enrolment no longer agrees to."""
-    missing = [word for word in asked if word not in enrolment.agreed]
+    missing = [word for word in privileges if word not in enrolment.agreed]
     if missing:
         raise Conflict(
             f"The step needs privileges that this node no longer agrees to: {', '.join(missing)}.",

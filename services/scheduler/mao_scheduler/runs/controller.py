@@ -103,9 +103,7 @@ class RunController:
             revision = await self._turns.write_while_held(run, stored.revision)
         else:
             revision = await self._mirror.records.replace(run.id, run, stored.revision)
-            retry_after = (
-                decision.retry_after
-            )  # nothing depends on the turn; a lost race is followed by an event
+            retry_after = decision.retry_after  # after a lost race, an event follows
         if revision is None:
             return retry_after
         self._wrote(stored.record, run, revision)

@@ -29,7 +29,7 @@ from mao_shared.store import Records, Store, Unreadable
 
 BATCH_DELAY = 1.0  # seconds in which changes are collected before they are written
 MAX_RETRY_DELAY = 30.0  # seconds between attempts while the federation does not answer
-RUNS_AT_START = 300  # runs read at the start
+RUNS_AT_START = 300  # newest runs read at the start
 LOOKUPS_PER_SLICE = 50  # runs looked up before other tasks run
 MAX_SCHEDULES = 100  # of one pipeline that are considered for its next tick
 
@@ -51,7 +51,7 @@ class RecentRuns:
     """The newest runs of each pipeline."""
 
     def __init__(self) -> None:
-        self._kept: defaultdict[str, dict[str, RunBrief]] = defaultdict(dict)
+        self._by_pipeline: defaultdict[str, dict[str, RunBrief]] = defaultdict(dict)
 
     def add(self, run: Run) -> None:
         """Add a run, unless it is a reproduction."""
@@ -61,27 +61,27 @@ class RecentRuns:
     def add_published(self, published: PeerRuns) -> None:
         """Add what an earlier process published, except runs that are known already: these are newer."""
         for brief in published.runs:
-            if brief.id not in self._kept[published.pipeline]:
+            if brief.id not in self._by_pipeline[published.pipeline]:
                 self._put(published.pipeline, brief)
 
     def _put(self, pipeline: str, brief: RunBrief) -> None:
-        kept = self._kept[pipeline]
-        kept[brief.id] = brief
-        if len(kept) > KEPT_BRIEFS:
-            del kept[min(kept)]  # ids begin with the time
+        briefs = self._by_pipeline[pipeline]
+        briefs[brief.id] = brief
+        if len(briefs) > KEPT_BRIEFS:
+            del briefs[min(briefs)]  # the oldest, since ids begin with the time
 
     def of(self, pipeline: str) -> list[RunBrief]:
         """Return the runs of a pipeline, newest first."""
-        kept = self._kept.get(pipeline, {})
-        return [kept[name] for name in sorted(kept, reverse=True)]
+        briefs = self._by_pipeline.get(pipeline, {})
+        return [briefs[name] for name in sorted(briefs, reverse=True)]
 
     def unfinished(self) -> list[str]:
         """Return the ids of runs that had not ended when last seen."""
-        runs = (brief for kept in self._kept.values() for brief in kept.values())
+        runs = (brief for briefs in self._by_pipeline.values() for brief in briefs.values())
         return [brief.id for brief in runs if brief.phase not in RUN_ENDED]
 
     def forget(self) -> None:
-        self._kept.clear()
+        self._by_pipeline.clear()
 
 
 class RunPublisher:
@@ -232,5 +232,5 @@ class RunPublisher:
             written = await self._published.create(pipeline, record)
         else:
             written = await self._published.replace(pipeline, record, existing.revision)
-        if written is None:  # by an earlier process of this node that is about to end
+        if written is None:  # an earlier process of this node, which is about to end, has written it
             self._pipeline_changed(pipeline)

@@ -90,7 +90,7 @@ def undecided_since(
 
     `decided` are the stored marks. Schedules of a pipeline that share a tick share its run.
     """
-    found: dict[str, datetime] = {}
+    since: dict[str, datetime] = {}
     for schedule in schedules:
         after = undecided_after(schedule, decided.get(schedule.id))
         try:
@@ -99,18 +99,18 @@ def undecided_since(
         except Exception:  # noqa: BLE001 (for example a zone unknown to this machine: it may be behind)
             is_behind = True
         if is_behind:
-            found[schedule.pipeline] = min(after, found.get(schedule.pipeline, after))
-    return found
+            since[schedule.pipeline] = min(after, since.get(schedule.pipeline, after))
+    return since
 
 
 def newest_ticks(runs: Iterable[Run | IndexedRun]) -> dict[str, datetime]:
     """Return by pipeline the newest tick that was run (pure)."""
-    found: dict[str, datetime] = {}
+    newest: dict[str, datetime] = {}
     for run in runs:
         tick = _tick(run)
         if tick is not None and run.phase is not RunPhase.MISSED:
-            found[run.pipeline] = max(tick, found.get(run.pipeline, tick))
-    return found
+            newest[run.pipeline] = max(tick, newest.get(run.pipeline, tick))
+    return newest
 
 
 class RunRetention:
@@ -178,7 +178,7 @@ class RunRetention:
         return removed
 
     async def _read_undecided(self, now: datetime) -> dict[str, datetime]:
-        """Read schedules and marks; what of them cannot be read leaves ticks undecided, whose runs stay."""
+        """Read schedules and marks; the ticks of unreadable ones count as undecided, so their runs stay."""
         page = await self._schedules.page()
         decided: dict[str, datetime] = {}
         for entry in (await self._ticks.store.list(self._ticks.prefix)).entries:
@@ -251,7 +251,7 @@ class RunRetention:
 
 
 def index_live(live: LiveRun) -> IndexedRun:
-    """Return what the index would hold of an ended run that is not history yet."""
+    """Return the index entry of an ended run that is not history yet."""
     run = live.run
     return IndexedRun(
         id=run.id,

@@ -1,4 +1,4 @@
-"""Reports steps that make no progress (condition `step-stuck`) and a clock that jumps (`clock`).
+"""Reports steps that make no progress (condition `step-stuck`) and jumps of the clock (`clock`).
 
 A step may take long: a tool has its own time limit, and a step waits while others run. A step is stuck if it
 stays in a phase for longer than these reasons explain.
@@ -40,9 +40,9 @@ class StuckStep:
 def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[StuckStep]:
     """Return the steps that stay in their phase longer than `patience` plus the expected wait (pure)."""
     active = active_steps(runs)
-    line = HeldDatasets.of(active)
-    judged = (find_stuck_step(run, step, line, now, patience) for run, step in active)
-    return [stuck for stuck in judged if stuck is not None]
+    held = HeldDatasets.of(active)
+    candidates = (find_stuck_step(run, step, held, now, patience) for run, step in active)
+    return [stuck for stuck in candidates if stuck is not None]
 
 
 def active_steps(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
@@ -78,14 +78,14 @@ class HeldDatasets:
 
 
 def find_stuck_step(
-    run: Run, step: StepRun, line: HeldDatasets, now: datetime, patience: timedelta
+    run: Run, step: StepRun, held: HeldDatasets, now: datetime, patience: timedelta
 ) -> StuckStep | None:
     """Return the step if it is stuck, given the datasets in use (pure)."""
     since = _since(run, step)
     waiting_since = since
     if step.phase is StepPhase.PREPARING:  # several may wait for a dataset, one after another
-        waiting_since = max(since, line.moved.get(step.spec.output.name, since))
-    if now - waiting_since <= patience + _expected_wait(run, step, line, waiting_since):
+        waiting_since = max(since, held.moved.get(step.spec.output.name, since))
+    if now - waiting_since <= patience + _expected_wait(run, step, held, waiting_since):
         return None
     reason = step.error.detail if step.error is not None else step.waiting or ""
     return StuckStep(run.id, step.spec.name, step.phase, since, reason)
@@ -95,7 +95,7 @@ def _since(run: Run, step: StepRun) -> datetime:
     return step.times.get(step.phase, run.started_at or run.created_at)
 
 
-def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime) -> timedelta:
+def _expected_wait(run: Run, step: StepRun, held: HeldDatasets, since: datetime) -> timedelta:
     """Return how long the phase may take beyond `patience`."""
     if step.phase is StepPhase.RUNNING:
         limits = step.spec.limits
@@ -106,7 +106,7 @@ def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime)
     if until is not None:  # it continues then at the latest
         return max(datetime.fromisoformat(until[1]) - since, timedelta(0))
     if step.phase in _TAKES_TURNS:
-        return line.longest_beside(run.id)
+        return held.longest_beside(run.id)
     return timedelta(0)
 
 
@@ -134,14 +134,14 @@ class StuckStepMonitor:
     def check_steps(self) -> None:
         """Check all active runs; an error in one of them does not hide the others."""
         active = active_steps(stored.record for _, stored in self._mirror.items())
-        line = HeldDatasets.of(active)
+        held = HeldDatasets.of(active)
         self._guard.keep({run.id for run, _ in active})
-        found: list[StuckStep] = []
+        stuck_steps: list[StuckStep] = []
         for run, step in active:
             with self._guard.item(run.id):
-                slow = find_stuck_step(run, step, line, self._clock.now(), self._patience)
-                found += [] if slow is None else [slow]
-        for stuck in found:
+                stuck_step = find_stuck_step(run, step, held, self._clock.now(), self._patience)
+                stuck_steps += [] if stuck_step is None else [stuck_step]
+        for stuck in stuck_steps:
             why = f": {stuck.reason.rstrip('.')}" if stuck.reason else ""
             self._conditions.report(
                 "step-stuck",
@@ -150,7 +150,7 @@ class StuckStepMonitor:
                 f"{format_time(stuck.since.replace(microsecond=0))}{why}.",
                 next_step=f"See it: maoctl run show {stuck.run}; cancel it: maoctl run cancel {stuck.run}",
             )
-        self._conditions.clear_all_but("step-stuck", [f"{stuck.run}/{stuck.step}" for stuck in found])
+        self._conditions.clear_all_but("step-stuck", [f"{stuck.run}/{stuck.step}" for stuck in stuck_steps])
 
     def check_clock(self) -> None:
         """Report a jump of the wall clock against the monotonic clock; clear it once the clock is stable."""
@@ -164,8 +164,8 @@ class StuckStepMonitor:
                 "clock",
                 detail=f"The node's clock was set {way} by {by:.0f} s at about "
                 f"{format_time(self._clock.now().replace(microsecond=0))}.",
-                next_step="Synchronise the node's clock by NTP; ticks depend on it. See its runs then: "
-                "maoctl run get",
+                next_step="Synchronise the node's clock by NTP, since ticks depend on it, and check the runs "
+                "of that time: maoctl run get",
             )
         elif self._jumped_at is not None and _boot_time() - self._jumped_at > CLOCK_STABLE_AFTER:
             self._jumped_at = None
@@ -176,5 +176,5 @@ class StuckStepMonitor:
 
 
 def _boot_time() -> float:
-    """Return the seconds of the clock that cannot be set and that counts suspended time."""
+    """Return the seconds since boot, by a clock that cannot be set and that includes suspended time."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -45,18 +45,18 @@ class ActiveRuns:
         if run.reproduces is not None:
             return []
         at_work = self._mirror.get(holder) if holder else None
-        found = [
+        earlier = [
             other
             for other in self._of(run.pipeline, RunPhase.QUEUED)
             if _queue_position(other) < _queue_position(run)
         ]
         if at_work is not None and at_work.record.phase is RunPhase.RUNNING:
-            return [at_work.record, *found]
-        if found:
-            first = min(found, key=_queue_position)
-            found.remove(first)
-            found.insert(0, first)
-        return found
+            return [at_work.record, *earlier]
+        if earlier:
+            first = min(earlier, key=_queue_position)
+            earlier.remove(first)
+            earlier.insert(0, first)
+        return earlier
 
     def next_in_line(self, pipeline: str) -> str | None:
         """Return the id of the queued run that starts next."""

@@ -49,7 +49,7 @@ class Backfill:
         self._clock = clock
         self._restores = RestoreStatus(runs.records.store, node)
 
-    async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
+    async def __call__(self, job_id: str, request: BackfillRequest) -> BackfillResult:
         """Queue at most `max_catch_up` ticks of [since, until], oldest first.
 
         Ticks that were run, are running or are queued are skipped.
@@ -61,11 +61,11 @@ class Backfill:
             Conflict: `not-enrolled`, `restore-open`.
         """
         schedule = (await self._jobs.get(job_id)).record
-        now, since = self._clock.now(), asked.since
-        until = min(asked.until or now, now)
+        now, since = self._clock.now(), request.since
+        until = min(request.until or now, now)
         if since > until or since.year < 1970:
             raise InvalidInput(
-                f"There is nothing between {since:%Y-%m-%dT%H:%M:%SZ} and {until:%Y-%m-%dT%H:%M:%SZ}.",
+                f"There are no ticks between {since:%Y-%m-%dT%H:%M:%SZ} and {until:%Y-%m-%dT%H:%M:%SZ}.",
                 code="range-invalid",
                 next="Send a 'since' that is in the past and before 'until'.",
             )
@@ -105,8 +105,8 @@ class Backfill:
     ) -> datetime | None:
         """Queue up to `left` of the ticks; return the first one beyond that."""
         names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
-        found = await asyncio.gather(*(self._find(name) for name in names))
-        for tick, name, stored in zip(ticks, names, found, strict=True):
+        records = await asyncio.gather(*(self._find(name) for name in names))
+        for tick, name, stored in zip(ticks, names, records, strict=True):
             if isinstance(stored, RecordUnreadable):
                 result.present += 1  # it may have been run
                 continue

@@ -202,7 +202,7 @@ def _split(text: str, *, seconds: bool) -> list[str]:
     if word.startswith("@"):
         if word not in _MACROS:
             raise _cron_invalid(
-                f"{text.strip()!r} is none of {', '.join(_MACROS)}.", "'@daily' or " + EXAMPLE
+                f"Unknown macro {text.strip()!r}; known are {', '.join(_MACROS)}.", "'@daily' or " + EXAMPLE
             )
         return ["0", *_MACROS[word].split()]
     parts = word.split()
@@ -260,8 +260,8 @@ def _number(field: _CronField, term: str, text: str) -> int:
 
 def _field_invalid(field: _CronField, term: str, why: str) -> InvalidInput:
     return InvalidInput(
-        f"The field '{field.name}' of the cron string is wrong: {term!r}: {why}; allowed is {field.allowed}, "
-        "'*', lists 'a,b', ranges 'a-b' and steps '*/n'.",
+        f"The field '{field.name}' of the cron string is invalid: {term!r}: {why}; allowed is "
+        f"{field.allowed}, '*', lists 'a,b', ranges 'a-b' and steps '*/n'.",
         code="cron-invalid",
         next=f"Correct the field, for example {EXAMPLE}.",
         field=field.name,
@@ -356,7 +356,7 @@ def offset_spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[Off
 def _changes(zone: ZoneInfo, year: int) -> tuple[OffsetChange, ...]:
     """Return the zone's offset changes in a year of UTC, in order."""
     days = [datetime(year, 1, 1) + timedelta(days=n) for n in range(-1, 367)]  # noqa: DTZ001 (UTC, naive)
-    found = []
+    changes = []
     for low, high in pairwise(days):
         before, after = _offset(zone, low), _offset(zone, high)
         if before == after:
@@ -364,8 +364,8 @@ def _changes(zone: ZoneInfo, year: int) -> tuple[OffsetChange, ...]:
         while high - low > SECOND:
             middle = low + timedelta(seconds=(high - low) // SECOND // 2)
             low, high = (middle, high) if _offset(zone, middle) == before else (low, middle)
-        found.append(OffsetChange(high, before, after))
-    return tuple(change for change in found if change.at.year == year)
+        changes.append(OffsetChange(high, before, after))
+    return tuple(change for change in changes if change.at.year == year)
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:

@@ -202,10 +202,10 @@ class JobCommands:
         schedule = (await self.get(job_id)).record
         return self._next_times(schedule_cron(schedule), count, self._next_after(schedule))
 
-    def preview(self, asked: CronPreview) -> NextTimes:
+    def preview(self, request: CronPreview) -> NextTimes:
         """Return the next times of a cron string. Raises InvalidInput."""
-        cron = parse_cron(asked.cron, asked.timezone, seconds=asked.seconds)
-        return self._next_times(cron, asked.count, self._clock.now())
+        cron = parse_cron(request.cron, request.timezone, seconds=request.seconds)
+        return self._next_times(cron, request.count, self._clock.now())
 
     def _next_times(self, cron: Cron, count: int, after: datetime) -> NextTimes:
         return NextTimes(times=list(islice(cron.times(after), count)))
@@ -222,9 +222,9 @@ class JobCommands:
                 following = schedule_cron(schedule).next(self._next_after(schedule))
         last, decided_until = None, self._marks.get(schedule.id)
         if decided_until is not None:
-            found = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
-            if found is not None:
-                run = found.record
+            stored = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
+            if stored is not None:
+                run = stored.record
                 last = TickOutcome(
                     run=run.id, scheduled_for=decided_until, phase=run.phase, missed=run.missed
                 )

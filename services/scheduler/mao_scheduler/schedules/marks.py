@@ -1,4 +1,4 @@
-"""Records of past ticks: up to when they are decided, up to when they are forgotten, and a node's restore.
+"""Records of past ticks: how far they are decided, how far they are forgotten, and a node's restore.
 
 `TickMarks` are kept in memory and written in batches after the run records. A mark that lags does no harm:
 the ticks after it are decided again, and their records are found. A mark must never be ahead of its records,
@@ -73,10 +73,10 @@ class TickMarks:
         wanted = self.unreadable & pipelines.keys()
         if not wanted:
             return
-        found = certainly_decided([stored.record async for stored in runs.iterate(RUNS_PAGE)], wanted)
+        decided = certainly_decided([stored.record async for stored in runs.iterate(RUNS_PAGE)], wanted)
         for name in wanted:
             stored = await forgotten.find(pipelines[name])
-            known = [found.get(name), stored.record.until if stored is not None else None]
+            known = [decided.get(name), stored.record.until if stored is not None else None]
             if moments := [moment for moment in known if moment is not None]:
                 self._marks[name] = _Mark(max(moments), 0)
 
@@ -125,7 +125,7 @@ class TickMarks:
         names = sorted(self._unsaved - self.unreadable)
         for at in range(0, len(names), MARKS_PER_TRANSACTION):
             _, failed = await in_halves(names[at : at + MARKS_PER_TRANSACTION], self._save_some)
-            for name, error in failed:  # it lags, which does no harm, and is retried with the next change
+            for name, error in failed:  # it lags, which is harmless, and is retried with the next change
                 self._guard.failed(name, error)
 
     async def _save_some(self, names: Sequence[str]) -> None:
@@ -164,9 +164,9 @@ class TickMarks:
             if mark is not None:
                 mark.revision, mark.stored = 0, None
             return
-        self._marks[name] = found = _Mark(stored.record.decided_until, stored.revision, stored.record)
+        self._marks[name] = current = _Mark(stored.record.decided_until, stored.revision, stored.record)
         if mark is not None:
-            found.decided_until = max(found.decided_until, mark.decided_until)
+            current.decided_until = max(current.decided_until, mark.decided_until)
 
     def _put(self, name: str, decided_until: datetime) -> Put:
         mark = self._marks.get(name)
@@ -182,7 +182,7 @@ def certainly_decided(runs: Iterable[Run], schedules: set[str]) -> dict[str, dat
     This is the tick of its oldest record, since retention removes the oldest first, or the last tick that a
     summary covers.
     """
-    found: dict[str, datetime] = {}
+    oldest: dict[str, datetime] = {}
     covered: dict[str, datetime] = {}
     for run in runs:
         if run.schedule not in schedules or run.scheduled_for is None or run.trigger != "schedule":
@@ -191,8 +191,10 @@ def certainly_decided(runs: Iterable[Run], schedules: set[str]) -> dict[str, dat
         if run.covers is not None:
             covered[name] = max(tick, covered.get(name, tick))
         else:
-            found[name] = min(tick, found.get(name, tick))
-    return {name: max(ticks[name] for ticks in (found, covered) if name in ticks) for name in found | covered}
+            oldest[name] = min(tick, oldest.get(name, tick))
+    return {
+        name: max(ticks[name] for ticks in (oldest, covered) if name in ticks) for name in oldest | covered
+    }
 
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)

@@ -150,9 +150,9 @@ class SharedTicks:
         """Return the schedule that decides the tick, and its outcome."""
         candidates: list[EntryTick] = [(entry, tick)]
         for other in self._siblings(entry):
-            found = self._of(other).get(tick.at)
-            if found is not None:
-                candidates.append((other, found))
+            same = self._of(other).get(tick.at)
+            if same is not None:
+                candidates.append((other, same))
         return min(candidates, key=lambda pair: (pair[1].missed is not None, pair[0].schedule.id))
 
     def _of(self, entry: ScheduleEntry) -> dict[datetime, Tick]:
