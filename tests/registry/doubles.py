@@ -17,7 +17,7 @@ from mao_shared.clock import SystemClock
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models import Dataset, Enrolment, ResolvedImage
 from mao_shared.models.node import EngineInfo
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Pull
 from mao_shared.store import Check, Store, Write
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Protocol
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.models import Dataset, ResolvedImage
 from mao_shared.models.node import EngineInfo
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Pull
 
 
 class NodeServices(Protocol):

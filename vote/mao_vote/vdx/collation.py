@@ -49,7 +49,7 @@ def median(values: Sequence[float]) -> float:
     return ranked[half] if len(values) % 2 else mean(ranked[half - 1 : half + 1])
 
 
-def agrees(value: float, reference: float, error: float) -> bool:
+def agrees_with_reference(value: float, reference: float, error: float) -> bool:
     """True if `value` is within the fraction `error` of `reference`; only zero agrees with zero."""
     bounds = (1 - error) * reference, (1 + error) * reference
     return min(bounds) <= value <= max(bounds)
@@ -69,7 +69,12 @@ def soft_agreement(value: float, reference: float, error: float, scaling: float)
 def agree_with_most(values: Sequence[float], error: float) -> list[bool]:
     """Return for each value whether it agrees with at least half of the others as reference."""
     return [
-        2 * sum(agrees(value, other, error) for index, other in enumerate(values) if index != position)
+        2
+        * sum(
+            agrees_with_reference(value, other, error)
+            for index, other in enumerate(values)
+            if index != position
+        )
         >= len(values) - 1
         for position, value in enumerate(values)
     ]
@@ -155,7 +160,9 @@ def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
     groups: list[list[WeightedValue]] = []
     for vote in sorted(votes, key=lambda vote: (*_central(vote.value, middle), vote.weight)):
         means = ((group, mean([member.value for member in group])) for group in groups)
-        group = next((group for group, centre in means if agrees(vote.value, centre, error)), None)
+        group = next(
+            (group for group, centre in means if agrees_with_reference(vote.value, centre, error)), None
+        )
         if group is None:
             groups.append([vote])
         else:

@@ -49,7 +49,7 @@ from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, RecordUnreadable, StillReferenced
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
 from mao_shared.models.common import carry_unknown_fields
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write, retry_lost
 from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.dependencies import check_if_match

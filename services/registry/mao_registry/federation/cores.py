@@ -1,4 +1,4 @@
-"""The work of core nodes: signing certificate requests, and promoting, demoting and removing nodes.
+"""The work of core nodes: signing certificate requests, and promoting and demoting nodes.
 
 All core nodes do this concurrently without coordination: actions are idempotent, and an identity is replaced
 only at the revision that was read, so that one of them wins.
@@ -11,14 +11,13 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Literal
 
-from mao_registry.records.rules import without_node
-from mao_registry.records.stores import delete_key, delete_prefix, unknown_as_lost, wait_for_record
+from mao_registry.records.stores import delete_key, unknown_as_lost, wait_for_record
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, CoreMember, Dataset, Demotion, Identity
+from mao_shared.models import CertificateRequest, CoreMember, Demotion, Identity
 from mao_shared.models.federation import Role
-from mao_shared.store import Records, Store, Stored
+from mao_shared.store import Store, Stored
 
 from . import pki
 from .access import etcd_role_names, invitation_role, invitation_user, member_grants, member_role
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 PROMOTE_TIMEOUT = 90.0  # seconds for the node to start etcd and catch up
 DEMOTE_TIMEOUT = 60.0  # seconds for another core node to remove this one from etcd
-REMOVED_TOPICS = ("parts", "endorsements", "runs", "asks", "answers")
-"""Topics under a removed node's prefix to delete; mao_datamgmt.rounds deletes its round records."""
 
 Action = Literal["sign", "complete-join", "remove", "demote", "grant-core"]
 """
@@ -118,36 +115,6 @@ async def complete_join(context: FederationContext, store: Store, admin: Admin, 
     log.info("federation.node_joined", node=identity.node)
 
 
-async def remove_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
-    """Revoke the node's access, then delete its records.
-
-    Raises Conflict before any change if etcd would lose its quorum without the node (`check_removal`).
-    """
-    node = identity.node
-    check_removal(await observe_members(store, admin), node)
-
-    def removed(current: Identity | None) -> Identity | None:
-        if current is None or current.user != identity.user or current.state == "removed":
-            return None
-        changes = {"state": "removed", "role": "client", "removed_at": context.now}
-        return current.model_copy(update=changes | {"certificate": None, "request": None, "expires_at": None})
-
-    await FederationRecords(store).identities.create_or_update(node, removed)
-    await admin.delete_user(identity.user)
-    await admin.delete_user(invitation_user(identity.user))
-    await admin.delete_role(member_role(node))
-    await admin.delete_role(invitation_role(node))
-    await remove_etcd_member(context, store, admin, node)
-    await delete_key(store, keys.core(node))
-    await delete_key(store, keys.member(node))
-    await remove_from_datasets(store, node)
-    for topic in REMOVED_TOPICS:
-        await delete_prefix(store, f"{keys.peer_root(node)}{topic}/")
-    await delete_key(store, keys.peer_node(node))
-    await delete_key(store, keys.certificate_request(node))
-    log.info("federation.node_removed", node=node, user=identity.user)
-
-
 async def demote_node(context: FederationContext, store: Store, admin: Admin, identity: Identity) -> None:
     """Make another core node a client. Raises Conflict if etcd would lose its quorum without it.
 
@@ -159,13 +126,6 @@ async def demote_node(context: FederationContext, store: Store, admin: Admin, id
     await remove_etcd_member(context, store, admin, identity.node)
     await delete_key(store, keys.core(identity.node))
     log.info("federation.demoted", node=identity.node)
-
-
-async def remove_from_datasets(store: Store, node: str) -> None:
-    datasets = Records(store, keys.registry_prefix("datasets"), Dataset)
-    for name, dataset in (await datasets.by_name()).items():
-        if node in dataset.nodes:
-            await datasets.update(name, lambda current: without_node(current, node))
 
 
 async def promote(
@@ -238,31 +198,11 @@ async def demote(context: FederationContext, node: str) -> Demotion:
     return Demotion(node=node, was_core=was_core)
 
 
-async def remove(context: FederationContext, node: str) -> None:
-    """Revoke the node's access (etcd then refuses its certificate) and delete its records. Idempotent.
-
-    Raises NotFound, Conflict (`node-is-this-one`, `last-core`, `quorum-at-risk`).
-    """
-    link = await context.link()
-    if node == link.node:
-        raise Conflict(
-            f"This is the node {node!r} itself.",
-            code="node-is-this-one",
-            next="Leave with 'maoctl federation leave', or remove it on another core node.",
-        )
-    async with context.connect_without(node, link) as (store, admin):
-        await check_core(store, link, f"maoctl federation remove {node}")
-        stored = await FederationRecords(store).identities.get(node)
-        if stored is None:
-            raise _not_joined(node)
-        await remove_node(context, store, admin, stored.record)
-
-
 async def _joined_identity(store: Store, node: str) -> Identity:
     """Return the node's identity. Raises NotFound if it has not joined."""
     stored = await FederationRecords(store).identities.get(node)
     if stored is None or stored.record.state != "joined":
-        raise _not_joined(node)
+        raise not_joined(node)
     return stored.record
 
 
@@ -271,7 +211,7 @@ async def _set_role(store: Store, node: str, role: Role) -> Identity:
 
     def change(current: Identity | None) -> Identity | None:
         if current is None or current.state != "joined":
-            raise _not_joined(node)
+            raise not_joined(node)
         return current.model_copy(update={"role": role})
 
     stored = await FederationRecords(store).identities.create_or_update(node, change)
@@ -279,7 +219,7 @@ async def _set_role(store: Store, node: str, role: Role) -> Identity:
     return stored.record
 
 
-def _not_joined(node: str) -> NotFound:
+def not_joined(node: str) -> NotFound:
     return NotFound(
         f"No node {node!r} has joined this federation.",
         code="node-unknown",

@@ -28,10 +28,11 @@ from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
 
 from .context import FederationContext, FederationRecords, not_in_federation
-from .cores import remove_from_datasets, wait_until_demoted
+from .cores import wait_until_demoted
 from .etcd_members import check_removal, observe_members
 from .own_member import delete_own_member
 from .registry_merge import KINDS, renumber_enrolments
+from .removal import remove_from_datasets
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin

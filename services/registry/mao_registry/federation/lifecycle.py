@@ -16,7 +16,7 @@ from mao_shared.models import CoreMember, Demotion, Departure, FederationState, 
 from mao_shared.models.common import stored_fields
 from mao_shared.reconcile import Backoff, until_done
 
-from . import access, cores, status
+from . import access, cores, removal, status
 from .access import encode_token
 from .context import FederationContext
 from .controller import FederationController
@@ -81,7 +81,7 @@ class Lifecycle:
 
     async def remove(self, node: str) -> None:
         async with self._explained():
-            await cores.remove(self.context, node)
+            await removal.remove(self.context, node)
 
     def _explained(self) -> AbstractAsyncContextManager[None]:
         return outage_explained(self.context, self.federation)

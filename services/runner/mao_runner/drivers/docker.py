@@ -24,7 +24,7 @@ from docker.utils import kwargs_from_env, parse_repository_tag
 from mao_shared.errors import EngineUnavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Pull
 
 from .docker_network import ensure_network, remove_network, run_on_host
 from .docker_responses import (

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Pull
 
 from .protocol import (
     Capacity,

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Protocol
 
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from mao_shared.models import Fault, ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Pull
 
 ContainerState = Literal["created", "running", "exited"]
 
