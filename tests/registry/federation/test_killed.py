@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from mao_registry.federation import removal
+from mao_registry.federation import departure
 from mao_registry.federation.context import FederationContext
 from mao_registry.federation.controller import FederationController
 from mao_registry.federation.create import CreateCommand
+from mao_registry.federation.departure import LeaveCommand
 from mao_registry.federation.etcd_versions import EtcdVersions
 from mao_registry.federation.join import JoinCommand
-from mao_registry.federation.leave import LeaveCommand
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation.resolver import FederationFiles
@@ -164,7 +164,7 @@ async def test_remove_killed_at_any_step_completes(tmp_path: Path) -> None:
         await join(a, b)
         await a.lifecycle.promote("b")
         context = mortal(a)
-        assert await lives_of(lambda: removal.remove(context, "b")) > 6
+        assert await lives_of(lambda: departure.remove(context, "b")) > 6
         assert [node.node for node in await a.lifecycle.nodes()] == ["a"]
         assert await a.nodes_of("data") == []
 

@@ -22,11 +22,11 @@ from mao_shared.store import Store
 from .access import etcd_role_names
 from .context import LINK, FederationContext, FederationRecords
 from .cores import Action, complete_join, decide_action, demote_node, request_digest, sign_request
+from .departure import remove_node
 from .etcd_versions import EtcdVersions
 from .join import pending_request, submit_request
 from .own_member import join_etcd, leave_etcd
 from .pki import needs_renewal
-from .removal import remove_node
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin

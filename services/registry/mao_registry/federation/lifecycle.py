@@ -16,14 +16,14 @@ from mao_shared.models import CoreMember, Demotion, Departure, FederationState, 
 from mao_shared.models.common import stored_fields
 from mao_shared.reconcile import Backoff, until_done
 
-from . import access, cores, removal, status
+from . import access, cores, departure, status
 from .access import encode_token
 from .context import FederationContext
 from .controller import FederationController
 from .create import CreateCommand
+from .departure import LeaveCommand
 from .etcd_versions import EtcdVersions
 from .join import JoinCommand
-from .leave import LeaveCommand
 from .status import outage_explained
 
 JOIN_BACKOFF = Backoff(10.0, 10.0)  # seconds before an invitation from a file is tried again
@@ -81,7 +81,7 @@ class Lifecycle:
 
     async def remove(self, node: str) -> None:
         async with self._explained():
-            await removal.remove(self.context, node)
+            await departure.remove(self.context, node)
 
     def _explained(self) -> AbstractAsyncContextManager[None]:
         return outage_explained(self.context, self.federation)
