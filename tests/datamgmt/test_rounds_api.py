@@ -125,7 +125,7 @@ def test_rounds_api_commits_that_no_round_made_are_told(api: Api, dataset: Clone
     assert (told["chosen"], told["at_tip"]) == ("1", "666")
     assert "says '666', which no round decided" in told["fault"]
     gone = api.get(where, params={"file": "d.csv", "key": "k9", "field": "v"}).json()
-    assert (gone["at_tip"], "has no such value" in gone["fault"]) == (None, True)
+    assert (gone["at_tip"], "has no value there" in gone["fault"]) == (None, True)
     old = api.get("/datasets/data/rounds/20260131T12/cell?file=d.csv&key=k1&field=v").json()
     assert old["fault"] is None
 

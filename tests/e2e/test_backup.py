@@ -142,7 +142,7 @@ def test_backup_killed_restore_is_resumed_and_nothing_starts_before(
     node.maoctl("node", "backup", str(backup))
     before = runs_of(node)
     while_it_runs = node.maoctl("node", "restore", str(backup), check=False)
-    assert (while_it_runs.returncode, "already runs" in while_it_runs.stderr) == (5, True), (
+    assert (while_it_runs.returncode, "already running" in while_it_runs.stderr) == (5, True), (
         while_it_runs.stderr
     )
     node.stop()

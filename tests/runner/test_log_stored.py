@@ -405,7 +405,7 @@ async def test_stored_log_broken_stream_is_no_end(
         reading = asyncio.create_task(asyncio.to_thread(read))
         await eventually(lambda: pieces == [b"said\n"])
         socket.cut()
-        with pytest.raises(EngineUnavailable, match="broke off the output"):
+        with pytest.raises(EngineUnavailable, match="closed the output stream early"):
             await asyncio.wait_for(reading, 30)
     finally:
         await driver.close()

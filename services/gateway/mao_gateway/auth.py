@@ -211,7 +211,7 @@ def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
         return Unauthorized(
             "This node does not know the token.",
             code="token-unknown",
-            next="Ask the node's operator for one.",
+            next="Ask the node's operator for a valid token.",
         )
     return None
 

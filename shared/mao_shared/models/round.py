@@ -7,7 +7,7 @@ A node's announcement and attestation are stored under its own prefix, where no 
 Round itself is shared: any node advances it by compare-and-swap, and all nodes check the pinned commits
 against the announcements.
 
-VDX is the voting definition specification of the literature (EcePanos/vdx); its terms and defaults are kept.
+VDX is a published voting definition specification (EcePanos/vdx); its terms and defaults are kept.
 Files, record keys and exact values, which it lacks, have additional fields.
 """
 

@@ -438,7 +438,7 @@ async def test_restore_of_a_forged_backup(tmp_path: Path, name: str) -> None:
         writer.add_bytes("store.jsonl", b"")
         writer.add_bytes(name, b"x")
         writer.close()
-    with pytest.raises(InvalidInput, match="which no backup has"):
+    with pytest.raises(InvalidInput, match="which does not belong in a backup"):
         await put_back(tmp_path, MemoryStore(), tmp_path / "b")
     assert not (tmp_path / "node").exists()
 

@@ -28,7 +28,7 @@ _AFTER = "\0new:"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key. `columns` is empty if records are matched by position."""
+    """The `columns` by which records are matched (none: by position), and how they were chosen."""
 
     columns: tuple[str, ...]
     source: Literal["declared", "inferred", "position"]

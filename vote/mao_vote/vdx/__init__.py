@@ -1,4 +1,4 @@
-"""The voting definition specification of the literature (VDX), for plain numbers and texts.
+"""The voting rules of VDX (Voting Definition Specification, EcePanos/vdx), for plain numbers and texts.
 
 voter = Voter(VoteDefinition(history="HYBRID", collation="MEAN_NEAREST_NEIGHBOR"))
 outcome = voter.decide([18.45, 18.31, 17.33], history)   # history: () at first, then outcome.history

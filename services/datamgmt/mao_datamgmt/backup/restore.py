@@ -95,7 +95,7 @@ async def restore_backup(
         header, manifest = await asyncio.to_thread(verify_backup, archive)
         for name in (*manifest.files, *manifest.links):
             if not paths.may_restore(name):
-                raise backup_invalid(f"it contains a file {name[:200]!a}, which no backup has")
+                raise backup_invalid(f"it contains {name[:200]!a}, which does not belong in a backup")
         if header.node != settings.node:
             raise Conflict(
                 f"The backup is of the node {header.node!r}, and this node is {settings.node!r}.",
@@ -175,7 +175,7 @@ def _read_progress(path: Path) -> RestoreProgress | None:
         return None
     except ValidationError as error:
         raise MaoError(
-            f"The file {path} cannot be read.",
+            f"The file {path}, which records the progress of a restore, is damaged.",
             code="restore-failed",
             next="Remove it, and restore again with --replace.",
         ) from error

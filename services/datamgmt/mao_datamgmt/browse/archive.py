@@ -59,7 +59,7 @@ def open_archive(context: Context, name: str, ref: str | None, path: str) -> Arc
         raise NotFound(
             f"There is no {path!r} in commit {commit[:10]}.",
             code="path-not-found",
-            next=f"List its files: maoctl dataset files {name}",
+            next=f"List its files: maoctl dataset files {name} --ref {commit[:10]}",
         )
     if kind == "file":
         raise InvalidInput(
