@@ -31,7 +31,7 @@ _FLAGS = (
 # What a hostile page can do without interaction. Each entry of `got` is something the page read.
 PAGE = """<!doctype html><meta charset=utf-8><body><script>
 const targets = TARGETS, got = [], tried = [];
-const limit = (promise) => Promise.race([promise, new Promise((done) => setTimeout(done, 3000))]);
+const limit = (promise) => Promise.race([promise, new Promise((done) => setTimeout(done, 15000))]);
 async function attempt(how, url, options, read) {
   for (const credentials of ['omit', 'include']) {
     tried.push(`${how} ${url} ${credentials}`);

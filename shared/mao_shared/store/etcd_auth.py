@@ -112,7 +112,7 @@ def identity_refused(user: str, why: str) -> Unauthorized:
 
 def user_unknown(user: str) -> UserUnknown:
     return UserUnknown(
-        f"The federation's etcd does not accept {user!r}: there is no such user (any more).", next=_AGAIN
+        f"The federation's etcd does not accept {user!r}: the user does not exist (any more).", next=_AGAIN
     )
 
 
