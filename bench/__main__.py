@@ -46,7 +46,7 @@ VAR = Path(__file__).resolve().parents[1] / "var"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of DESIGN §10.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES) + " (all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--quick", action="store_true", help="run fewer rounds, for development only")

@@ -1,4 +1,4 @@
-"""Memory and CPU of an idle node, without etcd (DESIGN §10 line 4)."""
+"""Memory and CPU of an idle node, without etcd."""
 
 from __future__ import annotations
 

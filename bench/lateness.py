@@ -1,4 +1,4 @@
-"""Lateness of the stored record of a due run, with many schedules (DESIGN §10 line 3).
+"""Lateness of the stored record of a due run, with many schedules.
 
 Lateness is the time at which a watch on etcd reports the run's document, minus the run's tick.
 """

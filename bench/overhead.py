@@ -1,4 +1,4 @@
-"""Time from a request to pushed ground truth, compared with a shell script (DESIGN §10 line 1)."""
+"""Time from a request to pushed ground truth, compared with a shell script."""
 
 from __future__ import annotations
 

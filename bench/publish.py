@@ -1,4 +1,4 @@
-"""Publish 10 changed files of 100 000, compared with git, and one large file (DESIGN §10 line 5)."""
+"""Publish 10 changed files of 100 000, compared with git, and one large file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many queued runs in four slots, compared with `xargs -P4` of the script (DESIGN §10 line 2)."""
+"""Many queued runs in four slots, compared with `xargs -P4` of the script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the vote finds a known truth, compared with published voters (DESIGN §10 line 7).
+"""How often the vote finds a known truth, compared with published voters.
 
 Figure 7 of the published comparison: eleven voters, some of which err by up to an amplitude; the result is
 the percentage of rounds with an output within (0.99, 1.01).
