@@ -6,10 +6,9 @@ from mao_git import Clone
 from mao_shared.errors import NotFound
 from mao_shared.models.evidence import Audit, DecidedRound, Evidence, UnattestedCommits
 
-from .evidence import RULES
 from .round import vote_round
 from .round_history import made_by
-from .tree_vote import OWN_FOLDER
+from .tree_vote import KNOWN_RULES, OWN_FOLDER, RULES
 
 MAX_LISTED_COMMITS = 100
 MAX_LISTED_PATHS = 100
@@ -63,6 +62,7 @@ def audit_round(clone: Clone, decided: DecidedRound) -> Audit:
         abstained=evidence.abstained,
         base=evidence.base,
         definition=evidence.definition,
+        rules=evidence.rules if evidence.rules in KNOWN_RULES else RULES,
     )
     tree = clone.tree(decided.commit)
     deltas = [] if recomputed.tree == tree else clone.file_changes(tree, recomputed.tree)
@@ -101,9 +101,10 @@ def _faults(clone: Clone, decided: DecidedRound, audit: Audit, data: list[str]) 
     faults = []
     if clone.parent(decided.commit) != decided.evidence.base:
         faults.append("the commit's parent is not the ground truth that its evidence names")
-    if decided.evidence.rules != RULES:
+    if decided.evidence.rules not in KNOWN_RULES:
         faults.append(
-            f"it was decided by version {decided.evidence.rules} of the rules, and this program has {RULES}"
+            f"it was decided by version {decided.evidence.rules} of the rules, and this program knows "
+            f"{', '.join(map(str, KNOWN_RULES))}"
         )
     if data:
         faults.append(f"the data differ in {len(data)} files, first {data[0]}")

@@ -20,8 +20,6 @@ from .election import Cell
 from .records import record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
-RULES = 3
-"""Version of the voting rules. Increase it if the same input would give other decisions or bytes."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
 TRAILER = "MAO-Round"  # commit trailer with the round's id
 MAX_FILES = 10_000  # files described one by one

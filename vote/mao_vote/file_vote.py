@@ -316,7 +316,7 @@ def decide_file(
     rule, file_format = definition.rule_for(path), record_format(path)
     if file_format is None or rule.opaque:
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
-    error = definition.params.error if rule.error is None else rule.error
+    error = definition.params.vdx_error if rule.error is None else rule.error
     try:
         return decide_records(
             RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})

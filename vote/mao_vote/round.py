@@ -14,7 +14,6 @@ from mao_shared.models.round import Abstention, VoteDefinition
 
 from .evidence import (
     ROUNDS_FOLDER,
-    RULES,
     TRAILER,
     cells_path,
     dump_evidence,
@@ -23,7 +22,7 @@ from .evidence import (
     total_votes,
 )
 from .ledger import LEDGER_PATH, read_ledger, updated_ledger
-from .tree_vote import OWN_FOLDER, Election, decide_all
+from .tree_vote import OWN_FOLDER, RULES, Election, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 MAX_ROUNDS_IN_TREE = 1000  # whose evidence stays in the tree; that of older ones is in the history
@@ -56,6 +55,7 @@ def vote_round(
     abstained: Mapping[str, Abstention],
     base: str | None,
     definition: VoteDefinition,
+    rules: int = RULES,
 ) -> Voted:
     """Decide a round; the same arguments give the same commit id on every node.
 
@@ -66,6 +66,7 @@ def vote_round(
         commits: node → its snapshot.
         abstained: node → why it has no snapshot.
         base: the ground-truth commit to build on; None for the first round.
+        rules: version of the voting rules, one of KNOWN_RULES; another than the newest only for an audit.
 
     Raises:
         NoQuorum: too few nodes vote.
@@ -90,6 +91,7 @@ def vote_round(
         lambda path: ledger_before.ledger.node_weights(path, voters, definition),
         lambda path: ledger_before.ledger.standings(path, voters),
         base is not None,
+        rules,
     )
     totals = total_votes(decide_all(election, compared.paths), voters)
     tree, escaping = clone.without_escaping_links(clone.place_entries(base, totals.changes))
@@ -100,7 +102,7 @@ def vote_round(
     if len(escaping) > MAX_NOTED_LINKS:
         notes.append(f"left out: {len(escaping) - MAX_NOTED_LINKS} more links that lead out")
     evidence = Evidence(
-        rules=RULES,
+        rules=rules,
         round=round_id,
         tick=tick,
         nodes=sorted(nodes),

@@ -11,12 +11,15 @@ from mao_git import Clone, PathVersions, TreeEntry
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 
-from . import records
+from . import records, rules3
 from .election import Cell, elect
 from .file_vote import decide_file
 from .records import Key, RecordFormat
 from .vdx import Standing
 
+RULES = 4
+"""Version of the voting rules. Increase it if the same input would give other decisions or bytes."""
+KNOWN_RULES = (3, RULES)  # by which rounds can be recomputed
 OWN_FOLDER = ".mao"
 """The folder that rounds write into a dataset; a node's own `.mao` has no vote."""
 MAX_RECORDS_BYTES = {
@@ -62,7 +65,10 @@ class FileVote:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """The election's parameters. `weigh` and `known` return the nodes' weights and history for a path."""
+    """The election's parameters. `weigh` and `known` return the nodes' weights and history for a path.
+
+    `rules`: version of the voting rules, one of KNOWN_RULES.
+    """
 
     clone: Clone
     voters: Sequence[str]
@@ -70,6 +76,7 @@ class Election:
     weigh: WeightsOf
     known: StandingsOf
     has_base: bool
+    rules: int = RULES
 
 
 def is_own(path: str) -> bool:
@@ -199,7 +206,8 @@ def _decide_records(
     incumbent = None
     if ballot.base is not None and _obstacle(clone, ballot.base.id, how) is None:
         incumbent = contents.get(ballot.base.id) or clone.read_blob(ballot.base.id)
-    found = decide_file(
+    decide = rules3.decide_file if election.rules == 3 else decide_file
+    found = decide(
         ballot.path,
         {voter: contents[entry.id] for voter, entry in ballot.entries.items()},
         incumbent=incumbent,

@@ -25,6 +25,22 @@ Quorum = Literal["UNTIL", "ALL_BUT"]
 Exclusion = Literal["NONE", "FURTHEST", "OUTSIDE_SIGMA"]
 HistoryRule = Literal["NONE", "STANDARD", "MODULE_ELIMINATION", "HYBRID"]
 Collation = Literal["AGREEMENT", "MEAN", "MEAN_NEAREST_NEIGHBOR"]
+FieldKind = Literal[
+    "text",
+    "identifier",
+    "category",
+    "boolean",
+    "integer",
+    "number",
+    "time",
+    "date",
+    "datetime",
+    "duration",
+    "set",
+    "list",
+    "object",
+]
+Fold = Literal["case", "space", "accents"]
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
@@ -34,11 +50,14 @@ Upper = BeforeValidator(
 
 
 class VoteParams(Record):
-    """Parameters of a vote. `error`: relative tolerance between numbers; `scaling`: of HYBRID."""
+    """Parameters of a vote. `error`: relative tolerance between numbers; `scaling`: of HYBRID.
+
+    Without `error`, the tolerance is estimated from the noise of each field, and VDX's rules take its 0.05.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
-    error: float = Field(default=0.05, ge=0, lt=1, allow_inf_nan=False)
+    error: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
     scaling: float = Field(
         default=2,
         gt=1,
@@ -47,6 +66,30 @@ class VoteParams(Record):
         validation_alias=AliasChoices("scaling", "soft_threshold"),
     )
 
+    @property
+    def vdx_error(self) -> float:
+        """The relative tolerance of VDX's own rules; 0.05 in its specification."""
+        return 0.05 if self.error is None else self.error
+
+
+class FieldRule(Record):
+    """How the values of a field are compared; what is not given is inferred from the values of all nodes.
+
+    `tolerance`: values that differ by at most this agree; in the field's unit, for times in seconds or as
+    `10m`. `error`: the same as a fraction of the larger value. `missing`: further texts that are no
+    observation, beside the empty text, null and NA; `missing_is_value`: all of these are values like any
+    other. `fold`: differences that do not count. `key`: the members that identify the entries of a list of
+    objects.
+    """
+
+    type: FieldKind | None = None
+    tolerance: Seconds | None = Field(default=None, ge=0, allow_inf_nan=False)
+    error: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
+    missing: list[str] = Field(default_factory=list, max_length=100)
+    missing_is_value: bool = False
+    fold: list[Fold] = Field(default_factory=list, max_length=3)
+    key: list[str] = Field(default_factory=list, max_length=10)
+
 
 class FileRule(Record):
     """Voting rule for files whose path matches the fnmatch pattern `path`; the first matching rule applies.
@@ -54,7 +97,10 @@ class FileRule(Record):
     `ignore`: fields excluded from the vote and the result. `volatile`: fields that are expected to differ,
     such as the time of collection; they are copied and never count as disagreement. `atomic`: `record` takes
     whole records from one node, `field` decides field by field. `error`: tolerance for numbers, overrides
-    `params.error`. `opaque`: vote on the file as a whole.
+    `params.error`. `opaque`: vote on the file as a whole. `fields`: how each field is compared, by name
+    or JSON pointer, in which `*` stands for any entry of a list. `fold`: differences between keys that do not
+    count. `rows`: which records are in the result: those that most nodes have of those that could have seen
+    them (`majority`), that a node has (`any`), or that at least so many nodes have.
     """
 
     path: str = Field(default="*", min_length=1, max_length=1000, examples=["metrics/*.csv"])
@@ -64,6 +110,9 @@ class FileRule(Record):
     atomic: Literal["field", "record"] = "field"
     error: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
     opaque: bool = False
+    fields: dict[str, FieldRule] = Field(default_factory=dict, max_length=2000)
+    fold: list[Fold] = Field(default_factory=list, max_length=3)
+    rows: Literal["majority", "any"] | Annotated[int, Field(ge=1, le=1000)] = "majority"
 
 
 class VoteDefinition(Record):
@@ -72,7 +121,8 @@ class VoteDefinition(Record):
     `UNTIL`: at least `quorum_percentage` of the nodes must vote; `ALL_BUT`: at most that many may be missing.
     `exclusion_threshold`: number of values (FURTHEST) or of sigmas (OUTSIDE_SIGMA). `collation`: `AGREEMENT`
     (an extension of VDX) takes the value that most nodes agree on, see docs/ground-truth.md. `deadline`: how
-    long a round waits for snapshots after the first one.
+    long a round waits for snapshots after the first one. `groups`: nodes that are not independent of one
+    another (the same site, the same source); a group has one voice.
     """
 
     algorithm_name: str = Field(default="", max_length=200)
@@ -88,6 +138,9 @@ class VoteDefinition(Record):
     files: list[FileRule] = Field(default_factory=list, max_length=1000)
     weights: dict[str, Annotated[float, Field(ge=1e-6, le=1e6)]] = Field(
         default_factory=dict, max_length=1000
+    )
+    groups: list[Annotated[list[NodeName], Field(min_length=2, max_length=1000)]] = Field(
+        default_factory=list, max_length=1000
     )
 
     @model_validator(mode="after")

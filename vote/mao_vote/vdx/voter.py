@@ -130,8 +130,8 @@ class Voter:
         votes = [WeightedValue(value, weights[index]) for index, value in included.items()]
         is_bootstrapped = self.definition.bootstrapping and is_first(standings)
         if is_bootstrapped:
-            votes = bootstrapped(votes, self.definition.params.error)
-        collated = collate(votes, self.definition.collation, self.definition.params.error)
+            votes = bootstrapped(votes, self.definition.params.vdx_error)
+        collated = collate(votes, self.definition.collation, self.definition.params.vdx_error)
         return Outcome(
             collated.output,
             tuple(weights.get(index, 0.0) for index in range(len(values))),
@@ -176,7 +176,7 @@ class Voter:
 
     def _soft(self, numbers: Mapping[int, float]) -> list[float]:
         params = self.definition.params
-        return soft_shares(list(numbers.values()), params.error, params.scaling)
+        return soft_shares(list(numbers.values()), params.vdx_error, params.scaling)
 
     def _after(self, numbers: Mapping[int, float], standings_before: History, centre: float) -> History:
         """Return the history with this round.
@@ -189,10 +189,11 @@ class Voter:
             return standings_before
         if rule == "HYBRID" and not is_first([standings_before[index] for index in numbers]):
             near = {
-                index: soft_agreement(x, centre, params.error, params.scaling) for index, x in numbers.items()
+                index: soft_agreement(x, centre, params.vdx_error, params.scaling)
+                for index, x in numbers.items()
             }
             return earn_weights(advance_history(standings_before, near), numbers, self._soft(numbers))
-        most = agree_with_most(list(numbers.values()), params.error)
+        most = agree_with_most(list(numbers.values()), params.vdx_error)
         after = advance_history(
             standings_before, {index: float(agrees) for index, agrees in zip(numbers, most, strict=True)}
         )

@@ -1,0 +1,83 @@
+"""Rounds decided by version 3 of the rules: the same commits as the program made that decided them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from mao_git import Clone
+from mao_shared.models.round import Abstention, VoteDefinition
+from mao_vote import audit_round, find_round, vote_round
+
+from .repo import TICK, commit, new_repository
+
+NODES = ("a", "b", "c", "d", "e")
+COMMITS = {
+    "NONE": ("2bff219fea1c3b3539a63dab2e0f4a2eaf415027", "1c776c9e4fc800f34103978ad3ed18be526e5183"),
+    "HYBRID": ("6aeec4e82b8cc9d1a0a6c7dde0f0568bc5754223", "b81c426f40cfe6f5e2c4eef1ca1886d907703e9d"),
+}
+"""History rule → the commits of two rounds, as the last program with rules 3 made them."""
+
+
+def versions(seed: int) -> dict[str, dict[str, str]]:
+    """Return files of five nodes that differ in every way that the rules distinguish."""
+    rng = random.Random(seed)
+    nodes = {}
+    for number, node in enumerate(NODES):
+        rows = [
+            f"r{row},{rng.choice([row, row, row + 0.5])},{rng.choice(['x', 'x', 'y', ''])},1.{row}0"
+            for row in range(40)
+            if rng.random() > 0.1
+        ]
+        records = [
+            {"name": f"n{i}", "v": rng.choice([1, 1, 2]), "deep": {"a": [i, rng.choice([1, 1, 3])]}}
+            for i in range(20)
+        ]
+        entries = [{"id": i, "when": rng.choice(["1", "1", "2"])} for i in range(rng.choice([5, 5, 6]))]
+        nodes[node] = {
+            "table.csv": "id,number,word,version\n" + "\n".join(rows) + "\n",
+            "log.csv": "t;v\n" + "".join(f"{rng.choice([1, 2])};{i},5\n" for i in range(9)),
+            "lines.jsonl": "".join(json.dumps(record) + "\n" for record in records),
+            "list.json": json.dumps(records, indent=2),
+            "document.json": json.dumps({"count": rng.choice([100, 101, 250]), "entries": entries}),
+            "blob.bin": rng.choice(["one", "two"]),
+            "same.csv": "a,b\n1,2\n",
+        }
+        if number == 3:
+            nodes[node]["own.txt"] = "only here"
+    return nodes
+
+
+def two_rounds(clone: Clone, definition: VoteDefinition) -> tuple[str, str]:
+    base = None
+    commits = []
+    for number in (1, 2):
+        voted = vote_round(
+            clone,
+            round_id=f"20260131T12000{number}Z-p-s",
+            tick=TICK,
+            nodes=[*NODES, "late"],
+            commits={node: commit(clone, files) for node, files in versions(number).items()},
+            abstained={"late": Abstention(reason="late", detail="published after the cut-off")},
+            base=base,
+            definition=definition,
+            rules=3,
+        )
+        base = voted.commit
+        commits.append(voted.commit)
+    return commits[0], commits[1]
+
+
+def test_vote_round_rules_3_commits(tmp_path: Path) -> None:
+    for history, expected in COMMITS.items():
+        definition = VoteDefinition.model_validate({"history": history})
+        assert two_rounds(new_repository(tmp_path / f"{history}.git"), definition) == expected
+
+
+def test_audit_round_decided_by_rules_3(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    _, tip = two_rounds(clone, VoteDefinition(history="HYBRID"))
+    audit = audit_round(clone, find_round(clone, tip, "20260131T120002Z-p-s"))
+    assert audit.ok, audit.faults
+    assert audit.faults == []

@@ -1,0 +1,211 @@
+"""Aligns the versions of a table by key, and decides which records are in the result and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mao_vote.records import POSITION, Key
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Series
+
+_PLACE, _ROW = "\0place", "\0row"  # `load` refuses NUL
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a file and the nodes that have it. `weight` is a sum of integers, and so exact."""
+
+    table: DataFrame
+    nodes: tuple[str, ...]
+    weight: int
+
+    @property
+    def votes(self) -> int:
+        return len(self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Versions of a table, aligned: records with the same key have the same place.
+
+    `keys` has one row per place. `rows`: for each version, place → row in its table, null if it has no such
+    record; None instead of a series if its rows are in the order of the places.
+    """
+
+    versions: Sequence[Version]
+    keys: DataFrame
+    rows: Sequence[Series | None]
+
+    def has(self, version: int, places: Series) -> Series:
+        """Return for each place whether the version has a record there."""
+        import polars
+
+        rows = self.rows[version]
+        if rows is None:
+            return polars.repeat(value=True, n=places.len(), eager=True)
+        return rows.gather(places).is_not_null()
+
+    def value(self, version: int, name: str, place: int) -> tuple[bool, str | None]:
+        """Return whether the version has the record at a place, and its value of a field."""
+        table, rows = self.versions[version].table, self.rows[version]
+        row = place if rows is None else rows[place]
+        if row is None or name not in table.columns:
+            return row is not None, None
+        return True, table[name][row]
+
+    def column(self, version: int, name: str, places: Series | None = None) -> Series:
+        """Return the values at all or the given places; null where there is no such record or field."""
+        import polars
+
+        table, rows = self.versions[version].table, self.rows[version]
+        if name not in table.columns:
+            height = self.keys.height if places is None else places.len()
+            return polars.repeat(None, height, dtype=polars.String, eager=True)
+        if places is None:
+            return table[name] if rows is None else table[name].gather(rows)
+        return table[name].gather(places if rows is None else rows.gather(places))
+
+
+def align(versions: Sequence[Version], key: Key) -> Aligned:
+    """Align versions by key. Places follow the first version, then the order of the others."""
+    import polars
+
+    if not key.columns:
+        height = max(version.table.height for version in versions)
+        position = polars.int_range(height, dtype=polars.UInt32, eager=True)
+        rows = [
+            None if version.table.height == height else position.set(position >= version.table.height, None)
+            for version in versions
+        ]
+        return Aligned(versions, polars.DataFrame({POSITION: (position + 1).cast(polars.String)}), rows)
+
+    frames = [_keys(version.table, key) for version in versions]
+    if all(frame.equals(frames[0]) for frame in frames[1:]):
+        return Aligned(versions, frames[0], [None] * len(versions))
+    known = frames[0].with_row_index(_PLACE)
+    places = [known[_PLACE]]
+    for frame in frames[1:]:
+        place = _find_places(frame, known, key)
+        new = frame.filter(place.is_null()).with_row_index(_PLACE, offset=known.height)
+        known = polars.concat([known, new])
+        places.append(place.scatter(place.is_null().arg_true(), new[_PLACE]))
+
+    everywhere = polars.DataFrame({_PLACE: polars.int_range(known.height, dtype=polars.UInt32, eager=True)})
+    by_place = [polars.DataFrame({_PLACE: place}).with_row_index(_ROW) for place in places]
+    rows = [everywhere.join(frame, on=_PLACE, how="left", maintain_order="left")[_ROW] for frame in by_place]
+    return Aligned(versions, known.drop(_PLACE), rows)
+
+
+def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
+    """Return the places of another table's records, null for records that no version has."""
+    import polars
+
+    if not key.columns:
+        place = polars.int_range(polars.len(), dtype=polars.UInt32)
+        return table.select(polars.when(place < aligned.keys.height).then(place).alias(_PLACE)).to_series()
+    return _find_places(_keys(table, key), aligned.keys.with_row_index(_PLACE), key)
+
+
+def _keys(table: DataFrame, key: Key) -> DataFrame:
+    import polars
+
+    if table.height == 0:
+        return polars.DataFrame(schema=dict.fromkeys(key.columns, polars.String))
+    return table.select(key.columns)
+
+
+def _find_places(frame: DataFrame, known: DataFrame, key: Key) -> Series:
+    return frame.join(known, on=list(key.columns), how="left", maintain_order="left")[_PLACE]
+
+
+@dataclass(frozen=True, slots=True)
+class RowVote:
+    """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie."""
+
+    kept: Series
+    partial: Series
+    undecided: Series
+    contested: Series
+
+
+def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
+    """Decide which records are in the result: those that most nodes have.
+
+    Ties are decided as in the previous ground truth, or by weight if there is none.
+
+    Args:
+        incumbent: over all places, whether the previous ground truth has the record.
+    """
+    import polars
+
+    votes = weight = polars.repeat(0, aligned.keys.height, dtype=polars.Int64, eager=True)
+    for version, rows in zip(aligned.versions, aligned.rows, strict=True):
+        has = polars.lit(1) if rows is None else rows.is_not_null().cast(polars.Int64)
+        votes = polars.select(votes + version.votes * has).to_series()
+        weight = polars.select(weight + version.weight * has).to_series()
+    total = sum(version.votes for version in aligned.versions)
+    total_weight = sum(version.weight for version in aligned.versions)
+    tied = 2 * votes == total
+    wins = 2 * weight > total_weight if incumbent is None else incumbent
+    undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
+    return RowVote((2 * votes > total) | (tied & wins), votes < total, undecided, tied)
+
+
+def row_order(aligned: Aligned, kept: Series) -> Series:
+    """Return the kept places in the order that most nodes have.
+
+    A record that the preferred version lacks comes after the record that it follows in another version.
+    """
+    import polars
+
+    if all(rows is None for rows in aligned.rows):
+        return kept.arg_true()
+    all_versions = range(len(aligned.versions))
+    rows = [_row_positions(aligned, version) for version in all_versions]
+
+    def preference(version: int) -> tuple[int, int]:
+        alike = (other for other in all_versions if rows[other].equals(rows[version], null_equal=True))
+        return sum(aligned.versions[other].votes for other in alike), rows[version].filter(kept).count()
+
+    best, *others = sorted(all_versions, key=preference, reverse=True)
+    frame = (
+        polars.DataFrame({"anchor": rows[best].cast(polars.Int64)})
+        .with_row_index("place")
+        .with_columns(
+            rank=polars.when(polars.col("anchor").is_not_null()).then(0), row=polars.lit(0, polars.UInt32)
+        )
+    )
+    for rank, version in enumerate(others, 1):
+        frame = _set_anchors(frame, rows[version], rank)
+    return frame.filter(kept).sort("anchor", "rank", "row")["place"]
+
+
+def _set_anchors(frame: DataFrame, rows: Series, rank: int) -> DataFrame:
+    """Give places without an anchor the last record before them that the preferred version has."""
+    import polars
+
+    present = frame.with_columns(at=rows).filter(polars.col("at").is_not_null()).sort("at")
+    known = polars.when(polars.col("rank") == 0).then("anchor")
+    present = present.with_columns(follows=known.forward_fill().fill_null(-1)).filter(
+        polars.col("rank").is_null()
+    )
+    found = present.select("place", "follows", "at")
+    return frame.join(found, on="place", how="left", maintain_order="left").select(
+        "place",
+        polars.coalesce("anchor", "follows").alias("anchor"),
+        polars.coalesce("rank", polars.when(polars.col("at").is_not_null()).then(rank)).alias("rank"),
+        polars.when(polars.col("rank").is_null() & polars.col("at").is_not_null())
+        .then("at")
+        .otherwise("row")
+        .alias("row"),
+    )
+
+
+def _row_positions(aligned: Aligned, version: int) -> Series:
+    import polars
+
+    rows = aligned.rows[version]
+    return polars.int_range(aligned.keys.height, dtype=polars.UInt32, eager=True) if rows is None else rows

@@ -1,0 +1,299 @@
+"""Decides the content of one file from the nodes' versions of it: by records, or as a whole. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from mao_shared.models.evidence import Tally
+from mao_shared.models.round import FileRule, VoteDefinition
+from mao_vote.election import WHOLE, Cell, FileDecision, elect
+from mao_vote.file_vote import decide_opaque
+from mao_vote.records import Key, NotRecords, RecordFormat, Table, record_format, text_style
+from mao_vote.vdx import Standing
+from mao_vote.vdx.columns import uses_vdx, vdx_judge
+
+from .align import Aligned, align
+from .keys import has_key, vote_key
+from .versions import (
+    ColumnPlan,
+    ParsedVersion,
+    TooFewReadable,
+    parse_version,
+    parse_versions,
+    plan_columns,
+    rewrite_notes,
+    write_result,
+)
+from .vote import (
+    RECORD,
+    Differences,
+    Incumbent,
+    TableTally,
+    VotedField,
+    pack_records,
+    pack_versions,
+    unpack_records,
+    vote_table,
+)
+
+_SHAPE_NAMES = {"records": "a list of records", "document": "a document that is no list of records"}
+
+
+class DisputedCells(Sequence[Cell]):
+    """The cells in which nodes differ, built on access: CSV columns first, then by record and field."""
+
+    def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
+        self._aligned, self._differences, self._columns = aligned, differences, columns
+        self._order = sorted(
+            (place, field, row)
+            for field, of_field in enumerate(differences)
+            for row, place in enumerate(of_field.cells["cell"])
+        )
+
+    def __len__(self) -> int:
+        return len(self._columns) + len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Cell]: ...
+    def __getitem__(self, index: int | slice) -> Cell | list[Cell]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        if number < len(self._columns):
+            return self._columns[number]
+        place, field, row = self._order[number - len(self._columns)]
+        found = self._differences[field]
+        chosen, why, contested = found.cells.row(row)[1:]
+        values: dict[str, str | None] = {}
+        for index, version in enumerate(self._aligned.versions):
+            has_record, value = self._aligned.value(index, found.field, place)
+            if why == "row":
+                values |= dict.fromkeys(version.nodes, "row" if has_record else None)
+            elif has_record:
+                values |= dict.fromkeys(version.nodes, value)
+        name = WHOLE if found.field == RECORD else found.field
+        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordVote:
+    """The arguments of `decide_file` for a record file."""
+
+    file_format: RecordFormat
+    rule: FileRule
+    versions: Mapping[str, bytes]
+    incumbent: bytes | None
+    weights: Mapping[str, float]
+    error: float
+    definition: VoteDefinition
+    standings: Mapping[str, Standing]
+
+    @property
+    def blank(self) -> str:
+        """The text of an undecided cell."""
+        return "" if self.file_format.tabular else "null"
+
+
+def decide_records(request: RecordVote) -> FileDecision:
+    """Decide a file record by record. Raises TooFewReadable."""
+    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
+    _check_majority(abstained, request)
+    readings = _with_elected_shape(readings, abstained, request)
+    readings, key = _with_elected_key(readings, abstained, request)
+    _check_majority(abstained, request)
+
+    is_document = readings[0].shape == "document"
+    previous = PreviousTruth(request, key, readings[0])
+    plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
+    if request.rule.atomic == "record" and not is_document:
+        table, votes, aligned = _vote_records(readings, key, plan, previous, request)
+    else:
+        aligned = align([reading.version for reading in readings], key)
+        table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
+
+    columns = plan.columns
+    if (
+        not (request.file_format.tabular or is_document) and table.height
+    ):  # in JSON, fields that no record has are omitted
+        columns = [name for name in columns if table[name].null_count() < table.height]
+    result = table.select(columns)
+    notes = []
+    if key.source == "position":
+        notes.append("no column tells the records apart, so they were matched by their place in the file")
+    if request.rule.ignore:
+        notes.append(f"left out: {', '.join(request.rule.ignore)}")
+    tallies = {
+        node: Tally(votes.cells[number] + len(plan.cells), votes.differing[number] + plan.differing[node])
+        for number, reading in enumerate(readings)
+        for node in reading.version.nodes
+    }
+    style = previous.manner
+    return FileDecision(
+        write_result(result, readings, request.file_format, request.rule, key, style, request.weights),
+        "records",
+        key,
+        DisputedCells(aligned, votes.differences, plan.cells),
+        dict(sorted(tallies.items())),
+        votes.conflicts + plan.conflicts,
+        [*notes, *rewrite_notes(result, readings, request.file_format)],
+        abstained,
+    )
+
+
+def _check_majority(abstained: Mapping[str, str], request: RecordVote) -> None:
+    if 2 * len(abstained) > len(request.versions):
+        raise TooFewReadable("; ".join(f"{node}: {why}" for node, why in sorted(abstained.items())))
+
+
+def _with_elected_shape(
+    readings: list[ParsedVersion], abstained: dict[str, str], request: RecordVote
+) -> list[ParsedVersion]:
+    """Return the readings with the most common shape; the others abstain. Raises TooFewReadable."""
+    shapes = {node: reading.shape for reading in readings for node in reading.version.nodes}
+    if len(set(shapes.values())) < 2:
+        return readings
+    previous = None if request.incumbent is None else _parse(request.incumbent, request)
+    shape, _ = elect(shapes, incumbent=None if previous is None else previous.shape, weights=request.weights)
+    if shape is None:
+        raise TooFewReadable("as many have a list of records as have another document")
+    for node, other in shapes.items():
+        if other != shape:
+            abstained[node] = f"most have {_SHAPE_NAMES[shape]}, and it has {_SHAPE_NAMES[other]}"
+    return [reading for reading in readings if reading.shape == shape]
+
+
+def _with_elected_key(
+    readings: list[ParsedVersion], abstained: dict[str, str], request: RecordVote
+) -> tuple[list[ParsedVersion], Key]:
+    """Return the readings in which the key is unique, and the key; the others abstain.
+
+    Raises TooFewReadable.
+    """
+    if readings and readings[0].shape == "document":
+        return readings, Key(("path",), "inferred")
+    versions = [reading.version for reading in readings]
+    tables, votes = [version.table for version in versions], [version.votes for version in versions]
+    if not request.rule.key:  # volatile and ignored fields cannot identify records
+        tables = [table.drop(*request.rule.ignore, *request.rule.volatile, strict=False) for table in tables]
+    try:
+        key, faults = vote_key(tables, votes, request.rule.key)
+    except NotRecords as why:
+        raise TooFewReadable(str(why)) from None
+    for number, fault in faults.items():
+        abstained |= dict.fromkeys(readings[number].version.nodes, fault)
+    return [reading for number, reading in enumerate(readings) if number not in faults], key
+
+
+def _parse(content: bytes, request: RecordVote) -> ParsedVersion | None:
+    try:
+        return parse_version(content, request.file_format, request.rule)
+    except NotRecords:
+        return None
+
+
+@dataclass(slots=True)
+class PreviousTruth:
+    """The previous ground truth, parsed on first use; ignored if its shape or key differs."""
+
+    request: RecordVote
+    key: Key
+    model: ParsedVersion
+    table: Table | None = None
+    is_parsed: bool = False
+
+    def read(self) -> Table | None:
+        if not self.is_parsed:
+            self.is_parsed = True
+            found = None if self.request.incumbent is None else _parse(self.request.incumbent, self.request)
+            if (
+                found is not None
+                and found.shape == self.model.shape
+                and has_key(found.version.table, self.key)
+            ):
+                self.table = found.version.table
+        return self.table
+
+    def columns(self) -> list[str] | None:
+        table = self.read()
+        return None if table is None else table.columns
+
+    def manner(self) -> Hashable | None:
+        table = self.read()
+        if table is None or self.request.incumbent is None:
+            return None
+        return text_style(self.request.incumbent, self.request.file_format, table)
+
+
+def _vote_records(
+    readings: Sequence[ParsedVersion],
+    key: Key,
+    plan: ColumnPlan,
+    previous: PreviousTruth,
+    request: RecordVote,
+) -> tuple[Table, TableTally, Aligned]:
+    """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
+    names = [voted.name for voted in plan.fields if not voted.volatile]
+    versions = pack_versions([reading.version for reading in readings], names)
+    aligned = align(versions, key)
+
+    def packed() -> Table | None:
+        table = previous.read()
+        return None if table is None else pack_records(table, names)
+
+    record = VotedField(RECORD, tuple(range(len(versions))))
+    fields = [record, *(voted for voted in plan.fields if voted.volatile)]
+    table, votes = _vote(aligned, fields, Incumbent(packed, aligned, key), readings, request)
+    return unpack_records(table, versions, key, names, request.blank), votes, aligned
+
+
+def _vote(
+    aligned: Aligned,
+    fields: Sequence[VotedField],
+    truth: Incumbent,
+    readings: Sequence[ParsedVersion],
+    request: RecordVote,
+) -> tuple[Table, TableTally]:
+    nodes = [reading.version.nodes for reading in readings]
+    judge = (
+        vdx_judge(request.definition, nodes, request.standings, request.error)
+        if uses_vdx(request.definition)
+        else None
+    )
+    return vote_table(aligned, fields, truth, error=request.error, blank=request.blank, judge=judge)
+
+
+def decide_file(
+    path: str,
+    versions: Mapping[str, bytes],
+    *,
+    incumbent: bytes | None,
+    definition: VoteDefinition,
+    weights: Mapping[str, float],
+    standings: Mapping[str, Standing] | None = None,
+) -> FileDecision:
+    """Decide the content of one file from the nodes' versions. The order of the nodes does not matter.
+
+    A record file is decided as a whole, like any other file, if most versions cannot be read as records.
+
+    Args:
+        versions: node → content, for the nodes that have the file; not empty.
+        incumbent: the content in the previous ground truth, which breaks ties.
+        weights: break the remaining ties; a node without an entry has weight 1.
+        standings: the nodes' history with this file, for definitions that use VDX.
+    """
+    rule, file_format = definition.rule_for(path), record_format(path)
+    if file_format is None or rule.opaque:
+        return decide_opaque(versions, incumbent=incumbent, weights=weights)
+    error = definition.params.vdx_error if rule.error is None else rule.error
+    try:
+        return decide_records(
+            RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})
+        )
+    except TooFewReadable as why:
+        decision = decide_opaque(versions, incumbent=incumbent, weights=weights)
+        decision.notes.append(f"decided as a whole: {why}")
+        return decision
