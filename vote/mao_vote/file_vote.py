@@ -14,11 +14,12 @@ from .election import WHOLE, Cell, FileDecision, elect
 from .records import (
     RECORD,
     Aligned,
-    Differences,
+    FieldDifferences,
     Incumbent,
     Key,
     NotRecords,
     RecordFormat,
+    Rules,
     Table,
     TableTally,
     VotedField,
@@ -51,7 +52,9 @@ _SHAPE_NAMES = {"records": "a list of records", "document": "a document that is 
 class DisputedCells(Sequence[Cell]):
     """The cells in which nodes differ, built on access: CSV columns first, then by record and field."""
 
-    def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
+    def __init__(
+        self, aligned: Aligned, differences: Sequence[FieldDifferences], columns: Sequence[Cell]
+    ) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
         self._order = sorted(
             (place, field, row)
@@ -95,7 +98,7 @@ class RecordVote:
     versions: Mapping[str, bytes]
     incumbent: bytes | None
     weights: Mapping[str, float]
-    error: float
+    error: float | None
     definition: VoteDefinition
     standings: Mapping[str, Standing]
 
@@ -265,12 +268,20 @@ def _vote(
     request: RecordVote,
 ) -> tuple[Table, TableTally]:
     nodes = [reading.version.nodes for reading in readings]
-    judge = (
-        vdx_judge(request.definition, nodes, request.standings, request.error)
-        if uses_vdx(request.definition)
-        else None
+    definition, judge = request.definition, None
+    if uses_vdx(definition):
+        error = definition.params.vdx_error if request.error is None else request.error
+        judge = vdx_judge(definition, nodes, request.standings, error)
+    rules = Rules(
+        request.rule,
+        request.blank,
+        not request.file_format.tabular,
+        request.error,
+        judge,
+        definition.history != "NONE",
+        definition.groups,
     )
-    return vote_table(aligned, fields, truth, error=request.error, blank=request.blank, judge=judge)
+    return vote_table(aligned, fields, truth, rules)
 
 
 def decide_opaque(
@@ -316,7 +327,7 @@ def decide_file(
     rule, file_format = definition.rule_for(path), record_format(path)
     if file_format is None or rule.opaque:
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
-    error = definition.params.vdx_error if rule.error is None else rule.error
+    error = definition.params.error if rule.error is None else rule.error
     try:
         return decide_records(
             RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})

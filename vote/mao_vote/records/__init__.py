@@ -38,11 +38,14 @@ from .load import (
     load_document,
     record_format,
 )
+from .reliability import Family
 from .sources import SourceFile
 from .vote import (
     RECORD,
-    Differences,
+    FieldDifferences,
+    FieldReport,
     Incumbent,
+    Rules,
     TableTally,
     VotedField,
     pack_records,
@@ -59,13 +62,16 @@ __all__ = [
     "Aligned",
     "CellBallot",
     "Container",
-    "Differences",
+    "Family",
+    "FieldDifferences",
+    "FieldReport",
     "Incumbent",
     "Judge",
     "Key",
     "NotRecords",
     "RecordFormat",
     "RowChange",
+    "Rules",
     "SourceFile",
     "Table",
     "TableDiff",
