@@ -11,6 +11,7 @@ from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from .election import WHOLE, Cell, FileDecision, elect
+from .field_evidence import describe_fields, describe_groups, notes_on_fields
 from .records import (
     RECORD,
     Aligned,
@@ -77,7 +78,7 @@ class DisputedCells(Sequence[Cell]):
             return self._columns[number]
         place, field, row = self._order[number - len(self._columns)]
         found = self._differences[field]
-        chosen, why, contested = found.cells.row(row)[1:]
+        chosen, why, contested, observed = found.cells.row(row)[1:]
         values: dict[str, str | None] = {}
         for index, version in enumerate(self._aligned.versions):
             has_record, value = self._aligned.value(index, found.field, place)
@@ -86,7 +87,7 @@ class DisputedCells(Sequence[Cell]):
             elif has_record:
                 values |= dict.fromkeys(version.nodes, value)
         name = WHOLE if found.field == RECORD else found.field
-        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)
+        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested, observed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,16 @@ def decide_records(request: RecordVote) -> FileDecision:
     if request.rule.ignore:
         notes.append(f"left out: {', '.join(request.rule.ignore)}")
     tallies = {
-        node: Tally(votes.cells[number] + len(plan.cells), votes.differing[number] + plan.differing[node])
+        node: Tally(
+            votes.cells[number] + len(plan.cells),
+            votes.differing[number] + plan.differing[node],
+            votes.shared[number],
+        )
         for number, reading in enumerate(readings)
         for node in reading.version.nodes
     }
     style = previous.manner
+    groups = describe_groups(votes.fields)
     return FileDecision(
         write_result(result, readings, request.file_format, request.rule, key, style, request.weights),
         "records",
@@ -149,8 +155,14 @@ def decide_records(request: RecordVote) -> FileDecision:
         DisputedCells(aligned, votes.differences, plan.cells),
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
-        [*notes, *rewrite_notes(result, readings, request.file_format)],
+        [
+            *notes,
+            *notes_on_fields(votes.fields, groups),
+            *rewrite_notes(result, readings, request.file_format),
+        ],
         abstained,
+        describe_fields(votes.fields),
+        groups,
     )
 
 

@@ -42,6 +42,7 @@ from .reliability import Family
 from .sources import SourceFile
 from .vote import (
     RECORD,
+    Camps,
     FieldDifferences,
     FieldReport,
     Incumbent,
@@ -60,6 +61,7 @@ __all__ = [
     "POSITION",
     "RECORD",
     "Aligned",
+    "Camps",
     "CellBallot",
     "Container",
     "Family",

@@ -23,13 +23,14 @@ LIKELY_COVERAGE = _SCALE // 2  # from which lacking a record of the result count
 class RowVote:
     """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie.
 
-    `coverage`: for each version, in millionths.
+    `votes`: how many nodes have it. `coverage`: for each version, in millionths.
     """
 
     kept: Series
     partial: Series
     undecided: Series
     contested: Series
+    votes: Series
     coverage: tuple[int, ...]
 
 
@@ -62,17 +63,19 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     )
     if rule != "majority":
         kept = votes >= (1 if rule == "any" else rule)
-        return RowVote(kept, partial, kept & ~kept, kept & (2 * votes <= total), coverage)
+        return RowVote(kept, partial, kept & ~kept, kept & (2 * votes <= total), votes, coverage)
     against = nothing
     for version, has, share in zip(aligned.versions, presence, coverage, strict=True):
         against = against + (1 - has) * (version.votes * share)
     tied = votes * _SCALE == against
     wins = 2 * weight > total_weight if incumbent is None else incumbent
     undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
-    return RowVote((votes * _SCALE > against) | (tied & wins), partial, undecided, tied, coverage)
+    return RowVote((votes * _SCALE > against) | (tied & wins), partial, undecided, tied, votes, coverage)
 
 
-def count_rows(aligned: Aligned, rows: RowVote, cells: list[int], differing: list[int]) -> DataFrame:
+def count_rows(
+    aligned: Aligned, rows: RowVote, cells: list[int], differing: list[int], shared: list[int]
+) -> DataFrame:
     """Count each record that only some versions have as a cell, and return these cells.
 
     A version that lacks the record has no vote if its coverage is low.
@@ -81,15 +84,20 @@ def count_rows(aligned: Aligned, rows: RowVote, cells: list[int], differing: lis
 
     places = rows.partial.arg_true()
     kept, undecided = rows.kept.gather(places), rows.undecided.gather(places)
+    total = sum(version.votes for version in aligned.versions)
+    having = rows.votes.gather(places)
     for version, coverage in enumerate(rows.coverage):
         has = aligned.has(version, places)
         voted = has if coverage < LIKELY_COVERAGE else has | ~has
         cells[version] += int(voted.sum())
-        differing[version] += int(((has != kept) & ~undecided & voted).sum())
+        differs = (has != kept) & ~undecided & voted
+        differing[version] += int(differs.sum())
+        shared[version] += int((differs & ((has & (having > 1)) | (~has & (having < total - 1)))).sum())
     found = polars.DataFrame({"cell": places, "kept": kept, "contested": rows.contested.gather(places)})
     return found.select(
         "cell",
         polars.when("kept").then(polars.lit("row")).alias("chosen"),
         polars.lit("row").alias("why"),
         "contested",
+        observed=having,
     )

@@ -26,6 +26,7 @@ from .rows import RowVote, count_rows, vote_rows
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
+MAX_CAMPS = 10  # different splits of the nodes that are counted per field
 RECORD = "\0record"  # `load` lets no NUL through
 
 
@@ -127,34 +128,44 @@ class Incumbent:
 class FieldDifferences:
     """The cells of a field in which versions differ. An empty name means the presence of the record.
 
-    `cells`: cell (its place), chosen, why, contested.
+    `cells`: cell (its place), chosen, why, contested, observed (number of nodes).
     """
 
     field: str
     cells: DataFrame
 
 
+Camps = tuple[tuple[str, ...], tuple[str, ...]]
+"""Two sets of nodes that together have all values of a cell, one value each."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldReport:
-    """How a field in which versions differ was voted. `observed`: number of nodes → cells they observed."""
+    """How a field in which versions differ was voted.
+
+    `observed`: number of nodes → cells that so many observed. `disputed`: cells with several values; `camps`:
+    how many of these split the nodes into the same two camps, each with several nodes.
+    """
 
     name: str
     kind: FieldType
     noise: Noise
     families: Sequence[Family]
     observed: Mapping[int, int]
+    disputed: int
+    camps: Mapping[Camps, int]
 
 
 @dataclass(slots=True)
 class TableTally:
     """For each version, the number of `cells` in which it voted and of those `differing` from the result.
 
-    `alone`: differing cells in which no other node has the version's value.
+    `shared`: differing cells in which another node has the same value.
     """
 
     cells: list[int]
     differing: list[int]
-    alone: list[int]
+    shared: list[int]
     differences: list[FieldDifferences] = field(default_factory=list)
     fields: list[FieldReport] = field(default_factory=list)
     conflicts: int = 0
@@ -193,7 +204,7 @@ def vote_table(
     rows = vote_rows(aligned, None if previous_rows is None else previous_rows.is_not_null(), rules.file.rows)
     if rows.partial.any():
         votes.differences.append(
-            FieldDifferences("", count_rows(aligned, rows, votes.cells, votes.differing))
+            FieldDifferences("", count_rows(aligned, rows, votes.cells, votes.differing, votes.shared))
         )
         votes.conflicts += int(rows.undecided.sum())
 
@@ -284,11 +295,25 @@ class FieldVote:
         _count_differing(ballots, decided, default_vote, votes, noise)
         votes.conflicts += int((decided["why"] == "undecided").sum())
         differing = decided.filter("several").select(
-            "cell", "chosen", "why", contested=2 * polars.col("behind") <= polars.col("total")
+            "cell",
+            "chosen",
+            "why",
+            contested=2 * polars.col("behind") <= polars.col("total"),
+            observed="total",
         )
         if not differing.is_empty():
             votes.differences.append(FieldDifferences(self.voted.name, differing))
-        votes.fields.append(FieldReport(self.voted.name, kind, noise, voices.families, answered.observers()))
+        votes.fields.append(
+            FieldReport(
+                self.voted.name,
+                kind,
+                noise,
+                voices.families,
+                answered.observers(),
+                differing.height,
+                find_camps(ballots, self.aligned.versions),
+            )
+        )
         return decided
 
     def _count_unread(self, votes: TableTally) -> None:
@@ -384,9 +409,33 @@ def _count_differing(
     same = number.eq_missing(chosen) & polars.col("word").eq_missing(polars.col("chosen_word"))
     is_tolerant = polars.lit(noise.groups) | ~why.is_in(["majority", "plurality", "reliability"])
     agrees = is_tolerant & noise.tolerance.agrees(number, chosen).fill_null(value=False)
-    alone = (polars.len().over("cell", "number", "word") == 1) & (polars.col("nodes") == 1)
-    differing = ballots.with_columns(alone=alone).join(decided_cells, on="cell").filter(~(same | agrees))
-    counts = differing.group_by("version").agg(polars.len(), polars.col("alone").sum())
-    for version, count, alone_count in counts.iter_rows():
+    shared = polars.col("nodes").sum().over("cell", "number", "word") > 1
+    differing = ballots.with_columns(shared=shared).join(decided_cells, on="cell").filter(~(same | agrees))
+    counts = differing.group_by("version").agg(polars.len(), polars.col("shared").sum())
+    for version, count, shared_count in counts.iter_rows():
         votes.differing[version] += count
-        votes.alone[version] += alone_count
+        votes.shared[version] += shared_count
+
+
+def find_camps(ballots: DataFrame, versions: Sequence[Version]) -> dict[Camps, int]:
+    """Count the cells that split the nodes into the same two camps, each with several nodes."""
+    import polars
+
+    value = polars.struct("number", "word")
+    sides = (
+        ballots.filter(value.n_unique().over("cell") == 2)
+        .sort("cell", "version")
+        .with_columns(first=value == value.first().over("cell"))
+        .group_by("cell", "first", maintain_order=True)
+        .agg("version", polars.col("nodes").sum())
+        .filter((polars.col("nodes") > 1).all().over("cell"))
+    )
+    split = sides.group_by("cell", maintain_order=True).agg(polars.col("version").sort_by("first"))
+    counts = split.group_by("version").len().sort("len", "version", descending=[True, False])
+    found: dict[Camps, int] = {}
+    for sets, cells in counts.head(MAX_CAMPS).iter_rows():
+        one, other = (
+            tuple(sorted(node for version in numbers for node in versions[version].nodes)) for numbers in sets
+        )
+        found[min(one, other), max(one, other)] = cells
+    return found
