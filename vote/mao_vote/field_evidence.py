@@ -73,8 +73,8 @@ def notes_on_fields(reports: Sequence[FieldReport], groups: Sequence[NodeGroup])
     for (one, other), cells in sorted(camps.items(), key=lambda item: (-item[1], item[0]))[:1]:
         if cells >= MIN_CAMP_CELLS and 2 * cells > disputed:
             in_camps = {one, other}
-            sides = f"{', '.join(one)} and {', '.join(other)}"
-            yield f"two camps: {sides}, in {cells} of {disputed} disputed cells"
+            both = f"{', '.join(one)} and {', '.join(other)}"
+            yield f"two camps: {both}, in {cells} of {disputed} disputed cells"
     for group in groups:
         if not group.declared and tuple(group.nodes) not in in_camps:
             yield (
