@@ -21,7 +21,7 @@ from . import idle, lateness, overhead, peers, publish, throughput, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
-from .truth import figure7, flight
+from .truth import figure7, flight, made_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ BENCHES = {
     "truth/flight": Bench(flight.measure),
     "truth/flight-subsets": Bench(flight.measure_subsets),
     "truth/flight-sequence": Bench(flight.measure_sequence, ("git",)),
+    "truth/made-up": Bench(made_up.measure),
+    "truth/history": Bench(made_up.measure_history, ("git",)),
     "year": Bench(year.measure, ("etcd", "git"), engine=True),
 }
 VAR = Path(__file__).resolve().parents[1] / "var"

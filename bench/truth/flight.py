@@ -11,6 +11,7 @@ import lzma
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tests.support.evidence import find_shared_data
@@ -19,9 +20,10 @@ from bench.report import Measure
 from mao_shared.models.round import FieldRule, FileRule, VoteDefinition
 
 from .compare import compare
-from .sets import Observed, TruthSet, write_rows
+from .sets import Observed, TruthSet, read_csv, write_rows
 
 KEY = "flight"
+read_flights = partial(read_csv, key=KEY)
 TIMES = ("scheduled_departure", "actual_departure", "scheduled_arrival", "actual_arrival")
 GATES = frozenset({"departure_gate", "arrival_gate"})
 MINUTES = 10
@@ -44,10 +46,11 @@ def measure(folder: Path, *, quick: bool) -> list[Measure]:
     days = load_days(quick=quick)
     if days is None:
         return []
-    return [
-        compare(flight_set("flight", days, DEFAULT), folder, goal=0.95),
-        compare(flight_set("flight, 10 min declared", days, TOLERANT), folder, goal=0.975),
+    sets = [
+        flight_set("flight", days, goal=0.95),
+        flight_set("flight, 10 min declared", days, TOLERANT, goal=0.975),
     ]
+    return compare(sets, folder)
 
 
 def measure_subsets(folder: Path, *, quick: bool) -> list[Measure]:
@@ -57,13 +60,12 @@ def measure_subsets(folder: Path, *, quick: bool) -> list[Measure]:
         return []
     rest = [day.without(OWNERS) for day in days]
     name = f"flight without {', '.join(OWNERS)}"
-    measures = [
-        compare(flight_set(name, rest, DEFAULT), folder, goal=0.96),
-        compare(flight_set(f"{name}, 10 min declared", rest, TOLERANT), folder),
+    sets = [
+        flight_set(name, rest, goal=0.96),
+        flight_set(f"{name}, 10 min declared", rest, TOLERANT),
+        *(choose_sources(days, count, 2 if quick else choices) for count, choices in SUBSETS.items()),
     ]
-    for count, choices in SUBSETS.items():
-        measures.append(compare(choose_sources(days, count, 2 if quick else choices), folder))
-    return measures
+    return compare(sets, folder)
 
 
 def measure_sequence(folder: Path, *, quick: bool) -> list[Measure]:
@@ -74,14 +76,16 @@ def measure_sequence(folder: Path, *, quick: bool) -> list[Measure]:
     days = [with_day(day, number) for number, day in enumerate(days)]
     hybrid = DEFAULT.model_copy(update={"history": "HYBRID"})
     sets = [
-        flight_set("flight, days in sequence", days, DEFAULT),
+        flight_set("flight, days in sequence", days),
         flight_set("flight, days in sequence, history HYBRID", days, hybrid),
     ]
-    return [compare(replace(observed, in_sequence=True), folder) for observed in sets]
+    return compare([replace(observed, in_sequence=True) for observed in sets], folder)
 
 
-def flight_set(name: str, days: Sequence[Observed], definition: VoteDefinition) -> TruthSet:
-    return TruthSet(name, days, definition, is_right, GATES)
+def flight_set(
+    name: str, days: Sequence[Observed], definition: VoteDefinition = DEFAULT, goal: float | None = None
+) -> TruthSet:
+    return TruthSet(name, days, definition, is_right, GATES, goal=goal)
 
 
 def load_days(*, quick: bool = False) -> list[Observed] | None:
@@ -109,7 +113,7 @@ def load_day(path: Path) -> Observed:
         for name, value in row.items()
         if name != KEY and value
     }
-    return Observed(KEY, versions, truth)
+    return Observed(versions, truth, read_flights)
 
 
 def is_right(name: str, found: str, wanted: str) -> bool:
@@ -141,7 +145,7 @@ def choose_sources(days: Sequence[Observed], count: int, choices: int) -> TruthS
         day = days[number % len(days)]
         kept = set(rng.sample(sorted(day.versions), count))
         rounds.append(day.without([source for source in day.versions if source not in kept]))
-    return flight_set(f"flight, {count} random sources, {choices} choices", rounds, DEFAULT)
+    return flight_set(f"flight, {count} random sources, {choices} choices", rounds)
 
 
 def with_day(day: Observed, number: int) -> Observed:
@@ -149,9 +153,7 @@ def with_day(day: Observed, number: int) -> Observed:
     versions = {}
     for source, content in day.versions.items():
         header, *lines = content.decode().splitlines()
-        versions[source] = "".join(
-            f"{line}\n" for line in (header, *(f"{number} {x}" for x in lines))
-        ).encode()
-    return Observed(
-        KEY, versions, {(f"{number} {flight}", name): value for (flight, name), value in day.truth.items()}
-    )
+        text = "\n".join([header, *(f"{number} {line}" for line in lines)])
+        versions[source] = f"{text}\n".encode()
+    truth = {(f"{number} {flight}", name): value for (flight, name), value in day.truth.items()}
+    return Observed(versions, truth, read_flights)

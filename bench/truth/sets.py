@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from mao_shared.models.round import VoteDefinition
 from mao_vote import FileDecision, decide_file, open_local, rules3, vote_round
 from mao_vote.tree_vote import RULES
 
-PATH = "a.csv"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 Cell = tuple[str, str]
 """The key of a record and the name of a field."""
@@ -34,31 +34,36 @@ def is_same(_: str, found: str, wanted: str) -> bool:
 
 @dataclass(frozen=True)
 class Observed:
-    """What the nodes published for one round of a CSV file, and the truth of the cells that are scored."""
+    """What the nodes published for one round of a file, and the truth of the cells that are scored.
 
-    key: str
+    `read` returns the cells of a version that are not empty.
+    """
+
     versions: Mapping[str, bytes]
-    truth: Mapping[Cell, str]
+    truth: Found
+    read: Callable[[bytes], Found]
 
     @cached_property
     def claims(self) -> Claims:
         claims: Claims = {}
         for node, content in self.versions.items():
-            for cell, value in read_cells(content, self.key).items():
+            for cell, value in self.read(content).items():
                 claims.setdefault(cell, {})[node] = value
         return claims
 
     def without(self, nodes: Sequence[str]) -> Observed:
         """Return the round as it would be without some nodes."""
         rest = {node: content for node, content in self.versions.items() if node not in nodes}
-        return Observed(self.key, rest, self.truth)
+        return Observed(rest, self.truth, self.read)
 
 
 @dataclass(frozen=True)
 class TruthSet:
-    """Rounds of one file. `in_sequence`: by rounds of a git repository, in which history builds up.
+    """Rounds of one file whose result is scored.
 
-    `words`: fields whose values are no measures, even if they look like numbers.
+    `words`: fields whose values are no measures, even if they look like numbers. `in_sequence`: by rounds of
+    a git repository, in which history builds up; else each round on its own. `first`: the first round that is
+    scored. `goal`: the share of right cells to reach. `floors`: the methods that the vote must equal.
     """
 
     name: str
@@ -67,6 +72,14 @@ class TruthSet:
     is_right: IsRight = is_same
     words: frozenset[str] = frozenset()
     in_sequence: bool = False
+    path: str = "a.csv"
+    first: int = 0
+    goal: float | None = None
+    floors: tuple[str, ...] = ("plurality",)
+
+    @property
+    def scored(self) -> Sequence[Observed]:
+        return self.rounds[self.first :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,7 @@ def score(observed: TruthSet, found: Sequence[Found]) -> Score:
     """
     names: list[str] = []
     right: list[bool] = []
-    for part, result in zip(observed.rounds, found, strict=True):
+    for part, result in zip(observed.scored, found, strict=True):
         for cell, wanted in part.truth.items():
             if wanted and cell in part.claims:
                 value = result.get(cell, "")
@@ -107,9 +120,9 @@ def score(observed: TruthSet, found: Sequence[Found]) -> Score:
     return Score(names, right)
 
 
-def read_cells(content: bytes | None, key: str) -> dict[Cell, str]:
-    """Return the cells of a CSV file that are not empty; none if there is no file or no such key."""
-    rows = csv.DictReader(io.StringIO((content or b"").decode(), newline=""))
+def read_csv(content: bytes, key: str) -> dict[Cell, str]:
+    """Return the cells of a CSV file that are not empty; none if it has no such key."""
+    rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
     if key not in (rows.fieldnames or ()):
         return {}
     return {(row[key], name): value for row in rows for name, value in row.items() if name != key and value}
@@ -125,26 +138,30 @@ def write_rows(names: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
 
 
 def decide(observed: TruthSet, folder: Path, *, rules: int = RULES) -> list[Found]:
-    """Return the cells of the ground truth of each round. `folder`: for a repository, if one is needed."""
+    """Return the cells of the ground truth of each scored round. `folder`: for a repository, if needed."""
     if observed.in_sequence:
-        contents = vote_in_git(observed, folder / f"{observed.name}-{rules}.git", rules)
+        repository = Path(tempfile.mkdtemp(dir=folder))
+        contents = vote_in_git(observed, repository, rules)[observed.first :]
     else:
         contents = [decision.content for decision in decide_each(observed, rules=rules)]
-    return [read_cells(content, part.key) for part, content in zip(observed.rounds, contents, strict=True)]
+    return [
+        {} if content is None else part.read(content)
+        for part, content in zip(observed.scored, contents, strict=True)
+    ]
 
 
 def decide_each(observed: TruthSet, *, rules: int = RULES) -> list[FileDecision]:
-    """Decide each round on its own, without an incumbent."""
+    """Decide each scored round on its own, without an incumbent."""
     function = rules3.decide_file if rules == 3 else decide_file
     return [
-        function(PATH, part.versions, incumbent=None, definition=observed.definition, weights={})
-        for part in observed.rounds
+        function(observed.path, part.versions, incumbent=None, definition=observed.definition, weights={})
+        for part in observed.scored
     ]
 
 
 def vote_in_git(observed: TruthSet, repository: Path, rules: int) -> list[bytes | None]:
     """Vote on the rounds one after the other in a new repository; return the file of each ground truth."""
-    commits = commit_versions(observed.rounds, repository)
+    commits = commit_versions(observed, repository)
     clone = open_local(repository)
     contents: list[bytes | None] = []
     base: str | None = None
@@ -161,29 +178,29 @@ def vote_in_git(observed: TruthSet, repository: Path, rules: int) -> list[bytes 
             definition=observed.definition,
             rules=rules,
         ).commit
-        entry = clone.entry(base, PATH)
+        entry = clone.entry(base, observed.path)
         contents.append(None if entry is None else clone.read_blob(entry.id))
     return contents
 
 
-def commit_versions(rounds: Sequence[Observed], repository: Path) -> list[dict[str, str]]:
+def commit_versions(observed: TruthSet, repository: Path) -> list[dict[str, str]]:
     """Create a bare repository with a commit of each node for each round; return the ids by node."""
     subprocess.run(["git", "init", "--quiet", "--bare", repository], check=True)
     stream = io.BytesIO()
     marks: list[tuple[int, str]] = []
-    for number, part in enumerate(rounds):
+    for number, part in enumerate(observed.rounds):
         seconds = int((EPOCH + timedelta(days=number)).timestamp())
         for node, content in sorted(part.versions.items()):
             marks.append((number, node))
             stream.write(
                 f"commit refs/heads/{node}/{number}\nmark :{len(marks)}\n"
                 f"committer {node} <{node}@bench> {seconds} +0000\ndata 0\n"
-                f"M 100644 inline {PATH}\ndata {len(content)}\n".encode()
+                f"M 100644 inline {observed.path}\ndata {len(content)}\n".encode()
             )
             stream.write(content + b"\n")
     command = ["git", "-C", str(repository), "fast-import", "--quiet", "--export-marks=marks"]
     subprocess.run(command, input=stream.getvalue(), check=True)
-    commits: list[dict[str, str]] = [{} for _ in rounds]
+    commits: list[dict[str, str]] = [{} for _ in observed.rounds]
     for line in (repository / "marks").read_text().splitlines():
         mark, commit = line.split()
         number, node = marks[int(mark[1:]) - 1]

@@ -32,6 +32,7 @@ def most_frequent(values: Mapping[str, str]) -> str:
 
 
 def middle_of(values: Mapping[str, str]) -> str | None:
+    """Return the median of numbers or times of day; an observed text if it is one of them."""
     texts = list(values.values())
     if all(":" in text for text in texts):
         try:
@@ -41,7 +42,10 @@ def middle_of(values: Mapping[str, str]) -> str | None:
         found = round(middle(minutes))
         return f"{found // 60:02}:{found % 60:02}"
     try:
-        numbers = [float(text) for text in texts]
+        numbers = sorted((float(text), text) for text in texts)
     except ValueError:
         return None
-    return repr(middle(numbers)) if all(map(math.isfinite, numbers)) else None
+    if not all(math.isfinite(number) for number, _ in numbers):
+        return None
+    low, high = numbers[(len(numbers) - 1) // 2], numbers[len(numbers) // 2]
+    return low[1] if low[0] == high[0] else repr((low[0] + high[0]) / 2)
