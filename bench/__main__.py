@@ -21,7 +21,7 @@ from . import idle, lateness, overhead, peers, publish, throughput, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
-from .truth import figure7, flight, made_up
+from .truth import figure7, flight, lookalikes, made_up, structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ BENCHES = {
     "truth/flight-sequence": Bench(flight.measure_sequence, ("git",)),
     "truth/made-up": Bench(made_up.measure),
     "truth/history": Bench(made_up.measure_history, ("git",)),
+    "truth/structure": Bench(structure.measure),
+    "truth/lookalikes": Bench(lookalikes.measure),
     "year": Bench(year.measure, ("etcd", "git"), engine=True),
 }
 VAR = Path(__file__).resolve().parents[1] / "var"

@@ -33,7 +33,7 @@ def compare_one(observed: TruthSet, folder: Path) -> Measure:
         plain = observed.definition.model_copy(update={"history": "NONE"})
         others["no history"] = score(observed, decide(replace(observed, definition=plain), folder))
         floors = (*floors, "no history")
-    least = max(0.0, *(others[floor].share - ours.margin(others[floor]) for floor in floors))
+    least = max([0.0, *(others[floor].share - ours.margin(others[floor]) for floor in floors)])
     fields = ours.by_field()
     about = f"{len(ours.names)} cells in {len(observed.scored)} rounds"
     if len(fields) > 1:

@@ -24,6 +24,8 @@ Cell = tuple[str, str]
 Found = Mapping[Cell, str]
 Claims = dict[Cell, dict[str, str]]
 """The observed values of a cell by node; an empty text is no observation."""
+ABSENT = "(absent)"
+"""The truth of a cell that is in no ground truth, though a node tells it."""
 IsRight = Callable[[str, str, str], bool]
 """Tells whether a value of a field is right: `(field, found, wanted)`."""
 
@@ -114,9 +116,11 @@ def score(observed: TruthSet, found: Sequence[Found]) -> Score:
     for part, result in zip(observed.scored, found, strict=True):
         for cell, wanted in part.truth.items():
             if wanted and cell in part.claims:
-                value = result.get(cell, "")
+                value = result.get(cell, ABSENT)
                 names.append(cell[1])
-                right.append(bool(value) and observed.is_right(cell[1], value, wanted))
+                right.append(
+                    value == wanted or (value != ABSENT and observed.is_right(cell[1], value, wanted))
+                )
     return Score(names, right)
 
 
