@@ -214,7 +214,8 @@ def apply_judge(
 
     Args:
         keep_majority: returns whether two numbers agree. If given, a verdict against the value with which
-            more than half of the nodes agree is void, so that a minority with a good history cannot win.
+            more than half of the nodes or voices agree is void, so that a minority with a good history cannot
+            win.
     """
     import polars
 
@@ -230,8 +231,9 @@ def apply_judge(
             continue
         word = next((ballot.candidate[1] for ballot in votes if ballot.text == verdict.text), None)
         number = verdict.number
-        _, default_number, default_word, _, behind, total = defaults[cell]
-        if keep_majority is not None and verdict.why != COMPUTED and 2 * behind > total:
+        _, default_number, default_word, why, behind, total = defaults[cell]
+        is_clear = 2 * behind > total or why == "reliability"
+        if keep_majority is not None and verdict.why != COMPUTED and is_clear:
             is_same = (number, word) == (default_number, default_word)
             if number is not None and default_number is not None:
                 is_same = keep_majority(number, default_number)

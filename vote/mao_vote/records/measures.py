@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from polars import DataFrame, Expr
 
 MIN_SPREAD_NODES = 7  # with more, the ends of the spread estimate the middle better than the median
-MIN_NOISE_CELLS = 8  # in which nodes differ; with fewer, their noise cannot be estimated
+MIN_NOISE_CELLS = 4  # in which nodes differ; with fewer, their noise cannot be estimated
+MIN_INTEGER_CELLS = 8  # the same for integers and times, which are more often exact
 ASSUMED_ERROR = 0.05  # relative tolerance of numbers (not integers) whose noise cannot be estimated
 NOISE_WIDTH = 3.0  # tolerance in median absolute deviations
 PARTNER_SHARE = 0.05  # cells in which an observer of an exact field shares its number with another, at least
@@ -96,7 +97,8 @@ def estimate_noise(ballots: DataFrame, field: FieldType) -> Noise:
     stated = Tolerance(field.tolerance or 0.0, field.error or 0.0)
     differing = ballots.filter(polars.col("alike") < polars.col("voters"))
     cells = differing["cell"].n_unique()
-    if cells < MIN_NOISE_CELLS or not field.is_measure:
+    enough = MIN_NOISE_CELLS if field.kind == "number" else MIN_INTEGER_CELLS
+    if cells < enough or not field.is_measure:
         if declared:
             return Noise(stated, source="declared")
         if field.kind == "number":

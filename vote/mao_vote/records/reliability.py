@@ -4,8 +4,9 @@ Two facts about the nodes are learnt from the cells of the field in which they d
 
 *Families.* Nodes are one family if, in nearly all cells where one of them differs from the result, both have
 the same wrong value, they agree in the other disputed cells too, and they answer nearly the same cells.
-Independent observers do not err in the same way so often. A family has one voice in each cell, whatever its
-size, and the definition's `groups` are families without proof.
+Independent observers do not err in the same way so often. In a measured field, where each observer reports its
+own number, nodes that report the same number nearly always are a family too. A family has one voice in each
+cell, whatever its size, and the definition's `groups` are families without proof.
 
 *Reliability.* A node's accuracy is the share of its cells in which it probably is right, shrunk towards the
 mean of all nodes, and used only if it differs from the mean significantly; its voice is the logarithm of the
@@ -174,7 +175,7 @@ class _Learner:
     def __init__(
         self, disputed: DataFrame, versions: Sequence[Version], answered: Sequence[Series], noise: Noise
     ) -> None:
-        self.versions, self.answered = versions, answered
+        self.versions, self.answered, self.measured = versions, answered, noise.measured
         candidates = disputed.select(_CANDIDATE).unique().sort(*_CANDIDATE).with_row_index("candidate")
         self.ballots = (
             disputed.select(*_CANDIDATE, "version", "nodes")
@@ -283,7 +284,9 @@ class _Learner:
         import polars
 
         wrong = self.ballots.join(choice, on="cell").filter(polars.col("candidate") != polars.col("chosen"))
-        if self.near is not None:
+        if self.measured:
+            wrong = self.ballots  # whatever the result is, independent observers do not report one number
+        elif self.near is not None:
             agreeing = self.near.select("candidate", chosen="other")
             wrong = wrong.join(agreeing, on=["candidate", "chosen"], how="anti")
         errors = dict(wrong.group_by("version").len().iter_rows())

@@ -1,13 +1,16 @@
 """Decides which records are in the result.
 
-A record that a node lacks is a vote against it only so far as the node could have seen it: a node's coverage
-is the share that it has of the records that at least two nodes have. A node with a third of those says little
-by lacking one more.
+A record that a node lacks is a vote against it only so far as the node could have seen it. A node's coverage
+is the share that it has of the records that at least two nodes have. If a node with coverage c lacks a
+record, that speaks against the record by -log(1 - c), and if it has one, that speaks for it by
+log(c / FALSE_RECORDS); the vote against is the ratio, and at most 1. A node with all records outvotes one with
+an additional record, and a node with a third of them says little by lacking one more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING, Literal
 
 from .align import Aligned
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _SCALE = 10**6
+FALSE_RECORDS = 0.05  # assumed share of records that do not exist, of those that a single node reports
 LIKELY_COVERAGE = _SCALE // 2  # from which lacking a record of the result counts as disagreement
 
 
@@ -66,11 +70,19 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
         return RowVote(kept, partial, kept & ~kept, kept & (2 * votes <= total), votes, coverage)
     against = nothing
     for version, has, share in zip(aligned.versions, presence, coverage, strict=True):
-        against = against + (1 - has) * (version.votes * share)
+        against = against + (1 - has) * (version.votes * absence_weight(share))
     tied = votes * _SCALE == against
     wins = 2 * weight > total_weight if incumbent is None else incumbent
     undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
     return RowVote((votes * _SCALE > against) | (tied & wins), partial, undecided, tied, votes, coverage)
+
+
+def absence_weight(coverage: int) -> int:
+    """Return how much the lack of a record counts against it, in millionths of a vote."""
+    share = min(coverage / _SCALE, 0.999)
+    if share <= 2 * FALSE_RECORDS:
+        return coverage
+    return round(min(1.0, -log(1 - share) / log(share / FALSE_RECORDS)) * _SCALE)
 
 
 def count_rows(
