@@ -4,9 +4,9 @@ Two facts about the nodes are learnt from the cells of the field in which they d
 
 *Families.* Nodes are one family if, in nearly all cells where one of them differs from the result, both have
 the same wrong value, they agree in the other disputed cells too, and they answer nearly the same cells.
-Independent observers do not err in the same way so often. In a measured field, where each observer reports its
-own number, nodes that report the same number nearly always are a family too. A family has one voice in each
-cell, whatever its size, and the definition's `groups` are families without proof.
+Independent observers do not err in the same way so often. In a measured field, where each observer reports
+its own number, nodes that report the same number nearly always are a family too. A family has one voice in
+each cell, whatever its size, and the definition's `groups` are families without proof.
 
 *Reliability.* A node's accuracy is the share of its cells in which it probably is right, shrunk towards the
 mean of all nodes, and used only if it differs from the mean significantly; its voice is the logarithm of the

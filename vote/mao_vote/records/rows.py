@@ -3,8 +3,8 @@
 A record that a node lacks is a vote against it only so far as the node could have seen it. A node's coverage
 is the share that it has of the records that at least two nodes have. If a node with coverage c lacks a
 record, that speaks against the record by -log(1 - c), and if it has one, that speaks for it by
-log(c / FALSE_RECORDS); the vote against is the ratio, and at most 1. A node with all records outvotes one with
-an additional record, and a node with a third of them says little by lacking one more.
+log(c / FALSE_RECORDS); the vote against is the ratio, and at most 1. A node with all records outvotes one
+with an additional record, and a node with a third of them says little by lacking one more.
 """
 
 from __future__ import annotations
