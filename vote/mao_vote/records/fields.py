@@ -15,6 +15,7 @@ numbers (numbers, times, dates, durations) and which as words.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ __all__ = ["FieldType", "infer_field", "parse_values"]
 
 _READ_DIRECTLY = frozenset({"integer", "number", "text", "identifier", "category"})
 """Kinds that are read as fast as the distinct texts are found."""
+MAX_LEVELS = 100  # of lists and objects in a cell; the interpreter's own limit varies
+_BRACKETS, _STRING = re.compile(r"[\[\]{}]"), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ABSENT = "\0absent"  # the word of a field that is not there, where that is a value
 
 
@@ -184,8 +187,6 @@ def _read_numbers(texts: Series, field: FieldType) -> Series:
 
 def _read_words(texts: Series, field: FieldType) -> Series:
     """Return texts in the form in which they are compared: one for all spellings that count as the same."""
-    if field.kind in ("set", "list", "object"):
-        return _mapped(texts, texts.str.contains(r"^\s*[\[{]"), _CANONICAL[field.kind])
     words = texts
     if not texts.is_null().all() and (texts.str.len_bytes() != texts.str.len_chars()).any():
         words = texts.str.normalize("NFC")
@@ -197,6 +198,8 @@ def _read_words(texts: Series, field: FieldType) -> Series:
         is_ascii = words.str.len_bytes() == words.str.len_chars()
         words = _mapped(words, ~is_ascii, _casefold)
         words = words.zip_with(~is_ascii.fill_null(value=True), words.str.to_lowercase())
+    if field.kind in _CANONICAL:
+        return _mapped(words, words.str.contains(r"^\s*[\[{]"), _CANONICAL[field.kind])
     return _truth_values(words, field) if field.kind == "boolean" else words
 
 
@@ -216,21 +219,30 @@ def _casefold(text: str) -> str:
 
 def _canonical(text: str) -> str:
     """Return JSON text with sorted names and no space; other text as it is."""
-    try:
-        return _render(parse_json(text))
-    except (ValueError, RecursionError):
-        return text
+    found = _parse_shallow(text)
+    return text if found is None else _render(found)
 
 
 def _canonical_set(text: str) -> str:
     """Return a JSON list with each of its entries once, sorted by their text; other text as it is."""
+    entries = _parse_shallow(text)
+    if isinstance(entries, list):
+        return "[" + ",".join(sorted({_render(entry) for entry in entries})) + "]"
+    return text if entries is None else _render(entries)
+
+
+def _parse_shallow(text: str) -> Any:
+    """Parse JSON; None for other text and for what may be too deep for the interpreter of some node."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.finditer(_STRING.sub("", text)):
+        depth += 1 if bracket[0] in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MAX_LEVELS:
+        return None
     try:
-        entries = parse_json(text)
-        if isinstance(entries, list):
-            return "[" + ",".join(sorted({_render(entry) for entry in entries})) + "]"
-        return _render(entries)
-    except (ValueError, RecursionError):
-        return text
+        return parse_json(text)
+    except ValueError:
+        return None
 
 
 def _render(value: Any) -> str:
