@@ -64,7 +64,9 @@ def infer_kind(name: str, observed: Observed) -> Found:
         for find in (_find_numbers, _find_times):
             if (found := find(name, measured)) is not None:
                 return found
-    return Found(_kind_of_words(observed) if observed.distinct.len() else "text")
+    if not observed.distinct.len():
+        return Found("text")
+    return Found(_kind_of_words(observed), doubts=_doubts_about_words(measured))
 
 
 def describe_kind(kind: FieldKind, observed: Observed) -> Found:
@@ -91,7 +93,8 @@ def _is_boolean(observed: Observed) -> bool:
     if observed.is_mostly(words.is_in(["true", "false", "yes", "no", "on", "off"])):
         return True
     seen = set(words)  # a single letter alone may be a code
-    return {"t", "f"} <= seen | {"y", "n"} <= seen and observed.is_mostly(words.is_in([*TRUE, *FALSE]))
+    has_both = {"t", "f"} <= seen or {"y", "n"} <= seen
+    return has_both and observed.is_mostly(words.is_in([*TRUE, *FALSE]))
 
 
 def _find_numbers(name: str, observed: Observed) -> Found | None:
@@ -123,7 +126,7 @@ def _code_reason(observed: Observed, texts: Series, style: NumberStyle, doubts: 
 
     What only a minority of the nodes has is added to the doubts.
     """
-    if observed.most_have(texts.str.contains("^0[0-9]+$")):
+    if observed.most_have(texts.str.contains(r"^0[0-9]+$|^\+[0-9]{8,}$")):  # postcodes, phone numbers
         return ""
     if "." not in style.thousands and observed.most_have(texts.str.contains(_VERSION)):
         return ""
@@ -198,6 +201,19 @@ def _check_zones(observed: Observed, found: Found) -> None:
     is_read = parse_datetimes(texts, found.order).is_not_null()
     if found.is_zoned and (is_read & ~zoned).any():
         found.doubts.append("some name no time zone, and are read as UTC")
+
+
+def _doubts_about_words(observed: Observed) -> list[str]:
+    """Return why a field that was read as words may be one of numbers or dates."""
+    texts = observed.distinct.str.strip_chars()
+    style, doubts = find_style(observed)
+    if doubts and observed.is_mostly(texts.str.contains(r"^[+-]?[0-9][0-9.,]*$")):
+        return doubts
+    if observed.is_mostly(texts.str.contains(_NUMERIC_DATE)):
+        return _find_order(observed)[1]
+    if 3 * observed.votes_for(parse_decimals(texts, style).is_not_null()) >= observed.votes > 0:
+        return ["some nodes have numbers and others have not: declare the type"]
+    return []
 
 
 def _kind_of_words(observed: Observed) -> FieldKind:

@@ -47,13 +47,17 @@ class Observed:
 
     def is_mostly(self, flags: Series) -> bool:
         """True if nearly all texts of more than half of the nodes have the flag."""
+        return 2 * self.votes_for(flags) > self.votes
+
+    def votes_for(self, flags: Series) -> int:
+        """Return how many nodes have the flag for nearly all of their texts."""
         import polars
 
         odd, count = polars.col("odd"), polars.col("count")
         by_version = self._by_version(flags).with_columns(odd=count - polars.col("some"))
         is_rare = (polars.col("odd_rows") <= MAX_ODD * polars.col("all_rows")) & (2 * odd < count)
         fits = (odd <= MAX_ODD * count) | is_rare | ((count >= MIN_FOR_ONE_ODD) & (odd <= 1))
-        return bool(2 * by_version.filter(fits)["votes"].sum() > by_version["votes"].sum())
+        return int(by_version.filter(fits)["votes"].sum())
 
     def votes_with(self, flags: Series) -> int:
         """Return how many nodes have a text with the flag."""

@@ -123,9 +123,12 @@ def parse_durations(texts: Series, *, with_clock: bool = False) -> Series:
 
 
 def _evaluate(texts: Series, number: Expr) -> Series:
+    """Return finite numbers in whole microseconds, so that 1.1 h is 66 min."""
     import polars
 
-    return texts.to_frame("text").select((number.cast(polars.Float64) + 0.0).alias("number"))["number"]
+    rounded = number.cast(polars.Float64).round(6) + 0.0  # turns -0.0 into 0.0
+    found = texts.to_frame("text").select(rounded.alias("number"))
+    return found.select(polars.when(polars.col("number").is_finite()).then("number"))["number"]
 
 
 def _groups(text: Expr, pattern: str, count: int) -> list[Expr]:
