@@ -21,7 +21,7 @@ from . import idle, lateness, overhead, peers, publish, throughput, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
-from .truth import figure7, flight, lookalikes, made_up, structure
+from .truth import families, figure7, flight, lookalikes, made_up, published, structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,11 @@ BENCHES = {
     "publish": Bench(publish.measure, ("git", "git-lfs")),
     "vote": Bench(vote.measure),
     "truth/figure7": Bench(figure7.measure),
+    "truth/published": Bench(published.measure),
     "truth/flight": Bench(flight.measure),
     "truth/flight-subsets": Bench(flight.measure_subsets),
     "truth/flight-sequence": Bench(flight.measure_sequence, ("git",)),
+    "truth/families": Bench(families.measure),
     "truth/made-up": Bench(made_up.measure),
     "truth/history": Bench(made_up.measure_history, ("git",)),
     "truth/structure": Bench(structure.measure),
