@@ -119,7 +119,7 @@ def decide_records(request: RecordVote) -> FileDecision:
     if request.rule.atomic == "record" and not is_document:
         table, votes, aligned = _vote_records(readings, key, plan, previous, request)
     else:
-        aligned = align([reading.version for reading in readings], key)
+        aligned = align([reading.version for reading in readings], key, previous.read)
         table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
 
     columns = plan.columns
@@ -129,8 +129,8 @@ def decide_records(request: RecordVote) -> FileDecision:
         columns = [name for name in columns if table[name].null_count() < table.height]
     result = table.select(columns)
     notes = []
-    if key.source == "position":
-        notes.append("no column tells the records apart, so they were matched by their place in the file")
+    if key.unsure:
+        notes.append(key.unsure)
     if request.rule.ignore:
         notes.append(f"left out: {', '.join(request.rule.ignore)}")
     tallies = {
@@ -139,8 +139,10 @@ def decide_records(request: RecordVote) -> FileDecision:
         for node in reading.version.nodes
     }
     style = previous.manner
+    places = votes.places
+    rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
     return FileDecision(
-        write_result(result, readings, request.file_format, request.rule, key, style, request.weights),
+        write_result(result, readings, request.file_format, request.rule, key, style, request.weights, rows),
         "records",
         key,
         DisputedCells(aligned, votes.differences, plan.cells),
@@ -187,7 +189,7 @@ def _with_elected_key(
     if not request.rule.key:  # volatile and ignored fields cannot identify records
         tables = [table.drop(*request.rule.ignore, *request.rule.volatile, strict=False) for table in tables]
     try:
-        key, faults = vote_key(tables, votes, request.rule.key)
+        key, faults = vote_key(tables, votes, request.rule.key, request.rule.fold)
     except NotRecords as why:
         raise TooFewReadable(str(why)) from None
     for number, fault in faults.items():
@@ -245,7 +247,7 @@ def _vote_records(
     """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
     names = [voted.name for voted in plan.fields if not voted.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
-    aligned = align(versions, key)
+    aligned = align(versions, key, previous.read)
 
     def packed() -> Table | None:
         table = previous.read()
