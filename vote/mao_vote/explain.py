@@ -111,9 +111,10 @@ class _Question:
         try:
             table = records.load(self.clone.read_blob(content), file_format)
             voted_by = None if self.described is None else self.described.key
-            declared = voted_by or self.evidence.definition.rule_for(self.file).key
+            rule = self.evidence.definition.rule_for(self.file)
+            declared = voted_by or rule.key
             by_position = voted_by is not None and not voted_by
-            key = Key((), "position") if by_position else records.choose_key([table], declared)
+            key = Key((), "position") if by_position else records.choose_key([table], declared, rule.fold)
         except NotRecords as reason:
             raise InvalidInput(
                 f"{self.file!r} was voted as a whole, since it cannot be read as records: {reason}.",

@@ -123,7 +123,7 @@ def decide_records(request: RecordVote) -> FileDecision:
     if request.rule.atomic == "record" and not is_document:
         table, votes, aligned = _vote_records(readings, key, plan, previous, request)
     else:
-        aligned = align([reading.version for reading in readings], key)
+        aligned = align([reading.version for reading in readings], key, previous.read)
         table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
 
     columns = plan.columns
@@ -133,8 +133,8 @@ def decide_records(request: RecordVote) -> FileDecision:
         columns = [name for name in columns if table[name].null_count() < table.height]
     result = table.select(columns)
     notes = []
-    if key.source == "position":
-        notes.append("no column tells the records apart, so they were matched by their place in the file")
+    if key.unsure:
+        notes.append(key.unsure)
     if request.rule.ignore:
         notes.append(f"left out: {', '.join(request.rule.ignore)}")
     tallies = {
@@ -148,8 +148,10 @@ def decide_records(request: RecordVote) -> FileDecision:
     }
     style = previous.manner
     groups = describe_groups(votes.fields)
+    places = votes.places
+    rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
     return FileDecision(
-        write_result(result, readings, request.file_format, request.rule, key, style, request.weights),
+        write_result(result, readings, request.file_format, request.rule, key, style, request.weights, rows),
         "records",
         key,
         DisputedCells(aligned, votes.differences, plan.cells),
@@ -202,7 +204,7 @@ def _with_elected_key(
     if not request.rule.key:  # volatile and ignored fields cannot identify records
         tables = [table.drop(*request.rule.ignore, *request.rule.volatile, strict=False) for table in tables]
     try:
-        key, faults = vote_key(tables, votes, request.rule.key)
+        key, faults = vote_key(tables, votes, request.rule.key, request.rule.fold)
     except NotRecords as why:
         raise TooFewReadable(str(why)) from None
     for number, fault in faults.items():
@@ -260,7 +262,7 @@ def _vote_records(
     """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
     names = [voted.name for voted in plan.fields if not voted.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
-    aligned = align(versions, key)
+    aligned = align(versions, key, previous.read)
 
     def packed() -> Table | None:
         table = previous.read()

@@ -14,18 +14,9 @@ from mao_shared.json_text import parse_json
 
 from .align import Aligned, Version, align, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
-from .keys import (
-    POSITION,
-    Key,
-    RowChange,
-    TableDiff,
-    choose_key,
-    compare,
-    find_record,
-    has_key,
-    same_text,
-    vote_key,
-)
+from .compare import RowChange, TableDiff, compare
+from .key_inference import choose_key, vote_key
+from .keys import POSITION, Key, find_record, has_key, same_text
 from .load import (
     Container,
     NotRecords,
@@ -39,7 +30,7 @@ from .load import (
     record_format,
 )
 from .reliability import Family
-from .sources import SourceFile
+from .sources import Rows, SourceFile
 from .vote import (
     RECORD,
     Camps,
@@ -73,6 +64,7 @@ __all__ = [
     "NotRecords",
     "RecordFormat",
     "RowChange",
+    "Rows",
     "Rules",
     "SourceFile",
     "Table",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 MAX_CAMPS = 10  # different splits of the nodes that are counted per field
+_MATCH = "\0match:"
 RECORD = "\0record"  # `load` lets no NUL through
 
 
@@ -62,7 +63,7 @@ def unpack_records(
     """Return the fields of each RECORD as the first version spells them; `blank` if it is undecided."""
     import polars
 
-    by = [*key.columns, RECORD]
+    by = [*(_MATCH + name for name in key.columns), RECORD]
     tables = []
     for table_of_version in (version.table for version in versions):
         if table_of_version.height:
@@ -70,10 +71,17 @@ def unpack_records(
             filled = table_of_version.with_columns(
                 polars.lit(None, polars.String).alias(name) for name in absent
             )
-            tables.append(filled.select(*by, *fields))
+            texts = key.texts(table_of_version)
+            tables.append(
+                filled.select(RECORD, *fields).with_columns(
+                    texts[name].alias(_MATCH + name) for name in key.columns
+                )
+            )
     if not tables:
         tables.append(polars.DataFrame(schema=dict.fromkeys([*by, *fields], polars.String)))
     known = polars.concat(tables).unique(by, keep="first", maintain_order=True)
+    texts = key.texts(table)
+    table = table.with_columns(texts[name].alias(_MATCH + name) for name in key.columns)
     found = table.join(known, on=by, how="left", maintain_order="left", nulls_equal=True)
     undecided = polars.col(RECORD) == blank
     return found.with_columns(
@@ -161,6 +169,7 @@ class TableTally:
     """For each version, the number of `cells` in which it voted and of those `differing` from the result.
 
     `shared`: differing cells in which another node has the same value.
+    `places`: those of the result's records, in order.
     """
 
     cells: list[int]
@@ -169,6 +178,7 @@ class TableTally:
     differences: list[FieldDifferences] = field(default_factory=list)
     fields: list[FieldReport] = field(default_factory=list)
     conflicts: int = 0
+    places: Series | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +223,7 @@ def vote_table(
         vote = FieldVote(aligned, voted, rows, rules)
         result[voted.name] = vote.decide(truth, votes)
     table = aligned.keys.with_columns(result.values())
-    places = row_order(aligned, rows.kept)
+    votes.places = places = row_order(aligned, rows.kept)
     is_in_order = places.len() == table.height and places.is_sorted()
     return table if is_in_order else table[places], votes
 
