@@ -32,7 +32,7 @@ from .time_values import DAY_SECONDS, parse_dates, parse_datetimes, parse_durati
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-__all__ = ["FieldType", "infer_field", "parse_values"]
+__all__ = ["FieldType", "infer_field", "is_observed", "parse_values"]
 
 _READ_DIRECTLY = frozenset({"integer", "number", "text", "identifier", "category"})
 """Kinds that are read as fast as the distinct texts are found."""
@@ -136,6 +136,16 @@ def parse_values(texts: Series, field: FieldType, *, is_json: bool) -> DataFrame
     known = _parse(distinct, field, is_json=is_json).with_columns(text=distinct)
     found = texts.to_frame("text").join(known, on="text", how="left", nulls_equal=True, maintain_order="left")
     return found.select(polars.col("number"), polars.col("word"))
+
+
+def is_observed(texts: Series, field: FieldType, *, is_json: bool) -> Series:
+    """Return for each text whether it is an observation: whether `parse_values` gives it a number or word."""
+    import polars
+
+    if field.missing_is_value:
+        return polars.repeat(value=True, n=texts.len(), eager=True)
+    content = contents(texts) if is_json else texts
+    return (~content.str.strip_chars().is_in(field.missing)).fill_null(value=False)
 
 
 def _parse(texts: Series, field: FieldType, *, is_json: bool) -> DataFrame:
