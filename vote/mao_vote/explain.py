@@ -35,6 +35,8 @@ _REASONS = {
     "median": "no group of numbers agrees; it is the lower median of the observed values",
     "incumbent": "the vote was tied; this is the value of the previous ground truth",
     "weight": "the vote was tied; the nodes with this value have more weight",
+    "reliability": "fewer nodes have this value, but it has most voices: nodes that err alike share one, and "
+    "reliable nodes have more",
     "row": "the decision was whether the record exists",
     "vdx": "the algorithm in the vote definition chose it from the nodes' values",
     "computed": "it was computed from the nodes' values, as the vote definition requires",

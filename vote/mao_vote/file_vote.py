@@ -11,14 +11,16 @@ from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from .election import WHOLE, Cell, FileDecision, elect
+from .field_evidence import describe_fields, describe_groups, notes_on_fields
 from .records import (
     RECORD,
     Aligned,
-    Differences,
+    FieldDifferences,
     Incumbent,
     Key,
     NotRecords,
     RecordFormat,
+    Rules,
     Table,
     TableTally,
     VotedField,
@@ -52,7 +54,9 @@ _SHAPE_NAMES = {"records": "a list of records", "document": "a document that is 
 class DisputedCells(Sequence[Cell]):
     """The cells in which nodes differ, built on access: CSV columns first, then by record and field."""
 
-    def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
+    def __init__(
+        self, aligned: Aligned, differences: Sequence[FieldDifferences], columns: Sequence[Cell]
+    ) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
         self._order = sorted(
             (place, field, row)
@@ -75,7 +79,7 @@ class DisputedCells(Sequence[Cell]):
             return self._columns[number]
         place, field, row = self._order[number - len(self._columns)]
         found = self._differences[field]
-        chosen, why, contested = found.cells.row(row)[1:]
+        chosen, why, contested, observed = found.cells.row(row)[1:]
         values: dict[str, str | None] = {}
         for index, version in enumerate(self._aligned.versions):
             has_record, value = self._aligned.value(index, found.field, place)
@@ -84,7 +88,7 @@ class DisputedCells(Sequence[Cell]):
             elif has_record:
                 values |= dict.fromkeys(version.nodes, value)
         name = WHOLE if found.field == RECORD else found.field
-        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)
+        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested, observed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class RecordVote:
     versions: Mapping[str, bytes]
     incumbent: bytes | None
     weights: Mapping[str, float]
-    error: float
+    error: float | None
     definition: VoteDefinition
     standings: Mapping[str, Standing]
 
@@ -136,11 +140,16 @@ def decide_records(request: RecordVote) -> FileDecision:
     if request.rule.ignore:
         notes.append(f"left out: {', '.join(request.rule.ignore)}")
     tallies = {
-        node: Tally(votes.cells[number] + len(plan.cells), votes.differing[number] + plan.differing[node])
+        node: Tally(
+            votes.cells[number] + len(plan.cells),
+            votes.differing[number] + plan.differing[node],
+            votes.shared[number],
+        )
         for number, reading in enumerate(readings)
         for node in reading.version.nodes
     }
     style = previous.manner
+    groups = describe_groups(votes.fields)
     places = votes.places
     rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
     if places is not None and key.source == "position":
@@ -152,8 +161,14 @@ def decide_records(request: RecordVote) -> FileDecision:
         DisputedCells(aligned, votes.differences, plan.cells),
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
-        [*notes, *rewrite_notes(result, readings, request.file_format)],
+        [
+            *notes,
+            *notes_on_fields(votes.fields, groups),
+            *rewrite_notes(result, readings, request.file_format),
+        ],
         abstained,
+        describe_fields(votes.fields),
+        groups,
     )
 
 
@@ -271,12 +286,20 @@ def _vote(
     request: RecordVote,
 ) -> tuple[Table, TableTally]:
     nodes = [reading.version.nodes for reading in readings]
-    judge = (
-        vdx_judge(request.definition, nodes, request.standings, request.error)
-        if uses_vdx(request.definition)
-        else None
+    definition, judge = request.definition, None
+    if uses_vdx(definition):
+        error = definition.params.vdx_error if request.error is None else request.error
+        judge = vdx_judge(definition, nodes, request.standings, error)
+    rules = Rules(
+        request.rule,
+        request.blank,
+        not request.file_format.tabular,
+        request.error,
+        judge,
+        definition.history != "NONE",
+        definition.groups,
     )
-    return vote_table(aligned, fields, truth, error=request.error, blank=request.blank, judge=judge)
+    return vote_table(aligned, fields, truth, rules)
 
 
 def decide_opaque(
@@ -322,7 +345,7 @@ def decide_file(
     rule, file_format = definition.rule_for(path), record_format(path)
     if file_format is None or rule.opaque:
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
-    error = definition.params.vdx_error if rule.error is None else rule.error
+    error = definition.params.error if rule.error is None else rule.error
     try:
         return decide_records(
             RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})

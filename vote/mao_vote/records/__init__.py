@@ -29,11 +29,15 @@ from .load import (
     load_document,
     record_format,
 )
+from .reliability import Family
 from .sources import Rows, SourceFile
 from .vote import (
     RECORD,
-    Differences,
+    Camps,
+    FieldDifferences,
+    FieldReport,
     Incumbent,
+    Rules,
     TableTally,
     VotedField,
     pack_records,
@@ -48,9 +52,12 @@ __all__ = [
     "POSITION",
     "RECORD",
     "Aligned",
+    "Camps",
     "CellBallot",
     "Container",
-    "Differences",
+    "Family",
+    "FieldDifferences",
+    "FieldReport",
     "Incumbent",
     "Judge",
     "Key",
@@ -58,6 +65,7 @@ __all__ = [
     "RecordFormat",
     "RowChange",
     "Rows",
+    "Rules",
     "SourceFile",
     "Table",
     "TableDiff",

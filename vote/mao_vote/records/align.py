@@ -225,39 +225,6 @@ def _find_places(frame: DataFrame, known: DataFrame, key: Key) -> Series:
     return frame.join(known, on=list(key.columns), how="left", maintain_order="left")[_PLACE]
 
 
-@dataclass(frozen=True, slots=True)
-class RowVote:
-    """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie."""
-
-    kept: Series
-    partial: Series
-    undecided: Series
-    contested: Series
-
-
-def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
-    """Decide which records are in the result: those that most nodes have.
-
-    Ties are decided as in the previous ground truth, or by weight if there is none.
-
-    Args:
-        incumbent: over all places, whether the previous ground truth has the record.
-    """
-    import polars
-
-    votes = weight = polars.repeat(0, aligned.keys.height, dtype=polars.Int64, eager=True)
-    for version, rows in zip(aligned.versions, aligned.rows, strict=True):
-        has = polars.lit(1) if rows is None else rows.is_not_null().cast(polars.Int64)
-        votes = polars.select(votes + version.votes * has).to_series()
-        weight = polars.select(weight + version.weight * has).to_series()
-    total = sum(version.votes for version in aligned.versions)
-    total_weight = sum(version.weight for version in aligned.versions)
-    tied = 2 * votes == total
-    wins = 2 * weight > total_weight if incumbent is None else incumbent
-    undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
-    return RowVote((2 * votes > total) | (tied & wins), votes < total, undecided, tied)
-
-
 def row_order(aligned: Aligned, kept: Series) -> Series:
     """Return the kept places in the order that most nodes have.
 

@@ -1,0 +1,166 @@
+"""Which sources of flight have the same errors: groups that the vote names, beside a list checked by hand.
+
+`flight_pairs.csv` was made so: `python -m bench.truth.families` lists the pairs that, of the cells of the
+truth in which either is wrong and both say something, have the same wrong value in more than 95 % (of at
+least 20). All 31 were then looked at: every pair is also equal in 99.5 % or more of all cells that both tell
+(column `equal` of `both`), so that none is there by chance or by a fault of the truth alone, although the
+wrong values of ifly, quicktrip, flightstats and world-flight-tracker are few and told by other sources too.
+`coverage` is `same` if both answer the same flights, else `part`: one of them tells only a part of the
+other's, which for a rule that looks at coverage is no copy.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from bench.report import Measure
+
+from .flight import flight_set, is_right, load_days
+from .made_up import colluding_nodes
+from .sets import Observed, decide_each
+
+PAIRS = Path(__file__).with_name("flight_pairs.csv")
+SHARE = 0.95
+LEAST = 20
+ALIKE = 0.95  # of the cells that either answers, in a field that both have
+Pair = tuple[str, str]
+
+
+def measure(_: Path, *, quick: bool) -> list[Measure]:
+    """Measure precision and recall of the pairs that are in a group, over all days."""
+    measures = colluding_majority()
+    days = load_days(quick=quick)
+    if days is None:
+        return measures
+    known = read_pairs()
+    alike = {pair for pair, coverage in known.items() if coverage == "same"}
+    named = [pairs_of(groups) for groups in groups_of_days(days)]
+    count = sum(map(len, named))
+    right = sum(len(pairs & known.keys()) for pairs in named)
+    found = sum(len(pairs & alike) for pairs in named)
+    wrong = sorted({pair for pairs in named for pair in pairs - known.keys()})
+    about = f"{count} pairs named in {len(days)} days; not in the list: {wrong or 'none'}"
+    shares = {
+        f"precision against {len(known)} pairs": right / count if count else 0.0,
+        f"recall of {len(alike)} pairs that tell the same flights": found / len(alike) / len(days),
+        f"recall of all {len(known)} pairs": right / len(known) / len(days),
+    }
+    return measures + [
+        Measure(
+            f"truth, flight, groups: {name}",
+            share,
+            "",
+            judged="ours",
+            goal=goal,
+            is_lower_bound=True,
+            note=about,
+        )
+        for (name, share), goal in zip(shares.items(), (0.95, 0.95, 0.6), strict=True)
+    ]
+
+
+def colluding_majority() -> list[Measure]:
+    """Where most nodes lie together, count groups of honest nodes and decisions that tell of two camps."""
+    blamed = told = 0
+    sets = colluding_nodes(300)
+    for observed in sets:
+        [part], [decision] = observed.rounds, decide_each(observed)
+        honest = {node for node in part.versions if not lies(part, node)}
+        blamed += sum(bool(honest & set(group.nodes)) for group in getattr(decision, "groups", ()))
+        told += any("camps" in note for note in decision.notes)
+    name = "truth, most nodes lie together:"
+    return [
+        Measure(f"{name} groups that have an honest node", blamed, "", judged="ours", goal=0, limit=0),
+        Measure(
+            f"{name} decisions that tell of two camps, of {len(sets)}",
+            told,
+            "",
+            judged="ours",
+            goal=len(sets),
+            is_lower_bound=True,
+        ),
+    ]
+
+
+def lies(part: Observed, node: str) -> bool:
+    return any(part.claims[cell].get(node) != value for cell, value in part.truth.items())
+
+
+def groups_of_days(days: Sequence[Observed]) -> list[list[Sequence[str]]]:
+    """Return the nodes of each group that the vote names, by day."""
+    decisions = decide_each(flight_set("flight", days))
+    return [[group.nodes for group in getattr(decision, "groups", ())] for decision in decisions]
+
+
+def pairs_of(groups: Sequence[Sequence[str]]) -> set[Pair]:
+    return {pair for nodes in groups for pair in combinations(sorted(nodes), 2)}
+
+
+def read_pairs() -> dict[Pair, str]:
+    """Return the pairs that share their errors, with `same` or `part`."""
+    with PAIRS.open(newline="") as file:
+        return {(row["one"], row["other"]): row["coverage"] for row in csv.DictReader(file)}
+
+
+def shared_errors(days: Sequence[Observed]) -> list[dict[str, object]]:
+    """Return the rows of `flight_pairs.csv`: plain counts from the claims and the truth."""
+    counts: dict[Pair, Counter[str]] = {}
+    fields: dict[Pair, Counter[str]] = {}  # cells that both tell, by field
+    told: dict[str, Counter[str]] = {}
+    for day in days:
+        for cell, values in day.claims.items():
+            for source in values:
+                told.setdefault(source, Counter())[cell[1]] += 1
+            for pair in combinations(sorted(values), 2):
+                one, other = (values[source] for source in pair)
+                fields.setdefault(pair, Counter())[cell[1]] += 1
+                counts.setdefault(pair, Counter()).update(
+                    compare_claims(cell[1], one, other, day.truth.get(cell))
+                )
+    return [
+        {
+            "one": pair[0],
+            "other": pair[1],
+            **{name: count[name] for name in ("same_wrong", "either_wrong", "equal", "both")},
+            "coverage": "same" if is_alike(fields[pair], *(told[source] for source in pair)) else "part",
+        }
+        for pair, count in sorted(counts.items())
+        if count["either_wrong"] >= LEAST and count["same_wrong"] > SHARE * count["either_wrong"]
+    ]
+
+
+def compare_claims(name: str, one: str, other: str, wanted: str | None) -> list[str]:
+    """Return what to count for a cell that two sources tell; `wanted`: its truth, if known."""
+    counted = ["both", *(["equal"] if one == other else [])]
+    if wanted is not None:
+        wrong = [not is_right(name, value, wanted) for value in (one, other)]
+        counted += ["either_wrong"] * any(wrong) + ["same_wrong"] * (one == other and wrong[0])
+    return counted
+
+
+def is_alike(both: Counter[str], *told: Counter[str]) -> bool:
+    """Tell whether two sources answer the same cells in at least one field."""
+    return any(
+        count >= ALIKE * (sum(source[name] for source in told) - count) for name, count in both.items()
+    )
+
+
+def main() -> int:
+    """Print the pairs as CSV."""
+    days = load_days()
+    if days is None:
+        return 1
+    rows = shared_errors(days)
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
