@@ -8,7 +8,7 @@ from typing import Literal
 
 import mao_git
 from mao_git import Clone, PathVersions, TreeEntry
-from mao_shared.models.evidence import Tally
+from mao_shared.models.evidence import FieldEvidence, NodeGroup, Tally
 from mao_shared.models.round import VoteDefinition
 
 from . import records, rules3
@@ -56,6 +56,8 @@ class FileVote:
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
+    fields: list[FieldEvidence] = field(default_factory=list)
+    groups: list[NodeGroup] = field(default_factory=list)
 
     @property
     def differing_cells(self) -> int:
@@ -231,6 +233,8 @@ def _decide_records(
         found.conflicts,
         list(found.notes),
         dict(found.abstained),
+        found.fields,
+        found.groups,
     )
 
 

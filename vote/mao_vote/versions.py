@@ -15,6 +15,7 @@ from .records import (
     Key,
     NotRecords,
     RecordFormat,
+    Rows,
     SourceFile,
     Table,
     Version,
@@ -176,10 +177,12 @@ def write_result(
     key: Key,
     previous: Manner,
     weights: Mapping[str, float],
+    rows: Sequence[Rows] | None = None,
 ) -> bytes:
     """Return the result as bytes: those of a version with the same table, otherwise in the style of most.
 
     Args:
+        rows: of each version.
         previous: returns the style of the previous ground truth; called only for a tie.
     """
     is_document = readings[0].shape == "document"
@@ -190,7 +193,11 @@ def write_result(
     model = _model(readings, file_format, previous, weights, result)
     ordered = [model, *(reading for reading in readings if reading is not model)]
     if not is_document:
-        sources = [SourceFile(reading.content, reading.version.table) for reading in ordered]
+        by_content = {} if rows is None else dict(zip((r.content for r in readings), rows, strict=True))
+        sources = [
+            SourceFile(reading.content, reading.version.table, rows=by_content.get(reading.content))
+            for reading in ordered
+        ]
         return write_like(result, sources, file_format, key)
 
     leaves = dict(iter_leaves(result))

@@ -14,18 +14,9 @@ from mao_shared.json_text import parse_json
 
 from .align import Aligned, Version, align, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
-from .keys import (
-    POSITION,
-    Key,
-    RowChange,
-    TableDiff,
-    choose_key,
-    compare,
-    find_record,
-    has_key,
-    same_text,
-    vote_key,
-)
+from .compare import RowChange, TableDiff, compare
+from .key_inference import choose_key, vote_key
+from .keys import POSITION, Key, find_record, has_key, same_text
 from .load import (
     Container,
     NotRecords,
@@ -38,11 +29,15 @@ from .load import (
     load_document,
     record_format,
 )
-from .sources import SourceFile
+from .reliability import Family
+from .sources import Rows, SourceFile
 from .vote import (
     RECORD,
-    Differences,
+    Camps,
+    FieldDifferences,
+    FieldReport,
     Incumbent,
+    Rules,
     TableTally,
     VotedField,
     pack_records,
@@ -57,15 +52,20 @@ __all__ = [
     "POSITION",
     "RECORD",
     "Aligned",
+    "Camps",
     "CellBallot",
     "Container",
-    "Differences",
+    "Family",
+    "FieldDifferences",
+    "FieldReport",
     "Incumbent",
     "Judge",
     "Key",
     "NotRecords",
     "RecordFormat",
     "RowChange",
+    "Rows",
+    "Rules",
     "SourceFile",
     "Table",
     "TableDiff",
