@@ -99,8 +99,8 @@ class FileRule(Record):
     whole records from one node, `field` decides field by field. `error`: tolerance for numbers, overrides
     `params.error`. `opaque`: vote on the file as a whole. `fields`: how each field is compared, by name or
     JSON pointer, in which `*` stands for any entry of a list; `*` alone: all other fields. `fold`: differences
-    between keys that do not count. `rows`: which records are in the result: those that most nodes have of those that could have seen
-    them (`majority`), that a node has (`any`), or that at least so many nodes have.
+    between keys that do not count. `rows`: which records are in the result: those that most nodes have of
+    those that could have seen them (`majority`), that a node has (`any`), or that at least so many have.
     """
 
     path: str = Field(default="*", min_length=1, max_length=1000, examples=["metrics/*.csv"])
