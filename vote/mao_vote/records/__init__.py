@@ -12,8 +12,9 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 
 from mao_shared.json_text import parse_json
 
-from .align import Aligned, Version, align, ordered_places
+from .align import Aligned, Version, align, ordered_places, vote_rows
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
+from .documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
 from .keys import (
     POSITION,
     Key,
@@ -26,23 +27,14 @@ from .keys import (
     same_text,
     vote_key,
 )
-from .load import (
-    Container,
-    NotRecords,
-    RecordFormat,
-    Table,
-    build_document,
-    containers,
-    iter_leaves,
-    load,
-    load_document,
-    record_format,
-)
+from .load import NotRecords, RecordFormat, Table, check_document, load, record_format
+from .paths import field_rule, leaf_pattern
 from .sources import SourceFile
 from .vote import (
     RECORD,
     Differences,
     Incumbent,
+    RowVoter,
     TableTally,
     VotedField,
     pack_records,
@@ -51,6 +43,7 @@ from .vote import (
     vote_table,
 )
 from .write import text_style, write_document, write_like
+from .write_nested import NestedText, write_nested_file
 
 __all__ = [
     "COMPUTED",
@@ -58,14 +51,17 @@ __all__ = [
     "RECORD",
     "Aligned",
     "CellBallot",
-    "Container",
     "Differences",
     "Incumbent",
     "Judge",
     "Key",
+    "Layout",
+    "NestedText",
     "NotRecords",
+    "Reader",
     "RecordFormat",
     "RowChange",
+    "RowVoter",
     "SourceFile",
     "Table",
     "TableDiff",
@@ -74,26 +70,31 @@ __all__ = [
     "Version",
     "VotedField",
     "align",
-    "build_document",
+    "check_document",
     "choose_key",
     "compare",
-    "containers",
+    "empty_leaves",
+    "field_rule",
     "find_record",
     "has_key",
-    "iter_leaves",
+    "leaf_pattern",
+    "leaf_table",
     "load",
-    "load_document",
     "ordered_places",
     "pack_records",
     "pack_versions",
     "parse_json",
+    "plan_layout",
     "record_format",
     "same_text",
     "text_style",
     "unpack_records",
     "vote_key",
     "vote_numbers",
+    "vote_places",
+    "vote_rows",
     "vote_table",
     "write_document",
     "write_like",
+    "write_nested_file",
 ]

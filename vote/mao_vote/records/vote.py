@@ -20,6 +20,8 @@ from .numbers import agrees, numbers
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
+RowVoter = Callable[[Aligned, "Series | None"], RowVote]
+"""Decides which records are in the result; the second argument is as of `vote_rows`."""
 RECORD = "\0record"  # `load` lets no NUL through
 
 
@@ -146,6 +148,7 @@ def vote_table(
     error: float,
     blank: str,
     judge: Judge | None = None,
+    row_voter: RowVoter = vote_rows,
 ) -> tuple[DataFrame, TableTally]:
     """Return the result's records (key columns first, then the fields), and the counts of the vote.
 
@@ -153,12 +156,13 @@ def vote_table(
         error: the relative tolerance for numbers.
         blank: the text of an undecided cell.
         judge: decides the cells in which versions differ, instead of the default rules.
+        row_voter: decides which records are in the result.
     """
     count = len(aligned.versions)
     votes = TableTally([0] * count, [0] * count)
     is_same_keys = all(version_rows is None for version_rows in aligned.rows)
     previous_rows = None if is_same_keys else truth.rows()
-    rows = vote_rows(aligned, None if previous_rows is None else previous_rows.is_not_null())
+    rows = row_voter(aligned, None if previous_rows is None else previous_rows.is_not_null())
     kept = None
     if rows.partial.any():
         kept = rows.kept.arg_true()
