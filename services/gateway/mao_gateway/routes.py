@@ -45,7 +45,7 @@ class Gateway:
     openapi: CombinedOpenApi
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:
     gateway = request.app.state.gateway
     if not isinstance(gateway, Gateway):
         raise TypeError("the app has not started")

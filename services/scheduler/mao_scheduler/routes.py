@@ -77,7 +77,7 @@ async def _create_once(
 _TIME_DESCRIPTION = "By the time at the start of a run's id: its tick, or when it was requested"
 
 
-def _run_filter(
+async def _run_filter(
     pipeline: PipelineFilter,
     phase: Annotated[RunPhase | None, Query()] = None,
     schedule: Annotated[str | None, Query(max_length=200, description="Id of a job")] = None,
