@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import idle, lateness, overhead, peers, publish, throughput, vote, year
+from . import detector, idle, lateness, overhead, peers, publish, throughput, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
@@ -42,6 +42,7 @@ BENCHES = {
     "idle": Bench(idle.measure, ("etcd", "git"), engine=True, peers=True),
     "publish": Bench(publish.measure, ("git", "git-lfs")),
     "vote": Bench(vote.measure),
+    "detector": Bench(detector.measure),
     "truth/figure7": Bench(figure7.measure),
     "truth/published": Bench(published.measure),
     "truth/flight": Bench(flight.measure),
