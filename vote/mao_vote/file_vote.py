@@ -112,12 +112,7 @@ class RecordVote:
 
 def decide_records(request: RecordVote) -> FileDecision:
     """Decide a file record by record. Raises TooFewReadable."""
-    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
-    _check_majority(abstained, request)
-    readings = _with_elected_shape(readings, abstained, request)
-    readings, key = _with_elected_key(readings, abstained, request)
-    _check_majority(abstained, request)
-
+    readings, key, abstained = read_versions(request)
     is_document = readings[0].shape == "document"
     previous = PreviousTruth(request, key, readings[0])
     plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
@@ -170,6 +165,19 @@ def decide_records(request: RecordVote) -> FileDecision:
         describe_fields(votes.fields),
         groups,
     )
+
+
+def read_versions(request: RecordVote) -> tuple[list[ParsedVersion], Key, dict[str, str]]:
+    """Return the versions that are voted on, their key, and by node why its version is not.
+
+    Raises TooFewReadable.
+    """
+    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
+    _check_majority(abstained, request)
+    readings = _with_elected_shape(readings, abstained, request)
+    readings, key = _with_elected_key(readings, abstained, request)
+    _check_majority(abstained, request)
+    return readings, key, abstained
 
 
 def _check_majority(abstained: Mapping[str, str], request: RecordVote) -> None:

@@ -15,6 +15,7 @@ from mao_shared.json_text import parse_json
 from .align import Aligned, Version, align, number_records, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
 from .compare import RowChange, TableDiff, compare
+from .field_summary import summarize_document, summarize_table
 from .key_inference import choose_key, vote_key
 from .keys import POSITION, Key, find_record, has_key, same_text
 from .load import (
@@ -90,6 +91,8 @@ __all__ = [
     "parse_json",
     "record_format",
     "same_text",
+    "summarize_document",
+    "summarize_table",
     "text_style",
     "unpack_records",
     "vote_key",
