@@ -247,7 +247,14 @@ def test_vote_status_warns_of_what_the_newest_round_is_unsure_of(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     at = "2026-01-31T12:00:00Z"
-    decided = {"dataset": "data", "id": "r2", "pipeline": "p", "step": "s", "tick": at, "nodes": ["n1"]}
+    decided: dict[str, Any] = {
+        "dataset": "data",
+        "id": "r2",
+        "pipeline": "p",
+        "step": "s",
+        "tick": at,
+        "nodes": ["n1"],
+    }
     decided |= {"phase": "decided", "opened_by": "n1", "opened_at": at, "deadline": at, "needed_nodes": 1}
     decided |= {"announced": {}, "silent": [], "computed": {}, "missing": {}}
     gateway.answer("GET", "/rounds", {"items": [decided], "cursor": None})
