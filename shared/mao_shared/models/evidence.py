@@ -124,8 +124,16 @@ class Evidence(Record):
     files: list[FileEvidence]
 
 
+MAX_WARNINGS = 5  # of a round's files in its summary
+_PLAIN_NOTES = ("left out: ", "removed by all", "written anew")  # what was done, as it should be
+
+
 class RoundSummary(Record):
-    """A decided round in a line. `files`: how many differ from the round before."""
+    """A decided round in a line. `files`: how many differ from the round before.
+
+    `warnings`: why decisions on files may be wrong, such as a key that was inferred from little; the first
+    few.
+    """
 
     round: str
     tick: Timestamp
@@ -135,6 +143,7 @@ class RoundSummary(Record):
     files: int
     cells: int
     conflicts: int
+    warnings: list[str] = Field(default_factory=list)
 
 
 class DecidedRound(Record):
@@ -145,6 +154,13 @@ class DecidedRound(Record):
 
     def summary(self) -> RoundSummary:
         found = self.evidence
+        notes = [
+            f"{file.path}: {note}"
+            for file in found.files
+            for note in file.notes
+            if not note.startswith(_PLAIN_NOTES)
+        ]
+        more = [f"{len(notes) - MAX_WARNINGS} more"] if len(notes) > MAX_WARNINGS else []
         return RoundSummary(
             round=found.round,
             tick=found.tick,
@@ -154,6 +170,7 @@ class DecidedRound(Record):
             files=sum(found.decided.values()),
             cells=found.cells,
             conflicts=found.conflicts,
+            warnings=[*notes[:MAX_WARNINGS], *more],
         )
 
 

@@ -44,7 +44,7 @@ def align_lines(
     known = frames[order[0]]
     places = {order[0]: polars.int_range(known.height, dtype=polars.Int64, eager=True)}
     for version in order[1:]:
-        at = match_lines(known, frames[version], by_content=by_content)
+        at = match_lines(known, frames[version], places[order[0]], by_content=by_content)
         if at.null_count():
             known, moved, at = _insert(known, frames[version], at)
             places = {number: moved.gather(place) for number, place in places.items()}
@@ -107,22 +107,32 @@ def _insert(known: DataFrame, other: DataFrame, at: Series) -> tuple[DataFrame, 
     return together.drop(_AT, _ROW), moved, at
 
 
-def match_lines(known: DataFrame, other: DataFrame, *, by_content: bool = True) -> Series:
+def match_lines(
+    known: DataFrame, other: DataFrame, first: Series | None = None, *, by_content: bool = True
+) -> Series:
     """Return for each line of `other` the row of the line in `known` that it corresponds to, null if none.
 
     Rows increase. Both come from `line_frame`.
+
+    Args:
+        first: the rows of `known` that are searched before the others, which a single version may have added.
     """
     matching = _Matching(known, other)
-    matching.trim()
+    if first is None or first.len() == known.height:
+        first = None
+        matching.trim()
+    else:
+        preferred = _Matching(known[first], other)
+        preferred.trim()
+        if by_content:
+            preferred.anchor_lines()
+        matching.take(first.gather(preferred.at))
     if by_content:
-        for _ in range(_MAX_PASSES):
-            if not matching.anchor(_LINE, once=True):
-                break
-        matching.extend()
-        if matching.anchor(_LINE, once=False):
-            matching.extend()
+        matching.anchor_lines()
         if matching.anchor_by_column(known.columns[1:]) and matching.anchor(_LINE, once=True):
             matching.extend()
+    if first is not None:
+        matching.match_equal_gaps(first)
     matching.match_positions()
     return matching.at
 
@@ -161,6 +171,20 @@ class _Matching:
                 sides.append(free.with_columns(gap).with_columns(nth))
             self._rest = sides[0], sides[1]
         return self._rest
+
+    def take(self, at: Series) -> None:
+        """Start from what is matched already."""
+        self.at = at
+
+    def anchor_lines(self) -> None:
+        """Match lines without equal, then those that are equally often there, and equal ones next to them."""
+        self.extend()
+        for _ in range(_MAX_PASSES):
+            if not self.anchor(_LINE, once=True):
+                break
+        self.extend()
+        if self.anchor(_LINE, once=False):
+            self.extend()
 
     def trim(self) -> None:
         """Match what is equal at the beginning and at the end."""
@@ -239,6 +263,18 @@ class _Matching:
             if best is None or found.height > best.height:
                 best = found
         return 0 if best is None else self._match(best)
+
+    def match_equal_gaps(self, rows: Series) -> None:
+        """Match between two anchors with these rows in their order, where they are as many as the lines."""
+        import polars
+
+        known, other = self.rest()
+        nth, size = polars.int_range(polars.len(), dtype=polars.Int64), polars.len()
+        sides = [
+            side.select(_GAP, _ROW, nth.over(_GAP).alias(_NTH), size.over(_GAP).alias(_COUNT))
+            for side in (known.filter(polars.col(_ROW).is_in(rows.implode())), other)
+        ]
+        self._match(sides[1].join(sides[0].rename({_ROW: _AT}), on=[_GAP, _NTH, _COUNT]))
 
     def match_positions(self) -> None:
         """Match what is left between two anchors in its order."""
