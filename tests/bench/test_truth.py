@@ -12,7 +12,7 @@ from bench.truth.families import read_pairs, shared_errors
 from bench.truth.flight import is_right, load_days, with_day
 from bench.truth.made_up import leave_empty, mixed_truth, observe_round, rng_of, within
 from bench.truth.sets import ABSENT, Observed, Score, TruthSet, decide, read_csv, score, write_rows
-from bench.truth.simple import median, plurality
+from bench.truth.simple import clear_plurality, median, plurality
 
 from tests.support.evidence import shared_data
 
@@ -70,7 +70,9 @@ def test_is_right_flight_times_within_ten_minutes_gates_without_leading_zeros(
 
 def test_simple_rules_of_a_cell() -> None:
     claims = {("r", "v"): {"a": "1", "b": "1", "c": "9", "d": "10", "e": "11"}}
-    assert plurality(claims) == {("r", "v"): "1"}
+    assert plurality(claims) == clear_plurality(claims) == {("r", "v"): "1"}
+    assert plurality({("r", "v"): {"a": "y", "b": "x"}}) == {("r", "v"): "x"}
+    assert clear_plurality({("r", "v"): {"a": "y", "b": "x"}}) == {}
     assert median(claims, ()) == {("r", "v"): "9"}
     assert median(claims, ("v",)) == {("r", "v"): "1"}
     assert median({("r", "v"): {"a": "09:50", "b": "10:10"}}, ()) == {("r", "v"): "10:00"}
