@@ -31,7 +31,7 @@ def compare_one(observed: TruthSet, folder: Path, published: Mapping[str, Score]
     """Measure the share of right cells.
 
     Its limit: not below the floors but for chance (three standard errors). Of plurality, the limit counts
-    what it decides; the goal counts also what it guesses where values are tied, which the vote may leave open.
+    what it decides, and the goal also what it guesses where values tie, which the vote may leave open.
     """
     claims = [part.claims for part in observed.scored]
     found = decide(observed, folder)
