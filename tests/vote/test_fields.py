@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mao_shared.models.round import FieldRule
-from mao_vote.records.fields import FieldType, infer_field, parse_values
+from mao_vote.records.fields import FieldType, infer_field, is_observed, parse_values
 
 Candidate = tuple[float | None, str | None]
 Column = Sequence[str | None]
@@ -562,6 +562,8 @@ def test_infer_field_the_order_of_versions_and_records_does_not_matter(
             assert text is not None or (number, word) == NOTHING
         else:
             assert (number, word) != NOTHING
+    observed = is_observed(as_series(texts), found, is_json=is_json).to_list()
+    assert observed == [value != NOTHING for value in values]
     for text, value in zip(texts, values, strict=True):  # a text's value does not depend on the others
         assert candidates([text], found, is_json=is_json) == [value]
 

@@ -26,6 +26,7 @@ from .records import (
     VotedField,
     align,
     has_key,
+    number_records,
     pack_records,
     pack_versions,
     record_format,
@@ -111,19 +112,15 @@ class RecordVote:
 
 def decide_records(request: RecordVote) -> FileDecision:
     """Decide a file record by record. Raises TooFewReadable."""
-    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
-    _check_majority(abstained, request)
-    readings = _with_elected_shape(readings, abstained, request)
-    readings, key = _with_elected_key(readings, abstained, request)
-    _check_majority(abstained, request)
-
+    readings, key, abstained = read_versions(request)
     is_document = readings[0].shape == "document"
     previous = PreviousTruth(request, key, readings[0])
     plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
+    compared = [voted.name for voted in plan.fields if not voted.volatile]
     if request.rule.atomic == "record" and not is_document:
         table, votes, aligned = _vote_records(readings, key, plan, previous, request)
     else:
-        aligned = align([reading.version for reading in readings], key, previous.read)
+        aligned = align([reading.version for reading in readings], key, previous.read, compared)
         table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
 
     columns = plan.columns
@@ -150,6 +147,8 @@ def decide_records(request: RecordVote) -> FileDecision:
     groups = describe_groups(votes.fields)
     places = votes.places
     rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
+    if places is not None and key.source == "position":
+        aligned = number_records(aligned, places)
     return FileDecision(
         write_result(result, readings, request.file_format, request.rule, key, style, request.weights, rows),
         "records",
@@ -166,6 +165,19 @@ def decide_records(request: RecordVote) -> FileDecision:
         describe_fields(votes.fields),
         groups,
     )
+
+
+def read_versions(request: RecordVote) -> tuple[list[ParsedVersion], Key, dict[str, str]]:
+    """Return the versions that are voted on, their key, and by node why its version is not.
+
+    Raises TooFewReadable.
+    """
+    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
+    _check_majority(abstained, request)
+    readings = _with_elected_shape(readings, abstained, request)
+    readings, key = _with_elected_key(readings, abstained, request)
+    _check_majority(abstained, request)
+    return readings, key, abstained
 
 
 def _check_majority(abstained: Mapping[str, str], request: RecordVote) -> None:
@@ -262,7 +274,7 @@ def _vote_records(
     """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
     names = [voted.name for voted in plan.fields if not voted.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
-    aligned = align(versions, key, previous.read)
+    aligned = align(versions, key, previous.read, names)
 
     def packed() -> Table | None:
         table = previous.read()

@@ -16,6 +16,8 @@ from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
 from maoctl.views import votes
 
+from . import vote_schema
+
 if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Dataset, evidence
@@ -355,3 +357,6 @@ def _print_cell(session: CliSession, found: evidence.Explanation) -> None:
     )
     write("\n")
     session.show(votes.NODE_VALUE, votes.node_values(found))
+
+
+vote_schema.add_to(app)

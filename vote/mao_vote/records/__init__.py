@@ -12,9 +12,10 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 
 from mao_shared.json_text import parse_json
 
-from .align import Aligned, Version, align, ordered_places
+from .align import Aligned, Version, align, number_records, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
 from .compare import RowChange, TableDiff, compare
+from .field_summary import summarize_document, summarize_table
 from .key_inference import choose_key, vote_key
 from .keys import POSITION, Key, find_record, has_key, same_text
 from .load import (
@@ -83,12 +84,15 @@ __all__ = [
     "iter_leaves",
     "load",
     "load_document",
+    "number_records",
     "ordered_places",
     "pack_records",
     "pack_versions",
     "parse_json",
     "record_format",
     "same_text",
+    "summarize_document",
+    "summarize_table",
     "text_style",
     "unpack_records",
     "vote_key",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_DIGITS = 15  # longer integers would be rounded, so they are compared as words
 GROUP_MARKS = " '\u00a0\u2009\u202f\u2019"
-_POWER = r"(?:[eE][+-]?[0-9]{1,3})?"
+_POWER = r"(?:[eE][+-]?[0-9]+)?"
 _HEAD = r"[1-9][0-9]{0,2}"
 _NUMERAL = rf"[0-9.](?:[0-9.,{GROUP_MARKS}]*[0-9])?{_POWER}"
 _SYMBOLS = "%\u2030\u00b0$\u20ac\u00a3\u00a5"
@@ -46,12 +46,37 @@ class NumberStyle:
 
 def parse_decimals(texts: Series, style: NumberStyle) -> Series:
     """Parse numbers in a style; null for other texts, for 007, and for integers too long for a float."""
-    return _parse(texts, style, rf"^[+-]?(?:[0-9]{{1,{MAX_DIGITS}}}|[0-9]*\.[0-9]*|[0-9.]+[eE].*)$")
+    form = rf"^[+-]?(?:[0-9]{{1,{MAX_DIGITS}}}|[0-9]*\.[0-9]*|[0-9.]+[eE].*)$"
+    if style != NumberStyle():
+        return _parse(texts, style, form)
+    import polars
+
+    number = texts.cast(polars.Float64, strict=False) + 0.0
+    is_long = (texts.str.len_bytes() > MAX_DIGITS) & ~texts.str.contains(".", literal=True)
+    return _parse_unusual(texts, number, ~number.is_finite() | is_long, form)
 
 
 def parse_integers(texts: Series, style: NumberStyle) -> Series:
     """Parse integers in a style, 12.0 included; null for all others, such as 1e3 and 007."""
-    return _parse(texts, style, rf"^[+-]?[0-9]{{1,{MAX_DIGITS}}}(?:\.0+)?$")
+    form = rf"^[+-]?[0-9]{{1,{MAX_DIGITS}}}(?:\.0+)?$"
+    if style != NumberStyle():
+        return _parse(texts, style, form)
+    import polars
+
+    number = texts.cast(polars.Int64, strict=False).cast(polars.Float64)
+    return _parse_unusual(texts, number, texts.str.len_bytes() > MAX_DIGITS, form)
+
+
+def _parse_unusual(texts: Series, number: Series, unusual: Series, form: str) -> Series:
+    """Return numbers that a cast found, with those parsed anew that may be something else."""
+    unusual = unusual | number.is_null()
+    for sign in ("", "+", "-"):
+        is_padded = texts.str.starts_with(f"{sign}0") & ~texts.str.starts_with(f"{sign}0.")
+        unusual |= is_padded & (texts.str.len_bytes() > len(f"{sign}0"))
+    places = (unusual & texts.is_not_null()).arg_true()
+    if not places.len():
+        return number
+    return number.scatter(places, _parse(texts.gather(places), NumberStyle(), form))
 
 
 def _parse(texts: Series, style: NumberStyle, form: str) -> Series:

@@ -1,0 +1,85 @@
+"""Describes the fields of a file: their types, how many nodes have values, which texts are no observation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mao_shared.models.round import FieldRule
+
+from .align import Version
+from .field_type import FieldType
+from .fields import infer_field, is_observed
+from .observed import contents
+
+if TYPE_CHECKING:
+    from polars import Series
+
+    from .vote import VotedField
+
+_MAX_SHOWN = 20  # texts that are no observation
+_MAX_CHARACTERS = 100  # of each
+Rules = Mapping[str, FieldRule]
+"""What a definition declares, by field."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSummary:
+    """A field with its type, and what the definition declares of it.
+
+    `nodes`: how many have values; `missing`: texts in it that are no observation, but for the empty text.
+    """
+
+    name: str
+    kind: FieldType
+    declared: FieldRule
+    nodes: int
+    missing: Sequence[str]
+
+
+def summarize_table(
+    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules, *, is_json: bool
+) -> Iterator[FieldSummary]:
+    """Yield what the fields of a table's versions are; its volatile fields have no type."""
+    import polars
+
+    for field in fields:
+        if not field.volatile:
+            tables = [versions[number].table for number in field.versions]
+            empty = polars.Series(dtype=polars.String)
+            columns = [table[field.name] if field.name in table.columns else empty for table in tables]
+            votes = [versions[number].votes for number in field.versions]
+            yield _summarize(field.name, columns, votes, rules, is_json=is_json)
+
+
+def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[FieldSummary]:
+    """Yield what the values of a document are, by JSON pointer with `*` for the entries of lists."""
+    import polars
+
+    pattern = polars.col("path").str.replace_all(r"/\[[^/]*", "/*")
+    by_version = []
+    for version in versions:
+        values = version.table.select("value", pattern=pattern).drop_nulls("value")
+        groups = values.partition_by("pattern", as_dict=True)
+        by_version.append({str(name): group["value"] for (name,), group in groups.items()})
+    empty = polars.Series(dtype=polars.String)
+    votes = [version.votes for version in versions]
+    for name in sorted({name for found in by_version for name in found}):
+        columns = [found.get(name, empty) for found in by_version]
+        yield _summarize(name, columns, votes, rules, is_json=True)
+
+
+def _summarize(
+    name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules, *, is_json: bool
+) -> FieldSummary:
+    declared = rules.get(name, FieldRule())
+    kind = infer_field(name, columns, votes, declared, is_json=is_json)
+    nodes, missing = 0, set()
+    for column, count in zip(columns, votes, strict=True):
+        observed = is_observed(column, kind, is_json=is_json)
+        nodes += count if observed.any() else 0
+        unobserved = column.filter(~observed).drop_nulls().unique()
+        missing |= {text.strip() for text in (contents(unobserved) if is_json else unobserved)}
+    shown = sorted(text for text in missing - {"", "null"} if len(text) <= _MAX_CHARACTERS)
+    return FieldSummary(name, kind, declared, nodes, shown[:_MAX_SHOWN])
