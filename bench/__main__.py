@@ -21,7 +21,7 @@ from . import detector, idle, lateness, overhead, peers, publish, throughput, vo
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
-from .truth import cost, families, figure7, flight, lookalikes, made_up, published, structure
+from .truth import cost, families, figure7, flight, lookalikes, made_up, measured, published, structure
 from .truth.peers import ALONE
 
 
@@ -51,6 +51,7 @@ BENCHES = {
     "truth/cost": Bench(cost.measure),
     "truth/families": Bench(families.measure),
     "truth/made-up": Bench(made_up.measure),
+    "truth/measured": Bench(measured.measure),
     "truth/history": Bench(made_up.measure_history, ("git",)),
     "truth/structure": Bench(structure.measure),
     "truth/lookalikes": Bench(lookalikes.measure),

@@ -71,17 +71,25 @@ def asked(observed: TruthSet, number: int) -> list[tuple[str, str]]:
 
 
 def score_methods(sets: Sequence[TruthSet]) -> list[dict[str, Score]]:
-    """Return the scores of each method on each set: the better one of whole rounds and single fields."""
-    answers = run_methods(sets).get("found", {})
+    """Return the scores of each method on each set: the better one of whole rounds and single fields.
+
+    Sets with the same rounds, which differ by their definition, are run once.
+    """
+    distinct = list({id(observed.rounds): observed for observed in sets}.values())
+    places = {id(observed.rounds): place for place, observed in enumerate(distinct)}
+    answers = run_methods(distinct).get("found", {})
     return [
         {
             name: max(
-                (score(observed, as_found(observed, answer[how][number])) for how in ("whole", "field")),
+                (
+                    score(observed, as_found(observed, answer[how][places[id(observed.rounds)]]))
+                    for how in ("whole", "field")
+                ),
                 key=lambda result: result.share,
             )
             for name, answer in answers.items()
         }
-        for number, observed in enumerate(sets)
+        for observed in sets
     ]
 
 

@@ -15,6 +15,12 @@ def plurality(claims: Claims) -> Found:
     return {cell: most_frequent(values) for cell, values in claims.items()}
 
 
+def clear_plurality(claims: Claims) -> Found:
+    """Return the most frequent value of each cell that has only one."""
+    top = {cell: Counter(values.values()).most_common(2) for cell, values in claims.items()}
+    return {cell: first[0] for cell, (first, *rest) in top.items() if not rest or rest[0][1] < first[1]}
+
+
 def median(claims: Claims, words: Collection[str]) -> Found:
     """Return the median of each cell in which all values are numbers, or times of day; else plurality.
 

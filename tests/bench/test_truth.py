@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ from bench.report import Measure, as_line, as_table, past_limit
 from bench.truth.compare import compare_one
 from bench.truth.families import read_pairs, shared_errors
 from bench.truth.flight import is_right, load_days, with_day
+from bench.truth.lookalikes import DIFFERENT, EQUAL, Spell, decide_kind, lists_difference, lists_none
 from bench.truth.made_up import leave_empty, mixed_truth, observe_round, rng_of, within
+from bench.truth.peers import interpreter, score_methods
 from bench.truth.sets import ABSENT, Observed, Score, TruthSet, decide, read_csv, score, write_rows
-from bench.truth.simple import median, plurality
+from bench.truth.simple import clear_plurality, median, plurality
 
+from mao_vote import FileDecision
 from tests.support.evidence import shared_data
 
 
@@ -70,7 +75,9 @@ def test_is_right_flight_times_within_ten_minutes_gates_without_leading_zeros(
 
 def test_simple_rules_of_a_cell() -> None:
     claims = {("r", "v"): {"a": "1", "b": "1", "c": "9", "d": "10", "e": "11"}}
-    assert plurality(claims) == {("r", "v"): "1"}
+    assert plurality(claims) == clear_plurality(claims) == {("r", "v"): "1"}
+    assert plurality({("r", "v"): {"a": "y", "b": "x"}}) == {("r", "v"): "x"}
+    assert clear_plurality({("r", "v"): {"a": "y", "b": "x"}}) == {}
     assert median(claims, ()) == {("r", "v"): "9"}
     assert median(claims, ("v",)) == {("r", "v"): "1"}
     assert median({("r", "v"): {"a": "09:50", "b": "10:10"}}, ()) == {("r", "v"): "10:00"}
@@ -148,3 +155,26 @@ def test_flight_pairs_of_two_days_are_in_the_list() -> None:
     pairs = {(row["one"], row["other"]) for row in shared_errors(days) if row["coverage"] == "same"}
     assert ("flightview", "panynj") in pairs
     assert len(pairs & read_pairs().keys()) >= 10
+
+
+def test_score_methods_that_cannot_be_installed_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> str:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr("bench.truth.peers.python", fail)
+    monkeypatch.setattr("bench.truth.peers.interpreter", interpreter.__wrapped__)
+    assert score_methods([TruthSet("set", [table(a="4", truth="4")])]) == [{}]
+    assert "MAO alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_right"), [(DIFFERENT, lists_difference), (EQUAL, lists_none)], ids=["different", "equal"]
+)
+def test_decide_kind_of_texts_that_look_like_close_numbers(
+    kinds: dict[str, tuple[str, str, Spell]], is_right: Callable[[FileDecision], bool]
+) -> None:
+    assert [
+        kind for kind, texts in kinds.items() if not is_right(decide_kind(kind, *texts, rules=None))
+    ] == []
